@@ -1,0 +1,195 @@
+"""The conditions of one run: routed to slots, joined, with nulls and views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Join, Slot, View
+from ldmkit.errors import CompositionError, suggest
+from ldmkit.signals import (
+    Plane,
+    Residuals,
+    Signal,
+    SignalKind,
+    Tokens,
+    Vector,
+    cat_rows,
+    dim_of,
+    full_mask,
+    kind_of,
+    rows_of,
+    select_rows,
+)
+
+
+class Encoded(NamedTuple):
+    """One conditioner's contribution: `name` is the input it came from, `null` has the rows of `signal`."""
+
+    name: str
+    slot: str
+    signal: Signal
+    null: Signal
+    given: bool = True
+
+
+class Batch(NamedTuple):
+    """Signals by slot for a batch, and which rows of each slot carry a real condition."""
+
+    signals: dict[str, Signal]
+    present: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Parts in spec order, and the slots they fill."""
+
+    parts: tuple[Encoded, ...]
+    slots: Mapping[str, Slot]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Input names, each once, in spec order: what guidance may drop."""
+        return tuple(dict.fromkeys(part.name for part in self.parts))
+
+    def view(self, drop: Iterable[str] = frozenset()) -> dict[str, Signal]:
+        """Signals by slot, with the named inputs replaced by their nulls."""
+        return self.batch([frozenset(drop)]).signals
+
+    def batch(self, views: Sequence[View]) -> Batch:
+        """Several views one after the other along the batch: view v of sample b is row v * B + b."""
+        for view in views:
+            for name in view - set(self.names):
+                raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
+        chosen = [(part, [part.null if part.name in view else part.signal for view in views]) for part in self.parts]
+        signals = self._joined([(part.slot, cat_rows(signals)) for part, signals in chosen])
+        present: dict[str, Tensor] = {}
+        for part, _ in chosen:
+            rows, device = rows_of(part.signal), _device(part.signal)
+            real = torch.tensor([part.given and part.name not in v for v in views], device=device)
+            real = real.repeat_interleave(rows)
+            present[part.slot] = present[part.slot] | real if part.slot in present else real
+        return Batch(signals, present)
+
+    def dropout(self, rates: Mapping[str, float], uniform: Callable[[str], Tensor]) -> dict[str, Signal]:
+        """Training view: each named input is replaced by its null in a share `rates[name]` of the rows.
+
+        Args:
+            rates: input name -> probability in [0, 1]; names left out are kept.
+            uniform: name -> (B,) numbers in [0, 1), one draw an input, so that parts of one input drop together.
+        """
+        for name in rates:
+            if name not in self.names:
+                raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
+        keep = {name: uniform(name) >= rate for name, rate in rates.items()}
+        mixed = [
+            (p.slot, select_rows(keep[p.name], p.signal, p.null) if p.name in keep else p.signal) for p in self.parts
+        ]
+        return self._joined(mixed)
+
+    def _joined(self, pairs: Sequence[tuple[str, Signal]]) -> dict[str, Signal]:
+        by_slot: dict[str, list[Signal]] = {}
+        for slot, signal in pairs:
+            by_slot.setdefault(slot, []).append(signal)
+        return {slot: join(signals, self.slots[slot].join) for slot, signals in by_slot.items()}
+
+
+def join(signals: Sequence[Signal], rule: Join) -> Signal:
+    """Parts of one slot as one signal, by the slot's rule."""
+    first = signals[0]
+    if len(signals) == 1:
+        return first
+    if isinstance(first, Tokens):
+        return _join_tokens([s for s in signals if isinstance(s, Tokens)], rule)
+    if isinstance(first, Residuals):
+        columns = zip(*(s.values for s in signals if isinstance(s, Residuals)), strict=True)
+        return Residuals(tuple(torch.stack(column).sum(0) for column in columns))
+    values = [s.value for s in signals if isinstance(s, (Vector, Plane))]
+    if rule == "feature":
+        return type(first)(torch.cat(values, dim=1))
+    return type(first)(torch.stack(values).sum(0))
+
+
+def _join_tokens(tokens: Sequence[Tokens], rule: Join) -> Tokens:
+    masked = any(t.mask is not None for t in tokens)
+    if rule == "length":
+        mask = torch.cat([full_mask(t) for t in tokens], dim=1) if masked else None
+        return Tokens(torch.cat([t.value for t in tokens], dim=1), mask)
+    lengths = {int(t.value.shape[1]) for t in tokens}
+    if len(lengths) > 1:
+        raise CompositionError("token-lengths", f"a {rule} join needs equal lengths, got {sorted(lengths)}")
+    mask = torch.stack([full_mask(t) for t in tokens]).all(0) if masked else None
+    values = [t.value for t in tokens]
+    value = torch.cat(values, dim=2) if rule == "feature" else torch.stack(values).sum(0)
+    return Tokens(value, mask)
+
+
+def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Slot]) -> str:
+    """The slot that a conditioner fills: the one asked for, else the only one of its kind.
+
+    Raises:
+        CompositionError: no such slot, another kind, none of the kind, or several.
+    """
+    offered = ", ".join(f"{s} ({slot.kind}, dim {slot.dim})" for s, slot in slots.items()) or "none"
+    if asked is not None:
+        if asked not in slots:
+            raise CompositionError("unknown-slot", f"conditioner {name!r} asks for slot {asked!r}", fits=f"slots: {offered}")
+        if slots[asked].kind != kind:
+            what = f"conditioner {name!r} makes {kind}, slot {asked!r} takes {slots[asked].kind}"
+            raise CompositionError("kind-mismatch", what, fits=f"slots: {offered}")
+        return asked
+    fitting = [slot for slot, declared in slots.items() if declared.kind == kind]
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = "there is no slot for it" if not fitting else f"slots {fitting} all take that: name one"
+    raise CompositionError(
+        "no-slot" if not fitting else "ambiguous-slot", f"conditioner {name!r} makes {kind}; {problem}", fits=f"slots: {offered}"
+    )
+
+
+def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot]) -> None:
+    """Check (conditioner, slot, dim) against what the slots declare, by their join rule.
+
+    Raises:
+        CompositionError: naming the conditioner, the slot and both dims; or an unfilled required slot.
+    """
+    filled: dict[str, list[tuple[str, int]]] = {}
+    for name, slot, dim in parts:
+        filled.setdefault(slot, []).append((name, dim))
+    for slot, declared in slots.items():
+        users = filled.get(slot, [])
+        names = " + ".join(f"{name!r} (dim {dim})" for name, dim in users)
+        if not users:
+            if declared.required:
+                what = f"nothing fills the required slot {slot!r} ({declared.kind}, dim {declared.dim})"
+                raise CompositionError("empty-slot", what, fits=f"a conditioner that makes {declared.kind}")
+            continue
+        if declared.join == "only" and len(users) > 1:
+            raise CompositionError("crowded-slot", f"slot {slot!r} takes one conditioner, got {names}")
+        if declared.join == "feature":
+            if sum(dim for _, dim in users) != declared.dim:
+                raise CompositionError("dim-mismatch", f"{names} do not add up to dim {declared.dim} of slot {slot!r}")
+            continue
+        for name, dim in users:
+            if dim != declared.dim:
+                what = f"conditioner {name!r} makes dim {dim}, slot {slot!r} takes dim {declared.dim}"
+                raise CompositionError("dim-mismatch", what, fits=f"a {declared.kind} conditioner of dim {declared.dim}")
+
+
+def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> None:
+    """Check what a conditioner really returned against what it declared.
+
+    Raises:
+        CompositionError: wrong kind, rows or feature dim.
+    """
+    if kind_of(signal) != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
+        got = f"{kind_of(signal)} with {rows_of(signal)} rows and dim {dim_of(signal)}"
+        raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=f"{slot.kind}, {rows} rows, dim {dim}")
+
+
+def _device(signal: Signal) -> torch.device:
+    return signal.values[0].device if isinstance(signal, Residuals) else signal.value.device

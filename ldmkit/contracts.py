@@ -1,0 +1,352 @@
+"""The contracts of the eight kinds. Plugins implement these ABCs and receive the Protocols.
+
+Modules (codec, denoiser, conditioner, adapter) own weights and have a frozen `Config`; strategies
+(process, sampler, grid, guidance) are frozen values. State of a run is in the frame x = x0 + sigma * n,
+for every process; sigmas are Python floats.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.errors import CompositionError
+from ldmkit.ports import Port, Tap
+from ldmkit.signals import Signal, SignalKind, zeros_like
+from ldmkit.value import Value, parse
+
+Join: TypeAlias = Literal["only", "length", "feature", "sum"]
+
+
+class Slot(NamedTuple):
+    """A condition that a denoiser (or adapter) takes.
+
+    Args:
+        kind: the signal it wants.
+        dim: D of tokens and vectors, C of planes; where parts join by feature, of all of them together.
+        join: how several parts of one slot become one signal.
+        required: composing without it is an error.
+    """
+
+    kind: SignalKind
+    dim: int
+    join: Join = "only"
+    required: bool = False
+
+
+class Part(nn.Module):
+    """A module with a frozen config. Building one on the meta device must work and read no file."""
+
+    Config: ClassVar[type[Value]] = Value
+
+    def __init__(self, config: Any = None):
+        super().__init__()
+        self.config = self.Config.of({} if config is None else config, f"{type(self).__name__} config")
+
+    def load_assets(self, folder: Path) -> None:
+        """Read what is not a tensor (vocabularies ...) from the part's folder of a saved pipeline."""
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what `load_assets` reads; the folder exists."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer; the CPU for a part without any."""
+        tensor = next(iter((*self.parameters(), *self.buffers())), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the first floating parameter or buffer; float32 for a part without any."""
+        floats = (t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        return next(floats, torch.float32)
+
+
+class Reconstruction(NamedTuple):
+    """What a trainable codec returns for a batch: pictures (B,3,H,W) and its regulariser's losses by name (scalars)."""
+
+    images: Tensor
+    losses: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor]
+
+
+class Codec(Part, ABC):
+    """First stage: pictures (B,3,H,W) in [-1,1] <-> latents (B,channels,H/factor,W/factor) of about unit variance.
+
+    Scale, shift, posterior and quantiser are its own business.
+    """
+
+    channels: int
+    factor: int
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths of pictures must be multiples of this."""
+        return self.factor
+
+    @abstractmethod
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents of pictures; `noise` (unit normal, latent shape) samples the posterior, None takes its mode."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents; differentiable; not clipped. A VQ codec quantises in here."""
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """A cheap decode for progress pictures; may be small. Defaults to `decode`."""
+        return self.decode(latents)
+
+    def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
+        """Encode and decode with the regulariser's loss, for training. Optional."""
+        raise CompositionError("not-trainable", f"{type(self).__name__} cannot be trained: it has no reconstruct()")
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the decoder's last convolution, for the adaptive adversarial weight. Optional."""
+        raise CompositionError("not-trainable", f"{type(self).__name__} names no last layer")
+
+
+class Run(NamedTuple):
+    """What is fixed for one run: the sigmas it visits (decreasing, N+1 values) and the latent size (h, w)."""
+
+    sigmas: tuple[float, ...]
+    size: tuple[int, int]
+
+    def progress(self, sigma: float) -> float:
+        """Fraction of the steps that are done when the network is called at `sigma`: 0 at the first step."""
+        steps = max(len(self.sigmas) - 1, 1)
+        reached = sum(1 for s in self.sigmas if s >= sigma * (1 - 1e-9)) - 1
+        return min(max(reached, 0), steps) / steps
+
+
+@dataclass
+class Context:
+    """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
+
+    `signals` are by slot name, adapters' slots included; `present[slot]` (B,) bool says which rows carry a
+    real condition rather than a null. Denoisers subclass it to keep their projected keys and values.
+    """
+
+    signals: Mapping[str, Signal]
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, Any] = field(default_factory=dict)
+    run: Run | None = None
+
+
+@dataclass
+class Frame:
+    """State of one forward: what taps see. x (B,C,h,w) is the scaled network input, t (B,) what the net reads.
+
+    `sigma` is the host's noise level where the caller knows it; `scratch` is for taps of this forward.
+    """
+
+    x: Tensor
+    t: Tensor
+    context: Context
+    sigma: float | None = None
+    scratch: dict[str, Any] = field(default_factory=dict)
+
+
+class Denoiser(Part, ABC):
+    """The raw network F(x, t, context). It publishes slots (conditions) and ports (places for adapters)."""
+
+    channels: int
+    slots: Mapping[str, Slot]
+    ports: Mapping[str, Port]
+
+    @abstractmethod
+    def prepare(self, signals: Mapping[str, Signal]) -> Context:
+        """Once per run: project cross-attention K and V, embed vectors. Absent optional slots are allowed."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps."""
+
+
+class Conditioner(Part, ABC):
+    """Raw input -> one signal, and its null.
+
+    `Input` is the type of ONE sample's raw input, anything pydantic validates; its JSON schema is what the
+    command line is made from.
+    """
+
+    Input: ClassVar[Any]
+    kind: ClassVar[SignalKind]
+    dim: int
+    has_null: ClassVar[bool] = True
+    """False where leaving the condition out has no meaning (a picture to enlarge): the input is then required."""
+
+    @abstractmethod
+    def forward(self, inputs: list[Any]) -> Signal:
+        """Encode a batch of validated inputs: one row each."""
+
+    def null(self, like: Signal) -> Signal:
+        """The signal that means "no condition", with the rows of `like`. Zeros by default."""
+        return zeros_like(like)
+
+    def default(self, size: tuple[int, int]) -> Any | None:
+        """The input to assume where the caller gave none, for pictures of (height, width); None: use the null."""
+        return None
+
+    def bind(self, codec: Codec) -> None:
+        """Called once when a pipeline is composed, for conditioners that encode pictures with its codec."""
+
+    def adopt(self, other: Conditioner) -> None:
+        """Use `other`'s weights (spec: `shares`). Optional."""
+        raise CompositionError("cannot-share", f"{type(self).__name__} cannot share {type(other).__name__}'s weights")
+
+    def parse(self, raw: Any, where: str) -> Any:
+        """One raw input, validated; subclasses may add checks that need the config (class counts ...).
+
+        Raises:
+            InputError: with the path of the offending item.
+        """
+        return parse(self.Input, raw, where)
+
+    @classmethod
+    def from_text(cls, text: str) -> Any:
+        """A command-line argument as a raw input: JSON, or the path of a .json file, or the text itself."""
+        from ldmkit.cli.arguments import raw_input
+
+        return raw_input(text)
+
+
+class Adapter(Part, ABC):
+    """Extends a denoiser through its ports. A new, zero-initialised one is the identity, bit for bit."""
+
+    slots: Mapping[str, Slot]
+
+    @abstractmethod
+    def taps(self, name: str) -> Mapping[str, Tap]:
+        """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`)."""
+
+    def prepare(self, context: Context) -> Any:
+        """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas."""
+        return None
+
+
+class Process(Value, ABC):
+    """The forward process and what F predicts: D(x, sigma) = skip * x + out * F(scale * x, time)."""
+
+    @property
+    @abstractmethod
+    def sigma_min(self) -> float:
+        """Smallest noise level, finite and > 0."""
+
+    @property
+    @abstractmethod
+    def sigma_max(self) -> float:
+        """Largest noise level, finite; flow and zero-terminal-SNR schedules clamp."""
+
+    @abstractmethod
+    def time(self, sigma: float) -> float:
+        """What the network reads for a noise level."""
+
+    @abstractmethod
+    def sigma(self, u: float) -> float:
+        """Noise level at quantile u in [0, 1] of the training distribution; increasing in u."""
+
+    @abstractmethod
+    def scalings(self, sigma: float) -> tuple[float, float, float]:
+        """(skip, out, scale) at a noise level."""
+
+    def alpha(self, sigma: float) -> float:
+        """Factor between this frame and the process's own: VP sqrt(alpha_bar) = (1+sigma^2)^-1/2, flow 1/(1+sigma)."""
+        return 1.0
+
+    def prior(self, noise: Tensor, sigma: float) -> Tensor:
+        """The state to start a run from: unit noise in the process's own frame, brought to x = x0 + sigma * n."""
+        return noise * (1.0 / self.alpha(sigma))
+
+    def target(self, x0: Tensor, noise: Tensor, sigma: Sequence[float]) -> Tensor:
+        """What F should return for x = x0 + sigma * n, one sigma a row: the F at which D equals x0."""
+        rows = [self.scalings(s) for s in sigma]
+        on_x0 = [(1 - skip) / out for skip, out, _ in rows]
+        on_noise = [-skip * s / out for (skip, out, _), s in zip(rows, sigma, strict=True)]
+        return column(on_x0, x0) * x0 + column(on_noise, x0) * noise
+
+
+class Step(NamedTuple):
+    """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""
+
+    index: int
+    count: int
+    sigma: float
+    sigma_next: float
+    x: Tensor
+    x0: Tensor
+
+
+Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
+"""denoise(x, sigma) -> x0: all that a sampler sees of the model."""
+
+
+class Sampler(Value, ABC):
+    """A generator of steps over `denoise`. Stateless: run-time state lives in the generator."""
+
+    order: ClassVar[int | None] = None
+    """Order of convergence of the deterministic solver; None for a sampler that draws noise."""
+
+    @abstractmethod
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        """One `Step` for each of the len(sigmas) - 1 transitions. `noise(i)` is unit normal of x's shape.
+
+        x is never written to; the last sigma may be 0. No `torch.no_grad()` around a `yield`.
+        """
+
+    def evaluations(self, steps: int) -> int:
+        """How often `denoise` is called in a run of `steps` transitions that ends at sigma 0."""
+        return steps
+
+
+class Grid(Value, ABC):
+    """Which sigmas a run visits."""
+
+    @abstractmethod
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """steps + 1 strictly decreasing values; the last may be 0 or the process's smallest."""
+
+
+View: TypeAlias = frozenset[str]
+"""A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
+
+
+class Evaluate(Protocol):
+    """What guidance may ask for."""
+
+    names: tuple[str, ...]
+    process: Process
+
+    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+        """x0 estimates, one a view, from one batch."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents through the codec, differentiable."""
+
+
+class Guidance(Value, ABC):
+    """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
+
+    @abstractmethod
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        """The guided x0 estimate."""
+
+    def views(self, names: Sequence[str]) -> int:
+        """Rows of the network's batch per sample at most, for these condition names."""
+        return 1
+
+
+def column(values: Sequence[float], like: Tensor) -> Tensor:
+    """One number a row, shaped to multiply a batch (B, ...)."""
+    if not all(math.isfinite(v) for v in values):
+        raise CompositionError("not-finite", f"a schedule value is not finite: {list(values)}")
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))

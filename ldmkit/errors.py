@@ -1,0 +1,93 @@
+"""Every error that ldmkit raises on purpose: one tree, stable codes.
+
+An error says what was wrong, where, and what would fit. The code (`input.box-inverted`) is part of the
+public interface: programs may match on it, and `docs/errors.md` lists them all.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LdmkitError(Exception):
+    """Base of all ldmkit errors.
+
+    Args:
+        code: stable identifier, `family.what-happened`.
+        what: what was wrong, one sentence without the final stop.
+        where: path of the offending thing (`layout[3].box`, a file, a key), if there is one.
+        fits: what would have been accepted, if that can be said.
+    """
+
+    family = "error"
+
+    def __init__(self, code: str, what: str, *, where: str | None = None, fits: str | None = None):
+        self.code = f"{self.family}.{code}"
+        self.what = what
+        self.where = where
+        self.fits = fits
+        super().__init__(what)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.code, self.what, self.where, self.fits))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        hint = f" ({self.fits})" if self.fits else ""
+        return f"[{self.code}] {place}{self.what}{hint}"
+
+
+class InputError(LdmkitError):
+    """A value given by the caller (prompt, box, picture, steps, seed ...) cannot be used."""
+
+    family = "input"
+
+
+class SpecError(LdmkitError):
+    """A pipeline spec or a part's config is not valid."""
+
+    family = "spec"
+
+
+class CompositionError(LdmkitError):
+    """Parts that are valid by themselves do not fit together."""
+
+    family = "compose"
+
+
+class SourceError(LdmkitError):
+    """A model could not be found, recognised or read safely."""
+
+    family = "source"
+
+
+class WeightsError(LdmkitError):
+    """Tensors in a file do not match the module that wants them."""
+
+    family = "weights"
+
+
+class PluginError(LdmkitError):
+    """A plugin is absent, broken, ambiguous or not allowed."""
+
+    family = "plugin"
+
+
+class RunError(LdmkitError):
+    """Something went wrong while a pipeline was running (NaN, memory ...)."""
+
+    family = "run"
+
+
+def _rebuild(cls: type[LdmkitError], code: str, what: str, where: str | None, fits: str | None) -> LdmkitError:
+    return cls(code.removeprefix(cls.family + "."), what, where=where, fits=fits)
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'steps'?` or the list of known words, for an unknown one."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(names) if names else "nothing is known here"

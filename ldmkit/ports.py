@@ -1,0 +1,69 @@
+"""Ports and taps: how an adapter extends a denoiser without patching it.
+
+A port is a parameter-less module that the denoiser calls at a published place. It returns its input
+unchanged until taps are attached, so a denoiser without adapters pays one call and its state-dict keys
+never change. Names: `input`, `skip.<i>`, `mid`, `cross.<path>`, `self.<path>`, `linear.<path>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ldmkit.errors import CompositionError, suggest
+
+
+class Tap(Protocol):
+    """What an adapter attaches: gets the port's value and the running frame, returns the new value."""
+
+    def __call__(self, value: Tensor, frame: Any, /) -> Tensor: ...
+
+
+class Port(nn.Module):
+    """A named place in a denoiser. `frame` is the denoiser's per-forward state (see `contracts.Frame`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps: tuple[Tap, ...] = ()
+
+    def forward(self, value: Tensor, frame: Any) -> Tensor:
+        for tap in self.taps:
+            value = tap(value, frame)
+        return value
+
+
+@contextmanager
+def attached(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> Iterator[None]:
+    """Attach taps to ports for the length of a `with` block; on leaving, the ports are as they were.
+
+    Raises:
+        CompositionError: a tap names a port that the denoiser does not have.
+    """
+    attach(ports, taps)
+    try:
+        yield
+    finally:
+        detach(ports, taps)
+
+
+def attach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
+    """Attach for good; `detach` with the same mapping undoes it. Nothing is attached if one name is wrong."""
+    for name in taps:
+        if name not in ports:
+            raise CompositionError("unknown-port", f"there is no port {name!r}", fits=suggest(name, ports))
+    for name, tap in taps.items():
+        ports[name].taps = (*ports[name].taps, tap)
+
+
+def detach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
+    """Take exactly these taps off again (one occurrence each)."""
+    for name, tap in taps.items():
+        left = list(ports[name].taps)
+        for position, present in enumerate(left):
+            if present is tap or present == tap:
+                del left[position]
+                break
+        ports[name].taps = tuple(left)

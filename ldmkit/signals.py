@@ -1,0 +1,138 @@
+"""What a conditioner may emit: four typed signals, immutable, native pytrees.
+
+| signal    | value                          | read by the denoiser as        |
+|-----------|--------------------------------|--------------------------------|
+| Tokens    | (B, L, D), mask (B, L) or None | keys and values of cross-attention |
+| Vector    | (B, D)                         | added to the time embedding    |
+| Plane     | (B, C, h, w)                   | concatenated to the noisy latent |
+| Residuals | ((B, C_i, h_i, w_i), ...)      | added at the skip ports        |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ldmkit.errors import CompositionError
+
+SignalKind: TypeAlias = Literal["tokens", "vector", "plane", "residuals"]
+
+
+class Tokens(NamedTuple):
+    """A sequence for cross-attention: value (B, L, D); mask (B, L) bool, True = attend, None = attend to all."""
+
+    value: Tensor
+    mask: Tensor | None = None
+
+
+class Vector(NamedTuple):
+    """One vector a sample: (B, D)."""
+
+    value: Tensor
+
+
+class Plane(NamedTuple):
+    """A map at latent resolution: (B, C, h, w)."""
+
+    value: Tensor
+
+
+class Residuals(NamedTuple):
+    """Feature maps to add at the denoiser's skip ports, in port order: (B, C_i, h_i, w_i) each."""
+
+    values: tuple[Tensor, ...]
+
+
+Signal: TypeAlias = Tokens | Vector | Plane | Residuals
+
+KIND_OF: dict[type, SignalKind] = {Tokens: "tokens", Vector: "vector", Plane: "plane", Residuals: "residuals"}
+
+
+def kind_of(signal: Signal) -> SignalKind:
+    """The kind's name, as slots declare it."""
+    return KIND_OF[type(signal)]
+
+
+def dim_of(signal: Signal) -> int:
+    """Feature dimension: D of tokens and vectors, C of planes, number of maps of residuals."""
+    if isinstance(signal, Residuals):
+        return len(signal.values)
+    return int(signal.value.shape[1] if isinstance(signal, Plane) else signal.value.shape[-1])
+
+
+def rows_of(signal: Signal) -> int:
+    """Batch size."""
+    return int((signal.values[0] if isinstance(signal, Residuals) else signal.value).shape[0])
+
+
+def map_signal(signal: Signal, fn: Callable[[Tensor], Tensor]) -> Signal:
+    """Apply `fn` to every floating tensor of a signal; masks pass through it untouched in dtype."""
+    if isinstance(signal, Residuals):
+        return Residuals(tuple(fn(v) for v in signal.values))
+    if isinstance(signal, Tokens):
+        return Tokens(fn(signal.value), None if signal.mask is None else fn(signal.mask))
+    return type(signal)(fn(signal.value))
+
+
+def zeros_like(signal: Signal) -> Signal:
+    """The zero signal of the same shape; the mask of tokens is kept."""
+    if isinstance(signal, Tokens):
+        return Tokens(torch.zeros_like(signal.value), signal.mask)
+    if isinstance(signal, Residuals):
+        return Residuals(tuple(torch.zeros_like(v) for v in signal.values))
+    return type(signal)(torch.zeros_like(signal.value))
+
+
+def cat_rows(signals: Sequence[Signal]) -> Signal:
+    """Signals of one kind stacked along the batch; shorter token sequences are padded and masked."""
+    first = signals[0]
+    if len(signals) == 1:
+        return first
+    if isinstance(first, Residuals):
+        columns = zip(*(s.values for s in signals if isinstance(s, Residuals)), strict=True)
+        return Residuals(tuple(torch.cat(column) for column in columns))
+    if isinstance(first, Tokens):
+        tokens = [s for s in signals if isinstance(s, Tokens)]
+        length = max(t.value.shape[1] for t in tokens)
+        padded = [_padded(t, length) for t in tokens]
+        if all(t.mask is None for t in padded):
+            return Tokens(torch.cat([t.value for t in padded]))
+        return Tokens(torch.cat([t.value for t in padded]), torch.cat([full_mask(t) for t in padded]))
+    return type(first)(torch.cat([s.value for s in signals if not isinstance(s, Residuals)]))
+
+
+def full_mask(tokens: Tokens) -> Tensor:
+    """The mask of a token signal, all True where it has none."""
+    if tokens.mask is not None:
+        return tokens.mask
+    return torch.ones(tokens.value.shape[:2], dtype=torch.bool, device=tokens.value.device)
+
+
+def _padded(tokens: Tokens, length: int) -> Tokens:
+    missing = length - tokens.value.shape[1]
+    if missing == 0:
+        return tokens
+    return Tokens(F.pad(tokens.value, (0, 0, 0, missing)), F.pad(full_mask(tokens), (0, missing)))
+
+
+def select_rows(keep: Tensor, yes: Signal, no: Signal) -> Signal:
+    """Row by row: `yes` where keep (B,) is True, else `no`."""
+    if isinstance(yes, Residuals) and isinstance(no, Residuals):
+        pairs = zip(yes.values, no.values, strict=True)
+        return Residuals(tuple(_where(keep, a, b) for a, b in pairs))
+    if isinstance(yes, Tokens) and isinstance(no, Tokens):
+        length = max(yes.value.shape[1], no.value.shape[1])
+        a, b = _padded(yes, length), _padded(no, length)
+        mask = None if a.mask is None and b.mask is None else _where(keep, full_mask(a), full_mask(b))
+        return Tokens(_where(keep, a.value, b.value), mask)
+    if isinstance(yes, (Vector, Plane)) and type(yes) is type(no):
+        return type(yes)(_where(keep, yes.value, no.value))
+    raise CompositionError("mixed-signals", f"cannot mix {kind_of(yes)} with {kind_of(no)}")
+
+
+def _where(keep: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    return torch.where(keep.view(-1, *[1] * (yes.ndim - 1)), yes, no)

@@ -1,0 +1,1 @@
+"""See the README: every part here is found through the entry points in pyproject.toml."""

@@ -1,0 +1,1 @@
+"""Guidance: which views of the conditioning are evaluated, and how they combine."""

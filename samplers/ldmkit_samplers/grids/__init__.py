@@ -1,0 +1,1 @@
+"""Grids: which sigmas a run visits."""
