@@ -1,0 +1,68 @@
+"""How a native tensor is made of tensors in a published layout, and back.
+
+A layout of a part is a `KeyMap`: native key -> Entry. Nothing else knows both names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+
+def _only(*tensors: Tensor) -> Tensor:
+    return tensors[0]
+
+
+def _alone(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor,)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One native tensor: the foreign keys it is read from, the way there and the way back.
+
+    `read` must also work on meta tensors: shapes are checked with them before any data is read.
+    """
+
+    keys: tuple[str, ...]
+    read: Callable[..., Tensor] = _only
+    write: Callable[[Tensor], tuple[Tensor, ...]] = _alone
+
+
+KeyMap: TypeAlias = dict[str, Entry]
+
+
+def same(key: str) -> Entry:
+    """The tensor as it is, under another name."""
+    return Entry((key,))
+
+
+def as_linear(key: str) -> Entry:
+    """A native linear weight (out, in) stored as a 1x1 convolution (out, in, 1[, 1]) elsewhere.
+
+    Written back with two trailing axes; use `as_linear_1d` for the weights of a Conv1d.
+    """
+    return Entry((key,), lambda w: w.flatten(1), lambda w: (w[..., None, None],))
+
+
+def as_linear_1d(key: str) -> Entry:
+    """The same for a Conv1d weight (out, in, 1)."""
+    return Entry((key,), lambda w: w.flatten(1), lambda w: (w[..., None],))
+
+
+def stacked(keys: Sequence[str]) -> Entry:
+    """Several foreign tensors stacked along the first axis (q, k, v -> qkv), all of one size."""
+    names = tuple(keys)
+    return Entry(names, lambda *parts: torch.cat(parts), lambda w: w.chunk(len(names)))
+
+
+def prefixed(keymap: KeyMap, native: str = "", foreign: str = "") -> KeyMap:
+    """The same map with prefixes put in front of both names."""
+    return {
+        native + name: Entry(tuple(foreign + key for key in entry.keys), entry.read, entry.write)
+        for name, entry in keymap.items()
+    }
