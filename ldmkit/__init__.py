@@ -38,11 +38,33 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from ldmkit.conditioning import Conditioning, Encoded
     from ldmkit.contracts import (
-        Adapter, Codec, Conditioner, Context, Denoiser, Evaluate, Frame, Grid, Guidance, Part, Process,
-        Reconstruction, Run, Sampler, Slot, Step, View,
+        Adapter,
+        Codec,
+        Conditioner,
+        Context,
+        Denoiser,
+        Evaluate,
+        Frame,
+        Grid,
+        Guidance,
+        Part,
+        Process,
+        Reconstruction,
+        Run,
+        Sampler,
+        Slot,
+        Step,
+        View,
     )
     from ldmkit.errors import (
-        CompositionError, InputError, LdmkitError, PluginError, RunError, SourceError, SpecError, WeightsError,
+        CompositionError,
+        InputError,
+        LdmkitError,
+        PluginError,
+        RunError,
+        SourceError,
+        SpecError,
+        WeightsError,
     )
     from ldmkit.hookspecs import hookimpl
     from ldmkit.load import load, load_codec

@@ -137,7 +137,9 @@ def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Sl
     offered = ", ".join(f"{s} ({slot.kind}, dim {slot.dim})" for s, slot in slots.items()) or "none"
     if asked is not None:
         if asked not in slots:
-            raise CompositionError("unknown-slot", f"conditioner {name!r} asks for slot {asked!r}", fits=f"slots: {offered}")
+            raise CompositionError(
+                "unknown-slot", f"conditioner {name!r} asks for slot {asked!r}", fits=f"slots: {offered}"
+            )
         if slots[asked].kind != kind:
             what = f"conditioner {name!r} makes {kind}, slot {asked!r} takes {slots[asked].kind}"
             raise CompositionError("kind-mismatch", what, fits=f"slots: {offered}")
@@ -147,7 +149,9 @@ def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Sl
         return fitting[0]
     problem = "there is no slot for it" if not fitting else f"slots {fitting} all take that: name one"
     raise CompositionError(
-        "no-slot" if not fitting else "ambiguous-slot", f"conditioner {name!r} makes {kind}; {problem}", fits=f"slots: {offered}"
+        "no-slot" if not fitting else "ambiguous-slot",
+        f"conditioner {name!r} makes {kind}; {problem}",
+        fits=f"slots: {offered}",
     )
 
 
@@ -177,7 +181,9 @@ def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot])
         for name, dim in users:
             if dim != declared.dim:
                 what = f"conditioner {name!r} makes dim {dim}, slot {slot!r} takes dim {declared.dim}"
-                raise CompositionError("dim-mismatch", what, fits=f"a {declared.kind} conditioner of dim {declared.dim}")
+                raise CompositionError(
+                    "dim-mismatch", what, fits=f"a {declared.kind} conditioner of dim {declared.dim}"
+                )
 
 
 def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> None:
@@ -188,7 +194,9 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     """
     if kind_of(signal) != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
         got = f"{kind_of(signal)} with {rows_of(signal)} rows and dim {dim_of(signal)}"
-        raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=f"{slot.kind}, {rows} rows, dim {dim}")
+        raise CompositionError(
+            "wrong-signal", f"conditioner {name!r} returned {got}", fits=f"{slot.kind}, {rows} rows, dim {dim}"
+        )
 
 
 def _device(signal: Signal) -> torch.device:

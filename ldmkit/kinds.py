@@ -22,3 +22,6 @@ HOOKS_GROUP = "ldmkit"
 
 COMMANDS_GROUP = "ldmkit.commands"
 """Entry points of this group are Typer apps, mounted lazily as `ldmkit NAME`."""
+
+MODELS_GROUP = "ldmkit.models"
+"""Entry points of this group are bundled models: name -> `package:folder` holding a saved pipeline."""

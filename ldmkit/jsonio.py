@@ -1,0 +1,83 @@
+"""Reading and writing files without surprises: JSON without duplicate keys, atomic writes, paths that stay inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import InputError, LdmkitError, SourceError
+
+MAX_TEXT_BYTES = 64 * 2**20
+
+
+def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceError) -> Any:
+    """JSON with duplicate keys, NaN and infinities refused.
+
+    Raises:
+        error: `json-invalid` or `duplicate-key`, naming the place.
+    """
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in items:
+            if key in seen:
+                raise error("duplicate-key", f"the key {key!r} stands twice", where=where)
+            seen[key] = value
+        return seen
+
+    def constant(name: str) -> Any:
+        raise error("json-invalid", f"{name} is not a number", where=where)
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as problem:
+        raise error("json-invalid", f"not valid JSON: {problem}", where=where) from None
+
+
+def read_json(path: Path, error: type[LdmkitError] = SourceError) -> Any:
+    """The JSON in a file of at most 64 MiB."""
+    if not path.is_file():
+        raise error("not-found", "there is no such file", where=str(path))
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise error("too-large", f"{path.stat().st_size} bytes is no plausible JSON file", where=str(path))
+    return parse_json(path.read_bytes(), str(path), error)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, refused if it leaves the folder (by `..`, an absolute path or a symbolic link).
+
+    Raises:
+        SourceError: `path-escapes`.
+    """
+    path = folder / name
+    root = folder.resolve()
+    if not path.resolve().is_relative_to(root):
+        raise SourceError("path-escapes", f"{name!r} leads out of the folder", where=str(folder))
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well, and is removed when not."""
+    if not path.parent.is_dir():
+        raise InputError("no-folder", "the folder to write to does not exist", where=str(path.parent))
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Atomically, indented, keys in the order given."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""Where a pipeline comes from: a source tells its spec and hands out native tensors part by part."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldmkit.errors import SourceError
+from ldmkit.jsonio import inside, read_json
+from ldmkit.spec import PartSpec, PipelineSpec
+from ldmkit.weights import LazyTensor, open_safetensors
+
+SPEC_FILE = "pipeline.json"
+
+
+@dataclass
+class Report:
+    """What became of every key of a source: used, or ignored and why; and notes for the reader."""
+
+    used: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self) -> list[str]:
+        """A few lines: counts by part, counts by reason, notes."""
+        parts = Counter(self.used.values())
+        reasons = Counter(self.ignored.values())
+        lines = [f"{count} tensors -> {part}" for part, count in parts.items()]
+        lines += [f"{count} keys ignored: {reason}" for reason, count in reasons.items()]
+        return lines + self.notes
+
+
+class Source(ABC):
+    """A model in some format. Parts are `codec`, `denoiser`, `conditioners.<name>`, `adapters.<name>`."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.report = Report()
+
+    @property
+    @abstractmethod
+    def spec(self) -> PipelineSpec:
+        """What to compose.
+
+        Raises:
+            SourceError: `codec-only` where the source holds a first stage alone.
+        """
+
+    @property
+    def codec_spec(self) -> PartSpec:
+        """The first stage alone."""
+        return self.spec.codec
+
+    @abstractmethod
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        """The part's tensors under native keys; nothing is read yet."""
+
+    def assets(self, part: str) -> Path | None:
+        """Folder with the part's other files (vocabularies), if there are any."""
+        return None
+
+
+class NativeFolder(Source):
+    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ..."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+        path = inside(folder, SPEC_FILE)
+        self._spec = PipelineSpec.read(read_json(path), str(path))
+
+    @property
+    def spec(self) -> PipelineSpec:
+        return self._spec
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        path = inside(self.folder, weights_file(part))
+        tensors = open_safetensors(path) if path.exists() else {}
+        self.report.used.update((f"{path.name}:{key}", part) for key in tensors)
+        return tensors
+
+    def assets(self, part: str) -> Path | None:
+        folder = inside(self.folder, assets_folder(part))
+        return folder if folder.is_dir() else None
+
+
+def weights_file(part: str) -> str:
+    """File of a part's tensors inside a saved pipeline."""
+    return part.replace(".", "/") + ".safetensors"
+
+
+def assets_folder(part: str) -> str:
+    """Folder of a part's other files inside a saved pipeline."""
+    return part.replace(".", "/")
+
+
+def is_native(path: Path) -> bool:
+    """Whether a folder holds a saved pipeline."""
+    return (path / SPEC_FILE).is_file()
+
+
+def unrecognised(path: Path) -> SourceError:
+    """The error for a path that no reader knows."""
+    fits = f"a folder with {SPEC_FILE} or model_index.json, or a .ckpt or .safetensors file"
+    return SourceError("unrecognised", "no reader knows this format", where=str(path), fits=fits)

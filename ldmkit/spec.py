@@ -1,0 +1,108 @@
+"""The pipeline spec: which parts, how they are configured, how they connect. Strict, and JSON both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ldmkit.errors import SpecError
+from ldmkit.value import Value
+
+SPEC_VERSION = 1
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+class PartSpec(Value):
+    """A part by its registered name and config; distribution and version say where it came from."""
+
+    type: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    distribution: str | None = None
+    version: str | None = None
+
+
+class ConditionerSpec(PartSpec):
+    """A conditioner and its wiring.
+
+    Args:
+        slot: denoiser slot to fill; None: the only one of its kind.
+        null: what stands for the dropped condition: the conditioner's own, zeros, or `keep` (never dropped).
+        input: key of the caller's mapping that feeds it; None: the conditioner's name.
+        shares: name of another conditioner whose weights it uses.
+    """
+
+    slot: str | None = None
+    null: Literal["default", "zero", "keep"] = "default"
+    input: str | None = None
+    shares: str | None = None
+
+
+class Defaults(Value):
+    """What a call uses where it says nothing. `size` is (height, width) in pixels."""
+
+    sampler: PartSpec = PartSpec(type="ddim")
+    grid: PartSpec = PartSpec(type="leading")
+    guidance: PartSpec = PartSpec(type="none")
+    steps: int = Field(default=30, ge=1)
+    size: tuple[int, int] | None = None
+
+
+class PipelineSpec(Value):
+    """Everything needed to compose a pipeline, except the weights."""
+
+    format: Literal["ldmkit-pipeline"] = "ldmkit-pipeline"
+    version: Literal[1] = SPEC_VERSION
+    codec: PartSpec
+    denoiser: PartSpec
+    process: PartSpec
+    conditioners: dict[str, ConditionerSpec] = Field(default_factory=dict)
+    adapters: dict[str, PartSpec] = Field(default_factory=dict)
+    defaults: Defaults = Defaults()
+
+    @field_validator("conditioners", "adapters")
+    @classmethod
+    def _names(cls, parts: dict[str, Any]) -> dict[str, Any]:
+        for name in parts:
+            if not _NAME.fullmatch(name):
+                fits = "a letter, then letters, digits, - or _"
+                raise ValueError(f"{name!r} cannot be the name of a part: {fits}")
+        return parts
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], where: str = "spec") -> PipelineSpec:
+        """A spec from parsed JSON.
+
+        Raises:
+            SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, bad values.
+        """
+        version = data.get("version", SPEC_VERSION) if isinstance(data, Mapping) else None
+        if not isinstance(data, Mapping):
+            raise SpecError("invalid", f"a spec is a JSON object, got {type(data).__name__}", where=where)
+        if isinstance(version, int) and version > SPEC_VERSION:
+            what = f"version {version} was written by a newer ldmkit; this one reads up to {SPEC_VERSION}"
+            raise SpecError("newer-version", what, where=where)
+        return cls.of(data, where)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON data."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits that change when anything in the spec does, versions of distributions left out."""
+        parts = _without_versions(self.to_json())
+        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _without_versions(data: Any) -> Any:
+    if isinstance(data, dict):
+        skip = {"version", "distribution"} if "type" in data else set()
+        return {k: _without_versions(v) for k, v in data.items() if k not in skip}
+    return [_without_versions(v) for v in data] if isinstance(data, list) else data

@@ -1,0 +1,189 @@
+"""Tensors in files, read lazily, and the one way they get into a module."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ldmkit.errors import SourceError, WeightsError
+from ldmkit.jsonio import parse_json, replacing
+
+DTYPES: dict[str, torch.dtype] = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
+    **{"BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+}
+
+MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is still in its file.
+
+    `read(copy)` returns it: mapped where possible if copy is False; in memory of its own if True, so that
+    no page of the file stays resident after a conversion.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[bool], Tensor]
+
+    @staticmethod
+    def of(tensor: Tensor) -> LazyTensor:
+        """A tensor that is in memory already."""
+        return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda copy: tensor.clone() if copy else tensor)
+
+
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """The tensors of a safetensors file; the header is checked, no tensor is read.
+
+    Raises:
+        SourceError: missing, truncated, oversized or damaged file, duplicate keys, unknown dtype.
+    """
+    header, start = _header(path)
+    try:
+        mapped = safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise SourceError("safetensors-invalid", f"damaged file: {error}", where=str(path)) from None
+    found: dict[str, LazyTensor] = {}
+    for key, info in header.items():
+        if key == "__metadata__":
+            continue
+        if info["dtype"] not in DTYPES:
+            raise SourceError("unknown-dtype", f"tensor {key!r} has dtype {info['dtype']!r}", where=str(path))
+        shape, dtype = tuple(info["shape"]), DTYPES[info["dtype"]]
+        begin, end = info["data_offsets"]
+
+        def read(
+            copy: bool,
+            key: str = key,
+            shape: tuple[int, ...] = shape,
+            dtype: torch.dtype = dtype,
+            span: tuple[int, int] = (start + begin, end - begin),
+        ) -> Tensor:
+            if copy:
+                return _read_copy(path, span, shape, dtype)
+            tensor: Tensor = mapped.get_tensor(key)
+            return tensor
+
+        found[key] = LazyTensor(shape, dtype, read)
+    return found
+
+
+def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]] | dict[str, dict], int]:  # type: ignore[type-arg]
+    where = str(path)
+    if not path.is_file():
+        raise SourceError("not-found", "there is no such file", where=where)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise SourceError("truncated", f"{size} bytes is too short for a safetensors file", where=where)
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            what = f"the header claims {length} bytes, the file has {size}"
+            raise SourceError("truncated", what, where=where, fits="a complete safetensors file")
+        header = parse_json(file.read(length), where)
+    if not isinstance(header, dict):
+        raise SourceError("safetensors-invalid", "the header is no JSON object", where=where)
+    for key, info in header.items():
+        if key != "__metadata__" and not (isinstance(info, dict) and {"dtype", "shape", "data_offsets"} <= info.keys()):
+            raise SourceError("safetensors-invalid", f"the header entry of {key!r} is incomplete", where=where)
+    return header, 8 + length
+
+
+def _read_copy(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    offset, count = span
+    raw = torch.empty(count, dtype=torch.uint8)
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        view, done = memoryview(raw.numpy()), 0
+        while done < count:
+            got = file.readinto(view[done:])
+            if not got:
+                raise SourceError("truncated", "the file ended while a tensor was read", where=str(path))
+            done += got
+    return raw.view(dtype).view(shape)
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write atomically: the old file stays until the new one is complete."""
+    own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(own, str(temporary), {"format": "pt", **(metadata or {})})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The free-form metadata of a safetensors file."""
+    header, _ = _header(path)
+    return {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in header.get("__metadata__", {}).items()}
+
+
+def assign(
+    module: nn.Module,
+    tensors: Mapping[str, LazyTensor],
+    where: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Fill a module built on the meta device, tensor by tensor, converting on the way; strict both ways.
+
+    Args:
+        module: on the meta device.
+        tensors: native key -> tensor; nothing is read before all keys, shapes and dtypes were checked.
+        where: name of the part, for errors.
+        dtype: of floating tensors; None keeps each tensor's own.
+
+    Raises:
+        WeightsError: missing or unexpected keys, shapes or dtypes that do not fit.
+    """
+    check(module, tensors, where)
+    device = torch.device(device)
+    filled: dict[str, Tensor] = {}
+    for key in module.state_dict():
+        lazy = tensors[key]
+        wanted = dtype if dtype is not None and lazy.dtype.is_floating_point else lazy.dtype
+        moves = wanted != lazy.dtype or device.type != "cpu"
+        filled[key] = lazy.read(moves).to(device=device, dtype=wanted)
+    module.load_state_dict(filled, strict=True, assign=True)
+    left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
+    if left:
+        raise WeightsError("uninitialised", f"{_some(left)} got no value", where=where)
+
+
+def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> None:
+    """Compare keys, shapes and dtypes of a file with what a module wants; the errors of `assign`."""
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in tensors]
+    if missing:
+        raise WeightsError("missing", f"{len(missing)} tensor(s) are missing: {_some(missing)}", where=where)
+    unexpected = [key for key in tensors if key not in wanted]
+    if unexpected:
+        raise WeightsError("unexpected", f"{len(unexpected)} tensor(s) have no place: {_some(unexpected)}", where=where)
+    for key, tensor in wanted.items():
+        lazy = tensors[key]
+        if lazy.shape != tuple(tensor.shape):
+            what = f"{key!r} has shape {list(lazy.shape)}, the config asks for {list(tensor.shape)}"
+            raise WeightsError("wrong-shape", what, where=where)
+        if (
+            lazy.dtype.is_floating_point != tensor.dtype.is_floating_point
+            or lazy.dtype.itemsize == 1 != tensor.dtype.itemsize
+        ):
+            what = f"{key!r} has dtype {lazy.dtype}, the module holds {tensor.dtype}"
+            raise WeightsError("wrong-dtype", what, where=where, fits="float64, float32, float16 or bfloat16")
+
+
+def _some(keys: Iterable[str]) -> str:
+    listed = list(keys)
+    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
+    return ", ".join(repr(key) for key in listed[:4]) + more
