@@ -178,9 +178,10 @@ class Conditioner(Part, ABC):
     """
 
     Input: ClassVar[Any]
-    kind: ClassVar[SignalKind]
+    kind: SignalKind
+    """Set on the class, or by `__init__` where the config decides."""
     dim: int
-    has_null: ClassVar[bool] = True
+    has_null: bool = True
     """False where leaving the condition out has no meaning (a picture to enlarge): the input is then required."""
 
     @abstractmethod

@@ -38,8 +38,11 @@ class LdmkitError(Exception):
         return f"[{self.code}] {place}{self.what}{hint}"
 
 
-class InputError(LdmkitError):
-    """A value given by the caller (prompt, box, picture, steps, seed ...) cannot be used."""
+class InputError(LdmkitError, ValueError):
+    """A value given by the caller (prompt, box, picture, steps, seed ...) cannot be used.
+
+    Also a ValueError, so that one raised inside a pydantic validator gets the path of the offending item.
+    """
 
     family = "input"
 
