@@ -1,0 +1,292 @@
+"""Configs of first stages: the CompVis and sgm yaml, and diffusers' config.json, to native configs and back.
+
+Native configs come out as plain dicts, ready for a spec. A parameter that is not known here is an error: it
+might change what the model computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+from ldmkit_codecs.autoencoder import AutoencoderConfig
+from ldmkit_codecs.kl import KLConfig
+from ldmkit_codecs.vq import VQConfig
+
+from ldmkit.errors import SourceError, suggest
+from ldmkit.value import Value, validated
+
+Kind = Literal["kl", "vq", "identity"]
+
+TARGETS: dict[str, Kind] = {
+    "ldm.models.autoencoder.AutoencoderKL": "kl",
+    "ldm.models.autoencoder.VQModel": "vq",
+    "ldm.models.autoencoder.VQModelInterface": "vq",
+    "ldm.models.autoencoder.IdentityFirstStage": "identity",
+    "taming.models.vqgan.VQModel": "vq",
+    "sgm.models.autoencoder.AutoencoderKL": "kl",
+    "sgm.models.autoencoder.AutoencoderKLInferenceWrapper": "kl",
+    "sgm.models.autoencoder.IdentityFirstStage": "identity",
+}
+"""Class named by a yaml's `target` -> our codec."""
+
+_TRAINING_ONLY = {
+    *("ckpt_path", "ignore_keys", "image_key", "colorize_nlabels", "monitor", "lossconfig", "loss_config"),
+    *("batch_resize_range", "scheduler_config", "lr_g_factor", "use_ema", "ema_decay", "optimizer_config"),
+    *("learning_rate", "input_key", "ckpt_engine", "max_batch_size"),
+}
+_DDCONFIG = {
+    *("double_z", "z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks"),
+    *("attn_resolutions", "dropout", "resamp_with_conv", "use_linear_attn", "attn_type", "tanh_out", "give_pre_end"),
+}
+_ATTENTION = {"vanilla": "vanilla", "vanilla-xformers": "vanilla", "linear": "linear", "none": "none"}
+
+
+def first_stage_from_compvis(
+    section: Mapping[str, Any], where: str = "first_stage_config"
+) -> tuple[Kind, dict[str, Any]]:
+    """The codec's name and native config of a yaml section with `target` and `params`.
+
+    Raises:
+        SourceError: a target or parameter that is not known, named with a suggestion.
+    """
+    target = section.get("target")
+    if target not in TARGETS:
+        what = f"the first stage {target!r} is not known"
+        raise SourceError("unknown-target", what, where=f"{where}.target", fits=suggest(str(target), TARGETS))
+    params = section.get("params") or {}
+    kind = TARGETS[target]
+    if kind == "identity":
+        return kind, {}
+    make: Callable[..., dict[str, Any]] = kl_from_compvis if kind == "kl" else vq_from_compvis
+    return kind, make(params, where=f"{where}.params")
+
+
+def kl_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
+    """Native KL config of AutoencoderKL's yaml parameters; `scale_factor` is the diffusion model's to add as `scale`.
+
+    Raises:
+        SourceError: unknown, missing or unsupported parameters.
+    """
+    _known(params, {"embed_dim", "ddconfig", *_TRAINING_ONLY}, where)
+    native = _from_ddconfig(params, where, double_z=True)
+    return _checked(KLConfig, native, where)
+
+
+def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
+    """Native VQ config of VQModel's or VQModelInterface's yaml parameters.
+
+    `remap`, `sane_index_shape` only renumber and reshape indices, which no picture depends on.
+
+    Raises:
+        SourceError: unknown, missing or unsupported parameters.
+    """
+    ours = {"embed_dim", "n_embed", "ddconfig", "remap", "sane_index_shape"}
+    _known(params, {*ours, *_TRAINING_ONLY}, where)
+    native = _from_ddconfig(params, where, double_z=False)
+    return _checked(VQConfig, {**native, "codebook_size": _need(params, "n_embed", where)}, where)
+
+
+def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dict[str, Any]:
+    dd, place = _need(params, "ddconfig", where), f"{where}.ddconfig"
+    if not isinstance(dd, Mapping):
+        raise SourceError("invalid", f"a mapping is wanted, got {type(dd).__name__}", where=place)
+    _known(dd, _DDCONFIG, place)
+    if bool(dd.get("double_z", True)) != double_z:
+        raise SourceError("unsupported", f"double_z {dd.get('double_z', True)}", where=place, fits=str(double_z))
+    if dd.get("give_pre_end"):
+        raise SourceError("unsupported", "give_pre_end true: the decoder would return features", where=place)
+    kind = "linear" if dd.get("use_linear_attn") else dd.get("attn_type", "vanilla")
+    if kind not in _ATTENTION:
+        raise SourceError("unsupported", f"attn_type {kind!r}", where=place, fits=", ".join(_ATTENTION))
+    kind = _ATTENTION[kind]
+    multipliers = list(_need(dd, "ch_mult", place))
+    ch, resolution = int(_need(dd, "ch", place)), int(_need(dd, "resolution", place))
+    grids = [resolution // 2**level for level in range(len(multipliers))]
+    attended = [level for level, grid in enumerate(grids) if grid in set(dd.get("attn_resolutions") or ())]
+    return {
+        "in_channels": dd.get("in_channels", 3),
+        "out_channels": dd.get("out_ch", 3),
+        "widths": [ch * m for m in multipliers],
+        "blocks": _need(dd, "num_res_blocks", place),
+        "attention_levels": [] if kind == "none" else attended,
+        "level_attention": "vanilla" if kind == "none" else kind,
+        "mid_attention": kind,
+        "z_channels": _need(dd, "z_channels", place),
+        "embed_dim": _need(params, "embed_dim", where),
+        "resample_conv": dd.get("resamp_with_conv", True),
+        "tanh_out": dd.get("tanh_out", False),
+        "dropout": dd.get("dropout", 0.0),
+    }
+
+
+_DIFFUSERS_COMMON = {
+    *("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block"),
+    *("act_fn", "latent_channels", "norm_num_groups", "sample_size", "scaling_factor", "force_upcast"),
+    "mid_block_add_attention",
+}
+_DIFFUSERS_KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
+_DIFFUSERS_VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
+
+
+def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json") -> dict[str, Any]:
+    """Native KL config of an AutoencoderKL's config.json, scale and shift included.
+
+    Raises:
+        SourceError: unknown or unsupported entries.
+    """
+    config = _public(config)
+    _known(config, _DIFFUSERS_COMMON | _DIFFUSERS_KL, where)
+    native = _from_diffusers(config, where, latent_channels=4)
+    native["quant_conv"] = config.get("use_quant_conv", True)
+    native["post_quant_conv"] = config.get("use_post_quant_conv", True)
+    native["scale"], native["shift"] = _scaling(config, where)
+    return _checked(KLConfig, native, where)
+
+
+def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
+    """Native VQ config of a VQModel's config.json.
+
+    Its `scaling_factor` is left out: no published VQ pipeline was trained on scaled latents, and files carry
+    the default of the KL models. Give `scale` yourself where a model wants one.
+
+    Raises:
+        SourceError: unknown or unsupported entries.
+    """
+    config = _public(config)
+    _known(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
+    if config.get("norm_type", "group") != "group":
+        raise SourceError("unsupported", f"norm_type {config['norm_type']!r}", where=where, fits="'group'")
+    native = _from_diffusers(config, where, latent_channels=3)
+    native["embed_dim"] = config.get("vq_embed_dim") or native["z_channels"]
+    native["codebook_size"] = config.get("num_vq_embeddings", 256)
+    return _checked(VQConfig, native, where)
+
+
+def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
+    """AutoencoderKL's config.json of a native config.
+
+    Raises:
+        SourceError: something that class cannot express.
+    """
+    c = KLConfig.of(config)
+    convs = {"use_quant_conv": c.quant_conv, "use_post_quant_conv": c.post_quant_conv}
+    out = {**_to_diffusers("AutoencoderKL", c), **convs}
+    if c.latent_channels != c.z_channels:
+        raise _inexpressible(f"embed_dim {c.embed_dim} beside z_channels {c.z_channels}")
+    if isinstance(c.scale, tuple) or isinstance(c.shift, tuple):
+        width = c.latent_channels
+        scales = c.scale if isinstance(c.scale, tuple) else (c.scale,) * width
+        shifts = c.shift if isinstance(c.shift, tuple) else (c.shift,) * width
+        return {**out, "scaling_factor": 1.0, "latents_mean": list(shifts), "latents_std": [1.0 / s for s in scales]}
+    return {**out, "scaling_factor": c.scale, "shift_factor": c.shift or None}
+
+
+def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
+    """VQModel's config.json of a native config.
+
+    Raises:
+        SourceError: something that class cannot express.
+    """
+    c = VQConfig.of(config)
+    if isinstance(c.scale, tuple) or c.shift != 0:
+        raise _inexpressible("scale or shift per channel")
+    more = {"num_vq_embeddings": c.codebook_size, "vq_embed_dim": c.latent_channels, "norm_type": "group"}
+    return {**_to_diffusers("VQModel", c), **more, "scaling_factor": c.scale}
+
+
+def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int) -> dict[str, Any]:
+    widths = list(config.get("block_out_channels", (64,)))
+    levels = len(widths)
+    down = list(config.get("down_block_types", ("DownEncoderBlock2D",)))
+    up = list(config.get("up_block_types", ("UpDecoderBlock2D",)))
+    attended = _attended(down, "DownEncoderBlock2D", f"{where}.down_block_types")
+    if attended != _attended(up[::-1], "UpDecoderBlock2D", f"{where}.up_block_types"):
+        raise SourceError("unsupported", "encoder and decoder attend at different levels", where=where)
+    if len(down) != levels or len(up) != levels:
+        raise SourceError("invalid", f"{len(down)} down and {len(up)} up blocks for {levels} widths", where=where)
+    if config.get("act_fn", "silu") not in ("silu", "swish"):
+        raise SourceError("unsupported", f"act_fn {config['act_fn']!r}", where=where, fits="'silu'")
+    return {
+        "in_channels": config.get("in_channels", 3),
+        "out_channels": config.get("out_channels", 3),
+        "widths": widths,
+        "blocks": config.get("layers_per_block", 1),
+        "attention_levels": attended,
+        "mid_attention": "vanilla" if config.get("mid_block_add_attention", True) else "none",
+        "norm_groups": config.get("norm_num_groups", 32),
+        "z_channels": config.get("latent_channels", latent_channels),
+    }
+
+
+def _attended(blocks: list[str], plain: str, where: str) -> list[int]:
+    known = {plain: False, f"Attn{plain}": True}
+    for block in blocks:
+        if block not in known:
+            raise SourceError("unsupported", f"block {block!r}", where=where, fits=suggest(block, known))
+    return [level for level, block in enumerate(blocks) if known[block]]
+
+
+def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    factor = config.get("scaling_factor", 0.18215)
+    mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")
+    if mean is None and std is None:
+        return factor, shift or 0.0
+    if mean is None or std is None or shift:
+        what = "latents_mean and latents_std go together, and not with shift_factor"
+        raise SourceError("unsupported", what, where=where)
+    return [factor / s for s in std], list(mean)
+
+
+def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
+    for what, wrong in {
+        "linear attention": c.mid_attention == "linear" or (c.level_attention == "linear" and bool(c.attention_levels)),
+        "resampling without convolutions": not c.resample_conv,
+        "tanh_out": c.tanh_out,
+        "scale 0": c.scale == 0,
+    }.items():
+        if wrong:
+            raise _inexpressible(what)
+    attends = [level in c.attention_levels for level in range(len(c.widths))]
+    return {
+        "_class_name": name,
+        "in_channels": c.in_channels,
+        "out_channels": c.out_channels,
+        "down_block_types": ["AttnDownEncoderBlock2D" if a else "DownEncoderBlock2D" for a in attends],
+        "up_block_types": ["AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)],
+        "block_out_channels": list(c.widths),
+        "layers_per_block": c.blocks,
+        "act_fn": "silu",
+        "latent_channels": c.z_channels,
+        "norm_num_groups": c.norm_groups,
+        "sample_size": 256,
+        "mid_block_add_attention": c.mid_attention != "none",
+    }
+
+
+def _inexpressible(what: str) -> SourceError:
+    return SourceError("inexpressible", f"diffusers' class has no {what}")
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without diffusers' own bookkeeping, whose names begin with an underscore."""
+    return {key: value for key, value in config.items() if not str(key).startswith("_")}
+
+
+def _known(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            what = f"the parameter {key!r} is not known"
+            raise SourceError("unknown-parameter", what, where=f"{where}.{key}", fits=suggest(str(key), known))
+
+
+def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
+    if given.get(key) is None:
+        raise SourceError("missing-parameter", f"{key!r} is required, but not given", where=where)
+    return given[key]
+
+
+def _checked(config: type[Value], native: dict[str, Any], where: str) -> dict[str, Any]:
+    """The native config as plain JSON data, defaults left out, after validation under the source's name."""
+    value = validated(lambda: config.model_validate(native), where, SourceError, config.model_fields)
+    return value.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,263 @@
+"""Encoder and decoder of the paper's first stages (Rombach et al. 2022, appendix G.1), after Esser et al. 2021.
+
+Levels count from the full resolution: level i works at H / 2**i. Group norms have eps 1e-6. The encoder
+halves by a 3x3 convolution of stride 2 on a map padded at the right and at the bottom only; the decoder
+doubles by nearest neighbour and a 3x3 convolution, and has one residual block a level more.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ldmkit.value import Value
+from ldmkit_codecs.shapes import PerChannel, check_per_channel
+
+EPS = 1e-6
+
+Attend: TypeAlias = Literal["vanilla", "linear"]
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+
+class AutoencoderConfig(Value):
+    """Geometry shared by the KL and the VQ codec.
+
+    Args:
+        in_channels: of pictures, going in.
+        out_channels: of pictures, coming out.
+        widths: channels of each level, full resolution first; factor = 2 ** (levels - 1).
+        blocks: residual blocks a level in the encoder; the decoder has one more.
+        attention_levels: levels whose every residual block is followed by attention.
+        level_attention: which attention that is.
+        mid_attention: the attention between the two blocks at the lowest resolution.
+        norm_groups: groups of every norm; divides every width.
+        z_channels: channels between encoder or decoder and the 1x1 convolutions.
+        embed_dim: latent channels; None: z_channels.
+        resample_conv: False: average pooling down and bare nearest neighbour up.
+        tanh_out: squash the decoder's output to (-1, 1).
+        dropout: before the second convolution of residual blocks, in training.
+        scale, shift: standardised latent = (raw - shift) * scale; a number, or one a latent channel.
+    """
+
+    in_channels: Width = 3
+    out_channels: Width = 3
+    widths: tuple[Width, ...] = Field(default=(128, 256, 512), min_length=1, max_length=12)
+    blocks: int = Field(default=2, ge=1, le=64)
+    attention_levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    level_attention: Attend = "vanilla"
+    mid_attention: Literal["vanilla", "linear", "none"] = "vanilla"
+    norm_groups: int = Field(default=32, ge=1)
+    z_channels: Width = 4
+    embed_dim: Width | None = None
+    resample_conv: bool = True
+    tanh_out: bool = False
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    scale: PerChannel = 1.0
+    shift: PerChannel = 0.0
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return self.z_channels if self.embed_dim is None else self.embed_dim
+
+    @property
+    def factor(self) -> int:
+        """Spatial stride of the latent."""
+        return int(2 ** (len(self.widths) - 1))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for width in self.widths:
+            if width % self.norm_groups:
+                raise ValueError(f"width {width} cannot be normed in {self.norm_groups} groups")
+        for level in self.attention_levels:
+            if level >= len(self.widths):
+                raise ValueError(f"attention level {level} of {len(self.widths)} levels (they count from 0)")
+        check_per_channel("scale", self.scale, self.latent_channels)
+        check_per_channel("shift", self.shift, self.latent_channels)
+        return self
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else holds: in place where autograd does not need it."""
+    return F.silu(fresh, inplace=not (torch.is_grad_enabled() and fresh.requires_grad))
+
+
+class ResnetBlock(nn.Module):
+    """(B, c_in, h, w) -> (B, c_out, h, w): two times norm, SiLU, 3x3 convolution, around a skip connection."""
+
+    def __init__(self, c_in: int, c_out: int, groups: int = 32, dropout: float = 0.0):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, c_in, eps=EPS)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, c_out, eps=EPS)
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(silu(self.norm1(x)))
+        h = silu(self.norm2(h))
+        if self.dropout is not None:
+            h = self.dropout(h)
+        return self.conv2(h).add_(x if self.skip is None else self.skip(x))
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all positions, residual: (B, c, h, w) -> (B, c, h, w). Scale c**-0.5."""
+
+    def __init__(self, channels: int, groups: int = 32):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=EPS)
+        self.q = nn.Linear(channels, channels)
+        self.k = nn.Linear(channels, channels)
+        self.v = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)[:, None]
+        h = F.scaled_dot_product_attention(self.q(tokens), self.k(tokens), self.v(tokens))
+        return x + self.out(h[:, 0]).transpose(1, 2).reshape(x.shape)
+
+
+class LinearAttention(nn.Module):
+    """Attention with a softmax over the keys alone (Shen et al. 2021), one head, no norm, no residual."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x.flatten(2).transpose(1, 2)).chunk(3, dim=2)
+        context = k.softmax(dim=1).transpose(1, 2) @ v
+        return self.out(q @ context).transpose(1, 2).reshape(x.shape)
+
+
+def attention(kind: Attend, channels: int, groups: int) -> nn.Module:
+    """An attention block of the kind asked for."""
+    return Attention(channels, groups) if kind == "vanilla" else LinearAttention(channels)
+
+
+class Downsample(nn.Module):
+    """(B, c, h, w) -> (B, c, h/2, w/2)."""
+
+    def __init__(self, channels: int, with_conv: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2) if with_conv else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.conv is None:
+            return F.avg_pool2d(x, 2)
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """(B, c, h, w) -> (B, c, 2h, 2w)."""
+
+    def __init__(self, channels: int, with_conv: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if with_conv else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x if self.conv is None else self.conv(x)
+
+
+class Level(nn.Module):
+    """Blocks at one resolution, each followed by attention where the level attends, then the resampling."""
+
+    def __init__(self, config: AutoencoderConfig, level: int, c_in: int, blocks: int, resample: nn.Module | None):
+        super().__init__()
+        width, groups = config.widths[level], config.norm_groups
+        inputs = [c_in] + [width] * (blocks - 1)
+        self.block = nn.ModuleList(ResnetBlock(c, width, groups, config.dropout) for c in inputs)
+        attends = blocks if level in config.attention_levels else 0
+        self.attn = nn.ModuleList(attention(config.level_attention, width, groups) for _ in range(attends))
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, block in enumerate(self.block):
+            x = block(x)
+            if self.attn:
+                x = self.attn[index](x)
+        return x if self.resample is None else self.resample(x)
+
+
+class Middle(nn.Module):
+    """Block, attention, block at the lowest resolution."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        width, groups = config.widths[-1], config.norm_groups
+        self.block1 = ResnetBlock(width, width, groups, config.dropout)
+        self.attn = None if config.mid_attention == "none" else attention(config.mid_attention, width, groups)
+        self.block2 = ResnetBlock(width, width, groups, config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block1(x)
+        if self.attn is not None:
+            x = self.attn(x)
+        return self.block2(x)
+
+
+class Encoder(nn.Module):
+    """Pictures (B, in_channels, H, W) -> features (B, out, H/factor, W/factor)."""
+
+    def __init__(self, config: AutoencoderConfig, out: int):
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            Level(
+                config,
+                level,
+                widths[max(level - 1, 0)],
+                config.blocks,
+                Downsample(width, config.resample_conv) if level != last else None,
+            )
+            for level, width in enumerate(widths)
+        )
+        self.mid = Middle(config)
+        self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h = self.conv_in(images)
+        for level in self.down:
+            h = level(h)
+        return self.conv_out(silu(self.norm_out(self.mid(h))))
+
+
+class Decoder(nn.Module):
+    """Features (B, z_channels, h, w) -> pictures (B, out_channels, h * factor, w * factor)."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        widths, last = config.widths, len(config.widths) - 1
+        self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
+        self.mid = Middle(config)
+        self.up = nn.ModuleList(
+            Level(
+                config,
+                level,
+                widths[min(level + 1, last)],
+                config.blocks + 1,
+                Upsample(width, config.resample_conv) if level else None,
+            )
+            for level, width in enumerate(widths)
+        )
+        self.norm_out = nn.GroupNorm(config.norm_groups, widths[0], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+        self.tanh_out = config.tanh_out
+
+    def forward(self, features: Tensor) -> Tensor:
+        h = self.mid(self.conv_in(features))
+        for level in reversed(self.up):
+            h = level(h)
+        images = self.conv_out(silu(self.norm_out(h)))
+        return images.tanh() if self.tanh_out else images

@@ -1,0 +1,96 @@
+"""What every codec checks about its input, and the affine map between raw and standardised latents."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from ldmkit.errors import InputError
+
+PerChannel: TypeAlias = float | tuple[float, ...]
+"""One number for all latent channels, or one a channel."""
+
+
+def check_images(images: Tensor, channels: int, multiple: int) -> None:
+    """Check a batch of pictures (B, channels, H, W).
+
+    Raises:
+        InputError: not four axes, other channels, empty, or a size that is no multiple (naming the nearest that fits).
+    """
+    _check_batch(images, channels, "images")
+    height, width = images.shape[-2:]
+    if height % multiple or width % multiple:
+        near_h, near_w = nearest(height, multiple), nearest(width, multiple)
+        raise InputError(
+            "size-multiple",
+            f"height {height} x width {width} are not multiples of {multiple}",
+            where="images",
+            fits=f"nearest: height {near_h} x width {near_w}",
+        )
+
+
+def check_latents(latents: Tensor, channels: int) -> None:
+    """Check a batch of latents (B, channels, h, w).
+
+    Raises:
+        InputError: not four axes, other channels, or empty.
+    """
+    _check_batch(latents, channels, "latents")
+
+
+def _check_batch(value: Tensor, channels: int, where: str) -> None:
+    fits = f"(batch, {channels}, height, width)"
+    if value.ndim != 4 or value.shape[1] != channels or 0 in value.shape:
+        raise InputError("shape", f"got shape {tuple(value.shape)}", where=where, fits=fits)
+    if not value.is_floating_point():
+        raise InputError("dtype", f"got {value.dtype}", where=where, fits="a floating dtype")
+
+
+def check_noise(noise: Tensor, like: Tensor) -> None:
+    """Check that posterior noise has the latents' shape.
+
+    Raises:
+        InputError: another shape.
+    """
+    if noise.shape != like.shape:
+        raise InputError("shape", f"got shape {tuple(noise.shape)}", where="noise", fits=f"{tuple(like.shape)}")
+
+
+def nearest(size: int, multiple: int) -> int:
+    """The nearest positive multiple; the larger of two equally near."""
+    return max(multiple, (size + multiple // 2) // multiple * multiple)
+
+
+def standardise(raw: Tensor, scale: PerChannel, shift: PerChannel) -> Tensor:
+    """(raw - shift) * scale, per channel; the same tensor where that changes nothing."""
+    if shift != 0:
+        raw = raw - _channels(shift, raw)
+    return raw if scale == 1 else raw * _channels(scale, raw)
+
+
+def restore(latents: Tensor, scale: PerChannel, shift: PerChannel) -> Tensor:
+    """latents / scale + shift, per channel: the inverse of `standardise`."""
+    if scale != 1:
+        latents = latents * (1.0 / scale) if isinstance(scale, (int, float)) else latents / _channels(scale, latents)
+    return latents if shift == 0 else latents + _channels(shift, latents)
+
+
+def _channels(values: PerChannel, like: Tensor) -> Tensor | float:
+    if isinstance(values, (int, float)):
+        return values
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+
+
+def check_per_channel(name: str, values: PerChannel, channels: int) -> None:
+    """Check a config's scale or shift: as many numbers as channels; a scale is not 0.
+
+    Raises:
+        ValueError: for pydantic to report.
+    """
+    numbers = (values,) if isinstance(values, (int, float)) else values
+    if not isinstance(values, (int, float)) and len(values) != channels:
+        raise ValueError(f"{name} has {len(values)} numbers for {channels} latent channels")
+    if name == "scale" and any(v == 0 for v in numbers):
+        raise ValueError("scale must not be 0")

@@ -1,0 +1,164 @@
+"""The vector-quantised first stage. The diffusion latent is taken before quantisation, which decoding absorbs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.errors import InputError
+from ldmkit_codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from ldmkit_codecs.shapes import check_images, check_latents, restore, standardise
+
+SEARCH_ELEMENTS = 2**23
+"""Distances computed at a time in the nearest-entry search: 32 MiB in float32."""
+
+
+class VQConfig(AutoencoderConfig):
+    """Geometry and codebook.
+
+    Args:
+        codebook_size: number of entries.
+        beta: weight of the weaker term of the codebook loss.
+        legacy: True: beta weighs the codebook's term, as in the published models' training; False: the encoder's,
+            as in van den Oord et al. 2017, equation 3.
+    """
+
+    codebook_size: int = Field(default=8192, ge=1, le=2**24)
+    beta: float = Field(default=0.25, ge=0)
+    legacy: bool = True
+
+
+class Quantised(NamedTuple):
+    """Codebook vectors (B, c, h, w), their indices (B, h, w), and the codebook loss (scalar)."""
+
+    quant: Tensor
+    codes: Tensor
+    loss: Tensor
+
+
+class Codebook(nn.Module):
+    """`codebook_size` vectors of `dim` numbers."""
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        self.embedding = nn.Embedding(size, dim)
+        nn.init.uniform_(self.embedding.weight, -1.0 / size, 1.0 / size)
+
+    def codes(self, raw: Tensor) -> Tensor:
+        """Index of the nearest entry at each position, the first of equally near ones: (B, c, h, w) -> (B, h, w)."""
+        entries = self.embedding.weight.detach()
+        if entries.dtype in (torch.float16, torch.bfloat16):
+            entries = entries.float()
+        rows = raw.detach().movedim(1, -1).reshape(-1, raw.shape[1]).to(entries.dtype)
+        # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not change which is nearest
+        lengths, transposed = entries.square().sum(1), entries.t()
+        chunk = max(1, SEARCH_ELEMENTS // entries.shape[0])
+        found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
+        return torch.cat(found).view(raw.shape[0], *raw.shape[2:])
+
+    def entries(self, codes: Tensor) -> Tensor:
+        """Codebook vectors of indices: (B, h, w) -> (B, c, h, w)."""
+        return self.embedding(codes).movedim(-1, 1)
+
+
+class VQCodec(Codec):
+    """Pictures (B,3,H,W) in [-1,1] <-> latents (B, embed_dim, H/factor, W/factor), quantised when decoded."""
+
+    Config = VQConfig
+    config: VQConfig
+
+    def __init__(self, config: VQConfig):
+        super().__init__(config)
+        c = self.config
+        self.channels, self.factor = c.latent_channels, c.factor
+        self.encoder = Encoder(c, c.z_channels)
+        self.decoder = Decoder(c)
+        self.codebook = Codebook(c.codebook_size, self.channels)
+        self.quant_conv = nn.Conv2d(c.z_channels, self.channels, 1)
+        self.post_quant_conv = nn.Conv2d(self.channels, c.z_channels, 1)
+
+    def encode_raw(self, images: Tensor) -> Tensor:
+        """Raw latents before quantisation, scale and shift.
+
+        Raises:
+            InputError: a shape or size that does not fit.
+        """
+        check_images(images, self.config.in_channels, self.multiple)
+        return self.quant_conv(self.encoder(images))
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Standardised latents before quantisation; there is no posterior, so `noise` changes nothing.
+
+        Raises:
+            InputError: a shape or size that does not fit.
+        """
+        return standardise(self.encode_raw(images), self.config.scale, self.config.shift)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of standardised latents, through their nearest codebook entries; gradients pass straight through.
+
+        Raises:
+            InputError: another shape.
+        """
+        check_latents(latents, self.channels)
+        raw = restore(latents, self.config.scale, self.config.shift)
+        return self.decode_raw(_straight_through(raw, self.codebook_entry(self.codes(raw))))
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """Pictures of raw latents as they are, without quantising."""
+        return self.decoder(self.post_quant_conv(raw))
+
+    def codes(self, raw: Tensor) -> Tensor:
+        """Nearest codebook index at each position of raw latents: (B, channels, h, w) -> (B, h, w) int64."""
+        check_latents(raw, self.channels)
+        return self.codebook.codes(raw)
+
+    def codebook_entry(self, codes: Tensor) -> Tensor:
+        """Raw latents of codebook indices: (B, h, w) -> (B, channels, h, w).
+
+        Raises:
+            InputError: not three axes of integers.
+        """
+        if codes.ndim != 3 or codes.is_floating_point():
+            what = f"got {codes.dtype} of shape {tuple(codes.shape)}"
+            raise InputError("shape", what, where="codes", fits="integers (batch, height, width)")
+        return self.codebook.entries(codes)
+
+    def quantise(self, raw: Tensor) -> Quantised:
+        """Nearest entries of raw latents, their indices, and the codebook loss (van den Oord et al. 2017, eq. 3).
+
+        Fixed: mean |sg[z] - e|^2 + beta mean |z - sg[e]|^2. Legacy: beta on the first term instead.
+        """
+        codes = self.codes(raw)
+        quant = self.codebook_entry(codes)
+        to_codebook = (quant - raw.detach()).square().mean()
+        to_encoder = (quant.detach() - raw).square().mean()
+        beta = self.config.beta
+        loss = to_encoder + beta * to_codebook if self.config.legacy else to_codebook + beta * to_encoder
+        return Quantised(quant, codes, loss)
+
+    def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
+        """Loss `codebook`. Metrics of the batch's codes: `usage`, the share of entries used at least once, and
+        `perplexity`, exp of their entropy: 1 for a collapsed codebook, codebook_size for an evenly used one."""
+        raw = self.encode_raw(images)
+        quant, codes, loss = self.quantise(raw)
+        images = self.decode_raw(_straight_through(raw, quant))
+        counts = torch.bincount(codes.flatten(), minlength=self.config.codebook_size)
+        share = counts.float() / codes.numel()
+        metrics = {"usage": (counts > 0).float().mean(), "perplexity": torch.special.entr(share).sum().exp()}
+        return Reconstruction(images, {"codebook": loss}, metrics)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Weight of the decoder's last convolution."""
+        return self.decoder.conv_out.weight
+
+
+def _straight_through(raw: Tensor, quant: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and raw.requires_grad:
+        return raw + (quant - raw).detach()
+    return quant.detach()
