@@ -1,0 +1,166 @@
+"""CLIP text: the hidden states of a prompt (`ClipText`), and its pooled, projected vector (`ClipPooled`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+from torch import Tensor
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import CompositionError, InputError
+from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
+from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary, no_vocabulary
+from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
+from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+
+
+class ClipPart(Conditioner):
+    """What both have: a tower, a vocabulary, rows of ids."""
+
+    Config: ClassVar[type[ClipConfig]] = ClipConfig
+    Input: ClassVar[Any] = Prompt
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.tower: ClipTower | None = ClipTower(self.config)
+        self._vocabulary: Vocabulary | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """None until `load_assets` has found the files: checkpoints carry no vocabulary."""
+        return self._vocabulary
+
+    @property
+    def weights(self) -> ClipTower:
+        """The tower in use."""
+        assert self.tower is not None
+        return self.tower
+
+    def load_assets(self, folder: Path) -> None:
+        self._vocabulary = clip_vocabulary(folder, self.config.vocab_size) or self._vocabulary
+
+    def save_assets(self, folder: Path) -> None:
+        if self._vocabulary is not None:
+            self._vocabulary.save(folder)
+
+    def parse(self, raw: Any, where: str) -> str | list[int]:
+        prompt = super().parse(raw, where)
+        if isinstance(prompt, list):
+            check_ids(prompt, self.config.positions, self.config.vocab_size, where)
+        elif prompt and self.vocabulary is None:
+            raise no_vocabulary(type(self).__name__, CLIP_FILES)
+        return prompt
+
+    def ids(self, prompts: list[str | list[int]]) -> Tensor:
+        """(B, positions) int64 rows: start, text, end, padding."""
+        rows = [self._row(prompt) for prompt in prompts]
+        device = self.weights.tokens.weight.device
+        return padded_rows(rows, self.config.positions, self.config.pad, device)
+
+    def _row(self, prompt: str | list[int]) -> list[int]:
+        config = self.config
+        if isinstance(prompt, list):
+            check_ids(prompt, config.positions, config.vocab_size)
+            return prompt
+        if not prompt:
+            return [config.bos, config.eos]
+        if self.vocabulary is None:
+            raise no_vocabulary(type(self).__name__, CLIP_FILES)
+        return self.vocabulary.encode(prompt, config.positions)
+
+
+class ClipTextConfig(ClipConfig):
+    """A tower, and which of its states the tokens are.
+
+    Args:
+        layer: `last`, `penultimate`, or an index into the hidden states as transformers counts them: 0 the
+            embeddings, k the output of block k, -1 the last.
+        final_norm: apply the final LayerNorm to it (SD 1 and 2: yes; SDXL: no).
+    """
+
+    layer: Literal["last", "penultimate"] | int = "last"
+    final_norm: bool = True
+
+    @model_validator(mode="after")
+    def _layer_exists(self) -> ClipTextConfig:
+        if isinstance(self.layer, int) and not -self.layers - 1 <= self.layer <= self.layers:
+            raise ValueError(f"layer {self.layer} of {self.layers}")
+        return self
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks are run."""
+        if isinstance(self.layer, int):
+            return self.layer if self.layer >= 0 else self.layers + 1 + self.layer
+        return self.layers - (self.layer == "penultimate")
+
+
+class ClipText(ClipPart):
+    """A prompt as tokens (B, positions, width), padding included, no mask: as SD 1, 2 and SDXL read it.
+
+    The null is the encoding of the empty prompt.
+    """
+
+    Config: ClassVar[type[ClipTextConfig]] = ClipTextConfig
+    kind: SignalKind = "tokens"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.dim = self.config.width
+
+    def forward(self, inputs: list[str | list[int]]) -> Tokens:
+        state = self.weights(self.ids(inputs), self.config.blocks)
+        return Tokens(self.weights.norm(state) if self.config.final_norm else state)
+
+    def null(self, like: Signal) -> Tokens:
+        return Tokens(self([""]).value.expand(rows_of(like), -1, -1))
+
+
+class ClipPooled(ClipPart):
+    """A prompt as one vector (B, projection or width): the final state at the end token, projected.
+
+    `adopt` makes it read another conditioner's tower and vocabulary instead of holding its own.
+    """
+
+    kind: SignalKind = "vector"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.dim = self.config.projection or self.config.width
+        self._owner: tuple[ClipPart, ...] = ()
+
+    def forward(self, inputs: list[str | list[int]]) -> Vector:
+        return Vector(self.weights.pooled(self.ids(inputs)))
+
+    def null(self, like: Signal) -> Vector:
+        return Vector(self([""]).value.expand(rows_of(like), -1))
+
+    def parse(self, raw: Any, where: str) -> str | list[int]:
+        prompt = super().parse(raw, where)
+        if isinstance(prompt, list) and self.config.eos not in prompt:
+            what = f"there is no end token {self.config.eos} to pool at"
+            raise InputError("token-end", what, where=where, fits="ids that include the end token")
+        return prompt
+
+    def adopt(self, other: Conditioner) -> None:
+        if not isinstance(other, ClipPart):
+            super().adopt(other)
+            return
+        ours, theirs = (
+            ClipConfig(**part.config.model_dump(include=set(ClipConfig.model_fields))) for part in (self, other)
+        )
+        if ours != theirs:
+            differ = [name for name in ClipConfig.model_fields if getattr(ours, name) != getattr(theirs, name)]
+            raise CompositionError("cannot-share", f"the towers differ in {', '.join(differ)}")
+        self.tower = None
+        self._owner = (other,)
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        return self._owner[0].vocabulary if self._owner else self._vocabulary
+
+    @property
+    def weights(self) -> ClipTower:
+        return self._owner[0].weights if self._owner else super().weights

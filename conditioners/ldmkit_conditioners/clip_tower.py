@@ -1,0 +1,76 @@
+"""The CLIP text transformer: OpenAI's CLIP-L, open-CLIP's ViT-H and bigG, by config.
+
+Written here rather than imported: transformers' CLIP classes take seconds to import, and their key names
+change between versions. Native keys never do; `ldmkit_checkpoints.text_keys` maps the published layouts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ldmkit.value import Value
+from ldmkit_conditioners.transformer import Activation, Block
+
+
+class ClipConfig(Value):
+    """Shape of a tower; the defaults are CLIP ViT-L/14's.
+
+    Args:
+        projection: width of the pooled projection, None where the file has none.
+        bos, eos, pad: token ids; open-CLIP pads with 0.
+        pool: where the pooled state is read: at the first `eos`, or at the largest id.
+    """
+
+    vocab_size: int = Field(default=49408, gt=0)
+    width: int = Field(default=768, gt=0)
+    layers: int = Field(default=12, gt=0)
+    heads: int = Field(default=12, gt=0)
+    mlp: int = Field(default=3072, gt=0)
+    positions: int = Field(default=77, gt=1)
+    activation: Activation = "quick_gelu"
+    projection: int | None = Field(default=None, gt=0)
+    bos: int = 49406
+    eos: int = 49407
+    pad: int = 49407
+    pool: Literal["first-eos", "argmax"] = "first-eos"
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClipConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        for name in ("bos", "eos", "pad"):
+            if not 0 <= getattr(self, name) < self.vocab_size:
+                raise ValueError(f"{name} {getattr(self, name)} is not below vocab_size {self.vocab_size}")
+        return self
+
+
+class ClipTower(nn.Module):
+    """Token ids -> hidden states (arXiv:2103.00020, section 2.4): causal attention, no padding mask."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.Embedding(config.positions, config.width)
+        shape = (config.width, config.heads, config.width // config.heads, config.mlp, config.activation)
+        self.blocks = nn.ModuleList(Block(*shape, bias=True, causal=True) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
+
+    def forward(self, ids: Tensor, blocks: int | None = None) -> Tensor:
+        """State after `blocks` blocks (None: all), without the final norm: (B, L) int64 -> (B, L, width)."""
+        x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
+        for block in self.blocks[:blocks]:
+            x = block(x)
+        return x
+
+    def pooled(self, ids: Tensor) -> Tensor:
+        """Final-normed state at the end token, projected where the tower has a projection: (B, projection or width)."""
+        wanted = ids if self.config.pool == "argmax" else (ids == self.config.eos).int()
+        end = wanted.argmax(dim=1)
+        state = self.norm(self(ids)[torch.arange(len(ids), device=ids.device), end])
+        return state if self.projection is None else self.projection(state)

@@ -1,0 +1,163 @@
+"""Opening picture files safely, and data URIs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ldmkit.errors import InputError
+
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded (8192 x 8192): a small file may claim to be much larger."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""The only decoders that a file can reach."""
+
+URI_PREFIX = "data:image/png;base64,"
+_ARRAY_PREFIX = "data:application/x-npy;base64,"
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Opened(NamedTuple):
+    """A decoded picture, upright, and what to call it in errors."""
+
+    image: Image.Image
+    where: str | None
+
+
+def open_picture(source: object, where: str | None) -> Opened:
+    """A PIL picture of a path, file bytes, a data URI or a PIL image, decoded and turned upright.
+
+    Raises:
+        InputError: `picture-*`.
+    """
+    if isinstance(source, Image.Image):
+        _check_size(source, where)
+        return Opened(_upright(source, where), where)
+    data, where = _file_bytes(source, where)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large("the file claims a huge size", where) from None
+    except UnidentifiedImageError:
+        fits = "PNG, JPEG, WebP, BMP, TIFF, GIF or PPM"
+        raise InputError("picture-unreadable", "not a picture file", where=where, fits=fits) from None
+    except _BROKEN as failure:
+        raise InputError("picture-unreadable", f"a damaged picture file: {failure}", where=where) from None
+    _check_size(image, where)
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(
+            "picture-animated", f"{getattr(image, 'n_frames', 1)} frames", where=where, fits="a file with one picture"
+        )
+    return Opened(_upright(image, where), where)
+
+
+def _file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source), where
+    if isinstance(source, str) and source.startswith("data:"):
+        return _uri_bytes(source, where), where
+    if not isinstance(source, (str, Path)):
+        fits = "a path, the bytes of a file, a data URI, a PIL image, an array or a tensor"
+        raise InputError("picture-type", f"a {type(source).__name__} is no picture", where=where, fits=fits)
+    try:
+        return Path(source).read_bytes(), str(source)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError("picture-missing", "there is no such file", where=str(source)) from None
+    except (OSError, ValueError) as failure:
+        raise InputError("picture-unreadable", f"cannot be read: {failure}", where=str(source)[:200]) from None
+
+
+def _uri_bytes(uri: str, where: str | None) -> bytes:
+    head, comma, body = uri.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise InputError("picture-uri", f"a data URI that starts {uri[:40]!r}", where=where, fits=f"{URI_PREFIX}...")
+    try:
+        return base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError) as failure:
+        raise InputError("picture-uri", f"bad base64 in a data URI: {failure}", where=where) from None
+
+
+def _upright(image: Image.Image, where: str | None) -> Image.Image:
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large("the file holds a huge picture", where) from None
+    except _BROKEN as failure:
+        raise InputError(
+            "picture-truncated", f"the picture's data end early or are damaged: {failure}", where=where
+        ) from None
+
+
+def _check_size(image: Image.Image, where: str | None) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(f"{width} x {height} pixels", where)
+    if width == 0 or height == 0:
+        raise InputError("picture-shape", f"{width} x {height} pixels", where=where, fits="at least 1 x 1")
+
+
+def _too_large(what: str, where: str | None) -> InputError:
+    return InputError("picture-too-large", what, where=where, fits=f"at most {MAX_PIXELS} pixels")
+
+
+def png_uri(levels: np.ndarray[Any, Any]) -> str:
+    """A PNG data URI of uint8 levels (H, W) or (H, W, 3)."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels)).save(file, "PNG")
+    return URI_PREFIX + base64.b64encode(file.getvalue()).decode()
+
+
+def array_uri(values: np.ndarray[Any, Any]) -> str:
+    """An NPY data URI: exact for any numbers."""
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=False)
+    return _ARRAY_PREFIX + base64.b64encode(file.getvalue()).decode()
+
+
+def array_from_uri(source: object, where: str | None) -> np.ndarray[Any, Any] | None:
+    """The array of an NPY data URI; None for anything else.
+
+    Raises:
+        InputError: it is one, but damaged.
+    """
+    if not (isinstance(source, str) and source.startswith(_ARRAY_PREFIX)):
+        return None
+    data = io.BytesIO(_uri_bytes(source, where))
+    try:
+        _check_header(data, where)
+        array: np.ndarray[Any, Any] = np.load(data, allow_pickle=False)
+    except _BROKEN as failure:
+        if isinstance(failure, InputError):
+            raise
+        raise InputError("picture-unreadable", f"damaged NPY data: {failure}", where=where) from None
+    return array
+
+
+def _check_header(data: io.BytesIO, where: str | None) -> None:
+    version = np.lib.format.read_magic(data)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(data)
+    if dtype.kind not in "fiu" or int(np.prod(shape, dtype=object)) > 3 * MAX_PIXELS:
+        raise _too_large(f"an array of shape {shape} and {dtype}", where)
+    data.seek(0)

@@ -1,0 +1,279 @@
+"""Pictures, masks and label maps: from whatever the caller has to tensors, and to PNG.
+
+| function         | returns                                | grey, palette, 1-bit files          |
+|------------------|----------------------------------------|-------------------------------------|
+| `read_picture`   | (3, H, W) float32 in [-1, 1]           | converted to RGB                    |
+| `read_mask`      | (1, H, W) float32 in [0, 1]            | must be grey (a palette of greys is) |
+| `read_label_map` | (H, W) int64                           | values, or palette indices, are labels |
+
+Nothing is resized, composited or clipped: what cannot be read as it is, is refused. 16-bit grey files are
+refused as pictures and masks, and exact as label maps. EXIF orientation is applied.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from torch import Tensor
+
+from ldmkit.errors import InputError
+from ldmkit.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+
+EDGE = 1e-6
+"""How far floating values may lie outside their range by rounding; they are kept as they are."""
+
+
+def read_picture(source: object, where: str | None = None) -> Tensor:
+    """A colour picture as (3, H, W) float32 in [-1, 1], on the CPU.
+
+    Args:
+        source: path, bytes of a file, data URI, PIL image, array (H, W[, 3 or 4]) of uint8 or of floats in [0, 1],
+            or tensor (3, H, W) of floats in [-1, 1].
+        where: what to call it in errors; files are named by themselves.
+
+    Raises:
+        InputError: `picture-*`: no such file, not a picture, truncated, too large, alpha, CMYK, 16 bits, a wrong
+            shape, type or range.
+    """
+    if isinstance(source, Tensor):
+        return _picture_tensor(source, where)
+    if isinstance(source, np.ndarray):
+        return _picture_array(source, where)
+    if (stored := array_from_uri(source, where)) is not None:
+        return _picture_tensor(torch.from_numpy(stored), where)
+    opened = open_picture(source, where)
+    image = _opaque(opened)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise InputError(
+            "picture-depth", f"a {image.mode} picture has more than 8 bits", where=opened.where, fits="8 bits a channel"
+        )
+    return _from_bytes(image.convert("RGB"))
+
+
+def read_mask(source: object, where: str | None = None) -> Tensor:
+    """A mask as (1, H, W) float32 in [0, 1], 1 where something is to be filled.
+
+    Args:
+        source: path, bytes, data URI, PIL image; array (H, W[, 1]) or tensor ([1,] H, W) of bools, of floats in
+            [0, 1], or (arrays) of uint8, 255 being 1.
+
+    Raises:
+        InputError: as `read_picture`, and a picture that is not grey.
+    """
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(
+            np.ascontiguousarray(source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source)
+        )
+        if source.dtype == torch.uint8:
+            source = source.float() / 255
+    if isinstance(source, Tensor):
+        return _mask_tensor(source, where)
+    if (stored := array_from_uri(source, where)) is not None:
+        return _mask_tensor(torch.from_numpy(stored), where)
+    opened = open_picture(source, where)
+    image = _opaque(opened)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise InputError(
+            "picture-depth", f"a {image.mode} mask has more than 8 bits", where=opened.where, fits="an 8-bit grey mask"
+        )
+    red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
+    if not (np.array_equal(red, green) and np.array_equal(red, blue)):
+        raise InputError(
+            "picture-not-grey", "a mask has no colours", where=opened.where, fits="white where to fill, black elsewhere"
+        )
+    return (torch.from_numpy(red.copy()).float() / 255)[None]
+
+
+def read_label_map(source: object, where: str | None = None) -> Tensor:
+    """A label map as (H, W) int64 >= 0.
+
+    Args:
+        source: path, bytes, data URI or PIL image (palette: the indices are the labels; grey of 1, 8 or 16 bits:
+            the values); array, tensor or rows of integers (H, W).
+
+    Raises:
+        InputError: as `read_picture`; a coloured picture, values that are no integers, negative ones.
+    """
+    stored = array_from_uri(source, where)
+    if stored is not None:
+        source = stored
+    if isinstance(source, (np.ndarray, Tensor, list, tuple)):
+        return _label_array(source, where)
+    opened = open_picture(source, where)
+    image = opened.image
+    if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
+        fits = "a palette picture (the indices are the labels) or a grey one (the values are)"
+        raise InputError("picture-not-labels", f"a {image.mode} picture is no label map", where=opened.where, fits=fits)
+    return _label_array(np.asarray(image).astype(np.int64), opened.where)
+
+
+def to_pil(images: Tensor) -> list[Image.Image]:
+    """8-bit PIL pictures of (B, 3, H, W) or (3, H, W) in [0, 1], to the nearest level; values outside are clipped."""
+    batch = images.detach()[None] if images.ndim == 3 else images.detach()
+    levels = (batch.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(row) for row in levels]
+
+
+def to_png_bytes(image: Tensor, text: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file of (3, H, W) in [0, 1], with text entries (key -> value) in it."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_itxt(key, value, zip=len(value) > 1000)
+    file = io.BytesIO()
+    to_pil(image)[0].save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+def data_uri(picture: Tensor) -> str:
+    """A data URI that `read_picture` turns into exactly this (3, H, W) in [-1, 1] again.
+
+    A PNG where the values are 8-bit levels, else a float32 NPY.
+    """
+    levels = ((picture.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    if torch.equal(_levels(levels), picture.detach().float().cpu()):
+        return png_uri(levels.permute(1, 2, 0).numpy())
+    return array_uri(picture.detach().float().cpu().numpy())
+
+
+def mask_uri(mask: Tensor) -> str:
+    """The same for a mask (1, H, W) in [0, 1] and `read_mask`."""
+    levels = (mask.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    if torch.equal(levels.float() / 255, mask.detach().float().cpu()):
+        return png_uri(levels[0].numpy())
+    return array_uri(mask.detach().float().cpu().numpy())
+
+
+def label_map_uri(labels: Tensor) -> str:
+    """The same for a label map (H, W) and `read_label_map`; a grey PNG where the labels are below 256."""
+    values = labels.detach().cpu()
+    if int(values.max()) < 256:
+        return png_uri(values.to(torch.uint8).numpy())
+    return array_uri(values.numpy())
+
+
+def _levels(levels: Tensor) -> Tensor:
+    return levels.float() / 127.5 - 1
+
+
+def _from_bytes(image: Image.Image) -> Tensor:
+    return _levels(torch.from_numpy(np.array(image)).permute(2, 0, 1)).contiguous()
+
+
+def _opaque(opened: Opened) -> Image.Image:
+    image = opened.image
+    if image.mode == "CMYK":
+        raise InputError(
+            "picture-cmyk",
+            "a CMYK picture has no defined colours here",
+            where=opened.where,
+            fits="convert it to RGB first",
+        )
+    if "A" not in image.mode.upper().replace("LAB", "") and "transparency" not in image.info:
+        return image
+    alpha = image.convert("RGBA").getchannel("A")
+    if alpha.getextrema() != (255, 255):
+        raise InputError(
+            "picture-alpha",
+            "the picture is transparent in places",
+            where=opened.where,
+            fits="composite it on a background first",
+        )
+    return image.convert("RGBA").convert("RGB")
+
+
+def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
+        raise InputError(
+            "picture-shape", f"a tensor of shape {tuple(tensor.shape)}", where=where, fits="(3, height, width)"
+        )
+    if not tensor.is_floating_point():
+        raise InputError("picture-dtype", f"a tensor of {tensor.dtype}", where=where, fits="floats in [-1, 1]")
+    return _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
+
+
+def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise InputError("picture-shape", f"an array of shape {array.shape}", where=where, fits="(height, width, 3)")
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    if array.dtype == np.uint8:
+        mode = "RGBA" if array.shape[2] == 4 else "RGB"
+        return _from_bytes(_opaque(Opened(Image.fromarray(np.ascontiguousarray(array), mode), where)).convert("RGB"))
+    if array.dtype.kind != "f":
+        raise InputError("picture-dtype", f"an array of {array.dtype}", where=where, fits="uint8, or floats in [0, 1]")
+    values = _in_range(torch.from_numpy(array.astype(np.float32)), 0.0, 1.0, where)
+    if values.shape[2] == 4 and not bool((values[..., 3] == 1).all()):
+        raise InputError(
+            "picture-alpha",
+            "the picture is transparent in places",
+            where=where,
+            fits="composite it on a background first",
+        )
+    return (values[..., :3] * 2 - 1).permute(2, 0, 1).contiguous()
+
+
+def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
+    mask = tensor.detach().cpu()
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.shape[0] != 1 or 0 in mask.shape:
+        raise InputError(
+            "picture-shape", f"a mask of shape {tuple(tensor.shape)}", where=where, fits="(1, height, width)"
+        )
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise InputError("picture-dtype", f"a mask of {mask.dtype}", where=where, fits="bools, or floats in [0, 1]")
+    return _in_range(mask.float(), 0.0, 1.0, where)
+
+
+def _label_array(source: object, where: str | None) -> Tensor:
+    try:
+        array = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError("picture-shape", "the rows of a label map differ in length", where=where) from None
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError("picture-shape", f"a label map of shape {array.shape}", where=where, fits="(height, width)")
+    if array.dtype.kind not in "iu":
+        raise InputError("picture-dtype", f"labels of {array.dtype}", where=where, fits="integers")
+    labels = torch.from_numpy(array.astype(np.int64))
+    if int(labels.min()) < 0:
+        raise InputError("picture-range", f"label {int(labels.min())} is negative", where=where, fits="labels >= 0")
+    return labels
+
+
+def _in_range(values: Tensor, low: float, high: float, where: str | None) -> Tensor:
+    if not bool(torch.isfinite(values).all()):
+        raise InputError(
+            "picture-not-finite", "NaN or infinity among the values", where=where, fits=f"values in [{low:g}, {high:g}]"
+        )
+    least, most = float(values.min()), float(values.max())
+    if least < low - EDGE or most > high + EDGE:
+        what = f"values from {least:g} to {most:g}"
+        raise InputError("picture-range", what, where=where, fits=f"values in [{low:g}, {high:g}]")
+    return values
+
+
+def _kind(read: Callable[[object], Tensor], write: Callable[[Tensor], str], title: str, description: str) -> Any:
+    schema = {"type": "string", "format": "picture", "title": title, "description": description}
+    return (PlainValidator(read), PlainSerializer(write, return_type=str, when_used="json"), WithJsonSchema(schema))
+
+
+_FILES = f"path of a PNG, JPEG, WebP, BMP, TIFF or GIF file, or a data URI ({URI_PREFIX}...)"
+
+Picture: TypeAlias = Annotated[Tensor, *_kind(read_picture, data_uri, "Picture", _FILES)]
+"""Pydantic type of a colour picture: whatever `read_picture` reads; in JSON a lossless data URI."""
+
+Mask: TypeAlias = Annotated[Tensor, *_kind(read_mask, mask_uri, "Mask", f"{_FILES}; white where to fill")]
+"""Pydantic type of a mask, read by `read_mask`."""
+
+LabelMap: TypeAlias = Annotated[
+    Tensor,
+    *_kind(read_label_map, label_map_uri, "LabelMap", f"{_FILES}; palette indices or grey values are the labels"),
+]
+"""Pydantic type of a label map, read by `read_label_map`."""
