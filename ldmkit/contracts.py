@@ -196,6 +196,11 @@ class Conditioner(Part, ABC):
         """The input to assume where the caller gave none, for pictures of (height, width); None: use the null."""
         return None
 
+    def example(self, size: tuple[int, int]) -> Any | None:
+        """Some valid raw input for pictures of (height, width), whatever it says: it gives the null its shape
+        where the caller left the condition out. None: there is no such input, and leaving it out is an error."""
+        return None
+
     def bind(self, codec: Codec) -> None:
         """Called once when a pipeline is composed, for conditioners that encode pictures with its codec."""
 
@@ -249,6 +254,15 @@ class Process(Value, ABC):
     @abstractmethod
     def time(self, sigma: float) -> float:
         """What the network reads for a noise level."""
+
+    @property
+    def timesteps(self) -> int | None:
+        """T where the schedule is a table over the integers 0 ... T-1; None where time is continuous."""
+        return None
+
+    def sigma_of_time(self, time: float) -> float:
+        """Inverse of `time`: the noise level for what the network reads. Optional; grids over timesteps need it."""
+        raise CompositionError("no-timesteps", f"{type(self).__name__} has no noise level for a given time")
 
     @abstractmethod
     def sigma(self, u: float) -> float:

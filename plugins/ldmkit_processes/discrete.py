@@ -1,0 +1,180 @@
+"""Variance-preserving diffusion over a table of timesteps: every latent-diffusion and Stable Diffusion model."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from functools import lru_cache
+from typing import Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from ldmkit.contracts import Process
+from ldmkit.errors import SpecError
+from ldmkit_processes import schedules
+
+Schedule = Literal["linear-sqrt", "linear", "cosine", "sqrt", "betas", "alpha-bars"]
+Prediction = Literal["eps", "v", "x0"]
+TimeRule = Literal["interpolate", "round", "nearest"]
+
+
+class Table(NamedTuple):
+    """Of timesteps 0 ... T-1, float64: beta, alpha_bar, sigma = sqrt((1 - alpha_bar) / alpha_bar), log sigma."""
+
+    betas: tuple[float, ...]
+    alpha_bars: tuple[float, ...]
+    sigmas: tuple[float, ...]
+    log_sigmas: tuple[float, ...]
+
+
+class Posterior(NamedTuple):
+    """q(z_{t-1} | z_t, x0) in the process's own frame: mean = on_x0 * x0 + on_z * z_t, and its variance."""
+
+    on_x0: float
+    on_z: float
+    variance: float
+    log_variance: float
+
+
+class Discrete(Process):
+    """z_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) n, t = 0 ... T-1 (Ho et al. 2020, equation 4).
+
+    Args:
+        schedule: how beta runs from `beta_start` to `beta_end`; "betas" and "alpha-bars" take `values` instead.
+        values: the given table.
+        cosine_s: offset of the cosine schedule.
+        prediction: what the network returns: the noise, v = sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x0, or x0.
+        zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023); not with eps.
+        time_rule: what the network reads for a sigma between two timesteps. "interpolate": the fractional timestep,
+            linear in log sigma; "round": the nearest integer of that; "nearest": the timestep of the nearest
+            sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
+    """
+
+    schedule: Schedule = "linear-sqrt"
+    beta_start: float = Field(default=0.00085, gt=0, lt=1)
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
+    steps: int = Field(default=1000, ge=2, le=1_000_000)
+    values: tuple[float, ...] = Field(default=(), repr=False)
+    cosine_s: float = Field(default=0.008, ge=0)
+    prediction: Prediction = "eps"
+    zero_terminal_snr: bool = False
+    time_rule: TimeRule = "interpolate"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = self.schedule in ("betas", "alpha-bars")
+        if given != bool(self.values):
+            what = f"schedule {self.schedule!r} " + ("needs `values`" if given else "takes no `values`")
+            raise SpecError("schedule-values", what, where="process.values")
+        if given and len(self.values) != self.steps:
+            what = f"{len(self.values)} values for {self.steps} steps"
+            raise SpecError("schedule-values", what, where="process.values", fits=f"steps = {len(self.values)}")
+        if any(not 0 < v < 1 for v in self.values):
+            raise SpecError("schedule-range", "every value lies strictly between 0 and 1", where="process.values")
+        if self.zero_terminal_snr and self.prediction == "eps":
+            what = "a network that predicts eps says nothing about x0 where the signal is zero"
+            raise SpecError("zero-snr-eps", what, where="process.zero_terminal_snr", fits='prediction "v" or "x0"')
+        sigmas = self.table.sigmas
+        if any(b <= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+            raise SpecError("schedule-order", "the noise level does not increase with the timestep", where="process")
+        return self
+
+    @property
+    def table(self) -> Table:
+        """The schedule's numbers, made once a value."""
+        return _table(self)
+
+    @property
+    def timesteps(self) -> int:
+        return self.steps
+
+    @property
+    def sigma_min(self) -> float:
+        return self.table.sigmas[0]
+
+    @property
+    def sigma_max(self) -> float:
+        return self.table.sigmas[-1]
+
+    def alpha(self, sigma: float) -> float:
+        return 1 / math.sqrt(1 + sigma * sigma)
+
+    def sigma(self, u: float) -> float:
+        return self.table.sigmas[min(int(u * self.steps), self.steps - 1)]
+
+    def time(self, sigma: float) -> float:
+        """The timestep, exact for a sigma of the table; below the first and above the last it stays there."""
+        if self.time_rule == "nearest":
+            return float(self._nearest(sigma))
+        sigmas, logs = self.table.sigmas, self.table.log_sigmas
+        if sigma <= sigmas[0]:
+            return 0.0
+        above = bisect_left(sigmas, sigma)
+        if above == self.steps:
+            return float(self.steps - 1)
+        if sigmas[above] == sigma:
+            return float(above)
+        low, high = logs[above - 1], logs[above]
+        time = above - 1 + (math.log(sigma) - low) / (high - low)
+        return float(round(time)) if self.time_rule == "round" else time
+
+    def sigma_of_time(self, time: float) -> float:
+        """sigma of a timestep in [0, T-1], which need not be an integer.
+
+        Raises:
+            SpecError: outside the table.
+        """
+        if not 0 <= time <= self.steps - 1:
+            raise SpecError("timestep-range", f"there is no timestep {time}", fits=f"0 to {self.steps - 1}")
+        below = int(time)
+        if below == time:
+            return self.table.sigmas[below]
+        logs = self.table.log_sigmas
+        return math.exp(logs[below] + (time - below) * (logs[below + 1] - logs[below]))
+
+    def scalings(self, sigma: float) -> tuple[float, float, float]:
+        if self.time_rule == "nearest":
+            sigma = self.table.sigmas[self._nearest(sigma)]
+        a = self.alpha(sigma)
+        if self.prediction == "eps":
+            return 1.0, -sigma, a
+        if self.prediction == "x0":
+            return 0.0, 1.0, a
+        return a * a, -a * sigma, a
+
+    def posterior(self, timestep: int) -> Posterior:
+        """q(z_{t-1} | z_t, x0) (Ho et al. 2020, equations 6 and 7); variance 0 at t = 0, its logarithm clipped."""
+        bars = self.table.alpha_bars
+        bar, before = bars[timestep], bars[timestep - 1] if timestep else 1.0
+        alpha = bar / before
+        variance = (1 - alpha) * (1 - before) / (1 - bar)
+        on_x0 = (1 - alpha) * math.sqrt(before) / (1 - bar)
+        on_z = (1 - before) * math.sqrt(alpha) / (1 - bar)
+        return Posterior(on_x0, on_z, variance, math.log(max(variance, 1e-20)))
+
+    def _nearest(self, sigma: float) -> int:
+        sigmas = self.table.sigmas
+        above = min(max(bisect_left(sigmas, sigma), 1), self.steps - 1)
+        return above - 1 if sigma - sigmas[above - 1] <= sigmas[above] - sigma else above
+
+
+@lru_cache(maxsize=64)
+def _table(process: Discrete) -> Table:
+    start, end, steps = process.beta_start, process.beta_end, process.steps
+    if process.schedule == "alpha-bars":
+        bars = list(process.values)
+    elif process.schedule == "betas":
+        bars = schedules.cumulative(process.values)
+    elif process.schedule == "cosine":
+        bars = schedules.cumulative(schedules.cosine(process.cosine_s, steps))
+    elif process.schedule == "linear-sqrt":
+        bars = schedules.cumulative(schedules.linear_sqrt(start, end, steps))
+    elif process.schedule == "linear":
+        bars = schedules.cumulative(schedules.linear(start, end, steps))
+    else:
+        bars = schedules.cumulative(schedules.square_root(start, end, steps))
+    if process.zero_terminal_snr:
+        bars = schedules.zero_terminal(bars)
+    betas = tuple(1 - bar / before for before, bar in zip([1.0, *bars], bars, strict=False))
+    sigmas = tuple(math.sqrt((1 - bar) / bar) for bar in bars)
+    return Table(betas, tuple(bars), sigmas, tuple(math.log(s) for s in sigmas))

@@ -1,0 +1,68 @@
+"""No guidance, and classifier-free guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ldmkit.contracts import Evaluate, Guidance
+from ldmkit.errors import SpecError
+
+EVERYTHING: frozenset[str] = frozenset()
+"""The view that drops nothing."""
+
+
+class NoGuidance(Guidance):
+    """The conditional estimate as it is."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        return evaluate(x, sigma, EVERYTHING)[0]
+
+
+class CFG(Guidance):
+    """x0 = x0_uncond + scale (x0_cond - x0_uncond) (Ho & Salimans 2022, in the convention where 1 changes nothing).
+
+    The unconditional view replaces every condition by its null (or by the caller's negative one). Scale 1
+    evaluates the conditional view alone, scale 0 the unconditional one; otherwise both are one batch.
+
+    Args:
+        scale: s; the paper's own w is s - 1.
+        interval: guide only where low < sigma <= high (Kynkäänniemi et al. 2024); elsewhere the conditional view.
+        rescale: share in [0, 1] by which the result is brought to the conditional estimate's standard
+            deviation (Lin et al. 2023, section 3.4, here on x0).
+    """
+
+    scale: float = 7.5
+    interval: tuple[float, float] | None = None
+    rescale: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
+            raise SpecError("interval", f"{self.interval} is not an interval", fits="0 <= low < high, in sigma")
+        return self
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        names = evaluate.names
+        active = self.interval is None or self.interval[0] < sigma <= self.interval[1]
+        if self.scale == 1 or not names or not active:
+            return evaluate(x, sigma, EVERYTHING)[0]
+        if self.scale == 0:
+            return evaluate(x, sigma, frozenset(names))[0]
+        without, conditional = evaluate(x, sigma, frozenset(names), EVERYTHING)
+        guided = torch.lerp(without, conditional, self.scale)
+        return rescaled(guided, conditional, self.rescale) if self.rescale else guided
+
+    def views(self, names: Sequence[str]) -> int:
+        return 1 if self.scale in (0, 1) or not names else 2
+
+
+def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """`guided` (B, ...) with its standard deviation a sample moved by `share` to that of `conditional`."""
+    axes = tuple(range(1, guided.ndim))
+    ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    return guided * torch.lerp(torch.ones_like(ratio), ratio, share)

@@ -1,0 +1,29 @@
+"""Denoising diffusion implicit models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit_samplers.first_order import ancestral, transitions
+
+
+class DDIM(Sampler):
+    """Song et al. 2021, equation 12.
+
+    Args:
+        eta: share of the reverse posterior's noise, 0 (deterministic) to 1 (ancestral sampling).
+    """
+
+    order: ClassVar[int | None] = 1
+    eta: float = Field(default=0.0, ge=0, le=1)
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        return transitions(denoise, x, sigmas, [ancestral(a, b, self.eta) for a, b in pairwise(sigmas)], noise)

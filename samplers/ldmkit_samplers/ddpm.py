@@ -1,0 +1,41 @@
+"""Ancestral sampling of denoising diffusion probabilistic models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit_samplers.first_order import transitions
+
+
+class DDPM(Sampler):
+    """Ho et al. 2020, algorithm 2, on every timestep or on any part of them.
+
+    The posterior's mean is x0 + (sigma'^2 / sigma^2) (x - x0) in this frame.
+
+    Args:
+        variance: "small" is the posterior's own (beta tilde); "large" is that of the forward step (beta), which
+            knows the alphas of a variance-preserving process, sqrt(alpha_bar) = (1 + sigma^2)^-1/2.
+    """
+
+    order: ClassVar[int | None] = None
+    variance: Literal["small", "large"] = "small"
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        pairs = [((b / a) ** 2, self._spread(a, b)) for a, b in pairwise(sigmas)]
+        return transitions(denoise, x, sigmas, pairs, noise)
+
+    def _spread(self, sigma: float, after: float) -> float:
+        if after == 0:
+            return 0.0
+        gap = sigma * sigma - after * after
+        if self.variance == "small":
+            return math.sqrt(gap) * after / sigma
+        return math.sqrt(gap * (1 + after * after) / (1 + sigma * sigma))

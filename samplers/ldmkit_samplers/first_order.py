@@ -1,0 +1,43 @@
+"""What the one-evaluation, one-step samplers share: Euler, DDIM, Euler ancestral, DDPM.
+
+In the frame x = x0 + sigma n each of their transitions is x' = x0 + keep (x - x0) + renew n, and they
+differ in the two numbers only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Step
+
+
+def transitions(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Sequence[float],
+    pairs: Sequence[tuple[float, float]],
+    noise: Callable[[int], Tensor],
+) -> Iterator[Step]:
+    """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition."""
+    count = len(pairs)
+    for i, (keep, renew) in enumerate(pairs):
+        x0 = denoise(x, sigmas[i])
+        x = torch.lerp(x0, x, keep)
+        if renew:
+            x.add_(noise(i), alpha=renew)
+        yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)
+
+
+def ancestral(sigma: float, after: float, eta: float) -> tuple[float, float]:
+    """(keep, renew) with a share eta of the noise of the reverse posterior.
+
+    Song et al. 2021 (DDIM), equation 16, divided by sqrt(alpha_bar'): the alphas cancel, so that
+    renew = eta sigma' sqrt(1 - sigma'^2 / sigma^2) for every process; keep sigma and renew add up to sigma'.
+    """
+    ratio = after / sigma
+    renew = eta * after * math.sqrt(1 - ratio * ratio)
+    return math.sqrt(max(after * after - renew * renew, 0.0)) / sigma, renew

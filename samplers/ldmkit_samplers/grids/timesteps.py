@@ -1,0 +1,139 @@
+"""Grids over the integer timesteps of a discrete process."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ldmkit.contracts import Grid, Process
+from ldmkit.errors import InputError
+from ldmkit_samplers.grids.checks import check_sigmas, check_steps, total_timesteps
+
+End = Literal["zero", "first"]
+Intervals = Literal["steps", "steps+1"]
+
+
+class TimestepGrid(Grid):
+    """A rule for timesteps, and what follows the smallest of them.
+
+    Args:
+        end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does.
+    """
+
+    name: ClassVar[str]
+    end: End = "zero"
+
+    @abstractmethod
+    def timesteps(self, total: int, steps: int) -> list[float]:
+        """Decreasing timesteps out of 0 ... total-1, before any check."""
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range."""
+        total = total_timesteps(process, self.name)
+        times = self._checked(total, check_steps(steps))
+        last = 0.0 if self.end == "zero" else process.sigma_of_time(0)
+        return check_sigmas(
+            [*(process.sigma_of_time(t) for t in times), last], f"grid {self.name}", self._fits(total, steps)
+        )
+
+    def _checked(self, total: int, steps: int) -> list[float]:
+        times = self.timesteps(total, steps) if steps <= total else []
+        if not self._valid(times, total):
+            what = f"{steps} steps do not fit into {total} timesteps"
+            raise InputError("too-many-steps", what, where=f"grid {self.name}", fits=self._fits(total, steps))
+        return times
+
+    def _valid(self, times: list[float], total: int) -> bool:
+        limit = 0 if self.end == "zero" else 1
+        falling = all(a > b for a, b in zip(times, times[1:], strict=False))
+        return bool(times) and falling and times[0] <= total - 1 and times[-1] >= limit
+
+    def _fits(self, total: int, steps: int) -> str | None:
+        """The nearest counts on both sides that work."""
+        below = next((n for n in range(min(steps - 1, total), 0, -1) if self._works(total, n)), None)
+        above = next((n for n in range(steps + 1, total + 1) if self._works(total, n)), None)
+        found = [str(n) for n in (below, above) if n is not None]
+        return " or ".join(found) + " steps" if found else None
+
+    def _works(self, total: int, steps: int) -> bool:
+        return self._valid(self.timesteps(total, steps), total)
+
+
+class Leading(TimestepGrid):
+    """0, c, 2c, ... with c = T // steps, plus `offset`.
+
+    Args:
+        offset: added to every timestep (Stable Diffusion's files say 1).
+        intervals: "steps+1" spaces c = T // (steps + 1) and leaves the smallest out, as multistep solvers in diffusers do.
+    """
+
+    name: ClassVar[str] = "leading"
+    offset: int = Field(default=0, ge=0)
+    intervals: Intervals = "steps"
+
+    def timesteps(self, total: int, steps: int) -> list[float]:
+        extra = 1 if self.intervals == "steps+1" else 0
+        stride = total // (steps + extra)
+        return [float(i * stride + self.offset) for i in reversed(range(extra, steps + extra))]
+
+
+class Trailing(TimestepGrid):
+    """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): it starts at the noisiest step."""
+
+    name: ClassVar[str] = "trailing"
+
+    def timesteps(self, total: int, steps: int) -> list[float]:
+        return [float(round(total - i * (total / steps)) - 1) for i in range(steps)]
+
+
+class Linspace(TimestepGrid):
+    """Equally spaced from T - 1 down to 0, both included.
+
+    Args:
+        intervals: "steps+1" makes steps + 1 values and leaves the 0 out, as multistep solvers in diffusers do.
+        endpoint: False divides the way down to 0 into `steps` and stops before it; with rounding "floor" this is
+            the rule of the published SDXL code.
+        rounding: to integers half to even, downwards, or not at all (then sigma is interpolated in its logarithm).
+    """
+
+    name: ClassVar[str] = "linspace"
+    intervals: Intervals = "steps"
+    endpoint: bool = True
+    rounding: Literal["nearest", "floor", "none"] = "nearest"
+
+    def timesteps(self, total: int, steps: int) -> list[float]:
+        gaps = steps - 1 if self.intervals == "steps" and self.endpoint else steps
+        exact = [(total - 1) * ((gaps - i) / gaps) if gaps else float(total - 1) for i in range(steps)]
+        if self.rounding == "none":
+            return exact
+        return [float(round(t) if self.rounding == "nearest" else math.floor(t)) for t in exact]
+
+
+class LdmDdim(TimestepGrid):
+    """The timesteps of the original latent-diffusion DDIM and PLMS: 1, 1 + c, 1 + 2c ..., ending at alpha_bar_0.
+
+    Args:
+        method: "uniform", or "quad": squares of equally spaced numbers up to sqrt(0.8 T), plus 1.
+        count: "exact" gives as many steps as asked for: timesteps floor(i T / steps) + 1, equal to the published rule
+            wherever that gives as many. "published" is range(0, T, T // steps) + 1, which makes
+            ceil(T / (T // steps)) steps: 31 for 30, 500 for 400.
+    """
+
+    name: ClassVar[str] = "ldm-ddim"
+    end: End = "first"
+    method: Literal["uniform", "quad"] = "uniform"
+    count: Literal["exact", "published"] = "exact"
+
+    def timesteps(self, total: int, steps: int) -> list[float]:
+        if self.method == "quad":
+            root = math.sqrt(total * 0.8)
+            roots = [root * (i / (steps - 1)) if steps > 1 else 0.0 for i in range(steps)]
+            rising = [int(r * r) + 1 for r in roots]
+        elif self.count == "exact":
+            rising = [i * total // steps + 1 for i in range(steps)]
+        else:
+            rising = [t + 1 for t in range(0, total, total // steps)]
+        return [float(t) for t in reversed(rising)]
