@@ -28,13 +28,21 @@ from ldmkit.signals import (
 
 
 class Encoded(NamedTuple):
-    """One conditioner's contribution: `name` is the input it came from, `null` has the rows of `signal`."""
+    """One conditioner's contribution.
+
+    Args:
+        name: the input it came from, which is what guidance drops.
+        slot: the slot it fills.
+        signal: the condition.
+        null: what stands for it where it is dropped; as many rows as `signal`. None: it is never dropped.
+        given: one a row, False where the caller gave nothing and `signal` already holds the null; () = all given.
+    """
 
     name: str
     slot: str
     signal: Signal
-    null: Signal
-    given: bool = True
+    null: Signal | None
+    given: tuple[bool, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -53,8 +61,8 @@ class Conditioning:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Input names, each once, in spec order: what guidance may drop."""
-        return tuple(dict.fromkeys(part.name for part in self.parts))
+        """Input names that guidance may drop, each once, in spec order."""
+        return tuple(dict.fromkeys(part.name for part in self.parts if part.null is not None))
 
     def view(self, drop: Iterable[str] = frozenset()) -> dict[str, Signal]:
         """Signals by slot, with the named inputs replaced by their nulls."""
@@ -65,13 +73,12 @@ class Conditioning:
         for view in views:
             for name in view - set(self.names):
                 raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
-        chosen = [(part, [part.null if part.name in view else part.signal for view in views]) for part in self.parts]
-        signals = self._joined([(part.slot, cat_rows(signals)) for part, signals in chosen])
+        signals = self._joined([(p.slot, cat_rows([_seen(p, view) for view in views])) for p in self.parts])
         present: dict[str, Tensor] = {}
-        for part, _ in chosen:
-            rows, device = rows_of(part.signal), _device(part.signal)
-            real = torch.tensor([part.given and part.name not in v for v in views], device=device)
-            real = real.repeat_interleave(rows)
+        for part in self.parts:
+            given = part.given or (True,) * rows_of(part.signal)
+            rows = [row and (part.null is None or part.name not in view) for view in views for row in given]
+            real = torch.tensor(rows, device=_device(part.signal))
             present[part.slot] = present[part.slot] | real if part.slot in present else real
         return Batch(signals, present)
 
@@ -87,7 +94,8 @@ class Conditioning:
                 raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
         keep = {name: uniform(name) >= rate for name, rate in rates.items()}
         mixed = [
-            (p.slot, select_rows(keep[p.name], p.signal, p.null) if p.name in keep else p.signal) for p in self.parts
+            (p.slot, p.signal if p.null is None or p.name not in keep else select_rows(keep[p.name], p.signal, p.null))
+            for p in self.parts
         ]
         return self._joined(mixed)
 
@@ -197,6 +205,10 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
         raise CompositionError(
             "wrong-signal", f"conditioner {name!r} returned {got}", fits=f"{slot.kind}, {rows} rows, dim {dim}"
         )
+
+
+def _seen(part: Encoded, view: View) -> Signal:
+    return part.signal if part.null is None or part.name not in view else part.null
 
 
 def _device(signal: Signal) -> torch.device:

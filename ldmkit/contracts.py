@@ -201,6 +201,10 @@ class Conditioner(Part, ABC):
         where the caller left the condition out. None: there is no such input, and leaving it out is an error."""
         return None
 
+    def picture_size(self, value: Any, factor: int) -> tuple[int, int] | None:
+        """(height, width) of the pictures that a parsed input of a plane asks for, for a codec of that factor."""
+        return None
+
     def bind(self, codec: Codec) -> None:
         """Called once when a pipeline is composed, for conditioners that encode pictures with its codec."""
 

@@ -35,7 +35,7 @@ def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
 
     Args:
         seed: of one sample, 0 <= seed < 2**64.
-        purpose: what it is for (`"start"`, `"step"`, `"posterior"`, ...): streams of different purposes are independent.
+        purpose: what it is for (`"start"`, `"step"`, `"posterior"`, ...); purposes are independent streams.
         index: position in the purpose's stream, e.g. the step.
         shape: of one sample, without the batch axis.
     """

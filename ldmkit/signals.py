@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -69,13 +69,19 @@ def rows_of(signal: Signal) -> int:
     return int((signal.values[0] if isinstance(signal, Residuals) else signal.value).shape[0])
 
 
-def map_signal(signal: Signal, fn: Callable[[Tensor], Tensor]) -> Signal:
-    """Apply `fn` to every floating tensor of a signal; masks pass through it untouched in dtype."""
+def to(signal: Signal, device: torch.device, dtype: torch.dtype) -> Signal:
+    """The signal on a device, its values in a dtype; the mask of tokens stays boolean."""
     if isinstance(signal, Residuals):
-        return Residuals(tuple(fn(v) for v in signal.values))
+        return Residuals(tuple(v.to(device, dtype) for v in signal.values))
     if isinstance(signal, Tokens):
-        return Tokens(fn(signal.value), None if signal.mask is None else fn(signal.mask))
-    return type(signal)(fn(signal.value))
+        mask = None if signal.mask is None else signal.mask.to(device)
+        return Tokens(signal.value.to(device, dtype), mask)
+    return type(signal)(signal.value.to(device, dtype))
+
+
+def tensors_of(signal: Signal) -> tuple[Tensor, ...]:
+    """The floating tensors of a signal."""
+    return signal.values if isinstance(signal, Residuals) else (signal.value,)
 
 
 def zeros_like(signal: Signal) -> Signal:

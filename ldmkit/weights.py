@@ -17,9 +17,18 @@ from ldmkit.errors import SourceError, WeightsError
 from ldmkit.jsonio import parse_json, replacing
 
 DTYPES: dict[str, torch.dtype] = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
-    **{"BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
 }
 
 MAX_HEADER_BYTES = 100_000_000
@@ -71,7 +80,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
             span: tuple[int, int] = (start + begin, end - begin),
         ) -> Tensor:
             if copy:
-                return _read_copy(path, span, shape, dtype)
+                return read_span(path, *span).view(dtype).view(shape)
             tensor: Tensor = mapped.get_tensor(key)
             return tensor
 
@@ -101,8 +110,12 @@ def _header(path: Path) -> tuple[dict[str, dict[str, list[int] | str]] | dict[st
     return header, 8 + length
 
 
-def _read_copy(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    offset, count = span
+def read_span(path: Path, offset: int, count: int) -> Tensor:
+    """`count` bytes of a file in memory of their own: uint8 (count,).
+
+    Raises:
+        SourceError: `truncated`.
+    """
     raw = torch.empty(count, dtype=torch.uint8)
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
@@ -112,7 +125,7 @@ def _read_copy(path: Path, span: tuple[int, int], shape: tuple[int, ...], dtype:
             if not got:
                 raise SourceError("truncated", "the file ended while a tensor was read", where=str(path))
             done += got
-    return raw.view(dtype).view(shape)
+    return raw
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

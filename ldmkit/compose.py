@@ -1,0 +1,140 @@
+"""From a spec to parts on the meta device, with everything checked before a weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ldmkit.conditioning import check_dims, route
+from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
+from ldmkit.errors import CompositionError, LdmkitError, PluginError, suggest
+from ldmkit.plugins import Entry, find, get, name_of
+from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
+from ldmkit.value import Value
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a pipeline and how they connect. `routes`: conditioner name -> slot name."""
+
+    codec: Codec
+    denoiser: Denoiser
+    process: Process
+    conditioners: dict[str, Conditioner]
+    adapters: dict[str, Adapter]
+    slots: dict[str, Slot]
+    routes: dict[str, str]
+
+    def items(self) -> dict[str, Part]:
+        """Every module by its part path (`codec`, `conditioners.text`, ...)."""
+        named: dict[str, Part] = {"codec": self.codec, "denoiser": self.denoiser}
+        named |= {f"conditioners.{name}": part for name, part in self.conditioners.items()}
+        return named | {f"adapters.{name}": part for name, part in self.adapters.items()}
+
+
+def compose(spec: PipelineSpec) -> Parts:
+    """Build every part on the meta device and check that they fit.
+
+    Raises:
+        PluginError: a part is not installed; names the distribution that the spec remembers.
+        SpecError: a part's config is wrong.
+        CompositionError: parts that do not fit, both named.
+    """
+    with torch.device("meta"):
+        codec = build("codec", spec.codec, "codec")
+        denoiser = build("denoiser", spec.denoiser, "denoiser")
+        conditioners = {n: build("conditioner", s, f"conditioners.{n}") for n, s in spec.conditioners.items()}
+        adapters = {n: build("adapter", s, f"adapters.{n}") for n, s in spec.adapters.items()}
+    return fit(spec.conditioners, codec, denoiser, build_value("process", spec.process), conditioners, adapters)
+
+
+def fit(
+    wiring: Mapping[str, ConditionerSpec],
+    codec: Codec,
+    denoiser: Denoiser,
+    process: Process,
+    conditioners: dict[str, Conditioner],
+    adapters: dict[str, Adapter],
+) -> Parts:
+    """Route the conditioners of existing modules and check kinds, dims and channels."""
+    if codec.channels != denoiser.channels:
+        what = f"codec {_type(codec)} has {codec.channels} latent channels, denoiser {_type(denoiser)} takes {denoiser.channels}"
+        raise CompositionError("channel-mismatch", what, fits=f"a codec with {denoiser.channels} channels")
+    slots = dict(denoiser.slots)
+    for name, adapter in adapters.items():
+        slots |= {f"{name}.{slot}": declared for slot, declared in adapter.slots.items()}
+    routes: dict[str, str] = {}
+    for name, conditioner in conditioners.items():
+        routes[name] = route(name, conditioner.kind, wiring[name].slot, slots)
+    check_dims([(name, slot, conditioners[name].dim) for name, slot in routes.items()], slots)
+    for name, adapter in adapters.items():
+        for port in adapter.taps(name):
+            if port not in denoiser.ports:
+                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, denoiser {_type(denoiser)} has none of that name"
+                raise CompositionError("unknown-port", what, fits=suggest(port, denoiser.ports))
+    _check_shares(wiring)
+    return Parts(codec, denoiser, process, conditioners, adapters, slots, routes)
+
+
+def build(kind: str, spec: PartSpec, where: str) -> Part:
+    """One module from its spec, on the current default device."""
+    try:
+        cls = get(kind, spec.type)
+    except PluginError as error:
+        raise _absent(error, spec, where) from error
+    try:
+        part: Part = cls(cls.Config.of(spec.config, f"{where}.config"))
+    except LdmkitError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=where) from error
+    return part
+
+
+def build_value(kind: str, spec: PartSpec) -> Value:
+    """One strategy from its spec."""
+    try:
+        cls = get(kind, spec.type)
+    except PluginError as error:
+        raise _absent(error, spec, kind) from error
+    value: Value = cls.of(spec.config, f"{kind}.config")
+    return value
+
+
+def part_spec(kind: str, part: Part | Value) -> PartSpec:
+    """The spec of an existing part: its registered name, config, distribution and version."""
+    entry = name_of(kind, type(part))
+    config = part.config if isinstance(part, Part) else part
+    data = config.model_dump(mode="json", exclude_none=True)
+    return PartSpec(type=_shortest(entry), config=data, distribution=entry.dist, version=entry.version)
+
+
+def _shortest(entry: Entry) -> str:
+    try:
+        find(entry.kind, entry.name)
+    except PluginError:
+        return entry.qualified
+    return entry.name
+
+
+def _absent(error: PluginError, spec: PartSpec, where: str) -> PluginError:
+    if error.code != "plugin.unknown" or spec.distribution is None:
+        return error
+    version = f" {spec.version}" if spec.version else ""
+    what = f"{where} needs {spec.type!r}, which {spec.distribution}{version} provides"
+    return PluginError("not-installed", what, where=where, fits=f"pip install {spec.distribution}")
+
+
+def _check_shares(wiring: Mapping[str, ConditionerSpec]) -> None:
+    for name, spec in wiring.items():
+        if spec.shares is None:
+            continue
+        if spec.shares not in wiring or spec.shares == name or wiring[spec.shares].shares is not None:
+            what = f"conditioner {name!r} shares the weights of {spec.shares!r}, which owns none"
+            raise CompositionError("unknown-share", what, fits=suggest(spec.shares, [n for n in wiring if n != name]))
+
+
+def _type(part: Part) -> str:
+    return type(part).__name__

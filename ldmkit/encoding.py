@@ -1,0 +1,149 @@
+"""From the caller's mappings to `Conditioning`: parse, encode, fill in nulls, check what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ldmkit.compose import Parts
+from ldmkit.conditioning import Conditioning, Encoded, check_signal
+from ldmkit.contracts import Conditioner, Slot
+from ldmkit.errors import InputError, suggest
+from ldmkit.guards import finite, memory
+from ldmkit.signals import Residuals, Signal, Tokens, cat_rows, select_rows, tensors_of, to, zeros_like
+from ldmkit.spec import ConditionerSpec
+
+Row = Mapping[str, Any]
+
+
+def input_name(name: str, spec: ConditionerSpec) -> str:
+    """Key of the caller's mapping that feeds a conditioner."""
+    return spec.input or name
+
+
+def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequence[Row], where: str) -> list[Row]:
+    """Validate every raw input against its conditioner's type.
+
+    Raises:
+        InputError: unknown names (with a suggestion), values that do not fit, with their path.
+    """
+    owners = {input_name(name, spec): parts.conditioners[name] for name, spec in reversed(wiring.items())}
+    parsed: list[Row] = []
+    done: dict[int, Row] = {}
+    for i, row in enumerate(rows):
+        if id(row) not in done:
+            place = where if len(rows) == 1 else f"{where}[{i}]"
+            for key in row:
+                if key not in owners:
+                    raise InputError(
+                        "unknown-input", f"there is no input {key!r}", where=place, fits=suggest(str(key), owners)
+                    )
+            done[id(row)] = {key: owners[key].parse(value, f"{place}.{key}") for key, value in row.items()}
+        parsed.append(done[id(row)])
+    return parsed
+
+
+def encode_conditions(
+    parts: Parts,
+    wiring: Mapping[str, ConditionerSpec],
+    rows: Sequence[Row],
+    negative: Row,
+    size: tuple[int, int],
+) -> Conditioning:
+    """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype."""
+    encoded: list[Encoded] = []
+    for name, conditioner in parts.conditioners.items():
+        spec, slot = wiring[name], parts.routes[name]
+        key = input_name(name, spec)
+        given = tuple(key in row for row in rows)
+        values = [_value(conditioner, row, key, size) for row in rows]
+        if slot not in parts.denoiser.slots and all(value is None for value in values):
+            continue  # an adapter without its input stays out of the run; a denoiser's slot gets the null it was trained with
+        with memory(f"conditioner {name!r}", f"{len(rows)} inputs"):
+            signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size)
+        encoded.append(Encoded(key, slot, signal, null, given))
+    device, dtype = parts.denoiser.device, parts.denoiser.dtype
+    moved = [
+        e._replace(signal=to(e.signal, device, dtype), null=None if e.null is None else to(e.null, device, dtype))
+        for e in encoded
+    ]
+    return Conditioning(tuple(moved), parts.slots)
+
+
+def _value(conditioner: Conditioner, row: Row, key: str, size: tuple[int, int]) -> Any | None:
+    return row[key] if key in row else conditioner.default(size)
+
+
+def _encode(
+    name: str,
+    conditioner: Conditioner,
+    spec: ConditionerSpec,
+    slot: Slot,
+    values: Sequence[Any | None],
+    negative: Any | None,
+    size: tuple[int, int],
+) -> tuple[Signal, Signal | None]:
+    """(signal, null) of one conditioner; rows without a value hold the null already."""
+    key = input_name(name, spec)
+    absent = [value is None for value in values]
+    stand_in = next((v for v in values if v is not None), None)
+    if any(absent) and not conditioner.has_null:
+        raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
+    if stand_in is None:
+        stand_in = conditioner.example(size)
+        if stand_in is None:
+            raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
+    filled = [stand_in if value is None else value for value in values]
+    with torch.no_grad():
+        signal = _forward(name, conditioner, slot, filled)
+        null = _null(name, conditioner, spec, slot, signal, negative, len(values))
+        if any(absent):
+            empty = conditioner.null(signal) if spec.null != "zero" else zeros_like(signal)
+            signal = select_rows(
+                torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty
+            )
+    return signal, null
+
+
+def _null(
+    name: str,
+    conditioner: Conditioner,
+    spec: ConditionerSpec,
+    slot: Slot,
+    signal: Signal,
+    negative: Any | None,
+    rows: int,
+) -> Signal | None:
+    if spec.null == "keep" or not (conditioner.has_null or spec.null == "zero"):
+        return None
+    if negative is not None:
+        return cat_rows([_forward(name, conditioner, slot, [negative])] * rows)
+    return zeros_like(signal) if spec.null == "zero" else conditioner.null(signal)
+
+
+def _forward(name: str, conditioner: Conditioner, slot: Slot, values: list[Any]) -> Signal:
+    distinct: dict[int, int] = {}
+    for value in values:
+        distinct.setdefault(id(value), len(distinct))
+    unique = list({id(v): v for v in values}.values())
+    signal: Signal = conditioner(unique)
+    check_signal(name, signal, slot, len(unique), conditioner.dim)
+    for tensor in tensors_of(signal):
+        finite(tensor, f"conditioner {name!r}")
+    if len(unique) == len(values):
+        return signal
+    index = [distinct[id(value)] for value in values]
+    return pick_rows(signal, index)
+
+
+def pick_rows(signal: Signal, index: Sequence[int]) -> Signal:
+    """Rows of a signal by index, in that order."""
+    rows = torch.tensor(list(index), device=tensors_of(signal)[0].device)
+    if isinstance(signal, Residuals):
+        return Residuals(tuple(v.index_select(0, rows) for v in signal.values))
+    if isinstance(signal, Tokens):
+        mask = None if signal.mask is None else signal.mask.index_select(0, rows)
+        return Tokens(signal.value.index_select(0, rows), mask)
+    return type(signal)(signal.value.index_select(0, rows))

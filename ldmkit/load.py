@@ -1,0 +1,169 @@
+"""`ldmkit.load`: a source of any known format becomes a pipeline."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from ldmkit.compose import Parts, build, compose
+from ldmkit.contracts import Adapter, Codec, Part
+from ldmkit.errors import InputError, SourceError, suggest
+from ldmkit.hookspecs import manager
+from ldmkit.pipeline import Pipeline
+from ldmkit.plugins import catalogue
+from ldmkit.source import NativeFolder, Source, is_native, unrecognised
+from ldmkit.spec import PipelineSpec
+from ldmkit.weights import assign
+
+
+def load(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    ema: bool | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Pipeline:
+    """A pipeline from anything that holds one.
+
+    Args:
+        source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors),
+            the name of a bundled model, or `hf:org/name`.
+        config: the original yaml, where a checkpoint alone does not tell.
+        ema: averaged (True) or raw (False) weights; None: averaged where the file has them. The report says which.
+        device: where to put it; None: the CPU.
+        dtype: of floating weights; None: as they are in the file.
+
+    Raises:
+        SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
+            is left half-loaded.
+    """
+    opened = open_source(source, config=config, ema=ema)
+    spec = opened.spec
+    parts = compose(spec)
+    fill(parts, spec, opened, device=check_device(device), dtype=check_dtype(dtype))
+    return Pipeline(parts, spec.conditioners, spec.defaults, origin=opened.origin)
+
+
+def load_codec(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    ema: bool | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Codec:
+    """The first stage alone, from the same sources and from files that hold nothing else."""
+    opened = open_source(source, config=config, ema=ema)
+    with torch.device("meta"):
+        codec = build("codec", opened.codec_spec, "codec")
+    _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype))
+    if not isinstance(codec, Codec):
+        raise SourceError("not-a-codec", f"{type(codec).__name__} is no codec", where=opened.origin)
+    return codec.eval().requires_grad_(False)
+
+
+def open_source(source: str | Path, *, config: str | Path | None = None, ema: bool | None = None) -> Source:
+    """The reader for a source; its report tells afterwards what became of every key.
+
+    Raises:
+        SourceError: not found (with the bundled names), or of no known format.
+    """
+    path, origin = locate(source)
+    yaml = None if config is None else Path(config)
+    if yaml is not None and not yaml.is_file():
+        raise SourceError("not-found", "there is no such config file", where=str(yaml))
+    if path.is_dir() and is_native(path):
+        opened: Source | None = NativeFolder(path)
+    else:
+        opened = manager().hook.ldmkit_identify_checkpoint(path=path, config=yaml, ema=ema)
+    if opened is None:
+        raise unrecognised(path)
+    opened.origin = origin
+    return opened
+
+
+def locate(source: str | Path) -> tuple[Path, str]:
+    """(existing path, what to call it) of a path, a bundled name or `hf:org/name`."""
+    text = str(source)
+    if "\0" in text or not text:
+        raise SourceError("not-found", f"{text!r} is no path", where="source")
+    if text.startswith("hf:"):
+        return _from_hub(text.removeprefix("hf:")), text
+    path = Path(text).expanduser()
+    if path.exists():
+        return path, str(path.absolute())
+    bundled = {e.name: e for e in catalogue() if e.kind == "model"}
+    if text in bundled:
+        package, _, folder = bundled[text].value.partition(":")
+        return Path(str(files(package))) / folder, text
+    fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
+    raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise SourceError("hub", f"cannot be had from the hub{offline}: {error}", where=f"hf:{name}") from None
+
+
+def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Read the weights of every part; parts that share another's weights adopt them."""
+    for path, part in parts.items().items():
+        name = path.removeprefix("conditioners.")
+        if path.startswith("conditioners.") and spec.conditioners[name].shares is not None:
+            continue
+        _fill_part(part, path, source, device, dtype)
+    for name, wire in spec.conditioners.items():
+        if wire.shares is not None:
+            parts.conditioners[name].adopt(parts.conditioners[wire.shares])
+            _load_assets(parts.conditioners[name], f"conditioners.{name}", source)
+    for part in parts.items().values():
+        part.eval().requires_grad_(False)
+
+
+def fill_adapter(adapter: Adapter, source: Source, part: str, device: torch.device, dtype: torch.dtype | None) -> None:
+    """Read the weights of one adapter on the meta device."""
+    _fill_part(adapter, part, source, device, dtype)
+    adapter.eval().requires_grad_(False)
+
+
+def _fill_part(part: Part, path: str, source: Source, device: torch.device, dtype: torch.dtype | None) -> None:
+    assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
+    _load_assets(part, path, source)
+
+
+def _load_assets(part: Part, path: str, source: Source) -> None:
+    folder = source.assets(path)
+    if folder is not None:
+        part.load_assets(folder)
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """A device that this machine has."""
+    try:
+        chosen = torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise InputError("device", f"{device!r} is no device: {str(error).splitlines()[0]}", where="device") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device", "this machine has no CUDA device", where="device", fits="cpu")
+    return chosen
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A floating dtype, from torch or by name."""
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+    if dtype is None or dtype in known.values():
+        return dtype if not isinstance(dtype, str) else known[dtype]
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
+        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
+    return known[name]

@@ -1,0 +1,52 @@
+"""The training objective of diffusion models, for any process: one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Context, Denoiser, Process, column
+from ldmkit.signals import Signal
+
+Weighting = Callable[[float], float]
+"""Noise level -> weight of a sample's loss."""
+
+
+def diffusion_loss(
+    denoiser: Denoiser,
+    process: Process,
+    x0: Tensor,
+    signals: Mapping[str, Signal] | Context,
+    *,
+    noise: Tensor,
+    sigma: Sequence[float],
+    weighting: Weighting | None = None,
+    norm: str = "l2",
+) -> Tensor:
+    """Per-sample loss of the network's output against the process's target (Ho et al. 2020, eq. 14, generalised).
+
+    Args:
+        x0: clean latents (B,C,h,w).
+        signals: conditions by slot, from `Conditioning.view` or `.dropout`, or a prepared context.
+        noise: unit normal, x0's shape.
+        sigma: noise level of each sample, e.g. `process.sigma(u)` for uniform u.
+        weighting: factor by noise level; None weighs all alike.
+        norm: "l2" or "l1".
+
+    Returns:
+        (B,) float32 losses, each the mean over its sample's elements.
+    """
+    scale = column([process.scalings(s)[2] for s in sigma], x0)
+    t = torch.tensor([process.time(s) for s in sigma], dtype=torch.float32, device=x0.device)
+    noisy = (x0 + column(list(sigma), x0) * noise) * scale
+    context = signals if isinstance(signals, Context) else denoiser.prepare(signals)
+    predicted = denoiser(noisy.to(denoiser.dtype), t, context)[:, : x0.shape[1]].float()
+    difference = predicted - process.target(x0, noise, sigma).float()
+    losses = difference.abs() if norm == "l1" else difference.square()
+    per_sample = losses.flatten(1).mean(1)
+    if weighting is None:
+        return per_sample
+    weights = torch.tensor([weighting(s) for s in sigma], dtype=per_sample.dtype, device=per_sample.device)
+    return per_sample * weights

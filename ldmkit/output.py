@@ -1,0 +1,104 @@
+"""What goes into a run besides conditions, and what comes out: start pictures, results, the recipe in the PNG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.errors import InputError, SourceError
+from ldmkit.jsonio import parse_json, replacing
+from ldmkit.pictures import Mask, Picture, to_pil
+from ldmkit.value import Value
+
+RECIPE_KEY = "ldmkit"
+
+
+class Start(Value):
+    """A picture to start from.
+
+    Args:
+        image: anything `ldmkit.pictures` reads.
+        strength: share of the steps that are run, in (0, 1]; 1 keeps nothing of the picture.
+        mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
+    """
+
+    image: Picture
+    strength: float = Field(default=0.8, gt=0, le=1)
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Pictures of one call.
+
+    Attributes:
+        images: (B,3,H,W) float32 in [0,1], on the CPU.
+        latents: (B,C,h,w) float32, what the codec decoded.
+        recipes: one a picture: everything that is needed to draw it again.
+    """
+
+    images: Tensor
+    latents: Tensor
+    recipes: tuple[dict[str, Any], ...]
+
+    def pil(self) -> list[Image.Image]:
+        """The pictures as 8-bit RGB."""
+        return to_pil(self.images * 2 - 1)
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write PNGs that carry their recipes. Several pictures become `name-0.png`, `name-1.png`, ...
+
+        Raises:
+            InputError: not a .png path, or the folder does not exist.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(
+                "not-png", "the recipe travels in PNG files only", where=str(path), fits="a path ending in .png"
+            )
+        pictures = self.pil()
+        many = len(pictures) > 1
+        paths = [path.with_stem(f"{path.stem}-{i}") if many else path for i in range(len(pictures))]
+        for target, picture, recipe in zip(paths, pictures, self.recipes, strict=True):
+            info = PngImagePlugin.PngInfo()
+            info.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False))
+            with replacing(target) as temporary:
+                picture.save(temporary, format="PNG", pnginfo=info)
+        return paths
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe inside a PNG that `Output.save` wrote.
+
+    Raises:
+        SourceError: no such file, no PNG, or no recipe in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SourceError("not-found", "there is no such file", where=str(path))
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(RECIPE_KEY)
+            if text is None and hasattr(picture, "text"):
+                text = picture.text.get(RECIPE_KEY)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SourceError("not-a-png", f"cannot be read as a PNG: {error}", where=str(path)) from None
+    if text is None:
+        raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
+    recipe = parse_json(str(text), f"{path} recipe")
+    if not isinstance(recipe, dict) or not {"model", "inputs", "seed", "steps"} <= recipe.keys():
+        raise SourceError("no-recipe", "the recipe in the picture is incomplete", where=str(path))
+    return recipe
+
+
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """Pictures of one size as a batch."""
+    return torch.stack(list(images))

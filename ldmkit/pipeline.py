@@ -1,0 +1,337 @@
+"""A composed model: encode, stream, decode, call, save. Stateless to its caller; threads may share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ldmkit.compose import Parts, fit, part_spec
+from ldmkit.conditioning import Conditioning
+from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
+from ldmkit.encoding import encode_conditions, parse_rows
+from ldmkit.errors import InputError, RunError
+from ldmkit.guards import finite, memory, not_finite
+from ldmkit.guided import Evaluator, Guided, Network
+from ldmkit.hookspecs import has_step_hooks, manager
+from ldmkit.inpaint import KnownRegion, latent_mask
+from ldmkit.noise import Noise
+from ldmkit.output import Output, Start, stack
+from ldmkit.ports import attach
+from ldmkit.recipe import make_recipes
+from ldmkit.request import Inputs, Request, Strategy, resolve
+from ldmkit.sizes import Size, choose, crop, latent_size, pad
+from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start: everything a sampler is given, and what it takes to finish."""
+
+    request: Request
+    size: Size
+    sigmas: tuple[float, ...]
+    x: Tensor
+    denoise: Callable[[Tensor, float], Tensor]
+    noise: Noise
+    original: Tensor | None
+    mask: Tensor | None
+
+    def steps(self) -> Iterator[Step]:
+        """The sampler's steps."""
+        return self.request.sampler.steps(self.denoise, self.x, self.sigmas, self.noise)
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the network will be called."""
+        return self.request.sampler.evaluations(len(self.sigmas) - 1)
+
+
+class Pipeline:
+    """A codec, a denoiser, conditioners and a process that fit each other.
+
+    Build one with `ldmkit.load(...)` or `Pipeline.of(...)`. No call changes it.
+
+    Attributes:
+        spec: what it is made of, with the distribution and version of every part.
+        codec, denoiser, conditioners, adapters, process: the parts.
+        origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        wiring: Mapping[str, ConditionerSpec],
+        defaults: Defaults,
+        *,
+        origin: str | None = None,
+        network: Network | None = None,
+        attached: frozenset[str] = frozenset(),
+    ) -> None:
+        self.parts = parts
+        self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
+        self.conditioners, self.adapters = parts.conditioners, parts.adapters
+        self.wiring = dict(wiring)
+        self.defaults = defaults
+        self.origin = origin
+        self.network = network
+        for conditioner in parts.conditioners.values():
+            conditioner.bind(parts.codec)
+        for name, adapter in parts.adapters.items():
+            if name not in attached:
+                attach(parts.denoiser.ports, adapter.taps(name))
+        manager().hook.ldmkit_pipeline_built(pipeline=self)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        codec: Codec,
+        denoiser: Denoiser,
+        process: Process,
+        conditioners: Mapping[str, Conditioner] | None = None,
+        adapters: Mapping[str, Adapter] | None = None,
+        wiring: Mapping[str, ConditionerSpec | Mapping[str, Any]] | None = None,
+        defaults: Defaults | Mapping[str, Any] | None = None,
+    ) -> Pipeline:
+        """Compose existing modules.
+
+        Args:
+            wiring: conditioner name -> slot, null, input (see `ConditionerSpec`; `type` may be left out).
+            defaults: sampler, grid, guidance, steps and size of calls that do not say.
+
+        Raises:
+            CompositionError: parts that do not fit; the error names both.
+        """
+        given = dict(conditioners or {})
+        wires: dict[str, ConditionerSpec] = {}
+        for name, part in given.items():
+            own = part_spec("conditioner", part).model_dump()
+            asked: Any = (wiring or {}).get(name, {})
+            asked = asked.model_dump(exclude_unset=True) if isinstance(asked, ConditionerSpec) else dict(asked)
+            wires[name] = ConditionerSpec.of({**own, **asked, **part_spec("conditioner", part).model_dump()}, name)
+        parts = fit(wires, codec, denoiser, process, given, dict(adapters or {}))
+        return cls(parts, wires, Defaults.of(defaults or {}, "defaults"))
+
+    @cached_property
+    def spec(self) -> PipelineSpec:
+        """The spec of this pipeline as it stands."""
+        conditioners = {}
+        for name, part in self.conditioners.items():
+            wire = self.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
+            conditioners[name] = ConditionerSpec(**part_spec("conditioner", part).model_dump(), **wire)
+        return PipelineSpec(
+            codec=part_spec("codec", self.codec),
+            denoiser=part_spec("denoiser", self.denoiser),
+            process=part_spec("process", self.process),
+            conditioners=conditioners,
+            adapters={name: part_spec("adapter", part) for name, part in self.adapters.items()},
+            defaults=self.defaults,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return self.denoiser.device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move every part; returns the pipeline itself."""
+        for part in self.parts.items().values():
+            part.to(device=device, dtype=dtype)
+        return self
+
+    def encode(self, images: Any, noise: Tensor | None = None) -> Tensor:
+        """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec."""
+        from ldmkit.pictures import read_picture
+
+        if isinstance(images, Tensor) and images.ndim == 4:
+            batch = images
+        else:
+            listed = images if isinstance(images, (list, tuple)) else [images]
+            batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(listed)])
+        batch = pad(batch, self.codec.multiple).to(self.codec.device, self.codec.dtype)
+        with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
+            latents = self.codec.encode(batch, noise).float()
+        finite(latents, "codec.encode")
+        return latents
+
+    def decode(self, latents: Tensor, size: Size | None = None) -> Tensor:
+        """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
+        with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):
+            images = self.codec.decode(latents.to(self.codec.device, self.codec.dtype)).float()
+        finite(images, "codec.decode")
+        images = (images + 1).mul_(0.5).clamp_(0, 1)
+        return crop(images, size) if size else images
+
+    def conditioning(self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size) -> Conditioning:
+        """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on."""
+        rows = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        parsed = parse_rows(self.parts, self.wiring, rows, "inputs")
+        dropped = parse_rows(self.parts, self.wiring, [negative or {}], "negative")[0]
+        return encode_conditions(self.parts, self.wiring, parsed, dropped, size)
+
+    def prepare(self, inputs: Inputs, **options: Any) -> Prepared:
+        """Everything of a call up to the first step; options as in `__call__`.
+
+        Raises:
+            InputError: an argument or input that cannot be used.
+        """
+        request = resolve(self.defaults, inputs, **options)
+        parsed = parse_rows(self.parts, self.wiring, request.inputs, "inputs")
+        negative = parse_rows(self.parts, self.wiring, [request.negative], "negative")[0]
+        original = request.start.image if request.start else None
+        start_size = (original.shape[-2], original.shape[-1]) if original is not None else None
+        size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
+        conditioning = encode_conditions(self.parts, self.wiring, parsed, negative, size)
+        sigmas = self._sigmas(request)
+        run = Run(sigmas, latent_size(size, self.codec))
+        evaluate = Evaluator(
+            self.denoiser, self.process, conditioning, run,
+            adapters=self.adapters, decode=self._differentiable_decode, network=self.network,
+        )  # fmt: skip
+        noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
+        return self._started(request, size, sigmas, Guided(evaluate, request.guidance), noise)
+
+    def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
+        """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`."""
+        yield from self._steps(self.prepare(inputs, **options))
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        *,
+        negative: Mapping[str, Any] | None = None,
+        size: int | Size | None = None,
+        seeds: Sequence[int] | int = (0,),
+        steps: int | None = None,
+        start: Start | Mapping[str, Any] | None = None,
+        sampler: Strategy = None,
+        grid: Strategy = None,
+        guidance: Strategy | float = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Output:
+        """Draw pictures.
+
+        Args:
+            inputs: input name -> value, or a list of such mappings (a batch).
+            negative: inputs to move away from; they take the place of the null.
+            size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
+            seeds: one a picture; one seed serves all inputs, one input serves all seeds.
+            steps: transitions of the sampler; None takes the model's default (30 unless its spec says otherwise).
+            start: picture to start from, with strength and mask.
+            sampler, grid: a name, a value, or a spec.
+            guidance: the same, or a scale, or one scale a condition.
+            on_step: called after every step.
+
+        Raises:
+            InputError: an argument or input that cannot be used.
+            RunError: NaN or infinity (naming stage and step), or memory exhausted.
+        """
+        prepared = self.prepare(
+            inputs, negative=negative, size=size, seeds=seeds, steps=steps,
+            start=start, sampler=sampler, grid=grid, guidance=guidance,
+        )  # fmt: skip
+        last: Step | None = None
+        for last in self._steps(prepared):
+            if on_step is not None:
+                on_step(last)
+        if last is None:
+            raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
+        return self.finish(prepared, last)
+
+    def finish(self, prepared: Prepared, last: Step) -> Output:
+        """The output of a run from its last step."""
+        latents = last.x * self.process.alpha(last.sigma_next)
+        images = self.decode(latents, prepared.size).cpu()
+        if prepared.mask is not None and prepared.original is not None:
+            images = torch.where(prepared.mask == 0, (prepared.original + 1) * 0.5, images)
+        recipes = make_recipes(self, prepared.request, prepared.size)
+        return Output(images, latents.cpu(), recipes)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies."""
+        from ldmkit.saving import save_pipeline
+
+        return save_pipeline(self, Path(folder))
+
+    @classmethod
+    def load(cls, source: str | Path, **options: Any) -> Pipeline:
+        """The same as `ldmkit.load`."""
+        from ldmkit.load import load
+
+        return load(source, **options)
+
+    def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Pipeline:
+        """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name."""
+        added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
+        wiring = dict(self.wiring)
+        for slot, (key, part) in zip(conditioners, added.items(), strict=True):
+            own = part_spec("conditioner", part).model_dump()
+            wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
+        both = {**self.adapters, name: adapter}
+        parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
+        return Pipeline(parts, wiring, self.defaults, network=self.network, attached=frozenset(self.adapters))
+
+    def _steps(self, prepared: Prepared) -> Iterator[Step]:
+        listeners = has_step_hooks()
+        with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
+            for step in prepared.steps():
+                self._check(step)
+                if listeners:
+                    manager().hook.ldmkit_step(pipeline=self, step=step)
+                yield step
+
+    def _check(self, step: Step) -> None:
+        # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
+        if self.device.type == "cpu" or step.index + 1 == step.count:
+            total = float(step.x.sum())
+            if total - total != 0.0:
+                raise not_finite(f"denoiser at step {step.index + 1} of {step.count}")
+
+    def _sigmas(self, request: Request) -> tuple[float, ...]:
+        sigmas = request.grid.sigmas(self.process, request.steps)
+        if request.start is None:
+            return tuple(sigmas)
+        count = len(sigmas) - 1
+        run = int(count * request.start.strength + 1e-9)
+        if run == 0:
+            fits = f"strength of at least {1 / count:.3g}, or more steps"
+            raise InputError("strength-too-small", "no step would be run", where="start.strength", fits=fits)
+        return tuple(sigmas[count - run :])
+
+    def _started(
+        self, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise
+    ) -> Prepared:
+        unit = noise(0, "start")
+        if request.start is None:
+            return Prepared(request, size, sigmas, self.process.prior(unit, sigmas[0]), denoise, noise, None, None)
+        known = self.encode(request.start.image.unsqueeze(0)).to(self.device)
+        known = known.expand(request.batch, *known.shape[1:])
+        x = known + sigmas[0] * unit
+        if request.start.mask is None:
+            return Prepared(request, size, sigmas, x, denoise, noise, None, None)
+        mask = request.start.mask.unsqueeze(0)
+        if tuple(mask.shape[-2:]) != size:
+            got = f"{mask.shape[-2]}x{mask.shape[-1]}"
+            raise InputError("size-mismatch", f"the mask is {got}, the picture {size[0]}x{size[1]}", where="start.mask")
+        region = latent_mask(pad(mask, self.codec.multiple), self.codec.factor).to(self.device)
+        inpaint = KnownRegion(denoise, known, region)
+        return Prepared(request, size, sigmas, x, inpaint, noise, request.start.image, mask)
+
+    def _plane_size(self, rows: Sequence[Mapping[str, Any]]) -> Size | None:
+        """Picture size that the given condition planes ask for."""
+        for name, conditioner in self.conditioners.items():
+            key = self.wiring[name].input or name
+            if conditioner.kind == "plane" and key in rows[0]:
+                size = conditioner.picture_size(rows[0][key], self.codec.factor)
+                if size is not None:
+                    return size
+        return None
+
+    def _differentiable_decode(self, latents: Tensor) -> Tensor:
+        return self.codec.decode(latents.to(self.codec.dtype)).float()

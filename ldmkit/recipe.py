@@ -1,0 +1,96 @@
+"""The recipe of a picture: everything that is needed to draw it again, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from ldmkit.errors import PluginError, SourceError
+from ldmkit.plugins import name_of
+from ldmkit.value import Value
+
+if TYPE_CHECKING:
+    from ldmkit.output import Output
+    from ldmkit.pipeline import Pipeline
+    from ldmkit.request import Request
+
+RECIPE_VERSION = 1
+
+
+def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+    """One recipe a picture of a call."""
+    from ldmkit import __version__
+
+    spec = pipeline.spec
+    common: dict[str, Any] = {
+        "recipe": RECIPE_VERSION,
+        "ldmkit": __version__,
+        "torch": torch.__version__,
+        "model": pipeline.origin,
+        "spec": spec.hash,
+        "parts": part_versions(pipeline),
+        "negative": _dump(pipeline, request.negative),
+        "steps": request.steps,
+        "size": list(size),
+        "start": None if request.start is None else request.start.model_dump(mode="json"),
+        "sampler": _strategy("sampler", request.sampler),
+        "grid": _strategy("grid", request.grid),
+        "guidance": _strategy("guidance", request.guidance),
+    }
+    rows = zip(request.inputs, request.seeds, strict=True)
+    return tuple({**common, "inputs": _dump(pipeline, row), "seed": seed} for row, seed in rows)
+
+
+def part_versions(pipeline: Pipeline) -> dict[str, str]:
+    """Part path -> `type @ distribution version`."""
+    spec = pipeline.spec
+    named = {"codec": spec.codec, "denoiser": spec.denoiser, "process": spec.process}
+    named |= {f"conditioners.{n}": s for n, s in spec.conditioners.items()}
+    named |= {f"adapters.{n}": s for n, s in spec.adapters.items()}
+    return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in named.items()}
+
+
+def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
+    """Draw the picture of a recipe again.
+
+    Raises:
+        SourceError: the recipe was made with a value that JSON cannot hold, or by another model.
+    """
+    if recipe.get("spec") != pipeline.spec.hash:
+        what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
+        raise SourceError("other-model", what, where="recipe.spec")
+    for key in ("sampler", "grid", "guidance"):
+        if not isinstance(recipe.get(key), Mapping) or recipe[key].get("config") is None:
+            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
+    return pipeline(
+        recipe["inputs"],
+        negative=recipe["negative"],
+        size=tuple(recipe["size"]),
+        seeds=[recipe["seed"]],
+        steps=recipe["steps"],
+        start=recipe["start"],
+        sampler=recipe["sampler"],
+        grid=recipe["grid"],
+        guidance=recipe["guidance"],
+    )
+
+
+def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
+    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    dumped: dict[str, Any] = {}
+    for key, raw in row.items():
+        value = owners[key].parse(raw, key)
+        dumped[key] = TypeAdapter(owners[key].Input).dump_python(value, mode="json")
+    return dumped
+
+
+def _strategy(kind: str, value: Value) -> dict[str, Any]:
+    try:
+        name = name_of(kind, type(value)).name
+        return {"type": name, "config": value.model_dump(mode="json", exclude_none=True)}
+    except (PydanticSerializationError, PluginError):
+        return {"type": type(value).__name__, "config": None}

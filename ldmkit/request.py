@@ -1,0 +1,157 @@
+"""The arguments of one call, validated: nothing here touches weights or changes the pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ldmkit.compose import build_value
+from ldmkit.contracts import Grid, Guidance, Sampler
+from ldmkit.errors import InputError, suggest
+from ldmkit.noise import check_seed
+from ldmkit.output import Start
+from ldmkit.plugins import get
+from ldmkit.spec import Defaults, PartSpec
+from ldmkit.value import Value
+
+Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Strategy: TypeAlias = str | Value | PartSpec | Mapping[str, Any] | None
+
+MAX_STEPS = 10_000
+MAX_SIDE = 16_384
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call, resolved: one mapping of inputs and one seed a picture."""
+
+    inputs: tuple[Mapping[str, Any], ...]
+    negative: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    steps: int
+    size: tuple[int, int] | None
+    start: Start | None
+    sampler: Sampler
+    grid: Grid
+    guidance: Guidance
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        """How many pictures are drawn."""
+        return len(self.seeds)
+
+
+def resolve(
+    defaults: Defaults,
+    inputs: Inputs,
+    *,
+    negative: Mapping[str, Any] | None = None,
+    size: int | tuple[int, int] | None = None,
+    seeds: Sequence[int] | int = (0,),
+    steps: int | None = None,
+    start: Start | Mapping[str, Any] | None = None,
+    sampler: Strategy = None,
+    grid: Strategy = None,
+    guidance: Strategy | float = None,
+) -> Request:
+    """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers.
+
+    Raises:
+        InputError: naming the argument.
+        PluginError: unknown strategy names.
+    """
+    rows, all_seeds = pair(inputs, seeds)
+    return Request(
+        inputs=rows,
+        negative=dict(negative or {}),
+        seeds=all_seeds,
+        steps=check_steps(defaults.steps if steps is None else steps),
+        size=check_size(size) if size is not None else None,
+        start=Start.of(start, "start") if start is not None else None,
+        sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
+        grid=strategy("grid", grid, defaults.grid, Grid),
+        guidance=strategy("guidance", _scaled(guidance), defaults.guidance, Guidance),
+    )
+
+
+def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str, Any], ...], tuple[int, ...]]:
+    """One mapping and one seed a picture: a single mapping or seed is repeated for all.
+
+    Raises:
+        InputError: empty, not mappings, or two lists of different lengths.
+    """
+    rows = (inputs,) if isinstance(inputs, Mapping) else tuple(inputs)
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            fits = "a mapping from input name to value, or a list of them"
+            raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"inputs[{i}]", fits=fits)
+    if not rows:
+        raise InputError("empty-batch", "the list of inputs is empty", where="inputs")
+    numbers = [seeds] if isinstance(seeds, int) else list(seeds)
+    if not numbers:
+        raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
+    checked = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(numbers))
+    if len(rows) > 1 and len(checked) > 1 and len(rows) != len(checked):
+        what = f"{len(rows)} inputs and {len(checked)} seeds do not pair up"
+        raise InputError("batch-mismatch", what, where="seeds", fits="one seed, or one for each input")
+    count = max(len(rows), len(checked))
+    return rows * (count // len(rows)), checked * (count // len(checked))
+
+
+def check_steps(steps: object) -> int:
+    """A step count in [1, 10000]."""
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise InputError("steps-type", f"steps is an integer, got {steps!r}", where="steps")
+    if not 1 <= steps <= MAX_STEPS:
+        raise InputError("steps-range", f"{steps} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
+    return steps
+
+
+def check_size(size: object) -> tuple[int, int]:
+    """(height, width) in pixels, from a pair or one number for a square."""
+    pair = (size, size) if isinstance(size, int) else size
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(type(side) is int for side in pair):
+        raise InputError("size-type", f"got {size!r}", where="size", fits="(height, width) in pixels, or one number")
+    if not all(1 <= side <= MAX_SIDE for side in pair):
+        raise InputError("size-range", f"got {size!r}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
+    return int(pair[0]), int(pair[1])
+
+
+def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
+    """A sampler, grid or guidance from a name, a value, a spec, or nothing (the default)."""
+    if given is None:
+        return build_value(kind, default)
+    if isinstance(given, PartSpec):
+        return build_value(kind, given)
+    if isinstance(given, contract):
+        return given
+    if isinstance(given, str):
+        return get(kind, given).of({}, kind)
+    if isinstance(given, Mapping) and isinstance(given.get("type"), str):
+        return build_value(kind, PartSpec.of(given, kind))
+    fits = f"a name ({suggest('', ())}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
+    raise InputError("strategy-type", f"got {given!r}", where=kind, fits=fits.replace(" (nothing is known here)", ""))
+
+
+def _scaled(guidance: Strategy | float) -> Strategy:
+    """A number is a scale of classifier-free guidance; a mapping of numbers is one scale a condition."""
+    if isinstance(guidance, bool):
+        raise InputError("strategy-type", f"got {guidance!r}", where="guidance", fits="a scale, a name or a value")
+    if isinstance(guidance, (int, float)):
+        if not math.isfinite(guidance) or guidance < 0:
+            raise InputError("guidance-range", f"scale {guidance!r}", where="guidance", fits="a finite scale >= 0")
+        return PartSpec(type="cfg", config={"scale": float(guidance)})
+    if isinstance(guidance, Mapping) and guidance and all(_is_number(v) for v in guidance.values()):
+        for name, scale in guidance.items():
+            if not math.isfinite(scale) or scale < 0:
+                fits = "a finite scale >= 0"
+                raise InputError("guidance-range", f"scale {scale!r}", where=f"guidance.{name}", fits=fits)
+        return PartSpec(type="per-condition", config={"scales": {k: float(v) for k, v in guidance.items()}})
+    return guidance
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
