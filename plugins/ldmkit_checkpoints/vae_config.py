@@ -68,9 +68,9 @@ def kl_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[st
     Raises:
         SourceError: unknown, missing or unsupported parameters.
     """
-    _known(params, {"embed_dim", "ddconfig", *_TRAINING_ONLY}, where)
+    known_only(params, {"embed_dim", "ddconfig", *_TRAINING_ONLY}, where)
     native = _from_ddconfig(params, where, double_z=True)
-    return _checked(KLConfig, native, where)
+    return checked(KLConfig, native, where)
 
 
 def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
@@ -82,16 +82,16 @@ def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[st
         SourceError: unknown, missing or unsupported parameters.
     """
     ours = {"embed_dim", "n_embed", "ddconfig", "remap", "sane_index_shape"}
-    _known(params, {*ours, *_TRAINING_ONLY}, where)
+    known_only(params, {*ours, *_TRAINING_ONLY}, where)
     native = _from_ddconfig(params, where, double_z=False)
-    return _checked(VQConfig, {**native, "codebook_size": _need(params, "n_embed", where)}, where)
+    return checked(VQConfig, {**native, "codebook_size": _need(params, "n_embed", where)}, where)
 
 
 def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dict[str, Any]:
     dd, place = _need(params, "ddconfig", where), f"{where}.ddconfig"
     if not isinstance(dd, Mapping):
         raise SourceError("invalid", f"a mapping is wanted, got {type(dd).__name__}", where=place)
-    _known(dd, _DDCONFIG, place)
+    known_only(dd, _DDCONFIG, place)
     if bool(dd.get("double_z", True)) != double_z:
         raise SourceError("unsupported", f"double_z {dd.get('double_z', True)}", where=place, fits=str(double_z))
     if dd.get("give_pre_end"):
@@ -135,13 +135,13 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
     Raises:
         SourceError: unknown or unsupported entries.
     """
-    config = _public(config)
-    _known(config, _DIFFUSERS_COMMON | _DIFFUSERS_KL, where)
+    config = public(config)
+    known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_KL, where)
     native = _from_diffusers(config, where, latent_channels=4)
     native["quant_conv"] = config.get("use_quant_conv", True)
     native["post_quant_conv"] = config.get("use_post_quant_conv", True)
     native["scale"], native["shift"] = _scaling(config, where)
-    return _checked(KLConfig, native, where)
+    return checked(KLConfig, native, where)
 
 
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
@@ -153,14 +153,14 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     Raises:
         SourceError: unknown or unsupported entries.
     """
-    config = _public(config)
-    _known(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
+    config = public(config)
+    known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
     if config.get("norm_type", "group") != "group":
         raise SourceError("unsupported", f"norm_type {config['norm_type']!r}", where=where, fits="'group'")
     native = _from_diffusers(config, where, latent_channels=3)
     native["embed_dim"] = config.get("vq_embed_dim") or native["z_channels"]
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
-    return _checked(VQConfig, native, where)
+    return checked(VQConfig, native, where)
 
 
 def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
     convs = {"use_quant_conv": c.quant_conv, "use_post_quant_conv": c.post_quant_conv}
     out = {**_to_diffusers("AutoencoderKL", c), **convs}
     if c.latent_channels != c.z_channels:
-        raise _inexpressible(f"embed_dim {c.embed_dim} beside z_channels {c.z_channels}")
+        raise inexpressible(f"embed_dim {c.embed_dim} beside z_channels {c.z_channels}")
     if isinstance(c.scale, tuple) or isinstance(c.shift, tuple):
         width = c.latent_channels
         scales = c.scale if isinstance(c.scale, tuple) else (c.scale,) * width
@@ -190,7 +190,7 @@ def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
     """
     c = VQConfig.of(config)
     if isinstance(c.scale, tuple) or c.shift != 0:
-        raise _inexpressible("scale or shift per channel")
+        raise inexpressible("scale or shift per channel")
     more = {"num_vq_embeddings": c.codebook_size, "vq_embed_dim": c.latent_channels, "norm_type": "group"}
     return {**_to_diffusers("VQModel", c), **more, "scaling_factor": c.scale}
 
@@ -246,7 +246,7 @@ def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
         "scale 0": c.scale == 0,
     }.items():
         if wrong:
-            raise _inexpressible(what)
+            raise inexpressible(what)
     attends = [level in c.attention_levels for level in range(len(c.widths))]
     return {
         "_class_name": name,
@@ -264,16 +264,16 @@ def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
     }
 
 
-def _inexpressible(what: str) -> SourceError:
+def inexpressible(what: str) -> SourceError:
     return SourceError("inexpressible", f"diffusers' class has no {what}")
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without diffusers' own bookkeeping, whose names begin with an underscore."""
     return {key: value for key, value in config.items() if not str(key).startswith("_")}
 
 
-def _known(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
+def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for key in given:
         if key not in known:
             what = f"the parameter {key!r} is not known"
@@ -286,7 +286,7 @@ def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
     return given[key]
 
 
-def _checked(config: type[Value], native: dict[str, Any], where: str) -> dict[str, Any]:
+def checked(config: type[Value], native: dict[str, Any], where: str) -> dict[str, Any]:
     """The native config as plain JSON data, defaults left out, after validation under the source's name."""
     value = validated(lambda: config.model_validate(native), where, SourceError, config.model_fields)
     return value.model_dump(mode="json", exclude_defaults=True)

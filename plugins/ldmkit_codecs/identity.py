@@ -1,0 +1,50 @@
+"""Pixel space: pictures are their own latents."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.value import Value
+from ldmkit_codecs.shapes import check_images, check_latents
+
+
+class IdentityConfig(Value):
+    """Args: channels of pictures."""
+
+    channels: int = Field(default=3, ge=1, le=65536)
+
+
+class IdentityCodec(Codec):
+    """Pictures (B, channels, H, W) in [-1, 1] <-> the same tensor. For models that work on pixels."""
+
+    Config = IdentityConfig
+    config: IdentityConfig
+    factor = 1
+
+    def __init__(self, config: IdentityConfig):
+        super().__init__(config)
+        self.channels = self.config.channels
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The pictures themselves.
+
+        Raises:
+            InputError: another shape.
+        """
+        check_images(images, self.channels, 1)
+        return images
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The latents themselves.
+
+        Raises:
+            InputError: another shape.
+        """
+        check_latents(latents, self.channels)
+        return latents
+
+    def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
+        """The pictures, without any loss."""
+        return Reconstruction(self.encode(images), {}, {})
