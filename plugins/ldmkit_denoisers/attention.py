@@ -1,0 +1,189 @@
+"""Attention of the U-Net: the block on maps, and the spatial transformer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldmkit.contracts import Frame
+from ldmkit.ports import Port
+from ldmkit_denoisers.ported import PortedLinear, zeroed
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one attention, (B, H, L, D) each."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, upcast: bool) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v: q (B,H,Lq,D), k and v (B,H,L,D), mask (B,1,1,L) True = attend -> (B, Lq, H*D).
+
+    `upcast` does it in float32 where the tensors are narrower (SD 2.x overflows in float16 without).
+    """
+    dtype = q.dtype
+    if upcast and dtype in (torch.float16, torch.bfloat16):
+        q, k, v = q.float(), k.float(), v.float()
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return out.transpose(1, 2).flatten(2).to(dtype)
+
+
+class SelfAttention2d(nn.Module):
+    """Self-attention of a map with itself: GroupNorm, one projection to q|k|v, attention, projection, residual.
+
+    The rows of `qkv` are q, then k, then v, each split into heads. Port `self.<path>`: the block's output (B, C, h, w).
+
+    Args:
+        channels: of the map.
+        heads: they divide the channels.
+        groups: of the norm; 0 leaves the norm out.
+        eps: of the norm.
+        upcast: attention in float32.
+    """
+
+    def __init__(self, channels: int, heads: int, groups: int = 32, eps: float = 1e-5, upcast: bool = False):
+        super().__init__()
+        self.heads, self.upcast = heads, upcast
+        self.norm = nn.GroupNorm(groups, channels, eps) if groups else None
+        self.qkv = PortedLinear(channels, 3 * channels)
+        self.out = zeroed(PortedLinear(channels, channels))
+        self.port = Port()
+
+    def forward(self, x: Tensor, frame: Frame) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = (x if self.norm is None else self.norm(x)).flatten(2).transpose(1, 2)
+        qkv = self.qkv(tokens, frame).view(b, h * w, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.out(attend(q, k, v, None, self.upcast), frame)
+        x = x + y.transpose(1, 2).view(b, c, h, w)
+        return self.port(x, frame) if self.port.taps else x
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens, without bias in q, k, v; keys and values may come from elsewhere.
+
+    Args:
+        channels: of the queries and the output.
+        heads: they divide the channels.
+        source: width of the tokens that keys and values are made from; None: the queries' own.
+        upcast: attention in float32.
+    """
+
+    def __init__(self, channels: int, heads: int, source: int | None = None, upcast: bool = False):
+        super().__init__()
+        self.heads, self.upcast = heads, upcast
+        source = channels if source is None else source
+        self.to_q = PortedLinear(channels, channels, bias=False)
+        self.to_k = PortedLinear(source, channels, bias=False)
+        self.to_v = PortedLinear(source, channels, bias=False)
+        self.to_out = PortedLinear(channels, channels)
+
+    def keys_values(self, tokens: Tensor, frame: Frame) -> KeysValues:
+        """Keys and values (B, H, L, D) of tokens (B, L, source)."""
+        return self._split(self.to_k(tokens, frame)), self._split(self.to_v(tokens, frame))
+
+    def forward(
+        self,
+        x: Tensor,
+        frame: Frame,
+        kv: KeysValues | None = None,
+        mask: Tensor | None = None,
+        port: Port | None = None,
+    ) -> Tensor:
+        """x (B, L, channels) -> the same shape; `port` is called before the output projection, with the queries at
+        `frame.scratch["query"]` (B, H, L, D).
+        """
+        q = self._split(self.to_q(x, frame))
+        k, v = self.keys_values(x, frame) if kv is None else kv
+        y = attend(q, k, v, mask, self.upcast)
+        if port is not None and port.taps:
+            frame.scratch["query"] = q
+            y = port(y, frame)
+        return self.to_out(y, frame)
+
+    def _split(self, x: Tensor) -> Tensor:
+        b, length, c = x.shape
+        return x.view(b, length, self.heads, c // self.heads).transpose(1, 2)
+
+
+class GEGLU(nn.Module):
+    """Feed-forward with a gated GELU (Shazeer 2020): first half value, second half gate, exact GELU, width 4."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.proj = PortedLinear(channels, 8 * channels)
+        self.out = PortedLinear(4 * channels, channels)
+
+    def forward(self, x: Tensor, frame: Frame) -> Tensor:
+        value, gate = self.proj(x, frame).chunk(2, dim=-1)
+        return self.out(value * F.gelu(gate), frame)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward: each after a LayerNorm, each with its residual.
+
+    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `cross.<path>` the
+    cross-attention's result (B, L, C) before its output projection, with the queries in `frame.scratch["query"]`.
+
+    Args:
+        channels, heads, upcast: of the attentions.
+        context: width of the cross-attention's tokens; None makes it a second self-attention.
+        index: which of the network's cross-attentions this is: its place in the context's keys and values.
+    """
+
+    def __init__(self, channels: int, heads: int, context: int | None, upcast: bool = False, index: int = 0):
+        super().__init__()
+        self.context_dim, self.index = context, index
+        self.norm_1 = nn.LayerNorm(channels)
+        self.self_attn = Attention(channels, heads, None, upcast)
+        self.norm_2 = nn.LayerNorm(channels)
+        self.cross_attn = Attention(channels, heads, context, upcast)
+        self.norm_3 = nn.LayerNorm(channels)
+        self.ff = GEGLU(channels)
+        self.self_port = Port()
+        self.cross_port = Port()
+
+    def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.norm_1(x), frame)
+        if self.self_port.taps:
+            x = self.self_port(x, frame)
+        if self.context_dim is None:
+            x = x + self.cross_attn(self.norm_2(x), frame, port=self.cross_port)
+        else:
+            x = x + self.cross_attn(self.norm_2(x), frame, kv[self.index], mask, self.cross_port)
+        return x + self.ff(self.norm_3(x), frame)
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks on the positions of a map: GroupNorm (eps 1e-6), projection, blocks, projection, residual.
+
+    The projections are linear layers here; layouts that store 1x1 convolutions are read as such (the maths is equal).
+
+    Args:
+        channels, heads, upcast, context: see `TransformerBlock`.
+        depth: number of blocks.
+        groups: of the norm.
+        index: of its first block among the network's cross-attentions.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        depth: int = 1,
+        context: int | None = None,
+        groups: int = 32,
+        upcast: bool = False,
+        index: int = 0,
+    ):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, 1e-6)
+        self.proj_in = PortedLinear(channels, channels)
+        self.blocks = nn.ModuleList(TransformerBlock(channels, heads, context, upcast, index + i) for i in range(depth))
+        self.proj_out = zeroed(PortedLinear(channels, channels))
+
+    def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2), frame)
+        for block in self.blocks:
+            tokens = block(tokens, frame, kv, mask)
+        return x + self.proj_out(tokens, frame).transpose(1, 2).view(b, c, h, w)

@@ -1,0 +1,217 @@
+"""What a U-Net is, as a frozen value, and the plan of its levels that follows from it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from ldmkit.contracts import Join
+from ldmkit.errors import SpecError
+from ldmkit.value import Value
+
+T = TypeVar("T")
+
+AttentionKind = Literal["none", "self", "cross"]
+MidKind = Literal["none", "self", "cross", "absent"]
+VectorKind = Literal["none", "mlp", "linear", "identity", "timestep", "table"]
+ResampleKind = Literal["none", "conv", "plain", "residual"]
+
+
+class UNetConfig(Value):
+    """A U-Net. Levels count from the full resolution; a tuple gives one value a level, a single value all of them.
+
+    Args:
+        channels: latent channels: what x has.
+        in_channels: with the concatenated plane; None: `channels`, no plane.
+        out_channels: what F has; None: `channels`.
+        widths: feature channels a level.
+        blocks: residual blocks a level on the way down; the way up has one more.
+        attention: a level's attention after every residual block: "none", "self" (a block on the map) or "cross"
+            (a spatial transformer).
+        depth: transformer blocks of a "cross" level; `mid_depth` of the middle (None: the last level's).
+        mid: the middle's attention; None: that of the deepest level that has one, else "self"; "absent": no middle.
+        heads, head_dim: number of heads, or channels a head; exactly one of them.
+        mid_heads: heads of the middle; None: by the rule of the last level.
+        context_dim: width of the cross-attention's tokens; None: its second attention reads the map itself.
+        context_join: how several conditioners of the `context` slot join.
+        linear_projections: published layouts store the transformer's projections as linear layers; no effect on values.
+        scale_shift: the time embedding scales and shifts instead of being added.
+        residual_resample: down- and upsampling of a level (to and from the next deeper one) inside residual blocks.
+        resample_conv: down- and upsampling with a convolution, where not residual.
+        down_padding: 1, or 0 for zeros at the bottom and right only.
+        norm_groups, norm_eps: of the GroupNorms, save the transformers' (eps 1e-6).
+        mid_groups: groups of the norm in the middle's "self" attention; None: `norm_groups`; 0: no norm.
+        dropout: rate in the residual blocks.
+        time_dim: width of the time embedding; None: 4 x the first width.
+        cos_first, freq_shift: of the timestep's code.
+        vector: what becomes of the `vector` slot before it is added to the time embedding: a two-layer network,
+            a linear layer, nothing, a timestep-like code of one number, or a table of class ids.
+        vector_dim: width of the vector for "mlp" and "linear", number of classes for "table".
+        upcast_attention: attention in float32 whatever the network's dtype.
+    """
+
+    channels: int = Field(gt=0)
+    in_channels: int | None = Field(None, gt=0)
+    out_channels: int | None = Field(None, gt=0)
+    widths: tuple[int, ...] = Field(min_length=1)
+    blocks: int | tuple[int, ...] = 2
+    attention: tuple[AttentionKind, ...] | None = None
+    depth: int | tuple[int, ...] = 1
+    mid: MidKind | None = None
+    mid_depth: int | None = Field(None, gt=0)
+    heads: int | tuple[int, ...] | None = None
+    head_dim: int | tuple[int, ...] | None = None
+    mid_heads: int | None = Field(None, gt=0)
+    context_dim: int | None = Field(None, gt=0)
+    context_join: Join = "length"
+    linear_projections: bool = False
+    scale_shift: bool = False
+    residual_resample: bool | tuple[bool, ...] = False
+    resample_conv: bool = True
+    down_padding: Literal[0, 1] = 1
+    norm_groups: int = Field(32, gt=0)
+    norm_eps: float = Field(1e-5, gt=0)
+    mid_groups: int | None = Field(None, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    time_dim: int | None = Field(None, gt=0)
+    cos_first: bool = True
+    freq_shift: float = 0.0
+    vector: VectorKind = "none"
+    vector_dim: int | None = Field(None, gt=0)
+    upcast_attention: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("blocks", "attention", "depth", "heads", "head_dim", "residual_resample"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.levels:
+                raise SpecError("level-count", f"{name} has {len(value)} entries for {self.levels} levels", where=name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(v, int) and not isinstance(v, bool) and v < 1 for v in numbers):
+                raise SpecError("invalid", f"{name} must be positive, got {value}", where=name)
+        if (self.heads is None) == (self.head_dim is None):
+            raise SpecError("heads", "give exactly one of heads and head_dim", where="heads")
+        if (self.in_channels or self.channels) < self.channels:
+            raise SpecError("in-channels", f"in_channels {self.in_channels} is less than channels {self.channels}")
+        if (self.vector_dim is None) != (self.vector not in ("mlp", "linear", "table")):
+            raise SpecError("vector", f"vector {self.vector!r} and vector_dim {self.vector_dim} do not go together")
+        self._check_widths()
+        return self
+
+    def _check_widths(self) -> None:
+        for width in self.widths:
+            if width < 1 or width % self.norm_groups:
+                raise SpecError(
+                    "widths", f"width {width} is not a multiple of {self.norm_groups} groups", where="widths"
+                )
+        for plan in (*down_levels(self), mid_level(self)):
+            if plan.attention != "none" and plan.width % plan.heads:
+                raise SpecError("heads", f"{plan.heads} heads do not divide width {plan.width}", where="heads")
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.widths)
+
+    @property
+    def plane_channels(self) -> int:
+        """Channels concatenated to x."""
+        return (self.in_channels or self.channels) - self.channels
+
+    @property
+    def embedding(self) -> int:
+        """Width of the time embedding."""
+        return self.time_dim or 4 * self.widths[0]
+
+    def kind_at(self, level: int) -> AttentionKind:
+        """Attention of a level."""
+        return self.attention[level] if self.attention is not None else "none"
+
+    @property
+    def mid_kind(self) -> MidKind:
+        """Attention of the middle, resolved."""
+        if self.mid is not None:
+            return self.mid
+        kinds = [kind for kind in reversed(self.attention or ()) if kind != "none"]
+        return kinds[0] if kinds else "self"
+
+    def heads_at(self, level: int, width: int) -> int:
+        """Heads of an attention of `width` channels, by the rule of a level."""
+        if self.heads is not None:
+            return at(self.heads, level)
+        assert self.head_dim is not None
+        size = at(self.head_dim, level)
+        if width % size and self.kind_at(level) != "none":
+            raise SpecError("heads", f"heads of {size} channels do not divide width {width}", where="head_dim")
+        return max(width // size, 1)
+
+
+class LevelPlan(NamedTuple):
+    """One level of one side: input widths of its residual blocks, their attention, and how it hands over."""
+
+    level: int
+    width: int
+    inputs: tuple[int, ...]
+    attention: AttentionKind
+    depth: int
+    heads: int
+    resample: ResampleKind
+
+
+def at(value: T | tuple[T, ...], level: int) -> T:
+    """The value of a level, where a single one stands for all."""
+    return value[level] if isinstance(value, tuple) else value
+
+
+def down_levels(config: UNetConfig) -> list[LevelPlan]:
+    """The way down, full resolution first."""
+    plans, width = [], config.widths[0]
+    for level, after in enumerate(config.widths):
+        inputs = (width, *[after] * (at(config.blocks, level) - 1))
+        last = level == config.levels - 1
+        plans.append(_plan(config, level, inputs, "none" if last else _resample(config, level)))
+        width = after
+    return plans
+
+
+def skip_widths(config: UNetConfig) -> list[int]:
+    """Channels of the maps that the way down leaves for the way up, in the order they are made."""
+    widths = [config.widths[0]]
+    for plan in down_levels(config):
+        widths += [plan.width] * (len(plan.inputs) + (plan.resample != "none"))
+    return widths
+
+
+def up_levels(config: UNetConfig) -> list[LevelPlan]:
+    """The way up, deepest level first; `resample` is what follows the level's blocks."""
+    skips, width, plans = skip_widths(config), config.widths[-1], []
+    for level in reversed(range(config.levels)):
+        inputs = []
+        for _ in range(at(config.blocks, level) + 1):
+            inputs.append(width + skips.pop())
+            width = config.widths[level]
+        plans.append(_plan(config, level, tuple(inputs), _resample(config, level) if level else "none"))
+    return plans
+
+
+def mid_level(config: UNetConfig) -> LevelPlan:
+    """The middle; without inputs where there is none."""
+    level, width, kind = config.levels - 1, config.widths[-1], config.mid_kind
+    heads = config.mid_heads or config.heads_at(level, width)
+    depth = config.mid_depth or at(config.depth, level)
+    if kind == "absent":
+        return LevelPlan(level, width, (), "none", depth, heads, "none")
+    return LevelPlan(level, width, (width, width), kind, depth, heads, "none")
+
+
+def _plan(config: UNetConfig, level: int, inputs: tuple[int, ...], resample: ResampleKind) -> LevelPlan:
+    width = config.widths[level]
+    heads = config.heads_at(level, width)
+    return LevelPlan(level, width, inputs, config.kind_at(level), at(config.depth, level), heads, resample)
+
+
+def _resample(config: UNetConfig, level: int) -> ResampleKind:
+    if at(config.residual_resample, level):
+        return "residual"
+    return "conv" if config.resample_conv else "plain"

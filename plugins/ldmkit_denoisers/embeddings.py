@@ -1,0 +1,72 @@
+"""Sinusoidal codes of the timestep, and the two-layer network that reads them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def frequencies(dim: int, shift: float = 0.0, device: torch.device | None = None) -> Tensor:
+    """The dim // 2 frequencies exp(-ln(10000) i / (dim // 2 - shift)), float32 ("Attention is all you need", 3.5)."""
+    half = dim // 2
+    exponent = -math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=device)
+    return torch.exp(exponent / (half - shift))
+
+
+def sinusoidal(t: Tensor, freqs: Tensor, dim: int, cos_first: bool = True) -> Tensor:
+    """Codes (B, dim) of times (B,), computed in float32; an odd dim ends in one zero column.
+
+    Args:
+        t: (B,) times in units of training steps.
+        freqs: (dim // 2,) from `frequencies`.
+        dim: width of the code.
+        cos_first: [cos | sin] rather than [sin | cos].
+    """
+    angles = t.to(torch.float32)[:, None] * freqs
+    pair = (angles.cos(), angles.sin()) if cos_first else (angles.sin(), angles.cos())
+    code = torch.cat(pair, dim=1)
+    return F.pad(code, (0, 1)) if dim % 2 else code
+
+
+class EmbeddingMLP(nn.Module):
+    """Linear, SiLU, Linear: (B, inputs) -> (B, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.inner = nn.Linear(inputs, outputs)
+        self.outer = nn.Linear(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(F.silu(self.inner(x)))
+
+
+class ClassTable(nn.Module):
+    """One learned vector a class: ids (B, 1), any number type, are rounded to the nearest class -> (B, outputs).
+
+    Ids must reach it in a dtype that holds them exactly (float32 or an integer; bfloat16 stops at 256).
+    """
+
+    def __init__(self, classes: int, outputs: int):
+        super().__init__()
+        self.table = nn.Embedding(classes, outputs)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        whole = ids.round() if ids.is_floating_point() else ids
+        return self.table(whole[:, 0].long())
+
+
+class TimeLikeMLP(nn.Module):
+    """A scalar (B, 1) coded like the timestep, then a two-layer network (noise level of an upscaler, for example)."""
+
+    def __init__(self, dim: int, outputs: int, cos_first: bool, shift: float):
+        super().__init__()
+        self.dim, self.cos_first, self.shift = dim, cos_first, shift
+        self.mlp = EmbeddingMLP(dim, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        freqs = frequencies(self.dim, self.shift, x.device)
+        code = sinusoidal(x[:, 0], freqs, self.dim, self.cos_first)
+        return self.mlp(code.to(self.mlp.inner.weight.dtype))

@@ -1,0 +1,115 @@
+"""The U-Net of latent diffusion, Stable Diffusion 1, 2 and XL, and of the pixel models they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.contracts import Context, Denoiser, Frame
+from ldmkit.errors import CompositionError, InputError
+from ldmkit.ports import Port
+from ldmkit.signals import Signal
+from ldmkit_denoisers.config import UNetConfig, skip_widths, up_levels
+from ldmkit_denoisers.encoder import (
+    Encoder,
+    Projected,
+    Stage,
+    UNetContext,
+    checked_plane,
+    inner_ports,
+    unet_slots,
+)
+from ldmkit_denoisers.ported import activate, zeroed
+
+__all__ = ["UNet", "UNetConfig", "UNetContext"]
+
+
+class UNet(Encoder, Denoiser):
+    """F(x, t, context): x (B, channels, h, w), t (B,) in training steps -> (B, out_channels, h, w), any h and w.
+
+    Slots (where the configuration has them): `context` tokens for cross-attention, `vector` added to the time
+    embedding, `plane` concatenated to x.
+
+    Ports: `input` (x with the plane, before `conv_in`); `skip.<i>`, map i of the way down in the order they are made,
+    at the moment the way up reads it; `mid`, the middle's output; `self.<path>`, `cross.<path>` and `linear.<path>` of
+    every attention and of the linear layers in them, by module path.
+
+    State-dict names: conv_in, time_embed, vector_embed, down.<level>.{res,attn,resample}, mid.{res,attn},
+    up.<level>.{res,attn,resample}, norm_out, conv_out; levels count from the full resolution on both sides.
+    """
+
+    Config = UNetConfig
+
+    def __init__(self, config: UNetConfig):
+        Denoiser.__init__(self, config)
+        config = self.config
+        self.channels = config.channels
+        self.build_encoder(config)
+        stages: list[Stage] = []
+        for plan in up_levels(config):
+            stages.append(Stage(config, plan, "up", self.cross_count))
+            self.cross_count += plan.depth * len(plan.inputs) if plan.attention == "cross" else 0
+        self.up = nn.ModuleList(reversed(stages))
+        self.norm_out = nn.GroupNorm(config.norm_groups, config.widths[0], config.norm_eps)
+        self.conv_out = zeroed(nn.Conv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
+        self.input_port, self.mid_port = Port(), Port()
+        self.skip_ports = nn.ModuleList(Port() for _ in skip_widths(config))
+        self.slots = unet_slots(config)
+        skips = {f"skip.{i}": port for i, port in enumerate(self.skip_ports)}
+        self.ports = {"input": self.input_port, **skips, "mid": self.mid_port, **inner_ports(self)}
+
+    def prepare(self, signals: Mapping[str, Signal]) -> UNetContext:
+        """Project keys, values and the vector, once per run.
+
+        Raises:
+            CompositionError: a slot of the network is not filled.
+        """
+        context = UNetContext(signals)
+        context.plane = checked_plane(self.config, signals)
+        context.projected = self.project(signals, context)
+        return context
+
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        """F, in the network's dtype.
+
+        Raises:
+            CompositionError: the context is another network's.
+            InputError: the plane has another size than x.
+        """
+        if not isinstance(context, UNetContext) or context.projected is None:
+            raise CompositionError("foreign-context", "the context was not prepared by a U-Net")
+        projected = context.projected
+        frame = Frame(x, t, context, sigma)
+        h = x.to(self.conv_in.weight.dtype)
+        if context.plane is not None:
+            h = _with_plane(h, context.plane)
+        if self.input_port.taps:
+            h = self.input_port(h, frame)
+        emb = self.embed(t, projected)
+        h, skips = self.encode(self.conv_in(h), emb, frame, projected)
+        if self.mid_port.taps:
+            h = self.mid_port(h, frame)
+        h = self._decode(h, skips, emb, frame, projected)
+        return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
+
+    def _decode(self, h: Tensor, skips: list[Tensor], emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
+        for stage in reversed(self.up):
+            for i, res in enumerate(stage.res):
+                skip = skips.pop()
+                port = self.skip_ports[len(skips)]
+                if port.taps:
+                    skip = port(skip, frame)
+                joined = torch.cat([h, skip], dim=1)
+                h = self.block(res, stage.attn[i] if stage.attn else None, joined, emb, frame, projected)
+            if stage.resample is not None:
+                h = stage.resample(h, emb, (skips[-1].shape[2], skips[-1].shape[3]))
+        return h
+
+
+def _with_plane(h: Tensor, plane: Tensor) -> Tensor:
+    if plane.shape[2:] != h.shape[2:]:
+        got, want = tuple(plane.shape[2:]), tuple(h.shape[2:])
+        raise InputError("plane-size", f"the plane is {got}, the latents are {want}", where="plane")
+    return torch.cat([h, plane.to(h.dtype)], dim=1)
