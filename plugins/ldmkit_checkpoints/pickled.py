@@ -1,0 +1,201 @@
+"""Torch files (`.ckpt`, `.pt`, `.pth`, `.bin`): zip archives of one pickle and raw storages, read lazily and safely."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.errors import SourceError
+from ldmkit.weights import LazyTensor, read_span
+from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
+
+MAX_PICKLE_BYTES = 64 * 2**20
+
+SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Place of one uncompressed archive entry in the file, in bytes."""
+
+    begin: int
+    size: int
+
+
+def open_pickled(path: Path) -> Any:
+    """What a torch file holds: plain containers with a `LazyTensor` for every tensor. No tensor is read yet.
+
+    Nothing in the file is executed or imported: see `pickle_reader`.
+
+    Raises:
+        SourceError: `not-found`, `truncated`, `legacy-format`, `torch-invalid`, `pickle-global` and the other
+            errors of `read_pickle`, `storage-range`.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise SourceError("not-found", "there is no such file", where=where)
+    entries, data = _archive(path)
+    tree = read_pickle(data, where)
+    return _lazy(tree, path, entries)
+
+
+def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
+    """The tensors of a torch file by key, and the other top-level entries of a training checkpoint.
+
+    Both layouts are read: {"state_dict": {...}, "epoch": ...} and a plain mapping of tensors.
+
+    Raises:
+        SourceError: the errors of `open_pickled`; `no-tensors` where it holds no mapping of tensors.
+    """
+    tree = open_pickled(path)
+    if not isinstance(tree, dict):
+        raise SourceError("no-tensors", f"the file holds a {type(tree).__name__}, no state dict", where=str(path))
+    nested = tree.get("state_dict")
+    extras = {str(k): v for k, v in tree.items() if k != "state_dict"} if isinstance(nested, dict) else {}
+    level: Mapping[Any, Any] = nested if isinstance(nested, dict) else tree
+    found: dict[str, LazyTensor] = {}
+    for key, value in level.items():
+        if not isinstance(key, str):
+            raise SourceError("no-tensors", f"the state dict has a key of type {type(key).__name__}", where=str(path))
+        if not isinstance(value, LazyTensor):
+            what = f"{key!r} is a {type(value).__name__}, not a tensor"
+            raise SourceError("no-tensors", what, where=str(path), fits="a state dict, or one under 'state_dict'")
+        found[key] = value
+    if not found:
+        raise SourceError("no-tensors", "the file holds no tensors", where=str(path))
+    return found, extras
+
+
+def _archive(path: Path) -> tuple[dict[str, _Entry], bytes]:
+    where = str(path)
+    _check_kind(path)
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            listed = archive.infolist()
+            names = [info.filename for info in listed]
+            if len(set(names)) != len(names):
+                raise SourceError("torch-invalid", "two entries of the archive have one name", where=where)
+            pickles = [info for info in listed if info.filename.rpartition("/")[2] == "data.pkl"]
+            if len(pickles) != 1:
+                raise SourceError(
+                    "torch-invalid", "the zip archive holds no data.pkl", where=where, fits="a torch file"
+                )
+            root = pickles[0].filename.removesuffix("data.pkl")
+            if root + "constants.pkl" in names:
+                raise SourceError("torch-invalid", "the file is a TorchScript program", where=where, fits=CONVERT)
+            size = path.stat().st_size
+            entries = {info.filename.removeprefix(root): _place(file, info, size, where) for info in listed}
+            if pickles[0].file_size > MAX_PICKLE_BYTES:
+                raise SourceError("too-large", f"a pickle of {pickles[0].file_size} bytes", where=where)
+            if "byteorder" in entries and archive.read(root + "byteorder").strip() != b"little":
+                raise SourceError("torch-invalid", "the storages are big-endian", where=where, fits="little-endian")
+            return entries, archive.read(pickles[0])
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, OSError, RuntimeError) as error:
+        raise SourceError("torch-invalid", f"damaged archive: {error}", where=where) from None
+
+
+def _check_kind(path: Path) -> None:
+    where = str(path)
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04":
+        if not zipfile.is_zipfile(path):
+            raise SourceError("truncated", "the archive's directory is missing: the file is incomplete", where=where)
+        return
+    if len(start) < 4:
+        raise SourceError("truncated", f"{len(start)} bytes is too short for a torch file", where=where)
+    if tarfile.is_tarfile(path) or start[:1] == b"\x80":
+        what = "written in torch's format from before version 1.6"
+        raise SourceError("legacy-format", what, where=where, fits=f"torch's zip format; {CONVERT}")
+    raise SourceError("torch-invalid", "neither a zip archive nor a pickle", where=where, fits="a torch file")
+
+
+def _place(file: Any, info: zipfile.ZipInfo, size: int, where: str) -> _Entry:
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        what = f"entry {info.filename!r} is compressed or encrypted"
+        raise SourceError("torch-invalid", what, where=where, fits="a file written by torch.save")
+    file.seek(info.header_offset)
+    header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    begin = info.header_offset + _LOCAL_HEADER.size + header[9] + header[10]
+    if header[0] != b"PK\x03\x04" or begin + info.file_size > size:
+        raise SourceError("truncated", f"entry {info.filename!r} reaches beyond the file's end", where=where)
+    return _Entry(begin, info.file_size)
+
+
+def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
+    """The same containers with lazy tensors; shared and self-referring containers stay what they are."""
+
+    @cache
+    def mapped() -> torch.UntypedStorage:
+        # the same call as torch.load(mmap=True) makes: private pages, nothing is written back
+        return torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+
+    done: dict[int, Any] = {}
+
+    def walk(node: Any, depth: int = 0) -> Any:
+        if isinstance(node, Stored):
+            return _tensor(node, path, entries, mapped)
+        if isinstance(node, Global):
+            return node.dtype if node.what == "dtype" else node.name
+        if isinstance(node, Storage):
+            raise SourceError("pickle-invalid", "a bare storage", where=str(path), fits="tensors")
+        if not isinstance(node, (dict, list, tuple)):
+            return node
+        if depth > 100:
+            raise SourceError("pickle-invalid", "containers nested more than 100 deep", where=str(path))
+        if id(node) in done:
+            return done[id(node)]
+        if isinstance(node, dict):
+            made: Any = {}
+            done[id(node)] = made
+            made.update((key, walk(value, depth + 1)) for key, value in node.items())
+            return made
+        if isinstance(node, list):
+            made = []
+            done[id(node)] = made
+            made.extend(walk(value, depth + 1) for value in node)
+            return made
+        return tuple(walk(value, depth + 1) for value in node)
+
+    return walk(tree)
+
+
+def _tensor(
+    stored: Stored, path: Path, entries: Mapping[str, _Entry], mapped: Callable[[], torch.UntypedStorage]
+) -> LazyTensor:
+    storage, offset, shape, stride = stored
+    begin = _storage_begin(storage, entries, str(path))
+    width = storage.dtype.itemsize
+    first = begin + offset * width
+    # from the first to the last element of the view, which need not be contiguous
+    count = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+
+    def read(copy: bool) -> Tensor:
+        if copy or begin % width:
+            flat = read_span(path, first, count * width).view(storage.dtype)
+            return flat.as_strided(shape, stride)
+        view = torch.empty(0, dtype=storage.dtype)
+        return view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride)
+
+    return LazyTensor(shape, storage.dtype, read)
+
+
+def _storage_begin(storage: Storage, entries: Mapping[str, _Entry], where: str) -> int:
+    entry = entries.get(f"data/{storage.key}")
+    if entry is None:
+        raise SourceError("torch-invalid", f"storage {storage.key!r} is not in the archive", where=where)
+    if entry.size < storage.numel * storage.dtype.itemsize:
+        what = f"storage {storage.key!r} claims {storage.numel} elements and has {entry.size} bytes"
+        raise SourceError("storage-range", what, where=where)
+    return entry.begin

@@ -1,0 +1,139 @@
+"""Original yaml configs, read without surprises: `model: {target: ..., params: {...}}`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ldmkit.errors import SourceError
+
+MAX_YAML_BYTES = 2**20
+MAX_ALIASES = 200
+MAX_DEPTH = 40
+MAX_INTEGER = 2**24
+"""No dimension of a published model comes near; a larger one would only exhaust memory."""
+
+LIMITS: dict[str, int] = {
+    **dict.fromkeys(("model_channels", "ch", "z_channels", "embed_dim", "context_dim", "in_channels"), 2**16),
+    **dict.fromkeys(("out_channels", "out_ch", "channels", "hint_channels", "adm_in_channels", "outdim"), 2**16),
+    **dict.fromkeys(("num_res_blocks", "n_stages"), 64),
+    **dict.fromkeys(("channel_mult", "ch_mult", "transformer_depth", "n_layer", "max_seq_len"), 1024),
+    **dict.fromkeys(("num_heads", "num_head_channels", "timesteps"), 10_000),
+}
+"""Largest integer accepted under a key, where it multiplies the size of a model."""
+
+MAX_ITEMS = 64
+
+
+class _Loader(yaml.SafeLoader):
+    """Standard tags only; duplicate keys and merge keys refused; aliases counted."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                raise SourceError("yaml-aliases", f"more than {MAX_ALIASES} aliases", fits="values written out")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                raise SourceError("yaml-invalid", "keys must be plain words", where=f"line {node.start_mark.line + 1}")
+            if key.value in seen:
+                where = f"line {key.start_mark.line + 1}"
+                raise SourceError("duplicate-key", f"the key {key.value!r} stands twice", where=where)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# 1e-4 without a dot is a number to the software these files were written for, and a string in YAML 1.1
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a yaml file of at most 1 MiB.
+
+    Raises:
+        SourceError: `not-found`, `too-large`, `yaml-invalid`, `yaml-tag`, `yaml-aliases`, `duplicate-key`,
+            `huge-dimension`.
+    """
+    if not path.is_file():
+        raise SourceError("not-found", "there is no such file", where=str(path))
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise SourceError("too-large", f"{path.stat().st_size} bytes is no plausible config", where=str(path))
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SourceError(
+            "yaml-tag", f"{error.problem}", where=f"{path}, line {line}", fits="plain mappings, lists, text, numbers"
+        ) from None
+    except (yaml.YAMLError, UnicodeError, RecursionError, ValueError, TypeError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError("yaml-invalid", f"not valid YAML: {text}", where=str(path)) from None
+    except SourceError as error:
+        where = f"{path}, {error.where}" if error.where else str(path)
+        raise SourceError(error.code.split(".", 1)[1], error.what, where=where, fits=error.fits) from None
+    if not isinstance(data, dict):
+        raise SourceError("yaml-invalid", f"a config is a mapping, got {type(data).__name__}", where=str(path))
+    _check(data, "", str(path), set(), set())
+    return data
+
+
+_TRAINING_ONLY = frozenset(["scheduler_config", "data", "lightning"])
+
+
+def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tuple[int, str]]) -> None:
+    """Bound integers, list lengths and depth; refuse cycles and numbers that are not finite.
+
+    `done` holds the containers seen under a key, so that aliases of aliases are not walked again and again.
+    """
+    name = path.rpartition(".")[2].partition("[")[0]
+    if isinstance(node, (dict, list)):
+        if id(node) in open_nodes or path.count(".") > MAX_DEPTH:
+            raise SourceError("yaml-invalid", "nested too deep, or within itself", where=f"{where}: {path[:200]}")
+        if (id(node), name) in done:
+            return
+        done.add((id(node), name))
+        if isinstance(node, list) and len(node) > MAX_ITEMS and name in LIMITS:
+            raise SourceError("huge-dimension", f"a list of {len(node)}", where=f"{where}: {path}")
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            place = f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}".lstrip(".")
+            if key not in _TRAINING_ONLY:
+                _check(value, place, where, open_nodes | {id(node)}, done)
+    elif isinstance(node, int) and not isinstance(node, bool):
+        limit = LIMITS.get(name, MAX_INTEGER)
+        if abs(node) > limit and "seed" not in name:
+            raise SourceError("huge-dimension", f"{node} is too large", where=f"{where}: {path}", fits=f"up to {limit}")
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise SourceError("yaml-invalid", f"{node} is not finite", where=f"{where}: {path}")
+
+
+def section(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """A nested `{target, params}` section.
+
+    Raises:
+        SourceError: it is absent or no mapping.
+    """
+    value = data.get(key)
+    if not isinstance(value, dict) or not isinstance(value.get("target"), str):
+        raise SourceError("missing-section", f"{key!r} with a target is required", where=where)
+    if not isinstance(value.get("params") or {}, dict):
+        raise SourceError("missing-section", "params is no mapping", where=f"{where}.{key}")
+    return value
+
+
+def params_of(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of a section; empty where it has none."""
+    return dict(part.get("params") or {})
