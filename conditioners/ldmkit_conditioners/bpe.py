@@ -36,22 +36,23 @@ class TruncationWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Text -> token ids, between a start and an end token."""
+    """Text -> token ids, between a start token (if there is one) and an end token."""
 
     tokenizer: Tokenizer
-    start: int
+    start: int | None
     end: int
 
     def encode(self, text: str, limit: int) -> list[int]:
         """At most `limit` ids, start and end included. A `TruncationWarning` says what was cut, if anything."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
-        ids, room = encoding.ids, limit - 2
+        before = [] if self.start is None else [self.start]
+        ids, room = encoding.ids, limit - 1 - len(before)
         if len(ids) > room:
             lost = text[encoding.offsets[room][0] :]
             shown = lost if len(lost) <= 60 else lost[:57] + "..."
             what = f"the prompt has {len(ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
             warnings.warn(what, TruncationWarning, stacklevel=3)
-        return [self.start, *ids[:room], self.end]
+        return [*before, *ids[:room], self.end]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -105,6 +106,23 @@ def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     return _vocabulary(tokenizer, "[CLS]", "[SEP]", size, file)
 
 
+def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:
+    """T5's sentence pieces from tokenizer.json, or from spiece.model through transformers; None where neither is."""
+    if (file := folder / "tokenizer.json").is_file():
+        tokenizer = _from_json(file)
+    elif (file := folder / "spiece.model").is_file():
+        try:
+            from transformers import T5TokenizerFast
+
+            tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        except Exception as failure:
+            raise SourceError("bad-vocabulary", f"not a sentence-piece model: {failure}", where=str(file)) from None
+    else:
+        return None
+    _check_size(tokenizer, size, file)
+    return Vocabulary(tokenizer, None, end)
+
+
 def write_clip_files(vocabulary: Vocabulary, folder: Path, pad: int, limit: int = 77) -> None:
     """vocab.json, merges.txt and the configs that diffusers and transformers read, in an existing folder."""
     data = json.loads(vocabulary.tokenizer.to_str())["model"]
@@ -143,10 +161,14 @@ def _vocabulary(tokenizer: Tokenizer, start: str, end: str, size: int, file: Pat
     ends = tokenizer.token_to_id(start), tokenizer.token_to_id(end)
     if None in ends:
         raise SourceError("bad-vocabulary", f"{start} or {end} is not in the vocabulary", where=str(file))
-    largest = max(tokenizer.get_vocab().values())
+    _check_size(tokenizer, size, file)
+    return Vocabulary(tokenizer, *ends)
+
+
+def _check_size(tokenizer: Tokenizer, size: int, file: Path) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=0)
     if largest >= size:
         raise SourceError("bad-vocabulary", f"it has id {largest}, the model knows 0 to {size - 1}", where=str(file))
-    return Vocabulary(tokenizer, *ends)
 
 
 def _from_json(file: Path) -> Tokenizer:

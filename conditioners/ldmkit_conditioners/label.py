@@ -1,0 +1,105 @@
+"""Class labels: an embedding table, with or without a null class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import torch
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from torch import Tensor, nn
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import CompositionError, InputError, suggest
+from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
+from ldmkit.value import Value
+
+
+def read_class(raw: Any) -> int | str:
+    """A class by number or name; whether it exists is checked against the config later."""
+    if isinstance(raw, str) or (isinstance(raw, int) and not isinstance(raw, bool)):
+        return raw
+    raise InputError("label-type", f"a {type(raw).__name__} is no class", fits="a class number, or a name")
+
+
+ClassInput: TypeAlias = Annotated[
+    int | str,
+    PlainValidator(read_class),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "title": "Class"}),
+]
+"""Pydantic type of a class: its number, or its name where the config lists names."""
+
+
+def class_number(raw: int | str, n_classes: int, names: Sequence[str], where: str | None = None) -> int:
+    """The number of a class. Digits are taken for a number, as the command line gives them.
+
+    Raises:
+        InputError: out of range, an unknown name, a name where there are none.
+    """
+    if isinstance(raw, str) and raw in names:
+        return names.index(raw)
+    if isinstance(raw, str) and not raw.isdecimal():
+        fits = suggest(raw, names) if names else f"this model's classes have no names: 0 to {n_classes - 1}"
+        raise InputError("unknown-label", f"there is no class {raw!r}", where=where, fits=fits)
+    number = int(raw)
+    if not 0 <= number < n_classes:
+        raise InputError("label-range", f"class {number}", where=where, fits=f"0 to {n_classes - 1}")
+    return number
+
+
+class LabelConfig(Value):
+    """
+    Args:
+        n_classes: rows of the table, the null class included.
+        null_class: the row that means "no class"; None: there is none.
+        emit: one token (B, 1, dim) for cross-attention, or a vector (B, dim).
+        names: of the classes, in order; may be shorter than n_classes (the null class needs none).
+        zero_null: without a null class, let zeros stand for "no class".
+    """
+
+    n_classes: int = Field(default=1000, gt=0)
+    dim: int = Field(default=512, gt=0)
+    null_class: int | None = Field(default=None, ge=0)
+    emit: Literal["tokens", "vector"] = "tokens"
+    names: tuple[str, ...] = ()
+    zero_null: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelConfig:
+        if self.null_class is not None and self.null_class >= self.n_classes:
+            raise ValueError(f"null_class {self.null_class} is not below n_classes {self.n_classes}")
+        if len(self.names) > self.n_classes or len(set(self.names)) < len(self.names):
+            raise ValueError(f"{len(self.names)} names, some twice or too many for {self.n_classes} classes")
+        return self
+
+
+class Label(Conditioner):
+    """A class as one token or one vector (arXiv:2112.10752, appendix E.2.1: a single learnable layer)."""
+
+    Config: ClassVar[type[LabelConfig]] = LabelConfig
+    Input: ClassVar[Any] = ClassInput
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.kind: SignalKind = self.config.emit
+        self.dim = self.config.dim
+        self.has_null = self.config.null_class is not None or self.config.zero_null
+        self.embedding = nn.Embedding(self.config.n_classes, self.config.dim)
+
+    def parse(self, raw: Any, where: str) -> int:
+        return class_number(super().parse(raw, where), self.config.n_classes, self.config.names, where)
+
+    def forward(self, inputs: list[int | str]) -> Signal:
+        numbers = [class_number(raw, self.config.n_classes, self.config.names) for raw in inputs]
+        return self._signal(self.embedding(torch.tensor(numbers, device=self.embedding.weight.device)))
+
+    def null(self, like: Signal) -> Signal:
+        if self.config.null_class is not None:
+            return self._signal(self.embedding.weight[self.config.null_class].expand(rows_of(like), -1))
+        if self.config.zero_null:
+            return super().null(like)
+        fits = "guidance 'none', or a config with null_class or zero_null"
+        raise CompositionError("no-null", "this model was trained without a null class", where="label", fits=fits)
+
+    def _signal(self, rows: Tensor) -> Signal:
+        return Tokens(rows[:, None]) if self.config.emit == "tokens" else Vector(rows)

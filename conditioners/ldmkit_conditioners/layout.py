@@ -1,0 +1,129 @@
+"""Labelled boxes: the input type that the layout conditioners share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ldmkit.errors import InputError
+from ldmkit.value import Value
+from ldmkit_conditioners.label import ClassInput
+
+EDGE = 1e-6
+"""How far a box may reach over the picture's edge by rounding."""
+
+Four: TypeAlias = tuple[float, float, float, float]
+BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
+
+
+class Rect(NamedTuple):
+    """Top-left corner and size, relative to the picture: x to the right, y down, all in [0, 1]."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+    @property
+    def corners(self) -> Four:
+        """(x0, y0, x1, y1)."""
+        return self.x, self.y, self.x + self.w, self.y + self.h
+
+    def flipped(self) -> Rect:
+        """Mirrored left to right."""
+        return Rect(1 - (self.x + self.w), self.y, self.w, self.h)
+
+
+def rect(box: Four, form: BoxFormat, size: tuple[int, int] | None = None) -> Rect:
+    """Four numbers as a relative rectangle.
+
+    Args:
+        box: in the given format; pixels where `size` is given.
+        size: (height, width) of the picture that pixel boxes refer to.
+
+    Raises:
+        InputError: NaN, inverted, empty, or outside the picture.
+    """
+    if not all(math.isfinite(v) for v in box):
+        raise InputError("box-not-finite", f"box {list(box)}", fits="four finite numbers")
+    if size is not None:
+        box = (box[0] / size[1], box[1] / size[0], box[2] / size[1], box[3] / size[0])
+    a, b, c, d = box
+    if form == "xyxy":
+        if c < a or d < b:
+            fits = "x0 < x1 and y0 < y1; say format 'xywh' if the last two are width and height"
+            raise InputError("box-inverted", f"box {list(box)} ends before it starts", fits=fits)
+        made = Rect(a, b, c - a, d - b)
+    else:
+        if c < 0 or d < 0:
+            raise InputError("box-inverted", f"box {list(box)} has a negative size", fits="a width and height > 0")
+        made = Rect(a, b, c, d) if form == "xywh" else Rect(a - c / 2, b - d / 2, c, d)
+    if made.w <= 0 or made.h <= 0:
+        raise InputError("box-empty", f"box {list(box)} has no area", fits="a width and height > 0")
+    x0, y0, x1, y1 = made.corners
+    if min(x0, y0) < -EDGE or max(x1, y1) > 1 + EDGE:
+        fits = "corners in [0, 1]; for pixel boxes give normalised=false and size=[height, width]"
+        raise InputError("box-range", f"the corners of box {list(box)} are ({x0:g}, {y0:g}, {x1:g}, {y1:g})", fits=fits)
+    return made
+
+
+class Box(Value):
+    """One object of a layout.
+
+    Args:
+        label: class number, or name where the model has names.
+        box: four numbers as `format` says: corners, corner and size, or centre and size.
+        normalised: relative to the picture ([0, 1]); False: pixels of a picture of `size` (height, width).
+        group_of, occluded, depiction, inside: attributes as OpenImages annotates them.
+    """
+
+    label: ClassInput
+    box: tuple[float, float, float, float]
+    format: BoxFormat = "xyxy"
+    normalised: bool = True
+    size: tuple[int, int] | None = Field(default=None, description="(height, width) that pixel boxes refer to")
+    group_of: bool = False
+    occluded: bool = False
+    depiction: bool = False
+    inside: bool = False
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Box:
+        if self.normalised != (self.size is None) or (self.size is not None and min(self.size) < 1):
+            fits = "pixel boxes: normalised=false and size=[height, width]; others: neither"
+            raise InputError("box-size", f"normalised={self.normalised} with size {self.size}", fits=fits)
+        _ = self.rect
+        return self
+
+    @property
+    def rect(self) -> Rect:
+        """The box relative to the picture."""
+        return rect(self.box, self.format, self.size)
+
+
+class Layout(Value):
+    """Objects, and optionally the part of the full picture that is drawn: `crop` in the format of `Box`, relative."""
+
+    objects: tuple[Box, ...] = ()
+    crop: tuple[float, float, float, float] | None = Field(default=None, description="(x0, y0, x1, y1)")
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_list(cls, raw: Any) -> Any:
+        return {"objects": raw} if isinstance(raw, (list, tuple)) else raw
+
+    @model_validator(mode="after")
+    def _sound(self) -> Layout:
+        _ = self.crop_rect
+        return self
+
+    @property
+    def crop_rect(self) -> Rect:
+        """The crop, or the whole picture."""
+        return Rect(0.0, 0.0, 1.0, 1.0) if self.crop is None else rect(self.crop, "xyxy")

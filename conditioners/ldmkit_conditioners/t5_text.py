@@ -1,0 +1,117 @@
+"""Frozen T5 encoders (arXiv:1910.10683), as Imagen reads text. transformers is imported when one is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import SourceError
+from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
+from ldmkit.value import Value
+from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary, sentence_pieces
+from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+
+T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package installed"
+
+
+class T5TextConfig(Value):
+    """The defaults are T5 v1.1 XXL's, with 77 tokens as DeepFloyd IF reads them."""
+
+    vocab_size: int = Field(default=32128, gt=0)
+    dim: int = Field(default=4096, gt=0)
+    head_dim: int = Field(default=64, gt=0)
+    mlp: int = Field(default=10240, gt=0)
+    layers: int = Field(default=24, gt=0)
+    heads: int = Field(default=64, gt=0)
+    feed_forward: Literal["relu", "gated-gelu"] = "gated-gelu"
+    buckets: int = Field(default=32, gt=0)
+    max_distance: int = Field(default=128, gt=0)
+    max_length: int = Field(default=77, gt=1)
+    end: int = Field(default=1, ge=0)
+    pad: int = Field(default=0, ge=0)
+    masked: bool = True
+
+
+class T5Text(Conditioner):
+    """A prompt as tokens (B, max_length, dim) with a mask that leaves the padding out.
+
+    The null is the encoding of the empty prompt.
+    """
+
+    Config: ClassVar[type[T5TextConfig]] = T5TextConfig
+    Input: ClassVar[Any] = Prompt
+    kind: SignalKind = "tokens"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.dim = self.config.dim
+        self.encoder = _build(self.config)
+        self.vocabulary: Vocabulary | None = None
+
+    def load_assets(self, folder: Path) -> None:
+        self.vocabulary = sentence_pieces(folder, self.config.vocab_size, self.config.end) or self.vocabulary
+
+    def save_assets(self, folder: Path) -> None:
+        if self.vocabulary is not None:
+            self.vocabulary.save(folder)
+
+    def parse(self, raw: Any, where: str) -> str | list[int]:
+        prompt = super().parse(raw, where)
+        if isinstance(prompt, list):
+            check_ids(prompt, self.config.max_length, self.config.vocab_size, where)
+        elif prompt and self.vocabulary is None:
+            raise no_vocabulary("T5Text", T5_FILES)
+        return prompt
+
+    def forward(self, inputs: list[str | list[int]]) -> Tokens:
+        rows = [self._row(prompt) for prompt in inputs]
+        device = self.encoder.embed_tokens.weight.device
+        length = self.config.max_length
+        ids = padded_rows(rows, length, self.config.pad, device)
+        mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows], device=device)
+        state: Tensor = self.encoder(
+            input_ids=ids, attention_mask=mask if self.config.masked else None
+        ).last_hidden_state
+        return Tokens(state, mask if self.config.masked else None)
+
+    def null(self, like: Signal) -> Tokens:
+        value, mask = self([""])
+        rows = rows_of(like)
+        return Tokens(value.expand(rows, -1, -1), None if mask is None else mask.expand(rows, -1))
+
+    def _row(self, prompt: str | list[int]) -> list[int]:
+        config = self.config
+        if isinstance(prompt, list):
+            check_ids(prompt, config.max_length, config.vocab_size)
+            return prompt
+        if not prompt:
+            return [config.end]
+        if self.vocabulary is None:
+            raise no_vocabulary("T5Text", T5_FILES)
+        return self.vocabulary.encode(prompt, config.max_length)
+
+
+def _build(config: T5TextConfig) -> Any:
+    try:
+        from transformers import T5Config, T5EncoderModel
+    except ImportError as failure:
+        raise SourceError("missing-package", f"T5 needs transformers: {failure}", where="t5-text") from None
+    shape = T5Config(
+        vocab_size=config.vocab_size,
+        d_model=config.dim,
+        d_kv=config.head_dim,
+        d_ff=config.mlp,
+        num_layers=config.layers,
+        num_heads=config.heads,
+        feed_forward_proj=config.feed_forward,
+        relative_attention_num_buckets=config.buckets,
+        relative_attention_max_distance=config.max_distance,
+        dropout_rate=0.0,
+        use_cache=False,
+    )
+    return T5EncoderModel(shape).encoder
