@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
 from functools import lru_cache
@@ -75,7 +76,7 @@ class Discrete(Process):
             what = "a network that predicts eps says nothing about x0 where the signal is zero"
             raise SpecError("zero-snr-eps", what, where="process.zero_terminal_snr", fits='prediction "v" or "x0"')
         sigmas = self.table.sigmas
-        if any(b <= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        if any(b <= a for a, b in itertools.pairwise(sigmas)):
             raise SpecError("schedule-order", "the noise level does not increase with the timestep", where="process")
         return self
 

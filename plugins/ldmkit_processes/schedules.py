@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import mul
 
 SMALLEST_ALPHA_BAR = 2.0**-24
@@ -36,7 +36,7 @@ def square_root(start: float, end: float, steps: int) -> list[float]:
 def cosine(offset: float, steps: int, largest: float = 0.999) -> list[float]:
     """Betas of the cosine schedule (Nichol & Dhariwal 2021, equation 17), clipped to `largest`."""
     bars = [math.cos((i / steps + offset) / (1 + offset) * math.pi / 2) ** 2 for i in range(steps + 1)]
-    return [min(max(1 - after / before, 0.0), largest) for before, after in zip(bars, bars[1:], strict=False)]
+    return [min(max(1 - after / before, 0.0), largest) for before, after in pairwise(bars)]
 
 
 def cumulative(betas: Iterable[float]) -> list[float]:

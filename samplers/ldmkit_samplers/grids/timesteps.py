@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from typing import ClassVar, Literal
@@ -35,9 +36,7 @@ class TimestepGrid(Grid):
         total = total_timesteps(process, self.name)
         times = self._checked(total, check_steps(steps))
         last = 0.0 if self.end == "zero" else process.sigma_of_time(0)
-        return check_sigmas(
-            [*(process.sigma_of_time(t) for t in times), last], f"grid {self.name}", self._fits(total, steps)
-        )
+        return check_sigmas([*(process.sigma_of_time(t) for t in times), last], f"grid {self.name}")
 
     def _checked(self, total: int, steps: int) -> list[float]:
         times = self.timesteps(total, steps) if steps <= total else []
@@ -48,7 +47,7 @@ class TimestepGrid(Grid):
 
     def _valid(self, times: list[float], total: int) -> bool:
         limit = 0 if self.end == "zero" else 1
-        falling = all(a > b for a, b in zip(times, times[1:], strict=False))
+        falling = all(a > b for a, b in itertools.pairwise(times))
         return bool(times) and falling and times[0] <= total - 1 and times[-1] >= limit
 
     def _fits(self, total: int, steps: int) -> str | None:
@@ -67,7 +66,7 @@ class Leading(TimestepGrid):
 
     Args:
         offset: added to every timestep (Stable Diffusion's files say 1).
-        intervals: "steps+1" spaces c = T // (steps + 1) and leaves the smallest out, as multistep solvers in diffusers do.
+        intervals: "steps+1" takes c = T // (steps + 1) and leaves the smallest out, as diffusers' multistep solvers do.
     """
 
     name: ClassVar[str] = "leading"
@@ -81,7 +80,7 @@ class Leading(TimestepGrid):
 
 
 class Trailing(TimestepGrid):
-    """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): it starts at the noisiest step."""
+    """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): starts at the noisiest."""
 
     name: ClassVar[str] = "trailing"
 

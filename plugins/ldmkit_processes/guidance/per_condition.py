@@ -1,0 +1,78 @@
+"""One guidance scale for each condition, in one batched evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from pydantic import field_serializer, field_validator
+from torch import Tensor
+
+from ldmkit.contracts import Evaluate, Guidance, View
+from ldmkit.errors import CompositionError, suggest
+from ldmkit_processes.guidance.cfg import EVERYTHING
+
+
+class PerCondition(Guidance):
+    """A scale s_i for each named condition c_1 ... c_n.
+
+    "chained" (Brooks et al. 2023, InstructPix2Pix, equation 3), in the order of the scales:
+    x0 = x0() + sum_i s_i (x0(c_1 ... c_i) - x0(c_1 ... c_{i-1})). Equal scales are plain CFG, all ones the conditional model.
+
+    "independent" (Liu et al. 2022, composable diffusion, equation 11): x0 = x0() + sum_i s_i (x0(c_i) - x0()),
+    each view dropping all of them but one.
+
+    With a single condition both are CFG. Conditions without a scale stay in every view.
+
+    Args:
+        scales: name of a condition -> scale.
+    """
+
+    scales: tuple[tuple[str, float], ...]
+    composition: Literal["chained", "independent"] = "chained"
+
+    @field_validator("scales", mode="before")
+    @classmethod
+    def _pairs(cls, scales: Any) -> Any:
+        return tuple(scales.items()) if isinstance(scales, Mapping) else scales
+
+    @field_serializer("scales")
+    def _mapping(self, scales: tuple[tuple[str, float], ...]) -> dict[str, float]:
+        return dict(scales)
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        """Raises CompositionError: a scale for a condition that the pipeline does not have."""
+        for name, _ in self.scales:
+            if name not in evaluate.names:
+                what = f"there is no condition {name!r} to scale"
+                raise CompositionError("unknown-condition", what, fits=suggest(name, evaluate.names))
+        weights = self._weights()
+        estimates = evaluate(x, sigma, *weights)
+        factors = list(weights.values())
+        if len(estimates) == 1:
+            return estimates[0]
+        if len(estimates) == 2:
+            return torch.lerp(estimates[0], estimates[1], factors[1])
+        guided = estimates[0] * factors[0]
+        for estimate, factor in zip(estimates[1:], factors[1:], strict=True):
+            guided.add_(estimate, alpha=factor)
+        return guided
+
+    def views(self, names: Sequence[str]) -> int:
+        return len(self._weights())
+
+    def _weights(self) -> dict[View, float]:
+        """View -> its factor, those that count; the factors add up to 1."""
+        names = [name for name, _ in self.scales]
+        scales = [scale for _, scale in self.scales]
+        if self.composition == "chained":
+            chain = [1.0, *scales, 0.0]
+            weights = {frozenset(names[i:]): a - b for i, (a, b) in enumerate(pairwise(chain))}
+        else:
+            weights = {frozenset(names): 1 - sum(scales)}
+            for name, scale in self.scales:
+                alone = frozenset(names) - {name}
+                weights[alone] = weights.get(alone, 0.0) + scale
+        return {view: factor for view, factor in weights.items() if factor} or {EVERYTHING: 1.0}

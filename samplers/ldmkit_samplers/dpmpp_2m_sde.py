@@ -1,0 +1,28 @@
+"""DPM-Solver++ of second order, multistep, on the diffusion SDE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit_samplers.two_step import plan, transitions
+
+
+class DPMpp2MSDE(Sampler):
+    """Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++ 2M, in its midpoint form.
+
+    Args:
+        eta: share of the noise; 1 is the published solver, 0 is DPM++ 2M.
+    """
+
+    order: ClassVar[int | None] = None
+    eta: float = Field(default=1.0, ge=0, le=1)
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        return transitions(denoise, x, sigmas, plan(sigmas, self.eta), noise)

@@ -1,0 +1,112 @@
+"""Grids over noise levels, for any process."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Literal
+
+from pydantic import Field
+
+from ldmkit.contracts import Grid, Process
+from ldmkit.errors import InputError
+from ldmkit_samplers.grids.checks import check_sigmas, check_steps
+
+End = Literal["zero", "sigma_min"]
+
+
+class SigmaGrid(Grid):
+    """A curve from the largest noise level to the smallest.
+
+    Args:
+        end: "zero": `steps` values from largest to smallest, then 0. "sigma_min": steps + 1 values, both ends included.
+        largest, smallest: noise levels; the process's own where not given.
+    """
+
+    end: End = "zero"
+    largest: float | None = Field(default=None, gt=0)
+    smallest: float | None = Field(default=None, gt=0)
+
+    @abstractmethod
+    def at(self, position: float, largest: float, smallest: float) -> float:
+        """The noise level at a position in [0, 1], from largest to smallest."""
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """Raises InputError: fewer than one step, or limits that the process does not have."""
+        where = f"grid {type(self).__name__}"
+        largest, smallest = self._limits(process, where)
+        gaps = check_steps(steps) - (1 if self.end == "zero" else 0)
+        inner = [self.at(i / gaps, largest, smallest) for i in range(1, gaps)]
+        ends = [largest, smallest] if gaps else [largest]
+        values = [ends[0], *inner, *ends[1:], *([0.0] if self.end == "zero" else [])]
+        return check_sigmas(values, where, "fewer steps")
+
+    def _limits(self, process: Process, where: str) -> tuple[float, float]:
+        largest = process.sigma_max if self.largest is None else self.largest
+        smallest = process.sigma_min if self.smallest is None else self.smallest
+        if not smallest < largest <= process.sigma_max * (1 + 1e-6):
+            fits = f"smallest < largest <= {process.sigma_max:.6g}"
+            raise InputError("grid-range", f"cannot go from {largest:.6g} to {smallest:.6g}", where=where, fits=fits)
+        return largest, smallest
+
+
+class Karras(SigmaGrid):
+    """Equal steps in sigma^(1/rho) (Karras et al. 2022, equation 5)."""
+
+    rho: float = Field(default=7.0, gt=0)
+
+    def at(self, position: float, largest: float, smallest: float) -> float:
+        high, low = largest ** (1 / self.rho), smallest ** (1 / self.rho)
+        return float((high + position * (low - high)) ** self.rho)
+
+
+class Exponential(SigmaGrid):
+    """Equal steps in log sigma, then 0."""
+
+    def at(self, position: float, largest: float, smallest: float) -> float:
+        return math.exp(math.log(largest) + position * (math.log(smallest) - math.log(largest)))
+
+
+class LogSNR(Exponential):
+    """Equal steps in log SNR = -2 log sigma, ending at the smallest level (Lu et al. 2022, DPM-Solver, section 3.3)."""
+
+    end: End = "sigma_min"
+
+
+class FlowShift(Grid):
+    """Equal steps in the time of a flow, t = 1 - i / steps, shifted towards noise: sigma = shift * t / (1 - t).
+
+    Esser et al. 2024, equation 23, whatever the resolution. The first value is the process's largest, so on a
+    process with a finite end the times start at the one that the shift brings there.
+
+    Args:
+        shift: 1 is uniform in t.
+        t_last: where given, the last time before 0, with equal steps down to it, instead of 1 / steps.
+    """
+
+    shift: float = Field(default=1.0, gt=0)
+    t_last: float | None = Field(default=None, gt=0, lt=1)
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """Raises InputError: fewer than one step, or times that do not decrease."""
+        check_steps(steps)
+        unshifted = process.sigma_max / self.shift
+        first = unshifted / (1 + unshifted)
+        last = first / steps if self.t_last is None else self.t_last
+        times = [first + (last - first) * i / (steps - 1) for i in range(1, steps)]
+        values = [process.sigma_max, *(self.shift * t / (1 - t) for t in times), 0.0]
+        return check_sigmas(values, "grid FlowShift", "a smaller t_last")
+
+
+class Explicit(Grid):
+    """The given noise levels, steps + 1 of them, strictly decreasing; the last may be 0."""
+
+    values: tuple[float, ...]
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """Raises InputError: values that do not decrease, or another number of steps."""
+        values = check_sigmas(self.values, "grid Explicit")
+        if check_steps(steps) != len(values) - 1:
+            fits = f"{len(values) - 1} steps"
+            raise InputError("grid-length", f"{len(values)} noise levels for {steps} steps", where="steps", fits=fits)
+        return values
