@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -60,7 +61,8 @@ def fit(
 ) -> Parts:
     """Route the conditioners of existing modules and check kinds, dims and channels."""
     if codec.channels != denoiser.channels:
-        what = f"codec {_type(codec)} has {codec.channels} latent channels, denoiser {_type(denoiser)} takes {denoiser.channels}"
+        takes = f"denoiser {_type(denoiser)} takes {denoiser.channels}"
+        what = f"codec {_type(codec)} has {codec.channels} latent channels, {takes}"
         raise CompositionError("channel-mismatch", what, fits=f"a codec with {denoiser.channels} channels")
     slots = dict(denoiser.slots)
     for name, adapter in adapters.items():
@@ -72,35 +74,34 @@ def fit(
     for name, adapter in adapters.items():
         for port in adapter.taps(name):
             if port not in denoiser.ports:
-                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, denoiser {_type(denoiser)} has none of that name"
+                lacks = f"denoiser {_type(denoiser)} has none of that name"
+                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {lacks}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, denoiser.ports))
     _check_shares(wiring)
     return Parts(codec, denoiser, process, conditioners, adapters, slots, routes)
 
 
-def build(kind: str, spec: PartSpec, where: str) -> Part:
+def build(kind: str, spec: PartSpec, where: str) -> Any:
     """One module from its spec, on the current default device."""
     try:
         cls = get(kind, spec.type)
     except PluginError as error:
         raise _absent(error, spec, where) from error
     try:
-        part: Part = cls(cls.Config.of(spec.config, f"{where}.config"))
+        return cls(cls.Config.of(spec.config, f"{where}.config"))
     except LdmkitError:
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=where) from error
-    return part
 
 
-def build_value(kind: str, spec: PartSpec) -> Value:
+def build_value(kind: str, spec: PartSpec) -> Any:
     """One strategy from its spec."""
     try:
         cls = get(kind, spec.type)
     except PluginError as error:
         raise _absent(error, spec, kind) from error
-    value: Value = cls.of(spec.config, f"{kind}.config")
-    return value
+    return cls.of(spec.config, f"{kind}.config")
 
 
 def part_spec(kind: str, part: Part | Value) -> PartSpec:

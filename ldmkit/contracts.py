@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.errors import CompositionError
+from ldmkit.jsonio import raw_input
 from ldmkit.ports import Port, Tap
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
@@ -222,9 +223,7 @@ class Conditioner(Part, ABC):
 
     @classmethod
     def from_text(cls, text: str) -> Any:
-        """A command-line argument as a raw input: JSON, or the path of a .json file, or the text itself."""
-        from ldmkit.cli.arguments import raw_input
-
+        """A command-line argument as a raw input: JSON, the path of a .json file, a number, or the text itself."""
         return raw_input(text)
 
 
@@ -292,7 +291,8 @@ class Process(Value, ABC):
         return column(on_x0, x0) * x0 + column(on_noise, x0) * noise
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Step:
     """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""
 
     index: int

@@ -29,7 +29,7 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
     Raises:
         InputError: unknown names (with a suggestion), values that do not fit, with their path.
     """
-    owners = {input_name(name, spec): parts.conditioners[name] for name, spec in reversed(wiring.items())}
+    owners = {input_name(name, spec): parts.conditioners[name] for name, spec in reversed(list(wiring.items()))}
     parsed: list[Row] = []
     done: dict[int, Row] = {}
     for i, row in enumerate(rows):
@@ -60,7 +60,7 @@ def encode_conditions(
         given = tuple(key in row for row in rows)
         values = [_value(conditioner, row, key, size) for row in rows]
         if slot not in parts.denoiser.slots and all(value is None for value in values):
-            continue  # an adapter without its input stays out of the run; a denoiser's slot gets the null it was trained with
+            continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
         with memory(f"conditioner {name!r}", f"{len(rows)} inputs"):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size)
         encoded.append(Encoded(key, slot, signal, null, given))

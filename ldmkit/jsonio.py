@@ -48,6 +48,15 @@ def read_json(path: Path, error: type[LdmkitError] = SourceError) -> Any:
     return parse_json(path.read_bytes(), str(path), error)
 
 
+def raw_input(text: str) -> Any:
+    """A command-line argument as data: JSON, the path of a .json file, an integer, or the text itself."""
+    if text.endswith(".json"):
+        return read_json(Path(text), InputError)
+    if text[:1] in ("[", "{"):
+        return parse_json(text, "argument", InputError)
+    return int(text) if text.lstrip("-").isdecimal() and text.isascii() else text
+
+
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, refused if it leaves the folder (by `..`, an absolute path or a symbolic link).
 

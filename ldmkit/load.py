@@ -41,11 +41,18 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    opened = open_source(source, config=config, ema=ema)
-    spec = opened.spec
+    return pipeline_of(open_source(source, config=config, ema=ema), device=device, dtype=dtype)
+
+
+def pipeline_of(
+    source: Source, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> Pipeline:
+    """Compose what a source describes and fill it with its weights; the errors of `load`."""
+    where, kept = check_device(device), check_dtype(dtype)
+    spec = source.spec
     parts = compose(spec)
-    fill(parts, spec, opened, device=check_device(device), dtype=check_dtype(dtype))
-    return Pipeline(parts, spec.conditioners, spec.defaults, origin=opened.origin)
+    fill(parts, spec, source, device=where, dtype=kept)
+    return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin)
 
 
 def load_codec(

@@ -42,10 +42,10 @@ def diffusion_loss(
     t = torch.tensor([process.time(s) for s in sigma], dtype=torch.float32, device=x0.device)
     noisy = (x0 + column(list(sigma), x0) * noise) * scale
     context = signals if isinstance(signals, Context) else denoiser.prepare(signals)
-    predicted = denoiser(noisy.to(denoiser.dtype), t, context)[:, : x0.shape[1]].float()
+    predicted: Tensor = denoiser(noisy.to(denoiser.dtype), t, context)[:, : x0.shape[1]].float()
     difference = predicted - process.target(x0, noise, sigma).float()
     losses = difference.abs() if norm == "l1" else difference.square()
-    per_sample = losses.flatten(1).mean(1)
+    per_sample: Tensor = losses.flatten(1).mean(1)
     if weighting is None:
         return per_sample
     weights = torch.tensor([weighting(s) for s in sigma], dtype=per_sample.dtype, device=per_sample.device)

@@ -16,7 +16,7 @@ from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_rows
 from ldmkit.errors import InputError, RunError
-from ldmkit.guards import finite, memory, not_finite
+from ldmkit.guards import memory, not_finite
 from ldmkit.guided import Evaluator, Guided, Network
 from ldmkit.hookspecs import has_step_hooks, manager
 from ldmkit.inpaint import KnownRegion, latent_mask
@@ -25,8 +25,9 @@ from ldmkit.output import Output, Start, stack
 from ldmkit.ports import attach
 from ldmkit.recipe import make_recipes
 from ldmkit.request import Inputs, Request, Strategy, resolve
-from ldmkit.sizes import Size, choose, crop, latent_size, pad
+from ldmkit.sizes import Size, choose, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
+from ldmkit.stages import decode_latents, encode_pictures
 
 
 @dataclass(frozen=True)
@@ -154,19 +155,11 @@ class Pipeline:
         else:
             listed = images if isinstance(images, (list, tuple)) else [images]
             batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(listed)])
-        batch = pad(batch, self.codec.multiple).to(self.codec.device, self.codec.dtype)
-        with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
-            latents = self.codec.encode(batch, noise).float()
-        finite(latents, "codec.encode")
-        return latents
+        return encode_pictures(self.codec, pad(batch, self.codec.multiple), noise)
 
     def decode(self, latents: Tensor, size: Size | None = None) -> Tensor:
         """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
-        with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):
-            images = self.codec.decode(latents.to(self.codec.device, self.codec.dtype)).float()
-        finite(images, "codec.decode")
-        images = (images + 1).mul_(0.5).clamp_(0, 1)
-        return crop(images, size) if size else images
+        return decode_latents(self.codec, latents, size)
 
     def conditioning(self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size) -> Conditioning:
         """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on."""

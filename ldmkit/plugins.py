@@ -207,7 +207,7 @@ def _check_contract(kind: str, loaded: Any, where: str) -> None:
     if not issubclass(loaded, contract):
         raise PluginError("wrong-kind", f"{loaded.__name__} is no {contract.__name__}", where=where)
     if inspect.isabstract(loaded):
-        absent = ", ".join(sorted(loaded.__abstractmethods__))
+        absent = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
         raise PluginError("abstract", f"{loaded.__name__} does not implement {absent}", where=where)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from ldmkit.errors import SpecError
 from ldmkit.value import Value
 
-SPEC_VERSION = 1
+SPEC_VERSION: Literal[1] = 1
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 

@@ -1,0 +1,60 @@
+"""The command line. Importing this package imports neither torch nor any plugin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from ldmkit.errors import LdmkitError, PluginError, RunError
+
+USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
+"""Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback."""
+    import typer
+
+    from ldmkit.cli.app import app
+
+    # Some typer releases carry their own click: its base exception is reached through typer.
+    usage_error: type[Exception] = typer.BadParameter.mro()[2]
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(given, prog_name="ldmkit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except LdmkitError as error:
+        _report(error, "--json" in given)
+        return exit_code(error)
+    except usage_error as error:
+        error.show()  # type: ignore[attr-defined]
+        return USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def exit_code(error: LdmkitError) -> int:
+    """The exit code for an error, by its family."""
+    if isinstance(error, PluginError):
+        return PLUGIN
+    if isinstance(error, RunError):
+        return RUN
+    return USAGE if error.family == "input" else MODEL
+
+
+def emit(data: Any) -> None:
+    """Print JSON for programs on stdout."""
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def _report(error: LdmkitError, as_json: bool) -> None:
+    if as_json:
+        emit({"error": {"code": error.code, "what": error.what, "where": error.where, "fits": error.fits}})
+        return
+    print(f"error {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

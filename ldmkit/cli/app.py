@@ -1,0 +1,55 @@
+"""The command group: the core's commands, and those of plugins, which are imported only when they are run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ldmkit.cli import check, convert, pictures, plugins, replay, sample
+from ldmkit.plugins import Entry, catalogue, load_entry, verdict
+
+
+class LazyGroup(TyperGroup):
+    """Lists plugin commands from metadata; imports one when it is asked for."""
+
+    _listing = "ldmkit.listing"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *sorted(_plugin_commands())]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        ctx.meta[self._listing] = True
+        super().format_commands(ctx, formatter)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        entry = _plugin_commands().get(cmd_name)
+        if own is not None or entry is None:
+            return own
+        if ctx.meta.get(self._listing) or ctx.resilient_parsing:
+            return TyperCommand(cmd_name, help=f"From {entry.dist} {entry.version}.")
+        return typer.main.get_command(load_entry(entry))
+
+
+def _plugin_commands() -> dict[str, Entry]:
+    return {e.name: e for e in catalogue() if e.kind == "command" and verdict(e).status == "ok"}
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="ldmkit",
+    help="Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("sample", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sample.sample)
+app.command("replay")(replay.replay_picture)
+app.command("check")(check.check_spec)
+app.command("import")(convert.import_model)
+app.command("encode")(pictures.encode)
+app.command("decode")(pictures.decode)
+app.add_typer(plugins.app, name="plugins")

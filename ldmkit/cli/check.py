@@ -1,0 +1,39 @@
+"""`ldmkit check`: compose a spec without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ldmkit.cli.options import Json
+
+
+def check_spec(
+    spec: Annotated[Path, typer.Argument(help="pipeline.json, or the folder that holds it.")], json: Json = False
+) -> None:
+    """Compose the parts of a spec without reading a weight; say what fills which slot."""
+    from ldmkit.cli import emit
+    from ldmkit.compose import compose
+    from ldmkit.jsonio import read_json
+    from ldmkit.source import SPEC_FILE
+    from ldmkit.spec import PipelineSpec
+
+    path = spec / SPEC_FILE if spec.is_dir() else spec
+    read = PipelineSpec.read(read_json(path), str(path))
+    parts = compose(read)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items().items()}
+    slots: dict[str, Any] = {
+        name: {"kind": slot.kind, "dim": slot.dim, "filled_by": [c for c, s in parts.routes.items() if s == name]}
+        for name, slot in parts.slots.items()
+    }
+    if json:
+        emit({"spec": read.hash, "parameters": counts, "slots": slots})
+        return
+    print(f"spec {read.hash} composes")
+    for name, count in counts.items():
+        print(f"  {name}: {type(parts.items()[name]).__name__}, {count:,} parameters")
+    for name, info in slots.items():
+        by = ", ".join(info["filled_by"]) or "nothing"
+        print(f"  slot {name} ({info['kind']}, dim {info['dim']}): filled by {by}")

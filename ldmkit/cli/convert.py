@@ -1,0 +1,46 @@
+"""`ldmkit import`: a published checkpoint becomes a native folder, with a report of every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldmkit.cli.options import Config, Dtype, Ema, Json
+
+
+def import_model(
+    source: Annotated[str, typer.Argument(help="Checkpoint, diffusers folder or hf:org/name.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    config: Config = None,
+    ema: Ema = None,
+    dtype: Dtype = None,
+    report: Annotated[bool, typer.Option("--report", help="List every key, not only the counts.")] = False,
+    json: Json = False,
+) -> None:
+    """Read a published format and write it as a native folder."""
+    from ldmkit.cli import emit
+    from ldmkit.load import open_source, pipeline_of
+    from ldmkit.saving import save_pipeline
+
+    opened = open_source(source, config=config, ema=ema)
+    save_pipeline(pipeline_of(opened, dtype=dtype), out)
+    if json:
+        emit(
+            {
+                "out": str(out),
+                "used": opened.report.used,
+                "ignored": opened.report.ignored,
+                "notes": opened.report.notes,
+            }
+        )
+        return
+    if report:
+        for key, part in opened.report.used.items():
+            print(f"{key} -> {part}")
+        for key, reason in opened.report.ignored.items():
+            print(f"{key}: ignored, {reason}")
+    for line in opened.report.summary():
+        print(line)
+    print(f"written to {out}")

@@ -1,0 +1,73 @@
+"""`ldmkit encode` and `ldmkit decode`: pictures to latents and back through a model's codec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model
+
+
+def encode(
+    model: Model,
+    picture: Annotated[Path, typer.Argument(help="Picture to encode.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Safetensors file to write.")] = Path("latents.safetensors"),
+    config: Config = None,
+    ema: Ema = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
+    from ldmkit.cli import emit
+    from ldmkit.load import load_codec
+    from ldmkit.pictures import read_picture
+    from ldmkit.sizes import pad
+    from ldmkit.stages import encode_pictures
+    from ldmkit.weights import write_safetensors
+
+    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
+    image = read_picture(picture, str(picture)).unsqueeze(0)
+    latents = encode_pictures(codec, pad(image, codec.multiple))
+    size = [int(side) for side in image.shape[-2:]]
+    write_safetensors(out, {"latents": latents}, {"height": str(size[0]), "width": str(size[1])})
+    stats = {"out": str(out), "shape": list(latents.shape), "mean": float(latents.mean()), "std": float(latents.std())}
+    if json:
+        emit(stats)
+        return
+    print(f"{out}: latents {stats['shape']}, mean {stats['mean']:.3f}, std {stats['std']:.3f}")
+
+
+def decode(
+    model: Model,
+    latents: Annotated[Path, typer.Argument(help="Safetensors file that `ldmkit encode` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("decoded.png"),
+    config: Config = None,
+    ema: Ema = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Decode latents into a picture."""
+    from ldmkit.cli import emit
+    from ldmkit.errors import SourceError
+    from ldmkit.jsonio import replacing
+    from ldmkit.load import load_codec
+    from ldmkit.pictures import to_pil
+    from ldmkit.stages import decode_latents
+    from ldmkit.weights import open_safetensors, read_metadata
+
+    tensors, about = open_safetensors(latents), read_metadata(latents)
+    if "latents" not in tensors:
+        raise SourceError("no-latents", "there is no tensor `latents` in it", where=str(latents))
+    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
+    size = (int(about["height"]), int(about["width"])) if {"height", "width"} <= about.keys() else None
+    images = decode_latents(codec, tensors["latents"].read(True), size)
+    with replacing(out) as temporary:
+        to_pil(images * 2 - 1)[0].save(temporary, format="PNG")
+    if json:
+        emit({"out": str(out), "size": list(images.shape[-2:])})
+        return
+    print(f"{out}: {images.shape[-2]}x{images.shape[-1]}")

@@ -1,0 +1,48 @@
+"""`ldmkit replay`: draw a saved picture again from the recipe inside it, and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldmkit.cli.options import Device, Dtype, Json
+
+
+def replay_picture(
+    picture: Annotated[Path, typer.Argument(help="PNG that ldmkit saved.")],
+    model: Annotated[str | None, typer.Option(help="The model, where it is not where it was.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the new drawing too.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Draw the picture again and report the largest difference, in 8-bit steps."""
+    from ldmkit.cli import emit
+    from ldmkit.errors import SourceError
+    from ldmkit.load import load
+    from ldmkit.output import read_recipe
+    from ldmkit.pictures import read_picture
+    from ldmkit.recipe import part_versions, replay
+
+    recipe = read_recipe(picture)
+    source = model or recipe["model"]
+    if source is None:
+        fits = "--model with the folder or name of the model"
+        raise SourceError("no-model", "the recipe names no model", where=str(picture), fits=fits)
+    pipeline = load(source, device=device, dtype=dtype)
+    output = replay(pipeline, recipe)
+    before = read_picture(picture, str(picture))
+    after = output.images[0].mul(255).round().div(127.5) - 1
+    largest = round(float((before - after).abs().max()) * 127.5)
+    now = part_versions(pipeline)
+    changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}
+    if out is not None:
+        output.save(out)
+    if json:
+        emit({"largest_difference": largest, "changed_parts": changed})
+        return
+    for path, (was, is_now) in changed.items():
+        print(f"{path}: drawn with {was}, replayed with {is_now}")
+    print(f"largest difference: {largest} of 255")

@@ -1,0 +1,164 @@
+"""`ldmkit sample`: draw pictures. Options for conditions are the model's own inputs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model
+from ldmkit.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from ldmkit.pipeline import Pipeline
+
+
+def sample(
+    ctx: typer.Context,
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write; several get -0, -1, ...")] = Path("out.png"),
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw, with following seeds.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Transitions of the sampler.")] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="See `ldmkit plugins`.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Which noise levels are visited.")] = None,
+    guidance: Annotated[str | None, typer.Option(help="A scale, or a name.")] = None,
+    scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
+    strength: Annotated[float, typer.Option(help="How much of the start picture is drawn anew, in (0, 1].")] = 0.8,
+    mask: Annotated[Path | None, typer.Option(help="White is drawn anew, black is preserved.")] = None,
+    inputs: Annotated[
+        bool, typer.Option("--inputs", help="Print the model's inputs and their schemas, and stop.")
+    ] = False,
+    config: Config = None,
+    ema: Ema = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
+    from ldmkit.cli import emit
+    from ldmkit.load import load
+
+    began = time.perf_counter()
+    pipeline = load(model, config=config, ema=ema, device=device, dtype=dtype)
+    if inputs:
+        emit(schemas(pipeline))
+        return
+    given, more_scales = conditions(pipeline, ctx.args)
+    ready = time.perf_counter()
+    options: dict[str, Any] = {
+        "negative": _negative(pipeline, negative or []),
+        "size": parse_size(size),
+        "seeds": [seed + i for i in range(number)],
+        "steps": steps,
+        "start": None if start is None else {"image": start, "strength": strength, "mask": mask},
+        "sampler": sampler,
+        "grid": grid,
+        "guidance": parse_scales([*(scales or []), *more_scales]) or parse_guidance(guidance),
+    }
+    with _progress(steps or pipeline.defaults.steps, quiet=json) as on_step:
+        output = pipeline(given, **options, on_step=on_step)
+    paths = [str(path) for path in output.save(out)]
+    done = time.perf_counter()
+    timing = {"load_s": round(ready - began, 3), "sample_s": round(done - ready, 3)}
+    if json:
+        emit({"paths": paths, **timing, "recipe": {k: v for k, v in output.recipes[0].items() if k != "inputs"}})
+        return
+    for path in paths:
+        print(path)
+    print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s")
+
+
+def schemas(pipeline: Pipeline) -> dict[str, Any]:
+    """JSON schema of every input of a model."""
+    from pydantic import TypeAdapter
+
+    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    return {name: TypeAdapter(part.Input).json_schema() for name, part in owners.items()}
+
+
+def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
+    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    given: dict[str, Any] = {}
+    scales: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            scales.append(word)
+            continue
+        name, has_value, value = word[2:].partition("=")
+        if name not in owners:
+            raise InputError("unknown-option", f"the model has no input --{name}", fits=suggest(name, owners))
+        if name in given:
+            raise InputError("option-twice", f"--{name} is given twice")
+        if not has_value:
+            if not rest:
+                raise InputError("option-empty", f"--{name} wants a value")
+            value = rest.pop(0)
+        given[name] = owners[name].from_text(value)
+    return given, scales
+
+
+def parse_size(text: str | None) -> int | tuple[int, int] | None:
+    """`256` or `384x512` (height x width)."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+        raise InputError("size-type", f"got {text!r}", where="--size", fits="HEIGHTxWIDTH or one number")
+    numbers = [int(side) for side in sides]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def parse_guidance(text: str | None) -> str | float | None:
+    """A scale or a name."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_scales(pairs: list[str]) -> dict[str, float] | None:
+    """`text=7.5` pairs as a mapping."""
+    scales: dict[str, float] = {}
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        try:
+            scales[name] = float(number)
+        except ValueError:
+            fits = "name=scale, e.g. text=7.5"
+            raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
+    return scales or None
+
+
+def _negative(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:
+    words = [part for pair in pairs for part in (f"--{pair.partition('=')[0]}", pair.partition("=")[2])]
+    return conditions(pipeline, words)[0]
+
+
+class _progress:
+    """A progress bar on stderr, for the length of a run."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, unit="step", disable=True if quiet else None, leave=False)
+
+    def __enter__(self) -> Any:
+        def advance(step: Any) -> None:
+            self.bar.total = step.count
+            self.bar.update()
+
+        return advance
+
+    def __exit__(self, *failure: object) -> None:
+        self.bar.close()
