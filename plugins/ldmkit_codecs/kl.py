@@ -92,6 +92,10 @@ class KLCodec(Codec):
         """
         return standardise(_draw(self.posterior(images), noise), self.config.scale, self.config.shift)
 
+    def raw(self, latents: Tensor) -> Tensor:
+        """Latents as the encoder makes them: before scale and shift."""
+        return restore(latents, self.config.scale, self.config.shift)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, h * factor, w * factor) of standardised latents (B, channels, h, w).
 

@@ -156,6 +156,10 @@ class TinyCodec(Codec):
         check_images(images, self.config.in_channels, self.multiple)
         return standardise(self.encoder(images * 0.5 + 0.5), self.config.scale, self.config.shift)
 
+    def raw(self, latents: Tensor) -> Tensor:
+        """Latents as the encoder makes them: before scale and shift."""
+        return restore(latents, self.config.scale, self.config.shift)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of standardised latents, about [-1, 1], not clipped.
 

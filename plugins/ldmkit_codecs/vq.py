@@ -98,6 +98,10 @@ class VQCodec(Codec):
         """
         return standardise(self.encode_raw(images), self.config.scale, self.config.shift)
 
+    def raw(self, latents: Tensor) -> Tensor:
+        """Latents as the encoder makes them: before scale and shift."""
+        return restore(latents, self.config.scale, self.config.shift)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of standardised latents, through their nearest codebook entries; gradients pass straight through.
 
