@@ -53,6 +53,9 @@ class ClipPart(Conditioner):
             raise no_vocabulary(type(self).__name__, CLIP_FILES)
         return prompt
 
+    def example(self, size: tuple[int, int]) -> str:
+        return ""
+
     def ids(self, prompts: list[str | list[int]]) -> Tensor:
         """(B, positions) int64 rows: start, text, end, padding."""
         rows = [self._row(prompt) for prompt in prompts]
@@ -132,13 +135,17 @@ class ClipPooled(ClipPart):
         self._owner: tuple[ClipPart, ...] = ()
 
     def forward(self, inputs: list[str | list[int]]) -> Vector:
+        for prompt in inputs:
+            self._check_end(prompt, None)
         return Vector(self.weights.pooled(self.ids(inputs)))
 
     def null(self, like: Signal) -> Vector:
         return Vector(self([""]).value.expand(rows_of(like), -1))
 
     def parse(self, raw: Any, where: str) -> str | list[int]:
-        prompt = super().parse(raw, where)
+        return self._check_end(super().parse(raw, where), where)
+
+    def _check_end(self, prompt: str | list[int], where: str | None) -> str | list[int]:
         if isinstance(prompt, list) and self.config.eos not in prompt:
             what = f"there is no end token {self.config.eos} to pool at"
             raise InputError("token-end", what, where=where, fits="ids that include the end token")

@@ -89,6 +89,9 @@ class Label(Conditioner):
     def parse(self, raw: Any, where: str) -> int:
         return class_number(super().parse(raw, where), self.config.n_classes, self.config.names, where)
 
+    def example(self, size: tuple[int, int]) -> int:
+        return 0
+
     def forward(self, inputs: list[int | str]) -> Signal:
         numbers = [class_number(raw, self.config.n_classes, self.config.names) for raw in inputs]
         return self._signal(self.embedding(torch.tensor(numbers, device=self.embedding.weight.device)))

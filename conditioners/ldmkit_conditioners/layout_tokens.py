@@ -208,6 +208,9 @@ class LayoutTokens(Conditioner):
                 raise InputError("label-range", what, where=f"{where}[{i // 3}]", fits=f"tokens below {code.n_tokens}")
         return tokens
 
+    def example(self, size: tuple[int, int]) -> Layout:
+        return Layout()
+
     def forward(self, inputs: list[Layout]) -> Tokens:
         rows = [self.tokens(layout) for layout in inputs]
         device = self.encoder.norm.weight.device

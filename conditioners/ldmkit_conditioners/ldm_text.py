@@ -68,6 +68,9 @@ class LdmText(Conditioner):
             raise no_vocabulary("LdmText", BERT_FILES)
         return prompt
 
+    def example(self, size: tuple[int, int]) -> str:
+        return ""
+
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
         rows = [self._row(prompt) for prompt in inputs]
         ids = padded_rows(rows, self.config.max_length, self.config.pad, self.encoder.norm.weight.device)

@@ -68,6 +68,9 @@ class T5Text(Conditioner):
             raise no_vocabulary("T5Text", T5_FILES)
         return prompt
 
+    def example(self, size: tuple[int, int]) -> str:
+        return ""
+
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
         rows = [self._row(prompt) for prompt in inputs]
         device = self.encoder.embed_tokens.weight.device

@@ -1,0 +1,115 @@
+"""Layouts as a set of box tokens: label embedding and Fourier features of the box, for new models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import InputError
+from ldmkit.signals import Signal, SignalKind, Tokens
+from ldmkit.value import Value
+from ldmkit_conditioners.label import class_number
+from ldmkit_conditioners.layout import Box, Layout
+
+
+class LayoutBoxesConfig(Value):
+    """
+    Args:
+        frequencies: octaves of each coordinate: sin and cos of pi * 2^k * value.
+        hidden: width of the MLP; 0: the same as dim.
+        flags: also embed the four attributes of a box.
+        max_objects: more are refused.
+    """
+
+    n_classes: int = Field(default=80, gt=0)
+    dim: int = Field(default=512, gt=0)
+    frequencies: int = Field(default=8, gt=0, le=16)
+    hidden: int = Field(default=0, ge=0)
+    flags: bool = False
+    max_objects: int = Field(default=100, gt=0)
+    names: tuple[str, ...] = ()
+
+
+class LayoutBoxes(Conditioner):
+    """A layout as tokens (B, L, dim) with a mask, L the most objects in the batch; their order does not matter.
+
+    As in GLIGEN (arXiv:2301.07093, equation 5): MLP([label embedding, Fourier(x0, y0, x1, y1)]). An empty layout
+    is one learned token, which is the null too.
+    """
+
+    Config: ClassVar[type[LayoutBoxesConfig]] = LayoutBoxesConfig
+    Input: ClassVar[Any] = Layout
+    kind: SignalKind = "tokens"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        c = self.config
+        self.dim = c.dim
+        hidden = c.hidden or c.dim
+        self.labels = nn.Embedding(c.n_classes, c.dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(c.dim + 8 * c.frequencies + 4 * c.flags, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, c.dim),
+        )
+        self.empty = nn.Parameter(torch.zeros(c.dim))
+
+    def parse(self, raw: Any, where: str) -> Layout:
+        layout: Layout = super().parse(raw, where)
+        self._check(layout, where)
+        return layout
+
+    def example(self, size: tuple[int, int]) -> Layout:
+        return Layout()
+
+    def forward(self, inputs: list[Layout]) -> Tokens:
+        for layout in inputs:
+            self._check(layout, "layout")
+        length = max(1, *(len(layout.objects) for layout in inputs))
+        rows = [self._row(layout.objects, length) for layout in inputs]
+        counts = torch.tensor([max(1, len(layout.objects)) for layout in inputs], device=self.empty.device)
+        mask = torch.arange(length, device=self.empty.device) < counts[:, None]
+        return Tokens(torch.stack(rows), mask)
+
+    def null(self, like: Signal) -> Tokens:
+        assert isinstance(like, Tokens)
+        rows, length = like.value.shape[:2]
+        value = nn.functional.pad(self.empty[None, None], (0, 0, 0, length - 1)).expand(rows, -1, -1)
+        return Tokens(value, (torch.arange(length, device=value.device) == 0).expand(rows, -1))
+
+    def _row(self, boxes: tuple[Box, ...], length: int) -> Tensor:
+        tokens = self._tokens(boxes) if boxes else self.empty[None]
+        return nn.functional.pad(tokens, (0, 0, 0, length - len(tokens)))
+
+    def _tokens(self, boxes: tuple[Box, ...]) -> Tensor:
+        config, device, dtype = self.config, self.empty.device, self.empty.dtype
+        numbers = [class_number(box.label, config.n_classes, config.names) for box in boxes]
+        parts = [self.labels(torch.tensor(numbers, device=device))]
+        corners = torch.tensor([box.rect.corners for box in boxes], dtype=torch.float32).clamp(0, 1)
+        parts.append(fourier(corners, config.frequencies).to(device, dtype))
+        if config.flags:
+            flags = [[box.group_of, box.occluded, box.depiction, box.inside] for box in boxes]
+            parts.append(torch.tensor(flags, device=device, dtype=dtype))
+        return self.mlp(torch.cat(parts, dim=1))
+
+    def _check(self, layout: Layout, where: str) -> None:
+        if layout.crop is not None:
+            raise InputError("layout-crop", "this model knows no crops", where=where, fits="boxes relative to the crop")
+        if len(layout.objects) > self.config.max_objects:
+            fits = f"at most {self.config.max_objects}"
+            raise InputError("too-many-boxes", f"{len(layout.objects)} objects", where=where, fits=fits)
+        for i, box in enumerate(layout.objects):
+            class_number(box.label, self.config.n_classes, self.config.names, f"{where}[{i}].label")
+
+
+def fourier(values: Tensor, frequencies: int) -> Tensor:
+    """sin and cos of pi * 2^k * value, k < frequencies: (N, 4) in [0, 1] -> (N, 8 * frequencies)."""
+    angles = values[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=values.device))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

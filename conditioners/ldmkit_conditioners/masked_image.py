@@ -1,0 +1,93 @@
+"""Picture with a hole: the condition of models trained for inpainting, in both published channel orders."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ldmkit.contracts import Codec, Conditioner
+from ldmkit.errors import CompositionError, InputError
+from ldmkit.pictures import Mask, Picture
+from ldmkit.signals import Plane, SignalKind
+from ldmkit.value import Value
+from ldmkit_conditioners.image import one_size
+
+
+class Masked(Value):
+    """A picture, and a mask of the same size: 1 (white) where it is to be filled, thresholded at one half."""
+
+    image: Picture
+    mask: Mask
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Masked:
+        if self.image.shape[-2:] != self.mask.shape[-2:]:
+            sizes = f"the picture has {tuple(self.image.shape[-2:])} pixels, the mask {tuple(self.mask.shape[-2:])}"
+            raise InputError("mask-size", sizes, fits="equal heights and widths")
+        return self
+
+
+class MaskedImageConfig(Value):
+    """The defaults are inpainting_big's; SD's: order mask-latent, signed False, hole 0, scaled True, latent_channels 4.
+
+    Args:
+        order: of the channels: [latent, mask] or [mask, latent].
+        signed: the mask's values are -1 and 1, else 0 and 1; the larger is the hole.
+        hole: what the hole of the picture is filled with before it is encoded: -1 black, 0 grey.
+        scaled: the latent is in the codec's standardised units; False: in those of its encoder.
+    """
+
+    order: Literal["latent-mask", "mask-latent"] = "latent-mask"
+    signed: bool = True
+    hole: float = Field(default=-1.0, ge=-1, le=1)
+    scaled: bool = False
+    latent_channels: int = Field(default=3, gt=0)
+
+
+class MaskedImage(Conditioner):
+    """Masked picture through the pipeline's codec, and the mask at latent size (nearest): (B, latent + 1, h, w)."""
+
+    Config: ClassVar[type[MaskedImageConfig]] = MaskedImageConfig
+    Input: ClassVar[Any] = Masked
+    kind: SignalKind = "plane"
+    has_null = False
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.dim = self.config.latent_channels + 1
+        self._codec: tuple[Codec, ...] = ()
+
+    def bind(self, codec: Codec) -> None:
+        if codec.channels != self.config.latent_channels:
+            what = f"masked-image encodes to {self.config.latent_channels} channels, the codec to {codec.channels}"
+            raise CompositionError("dim-mismatch", what, fits="latent_channels equal to the codec's channels")
+        self._codec = (codec,)  # in a tuple, so that its weights are not registered here as well
+
+    def picture_size(self, value: Masked, factor: int) -> tuple[int, int]:
+        height, width = value.image.shape[-2:]
+        return height, width
+
+    def forward(self, inputs: list[Masked]) -> Plane:
+        if not self._codec:
+            raise CompositionError("not-bound", "masked-image has no codec yet", fits="bind(codec), as a pipeline does")
+        codec = self._codec[0]
+        images = one_size([item.image for item in inputs], "masked-image")
+        height, width = images.shape[-2:]
+        if height % codec.multiple or width % codec.multiple:
+            fits = f"multiples of {codec.multiple}"
+            raise InputError("picture-multiple", f"a picture of {height} x {width}", where="masked-image", fits=fits)
+        holes = torch.stack([item.mask for item in inputs]) >= 0.5
+        return Plane(self._join(codec, images.to(codec.device, codec.dtype), holes.to(codec.device)))
+
+    def _join(self, codec: Codec, images: Tensor, holes: Tensor) -> Tensor:
+        config = self.config
+        latents = codec.encode(torch.where(holes, config.hole, images))
+        if not config.scaled:
+            latents = codec.raw(latents)
+        small = F.interpolate(holes.to(latents.dtype), size=latents.shape[-2:])
+        mask = small * 2 - 1 if config.signed else small
+        return torch.cat([latents, mask] if config.order == "latent-mask" else [mask, latents], dim=1)

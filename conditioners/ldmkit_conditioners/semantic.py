@@ -1,0 +1,102 @@
+"""Semantic maps: one-hot classes through the paper's rescaler, to a plane beside the latent."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import InputError
+from ldmkit.pictures import LabelMap
+from ldmkit.signals import Plane, SignalKind
+from ldmkit.value import Value
+from ldmkit_conditioners.image import one_size
+
+
+class SemanticConfig(Value):
+    """The defaults are semantic_synthesis256's.
+
+    Args:
+        dim: channels after the 1x1 convolution; None: no convolution, the classes themselves.
+        stages: how often the map is resized by `multiplier`.
+        method: of the resize; bilinear and bicubic without anti-aliasing, corners not aligned.
+        ignore: a label that belongs to no class (all-zero one-hot), e.g. 255 for "unknown".
+    """
+
+    n_classes: int = Field(default=182, gt=0)
+    dim: int | None = Field(default=3, gt=0)
+    stages: int = Field(default=2, ge=0)
+    multiplier: float = Field(default=0.5, gt=0)
+    method: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
+    bias: bool = False
+    ignore: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _ignore_is_no_class(self) -> SemanticConfig:
+        if self.ignore is not None and self.ignore < self.n_classes:
+            raise ValueError(f"ignore {self.ignore} is a class: there are {self.n_classes}")
+        return self
+
+
+class Semantic(Conditioner):
+    """A label map (H, W) as a plane (B, dim, H * multiplier^stages, ...). The null is zeros."""
+
+    Config: ClassVar[type[SemanticConfig]] = SemanticConfig
+    Input: ClassVar[Any] = LabelMap
+    kind: SignalKind = "plane"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        c = self.config
+        self.dim = c.n_classes if c.dim is None else c.dim
+        self.channel_mapper = None if c.dim is None else nn.Conv2d(c.n_classes, c.dim, 1, bias=c.bias)
+
+    def parse(self, raw: Any, where: str) -> Tensor:
+        labels: Tensor = super().parse(raw, where)
+        self._check(labels, where)
+        return labels
+
+    def example(self, size: tuple[int, int]) -> Tensor:
+        return torch.zeros(size, dtype=torch.long)
+
+    def picture_size(self, value: Tensor, factor: int) -> tuple[int, int]:
+        height, width = value.shape
+        for _ in range(self.config.stages):
+            height, width = int(height * self.config.multiplier), int(width * self.config.multiplier)
+        return height * factor, width * factor
+
+    def forward(self, inputs: list[Tensor]) -> Plane:
+        for labels in inputs:
+            self._check(labels, "semantic")
+        maps = one_size(inputs, "semantic").to(self.device)
+        return Plane(self.rescale(self.one_hot(maps)))
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """(B, H, W) int64 -> (B, n_classes, H, W) of 0 and 1, all 0 where the label is `ignore`."""
+        known = (
+            labels if self.config.ignore is None else labels.where(labels != self.config.ignore, self.config.n_classes)
+        )
+        hot = torch.zeros(
+            len(labels), self.config.n_classes + 1, *labels.shape[1:], device=labels.device, dtype=self.dtype
+        )
+        return hot.scatter_(1, known[:, None], 1.0)[:, : self.config.n_classes]
+
+    def rescale(self, x: Tensor) -> Tensor:
+        """The rescaler alone: (B, n_classes, H, W) -> (B, dim, h, w)."""
+        config = self.config
+        for _ in range(config.stages):
+            x = F.interpolate(x, scale_factor=config.multiplier, mode=config.method)
+        return x if self.channel_mapper is None else self.channel_mapper(x)
+
+    def _check(self, labels: Tensor, where: str) -> None:
+        wrong = labels[labels >= self.config.n_classes]
+        if self.config.ignore is not None:
+            wrong = wrong[wrong != self.config.ignore]
+        if len(wrong):
+            what = f"label {int(wrong[0])} in the map ({len(wrong)} pixels are out of range)"
+            extra = "" if self.config.ignore is None else f", or {self.config.ignore} for none"
+            raise InputError("label-range", what, where=where, fits=f"0 to {self.config.n_classes - 1}{extra}")

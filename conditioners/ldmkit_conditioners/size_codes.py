@@ -1,0 +1,88 @@
+"""SDXL's size conditions (arXiv:2307.01952, section 2.2): integers as sinusoids, in one vector."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ldmkit.contracts import Conditioner
+from ldmkit.signals import Signal, SignalKind, Vector
+from ldmkit.value import Value
+
+Name: TypeAlias = Literal["original", "crop", "target", "aesthetic"]
+Pixels: TypeAlias = tuple[int, int]
+
+LIMIT = 1 << 20
+
+
+class Sizes(Value):
+    """Heights and widths in pixels, (height, width) and (top, left); fields a model does not read are ignored.
+
+    Args:
+        original: of the training picture before it was resized.
+        crop: where the training crop started.
+        target: of the picture to draw.
+        aesthetic: score, read by the refiner.
+    """
+
+    original: Pixels
+    crop: Pixels = (0, 0)
+    target: Pixels
+    aesthetic: float = Field(default=6.0, ge=0, le=100)
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Sizes:
+        numbers = (*self.original, *self.crop, *self.target)
+        if min(numbers) < 0 or max(numbers) > LIMIT or min(*self.original, *self.target) == 0:
+            raise ValueError(f"sizes are 1 to {LIMIT} pixels, crops 0 to {LIMIT}")
+        return self
+
+
+class SizeCodesConfig(Value):
+    """`reads`: in this order; SDXL's refiner reads original, crop, aesthetic. `width`: of each number's code, even."""
+
+    reads: tuple[Name, ...] = ("original", "crop", "target")
+    width: int = Field(default=256, gt=0, multiple_of=2)
+
+
+class SizeCodes(Conditioner):
+    """Sizes as one vector (B, numbers * width), each number as [cos | sin]. They are facts of a picture: no view
+    of the conditioning drops them, so the null is the signal itself.
+    """
+
+    Config: ClassVar[type[SizeCodesConfig]] = SizeCodesConfig
+    Input: ClassVar[Any] = Sizes
+    kind: SignalKind = "vector"
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.dim = self.config.width * sum(1 if name == "aesthetic" else 2 for name in self.config.reads)
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: list[Sizes]) -> Vector:
+        rows = [[number for name in self.config.reads for number in _numbers(item, name)] for item in inputs]
+        numbers = torch.tensor(rows, dtype=torch.float32, device=self._anchor.device)
+        return Vector(sinusoids(numbers, self.config.width).flatten(1).to(self._anchor.dtype))
+
+    def null(self, like: Signal) -> Signal:
+        return like
+
+    def default(self, size: tuple[int, int]) -> Sizes:
+        """An uncropped picture of the run's own size."""
+        return Sizes(original=size, target=size)
+
+
+def sinusoids(values: Tensor, width: int) -> Tensor:
+    """[cos | sin] of value * 10000^(-i / half), half = width / 2: (...) -> (..., width), float32."""
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=values.device)
+    angles = values[..., None].float() * torch.exp(-math.log(10000) * steps / half)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _numbers(item: Sizes, name: Name) -> tuple[float, ...]:
+    return (item.aesthetic,) if name == "aesthetic" else getattr(item, name)
