@@ -122,5 +122,5 @@ class KLCodec(Codec):
 def _draw(posterior: Posterior, noise: Tensor | None) -> Tensor:
     if noise is None:
         return posterior.mean
-    check_noise(noise, posterior.mean)
+    check_noise(noise, posterior.mean.shape)
     return posterior.sample(noise)

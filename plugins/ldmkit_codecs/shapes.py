@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -48,14 +49,14 @@ def _check_batch(value: Tensor, channels: int, where: str) -> None:
         raise InputError("dtype", f"got {value.dtype}", where=where, fits="a floating dtype")
 
 
-def check_noise(noise: Tensor, like: Tensor) -> None:
+def check_noise(noise: Tensor, shape: Sequence[int]) -> None:
     """Check that posterior noise has the latents' shape.
 
     Raises:
         InputError: another shape.
     """
-    if noise.shape != like.shape:
-        raise InputError("shape", f"got shape {tuple(noise.shape)}", where="noise", fits=f"{tuple(like.shape)}")
+    if tuple(noise.shape) != tuple(shape):
+        raise InputError("shape", f"got shape {tuple(noise.shape)}", where="noise", fits=f"{tuple(shape)}")
 
 
 def nearest(size: int, multiple: int) -> int:

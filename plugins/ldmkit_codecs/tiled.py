@@ -1,0 +1,221 @@
+"""Any codec, tile by tile within a memory budget; seams are blended, and the tiles are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.errors import CompositionError, InputError
+from ldmkit.plugins import catalogue, get
+from ldmkit.spec import PartSpec
+from ldmkit.value import Value
+from ldmkit_codecs.shapes import check_images, check_latents, check_noise
+from ldmkit_codecs.tiles import Axis, best_axes
+
+Direction = Literal["encode", "decode"]
+
+MIB = 2**20
+HEADROOM = 1.25
+"""Measured peaks of KL and tiny decodes on a CPU lie between 0.8 and 1.2 of the estimate; see `bytes_per_pixel`."""
+PROBE = 8
+"""Side of the trial run that sizes are read from, in units of the codec's multiple."""
+
+
+class TiledConfig(Value):
+    """Which codec, and how it is cut.
+
+    Args:
+        inner: the codec to run on each tile, `{type, config}`.
+        budget_mib: memory for the activations of one run of the codec, in MiB; weights and pictures come on top.
+        overlap: of neighbouring tiles, in pixels at least; the outer quarters of it are thrown away, since the codec
+            saw the tile's border there, and the middle half is blended linearly.
+        bytes_per_pixel: of activations at the codec's peak; None: estimated from the sizes of its layers.
+    """
+
+    inner: PartSpec
+    budget_mib: float = Field(default=1024.0, gt=0)
+    overlap: int = Field(default=64, ge=0)
+    bytes_per_pixel: float | None = Field(default=None, gt=0)
+
+
+class Plan(NamedTuple):
+    """How one picture will be cut.
+
+    Args:
+        rows, columns: tiles along each side, at `starts` of one `size`, in pixels.
+        together: pictures of a batch that fit the budget in one run.
+    """
+
+    rows: Axis
+    columns: Axis
+    together: int
+
+    @property
+    def count(self) -> int:
+        """Tiles a picture."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+
+class TiledCodec(Codec):
+    """The inner codec on overlapping tiles: the same channels, factor and keys (under `inner.`).
+
+    One tile is exactly the inner codec. Several differ from it where a layer sees further than the overlap: group
+    norms and attention see all of a tile, but no more.
+    """
+
+    Config = TiledConfig
+    config: TiledConfig
+
+    def __init__(self, config: TiledConfig, inner: Codec | None = None):
+        super().__init__(config)
+        spec = self.config.inner
+        self.inner: Codec = get("codec", spec.type)(spec.config) if inner is None else inner
+        self.channels, self.factor = self.inner.channels, self.inner.factor
+        self._peak: dict[Direction, float] = {}
+
+    @classmethod
+    def wrap(cls, codec: Codec, **settings: Any) -> TiledCodec:
+        """The codec itself (not a copy), tiled; `settings` as in `TiledConfig`."""
+        path = f"{type(codec).__module__}:{type(codec).__qualname__}"
+        name = next((e.name for e in catalogue() if e.kind == "codec" and e.value == path), path)
+        spec = PartSpec(type=name, config=codec.config.model_dump(mode="json", exclude_defaults=True))
+        return cls(TiledConfig.of({"inner": spec, **settings}, "TiledCodec config"), codec)
+
+    @property
+    def multiple(self) -> int:
+        """The inner codec's."""
+        return self.inner.multiple
+
+    def plan(self, height: int, width: int, direction: Direction = "decode") -> Plan:
+        """The tiles for a picture of this size in pixels, within the budget; nothing is run.
+
+        Raises:
+            InputError: the budget is too small for any tile of twice the overlap.
+        """
+        per_pixel = self.bytes_per_pixel(direction)
+        area = int(self.config.budget_mib * MIB / per_pixel)
+        unit = self.factor if direction == "decode" else self.multiple
+        overlap = -(-self.config.overlap // unit) * unit
+        axes = best_axes(height, width, area, unit, overlap)
+        if axes is None:
+            least = min(height, 2 * overlap or unit) * min(width, 2 * overlap or unit) * per_pixel / MIB
+            raise InputError(
+                "budget",
+                f"{self.config.budget_mib:g} MiB is too little for any tile with an overlap of {overlap} pixels",
+                where="budget_mib",
+                fits=f"{least * 1.01:.3g} MiB or more, or a smaller overlap",
+            )
+        rows, columns = axes
+        return Plan(rows, columns, max(1, area // (rows.size * columns.size)))
+
+    def bytes_per_pixel(self, direction: Direction = "decode") -> float:
+        """Activations at the inner codec's peak, a pixel: given in the config, or estimated.
+
+        The estimate is the largest layer's 3 x input + 2 x output (input, its normalised copy, output, and the blocked
+        copies that CPU convolutions make of the last two) x size of the dtype x headroom of 1.25.
+
+        Raises:
+            CompositionError: the codec cannot run on the meta device, so nothing can be estimated.
+        """
+        if self.config.bytes_per_pixel is not None:
+            return self.config.bytes_per_pixel
+        if direction not in self._peak:
+            self._peak[direction] = _elements_per_pixel(self.inner, direction)
+        return self._peak[direction] * self.inner.dtype.itemsize * HEADROOM
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As the inner codec, tile by tile. Raises the inner codec's errors, and `plan`'s."""
+        check_images(images, images.shape[1], self.multiple)
+        f = self.factor
+        batch, _, height, width = images.shape
+        if noise is not None:
+            check_noise(noise, (batch, self.channels, height // f, width // f))
+
+        def tile(rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
+            drawn = None if noise is None else noise[rows, :, top // f : bottom // f, left // f : right // f]
+            return self.inner.encode(images[rows, :, top:bottom, left:right], drawn)
+
+        return _run(self.plan(height, width, "encode"), batch, f, tile)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As the inner codec, tile by tile. Raises the inner codec's errors, and `plan`'s."""
+        check_latents(latents, self.channels)
+        f = self.factor
+        batch, _, height, width = latents.shape
+
+        def tile(rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
+            return self.inner.decode(latents[rows, :, top // f : bottom // f, left // f : right // f])
+
+        return _run(self.plan(height * f, width * f, "decode"), batch, 1, tile)
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """The inner codec's."""
+        return self.inner.preview(latents)
+
+    def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
+        """The inner codec's: training does not tile."""
+        return self.inner.reconstruct(images, noise)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The inner codec's."""
+        return self.inner.last_layer
+
+
+def _run(plan: Plan, batch: int, divide: int, tile: Callable[[slice, int, int, int, int], Tensor]) -> Tensor:
+    """Blend `tile(samples, top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
+    groups = [slice(first, first + plan.together) for first in range(0, batch, plan.together)]
+    done = [_blend(plan, divide, partial(tile, group)) for group in groups]
+    return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor]) -> Tensor:
+    if plan.count == 1:
+        return tile(0, plan.rows.length, 0, plan.columns.length)
+    rows, columns = plan.rows.scaled(divide), plan.columns.scaled(divide)
+    total: Tensor | None = None
+    for top, y, down in zip(plan.rows.starts, rows.starts, rows.weights(), strict=True):
+        for left, x, across in zip(plan.columns.starts, columns.starts, columns.weights(), strict=True):
+            piece = tile(top, top + plan.rows.size, left, left + plan.columns.size)
+            dtype = torch.promote_types(piece.dtype, torch.float32)
+            if total is None:
+                total = piece.new_zeros((*piece.shape[:2], rows.length, columns.length), dtype=dtype)
+            weight = (down[:, None] * across).to(piece.device, dtype)
+            total[..., y : y + rows.size, x : x + columns.size] += piece * weight
+    assert total is not None
+    return total.to(piece.dtype)
+
+
+def _elements_per_pixel(codec: Codec, direction: Direction) -> float:
+    """Largest 3 x input + 2 x output of any layer, in elements a pixel, read from a run without data."""
+    largest = 0
+
+    def record(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        nonlocal largest
+        if args and isinstance(args[0], Tensor) and isinstance(out, Tensor):
+            largest = max(largest, 3 * args[0].numel() + 2 * out.numel())
+
+    try:
+        with torch.device("meta"), torch.no_grad():
+            twin = type(codec)(codec.config)
+            for module in twin.modules():
+                if next(module.children(), None) is None:
+                    module.register_forward_hook(record)
+            side = PROBE * codec.multiple
+            cells = side // codec.factor
+            if direction == "decode":
+                latents = torch.empty(1, codec.channels, cells, cells)
+                record(twin, (latents,), twin.decode(latents))
+            else:
+                images = torch.empty(1, getattr(codec.config, "in_channels", 3), side, side)
+                record(twin, (images,), twin.encode(images))
+    except Exception as error:
+        what = f"{type(codec).__name__} cannot be measured without data: {type(error).__name__}: {error}"
+        raise CompositionError("cannot-estimate", what, fits="give bytes_per_pixel") from error
+    return largest / side**2
