@@ -1,12 +1,13 @@
-"""Configurations of published U-Nets, read and written: CompVis / ADM / sgm yaml, and diffusers' config.json."""
+"""Configurations of published U-Nets: the CompVis, ADM and sgm yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.errors import SourceError, suggest
 from ldmkit_denoisers.config import UNetConfig
+
+from ldmkit.errors import SourceError, suggest
 
 _NO_EFFECT = {
     *(
@@ -33,7 +34,7 @@ def unet_from_compvis(params: Mapping[str, Any], latent_channels: int | None = N
     """The configuration behind `unet_config.params` (or sgm's `network_config.params`) of an original yaml.
 
     Args:
-        latent_channels: channels of x; None: all of `in_channels`, so no plane.
+        latent_channels: channels of x, the rest of `in_channels` being the plane; None: the smaller of in and out.
 
     Raises:
         SourceError: a key is unknown, or asks for something that this U-Net does not have.
@@ -46,20 +47,17 @@ def unet_from_compvis(params: Mapping[str, Any], latent_channels: int | None = N
     kind = "cross" if params.get("use_spatial_transformer") or params.get("context_dim") is not None else "self"
     where = set(_listed(_need(params, "attention_resolutions")))
     depth = _per_level(params.get("transformer_depth", 1), levels, "transformer_depth")
-    inputs, heads, head_dim = (
-        int(_need(params, "in_channels")),
-        params.get("num_heads", -1),
-        params.get("num_head_channels", -1),
-    )
+    inputs, outputs = int(_need(params, "in_channels")), int(_need(params, "out_channels"))
+    heads, head_dim = params.get("num_heads", -1), params.get("num_head_channels", -1)
     vector, vector_dim = _vector(params)
     return UNetConfig(
-        channels=inputs if latent_channels is None else latent_channels,
+        channels=min(inputs, outputs) if latent_channels is None else latent_channels,
         in_channels=inputs,
-        out_channels=int(_need(params, "out_channels")),
+        out_channels=outputs,
         widths=tuple(width * m for m in mult),
         blocks=_per_level(_need(params, "num_res_blocks"), levels, "num_res_blocks"),
         attention=tuple(kind if 2**level in where else "none" for level in range(levels)),
-        depth=tuple(max(d, 1) for d in depth),
+        depth=tuple(d if 2**level in where else 1 for level, d in enumerate(depth)),
         mid=kind,
         mid_depth=params.get("transformer_depth_middle") or depth[-1],
         heads=None if head_dim != -1 else heads,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, up_levels
 from torch import Tensor
 
 from ldmkit_checkpoints.keys import Entry, KeyMap, as_linear, as_linear_1d, prefixed, same, stacked
-from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, up_levels
 
 _COMPVIS_RES = {
     "norm_1": "in_layers.0",

@@ -14,7 +14,7 @@ Resample = Literal["none", "down", "up"]
 
 
 class ResBlock(nn.Module):
-    """GroupNorm, SiLU, 3x3 convolution, twice, with the time embedding in between (Ho et al. 2020; ADM for the options).
+    """GroupNorm, SiLU, 3x3 convolution, twice, the time embedding in between (Ho et al. 2020; options: ADM, 2021).
 
     Args:
         inputs, outputs: channels; the shortcut is a 1x1 convolution where they differ.
@@ -48,7 +48,7 @@ class ResBlock(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h', w'); `size` is the wanted (h', w') of an "up" block."""
+        """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h2, w2); `size` is what an "up" block shall make."""
         h = activate(self.norm_1(x))
         if self.resample == "up":
             size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
