@@ -1,0 +1,83 @@
+"""Ready-made conditions: the caller brings the signal itself, e.g. from an encoder that no checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import torch
+from pydantic import Field, PlainValidator, WithJsonSchema
+from torch import Tensor
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import InputError
+from ldmkit.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
+from ldmkit.value import Value
+
+_AXES = {"tokens": 2, "vector": 1, "plane": 3}
+_SHAPES = {"tokens": "(length, {dim})", "vector": "({dim},)", "plane": "({dim}, height, width)"}
+
+
+def read_numbers(raw: Any) -> Tensor:
+    """Numbers as a float32 tensor, from a tensor, an array or nested lists.
+
+    Raises:
+        InputError: ragged lists, other things than numbers, NaN or infinities.
+    """
+    try:
+        tensor = raw.detach() if isinstance(raw, Tensor) else torch.as_tensor(raw)
+        tensor = tensor.to(torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"a {type(raw).__name__} that is no array of numbers"
+        raise InputError("signal-type", what, fits="nested lists of numbers, all of one length") from None
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError("signal-finite", "NaN or infinity among the numbers", fits="finite numbers")
+    return tensor
+
+
+Numbers: TypeAlias = Annotated[
+    Any, PlainValidator(read_numbers), WithJsonSchema({"type": "array", "title": "Numbers", "items": {}})
+]
+"""Pydantic type of a ready-made signal of one sample."""
+
+
+class GivenConfig(Value):
+    """`kind` of signal and its `dim`: D of tokens and vectors, C of planes."""
+
+    kind: Literal["tokens", "vector", "plane"] = "tokens"
+    dim: int = Field(default=768, gt=0)
+
+
+class Given(Conditioner):
+    """The signal of one sample as it is: tokens (L, dim), a vector (dim,) or a plane (dim, h, w). The null is zeros."""
+
+    Config: ClassVar[type[GivenConfig]] = GivenConfig
+    Input: ClassVar[Any] = Numbers
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.kind: SignalKind = self.config.kind
+        self.dim = self.config.dim
+        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
+
+    def parse(self, raw: Any, where: str) -> Tensor:
+        tensor: Tensor = super().parse(raw, where)
+        self._check(tensor, where)
+        return tensor
+
+    def forward(self, inputs: Sequence[Tensor]) -> Signal:
+        for tensor in inputs:
+            self._check(tensor, self.config.kind)
+        rows = [tensor[None].to(self._anchor) for tensor in inputs]
+        if self.config.kind == "tokens":
+            return cat_rows([Tokens(row) for row in rows])
+        make = Vector if self.config.kind == "vector" else Plane
+        if len({row.shape for row in rows}) > 1:
+            raise InputError("signal-shape", "shapes differ within a batch", where=self.config.kind, fits="one shape")
+        return make(torch.cat(rows))
+
+    def _check(self, tensor: Tensor, where: str) -> None:
+        axis = 0 if self.config.kind == "plane" else -1
+        if tensor.ndim != _AXES[self.config.kind] or tensor.shape[axis] != self.dim or 0 in tensor.shape:
+            fits = _SHAPES[self.config.kind].format(dim=self.dim)
+            raise InputError("signal-shape", f"got shape {tuple(tensor.shape)}", where=where, fits=fits)

@@ -1,0 +1,113 @@
+"""The keys of a published file: each goes to one part or is ignored for a stated reason; what is left is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.errors import WeightsError
+from ldmkit.source import Report
+from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.keys import Entry, KeyMap, same
+
+
+class Inventory:
+    """The tensors of one file, and what became of each.
+
+    Args:
+        tensors: by published key.
+        report: filled as parts are taken.
+        where: the file, for errors.
+        label: put before keys in the report, where a source has several files.
+    """
+
+    def __init__(self, tensors: Mapping[str, LazyTensor], report: Report, where: str, label: str = "") -> None:
+        self.tensors = tensors
+        self.report = report
+        self.where = where
+        self.label = label
+
+    def has(self, prefix: str) -> bool:
+        """Whether any key begins with `prefix`."""
+        return any(key.startswith(prefix) for key in self.tensors)
+
+    def take(self, part: str, keymap: KeyMap, rename: Callable[[str], str] = str) -> dict[str, LazyTensor]:
+        """The part's tensors under native keys.
+
+        Args:
+            keymap: native key -> entry with published keys.
+            rename: from the keymap's published key to the file's.
+
+        Raises:
+            WeightsError: `missing` naming the file's keys; `wrong-shape` where a shape cannot be converted.
+        """
+        renamed = {native: tuple(map(rename, entry.keys)) for native, entry in keymap.items()}
+        absent = [key for keys in renamed.values() for key in keys if key not in self.tensors]
+        if absent:
+            what = f"{len(absent)} tensor(s) of the {part} are missing: {listed(absent)}"
+            raise WeightsError("missing", what, where=self.where)
+        found = {}
+        for native, entry in keymap.items():
+            keys = renamed[native]
+            found[native] = convert(entry, [self.tensors[key] for key in keys], keys, self.where)
+            for key in keys:
+                self.report.used[self.label + key] = part
+        return found
+
+    def ignore(self, keys: Iterable[str], reason: str) -> None:
+        """Leave keys of the file unread, for a reason that the report states."""
+        for key in keys:
+            if key in self.tensors:
+                self.report.ignored[self.label + key] = reason
+
+    def ignore_if(self, judge: Callable[[str], str | None]) -> None:
+        """Ask `judge` about every key that nobody took: a reason to ignore it, or None."""
+        for key in self.left():
+            if (reason := judge(key)) is not None:
+                self.report.ignored[self.label + key] = reason
+
+    def left(self) -> list[str]:
+        """Keys that no part took and that were not ignored."""
+        done = self.report.used.keys() | self.report.ignored.keys()
+        return [key for key in self.tensors if self.label + key not in done]
+
+    def finish(self) -> None:
+        """Every key must have been accounted for.
+
+        Raises:
+            WeightsError: `unexpected`, naming the keys that are left.
+        """
+        left = self.left()
+        if left:
+            what = f"{len(left)} tensor(s) have no place in the model the config describes: {listed(left)}"
+            raise WeightsError("unexpected", what, where=self.where)
+
+
+def convert(entry: Entry, sources: list[LazyTensor], keys: tuple[str, ...], where: str) -> LazyTensor:
+    """A native tensor made of published ones when it is read; its shape is found without reading.
+
+    Raises:
+        WeightsError: the published shapes cannot be converted.
+    """
+    if entry.read is same("").read and len(sources) == 1:
+        return sources[0]
+    try:
+        meta = entry.read(*(torch.empty(s.shape, dtype=s.dtype, device="meta") for s in sources))
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        shapes = " and ".join(f"{key!r} {list(s.shape)}" for key, s in zip(keys[:3], sources, strict=False))
+        raise WeightsError("wrong-shape", f"shapes that do not fit: {shapes}", where=where) from None
+
+    def read(copy: bool) -> Tensor:
+        return entry.read(*(source.read(copy) for source in sources))
+
+    return LazyTensor(tuple(meta.shape), meta.dtype, read)
+
+
+def listed(keys: Iterable[Any]) -> str:
+    """The first few of many keys."""
+    names = list(keys)
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(repr(key) for key in names[:4]) + more
