@@ -19,12 +19,12 @@ ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 2
 class PLMS(Sampler):
     """Liu et al. 2022 (PNDM) as latent diffusion runs it: one pseudo improved Euler step, then Adams-Bashforth 2, 3, 4.
 
-    The weights are those of equal steps, whatever the grid, hence "pseudo": on a grid that is not even in sigma
-    the order of convergence is 1. The first step calls the network twice, unless it goes to sigma 0.
+    The weights are those of equal steps whatever the grid, which leaves order 2 on grids that are smooth but not even
+    in sigma. The first step calls the network twice, unless it goes to sigma 0.
     `Step.x0` is x extrapolated to sigma 0 along the combined slope.
     """
 
-    order: ClassVar[int | None] = 1
+    order: ClassVar[int | None] = 2
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

@@ -21,7 +21,7 @@ GREY = (0.299, 0.587, 0.114)
 
 
 class ImageGuidance(Guidance):
-    """Rombach et al. 2022, appendix C: log p(y | z_t) = -1/2 |y - T(D(z_0(z_t)))|^2, its gradient added to the estimate.
+    """Rombach et al. 2022, appendix C: log p(y | z_t) = -1/2 |y - T(D(z_0(z_t)))|^2 guides the estimate.
 
     x0 + scale sigma^2 grad_x log p(y | x): the same change as classifier guidance makes, with the sum of squares
     over a sample's pixels, and with the base guidance's x0 inside.

@@ -19,7 +19,8 @@ class PerCondition(Guidance):
     """A scale s_i for each named condition c_1 ... c_n.
 
     "chained" (Brooks et al. 2023, InstructPix2Pix, equation 3), in the order of the scales:
-    x0 = x0() + sum_i s_i (x0(c_1 ... c_i) - x0(c_1 ... c_{i-1})). Equal scales are plain CFG, all ones the conditional model.
+    x0 = x0() + sum_i s_i (x0(c_1 ... c_i) - x0(c_1 ... c_{i-1})). Equal scales are plain
+    CFG, all ones the conditional model.
 
     "independent" (Liu et al. 2022, composable diffusion, equation 11): x0 = x0() + sum_i s_i (x0(c_i) - x0()),
     each view dropping all of them but one.
