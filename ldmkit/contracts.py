@@ -100,6 +100,10 @@ class Codec(Part, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of latents; differentiable; not clipped. A VQ codec quantises in here."""
 
+    def raw(self, latents: Tensor) -> Tensor:
+        """Standardised latents in the encoder's own units; the same where a codec neither scales nor shifts."""
+        return latents
+
     def preview(self, latents: Tensor) -> Tensor:
         """A cheap decode for progress pictures; may be small. Defaults to `decode`."""
         return self.decode(latents)

@@ -51,7 +51,7 @@ class Output:
 
     def pil(self) -> list[Image.Image]:
         """The pictures as 8-bit RGB."""
-        return to_pil(self.images * 2 - 1)
+        return to_pil(self.images)
 
     def save(self, path: str | Path) -> list[Path]:
         """Write PNGs that carry their recipes. Several pictures become `name-0.png`, `name-1.png`, ...

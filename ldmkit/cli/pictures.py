@@ -66,7 +66,7 @@ def decode(
     size = (int(about["height"]), int(about["width"])) if {"height", "width"} <= about.keys() else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
     with replacing(out) as temporary:
-        to_pil(images * 2 - 1)[0].save(temporary, format="PNG")
+        to_pil(images)[0].save(temporary, format="PNG")
     if json:
         emit({"out": str(out), "size": list(images.shape[-2:])})
         return
