@@ -67,11 +67,11 @@ class ClipPart(Conditioner):
         if isinstance(prompt, list):
             check_ids(prompt, config.positions, config.vocab_size)
             return prompt
-        if not prompt:
-            return [config.bos, config.eos]
-        if self.vocabulary is None:
+        if self.vocabulary is not None:
+            return self.vocabulary.encode(prompt, config.positions)
+        if prompt:
             raise no_vocabulary(type(self).__name__, CLIP_FILES)
-        return self.vocabulary.encode(prompt, config.positions)
+        return [config.bos, config.eos]
 
 
 class ClipTextConfig(ClipConfig):

@@ -84,8 +84,8 @@ class LdmText(Conditioner):
         if isinstance(prompt, list):
             check_ids(prompt, config.max_length, config.vocab_size)
             return prompt
-        if not prompt:
-            return [config.start, config.end] if config.words else []
-        if self.vocabulary is None:
+        if self.vocabulary is not None:
+            return self.vocabulary.encode(prompt, config.max_length)
+        if prompt:
             raise no_vocabulary("LdmText", BERT_FILES)
-        return self.vocabulary.encode(prompt, config.max_length)
+        return [config.start, config.end] if config.words else []

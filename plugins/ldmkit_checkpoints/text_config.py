@@ -1,0 +1,292 @@
+"""Conditioners of published configs: CompVis' cond_stage_config, sgm's GeneralConditioner -> plain spec dicts.
+
+A target or parameter that is not known here is an error: it might change what the model computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ldmkit.errors import SourceError, suggest
+
+
+class Planned(NamedTuple):
+    """One conditioner to build and where its weights are.
+
+    Args:
+        name: in the spec.
+        spec: data of a `ldmkit.spec.ConditionerSpec`.
+        prefix: of its keys in the file.
+        layout: of its keys, for `text_keys.conditioner_keys`; empty: it has no weights of its own.
+    """
+
+    name: str
+    spec: dict[str, Any]
+    prefix: str
+    layout: str
+
+
+OPEN_CLIP: dict[str, dict[str, Any]] = {
+    "ViT-L-14": {"width": 768, "heads": 12, "layers": 12, "mlp": 3072, "projection": 768},
+    "ViT-H-14": {"width": 1024, "heads": 16, "layers": 24, "mlp": 4096, "projection": 1024},
+    "ViT-g-14": {"width": 1024, "heads": 16, "layers": 24, "mlp": 4096, "projection": 1024},
+    "ViT-bigG-14": {"width": 1280, "heads": 20, "layers": 32, "mlp": 5120, "projection": 1280},
+}
+"""Text towers of open-CLIP by the name of their architecture."""
+
+SIZE_KEYS = {
+    "original_size_as_tuple": "original",
+    "crop_coords_top_left": "crop",
+    "target_size_as_tuple": "target",
+    "aesthetic_score": "aesthetic",
+}
+"""sgm's input keys -> what SizeCodes reads."""
+
+_CLIP_L = {"width": 768, "heads": 12, "layers": 12, "mlp": 3072}
+_OPEN = {"activation": "gelu", "pad": 0, "pool": "argmax"}
+_UNUSED = {"device", "freeze", "version", "is_trainable", "ucg_rate", "input_key", "input_keys", "legacy_ucg_val"}
+
+
+def conditioners_from_compvis(
+    cond_stage: Mapping[str, Any] | str,
+    model: Mapping[str, Any],
+    latent_channels: int,
+    where: str = "cond_stage_config",
+) -> list[Planned]:
+    """Conditioners of a LatentDiffusion yaml.
+
+    Args:
+        cond_stage: the section `cond_stage_config`: target and params, or one of the two magic words.
+        model: params of the model itself (`cond_stage_key`, `conditioning_key`, `concat_mode` are read).
+        latent_channels: of the first stage.
+
+    Raises:
+        SourceError: a target, parameter or use that is not known.
+    """
+    key, prefix = str(model.get("cond_stage_key", "image")), "cond_stage_model."
+    if cond_stage == "__is_unconditional__":
+        return []
+    if cond_stage == "__is_first_stage__":
+        if key != "masked_image":
+            what = f"the first stage as conditioner for {key!r}"
+            raise SourceError("unknown-condition", what, where=where, fits="cond_stage_key masked_image (inpainting)")
+        return [Planned("masked-image", _spec("masked-image", latent_channels=latent_channels), prefix, "")]
+    if not isinstance(cond_stage, Mapping):
+        raise SourceError("unknown-target", f"{cond_stage!r} is no conditioner", where=where, fits="target and params")
+    target, params = str(cond_stage.get("target")), dict(cond_stage.get("params") or {})
+    if target == "torch.nn.Identity":
+        return [_identity(key, model, prefix, where)]
+    make = _known(target, _COMPVIS, where)
+    return [make(params, key, prefix, where)]
+
+
+def conditioners_from_sgm(
+    section: Mapping[str, Any], where: str = "conditioner_config", prefix: str = "conditioner.embedders."
+) -> list[Planned]:
+    """Conditioners of sgm's GeneralConditioner, in its order; texts read one input, sizes become one part.
+
+    Raises:
+        SourceError: a target or parameter that is not known.
+    """
+    models = (section.get("params") or {}).get("emb_models")
+    if not isinstance(models, Sequence) or isinstance(models, str):
+        raise SourceError("missing-section", "emb_models is no list", where=f"{where}.params")
+    planned: list[Planned] = []
+    for i, model in enumerate(models):
+        place = f"{where}.params.emb_models[{i}]"
+        if not isinstance(model, Mapping):
+            raise SourceError("missing-section", "an embedder is no mapping", where=place)
+        params = dict(model.get("params") or {})
+        make = _known(str(model.get("target")), _SGM, place)
+        planned += make(params, str(model.get("input_key")), f"{prefix}{i}.", place)
+    return _named(_merged_sizes(planned))
+
+
+def _spec(kind: str, /, **config: Any) -> dict[str, Any]:
+    return {"type": kind, "config": config}
+
+
+def _known(target: str, makers: Mapping[str, Any], where: str) -> Any:
+    name = target.rsplit(".", 1)[-1]
+    if name not in makers:
+        what = f"the conditioner {target!r} is not known"
+        raise SourceError("unknown-target", what, where=f"{where}.target", fits=suggest(name, makers))
+    return makers[name]
+
+
+def _only(params: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for name in params:
+        if name not in known and name not in _UNUSED:
+            what = f"parameter {name!r} is not known"
+            raise SourceError("unknown-parameter", what, where=f"{where}.params.{name}", fits=suggest(name, known))
+
+
+def _identity(key: str, model: Mapping[str, Any], prefix: str, where: str) -> Planned:
+    use = model.get("conditioning_key") or ("concat" if model.get("concat_mode", True) else "crossattn")
+    if use != "concat":
+        what = f"torch.nn.Identity for {key!r}, read by {use}: the condition is computed elsewhere"
+        raise SourceError("unknown-condition", what, where=where, fits="a picture that is concatenated")
+    return Planned("image", _spec("image"), prefix, "")
+
+
+def _class_embedder(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    _only(params, {"n_classes", "embed_dim", "key"}, where)
+    n_classes = int(params.get("n_classes", 1000))
+    null = n_classes - 1 if n_classes == 1001 or params.get("ucg_rate") else None
+    config = {"n_classes": n_classes, "dim": params["embed_dim"], "null_class": null}
+    return Planned("label", _spec("label", **config), prefix, "compvis")
+
+
+def _bert(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    known = {"n_embed", "n_layer", "vocab_size", "max_seq_len", "use_tokenizer", "embedding_dropout"}
+    _only(params, known, where)
+    vocab, length = int(params.get("vocab_size", 30522)), int(params.get("max_seq_len", 77))
+    words = bool(params.get("use_tokenizer", True))
+    shape = {"dim": params["n_embed"], "layers": params["n_layer"]}
+    if not words and key == "coordinates_bbox":
+        objects, rest = divmod(length, 3)
+        if rest == 1:
+            raise SourceError("unknown-parameter", f"{length} layout tokens", where=where, fits="3 n, or 3 n + 2")
+        layout = {"n_tokens": vocab, "max_objects": objects, "encode_crop": rest == 2}
+        return Planned("layout", _spec("layout-tokens", **shape, **layout), prefix, "bert")
+    config = {**shape, "vocab_size": vocab, "max_length": length, "words": words}
+    return Planned("text", _spec("ldm-text", **config), prefix, "bert")
+
+
+def _transformer_ids(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    return _bert({**params, "use_tokenizer": False}, key, prefix, where)
+
+
+def _rescaler(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    _only(params, {"n_stages", "method", "multiplier", "in_channels", "out_channels", "bias"}, where)
+    config = {
+        "n_classes": params.get("in_channels", 3),
+        "dim": params.get("out_channels"),
+        "stages": params.get("n_stages", 1),
+        "multiplier": params.get("multiplier", 0.5),
+        "method": params.get("method", "bilinear"),
+        "bias": params.get("bias", False),
+    }
+    return Planned("semantic", _spec("semantic", **config), prefix, "compvis")
+
+
+def _clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    _only(params, {"max_length", "layer", "layer_idx", "always_return_pooled"}, where)
+    layer = params.get("layer", "last")
+    if layer not in ("last", "hidden") or (layer == "hidden") != (params.get("layer_idx") is not None):
+        what = f"layer {layer!r} with layer_idx {params.get('layer_idx')}"
+        raise SourceError(
+            "unknown-parameter", what, where=f"{where}.params.layer", fits="last, or hidden with an index"
+        )
+    config = {**_CLIP_L, "layer": layer if layer == "last" else params["layer_idx"], "final_norm": layer == "last"}
+    config["positions"] = params.get("max_length", 77)
+    return Planned("text", _spec("clip-text", **config), f"{prefix}transformer.", "hf")
+
+
+def _open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+    known = {"arch", "max_length", "layer", "legacy", "always_return_pooled"}
+    _only(params, known, where)
+    shape = _arch(params, where)
+    config = {**shape, "projection": None, **_OPEN, "layer": params.get("layer", "last"), "final_norm": True}
+    return Planned("text", _spec("clip-text", **config), f"{prefix}model.", "open-clip")
+
+
+def _arch(params: Mapping[str, Any], where: str) -> dict[str, Any]:
+    arch = str(params.get("arch", "ViT-H-14"))
+    if arch not in OPEN_CLIP:
+        what = f"the tower {arch!r} is not known"
+        raise SourceError("unknown-parameter", what, where=f"{where}.params.arch", fits=suggest(arch, OPEN_CLIP))
+    if params.get("layer", "last") not in ("last", "penultimate"):
+        what = f"layer {params['layer']!r}"
+        raise SourceError("unknown-parameter", what, where=f"{where}.params.layer", fits="last or penultimate")
+    return {**OPEN_CLIP[arch], "positions": params.get("max_length", 77)}
+
+
+_COMPVIS: dict[str, Callable[[dict[str, Any], str, str, str], Planned]] = {
+    "ClassEmbedder": _class_embedder,
+    "BERTEmbedder": _bert,
+    "TransformerEmbedder": _transformer_ids,
+    "SpatialRescaler": _rescaler,
+    "FrozenCLIPEmbedder": _clip,
+    "FrozenOpenCLIPEmbedder": _open_clip,
+}
+
+
+def _sgm_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+    return [_clip(params, key, prefix, where)]
+
+
+def _sgm_open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+    return [_open_clip(params, key, prefix, where)]
+
+
+def _sgm_open_clip2(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+    """Hidden states, and the pooled vector from the same tower; `legacy` applies the final norm to the states."""
+    _only(params, {"arch", "max_length", "layer", "legacy", "always_return_pooled"}, where)
+    config = {**_arch(params, where), **_OPEN}
+    layer, legacy = params.get("layer", "last"), bool(params.get("legacy", True))
+    text = _spec("clip-text", **config, layer=layer, final_norm=legacy or layer == "last")
+    planned = [Planned("text", text, f"{prefix}model.", "open-clip")]
+    if params.get("always_return_pooled"):
+        pooled = {**_spec("clip-pooled", **config), "shares": "text"}
+        planned.append(Planned("pooled", pooled, f"{prefix}model.", ""))
+    return planned
+
+
+def _sgm_size(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+    _only(params, {"outdim"}, where)
+    if key not in SIZE_KEYS:
+        raise SourceError("unknown-condition", f"input {key!r}", where=where, fits=suggest(key, SIZE_KEYS))
+    config = {"reads": [SIZE_KEYS[key]], "width": params["outdim"]}
+    return [Planned("size", {**_spec("size-codes", **config), "null": "keep"}, prefix, "")]
+
+
+def _sgm_class(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+    _only(params, {"n_classes", "embed_dim", "add_sequence_dim"}, where)
+    emit = "tokens" if params.get("add_sequence_dim") else "vector"
+    config = {"n_classes": int(params.get("n_classes", 1000)), "dim": params["embed_dim"], "emit": emit}
+    return [Planned("label", _spec("label", **config, zero_null=True), prefix, "compvis")]
+
+
+_SGM: dict[str, Callable[[dict[str, Any], str, str, str], list[Planned]]] = {
+    "FrozenCLIPEmbedder": _sgm_clip,
+    "FrozenOpenCLIPEmbedder": _sgm_open_clip,
+    "FrozenOpenCLIPEmbedder2": _sgm_open_clip2,
+    "ConcatTimestepEmbedderND": _sgm_size,
+    "ClassEmbedder": _sgm_class,
+}
+
+
+def _merged_sizes(planned: Sequence[Planned]) -> list[Planned]:
+    """Size embedders that follow one another as one part: their codes are concatenated in this order anyway."""
+    merged: list[Planned] = []
+    for item in planned:
+        before = merged[-1] if merged else None
+        config = item.spec["config"]
+        if (
+            before is None
+            or item.name != "size"
+            or before.name != "size"
+            or before.spec["config"]["width"] != config["width"]
+        ):
+            merged.append(item)
+            continue
+        reads = [*before.spec["config"]["reads"], *config["reads"]]
+        merged[-1] = before._replace(spec={**before.spec, "config": {**config, "reads": reads}})
+    return merged
+
+
+def _named(planned: Sequence[Planned]) -> list[Planned]:
+    """Distinct names; every text reads the input `text`, and a pooled part shares the tower made just before it."""
+    named: list[Planned] = []
+    for item in planned:
+        count = sum(1 for other in named if other.name.partition("-")[0] == item.name)
+        name = item.name if not count else f"{item.name}-{count + 1}"
+        spec = dict(item.spec)
+        if spec["type"] in ("clip-text", "clip-pooled") and name != "text":
+            spec["input"] = "text"
+        if "shares" in spec:
+            spec["shares"] = named[-1].name
+        named.append(item._replace(name=name, spec=spec))
+    return named
