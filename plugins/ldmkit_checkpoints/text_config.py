@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldmkit.errors import SourceError, suggest
+from ldmkit_checkpoints.keys import KeyMap, prefixed
+from ldmkit_checkpoints.text_keys import conditioner_keys
 
 
 class Planned(NamedTuple):
@@ -25,6 +27,20 @@ class Planned(NamedTuple):
     spec: dict[str, Any]
     prefix: str
     layout: str
+
+    def keymap(self) -> KeyMap:
+        """Native key -> entry with the file's keys; empty where there are no weights of its own."""
+        if not self.layout:
+            return {}
+        return prefixed(conditioner_keys(self.spec["type"], self.spec["config"], self.layout), foreign=self.prefix)
+
+
+class TextPlan(NamedTuple):
+    """Registered name and config of one conditioner, and its keys below the prefix of its section."""
+
+    type: str
+    config: dict[str, Any]
+    keymap: KeyMap
 
 
 OPEN_CLIP: dict[str, dict[str, Any]] = {
@@ -79,6 +95,17 @@ def conditioners_from_compvis(
         return [_identity(key, model, prefix, where)]
     make = _known(target, _COMPVIS, where)
     return [make(params, key, prefix, where)]
+
+
+def text_from_compvis(section: Mapping[str, Any], where: str, cond_stage_key: str = "") -> TextPlan:
+    """The conditioner of one section with a target, for a `cond_stage_key`; keys without `cond_stage_model.`.
+
+    Raises:
+        SourceError: a target or parameter that is not known.
+    """
+    make = _known(str(section.get("target")), _COMPVIS, where)
+    planned = make(dict(section.get("params") or {}), cond_stage_key, "", where)
+    return TextPlan(planned.spec["type"], planned.spec["config"], planned.keymap())
 
 
 def conditioners_from_sgm(
