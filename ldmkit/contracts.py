@@ -240,8 +240,11 @@ class Adapter(Part, ABC):
     def taps(self, name: str) -> Mapping[str, Tap]:
         """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`)."""
 
-    def prepare(self, context: Context) -> Any:
-        """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas."""
+    def prepare(self, context: Context, name: str) -> Any:
+        """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas.
+
+        The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent.
+        """
         return None
 
 

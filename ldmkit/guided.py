@@ -82,7 +82,7 @@ class Evaluator:
                 context = self._denoiser.prepare(signals)
                 context.signals, context.present, context.run = signals, present, self._run
                 for name, adapter in self._adapters.items():
-                    context.adapters[name] = adapter.prepare(context)
+                    context.adapters[name] = adapter.prepare(context, name)
             self._contexts[views] = context
         return self._contexts[views]
 
