@@ -18,7 +18,7 @@ _NO_EFFECT = {
         "spatial_transformer_attn_type",
         "use_fairscale_checkpoint",
     ),
-    *("offload_to_cpu", "use_spatial_transformer", "use_new_attention_order", "num_heads_upsample", "hint_channels"),
+    *("offload_to_cpu", "use_spatial_transformer", "use_new_attention_order", "num_heads_upsample"),
     *("disable_middle_self_attn", "disable_self_attentions", "num_attention_blocks", "n_embed", "dims", "use_bf16"),
 }
 _KNOWN = {

@@ -1,0 +1,219 @@
+"""ControlNet (Zhang et al. 2023): a copy of the U-Net's first half that reads a hint and adds to its skips."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from ldmkit_denoisers.config import UNetConfig, mid_level, skip_widths
+from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane
+from ldmkit_denoisers.ported import activate, zeroed
+from pydantic import Field
+from torch import Tensor, nn
+
+from ldmkit.contracts import Adapter, Context, Denoiser, Frame, Run, Slot
+from ldmkit.errors import CompositionError, InputError
+from ldmkit.ports import Tap
+from ldmkit.signals import Plane
+from ldmkit.value import Value
+
+GUESS_DECAY = 0.825
+"""Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""
+
+
+class ControlNetConfig(Value):
+    """A ControlNet.
+
+    Args:
+        unet: of the network it is a copy of; only its first half is built.
+        hint_channels: of the hint, a picture with values in [0, 1].
+        hint_widths: channels of the hint's encoder; every one after the first halves the size.
+        scale: factor of all residuals.
+        start, end: the part of the run, in fractions of its steps, in which it acts.
+        guess: no residuals for rows whose hint is dropped, and shallow residuals weighed down.
+        only_mid: only the middle's residual.
+    """
+
+    unet: UNetConfig
+    hint_channels: int = Field(3, gt=0)
+    hint_widths: tuple[int, ...] = Field((16, 32, 96, 256), min_length=1)
+    scale: float = 1.0
+    start: float = Field(0.0, ge=0, le=1)
+    end: float = Field(1.0, ge=0, le=1)
+    guess: bool = False
+    only_mid: bool = False
+
+
+class HintEncoder(nn.Module):
+    """3x3 convolutions with SiLU between them, from the picture to the latent grid; the last is zero at first."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...], outputs: int):
+        super().__init__()
+        convs = [nn.Conv2d(channels, widths[0], 3, padding=1)]
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            convs += [nn.Conv2d(before, before, 3, padding=1), nn.Conv2d(before, after, 3, padding=1, stride=2)]
+        self.convs = nn.ModuleList([*convs, zeroed(nn.Conv2d(widths[-1], outputs, 3, padding=1))])
+
+    def forward(self, hint: Tensor) -> Tensor:
+        """(B, channels, f h, f w) -> (B, outputs, h, w) with f = 2 ** (number of widths - 1)."""
+        for conv in self.convs[:-1]:
+            hint = activate(conv(hint))
+        return self.convs[-1](hint)  # type: ignore[no-any-return]
+
+
+@dataclass
+class ControlState:
+    """What a ControlNet keeps for a run: its projections, the encoded hint (B, C, h, w), the plane its copy of the
+    network may want, which rows it acts on (B,1,1,1) or None for all, and the run.
+    """
+
+    projected: Projected
+    hint: Tensor
+    plane: Tensor | None = None
+    rows: Tensor | None = None
+    run: Run | None = None
+
+    def crop(self, top: int, left: int, height: int, width: int) -> ControlState:
+        """The state for a window of the latents, in latent pixels."""
+        window = (..., slice(top, top + height), slice(left, left + width))
+        return replace(self, hint=self.hint[window], plane=None if self.plane is None else self.plane[window])
+
+
+@dataclass(frozen=True)
+class _Compute:
+    """Tap at `input`: computes the residuals of this forward."""
+
+    control: ControlNet
+    name: str
+
+    def __call__(self, value: Tensor, frame: Frame) -> Tensor:
+        state = frame.context.adapters.get(self.name)
+        if state is not None and self.control.acts(state, frame.sigma):
+            frame.scratch[self.name] = self.control(frame.x, frame.t, state)
+        return value
+
+
+@dataclass(frozen=True)
+class _Add:
+    """Tap at `skip.<i>` or `mid`: adds residual `index` (-1: the middle's)."""
+
+    name: str
+    index: int
+
+    def __call__(self, value: Tensor, frame: Frame) -> Tensor:
+        residuals = frame.scratch.get(self.name)
+        return value if residuals is None else value + residuals[self.index].to(value.dtype)
+
+
+class ControlNet(Encoder, Adapter):
+    """Reads the noisy latents, the conditions and a hint; adds a residual to every skip and to the middle's output.
+
+    Slot `hint`: a plane with `hint_channels` at picture resolution, values in [0, 1]. Without a hint in a run it stays
+    out of it. Several at once add up. State-dict names: those of the U-Net's first half, hint.convs.<i>, zero.<i>,
+    zero_mid.
+    """
+
+    Config = ControlNetConfig
+    config: ControlNetConfig
+
+    def __init__(self, config: ControlNetConfig):
+        Adapter.__init__(self, config)
+        unet = self.config.unet
+        self.build_encoder(unet)
+        self.hint = HintEncoder(self.config.hint_channels, self.config.hint_widths, unet.widths[0])
+        self.zero = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in skip_widths(unet))
+        middle = mid_level(unet).width
+        self.zero_mid = zeroed(nn.Conv2d(middle, middle, 1))
+        self.slots = {"hint": Slot("plane", self.config.hint_channels, required=True)}
+
+    @classmethod
+    def from_denoiser(cls, denoiser: Denoiser, **options: Any) -> ControlNet:
+        """A new ControlNet with the weights of a U-Net's first half; it changes nothing until it is trained.
+
+        Args:
+            options: fields of `ControlNetConfig`.
+
+        Raises:
+            CompositionError: the denoiser is not a U-Net.
+        """
+        if not isinstance(denoiser, Encoder):
+            raise CompositionError("not-a-unet", f"{type(denoiser).__name__} has no first half to copy", fits="a UNet")
+        control = cls(ControlNetConfig.of({"unet": denoiser.unet, **options})).to(denoiser.device, denoiser.dtype)
+        theirs = denoiser.state_dict()
+        control.load_state_dict({key: theirs.get(key, own) for key, own in control.state_dict().items()})
+        return control
+
+    def tuned(self, **changes: Any) -> Self:
+        """The same weights with other run-time options (scale, start, end, guess, only_mid)."""
+        other = copy.copy(self)
+        other.config = ControlNetConfig.of({**dict(self.config), **changes})
+        return other
+
+    def taps(self, name: str) -> Mapping[str, Tap]:
+        """At `input`, `mid`, and every `skip.<i>` unless `only_mid`."""
+        count = 0 if self.config.only_mid else len(self.zero)
+        skips = {f"skip.{i}": _Add(name, i) for i in range(count)}
+        return {"input": _Compute(self, name), **skips, "mid": _Add(name, -1)}
+
+    def prepare(self, context: Context, name: str) -> ControlState | None:
+        """Encode the hint and project the conditions, once per run; None without a hint.
+
+        Raises:
+            CompositionError: the hint is not a plane, or a condition of the network is missing.
+        """
+        hint = context.signals.get(f"{name}.hint")
+        if hint is None:
+            return None
+        if not isinstance(hint, Plane) or hint.value.shape[1] != self.config.hint_channels:
+            raise CompositionError("wrong-signal", "the hint does not fit", fits=f"{self.slots['hint']}")
+        rows = None
+        present = context.present.get(f"{name}.hint")
+        dtype = self.conv_in.weight.dtype
+        if self.config.guess and present is not None:
+            rows = present.to(dtype).view(-1, 1, 1, 1)
+        return ControlState(
+            self.project(context.signals, context),
+            self.hint(hint.value.to(dtype)),
+            checked_plane(self.unet, context.signals),
+            rows,
+            context.run,
+        )
+
+    def acts(self, state: ControlState, sigma: float | None) -> bool:
+        """Whether the step at `sigma` lies in [start, end]; always where run or sigma are unknown."""
+        if state.run is None or sigma is None:
+            return True
+        done = state.run.progress(sigma)
+        after = done + 1 / max(len(state.run.sigmas) - 1, 1)
+        return done >= self.config.start - 1e-9 and after <= self.config.end + 1e-9
+
+    def forward(self, x: Tensor, t: Tensor, state: ControlState) -> list[Tensor]:
+        """Residuals for every skip in the order they are made, then for the middle, scaled.
+
+        x (B, channels, h, w) and t (B,) are what the denoiser gets.
+
+        Raises:
+            InputError: the hint has another size than the picture.
+        """
+        h = x.to(self.conv_in.weight.dtype)
+        if h.shape[2:] != state.hint.shape[2:]:
+            got, want = tuple(state.hint.shape[2:]), tuple(h.shape[2:])
+            raise InputError("hint-size", f"the hint is for latents {got}, these are {want}", where="hint")
+        if state.plane is not None:
+            h = torch.cat([h, state.plane.to(h.dtype)], dim=1)
+        frame = Frame(x, t, Context({}))
+        h, skips = self.encode(self.conv_in(h) + state.hint, self.embed(t, state.projected), frame, state.projected)
+        if self.config.only_mid:
+            return [self._scaled(self.zero_mid(h), 1.0, state)]
+        outputs = [*(zero(s) for zero, s in zip(self.zero, skips, strict=True)), self.zero_mid(h)]
+        last = len(outputs) - 1
+        decay = GUESS_DECAY if self.config.guess else 1.0
+        return [self._scaled(out, decay ** (last - i), state) for i, out in enumerate(outputs)]
+
+    def _scaled(self, residual: Tensor, weight: float, state: ControlState) -> Tensor:
+        weight *= self.config.scale
+        residual = residual if weight == 1.0 else residual * weight
+        return residual if state.rows is None else residual * state.rows
