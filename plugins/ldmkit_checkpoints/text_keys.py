@@ -159,7 +159,7 @@ def conditioner_keys(kind: str, config: Mapping[str, Any], layout: str) -> KeyMa
     """The `KeyMap` of any conditioner by its registered name; empty for one without weights.
 
     Args:
-        layout: `Planned.layout` of `text_config`; `hf-flat` is `hf` without `text_model.`, `ldm-bert` diffusers' LDMBert.
+        layout: `Planned.layout` of `text_config`; `hf-flat` is `hf` without `text_model.`, `ldm-bert` is diffusers'.
     """
     if kind not in _CONFIGS:
         return {}
