@@ -58,7 +58,6 @@ class Given(Conditioner):
         super().__init__(config)
         self.kind: SignalKind = self.config.kind
         self.dim = self.config.dim
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
 
     def parse(self, raw: Any, where: str) -> Tensor:
         tensor: Tensor = super().parse(raw, where)
@@ -68,7 +67,7 @@ class Given(Conditioner):
     def forward(self, inputs: Sequence[Tensor]) -> Signal:
         for tensor in inputs:
             self._check(tensor, self.config.kind)
-        rows = [tensor[None].to(self._anchor) for tensor in inputs]
+        rows = [tensor[None] for tensor in inputs]
         if self.config.kind == "tokens":
             return cat_rows([Tokens(row) for row in rows])
         make = Vector if self.config.kind == "vector" else Plane

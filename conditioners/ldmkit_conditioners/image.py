@@ -40,15 +40,11 @@ class ImagePlane(Conditioner):
     dim = 3
     has_null = False
 
-    def __init__(self, config: Any = None):
-        super().__init__(config)
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
-
     def picture_size(self, value: Tensor, factor: int) -> tuple[int, int]:
         return value.shape[-2] * factor, value.shape[-1] * factor
 
     def forward(self, inputs: list[Tensor]) -> Plane:
-        return Plane(one_size(inputs, "image").to(self._anchor))
+        return Plane(one_size(inputs, "image"))
 
 
 class Hint(Conditioner):
@@ -58,10 +54,6 @@ class Hint(Conditioner):
     kind: SignalKind = "plane"
     dim = 3
 
-    def __init__(self, config: Any = None):
-        super().__init__(config)
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
-
     def example(self, size: tuple[int, int]) -> Tensor:
         return torch.zeros(3, *size)
 
@@ -69,4 +61,4 @@ class Hint(Conditioner):
         return value.shape[-2], value.shape[-1]
 
     def forward(self, inputs: list[Tensor]) -> Plane:
-        return Plane((one_size(inputs, "hint").to(self._anchor) + 1) / 2)
+        return Plane((one_size(inputs, "hint") + 1) / 2)

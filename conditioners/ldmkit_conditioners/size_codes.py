@@ -61,12 +61,11 @@ class SizeCodes(Conditioner):
     def __init__(self, config: Any = None):
         super().__init__(config)
         self.dim = self.config.width * sum(1 if name == "aesthetic" else 2 for name in self.config.reads)
-        self.register_buffer("_anchor", torch.zeros(()), persistent=False)
 
     def forward(self, inputs: list[Sizes]) -> Vector:
         rows = [[number for name in self.config.reads for number in _numbers(item, name)] for item in inputs]
-        numbers = torch.tensor(rows, dtype=torch.float32, device=self._anchor.device)
-        return Vector(sinusoids(numbers, self.config.width).flatten(1).to(self._anchor.dtype))
+        numbers = torch.tensor(rows, dtype=torch.float32)
+        return Vector(sinusoids(numbers, self.config.width).flatten(1))
 
     def null(self, like: Signal) -> Signal:
         return like

@@ -1,0 +1,165 @@
+"""Checkpoints in the original layout: one `.ckpt` or `.safetensors` file, and the yaml that describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import SourceError, suggest
+from ldmkit.source import Source
+from ldmkit.spec import Defaults, PartSpec, PipelineSpec
+from ldmkit.weights import LazyTensor, open_safetensors
+from ldmkit_checkpoints import compvis_ldm, compvis_sgm
+from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
+from ldmkit_checkpoints.compvis_process import check_buffers
+from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
+from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
+from ldmkit_checkpoints.yaml_config import read_yaml, section
+
+
+class CompVisSource(Source):
+    """A checkpoint of latent-diffusion, Stable Diffusion 1 and 2, ControlNet or SDXL in its authors' own layout.
+
+    Args:
+        tensors: by the file's keys, nothing read yet.
+        config: the parsed yaml.
+        origin: the file; `config_origin`: the yaml; both for errors.
+        ema: averaged (True) or raw (False) weights; None: averaged where the file has them.
+
+    Raises:
+        SourceError: a config that is unknown in a place that matters; `no-ema` where averaged weights are asked for.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, LazyTensor],
+        config: Mapping[str, Any],
+        origin: str,
+        *,
+        config_origin: str = "config",
+        ema: bool | None = None,
+    ) -> None:
+        super().__init__(origin)
+        self.inventory = Inventory(tensors, self.report, origin)
+        self.plan = _plan(config, self.inventory, config_origin)
+        self.averaged = self._choose(ema)
+        self.report.notes += self.plan.notes
+        self._taken: dict[str, dict[str, LazyTensor]] = {}
+
+    @property
+    def spec(self) -> PipelineSpec:
+        if self.plan.process is None:
+            what = "the file holds a first stage alone"
+            raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
+        specs = {part: plan.spec for part, plan in self.plan.parts.items()}
+        return PipelineSpec(
+            codec=specs["codec"],
+            denoiser=specs["denoiser"],
+            process=self.plan.process,
+            conditioners=_group(specs, "conditioners."),
+            adapters=_group(specs, "adapters."),
+            defaults=Defaults(**self.plan.defaults),
+        )
+
+    @property
+    def codec_spec(self) -> PartSpec:
+        return self.plan.parts["codec"].spec
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        """The part's tensors. The codec may be had alone; any other part makes every key be accounted for.
+
+        Raises:
+            WeightsError: missing, unexpected.
+            SourceError: `schedule-mismatch`.
+        """
+        if part not in self.plan.parts:
+            raise SourceError("no-part", f"there is no part {part!r}", fits=suggest(part, self.plan.parts))
+        if part != "codec" or self.plan.process is None:
+            self._account()
+        return self._take(part)
+
+    def assets(self, part: str) -> Path | None:
+        """A `tokenizer` folder beside the file, for the text conditioners."""
+        folder = Path(self.origin).parent / "tokenizer"
+        return folder if part.startswith("conditioners.") and folder.is_dir() else None
+
+    def _account(self) -> None:
+        for part in self.plan.parts:
+            self._take(part)
+        check_buffers(self.inventory.tensors, self.plan.buffers, self.origin)
+        self.inventory.ignore_if(self.plan.ignore)
+        self.inventory.finish()
+
+    def _take(self, part: str) -> dict[str, LazyTensor]:
+        if part not in self._taken:
+            plan = self.plan.parts[part]
+            rename = shadow if plan.averaged and self.averaged else str
+            self._taken[part] = self.inventory.take(part, plan.keymap, rename)
+        return self._taken[part]
+
+    def _choose(self, ema: bool | None) -> bool:
+        shadows = {shadow(key) for plan in self.plan.parts.values() if plan.averaged for key in plan.published()}
+        present = any(key in self.inventory.tensors for key in shadows)
+        if ema and not present:
+            fits = "ema=False, or None: averaged where the file has them"
+            raise SourceError("no-ema", "the file holds no averaged weights", where=self.origin, fits=fits)
+        if present:
+            chosen = "raw" if ema is False else "averaged (EMA)"
+            self.report.notes.append(f"{chosen} weights of the two sets in the file")
+        return present and ema is not False
+
+
+def open_checkpoint(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
+    """Tensors of a checkpoint file by key, and the other top-level entries of a training checkpoint."""
+    return (open_safetensors(path), {}) if path.suffix == ".safetensors" else open_state_dict(path)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file's name is one of a checkpoint."""
+    return path.is_file() and path.suffix in (".safetensors", *SUFFIXES)
+
+
+def config_beside(path: Path) -> Path | None:
+    """The yaml that belongs to a checkpoint file: of its own name, or `config.yaml` in its folder."""
+    for candidate in (path.with_suffix(".yaml"), path.with_name("config.yaml")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str) -> Plan:
+    model = section(config, "model", origin)
+    target, where = model["target"], f"{origin}: model.params"
+    if target in FIRST_STAGES:
+        return plan_first_stage(model, f"{origin}: model")
+    if target in compvis_ldm.TARGETS:
+        return compvis_ldm.plan_ldm(model, inventory, where)
+    if target in compvis_sgm.TARGETS:
+        return compvis_sgm.plan_sgm(model, inventory, where)
+    known = {*FIRST_STAGES, *compvis_ldm.TARGETS, *compvis_sgm.TARGETS}
+    what = f"the model {target!r} is not known"
+    raise SourceError("unknown-target", what, where=f"{origin}: model.target", fits=suggest(target, known))
+
+
+def _group(specs: Mapping[str, PartSpec], prefix: str) -> dict[str, Any]:
+    return {part.removeprefix(prefix): spec for part, spec in specs.items() if part.startswith(prefix)}
+
+
+def open_compvis(path: Path, config: Path | None, ema: bool | None) -> CompVisSource:
+    """A checkpoint file with its yaml: the one given, the one beside it, or what its keys and shapes tell.
+
+    Raises:
+        SourceError: an unreadable file; no yaml, and a model that cannot be told from the keys.
+    """
+    from ldmkit_checkpoints.single_file import infer_config
+
+    tensors, extras = open_checkpoint(path)
+    chosen = config or config_beside(path)
+    if chosen is not None:
+        return CompVisSource(tensors, read_yaml(chosen), str(path), config_origin=str(chosen), ema=ema)
+    guessed, notes = infer_config(tensors, extras, str(path))
+    source = CompVisSource(tensors, guessed, str(path), config_origin=f"{path}: config from its keys", ema=ema)
+    source.report.notes += notes
+    return source

@@ -1,0 +1,113 @@
+"""The conditioners of an original yaml as part plans; signals of absent encoders are given by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ldmkit_denoisers.config import UNetConfig
+
+from ldmkit.errors import SourceError
+from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit_checkpoints.compvis_plan import PartPlan
+from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.keys import prefixed
+from ldmkit_checkpoints.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.text_keys import conditioner_keys, ignorable_conditioner_key
+
+_GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
+"""Guidance scales of the published scripts, for conditions that the models were also trained without."""
+
+_FROZEN = frozenset(["clip-text", "clip-pooled", "t5-text"])
+"""Encoders that were not trained with the model, so that some files leave them out."""
+
+
+@dataclass
+class Conditions:
+    """The conditioners of a model by name, changes to the denoiser's config that they ask for, and notes."""
+
+    parts: dict[str, PartPlan] = field(default_factory=dict)
+    unet: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def ignore(self, key: str) -> str | None:
+        """Why a key of a conditioner may stay unread; None if it may not, or is none of theirs."""
+        ours = key.startswith(("cond_stage_model.", "conditioner."))
+        return ignorable_conditioner_key(key) if ours else None
+
+
+def default_guidance(conditions: Conditions) -> PartSpec:
+    """Classifier-free guidance at the published scale where the model knows a null; else none."""
+    for plan in conditions.parts.values():
+        config, kind = plan.spec.config, plan.spec.type
+        if kind in _GUIDED and (kind != "label" or config.get("null_class") is not None):
+            return PartSpec(type="cfg", config={"scale": _GUIDED[kind]})
+    return PartSpec(type="none")
+
+
+def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inventory, where: str) -> Conditions:
+    """The conditioners of LatentDiffusion's parameters.
+
+    Raises:
+        SourceError: a conditioning that is not known.
+    """
+    stage = params.get("cond_stage_config", "__is_unconditional__")
+    if stage == "__is_unconditional__":
+        return Conditions()
+    way = params.get("conditioning_key") or ("concat" if params.get("concat_mode", True) else "crossattn")
+    if way not in ("concat", "crossattn", "hybrid"):
+        raise SourceError("unsupported", f"conditioning_key {way!r}", where=where, fits="crossattn, concat, hybrid")
+    section = f"{where}.cond_stage_config"
+    if way == "crossattn" and isinstance(stage, Mapping) and stage.get("target") == "torch.nn.Identity":
+        return _given(unet, "the config's conditioner is the identity")
+    planned = conditioners_from_compvis(stage, params, unet.channels, section)
+    if way == "hybrid":
+        planned.append(_masked(params, unet, where))
+    return _collected(planned, unet, inventory)
+
+
+def plan_embedders(section: Mapping[str, Any], unet: UNetConfig, inventory: Inventory, where: str) -> Conditions:
+    """The conditioners of sgm's GeneralConditioner. Where there is no negative prompt, the base model's texts are
+    zeros, as its own sampling scripts have it; the refiner's are the empty prompt's encodings.
+    """
+    planned = conditioners_from_sgm(section, where)
+    found = _collected(planned, unet, inventory)
+    base = any(item.layout == "hf" for item in planned)
+    for name, plan in found.parts.items():
+        if base and plan.spec.type in _FROZEN:
+            spec = plan.spec.model_copy(update={"null": "zero"})
+            found.parts[name] = PartPlan(spec, plan.keymap)
+    found.unet["context_join"] = "feature"
+    return found
+
+
+def _collected(planned: Sequence[Planned], unet: UNetConfig, inventory: Inventory) -> Conditions:
+    absent = [p for p in planned if p.spec["type"] in _FROZEN and p.layout and not inventory.has(p.prefix)]
+    if absent:
+        return _given(unet, f"the file holds no text encoder under {absent[0].prefix!r}")
+    found = Conditions()
+    for item in planned:
+        spec = ConditionerSpec.of(item.spec, item.name)
+        keymap = conditioner_keys(spec.type, spec.config, item.layout) if item.layout else {}
+        found.parts[item.name] = PartPlan(spec, prefixed(keymap, foreign=item.prefix))
+    return found
+
+
+def _given(unet: UNetConfig, why: str) -> Conditions:
+    """Ready-made signals in place of encoders, one a slot of the denoiser."""
+    wanted = {"context": ("tokens", unet.context_dim), "vector": ("vector", unet.vector_dim)}
+    found = Conditions(notes=[f"{why}: its conditions are given ready-made, as 'context' (length, width)"])
+    for name, (kind, dim) in wanted.items():
+        if dim is not None:
+            spec = ConditionerSpec(type="given", config={"kind": kind, "dim": dim}, slot=name)
+            found.parts[name] = PartPlan(spec)
+    return found
+
+
+def _masked(params: Mapping[str, Any], unet: UNetConfig, where: str) -> Planned:
+    keys = tuple(params.get("concat_keys", ("mask", "masked_image")))
+    if keys != ("mask", "masked_image"):
+        raise SourceError("unsupported", f"concat_keys {list(keys)}", where=where, fits="[mask, masked_image]")
+    config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True, "latent_channels": unet.channels}
+    return Planned("masked-image", {"type": "masked-image", "config": config}, "", "")

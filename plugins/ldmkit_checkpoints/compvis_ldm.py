@@ -1,0 +1,158 @@
+"""LatentDiffusion's yaml (CompVis latent-diffusion, Stable Diffusion 1 and 2, ControlNet) as a plan of parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ldmkit_denoisers.config import UNetConfig
+from ldmkit_processes.discrete import Discrete
+
+from ldmkit.errors import SourceError, WeightsError, suggest
+from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_conditions
+from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis_process import BUFFERS, expected_buffers, process_from_ldm
+from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.keys import prefixed
+from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.yaml_config import params_of, section
+
+UNET, CODEC, COND = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+
+TARGETS = frozenset(
+    f"ldm.models.diffusion.ddpm.{name}"
+    for name in ("LatentDiffusion", "LatentInpaintDiffusion", "LatentFinetuneDiffusion", "DDPM")
+) | {"cldm.cldm.ControlLDM", "ldm.models.diffusion.ddpm_edit.LatentDiffusion"}
+
+_READ = {
+    *("linear_start", "linear_end", "timesteps", "beta_schedule", "cosine_s", "given_betas", "v_posterior"),
+    *("parameterization", "unet_config", "first_stage_config", "cond_stage_config", "cond_stage_key"),
+    *("conditioning_key", "concat_mode", "scale_factor", "scale_by_std", "image_size", "channels", "use_ema"),
+    *("control_stage_config", "control_key", "only_mid_control", "concat_keys", "masked_image_key"),
+}
+_NO_EFFECT = {
+    *("ckpt_path", "ignore_keys", "load_only_unet", "monitor", "first_stage_key", "log_every_t", "clip_denoised"),
+    *("loss_type", "original_elbo_weight", "l_simple_weight", "learn_logvar", "logvar_init", "scheduler_config"),
+    *("use_positional_encodings", "num_timesteps_cond", "cond_stage_trainable", "cond_stage_forward", "ema_rate"),
+    *("make_it_fit", "ucg_training", "reset_ema", "reset_num_ema_updates", "force_null_conditioning", "sd_locked"),
+    *("finetune_keys", "keep_finetune_dims", "c_concat_log_start", "c_concat_log_end", "unet_trainable", "ema_decay"),
+    *("base_learning_rate", "learning_rate", "load_ema", "u_cond_percent"),
+}
+
+
+def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan:
+    """The plan of a `model` section with a LatentDiffusion target.
+
+    Raises:
+        SourceError: a parameter that is unknown or asks for something that no part here does.
+    """
+    params = params_of(model)
+    for key in params:
+        if key not in _READ | _NO_EFFECT:
+            fits = suggest(key, _READ | _NO_EFFECT)
+            raise SourceError("unknown-parameter", f"the parameter {key!r} is not known", where=where, fits=fits)
+    codec = _codec(params, inventory, where)
+    channels, factor = codec_shape(codec)
+    process = process_from_ldm(params, where)
+    unet_section = section(params, "unet_config", where)
+    unet_params = params_of(unet_section)
+    unet = unet_from_compvis(unet_params, channels)
+    conditions = plan_conditions(params, unet, inventory, where)
+    unet = unet.model_copy(update=conditions.unet)
+    parts = {"codec": codec, "denoiser": _unet(unet, unet_params)}
+    parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
+    parts |= _control(params, where)
+    return Plan(
+        parts,
+        _ignore(params, parts, conditions),
+        process,
+        expected_buffers(Discrete.of(process.config), params.get("v_posterior", 0.0)),
+        _defaults(params, factor, conditions),
+        conditions.notes,
+    )
+
+
+def _codec(params: Mapping[str, Any], inventory: Inventory, where: str) -> PartPlan:
+    if "first_stage_config" not in params:
+        return PartPlan(PartSpec(type="identity", config={"channels": params.get("channels", 3)}))
+    first = section(params, "first_stage_config", where)
+    return plan_codec(first, _scale(params, inventory, where), CODEC, f"{where}.first_stage_config")
+
+
+def _scale(params: Mapping[str, Any], inventory: Inventory, where: str) -> float:
+    stored = inventory.tensors.get("scale_factor")
+    if stored is None:
+        if params.get("scale_by_std"):
+            what = "the scale factor was measured in training (scale_by_std), but 'scale_factor' is missing"
+            raise WeightsError("missing", what, where=inventory.where)
+        return float(params.get("scale_factor", 1.0))
+    if math.prod(stored.shape) != 1:
+        what = f"'scale_factor' has shape {list(stored.shape)}, one number is wanted"
+        raise WeightsError("wrong-shape", what, where=inventory.where)
+    value = float(stored.read(True).double())
+    if not (math.isfinite(value) and value > 0):
+        raise SourceError("scale-factor", f"scale_factor is {value}", where=inventory.where, fits="a positive number")
+    inventory.report.used[inventory.label + "scale_factor"] = "codec"
+    return value
+
+
+def _unet(unet: UNetConfig, params: Mapping[str, Any]) -> PartPlan:
+    keymap = unet_compvis(unet, **compvis_options(params))
+    spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
+    return PartPlan(spec, prefixed(keymap, foreign=UNET), averaged=True)
+
+
+def _control(params: Mapping[str, Any], where: str) -> dict[str, PartPlan]:
+    """ControlLDM's adapter, and the conditioner that feeds its hint."""
+    if "control_stage_config" not in params:
+        return {}
+    control = section(params, "control_stage_config", where)
+    config = controlnet_from_compvis(params_of(control), only_mid=bool(params.get("only_mid_control", False)))
+    adapter = PartSpec(type="controlnet", config=config.model_dump(mode="json", exclude_defaults=True))
+    hint = ConditionerSpec(type="hint", slot="control.hint")
+    return {
+        "conditioners.hint": PartPlan(hint),
+        "adapters.control": PartPlan(adapter, prefixed(controlnet_compvis(config), foreign="control_model.")),
+    }
+
+
+def _ignore(
+    params: Mapping[str, Any], parts: Mapping[str, PartPlan], conditions: Conditions
+) -> Callable[[str], str | None]:
+    unet = parts["denoiser"].published()
+    codec = parts["codec"].published()
+    shadows = {shadow(key) for key in unet}
+
+    def ignore(key: str) -> str | None:
+        if key in BUFFERS:
+            return "schedule: computed from the config, and compared with it"
+        if key in unet:
+            return "raw weights: the averaged ones are used"
+        if key in shadows:
+            return "averaged weights: the raw ones are used"
+        if key.startswith(CODEC):
+            return ignorable_vae_key(key.removeprefix(CODEC))
+        if params.get("cond_stage_config") == "__is_first_stage__" and key.startswith(COND):
+            same = CODEC + key.removeprefix(COND)
+            reason = "the first stage a second time"
+            return reason if same in codec else ignorable_vae_key(key.removeprefix(COND))
+        return conditions.ignore(key) or UNREAD_BUFFERS.get(key)
+
+    return ignore
+
+
+def _defaults(params: Mapping[str, Any], factor: int, conditions: Conditions) -> dict[str, Any]:
+    size = params.get("image_size", 256)
+    height, width = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
+    return {
+        "sampler": PartSpec(type="ddim"),
+        "grid": PartSpec(type="ldm-ddim"),
+        "guidance": default_guidance(conditions),
+        "steps": 50,
+        "size": (int(height) * factor, int(width) * factor),
+    }

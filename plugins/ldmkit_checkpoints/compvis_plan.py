@@ -1,0 +1,110 @@
+"""What reading an original yaml ends in: how each part is configured, named and found in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ldmkit_codecs.kl import KLConfig
+from ldmkit_codecs.vq import VQConfig
+from torch import Tensor
+
+from ldmkit.errors import SourceError
+from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit_checkpoints.keys import KeyMap, prefixed
+from ldmkit_checkpoints.vae_config import first_stage_from_compvis
+from ldmkit_checkpoints.vae_keys import ignorable_vae_key, kl_compvis_keys, vq_compvis_keys
+
+UNREAD_BUFFERS = {
+    "logvar": "training only: log-variance of the loss",
+    "lvlb_weights": "training only: weights of the variational bound",
+    "model_ema.decay": "bookkeeping of the averaged weights",
+    "model_ema.num_updates": "bookkeeping of the averaged weights",
+    **dict.fromkeys(
+        ("ddim_sigmas", "ddim_alphas", "ddim_alphas_prev", "ddim_sqrt_one_minus_alphas"),
+        "left over from a sampler",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """One part: what to build, and where its tensors are (published keys, prefixes included).
+
+    Args:
+        averaged: averaged copies of these tensors may stand in the file under `shadow` names.
+    """
+
+    spec: PartSpec
+    keymap: KeyMap = field(default_factory=dict)
+    averaged: bool = False
+
+    def published(self) -> set[str]:
+        """Every published key the part is read from."""
+        return {key for entry in self.keymap.values() for key in entry.keys}
+
+
+@dataclass
+class Plan:
+    """A whole checkpoint.
+
+    Args:
+        parts: by part path, `codec` first; the first stage alone where there is no `process`.
+        ignore: why a key that no part takes may stay unread; None if it may not.
+        buffers: what schedule buffers in the file must hold.
+        defaults: of the pipeline spec.
+    """
+
+    parts: dict[str, PartPlan]
+    ignore: Callable[[str], str | None]
+    process: PartSpec | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def shadow(key: str) -> str:
+    """Name of the averaged copy of a parameter: the dots are removed."""
+    return "model_ema." + key.removeprefix("model.").replace(".", "")
+
+
+def plan_codec(section: Mapping[str, Any], scale: float, prefix: str, where: str, averaged: bool = False) -> PartPlan:
+    """The codec of a `first_stage_config`; `scale` multiplies its raw latents."""
+    kind, config = first_stage_from_compvis(section, where)
+    if kind == "identity":
+        if scale != 1:
+            raise SourceError("unsupported", f"scale_factor {scale} of pictures", where=where, fits="1")
+        return PartPlan(PartSpec(type="identity"))
+    if scale != 1:
+        config = {**config, "scale": scale}
+    keymap = kl_compvis_keys(KLConfig.of(config)) if kind == "kl" else vq_compvis_keys(VQConfig.of(config))
+    return PartPlan(PartSpec(type=kind, config=config), prefixed(keymap, foreign=prefix), averaged)
+
+
+def codec_shape(plan: PartPlan) -> tuple[int, int]:
+    """(latent channels, factor) of a planned codec."""
+    if plan.spec.type == "identity":
+        return int(plan.spec.config.get("channels", 3)), 1
+    config = (KLConfig if plan.spec.type == "kl" else VQConfig).of(plan.spec.config)
+    return config.latent_channels, config.factor
+
+
+def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
+    """A file that holds a first stage alone, keys without prefix."""
+    codec = plan_codec(section, 1.0, "", where, averaged=True)
+    known = {shadow(key) for key in codec.published()}
+
+    def ignore(key: str) -> str | None:
+        if key.startswith("model_ema.loss"):
+            return "training only: perceptual loss and discriminator"
+        if key.startswith("model_ema.") and key not in known and key not in UNREAD_BUFFERS:
+            return None
+        return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
+
+    return Plan({"codec": codec}, ignore)
+
+
+def conditioner(type_: str, config: dict[str, Any], **wiring: Any) -> ConditionerSpec:
+    """A conditioner's spec."""
+    return ConditionerSpec(type=type_, config=config, **wiring)

@@ -1,0 +1,96 @@
+"""sgm's DiffusionEngine yaml (SDXL base and refiner) as a plan of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from ldmkit_processes.discrete import Discrete
+
+from ldmkit.errors import SourceError, suggest
+from ldmkit.spec import PartSpec
+from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_embedders
+from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis_process import process_from_sgm
+from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.keys import prefixed
+from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.yaml_config import params_of, section
+
+UNET, CODEC = "model.diffusion_model.", "first_stage_model."
+
+TARGETS = frozenset(["sgm.models.diffusion.DiffusionEngine"])
+
+_READ = {"scale_factor", "denoiser_config", "network_config", "conditioner_config", "first_stage_config"}
+_NO_EFFECT = {
+    *("disable_first_stage_autocast", "sampler_config", "loss_fn_config", "optimizer_config", "scheduler_config"),
+    *("ckpt_path", "use_ema", "ema_decay_rate", "network_wrapper", "input_key", "log_keys", "no_cond_log"),
+    *("compile_model", "en_and_decode_n_samples_a_time", "load_last_embedder", "from_scratch"),
+}
+
+SIZE = 1024
+"""Height and width that both models were trained for, in pixels; the yaml does not say it."""
+
+
+def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan:
+    """The plan of a `model` section with a DiffusionEngine target.
+
+    Raises:
+        SourceError: a parameter that is unknown or asks for something that no part here does.
+    """
+    params = params_of(model)
+    for key in params:
+        if key not in _READ | _NO_EFFECT:
+            fits = suggest(key, _READ | _NO_EFFECT)
+            raise SourceError("unknown-parameter", f"the parameter {key!r} is not known", where=where, fits=fits)
+    first = section(params, "first_stage_config", where)
+    codec = plan_codec(first, float(params.get("scale_factor", 1.0)), CODEC, f"{where}.first_stage_config")
+    channels, _ = codec_shape(codec)
+    zero_snr = "ztsnr" in inventory.tensors
+    process = process_from_sgm(section(params, "denoiser_config", where), f"{where}.denoiser_config", zero_snr)
+    network = params_of(section(params, "network_config", where))
+    unet = unet_from_compvis(network, channels)
+    embedders = section(params, "conditioner_config", where)
+    conditions = plan_embedders(embedders, unet, inventory, f"{where}.conditioner_config")
+    unet = unet.model_copy(update=conditions.unet)
+    keymap = prefixed(unet_compvis(unet, **compvis_options(network)), foreign=UNET)
+    spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
+    parts = {"codec": codec, "denoiser": PartPlan(spec, keymap, averaged=True)}
+    parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
+    sigmas = torch.tensor(Discrete.of(process.config).table.sigmas, dtype=torch.float64)
+    return Plan(
+        parts, _ignore(parts, conditions), process, {"denoiser.sigmas": sigmas}, _defaults(conditions), conditions.notes
+    )
+
+
+def _ignore(parts: Mapping[str, PartPlan], conditions: Conditions) -> Callable[[str], str | None]:
+    unet = parts["denoiser"].published()
+    shadows = {shadow(key) for key in unet}
+
+    def ignore(key: str) -> str | None:
+        if key == "denoiser.sigmas":
+            return "schedule: computed from the config, and compared with it"
+        if key in ("v_pred", "ztsnr"):
+            return "marker of the prediction type"
+        if key in unet:
+            return "raw weights: the averaged ones are used"
+        if key in shadows:
+            return "averaged weights: the raw ones are used"
+        if key.startswith(CODEC):
+            return ignorable_vae_key(key.removeprefix(CODEC))
+        return conditions.ignore(key) or UNREAD_BUFFERS.get(key)
+
+    return ignore
+
+
+def _defaults(conditions: Conditions) -> dict[str, Any]:
+    return {
+        "sampler": PartSpec(type="euler"),
+        "grid": PartSpec(type="linspace", config={"endpoint": False, "rounding": "floor"}),
+        "guidance": default_guidance(conditions),
+        "steps": 30,
+        "size": (SIZE, SIZE),
+    }

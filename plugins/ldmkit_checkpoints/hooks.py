@@ -1,0 +1,25 @@
+"""What this package tells the core: which files and folders it can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldmkit.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from ldmkit.source import Source
+
+
+@hookimpl
+def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None) -> Source | None:
+    """A reader for a checkpoint in the original layout or a diffusers folder; None for anything else.
+
+    Raises:
+        SourceError: it is one of these, but cannot be read.
+    """
+    from ldmkit_checkpoints.compvis import is_checkpoint, open_compvis
+
+    if is_checkpoint(path):
+        return open_compvis(path, config, ema)
+    return None
