@@ -1,0 +1,166 @@
+"""Well-known single files without a yaml: which published model it is, told from keys and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.errors import SourceError
+from ldmkit.weights import LazyTensor
+
+UNET = "model.diffusion_model."
+_CLIP = "cond_stage_model.transformer."
+_OPEN_CLIP = "cond_stage_model.model."
+_EMBEDDERS = "conditioner.embedders."
+
+SD2_BASE_STEPS = 875_000
+"""`global_step` inside Stable Diffusion 2's published 512-base file, the one that predicts eps."""
+
+_KL_F8: dict[str, Any] = {
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+}  # fmt: skip
+
+
+def infer_config(
+    tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The config of a published model in the structure of its original yaml, and what was assumed.
+
+    Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), SDXL base and
+    refiner, and stand-alone first stages of any size.
+
+    Raises:
+        SourceError: `config-needed` for any other file; `prediction-unknown` for SD 2.x, whose eps and v models have
+            the same keys and shapes.
+    """
+    first = _shape(tensors, UNET + "input_blocks.0.0.weight")
+    if first is None:
+        if "encoder.conv_in.weight" in tensors and "decoder.conv_in.weight" in tensors:
+            return {"model": _first_stage(tensors, where)}, ["first stage from its keys, latents not scaled"]
+        raise _needed(where)
+    if any(key.startswith(_EMBEDDERS) for key in tensors):
+        return _sdxl(tensors, where)
+    context = _shape(tensors, UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
+    if first[0] != 320 or context is None or first[1] not in (4, 9):
+        raise _needed(where)
+    if context[1] == 768 and any(key.startswith(_CLIP) for key in tensors):
+        return _sd(tensors, first[1], None), ["config from its keys: Stable Diffusion 1"]
+    if context[1] == 1024 and any(key.startswith(_OPEN_CLIP) for key in tensors):
+        if first[1] == 4 and extras.get("global_step") != SD2_BASE_STEPS:
+            what = "Stable Diffusion 2 files of the eps and the v model have the same keys"
+            fits = "config= with parameterization eps (512-base) or v (768-v)"
+            raise SourceError("prediction-unknown", what, where=where, fits=fits)
+        return _sd(tensors, first[1], 1024), ["config from its keys: Stable Diffusion 2, predicts eps"]
+    raise _needed(where)
+
+
+def _shape(tensors: Mapping[str, LazyTensor], key: str) -> tuple[int, ...] | None:
+    return tensors[key].shape if key in tensors and len(tensors[key].shape) >= 2 else None
+
+
+def _needed(where: str) -> SourceError:
+    what = "which model this is cannot be told from its keys"
+    return SourceError(
+        "config-needed", what, where=where, fits="config= with the original yaml, or config.yaml beside it"
+    )
+
+
+def _kl_f8(root: str) -> dict[str, Any]:
+    return {"target": f"{root}.models.autoencoder.AutoencoderKL", "params": {"embed_dim": 4, "ddconfig": _KL_F8}}
+
+
+def _sd(tensors: Mapping[str, LazyTensor], in_channels: int, context: int | None) -> dict[str, Any]:
+    unet: dict[str, Any] = {
+        "in_channels": in_channels, "out_channels": 4, "model_channels": 320, "attention_resolutions": [4, 2, 1],
+        "num_res_blocks": 2, "channel_mult": [1, 2, 4, 4], "use_spatial_transformer": True, "transformer_depth": 1,
+        "context_dim": context or 768,
+    }  # fmt: skip
+    unet |= {"num_heads": 8} if context is None else {"num_head_channels": 64, "use_linear_in_transformer": True}
+    text = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder"}
+    if context is not None:
+        name = "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"
+        text = {"target": name, "params": {"layer": "penultimate"}}  # type: ignore[dict-item]
+    inpaints = in_channels == 9
+    params = {
+        "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "cond_stage_key": "txt", "image_size": 64,
+        "channels": 4, "conditioning_key": "hybrid" if inpaints else "crossattn", "scale_factor": 0.18215,
+        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
+        "first_stage_config": _kl_f8("ldm"), "cond_stage_config": text,
+    }  # fmt: skip
+    name = "LatentInpaintDiffusion" if inpaints else "LatentDiffusion"
+    return {"model": {"target": f"ldm.models.diffusion.ddpm.{name}", "params": params}}
+
+
+def _sdxl(tensors: Mapping[str, LazyTensor], where: str) -> tuple[dict[str, Any], list[str]]:
+    base = any(key.startswith(f"{_EMBEDDERS}1.") for key in tensors)
+    label = _shape(tensors, UNET + "label_emb.0.0.weight")
+    if label is None or label[1] != (2816 if base else 2560):
+        raise _needed(where)
+    predicts_v = "v_pred" in tensors
+    unet: dict[str, Any] = {
+        "adm_in_channels": label[1], "num_classes": "sequential", "in_channels": 4, "out_channels": 4,
+        "num_res_blocks": 2, "attention_resolutions": [4, 2], "num_head_channels": 64,
+        "use_linear_in_transformer": True,
+    }  # fmt: skip
+    if base:
+        shape = {"model_channels": 320, "channel_mult": [1, 2, 4], "transformer_depth": [1, 2, 10], "context_dim": 2048}
+    else:
+        shape = {"model_channels": 384, "channel_mult": [1, 2, 4, 4], "transformer_depth": 4, "context_dim": 1280}
+    root = "sgm.modules.diffusionmodules"
+    scaling = "VScaling" if predicts_v else "EpsScaling"
+    params = {
+        "scale_factor": 0.13025,
+        "denoiser_config": {
+            "target": f"{root}.denoiser.DiscreteDenoiser",
+            "params": {
+                "num_idx": 1000,
+                "scaling_config": {"target": f"{root}.denoiser_scaling.{scaling}"},
+                "discretization_config": {"target": f"{root}.discretizer.LegacyDDPMDiscretization"},
+            },
+        },
+        "network_config": {"target": f"{root}.openaimodel.UNetModel", "params": unet | shape},
+        "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": _embedders(base)}},
+        "first_stage_config": _kl_f8("sgm"),
+    }
+    notes = [f"config from its keys: SDXL {'base' if base else 'refiner'}, predicts {'v' if predicts_v else 'eps'}"]
+    return {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}, notes
+
+
+def _embedders(base: bool) -> list[dict[str, Any]]:
+    root = "sgm.modules.encoders.modules"
+    open_clip = {"arch": "ViT-bigG-14", "layer": "penultimate", "always_return_pooled": True, "legacy": False}
+    listed: list[tuple[str, str, dict[str, Any]]] = [("txt", "FrozenOpenCLIPEmbedder2", open_clip)]
+    sizes = ["original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple" if base else "aesthetic_score"]
+    if base:
+        listed.insert(0, ("txt", "FrozenCLIPEmbedder", {"layer": "hidden", "layer_idx": 11}))
+    listed += [(key, "ConcatTimestepEmbedderND", {"outdim": 256}) for key in sizes]
+    return [{"input_key": key, "target": f"{root}.{name}", "params": params} for key, name, params in listed]
+
+
+def _first_stage(tensors: Mapping[str, LazyTensor], where: str) -> dict[str, Any]:
+    """Geometry of a KL or VQ autoencoder; attention is found by its keys, on any level."""
+    widths, blocks = [], 0
+    while (shape := _shape(tensors, f"encoder.down.{len(widths)}.block.0.conv2.weight")) is not None:
+        widths.append(shape[0])
+    while f"encoder.down.0.block.{blocks}.conv2.weight" in tensors:
+        blocks += 1
+    entry = _shape(tensors, "encoder.conv_in.weight")
+    out = _shape(tensors, "decoder.conv_out.weight")
+    z = _shape(tensors, "decoder.conv_in.weight")
+    post = _shape(tensors, "post_quant_conv.weight")
+    if not widths or entry is None or out is None or z is None or post is None or any(w % entry[0] for w in widths):
+        raise _needed(where)
+    codebook = _shape(tensors, "quantize.embedding.weight")
+    attended = [256 >> level for level in range(len(widths)) if f"encoder.down.{level}.attn.0.q.weight" in tensors]
+    ddconfig = {
+        "double_z": codebook is None, "z_channels": z[1], "resolution": 256, "in_channels": entry[1],
+        "out_ch": out[0], "ch": entry[0], "ch_mult": [w // entry[0] for w in widths], "num_res_blocks": blocks,
+        "attn_resolutions": attended, "dropout": 0.0,
+        "attn_type": "vanilla" if "encoder.mid.attn_1.q.weight" in tensors else "none",
+    }  # fmt: skip
+    params: dict[str, Any] = {"embed_dim": post[1], "ddconfig": ddconfig}
+    if codebook is not None:
+        params["n_embed"] = codebook[0]
+    name = "AutoencoderKL" if codebook is None else "VQModel"
+    return {"target": f"ldm.models.autoencoder.{name}", "params": params}
