@@ -16,7 +16,7 @@ from ldmkit_codecs.tiny import TinyConfig
 
 from ldmkit.errors import SourceError
 from ldmkit_checkpoints.keys import Entry, KeyMap, same
-from ldmkit_checkpoints.vae_config import checked, inexpressible, known_only, public
+from ldmkit_checkpoints.vae_config import checked, inexpressible, known_only, numbers, public
 
 _CONVS = {"conv1": "conv.0", "conv2": "conv.2", "conv3": "conv.4"}
 _POOL = r"pool\.(?:0\.weight|1\.(?:weight|bias)|3\.weight)"
@@ -157,7 +157,7 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
         if config.get(key, fits) != fits:
             raise SourceError("unsupported", f"{key} {config[key]!r}", where=where, fits=repr(fits))
     sides = ("encoder_block_out_channels", "decoder_block_out_channels")
-    widths = {width for side in sides for width in config.get(side, (64,) * 4)}
+    widths = {width for side in sides for width in numbers(config.get(side, (64,) * 4), f"{where}.{side}")}
     if len(widths) != 1:
         raise SourceError("unsupported", f"widths {sorted(widths)} in one model", where=where, fits="one width")
     native = {

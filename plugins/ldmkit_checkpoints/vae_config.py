@@ -100,10 +100,10 @@ def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dic
     if kind not in _ATTENTION:
         raise SourceError("unsupported", f"attn_type {kind!r}", where=place, fits=", ".join(_ATTENTION))
     kind = _ATTENTION[kind]
-    multipliers = list(_need(dd, "ch_mult", place))
-    ch, resolution = int(_need(dd, "ch", place)), int(_need(dd, "resolution", place))
-    grids = [resolution // 2**level for level in range(len(multipliers))]
-    attended = [level for level, grid in enumerate(grids) if grid in set(dd.get("attn_resolutions") or ())]
+    multipliers = numbers(_need(dd, "ch_mult", place), f"{place}.ch_mult")
+    ch, resolution = numbers([_need(dd, "ch", place), _need(dd, "resolution", place)], f"{place}.ch, resolution")
+    resolutions = numbers(dd.get("attn_resolutions") or (), f"{place}.attn_resolutions")
+    attended = [level for level in range(len(multipliers)) if resolution // 2**level in resolutions]
     return {
         "in_channels": dd.get("in_channels", 3),
         "out_channels": dd.get("out_ch", 3),
@@ -196,10 +196,10 @@ def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
 
 
 def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int) -> dict[str, Any]:
-    widths = list(config.get("block_out_channels", (64,)))
+    widths = numbers(config.get("block_out_channels", (64,)), f"{where}.block_out_channels")
     levels = len(widths)
-    down = list(config.get("down_block_types", ("DownEncoderBlock2D",)))
-    up = list(config.get("up_block_types", ("UpDecoderBlock2D",)))
+    down = _names(config.get("down_block_types", ("DownEncoderBlock2D",)), f"{where}.down_block_types")
+    up = _names(config.get("up_block_types", ("UpDecoderBlock2D",)), f"{where}.up_block_types")
     attended = _attended(down, "DownEncoderBlock2D", f"{where}.down_block_types")
     if attended != _attended(up[::-1], "UpDecoderBlock2D", f"{where}.up_block_types"):
         raise SourceError("unsupported", "encoder and decoder attend at different levels", where=where)
@@ -235,7 +235,11 @@ def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
     if mean is None or std is None or shift:
         what = "latents_mean and latents_std go together, and not with shift_factor"
         raise SourceError("unsupported", what, where=where)
-    return [factor / s for s in std], list(mean)
+    try:
+        return [factor / s for s in std], list(mean)
+    except (TypeError, ZeroDivisionError):
+        what = f"numbers are wanted, and none of latents_std 0; got {mean!r}, {std!r}"
+        raise SourceError("invalid", what, where=where) from None
 
 
 def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
@@ -278,6 +282,19 @@ def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> 
         if key not in known:
             what = f"the parameter {key!r} is not known"
             raise SourceError("unknown-parameter", what, where=f"{where}.{key}", fits=suggest(str(key), known))
+
+
+def numbers(values: Any, where: str) -> list[int]:
+    """Whole numbers of a yaml list."""
+    if not isinstance(values, (list, tuple)) or not all(type(v) is int for v in values):
+        raise SourceError("invalid", f"whole numbers are wanted, got {values!r}", where=where)
+    return list(values)
+
+
+def _names(values: Any, where: str) -> list[str]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise SourceError("invalid", f"a list of names is wanted, got {values!r}", where=where)
+    return list(values)
 
 
 def _need(given: Mapping[str, Any], key: str, where: str) -> Any:

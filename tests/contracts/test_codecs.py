@@ -1,0 +1,412 @@
+"""What every codec promises, and what each says of bad input and bad configs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from ldmkit_checkpoints.tiny_keys import is_tiny_sequential, tiny_from_sequential, tiny_sequential_keys
+from ldmkit_checkpoints.vae_config import first_stage_from_compvis, kl_from_compvis, vq_from_compvis
+from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_codecs.identity import IdentityCodec
+from ldmkit_codecs.kl import KLCodec, Posterior
+from ldmkit_codecs.tiled import TiledCodec
+from ldmkit_codecs.tiles import axis, best_axes
+from ldmkit_codecs.tiny import Block, TinyCodec
+from ldmkit_codecs.vq import VQCodec
+from torch import Tensor
+
+from ldmkit import Codec
+from ldmkit.errors import CompositionError, InputError, SourceError, SpecError
+
+SMALL = {"widths": [8, 16, 16], "norm_groups": 4, "blocks": 1}
+TINY = {"width": 8, "encoder_blocks": [1, 2, 1], "decoder_blocks": [1, 2, 1]}
+PER_CHANNEL = {"scale": [0.5, 2.0, 1.5, -1.0], "shift": [0.1, -0.2, 0.0, 3.0]}
+CODECS: dict[str, tuple[type[Codec], dict[str, Any]]] = {
+    "kl": (KLCodec, {**SMALL, "scale": 0.2, "shift": 0.3}),
+    "kl per channel": (KLCodec, {**SMALL, **PER_CHANNEL}),
+    "kl bare": (KLCodec, {**SMALL, "quant_conv": False, "post_quant_conv": False}),
+    "kl linear": (KLCodec, {**SMALL, "mid_attention": "linear", "attention_levels": [1], "level_attention": "linear"}),
+    "kl unlearned resampling": (KLCodec, {**SMALL, "resample_conv": False, "embed_dim": 2, "tanh_out": True}),
+    "vq": (VQCodec, {**SMALL, "codebook_size": 20, "embed_dim": 3, "scale": 0.5}),
+    "vq without attention": (VQCodec, {**SMALL, "codebook_size": 20, "mid_attention": "none", "dropout": 0.1}),
+    "tiny": (TinyCodec, {**TINY, "shift": 0.5}),
+    "tiny pooled": (TinyCodec, {**TINY, "encoder_pool": True, "decoder_pool": True, "latent_channels": 6}),
+    "identity": (IdentityCodec, {}),
+    "tiled": (TiledCodec, {"inner": {"type": "tiny", "config": TINY}, "budget_mib": 0.5, "overlap": 8}),
+}
+TRAINABLE = [name for name in CODECS if name not in ("identity", "tiled")]
+
+
+def make(name: str) -> Codec:
+    kind, config = CODECS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(config).eval()
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_shapes_and_untouched_inputs(name: str) -> None:
+    codec = make(name)
+    images = draw(2, 3, 6 * codec.multiple, 10 * codec.multiple)
+    before = images.clone()
+    with torch.no_grad():
+        latents = codec.encode(images)
+        assert latents.shape == (2, codec.channels, images.shape[2] // codec.factor, images.shape[3] // codec.factor)
+        kept = latents.clone()
+        decoded = codec.decode(latents)
+        assert decoded.shape == images.shape and decoded.isfinite().all()
+        assert codec.preview(latents).shape[:2] == (2, 3)
+    assert torch.equal(images, before) and torch.equal(latents, kept)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_meta_device_and_bfloat16(name: str) -> None:
+    kind, config = CODECS[name]
+    with torch.device("meta"):
+        bare = kind(config)
+    assert all(t.is_meta for t in bare.state_dict().values())
+    codec = make(name).to(torch.bfloat16)
+    images = draw(1, 3, 4 * codec.multiple, 4 * codec.multiple).to(torch.bfloat16)
+    with torch.no_grad():
+        latents = codec.encode(images)
+        decoded = codec.decode(latents)
+    assert latents.dtype == decoded.dtype == torch.bfloat16
+    assert decoded.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_decode_is_differentiable(name: str) -> None:
+    codec = make(name)
+    latents = draw(1, codec.channels, 3, 5).requires_grad_()
+    codec.decode(latents).square().sum().backward()
+    assert latents.grad is not None and latents.grad.isfinite().all() and latents.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_reconstruction_trains_every_weight(name: str) -> None:
+    codec = make(name).train()
+    images = draw(2, 3, 4 * codec.multiple, 4 * codec.multiple)
+    noise = draw(2, codec.channels, 4 * codec.multiple // codec.factor, 4 * codec.multiple // codec.factor, seed=3)
+    images_out, losses, metrics = codec.reconstruct(images, noise)
+    assert images_out.shape == images.shape
+    torch.autograd.backward([images_out.square().mean(), *losses.values()])
+    without = [n for n, p in codec.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert without == []
+    assert codec.last_layer.shape[0] == 3 and codec.last_layer.grad is not None
+    assert all(not value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("off", [(1, 0), (0, -1), (3, 2)])
+def test_other_sizes_are_refused_with_the_nearest(name: str, off: tuple[int, int]) -> None:
+    codec = make(name)
+    if codec.multiple == 1:
+        pytest.skip("every size fits")
+    height, width = 4 * codec.multiple + off[0], 6 * codec.multiple + off[1]
+    with pytest.raises(InputError, match=r"input\.size-multiple") as caught:
+        codec.encode(draw(1, 3, height, width))
+    near = [max(1, (side + codec.multiple // 2) // codec.multiple) * codec.multiple for side in (height, width)]
+    assert f"height {near[0]} x width {near[1]}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_other_shapes_are_refused(name: str) -> None:
+    codec = make(name)
+    for wrong in (
+        draw(3, 16, 16),
+        draw(1, 5, 16, 16),
+        draw(0, 3, 16, 16),
+        torch.zeros(1, 3, 16, 16, dtype=torch.uint8),
+    ):
+        with pytest.raises(InputError, match="images"):
+            codec.encode(wrong)
+    for wrong in (draw(4, 8, 8), draw(1, 9, 8, 8), draw(1, codec.channels, 0, 8)):
+        with pytest.raises(InputError, match="latents"):
+            codec.decode(wrong)
+
+
+def test_noise_of_another_shape_is_refused() -> None:
+    for codec in (make("kl"), TiledCodec.wrap(make("kl"))):
+        with pytest.raises(InputError, match="noise"):
+            codec.encode(draw(1, 3, 16, 16), draw(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["kl", "kl per channel"])
+def test_scale_and_shift_are_inverted(name: str) -> None:
+    """Against the same weights without scale and shift; float32 rounding of one multiplication and addition."""
+    codec = make(name)
+    assert isinstance(codec, KLCodec)
+    plain = KLCodec({**codec.config.model_dump(), "scale": 1.0, "shift": 0.0})
+    plain.load_state_dict(codec.state_dict())
+    images = draw(1, 3, 8, 12)
+    scale, shift = (torch.tensor(v).view(1, -1, 1, 1) for v in (codec.config.scale, codec.config.shift))
+    with torch.no_grad():
+        raw = plain.encode(images)
+        torch.testing.assert_close(codec.encode(images), (raw - shift) * scale)
+        torch.testing.assert_close(codec.decode((raw - shift) * scale), plain.decode(raw), atol=1e-5, rtol=1e-5)
+
+
+def test_posterior_is_clamped_and_sampled() -> None:
+    codec = make("kl")
+    assert isinstance(codec, KLCodec) and codec.quant_conv is not None
+    with torch.no_grad():
+        codec.quant_conv.bias[4:6] += 1000
+        codec.quant_conv.bias[6:] -= 1000
+        posterior = codec.posterior(draw(1, 3, 8, 8))
+    assert (posterior.logvar[:, :2] == 20).all() and (posterior.logvar[:, 2:] == -30).all()
+    noise = draw(1, 4, 2, 2)
+    expected = posterior.mean + (posterior.logvar / 2).exp() * noise
+    torch.testing.assert_close(posterior.sample(noise), expected)
+
+
+def test_kl_of_a_posterior_against_torch() -> None:
+    mean, logvar = draw(3, 2, 4, 5), draw(3, 2, 4, 5, seed=1)
+    normal = torch.distributions.Normal
+    kl = torch.distributions.kl_divergence(normal(mean, (logvar / 2).exp()), normal(torch.zeros(()), torch.ones(())))
+    torch.testing.assert_close(Posterior(mean, logvar).kl(), kl.sum((1, 2, 3)))
+
+
+def test_nearest_entry_first_wins_in_any_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = make("vq")
+    assert isinstance(codec, VQCodec)
+    with torch.no_grad():
+        codec.codebook.embedding.weight.copy_(draw(20, 3).round())
+        codec.codebook.embedding.weight[7] = codec.codebook.embedding.weight[2]
+    raw = draw(2, 3, 6, 5, seed=4).round()
+    rows = raw.movedim(1, -1).reshape(-1, 1, 3).double()
+    distances = (rows - codec.codebook.embedding.weight.detach().double()).square().sum(2)
+    expected = torch.tensor([row.tolist().index(min(row.tolist())) for row in distances]).view(2, 6, 5)
+    assert torch.equal(codec.codes(raw), expected) and 7 not in codec.codes(raw)
+    monkeypatch.setattr("ldmkit_codecs.vq.SEARCH_ELEMENTS", 45)
+    assert torch.equal(codec.codes(raw), expected)
+    entries = codec.codebook_entry(expected)
+    assert torch.equal(entries.movedim(1, -1), codec.codebook.embedding.weight[expected])
+
+
+def test_codebook_gradients_legacy_and_fixed() -> None:
+    """Legacy puts beta on the codebook's term: its gradient is a quarter, the encoder's whole. Fixed: the reverse."""
+    for legacy, (to_encoder, to_codebook) in {True: (1.0, 0.25), False: (0.25, 1.0)}.items():
+        codec = VQCodec({**CODECS["vq"][1], "legacy": legacy})
+        raw = draw(1, 3, 4, 4).requires_grad_()
+        quant, codes, loss = codec.quantise(raw)
+        loss.backward()
+        difference = 2 * (raw - quant).detach() / raw.numel()
+        weight = codec.codebook.embedding.weight
+        assert raw.grad is not None and weight.grad is not None
+        torch.testing.assert_close(raw.grad, to_encoder * difference)
+        pulled = torch.zeros_like(weight).index_add_(0, codes.flatten(), -difference.movedim(1, -1).reshape(-1, 3))
+        torch.testing.assert_close(weight.grad, to_codebook * pulled)
+
+
+def test_codebook_usage() -> None:
+    codec = make("vq")
+    assert isinstance(codec, VQCodec)
+    with torch.no_grad():
+        codec.codebook.embedding.weight.fill_(100.0)
+        codec.codebook.embedding.weight[3] = 0.0
+        metrics = codec.reconstruct(draw(1, 3, 16, 16)).metrics
+    assert metrics["usage"] == pytest.approx(1 / 20) and metrics["perplexity"] == pytest.approx(1.0)
+
+
+def test_one_tile_is_the_codec_itself() -> None:
+    for name in ("kl", "vq", "tiny pooled", "identity"):
+        codec = make(name)
+        tiled = TiledCodec.wrap(codec, budget_mib=1000)
+        images = draw(2, 3, 16, 24)
+        noise = draw(2, codec.channels, 16 // codec.factor, 24 // codec.factor) if name == "kl" else None
+        with torch.no_grad():
+            assert tiled.plan(16, 24).count == tiled.plan(16, 24, "encode").count == 1
+            latents = codec.encode(images, noise)
+            assert torch.equal(tiled.encode(images, noise), latents)
+            assert torch.equal(tiled.decode(latents), codec.decode(latents))
+
+
+def test_tiles_agree_where_the_overlap_covers_what_a_layer_sees() -> None:
+    """Without norms a pixel depends on its neighbourhood only: with an overlap beyond it, tiles equal the whole."""
+    codec = TinyCodec({"width": 8, "encoder_blocks": [0, 1], "decoder_blocks": [1, 0]})
+    tiled = TiledCodec.wrap(codec, budget_mib=2, overlap=48)
+    images = draw(1, 3, 256, 320)
+    assert tiled.plan(256, 320).count >= 6 and tiled.plan(256, 320, "encode").count >= 6
+    with torch.no_grad():
+        latents = codec.encode(images)
+        torch.testing.assert_close(tiled.encode(images), latents, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(tiled.decode(latents), codec.decode(latents), atol=1e-6, rtol=1e-5)
+
+
+def test_tiles_of_a_normed_codec_stay_close() -> None:
+    """Norms see a tile only. On a stationary field their statistics nearly agree: 0.12 of the spread here, rms."""
+    codec = make("kl")
+    tiled = TiledCodec.wrap(codec, budget_mib=3, overlap=32)
+    latents = draw(1, 4, 64, 96)
+    with torch.no_grad():
+        whole, tiles = codec.decode(latents), tiled.decode(latents)
+    assert tiled.plan(256, 384).count >= 4
+    assert ((whole - tiles).square().mean().sqrt() / whole.std()) < 0.2
+
+
+def test_batches_are_split_to_the_budget() -> None:
+    codec = make("tiny")
+    per_picture = TiledCodec.wrap(codec).bytes_per_pixel() * 32 * 32 / 2**20
+    tiled = TiledCodec.wrap(codec, budget_mib=per_picture * 2.5, overlap=8)
+    assert tiled.plan(32, 32).together == 2 and tiled.plan(32, 32).count == 1
+    latents = draw(5, 4, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(tiled.decode(latents), codec.decode(latents))
+
+
+def test_tiles_cover_every_place_once() -> None:
+    for length, count, unit, overlap in [(96, 3, 8, 16), (200, 4, 8, 24), (57, 5, 1, 3), (64, 2, 4, 0), (40, 1, 8, 8)]:
+        cut = axis(length, count, unit, overlap)
+        assert cut.starts[0] == 0 and cut.starts[-1] + cut.size == length
+        assert all(start % unit == 0 for start in cut.starts)
+        assert all(b - a <= cut.size - overlap for a, b in zip(cut.starts, cut.starts[1:], strict=False))
+        total = torch.zeros(length, dtype=torch.float64)
+        for start, weights in zip(cut.starts, cut.weights(), strict=True):
+            total[start : start + cut.size] += weights
+        torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_cut_keeps_the_area() -> None:
+    cut = best_axes(512, 768, 256 * 256, 8, 64)
+    assert cut is not None and cut[0].size * cut[1].size <= 256 * 256
+    assert best_axes(512, 768, 100 * 100, 8, 64) is None
+    assert best_axes(64, 64, 64 * 64, 8, 64) == (axis(64, 1, 8, 64), axis(64, 1, 8, 64))
+
+
+def test_tiled_budget_too_small_and_unmeasurable() -> None:
+    tiled = TiledCodec.wrap(make("kl"), budget_mib=0.01)
+    with pytest.raises(InputError, match=r"input\.budget.*MiB or more"):
+        tiled.decode(draw(1, 4, 64, 64))
+
+    class Opaque(IdentityCodec):
+        def decode(self, latents: Tensor) -> Tensor:
+            return latents * float(latents.sum())
+
+    with pytest.raises(CompositionError, match="bytes_per_pixel"):
+        TiledCodec.wrap(Opaque({})).plan(64, 64)
+    assert TiledCodec.wrap(Opaque({}), bytes_per_pixel=100).plan(64, 64).count == 1
+
+
+def test_tiled_is_rebuilt_from_its_config() -> None:
+    tiled = TiledCodec.wrap(make("kl per channel"), budget_mib=2, overlap=16)
+    again = TiledCodec(tiled.config.model_dump(mode="json"))
+    assert again.config == tiled.config and again.inner.config == tiled.inner.config
+    again.load_state_dict(tiled.state_dict(), strict=True)
+    latents = draw(1, 4, 20, 20)
+    with torch.no_grad():
+        assert torch.equal(again.decode(latents), tiled.decode(latents))
+
+
+BAD_CONFIGS: dict[str, tuple[type[Codec], dict[str, Any], str]] = {
+    "misspelt": (KLCodec, {"witdhs": [8]}, "widths"),
+    "groups": (KLCodec, {"widths": [30]}, "32 groups"),
+    "level": (KLCodec, {**SMALL, "attention_levels": [3]}, "level 3"),
+    "scale length": (KLCodec, {**SMALL, "scale": [1.0, 2.0]}, "2 numbers"),
+    "scale zero": (KLCodec, {**SMALL, "scale": 0}, "not be 0"),
+    "scale nan": (KLCodec, {**SMALL, "scale": float("nan")}, "finite"),
+    "embed_dim": (KLCodec, {**SMALL, "embed_dim": 3, "quant_conv": False}, "quant_conv"),
+    "codebook": (VQCodec, {**SMALL, "codebook_size": 0}, "codebook_size"),
+    "stages": (TinyCodec, {"encoder_blocks": [1, 1]}, "2 encoder stages"),
+    "budget": (TiledCodec, {"inner": {"type": "tiny"}, "budget_mib": -1}, "budget_mib"),
+    "huge": (KLCodec, {"widths": [10**9]}, "65536"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_bad_config(case: str) -> None:
+    kind, config, words = BAD_CONFIGS[case]
+    with pytest.raises(SpecError) as caught:
+        kind(config)
+    assert words in str(caught.value)
+
+
+DDCONFIG = {
+    "double_z": True,
+    "z_channels": 4,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+
+
+def test_compvis_parameters() -> None:
+    params = {"embed_dim": 4, "ddconfig": {**DDCONFIG, "attn_resolutions": [128], "attn_type": "linear"}}
+    native = kl_from_compvis({**params, "ckpt_path": "elsewhere", "monitor": "x", "lossconfig": {"target": "y"}})
+    assert native["attention_levels"] == [1] and native["mid_attention"] == native["level_attention"] == "linear"
+    none = {**DDCONFIG, "double_z": False, "attn_resolutions": [128], "attn_type": "none"}
+    native = vq_from_compvis({"embed_dim": 4, "n_embed": 16, "ddconfig": none, "remap": "used.npy"})
+    config = VQCodec.Config.of(native)
+    assert isinstance(config, VQCodec.Config) and config.attention_levels == () and config.mid_attention == "none"
+    assert first_stage_from_compvis({"target": "ldm.models.autoencoder.IdentityFirstStage"}) == ("identity", {})
+
+
+BAD_YAML: dict[str, tuple[dict[str, Any], str]] = {
+    "target": ({"target": "ldm.models.autoencoder.AutoencoderKl"}, "AutoencoderKL"),
+    "parameter": ({"params": {"embed_dims": 4, "ddconfig": DDCONFIG}}, "embed_dims"),
+    "ddconfig parameter": ({"params": {"embed_dim": 4, "ddconfig": {**DDCONFIG, "chh": 1}}}, "ddconfig.chh"),
+    "missing": ({"params": {"ddconfig": DDCONFIG}}, "embed_dim"),
+    "ddconfig missing": ({"params": {"embed_dim": 4}}, "ddconfig"),
+    "ddconfig no mapping": ({"params": {"embed_dim": 4, "ddconfig": [1]}}, "mapping"),
+    "double_z": ({"params": {"embed_dim": 4, "ddconfig": {**DDCONFIG, "double_z": False}}}, "double_z"),
+    "features": ({"params": {"embed_dim": 4, "ddconfig": {**DDCONFIG, "give_pre_end": True}}}, "give_pre_end"),
+    "attention": ({"params": {"embed_dim": 4, "ddconfig": {**DDCONFIG, "attn_type": "flash"}}}, "flash"),
+    "not a number": ({"params": {"embed_dim": 4, "ddconfig": {**DDCONFIG, "ch": "wide"}}}, "ch"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_YAML)
+def test_bad_yaml(case: str) -> None:
+    section, words = BAD_YAML[case]
+    with pytest.raises(SourceError) as caught:
+        first_stage_from_compvis({"target": "ldm.models.autoencoder.AutoencoderKL", **section})
+    assert words in str(caught.value)
+
+
+def test_ignorable_keys() -> None:
+    assert ignorable_vae_key("loss.discriminator.main.0.weight") and ignorable_vae_key("quantize.used")
+    assert ignorable_vae_key("encoder.conv_in.weight") is None
+
+
+def test_sequential_tiny_files() -> None:
+    """The published pooled model's layout: positions 3 to 5 of the decoder and 11 to 13 of the encoder are pooled."""
+    codec = TinyCodec({"latent_channels": 32, "encoder_pool": True, "decoder_pool": True})
+    keymap = tiny_sequential_keys(codec.config)
+    state = codec.state_dict()
+    assert set(keymap) == set(state)
+    shapes = {entry.keys[0]: tuple(state[native].shape) for native, entry in keymap.items()}
+    encoder = {key.removeprefix("encoder."): shape for key, shape in shapes.items() if key.startswith("encoder.")}
+    decoder = {key.removeprefix("decoder."): shape for key, shape in shapes.items() if key.startswith("decoder.")}
+    assert encoder["0.weight"] == (64, 3, 3, 3) and encoder["14.weight"] == (32, 64, 3, 3) and "2.bias" not in encoder
+    assert encoder["11.pool.0.weight"] == (256, 64, 1, 1) and "10.pool.0.weight" not in encoder
+    assert decoder["1.weight"] == (64, 32, 3, 3) and decoder["19.weight"] == (3, 64, 3, 3) and "7.bias" not in decoder
+    assert decoder["5.pool.1.bias"] == (256,) and decoder["18.conv.4.weight"] == (64, 64, 3, 3)
+    assert is_tiny_sequential(encoder) and is_tiny_sequential(decoder) and not is_tiny_sequential(shapes)
+    assert TinyCodec.Config.of(tiny_from_sequential(encoder, decoder)) == codec.config
+    with pytest.raises(SourceError, match=r"3\.attn"):
+        tiny_from_sequential({**encoder, "3.attn.weight": (1,)}, decoder)
+    with pytest.raises(SourceError, match="no blocks"):
+        tiny_from_sequential({}, decoder)
+
+
+def test_pooled_block_in_words() -> None:
+    """x + conv1x1(relu(groupnorm_4(conv1x1(x -> 4c)))), then relu(x + three convolutions), in plain functions."""
+    block = Block(8, pool=True)
+    assert block.pool is not None
+    x, f = draw(2, 8, 5, 6), torch.nn.functional
+    wide = f.group_norm(f.conv2d(x, block.pool.expand.weight), 4, block.pool.norm.weight, block.pool.norm.bias)
+    y = x + f.conv2d(f.relu(wide), block.pool.squeeze.weight)
+    h = f.relu(f.conv2d(y, block.conv1.weight, block.conv1.bias, padding=1))
+    h = f.relu(f.conv2d(h, block.conv2.weight, block.conv2.bias, padding=1))
+    h = f.conv2d(h, block.conv3.weight, block.conv3.bias, padding=1)
+    torch.testing.assert_close(block(x), f.relu(h + y))
