@@ -85,7 +85,8 @@ class Trailing(TimestepGrid):
     name: ClassVar[str] = "trailing"
 
     def timesteps(self, total: int, steps: int) -> list[float]:
-        return [float(round(total - i * (total / steps)) - 1) for i in range(steps)]
+        stride = (total - total / steps) - total  # rounded like this, halves fall to the side they fall to in numpy
+        return [float(round(total + i * stride) - 1) for i in range(steps)]
 
 
 class Linspace(TimestepGrid):
@@ -105,7 +106,11 @@ class Linspace(TimestepGrid):
 
     def timesteps(self, total: int, steps: int) -> list[float]:
         gaps = steps - 1 if self.intervals == "steps" and self.endpoint else steps
-        exact = [(total - 1) * ((gaps - i) / gaps) if gaps else float(total - 1) for i in range(steps)]
+        stride, top = (total - 1) / max(gaps, 1), float(total - 1)
+        if self.endpoint:
+            exact = [top, *(stride * (gaps - i) for i in range(1, steps))]
+        else:
+            exact = [top - stride * i for i in range(steps)]
         if self.rounding == "none":
             return exact
         return [float(round(t) if self.rounding == "nearest" else math.floor(t)) for t in exact]

@@ -1,0 +1,245 @@
+"""Our samplers against diffusers' schedulers over whole trajectories, on the exact denoiser of a Gaussian mixture.
+
+diffusers keeps its tables in float32 and most of its schedulers cast the state to float32: 1e-4 of the largest
+value is the tolerance, 1e-5 is what is seen. Grids visit integer timesteps or are Karras'; both predict eps and v.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from ldmkit_processes.discrete import Discrete
+from ldmkit_processes.flow import Flow
+from ldmkit_samplers.ddim import DDIM
+from ldmkit_samplers.ddpm import DDPM
+from ldmkit_samplers.dpmpp_2m import DPMpp2M
+from ldmkit_samplers.dpmpp_2m_sde import DPMpp2MSDE
+from ldmkit_samplers.euler import Euler
+from ldmkit_samplers.euler_ancestral import EulerAncestral
+from ldmkit_samplers.grids.sigmas import FlowShift, Karras
+from ldmkit_samplers.grids.timesteps import Leading, Linspace, Trailing
+from ldmkit_samplers.heun import Heun
+from ldmkit_samplers.plms import PLMS
+from ldmkit_samplers.unipc import UniPC
+from torch import Tensor
+
+from ldmkit import Grid, Process, Sampler
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "math"))
+from oracle import Mixture
+
+TOLERANCE = 1e-4
+SHAPE = (3, 4)
+MIXTURE = Mixture.random(SHAPE)
+SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scheduler with its settings beside ours. `variance`: the state is sqrt(alpha_bar) x rather than x."""
+
+    theirs: str
+    ours: Sampler
+    grid: Grid
+    steps: int = 10
+    settings: dict[str, Any] = field(default_factory=dict)
+    variance: bool = True
+    call: dict[str, Any] = field(default_factory=dict)
+    injected: bool = False
+    zero_snr: bool = False
+
+    def __str__(self) -> str:
+        extra = ",".join(f"{k}={v}" for k, v in self.settings.items())
+        return f"{self.theirs}-{type(self.grid).__name__}-{self.steps}-{extra}"
+
+
+SPACED: list[tuple[dict[str, Any], Grid, int]] = [
+    ({"timestep_spacing": "leading", "steps_offset": 1}, Leading(offset=1), 10),
+    ({"timestep_spacing": "leading"}, Leading(), 20),
+    ({"timestep_spacing": "trailing"}, Trailing(), 10),
+    ({"timestep_spacing": "linspace"}, Linspace(), 10),
+]
+WIDER: list[tuple[dict[str, Any], Grid, int]] = [
+    ({"timestep_spacing": "leading", "steps_offset": 1}, Leading(offset=1, intervals="steps+1"), 10),
+    ({"timestep_spacing": "trailing"}, Trailing(), 20),
+    ({"timestep_spacing": "linspace"}, Linspace(intervals="steps+1"), 16),
+    ({"timestep_spacing": "linspace", "use_karras_sigmas": True}, Karras(), 10),
+]
+KARRAS: tuple[dict[str, Any], Grid, int] = (
+    {"use_karras_sigmas": True, "timestep_spacing": "linspace"},
+    Karras(),
+    12,
+)
+DDIM_OFF: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": True}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+
+
+def cases() -> list[Case]:
+    found = []
+    for settings, grid, steps in SPACED[:3]:
+        found.append(Case("DDIMScheduler", DDIM(), grid, steps, settings | DDIM_OFF))
+        found.append(
+            Case("DDIMScheduler", DDIM(eta=0.7), grid, steps, settings | DDIM_OFF, call={"eta": 0.7}, injected=True)
+        )
+    first = {"timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False}
+    found.append(Case("DDIMScheduler", DDIM(), Leading(offset=1, end="first"), 20, first))
+    for kind in ("small", "large"):
+        settings = {"variance_type": f"fixed_{kind}", "clip_sample": False, "timestep_spacing": "leading"}
+        found.append(Case("DDPMScheduler", DDPM(variance=kind), Leading(), 20, settings))
+    pndm = {"skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "leading"}
+    found.append(Case("PNDMScheduler", PLMS(), Leading(offset=1, end="first"), 20, pndm))
+    for settings, grid, steps in SPACED:
+        found.append(Case("EulerAncestralDiscreteScheduler", EulerAncestral(), grid, steps, settings, variance=False))
+    for settings, grid, steps in [*SPACED, KARRAS]:
+        found.append(Case("EulerDiscreteScheduler", Euler(), grid, steps, settings, variance=False))
+        found.append(Case("HeunDiscreteScheduler", Heun(), grid, steps, settings, variance=False))
+    for settings, grid, steps in WIDER:
+        found.append(Case("DPMSolverMultistepScheduler", DPMpp2M(), grid, steps, settings))
+        found.append(Case("DPMSolverMultistepScheduler", DPMpp2MSDE(), grid, steps, settings | SDE, injected=True))
+        found.append(Case("UniPCMultistepScheduler", UniPC(), grid, steps, settings))
+    for order, kind in ((1, "bh2"), (2, "bh1"), (3, "bh2"), (3, "bh1")):
+        settings = {"timestep_spacing": "trailing", "solver_order": order, "solver_type": kind}
+        settings["final_sigmas_type"] = "sigma_min"  # diffusers' bh1 is NaN on its way to 0
+        grid = Trailing(end="first")
+        found.append(Case("UniPCMultistepScheduler", UniPC(solver_order=order, variant=kind), grid, 10, settings))
+    zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    found.append(Case("EulerDiscreteScheduler", Euler(), Trailing(), 10, zero, variance=False, zero_snr=True))
+    found.append(Case("DPMSolverMultistepScheduler", DPMpp2M(), Trailing(), 10, zero, zero_snr=True))
+    found.append(Case("UniPCMultistepScheduler", UniPC(), Trailing(), 10, zero, zero_snr=True))
+    return found
+
+
+class Draws:
+    """The noise that a scheduler draws from its generator, one call after the other, and the same again for us."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(11)
+        self.drawn: dict[int, Tensor] = {}
+
+    def __call__(self, index: int) -> Tensor:
+        if index not in self.drawn:
+            self.drawn[index] = torch.randn((2, *SHAPE), generator=self.generator)
+        return self.drawn[index]
+
+
+def predicted(x: Tensor, x0: Tensor, sigma: float, kind: str) -> Tensor:
+    """What a network that predicts eps or v would return."""
+    eps, alpha = (x - x0) / sigma, 1 / (1 + sigma * sigma) ** 0.5
+    return eps if kind == "eps" else alpha * eps - alpha * sigma * x0
+
+
+def their_run(case: Case, kind: str, x: Tensor) -> list[Tensor]:
+    """States after each call of the scheduler."""
+    name = {"eps": "epsilon", "v": "v_prediction"}[kind]
+    scheduler = getattr(diffusers, case.theirs)(**SD, **case.settings, prediction_type=name)
+    scheduler.set_timesteps(case.steps)
+    bars = scheduler.alphas_cumprod.double()
+    noise, generator = Draws(), torch.Generator().manual_seed(11)
+    levels = [float(s) for s in scheduler.sigmas] if hasattr(scheduler, "sigmas") else []
+    first = levels[0] if levels else float(((1 - bars) / bars).sqrt()[int(scheduler.timesteps[0])])
+    z = (x / (1 + first**2) ** 0.5 if case.variance else x).float()
+    states = []
+    for i, t in enumerate(scheduler.timesteps):
+        scheduler.scale_model_input(z, t)
+        sigma = levels[i] if levels else float(((1 - bars) / bars).sqrt()[int(t)])
+        state = z.double() * ((1 + sigma**2) ** 0.5 if case.variance else 1.0)
+        output = predicted(state, MIXTURE.denoise(state, sigma), sigma, kind).to(z.dtype)
+        extra: dict[str, Any] = dict(case.call)
+        if case.injected:
+            extra["variance_noise"] = noise(i)
+        elif case.theirs in ("DDPMScheduler", "EulerAncestralDiscreteScheduler"):
+            extra["generator"] = generator
+        z = scheduler.step(output, t, z, **extra).prev_sample
+        states.append(z)
+    return states
+
+
+def our_run(case: Case, process: Process, x: Tensor, sigmas: list[float]) -> list[Tensor]:
+    steps = case.ours.steps(MIXTURE.denoise, x, sigmas, Draws())
+    return [s.x * (process.alpha(s.sigma_next) if case.variance else 1.0) for s in steps]
+
+
+@pytest.mark.parametrize("kind", ["eps", "v"])
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_trajectory(case: Case, kind: Any) -> None:
+    if case.zero_snr and kind == "eps":
+        pytest.skip("eps says nothing at zero signal")
+    if case.theirs == "PNDMScheduler" and kind == "v":
+        pytest.skip("diffusers extrapolates v there, the published method eps")
+    process = Discrete(prediction=kind, zero_terminal_snr=case.zero_snr)
+    sigmas = case.grid.sigmas(process, case.steps)
+    x = process.prior(
+        torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.float64), sigmas[0]
+    )
+    theirs, ours = their_run(case, kind, x), our_run(case, process, x, sigmas)
+    if len(theirs) == len(ours):
+        for a, b in zip(theirs, ours, strict=True):
+            assert difference(a, b) < TOLERANCE
+    assert difference(theirs[-1], ours[-1]) < TOLERANCE
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("given", [False, True])
+def test_flow_match_euler(shift: float, given: bool) -> None:
+    """Stable Diffusion 3's rule (last time 1/1000, shifted twice) and FLUX's (times 1, 1 - 1/N, ...)."""
+    steps, process = 10, Flow(shift=shift)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    if given:
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist())
+        grid = FlowShift(shift=shift)
+    else:
+        scheduler.set_timesteps(steps)
+        grid = FlowShift(shift=shift, t_last=float(scheduler.sigma_min))
+    sigmas = grid.sigmas(process, steps)
+    times = [s / (1 + s) for s in sigmas]
+    assert times == pytest.approx([float(t) for t in scheduler.sigmas], abs=1e-5)
+    z = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(2))
+    x = process.prior(z.double(), sigmas[0])
+    for t, step in zip(scheduler.timesteps, Euler().steps(MIXTURE.denoise, x, sigmas, Draws()), strict=True):
+        now = float(t) / 1000
+        x0 = MIXTURE.mean().view(1, *SHAPE) if now == 1 else MIXTURE.denoise(z.double() / (1 - now), now / (1 - now))
+        z = scheduler.step(((z - x0) / now).float(), t, z).prev_sample
+        assert difference(z, step.x * process.alpha(step.sigma_next)) < TOLERANCE
+
+
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_tables(schedule: str) -> None:
+    names: dict[str, Any] = {"linear": "linear", "scaled_linear": "linear-sqrt", "squaredcos_cap_v2": "cosine"}
+    theirs = diffusers.DDPMScheduler(beta_schedule=schedule, beta_start=0.001, beta_end=0.015)
+    ours = Discrete(schedule=names[schedule], beta_start=0.001, beta_end=0.015)
+    np.testing.assert_allclose(ours.table.alpha_bars, theirs.alphas_cumprod.numpy(), rtol=1e-4, atol=1e-9)
+
+
+def test_zero_terminal_snr_table() -> None:
+    theirs = diffusers.EulerDiscreteScheduler(**SD, rescale_betas_zero_snr=True)
+    ours = Discrete(zero_terminal_snr=True, prediction="v")
+    np.testing.assert_allclose(ours.table.alpha_bars[:-1], theirs.alphas_cumprod.numpy()[:-1], rtol=2e-3, atol=1e-9)
+    assert ours.table.alpha_bars[-1] == float(theirs.alphas_cumprod[-1])
+
+
+GRIDS: list[tuple[str, dict[str, Any], Callable[[], Any]]] = [
+    ("leading", {"steps_offset": 1}, lambda: Leading(offset=1)),
+    ("trailing", {}, lambda: Trailing()),
+    ("linspace", {}, lambda: Linspace()),
+]
+
+
+@pytest.mark.parametrize(("spacing", "settings", "grid"), GRIDS)
+def test_timesteps_for_every_count(spacing: str, settings: dict[str, Any], grid: Callable[[], Any]) -> None:
+    scheduler = diffusers.DDIMScheduler(**SD, timestep_spacing=spacing, **settings)
+    for steps in range(2, 500):
+        scheduler.set_timesteps(steps)
+        if len(scheduler.timesteps) == steps:
+            assert grid().timesteps(1000, steps) == scheduler.timesteps.tolist(), steps
