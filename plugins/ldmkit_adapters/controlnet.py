@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -53,7 +54,7 @@ class HintEncoder(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], outputs: int):
         super().__init__()
         convs = [nn.Conv2d(channels, widths[0], 3, padding=1)]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             convs += [nn.Conv2d(before, before, 3, padding=1), nn.Conv2d(before, after, 3, padding=1, stride=2)]
         self.convs = nn.ModuleList([*convs, zeroed(nn.Conv2d(widths[-1], outputs, 3, padding=1))])
 

@@ -1,0 +1,190 @@
+"""Any denoiser, patch by patch with overlap weights: sampling far beyond the training size (LDM, Rombach et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ldmkit.contracts import Context, Denoiser
+from ldmkit.errors import CompositionError, SpecError
+from ldmkit.plugins import catalogue, get
+from ldmkit.signals import Plane, Signal
+from ldmkit.spec import PartSpec
+from ldmkit.value import Value
+
+
+class PatchedConfig(Value):
+    """How a denoiser is cut into patches. Lengths are in latent pixels, (height, width) or one number for both.
+
+    Args:
+        inner: the denoiser, `{type, config}`.
+        kernel: size of a patch; a map that is smaller is one patch.
+        stride: distance of neighbouring patches, at most the kernel; the last patch is moved inwards to end at the border.
+        clip_min, clip_max: bounds of a pixel's weight, which is its distance to the patch's border, 1/2 in the centre.
+        tie_breaker: patches are weighed too, by their distance to the border of the grid of patches.
+        tie_min, tie_max: bounds of that weight.
+    """
+
+    inner: PartSpec
+    kernel: int | tuple[int, int] = 128
+    stride: int | tuple[int, int] = 64
+    clip_min: float = Field(0.01, gt=0)
+    clip_max: float = Field(0.5, gt=0)
+    tie_breaker: bool = False
+    tie_min: float = Field(0.01, gt=0)
+    tie_max: float = Field(0.5, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for kernel, stride in zip(_pair(self.kernel), _pair(self.stride), strict=True):
+            if not 0 < stride <= kernel:
+                raise SpecError("stride", f"stride {stride} leaves gaps between patches of {kernel}", where="stride")
+        return self
+
+
+class Patches(NamedTuple):
+    """Patches of one map: their top-left corners, size, weights (N, kh, kw), and the weights' sum at each pixel (H, W)."""
+
+    corners: tuple[tuple[int, int], ...]
+    size: tuple[int, int]
+    weights: Tensor
+    total: Tensor
+
+
+@dataclass
+class PatchedContext(Context):
+    """The inner denoiser's context; adapters put their states here."""
+
+    inner: Context | None = None
+
+
+class PatchedDenoiser(Denoiser):
+    """F of the inner denoiser on overlapping patches, averaged with weights that fall towards each patch's border.
+
+    Slots and ports are the inner denoiser's. Planes, and the states of adapters that can be cropped, are cut with the
+    patch. State-dict names: those of the inner denoiser under `inner.`. One patch is exactly the inner denoiser.
+    """
+
+    Config = PatchedConfig
+    config: PatchedConfig
+
+    def __init__(self, config: PatchedConfig, inner: Denoiser | None = None):
+        super().__init__(config)
+        spec = self.config.inner
+        self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
+        self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
+
+    @classmethod
+    def wrap(cls, denoiser: Denoiser, **settings: Any) -> PatchedDenoiser:
+        """The denoiser itself (not a copy) in patches; `settings` as in `PatchedConfig`."""
+        path = f"{type(denoiser).__module__}:{type(denoiser).__qualname__}"
+        name = next((e.name for e in catalogue() if e.kind == "denoiser" and e.value == path), path)
+        spec = PartSpec(type=name, config=denoiser.config.model_dump(mode="json", exclude_defaults=True))
+        return cls(PatchedConfig.of({"inner": spec, **settings}, "PatchedDenoiser config"), denoiser)
+
+    def prepare(self, signals: Mapping[str, Signal]) -> PatchedContext:
+        """The inner denoiser's `prepare`."""
+        return PatchedContext(signals, inner=self.inner.prepare(signals))
+
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        """F on every patch, one after the other, and their weighted mean.
+
+        Raises:
+            CompositionError: the context is another network's, or an adapter's state cannot be cut.
+        """
+        if not isinstance(context, PatchedContext) or context.inner is None:
+            raise CompositionError("foreign-context", "the context was not prepared by this denoiser")
+        size = (int(x.shape[2]), int(x.shape[3]))
+        patches = patches_of(self.config, size, x.device)
+        if len(patches.corners) == 1:
+            return self.inner(x, t, _window(context, None), sigma)  # type: ignore[no-any-return]
+        height, width = patches.size
+        mean: Tensor | None = None
+        for (top, left), weight in zip(patches.corners, patches.weights, strict=True):
+            window = (..., slice(top, top + height), slice(left, left + width))
+            part = self.inner(x[window], t, _window(context, (top, left, height, width)), sigma)
+            if mean is None:
+                mean = torch.zeros(*part.shape[:2], *size, dtype=_wide(part.dtype), device=x.device)
+            mean[window] += part * weight.to(mean.dtype)
+        assert mean is not None
+        return (mean / patches.total.to(mean.dtype)).to(part.dtype)
+
+
+def patches_of(config: PatchedConfig, size: tuple[int, int], device: torch.device) -> Patches:
+    """Where the patches of a map (H, W) lie and what they weigh; float32."""
+    tie = (config.tie_min, config.tie_max) if config.tie_breaker else None
+    return _patches(_pair(config.kernel), _pair(config.stride), (config.clip_min, config.clip_max), tie, size, device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _patches(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    clip: tuple[float, float],
+    tie: tuple[float, float] | None,
+    size: tuple[int, int],
+    device: torch.device,
+) -> Patches:
+    kernel = (min(kernel[0], size[0]), min(kernel[1], size[1]))
+    rows, columns = (_starts(s, k, d) for s, k, d in zip(size, kernel, stride, strict=True))
+    weights = border_distance(*kernel, device).clamp(*clip).expand(len(rows) * len(columns), *kernel)
+    if tie is not None:
+        patch = border_distance(len(rows), len(columns), device).clamp(*tie)
+        weights = weights * patch.reshape(-1, 1, 1)
+    corners = tuple((top, left) for top in rows for left in columns)
+    total = torch.zeros(size, device=device)
+    for (top, left), weight in zip(corners, weights, strict=True):
+        total[top : top + kernel[0], left : left + kernel[1]] += weight
+    return Patches(corners, kernel, weights, total)
+
+
+def border_distance(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Distance of every cell of a grid (height, width) to its nearest border, in units of the grid's sides: 0 to 1/2."""
+    rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] / max(height - 1, 1)
+    columns = torch.arange(width, dtype=torch.float32, device=device)[None, :] / max(width - 1, 1)
+    return torch.minimum(torch.minimum(rows, 1 - rows), torch.minimum(columns, 1 - columns))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _starts(size: int, kernel: int, stride: int) -> list[int]:
+    starts = list(range(0, size - kernel + 1, stride))
+    return starts if starts[-1] + kernel == size else [*starts, size - kernel]
+
+
+def _window(context: PatchedContext, window: tuple[int, int, int, int] | None) -> Context:
+    """The inner context for a window (top, left, height, width) of the latents; None: for all of them."""
+    assert context.inner is not None
+    changes: dict[str, Any] = {"adapters": context.adapters, "present": context.present, "run": context.run}
+    if window is None:
+        return replace(context.inner, signals=context.signals, **changes)
+    cut: dict[str, Any] = {}
+    for name, state in context.adapters.items():
+        if state is not None and not hasattr(state, "crop"):
+            raise CompositionError(
+                "not-croppable", f"adapter {name!r} cannot be used on patches", fits="a crop() method"
+            )
+        cut[name] = None if state is None else state.crop(*window)
+    top, left, height, width = window
+    area = (..., slice(top, top + height), slice(left, left + width))
+    plane = context.signals.get("plane")
+    signals = dict(context.signals)
+    if isinstance(plane, Plane):
+        signals["plane"] = Plane(plane.value[area])
+    inner = context.inner
+    if getattr(inner, "plane", None) is not None:
+        changes["plane"] = inner.plane[area]  # type: ignore[attr-defined]
+    return replace(inner, signals=signals, **{**changes, "adapters": cut})
