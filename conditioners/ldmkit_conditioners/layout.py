@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ldmkit.errors import InputError
-from ldmkit.value import Value
+from ldmkit.value import Value, parse
 from ldmkit_conditioners.label import ClassInput
 
 EDGE = 1e-6
@@ -80,10 +89,10 @@ class Box(Value):
     """
 
     label: ClassInput
-    box: tuple[float, float, float, float]
     format: BoxFormat = "xyxy"
     normalised: bool = True
     size: tuple[int, int] | None = Field(default=None, description="(height, width) that pixel boxes refer to")
+    box: tuple[float, float, float, float]
     group_of: bool = False
     occluded: bool = False
     depiction: bool = False
@@ -91,13 +100,17 @@ class Box(Value):
 
     model_config = ConfigDict(allow_inf_nan=True)
 
-    @model_validator(mode="after")
-    def _sound(self) -> Box:
-        if self.normalised != (self.size is None) or (self.size is not None and min(self.size) < 1):
+    @field_validator("box")
+    @classmethod
+    def _sound(cls, box: Four, info: ValidationInfo) -> Four:
+        if not {"format", "normalised", "size"} <= info.data.keys():
+            return box  # one of these is wrong already, and reported
+        size, normalised = info.data["size"], info.data["normalised"]
+        if normalised != (size is None) or (size is not None and min(size) < 1):
             fits = "pixel boxes: normalised=false and size=[height, width]; others: neither"
-            raise InputError("box-size", f"normalised={self.normalised} with size {self.size}", fits=fits)
-        _ = self.rect
-        return self
+            raise InputError("box-size", f"normalised={normalised} with size {size}", fits=fits)
+        rect(box, info.data["format"], size)
+        return box
 
     @property
     def rect(self) -> Rect:
@@ -118,10 +131,30 @@ class Layout(Value):
     def _plain_list(cls, raw: Any) -> Any:
         return {"objects": raw} if isinstance(raw, (list, tuple)) else raw
 
-    @model_validator(mode="after")
-    def _sound(self) -> Layout:
-        _ = self.crop_rect
-        return self
+    @field_validator("crop")
+    @classmethod
+    def _crop_is_sound(cls, crop: Four | None) -> Four | None:
+        if crop is not None:
+            rect(crop, "xyxy")
+        return crop
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        full = handler(core)
+        items = handler.resolve_ref_schema(full)["properties"]["objects"]["items"]
+        return {"anyOf": [{"type": "array", "items": items}, full], "title": "Layout"}
+
+    @classmethod
+    def read(cls, raw: Any, where: str) -> Layout:
+        """A layout from a list of boxes or a mapping, with paths as the caller wrote them (`layout[3].box`).
+
+        Raises:
+            InputError: with the path of the offending item.
+        """
+        if isinstance(raw, (list, tuple)):
+            return cls(objects=tuple(parse(list[Box], list(raw), where)))
+        layout: Layout = parse(cls, raw, where)
+        return layout
 
     @property
     def crop_rect(self) -> Rect:

@@ -59,10 +59,10 @@ class LayoutBoxes(Conditioner):
             nn.SiLU(),
             nn.Linear(hidden, c.dim),
         )
-        self.empty = nn.Parameter(torch.zeros(c.dim))
+        self.empty = nn.Parameter(torch.randn(c.dim) * 0.02)
 
     def parse(self, raw: Any, where: str) -> Layout:
-        layout: Layout = super().parse(raw, where)
+        layout = Layout.read(raw, where)
         self._check(layout, where)
         return layout
 

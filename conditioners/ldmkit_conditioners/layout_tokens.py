@@ -181,7 +181,7 @@ class LayoutTokens(Conditioner):
         self.encoder = Encoder(c.n_tokens, c.dim, c.layers, c.heads, c.head_dim, c.length)
 
     def parse(self, raw: Any, where: str) -> Layout:
-        layout: Layout = super().parse(raw, where)
+        layout = Layout.read(raw, where)
         self.tokens(layout, where)
         return layout
 
