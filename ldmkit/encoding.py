@@ -51,8 +51,14 @@ def encode_conditions(
     rows: Sequence[Row],
     negative: Row,
     size: tuple[int, int],
+    *,
+    grad: bool = False,
 ) -> Conditioning:
-    """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype."""
+    """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype.
+
+    With `grad`, gradients reach the conditioners: for training them together with the denoiser.
+    """
+    _check_negative(wiring, negative)
     encoded: list[Encoded] = []
     for name, conditioner in parts.conditioners.items():
         spec, slot = wiring[name], parts.routes[name]
@@ -61,7 +67,7 @@ def encode_conditions(
         values = [_value(conditioner, row, key, size) for row in rows]
         if slot not in parts.denoiser.slots and all(value is None for value in values):
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
-        with memory(f"conditioner {name!r}", f"{len(rows)} inputs"):
+        with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size)
         encoded.append(Encoded(key, slot, signal, null, given))
     device, dtype = parts.denoiser.device, parts.denoiser.dtype
@@ -70,6 +76,13 @@ def encode_conditions(
         for e in encoded
     ]
     return Conditioning(tuple(moved), parts.slots)
+
+
+def _check_negative(wiring: Mapping[str, ConditionerSpec], negative: Row) -> None:
+    for key in negative:
+        if all(spec.null == "keep" for name, spec in wiring.items() if input_name(name, spec) == key):
+            what = f"the input {key!r} is never dropped, so nothing can stand for it"
+            raise InputError("negative-kept", what, where=f"negative.{key}")
 
 
 def _value(conditioner: Conditioner, row: Row, key: str, size: tuple[int, int]) -> Any | None:
@@ -96,14 +109,11 @@ def _encode(
         if stand_in is None:
             raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
     filled = [stand_in if value is None else value for value in values]
-    with torch.no_grad():
-        signal = _forward(name, conditioner, slot, filled)
-        null = _null(name, conditioner, spec, slot, signal, negative, len(values))
-        if any(absent):
-            empty = conditioner.null(signal) if spec.null != "zero" else zeros_like(signal)
-            signal = select_rows(
-                torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty
-            )
+    signal = _forward(name, conditioner, slot, filled)
+    null = _null(name, conditioner, spec, slot, signal, negative, len(values))
+    if any(absent):
+        empty = conditioner.null(signal) if spec.null != "zero" else zeros_like(signal)
+        signal = select_rows(torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty)
     return signal, null
 
 
@@ -116,10 +126,12 @@ def _null(
     negative: Any | None,
     rows: int,
 ) -> Signal | None:
-    if spec.null == "keep" or not (conditioner.has_null or spec.null == "zero"):
+    if spec.null == "keep":
         return None
     if negative is not None:
         return cat_rows([_forward(name, conditioner, slot, [negative])] * rows)
+    if not (conditioner.has_null or spec.null == "zero"):
+        return None
     return zeros_like(signal) if spec.null == "zero" else conditioner.null(signal)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from ldmkit.compose import Parts, fit, part_spec
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_rows
-from ldmkit.errors import InputError, RunError
+from ldmkit.errors import CompositionError, InputError, RunError, suggest
 from ldmkit.guards import memory, not_finite
 from ldmkit.guided import Evaluator, Guided, Network
 from ldmkit.hookspecs import has_step_hooks, manager
@@ -110,6 +110,10 @@ class Pipeline:
             CompositionError: parts that do not fit; the error names both.
         """
         given = dict(conditioners or {})
+        for name in wiring or {}:
+            if name not in given:
+                what = f"wiring for {name!r}, which is no conditioner of this pipeline"
+                raise CompositionError("unknown-conditioner", what, where="wiring", fits=suggest(name, given))
         wires: dict[str, ConditionerSpec] = {}
         for name, part in given.items():
             own = part_spec("conditioner", part).model_dump()
@@ -161,12 +165,17 @@ class Pipeline:
         """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
         return decode_latents(self.codec, latents, size)
 
-    def conditioning(self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size) -> Conditioning:
-        """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on."""
+    def conditioning(
+        self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size, grad: bool = False
+    ) -> Conditioning:
+        """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on.
+
+        With `grad`, gradients reach the conditioners: for training them together with the denoiser.
+        """
         rows = [inputs] if isinstance(inputs, Mapping) else list(inputs)
         parsed = parse_rows(self.parts, self.wiring, rows, "inputs")
         dropped = parse_rows(self.parts, self.wiring, [negative or {}], "negative")[0]
-        return encode_conditions(self.parts, self.wiring, parsed, dropped, size)
+        return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)
 
     def prepare(self, inputs: Inputs, **options: Any) -> Prepared:
         """Everything of a call up to the first step; options as in `__call__`.
@@ -188,7 +197,9 @@ class Pipeline:
             adapters=self.adapters, decode=self._differentiable_decode, network=self.network,
         )  # fmt: skip
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
-        return self._started(request, size, sigmas, Guided(evaluate, request.guidance), noise)
+        kept = replace(request, inputs=tuple(parsed), negative=negative)
+        with memory("start", f"latents {(request.batch, *noise.shape)}"):
+            return self._started(kept, size, sigmas, Guided(evaluate, request.guidance), noise)
 
     def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
         """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`."""
@@ -320,8 +331,9 @@ class Pipeline:
         """Picture size that the given condition planes ask for."""
         for name, conditioner in self.conditioners.items():
             key = self.wiring[name].input or name
-            if conditioner.kind == "plane" and key in rows[0]:
-                size = conditioner.picture_size(rows[0][key], self.codec.factor)
+            given = next((row[key] for row in rows if key in row), None)
+            if conditioner.kind == "plane" and given is not None:
+                size = conditioner.picture_size(given, self.codec.factor)
                 if size is not None:
                     return size
         return None
