@@ -38,10 +38,14 @@ class Projected:
 
 @dataclass
 class UNetContext(Context):
-    """The context of a U-Net: its own projections, and the plane (B, C, h, w) that is concatenated to x."""
+    """The context of a U-Net: its own projections, and the plane (B, C, h, w) that is concatenated to x.
+
+    `plan` is the execution plan that has seen this context, for what a plan checks or makes once a run.
+    """
 
     projected: Projected | None = None
     plane: Tensor | None = None
+    plan: Any = None
 
 
 class Stage(nn.Module):

@@ -1,4 +1,4 @@
-"""Any denoiser, patch by patch with overlap weights: sampling far beyond the training size (LDM, Rombach et al. 2022)."""
+"""Any denoiser, patch by patch with overlap weights: sampling far beyond the training size (Rombach et al. 2022)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PatchedConfig(Value):
     Args:
         inner: the denoiser, `{type, config}`.
         kernel: size of a patch; a map that is smaller is one patch.
-        stride: distance of neighbouring patches, at most the kernel; the last patch is moved inwards to end at the border.
+        stride: distance of neighbouring patches, at most the kernel; the last patch ends at the border.
         clip_min, clip_max: bounds of a pixel's weight, which is its distance to the patch's border, 1/2 in the centre.
         tie_breaker: patches are weighed too, by their distance to the border of the grid of patches.
         tie_min, tie_max: bounds of that weight.
@@ -49,7 +49,7 @@ class PatchedConfig(Value):
 
 
 class Patches(NamedTuple):
-    """Patches of one map: their top-left corners, size, weights (N, kh, kw), and the weights' sum at each pixel (H, W)."""
+    """Patches of a map: top-left corners, size, weights (N, kh, kw), and the weights summed at each pixel (H, W)."""
 
     corners: tuple[tuple[int, int], ...]
     size: tuple[int, int]
@@ -146,7 +146,7 @@ def _patches(
 
 
 def border_distance(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Distance of every cell of a grid (height, width) to its nearest border, in units of the grid's sides: 0 to 1/2."""
+    """Distance of every cell of a grid (height, width) to its nearest border, in units of its sides: 0 to 1/2."""
     rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] / max(height - 1, 1)
     columns = torch.arange(width, dtype=torch.float32, device=device)[None, :] / max(width - 1, 1)
     return torch.minimum(torch.minimum(rows, 1 - rows), torch.minimum(columns, 1 - columns))

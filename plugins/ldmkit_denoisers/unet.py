@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ldmkit.contracts import Context, Denoiser, Frame
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.plans import Network
 from ldmkit.ports import Port
 from ldmkit.signals import Signal
+from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import UNetConfig, skip_widths, up_levels
 from ldmkit_denoisers.encoder import (
     Encoder,
@@ -21,7 +23,9 @@ from ldmkit_denoisers.encoder import (
     inner_ports,
     unet_slots,
 )
+from ldmkit_denoisers.packing import packable
 from ldmkit_denoisers.ported import activate, zeroed
+from ldmkit_denoisers.resnet import ResBlock
 
 __all__ = ["UNet", "UNetConfig", "UNetContext"]
 
@@ -41,6 +45,8 @@ class UNet(Encoder, Denoiser):
     """
 
     Config = UNetConfig
+    plans = (*Denoiser.plans, "prepacked")
+    regions = (ResBlock, TransformerBlock, SelfAttention2d)
 
     def __init__(self, config: UNetConfig):
         Denoiser.__init__(self, config)
@@ -84,7 +90,7 @@ class UNet(Encoder, Denoiser):
         frame = Frame(x, t, context, sigma)
         h = x.to(self.conv_in.weight.dtype)
         if context.plane is not None:
-            h = _with_plane(h, context.plane)
+            h = with_plane(h, context.plane)
         if self.input_port.taps:
             h = self.input_port(h, frame)
         emb = self.embed(t, projected)
@@ -93,6 +99,16 @@ class UNet(Encoder, Denoiser):
             h = self.mid_port(h, frame)
         h = self._decode(h, skips, emb, frame, projected)
         return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
+
+    def plan(self, name: str) -> Network:
+        """See `Denoiser.plan`. "prepacked" is for the CPU, in float32 or bfloat16; it is what "auto" takes there."""
+        if name == "auto" and packable(self.device, self.dtype):
+            name = "prepacked"
+        if name == "prepacked":
+            from ldmkit_denoisers.prepacked import PrepackedUNet
+
+            return PrepackedUNet(self)
+        return super().plan(name)
 
     def _decode(self, h: Tensor, skips: list[Tensor], emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
         for stage in reversed(self.up):
@@ -108,7 +124,8 @@ class UNet(Encoder, Denoiser):
         return h
 
 
-def _with_plane(h: Tensor, plane: Tensor) -> Tensor:
+def with_plane(h: Tensor, plane: Tensor) -> Tensor:
+    """The map with the plane behind it, of the same size."""
     if plane.shape[2:] != h.shape[2:]:
         got, want = tuple(plane.shape[2:]), tuple(h.shape[2:])
         raise InputError("plane-size", f"the plane is {got}, the latents are {want}", where="plane")
