@@ -13,10 +13,10 @@ from ldmkit.errors import CompositionError, InputError
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary, no_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
-from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
 
 
-class ClipPart(Conditioner):
+class ClipPart(PromptInput, Conditioner):
     """What both have: a tower, a vocabulary, rows of ids."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig

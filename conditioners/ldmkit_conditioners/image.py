@@ -29,7 +29,16 @@ def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:
     return torch.stack(list(pictures))
 
 
-class ImagePlane(Conditioner):
+class PictureInput:
+    """Mixin of conditioners whose input is one picture file: a command-line argument is its path."""
+
+    @classmethod
+    def from_text(cls, text: str) -> Any:
+        """The path, or a data URI, as it is."""
+        return text
+
+
+class ImagePlane(PictureInput, Conditioner):
     """A picture as it is, in [-1, 1], at latent resolution: (B, 3, h, w). It is never resized.
 
     The condition of the paper's super-resolution models, whose latent has the size of the small picture.
@@ -47,7 +56,7 @@ class ImagePlane(Conditioner):
         return Plane(one_size(inputs, "image"))
 
 
-class Hint(Conditioner):
+class Hint(PictureInput, Conditioner):
     """A control picture in [0, 1], at picture resolution: (B, 3, H, W), for a ControlNet. The null is zeros."""
 
     Input: ClassVar[Any] = Picture

@@ -11,7 +11,7 @@ from ldmkit.contracts import Conditioner
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
-from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
 from ldmkit_conditioners.transformer import Encoder
 
 
@@ -35,7 +35,7 @@ class LdmTextConfig(Value):
     pad: int = Field(default=0, ge=0)
 
 
-class LdmText(Conditioner):
+class LdmText(PromptInput, Conditioner):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
     The null is the encoding of the empty prompt (without words: of nothing but padding).

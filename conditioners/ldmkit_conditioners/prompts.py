@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -12,6 +14,8 @@ from torch import Tensor
 from ldmkit.errors import InputError
 
 MAX_CHARACTERS = 1_000_000
+
+_ID_LIST = re.compile(r"\[\s*\d{1,9}(\s*,\s*\d{1,9})*\s*\]")
 
 
 def read_prompt(raw: Any) -> str | list[int]:
@@ -58,6 +62,15 @@ Prompt: TypeAlias = Annotated[
     ),
 ]
 """Pydantic type of a prompt: text, or token ids including the start and end tokens."""
+
+
+class PromptInput:
+    """Mixin of text conditioners: how a command-line argument becomes a prompt."""
+
+    @classmethod
+    def from_text(cls, text: str) -> Any:
+        """The text itself, whatever it looks like; `[1, 2, 3]` is a list of token ids."""
+        return json.loads(text) if _ID_LIST.fullmatch(text) else text
 
 
 def check_ids(ids: Sequence[int], limit: int, vocab_size: int, where: str | None = None) -> None:

@@ -14,7 +14,7 @@ from ldmkit.errors import InputError
 from ldmkit.pictures import LabelMap
 from ldmkit.signals import Plane, SignalKind
 from ldmkit.value import Value
-from ldmkit_conditioners.image import one_size
+from ldmkit_conditioners.image import PictureInput, one_size
 
 
 class SemanticConfig(Value):
@@ -42,7 +42,7 @@ class SemanticConfig(Value):
         return self
 
 
-class Semantic(Conditioner):
+class Semantic(PictureInput, Conditioner):
     """A label map (H, W) as a plane (B, dim, H * multiplier^stages, ...). The null is zeros."""
 
     Config: ClassVar[type[SemanticConfig]] = SemanticConfig

@@ -14,7 +14,7 @@ from ldmkit.errors import SourceError
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary, sentence_pieces
-from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
 
 T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package installed"
 
@@ -37,7 +37,7 @@ class T5TextConfig(Value):
     masked: bool = True
 
 
-class T5Text(Conditioner):
+class T5Text(PromptInput, Conditioner):
     """A prompt as tokens (B, max_length, dim) with a mask that leaves the padding out.
 
     The null is the encoding of the empty prompt.

@@ -521,3 +521,14 @@ def test_damaged_vocabularies_are_refused(tmp_path: Path, files: dict[str, str |
     with pytest.raises(SourceError) as caught:
         part.load_assets(tmp_path)
     assert words in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_command_line_arguments(tmp_path: Path) -> None:
+    prompt = ldmkit.get("conditioner", "clip-text").from_text
+    assert prompt("[1, 2,3]") == [1, 2, 3]
+    assert [prompt(t) for t in ("42", "[a cat]", "[]", "{}", "a.json")] == ["42", "[a cat]", "[]", "{}", "a.json"]
+    assert ldmkit.get("conditioner", "semantic").from_text("7") == "7"
+    assert ldmkit.get("conditioner", "image").from_text("[1].png") == "[1].png"
+    assert ldmkit.get("conditioner", "label").from_text("7") == 7
+    (tmp_path / "boxes.json").write_text(json.dumps([BOX]))
+    assert ldmkit.get("conditioner", "layout-boxes").from_text(str(tmp_path / "boxes.json")) == [BOX]
