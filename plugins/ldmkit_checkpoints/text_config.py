@@ -35,14 +35,6 @@ class Planned(NamedTuple):
         return prefixed(conditioner_keys(self.spec["type"], self.spec["config"], self.layout), foreign=self.prefix)
 
 
-class TextPlan(NamedTuple):
-    """Registered name and config of one conditioner, and its keys below the prefix of its section."""
-
-    type: str
-    config: dict[str, Any]
-    keymap: KeyMap
-
-
 OPEN_CLIP: dict[str, dict[str, Any]] = {
     "ViT-L-14": {"width": 768, "heads": 12, "layers": 12, "mlp": 3072, "projection": 768},
     "ViT-H-14": {"width": 1024, "heads": 16, "layers": 24, "mlp": 4096, "projection": 1024},
@@ -97,17 +89,6 @@ def conditioners_from_compvis(
     return [make(params, key, prefix, where)]
 
 
-def text_from_compvis(section: Mapping[str, Any], where: str, cond_stage_key: str = "") -> TextPlan:
-    """The conditioner of one section with a target, for a `cond_stage_key`; keys without `cond_stage_model.`.
-
-    Raises:
-        SourceError: a target or parameter that is not known.
-    """
-    make = _known(str(section.get("target")), _COMPVIS, where)
-    planned = make(dict(section.get("params") or {}), cond_stage_key, "", where)
-    return TextPlan(planned.spec["type"], planned.spec["config"], planned.keymap())
-
-
 def conditioners_from_sgm(
     section: Mapping[str, Any], where: str = "conditioner_config", prefix: str = "conditioner.embedders."
 ) -> list[Planned]:
@@ -149,6 +130,20 @@ def _only(params: Mapping[str, Any], known: Collection[str], where: str) -> None
             raise SourceError("unknown-parameter", what, where=f"{where}.params.{name}", fits=suggest(name, known))
 
 
+def _number(params: Mapping[str, Any], name: str, where: str, default: int | None = None) -> int:
+    """An integer parameter.
+
+    Raises:
+        SourceError: it is absent and has no default, or no integer.
+    """
+    value = params.get(name, default)
+    if value is None:
+        raise SourceError("missing-parameter", f"{name!r} is required", where=f"{where}.params")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SourceError("unknown-parameter", f"{value!r} is no integer", where=f"{where}.params.{name}")
+    return value
+
+
 def _identity(key: str, model: Mapping[str, Any], prefix: str, where: str) -> Planned:
     use = model.get("conditioning_key") or ("concat" if model.get("concat_mode", True) else "crossattn")
     if use != "concat":
@@ -159,18 +154,18 @@ def _identity(key: str, model: Mapping[str, Any], prefix: str, where: str) -> Pl
 
 def _class_embedder(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
     _only(params, {"n_classes", "embed_dim", "key"}, where)
-    n_classes = int(params.get("n_classes", 1000))
+    n_classes = _number(params, "n_classes", where, 1000)
     null = n_classes - 1 if n_classes == 1001 or params.get("ucg_rate") else None
-    config = {"n_classes": n_classes, "dim": params["embed_dim"], "null_class": null}
+    config = {"n_classes": n_classes, "dim": _number(params, "embed_dim", where), "null_class": null}
     return Planned("label", _spec("label", **config), prefix, "compvis")
 
 
 def _bert(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
     known = {"n_embed", "n_layer", "vocab_size", "max_seq_len", "use_tokenizer", "embedding_dropout"}
     _only(params, known, where)
-    vocab, length = int(params.get("vocab_size", 30522)), int(params.get("max_seq_len", 77))
+    vocab, length = _number(params, "vocab_size", where, 30522), _number(params, "max_seq_len", where, 77)
     words = bool(params.get("use_tokenizer", True))
-    shape = {"dim": params["n_embed"], "layers": params["n_layer"]}
+    shape = {"dim": _number(params, "n_embed", where), "layers": _number(params, "n_layer", where)}
     if not words and key == "coordinates_bbox":
         objects, rest = divmod(length, 3)
         if rest == 1:
@@ -206,7 +201,11 @@ def _clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
         raise SourceError(
             "unknown-parameter", what, where=f"{where}.params.layer", fits="last, or hidden with an index"
         )
-    config = {**_CLIP_L, "layer": layer if layer == "last" else params["layer_idx"], "final_norm": layer == "last"}
+    config = {
+        **_CLIP_L,
+        "layer": layer if layer == "last" else _number(params, "layer_idx", where),
+        "final_norm": layer == "last",
+    }
     config["positions"] = params.get("max_length", 77)
     return Planned("text", _spec("clip-text", **config), f"{prefix}transformer.", "hf")
 
@@ -265,14 +264,15 @@ def _sgm_size(params: dict[str, Any], key: str, prefix: str, where: str) -> list
     _only(params, {"outdim"}, where)
     if key not in SIZE_KEYS:
         raise SourceError("unknown-condition", f"input {key!r}", where=where, fits=suggest(key, SIZE_KEYS))
-    config = {"reads": [SIZE_KEYS[key]], "width": params["outdim"]}
+    config = {"reads": [SIZE_KEYS[key]], "width": _number(params, "outdim", where)}
     return [Planned("size", {**_spec("size-codes", **config), "null": "keep"}, prefix, "")]
 
 
 def _sgm_class(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
     _only(params, {"n_classes", "embed_dim", "add_sequence_dim"}, where)
     emit = "tokens" if params.get("add_sequence_dim") else "vector"
-    config = {"n_classes": int(params.get("n_classes", 1000)), "dim": params["embed_dim"], "emit": emit}
+    n_classes, dim = _number(params, "n_classes", where, 1000), _number(params, "embed_dim", where)
+    config = {"n_classes": n_classes, "dim": dim, "emit": emit}
     return [Planned("label", _spec("label", **config, zero_null=True), prefix, "compvis")]
 
 
