@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
+from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
@@ -165,6 +166,10 @@ class Denoiser(Part, ABC):
     channels: int
     slots: Mapping[str, Slot]
     ports: Mapping[str, Port]
+    plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
+    """Execution plans that `plan` takes; "auto" is the fastest one for the device by what was measured."""
+    regions: tuple[type[nn.Module], ...] = ()
+    """Classes of the repeated blocks, which the plan "compiled" compiles one by one; (): the whole network at once."""
 
     @abstractmethod
     def prepare(self, signals: Mapping[str, Signal]) -> Context:
@@ -173,6 +178,16 @@ class Denoiser(Part, ABC):
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps."""
+
+    def plan(self, name: str) -> Network:
+        """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
+
+        A plan is made from the weights as they are now; it refuses a run after they changed, moved or were converted.
+
+        Raises:
+            CompositionError: `unknown-plan` (with those on offer), or `plan-unavailable` on this device or dtype.
+        """
+        return network_of(self, name)
 
 
 class Conditioner(Part, ABC):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Context, Denoiser, Guidance, Process, Run, View
-
-Network = Callable[[Tensor, Tensor, Context, float | None], Tensor]
+from ldmkit.plans import Network
 
 
 class Guided:
