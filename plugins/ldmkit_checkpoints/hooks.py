@@ -19,7 +19,11 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
         SourceError: it is one of these, but cannot be read.
     """
     from ldmkit_checkpoints.compvis import is_checkpoint, open_compvis
+    from ldmkit_checkpoints.diffusers_folder import open_diffusers
+    from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
 
     if is_checkpoint(path):
         return open_compvis(path, config, ema)
-    return None
+    if is_tiny_folder(path):
+        return TinyFolder(path)
+    return open_diffusers(path, ema) if path.is_dir() else None

@@ -1,0 +1,299 @@
+"""Folders that diffusers wrote: model_index.json and a folder a component; or one component alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit_denoisers.config import UNetConfig
+
+from ldmkit.errors import SourceError, suggest
+from ldmkit.source import Source
+from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
+from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.diffusers_parts import (
+    CODECS,
+    UNETS,
+    Component,
+    codec_component,
+    controlnet_component,
+    text_component,
+    unet_component,
+)
+from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.folder_files import component_tensors, member, read_member_json
+from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
+from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+
+INDEX = "model_index.json"
+
+PIPELINES = frozenset(
+    [
+        *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
+        *("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
+        *("StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
+        *("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", "LDMPipeline", "DDPMPipeline"),
+        *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline"),
+    ]
+)
+
+_TEXT_GUIDANCE = {"clip-text": 7.5, "ldm-text": 5.0, "t5-text": 7.5}
+_TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
+"""Component of a text encoder -> that of its tokenizer."""
+
+
+class DiffusersFolder(Source):
+    """A pipeline that diffusers saved.
+
+    Args:
+        folder: holds model_index.json.
+        ema: False takes the weights of variant `non_ema` where the folder has them; True needs no more than the
+            plain weights, which are the averaged ones by diffusers' convention.
+
+    Raises:
+        SourceError: a pipeline or component that is not known, options that no part here has, files that are missing
+            or lead out of the folder.
+    """
+
+    def __init__(self, folder: Path, ema: bool | None = None) -> None:
+        super().__init__(str(folder))
+        self.folder, self.ema = folder, ema
+        self.index = read_member_json(folder, INDEX)
+        name = self.index.get("_class_name")
+        if name not in PIPELINES:
+            fits = suggest(str(name), PIPELINES)
+            raise SourceError(
+                "unsupported", f"the pipeline {name!r} is not known", where=f"{folder}/{INDEX}", fits=fits
+            )
+        self._inventories: dict[str, Inventory] = {}
+        self._components: dict[str, tuple[str, Component]] = {}
+        self._tokenizers: dict[str, str] = {}
+        self._taken: dict[str, dict[str, LazyTensor]] = {}
+        self._spec = self._compose()
+
+    @property
+    def spec(self) -> PipelineSpec:
+        return self._spec
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        """The part's tensors; every key of its component must be accounted for.
+
+        Raises:
+            WeightsError: missing, unexpected.
+        """
+        if part not in self._components:
+            return {}
+        if part not in self._taken:
+            name, component = self._components[part]
+            inventory = self._inventory(name)
+            self._taken[part] = inventory.take(part, component.keymap)
+            inventory.ignore_if(
+                lambda key: ignorable_vae_key(key) if part == "codec" else ignorable_conditioner_key(key)
+            )
+            inventory.finish()
+        return self._taken[part]
+
+    def assets(self, part: str) -> Path | None:
+        name = self._tokenizers.get(part.removeprefix("conditioners."))
+        return None if name is None or not part.startswith("conditioners.") else self._folder(name)
+
+    def _compose(self) -> PipelineSpec:
+        scheduler = read_scheduler(self._config("scheduler", "scheduler_config.json"), f"{self.folder}/scheduler")
+        codec, unet, sample_size = self._networks()
+        conditioners = self._conditioners(codec, unet)
+        adapters = self._controlnets(unet.context_join)
+        for name in adapters:
+            hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
+            conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint")
+        self.report.notes += scheduler.notes
+        height, width = sample_size if isinstance(sample_size, (list, tuple)) else (sample_size, sample_size)
+        size = None if height is None else (int(height) * codec.factor, int(width) * codec.factor)
+        return PipelineSpec(
+            codec=codec.spec,
+            denoiser=self._components["denoiser"][1].spec,
+            process=scheduler.process,
+            conditioners=conditioners,
+            adapters=adapters,
+            defaults=Defaults(
+                sampler=scheduler.sampler,
+                grid=scheduler.grid,
+                guidance=_guidance(conditioners, self._is_xl()),
+                steps=50,
+                size=size,
+            ),
+        )
+
+    def _networks(self) -> tuple[Component, UNetConfig, Any]:
+        names = [name for name in ("vae", "vqvae") if self._has(name)]
+        if names:
+            config = self._config(names[0])
+            where = f"{self.folder}/{names[0]}/config.json"
+            codec = codec_component(config, self._inventory(names[0]).tensors, where)
+            self._components["codec"] = (names[0], codec)
+            if codec.spec.type == "vq" and config.get("scaling_factor", 1.0) != 1.0:
+                self.report.notes.append("scaling_factor of the VQ codec is not used: see vq_from_diffusers")
+        config = self._config("unet")
+        pixels = None if names else config.get("out_channels", 3)
+        if not names:
+            codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
+        keys = self._inventory("unet").tensors
+        join = "feature" if self._is_xl() else "length"
+        component, unet = unet_component(config, keys, codec.channels, join)
+        self._components["denoiser"] = ("unet", component)
+        return codec, unet, config.get("sample_size")
+
+    def _conditioners(self, codec: Component, unet: UNetConfig) -> dict[str, ConditionerSpec]:
+        found = self._texts()
+        if unet.context_dim is not None and not any(spec.type in _TEXT_GUIDANCE for spec in found.values()):
+            found["context"] = ConditionerSpec(type="given", config={"kind": "tokens", "dim": unet.context_dim})
+        if unet.vector != "none" and not self._is_xl():
+            dim = (
+                unet.vector_dim
+                if unet.vector in ("mlp", "linear")
+                else unet.embedding
+                if unet.vector == "identity"
+                else 1
+            )
+            found["vector"] = ConditionerSpec(type="given", config={"kind": "vector", "dim": dim})
+        plane = unet.plane_channels
+        if plane and plane == codec.channels + 1:
+            config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
+            config["latent_channels"] = codec.channels
+            found["masked-image"] = ConditionerSpec(type="masked-image", config=config)
+        elif plane == 3 and self.index["_class_name"] == "LDMSuperResolutionPipeline":
+            found["image"] = ConditionerSpec(type="image")
+        elif plane:
+            found["plane"] = ConditionerSpec(type="given", config={"kind": "plane", "dim": plane})
+        return found
+
+    def _texts(self) -> dict[str, ConditionerSpec]:
+        xl = self._is_xl()
+        wiring: dict[str, Any] = {"layer": "penultimate", "final_norm": False} if xl else {}
+        if xl and self.index.get("force_zeros_for_empty_prompt", True):
+            wiring["null"] = "zero"
+        found: dict[str, ConditionerSpec] = {}
+        for name in filter(self._has, _TOWERS):
+            part = f"text-{len(found) + 1}" if found else "text"
+            more = {**wiring, "input": "text"} if found else wiring
+            config, where = self._config(name), f"{self.folder}/{name}/config.json"
+            keys, tokenizer = self._inventory(name).tensors, self._folder(_TOWERS[name])
+            component = text_component(config, keys, tokenizer, where, **more)
+            self._components[f"conditioners.{part}"] = (name, component)
+            self._tokenizers[part] = _TOWERS[name]
+            found[part] = _conditioner(component)
+        if xl and found:
+            found |= self._xl_vector(*list(found.items())[-1])
+        return found
+
+    def _xl_vector(self, tower: str, spec: ConditionerSpec) -> dict[str, ConditionerSpec]:
+        """The pooled vector of the last tower, and the sizes."""
+        self._tokenizers["pooled"] = self._tokenizers[tower]
+        own = {key: value for key, value in spec.config.items() if key not in ("layer", "final_norm")}
+        pooled = ConditionerSpec(type="clip-pooled", config=own, null=spec.null, input="text", shares=tower)
+        scored = bool(self.index.get("requires_aesthetics_score", False))
+        reads = ["original", "crop", "aesthetic" if scored else "target"]
+        width = self._config("unet").get("addition_time_embed_dim")
+        sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width}, null="keep")
+        return {"pooled": pooled, "size": sizes}
+
+    def _controlnets(self, join: str) -> dict[str, PartSpec]:
+        if not self._has("controlnet"):
+            return {}
+        folders = ["controlnet"]
+        while (self.folder / f"controlnet_{len(folders)}").is_dir():
+            folders.append(f"controlnet_{len(folders)}")
+        found: dict[str, PartSpec] = {}
+        for i, folder in enumerate(folders):
+            name = "control" if len(folders) == 1 else f"control-{i + 1}"
+            component = controlnet_component(self._config(folder), join)
+            self._components[f"adapters.{name}"] = (folder, component)
+            found[name] = component.spec
+        return found
+
+    def _has(self, name: str) -> bool:
+        entry = self.index.get(name)
+        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+    def _is_xl(self) -> bool:
+        return bool(self._config("unet").get("addition_embed_type") == "text_time")
+
+    def _folder(self, name: str) -> Path | None:
+        folder = member(self.folder, name)
+        return folder if folder.is_dir() else None
+
+    def _config(self, component: str, name: str = "config.json") -> dict[str, Any]:
+        data: dict[str, Any] = read_member_json(self.folder, f"{component}/{name}", self.folder)
+        return data
+
+    def _inventory(self, component: str) -> Inventory:
+        if component not in self._inventories:
+            tensors, notes = component_tensors(member(self.folder, component), self.folder, self.ema)
+            self.report.notes += notes
+            where = str(self.folder / component)
+            self._inventories[component] = Inventory(tensors, self.report, where, f"{component}:")
+        return self._inventories[component]
+
+
+class DiffusersComponent(Source):
+    """One component's folder: config.json and weights. A codec can be loaded, others give their tensors."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], ema: bool | None = None) -> None:
+        super().__init__(str(folder))
+        tensors, notes = component_tensors(folder, folder, ema)
+        self.report.notes += notes
+        self.inventory = Inventory(tensors, self.report, str(folder))
+        name, where = config.get("_class_name"), f"{folder}/config.json"
+        if name in CODECS:
+            self.part, self.component = "codec", codec_component(config, tensors, where)
+        elif name in UNETS:
+            self.part, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
+        else:
+            self.part, self.component = "adapters.control", controlnet_component(config, "length")
+
+    @property
+    def spec(self) -> PipelineSpec:
+        what = f"the folder holds a {self.part.partition('.')[0]} alone"
+        fits = "ldmkit.load_codec" if self.part == "codec" else "the folder of a whole pipeline"
+        raise SourceError(f"{self.part.partition('.')[0]}-only", what, where=self.origin, fits=fits)
+
+    @property
+    def codec_spec(self) -> PartSpec:
+        return self.component.spec if self.part == "codec" else self.spec.codec
+
+    @property
+    def part_spec(self) -> PartSpec:
+        """The component's own spec, whatever it is."""
+        return self.component.spec
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        if part != self.part:
+            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=self.part)
+        found = self.inventory.take(part, self.component.keymap)
+        self.inventory.ignore_if(lambda key: ignorable_vae_key(key) if part == "codec" else None)
+        self.inventory.finish()
+        return found
+
+
+def open_diffusers(folder: Path, ema: bool | None) -> Source | None:
+    """A pipeline or component folder of diffusers; None for any other folder."""
+    if (folder / INDEX).is_file():
+        return DiffusersFolder(folder, ema)
+    if (folder / "config.json").is_file():
+        config = read_member_json(folder, "config.json")
+        if config.get("_class_name") in (*CODECS, *UNETS, "ControlNetModel"):
+            return DiffusersComponent(folder, config, ema)
+    return None
+
+
+def _conditioner(component: Component) -> ConditionerSpec:
+    assert isinstance(component.spec, ConditionerSpec)
+    return component.spec
+
+
+def _guidance(conditioners: Mapping[str, ConditionerSpec], xl: bool) -> PartSpec:
+    scales = [_TEXT_GUIDANCE[spec.type] for spec in conditioners.values() if spec.type in _TEXT_GUIDANCE]
+    if not scales:
+        return PartSpec(type="none")
+    return PartSpec(type="cfg", config={"scale": 5.0 if xl else scales[0]})

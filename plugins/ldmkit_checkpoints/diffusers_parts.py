@@ -1,0 +1,103 @@
+"""Components of a diffusers folder (vae, unet, text encoders, ControlNets) as part plans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ldmkit_adapters.controlnet import ControlNetConfig
+from ldmkit_codecs.kl import KLConfig
+from ldmkit_codecs.tiny import TinyConfig
+from ldmkit_codecs.vq import VQConfig
+from ldmkit_denoisers.config import UNetConfig
+
+from ldmkit.errors import SourceError
+from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit_checkpoints.controlnet_keys import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.keys import KeyMap
+from ldmkit_checkpoints.text_config_hf import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf
+from ldmkit_checkpoints.text_keys import clip_hf_level, conditioner_keys
+from ldmkit_checkpoints.tiny_keys import tiny_diffusers_keys, tiny_from_diffusers
+from ldmkit_checkpoints.unet_config_diffusers import diffusers_options, unet_from_diffusers
+from ldmkit_checkpoints.unet_keys import unet_diffusers
+from ldmkit_checkpoints.vae_config import kl_from_diffusers, vq_from_diffusers
+from ldmkit_checkpoints.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
+
+CODECS = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
+UNETS = ("UNet2DModel", "UNet2DConditionModel")
+TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "LDMBertModel")
+
+
+class Component(NamedTuple):
+    """A part, its layout, and the shape facts that other parts need."""
+
+    spec: PartSpec
+    keymap: KeyMap
+    channels: int = 0
+    factor: int = 1
+
+
+def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) -> Component:
+    """AutoencoderKL, VQModel or AutoencoderTiny.
+
+    Raises:
+        SourceError: another class, or options that the codecs do not have.
+    """
+    name = config.get("_class_name", "AutoencoderKL")
+    old = has_old_attention(keys)
+    if name == "AutoencoderKL":
+        kl = KLConfig.of(native := kl_from_diffusers(config, where))
+        return Component(PartSpec(type="kl", config=native), kl_diffusers_keys(kl, old), kl.latent_channels, kl.factor)
+    if name == "VQModel":
+        vq = VQConfig.of(native := vq_from_diffusers(config, where))
+        return Component(PartSpec(type="vq", config=native), vq_diffusers_keys(vq, old), vq.latent_channels, vq.factor)
+    if name == "AutoencoderTiny":
+        tiny = TinyConfig.of(native := tiny_from_diffusers(config, where))
+        factor = 2 ** (len(tiny.encoder_blocks) - 1)
+        return Component(PartSpec(type="tiny", config=native), tiny_diffusers_keys(tiny), tiny.latent_channels, factor)
+    raise SourceError("unsupported", f"the codec {name!r} is not known", where=where, fits=", ".join(CODECS))
+
+
+def unet_component(
+    config: Mapping[str, Any], keys: Iterable[str], latent_channels: int | None, join: str
+) -> tuple[Component, UNetConfig]:
+    """UNet2DModel or UNet2DConditionModel; `join` of several texts in its context."""
+    unet = unet_from_diffusers(config, latent_channels).model_copy(update={"context_join": join})
+    spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
+    return Component(spec, unet_diffusers(unet, **diffusers_options(config, keys)), unet.channels), unet
+
+
+def controlnet_component(config: Mapping[str, Any], join: str) -> Component:
+    """ControlNetModel."""
+    control: ControlNetConfig = controlnet_from_diffusers(config)
+    control = control.model_copy(update={"unet": control.unet.model_copy(update={"context_join": join})})
+    spec = PartSpec(type="controlnet", config=control.model_dump(mode="json", exclude_defaults=True))
+    return Component(spec, controlnet_diffusers(control, diffusers_options(config)["vector"]))
+
+
+def text_component(
+    config: Mapping[str, Any], keys: Iterable[str], tokenizer: Path | None, where: str, **wiring: Any
+) -> Component:
+    """A text encoder as the conditioner that yields its tokens.
+
+    Args:
+        tokenizer: folder that names the special tokens, if there is one.
+        wiring: further fields of the conditioner's spec; `layer`, `final_norm` go into its config.
+
+    Raises:
+        SourceError: a model that is not known.
+    """
+    name = str((config.get("architectures") or [config.get("_class_name")])[0])
+    own = {key: wiring.pop(key) for key in ("layer", "final_norm") if key in wiring}
+    if name in ("CLIPTextModel", "CLIPTextModelWithProjection"):
+        kind, native = "clip-text", clip_from_hf(config, tokenizer, where) | own
+        layout = "hf" if clip_hf_level(keys) else "hf-flat"
+    elif name == "T5EncoderModel":
+        kind, native, layout = "t5-text", t5_from_hf(config, where=where), "hf"
+    elif name == "LDMBertModel":
+        kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, where), "ldm-bert"
+    else:
+        raise SourceError("unsupported", f"the text encoder {name!r} is not known", where=where, fits=", ".join(TEXTS))
+    spec = ConditionerSpec(type=kind, config=native, **wiring)
+    return Component(spec, conditioner_keys(kind, native, layout))
