@@ -3,8 +3,9 @@
 python benchmarks/sampler_overhead.py [--rounds 40] [--steps 50]
 
 The network returns one fixed tensor. Every round runs all of them one after the other in this process, one torch
-thread; medians over rounds. The grid is not counted on either side (diffusers: set_timesteps); our coefficients, which
-are made at the start of a run, are. "floor" is the least arithmetic we know for the method, on fixed coefficients.
+thread; medians over rounds of the thread's own time, which a busy machine does not stretch. The grid is not counted on
+either side (diffusers: set_timesteps); our coefficients, which are made at the start of a run, are. "floor" is the
+least arithmetic we know for the method, on fixed coefficients.
 Samplers that draw noise are measured with the noise at hand and with each library drawing its own; drawing is
 torch.randn on both sides, and the last column leaves its time out.
 """
@@ -166,10 +167,10 @@ def medians(runs: dict[str, Callable[[], None]], steps: int, rounds: int) -> dic
     for turn in range(rounds + 3):
         for name, run in runs.items():
             getattr(run, "prepare", lambda: None)()
-            start = time.perf_counter()
+            start = time.thread_time()
             run()
             if turn >= 3:
-                times[name].append((time.perf_counter() - start) / steps * 1e6)
+                times[name].append((time.thread_time() - start) / steps * 1e6)
     return {name: round(statistics.median(found), 2) for name, found in times.items()}
 
 
