@@ -11,7 +11,7 @@ import torch
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
 from ldmkit.errors import CompositionError, LdmkitError, PluginError, suggest
-from ldmkit.plugins import Entry, find, get, name_of
+from ldmkit.plugins import get, name_of, registered_name
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
 from ldmkit.value import Value
 
@@ -108,19 +108,13 @@ def part_spec(kind: str, part: Part | Value) -> PartSpec:
     """The spec of an existing part: its registered name, config, distribution and version."""
     entry = name_of(kind, type(part))
     config = part.config if isinstance(part, Part) else part
-    data = config.model_dump(mode="json", exclude_none=True)
-    return PartSpec(type=_shortest(entry), config=data, distribution=entry.dist, version=entry.version)
-
-
-def _shortest(entry: Entry) -> str:
-    try:
-        find(entry.kind, entry.name)
-    except PluginError:
-        return entry.qualified
-    return entry.name
+    # None is kept: a field whose default is something else would come back as that
+    data = config.model_dump(mode="json")
+    return PartSpec(type=registered_name(entry), config=data, distribution=entry.dist, version=entry.version)
 
 
 def _absent(error: PluginError, spec: PartSpec, where: str) -> PluginError:
+    error.where = error.where or f"{where}.type"
     if error.code != "plugin.unknown" or spec.distribution is None:
         return error
     version = f" {spec.version}" if spec.version else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ldmkit.errors import PluginError
-from ldmkit.plugins import catalogue, load_entry, verdict
+from ldmkit.plugins import catalogue, load_entry, note_failure, on_refresh, verdict
 
 if TYPE_CHECKING:
     from ldmkit.contracts import Step
@@ -55,11 +55,19 @@ def manager() -> pluggy.PluginManager:
             continue
         try:
             plugin: Any = load_entry(entry)
+        except PluginError:
+            continue  # load_entry remembers it, `ldmkit plugins` lists it as failed; the other plugins go on
+        try:
             bus.register(plugin, name=entry.qualified)
             bus.check_pending()
-        except (PluginError, ValueError, pluggy.PluginValidationError):
-            continue  # remembered by load_entry and listed as failed; the other plugins go on
+        except (ValueError, pluggy.PluginValidationError) as error:
+            if bus.has_plugin(entry.qualified):
+                bus.unregister(name=entry.qualified)
+            note_failure(entry, error)
     return bus
+
+
+on_refresh(manager.cache_clear)
 
 
 def has_step_hooks() -> bool:

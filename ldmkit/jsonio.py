@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import InputError, LdmkitError, SourceError
+from ldmkit.errors import InputError, LdmkitError, RunError, SourceError
 
 MAX_TEXT_BYTES = 64 * 2**20
+
+_INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 
 
 def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceError) -> Any:
@@ -40,12 +43,20 @@ def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceE
 
 
 def read_json(path: Path, error: type[LdmkitError] = SourceError) -> Any:
-    """The JSON in a file of at most 64 MiB."""
-    if not path.is_file():
-        raise error("not-found", "there is no such file", where=str(path))
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise error("too-large", f"{path.stat().st_size} bytes is no plausible JSON file", where=str(path))
-    return parse_json(path.read_bytes(), str(path), error)
+    """The JSON in a file of at most 64 MiB.
+
+    Raises:
+        error: `not-found`, `too-large`, `unreadable`, and those of `parse_json`.
+    """
+    try:
+        if not path.is_file():
+            raise error("not-found", "there is no such file", where=str(path))
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise error("too-large", f"{path.stat().st_size} bytes is no plausible JSON file", where=str(path))
+        text = path.read_bytes()
+    except OSError as problem:
+        raise error("unreadable", f"cannot be read: {problem}", where=str(path)[:200]) from None
+    return parse_json(text, str(path), error)
 
 
 def raw_input(text: str) -> Any:
@@ -54,36 +65,63 @@ def raw_input(text: str) -> Any:
         return read_json(Path(text), InputError)
     if text[:1] in ("[", "{"):
         return parse_json(text, "argument", InputError)
-    return int(text) if text.lstrip("-").isdecimal() and text.isascii() else text
+    return int(text) if _INTEGER.fullmatch(text) else text
 
 
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, refused if it leaves the folder (by `..`, an absolute path or a symbolic link).
+
+    The hub's cache is the one exception: its `snapshots/<revision>` consists of links into `blobs` beside it.
 
     Raises:
         SourceError: `path-escapes`.
     """
     path = folder / name
     root = folder.resolve()
-    if not path.resolve().is_relative_to(root):
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else root
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as problem:  # a loop of symbolic links
+        raise SourceError("path-escapes", f"{name!r} leads nowhere: {problem}", where=str(folder)) from None
+    if not (target.is_relative_to(root) or target.is_relative_to(blobs)) or ".." in Path(name).parts:
         raise SourceError("path-escapes", f"{name!r} leads out of the folder", where=str(folder))
     return path
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well, and is removed when not."""
+def check_target(path: Path) -> None:
+    """Whether a file can be written there.
+
+    Raises:
+        InputError: its folder does not exist, or it is a folder itself.
+    """
     if not path.parent.is_dir():
         raise InputError("no-folder", "the folder to write to does not exist", where=str(path.parent))
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    if path.is_dir():
+        raise InputError("is-folder", "there is a folder of that name", where=str(path), fits="the path of a file")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well, and is removed when not.
+
+    Raises:
+        InputError: those of `check_target`.
+        RunError: `cannot-write`: no permission, a full disk.
+    """
+    check_target(path)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(prefix=".ldmkit-", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as problem:
+        raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(path)) from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:

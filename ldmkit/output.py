@@ -6,16 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image, PngImagePlugin
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.errors import InputError, SourceError
-from ldmkit.jsonio import parse_json, replacing
+from ldmkit.errors import InputError, LdmkitError, SourceError
+from ldmkit.jsonio import check_target, parse_json, replacing
 from ldmkit.pictures import Mask, Picture, to_pil
+from ldmkit.recipe import check_recipe
 from ldmkit.value import Value
 
 RECIPE_KEY = "ldmkit"
@@ -30,8 +31,10 @@ class Start(Value):
         mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
     """
 
+    refusal: ClassVar[type[LdmkitError]] = InputError
+
     image: Picture
-    strength: float = Field(default=0.8, gt=0, le=1)
+    strength: float = Field(default=0.8, gt=0, le=1, strict=True)
     mask: Mask | None = None
 
 
@@ -59,11 +62,7 @@ class Output:
         Raises:
             InputError: not a .png path, or the folder does not exist.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise InputError(
-                "not-png", "the recipe travels in PNG files only", where=str(path), fits="a path ending in .png"
-            )
+        path = check_png(path)
         pictures = self.pil()
         many = len(pictures) > 1
         paths = [path.with_stem(f"{path.stem}-{i}") if many else path for i in range(len(pictures))]
@@ -73,6 +72,20 @@ class Output:
             with replacing(target) as temporary:
                 picture.save(temporary, format="PNG", pnginfo=info)
         return paths
+
+
+def check_png(path: str | Path) -> Path:
+    """A path that a PNG can be written to; asked before a long run, not after it.
+
+    Raises:
+        InputError: not a .png path, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        fits = "a path ending in .png"
+        raise InputError("not-png", "the recipe travels in PNG files only", where=str(path), fits=fits)
+    check_target(path)
+    return path
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -85,20 +98,25 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise SourceError("not-found", "there is no such file", where=str(path))
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             text = picture.info.get(RECIPE_KEY)
             if text is None and hasattr(picture, "text"):
                 text = picture.text.get(RECIPE_KEY)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SourceError("not-a-png", f"cannot be read as a PNG: {error}", where=str(path)) from None
     if text is None:
         raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
-    recipe = parse_json(str(text), f"{path} recipe")
-    if not isinstance(recipe, dict) or not {"model", "inputs", "seed", "steps"} <= recipe.keys():
-        raise SourceError("no-recipe", "the recipe in the picture is incomplete", where=str(path))
-    return recipe
+    return check_recipe(parse_json(str(text), f"{path} recipe"), str(path))
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:
-    """Pictures of one size as a batch."""
+    """Pictures of one size as a batch.
+
+    Raises:
+        InputError: there are none, or their sizes differ.
+    """
+    sizes = sorted({tuple(image.shape[-2:]) for image in images})
+    if len(sizes) != 1:
+        shown = ", ".join(f"{h}x{w}" for h, w in sizes) or "none"
+        raise InputError("picture-sizes", f"pictures of a batch have one size, got {shown}", where="images")
     return torch.stack(list(images))

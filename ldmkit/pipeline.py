@@ -266,7 +266,7 @@ class Pipeline:
     @classmethod
     def load(cls, source: str | Path, **options: Any) -> Pipeline:
         """The same as `ldmkit.load`."""
-        from ldmkit.load import load
+        from ldmkit.loading import load
 
         return load(source, **options)
 

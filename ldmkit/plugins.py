@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib import import_module, metadata
 from typing import Any, Literal
 
-from ldmkit.errors import LdmkitError, PluginError, suggest
+from ldmkit.errors import PluginError, suggest
 from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
 
 HOME = "ldmkit"
 """The distribution whose parts are in-tree."""
 
 Status = Literal["ok", "optional", "incompatible", "failed", "disabled"]
+
+_BARRED: tuple[Status, ...] = ("disabled", "incompatible")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Verdict:
     reason: str = ""
 
 
-_failures: dict[tuple[str, str, str], str] = {}
+_failures: dict[tuple[str, str, str], Verdict] = {}
+_forgetters: list[Callable[[], None]] = []
 
 
 def catalogue() -> tuple[Entry, ...]:
@@ -71,15 +76,30 @@ def _catalogue(_path: tuple[str, ...]) -> tuple[Entry, ...]:
         if not name or name.lower() in seen:
             continue
         seen.add(name.lower())
-        points = [point for point in dist.entry_points if point.group in kinds]
-        requires = tuple(r for r in (dist.requires or ()) if _is_home(r)) if points and name != HOME else ()
-        for point in points:
-            found[Entry(kinds[point.group], point.name, point.value, name, dist.version, requires)] = None
+        found |= dict.fromkeys(_entries(dist, name, kinds))
     return tuple(sorted(found, key=lambda e: (e.kind, e.dist != HOME, e.dist, e.name)))
 
 
+def _entries(dist: metadata.Distribution, name: str, kinds: dict[str, str]) -> Iterator[Entry]:
+    version = dist.version or "?"
+    try:
+        points = [point for point in dist.entry_points if point.group in kinds]
+        requires = tuple(r for r in (dist.requires or ()) if _is_home(r)) if points and name != HOME else ()
+    except Exception as error:  # one damaged metadata file must not hide every other distribution
+        broken = Entry("unreadable", "entry_points.txt", "", name, version)
+        _failures[_key(broken)] = Verdict("failed", f"its metadata cannot be read: {error}")
+        yield broken
+        return
+    for point in points:
+        yield Entry(kinds[point.group], point.name, point.value, name, version, requires)
+
+
 def _is_home(requirement: str) -> bool:
-    return requirement.replace("_", "-").lower().startswith(HOME)
+    return re.split(r"[^A-Za-z0-9_.-]", requirement.strip(), maxsplit=1)[0].lower() == HOME
+
+
+def _key(entry: Entry) -> tuple[str, str, str]:
+    return entry.kind, entry.dist, entry.name
 
 
 def verdict(entry: Entry) -> Verdict:
@@ -88,11 +108,14 @@ def verdict(entry: Entry) -> Verdict:
         return Verdict("disabled", why)
     if (why := _incompatible(entry.requires)) is not None:
         return Verdict("incompatible", why)
-    failed = _failures.get((entry.kind, entry.dist, entry.name))
-    if failed is not None:
-        missing = failed.startswith("needs ")
-        return Verdict("optional" if missing else "failed", failed)
-    return Verdict("ok")
+    return _failures.get(_key(entry), Verdict("ok"))
+
+
+def note_failure(entry: Entry, error: Exception) -> None:
+    """Remember why an entry cannot be used, for `verdict`."""
+    missing = isinstance(error, PluginError) and error.code == "plugin.missing-dependency"
+    reason = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    _failures[_key(entry)] = Verdict("optional" if missing else "failed", reason)
 
 
 def _barred(entry: Entry) -> str | None:
@@ -136,7 +159,7 @@ def components(kind: str) -> tuple[str, ...]:
         PluginError: no such kind.
     """
     _check_kind(kind)
-    return tuple(sorted({e.name for e in catalogue() if e.kind == kind and verdict(e).status != "disabled"}))
+    return tuple(sorted({e.name for e in catalogue() if e.kind == kind and verdict(e).status not in _BARRED}))
 
 
 def get(kind: str, name: str) -> Any:
@@ -155,9 +178,9 @@ def find(kind: str, name: str) -> Entry:
     matches = [e for e in entries if name in (e.name, e.qualified)]
     if not matches:
         raise PluginError("unknown", f"no {kind} is called {name!r}", fits=suggest(name, {e.name for e in entries}))
-    usable = [e for e in matches if verdict(e).status != "disabled"]
+    usable = [e for e in matches if verdict(e).status not in _BARRED]
     if not usable:
-        raise PluginError("disabled", f"{kind} {name!r} is disabled: {verdict(matches[0]).reason}")
+        raise _barred_error(matches[0], verdict(matches[0]))
     if len(usable) > 1:
         qualified = " or ".join(repr(e.qualified) for e in usable)
         dists = " and ".join(f"{e.dist} {e.version}" for e in usable)
@@ -168,13 +191,20 @@ def find(kind: str, name: str) -> Entry:
 def load_entry(entry: Entry) -> Any:
     """Import one entry and check it against its contract; failures are remembered for `verdict`."""
     judged = verdict(entry)
-    if judged.status in ("disabled", "incompatible"):
-        raise PluginError(judged.status, f"{entry.kind} {entry.name!r} of {entry.dist}: {judged.reason}")
+    if judged.status in _BARRED:
+        raise _barred_error(entry, judged)
     try:
         return _load(entry)
     except PluginError as error:
-        _failures[entry.kind, entry.dist, entry.name] = error.what
+        note_failure(entry, error)
         raise
+
+
+def _barred_error(entry: Entry, judged: Verdict) -> PluginError:
+    what = f"{entry.kind} {entry.name!r} of {entry.dist} cannot be used: {judged.reason}"
+    if judged.status == "disabled":
+        return PluginError("disabled", what)
+    return PluginError("incompatible", what, fits=f"another version of {entry.dist}")
 
 
 @cache
@@ -185,9 +215,9 @@ def _load(entry: Entry) -> Any:
         loaded: Any = import_module(module)
         for part in filter(None, attribute.split(".")):
             loaded = getattr(loaded, part)
-    except LdmkitError:
-        raise
     except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where) from error
         raise PluginError("missing-dependency", f"needs {error.name!r}, which is not installed", where=where) from error
     except (Exception, SystemExit) as error:
         raise PluginError("import-failed", f"{type(error).__name__}: {error}", where=where) from error
@@ -226,9 +256,21 @@ def name_of(kind: str, cls: type) -> Entry:
     )
 
 
+def registered_name(entry: Entry) -> str:
+    """What `find` takes for exactly this entry: its name where that is unique, else `dist:name`."""
+    try:
+        find(entry.kind, entry.name)
+    except PluginError:
+        return entry.qualified
+    return entry.name
+
+
 def _loaded_is(entry: Entry, cls: type) -> bool:
     module, _, attribute = entry.value.partition(":")
-    return getattr(sys.modules.get(module), attribute, None) is cls
+    loaded: Any = sys.modules.get(module)
+    for part in attribute.split("."):
+        loaded = getattr(loaded, part, None)
+    return loaded is cls
 
 
 def refresh() -> None:
@@ -236,6 +278,13 @@ def refresh() -> None:
     _catalogue.cache_clear()
     _load.cache_clear()
     _failures.clear()
+    for forget in _forgetters:
+        forget()
+
+
+def on_refresh(forget: Callable[[], None]) -> None:
+    """Have `refresh` call something else that depends on what is installed."""
+    _forgetters.append(forget)
 
 
 def _check_kind(kind: str) -> None:

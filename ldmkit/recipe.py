@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from ldmkit.errors import PluginError, SourceError
-from ldmkit.plugins import name_of
+from ldmkit.plugins import name_of, registered_name
 from ldmkit.value import Value
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
         what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")
     for key in ("sampler", "grid", "guidance"):
-        if not isinstance(recipe.get(key), Mapping) or recipe[key].get("config") is None:
+        if recipe[key].get("config") is None:
             raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
     return pipeline(
         recipe["inputs"],
         negative=recipe["negative"],
-        size=tuple(recipe["size"]),
+        size=recipe["size"],
         seeds=[recipe["seed"]],
         steps=recipe["steps"],
         start=recipe["start"],
@@ -79,18 +79,39 @@ def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
     )
 
 
+def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
+    """A recipe as it was read, checked for what `replay` reaches for.
+
+    Raises:
+        SourceError: `no-recipe` where something is missing or of another type, `newer-version`.
+    """
+    if not isinstance(recipe, dict):
+        raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
+    for key, kinds in _SHAPE.items():
+        if not isinstance(recipe.get(key), kinds):
+            raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
+    if recipe["recipe"] > RECIPE_VERSION:
+        what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
+        raise SourceError("newer-version", what, where=where)
+    return recipe
+
+
+_SHAPE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("recipe", "steps", "seed"), (int,)),
+    **dict.fromkeys(("parts", "inputs", "negative", "sampler", "grid", "guidance"), (dict,)),
+    **dict.fromkeys(("model", "start"), (str, dict, type(None))),
+    "spec": (str,),
+    "size": (list,),
+}
+
+
 def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
     owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
-    dumped: dict[str, Any] = {}
-    for key, raw in row.items():
-        value = owners[key].parse(raw, key)
-        dumped[key] = TypeAdapter(owners[key].Input).dump_python(value, mode="json")
-    return dumped
+    return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
 
 
 def _strategy(kind: str, value: Value) -> dict[str, Any]:
     try:
-        name = name_of(kind, type(value)).name
-        return {"type": name, "config": value.model_dump(mode="json", exclude_none=True)}
+        return {"type": registered_name(name_of(kind, type(value))), "config": value.model_dump(mode="json")}
     except (PydanticSerializationError, PluginError):
         return {"type": type(value).__name__, "config": None}

@@ -9,18 +9,15 @@ from typing import Any, TypeAlias
 
 from ldmkit.compose import build_value
 from ldmkit.contracts import Grid, Guidance, Sampler
-from ldmkit.errors import InputError, suggest
+from ldmkit.errors import InputError
 from ldmkit.noise import check_seed
 from ldmkit.output import Start
-from ldmkit.plugins import get
-from ldmkit.spec import Defaults, PartSpec
+from ldmkit.plugins import components
+from ldmkit.spec import MAX_SIDE, MAX_STEPS, Defaults, PartSpec
 from ldmkit.value import Value
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | PartSpec | Mapping[str, Any] | None
-
-MAX_STEPS = 10_000
-MAX_SIDE = 16_384
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,9 @@ def resolve(
         PluginError: unknown strategy names.
     """
     rows, all_seeds = pair(inputs, seeds)
+    if not isinstance(negative, (Mapping, type(None))):
+        fits = "a mapping from input name to value"
+        raise InputError("not-a-mapping", f"got {type(negative).__name__}", where="negative", fits=fits)
     return Request(
         inputs=rows,
         negative=dict(negative or {}),
@@ -83,13 +83,17 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
     Raises:
         InputError: empty, not mappings, or two lists of different lengths.
     """
+    fits = "a mapping from input name to value, or a list of them"
+    if not isinstance(inputs, (Mapping, list, tuple)):
+        raise InputError("not-a-mapping", f"got {type(inputs).__name__}", where="inputs", fits=fits)
     rows = (inputs,) if isinstance(inputs, Mapping) else tuple(inputs)
     for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            fits = "a mapping from input name to value, or a list of them"
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"inputs[{i}]", fits=fits)
     if not rows:
         raise InputError("empty-batch", "the list of inputs is empty", where="inputs")
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (int, Sequence)):
+        raise InputError("seed-type", f"got {seeds!r}", where="seeds", fits="an integer, or a list of them")
     numbers = [seeds] if isinstance(seeds, int) else list(seeds)
     if not numbers:
         raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
@@ -121,19 +125,25 @@ def check_size(size: object) -> tuple[int, int]:
 
 
 def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
-    """A sampler, grid or guidance from a name, a value, a spec, or nothing (the default)."""
+    """A sampler, grid or guidance from a name, a value, a spec, or nothing (the default).
+
+    Raises:
+        InputError: something else.
+        SpecError: a config that does not fit.
+        PluginError: an unknown name.
+    """
     if given is None:
         return build_value(kind, default)
-    if isinstance(given, PartSpec):
-        return build_value(kind, given)
     if isinstance(given, contract):
         return given
     if isinstance(given, str):
-        return get(kind, given).of({}, kind)
+        given = PartSpec(type=given)
     if isinstance(given, Mapping) and isinstance(given.get("type"), str):
-        return build_value(kind, PartSpec.of(given, kind))
-    fits = f"a name ({suggest('', ())}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
-    raise InputError("strategy-type", f"got {given!r}", where=kind, fits=fits.replace(" (nothing is known here)", ""))
+        given = PartSpec.of(given, kind)
+    if isinstance(given, PartSpec):
+        return build_value(kind, given)
+    fits = f"a name ({', '.join(components(kind))}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
+    raise InputError("strategy-type", f"got {given!r}", where=kind, fits=fits)
 
 
 def _scaled(guidance: Strategy | float) -> Strategy:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
 from ldmkit.source import SPEC_FILE, assets_folder, is_native, weights_file
 from ldmkit.weights import write_safetensors
@@ -21,23 +21,48 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
 
     Raises:
         InputError: the folder exists and holds something else, or its parent does not exist.
+        RunError: `cannot-write`: no permission, a full disk.
     """
-    if folder.exists() and not (is_native(folder) or (folder.is_dir() and not any(folder.iterdir()))):
-        raise InputError(
-            "folder-taken", "it exists and is no saved pipeline", where=str(folder), fits="a new or empty folder"
-        )
+    check_folder(folder)
+    target = folder.absolute()
+    try:
+        building = Path(tempfile.mkdtemp(prefix=".ldmkit-", dir=target.parent))
+        try:
+            building.chmod(0o755)
+            _write(pipeline, building)
+            if target.exists():
+                shutil.rmtree(target)
+            building.rename(target)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as problem:
+        raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(folder)) from problem
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Whether a pipeline can be saved there: asked before a long conversion, not after it.
+
+    Raises:
+        InputError: `folder-taken`, `no-folder`.
+    """
     if not folder.absolute().parent.is_dir():
         raise InputError("no-folder", "the folder to write to does not exist", where=str(folder.absolute().parent))
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.absolute().parent))
-    try:
-        building.chmod(0o755)
-        _write(pipeline, building)
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    fits = "a new or empty folder"
+    if folder.is_symlink() or not folder.is_dir():
+        raise InputError("folder-taken", "it is no plain folder", where=str(folder), fits=fits)
+    names = {path.name for path in folder.iterdir()}
+    if names and not is_native(folder):
+        raise InputError("folder-taken", "it exists and is no saved pipeline", where=str(folder), fits=fits)
+    foreign = sorted(name for name in names if name.removesuffix(".safetensors") not in _OURS)
+    if foreign:
+        what = f"it also holds {foreign[0]!r}, which saving would delete"
+        raise InputError("folder-taken", what, where=str(folder), fits=fits)
+
+
+_OURS = frozenset({SPEC_FILE, "codec", "denoiser", "conditioners", "adapters"})
 
 
 def _write(pipeline: Pipeline, folder: Path) -> None:

@@ -84,7 +84,11 @@ class NativeFolder(Source):
 
     def assets(self, part: str) -> Path | None:
         folder = inside(self.folder, assets_folder(part))
-        return folder if folder.is_dir() else None
+        if not folder.is_dir():
+            return None
+        for path in folder.iterdir():
+            inside(self.folder, str(path.relative_to(self.folder)))
+        return folder
 
 
 def weights_file(part: str) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
@@ -14,6 +14,12 @@ from ldmkit.errors import SpecError
 from ldmkit.value import Value
 
 SPEC_VERSION: Literal[1] = 1
+
+MAX_STEPS = 10_000
+MAX_SIDE = 16_384
+"""Pixels."""
+
+Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
@@ -49,8 +55,8 @@ class Defaults(Value):
     sampler: PartSpec = PartSpec(type="ddim")
     grid: PartSpec = PartSpec(type="leading")
     guidance: PartSpec = PartSpec(type="none")
-    steps: int = Field(default=30, ge=1)
-    size: tuple[int, int] | None = None
+    steps: int = Field(default=30, ge=1, le=MAX_STEPS)
+    size: tuple[Side, Side] | None = None
 
 
 class PipelineSpec(Value):

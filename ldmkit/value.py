@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from ldmkit.errors import InputError, LdmkitError, SpecError, suggest
 
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 T = TypeVar("T")
 
 
-class Value(BaseModel):
+class _Raising(ModelMetaclass):
+    """Calling the class reports problems as `of` does, not as pydantic's own error."""
+
+    def __call__(cls, *args: Any, **data: Any) -> Any:
+        refusal: type[LdmkitError] = getattr(cls, "refusal", SpecError)
+        return validated(lambda: super(_Raising, cls).__call__(*args, **data), cls.__name__, refusal, cls)
+
+
+class Value(BaseModel, metaclass=_Raising):
     """A frozen pydantic model: config, repr, equality, hash and JSON come free.
 
     Unknown keys are errors, and NaN and infinities are refused.
@@ -20,16 +33,19 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    refusal: ClassVar[type[LdmkitError]] = SpecError
+    """What is raised for data that do not fit: `SpecError`, or `InputError` for what callers pass to a run."""
+
     @classmethod
     def of(cls, data: Mapping[str, Any] | Self, where: str = "") -> Self:
         """`data` as a validated value of this class.
 
         Raises:
-            SpecError: with the path of the offending key and a suggestion.
+            SpecError: with the path of the offending key and a suggestion (`refusal`, in general).
         """
         if isinstance(data, cls):
             return data
-        return validated(lambda: cls.model_validate(data), where or cls.__name__, SpecError, cls.model_fields)
+        return validated(lambda: cls.model_validate(data), where or cls.__name__, cls.refusal, cls)
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:
@@ -38,18 +54,18 @@ def parse(kind: Any, data: Any, where: str) -> Any:
     Raises:
         InputError: with the path of the offending item.
     """
-    return validated(lambda: TypeAdapter(kind).validate_python(data), where, InputError, ())
+    return validated(lambda: TypeAdapter(kind).validate_python(data), where, InputError, kind)
 
 
-def validated(make: Callable[[], T], where: str, error: type[LdmkitError], known: Iterable[str]) -> T:
-    """Run a pydantic validation; turn its failure into one of our errors, with path and suggestion."""
+def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind: Any) -> T:
+    """Run a pydantic validation of `kind`; turn its failure into one of our errors, with path and suggestion."""
     try:
         return make()
     except ValidationError as failure:
-        raise _first(failure, where, error, known) from None
+        raise _first(failure, where, error, kind) from None
 
 
-def _first(failure: ValidationError, where: str, error: type[LdmkitError], known: Iterable[str]) -> LdmkitError:
+def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind: Any) -> LdmkitError:
     problems = failure.errors()
     first = problems[0]
     cause = first.get("ctx", {}).get("error")
@@ -59,11 +75,30 @@ def _first(failure: ValidationError, where: str, error: type[LdmkitError], known
     more = f"; {len(problems) - 1} more problem(s)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        fits = suggest(key, known) if len(first["loc"]) == 1 else None
-        return error("unknown-key", f"unknown key {key!r}{more}", where=path, fits=fits)
+        known = _fields(kind, first["loc"][:-1])
+        return error("unknown-key", f"unknown key {key!r}{more}", where=path, fits=suggest(key, known))
     if first["type"] == "missing":
         return error("missing-key", f"required, but not given{more}", where=path)
     shown = repr(first["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     message = first["msg"].removeprefix("Value error, ")
     return error("invalid", f"{message}; got {shown}{more}", where=path)
+
+
+def _fields(kind: Any, path: Iterable[int | str]) -> list[str]:
+    """Names of the fields that the model at a path inside a type has."""
+    for step in path:
+        inner = _model(kind)
+        if inner is not None and step in inner.model_fields:
+            kind = inner.model_fields[str(step)].annotation
+        else:
+            kind = next((arg for arg in reversed(get_args(kind)) if _model(arg) is not None), kind)
+    inner = _model(kind)
+    return list(inner.model_fields) if inner is not None else []
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    found = [_model(arg) for arg in get_args(kind)]
+    return next((model for model in found if model is not None), None)

@@ -32,6 +32,8 @@ DTYPES: dict[str, torch.dtype] = {
     "F8_E5M2": torch.float8_e5m2,
 }
 
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 MAX_HEADER_BYTES = 100_000_000
 
 
@@ -130,7 +132,13 @@ def read_span(path: Path, offset: int, count: int) -> Tensor:
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write atomically: the old file stays until the new one is complete."""
-    own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    own: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        own[key] = plain.clone() if storage in seen else plain  # the format has no tied tensors
+        seen.add(storage)
     with replacing(path) as temporary:
         save_file(own, str(temporary), {"format": "pt", **(metadata or {})})
 
@@ -188,12 +196,11 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
         if lazy.shape != tuple(tensor.shape):
             what = f"{key!r} has shape {list(lazy.shape)}, the config asks for {list(tensor.shape)}"
             raise WeightsError("wrong-shape", what, where=where)
-        if (
-            lazy.dtype.is_floating_point != tensor.dtype.is_floating_point
-            or lazy.dtype.itemsize == 1 != tensor.dtype.itemsize
-        ):
+        floats = tensor.dtype.is_floating_point
+        if lazy.dtype not in _FLOATS if floats else lazy.dtype != tensor.dtype:
             what = f"{key!r} has dtype {lazy.dtype}, the module holds {tensor.dtype}"
-            raise WeightsError("wrong-dtype", what, where=where, fits="float64, float32, float16 or bfloat16")
+            fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
+            raise WeightsError("wrong-dtype", what, where=where, fits=fits)
 
 
 def _some(keys: Iterable[str]) -> str:

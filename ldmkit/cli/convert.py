@@ -21,7 +21,7 @@ def import_model(
 ) -> None:
     """Read a published format and write it as a native folder."""
     from ldmkit.cli import emit
-    from ldmkit.load import open_source, pipeline_of
+    from ldmkit.loading import open_source, pipeline_of
     from ldmkit.saving import save_pipeline
 
     opened = open_source(source, config=config, ema=ema)

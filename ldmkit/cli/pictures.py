@@ -22,7 +22,7 @@ def encode(
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
-    from ldmkit.load import load_codec
+    from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
     from ldmkit.sizes import pad
     from ldmkit.stages import encode_pictures
@@ -54,7 +54,7 @@ def decode(
     from ldmkit.cli import emit
     from ldmkit.errors import SourceError
     from ldmkit.jsonio import replacing
-    from ldmkit.load import load_codec
+    from ldmkit.loading import load_codec
     from ldmkit.pictures import to_pil
     from ldmkit.stages import decode_latents
     from ldmkit.weights import open_safetensors, read_metadata

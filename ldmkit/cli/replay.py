@@ -21,7 +21,7 @@ def replay_picture(
     """Draw the picture again and report the largest difference, in 8-bit steps."""
     from ldmkit.cli import emit
     from ldmkit.errors import SourceError
-    from ldmkit.load import load
+    from ldmkit.loading import load
     from ldmkit.output import read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import part_versions, replay

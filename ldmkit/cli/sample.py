@@ -42,7 +42,7 @@ def sample(
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli import emit
-    from ldmkit.load import load
+    from ldmkit.loading import load
 
     began = time.perf_counter()
     pipeline = load(model, config=config, ema=ema, device=device, dtype=dtype)

@@ -89,7 +89,7 @@ def process_from_sgm(section_: Mapping[str, Any], where: str, zero_terminal_snr:
 
 
 def _discrete(config: dict[str, Any], where: str) -> PartSpec:
-    value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete.model_fields)
+    value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
 

@@ -305,5 +305,5 @@ def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
 
 def checked(config: type[Value], native: dict[str, Any], where: str) -> dict[str, Any]:
     """The native config as plain JSON data, defaults left out, after validation under the source's name."""
-    value = validated(lambda: config.model_validate(native), where, SourceError, config.model_fields)
+    value = validated(lambda: config.model_validate(native), where, SourceError, config)
     return value.model_dump(mode="json", exclude_defaults=True)

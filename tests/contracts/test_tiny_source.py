@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit.errors import SourceError, WeightsError
-from ldmkit.load import load
+from ldmkit.loading import load
 
 CONFIG = {"width": 8, "encoder_blocks": [1, 2], "decoder_blocks": [2, 1], "latent_channels": 5, "decoder_pool": True}
 

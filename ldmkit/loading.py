@@ -84,6 +84,9 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     if yaml is not None and not yaml.is_file():
         raise SourceError("not-found", "there is no such config file", where=str(yaml))
     if path.is_dir() and is_native(path):
+        if yaml is not None or ema is not None:
+            what = "a saved pipeline has its own spec and one set of weights: neither config nor ema applies"
+            raise InputError("not-for-native", what, where="config" if yaml is not None else "ema")
         opened: Source | None = NativeFolder(path)
     else:
         opened = manager().hook.ldmkit_identify_checkpoint(path=path, config=yaml, ema=ema)
@@ -100,9 +103,12 @@ def locate(source: str | Path) -> tuple[Path, str]:
         raise SourceError("not-found", f"{text!r} is no path", where="source")
     if text.startswith("hf:"):
         return _from_hub(text.removeprefix("hf:")), text
-    path = Path(text).expanduser()
-    if path.exists():
-        return path, str(path.absolute())
+    try:
+        path = Path(text).expanduser()
+        if path.exists():
+            return path, str(path.absolute())
+    except (OSError, RuntimeError) as error:
+        raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
     bundled = {e.name: e for e in catalogue() if e.kind == "model"}
     if text in bundled:
         package, _, folder = bundled[text].value.partition(":")
@@ -157,19 +163,22 @@ def _load_assets(part: Part, path: str, source: Source) -> None:
 def check_device(device: torch.device | str | None) -> torch.device:
     """A device that this machine has."""
     try:
-        chosen = torch.device(device or "cpu")
-    except RuntimeError as error:
+        chosen = torch.device("cpu" if device is None else device)
+    except (RuntimeError, TypeError) as error:
         raise InputError("device", f"{device!r} is no device: {str(error).splitlines()[0]}", where="device") from None
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device", "this machine has no CUDA device", where="device", fits="cpu")
+    count = torch.cuda.device_count()
+    usable = {"cpu": True, "cuda": (chosen.index or 0) < count, "mps": torch.backends.mps.is_available()}
+    if not usable.get(chosen.type, False):
+        fits = f"cpu, or cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise InputError("device", f"this machine has no device {str(chosen)!r}", where="device", fits=fits)
     return chosen
 
 
 def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A floating dtype, from torch or by name."""
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-    if dtype is None or dtype in known.values():
-        return dtype if not isinstance(dtype, str) else known[dtype]
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in known.values()):
+        return dtype
     name = str(dtype).removeprefix("torch.")
     if name not in known:
         raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
