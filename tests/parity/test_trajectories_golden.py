@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from golden_network import Golden, golden
+import yaml
+from golden_network import GOLDENS, Golden, golden, gw
+from ldmkit_adapters.controlnet import ControlNet
+from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.ddpm import DDPM
@@ -20,7 +23,9 @@ from ldmkit_samplers.heun import Heun
 from ldmkit_samplers.plms import PLMS
 from torch import Tensor
 
-from ldmkit import Grid, Guidance, Sampler, Step
+from ldmkit import Conditioning, Encoded, Grid, Guidance, Plane, Run, Sampler, Step
+from ldmkit.guided import Evaluator, Guided
+from ldmkit.ports import attach
 
 MODELS = [
     "ldm_celeba256",
@@ -132,3 +137,44 @@ def test_forward_process(name: str) -> None:
         target = process.target(x0, noise, sigmas)[i]
         assert torch.allclose(target, noise[i], rtol=1e-5, atol=1e-5)
         assert torch.allclose(skip * states[i] + out * target, x0[i], rtol=1e-4, atol=1e-4)
+
+
+def controlled(model: Golden, sigmas: list[float], guidance: Guidance) -> Guided:
+    """The ControlNet of the same file, its hint in both branches."""
+    params = yaml.safe_load((GOLDENS / model.name / "config.yaml").read_text())["model"]["params"]
+    config = controlnet_from_compvis(params["control_stage_config"]["params"])
+    control, keymap = ControlNet(config).eval(), controlnet_compvis(config)
+    state = gw.build_state_dict(model.manifest, model.arrays)
+    weights = {name: e.read(*(state["control_model." + k] for k in e.keys)) for name, e in keymap.items()}
+    control.load_state_dict(weights, strict=True)
+    plain = model.conditioning(1)
+    hint = Plane(model.tensor("hint")[:1].float())
+    slots = {**plain.slots, "canny.hint": control.slots["hint"]}
+    conditioning = Conditioning((*plain.parts, Encoded("hint", "canny.hint", hint, hint)), slots)
+    attach(model.unet.ports, control.taps("canny"))
+    run = Run(tuple(sigmas), (16, 24))
+    return Guided(Evaluator(model.unet, model.process, conditioning, run, adapters={"canny": control}), guidance)
+
+
+@pytest.mark.parametrize("case", ["ddim10", "ddim10_cfg3", "ddim10_cfg3_guess"])
+def test_controlnet_trajectories(case: str) -> None:
+    """With the hint in both branches, and with it in the conditional one alone (guess mode, all residuals in full)."""
+    model = Golden("controlnet_v15")
+    sigmas = LdmDdim().sigmas(model.process, 10)
+    without = model.denoise(CFG(scale=0), sigmas, 1)
+    with_hint = controlled(model, sigmas, CFG(scale=3) if case == "ddim10_cfg3" else NoGuidance())
+    taps = {name: port.taps for name, port in model.unet.ports.items()}
+
+    def guess(x: Tensor, sigma: float) -> Tensor:
+        conditional = with_hint(x, sigma)
+        for port in model.unet.ports.values():
+            port.taps = ()
+        unconditional = without(x, sigma)
+        for name, port in model.unet.ports.items():
+            port.taps = taps[name]
+        return torch.lerp(unconditional, conditional, 3)
+
+    denoise = guess if case.endswith("guess") else with_hint
+    x = model.process.prior(model.tensor("sample.xT"), sigmas[0])
+    steps = list(DDIM().steps(denoise, x, sigmas, lambda i: torch.empty(0)))
+    model.close(f"{case}.x", torch.stack([s.x * model.process.alpha(s.sigma_next) for s in steps]))
