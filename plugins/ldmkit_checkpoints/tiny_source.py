@@ -50,8 +50,8 @@ class TinyFolder(Source):
             raise SourceError("ambiguous", what, where=self.origin, fits="a folder with one pair")
         (files,) = pairs.values()
         halves = {half: _open(path) for half, path in files.items()}
-        shapes = [{key: tensor.shape for key, tensor in halves[half].items()} for half in HALVES]
-        self._config = tiny_from_sequential(*shapes, where=self.origin)
+        encoder, decoder = ({key: tensor.shape for key, tensor in halves[half].items()} for half in HALVES)
+        self._config = tiny_from_sequential(encoder, decoder, self.origin)
         tensors = {f"{half}.{key}": tensor for half in HALVES for key, tensor in halves[half].items()}
         self._inventory = Inventory(tensors, self.report, self.origin)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -42,7 +43,8 @@ class TiledConfig(Value):
     bytes_per_pixel: float | None = Field(default=None, gt=0)
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """How one picture will be cut.
 
     Args:
