@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +26,24 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
         RunError: `cannot-write`: no permission, a full disk.
     """
     check_folder(folder)
+    with replacing_folder(folder) as building:
+        _write(pipeline, building)
+    return folder
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when the block ends well, and is removed when not.
+
+    Raises:
+        RunError: `cannot-write`: no permission, a full disk.
+    """
     target = folder.absolute()
     try:
         building = Path(tempfile.mkdtemp(prefix=".ldmkit-", dir=target.parent))
         try:
             building.chmod(0o755)
-            _write(pipeline, building)
+            yield building
             if target.exists():
                 shutil.rmtree(target)
             building.rename(target)
@@ -37,7 +51,6 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as problem:
         raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(folder)) from problem
-    return folder
 
 
 def check_folder(folder: Path) -> None:
