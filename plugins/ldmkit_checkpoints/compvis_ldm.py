@@ -114,7 +114,7 @@ def _control(params: Mapping[str, Any], where: str) -> dict[str, PartPlan]:
     control = section(params, "control_stage_config", where)
     config = controlnet_from_compvis(params_of(control), only_mid=bool(params.get("only_mid_control", False)))
     adapter = PartSpec(type="controlnet", config=config.model_dump(mode="json", exclude_defaults=True))
-    hint = ConditionerSpec(type="hint", slot="control.hint")
+    hint = ConditionerSpec(type="hint", slot="control.hint", null="keep")
     return {
         "conditioners.hint": PartPlan(hint),
         "adapters.control": PartPlan(adapter, prefixed(controlnet_compvis(config), foreign="control_model.")),

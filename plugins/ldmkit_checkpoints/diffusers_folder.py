@@ -106,7 +106,7 @@ class DiffusersFolder(Source):
         adapters = self._controlnets(unet.context_join)
         for name in adapters:
             hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
-            conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint")
+            conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint", null="keep")
         self.report.notes += scheduler.notes
         height, width = sample_size if isinstance(sample_size, (list, tuple)) else (sample_size, sample_size)
         size = None if height is None else (int(height) * codec.factor, int(width) * codec.factor)

@@ -140,7 +140,7 @@ def _process(options: Mapping[str, Any], where: str) -> PartSpec:
     else:
         config |= {"schedule": _SCHEDULES[schedule]}
         config |= {"beta_start": options["beta_start"], "beta_end": options["beta_end"]}
-    value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete.model_fields)
+    value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
 
