@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from typing import Any
 
 from ldmkit.errors import LdmkitError, PluginError, RunError
@@ -22,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     usage_error: type[Exception] = typer.BadParameter.mro()[2]
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        result = app(given, prog_name="ldmkit", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            result = app(given, prog_name="ldmkit", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except LdmkitError as error:
         _report(error, "--json" in given)
@@ -33,6 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of stdout went away (`| head`): the interpreter must not complain when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
+        return RUN
 
 
 def exit_code(error: LdmkitError) -> int:
@@ -53,7 +64,15 @@ def _report(error: LdmkitError, as_json: bool) -> None:
     if as_json:
         emit({"error": {"code": error.code, "what": error.what, "where": error.where, "fits": error.fits}})
         return
-    print(f"error {error}", file=sys.stderr)
+    print(f"error {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _file_of(error: OSError) -> str | None:
+    return None if error.filename is None else str(error.filename)
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

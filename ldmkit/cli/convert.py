@@ -22,8 +22,9 @@ def import_model(
     """Read a published format and write it as a native folder."""
     from ldmkit.cli import emit
     from ldmkit.loading import open_source, pipeline_of
-    from ldmkit.saving import save_pipeline
+    from ldmkit.saving import check_folder, save_pipeline
 
+    check_folder(out)
     opened = open_source(source, config=config, ema=ema)
     save_pipeline(pipeline_of(opened, dtype=dtype), out)
     if json:

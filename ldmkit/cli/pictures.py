@@ -22,12 +22,14 @@ def encode(
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
+    from ldmkit.jsonio import check_target
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
     from ldmkit.sizes import pad
     from ldmkit.stages import encode_pictures
     from ldmkit.weights import write_safetensors
 
+    check_target(out)
     codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
@@ -55,15 +57,21 @@ def decode(
     from ldmkit.errors import SourceError
     from ldmkit.jsonio import replacing
     from ldmkit.loading import load_codec
+    from ldmkit.output import check_png
     from ldmkit.pictures import to_pil
     from ldmkit.stages import decode_latents
     from ldmkit.weights import open_safetensors, read_metadata
 
+    check_png(out)
     tensors, about = open_safetensors(latents), read_metadata(latents)
-    if "latents" not in tensors:
-        raise SourceError("no-latents", "there is no tensor `latents` in it", where=str(latents))
+    if "latents" not in tensors or tensors["latents"].shape[:1] != (1,):
+        what = "there is no tensor `latents` (1, channels, height, width) in it"
+        raise SourceError("no-latents", what, where=str(latents), fits="a file that `ldmkit encode` wrote")
+    sides = [about[name] for name in ("height", "width") if name in about]
+    if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
+        raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
     codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
-    size = (int(about["height"]), int(about["width"])) if {"height", "width"} <= about.keys() else None
+    size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
     with replacing(out) as temporary:
         to_pil(images)[0].save(temporary, format="PNG")

@@ -8,6 +8,7 @@ import typer
 
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
+from ldmkit.kinds import GROUPS
 from ldmkit.plugins import Entry, Verdict, catalogue, load_entry, verdict
 
 app = typer.Typer(help="List what is installed, or show one part.", rich_markup_mode=None)
@@ -26,10 +27,9 @@ def listing(
     from ldmkit.cli import emit
 
     entries = [entry for entry in catalogue() if kind is None or entry.kind == kind]
-    if kind is not None and not entries:
-        raise PluginError(
-            "unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, {e.kind for e in catalogue()})
-        )
+    known = {*GROUPS, *(entry.kind for entry in catalogue())}
+    if kind is not None and kind not in known:
+        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, known))
     rows = [(entry, _tried(entry) if load else verdict(entry)) for entry in entries]
     if json:
         emit([_row(entry, judged) for entry, judged in rows])
@@ -76,13 +76,23 @@ def _row(entry: Entry, judged: Verdict) -> dict[str, Any]:
 
 def _describe(entry: Entry) -> dict[str, Any]:
     row = _row(entry, _tried(entry))
-    if row["status"] != "ok" or entry.kind in ("hooks", "command", "model"):
+    if row["status"] != "ok" or entry.kind not in GROUPS:
         return row
     cls = load_entry(entry)
     row["summary"] = (cls.__doc__ or "").strip().split("\n")[0]
-    row["config"] = (cls.Config if hasattr(cls, "Config") else cls).model_json_schema()
+    row["config"] = _schema(cls.Config if hasattr(cls, "Config") else cls)
     if entry.kind == "conditioner":
-        from pydantic import TypeAdapter
-
-        row["input"] = TypeAdapter(cls.Input).json_schema()
+        row["input"] = _schema(cls.Input)
     return row
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """JSON schema of a type; fields that JSON cannot hold (functions, tensors) are named as such."""
+    from pydantic import TypeAdapter
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Lenient(GenerateJsonSchema):
+        def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+            return {"type": "not JSON"}
+
+    return TypeAdapter(kind).json_schema(schema_generator=Lenient)

@@ -22,10 +22,12 @@ def replay_picture(
     from ldmkit.cli import emit
     from ldmkit.errors import SourceError
     from ldmkit.loading import load
-    from ldmkit.output import read_recipe
+    from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import part_versions, replay
 
+    if out is not None:
+        check_png(out)
     recipe = read_recipe(picture)
     source = model or recipe["model"]
     if source is None:
@@ -35,6 +37,9 @@ def replay_picture(
     output = replay(pipeline, recipe)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1
+    if before.shape != after.shape:
+        what = f"the picture is {before.shape[1]}x{before.shape[2]}, its recipe draws {after.shape[1]}x{after.shape[2]}"
+        raise SourceError("other-size", what, where=str(picture))
     largest = round(float((before - after).abs().max()) * 127.5)
     now = part_versions(pipeline)
     changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}

@@ -19,7 +19,9 @@ def sample(
     ctx: typer.Context,
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write; several get -0, -1, ...")] = Path("out.png"),
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw, with following seeds.")] = 1,
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=1024, help="Pictures to draw, with following seeds.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Transitions of the sampler.")] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")] = None,
@@ -43,7 +45,9 @@ def sample(
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli import emit
     from ldmkit.loading import load
+    from ldmkit.output import check_png
 
+    check_png(out)
     began = time.perf_counter()
     pipeline = load(model, config=config, ema=ema, device=device, dtype=dtype)
     if inputs:
@@ -59,7 +63,7 @@ def sample(
         "start": None if start is None else {"image": start, "strength": strength, "mask": mask},
         "sampler": sampler,
         "grid": grid,
-        "guidance": parse_scales([*(scales or []), *more_scales]) or parse_guidance(guidance),
+        "guidance": _guidance(guidance, [*(scales or []), *more_scales]),
     }
     with _progress(steps or pipeline.defaults.steps, quiet=json) as on_step:
         output = pipeline(given, **options, on_step=on_step)
@@ -117,6 +121,13 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
+def _guidance(guidance: str | None, pairs: list[str]) -> Any:
+    if guidance is not None and pairs:
+        fits = "one scale for all (--guidance), or one a condition (--set)"
+        raise InputError("option-conflict", "--guidance and --set exclude each other", fits=fits)
+    return parse_scales(pairs) if pairs else parse_guidance(guidance)
+
+
 def parse_guidance(text: str | None) -> str | float | None:
     """A scale or a name."""
     if text is None:
@@ -127,17 +138,19 @@ def parse_guidance(text: str | None) -> str | float | None:
         return text
 
 
-def parse_scales(pairs: list[str]) -> dict[str, float] | None:
+def parse_scales(pairs: list[str]) -> dict[str, float]:
     """`text=7.5` pairs as a mapping."""
     scales: dict[str, float] = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
+        if name in scales:
+            raise InputError("option-twice", f"{name!r} has two scales", where="--set")
         try:
             scales[name] = float(number)
         except ValueError:
             fits = "name=scale, e.g. text=7.5"
             raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
-    return scales or None
+    return scales
 
 
 def _negative(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:
