@@ -1,0 +1,239 @@
+"""A pipeline as a folder that diffusers' from_pretrained reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ldmkit_codecs.kl import KLConfig
+from ldmkit_codecs.tiny import TinyConfig
+from ldmkit_codecs.vq import VQConfig
+from ldmkit_conditioners.clip_tower import ClipConfig
+from ldmkit_denoisers.config import UNetConfig
+from ldmkit_processes.discrete import Discrete
+from torch import Tensor
+
+from ldmkit.contracts import Part
+from ldmkit.errors import InputError, SourceError
+from ldmkit.jsonio import write_json
+from ldmkit.pipeline import Pipeline
+from ldmkit.saving import check_folder, replacing_folder
+from ldmkit.source import is_native
+from ldmkit.spec import ConditionerSpec
+from ldmkit.weights import write_safetensors
+from ldmkit_checkpoints.diffusers_scheduler import write_scheduler
+from ldmkit_checkpoints.keys import KeyMap
+from ldmkit_checkpoints.text_config_hf import clip_to_hf, ldm_bert_to_diffusers
+from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys
+from ldmkit_checkpoints.tiny_keys import tiny_diffusers_keys, tiny_to_diffusers
+from ldmkit_checkpoints.unet_config_diffusers import unet_to_diffusers
+from ldmkit_checkpoints.unet_keys import unet_diffusers
+from ldmkit_checkpoints.vae_config import kl_to_diffusers, vq_to_diffusers
+from ldmkit_checkpoints.vae_keys import kl_diffusers_keys, vq_diffusers_keys
+
+VERSION = "0.42.1"
+"""Of diffusers, whose formats are written."""
+
+_CODECS: dict[str, Any] = {
+    "kl": (KLConfig, kl_to_diffusers, kl_diffusers_keys),
+    "vq": (VQConfig, vq_to_diffusers, vq_diffusers_keys),
+    "tiny": (TinyConfig, tiny_to_diffusers, tiny_diffusers_keys),
+}
+_ABSENT = [None, None]
+
+
+def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
+    """Write model_index.json and a folder a component; as Stable Diffusion 1 and 2 (inpainting too), SDXL base and
+    refiner, latent diffusion without and with the paper's text transformer, or pixel diffusion.
+
+    Raises:
+        SourceError: `not-expressible` where diffusers has no pipeline or option for a part.
+        InputError: `folder-taken`, `no-folder`.
+        RunError: `cannot-write`.
+    """
+    target = Path(folder)
+    check_folder(target)
+    if is_native(target):
+        raise InputError("folder-taken", "it holds a saved pipeline", where=str(target), fits="a new or empty folder")
+    export = _Export(pipeline)
+    index = export.plan()
+    with replacing_folder(target) as building:
+        export.write(building)
+        write_json(building / "model_index.json", index)
+    return target
+
+
+def published(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
+    """Tensors under a layout's keys, from native ones."""
+    found: dict[str, Tensor] = {}
+    for native, entry in keymap.items():
+        found.update(zip(entry.keys, entry.write(state[native]), strict=True))
+    return found
+
+
+class _Export:
+    """What to write where: component -> (config, config's file name, tensors' file and keymap, module)."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.spec = pipeline.spec
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.weights: dict[str, tuple[Part, KeyMap]] = {}
+        self.tokenizers: dict[str, tuple[Part, dict[str, Any]]] = {}
+
+    def plan(self) -> dict[str, Any]:
+        """model_index.json; every check happens here, before anything is written."""
+        spec = self.spec
+        if spec.adapters:
+            raise _inexpressible("adapters: detach them, and save them by themselves")
+        if spec.process.type != "discrete":
+            raise _inexpressible(f"process {spec.process.type!r}")
+        if spec.denoiser.type != "unet":
+            raise _inexpressible(f"denoiser {spec.denoiser.type!r}")
+        kinds = {name: part.type for name, part in spec.conditioners.items()}
+        process = Discrete.of(spec.process.config)
+        self.configs["scheduler"] = write_scheduler(process, spec.defaults.sampler.type, spec.defaults.grid)
+        texts = [name for name, kind in kinds.items() if kind == "clip-text"]
+        if "ldm-text" in kinds.values():
+            return self._ldm_text(kinds)
+        if "clip-pooled" in kinds.values():
+            return self._xl(texts, kinds)
+        if texts:
+            return self._sd(texts, kinds)
+        if kinds:
+            raise _inexpressible(f"conditions {sorted(kinds)}")
+        return self._plain()
+
+    def write(self, folder: Path) -> None:
+        """Components; model_index.json is the caller's."""
+        for name, config in self.configs.items():
+            (folder / name).mkdir(exist_ok=True)
+            write_json(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json"), config)
+        for name, (part, keymap) in self.weights.items():
+            hugging = name.startswith("text_encoder") or name == "bert"
+            stem = "model" if hugging else "diffusion_pytorch_model"
+            tensors = published(part.state_dict(), keymap)
+            if name == "bert":
+                tensors |= _unused_head(tensors["model.embed_tokens.weight"])
+            write_safetensors(folder / name / f"{stem}.safetensors", tensors)
+        for name, (part, config) in self.tokenizers.items():
+            (folder / name).mkdir()
+            part.save_assets(folder / name)
+            write_json(folder / name / "tokenizer_config.json", config)
+
+    def _index(self, name: str, components: dict[str, Any], **options: Any) -> dict[str, Any]:
+        scheduler = ["diffusers", self.configs["scheduler"]["_class_name"]]
+        return {"_class_name": name, "_diffusers_version": VERSION, **components, "scheduler": scheduler, **options}
+
+    def _plain(self) -> dict[str, Any]:
+        unet = self._unet()
+        if self.spec.codec.type == "identity":
+            name = "DDPMPipeline" if self.spec.defaults.sampler.type == "ddpm" else "DDIMPipeline"
+            return self._index(name, {"unet": unet})
+        return self._index("LDMPipeline", {"vqvae": self._codec("vqvae"), "unet": unet})
+
+    def _sd(self, texts: list[str], kinds: Mapping[str, str]) -> dict[str, Any]:
+        extra = {name: kind for name, kind in kinds.items() if name not in texts}
+        if len(texts) > 1 or set(extra.values()) - {"masked-image"}:
+            raise _inexpressible(f"conditions {sorted(kinds)}")
+        for name in extra:
+            self._check_masked(self.spec.conditioners[name])
+        components = {"vae": self._codec("vae"), "unet": self._unet(), **self._text(texts[0], "text_encoder", "last")}
+        absent = {"safety_checker": _ABSENT, "feature_extractor": _ABSENT, "image_encoder": _ABSENT}
+        name = "StableDiffusionInpaintPipeline" if extra else "StableDiffusionPipeline"
+        return self._index(name, components | absent, requires_safety_checker=False)
+
+    def _xl(self, texts: list[str], kinds: Mapping[str, str]) -> dict[str, Any]:
+        sizes = [spec for spec in self.spec.conditioners.values() if spec.type == "size-codes"]
+        pooled = [spec for spec in self.spec.conditioners.values() if spec.type == "clip-pooled"]
+        if len(sizes) != 1 or len(pooled) != 1 or len(kinds) != len(texts) + 2 or len(texts) not in (1, 2):
+            raise _inexpressible(f"conditions {sorted(kinds)}")
+        if pooled[0].shares != texts[-1]:
+            raise _inexpressible("a pooled vector that is not of the last text encoder's tower")
+        components: dict[str, Any] = {"vae": self._codec("vae"), "unet": self._unet(sizes[0].config.get("width", 256))}
+        names = ["text_encoder", "text_encoder_2"][2 - len(texts) :]
+        components |= {"text_encoder": _ABSENT, "tokenizer": _ABSENT}
+        for text, name in zip(texts, names, strict=True):
+            components |= self._text(text, name, "penultimate")
+        scored = "aesthetic" in sizes[0].config.get("reads", ())
+        name = "StableDiffusionXLImg2ImgPipeline" if len(texts) == 1 else "StableDiffusionXLPipeline"
+        options: dict[str, Any] = {"force_zeros_for_empty_prompt": pooled[0].null == "zero"}
+        if name == "StableDiffusionXLImg2ImgPipeline":
+            options["requires_aesthetics_score"] = scored
+        absent = {"feature_extractor": _ABSENT, "image_encoder": _ABSENT}
+        return self._index(name, components | absent, **options)
+
+    def _ldm_text(self, kinds: Mapping[str, str]) -> dict[str, Any]:
+        if len(kinds) > 1:
+            raise _inexpressible(f"conditions {sorted(kinds)}")
+        part: Any = self.pipeline.conditioners[next(iter(kinds))]
+        self.configs["bert"] = ldm_bert_to_diffusers(part.config)
+        self.weights["bert"] = (part, bert_diffusers_keys(part.config))
+        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": part.config.max_length}
+        self.tokenizers["tokenizer"] = (part, config)
+        components = {"vqvae": self._codec("vqvae"), "bert": ["latent_diffusion", "LDMBertModel"]}
+        components |= {"tokenizer": ["transformers", "BertTokenizer"], "unet": self._unet()}
+        return self._index("LDMTextToImagePipeline", components)
+
+    def _codec(self, name: str) -> list[str]:
+        spec = self.spec.codec
+        if spec.type not in _CODECS:
+            raise _inexpressible(f"codec {spec.type!r}")
+        cls, to_config, to_keys = _CODECS[spec.type]
+        config = cls.of(spec.config)
+        self.configs[name] = to_config(config)
+        self.weights[name] = (self.pipeline.codec, to_keys(config))
+        return ["diffusers", str(self.configs[name]["_class_name"])]
+
+    def _unet(self, size_dim: int = 256) -> list[str]:
+        config = UNetConfig.of(self.spec.denoiser.config)
+        written = unet_to_diffusers(config, size_dim=size_dim)
+        size = self.spec.defaults.size
+        if size is not None:
+            sides = [side // self.pipeline.codec.factor for side in size]
+            written["sample_size"] = sides[0] if sides[0] == sides[1] else sides
+        self.configs["unet"] = written
+        self.weights["unet"] = (self.pipeline.denoiser, unet_diffusers(config))
+        return ["diffusers", str(written["_class_name"])]
+
+    def _text(self, name: str, component: str, layer: str) -> dict[str, Any]:
+        """A text encoder and its tokenizer. diffusers reads SD's last state and SDXL's last but one, so a tower that
+        SD reads earlier is written without the blocks behind.
+        """
+        part: Any = self.pipeline.conditioners[name]
+        tower = ClipConfig(**{key: getattr(part.config, key) for key in ClipConfig.model_fields})
+        if part.config.final_norm != (layer == "last"):
+            raise _inexpressible(f"conditioner {name!r} with final_norm {part.config.final_norm}")
+        if layer == "last":
+            tower = tower.model_copy(update={"layers": part.config.blocks, "projection": None})
+        elif part.config.blocks != tower.layers - 1:
+            raise _inexpressible(f"conditioner {name!r} that reads layer {part.config.layer!r}")
+        self.configs[component] = clip_to_hf(tower)
+        self.weights[component] = (part, clip_hf_keys(tower))
+        tokenizer = component.replace("text_encoder", "tokenizer")
+        found: dict[str, Any] = {component: ["transformers", self.configs[component]["architectures"][0]]}
+        self.tokenizers[tokenizer] = (part, _clip_tokenizer(part))
+        return found | {tokenizer: ["transformers", "CLIPTokenizer"]}
+
+    def _check_masked(self, spec: ConditionerSpec) -> None:
+        wanted = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
+        for key, value in wanted.items():
+            if spec.config.get(key) != value:
+                raise _inexpressible(f"masked-image with {key} {spec.config.get(key)!r}")
+
+
+def _unused_head(table: Tensor) -> dict[str, Tensor]:
+    """The language model's head, which no pipeline reads but whose absence diffusers reports: zeros."""
+    return {"to_logits.weight": torch.zeros_like(table), "to_logits.bias": table.new_zeros(table.shape[0])}
+
+
+def _clip_tokenizer(part: Any) -> dict[str, Any]:
+    words: dict[str, Any] = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    words["pad_token"] = "<|endoftext|>" if part.config.pad == part.config.eos else "!"
+    return {"tokenizer_class": "CLIPTokenizer", "model_max_length": part.config.positions, **words}
+
+
+def _inexpressible(what: str) -> SourceError:
+    return SourceError("not-expressible", f"diffusers has no pipeline with {what}", where="save_diffusers")
