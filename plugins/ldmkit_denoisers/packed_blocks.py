@@ -24,14 +24,12 @@ from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 class PackedResBlock:
     """A residual block; `shift` is its slice of all blocks' time projections (see `TimeProjections`)."""
 
-    def __init__(self, res: ResBlock, size: Sequence[int]) -> None:
-        b, _, h, w = size
-        like = (b, res.conv_1.in_channels, h, w)
+    def __init__(self, res: ResBlock) -> None:
         self._norm_1, self._norm_2 = res.norm_1, res.norm_2
         self._resample, self._scale_shift = res.resample, res.scale_shift
-        self._conv_1 = PackedConv.of(res.conv_1, like)
-        self._conv_2 = PackedConv.of(res.conv_2, (b, res.conv_2.in_channels, h, w))
-        self._skip = None if res.skip is None else PackedConv.of(res.skip, like)
+        self._conv_1 = PackedConv(res.conv_1)
+        self._conv_2 = PackedConv(res.conv_2)
+        self._skip = None if res.skip is None else PackedConv(res.skip)
 
     def __call__(self, x: Tensor, shift: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         h = norm_silu(self._norm_1, x)
@@ -71,7 +69,7 @@ class TimeProjections:
     The bias of each block's first convolution is added to its shift, and the 1 of `1 + scale` to its scale.
     """
 
-    def __init__(self, blocks: Sequence[ResBlock], rows: int) -> None:
+    def __init__(self, blocks: Sequence[ResBlock]) -> None:
         biases = []
         for block in blocks:
             bias = block.emb.bias.detach().clone()
@@ -82,7 +80,7 @@ class TimeProjections:
                 bias += block.conv_1.bias
             biases.append(bias)
         self._sizes = [len(bias) for bias in biases]
-        self._linear = PackedLinear(torch.cat([b.emb.weight for b in blocks]), torch.cat(biases), rows)
+        self._linear = PackedLinear(torch.cat([b.emb.weight for b in blocks]), torch.cat(biases))
 
     def __call__(self, emb: Tensor) -> tuple[Tensor, ...]:
         """(B, embedding) -> one (B, C or 2C) a block, in their order."""
@@ -92,11 +90,10 @@ class TimeProjections:
 class PackedSelfAttention:
     """`SelfAttention2d`; tapped ports send it back to the module."""
 
-    def __init__(self, attn: SelfAttention2d, size: Sequence[int]) -> None:
-        rows = size[0] * size[2] * size[3]
+    def __init__(self, attn: SelfAttention2d) -> None:
         self._eager, self._norm, self._heads, self._upcast = attn, attn.norm, attn.heads, attn.upcast
         self._ports = _ports(attn)
-        self._qkv, self._out = PackedLinear.of(attn.qkv, rows), PackedLinear.of(attn.out, rows)
+        self._qkv, self._out = PackedLinear.of(attn.qkv), PackedLinear.of(attn.out)
 
     def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
         if _tapped(self._ports):
@@ -109,20 +106,20 @@ class PackedSelfAttention:
 class PackedTransformerBlock:
     """`TransformerBlock`; tapped ports send it back to the module."""
 
-    def __init__(self, block: TransformerBlock, rows: int) -> None:
+    def __init__(self, block: TransformerBlock) -> None:
         first, second = block.self_attn, block.cross_attn
         self._eager, self._index, self._ports = block, block.index, _ports(block)
         self._norms = (block.norm_1, block.norm_2, block.norm_3)
         self._heads, self._upcast = first.heads, first.upcast
-        self._qkv = PackedLinear.stacked((first.to_q, first.to_k, first.to_v), rows)
-        self._out_1, self._out_2 = PackedLinear.of(first.to_out, rows), PackedLinear.of(second.to_out, rows)
+        self._qkv = PackedLinear.stacked((first.to_q, first.to_k, first.to_v))
+        self._out_1, self._out_2 = PackedLinear.of(first.to_out), PackedLinear.of(second.to_out)
         self._crosses = block.context_dim is not None
         queried = (second.to_q,) if self._crosses else (second.to_q, second.to_k, second.to_v)
-        self._query = PackedLinear.stacked(queried, rows)
+        self._query = PackedLinear.stacked(queried)
         value, gate = block.ff.proj.weight.chunk(2)
         value_bias, gate_bias = block.ff.proj.bias.chunk(2)
-        self._value, self._gate = PackedLinear(value, value_bias, rows), PackedLinear(gate, gate_bias, rows)
-        self._ff = PackedLinear.of(block.ff.out, rows)
+        self._value, self._gate = PackedLinear(value, value_bias), PackedLinear(gate, gate_bias)
+        self._ff = PackedLinear.of(block.ff.out)
 
     def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
         if _tapped(self._ports):
@@ -146,12 +143,11 @@ class PackedTransformerBlock:
 class PackedTransformer:
     """`SpatialTransformer`."""
 
-    def __init__(self, attn: SpatialTransformer, size: Sequence[int]) -> None:
-        rows = size[0] * size[2] * size[3]
+    def __init__(self, attn: SpatialTransformer) -> None:
         self._eager, self._norm = attn, attn.norm
         self._ports = (attn.proj_in.port, attn.proj_out.port)
-        self._proj_in, self._proj_out = PackedLinear.of(attn.proj_in, rows), PackedLinear.of(attn.proj_out, rows)
-        self._blocks = [PackedTransformerBlock(block, rows) for block in _blocks(attn)]
+        self._proj_in, self._proj_out = PackedLinear.of(attn.proj_in), PackedLinear.of(attn.proj_out)
+        self._blocks = [PackedTransformerBlock(block) for block in _blocks(attn)]
 
     def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
         if _tapped(self._ports):
@@ -165,12 +161,10 @@ class PackedTransformer:
 class PackedResample:
     """`Downsample` or `Upsample`, with its convolution packed."""
 
-    def __init__(self, module: Downsample | Upsample, size: Sequence[int]) -> None:
+    def __init__(self, module: Downsample | Upsample) -> None:
         self._up = isinstance(module, Upsample)
         self._pad = isinstance(module, Downsample) and not module.padding
-        b, c, h, w = size
-        like = (b, c, 2 * h, 2 * w) if self._up else tuple(size)
-        self._conv = None if module.conv is None else PackedConv.of(module.conv, like)
+        self._conv = None if module.conv is None else PackedConv(module.conv)
 
     def __call__(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         if self._up:

@@ -1,7 +1,6 @@
 """Convolutions and linear layers with their weights in the order that oneDNN multiplies in, packed once.
 
-A packed layer keeps no reference to the module it came from. It runs under `no_grad` only: these operators have no
-derivative.
+They run under `no_grad` only: these operators have no derivative.
 """
 
 from __future__ import annotations
@@ -14,6 +13,9 @@ from torch import Tensor, nn
 from ldmkit.errors import CompositionError
 
 DTYPES = (torch.float32, torch.bfloat16)
+KEPT_SIZES = 2
+USUAL_ROWS = 128
+"""Hint for packing a linear layer; the order does not depend on it."""
 _NONE: tuple[str, list[float], str] = ("none", [], "")
 
 
@@ -48,44 +50,50 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 class PackedConv:
     """A convolution (B, inputs, h, w) -> (B, outputs, h', w') on packed weights, in the memory order of its input.
 
+    oneDNN's order depends on the map's height and width, and another size's order is up to 60 times slower: the weights
+    are packed at the first map of a size, and the packings of the last `KEPT_SIZES` sizes are kept.
+
     Args:
-        weight: (outputs, inputs, kh, kw).
-        bias: (outputs,) or None.
-        like: an input of the usual size (B, inputs, h, w); other sizes work, at some cost.
+        conv: kept for its weights, which must not change.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, like: Sequence[int], stride: int = 1, padding: int = 0
-    ) -> None:
-        self.bias = None if bias is None else bias.detach().clone()
-        self._shape = ([padding] * 2, [stride] * 2, [1, 1], 1)
-        dense = weight.detach().contiguous().to_mkldnn()
-        self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(dense, *self._shape, list(like))
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d, like: Sequence[int]) -> PackedConv:
-        """A module's weights, packed."""
-        return cls(conv.weight, conv.bias, like, conv.stride[0], int(conv.padding[0]))
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.outputs = conv.out_channels
+        self._plain, self._bias = conv.weight, conv.bias
+        self._shape = ([int(conv.padding[0])] * 2, [conv.stride[0]] * 2, [1, 1], 1)
+        self._packed: dict[torch.Size, Tensor] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """conv(x) + bias."""
-        return torch.ops.mkldnn._convolution_pointwise(x, self._weight, self.bias, *self._shape, *_NONE)  # type: ignore[no-any-return]
+        return self.biased(x, self._bias)
 
     def biased(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """conv(x) + another bias (outputs,), or none."""
-        return torch.ops.mkldnn._convolution_pointwise(x, self._weight, bias, *self._shape, *_NONE)  # type: ignore[no-any-return]
+        weight = self._weight(x)
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *self._shape, *_NONE)  # type: ignore[no-any-return]
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """conv(x) + bias + other; `other` of the output's shape is only read."""
         return torch.ops.mkldnn._convolution_pointwise.binary(  # type: ignore[no-any-return]
-            x, other, self._weight, self.bias, *self._shape, "add", 1.0, None, [], None
+            x, other, self._weight(x), self._bias, *self._shape, "add", 1.0, None, [], None
         )
 
     def onto(self, x: Tensor, other: Tensor) -> Tensor:
         """conv(x) + bias + other, written to `other`, which must be the caller's own."""
         return torch.ops.mkldnn._convolution_pointwise_.binary(  # type: ignore[no-any-return]
-            other, x, self._weight, self.bias, *self._shape, "add", 1.0, None, [], None
+            other, x, self._weight(x), self._bias, *self._shape, "add", 1.0, None, [], None
         )
+
+    def _weight(self, x: Tensor) -> Tensor:
+        found = self._packed.get(x.shape[2:])
+        return self._pack(x.shape) if found is None else found
+
+    def _pack(self, shape: torch.Size) -> Tensor:
+        dense = self._plain.detach().contiguous().to_mkldnn()
+        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(dense, *self._shape, list(shape))
+        kept = list(self._packed.items())[1 - KEPT_SIZES :]
+        self._packed = {**dict(kept), shape[2:]: packed}  # replaced whole: another thread may be reading
+        return packed
 
 
 class PackedLinear:
@@ -94,23 +102,22 @@ class PackedLinear:
     Args:
         weight: (outputs, inputs).
         bias: (outputs,) or None.
-        rows: how many vectors it usually gets at once; other numbers work, at some cost.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._bias = None if bias is None else bias.detach().clone()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), USUAL_ROWS)
 
     @classmethod
-    def of(cls, linear: nn.Linear, rows: int) -> PackedLinear:
+    def of(cls, linear: nn.Linear) -> PackedLinear:
         """A module's weights, packed."""
-        return cls(linear.weight, linear.bias, rows)
+        return cls(linear.weight, linear.bias)
 
     @classmethod
-    def stacked(cls, layers: Sequence[nn.Linear], rows: int) -> PackedLinear:
+    def stacked(cls, layers: Sequence[nn.Linear]) -> PackedLinear:
         """Several layers with one input as one: outputs one after the other."""
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        return cls(torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None, rows)
+        return cls(torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x W^T + b."""

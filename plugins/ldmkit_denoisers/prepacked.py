@@ -50,26 +50,23 @@ class PrepackedUNet:
     Args:
         unet: on the CPU, float32 or bfloat16. Its weights must not change afterwards; a run that starts with changed
             ones is refused.
-        size: usual (rows, height, width) of the latents.
 
     Raises:
         CompositionError: `plan-unavailable`, from here; `stale-plan`, from a call.
     """
 
-    def __init__(self, unet: UNet, size: tuple[int, int, int] = (2, 32, 32)) -> None:
+    def __init__(self, unet: UNet) -> None:
         check_available(unet.device, unet.dtype)
         self._unet, self._packed_from = unet, fingerprint(unet)
         self._res_blocks: list[ResBlock] = []
-        rows, height, width = size
         with torch.no_grad():
-            self._conv_in = PackedConv.of(unet.conv_in, (rows, unet.conv_in.in_channels, height, width))
-            self._conv_out = PackedConv.of(unet.conv_out, (rows, unet.conv_out.in_channels, height, width))
-            self._time = _packed_mlp(unet.time_embed, rows)
-            self._down = [_PackedStage(self, stage, _halved(size, i)) for i, stage in enumerate(unet.down)]
-            self._mid = None if unet.mid is None else _PackedStage(self, unet.mid, _halved(size, len(unet.down) - 1))
-            levels = range(len(unet.up) - 1, -1, -1)
-            self._up = [_PackedStage(self, unet.up[i], _halved(size, i)) for i in levels]
-            self._projections = TimeProjections(self._res_blocks, rows)
+            self._conv_in = PackedConv(unet.conv_in)
+            self._conv_out = PackedConv(unet.conv_out)
+            self._time = _packed_mlp(unet.time_embed)
+            self._down = [_PackedStage(self, stage) for stage in unet.down]
+            self._mid = None if unet.mid is None else _PackedStage(self, unet.mid)
+            self._up = [_PackedStage(self, stage) for stage in reversed(unet.up)]
+            self._projections = TimeProjections(self._res_blocks)
 
     def __call__(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         unet = self._unet
@@ -131,23 +128,21 @@ class PrepackedUNet:
 class _PackedStage:
     """A `Stage` or `Middle`."""
 
-    def __init__(self, net: PrepackedUNet, stage: nn.Module, size: tuple[int, int, int]) -> None:
+    def __init__(self, net: PrepackedUNet, stage: nn.Module) -> None:
         assert isinstance(stage, (Stage, Middle))
-        rows, height, width = size
         self.res: list[tuple[int, PackedResBlock]] = []
         self.attn: list[PackedAttention | None] = []
         attentions: list[nn.Module | None] = list(stage.attn) if isinstance(stage, Stage) else [stage.attn]
         self.resample: tuple[int, PackedResBlock] | PackedResample | None = None
         for i, block in enumerate(stage.res):
             assert isinstance(block, ResBlock)
-            like = (rows, block.conv_2.out_channels, height, width)
-            self.res.append((net.add_res(block), PackedResBlock(block, like)))
-            self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None, like))
+            self.res.append((net.add_res(block), PackedResBlock(block)))
+            self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None))
         last = stage.resample if isinstance(stage, Stage) else None
         if isinstance(last, ResBlock):
-            self.resample = (net.add_res(last), PackedResBlock(last, like))
+            self.resample = (net.add_res(last), PackedResBlock(last))
         elif last is not None:
-            self.resample = PackedResample(last, like)
+            self.resample = PackedResample(last)
 
     def block(self, i: int, h: Tensor, shifts: tuple[Tensor, ...], frame: Frame, projected: Projected) -> Tensor:
         """Residual block i and its attention."""
@@ -165,18 +160,14 @@ class _PackedStage:
         return res(h, shifts[place], size)
 
 
-def _packed_attention(attn: nn.Module | None, like: tuple[int, int, int, int]) -> PackedAttention | None:
+def _packed_attention(attn: nn.Module | None) -> PackedAttention | None:
     if isinstance(attn, SelfAttention2d):
-        return PackedSelfAttention(attn, like)
-    return PackedTransformer(attn, like) if isinstance(attn, SpatialTransformer) else None
+        return PackedSelfAttention(attn)
+    return PackedTransformer(attn) if isinstance(attn, SpatialTransformer) else None
 
 
-def _packed_mlp(mlp: EmbeddingMLP, rows: int) -> tuple[PackedLinear, PackedLinear]:
-    return PackedLinear.of(mlp.inner, rows), PackedLinear.of(mlp.outer, rows)
-
-
-def _halved(size: tuple[int, int, int], level: int) -> tuple[int, int, int]:
-    return size[0], max(size[1] >> level, 1), max(size[2] >> level, 1)
+def _packed_mlp(mlp: EmbeddingMLP) -> tuple[PackedLinear, PackedLinear]:
+    return PackedLinear.of(mlp.inner), PackedLinear.of(mlp.outer)
 
 
 def _tapped(port: Any, value: Tensor, frame: Frame) -> Tensor:
