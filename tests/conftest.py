@@ -1,0 +1,48 @@
+"""What all tests share: no network, one thread, and tiny real pipelines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _variable in ("LDMKIT_SAFE_MODE", "LDMKIT_PLUGINS_ALLOW", "LDMKIT_PLUGINS_DENY"):
+    os.environ.pop(_variable, None)
+
+import pytest
+import tiny_parts
+import torch
+
+import ldmkit
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def class_pipe() -> ldmkit.Pipeline:
+    """Class-conditional, pixels of 8x8. Shared by all tests: nobody may change it."""
+    return tiny_parts.class_pipeline()
+
+
+@pytest.fixture(scope="session")
+def kl_pipe() -> ldmkit.Pipeline:
+    """Class-conditional, latents of a KL codec of factor 4, pictures of 16x16."""
+    return tiny_parts.class_pipeline("kl")
+
+
+@pytest.fixture(scope="session")
+def scene_pipe() -> ldmkit.Pipeline:
+    """Layout, class and semantic map."""
+    return tiny_parts.scene_pipeline()
+
+
+@pytest.fixture(scope="session")
+def class_folder(class_pipe: ldmkit.Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The class-conditional pipeline as a saved folder; copy it before changing anything in it."""
+    return class_pipe.save(tmp_path_factory.mktemp("saved") / "class")
+
+
+@pytest.fixture(scope="session")
+def scene_folder(scene_pipe: ldmkit.Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layout and semantic pipeline as a saved folder."""
+    return scene_pipe.save(tmp_path_factory.mktemp("saved") / "scene")
