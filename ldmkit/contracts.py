@@ -7,12 +7,13 @@ for every process; sigmas are Python floats.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -261,6 +262,12 @@ class Adapter(Part, ABC):
         The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent.
         """
         return None
+
+    def tuned(self, **changes: Any) -> Self:
+        """The same weights with other options; which ones may change after building is the adapter's to say."""
+        other = copy.copy(self)
+        other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
+        return other
 
 
 class Process(Value, ABC):

@@ -18,8 +18,10 @@ MAX_TEXT_BYTES = 64 * 2**20
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 
 
-def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceError) -> Any:
-    """JSON with duplicate keys, NaN and infinities refused.
+def parse_json(
+    text: str | bytes, where: str, error: type[LdmkitError] = SourceError, *, infinities: bool = False
+) -> Any:
+    """JSON with duplicate keys and NaN refused, and infinities unless they are asked for.
 
     Raises:
         error: `json-invalid` or `duplicate-key`, naming the place.
@@ -34,6 +36,8 @@ def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceE
         return seen
 
     def constant(name: str) -> Any:
+        if infinities and name != "NaN":
+            return float(name)
         raise error("json-invalid", f"{name} is not a number", where=where)
 
     try:
@@ -42,7 +46,7 @@ def parse_json(text: str | bytes, where: str, error: type[LdmkitError] = SourceE
         raise error("json-invalid", f"not valid JSON: {problem}", where=where) from None
 
 
-def read_json(path: Path, error: type[LdmkitError] = SourceError) -> Any:
+def read_json(path: Path, error: type[LdmkitError] = SourceError, *, infinities: bool = False) -> Any:
     """The JSON in a file of at most 64 MiB.
 
     Raises:
@@ -56,7 +60,7 @@ def read_json(path: Path, error: type[LdmkitError] = SourceError) -> Any:
         text = path.read_bytes()
     except OSError as problem:
         raise error("unreadable", f"cannot be read: {problem}", where=str(path)[:200]) from None
-    return parse_json(text, str(path), error)
+    return parse_json(text, str(path), error, infinities=infinities)
 
 
 def raw_input(text: str) -> Any:

@@ -281,6 +281,24 @@ class Pipeline:
         parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
         return Pipeline(parts, wiring, self.defaults, network=self.network, attached=frozenset(self.adapters))
 
+    def tuned(self, name: str, **changes: Any) -> Pipeline:
+        """A new pipeline on the same modules, with other options of the adapter `name` (scale, start, end ...).
+
+        Raises:
+            CompositionError: there is no such adapter.
+        """
+        if name not in self.adapters:
+            raise CompositionError("unknown-adapter", f"no adapter {name!r}", fits=suggest(name, self.adapters))
+        adapters = {**self.adapters, name: self.adapters[name].tuned(**changes)}
+        return Pipeline(
+            replace(self.parts, adapters=adapters),
+            self.wiring,
+            self.defaults,
+            origin=self.origin,
+            network=self.network,
+            attached=frozenset(adapters),
+        )
+
     def _steps(self, prepared: Prepared) -> Iterator[Step]:
         listeners = has_step_hooks()
         with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):

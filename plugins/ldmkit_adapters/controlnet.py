@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 from ldmkit_denoisers.config import UNetConfig, mid_level, skip_widths
@@ -71,6 +70,7 @@ class ControlState:
     network may want, which rows it acts on (B,1,1,1) or None for all, and the run.
     """
 
+    control: ControlNet
     projected: Projected
     hint: Tensor
     plane: Tensor | None = None
@@ -85,15 +85,14 @@ class ControlState:
 
 @dataclass(frozen=True)
 class _Compute:
-    """Tap at `input`: computes the residuals of this forward."""
+    """Tap at `input`: computes the residuals of this forward, with the ControlNet that prepared the run."""
 
-    control: ControlNet
     name: str
 
     def __call__(self, value: Tensor, frame: Frame) -> Tensor:
         state = frame.context.adapters.get(self.name)
-        if state is not None and self.control.acts(state, frame.sigma):
-            frame.scratch[self.name] = self.control(frame.x, frame.t, state)
+        if state is not None and state.control.acts(state, frame.sigma):
+            frame.scratch[self.name] = state.control(frame.x, frame.t, state)
         return value
 
 
@@ -106,7 +105,8 @@ class _Add:
 
     def __call__(self, value: Tensor, frame: Frame) -> Tensor:
         residuals = frame.scratch.get(self.name)
-        return value if residuals is None else value + residuals[self.index].to(value.dtype)
+        residual = None if residuals is None else residuals[self.index]
+        return value if residual is None else value + residual.to(value.dtype)
 
 
 class ControlNet(Encoder, Adapter):
@@ -147,17 +147,10 @@ class ControlNet(Encoder, Adapter):
         control.load_state_dict({key: theirs.get(key, own) for key, own in control.state_dict().items()})
         return control
 
-    def tuned(self, **changes: Any) -> Self:
-        """The same weights with other run-time options (scale, start, end, guess, only_mid)."""
-        other = copy.copy(self)
-        other.config = ControlNetConfig.of({**dict(self.config), **changes})
-        return other
-
     def taps(self, name: str) -> Mapping[str, Tap]:
-        """At `input`, `mid`, and every `skip.<i>` unless `only_mid`."""
-        count = 0 if self.config.only_mid else len(self.zero)
-        skips = {f"skip.{i}": _Add(name, i) for i in range(count)}
-        return {"input": _Compute(self, name), **skips, "mid": _Add(name, -1)}
+        """At `input`, `mid`, and every `skip.<i>`."""
+        skips = {f"skip.{i}": _Add(name, i) for i in range(len(self.zero))}
+        return {"input": _Compute(name), **skips, "mid": _Add(name, -1)}
 
     def prepare(self, context: Context, name: str) -> ControlState | None:
         """Encode the hint and project the conditions, once per run; None without a hint.
@@ -176,6 +169,7 @@ class ControlNet(Encoder, Adapter):
         if self.config.guess and present is not None:
             rows = present.to(dtype).view(-1, 1, 1, 1)
         return ControlState(
+            self,
             self.project(context.signals, context),
             self.hint(hint.value.to(dtype)),
             checked_plane(self.unet, context.signals),
@@ -191,8 +185,8 @@ class ControlNet(Encoder, Adapter):
         after = done + 1 / max(len(state.run.sigmas) - 1, 1)
         return done >= self.config.start - 1e-9 and after <= self.config.end + 1e-9
 
-    def forward(self, x: Tensor, t: Tensor, state: ControlState) -> list[Tensor]:
-        """Residuals for every skip in the order they are made, then for the middle, scaled.
+    def forward(self, x: Tensor, t: Tensor, state: ControlState) -> list[Tensor | None]:
+        """Residuals for every skip in the order they are made (None with `only_mid`), then for the middle, scaled.
 
         x (B, channels, h, w) and t (B,) are what the denoiser gets.
 
@@ -208,7 +202,7 @@ class ControlNet(Encoder, Adapter):
         frame = Frame(x, t, Context({}))
         h, skips = self.encode(self.conv_in(h) + state.hint, self.embed(t, state.projected), frame, state.projected)
         if self.config.only_mid:
-            return [self._scaled(self.zero_mid(h), 1.0, state)]
+            return [*[None] * len(skips), self._scaled(self.zero_mid(h), 1.0, state)]
         outputs = [*(zero(s) for zero, s in zip(self.zero, skips, strict=True)), self.zero_mid(h)]
         last = len(outputs) - 1
         decay = GUESS_DECAY if self.config.guess else 1.0

@@ -42,7 +42,7 @@ def read_member_json(folder: Path, name: str, root: Path | None = None) -> Any:
     Raises:
         SourceError: `path-escapes`, `not-found`, `json-invalid`, or it is no object.
     """
-    data = read_json(member(folder, name, root))
+    data = read_json(member(folder, name, root), infinities=True)  # diffusers writes -Infinity for open bounds
     if not isinstance(data, dict):
         raise SourceError("json-invalid", "not a JSON object", where=str(folder / name))
     return data
