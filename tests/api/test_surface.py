@@ -1,0 +1,54 @@
+"""The public surface: importable, documented, and not shadowed by a module of the same name."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import ldmkit
+
+PUBLIC = [name for name in ldmkit.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_imports_and_is_documented(name: str) -> None:
+    value = getattr(ldmkit, name)
+    if name in ("Signal", "View", "hookimpl"):
+        return  # type aliases and pluggy's marker carry no docstring of their own
+    doc = inspect.getdoc(value)
+    assert doc and len(doc) > 20, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLIC if inspect.isclass(getattr(ldmkit, n))])
+def test_public_methods_are_documented(name: str) -> None:
+    cls = getattr(ldmkit, name)
+    own = {n: m for n, m in vars(cls).items() if not n.startswith("_") and inspect.isfunction(m)}
+    silent = [n for n, method in own.items() if not inspect.getdoc(method) and n not in ("forward", "model_post_init")]
+    assert not silent, f"{name}: {silent} have no docstring"
+
+
+def test_no_module_hides_a_public_name() -> None:
+    # importing a submodule sets it as an attribute of the package: one called `load` would replace `ldmkit.load`
+    modules = {module.name for module in pkgutil.iter_modules(ldmkit.__path__)}
+    assert modules.isdisjoint(ldmkit.__all__)
+
+
+def test_dir_is_the_public_surface() -> None:
+    assert dir(ldmkit) == sorted(ldmkit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'laod'"):
+        ldmkit.laod  # noqa: B018
+
+
+def test_deterministic_samplers_declare_their_order() -> None:
+    orders = {name: ldmkit.get("sampler", name).order for name in ldmkit.components("sampler")}
+    assert {"ddim", "euler", "heun", "dpmpp-2m", "unipc", "plms"} <= {n for n, order in orders.items() if order}
+    assert {n for n, order in orders.items() if order is None} >= {"ddpm", "euler-ancestral"}
+
+
+def test_files_are_of_readable_length() -> None:
+    root = Path(ldmkit.__path__[0])
+    long = [path.name for path in root.rglob("*.py") if len(path.read_text().splitlines()) > 400]
+    assert not long
