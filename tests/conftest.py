@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-for _variable in ("LDMKIT_SAFE_MODE", "LDMKIT_PLUGINS_ALLOW", "LDMKIT_PLUGINS_DENY"):
-    os.environ.pop(_variable, None)
-
 import pytest
 import tiny_parts
 import torch
 
 import ldmkit
+
+# before anything imports huggingface_hub, which reads it once; nothing above does
+os.environ["HF_HUB_OFFLINE"] = "1"
+for _variable in ("LDMKIT_SAFE_MODE", "LDMKIT_PLUGINS_ALLOW", "LDMKIT_PLUGINS_DENY"):
+    os.environ.pop(_variable, None)
 
 torch.set_num_threads(1)
 

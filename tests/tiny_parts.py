@@ -1,4 +1,4 @@
-"""Tiny real pipelines: every part is one that ships, with seeded random weights, small enough for a step in milliseconds."""
+"""Tiny real pipelines: every part is one that ships, with seeded random weights; a step takes milliseconds."""
 
 from __future__ import annotations
 

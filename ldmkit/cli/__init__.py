@@ -16,25 +16,18 @@ USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors of ours are one line, never a traceback."""
-    import typer
-
-    from ldmkit.cli.app import app
-
-    # Some typer releases carry their own click: its base exception is reached through typer.
-    usage_error: type[Exception] = typer.BadParameter.mro()[2]
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            result = app(given, prog_name="ldmkit", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+            result = _run(given)
+        if result == INTERRUPTED:  # newer typer releases turn the signal into this code, older ones raise Abort
+            print("interrupted", file=sys.stderr)
+        return result
     except LdmkitError as error:
         _report(error, "--json" in given)
         return exit_code(error)
-    except usage_error as error:
-        error.show()  # type: ignore[attr-defined]
-        return USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -44,6 +37,23 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
         return RUN
+
+
+def _run(given: list[str]) -> int:
+    import typer
+
+    from ldmkit.cli.app import app
+
+    # Some typer releases carry their own click: its base exception is reached through typer.
+    usage_error: type[Exception] = typer.BadParameter.mro()[2]
+    try:
+        result = app(given, prog_name="ldmkit", standalone_mode=False)
+    except usage_error as error:
+        error.show()  # type: ignore[attr-defined]
+        return USAGE
+    except typer.Abort:
+        return INTERRUPTED
+    return result if isinstance(result, int) else 0
 
 
 def exit_code(error: LdmkitError) -> int:

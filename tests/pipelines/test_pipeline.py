@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import threading
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def test_stream_yields_steps_and_can_be_left(class_pipe: ldmkit.Pipeline) -> Non
     steps = list(class_pipe.stream(CLASSES, steps=5))
     assert [s.index for s in steps] == [0, 1, 2, 3, 4]
     assert all(s.count == 5 and s.x.shape == s.x0.shape == (1, 3, 8, 8) for s in steps)
-    assert all(a.sigma_next == b.sigma and a.sigma > a.sigma_next for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a.sigma_next == b.sigma and a.sigma > a.sigma_next for a, b in itertools.pairwise(steps))
     stream = class_pipe.stream(CLASSES, steps=5)
     first = next(stream)
     stream.close()
