@@ -63,7 +63,7 @@ def _allowed() -> dict[str, Global]:
         "torch.Size": "tuple",
         "torch.storage.UntypedStorage": "storage",
         "builtins.set": "set",
-        "__builtin__.set": "set",
+        "_codecs.encode": "bytes",
     }
     table = {name: Global(name, what, torch.uint8) for name, what in rules.items()}
     for storage, dtype in STORAGES.items():
@@ -125,7 +125,8 @@ class _Machine:
                 raise self.fail("a dictionary key that cannot be one") from None
 
     def lookup(self, module: object, name: object) -> Global:
-        path = f"{module}.{name}"
+        # protocol 2, which torch writes, calls the module as Python 2 did
+        path = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if path not in ALLOWED:
             raise SourceError("pickle-global", f"the pickle asks for {path}", where=self.where, fits=CONVERT)
         return ALLOWED[path]
@@ -139,6 +140,8 @@ class _Machine:
             return self.tensor(args)
         if target.what == "parameter" and args and isinstance(args[0], Stored):
             return args[0]
+        if target.what == "bytes" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
+            return args[0].encode("latin1")
         if target.what in ("tuple", "set") and len(args) == 1 and isinstance(args[0], (tuple, list)):
             try:
                 return tuple(args[0]) if target.what == "tuple" else set(args[0])
