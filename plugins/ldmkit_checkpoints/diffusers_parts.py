@@ -12,7 +12,7 @@ from ldmkit_codecs.tiny import TinyConfig
 from ldmkit_codecs.vq import VQConfig
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.errors import SourceError
+from ldmkit.errors import CompositionError, SourceError
 from ldmkit.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.controlnet_keys import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.keys import KeyMap
@@ -62,7 +62,15 @@ def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) 
 def unet_component(
     config: Mapping[str, Any], keys: Iterable[str], latent_channels: int | None, join: str
 ) -> tuple[Component, UNetConfig]:
-    """UNet2DModel or UNet2DConditionModel; `join` of several texts in its context."""
+    """UNet2DModel or UNet2DConditionModel; `join` of several texts in its context.
+
+    Raises:
+        SourceError: options that the U-Net does not have.
+        CompositionError: `channel-mismatch` where the codec's latents have more channels than it takes.
+    """
+    if latent_channels is not None and latent_channels > config.get("in_channels", latent_channels):
+        what = f"the codec has {latent_channels} latent channels, the U-Net takes {config['in_channels']}"
+        raise CompositionError("channel-mismatch", what, where="unet/config.json: in_channels")
     unet = unet_from_diffusers(config, latent_channels).model_copy(update={"context_join": join})
     spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
     return Component(spec, unet_diffusers(unet, **diffusers_options(config, keys)), unet.channels), unet
