@@ -89,7 +89,9 @@ def _collected(planned: Sequence[Planned], unet: UNetConfig, inventory: Inventor
     found = Conditions()
     for item in planned:
         spec = ConditionerSpec.of(item.spec, item.name)
-        keymap = conditioner_keys(spec.type, spec.config, item.layout) if item.layout else {}
+        flat = item.layout == "hf" and not inventory.has(f"{item.prefix}text_model.")
+        layout = "hf-flat" if flat else item.layout  # transformers 5 writes CLIP without the level `text_model.`
+        keymap = conditioner_keys(spec.type, spec.config, layout) if layout else {}
         found.parts[item.name] = PartPlan(spec, prefixed(keymap, foreign=item.prefix))
     return found
 
