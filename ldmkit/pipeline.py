@@ -62,6 +62,7 @@ class Pipeline:
         spec: what it is made of, with the distribution and version of every part.
         codec, denoiser, conditioners, adapters, process: the parts.
         origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
+        plan: the execution plan that calls the network, see `planned`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pipeline:
         *,
         origin: str | None = None,
         network: Network | None = None,
+        plan: str = "eager",
         attached: frozenset[str] = frozenset(),
     ) -> None:
         self.parts = parts
@@ -80,7 +82,7 @@ class Pipeline:
         self.wiring = dict(wiring)
         self.defaults = defaults
         self.origin = origin
-        self.network = network
+        self.network, self.plan = network, plan
         for conditioner in parts.conditioners.values():
             conditioner.bind(parts.codec)
         for name, adapter in parts.adapters.items():
@@ -270,6 +272,23 @@ class Pipeline:
 
         return load(source, **options)
 
+    def planned(self, plan: str) -> Pipeline:
+        """A new pipeline on the same modules that calls the network by an execution plan.
+
+        Args:
+            plan: "eager", "compiled" and "graphed" (both for CUDA), "auto" (the fastest that was measured for the
+                device), or what else the denoiser offers: the U-Net adds "prepacked" and "exported" on the CPU.
+
+        Raises:
+            CompositionError: `unknown-plan`, `plan-unavailable`. A run after the weights changed or moved
+                raises `stale-plan`.
+        """
+        network = self.denoiser.plan(plan)
+        taken, names = frozenset(self.adapters), dict(self.wiring)
+        return Pipeline(
+            self.parts, names, self.defaults, origin=self.origin, network=network, plan=plan, attached=taken
+        )
+
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Pipeline:
         """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name."""
         added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
@@ -279,7 +298,8 @@ class Pipeline:
             wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
         both = {**self.adapters, name: adapter}
         parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
-        return Pipeline(parts, wiring, self.defaults, network=self.network, attached=frozenset(self.adapters))
+        taken = frozenset(self.adapters)
+        return Pipeline(parts, wiring, self.defaults, network=self.network, plan=self.plan, attached=taken)
 
     def tuned(self, name: str, **changes: Any) -> Pipeline:
         """A new pipeline on the same modules, with other options of the adapter `name` (scale, start, end ...).
@@ -296,6 +316,7 @@ class Pipeline:
             self.defaults,
             origin=self.origin,
             network=self.network,
+            plan=self.plan,
             attached=frozenset(adapters),
         )
 

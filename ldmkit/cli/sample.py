@@ -36,6 +36,7 @@ def sample(
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Print the model's inputs and their schemas, and stop.")
     ] = False,
+    plan: Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = None,
     config: Config = None,
     ema: Ema = None,
     device: Device = None,
@@ -53,6 +54,8 @@ def sample(
     if inputs:
         emit(schemas(pipeline))
         return
+    if plan is not None:
+        pipeline = pipeline.planned(plan)
     given, more_scales = conditions(pipeline, ctx.args)
     ready = time.perf_counter()
     options: dict[str, Any] = {

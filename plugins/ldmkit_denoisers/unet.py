@@ -45,7 +45,7 @@ class UNet(Encoder, Denoiser):
     """
 
     Config = UNetConfig
-    plans = (*Denoiser.plans, "prepacked")
+    plans = (*Denoiser.plans, "prepacked", "exported")
     regions = (ResBlock, TransformerBlock, SelfAttention2d)
 
     def __init__(self, config: UNetConfig):
@@ -101,13 +101,20 @@ class UNet(Encoder, Denoiser):
         return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
 
     def plan(self, name: str) -> Network:
-        """See `Denoiser.plan`. "prepacked" is for the CPU, in float32 or bfloat16; it is what "auto" takes there."""
+        """See `Denoiser.plan`. "prepacked" is for the CPU, in float32 or bfloat16, and what "auto" takes there.
+
+        "exported" compiles for minutes at the first call with new shapes.
+        """
         if name == "auto" and packable(self.device, self.dtype):
             name = "prepacked"
         if name == "prepacked":
             from ldmkit_denoisers.prepacked import PrepackedUNet
 
             return PrepackedUNet(self)
+        if name == "exported":
+            from ldmkit_denoisers.exported import ExportedUNet
+
+            return ExportedUNet(self)
         return super().plan(name)
 
     def _decode(self, h: Tensor, skips: list[Tensor], emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
