@@ -42,6 +42,8 @@ def parse_json(
 
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except LdmkitError:
+        raise  # an InputError is a ValueError too
     except (ValueError, RecursionError) as problem:
         raise error("json-invalid", f"not valid JSON: {problem}", where=where) from None
 
@@ -96,11 +98,15 @@ def check_target(path: Path) -> None:
     """Whether a file can be written there.
 
     Raises:
-        InputError: its folder does not exist, or it is a folder itself.
+        InputError: its folder does not exist, it is a folder itself, or no file can have that name.
     """
-    if not path.parent.is_dir():
+    try:
+        has_folder, is_folder = path.parent.is_dir(), path.is_dir()
+    except (OSError, ValueError) as problem:
+        raise InputError("no-path", f"it is no usable path: {problem}", where=str(path)[:200]) from None
+    if not has_folder:
         raise InputError("no-folder", "the folder to write to does not exist", where=str(path.parent))
-    if path.is_dir():
+    if is_folder:
         raise InputError("is-folder", "there is a folder of that name", where=str(path), fits="the path of a file")
 
 

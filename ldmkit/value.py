@@ -63,11 +63,17 @@ def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind:
         return make()
     except ValidationError as failure:
         raise _first(failure, where, error, kind) from None
+    except LdmkitError as problem:
+        # raised by a validator, which knows its own field but not where the value stands
+        if not (problem.where or "").startswith(where):
+            problem.where = f"{where}.{problem.where}" if problem.where else where
+        raise
 
 
 def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind: Any) -> LdmkitError:
     problems = failure.errors()
-    first = problems[0]
+    # a misspelt key also leaves another one missing: the misspelling is the cause
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     cause = first.get("ctx", {}).get("error")
     path = where + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
     if isinstance(cause, LdmkitError):
