@@ -129,6 +129,12 @@ def config_beside(path: Path) -> Path | None:
     return None
 
 
+def checkpoint_in(folder: Path) -> Path | None:
+    """The one checkpoint file of a folder that also has its yaml, as the original model zoo keeps them."""
+    files = [path for path in folder.iterdir() if is_checkpoint(path)]
+    return files[0] if len(files) == 1 and config_beside(files[0]) is not None else None
+
+
 def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str) -> Plan:
     model = section(config, "model", origin)
     target, where = model["target"], f"{origin}: model.params"

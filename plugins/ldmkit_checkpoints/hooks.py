@@ -18,7 +18,7 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     Raises:
         SourceError: it is one of these, but cannot be read.
     """
-    from ldmkit_checkpoints.compvis import is_checkpoint, open_compvis
+    from ldmkit_checkpoints.compvis import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers_folder import open_diffusers
     from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
 
@@ -26,4 +26,8 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
         return open_compvis(path, config, ema)
     if is_tiny_folder(path):
         return TinyFolder(path)
-    return open_diffusers(path, ema) if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    if (alone := checkpoint_in(path)) is not None:
+        return open_compvis(alone, config, ema)
+    return open_diffusers(path, ema)

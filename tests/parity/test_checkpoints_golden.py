@@ -281,8 +281,8 @@ def test_a_measured_scale_factor_must_be_there_and_positive() -> None:
 
 
 def test_the_codec_of_a_whole_checkpoint_alone(tmp_path: Path) -> None:
-    path = written("ldm_celeba256", tmp_path, ".ckpt")
-    codec = ldmkit.load_codec(path)
+    written("ldm_celeba256", tmp_path, ".ckpt")
+    codec = ldmkit.load_codec(tmp_path)  # the folder: one checkpoint and its config.yaml
     with torch.no_grad():
         close("ldm_celeba256", "fs.z", codec.encode(tensor("ldm_celeba256", "fs.image")))
 
