@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -139,7 +139,7 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
     @cache
     def mapped() -> torch.UntypedStorage:
         # the same call as torch.load(mmap=True) makes: private pages, nothing is written back
-        return torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        return cast(torch.UntypedStorage, torch.UntypedStorage.from_file(str(path), False, path.stat().st_size))
 
     done: dict[int, Any] = {}
 

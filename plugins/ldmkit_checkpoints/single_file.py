@@ -140,7 +140,8 @@ def _embedders(base: bool) -> list[dict[str, Any]]:
 
 def _first_stage(tensors: Mapping[str, LazyTensor], where: str) -> dict[str, Any]:
     """Geometry of a KL or VQ autoencoder; attention is found by its keys, on any level."""
-    widths, blocks = [], 0
+    widths: list[int] = []
+    blocks = 0
     while (shape := _shape(tensors, f"encoder.down.{len(widths)}.block.0.conv2.weight")) is not None:
         widths.append(shape[0])
     while f"encoder.down.0.block.{blocks}.conv2.weight" in tensors:

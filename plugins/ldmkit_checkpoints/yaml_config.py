@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
     aliases = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.events.AliasEvent):
             self.aliases += 1
             if self.aliases > MAX_ALIASES:
                 raise SourceError("yaml-aliases", f"more than {MAX_ALIASES} aliases", fits="values written out")
