@@ -22,6 +22,7 @@ from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
+from ldmkit.runs import Run as Run
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
 
@@ -120,19 +121,6 @@ class Codec(Part, ABC):
         raise CompositionError("not-trainable", f"{type(self).__name__} names no last layer")
 
 
-class Run(NamedTuple):
-    """What is fixed for one run: the sigmas it visits (decreasing, N+1 values) and the latent size (h, w)."""
-
-    sigmas: tuple[float, ...]
-    size: tuple[int, int]
-
-    def progress(self, sigma: float) -> float:
-        """Fraction of the steps that are done when the network is called at `sigma`: 0 at the first step."""
-        steps = max(len(self.sigmas) - 1, 1)
-        reached = sum(1 for s in self.sigmas if s >= sigma * (1 - 1e-9)) - 1
-        return min(max(reached, 0), steps) / steps
-
-
 @dataclass
 class Context:
     """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
@@ -167,6 +155,8 @@ class Denoiser(Part, ABC):
     channels: int
     slots: Mapping[str, Slot]
     ports: Mapping[str, Port]
+    smallest: int = 1
+    """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
     """Execution plans that `plan` takes; "auto" is the fastest one for the device by what was measured."""
     regions: tuple[type[nn.Module], ...] = ()
@@ -226,8 +216,12 @@ class Conditioner(Part, ABC):
         """(height, width) of the pictures that a parsed input of a plane asks for, for a codec of that factor."""
         return None
 
+    def known(self, value: Any) -> tuple[Tensor, Tensor] | None:
+        """Picture (3,H,W) in [-1,1] of a parsed input that the result must keep where its mask (1,H,W) is 0."""
+        return None
+
     def bind(self, codec: Codec) -> None:
-        """Called once when a pipeline is composed, for conditioners that encode pictures with its codec."""
+        """Called once when a pipeline is composed, for conditioners that use its codec, or must fit its latents."""
 
     def adopt(self, other: Conditioner) -> None:
         """Use `other`'s weights (spec: `shares`). Optional."""

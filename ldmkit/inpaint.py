@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,3 +29,8 @@ class KnownRegion:
 def latent_mask(mask: Tensor, factor: int) -> Tensor:
     """A pixel mask (B,1,H,W) at latent resolution: a latent is generated if any of its pixels is."""
     return mask if factor == 1 else F.max_pool2d(mask, factor)
+
+
+def kept(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    """Pictures in [0,1] with those of the original, in [-1,1], where the mask is 0."""
+    return torch.where(mask == 0, (original + 1) * 0.5, images)

@@ -17,15 +17,16 @@ from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run
 from ldmkit.encoding import encode_conditions, parse_rows
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
 from ldmkit.guards import memory, not_finite
-from ldmkit.guided import Evaluator, Guided, Network
+from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import has_step_hooks, manager
-from ldmkit.inpaint import KnownRegion, latent_mask
+from ldmkit.inpaint import KnownRegion, kept, latent_mask
 from ldmkit.noise import Noise
 from ldmkit.output import Output, Start, stack
+from ldmkit.plans import Network
 from ldmkit.ports import attach
 from ldmkit.recipe import make_recipes
 from ldmkit.request import Inputs, Request, Strategy, resolve
-from ldmkit.sizes import Size, choose, latent_size, pad
+from ldmkit.sizes import Size, check_smallest, choose, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.stages import decode_latents, encode_pictures
 
@@ -191,6 +192,7 @@ class Pipeline:
         original = request.start.image if request.start else None
         start_size = (original.shape[-2], original.shape[-1]) if original is not None else None
         size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
+        check_smallest(size, self.codec, self.denoiser.smallest)
         conditioning = encode_conditions(self.parts, self.wiring, parsed, negative, size)
         sigmas = self._sigmas(request)
         run = Run(sigmas, latent_size(size, self.codec))
@@ -199,9 +201,9 @@ class Pipeline:
             adapters=self.adapters, decode=self._differentiable_decode, network=self.network,
         )  # fmt: skip
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
-        kept = replace(request, inputs=tuple(parsed), negative=negative)
+        checked = replace(request, inputs=tuple(parsed), negative=negative)
         with memory("start", f"latents {(request.batch, *noise.shape)}"):
-            return self._started(kept, size, sigmas, Guided(evaluate, request.guidance), noise)
+            return self._started(checked, size, sigmas, Guided(evaluate, request.guidance), noise)
 
     def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
         """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`."""
@@ -255,7 +257,12 @@ class Pipeline:
         latents = last.x * self.process.alpha(last.sigma_next)
         images = self.decode(latents, prepared.size).cpu()
         if prepared.mask is not None and prepared.original is not None:
-            images = torch.where(prepared.mask == 0, (prepared.original + 1) * 0.5, images)
+            images = kept(images, prepared.original, prepared.mask)
+        for name, conditioner in self.conditioners.items():
+            for i, row in enumerate(prepared.request.inputs):
+                known = conditioner.known(row[key]) if (key := self.wiring[name].input or name) in row else None
+                if known is not None:
+                    images[i] = kept(images[i], *known)
         recipes = make_recipes(self, prepared.request, prepared.size)
         return Output(images, latents.cpu(), recipes)
 

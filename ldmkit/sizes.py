@@ -51,3 +51,15 @@ def latent_size(size: Size, codec: Codec) -> Size:
     """(h, w) of the latents that hold pictures of a size."""
     height, width = padded(size, codec.multiple)
     return height // codec.factor, width // codec.factor
+
+
+def check_smallest(size: Size, codec: Codec, smallest: int) -> None:
+    """Refuse pictures whose latents have fewer than `smallest` rows or columns, which the network cannot take.
+
+    Raises:
+        InputError: naming the smallest size.
+    """
+    if min(latent_size(size, codec)) < smallest:
+        least = (-(-smallest * codec.factor // codec.multiple) - 1) * codec.multiple + 1
+        what = f"{size[0]}x{size[1]} pixels are too few: the network halves its maps until nothing is left"
+        raise InputError("size-small", what, where="size", fits=f"{least} pixels or more a side")

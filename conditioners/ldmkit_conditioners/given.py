@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
+from ldmkit.picture_files import array_from_uri, array_uri
 from ldmkit.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
 from ldmkit.value import Value
 
@@ -19,11 +20,13 @@ _SHAPES = {"tokens": "(length, {dim})", "vector": "({dim},)", "plane": "({dim}, 
 
 
 def read_numbers(raw: Any) -> Tensor:
-    """Numbers as a float32 tensor, from a tensor, an array or nested lists.
+    """Numbers as a float32 tensor, from a tensor, an array, nested lists, or an NPY data URI as recipes hold it.
 
     Raises:
         InputError: ragged lists, other things than numbers, NaN or infinities.
     """
+    stored = array_from_uri(raw, None)
+    raw = raw if stored is None else stored
     try:
         tensor = raw.detach() if isinstance(raw, Tensor) else torch.as_tensor(raw)
         tensor = tensor.to(torch.float32)
@@ -35,8 +38,16 @@ def read_numbers(raw: Any) -> Tensor:
     return tensor
 
 
+def write_numbers(numbers: Tensor) -> str:
+    """The NPY data URI that `read_numbers` makes exactly these numbers of."""
+    return array_uri(numbers.detach().cpu().numpy())
+
+
 Numbers: TypeAlias = Annotated[
-    Any, PlainValidator(read_numbers), WithJsonSchema({"type": "array", "title": "Numbers", "items": {}})
+    Any,
+    PlainValidator(read_numbers),
+    PlainSerializer(write_numbers, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "array", "title": "Numbers", "items": {}}),
 ]
 """Pydantic type of a ready-made signal of one sample."""
 

@@ -13,6 +13,7 @@ from ldmkit.contracts import Codec, Conditioner
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.pictures import Mask, Picture
 from ldmkit.signals import Plane, SignalKind
+from ldmkit.sizes import pad
 from ldmkit.value import Value
 from ldmkit_conditioners.image import one_size
 
@@ -49,7 +50,10 @@ class MaskedImageConfig(Value):
 
 
 class MaskedImage(Conditioner):
-    """Masked picture through the pipeline's codec, and the mask at latent size (nearest): (B, latent + 1, h, w)."""
+    """Masked picture through the pipeline's codec, and the mask at latent size (nearest): (B, latent + 1, h, w).
+
+    Both are padded by their edges to fit the codec, as all pictures are; the result keeps what is not masked.
+    """
 
     Config: ClassVar[type[MaskedImageConfig]] = MaskedImageConfig
     Input: ClassVar[Any] = Masked
@@ -71,16 +75,16 @@ class MaskedImage(Conditioner):
         height, width = value.image.shape[-2:]
         return height, width
 
+    def known(self, value: Masked) -> tuple[Tensor, Tensor]:
+        return value.image, (value.mask >= 0.5).float()
+
     def forward(self, inputs: list[Masked]) -> Plane:
         if not self._codec:
             raise CompositionError("not-bound", "masked-image has no codec yet", fits="bind(codec), as a pipeline does")
         codec = self._codec[0]
         images = one_size([item.image for item in inputs], "masked-image")
-        height, width = images.shape[-2:]
-        if height % codec.multiple or width % codec.multiple:
-            fits = f"multiples of {codec.multiple}"
-            raise InputError("picture-multiple", f"a picture of {height} x {width}", where="masked-image", fits=fits)
-        holes = torch.stack([item.mask for item in inputs]) >= 0.5
+        images = pad(images, codec.multiple)
+        holes = pad(torch.stack([item.mask for item in inputs]), codec.multiple) >= 0.5
         return Plane(self._join(codec, images.to(codec.device, codec.dtype), holes.to(codec.device)))
 
     def _join(self, codec: Codec, images: Tensor, holes: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts import Codec, Conditioner
 from ldmkit.errors import InputError
 from ldmkit.pictures import LabelMap
 from ldmkit.signals import Plane, SignalKind
+from ldmkit.sizes import pad
 from ldmkit.value import Value
 from ldmkit_conditioners.image import PictureInput, one_size
 
@@ -43,7 +44,11 @@ class SemanticConfig(Value):
 
 
 class Semantic(PictureInput, Conditioner):
-    """A label map (H, W) as a plane (B, dim, H * multiplier^stages, ...). The null is zeros."""
+    """A label map (H, W) as a plane (B, dim, H * multiplier^stages, ...). The null is zeros.
+
+    A map whose sides do not divide is padded by its edges: the plane has the size of the latents of a picture whose
+    size is the map's times `multiplier^stages`, times the codec's factor.
+    """
 
     Config: ClassVar[type[SemanticConfig]] = SemanticConfig
     Input: ClassVar[Any] = LabelMap
@@ -55,6 +60,11 @@ class Semantic(PictureInput, Conditioner):
         self.dim = c.n_classes if c.dim is None else c.dim
         self.channel_mapper = None if c.dim is None else nn.Conv2d(c.n_classes, c.dim, 1, bias=c.bias)
 
+        self._cells = 1
+
+    def bind(self, codec: Codec) -> None:
+        self._cells = codec.multiple // codec.factor
+
     def parse(self, raw: Any, where: str) -> Tensor:
         labels: Tensor = super().parse(raw, where)
         self._check(labels, where)
@@ -65,15 +75,26 @@ class Semantic(PictureInput, Conditioner):
 
     def picture_size(self, value: Tensor, factor: int) -> tuple[int, int]:
         height, width = value.shape
-        for _ in range(self.config.stages):
-            height, width = int(height * self.config.multiplier), int(width * self.config.multiplier)
-        return height * factor, width * factor
+        unit = self._unit
+        if unit is None:
+            for _ in range(self.config.stages):
+                height, width = int(height * self.config.multiplier), int(width * self.config.multiplier)
+            return height * factor, width * factor
+        return -(-height * factor // unit), -(-width * factor // unit)
 
     def forward(self, inputs: list[Tensor]) -> Plane:
         for labels in inputs:
             self._check(labels, "semantic")
         maps = one_size(inputs, "semantic").to(self.device)
+        if self._unit is not None:
+            maps = pad(maps[:, None].float(), self._unit * self._cells)[:, 0].long()
         return Plane(self.rescale(self.one_hot(maps)))
+
+    @property
+    def _unit(self) -> int | None:
+        """Labels that one cell of the plane is made of, along a side; None where that is no whole number."""
+        inverse = (1 / self.config.multiplier) ** self.config.stages
+        return round(inverse) if inverse >= 1 and abs(inverse - round(inverse)) < 1e-9 else None
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """(B, H, W) int64 -> (B, n_classes, H, W) of 0 and 1, all 0 where the label is `ignore`."""

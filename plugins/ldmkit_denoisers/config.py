@@ -175,6 +175,15 @@ def down_levels(config: UNetConfig) -> list[LevelPlan]:
     return plans
 
 
+def smallest_map(config: UNetConfig) -> int:
+    """Rows and columns that latents must have at least for every level to get a map."""
+    need = 1
+    for plan in reversed(down_levels(config)):
+        if plan.resample != "none":  # a padded convolution rounds the halves up, all other ways round them down
+            need = 2 * need - (plan.resample == "conv" and config.down_padding == 1)
+    return need
+
+
 def skip_widths(config: UNetConfig) -> list[int]:
     """Channels of the maps that the way down leaves for the way up, in the order they are made."""
     widths = [config.widths[0]]

@@ -79,6 +79,10 @@ class PatchedDenoiser(Denoiser):
         spec = self.config.inner
         self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
         self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
+        self.smallest = self.inner.smallest
+        if min(_pair(self.config.kernel)) < self.smallest:
+            what = f"patches of {self.config.kernel} are too small for the network"
+            raise CompositionError("kernel-small", what, where="kernel", fits=f"{self.smallest} or more")
 
     @classmethod
     def wrap(cls, denoiser: Denoiser, **settings: Any) -> PatchedDenoiser:

@@ -13,7 +13,7 @@ from ldmkit.plans import Network
 from ldmkit.ports import Port
 from ldmkit.signals import Signal
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
-from ldmkit_denoisers.config import UNetConfig, skip_widths, up_levels
+from ldmkit_denoisers.config import UNetConfig, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (
     Encoder,
     Projected,
@@ -52,6 +52,7 @@ class UNet(Encoder, Denoiser):
         Denoiser.__init__(self, config)
         config = self.config
         self.channels = config.channels
+        self.smallest = smallest_map(config)
         self.build_encoder(config)
         stages: list[Stage] = []
         for plan in up_levels(config):
