@@ -1,0 +1,125 @@
+"""Who may import whom, read from the source: `python .ci/import_rules.py` prints every violation.
+
+The core imports no plugin package; plugin packages import the core, and one another only downwards in the order
+of the architecture; no cycles among modules; diffusers nowhere; transformers and torch's friends only lazily.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (ROOT, ROOT / "plugins", ROOT / "conditioners", ROOT / "samplers")
+
+ALLOWED: dict[str, set[str]] = {
+    "ldmkit": set(),
+    "ldmkit_codecs": {"ldmkit"},
+    "ldmkit_denoisers": {"ldmkit"},
+    "ldmkit_processes": {"ldmkit"},
+    "ldmkit_samplers": {"ldmkit"},
+    "ldmkit_conditioners": {"ldmkit"},
+    "ldmkit_adapters": {"ldmkit", "ldmkit_denoisers"},
+}
+PARTS = set(ALLOWED)
+ALLOWED |= {
+    "ldmkit_checkpoints": PARTS,
+    "ldmkit_training": PARTS | {"ldmkit_checkpoints"},
+    "ldmkit_models": set(),
+    "ldmkit_miniworld": PARTS | {"ldmkit_checkpoints", "ldmkit_training"},
+}
+NEVER = {"diffusers", "accelerate", "pytest"}
+LAZY = {"transformers", "tokenizers", "huggingface_hub"}
+LAZY_FREE = {"ldmkit_conditioners.bpe"}
+"""Modules that may import a lazy library at their top: they are themselves imported with their plugin alone."""
+
+
+class Import(NamedTuple):
+    """One import statement: `module` wants `target`; `top` where it runs as the module is imported."""
+
+    module: str
+    target: str
+    line: int
+    top: bool
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of ours."""
+    found: dict[str, Path] = {}
+    for source in SOURCES:
+        for package in sorted(source.glob("ldmkit*/")):
+            if not (package / "__init__.py").is_file():
+                continue
+            for path in package.rglob("*.py"):
+                parts = path.relative_to(source).with_suffix("").parts
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(module: str, path: Path) -> Iterator[Import]:
+    """Every import of a module, those for type checkers left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for body in node.body
+        for inner in ast.walk(body)
+    }
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno, id(node) not in lazy)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield Import(module, "relative", node.lineno, id(node) not in lazy)
+                continue
+            for alias in node.names:
+                yield Import(module, f"{node.module}.{alias.name}", node.lineno, id(node) not in lazy)
+
+
+def violations() -> list[str]:
+    """One line for every import that the rules forbid."""
+    known = modules()
+    graph: dict[str, set[str]] = {}
+    problems: list[str] = []
+    for module, path in known.items():
+        package = module.split(".")[0]
+        for item in imports(module, path):
+            place, target = f"{path.relative_to(ROOT)}:{item.line}", item.target.split(".")[0]
+            if item.target == "relative":
+                problems.append(f"{place}: relative import")
+            elif target in NEVER:
+                problems.append(f"{place}: {target} is a tool of the tests")
+            elif target in LAZY and item.top and module not in LAZY_FREE:
+                problems.append(f"{place}: {target} is imported at the top, not where it is needed")
+            elif target.startswith("ldmkit") and target not in {package, *ALLOWED.get(package, set())}:
+                problems.append(f"{place}: {package} may not import {target}")
+            if item.top and target.startswith("ldmkit"):
+                name = item.target if item.target in known else item.target.rpartition(".")[0]
+                graph.setdefault(module, set()).add(name)
+        if package not in ALLOWED:
+            problems.append(f"{path.relative_to(ROOT)}: package {package} has no rule")
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        problems.append("cycle: " + " -> ".join(error.args[1]))
+    return problems
+
+
+if __name__ == "__main__":
+    found = violations()
+    print("\n".join(found) or "imports keep the rules")
+    sys.exit(bool(found))

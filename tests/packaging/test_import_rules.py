@@ -1,0 +1,63 @@
+"""The import rules of the architecture, by `.ci/import_rules.py`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rules() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("import_rules", ROOT / ".ci" / "import_rules.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_violations(rules: ModuleType) -> None:
+    assert rules.violations() == []
+
+
+def test_every_package_is_looked_at(rules: ModuleType) -> None:
+    packages = {name.split(".")[0] for name in rules.modules()}
+    assert {"ldmkit", "ldmkit_codecs", "ldmkit_conditioners", "ldmkit_samplers", "ldmkit_checkpoints"} <= packages
+    assert len(rules.modules()) > 80
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "word"),
+    [
+        ("ldmkit", "from ldmkit_codecs.kl import KLCodec\n", "may not import ldmkit_codecs"),
+        ("ldmkit", "def f():\n    import ldmkit_samplers\n", "may not import ldmkit_samplers"),
+        ("ldmkit_codecs", "import ldmkit_denoisers.unet\n", "may not import ldmkit_denoisers"),
+        ("ldmkit_codecs", "import diffusers\n", "tool of the tests"),
+        ("ldmkit_codecs", "import transformers\n", "at the top"),
+        ("ldmkit_codecs", "from . import kl\n", "relative"),
+        ("ldmkit_stranger", "import ldmkit\n", "has no rule"),
+    ],
+)
+def test_the_rules_find_violations(
+    rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, source: str, word: str
+) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / package / "bad.py").write_text(source)
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
+    monkeypatch.setattr(rules, "SOURCES", (tmp_path,))
+    assert any(word in line for line in rules.violations())
+
+
+def test_the_rules_find_cycles(rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ldmkit").mkdir()
+    (tmp_path / "ldmkit" / "__init__.py").write_text("")
+    (tmp_path / "ldmkit" / "a.py").write_text("from ldmkit.b import x\n")
+    (tmp_path / "ldmkit" / "b.py").write_text("from ldmkit.a import y\n")
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
+    monkeypatch.setattr(rules, "SOURCES", (tmp_path,))
+    assert any("cycle" in line for line in rules.violations())

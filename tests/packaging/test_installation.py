@@ -1,0 +1,88 @@
+"""What is installed is what pyproject.toml says; listing it is fast and imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
+from ldmkit.plugins import HOME, Entry, catalogue, load_entry
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "numpy", "diffusers", "safetensors", "PIL", "huggingface_hub")
+BUDGET = 0.3
+"""Seconds, on a machine where `python -c pass` takes at most 20 ms; on a slower one in proportion."""
+
+
+def in_tree() -> list[Entry]:
+    return [entry for entry in catalogue() if entry.dist == HOME]
+
+
+def test_entry_points_are_those_of_pyproject() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    groups = {*GROUPS.values(), HOOKS_GROUP, COMMANDS_GROUP, MODELS_GROUP}
+    wanted = {(group, name, value) for group, lines in declared.items() for name, value in lines.items()}
+    points = metadata.distribution(HOME).entry_points
+    installed = {(p.group, p.name, p.value) for p in points if p.group in groups}
+    assert installed == wanted, "entry points changed: run `pip install -e .` again"
+
+
+@pytest.mark.parametrize("entry", in_tree(), ids=lambda e: f"{e.kind}-{e.name}")
+def test_every_entry_point_imports_and_keeps_its_contract(entry: Entry) -> None:
+    if entry.kind == "model":
+        return  # a folder, loaded by the test of bundled models
+    part = load_entry(entry)
+    if entry.kind in GROUPS:
+        assert part.__doc__, "ldmkit plugins show prints the first line"
+
+
+def test_no_class_stands_under_two_names() -> None:
+    values = [(entry.kind, entry.value) for entry in in_tree()]
+    assert len(values) == len(set(values))
+
+
+def heavy_modules(*arguments: str) -> list[str]:
+    """What a command of ldmkit imports that it should not, measured in a fresh process."""
+    code = "import sys, json\nfrom ldmkit.cli import main\nmain(sys.argv[1:])\nprint()\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert "ldmkit.cli" in modules
+    return [m for m in modules if m.split(".")[0] in HEAVY or m.startswith("ldmkit_")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["sample", "--help"]])
+def test_listing_imports_no_plugin(arguments: list[str]) -> None:
+    assert heavy_modules(*arguments) == []
+
+
+def test_import_is_free_of_torch() -> None:
+    code = "import sys, ldmkit; ldmkit.components('sampler'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "ldmkit" in loaded and loaded.isdisjoint({*HEAVY, "pydantic", "pluggy", "typer"})
+
+
+def seconds(*command: str) -> float:
+    """Median of five runs."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"]])
+def test_listing_is_fast(arguments: list[str]) -> None:
+    # The floor is measured beside it: on a busy machine both are slow alike.
+    floor = seconds("-c", "pass")
+    taken = seconds("-m", "ldmkit", *arguments)
+    assert taken < BUDGET * max(1.0, floor / 0.02), f"{taken:.3f} s, while an empty Python takes {floor:.3f} s"

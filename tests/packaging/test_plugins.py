@@ -1,0 +1,359 @@
+"""The plugin system, on real distributions in a temporary folder: found, composed, in conflict, broken, forbidden."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import tiny_parts
+import torch
+
+import ldmkit
+from ldmkit import plugins
+from ldmkit.cli import main
+from ldmkit.hookspecs import manager
+
+Install = Callable[..., Path]
+
+SAMPLER = """
+    from itertools import pairwise
+
+    import ldmkit
+
+
+    class Plain(ldmkit.Sampler):
+        '''Euler's method.'''
+
+        order = 1
+
+        def steps(self, denoise, x, sigmas, noise):
+            for i, (sigma, after) in enumerate(pairwise(sigmas)):
+                x0 = denoise(x, sigma)
+                x = x0.lerp(x, after / sigma)
+                yield ldmkit.Step(i, len(sigmas) - 1, sigma, after, x, x0)
+"""
+
+MODALITY = """
+    from typing import Annotated
+
+    from pydantic import Field
+    from torch import nn, tensor
+
+    import ldmkit
+
+
+    class SoundConfig(ldmkit.Value):
+        dim: int = 8
+
+
+    class Sound(ldmkit.Conditioner):
+        '''Loudness of a few bands as one token.'''
+
+        Config = SoundConfig
+        Input = Annotated[list[float], Field(min_length=3, max_length=3)]
+        kind = "tokens"
+
+        def __init__(self, config=None):
+            super().__init__(config)
+            self.dim = self.config.dim
+            self.project = nn.Linear(3, self.dim)
+
+        def forward(self, inputs):
+            return ldmkit.Tokens(self.project(tensor(inputs).to(self.project.weight))[:, None])
+
+        def example(self, size):
+            return [0.0, 0.0, 0.0]
+"""
+
+POINTS = """
+    [ldmkit.samplers]
+    plain = other_sampler:Plain
+
+    [ldmkit.conditioners]
+    sound = other_modality:Sound
+"""
+
+
+def test_a_third_party_sampler_and_modality(install: Install, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    install("other-parts", POINTS, {"other_sampler": SAMPLER, "other_modality": MODALITY})
+    assert "plain" in ldmkit.components("sampler") and "sound" in ldmkit.components("conditioner")
+    assert "other_sampler" not in sys.modules, "listing imports nothing"
+
+    pipe = ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={"sound": tiny_parts.part("conditioner", "sound", {})},
+        defaults={"size": (8, 8), "steps": 4},
+    )
+    loud = {"sound": [1.0, 2.0, 3.0]}
+    out = pipe(loud, sampler="plain", guidance=2.0)
+    torch.testing.assert_close(out.latents, pipe(loud, sampler="euler", guidance=2.0).latents, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(out.latents, pipe({}, sampler="plain").latents)
+    assert out.recipes[0]["parts"]["conditioners.sound"] == "sound @ other-parts 1.0"
+    with pytest.raises(ldmkit.InputError, match="at least 3 items"):
+        pipe({"sound": [1.0]})
+
+    folder = pipe.save(tmp_path / "model")
+    assert torch.equal(ldmkit.load(folder)(loud, sampler="plain", guidance=2.0).latents, out.latents)
+    draw = ["sample", str(folder), "--sound", "[1, 2, 3]", "--sampler", "plain", "--out", str(tmp_path / "o.png")]
+    assert main(draw) == 0
+    capsys.readouterr()
+    assert main(["plugins", "show", "sound", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["input"]["maxItems"] == 3
+
+
+def test_a_missing_distribution_is_named(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = install("other-parts", POINTS, {"other_sampler": SAMPLER, "other_modality": MODALITY})
+    pipe = ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={"sound": tiny_parts.part("conditioner", "sound", {})},
+    )
+    folder = pipe.save(tmp_path / "model")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(site)])
+    with pytest.raises(ldmkit.PluginError, match=r"not-installed.*'sound'.*other-parts 1.0.*pip install other-parts"):
+        ldmkit.load(folder)
+
+
+def test_two_distributions_with_one_name(install: Install, capsys: pytest.CaptureFixture) -> None:
+    install("one-lib", "[ldmkit.samplers]\nplain = other_sampler:Plain\n", {"other_sampler": SAMPLER})
+    install("two-lib", "[ldmkit.samplers]\nplain = third_sampler:Plain\n", {"third_sampler": SAMPLER}, version="2.5")
+    with pytest.raises(ldmkit.PluginError) as caught:
+        ldmkit.get("sampler", "plain")
+    assert caught.value.code == "plugin.ambiguous"
+    for word in ("one-lib 1.0", "two-lib 2.5", "'one-lib:plain'", "'two-lib:plain'"):
+        assert word in str(caught.value)
+    assert ldmkit.get("sampler", "two-lib:plain").__module__ == "third_sampler"
+    assert ldmkit.components("sampler").count("plain") == 1
+    main(["plugins", "--kind", "sampler", "--json"])
+    rows = [row for row in json.loads(capsys.readouterr().out) if row["name"] == "plain"]
+    assert [row["distribution"] for row in rows] == ["one-lib", "two-lib"]
+
+
+def test_a_conflict_with_an_in_tree_part(install: Install, class_pipe: ldmkit.Pipeline) -> None:
+    install("other-parts", "[ldmkit.samplers]\nddim = other_sampler:Plain\n", {"other_sampler": SAMPLER})
+    with pytest.raises(ldmkit.PluginError, match="ambiguous"):
+        ldmkit.get("sampler", "ddim")
+    mine = ldmkit.get("sampler", "ldmkit:ddim")()
+    assert class_pipe.prepare({"label": 1}, sampler=mine).request.sampler is mine
+    recipe = class_pipe({"label": 1}, sampler=mine, steps=2).recipes[0]
+    assert recipe["sampler"]["type"] == "ldmkit:ddim", "the recipe names the one that was used"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "gone"),
+    [
+        ("LDMKIT_PLUGINS_DENY", "other-parts", True),
+        ("LDMKIT_PLUGINS_DENY", "sampler:pl*", True),
+        ("LDMKIT_PLUGINS_DENY", "other-parts:plain", True),
+        ("LDMKIT_PLUGINS_DENY", "conditioner:*", False),
+        ("LDMKIT_PLUGINS_ALLOW", "nothing-else", True),
+        ("LDMKIT_PLUGINS_ALLOW", "x, other-*", False),
+        ("LDMKIT_SAFE_MODE", "1", True),
+        ("LDMKIT_SAFE_MODE", "0", False),
+    ],
+)
+def test_allow_deny_and_safe_mode(
+    install: Install, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, gone: bool
+) -> None:
+    install("other-parts", POINTS, {"other_sampler": SAMPLER, "other_modality": MODALITY})
+    monkeypatch.setenv(variable, value)
+    assert ("plain" not in ldmkit.components("sampler")) is gone
+    if gone:
+        with pytest.raises(ldmkit.PluginError, match="disabled"):
+            ldmkit.get("sampler", "plain")
+        assert "other_sampler" not in sys.modules
+    else:
+        assert ldmkit.get("sampler", "plain").__name__ == "Plain"
+    if variable != "LDMKIT_PLUGINS_DENY":
+        assert ldmkit.get("sampler", "ddim"), "in-tree parts are always allowed"
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no luck')", "plugin.import-failed", "failed", "no luck"),
+    "exits": ("raise SystemExit(3)", "plugin.import-failed", "failed", "SystemExit"),
+    "syntax": ("def (:", "plugin.import-failed", "failed", "SyntaxError"),
+    "core_error": ("import ldmkit\nraise ldmkit.SpecError('x', 'own error')", "plugin.import-failed", "failed",
+                   "own error"),
+    "needs": ("import a_library_nobody_has", "plugin.missing-dependency", "optional", "'a_library_nobody_has'"),
+    "absent_name": ("", "plugin.import-failed", "failed", "'Part'"),
+    "instance": ("Part = 3", "plugin.not-a-class", "failed", "3"),
+    "wrong_kind": ("import ldmkit\nclass Part(ldmkit.Grid):\n    def sigmas(self, p, s): ...", "plugin.wrong-kind",
+                   "failed", "no Sampler"),
+    "abstract": ("import ldmkit\nclass Part(ldmkit.Sampler): ...", "plugin.abstract", "failed", "steps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_hurts_nobody_else(install: Install, name: str, capsys: pytest.CaptureFixture) -> None:
+    source, code, status, word = BROKEN[name]
+    install("broken-parts", f"[ldmkit.samplers]\nbad = broken_{name}:Part\n", {f"broken_{name}": source})
+    install("other-parts", POINTS, {"other_sampler": SAMPLER, "other_modality": MODALITY})
+    with pytest.raises(ldmkit.PluginError) as caught:
+        ldmkit.get("sampler", "bad")
+    assert caught.value.code == code and word in str(caught.value) and "broken-parts 1.0" in str(caught.value)
+    assert ldmkit.get("sampler", "plain") and ldmkit.get("sampler", "ddim")
+    assert main(["plugins", "--load", "--kind", "sampler", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["bad"]["status"] == status and word in rows["bad"]["reason"]
+    assert rows["plain"]["status"] == rows["ddim"]["status"] == "ok"
+
+
+def test_an_absent_module_of_its_own_is_a_failure(install: Install) -> None:
+    install("broken-parts", "[ldmkit.samplers]\nbad = no_such_module:Part\n")
+    with pytest.raises(ldmkit.PluginError, match=r"import-failed.*no module 'no_such_module'"):
+        ldmkit.get("sampler", "bad")
+
+
+def test_an_incompatible_version(install: Install, capsys: pytest.CaptureFixture) -> None:
+    points = "[ldmkit.samplers]\nplain = other_sampler:Plain\nddim = other_sampler:Plain\n"
+    install("other-parts", points, {"other_sampler": SAMPLER}, requires=("torch", "ldmkit>=99", "ldmkit-other>=5"))
+    with pytest.raises(ldmkit.PluginError, match=r"incompatible.*wants ldmkit>=99"):
+        ldmkit.get("sampler", "plain")
+    assert "plain" not in ldmkit.components("sampler")
+    assert ldmkit.get("sampler", "ddim").__module__.startswith("ldmkit_samplers"), (
+        "no conflict with what cannot be used"
+    )
+    main(["plugins", "--kind", "sampler"])
+    assert "incompatible" in capsys.readouterr().out
+
+
+def test_a_compatible_version(install: Install) -> None:
+    install("other-parts", POINTS, {"other_sampler": SAMPLER}, requires=("ldmkit>=0.1", "ldmkit-other>=5"))
+    assert ldmkit.get("sampler", "plain")
+
+
+@pytest.mark.parametrize("points", ["[ldmkit.samplers]\nthis line has no value\n", "= = =\n[[["])
+def test_damaged_metadata_hurts_nobody_else(install: Install, points: str, capsys: pytest.CaptureFixture) -> None:
+    install("damaged-parts", points)
+    install("other-parts", POINTS, {"other_sampler": SAMPLER})
+    assert ldmkit.get("sampler", "plain") and ldmkit.get("sampler", "ddim")
+    assert main(["plugins"]) == 0
+    capsys.readouterr()
+
+
+HOOKS = """
+    import ldmkit
+
+    built, seen = [], []
+
+
+    @ldmkit.hookimpl
+    def ldmkit_pipeline_built(pipeline):
+        built.append(pipeline)
+
+
+    @ldmkit.hookimpl
+    def ldmkit_step(pipeline, step):
+        seen.append((pipeline, step.index))
+"""
+
+
+def test_hooks_are_called(install: Install) -> None:
+    install("listener", "[ldmkit]\nlistener = listening:\n", {"listening": HOOKS})
+    pipe = tiny_parts.class_pipeline()
+    import listening
+
+    assert listening.built == [pipe]
+    pipe({"label": 1}, steps=3)
+    assert listening.seen == [(pipe, 0), (pipe, 1), (pipe, 2)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise RuntimeError('no luck')",
+        "import ldmkit\nraise ldmkit.InputError('x', 'no luck')",
+        "import ldmkit\n@ldmkit.hookimpl\ndef ldmkit_step(pipeline, step, wrong):  # no luck\n    raise AssertionError",
+        "import ldmkit\n@ldmkit.hookimpl\ndef ldmkit_of_the_future(a):  # no luck\n    raise AssertionError",
+    ],
+)
+def test_a_broken_hook_plugin_is_isolated(install: Install, source: str, capsys: pytest.CaptureFixture) -> None:
+    install("broken-hooks", "[ldmkit]\nbroken = broken_hooks\n", {"broken_hooks": source})
+    install("listener", "[ldmkit]\nlistener = listening\n", {"listening": HOOKS})
+    pipe = tiny_parts.class_pipeline()
+    import listening
+
+    pipe({"label": 1}, steps=2)
+    assert len(listening.built) == 1 and len(listening.seen) == 2
+    assert not manager().has_plugin("broken-hooks:broken")
+    main(["plugins", "--kind", "hooks", "--json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["broken"]["status"] == "failed" and rows["broken"]["reason"]
+    assert rows["listener"]["status"] == rows["checkpoints"]["status"] == "ok"
+
+
+COMMAND = """
+    import typer
+
+    app = typer.Typer()
+
+
+    @app.command()
+    def greet(name: str) -> None:
+        print(f"hello {name}")
+"""
+
+
+def test_a_plugin_may_add_a_command(install: Install, capsys: pytest.CaptureFixture) -> None:
+    install("greeter", "[ldmkit.commands]\ngreet = greeting:app\n", {"greeting": COMMAND})
+    assert main(["--help"]) == 0
+    assert "greet" in capsys.readouterr().out and "greeting" not in sys.modules
+    assert main(["greet", "world"]) == 0
+    assert capsys.readouterr().out == "hello world\n"
+
+
+def test_a_broken_command_breaks_no_other(install: Install, capsys: pytest.CaptureFixture) -> None:
+    install("greeter", "[ldmkit.commands]\ngreet = greeting:app\n", {"greeting": "raise OSError('no luck')"})
+    assert main(["--help"]) == 0 and main(["plugins"]) == 0
+    capsys.readouterr()
+    assert main(["greet"]) == 4
+    assert "plugin.import-failed" in capsys.readouterr().err
+
+
+def test_a_bundled_model_of_a_plugin(install: Install, class_pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
+    site = install("models", "[ldmkit.models]\nclasses = some_models:class\n")
+    (site / "some_models").mkdir()
+    (site / "some_models" / "__init__.py").write_text("")
+    class_pipe.save(site / "some_models" / "class")
+    pipe = ldmkit.load("classes")
+    assert pipe.spec == class_pipe.spec and pipe.origin == "classes"
+    sys.modules.pop("some_models", None)
+
+
+def test_deleting_an_entry_point_makes_the_part_vanish(tmp_path: Path) -> None:
+    dist = metadata.distribution("ldmkit")
+    info = tmp_path / "ldmkit-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ldmkit\nVersion: {dist.version}\n")
+    kept = [line for line in (dist.read_text("entry_points.txt") or "").splitlines() if not line.startswith("heun =")]
+    (info / "entry_points.txt").write_text("\n".join(kept))
+    code = "import ldmkit; print(*ldmkit.components('sampler')); ldmkit.get('sampler', 'heun')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert "heun" not in done.stdout.split() and "euler" in done.stdout.split()
+    assert "[plugin.unknown] no sampler is called 'heun'" in done.stderr
+
+
+def test_unregistered_parts_are_named() -> None:
+    class Mine(ldmkit.Codec):
+        channels, factor = 3, 1
+
+        def encode(self, images: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+            return images
+
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            return latents
+
+    with pytest.raises(ldmkit.PluginError, match=r"unregistered.*Mine.*entry point"):
+        plugins.name_of("codec", Mine)
