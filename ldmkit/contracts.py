@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
@@ -63,13 +64,13 @@ class Part(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the first parameter or buffer; the CPU for a part without any."""
-        tensor = next(iter((*self.parameters(), *self.buffers())), None)
+        tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the first floating parameter or buffer; float32 for a part without any."""
-        floats = (t.dtype for t in (*self.parameters(), *self.buffers()) if t.is_floating_point())
+        floats = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
         return next(floats, torch.float32)
 
 

@@ -68,8 +68,8 @@ class _Recording:
         self._fixed = with_tensors(context, torch.Tensor.clone)
         self.context: Context | None = context
         self._graph = torch.cuda.CUDAGraph()
-        self._done = torch.cuda.Event()
-        current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        current, side = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(WARMUPS):

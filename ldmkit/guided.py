@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Context, Denoiser, Guidance, Process, Run, View
 from ldmkit.plans import Network
+
+Level: TypeAlias = tuple[float, float, float, Tensor]
+"""skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""
 
 
 class Guided:
@@ -55,23 +59,31 @@ class Evaluator:
         self._decode = decode
         self._dtype, self._device = denoiser.dtype, denoiser.device
         self._contexts: dict[tuple[View, ...], Context] = {}
-        self._scalings: dict[float, tuple[float, float, float, float]] = {}
+        self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
     def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
         """x0 estimates of several views of the conditioning, from one batch of the network."""
-        if sigma not in self._scalings:
-            self._scalings[sigma] = (*self.process.scalings(sigma), self.process.time(sigma))
-        skip, out, scale, time = self._scalings[sigma]
+        level = self._levels.get(sigma)
+        if level is None:  # a noise level between those of the run, which some samplers visit
+            level = self._levels[sigma] = self._tabulated((sigma,))[sigma]
+        skip, out, scale, time = level
         count, rows = len(views), x.shape[0]
         scaled = (x * scale).to(self._dtype)
         if count > 1:
-            scaled = scaled.repeat(count, *[1] * (x.ndim - 1))
-        t = torch.full((count * rows,), time, dtype=torch.float32, device=self._device)
-        raw = self._network(scaled, t, self.context(views), sigma)[:, : x.shape[1]]
+            scaled = torch.cat([scaled] * count)
+        # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
+        raw = self._network(scaled, time.expand(count * rows), self.context(views), sigma)
+        if raw.shape[1] != x.shape[1]:
+            raw = raw[:, : x.shape[1]]
+        kept = x if skip == 1 else x * skip
         if count == 1:
-            return [torch.add(x * skip, raw.to(x.dtype), alpha=out)]
-        stacked = raw.to(x.dtype).view(count, *x.shape)
-        return list(torch.add((x * skip).unsqueeze(0), stacked, alpha=out).unbind(0))
+            return [torch.add(kept, raw.to(x.dtype), alpha=out)]
+        return list(torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0))
+
+    def _tabulated(self, sigmas: Sequence[float]) -> dict[float, Level]:
+        """What the network is called with at each noise level; the times reach the device in one transfer."""
+        times = torch.tensor([self.process.time(s) for s in sigmas], dtype=torch.float32, device=self._device)
+        return {s: (*self.process.scalings(s), time) for s, time in zip(sigmas, times.unbind(), strict=True)}
 
     def context(self, views: tuple[View, ...]) -> Context:
         """The prepared context of a batch of views; prepared at its first use in a run, then kept."""

@@ -329,19 +329,15 @@ class Pipeline:
 
     def _steps(self, prepared: Prepared) -> Iterator[Step]:
         listeners = has_step_hooks()
+        # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
+        every = self.device.type == "cpu"
         with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             for step in prepared.steps():
-                self._check(step)
+                if every or step.index + 1 == step.count:
+                    _check(step)
                 if listeners:
                     manager().hook.ldmkit_step(pipeline=self, step=step)
                 yield step
-
-    def _check(self, step: Step) -> None:
-        # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
-        if self.device.type == "cpu" or step.index + 1 == step.count:
-            total = float(step.x.sum())
-            if total - total != 0.0:
-                raise not_finite(f"denoiser at step {step.index + 1} of {step.count}")
 
     def _sigmas(self, request: Request) -> tuple[float, ...]:
         sigmas = request.grid.sigmas(self.process, request.steps)
@@ -386,3 +382,9 @@ class Pipeline:
 
     def _differentiable_decode(self, latents: Tensor) -> Tensor:
         return self.codec.decode(latents.to(self.codec.dtype)).float()
+
+
+def _check(step: Step) -> None:
+    total = float(step.x.sum())
+    if total - total != 0.0:
+        raise not_finite(f"denoiser at step {step.index + 1} of {step.count}")
