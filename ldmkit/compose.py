@@ -10,7 +10,7 @@ import torch
 
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
-from ldmkit.errors import CompositionError, LdmkitError, PluginError, suggest
+from ldmkit.errors import CompositionError, LdmkitError, PluginError, SpecError, suggest
 from ldmkit.plugins import get, name_of, registered_name
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
 from ldmkit.value import Value
@@ -101,7 +101,10 @@ def build_value(kind: str, spec: PartSpec) -> Any:
         cls = get(kind, spec.type)
     except PluginError as error:
         raise _absent(error, spec, kind) from error
-    return cls.of(spec.config, f"{kind}.config")
+    try:
+        return cls.of(spec.config, f"{kind}.config")
+    except TypeError as error:  # a field of an abstract kind, given as plain data
+        raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=f"{kind}.config") from error
 
 
 def part_spec(kind: str, part: Part | Value) -> PartSpec:

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from ldmkit.errors import PluginError, SourceError
+from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.value import Value
 
@@ -112,6 +112,8 @@ def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _strategy(kind: str, value: Value) -> dict[str, Any]:
     try:
-        return {"type": registered_name(name_of(kind, type(value))), "config": value.model_dump(mode="json")}
-    except (PydanticSerializationError, PluginError):
+        config = value.model_dump(mode="json")
+        type(value).of(config)  # functions and tensors are left out of it: such a value cannot be made again
+        return {"type": registered_name(name_of(kind, type(value))), "config": config}
+    except (PydanticSerializationError, LdmkitError, TypeError):
         return {"type": type(value).__name__, "config": None}

@@ -130,6 +130,8 @@ ARGUMENTS = [
     called("guidance bool", "input.strategy-type", "True", guidance=True),
     called("guidance config NaN", "spec.invalid", "guidance.config.scale",
            guidance={"type": "cfg", "config": {"scale": NAN}}),
+    called("guidance config negative", "spec.invalid", "guidance.config.scale", "greater than or equal to 0",
+           guidance={"type": "cfg", "config": {"scale": -1}}),
     called("guidance config infinite", "spec.invalid", "scale", guidance={"type": "cfg", "config": {"scale": INF}}),
     called("scale a condition NaN", "input.guidance-range", "guidance.label", guidance={"label": NAN}),
     called("scale a condition negative", "input.guidance-range", "guidance.label", guidance={"label": -2.0}),
@@ -390,6 +392,13 @@ def recipe_case(name: str, code: str, *words: str, change: Callable[[dict[str, A
     return Case(name, code, words, act)
 
 
+def _by_picture(e: Env) -> Any:
+    from ldmkit.recipe import replay
+
+    towards = ldmkit.get("guidance", "image")(target=torch.zeros(1, 3, 8, 8))
+    return replay(e.pipe, e.pipe(L, steps=2, guidance=towards).recipes[0])
+
+
 RECIPES = [
     recipe_case("recipe of another model", "source.other-model", "recipe.spec", "0123",
                 change=lambda r: r.update(spec="0123")),
@@ -401,6 +410,7 @@ RECIPES = [
     recipe_case("recipe with a bad size", "input.size-type", change=lambda r: r.update(size=["8", 8])),
     recipe_case("recipe with a lost sampler", "source.not-replayable", "sampler",
                 change=lambda r: r["sampler"].update(config=None)),
+    case("recipe of a guidance by a picture", "source.not-replayable", "guidance", act=lambda e: _by_picture(e)),
     recipe_case("recipe with an unknown sampler", "plugin.unknown", "'magic'",
                 change=lambda r: r["sampler"].update(type="magic")),
     recipe_case("recipe with unknown inputs", "input.unknown-input", "'text'",

@@ -141,3 +141,15 @@ def test_a_failed_save_keeps_the_old_folder(env: Env, monkeypatch: pytest.Monkey
     with pytest.raises(ldmkit.RunError, match="disk full"):
         env.kl.save(folder)
     assert listing(env.tmp) == before
+
+
+def test_links_inside_the_cache_of_the_hub_are_followed(env: Env) -> None:
+    snapshot = env.tmp / "models--a--b" / "snapshots" / "0123"
+    snapshot.parent.mkdir(parents=True)
+    folder = env.folder().rename(snapshot)
+    blobs = env.tmp / "models--a--b" / "blobs"
+    blobs.mkdir()
+    for i, file in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
+        file.rename(blobs / str(i))
+        file.symlink_to(blobs / str(i))
+    assert torch.equal(ldmkit.load(folder)(L).images, env.pipe(L).images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -204,29 +205,31 @@ def test_truncation_is_reported_in_one_line(capsys: Capture, monkeypatch: pytest
     assert err.splitlines() == ["warning: the prompt has 90 tokens, 75 fit", "error [input.x] y"]
 
 
-INTERRUPTED = """
-import os, signal, sys
-from ldmkit.cli import main
-from ldmkit.pipeline import Pipeline
+INTERRUPTING = """
+import os, signal
+import ldmkit
 
-check = Pipeline._check
-
-def interrupt(self, step):
-    check(self, step)
+@ldmkit.hookimpl
+def ldmkit_step(pipeline, step):
     if step.index == 2:
         os.kill(os.getpid(), signal.SIGINT)  # what Ctrl-C sends, at a moment that is the same on any machine
-
-Pipeline._check = interrupt
-sys.exit(main(sys.argv[1:]))
 """
 
 
 def test_interrupt_leaves_130_and_nothing_written(class_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, "sample", str(class_folder), "--label", "1", "--steps", "900"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "never.png")], capture_output=True, text=True)
+    info = tmp_path / "site" / "interrupting-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: interrupting\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ldmkit]\ninterrupting = interrupting\n")
+    (tmp_path / "site" / "interrupting.py").write_text(INTERRUPTING)
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "ldmkit", "sample", str(class_folder), "--label", "1", "--steps", "900"]
+    environment = {**os.environ, "PYTHONPATH": str(info.parent)}
+    done = subprocess.run([*command, "--out", str(out / "never.png")], capture_output=True, text=True, env=environment)
     assert done.returncode == 130
     assert done.stderr.splitlines() == ["interrupted"] and done.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert list(out.iterdir()) == []
 
 
 def test_module_is_the_command_line() -> None:

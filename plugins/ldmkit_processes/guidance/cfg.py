@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance
-from ldmkit.errors import SpecError
+from ldmkit.errors import CompositionError, SpecError
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""
@@ -27,7 +27,8 @@ class CFG(Guidance):
     """x0 = x0_uncond + scale (x0_cond - x0_uncond) (Ho & Salimans 2022, in the convention where 1 changes nothing).
 
     The unconditional view replaces every condition by its null (or by the caller's negative one). Scale 1
-    evaluates the conditional view alone, scale 0 the unconditional one; otherwise both are one batch.
+    evaluates the conditional view alone, scale 0 the unconditional one; otherwise both are one batch. Without any
+    condition that has a null, every other scale than 1 is an error.
 
     Args:
         scale: s; the paper's own w is s - 1.
@@ -36,7 +37,7 @@ class CFG(Guidance):
             deviation (Lin et al. 2023, section 3.4, here on x0).
     """
 
-    scale: float = 7.5
+    scale: float = Field(default=7.5, ge=0)
     interval: tuple[float, float] | None = None
     rescale: float = Field(default=0.0, ge=0, le=1)
 
@@ -47,9 +48,13 @@ class CFG(Guidance):
         return self
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        """Raises CompositionError: there is no condition with a null, so that a scale other than 1 has no meaning."""
         names = evaluate.names
+        if self.scale != 1 and not names:
+            what = f"no condition of this model can be left out, so a scale of {self.scale:g} has no meaning"
+            raise CompositionError("no-null", what, where="guidance", fits="guidance 'none' or 1")
         active = self.interval is None or self.interval[0] < sigma <= self.interval[1]
-        if self.scale == 1 or not names or not active:
+        if self.scale == 1 or not active:
             return evaluate(x, sigma, EVERYTHING)[0]
         if self.scale == 0:
             return evaluate(x, sigma, frozenset(names))[0]

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from pydantic import field_serializer, field_validator
+from pydantic import NonNegativeFloat, field_serializer, field_validator
 from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance, View
@@ -31,7 +31,7 @@ class PerCondition(Guidance):
         scales: name of a condition -> scale.
     """
 
-    scales: tuple[tuple[str, float], ...]
+    scales: tuple[tuple[str, NonNegativeFloat], ...]
     composition: Literal["chained", "independent"] = "chained"
 
     @field_validator("scales", mode="before")
