@@ -60,6 +60,16 @@ class LayoutBoxes(Conditioner):
             nn.Linear(hidden, c.dim),
         )
         self.empty = nn.Parameter(torch.randn(c.dim) * 0.02)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # Torch's own start makes tokens that differ by hundredths: attention then finds the boxes late or never.
+        # Here class and place weigh alike, and the MLP keeps their scale (He et al. 2015).
+        nn.init.normal_(self.labels.weight, std=math.sqrt(4 * self.config.frequencies / self.config.dim))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def parse(self, raw: Any, where: str) -> Layout:
         layout = Layout.read(raw, where)
