@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             result = _run(given)
+        sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
         if result == INTERRUPTED:  # newer typer releases turn the signal into this code, older ones raise Abort
             print("interrupted", file=sys.stderr)
         return result
@@ -53,6 +54,10 @@ def _run(given: list[str]) -> int:
         return USAGE
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # typer's own way out when nobody reads any more
+            raise stop.__context__ from None
+        raise
     return result if isinstance(result, int) else 0
 
 

@@ -232,6 +232,15 @@ def test_interrupt_leaves_130_and_nothing_written(class_folder: Path, tmp_path: 
     assert list(out.iterdir()) == []
 
 
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    # the reader has closed its end before anything is written, as `| head` does
+    code = "import os, sys; from ldmkit.cli import main; r, w = os.pipe(); os.dup2(w, 1); os.close(r); os.close(w)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + "; sys.exit(main(['plugins', '--kind', 'grid']))"], capture_output=True, text=True
+    )
+    assert done.stderr == "" and done.returncode == 0
+
+
 def test_module_is_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "ldmkit", "plugins", "--kind", "nope"], capture_output=True, text=True)
     assert done.returncode == 4
