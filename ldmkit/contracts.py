@@ -258,6 +258,10 @@ class Adapter(Part, ABC):
         """
         return None
 
+    def drops(self, slot: str) -> bool:
+        """Whether the input of a slot is dropped with the others although its wiring says `keep`."""
+        return False
+
     def tuned(self, **changes: Any) -> Self:
         """The same weights with other options; which ones may change after building is the adapter's to say."""
         other = copy.copy(self)

@@ -61,7 +61,7 @@ def encode_conditions(
     _check_negative(wiring, negative)
     encoded: list[Encoded] = []
     for name, conditioner in parts.conditioners.items():
-        spec, slot = wiring[name], parts.routes[name]
+        spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
         given = tuple(key in row for row in rows)
         values = [_value(conditioner, row, key, size) for row in rows]
@@ -76,6 +76,12 @@ def encode_conditions(
         for e in encoded
     ]
     return Conditioning(tuple(moved), parts.slots)
+
+
+def _as_wanted(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
+    owner, _, own = slot.rpartition(".")
+    dropped = spec.null == "keep" and owner in parts.adapters and parts.adapters[owner].drops(own)
+    return spec.model_copy(update={"null": "default"}) if dropped else spec
 
 
 def _check_negative(wiring: Mapping[str, ConditionerSpec], negative: Row) -> None:

@@ -88,7 +88,8 @@ class Pipeline:
             conditioner.bind(parts.codec)
         for name, adapter in parts.adapters.items():
             if name not in attached:
-                attach(parts.denoiser.ports, adapter.taps(name))
+                ports = parts.denoiser.ports  # another pipeline on the same modules may have attached these already
+                attach(ports, {port: tap for port, tap in adapter.taps(name).items() if tap not in ports[port].taps})
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
     @classmethod

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ldmkit.errors import SourceError, WeightsError
@@ -33,6 +32,11 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+ALIGNMENT = 64
+"""Bytes. CPU kernels round differently on tensors that start elsewhere, so weights in memory always start on these."""
 
 MAX_HEADER_BYTES = 100_000_000
 
@@ -131,16 +135,24 @@ def read_span(path: Path, offset: int, count: int) -> Tensor:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write atomically: the old file stays until the new one is complete."""
-    own: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for key, tensor in tensors.items():
-        plain = tensor.detach().cpu().contiguous()
-        storage = plain.untyped_storage().data_ptr()
-        own[key] = plain.clone() if storage in seen else plain  # the format has no tied tensors
-        seen.add(storage)
-    with replacing(path) as temporary:
-        save_file(own, str(temporary), {"format": "pt", **(metadata or {})})
+    """Write atomically: the old file stays until the new one is complete.
+
+    Sizes that keep to `ALIGNMENT` come first, so that nearly all tensors can be mapped as they lie in the file.
+    """
+    own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    order = sorted(own, key=lambda key: (own[key].nbytes % ALIGNMENT != 0, -own[key].itemsize, key))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    end = 0
+    for key in order:
+        begin, end = end, end + own[key].nbytes
+        shape = list(own[key].shape)
+        header[key] = {"dtype": _DTYPE_NAMES[own[key].dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key in order:
+            file.write(own[key].reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -175,11 +187,18 @@ def assign(
         lazy = tensors[key]
         wanted = dtype if dtype is not None and lazy.dtype.is_floating_point else lazy.dtype
         moves = wanted != lazy.dtype or device.type != "cpu"
-        filled[key] = lazy.read(moves).to(device=device, dtype=wanted)
+        filled[key] = aligned(lazy.read(moves).to(device=device, dtype=wanted))
     module.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
         raise WeightsError("uninitialised", f"{_some(left)} got no value", where=where)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor itself where it starts on `ALIGNMENT` bytes, else a copy that does; results then do not depend on
+    how a file lays its tensors out.
+    """
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> None:

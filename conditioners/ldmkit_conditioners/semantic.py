@@ -25,6 +25,7 @@ class SemanticConfig(Value):
         dim: channels after the 1x1 convolution; None: no convolution, the classes themselves.
         stages: how often the map is resized by `multiplier`.
         method: of the resize; bilinear and bicubic without anti-aliasing, corners not aligned.
+        zero_null: let zeros stand for "no map"; False for models that were never trained without one.
         ignore: a label that belongs to no class (all-zero one-hot), e.g. 255 for "unknown".
     """
 
@@ -35,6 +36,7 @@ class SemanticConfig(Value):
     method: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
     bias: bool = False
     ignore: int | None = Field(default=None, ge=0)
+    zero_null: bool = True
 
     @model_validator(mode="after")
     def _ignore_is_no_class(self) -> SemanticConfig:
@@ -60,6 +62,7 @@ class Semantic(PictureInput, Conditioner):
         self.dim = c.n_classes if c.dim is None else c.dim
         self.channel_mapper = None if c.dim is None else nn.Conv2d(c.n_classes, c.dim, 1, bias=c.bias)
 
+        self.has_null = c.zero_null
         self._cells = 1
 
     def bind(self, codec: Codec) -> None:

@@ -33,7 +33,7 @@ class ControlNetConfig(Value):
         hint_widths: channels of the hint's encoder; every one after the first halves the size.
         scale: factor of all residuals.
         start, end: the part of the run, in fractions of its steps, in which it acts.
-        guess: no residuals for rows whose hint is dropped, and shallow residuals weighed down.
+        guess: the hint is dropped with the prompt, and shallow residuals are weighed down.
         only_mid: only the middle's residual.
     """
 
@@ -112,9 +112,9 @@ class _Add:
 class ControlNet(Encoder, Adapter):
     """Reads the noisy latents, the conditions and a hint; adds a residual to every skip and to the middle's output.
 
-    Slot `hint`: a plane with `hint_channels` at picture resolution, values in [0, 1]. Without a hint in a run it stays
-    out of it. Several at once add up. State-dict names: those of the U-Net's first half, hint.convs.<i>, zero.<i>,
-    zero_mid.
+    Slot `hint`: a plane with `hint_channels` at picture resolution, values in [0, 1]. It stays out of rows without a
+    hint, given none or dropped by guidance. Several at once add up. State-dict names: those of the U-Net's first half,
+    hint.convs.<i>, zero.<i>, zero_mid.
     """
 
     Config = ControlNetConfig
@@ -166,7 +166,7 @@ class ControlNet(Encoder, Adapter):
         rows = None
         present = context.present.get(f"{name}.hint")
         dtype = self.conv_in.weight.dtype
-        if self.config.guess and present is not None:
+        if present is not None and not bool(present.all()):
             rows = present.to(dtype).view(-1, 1, 1, 1)
         return ControlState(
             self,
@@ -176,6 +176,9 @@ class ControlNet(Encoder, Adapter):
             rows,
             context.run,
         )
+
+    def drops(self, slot: str) -> bool:
+        return self.config.guess
 
     def acts(self, state: ControlState, sigma: float | None) -> bool:
         """Whether the step at `sigma` lies in [start, end]; always where run or sigma are unknown."""

@@ -189,6 +189,7 @@ def _rescaler(params: dict[str, Any], key: str, prefix: str, where: str) -> Plan
         "multiplier": params.get("multiplier", 0.5),
         "method": params.get("method", "bilinear"),
         "bias": params.get("bias", False),
+        "zero_null": False,
     }
     return Planned("semantic", _spec("semantic", **config), prefix, "compvis")
 
