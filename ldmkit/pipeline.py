@@ -27,7 +27,7 @@ from ldmkit.ports import attach
 from ldmkit.recipe import make_recipes
 from ldmkit.request import Inputs, Request, Strategy, resolve
 from ldmkit.sizes import Size, check_smallest, choose, latent_size, pad
-from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
+from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
 from ldmkit.stages import decode_latents, encode_pictures
 
 
@@ -114,6 +114,7 @@ class Pipeline:
             CompositionError: parts that do not fit; the error names both.
         """
         given = dict(conditioners or {})
+        check_names([*given, *(adapters or {})])
         for name in wiring or {}:
             if name not in given:
                 what = f"wiring for {name!r}, which is no conditioner of this pipeline"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
@@ -22,6 +22,18 @@ MAX_SIDE = 16_384
 Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Names of parts become names of files.
+
+    Raises:
+        SpecError: one that could leave the folder, or be no word.
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            fits = "a letter, then letters, digits, - or _"
+            raise SpecError("name", f"{name!r} cannot be the name of a part", fits=fits)
 
 
 class PartSpec(Value):
@@ -74,10 +86,7 @@ class PipelineSpec(Value):
     @field_validator("conditioners", "adapters")
     @classmethod
     def _names(cls, parts: dict[str, Any]) -> dict[str, Any]:
-        for name in parts:
-            if not _NAME.fullmatch(name):
-                fits = "a letter, then letters, digits, - or _"
-                raise ValueError(f"{name!r} cannot be the name of a part: {fits}")
+        check_names(parts)
         return parts
 
     @classmethod
