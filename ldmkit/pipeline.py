@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from ldmkit.plans import Network
 from ldmkit.ports import attach
 from ldmkit.recipe import make_recipes
 from ldmkit.request import Inputs, Request, Strategy, resolve
-from ldmkit.sizes import Size, check_smallest, choose, latent_size, pad
+from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
 from ldmkit.stages import decode_latents, encode_pictures
 
@@ -200,7 +200,7 @@ class Pipeline:
         run = Run(sigmas, latent_size(size, self.codec))
         evaluate = Evaluator(
             self.denoiser, self.process, conditioning, run,
-            adapters=self.adapters, decode=self._differentiable_decode, network=self.network,
+            adapters=self.adapters, decode=partial(self._differentiable_decode, size=size), network=self.network,
         )  # fmt: skip
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
         checked = replace(request, inputs=tuple(parsed), negative=negative)
@@ -382,8 +382,8 @@ class Pipeline:
                     return size
         return None
 
-    def _differentiable_decode(self, latents: Tensor) -> Tensor:
-        return self.codec.decode(latents.to(self.codec.dtype)).float()
+    def _differentiable_decode(self, latents: Tensor, size: Size) -> Tensor:
+        return crop(self.codec.decode(latents.to(self.codec.dtype)).float(), size)
 
 
 def _check(step: Step) -> None:
