@@ -130,3 +130,9 @@ def truncated(path: Path, keep: float = 0.5) -> Path:
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * keep)])
     return path
+
+
+def written(path: Path, data: bytes) -> Path:
+    """A file with these bytes."""
+    path.write_bytes(data)
+    return path

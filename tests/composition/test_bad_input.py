@@ -11,14 +11,16 @@ import pytest
 import tiny_parts
 import torch
 from cases_calls import CALLS, Case, Env, L
+from cases_checkpoints import CHECKPOINTS
 from cases_cli import CLI, Cli
+from cases_failures import FAILURES
 from cases_files import FILES
 from PIL import Image
 
 import ldmkit
 from ldmkit.cli import main
 
-TABLE = [*CALLS, *FILES]
+TABLE = [*CALLS, *FAILURES, *FILES, *CHECKPOINTS]
 
 
 @pytest.fixture(scope="session")
