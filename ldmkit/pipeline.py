@@ -208,8 +208,11 @@ class Pipeline:
             return self._started(checked, size, sigmas, Guided(evaluate, request.guidance), noise)
 
     def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
-        """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`."""
-        yield from self._steps(self.prepare(inputs, **options))
+        """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`.
+
+        Arguments are checked and conditions encoded at once; the network runs as the steps are asked for.
+        """
+        return self._steps(self.prepare(inputs, **options))
 
     def __call__(
         self,
