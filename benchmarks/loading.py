@@ -2,10 +2,11 @@
 
 python benchmarks/loading.py [--rounds 5] [--vocab bpe_simple_vocab_16e6.txt.gz] [--folder /tmp/sd15]
 
-The folder is written by diffusers with random weights (4.3 GB) and deleted afterwards. Every load is a process of its own, the
-two take turns, files are in the page cache. `ready_s`: from process start, imports included. `again_s`: a second load in
-that process, imports done. `touched_s`: reading one byte of every page of the U-Net's weights afterwards.
-`peak_bytes`: largest resident memory, mapped file pages included.
+The folder is written by diffusers with random weights (4.3 GB) and deleted afterwards. Every load is a process of its
+own, the two take turns, files are in the page cache. `ready_s`: from process start, imports included. `again_s`: a
+second load in that process, imports done. `touched_s`: reading the first number of every page of the U-Net's weights
+afterwards. `peak_bytes`: largest resident memory, mapped file pages included, of processes that load once and touch
+nothing.
 """
 
 from __future__ import annotations

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
 from ldmkit.errors import CompositionError, LdmkitError, PluginError, SpecError, suggest
+from ldmkit.meta import on_meta
 from ldmkit.plugins import get, name_of, registered_name
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
 from ldmkit.value import Value
@@ -43,7 +42,7 @@ def compose(spec: PipelineSpec) -> Parts:
         SpecError: a part's config is wrong.
         CompositionError: parts that do not fit, both named.
     """
-    with torch.device("meta"):
+    with on_meta():
         codec = build("codec", spec.codec, "codec")
         denoiser = build("denoiser", spec.denoiser, "denoiser")
         conditioners = {n: build("conditioner", s, f"conditioners.{n}") for n, s in spec.conditioners.items()}

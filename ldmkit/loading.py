@@ -12,6 +12,7 @@ from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Codec, Part
 from ldmkit.errors import InputError, SourceError, suggest
 from ldmkit.hookspecs import manager
+from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import catalogue
 from ldmkit.source import NativeFolder, Source, is_native, unrecognised
@@ -65,7 +66,7 @@ def load_codec(
 ) -> Codec:
     """The first stage alone, from the same sources and from files that hold nothing else."""
     opened = open_source(source, config=config, ema=ema)
-    with torch.device("meta"):
+    with on_meta():
         codec = build("codec", opened.codec_spec, "codec")
     _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype))
     if not isinstance(codec, Codec):

@@ -36,7 +36,10 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 ALIGNMENT = 64
-"""Bytes. CPU kernels round differently on tensors that start elsewhere, so weights in memory always start on these."""
+"""Bytes. CPU kernels may round differently on tensors that start elsewhere: our own files start weights on these."""
+
+MAPPED_ALIGNMENT = 16
+"""Bytes that a tensor mapped from anyone's file starts on at least; what does not is copied."""
 
 MAX_HEADER_BYTES = 100_000_000
 
@@ -187,18 +190,17 @@ def assign(
         lazy = tensors[key]
         wanted = dtype if dtype is not None and lazy.dtype.is_floating_point else lazy.dtype
         moves = wanted != lazy.dtype or device.type != "cpu"
-        filled[key] = aligned(lazy.read(moves).to(device=device, dtype=wanted))
+        filled[key] = (lazy.read(True) if moves else _mapped(lazy)).to(device=device, dtype=wanted)
     module.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
         raise WeightsError("uninitialised", f"{_some(left)} got no value", where=where)
 
 
-def aligned(tensor: Tensor) -> Tensor:
-    """The tensor itself where it starts on `ALIGNMENT` bytes, else a copy that does; results then do not depend on
-    how a file lays its tensors out.
-    """
-    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
+def _mapped(lazy: LazyTensor) -> Tensor:
+    """The tensor where it lies in its file, or in memory of its own where that is no good place."""
+    tensor = lazy.read(False)
+    return tensor if tensor.data_ptr() % MAPPED_ALIGNMENT == 0 else lazy.read(True)
 
 
 def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> None:

@@ -57,7 +57,17 @@ def as_linear_1d(key: str) -> Entry:
 def stacked(keys: Sequence[str]) -> Entry:
     """Several foreign tensors stacked along the first axis (q, k, v -> qkv), all of one size."""
     names = tuple(keys)
-    return Entry(names, lambda *parts: torch.cat(parts), lambda w: w.chunk(len(names)))
+    return Entry(names, _cat, lambda w: w.chunk(len(names)))
+
+
+def _cat(*parts: Tensor) -> Tensor:
+    if not parts[0].is_meta:
+        return torch.cat(parts)
+    # torch.cat of meta tensors imports torch's compiler, which takes a second
+    first = parts[0].shape[1:]
+    if any(part.shape[1:] != first for part in parts):
+        raise ValueError("tensors of different shapes cannot be stacked")
+    return parts[0].new_empty((sum(part.shape[0] for part in parts), *first))
 
 
 def prefixed(keymap: KeyMap, native: str = "", foreign: str = "") -> KeyMap:
