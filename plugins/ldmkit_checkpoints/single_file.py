@@ -27,8 +27,8 @@ def infer_config(
 ) -> tuple[dict[str, Any], list[str]]:
     """The config of a published model in the structure of its original yaml, and what was assumed.
 
-    Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), SDXL base and
-    refiner, and stand-alone first stages of any size.
+    Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), both with a
+    ControlNet, SDXL base and refiner, and stand-alone first stages of any size.
 
     Raises:
         SourceError: `config-needed` for any other file; `prediction-unknown` for SD 2.x, whose eps and v models have
@@ -88,6 +88,10 @@ def _sd(tensors: Mapping[str, LazyTensor], in_channels: int, context: int | None
         "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
         "first_stage_config": _kl_f8("ldm"), "cond_stage_config": text,
     }  # fmt: skip
+    if (hint := _shape(tensors, "control_model.input_hint_block.0.weight")) is not None:
+        control = {key: value for key, value in unet.items() if key != "out_channels"} | {"hint_channels": hint[1]}
+        params["control_stage_config"] = {"target": "cldm.cldm.ControlNet", "params": control}
+        return {"model": {"target": "cldm.cldm.ControlLDM", "params": params}}
     name = "LatentInpaintDiffusion" if inpaints else "LatentDiffusion"
     return {"model": {"target": f"ldm.models.diffusion.ddpm.{name}", "params": params}}
 
