@@ -27,6 +27,9 @@ STORAGES: dict[str, torch.dtype] = {
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
 }  # fmt: skip
 
+MAX_AXES = 64
+"""Of a tensor, and items of a tuple that is a key."""
+
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -89,6 +92,8 @@ class _Machine:
     where: str
     stack: list[Any]
     memo: dict[int, Any]
+    copies: int
+    """How many more items calls may copy: those of a memoised container can be asked for again and again."""
 
     def fail(self, what: str) -> SourceError:
         return SourceError("pickle-invalid", what, where=self.where)
@@ -111,20 +116,25 @@ class _Machine:
                 return items
         raise self.fail("the pickle closes a group that it never opened")
 
+    def copying(self, items: Any) -> Any:
+        self.copies -= len(items)
+        if self.copies < 0:
+            raise self.fail("the pickle multiplies what it holds")
+        return items
+
     def set_items(self, target: dict[Any, Any], items: list[Any]) -> None:
         if len(items) % 2:
             raise self.fail("a dictionary with a key but no value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int, float, bool, bytes, tuple, type(None))):
+            if not _is_key(key):
                 raise self.fail(f"a dictionary key of type {type(key).__name__}")
             if isinstance(key, str) and key in target:
                 raise SourceError("duplicate-key", f"the key {key!r} stands twice", where=self.where)
-            try:
-                target[key] = value
-            except TypeError:
-                raise self.fail("a dictionary key that cannot be one") from None
+            target[key] = value
 
     def lookup(self, module: object, name: object) -> Global:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise self.fail("a global whose name is no string")
         # protocol 2, which torch writes, calls the module as Python 2 did
         path = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if path not in ALLOWED:
@@ -141,12 +151,12 @@ class _Machine:
         if target.what == "parameter" and args and isinstance(args[0], Stored):
             return args[0]
         if target.what == "bytes" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
-            return args[0].encode("latin1")
+            return self.copying(args[0]).encode("latin1")
         if target.what in ("tuple", "set") and len(args) == 1 and isinstance(args[0], (tuple, list)):
-            try:
-                return tuple(args[0]) if target.what == "tuple" else set(args[0])
-            except TypeError:
-                raise self.fail("a set of items that cannot be in one") from None
+            items = self.copying(args[0])
+            if target.what == "set" and not all(map(_is_key, items)):
+                raise self.fail("a set of items that cannot be in one")
+            return tuple(items) if target.what == "tuple" else set(items)
         raise self.fail(f"{target.name} is called with arguments that do not fit")
 
     def ordered(self, args: tuple[Any, ...]) -> OrderedDict[Any, Any]:
@@ -154,7 +164,7 @@ class _Machine:
         pairs = args[0] if len(args) == 1 and isinstance(args[0], list) else ()
         if args and not isinstance(args[0], list):
             raise self.fail("an OrderedDict made of something else than a list of pairs")
-        for pair in pairs:
+        for pair in self.copying(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise self.fail("an OrderedDict made of something else than pairs")
             self.set_items(made, list(pair))
@@ -164,6 +174,8 @@ class _Machine:
         if len(args) < 4 or not isinstance(args[0], Storage):
             raise self.fail("a tensor without a storage")
         storage, offset, shape, stride = args[:4]
+        if isinstance(shape, tuple) and len(shape) > MAX_AXES:
+            raise self.fail(f"a tensor of {len(shape)} axes")
         sizes = (offset, *shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
         if any(type(n) is not int or n < 0 or n >= 2**62 for n in sizes) or len(shape) != len(stride):
             raise self.fail("a tensor whose size, stride or offset is no list of non-negative integers")
@@ -179,7 +191,7 @@ class _Machine:
         _, kind, key, _, numel = pid
         if not isinstance(kind, Global) or kind.what != "storage" or kind.dtype is None:
             raise self.fail("a storage of unknown type")
-        if not isinstance(key, str) or type(numel) is not int or numel < 0:
+        if not isinstance(key, str) or type(numel) is not int or not 0 <= numel < 2**62:
             raise self.fail("a storage without a name or a size")
         return Storage(key, kind.dtype, numel)
 
@@ -189,6 +201,12 @@ class _Machine:
         if not isinstance(target, OrderedDict) or not isinstance(state, dict):
             raise self.fail("the pickle sets attributes of something that has none")
         # module metadata of a state dict: says nothing about tensors, and is left out
+
+
+def _is_key(item: object) -> bool:
+    """Whether an item may be a dictionary's key. Tuples of tuples may not: a few nested ones hash for ever."""
+    flat = item if type(item) is tuple else (item,)
+    return len(flat) <= MAX_AXES and all(isinstance(i, (str, int, float, bytes, type(None))) for i in flat)
 
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -296,7 +314,7 @@ def read_pickle(data: bytes, where: str) -> Any:
         SourceError: `pickle-global` naming what the pickle asked for, `pickle-opcode`, `pickle-invalid`,
             `duplicate-key`, `storage-range`.
     """
-    machine = _Machine(where, [], {})
+    machine = _Machine(where, [], {}, len(data))
     try:
         for opcode, arg, _ in pickletools.genops(data):
             if opcode.name == "STOP":

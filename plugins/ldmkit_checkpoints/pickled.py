@@ -62,7 +62,8 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
     if not isinstance(tree, dict):
         raise SourceError("no-tensors", f"the file holds a {type(tree).__name__}, no state dict", where=str(path))
     nested = tree.get("state_dict")
-    extras = {str(k): v for k, v in tree.items() if k != "state_dict"} if isinstance(nested, dict) else {}
+    extras = {k: v for k, v in tree.items() if isinstance(k, str)} if isinstance(nested, dict) else {}
+    extras.pop("state_dict", None)
     level: Mapping[Any, Any] = nested if isinstance(nested, dict) else tree
     found: dict[str, LazyTensor] = {}
     for key, value in level.items():
@@ -166,7 +167,8 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
             done[id(node)] = made
             made.extend(walk(value, depth + 1) for value in node)
             return made
-        return tuple(walk(value, depth + 1) for value in node)
+        done[id(node)] = tuple(walk(value, depth + 1) for value in node)
+        return done[id(node)]
 
     return walk(tree)
 

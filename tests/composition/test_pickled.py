@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import struct
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -335,3 +336,42 @@ def test_containers_within_themselves_are_harmless(tmp_path: Path) -> None:
     with pytest.raises(ldmkit.SourceError) as caught:
         open_pickled(saved({"deep": nested}, tmp_path))
     assert caught.value.code == "source.pickle-invalid"
+
+
+def doubling(depth: int = 100) -> tuple[Any, ...]:
+    """A tuple of 2 ** depth leaves in a few hundred bytes."""
+    nested: tuple[Any, ...] = ("x",)
+    for _ in range(depth):
+        nested = (nested, nested)
+    return nested
+
+
+def within_a_second(path: Path, code: str = "", *words: str) -> None:
+    """Reading ends, well or with an error: the file would keep a naive reader busy for the age of the universe."""
+    start = time.process_time()
+    if code:
+        refused(path, code, *words)
+    else:
+        open_pickled(path)
+    assert time.process_time() - start < 1
+
+
+def test_nested_tuples_do_not_multiply(tmp_path: Path) -> None:
+    bomb = pickle.dumps({"a": doubling(90)}, protocol=2)
+    within_a_second(archive(tmp_path / "value.ckpt", bomb, {}))
+    # a dictionary with such a key cannot be made, as its hash takes as long: the pickle is written by hand
+    key = pickle.dumps(doubling(90), protocol=2)[2:-1]
+    for name, body in {
+        "key": b"}" + key + b"K\x01s",
+        "item": b"c__builtin__\nset\n" + key + b"\x85R",
+        "global": key + key + b"\x93",
+    }.items():
+        within_a_second(archive(tmp_path / f"{name}.ckpt", b"\x80\x02" + body + b".", {}), "pickle-invalid")
+
+
+def test_calls_do_not_multiply_what_they_are_given(tmp_path: Path) -> None:
+    text = b"X" + struct.pack("<I", 100_000) + b"x" * 100_000
+    start = b"\x80\x02(" + text + b"q\x00" + b"X\x06\x00\x00\x00latin1q\x01" + b"c_codecs\nencode\nq\x02"
+    again = b"h\x02h\x00h\x01\x86R"
+    assert read_pickle(start + again + b"t.", "file")[-1] == b"x" * 100_000
+    within_a_second(archive(tmp_path / "a.ckpt", start + again * 20_000 + b"t.", {}), "pickle-invalid", "multiplies")
