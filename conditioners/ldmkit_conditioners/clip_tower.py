@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.value import Value
 from ldmkit_conditioners.transformer import Activation, Block
 
@@ -25,14 +26,14 @@ class ClipConfig(Value):
         pool: where the pooled state is read: at the first `eos`, or at the largest id.
     """
 
-    vocab_size: int = Field(default=49408, gt=0)
-    width: int = Field(default=768, gt=0)
-    layers: int = Field(default=12, gt=0)
-    heads: int = Field(default=12, gt=0)
-    mlp: int = Field(default=3072, gt=0)
-    positions: int = Field(default=77, gt=1)
+    vocab_size: Rows = 49408
+    width: Width = 768
+    layers: Layers = 12
+    heads: Heads = 12
+    mlp: Width = 3072
+    positions: Length = Field(default=77, gt=1)
     activation: Activation = "quick_gelu"
-    projection: int | None = Field(default=None, gt=0)
+    projection: Width | None = None
     bos: int = 49406
     eos: int = 49407
     pad: int = 49407

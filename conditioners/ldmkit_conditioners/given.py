@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
+from ldmkit.bounds import Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.picture_files import array_from_uri, array_uri
@@ -56,7 +57,7 @@ class GivenConfig(Value):
     """`kind` of signal and its `dim`: D of tokens and vectors, C of planes."""
 
     kind: Literal["tokens", "vector", "plane"] = "tokens"
-    dim: int = Field(default=768, gt=0)
+    dim: Width = 768
 
 
 class Given(Conditioner):

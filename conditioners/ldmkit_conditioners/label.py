@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from torch import Tensor, nn
 
+from ldmkit.bounds import Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import CompositionError, InputError, suggest
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
@@ -57,8 +58,8 @@ class LabelConfig(Value):
         zero_null: without a null class, let zeros stand for "no class".
     """
 
-    n_classes: int = Field(default=1000, gt=0)
-    dim: int = Field(default=512, gt=0)
+    n_classes: Rows = 1000
+    dim: Width = 512
     null_class: int | None = Field(default=None, ge=0)
     emit: Literal["tokens", "vector"] = "tokens"
     names: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.signals import Signal, SignalKind, Tokens
@@ -26,12 +27,12 @@ class LayoutBoxesConfig(Value):
         max_objects: more are refused.
     """
 
-    n_classes: int = Field(default=80, gt=0)
-    dim: int = Field(default=512, gt=0)
+    n_classes: Rows = 80
+    dim: Width = 512
     frequencies: int = Field(default=8, gt=0, le=16)
-    hidden: int = Field(default=0, ge=0)
+    hidden: int = Field(default=0, ge=0, le=MAX_WIDTH)
     flags: bool = False
-    max_objects: int = Field(default=100, gt=0)
+    max_objects: Length = 100
     names: tuple[str, ...] = ()
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
+from ldmkit.bounds import Heads, Layers, Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
@@ -45,9 +46,9 @@ class LayoutCode(Value):
         centres: encode (class, centre) pairs instead of triples.
     """
 
-    n_classes: int = Field(default=600, gt=0)
-    max_objects: int = Field(default=30, gt=0)
-    n_tokens: int = Field(default=8192, gt=4)
+    n_classes: Rows = 600
+    max_objects: int = Field(default=30, gt=0, le=2**15)
+    n_tokens: Rows = Field(default=8192, gt=4)
     encode_crop: bool = True
     group: bool = True
     attributes: bool = True
@@ -153,10 +154,10 @@ class LayoutTokensConfig(LayoutCode):
         names: of the classes, in order.
     """
 
-    dim: int = Field(default=512, gt=0)
-    layers: int = Field(default=16, gt=0)
-    heads: int = Field(default=8, gt=0)
-    head_dim: int = Field(default=64, gt=0)
+    dim: Width = 512
+    layers: Layers = 16
+    heads: Heads = 8
+    head_dim: Width = 64
     truncate: bool = False
     names: tuple[str, ...] = ()
 

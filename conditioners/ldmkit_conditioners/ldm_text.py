@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
@@ -23,12 +24,12 @@ class LdmTextConfig(Value):
         start, end, pad: token ids; [CLS], [SEP] and [PAD] of bert-base-uncased.
     """
 
-    vocab_size: int = Field(default=30522, gt=0)
-    dim: int = Field(default=1280, gt=0)
-    layers: int = Field(default=32, gt=0)
-    heads: int = Field(default=8, gt=0)
-    head_dim: int = Field(default=64, gt=0)
-    max_length: int = Field(default=77, gt=1)
+    vocab_size: Rows = 30522
+    dim: Width = 1280
+    layers: Layers = 32
+    heads: Heads = 8
+    head_dim: Width = 64
+    max_length: Length = Field(default=77, gt=1)
     words: bool = True
     start: int = Field(default=101, ge=0)
     end: int = Field(default=102, ge=0)

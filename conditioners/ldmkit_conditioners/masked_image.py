@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit.bounds import Width
 from ldmkit.contracts import Codec, Conditioner
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.pictures import Mask, Picture
@@ -46,7 +47,7 @@ class MaskedImageConfig(Value):
     signed: bool = True
     hole: float = Field(default=-1.0, ge=-1, le=1)
     scaled: bool = False
-    latent_channels: int = Field(default=3, gt=0)
+    latent_channels: Width = 3
 
 
 class MaskedImage(Conditioner):

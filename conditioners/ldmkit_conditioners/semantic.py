@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Conditioner
 from ldmkit.errors import InputError
 from ldmkit.pictures import LabelMap
@@ -29,10 +30,10 @@ class SemanticConfig(Value):
         ignore: a label that belongs to no class (all-zero one-hot), e.g. 255 for "unknown".
     """
 
-    n_classes: int = Field(default=182, gt=0)
-    dim: int | None = Field(default=3, gt=0)
-    stages: int = Field(default=2, ge=0)
-    multiplier: float = Field(default=0.5, gt=0)
+    n_classes: Width = 182
+    dim: Width | None = 3
+    stages: int = Field(default=2, ge=0, le=MAX_LEVELS)
+    multiplier: float = Field(default=0.5, gt=0, le=2)
     method: Literal["nearest", "bilinear", "bicubic", "area"] = "bilinear"
     bias: bool = False
     ignore: int | None = Field(default=None, ge=0)

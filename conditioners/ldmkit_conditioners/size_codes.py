@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit.bounds import Width
 from ldmkit.contracts import Conditioner
 from ldmkit.signals import Signal, SignalKind, Vector
 from ldmkit.value import Value
@@ -45,8 +46,8 @@ class Sizes(Value):
 class SizeCodesConfig(Value):
     """`reads`: in this order; SDXL's refiner reads original, crop, aesthetic. `width`: of each number's code, even."""
 
-    reads: tuple[Name, ...] = ("original", "crop", "target")
-    width: int = Field(default=256, gt=0, multiple_of=2)
+    reads: tuple[Name, ...] = Field(default=("original", "crop", "target"), max_length=16)
+    width: Width = Field(default=256, multiple_of=2)
 
 
 class SizeCodes(Conditioner):

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import SourceError
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
@@ -22,16 +23,16 @@ T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package insta
 class T5TextConfig(Value):
     """The defaults are T5 v1.1 XXL's, with 77 tokens as DeepFloyd IF reads them."""
 
-    vocab_size: int = Field(default=32128, gt=0)
-    dim: int = Field(default=4096, gt=0)
-    head_dim: int = Field(default=64, gt=0)
-    mlp: int = Field(default=10240, gt=0)
-    layers: int = Field(default=24, gt=0)
-    heads: int = Field(default=64, gt=0)
+    vocab_size: Rows = 32128
+    dim: Width = 4096
+    head_dim: Width = 64
+    mlp: Width = 10240
+    layers: Layers = 24
+    heads: Heads = 64
     feed_forward: Literal["relu", "gated-gelu"] = "gated-gelu"
-    buckets: int = Field(default=32, gt=0)
-    max_distance: int = Field(default=128, gt=0)
-    max_length: int = Field(default=77, gt=1)
+    buckets: Length = 32
+    max_distance: Length = 128
+    max_length: Length = Field(default=77, gt=1)
     end: int = Field(default=1, ge=0)
     pad: int = Field(default=0, ge=0)
     masked: bool = True

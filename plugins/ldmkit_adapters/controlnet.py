@@ -14,6 +14,7 @@ from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Adapter, Context, Denoiser, Frame, Run, Slot
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.ports import Tap
@@ -38,8 +39,8 @@ class ControlNetConfig(Value):
     """
 
     unet: UNetConfig
-    hint_channels: int = Field(3, gt=0)
-    hint_widths: tuple[int, ...] = Field((16, 32, 96, 256), min_length=1)
+    hint_channels: Width = 3
+    hint_widths: tuple[Width, ...] = Field((16, 32, 96, 256), min_length=1, max_length=MAX_LEVELS)
     scale: float = 1.0
     start: float = Field(0.0, ge=0, le=1)
     end: float = Field(1.0, ge=0, le=1)

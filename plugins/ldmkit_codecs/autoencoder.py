@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import PerChannel, check_per_channel
 
 EPS = 1e-6
 
 Attend: TypeAlias = Literal["vanilla", "linear"]
-Width = Annotated[int, Field(ge=1, le=65536)]
 
 
 class AutoencoderConfig(Value):
@@ -45,12 +45,12 @@ class AutoencoderConfig(Value):
 
     in_channels: Width = 3
     out_channels: Width = 3
-    widths: tuple[Width, ...] = Field(default=(128, 256, 512), min_length=1, max_length=12)
+    widths: tuple[Width, ...] = Field(default=(128, 256, 512), min_length=1, max_length=MAX_LEVELS)
     blocks: int = Field(default=2, ge=1, le=64)
-    attention_levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    attention_levels: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), max_length=MAX_LEVELS)
     level_attention: Attend = "vanilla"
     mid_attention: Literal["vanilla", "linear", "none"] = "vanilla"
-    norm_groups: int = Field(default=32, ge=1)
+    norm_groups: Width = 32
     z_channels: Width = 4
     embed_dim: Width | None = None
     resample_conv: bool = True

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor
 
+from ldmkit.bounds import Width
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
@@ -13,7 +13,7 @@ from ldmkit_codecs.shapes import check_images, check_latents
 class IdentityConfig(Value):
     """Args: channels of pictures."""
 
-    channels: int = Field(default=3, ge=1, le=65536)
+    channels: Width = 3
 
 
 class IdentityCodec(Codec):

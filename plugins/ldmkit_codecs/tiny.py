@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import PerChannel, check_images, check_latents, check_per_channel, restore, standardise
@@ -38,12 +39,12 @@ class TinyConfig(Value):
         scale, shift: standardised latent = (raw - shift) * scale; published weights make standardised latents already.
     """
 
-    in_channels: int = Field(default=3, ge=1, le=65536)
-    out_channels: int = Field(default=3, ge=1, le=65536)
-    width: int = Field(default=64, ge=1, le=65536)
-    encoder_blocks: Blocks = Field(default=(1, 3, 3, 3), min_length=1, max_length=12)
-    decoder_blocks: Blocks = Field(default=(3, 3, 3, 1), min_length=1, max_length=12)
-    latent_channels: int = Field(default=4, ge=1, le=65536)
+    in_channels: Width = 3
+    out_channels: Width = 3
+    width: Width = 64
+    encoder_blocks: Blocks = Field(default=(1, 3, 3, 3), min_length=1, max_length=MAX_LEVELS)
+    decoder_blocks: Blocks = Field(default=(3, 3, 3, 1), min_length=1, max_length=MAX_LEVELS)
+    latent_channels: Width = 4
     encoder_pool: bool = False
     decoder_pool: bool = False
     scale: PerChannel = 1.0

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.bounds import Rows
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import InputError
 from ldmkit_codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
@@ -27,7 +28,7 @@ class VQConfig(AutoencoderConfig):
             as in van den Oord et al. 2017, equation 3.
     """
 
-    codebook_size: int = Field(default=8192, ge=1, le=2**24)
+    codebook_size: Rows = 8192
     beta: float = Field(default=0.25, ge=0)
     legacy: bool = True
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from ldmkit.bounds import MAX_HEADS, MAX_LAYERS, MAX_LEVELS, MAX_WIDTH, Heads, Layers, Rows, Width
 from ldmkit.contracts import Join
 from ldmkit.errors import SpecError
 from ldmkit.value import Value
@@ -16,6 +17,9 @@ AttentionKind = Literal["none", "self", "cross"]
 MidKind = Literal["none", "self", "cross", "absent"]
 VectorKind = Literal["none", "mlp", "linear", "identity", "timestep", "table"]
 ResampleKind = Literal["none", "conv", "plain", "residual"]
+
+_MOST = {"blocks": 64, "depth": MAX_LAYERS, "heads": MAX_HEADS, "head_dim": MAX_WIDTH}
+"""The largest values of numbers that may differ from level to level."""
 
 
 class UNetConfig(Value):
@@ -51,34 +55,34 @@ class UNetConfig(Value):
         upcast_attention: attention in float32 whatever the network's dtype.
     """
 
-    channels: int = Field(gt=0)
-    in_channels: int | None = Field(None, gt=0)
-    out_channels: int | None = Field(None, gt=0)
-    widths: tuple[int, ...] = Field(min_length=1)
+    channels: Width
+    in_channels: Width | None = None
+    out_channels: Width | None = None
+    widths: tuple[Width, ...] = Field(min_length=1, max_length=MAX_LEVELS)
     blocks: int | tuple[int, ...] = 2
     attention: tuple[AttentionKind, ...] | None = None
     depth: int | tuple[int, ...] = 1
     mid: MidKind | None = None
-    mid_depth: int | None = Field(None, gt=0)
+    mid_depth: Layers | None = None
     heads: int | tuple[int, ...] | None = None
     head_dim: int | tuple[int, ...] | None = None
-    mid_heads: int | None = Field(None, gt=0)
-    context_dim: int | None = Field(None, gt=0)
+    mid_heads: Heads | None = None
+    context_dim: Width | None = None
     context_join: Join = "length"
     linear_projections: bool = False
     scale_shift: bool = False
     residual_resample: bool | tuple[bool, ...] = False
     resample_conv: bool = True
     down_padding: Literal[0, 1] = 1
-    norm_groups: int = Field(32, gt=0)
+    norm_groups: Width = 32
     norm_eps: float = Field(1e-5, gt=0)
-    mid_groups: int | None = Field(None, ge=0)
+    mid_groups: int | None = Field(None, ge=0, le=MAX_WIDTH)
     dropout: float = Field(0.0, ge=0, lt=1)
-    time_dim: int | None = Field(None, gt=0)
+    time_dim: Width | None = None
     cos_first: bool = True
     freq_shift: float = 0.0
     vector: VectorKind = "none"
-    vector_dim: int | None = Field(None, gt=0)
+    vector_dim: Rows | None = None
     upcast_attention: bool = False
 
     @model_validator(mode="after")
@@ -88,8 +92,9 @@ class UNetConfig(Value):
             if isinstance(value, tuple) and len(value) != self.levels:
                 raise SpecError("level-count", f"{name} has {len(value)} entries for {self.levels} levels", where=name)
             numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(v, int) and not isinstance(v, bool) and v < 1 for v in numbers):
-                raise SpecError("invalid", f"{name} must be positive, got {value}", where=name)
+            most = _MOST.get(name)
+            if most is not None and any(v is not None and not 1 <= v <= most for v in numbers):
+                raise SpecError("invalid", f"{name} is {value}", where=name, fits=f"1 to {most}")
         if (self.heads is None) == (self.head_dim is None):
             raise SpecError("heads", "give exactly one of heads and head_dim", where="heads")
         if (self.in_channels or self.channels) < self.channels:
@@ -97,7 +102,15 @@ class UNetConfig(Value):
         if (self.vector_dim is None) != (self.vector not in ("mlp", "linear", "table")):
             raise SpecError("vector", f"vector {self.vector!r} and vector_dim {self.vector_dim} do not go together")
         self._check_widths()
+        self._check_total()
         return self
+
+    def _check_total(self) -> None:
+        plans = [*down_levels(self), mid_level(self), *up_levels(self)]
+        total = sum(len(plan.inputs) * plan.depth for plan in plans if plan.attention == "cross")
+        if total > MAX_LAYERS:
+            fits = f"at most {MAX_LAYERS}"
+            raise SpecError("invalid", f"{total} transformer blocks in all", where="depth", fits=fits)
 
     def _check_widths(self) -> None:
         for width in self.widths:

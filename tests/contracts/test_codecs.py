@@ -311,7 +311,7 @@ BAD_CONFIGS: dict[str, tuple[type[Codec], dict[str, Any], str]] = {
     "codebook": (VQCodec, {**SMALL, "codebook_size": 0}, "codebook_size"),
     "stages": (TinyCodec, {"encoder_blocks": [1, 1]}, "2 encoder stages"),
     "budget": (TiledCodec, {"inner": {"type": "tiny"}, "budget_mib": -1}, "budget_mib"),
-    "huge": (KLCodec, {"widths": [10**9]}, "65536"),
+    "huge": (KLCodec, {"widths": [10**9]}, "262144"),
 }
 
 
