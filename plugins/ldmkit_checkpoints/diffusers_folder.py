@@ -196,7 +196,7 @@ class DiffusersFolder(Source):
         reads = ["original", "crop", "aesthetic" if scored else "target"]
         width = self._config("unet").get("addition_time_embed_dim")
         sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width}, null="keep")
-        return {"pooled": pooled, "size": sizes}
+        return {"pooled": pooled, "sizes": sizes}
 
     def _controlnets(self, join: str) -> dict[str, PartSpec]:
         if not self._has("controlnet"):

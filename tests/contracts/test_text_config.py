@@ -57,7 +57,7 @@ def test_sdxl_base_and_refiner() -> None:
     clip = ("FrozenCLIPEmbedder", "txt", {"layer": "hidden", "layer_idx": 11})
     sizes = [("ConcatTimestepEmbedderND", key, params) for key, params in SIZES]
     base = sgm(clip, ("FrozenOpenCLIPEmbedder2", "txt", BIG), *sizes)
-    assert [item.name for item in base] == ["text", "text-2", "pooled", "size"]
+    assert [item.name for item in base] == ["text", "text-2", "pooled", "sizes"]
     parts = [built(item) for item in base]
     assert [(part.kind, part.dim) for part in parts] == [
         ("tokens", 768),
@@ -71,7 +71,7 @@ def test_sdxl_base_and_refiner() -> None:
     parts[2].adopt(parts[1])
     refiner_sizes = [*sizes[:2], ("ConcatTimestepEmbedderND", "aesthetic_score", {"outdim": 256})]
     refiner = sgm(("FrozenOpenCLIPEmbedder2", "txt", BIG), *refiner_sizes)
-    assert [item.name for item in refiner] == ["text", "pooled", "size"]
+    assert [item.name for item in refiner] == ["text", "pooled", "sizes"]
     assert sum(built(item).dim for item in refiner[1:]) == 2560
     assert len(foreign(refiner[0])) == 389  # 390 in files, with logit_scale
 

@@ -167,7 +167,7 @@ FAMILY: list[tuple[str, Any, int, list[str]]] = [
         ),
         946 + 196, ["text", "masked-image"],
     ),
-    ("sdxl-refiner", refiner(), 1468 + 389, ["text", "pooled", "size"]),
+    ("sdxl-refiner", refiner(), 1468 + 389, ["text", "pooled", "sizes"]),
 ]  # fmt: skip
 
 

@@ -157,6 +157,13 @@ def test_two_text_encoders_and_sizes(tmp_path: Path) -> None:
     ).images  # fmt: skip
     out = ours({"text": PROMPT}, negative={"text": NEGATIVE}, size=32, steps=STEPS, guidance=4.0, seeds=[3])
     close(out.latents, want)
+    # given sizes are the input `sizes`: `size` is the picture's own, in Python and on the command line
+    want = theirs(
+        PROMPT, num_inference_steps=2, guidance_scale=1.0, height=32, width=32, original_size=(64, 48),
+        crops_coords_top_left=(8, 4), latents=start_noise(3), output_type="latent",
+    ).images  # fmt: skip
+    sizes = {"original": (64, 48), "crop": (8, 4), "target": (32, 32)}
+    close(ours({"text": PROMPT, "sizes": sizes}, size=32, steps=2, guidance=1, seeds=[3]).latents, want)
 
 
 def test_a_model_trained_for_inpainting(tmp_path: Path) -> None:
