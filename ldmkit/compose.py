@@ -107,11 +107,17 @@ def build_value(kind: str, spec: PartSpec) -> Any:
 
 
 def part_spec(kind: str, part: Part | Value) -> PartSpec:
-    """The spec of an existing part: its registered name, config, distribution and version."""
-    entry = name_of(kind, type(part))
+    """The spec of an existing part: its registered name, config, distribution and version.
+
+    A class that no entry point names gets `module:Class` for a name: it can be composed and run with, not loaded.
+    """
     config = part.config if isinstance(part, Part) else part
     # None is kept: a field whose default is something else would come back as that
     data = config.model_dump(mode="json")
+    try:
+        entry = name_of(kind, type(part))
+    except PluginError:
+        return PartSpec(type=f"{type(part).__module__}:{type(part).__qualname__}", config=data)
     return PartSpec(type=registered_name(entry), config=data, distribution=entry.dist, version=entry.version)
 
 

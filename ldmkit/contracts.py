@@ -11,7 +11,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
@@ -23,6 +23,8 @@ from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
+from ldmkit.runs import Context as Context
+from ldmkit.runs import Frame as Frame
 from ldmkit.runs import Run as Run
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
@@ -120,34 +122,6 @@ class Codec(Part, ABC):
     def last_layer(self) -> nn.Parameter:
         """Weight of the decoder's last convolution, for the adaptive adversarial weight. Optional."""
         raise CompositionError("not-trainable", f"{type(self).__name__} names no last layer")
-
-
-@dataclass
-class Context:
-    """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
-
-    `signals` are by slot name, adapters' slots included; `present[slot]` (B,) bool says which rows carry a
-    real condition rather than a null. Denoisers subclass it to keep their projected keys and values.
-    """
-
-    signals: Mapping[str, Signal]
-    present: Mapping[str, Tensor] = field(default_factory=dict)
-    adapters: dict[str, Any] = field(default_factory=dict)
-    run: Run | None = None
-
-
-@dataclass
-class Frame:
-    """State of one forward: what taps see. x (B,C,h,w) is the scaled network input, t (B,) what the net reads.
-
-    `sigma` is the host's noise level where the caller knows it; `scratch` is for taps of this forward.
-    """
-
-    x: Tensor
-    t: Tensor
-    context: Context
-    sigma: float | None = None
-    scratch: dict[str, Any] = field(default_factory=dict)
 
 
 class Denoiser(Part, ABC):
@@ -357,6 +331,11 @@ class Sampler(Value, ABC):
 
 class Grid(Value, ABC):
     """Which sigmas a run visits."""
+
+    @property
+    def own_steps(self) -> int | None:
+        """The only number of steps it makes, whatever is asked for; None: any."""
+        return None
 
     @abstractmethod
     def sigmas(self, process: Process, steps: int) -> list[float]:

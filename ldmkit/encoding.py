@@ -63,8 +63,8 @@ def encode_conditions(
     for name, conditioner in parts.conditioners.items():
         spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
-        given = tuple(key in row for row in rows)
         values = [_value(conditioner, row, key, size) for row in rows]
+        given = tuple(value is not None for value in values)
         if slot not in parts.denoiser.slots and all(value is None for value in values):
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
         with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):

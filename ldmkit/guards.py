@@ -48,5 +48,6 @@ def memory(stage: str, size: str) -> Iterator[None]:
 
 
 def _exhausted(stage: str, size: str) -> RunError:
-    fits = "fewer pictures at once, a smaller size, bfloat16, or the tiled codec"
+    helps = ("bfloat16",) if stage.startswith("loading") else ("fewer pictures at once", "a smaller size", "bfloat16")
+    fits = ", ".join(helps) + (", or the tiled codec" if stage.startswith("codec") else "")
     return RunError("out-of-memory", f"not enough memory for {size}", where=stage, fits=fits)

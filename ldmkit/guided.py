@@ -85,6 +85,11 @@ class Evaluator:
         times = torch.tensor([self.process.time(s) for s in sigmas], dtype=torch.float32, device=self._device)
         return {s: (*self.process.scalings(s), time) for s, time in zip(sigmas, times.unbind(), strict=True)}
 
+    @property
+    def dropped(self) -> bool:
+        """Whether any condition has been replaced by its null so far."""
+        return any(view for views in self._contexts for view in views)
+
     def context(self, views: tuple[View, ...]) -> Context:
         """The prepared context of a batch of views; prepared at its first use in a run, then kept."""
         if views not in self._contexts:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Codec, Part
 from ldmkit.errors import InputError, SourceError, suggest
+from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
@@ -42,18 +45,25 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    return pipeline_of(open_source(source, config=config, ema=ema), device=device, dtype=dtype)
+    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "dtype": dtype}
+    options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
+    opened = open_source(source, config=config, ema=ema)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=options)
 
 
 def pipeline_of(
-    source: Source, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    source: Source,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    load_options: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """Compose what a source describes and fill it with its weights; the errors of `load`."""
     where, kept = check_device(device), check_dtype(dtype)
     spec = source.spec
     parts = compose(spec)
     fill(parts, spec, source, device=where, dtype=kept)
-    return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin)
+    return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin, load_options=load_options)
 
 
 def load_codec(
@@ -69,9 +79,7 @@ def load_codec(
     with on_meta():
         codec = build("codec", opened.codec_spec, "codec")
     _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype))
-    if not isinstance(codec, Codec):
-        raise SourceError("not-a-codec", f"{type(codec).__name__} is no codec", where=opened.origin)
-    return codec.eval().requires_grad_(False)
+    return codec.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 def open_source(source: str | Path, *, config: str | Path | None = None, ema: bool | None = None) -> Source:
@@ -80,6 +88,9 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     Raises:
         SourceError: not found (with the bundled names), or of no known format.
     """
+    for name, value in (("source", source), ("config", config)):
+        if not isinstance(value, (str, Path, type(None))) or (name == "source" and value is None):
+            raise InputError("path-type", f"got {value!r}", where=name, fits="a path, or a name")
     path, origin = locate(source)
     yaml = None if config is None else Path(config)
     if yaml is not None and not yaml.is_file():
@@ -151,7 +162,9 @@ def fill_adapter(adapter: Adapter, source: Source, part: str, device: torch.devi
 
 
 def _fill_part(part: Part, path: str, source: Source, device: torch.device, dtype: torch.dtype | None) -> None:
-    assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
+    count = sum(parameter.numel() for parameter in part.parameters())
+    with memory(f"loading {path}", f"{count:,} parameters"):
+        assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
     _load_assets(part, path, source)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import InputError
+from ldmkit.value import integer
 
 SEED_LIMIT = 2**64
 
@@ -23,11 +24,12 @@ def check_seed(seed: object, where: str = "seed") -> int:
     Raises:
         InputError: not an integer, or outside 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    number = integer(seed)
+    if number is None:
         raise InputError("seed-type", f"a seed is an integer, got {seed!r}", where=where)
-    if not 0 <= seed < SEED_LIMIT:
-        raise InputError("seed-range", f"{seed} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
-    return seed
+    if not 0 <= number < SEED_LIMIT:
+        raise InputError("seed-range", f"{number} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
+    return number
 
 
 def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:

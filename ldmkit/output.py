@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,8 +27,10 @@ class Start(Value):
     """A picture to start from.
 
     Args:
-        image: anything `ldmkit.pictures` reads.
-        strength: share of the steps that are run, in (0, 1]; 1 keeps nothing of the picture.
+        image: anything `ldmkit.pictures` reads; a tensor is (3,H,W) in [-1,1] (an `Output`'s are in [0,1]: pass its
+            `pil()`).
+        strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
+            the highest noise level.
         mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
     """
 
@@ -42,15 +45,20 @@ class Start(Value):
 class Output:
     """Pictures of one call.
 
-    Attributes:
+    Args:
         images: (B,3,H,W) float32 in [0,1], on the CPU.
         latents: (B,C,h,w) float32, what the codec decoded.
-        recipes: one a picture: everything that is needed to draw it again.
+        write_recipes: makes `recipes`.
     """
 
     images: Tensor
     latents: Tensor
-    recipes: tuple[dict[str, Any], ...]
+    write_recipes: Callable[[], tuple[dict[str, Any], ...]] = field(repr=False)
+
+    @cached_property
+    def recipes(self) -> tuple[dict[str, Any], ...]:
+        """One a picture: everything that is needed to draw it again. Written when first asked for."""
+        return self.write_recipes()
 
     def pil(self) -> list[Image.Image]:
         """The pictures as 8-bit RGB."""

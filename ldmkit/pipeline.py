@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,34 +25,12 @@ from ldmkit.noise import Noise
 from ldmkit.output import Output, Start, stack
 from ldmkit.plans import Network
 from ldmkit.ports import attach
+from ldmkit.prepared import Prepared
 from ldmkit.recipe import make_recipes
-from ldmkit.request import Inputs, Request, Strategy, resolve
+from ldmkit.request import STEPS, Inputs, Request, Strategy, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
-from ldmkit.stages import decode_latents, encode_pictures
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that is ready to start: everything a sampler is given, and what it takes to finish."""
-
-    request: Request
-    size: Size
-    sigmas: tuple[float, ...]
-    x: Tensor
-    denoise: Callable[[Tensor, float], Tensor]
-    noise: Noise
-    original: Tensor | None
-    mask: Tensor | None
-
-    def steps(self) -> Iterator[Step]:
-        """The sampler's steps."""
-        return self.request.sampler.steps(self.denoise, self.x, self.sigmas, self.noise)
-
-    @property
-    def evaluations(self) -> int:
-        """How many times the network will be called."""
-        return self.request.sampler.evaluations(len(self.sigmas) - 1)
+from ldmkit.stages import check_range, decode_latents, encode_pictures
 
 
 class Pipeline:
@@ -63,6 +42,7 @@ class Pipeline:
         spec: what it is made of, with the distribution and version of every part.
         codec, denoiser, conditioners, adapters, process: the parts.
         origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
+        load_options: the other arguments of that `ldmkit.load` (config, ema, dtype), those that were given.
         plan: the execution plan that calls the network, see `planned`.
     """
 
@@ -73,6 +53,7 @@ class Pipeline:
         defaults: Defaults,
         *,
         origin: str | None = None,
+        load_options: Mapping[str, Any] | None = None,
         network: Network | None = None,
         plan: str = "eager",
         attached: frozenset[str] = frozenset(),
@@ -82,7 +63,7 @@ class Pipeline:
         self.conditioners, self.adapters = parts.conditioners, parts.adapters
         self.wiring = dict(wiring)
         self.defaults = defaults
-        self.origin = origin
+        self.origin, self.load_options = origin, dict(load_options or {})
         self.network, self.plan = network, plan
         for conditioner in parts.conditioners.values():
             conditioner.bind(parts.codec)
@@ -149,8 +130,10 @@ class Pipeline:
         """Where the denoiser is."""
         return self.denoiser.device
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move every part; returns the pipeline itself."""
+    def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move or convert every part, in place as `nn.Module.to` does; returns the pipeline itself."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
         for part in self.parts.items().values():
             part.to(device=device, dtype=dtype)
         return self
@@ -160,7 +143,7 @@ class Pipeline:
         from ldmkit.pictures import read_picture
 
         if isinstance(images, Tensor) and images.ndim == 4:
-            batch = images
+            batch = check_range(images, "images")
         else:
             listed = images if isinstance(images, (list, tuple)) else [images]
             batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(listed)])
@@ -221,7 +204,7 @@ class Pipeline:
         negative: Mapping[str, Any] | None = None,
         size: int | Size | None = None,
         seeds: Sequence[int] | int = (0,),
-        steps: int | None = None,
+        steps: int | None = STEPS,
         start: Start | Mapping[str, Any] | None = None,
         sampler: Strategy = None,
         grid: Strategy = None,
@@ -235,7 +218,7 @@ class Pipeline:
             negative: inputs to move away from; they take the place of the null.
             size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
             seeds: one a picture; one seed serves all inputs, one input serves all seeds.
-            steps: transitions of the sampler; None takes the model's default (30 unless its spec says otherwise).
+            steps: transitions of the sampler; None takes the model's own default.
             start: picture to start from, with strength and mask.
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.
@@ -249,12 +232,18 @@ class Pipeline:
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance,
         )  # fmt: skip
+        return self.run(prepared, on_step)
+
+    def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:
+        """Run what `prepare` made ready; it may be run again, with the same result."""
         last: Step | None = None
         for last in self._steps(prepared):
             if on_step is not None:
                 on_step(last)
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
+        if prepared.request.negative and not prepared.evaluate.dropped:
+            warnings.warn("the negative input had no effect: this guidance never looks at it", stacklevel=3)
         return self.finish(prepared, last)
 
     def finish(self, prepared: Prepared, last: Step) -> Output:
@@ -268,8 +257,7 @@ class Pipeline:
                 known = conditioner.known(row[key]) if (key := self.wiring[name].input or name) in row else None
                 if known is not None:
                     images[i] = kept(images[i], *known)
-        recipes = make_recipes(self, prepared.request, prepared.size)
-        return Output(images, latents.cpu(), recipes)
+        return Output(images, latents.cpu(), partial(make_recipes, self, prepared.request, prepared.size))
 
     def save(self, folder: str | Path) -> Path:
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies."""
@@ -295,11 +283,7 @@ class Pipeline:
             CompositionError: `unknown-plan`, `plan-unavailable`. A run after the weights changed or moved
                 raises `stale-plan`.
         """
-        network = self.denoiser.plan(plan)
-        taken, names = frozenset(self.adapters), dict(self.wiring)
-        return Pipeline(
-            self.parts, names, self.defaults, origin=self.origin, network=network, plan=plan, attached=taken
-        )
+        return self._varied(self.parts, network=self.denoiser.plan(plan), plan=plan)
 
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Pipeline:
         """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name."""
@@ -322,15 +306,13 @@ class Pipeline:
         if name not in self.adapters:
             raise CompositionError("unknown-adapter", f"no adapter {name!r}", fits=suggest(name, self.adapters))
         adapters = {**self.adapters, name: self.adapters[name].tuned(**changes)}
-        return Pipeline(
-            replace(self.parts, adapters=adapters),
-            self.wiring,
-            self.defaults,
-            origin=self.origin,
-            network=self.network,
-            plan=self.plan,
-            attached=frozenset(adapters),
-        )
+        return self._varied(replace(self.parts, adapters=adapters))
+
+    def _varied(self, parts: Parts, **changes: Any) -> Pipeline:
+        """A pipeline like this one on other parts; adapters of the same names are attached already."""
+        kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
+        kept |= {"network": self.network, "plan": self.plan, "attached": frozenset(self.adapters)}
+        return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
     def _steps(self, prepared: Prepared) -> Iterator[Step]:
         listeners = has_step_hooks()
@@ -358,21 +340,21 @@ class Pipeline:
     def _started(
         self, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise
     ) -> Prepared:
-        unit = noise(0, "start")
+        unit, evaluate = noise(0, "start"), denoise.evaluate
         if request.start is None:
-            return Prepared(request, size, sigmas, self.process.prior(unit, sigmas[0]), denoise, noise, None, None)
+            return Prepared(request, size, sigmas, self.process.prior(unit, sigmas[0]), denoise, noise, evaluate)
         known = self.encode(request.start.image.unsqueeze(0)).to(self.device)
         known = known.expand(request.batch, *known.shape[1:])
         x = known + sigmas[0] * unit
         if request.start.mask is None:
-            return Prepared(request, size, sigmas, x, denoise, noise, None, None)
+            return Prepared(request, size, sigmas, x, denoise, noise, evaluate)
         mask = request.start.mask.unsqueeze(0)
         if tuple(mask.shape[-2:]) != size:
             got = f"{mask.shape[-2]}x{mask.shape[-1]}"
             raise InputError("size-mismatch", f"the mask is {got}, the picture {size[0]}x{size[1]}", where="start.mask")
         region = latent_mask(pad(mask, self.codec.multiple), self.codec.factor).to(self.device)
         inpaint = KnownRegion(denoise, known, region)
-        return Prepared(request, size, sigmas, x, inpaint, noise, request.start.image, mask)
+        return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, request.start.image, mask)
 
     def _plane_size(self, rows: Sequence[Mapping[str, Any]]) -> Size | None:
         """Picture size that the given condition planes ask for."""

@@ -174,6 +174,8 @@ def get(kind: str, name: str) -> Any:
 def find(kind: str, name: str) -> Entry:
     """The one catalogue entry for a name; the same errors as `get`, except those of importing."""
     _check_kind(kind)
+    if not isinstance(name, str):
+        raise PluginError("unknown", f"{name!r} is no name of a {kind}", fits="a name, or dist:name")
     entries = [e for e in catalogue() if e.kind == kind]
     matches = [e for e in entries if name in (e.name, e.qualified)]
     if not matches:
@@ -288,5 +290,5 @@ def on_refresh(forget: Callable[[], None]) -> None:
 
 
 def _check_kind(kind: str) -> None:
-    if kind not in GROUPS:
-        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, GROUPS))
+    if not isinstance(kind, str) or kind not in GROUPS:
+        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(str(kind), GROUPS))

@@ -31,6 +31,8 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "ldmkit": __version__,
         "torch": torch.__version__,
         "model": pipeline.origin,
+        "load": pipeline.load_options,
+        "plan": pipeline.plan,
         "spec": spec.hash,
         "parts": part_versions(pipeline),
         "negative": _dump(pipeline, request.negative),
@@ -79,6 +81,11 @@ def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
     )
 
 
+def load_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `ldmkit.load`, besides the model, that a picture's pipeline was loaded with."""
+    return {key: recipe["load"][key] for key in ("config", "ema", "dtype") if recipe["load"].get(key) is not None}
+
+
 def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     """A recipe as it was read, checked for what `replay` reaches for.
 
@@ -102,6 +109,7 @@ _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("model", "start"), (str, dict, type(None))),
     "spec": (str,),
     "size": (list,),
+    "load": (dict,),
 }
 
 

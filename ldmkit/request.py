@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ldmkit.compose import build_value
@@ -14,10 +14,13 @@ from ldmkit.noise import check_seed
 from ldmkit.output import Start
 from ldmkit.plugins import components
 from ldmkit.spec import MAX_SIDE, MAX_STEPS, Defaults, PartSpec
-from ldmkit.value import Value
+from ldmkit.value import Value, integer
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
-Strategy: TypeAlias = str | Value | PartSpec | Mapping[str, Any] | None
+Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
+
+STEPS = 30
+"""Transitions of a call that does not say."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,6 @@ class Request:
     sampler: Sampler
     grid: Grid
     guidance: Guidance
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
@@ -48,7 +50,7 @@ def resolve(
     negative: Mapping[str, Any] | None = None,
     size: int | tuple[int, int] | None = None,
     seeds: Sequence[int] | int = (0,),
-    steps: int | None = None,
+    steps: int | None = STEPS,
     start: Start | Mapping[str, Any] | None = None,
     sampler: Strategy = None,
     grid: Strategy = None,
@@ -64,15 +66,16 @@ def resolve(
     if not isinstance(negative, (Mapping, type(None))):
         fits = "a mapping from input name to value"
         raise InputError("not-a-mapping", f"got {type(negative).__name__}", where="negative", fits=fits)
+    visited: Grid = strategy("grid", grid, defaults.grid, Grid)
     return Request(
         inputs=rows,
         negative=dict(negative or {}),
         seeds=all_seeds,
-        steps=check_steps(defaults.steps if steps is None else steps),
+        steps=_steps(visited, steps, defaults.steps),
         size=check_size(size) if size is not None else None,
         start=Start.of(start, "start") if start is not None else None,
         sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
-        grid=strategy("grid", grid, defaults.grid, Grid),
+        grid=visited,
         guidance=strategy("guidance", _scaled(guidance), defaults.guidance, Guidance),
     )
 
@@ -92,9 +95,9 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"inputs[{i}]", fits=fits)
     if not rows:
         raise InputError("empty-batch", "the list of inputs is empty", where="inputs")
-    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (int, Sequence)):
+    if isinstance(seeds, (str, bytes)) or not (integer(seeds) is not None or isinstance(seeds, Sequence)):
         raise InputError("seed-type", f"got {seeds!r}", where="seeds", fits="an integer, or a list of them")
-    numbers = [seeds] if isinstance(seeds, int) else list(seeds)
+    numbers = list(seeds) if isinstance(seeds, Sequence) else [seeds]
     if not numbers:
         raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
     checked = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(numbers))
@@ -107,21 +110,23 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
 
 def check_steps(steps: object) -> int:
     """A step count in [1, 10000]."""
-    if isinstance(steps, bool) or not isinstance(steps, int):
+    number = integer(steps)
+    if number is None:
         raise InputError("steps-type", f"steps is an integer, got {steps!r}", where="steps")
-    if not 1 <= steps <= MAX_STEPS:
-        raise InputError("steps-range", f"{steps} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
-    return steps
+    if not 1 <= number <= MAX_STEPS:
+        raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
+    return number
 
 
 def check_size(size: object) -> tuple[int, int]:
     """(height, width) in pixels, from a pair or one number for a square."""
-    pair = (size, size) if isinstance(size, int) else size
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(type(side) is int for side in pair):
+    pair = size if isinstance(size, (tuple, list)) else (size, size)
+    sides = [side for side in map(integer, pair) if side is not None]
+    if len(pair) != 2 or len(sides) != 2:
         raise InputError("size-type", f"got {size!r}", where="size", fits="(height, width) in pixels, or one number")
-    if not all(1 <= side <= MAX_SIDE for side in pair):
+    if not all(1 <= side <= MAX_SIDE for side in sides):
         raise InputError("size-range", f"got {size!r}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
-    return int(pair[0]), int(pair[1])
+    return sides[0], sides[1]
 
 
 def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
@@ -134,16 +139,39 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
     """
     if given is None:
         return build_value(kind, default)
+    if isinstance(given, type) and issubclass(given, contract):
+        return given.of({}, kind)
     if isinstance(given, contract):
         return given
+    if kind == "grid" and isinstance(given, (list, tuple)):
+        given = PartSpec(type="explicit", config={"values": given})
     if isinstance(given, str):
         given = PartSpec(type=given)
     if isinstance(given, Mapping) and isinstance(given.get("type"), str):
-        given = PartSpec.of(given, kind)
+        given = PartSpec.of(_nested(given), kind)
     if isinstance(given, PartSpec):
         return build_value(kind, given)
     fits = f"a name ({', '.join(components(kind))}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
     raise InputError("strategy-type", f"got {given!r}", where=kind, fits=fits)
+
+
+def _steps(grid: Grid, asked: int | None, default: int) -> int:
+    """The number of steps: what was asked for, the model's default for None, or the only one that the grid makes."""
+    steps = check_steps(default if asked is None else asked)
+    own = grid.own_steps
+    if own is None or steps == own:
+        return steps
+    if asked not in (None, STEPS):
+        raise InputError("grid-length", f"{steps} steps, but the grid makes {own}", where="steps", fits=f"{own} steps")
+    return check_steps(own)
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """{"type": "ddim", "eta": 1} as {"type": "ddim", "config": {"eta": 1}}; what is in that form already stays."""
+    if "config" in given:
+        return dict(given)
+    own = {key: value for key, value in given.items() if key in PartSpec.model_fields}
+    return {**own, "config": {key: value for key, value in given.items() if key not in own}}
 
 
 def _scaled(guidance: Strategy | float) -> Strategy:

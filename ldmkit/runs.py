@@ -1,8 +1,14 @@
-"""What is fixed for one run."""
+"""What is fixed for a run, and what lives for one call of the network."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ldmkit.signals import Signal
 
 
 class Run(NamedTuple):
@@ -16,3 +22,31 @@ class Run(NamedTuple):
         steps = max(len(self.sigmas) - 1, 1)
         reached = sum(1 for s in self.sigmas if s >= sigma * (1 - 1e-9)) - 1
         return min(max(reached, 0), steps) / steps
+
+
+@dataclass
+class Context:
+    """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
+
+    `signals` are by slot name, adapters' slots included; `present[slot]` (B,) bool says which rows carry a
+    real condition rather than a null. Denoisers subclass it to keep their projected keys and values.
+    """
+
+    signals: Mapping[str, Signal]
+    present: Mapping[str, Tensor] = field(default_factory=dict)
+    adapters: dict[str, Any] = field(default_factory=dict)
+    run: Run | None = None
+
+
+@dataclass
+class Frame:
+    """State of one forward: what taps see. x (B,C,h,w) is the scaled network input, t (B,) what the net reads.
+
+    `sigma` is the host's noise level where the caller knows it; `scratch` is for taps of this forward.
+    """
+
+    x: Tensor
+    t: Tensor
+    context: Context
+    sigma: float | None = None
+    scratch: dict[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
+from ldmkit.plugins import name_of
 from ldmkit.source import SPEC_FILE, assets_folder, is_native, weights_file
 from ldmkit.weights import write_safetensors
 
@@ -23,9 +24,13 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
 
     Raises:
         InputError: the folder exists and holds something else, or its parent does not exist.
+        PluginError: `unregistered`: a part whose class no entry point names could not be loaded again.
         RunError: `cannot-write`: no permission, a full disk.
     """
     check_folder(folder)
+    for path, part in pipeline.parts.items().items():
+        name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
+    name_of("process", type(pipeline.process))
     with replacing_folder(folder) as building:
         _write(pipeline, building)
     return folder
@@ -44,9 +49,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         try:
             building.chmod(0o755)
             yield building
+            aside = building.with_name(f"{building.name}-old")
             if target.exists():
-                shutil.rmtree(target)
+                target.rename(aside)  # only renames between the old folder and the new one: a crash loses neither
             building.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as problem:

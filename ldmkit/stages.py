@@ -10,6 +10,23 @@ from ldmkit.errors import InputError
 from ldmkit.guards import finite, memory
 from ldmkit.sizes import Size, crop
 
+OVERSHOOT = 4.0
+"""What no picture in [-1, 1] reaches, however a decoder overshoots; pictures in [0, 255] do."""
+
+
+def check_range(images: Tensor, where: str) -> Tensor:
+    """Pictures (B,3,H,W) of floats in about [-1,1]; a decoder's overshoot is let through, other scales are not.
+
+    Raises:
+        InputError: `picture-range`, `picture-type`.
+    """
+    fits = "floats in [-1, 1]"
+    if not images.is_floating_point():
+        raise InputError("picture-type", f"a batch of {images.dtype}", where=where, fits=fits)
+    if images.numel() and not float(images.abs().amax()) < OVERSHOOT:
+        raise InputError("picture-range", f"values up to {float(images.abs().amax()):.4g}", where=where, fits=fits)
+    return images
+
 
 def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -> Tensor:
     """Latents float32 of pictures (B,3,H,W) in [-1,1] that fit the codec.
@@ -18,6 +35,7 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
         RunError: NaN or infinity, or memory exhausted.
     """
     batch = images.to(codec.device, codec.dtype)
+    noise = None if noise is None else noise.to(batch)
     with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
         latents = codec.encode(batch, noise).float()
     finite(latents, "codec.encode")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
@@ -18,11 +19,17 @@ T = TypeVar("T")
 
 
 class _Raising(ModelMetaclass):
-    """Calling the class reports problems as `of` does, not as pydantic's own error."""
+    """Calling the class takes fields by position too, and reports problems as `of` does, not as pydantic's error."""
 
     def __call__(cls, *args: Any, **data: Any) -> Any:
         refusal: type[LdmkitError] = getattr(cls, "refusal", SpecError)
-        return validated(lambda: super(_Raising, cls).__call__(*args, **data), cls.__name__, refusal, cls)
+        names = list(getattr(cls, "model_fields", ()))
+        twice = [name for name in names[: len(args)] if name in data]
+        if len(args) > len(names) or twice:
+            what = f"{twice[0]!r} is given twice" if twice else f"{len(args)} values for {len(names)} fields"
+            raise refusal("too-many-values", what, where=cls.__name__, fits=f"fields: {', '.join(names) or 'none'}")
+        data = {**dict(zip(names, args, strict=False)), **data}
+        return validated(lambda: super(_Raising, cls).__call__(**data), cls.__name__, refusal, cls)
 
 
 class Value(BaseModel, metaclass=_Raising):
@@ -46,6 +53,16 @@ class Value(BaseModel, metaclass=_Raising):
         if isinstance(data, cls):
             return data
         return validated(lambda: cls.model_validate(data), where or cls.__name__, cls.refusal, cls)
+
+
+def integer(value: object) -> int | None:
+    """An integer of any library as Python's own; None for what is none, True and False among it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def assign(
         module: on the meta device.
         tensors: native key -> tensor; nothing is read before all keys, shapes and dtypes were checked.
         where: name of the part, for errors.
-        dtype: of floating tensors; None keeps each tensor's own.
+        dtype: of floating tensors; None keeps the file's own, the widest of them where it has several.
 
     Raises:
         WeightsError: missing or unexpected keys, shapes or dtypes that do not fit.
@@ -186,6 +187,9 @@ def assign(
     check(module, tensors, where)
     device = torch.device(device)
     filled: dict[str, Tensor] = {}
+    floats = {lazy.dtype for lazy in tensors.values() if lazy.dtype.is_floating_point}
+    if dtype is None and len(floats) > 1:  # layers of one network must agree, and widening loses nothing
+        dtype = reduce(torch.promote_types, floats)
     for key in module.state_dict():
         lazy = tensors[key]
         wanted = dtype if dtype is not None and lazy.dtype.is_floating_point else lazy.dtype

@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import Any
 
-from ldmkit.errors import LdmkitError, PluginError, RunError
+from ldmkit.errors import InputError, LdmkitError, PluginError, RunError
 
 USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
 """Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
+            warnings.simplefilter("always", UserWarning)  # a second cut prompt is reported like the first
             result = _run(given)
         sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
         if result == INTERRUPTED:  # newer typer releases turn the signal into this code, older ones raise Abort
@@ -50,7 +51,10 @@ def _run(given: list[str]) -> int:
     try:
         result = app(given, prog_name="ldmkit", standalone_mode=False)
     except usage_error as error:
-        error.show()  # type: ignore[attr-defined]
+        if "--json" in given:
+            _report(InputError("usage", str(error)), True)
+        else:
+            error.show()  # type: ignore[attr-defined]
         return USAGE
     except typer.Abort:
         return INTERRUPTED

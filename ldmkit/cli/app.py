@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -46,6 +47,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def settings(
+    safe_mode: Annotated[bool, typer.Option("--safe-mode", help="In-tree parts only.")] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="Plugins to allow: a distribution or kind:name.")] = None,
+    deny: Annotated[list[str] | None, typer.Option(help="Plugins to leave out.")] = None,
+) -> None:
+    """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
+    given = {"LDMKIT_SAFE_MODE": "1" if safe_mode else "", "LDMKIT_PLUGINS_ALLOW": ",".join(allow or [])}
+    for variable, value in {**given, "LDMKIT_PLUGINS_DENY": ",".join(deny or [])}.items():
+        if value:
+            os.environ[variable] = value
+
+
 app.command("sample", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sample.sample)
 app.command("replay")(replay.replay_picture)
 app.command("check")(check.check_spec)

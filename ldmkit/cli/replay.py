@@ -24,7 +24,7 @@ def replay_picture(
     from ldmkit.loading import load
     from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
-    from ldmkit.recipe import part_versions, replay
+    from ldmkit.recipe import load_options, part_versions, replay
 
     if out is not None:
         check_png(out)
@@ -33,7 +33,7 @@ def replay_picture(
     if source is None:
         fits = "--model with the folder or name of the model"
         raise SourceError("no-model", "the recipe names no model", where=str(picture), fits=fits)
-    pipeline = load(source, device=device, dtype=dtype)
+    pipeline = load(source, **{**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})})
     output = replay(pipeline, recipe)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model
 from ldmkit.errors import InputError, suggest
+from ldmkit.jsonio import parse_json
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
@@ -31,7 +33,9 @@ def sample(
     scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
     start: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
-    strength: Annotated[float, typer.Option(help="How much of the start picture is drawn anew, in (0, 1].")] = 0.8,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of the start picture is drawn anew, in (0, 1]; default 0.8.")
+    ] = None,
     mask: Annotated[Path | None, typer.Option(help="White is drawn anew, black is preserved.")] = None,
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Print the model's inputs and their schemas, and stop.")
@@ -63,22 +67,32 @@ def sample(
         "size": parse_size(size),
         "seeds": [seed + i for i in range(number)],
         "steps": steps,
-        "start": None if start is None else {"image": start, "strength": strength, "mask": mask},
-        "sampler": sampler,
-        "grid": grid,
+        "start": _start(start, strength, mask),
+        "sampler": parse_strategy(sampler, "--sampler"),
+        "grid": parse_strategy(grid, "--grid"),
         "guidance": _guidance(guidance, [*(scales or []), *more_scales]),
     }
-    with _progress(steps or pipeline.defaults.steps, quiet=json) as on_step:
-        output = pipeline(given, **options, on_step=on_step)
+    prepared = pipeline.prepare(given, **options)
+    with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:
+        output = pipeline.run(prepared, on_step)
     paths = [str(path) for path in output.save(out)]
     done = time.perf_counter()
     timing = {"load_s": round(ready - began, 3), "sample_s": round(done - ready, 3)}
     if json:
-        emit({"paths": paths, **timing, "recipe": {k: v for k, v in output.recipes[0].items() if k != "inputs"}})
+        counts = {"evaluations": prepared.evaluations, "rows": prepared.rows}
+        emit(
+            {
+                "paths": paths,
+                **timing,
+                **counts,
+                "recipe": {k: v for k, v in output.recipes[0].items() if k != "inputs"},
+            }
+        )
         return
     for path in paths:
         print(path)
-    print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s")
+    calls = f"{prepared.evaluations} evaluations of {prepared.rows} rows"
+    print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s ({calls})")
 
 
 def schemas(pipeline: Pipeline) -> dict[str, Any]:
@@ -131,14 +145,29 @@ def _guidance(guidance: str | None, pairs: list[str]) -> Any:
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
 
 
-def parse_guidance(text: str | None) -> str | float | None:
-    """A scale or a name."""
-    if text is None:
-        return None
-    try:
-        return float(text)
-    except ValueError:
+def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None:
+    """A name, or a name with its config: `ddim:eta=1`, `karras:rho=5`, `explicit:values=[5,1,0]`."""
+    name, colon, rest = (text or "").partition(":")
+    if text is None or not colon or "=" not in rest:
         return text
+    config: dict[str, Any] = {}
+    for pair in re.split(r",(?=\w+=)", rest):
+        key, equals, value = pair.partition("=")
+        if not equals or key in config:
+            raise InputError("strategy-config", f"got {pair!r}", where=option, fits="name:key=value,key=value")
+        try:
+            config[key] = parse_json(value, option, InputError)
+        except InputError:
+            config[key] = value
+    return {"type": name, "config": config}
+
+
+def parse_guidance(text: str | None) -> str | float | dict[str, Any] | None:
+    """A scale, a name, or a name with its config."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return parse_strategy(text, "--guidance")
 
 
 def parse_scales(pairs: list[str]) -> dict[str, float]:
@@ -154,6 +183,16 @@ def parse_scales(pairs: list[str]) -> dict[str, float]:
             fits = "name=scale, e.g. text=7.5"
             raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
     return scales
+
+
+def _start(picture: Path | None, strength: float | None, mask: Path | None) -> dict[str, Any] | None:
+    if picture is None:
+        for option, value in (("--strength", strength), ("--mask", mask)):
+            if value is not None:
+                fits = "--start PICTURE, or the model's own input for a masked picture"
+                raise InputError("option-conflict", f"{option} says nothing without --start", where=option, fits=fits)
+        return None
+    return {"image": picture, "mask": mask, **({} if strength is None else {"strength": strength})}
 
 
 def _negative(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ ARGUMENTS = [
     called("sampler number", "input.strategy-type", "sampler", "3", sampler=3),
     called("sampler option misspelt", "spec.unknown-key", "sampler.config.ata", "did you mean 'eta'",
            sampler={"type": "ddim", "config": {"ata": 1}}),
-    called("sampler key misspelt", "spec.unknown-key", "sampler.confg", "did you mean 'config'",
+    called("sampler key misspelt", "spec.unknown-key", "sampler.config.confg", "known: eta",
            sampler={"type": "ddim", "confg": {}}),
     called("eta out of range", "spec.invalid", "sampler.config.eta", sampler={"type": "ddim", "config": {"eta": 2}}),
     called("eta NaN", "spec.invalid", "eta", "finite", sampler={"type": "ddim", "config": {"eta": NAN}}),

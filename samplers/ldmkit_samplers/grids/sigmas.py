@@ -103,6 +103,10 @@ class Explicit(Grid):
 
     values: tuple[float, ...]
 
+    @property
+    def own_steps(self) -> int:
+        return len(self.values) - 1
+
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """Raises InputError: values that do not decrease, or another number of steps."""
         values = check_sigmas(self.values, "grid Explicit")

@@ -1,0 +1,124 @@
+"""The ways a call may be written: positions, classes, flat specs, lists, integers of other libraries, parts that no
+entry point names."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_parts
+import torch
+
+import ldmkit
+from ldmkit.errors import InputError, PluginError
+from ldmkit.weights import LazyTensor, assign
+
+
+def same(a: ldmkit.Output, b: ldmkit.Output) -> bool:
+    return torch.equal(a.images, b.images)
+
+
+def test_a_start_by_position() -> None:
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert ldmkit.Start(image, 0.5).strength == 0.5
+    with pytest.raises(InputError, match="twice"):
+        ldmkit.Start(image, image=image)
+    with pytest.raises(InputError, match="4 values for 3 fields"):
+        ldmkit.Start(image, 0.5, None, 1)
+
+
+def test_strategies_in_every_form(class_pipe: ldmkit.Pipeline) -> None:
+    ddim = ldmkit.get("sampler", "ddim")
+    named = class_pipe({"label": 1}, steps=3, sampler="ddim")
+    for form in (ddim, ddim(), {"type": "ddim"}, {"type": "ddim", "config": {"eta": 0}}, {"type": "ddim", "eta": 0}):
+        assert same(class_pipe({"label": 1}, steps=3, sampler=form), named)
+    noisy = class_pipe({"label": 1}, steps=3, sampler={"type": "ddim", "eta": 1})
+    assert not same(noisy, named)
+    listed = class_pipe({"label": 1}, grid=[9.0, 3.0, 0.5, 0.0])
+    assert same(listed, class_pipe({"label": 1}, steps=3, grid={"type": "explicit", "values": [9.0, 3.0, 0.5, 0.0]}))
+    assert listed.recipes[0]["steps"] == 3
+
+
+def test_integers_of_other_libraries(class_pipe: ldmkit.Pipeline) -> None:
+    plain = class_pipe({"label": 1}, steps=3, seeds=[5], size=16)
+    assert same(class_pipe({"label": 1}, steps=np.int64(3), seeds=[np.uint32(5)], size=np.int32(16)), plain)
+    with pytest.raises(InputError, match="integer"):
+        class_pipe({"label": 1}, steps=np.float64(3))
+
+
+def test_steps_are_thirty_unless_said(class_pipe: ldmkit.Pipeline) -> None:
+    assert len(list(class_pipe.stream({"label": 1}))) == 30
+    own = class_pipe.prepare({"label": 1}, steps=None)
+    assert len(own.sigmas) - 1 == class_pipe.defaults.steps
+
+
+def test_a_stream_refuses_at_once(class_pipe: ldmkit.Pipeline) -> None:
+    with pytest.raises(InputError):
+        class_pipe.stream({"lable": 1})
+
+
+def test_a_prepared_run_may_be_run_again(class_pipe: ldmkit.Pipeline) -> None:
+    prepared = class_pipe.prepare({"label": 1}, steps=4, sampler="heun", guidance=2.0, seeds=[0, 1])
+    assert (prepared.evaluations, prepared.rows) == (7, 4)
+    assert same(class_pipe.run(prepared), class_pipe.run(prepared))
+
+
+class Own(ldmkit.Denoiser):
+    """A denoiser that no entry point names."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.channels, self.slots, self.ports = 3, {}, {}
+        self.gain = torch.nn.Parameter(torch.tensor(0.1))
+
+    def prepare(self, signals: object) -> ldmkit.Context:
+        return ldmkit.Context({})
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, context: object, sigma: float | None = None) -> torch.Tensor:
+        return x * self.gain
+
+
+def test_parts_that_no_entry_point_names_run_but_are_not_saved(tmp_path: Path) -> None:
+    parts = {"codec": tiny_parts.part("codec", "identity", {}), "process": ldmkit.get("process", "discrete")()}
+    pipe = ldmkit.Pipeline.of(denoiser=Own(), **parts, defaults={"size": (8, 8)})
+    out = pipe({}, steps=2)
+    assert out.images.isfinite().all() and out.recipes[0]["parts"]["denoiser"].startswith(f"{__name__}:Own")
+    with pytest.raises(PluginError, match="not registered"):
+        pipe.save(tmp_path / "saved")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_negative_that_nobody_looks_at_is_said(class_pipe: ldmkit.Pipeline) -> None:
+    with pytest.warns(UserWarning, match="no effect"):
+        class_pipe({"label": 1}, negative={"label": 2}, steps=1, guidance="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        class_pipe({"label": 1}, negative={"label": 2}, steps=1, guidance=2.0)
+
+
+def test_pictures_on_another_scale_are_refused(class_pipe: ldmkit.Pipeline) -> None:
+    with pytest.raises(InputError, match="values up to 255"):
+        class_pipe.encode(torch.full((1, 3, 16, 16), 255.0))
+    with pytest.raises(InputError, match="uint8"):
+        class_pipe.encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_mixed_precision_files_are_widened() -> None:
+    with torch.device("meta"):
+        layer = torch.nn.Linear(2, 2)
+    weights = {"weight": LazyTensor.of(torch.eye(2).half()), "bias": LazyTensor.of(torch.full((2,), 1 / 3))}
+    assign(layer, weights, "layer")
+    assert layer.weight.dtype == layer.bias.dtype == torch.float32
+    assert torch.equal(layer(torch.ones(1, 2)), torch.full((1, 2), 1 + 1 / 3))
+
+
+def test_a_replay_loads_as_the_picture_did(class_folder: Path, tmp_path: Path) -> None:
+    pipe = ldmkit.load(class_folder, dtype="bfloat16")
+    (path,) = pipe({"label": 1}, steps=2).save(tmp_path / "p.png")
+    recipe = ldmkit.output.read_recipe(path)
+    assert recipe["load"] == {"dtype": "bfloat16"}
+    from ldmkit.cli import main
+
+    assert main(["replay", str(path), "--json"]) == 0
