@@ -150,7 +150,7 @@ def controlled(model: Golden, sigmas: list[float], guidance: Guidance) -> Guided
     plain = model.conditioning(1)
     hint = Plane(model.tensor("hint")[:1].float())
     slots = {**plain.slots, "canny.hint": control.slots["hint"]}
-    conditioning = Conditioning((*plain.parts, Encoded("hint", "canny.hint", hint, hint)), slots)
+    conditioning = Conditioning((*plain.parts, Encoded("hint", "canny.hint", hint, None)), slots)
     attach(model.unet.ports, control.taps("canny"))
     run = Run(tuple(sigmas), (16, 24))
     return Guided(Evaluator(model.unet, model.process, conditioning, run, adapters={"canny": control}), guidance)
