@@ -17,6 +17,7 @@ USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors of ours are one line, never a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
+    before = dict(os.environ)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -39,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
         return RUN
+    finally:
+        for variable in [name for name in os.environ if name.startswith("LDMKIT_") and name not in before]:
+            del os.environ[variable]
+        os.environ.update({name: value for name, value in before.items() if name.startswith("LDMKIT_")})
 
 
 def _run(given: list[str]) -> int:

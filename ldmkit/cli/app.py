@@ -56,6 +56,7 @@ def settings(
     deny: Annotated[list[str] | None, typer.Option(help="Plugins to leave out.")] = None,
 ) -> None:
     """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
+    # `main` puts the environment back when the command is done.
     given = {"LDMKIT_SAFE_MODE": "1" if safe_mode else "", "LDMKIT_PLUGINS_ALLOW": ",".join(allow or [])}
     for variable, value in {**given, "LDMKIT_PLUGINS_DENY": ",".join(deny or [])}.items():
         if value:

@@ -3,6 +3,7 @@ entry point names."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -122,3 +123,27 @@ def test_a_replay_loads_as_the_picture_did(class_folder: Path, tmp_path: Path) -
     from ldmkit.cli import main
 
     assert main(["replay", str(path), "--json"]) == 0
+
+
+def test_strategies_with_their_config_at_the_command_line(
+    class_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ldmkit.cli import main
+
+    out = str(tmp_path / "a.png")
+    options = ["--sampler", "ddim:eta=0.5", "--grid", "explicit:values=[9,3,0.5,0]", "--guidance", "cfg:scale=2"]
+    assert main(["sample", str(class_folder), "--label", "1", "--out", out, "--json", *options]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["recipe"]["sampler"] == {"type": "ddim", "config": {"eta": 0.5}}
+    assert shown["recipe"]["guidance"]["config"]["scale"] == 2 and (shown["evaluations"], shown["rows"]) == (3, 2)
+    assert main(["sample", str(class_folder), "--mask", "x.png", "--out", out]) == 2
+    assert "option-conflict" in capsys.readouterr().err
+
+
+def test_plugin_options_last_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from ldmkit.cli import main
+
+    assert main(["--deny", "sampler:ddim", "plugins", "--kind", "sampler", "--json"]) == 0
+    statuses = {row["name"]: row["status"] for row in json.loads(capsys.readouterr().out)}
+    assert statuses["ddim"] == "disabled" and statuses["euler"] == "ok"
+    assert "ddim" in ldmkit.components("sampler")
