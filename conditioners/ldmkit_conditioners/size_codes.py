@@ -44,15 +44,23 @@ class Sizes(Value):
 
 
 class SizeCodesConfig(Value):
-    """`reads`: in this order; SDXL's refiner reads original, crop, aesthetic. `width`: of each number's code, even."""
+    """
+    Args:
+        reads: in this order; SDXL's refiner reads original, crop, aesthetic.
+        width: of each number's code, even.
+        null_aesthetic: the score in the null, where one is read: 2.5 in SDXL's own sampling scripts.
+    """
 
     reads: tuple[Name, ...] = Field(default=("original", "crop", "target"), max_length=16)
     width: Width = Field(default=256, multiple_of=2)
+    null_aesthetic: float = Field(default=2.5, ge=0, le=100)
 
 
 class SizeCodes(Conditioner):
-    """Sizes as one vector (B, numbers * width), each number as [cos | sin]. They are facts of a picture: no view
-    of the conditioning drops them, so the null is the signal itself.
+    """Sizes as one vector (B, numbers * width), each number as [cos | sin].
+
+    The null is the signal itself with a low aesthetic score: sizes are facts of a picture, and stay where no negative
+    ones are given.
     """
 
     Config: ClassVar[type[SizeCodesConfig]] = SizeCodesConfig
@@ -69,7 +77,13 @@ class SizeCodes(Conditioner):
         return Vector(sinusoids(numbers, self.config.width).flatten(1))
 
     def null(self, like: Signal) -> Signal:
-        return like
+        if "aesthetic" not in self.config.reads or not isinstance(like, Vector):
+            return like
+        width = self.config.width
+        low = sinusoids(torch.tensor([self.config.null_aesthetic]), width).to(like.value)
+        codes = like.value.split([width if name == "aesthetic" else 2 * width for name in self.config.reads], dim=1)
+        named = zip(self.config.reads, codes, strict=True)
+        return Vector(torch.cat([low.expand_as(c) if name == "aesthetic" else c for name, c in named], dim=1))
 
     def default(self, size: tuple[int, int]) -> Sizes:
         """An uncropped picture of the run's own size."""

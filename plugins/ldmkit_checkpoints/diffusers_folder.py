@@ -195,7 +195,7 @@ class DiffusersFolder(Source):
         scored = bool(self.index.get("requires_aesthetics_score", False))
         reads = ["original", "crop", "aesthetic" if scored else "target"]
         width = self._config("unet").get("addition_time_embed_dim")
-        sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width}, null="keep")
+        sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width})
         return {"pooled": pooled, "sizes": sizes}
 
     def _controlnets(self, join: str) -> dict[str, PartSpec]:

@@ -266,7 +266,7 @@ def _sgm_size(params: dict[str, Any], key: str, prefix: str, where: str) -> list
     if key not in SIZE_KEYS:
         raise SourceError("unknown-condition", f"input {key!r}", where=where, fits=suggest(key, SIZE_KEYS))
     config = {"reads": [SIZE_KEYS[key]], "width": _number(params, "outdim", where)}
-    return [Planned("sizes", {**_spec("size-codes", **config), "null": "keep"}, prefix, "")]
+    return [Planned("sizes", _spec("size-codes", **config), prefix, "")]
 
 
 def _sgm_class(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:

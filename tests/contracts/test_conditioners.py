@@ -459,13 +459,16 @@ def test_semantic_ignores_the_ignored() -> None:
         ldmkit.get("conditioner", "semantic")({"n_classes": 3, "ignore": 2})
 
 
-def test_sizes_default_to_the_run_and_are_never_dropped() -> None:
+def test_sizes_default_to_the_run_and_stay_when_dropped() -> None:
     part = ldmkit.get("conditioner", "size-codes")({"reads": ["original", "crop", "aesthetic"], "width": 4})
     assert part.dim == 20
     default = part.default((64, 32))
     assert (default.original, default.crop, default.target) == ((64, 32), (0, 0), (64, 32))
     signal = part([default])
-    assert part.null(signal) is signal
+    low = part([default.model_copy(update={"aesthetic": 2.5})])
+    assert torch.equal(part.null(signal).value, low.value) and not torch.equal(low.value, signal.value)
+    plain = ldmkit.get("conditioner", "size-codes")({"width": 4})
+    assert plain.null(signal) is signal
 
 
 def test_pooled_refuses_another_tower() -> None:

@@ -166,6 +166,51 @@ def test_two_text_encoders_and_sizes(tmp_path: Path) -> None:
     close(ours({"text": PROMPT, "sizes": sizes}, size=32, steps=2, guidance=1, seeds=[3]).latents, want)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_no_negative_prompt(tmp_path: Path, zeros: bool) -> None:
+    """Zeros, or the empty prompt's encoding, as the folder says; an empty negative prompt is encoded in any case."""
+    theirs = tiny.stable_diffusion_xl()
+    theirs.register_to_config(force_zeros_for_empty_prompt=zeros)
+    theirs, ours = both(theirs, tmp_path)
+    found = {}
+    for negative in (None, ""):
+        found[negative] = theirs(
+            PROMPT, negative_prompt=negative, num_inference_steps=2, guidance_scale=4.0, height=32, width=32,
+            latents=start_noise(3), output_type="latent",
+        ).images  # fmt: skip
+        given = None if negative is None else {"text": negative}
+        close(
+            ours({"text": PROMPT}, negative=given, size=32, steps=2, guidance=4.0, seeds=[3]).latents, found[negative]
+        )
+    assert torch.equal(found[None], found[""]) == (not zeros)
+
+
+@pytest.mark.parametrize("scores", [(6.0, 2.5), (7.0, 1.0)])
+def test_refiner(tmp_path: Path, scores: tuple[float, float]) -> None:
+    """The default scores of both sides, and given ones."""
+    from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl_img2img as module
+
+    theirs, ours = both(tiny.refiner(), tmp_path)
+    image, noise = picture(), start_noise(5)
+    known = ours.encode(image)
+    original = module.randn_tensor
+    module.randn_tensor = lambda *args, **kwargs: noise  # type: ignore[assignment]
+    try:
+        want = theirs(
+            PROMPT, negative_prompt=NEGATIVE, image=known, strength=0.6, num_inference_steps=10, guidance_scale=4.0,
+            aesthetic_score=scores[0], negative_aesthetic_score=scores[1], output_type="latent",
+            original_size=(32, 32), target_size=(32, 32),
+        ).images  # fmt: skip
+    finally:
+        module.randn_tensor = original
+    inputs: list[dict[str, Any]] = [{"text": PROMPT}, {"text": NEGATIVE}]
+    if scores != (6.0, 2.5):
+        for row, score in zip(inputs, scores, strict=True):
+            row["sizes"] = {"original": (32, 32), "target": (32, 32), "aesthetic": score}
+    start = ldmkit.Start(image=image, strength=0.6)
+    close(ours(inputs[0], negative=inputs[1], start=start, steps=10, guidance=4.0, seeds=[5]).latents, want)
+
+
 def test_a_model_trained_for_inpainting(tmp_path: Path) -> None:
     theirs = tiny.stable_diffusion(in_channels=9)
     pipe = diffusers.StableDiffusionInpaintPipeline(**theirs.components, requires_safety_checker=False)

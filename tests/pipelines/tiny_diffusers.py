@@ -116,6 +116,24 @@ def stable_diffusion_xl(seed: int = 0) -> diffusers.StableDiffusionXLPipeline:
     return _ready(pipe)
 
 
+def refiner(seed: int = 0) -> diffusers.StableDiffusionXLImg2ImgPipeline:
+    """SDXL's refiner in small: one text encoder, an aesthetic score in place of the target size."""
+    base = stable_diffusion_xl(seed)
+    torch.manual_seed(seed + 1)
+    network = unet(
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=5 * 8 + 32,
+    )
+    pipe = diffusers.StableDiffusionXLImg2ImgPipeline(
+        vae=base.vae, text_encoder=None, tokenizer=None, text_encoder_2=base.text_encoder_2,
+        tokenizer_2=base.tokenizer_2, unet=network, scheduler=base.scheduler, add_watermarker=False,
+        requires_aesthetics_score=True, force_zeros_for_empty_prompt=False,
+    )  # fmt: skip
+    return _ready(pipe)
+
+
 def controlnet_pipeline(seed: int = 0) -> diffusers.StableDiffusionControlNetPipeline:
     base = stable_diffusion(seed)
     control = diffusers.ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(8, 16))
