@@ -66,7 +66,7 @@ def test_sdxl_base_and_refiner() -> None:
         ("vector", 1536),
     ]
     assert [item.spec.get("input") for item in base] == [None, "text", "text", None]
-    assert base[2].spec["shares"] == "text-2" and base[3].spec["null"] == "keep"
+    assert base[2].spec["shares"] == "text-2" and "null" not in base[3].spec
     assert not parts[0].config.final_norm and not parts[1].config.final_norm and parts[0].config.blocks == 11
     parts[2].adopt(parts[1])
     refiner_sizes = [*sizes[:2], ("ConcatTimestepEmbedderND", "aesthetic_score", {"outdim": 256})]
