@@ -121,7 +121,7 @@ class ControlNet(Encoder, Adapter):
     Config = ControlNetConfig
     config: ControlNetConfig
 
-    def __init__(self, config: ControlNetConfig):
+    def __init__(self, config: ControlNetConfig | None = None):
         Adapter.__init__(self, config)
         unet = self.config.unet
         self.build_encoder(unet)

@@ -23,7 +23,7 @@ class IdentityCodec(Codec):
     config: IdentityConfig
     factor = 1
 
-    def __init__(self, config: IdentityConfig):
+    def __init__(self, config: IdentityConfig | None = None):
         super().__init__(config)
         self.channels = self.config.channels
 

@@ -56,7 +56,7 @@ class KLCodec(Codec):
     Config = KLConfig
     config: KLConfig
 
-    def __init__(self, config: KLConfig):
+    def __init__(self, config: KLConfig | None = None):
         super().__init__(config)
         c = self.config
         self.channels, self.factor = c.latent_channels, c.factor

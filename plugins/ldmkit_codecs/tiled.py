@@ -11,9 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.compose import part_spec
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.plugins import catalogue, get
+from ldmkit.plugins import get
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
@@ -72,7 +73,7 @@ class TiledCodec(Codec):
     Config = TiledConfig
     config: TiledConfig
 
-    def __init__(self, config: TiledConfig, inner: Codec | None = None):
+    def __init__(self, config: TiledConfig | None = None, inner: Codec | None = None):
         super().__init__(config)
         spec = self.config.inner
         self.inner: Codec = get("codec", spec.type)(spec.config) if inner is None else inner
@@ -82,10 +83,8 @@ class TiledCodec(Codec):
     @classmethod
     def wrap(cls, codec: Codec, **settings: Any) -> TiledCodec:
         """The codec itself (not a copy), tiled; `settings` as in `TiledConfig`."""
-        path = f"{type(codec).__module__}:{type(codec).__qualname__}"
-        name = next((e.name for e in catalogue() if e.kind == "codec" and e.value == path), path)
-        spec = PartSpec(type=name, config=codec.config.model_dump(mode="json", exclude_defaults=True))
-        return cls(TiledConfig.of({"inner": spec, **settings}, "TiledCodec config"), codec)
+        settings = {"inner": part_spec("codec", codec), **settings}
+        return cls(TiledConfig.of(settings, "TiledCodec config"), codec)
 
     @property
     def multiple(self) -> int:

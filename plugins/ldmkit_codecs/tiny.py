@@ -141,7 +141,7 @@ class TinyCodec(Codec):
     Config = TinyConfig
     config: TinyConfig
 
-    def __init__(self, config: TinyConfig):
+    def __init__(self, config: TinyConfig | None = None):
         super().__init__(config)
         c = self.config
         self.channels, self.factor = c.latent_channels, 2 ** (len(c.encoder_blocks) - 1)

@@ -72,7 +72,7 @@ class VQCodec(Codec):
     Config = VQConfig
     config: VQConfig
 
-    def __init__(self, config: VQConfig):
+    def __init__(self, config: VQConfig | None = None):
         super().__init__(config)
         c = self.config
         self.channels, self.factor = c.latent_channels, c.factor

@@ -11,9 +11,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit.compose import part_spec
 from ldmkit.contracts import Context, Denoiser
 from ldmkit.errors import CompositionError, SpecError
-from ldmkit.plugins import catalogue, get
+from ldmkit.plugins import get
 from ldmkit.signals import Plane, Signal
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
@@ -74,7 +75,7 @@ class PatchedDenoiser(Denoiser):
     Config = PatchedConfig
     config: PatchedConfig
 
-    def __init__(self, config: PatchedConfig, inner: Denoiser | None = None):
+    def __init__(self, config: PatchedConfig | None = None, inner: Denoiser | None = None):
         super().__init__(config)
         spec = self.config.inner
         self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
@@ -87,10 +88,8 @@ class PatchedDenoiser(Denoiser):
     @classmethod
     def wrap(cls, denoiser: Denoiser, **settings: Any) -> PatchedDenoiser:
         """The denoiser itself (not a copy) in patches; `settings` as in `PatchedConfig`."""
-        path = f"{type(denoiser).__module__}:{type(denoiser).__qualname__}"
-        name = next((e.name for e in catalogue() if e.kind == "denoiser" and e.value == path), path)
-        spec = PartSpec(type=name, config=denoiser.config.model_dump(mode="json", exclude_defaults=True))
-        return cls(PatchedConfig.of({"inner": spec, **settings}, "PatchedDenoiser config"), denoiser)
+        settings = {"inner": part_spec("denoiser", denoiser), **settings}
+        return cls(PatchedConfig.of(settings, "PatchedDenoiser config"), denoiser)
 
     def prepare(self, signals: Mapping[str, Signal]) -> PatchedContext:
         """The inner denoiser's `prepare`."""

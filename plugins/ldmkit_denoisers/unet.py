@@ -48,7 +48,7 @@ class UNet(Encoder, Denoiser):
     plans = (*Denoiser.plans, "prepacked", "exported")
     regions = (ResBlock, TransformerBlock, SelfAttention2d)
 
-    def __init__(self, config: UNetConfig):
+    def __init__(self, config: UNetConfig | None = None):
         Denoiser.__init__(self, config)
         config = self.config
         self.channels = config.channels
