@@ -5,32 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import model_validator
-from torch import Tensor
 
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
-from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary, no_vocabulary
+from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
-from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
+from ldmkit_conditioners.prompted import Prompted
 
 
-class ClipPart(PromptInput, Conditioner):
-    """What both have: a tower, a vocabulary, rows of ids."""
+class ClipPart(Prompted):
+    """What both have: a tower, and rows of ids: start, text, end, padding."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig
-    Input: ClassVar[Any] = Prompt
+    files: ClassVar[str] = CLIP_FILES
 
     def __init__(self, config: Any = None):
         super().__init__(config)
         self.tower: ClipTower | None = ClipTower(self.config)
-        self._vocabulary: Vocabulary | None = None
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """None until `load_assets` has found the files: checkpoints carry no vocabulary."""
-        return self._vocabulary
 
     @property
     def weights(self) -> ClipTower:
@@ -38,40 +32,20 @@ class ClipPart(PromptInput, Conditioner):
         assert self.tower is not None
         return self.tower
 
-    def load_assets(self, folder: Path) -> None:
-        self._vocabulary = clip_vocabulary(folder, self.config.vocab_size) or self._vocabulary
+    @property
+    def device(self) -> torch.device:
+        return self.weights.tokens.weight.device
 
-    def save_assets(self, folder: Path) -> None:
-        if self._vocabulary is not None:
-            self._vocabulary.save(folder)
+    @property
+    def length(self) -> int:
+        return int(self.config.positions)
 
-    def parse(self, raw: Any, where: str) -> str | list[int]:
-        prompt = super().parse(raw, where)
-        if isinstance(prompt, list):
-            check_ids(prompt, self.config.positions, self.config.vocab_size, where)
-        elif prompt and self.vocabulary is None:
-            raise no_vocabulary(type(self).__name__, CLIP_FILES)
-        return prompt
+    @property
+    def empty(self) -> list[int]:
+        return [self.config.bos, self.config.eos]
 
-    def example(self, size: tuple[int, int]) -> str:
-        return ""
-
-    def ids(self, prompts: list[str | list[int]]) -> Tensor:
-        """(B, positions) int64 rows: start, text, end, padding."""
-        rows = [self._row(prompt) for prompt in prompts]
-        device = self.weights.tokens.weight.device
-        return padded_rows(rows, self.config.positions, self.config.pad, device)
-
-    def _row(self, prompt: str | list[int]) -> list[int]:
-        config = self.config
-        if isinstance(prompt, list):
-            check_ids(prompt, config.positions, config.vocab_size)
-            return prompt
-        if self.vocabulary is not None:
-            return self.vocabulary.encode(prompt, config.positions)
-        if prompt:
-            raise no_vocabulary(type(self).__name__, CLIP_FILES)
-        return [config.bos, config.eos]
+    def find_vocabulary(self, folder: Path) -> Vocabulary | None:
+        return clip_vocabulary(folder, self.config.vocab_size)
 
 
 class ClipTextConfig(ClipConfig):

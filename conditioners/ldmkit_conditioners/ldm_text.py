@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts import Conditioner
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
-from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
-from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
+from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
+from ldmkit_conditioners.prompted import Prompted
 from ldmkit_conditioners.transformer import Encoder
 
 
@@ -36,14 +35,14 @@ class LdmTextConfig(Value):
     pad: int = Field(default=0, ge=0)
 
 
-class LdmText(PromptInput, Conditioner):
+class LdmText(Prompted):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
     The null is the encoding of the empty prompt (without words: of nothing but padding).
     """
 
     Config: ClassVar[type[LdmTextConfig]] = LdmTextConfig
-    Input: ClassVar[Any] = Prompt
+    files: ClassVar[str] = BERT_FILES
     kind: SignalKind = "tokens"
 
     def __init__(self, config: Any = None):
@@ -51,42 +50,20 @@ class LdmText(PromptInput, Conditioner):
         c = self.config
         self.dim = c.dim
         self.encoder = Encoder(c.vocab_size, c.dim, c.layers, c.heads, c.head_dim, c.max_length)
-        self.vocabulary: Vocabulary | None = None
 
-    def load_assets(self, folder: Path) -> None:
-        if self.config.words:
-            self.vocabulary = bert_vocabulary(folder, self.config.vocab_size) or self.vocabulary
+    @property
+    def length(self) -> int:
+        return int(self.config.max_length)
 
-    def save_assets(self, folder: Path) -> None:
-        if self.vocabulary is not None:
-            self.vocabulary.save(folder)
+    @property
+    def empty(self) -> list[int]:
+        return [self.config.start, self.config.end] if self.config.words else []
 
-    def parse(self, raw: Any, where: str) -> str | list[int]:
-        prompt = super().parse(raw, where)
-        if isinstance(prompt, list):
-            check_ids(prompt, self.config.max_length, self.config.vocab_size, where)
-        elif prompt and self.vocabulary is None:
-            raise no_vocabulary("LdmText", BERT_FILES)
-        return prompt
-
-    def example(self, size: tuple[int, int]) -> str:
-        return ""
+    def find_vocabulary(self, folder: Path) -> Vocabulary | None:
+        return bert_vocabulary(folder, self.config.vocab_size) if self.config.words else None
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
-        rows = [self._row(prompt) for prompt in inputs]
-        ids = padded_rows(rows, self.config.max_length, self.config.pad, self.encoder.norm.weight.device)
-        return Tokens(self.encoder(ids))
+        return Tokens(self.encoder(self.ids(inputs)))
 
     def null(self, like: Signal) -> Tokens:
         return Tokens(self([""]).value.expand(rows_of(like), -1, -1))
-
-    def _row(self, prompt: str | list[int]) -> list[int]:
-        config = self.config
-        if isinstance(prompt, list):
-            check_ids(prompt, config.max_length, config.vocab_size)
-            return prompt
-        if self.vocabulary is not None:
-            return self.vocabulary.encode(prompt, config.max_length)
-        if prompt:
-            raise no_vocabulary("LdmText", BERT_FILES)
-        return [config.start, config.end] if config.words else []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -14,8 +12,6 @@ from torch import Tensor
 from ldmkit.errors import InputError
 
 MAX_CHARACTERS = 1_000_000
-
-_ID_LIST = re.compile(r"\[\s*\d{1,9}(\s*,\s*\d{1,9})*\s*\]")
 
 
 def read_prompt(raw: Any) -> str | list[int]:
@@ -62,15 +58,6 @@ Prompt: TypeAlias = Annotated[
     ),
 ]
 """Pydantic type of a prompt: text, or token ids including the start and end tokens."""
-
-
-class PromptInput:
-    """Mixin of text conditioners: how a command-line argument becomes a prompt."""
-
-    @classmethod
-    def from_text(cls, text: str) -> Any:
-        """The text itself, whatever it looks like; `[1, 2, 3]` is a list of token ids."""
-        return json.loads(text) if _ID_LIST.fullmatch(text) else text
 
 
 def check_ids(ids: Sequence[int], limit: int, vocab_size: int, where: str | None = None) -> None:

@@ -10,12 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts import Conditioner
 from ldmkit.errors import SourceError
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
-from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary, sentence_pieces
-from ldmkit_conditioners.prompts import Prompt, PromptInput, check_ids, padded_rows
+from ldmkit_conditioners.bpe import Vocabulary, sentence_pieces
+from ldmkit_conditioners.prompted import Prompted
 
 T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package installed"
 
@@ -38,66 +37,43 @@ class T5TextConfig(Value):
     masked: bool = True
 
 
-class T5Text(PromptInput, Conditioner):
+class T5Text(Prompted):
     """A prompt as tokens (B, max_length, dim) with a mask that leaves the padding out.
 
     The null is the encoding of the empty prompt.
     """
 
     Config: ClassVar[type[T5TextConfig]] = T5TextConfig
-    Input: ClassVar[Any] = Prompt
+    files: ClassVar[str] = T5_FILES
     kind: SignalKind = "tokens"
 
     def __init__(self, config: Any = None):
         super().__init__(config)
         self.dim = self.config.dim
         self.encoder = _build(self.config)
-        self.vocabulary: Vocabulary | None = None
 
-    def load_assets(self, folder: Path) -> None:
-        self.vocabulary = sentence_pieces(folder, self.config.vocab_size, self.config.end) or self.vocabulary
+    @property
+    def length(self) -> int:
+        return int(self.config.max_length)
 
-    def save_assets(self, folder: Path) -> None:
-        if self.vocabulary is not None:
-            self.vocabulary.save(folder)
+    @property
+    def empty(self) -> list[int]:
+        return [self.config.end]
 
-    def parse(self, raw: Any, where: str) -> str | list[int]:
-        prompt = super().parse(raw, where)
-        if isinstance(prompt, list):
-            check_ids(prompt, self.config.max_length, self.config.vocab_size, where)
-        elif prompt and self.vocabulary is None:
-            raise no_vocabulary("T5Text", T5_FILES)
-        return prompt
-
-    def example(self, size: tuple[int, int]) -> str:
-        return ""
+    def find_vocabulary(self, folder: Path) -> Vocabulary | None:
+        return sentence_pieces(folder, self.config.vocab_size, self.config.end)
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
-        rows = [self._row(prompt) for prompt in inputs]
-        device = self.encoder.embed_tokens.weight.device
-        length = self.config.max_length
-        ids = padded_rows(rows, length, self.config.pad, device)
-        mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows], device=device)
-        state: Tensor = self.encoder(
-            input_ids=ids, attention_mask=mask if self.config.masked else None
-        ).last_hidden_state
-        return Tokens(state, mask if self.config.masked else None)
+        lengths = torch.tensor([len(self.row(prompt)) for prompt in inputs])
+        ids = self.ids(inputs)
+        mask = (torch.arange(self.length) < lengths[:, None]).to(ids.device) if self.config.masked else None
+        state: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return Tokens(state, mask)
 
     def null(self, like: Signal) -> Tokens:
         value, mask = self([""])
         rows = rows_of(like)
         return Tokens(value.expand(rows, -1, -1), None if mask is None else mask.expand(rows, -1))
-
-    def _row(self, prompt: str | list[int]) -> list[int]:
-        config = self.config
-        if isinstance(prompt, list):
-            check_ids(prompt, config.max_length, config.vocab_size)
-            return prompt
-        if not prompt:
-            return [config.end]
-        if self.vocabulary is None:
-            raise no_vocabulary("T5Text", T5_FILES)
-        return self.vocabulary.encode(prompt, config.max_length)
 
 
 def _build(config: T5TextConfig) -> Any:
