@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.plugins": ("components", "get"),
-    "ldmkit.loading": ("load", "load_codec"),
+    "ldmkit.loading": ("load", "load_adapter", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.output": ("Output", "Start"),
     "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from ldmkit.hookspecs import hookimpl
-    from ldmkit.loading import load, load_codec
+    from ldmkit.loading import load, load_adapter, load_codec
     from ldmkit.loss import diffusion_loss
     from ldmkit.noise import Noise
     from ldmkit.output import Output, Start

@@ -82,6 +82,40 @@ def load_codec(
     return codec.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
+def load_adapter(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    config: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> Adapter:
+    """One adapter alone, to be put to a pipeline with `Pipeline.with_adapter`.
+
+    Args:
+        source: a ControlNet's folder of diffusers; a file with cldm's keys of a ControlNet, prefixed by
+            `control_model.` or not; or any pipeline that `load` reads and that has an adapter.
+        name: which one, where the source has several.
+        config, device, dtype: as for `load`.
+
+    Raises:
+        SourceError: `no-adapter`, and what `load` raises.
+        InputError: `adapter-name`: there are several, or none of that name.
+    """
+    opened = open_source(source, config=config)
+    offered = opened.adapters
+    if not offered:
+        raise SourceError("no-adapter", "there is no adapter in it", where=opened.origin)
+    if (name is None and len(offered) > 1) or (name is not None and name not in offered):
+        what = "several adapters are in it" if name is None else f"there is no adapter {name!r} in it"
+        raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
+    key = next(iter(offered)) if name is None else name
+    with on_meta():
+        adapter: Adapter = build("adapter", offered[key], f"adapters.{key}")
+    _fill_part(adapter, f"adapters.{key}", opened, check_device(device), check_dtype(dtype))
+    return adapter.eval().requires_grad_(False)
+
+
 def open_source(source: str | Path, *, config: str | Path | None = None, ema: bool | None = None) -> Source:
     """The reader for a source; its report tells afterwards what became of every key.
 
@@ -153,12 +187,6 @@ def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.devi
             _load_assets(parts.conditioners[name], f"conditioners.{name}", source)
     for part in parts.items().values():
         part.eval().requires_grad_(False)
-
-
-def fill_adapter(adapter: Adapter, source: Source, part: str, device: torch.device, dtype: torch.dtype | None) -> None:
-    """Read the weights of one adapter on the meta device."""
-    _fill_part(adapter, part, source, device, dtype)
-    adapter.eval().requires_grad_(False)
 
 
 def _fill_part(part: Part, path: str, source: Source, device: torch.device, dtype: torch.dtype | None) -> None:

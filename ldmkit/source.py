@@ -46,13 +46,18 @@ class Source(ABC):
         """What to compose.
 
         Raises:
-            SourceError: `codec-only` where the source holds a first stage alone.
+            SourceError: `codec-only`, `denoiser-only`, `adapter-only` where the source holds nothing else.
         """
 
     @property
     def codec_spec(self) -> PartSpec:
         """The first stage alone."""
         return self.spec.codec
+
+    @property
+    def adapters(self) -> Mapping[str, PartSpec]:
+        """The adapters by name; a source may hold nothing else."""
+        return self.spec.adapters
 
     @abstractmethod
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
@@ -104,6 +109,12 @@ def assets_folder(part: str) -> str:
 def is_native(path: Path) -> bool:
     """Whether a folder holds a saved pipeline."""
     return (path / SPEC_FILE).is_file()
+
+
+def adapter_only(origin: str) -> SourceError:
+    """The error for a pipeline that is asked of an adapter's file."""
+    fits = "ldmkit.load_adapter, and Pipeline.with_adapter"
+    return SourceError("adapter-only", "it is an adapter alone", where=origin, fits=fits)
 
 
 def unrecognised(path: Path) -> SourceError:

@@ -13,6 +13,7 @@ from ldmkit.weights import LazyTensor, open_safetensors
 from ldmkit_checkpoints import compvis_ldm, compvis_sgm
 from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis_process import check_buffers
+from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
@@ -153,8 +154,10 @@ def _group(specs: Mapping[str, PartSpec], prefix: str) -> dict[str, Any]:
     return {part.removeprefix(prefix): spec for part, spec in specs.items() if part.startswith(prefix)}
 
 
-def open_compvis(path: Path, config: Path | None, ema: bool | None) -> CompVisSource:
+def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     """A checkpoint file with its yaml: the one given, the one beside it, or what its keys and shapes tell.
+
+    A pipeline, a first stage alone, or a ControlNet alone.
 
     Raises:
         SourceError: an unreadable file; no yaml, and a model that cannot be told from the keys.
@@ -163,6 +166,9 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> CompVisSo
 
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
+    if is_controlnet(tensors):
+        whole = None if chosen is None else read_yaml(chosen)
+        return ControlNetFile(tensors, whole, str(path), str(chosen))
     if chosen is not None:
         return CompVisSource(tensors, read_yaml(chosen), str(path), config_origin=str(chosen), ema=ema)
     guessed, notes = infer_config(tensors, extras, str(path))

@@ -9,7 +9,7 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import SourceError, suggest
-from ldmkit.source import Source
+from ldmkit.source import Source, adapter_only
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.diffusers_parts import (
@@ -254,13 +254,23 @@ class DiffusersComponent(Source):
 
     @property
     def spec(self) -> PipelineSpec:
-        what = f"the folder holds a {self.part.partition('.')[0]} alone"
-        fits = "ldmkit.load_codec" if self.part == "codec" else "the folder of a whole pipeline"
-        raise SourceError(f"{self.part.partition('.')[0]}-only", what, where=self.origin, fits=fits)
+        if self.part.startswith("adapters."):
+            raise adapter_only(self.origin)
+        if self.part == "codec":
+            what = "the folder holds a first stage alone"
+            raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
+        what = "the folder holds a denoiser alone"
+        raise SourceError("denoiser-only", what, where=self.origin, fits="the folder of a whole pipeline")
 
     @property
     def codec_spec(self) -> PartSpec:
         return self.component.spec if self.part == "codec" else self.spec.codec
+
+    @property
+    def adapters(self) -> Mapping[str, PartSpec]:
+        if self.part.startswith("adapters."):
+            return {self.part.removeprefix("adapters."): self.component.spec}
+        return super().adapters
 
     @property
     def part_spec(self) -> PartSpec:
