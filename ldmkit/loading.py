@@ -106,10 +106,10 @@ def load_adapter(
     offered = opened.adapters
     if not offered:
         raise SourceError("no-adapter", "there is no adapter in it", where=opened.origin)
-    if (name is None and len(offered) > 1) or (name is not None and name not in offered):
-        what = "several adapters are in it" if name is None else f"there is no adapter {name!r} in it"
+    key = next(iter(offered)) if name is None and len(offered) == 1 else name
+    if key is None or key not in offered:
+        what = f"of the adapters in it, {name!r} names none"
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
-    key = next(iter(offered)) if name is None else name
     with on_meta():
         adapter: Adapter = build("adapter", offered[key], f"adapters.{key}")
     _fill_part(adapter, f"adapters.{key}", opened, check_device(device), check_dtype(dtype))

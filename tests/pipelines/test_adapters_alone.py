@@ -139,3 +139,27 @@ def test_what_is_no_controlnet(folders: tuple[Path, Path, Path], tmp_path: Path)
         ldmkit.load_adapter(tmp_path / "few.safetensors")
     with pytest.raises(ldmkit.SourceError, match="codec-only"):
         ldmkit.load_adapter(folders[0] / "vae")
+
+
+def test_a_folder_with_several_controlnets(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    theirs = diffusers.StableDiffusionControlNetPipeline.from_pretrained(folders[2])
+    second = diffusers.ControlNetModel.from_pretrained(folders[1])
+    with torch.no_grad():
+        for parameter in second.controlnet_cond_embedding.parameters():
+            parameter.mul_(-1.5)
+    parts: dict[str, Any] = {**theirs.components, "controlnet": [theirs.controlnet, second]}
+    several = diffusers.StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
+    several.set_progress_bar_config(disable=True)
+    several.save_pretrained(tmp_path)
+    other = np.ascontiguousarray(HINT[::-1])
+    pictures = [torch.from_numpy(h.copy()).permute(2, 0, 1)[None].float() / 255 for h in (HINT, other)]
+    want = several(
+        "the red house", image=pictures, num_inference_steps=4, guidance_scale=4.0,
+        controlnet_conditioning_scale=[0.7, 0.4], latents=Noise([2], (4, 16, 16))(0, "start"), output_type="latent",
+    ).images  # fmt: skip
+    pipe = ldmkit.load(tmp_path)
+    assert list(pipe.adapters) == ["control-1", "control-2"]
+    pipe = pipe.tuned("control-1", scale=0.7).tuned("control-2", scale=0.4)
+    inputs = {"text": "the red house", "hint-1": HINT, "hint-2": other}
+    got = pipe(inputs, steps=4, guidance=4.0, seeds=[2]).latents
+    assert float((got - want).abs().max()) < 1e-4 * float(want.abs().max())
