@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from ldmkit.contracts import Adapter, Codec, Part
 from ldmkit.errors import InputError, SourceError, suggest
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
+from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import catalogue
@@ -35,7 +35,7 @@ def load(
 
     Args:
         source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors),
-            the name of a bundled model, or `hf:org/name`.
+            the name of a bundled model, or `hf:org/name[@revision]` on the hub.
         config: the original yaml, where a checkpoint alone does not tell.
         ema: averaged (True) or raw (False) weights; None: averaged where the file has them. The report says which.
         device: where to put it; None: the CPU.
@@ -143,12 +143,12 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
 
 
 def locate(source: str | Path) -> tuple[Path, str]:
-    """(existing path, what to call it) of a path, a bundled name or `hf:org/name`."""
+    """(existing path, what to call it) of a path, a bundled name or `hf:org/name[@revision]`."""
     text = str(source)
     if "\0" in text or not text:
         raise SourceError("not-found", f"{text!r} is no path", where="source")
     if text.startswith("hf:"):
-        return _from_hub(text.removeprefix("hf:")), text
+        return fetch(text.removeprefix("hf:")), text
     try:
         path = Path(text).expanduser()
         if path.exists():
@@ -161,17 +161,6 @@ def locate(source: str | Path) -> tuple[Path, str]:
         return Path(str(files(package))) / folder, text
     fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
     raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise SourceError("hub", f"cannot be had from the hub{offline}: {error}", where=f"hf:{name}") from None
 
 
 def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:

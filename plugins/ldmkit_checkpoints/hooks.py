@@ -19,15 +19,17 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
         SourceError: it is one of these, but cannot be read.
     """
     from ldmkit_checkpoints.compvis import checkpoint_in, is_checkpoint, open_compvis
-    from ldmkit_checkpoints.diffusers_folder import open_diffusers
+    from ldmkit_checkpoints.diffusers_folder import INDEX, open_diffusers
     from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
 
     if is_checkpoint(path):
         return open_compvis(path, config, ema)
-    if is_tiny_folder(path):
-        return TinyFolder(path)
     if not path.is_dir():
         return None
+    if (path / INDEX).is_file():  # many published folders also hold the same model as one file
+        return open_diffusers(path, ema)
+    if is_tiny_folder(path):
+        return TinyFolder(path)
     if (alone := checkpoint_in(path)) is not None:
         return open_compvis(alone, config, ema)
     return open_diffusers(path, ema)
