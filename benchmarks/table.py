@@ -1,0 +1,114 @@
+"""docs/performance.md from benchmarks/results/*.json: the tables between the markers are replaced, the rest is kept.
+
+python benchmarks/table.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
+
+
+def main() -> None:
+    records = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((HERE / "results").glob("*.json"))}
+    text = PAGE.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    sections = [section for make in (unets, samplers, pipelines, loads, decodes) for section in make(records)]
+    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(sections) + f"\n{END}{after}", encoding="utf-8")
+    print(f"wrote {PAGE}")
+
+
+def unets(records: dict[str, Any]) -> Iterable[str]:
+    rows = []
+    for name in (n for n in records if n.startswith("unet_step")):
+        for row in records[name]["rows"]:
+            what = [row["case"], f"{row['million_parameters']:g} M", row["dtype"], shape(row["latents"])]
+            for plan, result in row["result"].items():
+                if plan != "diffusers":
+                    base, error = row["result"]["diffusers"]["ms"], row["deviation"][plan]
+                    numbers = [f"{base:.1f}", f"{result['ms']:.1f}", f"{result['speedup']:.2f}", f"{error:.1e}"]
+                    rows.append([*what, plan, *numbers])
+                    what = [""] * 4
+    head = ["U-Net", "weights", "dtype", "latents", "plan", "diffusers ms", "ms", "speedup", "deviation"]
+    yield section("U-Net, one forward", head, rows, [r for n, r in records.items() if n.startswith("unet_step")])
+
+
+def samplers(records: dict[str, Any]) -> Iterable[str]:
+    record = records.get("sampler_overhead")
+    if record:
+        rows = []
+        for r in record["rows"]:
+            us = r["us_per_step"]
+            rows.append([r["sampler"], shape(r["shape"]), *(f"{us[k]:.1f}" for k in ("diffusers", "ours", "floor"))])
+        head = ["sampler", "state", "diffusers µs", "ours µs", "floor µs"]
+        yield section("A sampler's own cost a step", head, rows, [record])
+
+
+def pipelines(records: dict[str, Any]) -> Iterable[str]:
+    record = records.get("pipeline_overhead")
+    if record:
+        rows = []
+        for r in record["rows"]:
+            us = r["microseconds"]
+            rows.append([r["sampler"], shape(r["latents"]), f"{us['diffusers']:.0f}", f"{us['ldmkit']:.0f}"])
+        head = ["sampler", "state", "diffusers µs", "ours µs"]
+        yield section("A whole pipeline's cost a step beside its network, with guidance", head, rows, [record])
+
+
+def loads(records: dict[str, Any]) -> Iterable[str]:
+    record = records.get("loading")
+    if not record:
+        return
+    rows = []
+    for r in record["rows"]:
+        if "beyond_torch_s" in r:
+            rows.append([r["what"], "", f"{r['import_torch_s']:.2f} (import torch)", f"{r['sample_s']:.2f}", ""])
+            continue
+        for key, what in (("ready_s", "process start to ready, s"), ("again_s", "the load itself, s"),
+                          ("touched_s", "touching the U-Net's pages, s")):  # fmt: skip
+            theirs, ours = r["diffusers"][key], r["ldmkit"][key]
+            rows.append([what, r["as"], f"{theirs:.2f}", f"{ours:.2f}", f"{theirs / ours:.2f}"])
+        theirs, ours = r["diffusers"]["peak_bytes"], r["ldmkit"]["peak_bytes"]
+        rows.append(["peak memory, MB", r["as"], f"{theirs / 1e6:.0f}", f"{ours / 1e6:.0f}", f"{theirs / ours:.2f}"])
+    yield section("Loading", ["what", "as", "diffusers", "ours", "ratio"], rows, [record])
+
+
+def decodes(records: dict[str, Any]) -> Iterable[str]:
+    record = records.get("codec_decode")
+    if record:
+        (r,) = record["rows"]
+        rows = [
+            [name, f"{result['ms']:.0f}", f"{result['speedup']:.2f}", str(r["peak_mib_beyond_weights"][name])]
+            for name, result in r["result"].items()
+        ]
+        head = [f"{r['what']}, budget {r['budget_mib']:g} MiB", "ms", "speedup", "peak MiB beyond weights"]
+        yield section("Decoding", head, rows, [record])
+
+
+def section(title: str, head: list[str], rows: list[list[str]], records: list[Any]) -> str:
+    """A heading, where the numbers come from, and the table."""
+    lines = [f"### {title}", ""]
+    for machine in dict.fromkeys(
+        f"{r['machine']['cpu']}, torch {r['machine']['torch']}, diffusers {r['machine']['diffusers']}, "
+        f"{r['machine']['threads']} thread(s)"
+        for r in records
+    ):
+        lines.append(f"{machine}. ")
+    lines += [f"`{r['command']}`  " for r in records] + [""]
+    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines) + "\n"
+
+
+def shape(sides: list[int]) -> str:
+    return "x".join(map(str, sides))
+
+
+if __name__ == "__main__":
+    main()
