@@ -96,4 +96,6 @@ def _version(package: str) -> str | None:
 
 
 def _command() -> str:
-    return " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    # where files lie on this machine says nothing to others
+    arguments = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", "benchmarks/" + Path(sys.argv[0]).name, *arguments])
