@@ -79,7 +79,7 @@ class Prompted(Conditioner):
         if isinstance(prompt, list):
             check_ids(prompt, self.length, self.config.vocab_size)
             return prompt
-        if self.vocabulary is not None and prompt:
+        if self.vocabulary is not None:
             return self.vocabulary.encode(prompt, self.length)
         if prompt:
             raise no_vocabulary(type(self).__name__, self.files)
