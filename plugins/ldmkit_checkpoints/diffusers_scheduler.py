@@ -45,12 +45,14 @@ _COMMON: dict[str, Any] = {
     "set_alpha_to_one": True,
 }
 _LEADING = {"timestep_spacing": "leading"}
-_PLAIN = {"thresholding": (False,), "use_beta_sigmas": (False,), "use_flow_sigmas": (False,)}
+_CLIPPED = {**_LEADING, "clip_sample": True}
+_UNUSUAL = {"use_beta_sigmas": (False,), "use_flow_sigmas": (False,)}
+_PLAIN = {**_UNUSUAL, "thresholding": (False,), "clip_sample": (False,)}
 _MULTISTEP = {**_PLAIN, "use_lu_lambdas": (False,), "use_dynamic_shifting": (False,), "lower_order_final": (True,)}
 
 _CLASSES: dict[str, _Class] = {
-    "DDIMScheduler": _Class("ddim", _LEADING, _PLAIN),
-    "DDPMScheduler": _Class("ddpm", _LEADING, {**_PLAIN, "variance_type": ("fixed_small", "fixed_large")}),
+    "DDIMScheduler": _Class("ddim", _CLIPPED, _UNUSUAL),
+    "DDPMScheduler": _Class("ddpm", _CLIPPED, {**_UNUSUAL, "variance_type": ("fixed_small", "fixed_large")}),
     "PNDMScheduler": _Class(
         "plms", {**_LEADING, "set_alpha_to_one": False, "skip_prk_steps": False}, {"skip_prk_steps": (True,)}
     ),
@@ -153,7 +155,16 @@ def _sampler(name: str, options: Mapping[str, Any]) -> PartSpec:
         config = {"solver_order": options.get("solver_order", 2), "variant": kind if kind == "bh1" else "bh2"}
     if name == "ddpm":
         config = {"variance": options.get("variance_type", "fixed_small").removeprefix("fixed_")}
+    if name in ("ddim", "ddpm"):
+        config |= _limits(options)
     return PartSpec(type=name, config=config)
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    if options.get("thresholding"):
+        bound, quantile = options.get("sample_max_value", 1.0), options.get("dynamic_thresholding_ratio", 0.995)
+        return {"limits": {"bound": bound, "quantile": quantile}}
+    return {"limits": {"bound": options.get("clip_sample_range", 1.0)}} if options.get("clip_sample") else {}
 
 
 def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpec, tuple[str, ...]]:
@@ -181,7 +192,7 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpe
     return PartSpec(type=spacing, config=config), notes
 
 
-def write_scheduler(process: Discrete, sampler: str, grid: PartSpec) -> dict[str, Any]:
+def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dict[str, Any]:
     """scheduler_config.json for a process with the class that stands for a sampler (DDIM where none does).
 
     Raises:
@@ -189,7 +200,7 @@ def write_scheduler(process: Discrete, sampler: str, grid: PartSpec) -> dict[str
     """
     schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
     names = {kind.sampler: name for name, kind in _CLASSES.items()} | {"dpmpp-2m-sde": "DPMSolverMultistepScheduler"}
-    name = names.get(sampler, "DDIMScheduler")
+    name = names.get(sampler.type, "DDIMScheduler")
     config: dict[str, Any] = {
         "_class_name": name,
         "num_train_timesteps": process.steps,
@@ -203,12 +214,24 @@ def write_scheduler(process: Discrete, sampler: str, grid: PartSpec) -> dict[str
     if process.zero_terminal_snr:
         config["rescale_betas_zero_snr"] = True
     if name in ("DDIMScheduler", "DDPMScheduler"):
-        config["clip_sample"] = False
+        config |= _written_limits(sampler.config.get("limits"))
+    if sampler.type == "ddpm":
+        config["variance_type"] = f"fixed_{sampler.config.get('variance', 'small')}"
     if name == "PNDMScheduler":
         config["skip_prk_steps"] = True
-    if sampler == "dpmpp-2m-sde":
+    if sampler.type == "dpmpp-2m-sde":
         config["algorithm_type"] = "sde-dpmsolver++"
     return config | _written_grid(name, grid)
+
+
+def _written_limits(limits: Mapping[str, Any] | None) -> dict[str, Any]:
+    if limits is None:
+        return {"clip_sample": False}
+    bound, quantile = limits.get("bound", 1.0), limits.get("quantile")
+    if quantile is None:
+        return {"clip_sample": True, "clip_sample_range": bound}
+    dynamic = {"thresholding": True, "sample_max_value": bound, "dynamic_thresholding_ratio": quantile}
+    return {"clip_sample": False, **dynamic}
 
 
 def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class _Export:
             raise _inexpressible(f"denoiser {spec.denoiser.type!r}")
         kinds = {name: part.type for name, part in spec.conditioners.items()}
         process = Discrete.of(spec.process.config)
-        self.configs["scheduler"] = write_scheduler(process, spec.defaults.sampler.type, spec.defaults.grid)
+        self.configs["scheduler"] = write_scheduler(process, spec.defaults.sampler, spec.defaults.grid)
         texts = [name for name, kind in kinds.items() if kind == "clip-text"]
         if "ldm-text" in kinds.values():
             return self._ldm_text(kinds)

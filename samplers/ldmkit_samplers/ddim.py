@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit_samplers.first_order import ancestral, transitions
+from ldmkit_samplers.limits import Limits
 
 
 class DDIM(Sampler):
@@ -18,12 +19,15 @@ class DDIM(Sampler):
 
     Args:
         eta: share of the reverse posterior's noise, 0 (deterministic) to 1 (ancestral sampling).
+        limits: of x0, for models of pixels; the direction keeps the network's own noise.
     """
 
     order: ClassVar[int | None] = 1
     eta: float = Field(default=0.0, ge=0, le=1)
+    limits: Limits | None = None
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, [ancestral(a, b, self.eta) for a, b in pairwise(sigmas)], noise)
+        pairs = [ancestral(a, b, self.eta) for a, b in pairwise(sigmas)]
+        return transitions(denoise, x, sigmas, pairs, noise, self.limits)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit_samplers.first_order import transitions
+from ldmkit_samplers.limits import Limits
 
 
 class DDPM(Sampler):
@@ -21,16 +22,20 @@ class DDPM(Sampler):
     Args:
         variance: "small" is the posterior's own (beta tilde); "large" is that of the forward step (beta), which
             knows the alphas of a variance-preserving process, sqrt(alpha_bar) = (1 + sigma^2)^-1/2.
+        limits: of the x0 that the posterior is taken of, for models of pixels.
     """
 
     order: ClassVar[int | None] = None
     variance: Literal["small", "large"] = "small"
+    limits: Limits | None = None
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
         pairs = [((b / a) ** 2, self._spread(a, b)) for a, b in pairwise(sigmas)]
-        return transitions(denoise, x, sigmas, pairs, noise)
+        limits = self.limits
+        limited = denoise if limits is None else lambda x, sigma: limits(denoise(x, sigma))
+        return transitions(limited, x, sigmas, pairs, noise)
 
     def _spread(self, sigma: float, after: float) -> float:
         if after == 0:

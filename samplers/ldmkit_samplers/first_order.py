@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Step
+from ldmkit_samplers.limits import Limits
 
 
 def transitions(
@@ -21,12 +22,20 @@ def transitions(
     sigmas: Sequence[float],
     pairs: Sequence[tuple[float, float]],
     noise: Callable[[int], Tensor],
+    limits: Limits | None = None,
 ) -> Iterator[Step]:
-    """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition."""
+    """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition.
+
+    `limits` act on the first x0 alone: the noise x - x0 stays what the network says it is.
+    """
     count = len(pairs)
     for i, (keep, renew) in enumerate(pairs):
         x0 = denoise(x, sigmas[i])
         x = torch.lerp(x0, x, keep)
+        if limits is not None:
+            limited = limits(x0)
+            x.add_(limited - x0)
+            x0 = limited
         if renew:
             x.add_(noise(i), alpha=renew)
         yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)

@@ -222,14 +222,14 @@ def test_single_components(tmp_path: Path) -> None:
     folder = tiny.saved(tiny.controlnet_pipeline(), tmp_path)
     codec = ldmkit.load_codec(folder / "vae")
     assert codec.config.scale == 0.18215
-    for name, part in (("unet", "denoiser"), ("controlnet", "adapters.control")):
+    for name, part, code in (("unet", "denoiser", "denoiser"), ("controlnet", "adapters.control", "adapter")):
         source = open_source(folder / name)
         assert isinstance(source, DiffusersComponent)
         assert source.part == part
         assert source.tensors(part)
         with pytest.raises(ldmkit.SourceError) as caught:
             ldmkit.load(folder / name)
-        assert caught.value.code == f"source.{part.split('.')[0]}-only"
+        assert caught.value.code == f"source.{code}-only"
 
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -242,6 +242,9 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, "ddim", ("trailing", "zero")),
         ({"_class_name": "PNDMScheduler", "steps_offset": 1, "skip_prk_steps": True}, "plms", ("leading", "first")),
         ({"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}, "ddpm", ("leading", "zero")),
+        ({"_class_name": "DDIMScheduler", "clip_sample": False}, "ddim", ("leading", "zero")),
+        ({"_class_name": "DDIMScheduler", "clip_sample_range": 2.0}, "ddim", ("leading", "zero")),
+        ({"_class_name": "DDPMScheduler", "thresholding": True, "sample_max_value": 3.0}, "ddpm", ("leading", "zero")),
         ({"_class_name": "EulerDiscreteScheduler"}, "euler", ("linspace", "zero")),
         ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}, "euler", ("karras", "zero")),
         ({"_class_name": "EulerAncestralDiscreteScheduler"}, "euler-ancestral", ("linspace", "zero")),
@@ -262,11 +265,11 @@ def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str])
     assert ldmkit.get("grid", plan.grid.type).of(plan.grid.config).end == grid[1]
     process = Discrete.of(plan.process.config)
     assert bool(plan.notes) == (config["_class_name"] == "LMSDiscreteScheduler")
-    written = write_scheduler(process, plan.sampler.type, plan.grid)
+    written = write_scheduler(process, plan.sampler, plan.grid)
     theirs = getattr(diffusers, written["_class_name"]).from_config(written)
     assert np.allclose(theirs.alphas_cumprod.numpy(), process.table.alpha_bars, rtol=1e-5)
     if not plan.notes:
-        assert read_scheduler(written)[:3] == plan[:3] or sampler == "ddpm"
+        assert read_scheduler(written)[:3] == plan[:3]
 
 
 ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -288,7 +291,8 @@ def test_processes_have_their_tables(beta_schedule: str, extra: dict[str, Any]) 
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule"),
         ({"prediction_type": "flow"}, "prediction_type"),
-        ({"thresholding": True}, "thresholding"),
+        ({"_class_name": "EulerDiscreteScheduler", "thresholding": True}, "thresholding"),
+        ({"_class_name": "HeunDiscreteScheduler", "clip_sample": True}, "clip_sample"),
         ({"timestep_spacing": "random"}, "timestep_spacing"),
         ({"final_sigmas_type": "one"}, "final_sigmas_type"),
         ({"_class_name": "PNDMScheduler"}, "skip_prk_steps"),

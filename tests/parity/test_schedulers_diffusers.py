@@ -27,6 +27,7 @@ from ldmkit_samplers.euler_ancestral import EulerAncestral
 from ldmkit_samplers.grids.sigmas import FlowShift, Karras
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, Trailing
 from ldmkit_samplers.heun import Heun
+from ldmkit_samplers.limits import Limits
 from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
@@ -79,6 +80,16 @@ KARRAS: tuple[dict[str, Any], Grid, int] = (
     12,
 )
 DDIM_OFF: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": True}
+LIMITS: list[tuple[dict[str, Any], Limits]] = [
+    ({"clip_sample": True}, Limits()),
+    ({"clip_sample": True, "clip_sample_range": 0.3}, Limits(bound=0.3)),
+    ({"clip_sample": False, "thresholding": True, "sample_max_value": 1.5}, Limits(bound=1.5, quantile=0.995)),
+    (
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.6, "sample_max_value": 9.0},
+        Limits(bound=9.0, quantile=0.6),
+    ),
+]
+"""The mixture's values reach beyond 1, so that all of them matter."""
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 
 
@@ -94,6 +105,12 @@ def cases() -> list[Case]:
     for kind in ("small", "large"):
         settings = {"variance_type": f"fixed_{kind}", "clip_sample": False, "timestep_spacing": "leading"}
         found.append(Case("DDPMScheduler", DDPM(variance=kind), Leading(), 20, settings))
+    for limited, limits in LIMITS:
+        settings = {"timestep_spacing": "leading", **limited}
+        found.append(Case("DDIMScheduler", DDIM(limits=limits), Leading(), 20, settings))
+        call: dict[str, Any] = {"call": {"eta": 0.7}, "injected": True}
+        found.append(Case("DDIMScheduler", DDIM(eta=0.7, limits=limits), Leading(), 20, settings, **call))
+        found.append(Case("DDPMScheduler", DDPM(limits=limits), Leading(), 20, settings))
     pndm = {"skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "leading"}
     found.append(Case("PNDMScheduler", PLMS(), Leading(offset=1, end="first"), 20, pndm))
     for settings, grid, steps in SPACED:
