@@ -20,6 +20,9 @@ from ldmkit_denoisers.packing import PackedConv, PackedLinear
 from ldmkit_denoisers.ported import resized
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
+SMALL_MAP = 1024
+"""Positions below which torch's GroupNorm of channels-last bfloat16 takes a slow way; float32 is faster there."""
+
 
 class PackedResBlock:
     """A residual block; `shift` is its slice of all blocks' time projections (see `TimeProjections`)."""
@@ -98,7 +101,7 @@ class PackedSelfAttention:
     def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
         if _tapped(self._ports):
             return channels_last(self._eager(x, frame))
-        tokens = _tokens(x if self._norm is None else _norm(self._norm, x))
+        tokens = _tokens(x if self._norm is None else _norm(self._norm, x).to(x.dtype))
         y = _self_attend(self._qkv(tokens), self._heads, self._upcast)
         return _map(self._out.plus(y, _tokens(x)), x)
 
@@ -152,7 +155,7 @@ class PackedTransformer:
     def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
         if _tapped(self._ports):
             return channels_last(self._eager(x, frame, projected.kv, projected.mask))
-        tokens = self._proj_in(_tokens(_norm(self._norm, x)))
+        tokens = self._proj_in(_tokens(_norm(self._norm, x).to(x.dtype)))
         for block in self._blocks:
             tokens = block(tokens, frame, projected)
         return _map(self._proj_out.plus(tokens, _tokens(x)), x)
@@ -188,12 +191,15 @@ def _tapped(ports: tuple[Port, ...]) -> bool:
 
 
 def _norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """A GroupNorm; float32 where the caller's map is a small one in bfloat16."""
+    if x.dtype is torch.bfloat16 and x.shape[2] * x.shape[3] < SMALL_MAP:
+        return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps)
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU of a GroupNorm."""
-    return F.silu(_norm(norm, x), inplace=True)
+    """SiLU of a GroupNorm, in the map's dtype."""
+    return F.silu(_norm(norm, x), inplace=True).to(x.dtype)
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
