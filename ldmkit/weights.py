@@ -142,7 +142,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     """Write atomically: the old file stays until the new one is complete.
 
     Sizes that keep to `ALIGNMENT` come first, so that nearly all tensors can be mapped as they lie in the file.
+
+    Raises:
+        WeightsError: `unknown-dtype`: complex numbers, quantised integers ...
     """
+    for key, tensor in tensors.items():
+        if tensor.dtype not in _DTYPE_NAMES:
+            fits = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPE_NAMES)
+            raise WeightsError("unknown-dtype", f"{key!r} has dtype {tensor.dtype}", where=str(path), fits=fits)
     own = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     order = sorted(own, key=lambda key: (own[key].nbytes % ALIGNMENT != 0, -own[key].itemsize, key))
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
+import ldmkit
 from ldmkit.weights import (
     ALIGNMENT,
     MAPPED_ALIGNMENT,
@@ -38,6 +40,16 @@ def test_written_files_are_plain_safetensors(tmp_path: Path) -> None:
     ours = open_safetensors(path)
     assert all(torch.equal(ours[key].read(copy), value) for key, value in TENSORS.items() for copy in (True, False))
     assert ours["b.weight"].read(False).data_ptr() % ALIGNMENT == 0, "mapped as it lies in the file"
+
+
+def test_what_the_format_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, TENSORS)
+    before = path.read_bytes()
+    with pytest.raises(ldmkit.WeightsError) as caught:
+        write_safetensors(path, {"ok": torch.ones(1), "phase": torch.ones(2, dtype=torch.complex64)})
+    assert caught.value.code == "weights.unknown-dtype" and "'phase'" in caught.value.what
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_weights_start_on_good_addresses_whatever_the_file(tmp_path: Path) -> None:
