@@ -98,9 +98,13 @@ class LayoutCode(Value):
         last = self.sections - 1
         return round(y * last) * self.sections + round(x * last)
 
-    def _object(self, thing: Thing, crop: Rect, flip: bool) -> list[int]:
+    def label(self, thing: Thing) -> int:
+        """Token of class and attributes."""
         bits = (thing.bits & 1 if self.group else 0) | (thing.bits & 14 if self.attributes else 0)
-        label = thing.label + self.n_classes * bits
+        return thing.label + self.n_classes * bits
+
+    def _object(self, thing: Thing, crop: Rect, flip: bool) -> list[int]:
+        label = self.label(thing)
         if self.centres:
             x, y, w, h = thing.rect
             return [label, self._centre(x + w / 2, y + h / 2, crop, flip)]
@@ -202,12 +206,11 @@ class LayoutTokens(Conditioner):
             raise InputError(
                 "too-many-boxes", f"{len(things)} objects", where=where, fits=f"at most {code.max_objects}"
             )
-        tokens = code.encode(things[: code.max_objects], crop)
-        for i, token in enumerate(tokens):
-            if token >= code.n_tokens:
+        for i, thing in enumerate(things[: code.max_objects]):
+            if (token := code.label(thing)) >= code.n_tokens:
                 what = f"token {token} for class and attributes does not exist"
-                raise InputError("label-range", what, where=f"{where}[{i // 3}]", fits=f"tokens below {code.n_tokens}")
-        return tokens
+                raise InputError("label-range", what, where=f"{where}[{i}]", fits=f"tokens below {code.n_tokens}")
+        return code.encode(things[: code.max_objects], crop)
 
     def example(self, size: tuple[int, int]) -> Layout:
         return Layout()

@@ -70,6 +70,9 @@ class MaskedImage(Conditioner):
         if codec.channels != self.config.latent_channels:
             what = f"masked-image encodes to {self.config.latent_channels} channels, the codec to {codec.channels}"
             raise CompositionError("dim-mismatch", what, fits="latent_channels equal to the codec's channels")
+        if self._codec and self._codec[0] is not codec:
+            what = "this masked-image conditioner encodes with the codec of another pipeline"
+            raise CompositionError("bound-elsewhere", what, fits="one of its own for every codec")
         self._codec = (codec,)  # in a tuple, so that its weights are not registered here as well
 
     def picture_size(self, value: Masked, factor: int) -> tuple[int, int]:

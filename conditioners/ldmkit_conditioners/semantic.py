@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Conditioner
-from ldmkit.errors import InputError
+from ldmkit.errors import CompositionError, InputError
 from ldmkit.pictures import LabelMap
 from ldmkit.signals import Plane, SignalKind
 from ldmkit.sizes import pad
@@ -64,10 +64,14 @@ class Semantic(PictureInput, Conditioner):
         self.channel_mapper = None if c.dim is None else nn.Conv2d(c.n_classes, c.dim, 1, bias=c.bias)
 
         self.has_null = c.zero_null
-        self._cells = 1
+        self._grid: tuple[int, int] | None = None
 
     def bind(self, codec: Codec) -> None:
-        self._cells = codec.multiple // codec.factor
+        grid = (codec.factor, codec.multiple // codec.factor)
+        if self._grid is not None and self._grid != grid:
+            what = f"this semantic conditioner pads its maps for another pipeline's codec, of factor {self._grid[0]}"
+            raise CompositionError("bound-elsewhere", what, fits="one of its own for every codec")
+        self._grid = grid
 
     def parse(self, raw: Any, where: str) -> Tensor:
         labels: Tensor = super().parse(raw, where)
@@ -75,15 +79,15 @@ class Semantic(PictureInput, Conditioner):
         return labels
 
     def example(self, size: tuple[int, int]) -> Tensor:
-        return torch.zeros(size, dtype=torch.long)
+        factor, cells = self._grid or (1, 1)
+        wanted = [-(-side // (factor * cells)) * cells for side in size]
+        return torch.zeros([self._labels(side) for side in wanted], dtype=torch.long)
 
     def picture_size(self, value: Tensor, factor: int) -> tuple[int, int]:
         height, width = value.shape
         unit = self._unit
         if unit is None:
-            for _ in range(self.config.stages):
-                height, width = int(height * self.config.multiplier), int(width * self.config.multiplier)
-            return height * factor, width * factor
+            return self._shrunk(height) * factor, self._shrunk(width) * factor
         return -(-height * factor // unit), -(-width * factor // unit)
 
     def forward(self, inputs: list[Tensor]) -> Plane:
@@ -91,7 +95,8 @@ class Semantic(PictureInput, Conditioner):
             self._check(labels, "semantic")
         maps = one_size(inputs, "semantic").to(self.device)
         if self._unit is not None:
-            maps = pad(maps[:, None].float(), self._unit * self._cells)[:, 0].long()
+            cells = self._grid[1] if self._grid else 1
+            maps = pad(maps[:, None].float(), self._unit * cells)[:, 0].long()
         return Plane(self.rescale(self.one_hot(maps)))
 
     @property
@@ -99,6 +104,19 @@ class Semantic(PictureInput, Conditioner):
         """Labels that one cell of the plane is made of, along a side; None where that is no whole number."""
         inverse = (1 / self.config.multiplier) ** self.config.stages
         return round(inverse) if inverse >= 1 and abs(inverse - round(inverse)) < 1e-9 else None
+
+    def _shrunk(self, side: int) -> int:
+        """Cells of the plane that so many labels become, where nothing is padded."""
+        for _ in range(self.config.stages):
+            side = int(side * self.config.multiplier)
+        return side
+
+    def _labels(self, cells: int) -> int:
+        """The fewest labels along a side that become so many cells."""
+        labels = max(1, int(cells / self.config.multiplier**self.config.stages))
+        while self._shrunk(labels) < cells:
+            labels += 1
+        return labels
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """(B, H, W) int64 -> (B, n_classes, H, W) of 0 and 1, all 0 where the label is `ignore`."""

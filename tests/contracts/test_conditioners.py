@@ -433,6 +433,12 @@ def test_masked_image_needs_a_codec_that_fits() -> None:
     item = part.parse({"image": PICTURE, "mask": torch.ones(8, 8)}, "it")
     with pytest.raises(CompositionError, match="bind"):
         part([item])
+    fitting = ldmkit.get("conditioner", "masked-image")({})
+    first = Halving()
+    fitting.bind(first)
+    fitting.bind(first)
+    with pytest.raises(CompositionError, match="bound-elsewhere"):
+        fitting.bind(Halving())
     odd = ldmkit.get("conditioner", "masked-image")({})
     odd.bind(Halving())
     plane = odd([odd.parse({"image": PICTURE[:, :7], "mask": torch.ones(7, 8)}, "it")]).value
@@ -457,6 +463,27 @@ def test_semantic_ignores_the_ignored() -> None:
     assert plane[0, :, 0].T.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
     with pytest.raises(SpecError, match="is a class"):
         ldmkit.get("conditioner", "semantic")({"n_classes": 3, "ignore": 2})
+
+
+@pytest.mark.parametrize("config", [{"stages": 2}, {"stages": 1}, {"stages": 2, "multiplier": 0.3}, {"stages": 0}])
+def test_semantic_example_makes_a_plane_of_the_latents(config: dict[str, Any]) -> None:
+    part = ldmkit.get("conditioner", "semantic")({"n_classes": 3, "dim": None, **config})
+    part.bind(Halving())
+    for size, latents in (((32, 48), (16, 24)), ((30, 46), (15, 23))):
+        assert tuple(part([part.example(size)]).value.shape[-2:]) == latents
+    with pytest.raises(CompositionError, match="bound-elsewhere"):
+        part.bind(ldmkit.get("codec", "identity")())
+
+
+@pytest.mark.parametrize("centres", [True, False])
+def test_a_label_that_no_token_can_hold_is_named(centres: bool) -> None:
+    config = {"n_classes": 10, "n_tokens": 16, "dim": 8, "layers": 1, "heads": 1, "head_dim": 8, "max_objects": 4}
+    part = ldmkit.get("conditioner", "layout-tokens")({**config, "centres": centres})
+    plain = {"label": 1, "box": [0.1, 0.1, 0.5, 0.5], "format": "xywh"}
+    layout = {"objects": [plain, plain, {**plain, "label": 9, "group_of": True}], "crop": [0, 0, 1, 1]}
+    with pytest.raises(InputError) as caught:
+        part.parse(layout, "layout")
+    assert caught.value.code == "input.label-range" and caught.value.where == "layout[2]"
 
 
 def test_sizes_default_to_the_run_and_stay_when_dropped() -> None:
