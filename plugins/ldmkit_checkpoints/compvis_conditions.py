@@ -10,7 +10,7 @@ from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import SourceError
 from ldmkit.spec import ConditionerSpec, PartSpec
-from ldmkit_checkpoints.compvis_plan import PartPlan
+from ldmkit_checkpoints.compvis_plan import PartPlan, given_vector
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
@@ -56,11 +56,15 @@ def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inve
     if stage == "__is_unconditional__":
         return Conditions()
     way = params.get("conditioning_key") or ("concat" if params.get("concat_mode", True) else "crossattn")
-    if way not in ("concat", "crossattn", "hybrid"):
-        raise SourceError("unsupported", f"conditioning_key {way!r}", where=where, fits="crossattn, concat, hybrid")
+    if way not in ("concat", "crossattn", "hybrid", "adm"):
+        fits = "crossattn, concat, hybrid, adm"
+        raise SourceError("unsupported", f"conditioning_key {way!r}", where=where, fits=fits)
     section = f"{where}.cond_stage_config"
-    if way == "crossattn" and isinstance(stage, Mapping) and stage.get("target") == "torch.nn.Identity":
+    if way in ("crossattn", "adm") and isinstance(stage, Mapping) and stage.get("target") == "torch.nn.Identity":
         return _given(unet, "the config's conditioner is the identity")
+    if way == "adm":
+        what = f"conditioning_key 'adm' with the conditioner {stage!r}"
+        raise SourceError("unsupported", what, where=section, fits="torch.nn.Identity: a class, or a ready-made vector")
     planned = conditioners_from_compvis(stage, params, unet.channels, section)
     if way == "hybrid":
         planned.append(_masked(params, unet, where))
@@ -98,13 +102,14 @@ def _collected(planned: Sequence[Planned], unet: UNetConfig, inventory: Inventor
 
 def _given(unet: UNetConfig, why: str) -> Conditions:
     """Ready-made signals in place of encoders, one a slot of the denoiser."""
-    wanted = {"context": ("tokens", unet.context_dim), "vector": ("vector", unet.vector_dim)}
-    found = Conditions(notes=[f"{why}: its conditions are given ready-made, as 'context' (length, width)"])
-    for name, (kind, dim) in wanted.items():
-        if dim is not None:
-            spec = ConditionerSpec(type="given", config={"kind": kind, "dim": dim}, slot=name)
-            found.parts[name] = PartPlan(spec)
-    return found
+    wanted: dict[str, ConditionerSpec] = {}
+    if unet.context_dim is not None:
+        config = {"kind": "tokens", "dim": unet.context_dim}
+        wanted["context"] = ConditionerSpec(type="given", config=config, slot="context")
+    if unet.vector != "none":
+        wanted["vector"] = given_vector(unet)
+    notes = [f"{why}: its conditions are given ready-made, as {' and '.join(map(repr, wanted))}"]
+    return Conditions({name: PartPlan(spec) for name, spec in wanted.items()}, notes=notes)
 
 
 def _masked(params: Mapping[str, Any], unet: UNetConfig, where: str) -> Planned:

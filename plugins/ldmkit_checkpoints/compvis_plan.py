@@ -8,6 +8,7 @@ from typing import Any
 
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
+from ldmkit_denoisers.config import UNetConfig
 from torch import Tensor
 
 from ldmkit.errors import SourceError
@@ -103,6 +104,13 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
         return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
 
     return Plan({"codec": codec}, ignore)
+
+
+def given_vector(unet: UNetConfig) -> ConditionerSpec:
+    """A ready-made vector for a U-Net; a class or a timestep is never dropped, since no number means none."""
+    null: Any = "keep" if unet.vector in ("table", "timestep") else "default"
+    config = {"kind": "vector", "dim": unet.vector_width}
+    return ConditionerSpec(type="given", config=config, slot="vector", null=null)
 
 
 def conditioner(type_: str, config: dict[str, Any], **wiring: Any) -> ConditionerSpec:

@@ -37,9 +37,7 @@ def process_from_ldm(params: Mapping[str, Any], where: str) -> PartSpec:
         SourceError: a schedule or parameterization that is not known.
     """
     schedule, prediction = params.get("beta_schedule", "linear"), params.get("parameterization", "eps")
-    if params.get("given_betas") is not None:
-        raise SourceError("unsupported", "given_betas: the file's own list of betas", where=f"{where}.given_betas")
-    if schedule not in _SCHEDULES:
+    if params.get("given_betas") is None and schedule not in _SCHEDULES:
         what = f"the schedule {schedule!r} is not known"
         raise SourceError(
             "unknown-schedule", what, where=f"{where}.beta_schedule", fits=suggest(str(schedule), _SCHEDULES)
@@ -48,6 +46,12 @@ def process_from_ldm(params: Mapping[str, Any], where: str) -> PartSpec:
         what = f"the parameterization {prediction!r} is not known"
         fits = suggest(str(prediction), _PREDICTIONS)
         raise SourceError("unknown-prediction", what, where=f"{where}.parameterization", fits=fits)
+    if (betas := params.get("given_betas")) is not None:
+        if not isinstance(betas, list) or len(betas) < 2:
+            what, fits = "given_betas is no schedule", "a list of two betas or more"
+            raise SourceError("unsupported", what, where=f"{where}.given_betas", fits=fits)
+        given = {"schedule": "betas", "values": betas, "steps": len(betas), "prediction": _PREDICTIONS[prediction]}
+        return _discrete(given, where)
     config: dict[str, Any] = {
         "schedule": _SCHEDULES[schedule],
         "beta_start": params.get("linear_start", 1e-4),

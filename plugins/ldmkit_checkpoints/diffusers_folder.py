@@ -12,6 +12,7 @@ from ldmkit.errors import SourceError, suggest
 from ldmkit.source import Source, adapter_only
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.compvis_plan import given_vector
 from ldmkit_checkpoints.diffusers_parts import (
     CODECS,
     UNETS,
@@ -149,14 +150,7 @@ class DiffusersFolder(Source):
         if unet.context_dim is not None and not any(spec.type in _TEXT_GUIDANCE for spec in found.values()):
             found["context"] = ConditionerSpec(type="given", config={"kind": "tokens", "dim": unet.context_dim})
         if unet.vector != "none" and not self._is_xl():
-            dim = (
-                unet.vector_dim
-                if unet.vector in ("mlp", "linear")
-                else unet.embedding
-                if unet.vector == "identity"
-                else 1
-            )
-            found["vector"] = ConditionerSpec(type="given", config={"kind": "vector", "dim": dim})
+            found["vector"] = given_vector(unet)
         plane = unet.plane_channels
         if plane and plane == codec.channels + 1:
             config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}

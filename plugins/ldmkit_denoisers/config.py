@@ -137,6 +137,12 @@ class UNetConfig(Value):
         """Width of the time embedding."""
         return self.time_dim or 4 * self.widths[0]
 
+    @property
+    def vector_width(self) -> int | None:
+        """Numbers in a row of the `vector` slot; None without that slot. A class or a timestep is one number."""
+        wide = {"none": None, "identity": self.embedding, "timestep": 1, "table": 1}
+        return wide.get(self.vector, self.vector_dim)
+
     def kind_at(self, level: int) -> AttentionKind:
         """Attention of a level."""
         return self.attention[level] if self.attention is not None else "none"

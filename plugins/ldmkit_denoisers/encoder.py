@@ -176,9 +176,7 @@ def unet_slots(config: UNetConfig) -> dict[str, Slot]:
     slots: dict[str, Slot] = {}
     if takes_context(config):
         slots["context"] = Slot("tokens", config.context_dim or 0, config.context_join, required=True)
-    if config.vector != "none":
-        dims = {"identity": config.embedding, "timestep": 1, "table": 1}
-        dim = dims.get(config.vector, config.vector_dim or 0)
+    if (dim := config.vector_width) is not None:
         slots["vector"] = Slot("vector", dim, "only" if dim == 1 else "feature", required=True)
     if config.plane_channels:
         slots["plane"] = Slot("plane", config.plane_channels, "feature", required=True)
