@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -73,8 +72,14 @@ def machine() -> dict[str, Any]:
 
 
 def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far, bytes.
+
+    VmHWM rather than ru_maxrss: the latter starts at what the parent held when it forked.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this system does not tell a process's peak memory")
 
 
 def _cpu() -> str:

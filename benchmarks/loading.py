@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import write
 
 OURS = "import ldmkit; load = lambda: ldmkit.load({folder!r}, dtype={dtype!r}); unet = lambda p: p.denoiser"
@@ -34,7 +35,7 @@ THEIRS = (
     "unet = lambda p: p.unet"
 )
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 began = float(sys.argv[1])
 {code}
 pipe = load()
@@ -47,7 +48,8 @@ if {again}:
     for p in unet(pipe).parameters():
         p.detach().view(-1)[::1024].sum()
     out["touched_s"] = time.time() - start
-out["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = open("/proc/self/status").read()
+out["peak_bytes"] = int(status.split("VmHWM:")[1].split()[0]) * 1024
 print(json.dumps(out))
 """
 
@@ -69,7 +71,6 @@ os._exit(1)
 def write_folder(folder: Path, vocabulary: Path | None) -> None:
     """Stable Diffusion 1.5 with random weights, written by diffusers."""
     import diffusers
-    import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
@@ -109,9 +110,9 @@ def tokenizer(vocabulary: Path | None) -> Any:
 def child(code: str, again: bool) -> dict[str, float]:
     """One load in a process of its own."""
     program = CHILD.format(code=code, again=again)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, str(time.time())], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(time.time())]
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one)
     if done.returncode:
         raise SystemExit(done.stderr)
     answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -140,8 +141,6 @@ def loads(folder: Path, dtype: str, rounds: int) -> dict[str, Any]:
 
 def first_step(rounds: int) -> dict[str, Any]:
     """`ldmkit sample` of a tiny model until its first step is done, against a process that imports torch."""
-    import torch
-
     import ldmkit
 
     with tempfile.TemporaryDirectory() as folder:
@@ -180,6 +179,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--name", default="loading")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     rows = [first_step(2 * options.rounds + 1)]
     print(rows[0], flush=True)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="ldmkit-sd15-"))
