@@ -145,7 +145,7 @@ SPECS = [
          change=lambda s: s["denoiser"]["config"].update(width=3)),
     spec("config value of another type", "spec.invalid", "conditioners.label.config.n_classes", "'many'",
          change=_label(n_classes="many")),
-    spec("config value out of range", "spec.invalid", "config.n_classes", "than or equal to 1", 
+    spec("config value out of range", "spec.invalid", "config.n_classes", "than or equal to 1",
          change=_label(n_classes=0)),
     spec("config values that disagree", "spec.invalid", "null_class 9", change=_label(null_class=9)),
     spec("config of huge dimensions", "spec.invalid", "config.n_classes", "less than or equal to",
