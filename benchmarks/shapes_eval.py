@@ -106,6 +106,23 @@ def sample(pipe: ldmkit.Pipeline, scenes: list[Scene], keep: tuple[str, ...], op
     return pictures
 
 
+def poster(pipe: ldmkit.Pipeline, scenes: list[Scene]) -> Image.Image:
+    """Layouts as outlines, and a picture of each by day, at dusk and at night, enlarged; two layouts a row."""
+    rows = []
+    for item in scenes:
+        plan = Image.new("RGB", (4 * SIDE, 4 * SIDE), "white")
+        for box in item["layout"]:
+            colour, shape = box["label"].split()
+            corners = [v * 4 * SIDE for v in box["box"]]
+            ImageDraw.Draw(plan).rectangle(corners, outline=COLOURS[colour], width=5)
+            ImageDraw.Draw(plan).text((corners[0] + 8, corners[1] + 6), f"{colour}\n{shape}", "black", font_size=22)
+        asked = [{"layout": item["layout"], "label": label} for label in LABELS]
+        drawn = pipe(asked, seeds=range(len(asked))).pil()
+        large = [p.resize((7 * SIDE // 4, 7 * SIDE // 4), Image.Resampling.LANCZOS) for p in (plan, *drawn)]
+        rows.append(np.concatenate([np.asarray(p) for p in large], axis=1))
+    return Image.fromarray(np.concatenate([np.concatenate(rows[::2]), np.concatenate(rows[1::2])], axis=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--model", default="shapes")
@@ -115,6 +132,7 @@ def main() -> None:
     parser.add_argument("--sampler")
     parser.add_argument("--both-only", action="store_true", help="leave out the runs with one condition")
     parser.add_argument("--out", type=Path, help="contact sheet: pairs of the world's picture and the model's")
+    parser.add_argument("--poster", type=Path, help="layouts and what is drawn from them, as in the README")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(1)
@@ -134,6 +152,10 @@ def main() -> None:
         pairs = [np.concatenate([a, b]) for a, b in zip(world[:20], both[:20], strict=True)]
         sheet = np.concatenate([np.concatenate(pairs[i : i + 10], axis=1) for i in (0, 10)])
         Image.fromarray(sheet).save(options.out)
+    if options.poster:
+        boxes = json.loads((Path(__file__).parents[1] / "examples" / "boxes.json").read_text())
+        fullest = sorted(scenes, key=lambda s: -len(s["layout"]))
+        poster(pipe, [{"layout": boxes}, *fullest[:3]]).save(options.poster, optimize=True)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def compose(codec: ldmkit.Codec) -> ldmkit.Pipeline:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="Train a layout-conditional model of blood smears.")
     for name in ("--codec", "--data", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30, help="of CPU time")

@@ -1,6 +1,6 @@
 """Train the bundled model `shapes`: coloured shapes in boxes, by day, at dusk or at night; codec and U-Net, on a CPU.
 
-    python examples/shapes.py --minutes 45 --out shapes
+    python examples/shapes.py --out shapes
     ldmkit sample shapes --layout examples/boxes.json --label night -n 4 --out out.png
 
 The pictures are drawn here, so the model knows nothing but this toy world. First a KL autoencoder with f = 4 is
@@ -145,22 +145,33 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45, help="of CPU time, a quarter of it for the codec")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=16000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="train this model's U-Net on, with its codec as it is")
     options = parser.parse_args()
-    rng = random.Random(0)
-    torch.manual_seed(0)
+    rng = random.Random(options.seed)
+    torch.manual_seed(options.seed)
     scenes = [scene(rng) for _ in range(options.scenes)]
     pictures = torch.from_numpy(np.stack([draw(s) for s in scenes]))
-    codec = train_codec(pictures, options.minutes / 4)
-    raw = torch.cat([codec.encode(pixels(some)) for some in pictures.split(64)])
-    codec, latents = standardise(codec, raw)
-    pipe = compose(codec)
+    minutes = options.minutes
+    if options.resume is None:
+        codec, minutes = train_codec(pictures, minutes / 4), minutes * 3 / 4
+        raw = torch.cat([codec.encode(pixels(some)) for some in pictures.split(64)])
+        codec, latents = standardise(codec, raw)
+        pipe = compose(codec)
+    else:
+        pipe = ldmkit.load(options.resume, dtype="float32")
+        with torch.no_grad():
+            latents = torch.cat([pipe.codec.encode(pixels(some)) for some in pictures.split(64)])
     inputs = [{name: pipe.conditioners[name].parse(s[name], name) for name in s} for s in scenes]
 
     def batch() -> tuple[Tensor, list[dict[str, Any]]]:
         chosen = torch.randint(len(latents), (32,))
         return latents[chosen], [inputs[i] for i in chosen.tolist()]
 
-    train(pipe, batch, {"layout": 0.12, "label": 0.12}, options.minutes * 3 / 4, options.out)
+    train(pipe, batch, {"layout": 0.12, "label": 0.12}, minutes, options.out)
+    pipe = ldmkit.load(options.out)
+    pipe.denoiser.to(torch.bfloat16)
+    pipe.save(options.out)
 
 
 if __name__ == "__main__":
