@@ -16,7 +16,7 @@ from typing import Any
 
 import diffusers
 import torch
-from common import deviation, paired, peak_rss, summary, write
+from common import deviation, paired, peak_rss, reset_peak, summary, write
 from ldmkit_checkpoints.vae_config import kl_from_diffusers
 from ldmkit_checkpoints.vae_keys import kl_diffusers_keys
 from ldmkit_codecs.kl import KLCodec
@@ -61,6 +61,7 @@ def report_memory(name: str, budget: float) -> None:
     decode = decoders(budget)[name]
     with torch.no_grad():
         decode(torch.zeros(1, 4, 8, 8))
+        reset_peak()
         held = peak_rss()
         decode(torch.zeros(1, 4, 64, 64))
     print(json.dumps(peak_rss() - held))

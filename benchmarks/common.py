@@ -72,7 +72,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes.
+    """Largest resident memory of this process so far, or since `reset_peak`, bytes.
 
     VmHWM rather than ru_maxrss: the latter starts at what the parent held when it forked.
     """
@@ -80,6 +80,11 @@ def peak_rss() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("this system does not tell a process's peak memory")
+
+
+def reset_peak() -> None:
+    """Bring this process's peak down to what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _cpu() -> str:
