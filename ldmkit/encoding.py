@@ -23,13 +23,23 @@ def input_name(name: str, spec: ConditionerSpec) -> str:
     return spec.input or name
 
 
+def input_owners(
+    conditioners: Mapping[str, Conditioner], wiring: Mapping[str, ConditionerSpec]
+) -> dict[str, Conditioner]:
+    """Input name -> the conditioner that reads it; where several do, the first in spec order."""
+    owners: dict[str, Conditioner] = {}
+    for name, spec in wiring.items():
+        owners.setdefault(input_name(name, spec), conditioners[name])
+    return owners
+
+
 def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequence[Row], where: str) -> list[Row]:
     """Validate every raw input against its conditioner's type.
 
     Raises:
         InputError: unknown names (with a suggestion), values that do not fit, with their path.
     """
-    owners = {input_name(name, spec): parts.conditioners[name] for name, spec in reversed(list(wiring.items()))}
+    owners = input_owners(parts.conditioners, wiring)
     parsed: list[Row] = []
     done: dict[int, Row] = {}
     for i, row in enumerate(rows):

@@ -9,6 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
+from ldmkit.encoding import input_owners
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.value import Value
@@ -114,7 +115,7 @@ _SHAPE: dict[str, tuple[type, ...]] = {
 
 
 def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
-    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    owners = input_owners(pipeline.conditioners, pipeline.wiring)
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
 
 

@@ -99,13 +99,17 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
     """JSON schema of every input of a model."""
     from pydantic import TypeAdapter
 
-    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    from ldmkit.encoding import input_owners
+
+    owners = input_owners(pipeline.conditioners, pipeline.wiring)
     return {name: TypeAdapter(part.Input).json_schema() for name, part in owners.items()}
 
 
 def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
-    owners = {pipeline.wiring[n].input or n: part for n, part in pipeline.conditioners.items()}
+    from ldmkit.encoding import input_owners
+
+    owners = input_owners(pipeline.conditioners, pipeline.wiring)
     given: dict[str, Any] = {}
     scales: list[str] = []
     rest = list(arguments)
