@@ -18,8 +18,9 @@ for _home, _names in {
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts": (
         *("Adapter", "Codec", "Conditioner", "Context", "Denoiser", "Evaluate", "Frame", "Grid", "Guidance"),
-        *("Part", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
+        *("Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
     ),
+    "ldmkit.data": ("Data", "Dataset", "Sample"),
     "ldmkit.noise": ("Noise",),
     "ldmkit.ports": ("Port", "attached"),
     "ldmkit.value": ("Value",),
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Grid,
         Guidance,
         Part,
+        Perceptual,
         Process,
         Reconstruction,
         Run,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         Step,
         View,
     )
+    from ldmkit.data import Data, Dataset, Sample
     from ldmkit.errors import (
         CompositionError,
         InputError,

@@ -1,4 +1,4 @@
-"""The contracts of the eight kinds. Plugins implement these ABCs and receive the Protocols.
+"""The contracts of the kinds (sources of training data: `ldmkit.data`). Plugins implement these ABCs and receive the Protocols.
 
 Modules (codec, denoiser, conditioner, adapter) own weights and have a frozen `Config`; strategies
 (process, sampler, grid, guidance) are frozen values. State of a run is in the frame x = x0 + sigma * n,
@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ldmkit.data import Data as Data
 from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
 from ldmkit.plans import Network, network_of
@@ -241,6 +242,14 @@ class Adapter(Part, ABC):
         other = copy.copy(self)
         other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
         return other
+
+
+class Perceptual(Part, ABC):
+    """A distance between pictures as people see them, for training codecs; frozen, differentiable in `images`."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """(B,) float32 distances >= 0 of pictures (B,3,H,W) in [-1,1]; 0 for equal ones."""
 
 
 class Process(Value, ABC):

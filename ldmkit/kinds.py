@@ -11,10 +11,12 @@ GROUPS: dict[str, str] = {
     "grid": "ldmkit.grids",
     "guidance": "ldmkit.guidance",
     "adapter": "ldmkit.adapters",
+    "data": "ldmkit.data",
+    "perceptual": "ldmkit.perceptual",
 }
 """kind -> entry-point group whose values are classes."""
 
-MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter"})
+MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual"})
 """Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values."""
 
 HOOKS_GROUP = "ldmkit"

@@ -1,0 +1,73 @@
+"""What training data look like to the rest: sources of samples, found by name like every other part."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ldmkit.value import Value
+
+Geometry: TypeAlias = Literal["none", "boxes", "map"]
+"""How a crop or a mirror changes an input: not at all; boxes, as the layout conditioners take them (a list of
+{"label", "box": [x0, y0, x1, y1] relative to the picture}); a map (H,W) of labels, one a pixel of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture and what is known about it.
+
+    Args:
+        id: unique within its source; errors and reports name it (a file's path relative to the source's folder).
+        image: (H,W,3) uint8, RGB, upright.
+        inputs: raw inputs of conditioners by name (`text`, `label`, `layout`, `semantic` ...); a modality that
+            this sample has not is left out.
+    """
+
+    id: str
+    image: np.ndarray
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Dataset(ABC):
+    """An opened source: random access, and sample i is always the same one."""
+
+    geometry: Mapping[str, Geometry]
+    """Every input name that its samples may have, and how crops and mirrors change it."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`, 0 <= index < len.
+
+        Raises:
+            InputError: `bad-file`, naming the file: the picture or an annotation cannot be read.
+        """
+
+    @abstractmethod
+    def id(self, index: int) -> str:
+        """The id of sample `index`, without reading its picture."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Text that changes when the data do (names, sizes and times of files): caches of latents are keyed by it."""
+        return "\n".join(self.id(index) for index in range(len(self)))
+
+
+class Data(Value, ABC):
+    """A source of samples, as a recipe names it; a kind of part of its own (entry-point group `ldmkit.data`)."""
+
+    @abstractmethod
+    def open(self, folder: Path) -> Dataset:
+        """Index the source; relative paths start from `folder`, the recipe's.
+
+        Raises:
+            InputError: files that are missing or cannot be understood, naming each.
+        """

@@ -1,0 +1,1 @@
+"""Training of both stages: recipes, data, objectives, checkpoints that resume bit for bit."""
