@@ -1,0 +1,48 @@
+"""Files of one JSON object a line, each with its step: what a resumed run did not do is taken out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit.jsonio import replacing
+
+
+class Lines:
+    """A file of records by step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """The records in order; a line that was torn by a kill is left out."""
+        found: list[dict[str, Any]] = []
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    found.append(record)
+        return found
+
+    def cut(self, step: int) -> None:
+        """Forget what came after `step`: the run goes on from there."""
+        if not self.path.is_file():
+            return
+        kept = [record for record in self.read() if record["step"] <= step]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """One record, on the disk when this returns (as far as the operating system is concerned)."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"

@@ -1,0 +1,73 @@
+"""What callbacks (previews, the probe) see of the engine, and how they look without touching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ldmkit_training.stage import Stage
+
+
+class View(Protocol):
+    """The engine, as a callback sees it."""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage in training."""
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files; with sharded weights the callbacks run on every process."""
+
+    @property
+    def has_average(self) -> bool:
+        """Whether a running average of the weights is kept."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The average in the place of the trained weights; these are back, bit for bit, at its end."""
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures to the trackers and to log.jsonl."""
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """A picture to those trackers that take one."""
+
+
+class Callback(Protocol):
+    """Called by the engine after optimiser step `step` (counted from 1) where `step % every == 0`."""
+
+    every: int
+
+    def __call__(self, view: View, step: int) -> None:
+        """Look, write, and leave weights, modes and generators as they were."""
+
+
+@contextmanager
+def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Modules in evaluation mode, no gradients, and every global generator put back: training goes on as if nothing
+    had happened."""
+    modes = {module: module.training for root in modules for module in root.modules()}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        try:
+            for module in modes:
+                module.training = False
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def networks(stage: Stage) -> list[nn.Module]:
+    """Everything that a stage may call."""
+    return [*stage.turns.values(), stage.averaged, *stage.frozen.values()]

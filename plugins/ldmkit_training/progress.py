@@ -1,0 +1,107 @@
+"""The progress bar of a run: loss, pictures a second, time left; lines at intervals where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from tqdm import tqdm
+
+SMOOTHING = 0.1
+"""Share of the newest step in the running mean of the time a step takes."""
+
+
+class Progress:
+    """One a run, in the process that reports; a context manager.
+
+    Args:
+        steps: of the whole run.
+        start: steps done before (a resumed run).
+        quiet_every: seconds between lines where `stream` is no terminal.
+        shown: False for the processes that keep silent.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        start: int = 0,
+        stream: TextIO | None = None,
+        quiet_every: float = 30.0,
+        shown: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.steps, self.done, self.shown = steps, start, shown
+        self.stream = stream if stream is not None else sys.stderr
+        self.quiet_every, self.clock = quiet_every, clock
+        self._seconds: float | None = None
+        self._pictures = 0
+        self._last = self._written = clock()
+        self._bar: tqdm | None = None
+        if shown and self.stream.isatty():
+            self._bar = tqdm(total=steps, initial=start, file=self.stream, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def speed(self) -> float:
+        """Pictures a second, over the last steps; 0 before the first."""
+        return self._pictures / self._seconds if self._seconds else 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end at this speed; 0 before the first step."""
+        return (self.steps - self.done) * (self._seconds or 0.0)
+
+    def update(self, step: int, loss: float, pictures: int) -> None:
+        """After optimiser step `step` (counted from 1) on `pictures` pictures, all processes together."""
+        now = self.clock()
+        took = (now - self._last) / max(1, step - self.done)
+        self._seconds = took if self._seconds is None else (1 - SMOOTHING) * self._seconds + SMOOTHING * took
+        self._last, self._pictures = now, pictures
+        advanced, self.done = step - self.done, step
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.speed:.3g} images/s", refresh=False)
+            self._bar.update(advanced)
+        elif self.shown and (now - self._written >= self.quiet_every or step == self.steps):
+            self._written = now
+            self.say(self.line(loss))
+
+    def skip(self) -> None:
+        """What took time since the last step (a preview, a checkpoint) is not part of a step."""
+        self._last = self.clock()
+
+    def line(self, loss: float) -> str:
+        """The state in words."""
+        return f"step {self.done}/{self.steps}  loss {loss:.4g}  {self.speed:.3g} images/s  {duration(self.left)} left"
+
+    def say(self, text: str) -> None:
+        """A line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self.stream)
+        elif self.shown:
+            print(text, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
