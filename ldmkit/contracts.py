@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.data import Data as Data
-from ldmkit.errors import CompositionError
+from ldmkit.errors import CompositionError, InputError
 from ldmkit.jsonio import raw_input
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
@@ -246,6 +246,17 @@ class Adapter(Part, ABC):
 
 class Perceptual(Part, ABC):
     """A distance between pictures as people see them, for training codecs; frozen, differentiable in `images`."""
+
+    def load_files(self, files: Sequence[Path]) -> None:
+        """Read the weights from local files, in place.
+
+        Raises:
+            InputError: `perceptual-files`: files for a distance without any, or none for one that needs them.
+            SourceError, WeightsError: files that cannot be read or do not fit.
+        """
+        if files:
+            what = f"{type(self).__name__} reads no files, got {', '.join(map(str, files))}"
+            raise InputError("perceptual-files", what, where="perceptual.files", fits="none")
 
     @abstractmethod
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import catalogue
-from ldmkit.source import NativeFolder, Source, is_native, unrecognised
+from ldmkit.source import CodecFolder, NativeFolder, Source, is_codec, is_native, unrecognised
 from ldmkit.spec import PipelineSpec
 from ldmkit.weights import assign
 
@@ -129,11 +129,11 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     yaml = None if config is None else Path(config)
     if yaml is not None and not yaml.is_file():
         raise SourceError("not-found", "there is no such config file", where=str(yaml))
-    if path.is_dir() and is_native(path):
+    if path.is_dir() and (is_native(path) or is_codec(path)):
         if yaml is not None or ema is not None:
             what = "a saved pipeline has its own spec and one set of weights: neither config nor ema applies"
             raise InputError("not-for-native", what, where="config" if yaml is not None else "ema")
-        opened: Source | None = NativeFolder(path)
+        opened: Source | None = CodecFolder(path) if is_codec(path) else NativeFolder(path)
     else:
         opened = manager().hook.ldmkit_identify_checkpoint(path=path, config=yaml, ema=ema)
     if opened is None:

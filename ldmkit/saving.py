@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from ldmkit.compose import part_spec
+from ldmkit.contracts import Codec, Part
 from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
 from ldmkit.plugins import name_of
-from ldmkit.source import SPEC_FILE, assets_folder, is_native, weights_file
+from ldmkit.source import CODEC_FILE, SPEC_FILE, assets_folder, weights_file
 from ldmkit.weights import write_safetensors
 
 if TYPE_CHECKING:
@@ -33,6 +37,20 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
     name_of("process", type(pipeline.process))
     with replacing_folder(folder) as building:
         _write(pipeline, building)
+    return folder
+
+
+def save_codec(codec: Codec, folder: Path) -> Path:
+    """Write a first stage alone, for `ldmkit.load_codec`; an older saved codec in the folder's place is replaced.
+
+    Raises:
+        InputError, PluginError, RunError: as `save_pipeline`.
+    """
+    check_folder(folder, CODEC_FILE)
+    name_of("codec", type(codec))
+    with replacing_folder(folder) as building:
+        _write_part(codec, "codec", building, codec.state_dict())
+        write_json(building / CODEC_FILE, part_spec("codec", codec).model_dump(mode="json"))
     return folder
 
 
@@ -60,8 +78,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(folder)) from problem
 
 
-def check_folder(folder: Path) -> None:
-    """Whether a pipeline can be saved there: asked before a long conversion, not after it.
+def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
+    """Whether a pipeline (or what has another spec file) can be saved there: asked before a long conversion.
 
     Raises:
         InputError: `folder-taken`, `no-folder`.
@@ -74,30 +92,33 @@ def check_folder(folder: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         raise InputError("folder-taken", "it is no plain folder", where=str(folder), fits=fits)
     names = {path.name for path in folder.iterdir()}
-    if names and not is_native(folder):
-        raise InputError("folder-taken", "it exists and is no saved pipeline", where=str(folder), fits=fits)
-    foreign = sorted(name for name in names if name.removesuffix(".safetensors") not in _OURS)
+    if names and spec_file not in names:
+        raise InputError("folder-taken", f"it exists and has no {spec_file}", where=str(folder), fits=fits)
+    foreign = sorted(name for name in names - {spec_file} if name.removesuffix(".safetensors") not in _OURS)
     if foreign:
         what = f"it also holds {foreign[0]!r}, which saving would delete"
         raise InputError("folder-taken", what, where=str(folder), fits=fits)
 
 
-_OURS = frozenset({SPEC_FILE, "codec", "denoiser", "conditioners", "adapters"})
+_OURS = frozenset({"codec", "denoiser", "conditioners", "adapters"})
 
 
 def _write(pipeline: Pipeline, folder: Path) -> None:
     for path, part in pipeline.parts.items().items():
         name = path.removeprefix("conditioners.")
         shared = path.startswith("conditioners.") and pipeline.wiring[name].shares is not None
-        state = {} if shared else part.state_dict()
-        if state:
-            target = folder / weights_file(path)
-            target.parent.mkdir(exist_ok=True)
-            write_safetensors(target, state)
-        assets = folder / assets_folder(path)
-        assets.mkdir(parents=True, exist_ok=True)
-        part.save_assets(assets)
-        for empty in (assets, assets.parent):
-            if empty != folder and not any(empty.iterdir()):
-                empty.rmdir()
+        _write_part(part, path, folder, {} if shared else part.state_dict())
     write_json(folder / SPEC_FILE, pipeline.spec.to_json())
+
+
+def _write_part(part: Part, path: str, folder: Path, state: Mapping[str, Tensor]) -> None:
+    if state:
+        target = folder / weights_file(path)
+        target.parent.mkdir(exist_ok=True)
+        write_safetensors(target, state)
+    assets = folder / assets_folder(path)
+    assets.mkdir(parents=True, exist_ok=True)
+    part.save_assets(assets)
+    for empty in (assets, assets.parent):
+        if empty != folder and not any(empty.iterdir()):
+            empty.rmdir()

@@ -14,6 +14,7 @@ from ldmkit.spec import PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor, open_safetensors
 
 SPEC_FILE = "pipeline.json"
+CODEC_FILE = "codec.json"
 
 
 @dataclass
@@ -68,18 +69,12 @@ class Source(ABC):
         return None
 
 
-class NativeFolder(Source):
-    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ..."""
+class _Folder(Source):
+    """A folder with a file of tensors, and perhaps a folder of other files, for each part."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self.folder = folder
-        path = inside(folder, SPEC_FILE)
-        self._spec = PipelineSpec.read(read_json(path), str(path))
-
-    @property
-    def spec(self) -> PipelineSpec:
-        return self._spec
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         path = inside(self.folder, weights_file(part))
@@ -96,6 +91,37 @@ class NativeFolder(Source):
         return folder
 
 
+class NativeFolder(_Folder):
+    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ..."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        path = inside(folder, SPEC_FILE)
+        self._spec = PipelineSpec.read(read_json(path), str(path))
+
+    @property
+    def spec(self) -> PipelineSpec:
+        return self._spec
+
+
+class CodecFolder(_Folder):
+    """A folder that `save_codec` wrote, a first stage alone: codec.json, codec.safetensors."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        path = inside(folder, CODEC_FILE)
+        self._codec = PartSpec.of(read_json(path), str(path))
+
+    @property
+    def spec(self) -> PipelineSpec:
+        fits = "ldmkit.load_codec"
+        raise SourceError("codec-only", "it is a first stage alone", where=self.origin, fits=fits)
+
+    @property
+    def codec_spec(self) -> PartSpec:
+        return self._codec
+
+
 def weights_file(part: str) -> str:
     """File of a part's tensors inside a saved pipeline."""
     return part.replace(".", "/") + ".safetensors"
@@ -109,6 +135,11 @@ def assets_folder(part: str) -> str:
 def is_native(path: Path) -> bool:
     """Whether a folder holds a saved pipeline."""
     return (path / SPEC_FILE).is_file()
+
+
+def is_codec(path: Path) -> bool:
+    """Whether a folder holds a saved codec and nothing else."""
+    return (path / CODEC_FILE).is_file() and not is_native(path)
 
 
 def adapter_only(origin: str) -> SourceError:

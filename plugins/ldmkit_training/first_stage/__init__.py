@@ -1,0 +1,1 @@
+"""Training first stages: the codec's turn, its discriminator's turn, and what is measured."""

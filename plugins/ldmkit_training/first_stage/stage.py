@@ -1,0 +1,116 @@
+"""The first stage as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.compose import build
+from ldmkit.contracts import Codec, Perceptual
+from ldmkit.loading import load_codec
+from ldmkit.saving import save_codec
+from ldmkit.spec import PartSpec
+from ldmkit.weights import LazyTensor, check
+from ldmkit_training.first_stage.discriminator import PatchDiscriminator
+from ldmkit_training.first_stage.metrics import psnr, ssim
+from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection
+from ldmkit_training.first_stage.statistics import measured
+from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, pictures
+from ldmkit_training.stage import Batch, Stage, Turn
+
+
+class CodecStage(Stage):
+    """Trains a codec, and a discriminator against it where the objective has one.
+
+    Args:
+        model: the codec.
+        objective: what is minimised.
+        folder: the recipe's, from which relative paths start.
+    """
+
+    def __init__(self, model: CodecSection, objective: CodecObjective, folder: Path):
+        self.objective = objective
+        self.codec = _codec(model, folder)
+        self.perceptual = _perceptual(objective.perceptual, folder)
+        section = objective.discriminator
+        adversary = None if section is None else PatchDiscriminator(section.layers, section.width, section.norm)
+        used = self.perceptual if objective.perceptual.weight and objective.perceptual.type != "none" else None
+        turns: dict[str, Turn] = {"codec": CodecTurn(self.codec, objective, Read(used, adversary))}
+        if section is not None and adversary is not None:
+            turns["discriminator"] = DiscriminatorTurn(adversary, section, self.codec)
+        self.turns: Mapping[str, Turn] = turns
+
+    @property
+    def averaged(self) -> nn.Module:
+        return self.codec
+
+    @property
+    def frozen(self) -> Mapping[str, nn.Module]:
+        return {"perceptual": self.perceptual}
+
+    def save(self, folder: Path) -> None:
+        """A codec alone, for `ldmkit.load_codec`."""
+        save_codec(self.codec, folder)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Means over the pictures, of reconstructions of the posterior's mode: `psnr` in dB, `ssim`, `perceptual`;
+        and `kl` (nats a latent value), or the codebook's `usage` and `perplexity` over all of them together."""
+        training = self.codec.training
+        self.codec.eval()
+        rows: dict[str, list[Tensor]] = {}
+        counts: Tensor | None = None
+        for batch in batches:
+            images = pictures(batch)
+            made = self.codec.reconstruct(images)
+            found = {"psnr": psnr(made.images, images), "ssim": ssim(made.images, images)}
+            found["perceptual"] = self.perceptual(made.images, images)
+            if "kl" in made.losses:
+                values = self.codec.channels * images.shape[-2] * images.shape[-1] / self.codec.factor**2
+                found["kl"] = (made.losses["kl"] / values).expand(images.shape[0])
+            for name, value in found.items():
+                rows.setdefault(name, []).append(value.double().cpu())
+            counts = _added(counts, self.codec, images)
+        self.codec.train(training)
+        figures = {name: float(torch.cat(values).mean()) for name, values in rows.items()}
+        if counts is not None:
+            share = counts.double() / counts.sum()
+            figures["usage"] = float((counts > 0).double().mean())
+            figures["perplexity"] = float(torch.special.entr(share).sum().exp())
+        return figures
+
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Measure the latents' statistics and store them in the codec."""
+        if self.objective.statistics != "none":
+            self.codec.config = measured(self.codec, batches, self.objective.statistics).config
+
+
+def _added(counts: Tensor | None, codec: Codec, images: Tensor) -> Tensor | None:
+    """How often each codebook entry was used, with those of more pictures; None without a codebook."""
+    from ldmkit_codecs.vq import VQCodec
+
+    if not isinstance(codec, VQCodec):
+        return None
+    codes = codec.codes(codec.encode_raw(images)).flatten().cpu()
+    fresh = torch.bincount(codes, minlength=codec.config.codebook_size)
+    return fresh if counts is None else counts + fresh
+
+
+def _codec(model: CodecSection, folder: Path) -> Codec:
+    codec: Codec = build("codec", PartSpec(type=model.type, config=model.config), "model")
+    codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
+    if model.start is not None:
+        path = folder / model.start
+        tensors = load_codec(path, dtype="float32").state_dict()
+        check(codec, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
+        codec.load_state_dict(tensors)
+    return codec.train()
+
+
+def _perceptual(section: PerceptualSection, folder: Path) -> Perceptual:
+    part: Perceptual = build("perceptual", PartSpec(type=section.type, config=section.config), "objective.perceptual")
+    part.load_files([folder / name for name in section.files])
+    return part.eval().requires_grad_(False)
