@@ -1,4 +1,4 @@
-"""The training objective of diffusion models, for any process: one function."""
+"""The training objective of diffusion models, for any process: what is predicted, and how far off it is."""
 
 from __future__ import annotations
 
@@ -38,15 +38,37 @@ def diffusion_loss(
     Returns:
         (B,) float32 losses, each the mean over its sample's elements.
     """
+    predicted = predict(denoiser, process, x0, signals, noise=noise, sigma=sigma)
+    per_sample = errors(predicted, process, x0, noise=noise, sigma=sigma, norm=norm)
+    if weighting is None:
+        return per_sample
+    weights = torch.tensor([weighting(s) for s in sigma], dtype=per_sample.dtype, device=per_sample.device)
+    return per_sample * weights
+
+
+def predict(
+    denoiser: Denoiser,
+    process: Process,
+    x0: Tensor,
+    signals: Mapping[str, Signal] | Context,
+    *,
+    noise: Tensor,
+    sigma: Sequence[float],
+) -> Tensor:
+    """What the network returns for x0 with noise at one sigma a row: (B,C,h,w) float32; arguments as above."""
     scale = column([process.scalings(s)[2] for s in sigma], x0)
     t = torch.tensor([process.time(s) for s in sigma], dtype=torch.float32, device=x0.device)
     noisy = (x0 + column(list(sigma), x0) * noise) * scale
     context = signals if isinstance(signals, Context) else denoiser.prepare(signals)
     predicted: Tensor = denoiser(noisy.to(denoiser.dtype), t, context)[:, : x0.shape[1]].float()
+    return predicted
+
+
+def errors(
+    predicted: Tensor, process: Process, x0: Tensor, *, noise: Tensor, sigma: Sequence[float], norm: str = "l2"
+) -> Tensor:
+    """(B,) means over each row's elements of the squared ("l2") or absolute ("l1") error of a prediction."""
     difference = predicted - process.target(x0, noise, sigma).float()
     losses = difference.abs() if norm == "l1" else difference.square()
     per_sample: Tensor = losses.flatten(1).mean(1)
-    if weighting is None:
-        return per_sample
-    weights = torch.tensor([weighting(s) for s in sigma], dtype=per_sample.dtype, device=per_sample.device)
-    return per_sample * weights
+    return per_sample

@@ -1,0 +1,327 @@
+"""The model of a denoiser's recipe: its parts built or loaded, and fitted together as every pipeline is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from ldmkit.compose import build, build_value, fit
+from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part
+from ldmkit.errors import CompositionError, SourceError, SpecError, suggest
+from ldmkit.loading import load_codec, open_source
+from ldmkit.meta import on_meta
+from ldmkit.pipeline import Pipeline
+from ldmkit.plugins import get
+from ldmkit.source import Source
+from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, check_names
+from ldmkit.value import Value
+from ldmkit.weights import assign
+
+RUN_RECIPE, RUN_MODEL = "recipe.yaml", "model"
+"""What tells a run's folder, and the model in it."""
+
+
+class CodecSection(Value):
+    """The first stage, which is read and never trained here: one that exists (`from`), or a new one (`type`).
+
+    Args:
+        from_: `from` in a recipe: a run's folder, a saved codec or pipeline, anything that `ldmkit.load_codec` takes.
+        type, config: a codec that needs no weights (`identity`).
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    from_: str | None = Field(default=None, alias="from")
+    type: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.from_ is None) == (self.type is None):
+            fits = "exactly one of `from` (a trained codec) and `type`"
+            raise SpecError("codec-source", "it is not clear which codec", where="codec", fits=fits)
+        return self
+
+
+class DenoiserSection(PartSpec):
+    """A denoiser; with `train: false` its weights stay as they are (for training an adapter or conditioners alone)."""
+
+    train: bool = True
+
+
+class ConditionerSection(ConditionerSpec):
+    """A conditioner and its wiring.
+
+    Args:
+        train: together with the denoiser; False: frozen.
+        from_: `from` in a recipe: a pipeline that has a conditioner of this name, or only one of this type, for its
+            weights and files; its config is taken too where none is given.
+        assets: folder with its other files (a vocabulary); they are saved with the model.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    train: bool = True
+    from_: str | None = Field(default=None, alias="from")
+    assets: str | None = None
+
+
+class AdapterSection(PartSpec):
+    """An adapter. One that copies the denoiser (a ControlNet) takes its config and first weights from it."""
+
+    train: bool = True
+
+
+class ModelSection(Value):
+    """A pipeline to train.
+
+    Args:
+        start: a saved pipeline (or a run's folder) to start from. Parts that the recipe names start with its weights
+            where it has them, and must fit them; parts that the recipe leaves out are the start's own, conditioners
+            and adapters frozen.
+        defaults: of sampling, saved with the model; None: the start's, or ldmkit's own.
+    """
+
+    codec: CodecSection | None = None
+    denoiser: DenoiserSection | None = None
+    process: PartSpec | None = None
+    conditioners: dict[str, ConditionerSection] = Field(default_factory=dict)
+    adapters: dict[str, AdapterSection] = Field(default_factory=dict)
+    defaults: Defaults | None = None
+    start: str | None = None
+
+    @field_validator("conditioners", "adapters")
+    @classmethod
+    def _names(cls, parts: dict[str, Any]) -> dict[str, Any]:
+        check_names(parts)
+        return parts
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [name for name in ("codec", "denoiser", "process") if getattr(self, name) is None]
+        if missing and self.start is None:
+            raise SpecError("missing-key", f"no {missing[0]!r}", where=f"model.{missing[0]}", fits="one, or a `start`")
+        taken = {"denoiser", *self.conditioners} & {*self.adapters} or {"denoiser"} & {*self.conditioners}
+        if taken:
+            raise SpecError("name-taken", f"two parts are named {min(taken)!r}", where="model")
+        return self
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A pipeline, and its modules that are trained, by name (`denoiser`, a conditioner's or an adapter's name).
+
+    `notes` say in a line each what was taken from where.
+    """
+
+    pipeline: Pipeline
+    trained: Mapping[str, Part]
+    notes: tuple[str, ...]
+
+
+def compose_model(model: ModelSection, folder: Path, seed: int = 0) -> Composed:
+    """Build and load the parts of a recipe, and check that they fit. Paths start from `folder`, or as they stand.
+
+    The first weights of a part are a function of the seed and the part's name: other parts do not change them.
+
+    Raises:
+        SourceError, WeightsError: what was to be loaded is missing or does not fit.
+        PluginError, SpecError, CompositionError: as for every pipeline; both parts are named.
+    """
+    return _Composer(model, folder, seed).compose()
+
+
+class _Composer:
+    def __init__(self, model: ModelSection, folder: Path, seed: int) -> None:
+        self.model, self.folder, self.seed = model, folder, seed
+        self.start = None if model.start is None else open_source(locate_model(model.start, folder))
+        self.notes: list[str] = []
+
+    def compose(self) -> Composed:
+        model, start = self.model, self.start
+        codec = self._codec()
+        denoiser: Denoiser = self._part("denoiser", self._denoiser_spec(), "denoiser")
+        sections = self._conditioners()
+        conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
+        for name, section in sections.items():
+            if section.shares is not None and section.shares in conditioners:
+                conditioners[name].adopt(conditioners[section.shares])
+        adapters = {name: self._adapter(name, section, denoiser) for name, section in self._adapters().items()}
+        process = model.process or (start.spec.process if start else None)
+        assert process is not None, "checked by ModelSection"
+        wiring = {name: ConditionerSpec.of(_wiring(section), name) for name, section in sections.items()}
+        parts = fit(wiring, codec, denoiser, build_value("process", process), conditioners, adapters)
+        defaults = model.defaults or (start.spec.defaults if start else Defaults())
+        pipeline = Pipeline(parts, wiring, defaults)
+        return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))
+
+    def _codec(self) -> Codec:
+        section = self.model.codec
+        if section is not None and section.type is not None:
+            codec: Codec = self._new("codec", PartSpec(type=section.type, config=section.config), "codec")
+            if any(True for _ in codec.parameters()):
+                fits = "`from`, with a trained codec"
+                raise CompositionError("untrained-codec", f"a new {section.type!r}", where="model.codec", fits=fits)
+            return codec.eval()
+        source = (section.from_ if section else None) or self.model.start
+        assert source is not None, "checked by ModelSection"
+        return load_codec(locate_model(source, self.folder), dtype="float32")
+
+    def _denoiser_spec(self) -> PartSpec:
+        if self.model.denoiser is not None:
+            return self.model.denoiser
+        assert self.start is not None, "checked by ModelSection"
+        return self.start.spec.denoiser
+
+    def _conditioners(self) -> dict[str, ConditionerSection]:
+        """Those of the recipe; before them the start's others, where the denoiser is the start's too."""
+        if self.start is None or self.model.denoiser is not None:
+            return self.model.conditioners
+        theirs = {name: spec.model_dump() | {"train": False} for name, spec in self.start.spec.conditioners.items()}
+        kept = {n: ConditionerSection.of(s, n) for n, s in theirs.items() if n not in self.model.conditioners}
+        return kept | self.model.conditioners
+
+    def _adapters(self) -> dict[str, AdapterSection]:
+        if self.start is None or self.model.denoiser is not None:
+            return self.model.adapters
+        theirs = {name: spec.model_dump() | {"train": False} for name, spec in self.start.spec.adapters.items()}
+        kept = {n: AdapterSection.of(s, n) for n, s in theirs.items() if n not in self.model.adapters}
+        return kept | self.model.adapters
+
+    def _conditioner(
+        self, name: str, section: ConditionerSection, sections: Mapping[str, ConditionerSection]
+    ) -> Conditioner:
+        path = f"conditioners.{name}"
+        source, theirs = self.start, path
+        if section.from_ is not None:
+            source = open_source(locate_model(section.from_, self.folder))
+            theirs = _named(source, name, section.type)
+        if section.shares is not None:
+            part: Conditioner = self._new("conditioner", section, path)
+        else:
+            part = self._part("conditioner", section, path, source, theirs)
+        if section.assets is not None:
+            part.load_assets(self._assets(section.assets, f"model.{path}.assets"))
+        return part
+
+    def _adapter(self, name: str, section: AdapterSection, denoiser: Denoiser) -> Adapter:
+        path = f"adapters.{name}"
+        copying: Callable[..., Adapter] | None = getattr(get("adapter", section.type), "from_denoiser", None)
+        if copying is None or "unet" in section.config or (self.start and name in self.start.spec.adapters):
+            adapter: Adapter = self._part("adapter", section, path)
+            return adapter
+        with self._seeded(path):
+            self.notes.append(f"{path}: a copy of the denoiser")
+            return copying(denoiser, **section.config)
+
+    def _part(self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = "") -> Any:
+        """A part with the weights of a source that has it, or with new ones."""
+        source, theirs = source or self.start, theirs or path
+        has = _spec_in(source, theirs) if source else None
+        if source is None or has is None:
+            self.notes.append(f"{path}: new")
+            return self._new(kind, spec, path)
+        config = spec.config or has.config
+        with on_meta():
+            part: Part = build(kind, PartSpec(type=spec.type, config=config), f"model.{path}")
+        assign(part, source.tensors(theirs), f"{source.origin} {theirs}", dtype=torch.float32)
+        for parameter in part.parameters():  # a tensor may lie in its file, mapped: no place to train it in
+            parameter.data = parameter.data.clone()
+        if (assets := source.assets(theirs)) is not None:
+            part.load_assets(assets)
+        self.notes.append(f"{path}: from {source.origin}")
+        return part
+
+    def _new(self, kind: str, spec: PartSpec, path: str) -> Any:
+        with self._seeded(path):
+            return build(kind, spec, f"model.{path}")
+
+    def _seeded(self, path: str) -> Any:
+        return _Seeded(int.from_bytes(hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=4).digest(), "big"))
+
+    def _assets(self, folder: str, where: str) -> Path:
+        for path in (self.folder / folder, Path(folder)):
+            if path.is_dir():
+                return path
+        fits = f"a folder, relative to {self.folder} or to the working directory"
+        raise SourceError("not-found", f"there is no folder {folder!r}", where=where, fits=fits)
+
+    def _split(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
+        """The trained parts by name; all others are frozen."""
+        named: dict[str, Part] = {"denoiser": pipeline.denoiser, **pipeline.conditioners, **pipeline.adapters}
+        wanted = {name: section.train for name, section in {**sections, **self._adapters()}.items()}
+        wanted["denoiser"] = self.model.denoiser is None or self.model.denoiser.train
+        if self.model.denoiser is None and any(section.train for section in self.model.adapters.values()):
+            wanted["denoiser"] = False  # an adapter is trained on a network that stays what it is
+        trained = {}
+        for name, part in named.items():
+            shared = name in sections and sections[name].shares is not None
+            learns = wanted[name] and not shared and any(True for _ in part.parameters())
+            if not shared:
+                part.requires_grad_(learns).train(learns)
+            if learns:
+                trained[name] = part
+        pipeline.codec.requires_grad_(False).eval()
+        if not trained:
+            raise CompositionError("nothing-to-train", "every part is frozen", where="model", fits="`train: true`")
+        return trained
+
+
+class _Seeded:
+    """Torch's generator of the CPU set for a block, and put back after it."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._state: torch.Tensor | None = None
+
+    def __enter__(self) -> None:
+        self._state = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._state is not None
+        torch.set_rng_state(self._state)
+
+
+def locate_model(text: str, folder: Path) -> str:
+    """What `ldmkit.load` or `load_codec` is to open: a path relative to `folder`, or to the working directory, or a
+    name; of a run's folder, the model in it."""
+    for path in (folder / text, Path(text)):
+        if path.is_dir() and (path / RUN_RECIPE).is_file():
+            if not (path / RUN_MODEL).is_dir():
+                raise SourceError("no-model-yet", "this run has saved no model", where=str(path))
+            return str(path / RUN_MODEL)
+        if path.exists():
+            return str(path)
+    return text
+
+
+def _spec_in(source: Source, path: str) -> PartSpec | None:
+    kind, _, name = path.partition(".")
+    spec = source.spec
+    if kind == "denoiser":
+        return spec.denoiser
+    return spec.conditioners.get(name) if kind == "conditioners" else spec.adapters.get(name)
+
+
+def _named(source: Source, name: str, kind: str) -> str:
+    """Path of the conditioner of that name, else of the only one of that type."""
+    theirs = source.spec.conditioners
+    if name in theirs:
+        return f"conditioners.{name}"
+    fitting = [other for other, spec in theirs.items() if spec.type == kind]
+    if len(fitting) != 1:
+        what = f"{source.origin} has no conditioner {name!r}, and {len(fitting)} of type {kind!r}"
+        where = f"model.conditioners.{name}.from"
+        raise CompositionError("unknown-conditioner", what, where=where, fits=suggest(name, theirs))
+    return f"conditioners.{fitting[0]}"
+
+
+def _wiring(section: ConditionerSection) -> dict[str, Any]:
+    return section.model_dump(include=set(ConditionerSpec.model_fields))

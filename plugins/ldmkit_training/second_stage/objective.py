@@ -1,0 +1,177 @@
+"""The denoiser's turn: noise on latents, conditions dropped by their nulls, and the error of what F predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.conditioning import Conditioning
+from ldmkit.contracts import Context, Part
+from ldmkit.loss import errors, predict
+from ldmkit.pipeline import Pipeline
+from ldmkit.signals import Signal
+from ldmkit_training.draws import Draws
+from ldmkit_training.second_stage.section import DenoiserObjective
+from ldmkit_training.second_stage.weightings import elbo_weights
+from ldmkit_training.stage import Batch, Loss, Turn
+
+
+class DenoiserTurn(Turn):
+    """One optimiser for the denoiser, and the conditioners and adapters that are trained with it.
+
+    Args:
+        pipeline: whose modules are trained; not a submodule itself.
+        objective: what to minimise.
+        trained: part name -> module.
+    """
+
+    def __init__(self, pipeline: Pipeline, objective: DenoiserObjective, trained: Mapping[str, Part]) -> None:
+        super().__init__()
+        self.pipeline, self.objective = pipeline, objective
+        self.names = dropped_names(pipeline)
+        objective.dropout.check(self.names)
+        self.trained = nn.Module()
+        for name, part in trained.items():  # a ModuleDict refuses names such as `keys` and `type`
+            self.trained.add_module(f"part-{name}", part)
+        self._factor = objective.weighting.bound(pipeline.process)
+        self._elbo: tuple[float, ...] | None = None
+        self.logvar: nn.Parameter | None = None
+        if objective.elbo or objective.logvar is not None:
+            self._elbo = elbo_weights(pipeline.process)
+        if objective.logvar is not None:
+            table = torch.full((len(self._elbo or ()),), objective.logvar.init)
+            self.logvar = nn.Parameter(table, requires_grad=objective.logvar.train)
+        self._random = any(_drops(module) for module in self.trained.modules())
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        x0 = self.latents(batch)
+        sigma = self.objective.times.sigmas(self.pipeline.process, batch.draws)
+        noise = batch.draws.normal("noise", x0.shape[1:]).to(x0)
+        kept = self.objective.dropout.kept(self.names, batch.draws)
+        conditioning = self.conditioning(batch)
+        with self._dropout_of(batch.draws, x0.device):
+            context = self.context(conditioning, kept)
+            predicted = predict(self.pipeline.denoiser, self.pipeline.process, x0, context, noise=noise, sigma=sigma)
+            plain = errors(predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm)
+        return self._loss(plain, sigma)
+
+    def latents(self, batch: Batch) -> Tensor:
+        """(B,C,h,w) float32: cached, or encoded here; a sample of the posterior where the objective says so."""
+        device = self.pipeline.device
+        sample = self.objective.posterior == "sample"
+        codec = self.pipeline.codec
+        if batch.latents is not None:
+            mode = batch.latents.to(device, torch.float32)
+            if batch.deviation is None or not sample:
+                return mode
+            return mode + batch.deviation.to(mode) * batch.draws.normal("posterior", mode.shape[1:]).to(mode)
+        assert batch.images is not None, "a batch has pictures or latents"
+        shape = (codec.channels, *(side // codec.factor for side in batch.images.shape[-2:]))
+        noise = batch.draws.normal("posterior", shape) if sample else None
+        # in the codec's own precision, so that it makes no difference whether latents were cached
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            images = batch.images.to(codec.device, codec.dtype)
+            return codec.encode(images, None if noise is None else noise.to(images)).to(device, torch.float32)
+
+    def conditioning(self, batch: Batch) -> Conditioning:
+        """The conditions of a batch, with a graph to the conditioners that are trained."""
+        grad = torch.is_grad_enabled()
+        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=grad)
+
+    def context(self, conditioning: Conditioning, kept: Mapping[str, Tensor] | None = None) -> Context:
+        """What the denoiser reads, adapters included; `kept` by input name (B,) bool, None: all."""
+        kept = {} if kept is None else {name: keep for name, keep in kept.items() if name in conditioning.names}
+        on_device = {name: keep.to(self.pipeline.device) for name, keep in kept.items()}
+        signals = conditioning.dropout(dict.fromkeys(on_device, 0.5), lambda name: on_device[name].float())
+        context = self.pipeline.denoiser.prepare(signals)
+        if self.pipeline.adapters:
+            context.signals, context.present = signals, _present(conditioning, on_device)
+            for name, adapter in self.pipeline.adapters.items():
+                context.adapters[name] = adapter.prepare(context, name)
+        return context
+
+    def predict(self, x0: Tensor, signals: Mapping[str, Signal] | Context, noise: Tensor, sigma: list[float]) -> Tensor:
+        """F of x0 with noise at one sigma a row, float32."""
+        pipe = self.pipeline
+        return predict(pipe.denoiser, pipe.process, x0, signals, noise=noise, sigma=sigma)
+
+    def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        named = {name.removeprefix("part-"): list(part.parameters()) for name, part in self.trained.named_children()}
+        if self.logvar is not None and self.logvar.requires_grad:
+            named["logvar"] = [self.logvar]
+        return named
+
+    def reaches(self) -> Mapping[str, frozenset[str]]:
+        networks = frozenset(self.groups()) - {"logvar"}
+        reached = {}
+        if self.objective.simple:
+            reached["simple"] = frozenset(self.groups())
+        if self.objective.elbo:
+            reached["elbo"] = networks
+        return reached
+
+    def _loss(self, plain: Tensor, sigma: Sequence[float]) -> Loss:
+        """From the rows' plain errors (B,) to the sum of the weighted terms."""
+        objective, process = self.objective, self.pipeline.process
+        factors = plain.new_tensor([self._factor(s) for s in sigma])
+        rows = plain * factors
+        timesteps = [round(process.time(s)) for s in sigma] if self._elbo is not None else []
+        if self.logvar is not None:
+            logvar = self.logvar[torch.tensor(timesteps, device=plain.device)]
+            rows = rows / logvar.exp() + logvar
+        parts: dict[str, Tensor] = {}
+        if objective.simple:
+            parts["simple"] = objective.simple * rows.mean()
+        if objective.elbo and self._elbo is not None:
+            weights = plain.new_tensor([self._elbo[t] for t in timesteps])
+            parts["elbo"] = objective.elbo * (weights * plain).mean()
+        total = torch.stack(list(parts.values())).sum() if parts else plain.mean() * 0
+        return Loss(total, {"error": plain.detach().mean()}, parts)
+
+    def _dropout_of(self, draws: Draws, device: torch.device) -> Any:
+        """The networks' own dropout from the step's numbers, so that a resume draws the same."""
+        return _Generators(draws, device) if self._random else nullcontext()
+
+
+class _Generators:
+    """Torch's global generators set from a step's draws for a block, and put back after it."""
+
+    def __init__(self, draws: Draws, device: torch.device) -> None:
+        devices = [device] if device.type == "cuda" else []
+        self._fork = torch.random.fork_rng(devices=devices)
+        self._seed = int(float(Draws(draws.seed, draws.step, draws.rows[:1]).uniform("network")) * 2**53)
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *problem: Any) -> None:
+        self._fork.__exit__(*problem)
+
+
+def dropped_names(pipeline: Pipeline) -> tuple[str, ...]:
+    """Input names that have a null and may be dropped, in spec order."""
+    names = []
+    for name, part in pipeline.conditioners.items():
+        wire = pipeline.wiring[name]
+        if wire.null == "zero" or (wire.null == "default" and part.has_null):
+            names.append(wire.input or name)
+    return tuple(dict.fromkeys(names))
+
+
+def _present(conditioning: Conditioning, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Slot -> (B,) bool: which rows of it carry a real condition."""
+    present = conditioning.batch([frozenset()]).present
+    for part in conditioning.parts:
+        if part.name in kept and part.null is not None:
+            present[part.slot] = present[part.slot] & kept[part.name]
+    return present
+
+
+def _drops(module: nn.Module) -> bool:
+    rate = getattr(module, "dropout", None) or (module.p if isinstance(module, nn.Dropout) else 0.0)
+    return isinstance(rate, float) and rate > 0

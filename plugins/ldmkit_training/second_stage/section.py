@@ -1,0 +1,47 @@
+"""The objective of a denoiser, as a recipe states it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ldmkit.value import Value
+from ldmkit_training.second_stage.dropout import ConditionDropout
+from ldmkit_training.second_stage.times import Times, UniformTimes
+from ldmkit_training.second_stage.weightings import Uniform, Weighting
+
+
+class LogVariance(Value):
+    """log of the loss's expected size by timestep: the loss becomes l / exp(logvar) + logvar (latent diffusion's code).
+
+    Args:
+        init: where all timesteps start.
+        train: learn it along; it is not part of the model that is saved.
+    """
+
+    init: float = 0.0
+    train: bool = False
+
+
+class DenoiserObjective(Value):
+    """mean over rows of factor(sigma) * |F(x, t, conditions) - target|^p; what F predicts is the process's to say.
+
+    Args:
+        norm: squared (l2) or absolute (l1) error.
+        times: distribution of noise levels.
+        weighting: factor by noise level.
+        dropout: which conditions are replaced by their nulls.
+        posterior: train on a sample of the codec's posterior, or on its mode.
+        simple, elbo: weights of the loss above, and of the variational bound by timestep (`elbo_weights`).
+        logvar: None leaves it out.
+    """
+
+    norm: Literal["l2", "l1"] = "l2"
+    times: Times = UniformTimes()
+    weighting: Weighting = Uniform()
+    dropout: ConditionDropout = ConditionDropout()
+    posterior: Literal["sample", "mode"] = "sample"
+    simple: float = Field(default=1.0, ge=0)
+    elbo: float = Field(default=0.0, ge=0)
+    logvar: LogVariance | None = None
