@@ -63,9 +63,9 @@ class Structure(Perceptual):
         return torch.stack(found).mean(0)
 
     def _difference(self, a: Tensor, b: Tensor) -> Tensor:
-        rows, channels = a.shape[:2]
-        flat = torch.cat([a, b]).flatten(0, 1)[:, None]
-        texture = F.conv2d(flat, self.patterns.to(a.device)) / 3
-        mine, wanted = texture.view(2, rows * channels, *texture.shape[1:])
-        contrast = (wanted.square().sum(1, keepdim=True) + self.config.floor**2).sqrt()
-        return ((mine - wanted).abs() / contrast).view(rows, -1).mean(1)
+        wrong = F.conv2d((a - b).flatten(0, 1)[:, None], self.patterns.to(a.device)) / 3
+        # the basis is orthonormal: the squares of the patterns' shares add up to the local variance
+        mean = F.avg_pool2d(b, 3, stride=1)
+        variance = (F.avg_pool2d(b.square(), 3, stride=1) - mean.square()).clamp(min=0)
+        contrast = (variance + self.config.floor**2).sqrt().flatten(0, 1)[:, None]
+        return (wrong.abs() / contrast).view(a.shape[0], -1).mean(1)
