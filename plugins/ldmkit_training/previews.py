@@ -1,0 +1,196 @@
+"""Pictures now and then during training: held-out conditions and what the model makes of them, always from the same
+noise, with averaged and with raw weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Codec
+from ldmkit.encoding import input_owners
+from ldmkit.pipeline import Pipeline
+from ldmkit.spec import MAX_STEPS, PartSpec
+from ldmkit.stages import decode_latents, encode_pictures
+from ldmkit.value import Value
+from ldmkit_training.drawings import absent, condition, difference
+from ldmkit_training.observe import View, networks, undisturbed
+from ldmkit_training.sheets import Cell, Content, Sheet
+from ldmkit_training.stage import Batch, Stage
+
+GAIN = 4.0
+"""Factor of shown differences between pictures and their reconstructions."""
+
+
+class PreviewsSection(Value):
+    """
+    Args:
+        every: steps between two sheets.
+        count: rows of a sheet: the first held-out samples (training samples where nothing is held out).
+        steps: of the sampler.
+        seed: of the first row; the next one has the next.
+        guidance: a scale, one by condition, or a spec; null: the model's default.
+        sampler, grid: null: the model's defaults.
+    """
+
+    every: int = Field(default=1000, ge=1)
+    count: int = Field(default=8, ge=1, le=256)
+    steps: int = Field(default=20, ge=1, le=MAX_STEPS)
+    seed: int = Field(default=0, ge=0)
+    guidance: float | dict[str, float] | PartSpec | None = None
+    sampler: PartSpec | None = None
+    grid: PartSpec | None = None
+
+
+class Previews:
+    """Writes previews/step-XXXXXXXX.png: a row a sample.
+
+    Args:
+        section: of the recipe.
+        batches: held-out batches; the first `section.count` rows are used.
+    """
+
+    def __init__(self, section: PreviewsSection, batches: Sequence[Batch]) -> None:
+        self.section, self.every = section, section.every
+        self.rows = first_rows(batches, section.count)
+
+    def __call__(self, view: View, step: int) -> None:
+        """The sheet of optimiser step `step`; weights, modes and generators stay as they are."""
+        with undisturbed(networks(view.stage)):
+            sheet = self.sheet(view, step)
+        if sheet is None or not view.main:
+            return
+        folder = view.out / "previews"
+        folder.mkdir(exist_ok=True)
+        path = sheet.save(folder / f"step-{step:08d}.png")
+        with Image.open(path) as written:
+            view.picture("previews", written.convert("RGB"), step)
+
+    def sheet(self, view: View, step: int) -> Sheet | None:
+        """The sheet itself; None for a stage that draws nothing (a classifier)."""
+        if (pipeline := pipeline_of(view.stage)) is not None:
+            return self._samples(view, pipeline, step)
+        if (codec := codec_of(view.stage)) is not None:
+            return self._reconstructions(view, codec, step)
+        return None
+
+    def _samples(self, view: View, pipeline: Pipeline, step: int) -> Sheet:
+        owners = input_owners(pipeline.conditioners, pipeline.wiring)
+        used = [name for name in owners if any(name in row for batch in self.rows for row in batch.inputs)]
+        real = torch.cat([_real(pipeline.codec, batch) for batch in self.rows])
+        drawn = [(label, self._drawn(pipeline, manner)) for label, manner in _manners(view)]
+        section = self.section
+        sheet = Sheet(
+            f"Step {step}", ("real", *used, *(f"sample, {label}" for label, _ in drawn)),
+            note=f"{section.steps} steps, seeds {section.seed} to {section.seed + len(real) - 1}, {_guided(section)}",
+        )  # fmt: skip
+        rows = [(row, sample) for batch in self.rows for row, sample in zip(batch.inputs, batch.ids, strict=True)]
+        for i, (inputs, sample) in enumerate(rows):
+            shown = [condition(owners[n], _parsed(owners[n], n, inputs)) if n in inputs else absent() for n in used]
+            sheet.row(Cell(real[i], sample), *shown, *(images[i] for _, images in drawn))
+        return sheet
+
+    def _drawn(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> Tensor:
+        section, made, done = self.section, [], 0
+        with manner:
+            for batch in self.rows:
+                count = len(batch.ids)
+                seeds = [section.seed + done + i for i in range(count)]
+                done += count
+                output = pipeline(
+                    list(batch.inputs), size=batch.size, seeds=seeds, steps=section.steps,
+                    guidance=section.guidance, sampler=section.sampler, grid=section.grid,
+                )  # fmt: skip
+                made.append(output.images)
+        return torch.cat(made)
+
+    def _reconstructions(self, view: View, codec: Codec, step: int) -> Sheet:
+        made: list[tuple[str, Tensor]] = []
+        for label, manner in _manners(view):
+            with manner:
+                made.append((label, torch.cat([_reconstructed(codec, batch) for batch in self.rows])))
+        real = torch.cat([_unit(batch) for batch in self.rows])
+        heads = [f"reconstruction, {label}" for label, _ in made]
+        sheet = Sheet(f"Step {step}", ("picture", *heads, f"difference x{GAIN:g}, {made[0][0]}"))
+        ids = [sample for batch in self.rows for sample in batch.ids]
+        for i, sample in enumerate(ids):
+            cells: list[Content] = [images[i] for _, images in made]
+            sheet.row(Cell(real[i], sample), *cells, difference(real[i], made[0][1][i], GAIN))
+        return sheet
+
+
+def pipeline_of(stage: Stage) -> Pipeline | None:
+    """The pipeline that a stage trains, if it does."""
+    found = getattr(stage, "pipeline", None)
+    return found if isinstance(found, Pipeline) else None
+
+
+def codec_of(stage: Stage) -> Codec | None:
+    """The codec that a stage trains, if it does."""
+    found = getattr(stage, "codec", None)
+    return found if isinstance(found, Codec) and stage.averaged is found else None
+
+
+def first_rows(batches: Sequence[Batch], count: int) -> list[Batch]:
+    """The first `count` rows, in batches no larger than they were."""
+    kept: list[Batch] = []
+    for batch in batches:
+        if count <= 0:
+            break
+        kept.append(batch if len(batch.ids) <= count else head(batch, count))
+        count -= len(batch.ids)
+    return kept
+
+
+def head(batch: Batch, count: int) -> Batch:
+    """The first rows of a batch."""
+    draws = batch.draws
+    return Batch(
+        ids=batch.ids[:count],
+        images=None if batch.images is None else batch.images[:count],
+        latents=None if batch.latents is None else batch.latents[:count],
+        deviation=None if batch.deviation is None else batch.deviation[:count],
+        inputs=batch.inputs[:count],
+        size=batch.size,
+        draws=type(draws)(draws.seed, draws.step, draws.rows[:count]),
+    )
+
+
+def _manners(view: View) -> list[tuple[str, AbstractContextManager[None]]]:
+    """Averaged weights first, where there are any."""
+    raw: tuple[str, AbstractContextManager[None]] = ("raw", nullcontext())
+    return [("EMA", view.averaged()), raw] if view.has_average else [raw]
+
+
+def _unit(batch: Batch) -> Tensor:
+    assert batch.images is not None, "held-out batches have pictures"
+    return batch.images.float().cpu().add(1).div(2)
+
+
+def _real(codec: Codec, batch: Batch) -> Tensor:
+    if batch.images is not None:
+        return _unit(batch)
+    assert batch.latents is not None, "a batch has pictures or latents"
+    return decode_latents(codec, batch.latents, batch.size).cpu()
+
+
+def _reconstructed(codec: Codec, batch: Batch) -> Tensor:
+    assert batch.images is not None, "held-out batches have pictures"
+    return decode_latents(codec, encode_pictures(codec, batch.images), batch.size).cpu()
+
+
+def _parsed(owner: Any, name: str, inputs: Mapping[str, Any]) -> Any:
+    value = inputs[name]
+    return value if isinstance(value, str) else owner.parse(value, name)
+
+
+def _guided(section: PreviewsSection) -> str:
+    guidance = section.guidance
+    if guidance is None:
+        return "the model's own guidance"
+    return f"guidance {guidance.type if isinstance(guidance, PartSpec) else guidance}"

@@ -1,0 +1,320 @@
+"""Does each condition do anything? How much the prediction changes, and gets worse, when one is swapped or dropped.
+
+For held-out rows and fixed noise at a few noise levels, F is evaluated with the right conditions, with one of them
+swapped for another sample's, and with its null: once beside the other conditions, once with that condition alone
+(the others dropped), as a caption may well be redundant beside a map that tells everything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.conditioning import Conditioning, Encoded
+from ldmkit.contracts import Context
+from ldmkit.encoding import pick_rows
+from ldmkit.jsonio import replacing
+from ldmkit.pipeline import Pipeline
+from ldmkit.value import Value
+from ldmkit_training.charts import line_chart
+from ldmkit_training.lines import Lines
+from ldmkit_training.observe import View, networks, undisturbed
+from ldmkit_training.previews import first_rows, pipeline_of
+from ldmkit_training.stage import Batch
+
+SILENT = 0.005
+"""A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet."""
+SURE = 2.0
+"""A loss is worse without the right condition where it is so by this many standard errors over the rows."""
+
+Quantile = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ProbeSection(Value):
+    """
+    Args:
+        every: steps between two probes.
+        count: held-out rows.
+        levels: noise levels, as quantiles of the process's own.
+        alone: also probe every condition with the others dropped.
+        silent: see `SILENT`.
+    """
+
+    every: int = Field(default=500, ge=1)
+    count: int = Field(default=32, ge=2)
+    levels: tuple[Quantile, ...] = Field(default=(0.3, 0.6, 0.9), min_length=1)
+    alone: bool = True
+    silent: float = Field(default=SILENT, gt=0, lt=1)
+
+
+class Probed(Protocol):
+    """What the probe asks of the turn that trains a denoiser."""
+
+    pipeline: Pipeline
+
+    def latents(self, batch: Batch) -> Tensor:
+        """(B,C,h,w)."""
+
+    def conditioning(self, batch: Batch) -> Conditioning:
+        """The conditions of a batch."""
+
+    def context(self, conditioning: Conditioning, kept: Mapping[str, Tensor] | None = None) -> Context:
+        """What the denoiser reads; `kept` by input name (B,) bool."""
+
+    def predict(self, x0: Tensor, signals: Context, noise: Tensor, sigma: list[float]) -> Tensor:
+        """F at one noise level a row."""
+
+
+class Effect(NamedTuple):
+    """Of replacing one condition, over rows and noise levels.
+
+    Args:
+        change: mean of |F' - F| / |F| (L2 norms of a row).
+        loss: mean of the change of |F - target|^2, relative to the loss with the right condition: > 0 where the
+            right condition helps.
+        errors: how many standard errors `loss` is from 0, rows being independent.
+    """
+
+    change: float
+    loss: float
+    errors: float
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the probe found of one condition; None where it could not be tried (never dropped, nothing to swap)."""
+
+    name: str
+    swap: Effect | None
+    null: Effect | None
+    swap_alone: Effect | None = None
+    null_alone: Effect | None = None
+
+    @property
+    def effects(self) -> dict[str, Effect]:
+        """What was tried, by name."""
+        tried = {n: getattr(self, n) for n in ("swap", "null", "swap_alone", "null_alone")}
+        return {name: effect for name, effect in tried.items() if effect is not None}
+
+    def change(self) -> float:
+        """The largest change that another value of this condition makes."""
+        return max((e.change for n, e in self.effects.items() if n.startswith("swap")), default=math.nan)
+
+    def verdict(self, silent: float = SILENT) -> str:
+        """One of: cannot be told, does nothing yet, only its presence counts, reacts but does not help yet, helps."""
+        swaps = [e for n, e in self.effects.items() if n.startswith("swap")]
+        nulls = [e for n, e in self.effects.items() if n.startswith("null")]
+        if not swaps and not nulls:
+            return "cannot be told: no two rows differ in it"
+        if all(effect.change < silent for effect in self.effects.values()):
+            return "does nothing yet"
+        if swaps and all(effect.change < silent for effect in swaps):
+            return "only its presence counts, its value does nothing yet"
+        if any(effect.loss > 0 and effect.errors > SURE for effect in swaps or nulls):
+            return "helps"
+        return "reacts, but does not help yet"
+
+    def line(self, silent: float = SILENT) -> str:
+        """One line for people."""
+        shown = ", ".join(
+            f"{name.replace('_', ' ')} {e.change:.3g} (loss {e.loss:+.1%})" for name, e in self.effects.items()
+        )
+        return f"{self.name}: {shown or 'nothing to compare'}: {self.verdict(silent)}"
+
+
+class Probe:
+    """Appends to probe.jsonl, draws probe.png, and says what it found.
+
+    Args:
+        section: of the recipe.
+        batches: held-out batches with as many conditions as there are.
+        start: optimiser steps that are done; what an earlier process wrote after them is forgotten.
+    """
+
+    def __init__(self, section: ProbeSection, batches: Sequence[Batch], *, start: int = 0) -> None:
+        self.section, self.every, self.start = section, section.every, start
+        self.rows = first_rows(batches, section.count)
+
+    def __call__(self, view: View, step: int) -> list[str]:
+        """Probe after optimiser step `step`; returns the lines for people."""
+        turn: Any = next(iter(view.stage.turns.values()))
+        if pipeline_of(view.stage) is None:
+            return []
+        with undisturbed(networks(view.stage)):
+            found = respond(turn, self.rows, self.section)
+        if view.main:
+            self._write(view, step, found)
+        return [response.line(self.section.silent) for response in found]
+
+    def _write(self, view: View, step: int, found: Sequence[Response]) -> None:
+        silent = self.section.silent
+        lines = Lines(view.out / "probe.jsonl")
+        lines.cut(min(step - 1, max(self.start, step - 1)))
+        conditions = {
+            r.name: {"verdict": r.verdict(silent)} | {n: _plain(e) for n, e in r.effects.items()} for r in found
+        }
+        lines.append({"step": step, "silent": silent, "conditions": conditions})
+        figures = {
+            f"probe/{r.name}/{n}{end}": value
+            for r in found for n, e in r.effects.items() for end, value in (("", e.change), ("_loss", e.loss))
+        }  # fmt: skip
+        view.track(figures, step)
+        chart = probe_chart(lines.read(), silent)
+        with replacing(view.out / "probe.png") as temporary:
+            chart.save(temporary, format="PNG")
+        view.picture("probe", chart, step)
+
+
+def respond(turn: Probed, batches: Sequence[Batch], section: ProbeSection) -> list[Response]:
+    """The responses to every condition of a model, in the order of its inputs. Modes and gradients are the caller's."""
+    names = list(dict.fromkeys(part.name for part in turn.conditioning(batches[0]).parts))
+    rows: dict[str, dict[str, list[tuple[Tensor, Tensor]]]] = {name: {} for name in names}
+    rights: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
+    for batch in batches:
+        _Trial(turn, batch, section).run(names, rows, rights)
+    return [Response(name, *(_effect(rows[name], rights[name], kind) for kind in KINDS)) for name in names]
+
+
+KINDS = ("swap", "null", "swap_alone", "null_alone")
+
+
+class _Trial:
+    """All evaluations of one batch."""
+
+    def __init__(self, turn: Probed, batch: Batch, section: ProbeSection) -> None:
+        self.turn, self.batch, self.section = turn, batch, section
+        self.conditioning = turn.conditioning(batch)
+        self.x0 = turn.latents(batch)
+        self.count = len(batch.ids)
+        self.noise = batch.draws.normal("probe", self.x0.shape[1:]).to(self.x0)
+        process = turn.pipeline.process
+        self.levels = [max(process.sigma(u), process.sigma_min) for u in section.levels]
+
+    def run(
+        self,
+        names: Sequence[str],
+        rows: dict[str, dict[str, list[tuple[Tensor, Tensor]]]],
+        rights: dict[str, dict[str, list[Tensor]]],
+    ) -> None:
+        """Add (relative change, loss difference) by name and kind of this batch's rows; and the right ones' losses."""
+        droppable = self.conditioning.names
+        whole = self._predict(self.conditioning, ())
+        nothing = self._predict(self.conditioning, droppable) if self.section.alone else None
+        for name in names:
+            given, partner = self._partners(name)
+            swapped = self._swapped(name, partner)
+            others = tuple(n for n in droppable if n != name)
+            usable = torch.tensor([g and p is not None for g, p in zip(given, partner, strict=True)])
+            present = torch.tensor(given)
+            tries = [("swap", whole, (swapped, ()), usable)]
+            if name in droppable:
+                tries.append(("null", whole, (self.conditioning, (name,)), present))
+            if self.section.alone and others:
+                alone = self._predict(self.conditioning, others)
+                tries.append(("swap_alone", alone, (swapped, others), usable))
+                if name in droppable:
+                    tries.append(("null_alone", alone, nothing, present))
+            for kind, right, other, chosen in tries:
+                if not bool(chosen.any()):
+                    continue
+                wrong = other if isinstance(other, _Predicted) else self._predict(*other)
+                rows[name].setdefault(kind, []).append(right.against(wrong, chosen))
+                rights[name].setdefault(kind, []).append(right.losses[:, chosen])
+
+    def _predict(self, conditioning: Conditioning, dropped: Sequence[str]) -> _Predicted:
+        kept = {name: torch.tensor([name not in dropped] * self.count) for name in self.conditioning.names}
+        context = self.turn.context(conditioning, kept)
+        process, made, losses = self.turn.pipeline.process, [], []
+        for sigma in self.levels:
+            sigmas = [sigma] * self.count
+            predicted = self.turn.predict(self.x0, context, self.noise, sigmas).float()
+            target = process.target(self.x0, self.noise, sigmas).float()
+            made.append(predicted.flatten(1).cpu())
+            losses.append((predicted - target).square().flatten(1).mean(1).cpu())
+        return _Predicted(torch.stack(made), torch.stack(losses))
+
+    def _partners(self, name: str) -> tuple[list[bool], list[int | None]]:
+        """Which rows have this input, and for each of them the next row that has another value of it."""
+        values = [row.get(name) for row in self.batch.inputs]
+        keys = [None if value is None else _key(value) for value in values]
+        partners: list[int | None] = []
+        for i, key in enumerate(keys):
+            order = [(i + shift) % self.count for shift in range(1, self.count)]
+            partners.append(next((j for j in order if keys[j] is not None and keys[j] != key), None))
+        return [key is not None for key in keys], partners
+
+    def _swapped(self, name: str, partners: Sequence[int | None]) -> Conditioning:
+        index = [i if partner is None else partner for i, partner in enumerate(partners)]
+        parts = tuple(_reordered(part, index) if part.name == name else part for part in self.conditioning.parts)
+        return Conditioning(parts, self.conditioning.slots)
+
+
+class _Predicted(NamedTuple):
+    """F (levels, B, n) and its losses (levels, B)."""
+
+    values: Tensor
+    losses: Tensor
+
+    def against(self, other: _Predicted, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Relative change and loss difference (levels, chosen rows); 0 where both are 0."""
+        size = self.values.norm(dim=2)
+        moved = (other.values - self.values).norm(dim=2)
+        change = torch.where(moved == 0, moved, moved / size.clamp_min(1e-12))
+        return change[:, chosen], (other.losses - self.losses)[:, chosen]
+
+
+def _effect(
+    rows: Mapping[str, list[tuple[Tensor, Tensor]]], rights: Mapping[str, list[Tensor]], kind: str
+) -> Effect | None:
+    if kind not in rows:
+        return None
+    change = torch.cat([c for c, _ in rows[kind]], dim=1).double()
+    worse = torch.cat([w for _, w in rows[kind]], dim=1).double().mean(0)
+    right = float(torch.cat(rights[kind], dim=1).double().mean())
+    spread = float(worse.std(correction=1)) / math.sqrt(len(worse)) if len(worse) > 1 else math.inf
+    mean = float(worse.mean())
+    errors = mean / spread if spread else math.copysign(math.inf, mean) if mean else 0.0
+    return Effect(float(change.mean()), mean / right if right else 0.0, errors)
+
+
+def _reordered(part: Encoded, index: Sequence[int]) -> Encoded:
+    given = tuple(part.given[i] for i in index) if part.given else ()
+    return part._replace(signal=pick_rows(part.signal, index), given=given)
+
+
+def _key(value: Any) -> str | bytes:
+    """Equal for equal raw inputs."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return str(value.shape).encode() + value.tobytes()
+    return repr(value)
+
+
+def _plain(effect: Effect) -> dict[str, float | None]:
+    return {name: round(v, 6) if math.isfinite(v) else None for name, v in effect._asdict().items()}
+
+
+def probe_chart(records: Sequence[Mapping[str, Any]], silent: float = SILENT) -> Any:
+    """The curves of probe.jsonl's records: how much a swap moves the prediction, and how much it hurts."""
+    change: dict[str, list[tuple[float, float]]] = {}
+    loss: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        for name, found in record["conditions"].items():
+            for kind, label in (("swap", name), ("swap_alone", f"{name} alone")):
+                if kind in found:
+                    change.setdefault(label, []).append((record["step"], found[kind]["change"]))
+                    loss.setdefault(label, []).append((record["step"], 100 * found[kind]["loss"]))
+    return line_chart(
+        [
+            ("Prediction's relative change when a condition is swapped (log scale)", change, True, silent),
+            ("Loss with the swapped condition, % worse than with the right one", loss, False, 0.0),
+        ]
+    )
