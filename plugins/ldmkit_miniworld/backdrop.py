@@ -81,8 +81,10 @@ def draw_land(canvas: Canvas, scene: Scene) -> None:
 def _edge(y: float, dice: Dice, height: float) -> Points:
     """A wavy line across the picture, closed along its bottom."""
     f, p, g, q = dice.uniform(4, 8), dice.uniform(0, 6.28), dice.uniform(9, 14), dice.uniform(0, 6.28)
-    line = [(k / _STEPS, y + height * (math.sin(f * k / _STEPS + p) + 0.4 * math.sin(g * k / _STEPS + q)))
-            for k in range(_STEPS + 1)]
+    line = [
+        (k / _STEPS, y + height * (math.sin(f * k / _STEPS + p) + 0.4 * math.sin(g * k / _STEPS + q)))
+        for k in range(_STEPS + 1)
+    ]
     return [*line, (1, 1), (0, 1)]
 
 
@@ -111,15 +113,19 @@ def _mountains(canvas: Canvas, scene: Scene, dice: Dice) -> None:
         ridge = [(x + dice.uniform(-0.02, 0.03) + 0.01 * k, y + (base - y) * k / 4) for k in range(1, 5)]
         canvas.polygon([(x, y), (foot_right, base), *reversed(ridge)], dark, MOUNTAIN)
         deep = (base - y) * dice.uniform(0.3, 0.4)
-        teeth = [(x + deep / right * (1 - t) - deep / left * t, y + deep * (1.0 if k % 2 else 0.66))
-                 for k, t in enumerate((0.12, 0.3, 0.48, 0.66, 0.86))]
+        teeth = [
+            (x + deep / right * (1 - t) - deep / left * t, y + deep * (1.0 if k % 2 else 0.66))
+            for k, t in enumerate((0.12, 0.3, 0.48, 0.66, 0.86))
+        ]
         outline = [(x, y), (x + deep / right * 0.95, y + deep * 0.95), *teeth, (x - deep / left * 0.9, y + deep * 0.9)]
         canvas.polygon(outline, cap, MOUNTAIN)
         half = [(x, y), (x + deep / right * 0.95, y + deep * 0.95), teeth[0], teeth[1], (x + 0.012, y + deep * 0.5)]
         canvas.polygon(half, shade(cap, 0.82), MOUNTAIN)
     waves = scene.land.waves
-    line = [(k / _STEPS, scene.land.horizon - 0.5 * sum(a * (1 + math.sin(f * k / _STEPS + p)) for a, f, p in waves))
-            for k in range(_STEPS + 1)]
+    line = [
+        (k / _STEPS, scene.land.horizon - 0.5 * sum(a * (1 + math.sin(f * k / _STEPS + p)) for a, f, p in waves))
+        for k in range(_STEPS + 1)
+    ]
     far = _TONES["grass"][scene.time][0]
     canvas.polygon([*line, (1, base + 0.03), (0, base + 0.03)], shade(far, 0.8), GRASS)
 

@@ -8,40 +8,48 @@ from dataclasses import dataclass, replace
 from ldmkit_miniworld.dice import Dice
 from ldmkit_miniworld.facts import Asked, Facts, Relation
 from ldmkit_miniworld.scene import Item, Scene
-from ldmkit_miniworld.vocabulary import COLOURED
+from ldmkit_miniworld.vocabulary import COLOURED, COLOURS
 
 PLACES = {
-    "meadow": ("in a meadow", "on a green meadow", "in a field of grass", "on a meadow with flowers"),
+    "meadow": ("in a meadow", "on a grassy meadow", "in a field of grass", "on a meadow with flowers"),
     "lake": ("by a lake", "at a lake", "on the shore of a lake", "by the water of a lake"),
-    "mountain": ("in the mountains", "in front of mountains", "below snowy mountain peaks", "at the foot of a mountain"),
+    "mountain": (
+        "in the mountains",
+        "in front of mountains",
+        "below snowy peaks",
+        "at the foot of a mountain",
+    ),
     "desert": ("in a desert", "in the desert", "among sand dunes", "on the sand of a desert"),
     "snow": ("in the snow", "on a snowy field", "in deep snow", "in a winter landscape"),
 }
 VIEWS = {
-    "meadow": ("a meadow", "a green meadow", "a field of grass"),
+    "meadow": ("a meadow", "a grassy meadow", "a field of grass"),
     "lake": ("a lake", "a view of a lake", "a quiet lake"),
     "mountain": ("mountains", "a view of mountains", "snowy mountain peaks"),
     "desert": ("a desert", "a sandy desert", "sand dunes"),
     "snow": ("a snowy landscape", "a winter landscape", "a snowy field"),
 }
 HOURS = {
-    "day": ("by day", "in daylight", "on a bright day", "under a blue sky"),
+    "day": ("by day", "in daylight", "on a bright day", "in the daytime"),
     "dusk": ("at dusk", "in the evening", "at sunset", "under an evening sky"),
     "night": ("at night", "by night", "on a dark night", "under a night sky"),
 }
-OPENINGS = ("", "", "", "a picture of ", "there is ", "we see ", "an image of ")
-NUMBERS = ("", "a", "two", "three", "four", "five", "six")
+OPENINGS = ("", "", "", "a picture of ", "there _ ", "we see ", "an image of ")
+NUMBERS = ("", "a", "two", "three", "four")
+OTHER_WORDS = ("one", "and", "with", "to", "is", "are")
 NOUNS = {
     "house": (("house", "houses"), ("home", "homes")),
     "tree": (("tree", "trees"),),
-    "boat": (("boat", "boats"), ("sailing boat", "sailing boats")),
+    "boat": (("boat", "boats"), ("sailboat", "sailboats")),
     "car": (("car", "cars"),),
     "person": (("person", "people"),),
     "fence": (("fence", "fences"), ("wooden fence", "wooden fences")),
     "balloon": (("balloon", "balloons"), ("hot air balloon", "hot air balloons")),
     "cloud": (("cloud", "clouds"),),
 }
+CLOTHED = ("in", "in", "dressed in", "wearing")
 LIGHTS = {"sun": ("the sun", "the shining sun"), "moon": ("the moon", "the full moon")}
+RELATIONS = ("left of", "right of", "above", "below")
 CLEAR = 0.08
 """How far apart, in parts of the picture, centres are that a caption calls left, right, above or below."""
 LONGEST = 24
@@ -54,6 +62,15 @@ class Group:
 
     asked: Asked
     items: tuple[Item, ...]
+
+
+def words() -> tuple[str, ...]:
+    """Every word that captions may hold, sorted."""
+    tables = (PLACES, VIEWS, HOURS, LIGHTS)
+    texts = [text for table in tables for choices in table.values() for text in choices]
+    texts += [text for forms in NOUNS.values() for form in forms for text in form]
+    texts += [*OPENINGS, *NUMBERS, *OTHER_WORDS, *COLOURS, *RELATIONS, *CLOTHED]
+    return tuple(sorted({word for text in texts for word in text.split() if word != "_"}))
 
 
 def captioned(scene: Scene) -> Scene:
@@ -81,6 +98,7 @@ def _caption(scene: Scene, dice: Dice, most: int) -> tuple[str, Facts]:
         text = _join(dice.pick(VIEWS[scene.label]), hour)
     else:
         relations = _relation(groups, dice) if dice.chance(0.5) else ()
+        groups = groups[:3] if relations else groups
         objects = _phrase(groups, relations, scene, dice)
         text = _order(scene, dice, objects, place, hour, told_label)
     facts = Facts(
@@ -100,7 +118,8 @@ def _order(scene: Scene, dice: Dice, objects: str, place: str, hour: str, told_l
         return _join(hour, objects, place)
     if place and style < 0.5:
         return _join(place, objects, hour)
-    return dice.pick(OPENINGS) + _join(objects, place, hour)
+    verb = "are" if objects.split()[0] in NUMBERS[2:] else "is"
+    return dice.pick(OPENINGS).replace("_", verb) + _join(objects, place, hour)
 
 
 def _join(*parts: str) -> str:
@@ -158,7 +177,8 @@ def _phrase(groups: Sequence[Group], relations: Sequence[Relation], scene: Scene
         word = relations[0].name
         if word in ("left of", "right of") and dice.chance(0.4):
             word = f"to the {word}"
-        names[:2] = [f"{names[0]} {word} {names[1]}"]
+        # The comma ends what the relation is about: "a car left of a tree, and a house".
+        return ", and ".join([f"{names[0]} {word} {names[1]}", *names[2:]])
     if len(names) == 1:
         return names[0]
     return f"{', '.join(names[:-1])} and {names[-1]}"
@@ -169,6 +189,6 @@ def _name(asked: Asked, dice: Dice) -> str:
         return dice.pick(LIGHTS[asked.kind])
     noun = dice.pick(NOUNS[asked.kind])[asked.count > 1]
     number = NUMBERS[asked.count] if asked.count > 1 or dice.chance(0.85) else "one"
-    if asked.kind == "person" and asked.colour and dice.chance(0.75):
-        return f"{number} {noun} in {asked.colour}"
+    if asked.kind == "person" and asked.colour:
+        return f"{number} {noun} {dice.pick(CLOTHED)} {asked.colour}"
     return _join(number, asked.colour or "", noun)

@@ -36,6 +36,10 @@ class Look:
     def __call__(self, colour: RGB) -> RGB:
         return tinted(colour, self.time)
 
+    def leaves(self, colour: RGB) -> RGB:
+        """Trees would vanish in the night without a little light of their own."""
+        return shade(self(colour), 1.12) if self.time == "night" else self(colour)
+
 
 def draw_item(canvas: Canvas, scene: Scene, item: Item, owner: int) -> None:
     """Draw one object and claim its points for `owner`."""
@@ -72,7 +76,7 @@ def _tree(pen: Pen, look: Look, dice: Dice) -> None:
     if look.place in ("snow", "mountain") or dice.chance(0.2):
         return _pine(pen, look)
     pen.ground_shadow(0.2, 0.8)
-    green = look(dice.pick(((52, 118, 48), (70, 130, 44), (44, 104, 58))))
+    green = look.leaves(dice.pick(((52, 118, 48), (70, 130, 44), (44, 104, 58))))
     pen.poly([(0.43, 0.5), (0.57, 0.5), (0.63, 1.0), (0.37, 1.0)], look((104, 70, 42)))
     pen.poly([(0.51, 0.5), (0.57, 0.5), (0.63, 1.0), (0.53, 1.0)], look((78, 52, 34)))
     dark, light = shade(green, 0.66), shade(green, 1.22)
@@ -91,7 +95,7 @@ def _tree(pen: Pen, look: Look, dice: Dice) -> None:
 def _pine(pen: Pen, look: Look) -> None:
     pen.ground_shadow(0.2, 0.8)
     snowy = look.place == "snow"
-    green, trunk = look((34, 92, 62)), look((92, 62, 40))
+    green, trunk = look.leaves((38, 98, 64)), look((92, 62, 40))
     pen.rect(0.43, 0.82, 0.57, 1.0, trunk)
     for top, bottom, half in ((0.48, 0.88, 0.5), (0.24, 0.64, 0.41), (0.0, 0.38, 0.31)):
         pen.poly([(0.5, top), (0.5 - half, bottom), (0.5, bottom + 0.03), (0.5 + half, bottom)], green)
@@ -104,7 +108,7 @@ def _pine(pen: Pen, look: Look) -> None:
 
 def _cactus(pen: Pen, look: Look) -> None:
     pen.ground_shadow(0.3, 0.7)
-    green = look((58, 136, 74))
+    green = look.leaves((58, 136, 74))
     dark, light = shade(green, 0.66), shade(green, 1.25)
     for u, top, joint in ((0.0, 0.24, 0.60), (0.78, 0.14, 0.50)):
         pen.oval(u, top, u + 0.22, top + 0.16, dark if u else green)
@@ -172,7 +176,9 @@ def _person(pen: Pen, look: Look, dice: Dice) -> None:
 def _fence(pen: Pen, look: Look, dice: Dice) -> None:
     wood = look((176, 122, 72))
     dark, light = shade(wood, 0.55), shade(wood, 1.2)
-    pen.canvas.polygon([pen.at(0, 0.95), pen.at(1, 0.95), pen.at(0.98, 1.12), pen.at(0.03, 1.12)], (20, 25, 40), alpha=0.2)
+    pen.canvas.polygon(
+        [pen.at(0, 0.95), pen.at(1, 0.95), pen.at(0.98, 1.12), pen.at(0.03, 1.12)], (20, 25, 40), alpha=0.2
+    )
     for v in (0.22, 0.56):
         pen.rect(0.0, v, 1.0, v + 0.22, dark)
         pen.rect(0.0, v, 1.0, v + 0.15, wood)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,14 @@ class World:
                 draw_item(canvas, scene, item, _FIRST + i)
         image, owners = canvas.finish()
         return image, _labels(scene)[owners], _boxes(scene, owners)
+
+
+def digest(picture: Picture) -> str:
+    """A short fingerprint of everything that a picture holds."""
+    mark = hashlib.blake2b(picture.image.tobytes(), digest_size=8)
+    mark.update(picture.semantic.tobytes())
+    mark.update(repr((picture.id, picture.caption, picture.label, picture.layout)).encode())
+    return mark.hexdigest()
 
 
 def _labels(scene: Scene) -> np.ndarray:
