@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,6 @@ from ldmkit.contracts import Context, Part
 from ldmkit.loss import errors, predict
 from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal
-from ldmkit_training.draws import Draws
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.second_stage.weightings import elbo_weights
 from ldmkit_training.stage import Batch, Loss, Turn
@@ -45,7 +42,6 @@ class DenoiserTurn(Turn):
         if objective.logvar is not None:
             table = torch.full((len(self._elbo or ()),), objective.logvar.init)
             self.logvar = nn.Parameter(table, requires_grad=objective.logvar.train)
-        self._random = any(_drops(module) for module in self.trained.modules())
 
     def forward(self, batch: Batch, step: int) -> Loss:
         x0 = self.latents(batch)
@@ -53,10 +49,8 @@ class DenoiserTurn(Turn):
         noise = batch.draws.normal("noise", x0.shape[1:]).to(x0)
         kept = self.objective.dropout.kept(self.names, batch.draws)
         conditioning = self.conditioning(batch)
-        with self._dropout_of(batch.draws, x0.device):
-            context = self.context(conditioning, kept)
-            predicted = predict(self.pipeline.denoiser, self.pipeline.process, x0, context, noise=noise, sigma=sigma)
-            plain = errors(predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm)
+        predicted = self.predict(x0, self.context(conditioning, kept), noise, sigma)
+        plain = errors(predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm)
         return self._loss(plain, sigma)
 
     def latents(self, batch: Batch) -> Tensor:
@@ -132,26 +126,6 @@ class DenoiserTurn(Turn):
         total = torch.stack(list(parts.values())).sum() if parts else plain.mean() * 0
         return Loss(total, {"error": plain.detach().mean()}, parts)
 
-    def _dropout_of(self, draws: Draws, device: torch.device) -> Any:
-        """The networks' own dropout from the step's numbers, so that a resume draws the same."""
-        return _Generators(draws, device) if self._random else nullcontext()
-
-
-class _Generators:
-    """Torch's global generators set from a step's draws for a block, and put back after it."""
-
-    def __init__(self, draws: Draws, device: torch.device) -> None:
-        devices = [device] if device.type == "cuda" else []
-        self._fork = torch.random.fork_rng(devices=devices)
-        self._seed = int(float(Draws(draws.seed, draws.step, draws.rows[:1]).uniform("network")) * 2**53)
-
-    def __enter__(self) -> None:
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *problem: Any) -> None:
-        self._fork.__exit__(*problem)
-
 
 def dropped_names(pipeline: Pipeline) -> tuple[str, ...]:
     """Input names that have a null and may be dropped, in spec order."""
@@ -170,8 +144,3 @@ def _present(conditioning: Conditioning, kept: Mapping[str, Tensor]) -> dict[str
         if part.name in kept and part.null is not None:
             present[part.slot] = present[part.slot] & kept[part.name]
     return present
-
-
-def _drops(module: nn.Module) -> bool:
-    rate = getattr(module, "dropout", None) or (module.p if isinstance(module, nn.Dropout) else 0.0)
-    return isinstance(rate, float) and rate > 0
