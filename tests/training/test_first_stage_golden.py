@@ -1,6 +1,6 @@
 """The first stage's losses against the original's, to 1e-5 or four times the reference's own rounding.
 
-What gradients enter gets 1e-4: they pass through |x - y| and ReLUs, whose slopes flip where rounding (3e-6 in the
+Gradients get 1e-3, what their norms enter 1e-4: they pass through |x - y| and ReLUs, whose slopes flip where rounding (3e-6 in the
 reconstruction) crosses 0.
 """
 
@@ -155,7 +155,7 @@ def test_kl_loss(step: int) -> None:
     else:
         assert "adversarial" not in loss.parts
     loss.total.backward()
-    close(f"{name}.grad_last_layer", made.last_layer.grad, 1e-4)
+    close(f"{name}.grad_last_layer", made.last_layer.grad, 1e-3)
     close(f"{name}.grad_conv_in", made.encoder.conv_in.weight.grad.norm(), 1e-4)
     assert all(p.grad is None for p in adversary.parameters())
 
@@ -187,7 +187,7 @@ def test_vq_loss() -> None:
     close("vq.g_loss", loss.terms["adversarial"])
     close("vq.d_weight", loss.terms["adversarial_weight"], 1e-4)
     loss.total.backward()
-    close("vq.grad_last_layer", made.last_layer.grad, 1e-4)
-    close("vq.grad_codebook", made.codebook.embedding.weight.grad, 1e-4)
+    close("vq.grad_last_layer", made.last_layer.grad, 1e-3)
+    close("vq.grad_codebook", made.codebook.embedding.weight.grad, 1e-3)
     close("vq.grad_conv_in", made.encoder.conv_in.weight.grad.norm(), 1e-4)
     close("vq.disc_loss", DiscriminatorTurn(adversary, objective.discriminator, made)(given, 10).total)
