@@ -32,8 +32,8 @@ ALLOWED |= {
     "ldmkit_models": set(),
     "ldmkit_miniworld": PARTS | {"ldmkit_checkpoints", "ldmkit_training"},
 }
-NEVER = {"diffusers", "accelerate", "pytest"}
-LAZY = {"transformers", "tokenizers", "huggingface_hub"}
+NEVER = {"diffusers", "pytest"}
+LAZY = {"transformers", "tokenizers", "huggingface_hub", "accelerate"}
 LAZY_FREE = {"ldmkit_conditioners.bpe"}
 """Modules that may import a lazy library at their top: they are themselves imported with their plugin alone."""
 

@@ -91,6 +91,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def yaml_value(text: str, where: str) -> Any:
+    """A value written as YAML on the command line: a number, a word, `[64, 64]`, `{type: sgd}`.
+
+    Raises:
+        SourceError: `yaml-invalid`.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, SourceError, RecursionError, ValueError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise SourceError("yaml-invalid", f"{text!r} is no YAML value: {problem}", where=where) from None
+
+
 _TRAINING_ONLY = frozenset(["scheduler_config", "data", "lightning"])
 
 

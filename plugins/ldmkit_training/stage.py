@@ -84,6 +84,9 @@ class Stage(ABC):
     turns: Mapping[str, Turn]
     """In the order in which they run; the first is the one whose networks are averaged and saved."""
 
+    inputs: frozenset[str] = frozenset()
+    """Names of the raw inputs that it reads; batches hold no others."""
+
     @property
     @abstractmethod
     def averaged(self) -> nn.Module:

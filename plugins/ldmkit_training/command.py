@@ -1,0 +1,65 @@
+"""`ldmkit train`: train a stage by a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ldmkit.errors import InputError
+
+if TYPE_CHECKING:
+    from ldmkit_training.recipe import Recipe
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="YAML file that says what to train, and how.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a key: --set optimiser.lr=1e-4")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and stop.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check where gradients flow, and stop.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, and stop.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; the older run's folder is kept under another name.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> int:
+    """Train a stage by a recipe, or go on with a run that was stopped."""
+    from ldmkit.cli import emit
+    from ldmkit_training.recipe import read_recipe
+    from ldmkit_training.recipe import schema as recipe_schema
+
+    if schema:
+        emit(recipe_schema())
+        return 0
+    if recipe is None:
+        raise InputError("usage", "a recipe is needed", fits="ldmkit train recipe.yaml")
+    if dry_run and check:
+        raise InputError("option-conflict", "--dry-run and --check exclude each other")
+    read = read_recipe(recipe, overrides or [])
+    return _train(read, recipe.absolute().parent, fresh, json)
+
+
+def _train(recipe: Recipe, folder: Path, fresh: bool, json: bool) -> int:
+    from ldmkit.cli import emit
+    from ldmkit_training.engine import Engine
+    from ldmkit_training.interrupts import INTERRUPTED_SAVED
+
+    engine = Engine(recipe, folder, fresh=fresh)
+    if engine.main and engine.step and not json:
+        print(f"going on from step {engine.step} of {recipe.steps} in {engine.out}")
+    outcome = engine.run()
+    if engine.main:
+        said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}
+        if json:
+            emit({**said, "model": None if outcome.model is None else str(outcome.model)})
+        elif outcome.stopped:
+            print(f"stopped by {outcome.stopped} after step {outcome.step}; the same command goes on from there")
+        else:
+            print(f"{outcome.step} steps done; the model is {outcome.model}")
+    return INTERRUPTED_SAVED if outcome.stopped else 0

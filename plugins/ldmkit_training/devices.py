@@ -1,0 +1,86 @@
+"""Processes, devices and precision: accelerate in front of torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmkit.errors import PluginError, SpecError
+from ldmkit_training.stage import Batch
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def open_accelerator() -> Any:
+    """accelerate's view of this process among the others; mixed precision is the recipe's business, not its.
+
+    Raises:
+        PluginError: `missing-dependency`: accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+    except ModuleNotFoundError as error:
+        fits = "pip install 'ldmkit[train]'"
+        raise PluginError("missing-dependency", f"training needs {error.name!r}", fits=fits) from error
+    # conditions that a whole batch drops leave parameters without a gradient
+    options = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision="no", kwargs_handlers=[options])
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Lower precision inside the block, with float32 weights."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """The loss scaling that float16 needs; it does nothing for the others.
+
+    Raises:
+        SpecError: `precision`: float16 without CUDA.
+    """
+    if precision == "float16" and device.type != "cuda":
+        what = f"float16 training needs CUDA, this runs on {device.type}"
+        raise SpecError("precision", what, where="precision", fits="bfloat16 or float32")
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+
+def seed_everything(seed: int, step: int, rank: int) -> None:
+    """Seed every global generator from (seed, step, rank): done at each step, so that a resume needs no state.
+
+    Only layers such as dropout draw from them; everything of ours draws from `Draws`.
+    """
+    mixed = (seed * 1_000_003 + step) * 65_537 + rank
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
+    torch.manual_seed(mixed % 2**63)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on a device."""
+    if device.type == "cpu":
+        return batch
+    moved: dict[str, Tensor] = {}
+    for name in ("images", "latents", "deviation"):
+        tensor = getattr(batch, name)
+        if tensor is not None:
+            moved[name] = tensor.to(device, non_blocking=True)
+    return replace(batch, **moved)  # type: ignore[arg-type]
+
+
+def summed(values: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
+    """Numbers added over all processes, brought to the host at once."""
+    if not values:
+        return {}
+    stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+    if accelerator.num_processes > 1:
+        stacked = accelerator.reduce(stacked, reduction="sum")
+    return dict(zip(values, stacked.tolist(), strict=True))

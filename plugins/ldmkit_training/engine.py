@@ -1,0 +1,317 @@
+"""The training loop: from a recipe to a saved model, through checkpoints that a run goes on from bit for bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldmkit.errors import RunError, SpecError
+from ldmkit.guards import memory
+from ldmkit_training import checkpoints
+from ldmkit_training.checkpoints import Checkpoint
+from ldmkit_training.data.batches import Batches, validation_batches
+from ldmkit_training.data.section import open_data
+from ldmkit_training.devices import on_device, open_accelerator
+from ldmkit_training.ema import Ema, averaged_weights
+from ldmkit_training.interrupts import Interrupts
+from ldmkit_training.observe import Callback
+from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
+from ldmkit_training.progress import Progress
+from ldmkit_training.recipe import FREE, Recipe, build_stage, write_recipe
+from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, open_folder
+from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.steps import Steps
+from ldmkit_training.tracking import Tracker
+
+FINISHING = 2048
+"""Pictures that a stage sees before its last save (see `Stage.finish`)."""
+
+ASKED_EVERY = 10
+"""Steps between two looks at whether another process was asked to stop, on GPUs."""
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Args:
+        step: optimiser steps that are done.
+        stopped: the signal that ended it early, with a checkpoint; None: it ran to its end.
+        model: the saved model; None where it was stopped.
+    """
+
+    step: int
+    stopped: str | None
+    model: Path | None
+
+
+class Engine:
+    """One run, in one of its processes; what callbacks see of it is `observe.View`.
+
+    Args:
+        recipe: what to do.
+        folder: the recipe's, from which its paths start.
+        fresh: begin anew although there are checkpoints; the older run's folder is kept under another name.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.accelerator = open_accelerator()
+        self.device: torch.device = self.accelerator.device
+        self.out = open_folder(Path(recipe.out), self.accelerator, fresh=fresh)
+        self.checkpoints = self.out / CHECKPOINTS
+        self.step = 0
+        found = self._found()
+        self.stage: Stage = build_stage(recipe, folder)
+        self._frozen = {name: checkpoints.digest_of(module) for name, module in self.stage.frozen.items()}
+        if found is not None:
+            self._check(found)
+        self.train_data, self.validation_data = open_data(recipe.data, folder)
+        self.stage.to(self.device)
+        for turn in self.stage.turns.values():
+            turn.to(self.device)
+            turn.train()
+        self.ema = None if recipe.ema is None else Ema(self.stage.averaged, recipe.ema)
+        optimisers = {name: recipe.optimiser.build(turn, name) for name, turn in self.stage.turns.items()}
+        self.steps = Steps(recipe, self._wrapped(), optimisers, self.accelerator)
+        if found is not None:
+            self._restore(found)
+        self.tracker: Tracker | None = None
+        self.callbacks: list[Callback] = []
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    @property
+    def has_average(self) -> bool:
+        """Whether a running average of the weights is kept."""
+        return self.ema is not None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The average in the place of the trained weights, which are back, bit for bit, at its end."""
+        return averaged_weights(self.stage, self.ema)
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        """Figures to the log and the trackers."""
+        if self.tracker is not None:
+            self.tracker.log(figures, step)
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None:
+        """A picture to those trackers that take one."""
+        if self.tracker is not None:
+            self.tracker.picture(name, image, step)
+
+    def run(self) -> Outcome:
+        """Train to the last step, or until a signal; save what users load.
+
+        Raises:
+            RunError: a loss that is NaN, a full disk, memory exhausted; the last good checkpoint is named.
+        """
+        if self.main:
+            write_recipe(self.recipe, self.out / RECIPE)
+            self.tracker = Tracker(
+                self.recipe.tracking, self.out, start=self.step, config=self.recipe.model_dump(mode="json")
+            )
+        try:
+            with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
+                self._loop(interrupts, progress)
+            if self.step < self.recipe.steps:
+                return Outcome(self.step, interrupts.asked or "another process", None)
+            return Outcome(self.step, None, self._finish())
+        finally:
+            if self.tracker is not None:
+                self.tracker.close()
+
+    def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
+        recipe, saved = self.recipe, self.step
+        often = 1 if self.device.type == "cpu" else recipe.tracking.every
+        for step, parts in islice(self._batches(), recipe.steps - self.step):
+            self._one(step, parts)
+            self.step = step + 1
+            last = self.step == recipe.steps
+            if self.step % often == 0 or last:
+                self.steps.check()
+                loss = self.steps.loss
+                progress.update(self.step, math.nan if loss is None else float(loss), recipe.data.batch)
+            if self.step % recipe.tracking.every == 0 or last:
+                self._log(progress)
+            self._watch(last)
+            stopping = self._stopping(interrupts)
+            if self.step % recipe.checkpoints.every == 0 or last or stopping:
+                self.save()
+                saved = self.step
+            if self.step % often == 0:
+                progress.skip()
+            if stopping:
+                return
+        if saved < self.step:
+            self.save()
+
+    def _one(self, step: int, parts: list[Batch]) -> None:
+        try:
+            with memory(f"step {step + 1}", f"{sum(len(part.ids) for part in parts)} pictures"):
+                self.steps.run(step, parts)
+        except RunError as error:
+            raise self._with_last_good(error) from error
+        if self.ema is not None:
+            self.ema.update()
+
+    def _log(self, progress: Progress) -> None:
+        figures = self.steps.meter.read(self.accelerator)
+        self.track({**figures, "lr": self.steps.rate, "images/s": progress.speed}, self.step)
+
+    def _watch(self, last: bool) -> None:
+        """Validation, previews and probes that are due."""
+        section = self.recipe.validation
+        due = [callback for callback in self.callbacks if last or self.step % callback.every == 0]
+        validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
+        if not due and not validate:
+            return
+        if self.main:
+            if validate:
+                self._validate()
+            for callback in due:
+                callback(self, self.step)
+        self.accelerator.wait_for_everyone()
+
+    def _validate(self) -> None:
+        assert self.recipe.validation is not None and self.validation_data is not None
+        count = self.recipe.validation.count
+        batches = validation_batches(self.validation_data, self.recipe.data, count, names=self.stage.inputs)
+        with self.averaged(), torch.no_grad():
+            figures = self.stage.validate(on_device(batch, self.device) for batch in batches)
+        self.track({f"validation/{name}": value for name, value in figures.items()}, self.step)
+
+    def _stopping(self, interrupts: Interrupts) -> bool:
+        if self.accelerator.num_processes == 1:
+            return interrupts.asked is not None
+        if self.device.type != "cpu" and self.step % ASKED_EVERY:
+            return False
+        asked = torch.tensor(float(interrupts.asked is not None), device=self.device)
+        return bool(self.accelerator.reduce(asked, reduction="sum") > 0)
+
+    def _finish(self) -> Path:
+        """Let the stage measure what it stores, with the weights that are saved; write the model."""
+        target = self.out / MODEL
+        if self.main:
+            with self.averaged():
+                self.stage.finish(on_device(batch, self.device) for batch in self._some_batches())
+                self.stage.save(target)
+        self.accelerator.wait_for_everyone()
+        return target
+
+    def _some_batches(self) -> Iterator[Batch]:
+        section = self.recipe.data
+        whole = Batches(self.train_data, section, seed=self.recipe.seed, names=self.stage.inputs)
+        for _, parts in islice(whole.steps(0), max(1, math.ceil(FINISHING / section.batch))):
+            yield from parts
+
+    def _batches(self) -> Iterable[tuple[int, list[Batch]]]:
+        recipe, accelerator = self.recipe, self.accelerator
+        batches = Batches(
+            self.train_data, recipe.data, seed=recipe.seed, rank=accelerator.process_index,
+            world=accelerator.num_processes, accumulate=recipe.accumulate, names=self.stage.inputs, cache=self._cache(),
+        )  # fmt: skip
+        return batches.steps(self.step)
+
+    def _cache(self) -> Any:
+        if self.recipe.data.cache is None:
+            return None
+        codec: Any = self.stage.frozen.get("codec")
+        if codec is None:
+            raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
+        from ldmkit_training.data.cache import latent_cache
+
+        return latent_cache(self.train_data, self.recipe.data, codec, self.folder)
+
+    def _wrapped(self) -> dict[str, Turn]:
+        if self.accelerator.num_processes == 1:
+            return dict(self.stage.turns)
+        return {name: self.accelerator.prepare_model(turn) for name, turn in self.stage.turns.items()}
+
+    def save(self) -> Path | None:
+        """Write a checkpoint of the steps that are done.
+
+        Raises:
+            RunError: `checkpoint-failed`; or a loss that was NaN, before anything is written.
+        """
+        try:
+            self.steps.check()
+        except RunError as error:
+            raise self._with_last_good(error) from error
+        written = None
+        if self.main:
+            written = checkpoints.write(self.checkpoints, self._checkpoint(), self.recipe.checkpoints.keep)
+        self.accelerator.wait_for_everyone()
+        return written
+
+    def _checkpoint(self) -> Checkpoint:
+        weights: dict[str, Tensor] = {}
+        optimisers: dict[str, Tensor] = {}
+        for name, turn in self.stage.turns.items():
+            weights |= {f"{name}/{key}": tensor for key, tensor in turn.state_dict().items()}
+            state = optimiser_tensors(self.steps.optimisers[name], turn)
+            optimisers |= {f"{name}/{key}": tensor for key, tensor in state.items()}
+        tensors: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimiser": optimisers}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.tensors
+        state = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "frozen": self._frozen,
+            "ema_updates": 0 if self.ema is None else self.ema.updates,
+            "scaler": self.steps.scaler.state_dict(),
+            "torch": str(torch.__version__),
+        }
+        return Checkpoint(self.step, tensors, state)
+
+    def _found(self) -> Checkpoint | None:
+        """The newest good checkpoint, if there is one; the main process looks for all."""
+        newest = [str(checkpoints.newest(self.checkpoints) or "") if self.main else ""]
+        if self.accelerator.num_processes > 1:
+            from accelerate.utils import broadcast_object_list
+
+            broadcast_object_list(newest)
+        return checkpoints.read(Path(newest[0])) if newest[0] else None
+
+    def _check(self, found: Checkpoint) -> None:
+        """Whether a checkpoint is one of this run."""
+        where = str(checkpoints.folder_of(self.checkpoints, found.step))
+        fits = "the recipe it was begun with, another `out`, or --fresh"
+        other = checkpoints.difference(found.state["recipe"], self.recipe.model_dump(mode="json"), FREE)
+        if other is not None:
+            key, was, now = other
+            what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"
+            raise SpecError("other-recipe", what, where=where, fits=fits)
+        for name, digest in self._frozen.items():
+            if found.state["frozen"].get(name) != digest:
+                what = f"the weights of {name!r}, which are read and not trained, are others than before"
+                raise SpecError("other-weights", what, where=where, fits=fits)
+
+    def _restore(self, found: Checkpoint) -> None:
+        for name, turn in self.stage.turns.items():
+            turn.load_state_dict(_under(name, found.tensors["weights"]))
+            restore_optimiser(self.steps.optimisers[name], turn, _under(name, found.tensors["optimiser"]))
+        if self.ema is not None:
+            self.ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))
+        if found.state["scaler"] and self.steps.scaler.is_enabled():
+            self.steps.scaler.load_state_dict(found.state["scaler"])
+        self.step = found.step
+
+    def _with_last_good(self, error: RunError) -> RunError:
+        newest = checkpoints.newest(self.checkpoints)
+        fits = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        more = f"{error.fits}; {fits}" if error.fits else fits
+        return RunError(error.code.partition(".")[2], error.what, where=error.where, fits=more)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}/"): t for key, t in tensors.items() if key.startswith(f"{prefix}/")}

@@ -1,0 +1,187 @@
+"""Optimisers and learning-rate schedules as a recipe names them.
+
+A schedule is a pure function of the step, so that a resume needs nothing but the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ldmkit.errors import SpecError
+from ldmkit.value import Value
+
+Rate = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimiserSection(Value):
+    """How weights are updated.
+
+    Args:
+        type: `adamw` (Loshchilov & Hutter 2019), `adam` (Kingma & Ba 2015) or `sgd`.
+        lr: learning rate, before the schedule's factor.
+        betas: of Adam's two averages.
+        eps: of Adam.
+        weight_decay: decoupled for `adamw`, added to the gradient for the others.
+        momentum: of `sgd`.
+        decay: which weights decay: `all`, or `matrices` (not norms, biases and embeddings).
+        rates: turn name -> learning rate, for turns (a discriminator) that want another one.
+    """
+
+    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Moment, Moment] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Rate = 0.01
+    momentum: Moment = 0.9
+    decay: Literal["all", "matrices"] = "matrices"
+    rates: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    def build(self, turn: nn.Module, name: str) -> torch.optim.Optimizer:
+        """The optimiser of one turn, over its parameters that require a gradient, in the order of their names."""
+        trained = [p for p in turn.parameters() if p.requires_grad]
+        bare = _bare(turn) if self.decay == "matrices" else set()
+        split = (([p for p in trained if id(p) not in bare], self.weight_decay), ([p for p in trained if id(p) in bare], 0))
+        groups = [{"params": params, "weight_decay": decay} for params, decay in split if params]
+        if not groups:
+            raise SpecError("nothing-trained", f"turn {name!r} has no parameter that is trained", where="model")
+        lr = self.rates.get(name, self.lr)
+        if self.type == "sgd":
+            made: torch.optim.Optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.momentum)
+        else:
+            kind = torch.optim.AdamW if self.type == "adamw" else torch.optim.Adam
+            made = kind(groups, lr=lr, betas=self.betas, eps=self.eps, fused=_fusible(trained))
+        for group in made.param_groups:
+            group["base_lr"] = lr
+        return made
+
+
+def _bare(turn: nn.Module) -> set[int]:
+    """Ids of the parameters of norms and embeddings, and of all vectors."""
+    plain = {id(p) for p in turn.parameters() if p.ndim < 2}
+    tables = (m for m in turn.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)))
+    return plain | {id(p) for table in tables for p in table.parameters(recurse=False)}
+
+
+def _fusible(parameters: Iterable[Tensor]) -> bool:
+    return all(type(p) is nn.Parameter and p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
+    """Scale every group's own rate by the schedule's factor; returns the first group's."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return float(optimiser.param_groups[0]["lr"])
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict[str, Tensor]:
+    """`<parameter>/<what>` -> tensor: the optimiser's state, named by parameters rather than numbered."""
+    names = {id(p): name for name, p in turn.named_parameters()}
+    found: dict[str, Tensor] = {}
+    for parameter, state in optimiser.state.items():
+        for key, value in state.items():
+            if value is not None:
+                found[f"{names[id(parameter)]}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+    return found
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, turn: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` took; the tensors are moved to where the parameters are."""
+    states: dict[str, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        name, _, what = key.rpartition("/")
+        states.setdefault(name, {})[what] = value
+    parameters = dict(turn.named_parameters())
+    optimiser.state.clear()
+    for name, state in states.items():
+        parameter = parameters[name]
+        optimiser.state[parameter] = {what: _placed(optimiser, what, value, parameter) for what, value in state.items()}
+
+
+def _placed(optimiser: torch.optim.Optimizer, what: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
+    # torch keeps Adam's count of steps on the CPU unless the update is fused
+    stays = what == "step" and not optimiser.defaults.get("fused")
+    return value if stays else value.to(parameter.device)
+
+
+class _Schedule(Value):
+    def factor(self, step: int, steps: int) -> float:
+        """What the learning rate is multiplied with at a step from 0, in a run of `steps`."""
+        raise NotImplementedError
+
+
+class Warmed(_Schedule):
+    """Linear warm-up to 1, then constant, linear or a half cosine down to `final` at the last step.
+
+    Args:
+        warmup: steps of the warm-up; step n of them has the factor (n + 1) / warmup.
+        final: factor at the end, for `linear` and `cosine`.
+    """
+
+    type: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Count = 0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor at a step; see `_Schedule.factor`."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.type == "constant":
+            return 1.0
+        t = min(1.0, (step - self.warmup) / max(1, steps - self.warmup))
+        shape = 1 - t if self.type == "linear" else 0.5 * (1 + math.cos(math.pi * t))
+        return self.final + (1 - self.final) * shape
+
+
+class Cycles(_Schedule):
+    """The schedules of the published latent-diffusion configs: cycles, each with a warm-up of its own.
+
+    A cycle goes from `start` to `peak` in its `warmup` and then down to `floor`: by a half cosine over what is left of
+    the cycle, or linearly as peak - (peak - floor) * n / length, n counted from the cycle's beginning. After the last
+    cycle its end holds.
+
+    Args:
+        type: `ldm-cosine` or `ldm-linear`.
+        lengths: steps of each cycle.
+        warmup, start, peak, floor: one each a cycle.
+    """
+
+    type: Literal["ldm-cosine", "ldm-linear"]
+    lengths: tuple[Annotated[int, Field(ge=1)], ...]
+    warmup: tuple[Count, ...]
+    start: tuple[Rate, ...]
+    peak: tuple[Rate, ...]
+    floor: tuple[Rate, ...]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        for name in ("warmup", "start", "peak", "floor"):
+            if len(getattr(self, name)) != len(self.lengths) or not self.lengths:
+                what = f"{len(getattr(self, name))} numbers for {len(self.lengths)} cycle(s)"
+                raise SpecError("cycles", what, where=name, fits="one each cycle, at least one cycle")
+        return self
+
+    def factor(self, step: int, steps: int) -> float:
+        """The factor at a step; see `_Schedule.factor`."""
+        ends = list(accumulate(self.lengths))
+        cycle = next((i for i, end in enumerate(ends) if step <= end), len(ends) - 1)
+        length, warmup = self.lengths[cycle], self.warmup[cycle]
+        start, peak, floor = self.start[cycle], self.peak[cycle], self.floor[cycle]
+        n = min(step - (ends[cycle] - length), length)
+        if n < warmup:
+            return start + (peak - start) * n / warmup
+        if self.type == "ldm-linear":
+            return floor + (peak - floor) * (length - n) / length
+        t = min(1.0, (n - warmup) / max(1, length - warmup))
+        return floor + 0.5 * (peak - floor) * (1 + math.cos(math.pi * t))
+
+
+Schedule = Annotated[Warmed | Cycles, Field(discriminator="type")]
