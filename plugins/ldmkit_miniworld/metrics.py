@@ -131,9 +131,7 @@ def accuracy(asked: Sequence[str], seen: Sequence[str]) -> float:
     return float(np.mean([a == b for a, b in zip(asked, seen, strict=True)]))
 
 
-def layout_figures(
-    layouts: Sequence[Sequence[tuple[str, Corners]]], found: Sequence[Sequence[Found]]
-) -> LayoutFigures:
+def layout_figures(layouts: Sequence[Sequence[tuple[str, Corners]]], found: Sequence[Sequence[Found]]) -> LayoutFigures:
     """Boxes asked for, as (label, corners), against objects seen, picture by picture.
 
     Raises:
