@@ -94,16 +94,17 @@ def build(kind: str, spec: PartSpec, where: str) -> Any:
         raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=where) from error
 
 
-def build_value(kind: str, spec: PartSpec) -> Any:
-    """One strategy from its spec."""
+def build_value(kind: str, spec: PartSpec, where: str | None = None) -> Any:
+    """One strategy, or source of data, from its spec, which stands at `where` (the name of the kind by default)."""
+    where = where or kind
     try:
         cls = get(kind, spec.type)
     except PluginError as error:
-        raise _absent(error, spec, kind) from error
+        raise _absent(error, spec, where) from error
     try:
-        return cls.of(spec.config, f"{kind}.config")
+        return cls.of(spec.config, f"{where}.config")
     except TypeError as error:  # a field of an abstract kind, given as plain data
-        raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=f"{kind}.config") from error
+        raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=f"{where}.config") from error
 
 
 def part_spec(kind: str, part: Part | Value) -> PartSpec:

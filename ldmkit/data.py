@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -39,6 +39,9 @@ class Dataset(ABC):
     geometry: Mapping[str, Geometry]
     """Every input name that its samples may have, and how crops and mirrors change it."""
 
+    notes: Sequence[str] = ()
+    """What a reader of the plan should know: what was left out or mended, and how often."""
+
     @abstractmethod
     def __len__(self) -> int:
         """How many samples there are."""
@@ -54,6 +57,10 @@ class Dataset(ABC):
     @abstractmethod
     def id(self, index: int) -> str:
         """The id of sample `index`, without reading its picture."""
+
+    def inputs(self, index: int) -> Mapping[str, Any]:
+        """The inputs of sample `index` alone; sources that know them without reading the picture do not read it."""
+        return self[index].inputs
 
     @property
     def fingerprint(self) -> str:

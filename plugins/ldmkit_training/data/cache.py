@@ -1,0 +1,105 @@
+"""Latents encoded once: a folder of arrays that training reads in place of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Codec
+from ldmkit.data import Dataset
+from ldmkit.errors import InputError, SpecError
+from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, differing, read_meta
+from ldmkit_training.data.cache_key import cache_key
+from ldmkit_training.data.cache_write import build_cache
+from ldmkit_training.data.section import DataSection
+
+
+class LatentCache:
+    """An open cache. Row index * views + view holds a sample's view.
+
+    Args:
+        folder: a complete one.
+    """
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self.folder, self.meta = folder, meta
+        self.views = meta.views
+        self._mode = np.load(folder / MODE, mmap_mode="r")
+        self._deviation = np.load(folder / DEVIATION, mmap_mode="r") if meta.deviation else None
+        self._inputs = StoredInputs(folder, meta)
+        self._damaged = dict(meta.damaged)
+
+    def __len__(self) -> int:
+        return self.meta.samples
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, h, w) of the latents."""
+        return tuple(self._mode.shape[1:])
+
+    def latents(self, rows: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Modes and deviations (B,C,h,w) float32 of rows; None for a codec without deviation."""
+        chosen = list(rows)
+        mode = torch.from_numpy(self._mode[chosen]).float()
+        return mode, None if self._deviation is None else torch.from_numpy(self._deviation[chosen]).float()
+
+    def inputs(self, row: int) -> tuple[str, dict[str, Any]]:
+        """Id, and inputs as the row's view shows them, by the data's names; maps are (H,W) uint8 or uint16."""
+        return self._inputs.read(row)
+
+    def usable(self, index: int) -> tuple[int, dict[str, str]]:
+        """The sample, or the next one that was not damaged; and what was wrong with those between, by id."""
+        skipped: dict[str, str] = {}
+        while index in self._damaged:
+            skipped[self.inputs(index * self.views)[0]] = self._damaged[index]
+            index = (index + 1) % len(self)
+        return index, skipped
+
+
+def latent_cache(
+    dataset: Dataset,
+    section: DataSection,
+    codec: Codec,
+    folder: Path,
+    *,
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentCache:
+    """The latents of a dataset: those on disk where they still hold, else encoded now.
+
+    The cache is keyed by the codec's config and weights, the data's fingerprint and what a section does to pictures.
+    One that was built for anything else is built anew, and replaced when the new one is complete; a build that was
+    interrupted goes on. With several processes, the first makes it while the others wait, and then open it.
+
+    Args:
+        section: has a `cache`.
+        codec: on the device that should encode; its weights and mode of training are left as they are.
+        folder: the recipe's; `cache.folder` starts from it.
+        say: called with a sentence where something is built.
+        progress: called with (samples done, samples in all).
+
+    Raises:
+        SpecError: `no-cache`: the section names none.
+        InputError: a damaged file (`damaged: stop`); `folder-taken`: the folder holds something else.
+        RunError: `cannot-write`.
+    """
+    if section.cache is None:
+        raise SpecError("no-cache", "there is no folder for a cache", where="data.cache", fits="cache: {folder: ...}")
+    target = folder / section.cache.folder
+    key = cache_key(dataset, section, codec)
+    speak = say or (lambda _: None)
+    found = read_meta(target)
+    if found is None or (changed := differing(found.key, key)):
+        if found is not None:
+            speak(f"the latents in {target} are out of date ({', '.join(changed)} changed): they are encoded anew")
+        build_cache(dataset, section, codec, target, key, speak, progress or (lambda _done, _all: None))
+        found = read_meta(target)
+        assert found is not None
+    if len(found.damaged) == found.samples:
+        raise InputError("no-samples", "none of the samples could be read", where=str(target))
+    return LatentCache(target, found)

@@ -1,0 +1,89 @@
+"""The files of a cache of latents.
+
+`cache.json` describes it, and is there only when all else is complete; `mode.npy`, `deviation.npy` (rows, C, h, w);
+`map-NAME.npy` (rows, H, W) of labels; `rows.jsonl`, one row a line: its id, its other inputs, and which maps it has;
+`rows.npy`, the offset of each line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from ldmkit.errors import InputError, LdmkitError
+from ldmkit.jsonio import read_json
+from ldmkit.value import Value, integer
+
+META = "cache.json"
+LINES, OFFSETS = "rows.jsonl", "rows.npy"
+MODE, DEVIATION = "mode.npy", "deviation.npy"
+
+
+class Meta(Value):
+    """What `cache.json` holds. `damaged`: index -> what was wrong with the sample's file."""
+
+    key: dict[str, str]
+    samples: int = Field(ge=1)
+    views: int = Field(ge=1)
+    deviation: bool
+    maps: tuple[str, ...] = ()
+    damaged: dict[int, str] = Field(default_factory=dict)
+
+
+def read_meta(folder: Path) -> Meta | None:
+    """The description of a complete cache; None where there is none, or one that cannot be read."""
+    if not (folder / META).is_file():
+        return None
+    try:
+        return Meta.of(read_json(folder / META), str(folder / META))
+    except LdmkitError:
+        return None  # of another version, or damaged: built anew like one that is out of date
+
+
+def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Names of the aspects in which two keys differ."""
+    return [name for name in {**new, **old} if old.get(name) != new.get(name)]
+
+
+def map_file(name: str) -> str:
+    """File of the maps of an input."""
+    return f"map-{name}.npy"
+
+
+def plain(value: Any, where: str) -> Any:
+    """An input as JSON data.
+
+    Raises:
+        InputError: `not-cacheable`: a picture, a tensor ...
+    """
+    if isinstance(value, (str, bool, float, type(None))):
+        return value
+    if (number := integer(value)) is not None:
+        return number
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, where) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [plain(item, where) for item in value]
+    what = f"a {type(value).__name__} cannot be kept beside cached latents"
+    raise InputError("not-cacheable", what, where=where, fits="text, numbers, lists, boxes or maps; or cache: null")
+
+
+class StoredInputs:
+    """The ids and inputs of a complete cache, by row."""
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self._lines = np.memmap(folder / LINES, mode="r", dtype=np.uint8)
+        self._offsets = np.load(folder / OFFSETS, mmap_mode="r")
+        self._maps = {name: np.load(folder / map_file(name), mmap_mode="r") for name in meta.maps}
+
+    def read(self, row: int) -> tuple[str, dict[str, Any]]:
+        """Id and raw inputs by name."""
+        name, inputs, maps = json.loads(self._lines[self._offsets[row] : self._offsets[row + 1]].tobytes())
+        return name, {**inputs, **{key: np.array(self._maps[key][row]) for key in maps}}

@@ -1,0 +1,189 @@
+"""Building a cache of latents aside, so that it can be interrupted and goes on, and is there only when complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Codec
+from ldmkit.data import Dataset
+from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError
+from ldmkit.guards import finite
+from ldmkit.jsonio import read_json
+from ldmkit.spec import check_names
+from ldmkit_training.data.ahead import ahead
+from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, map_file, read_meta
+from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
+from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.reading import Reader, Row, stacked, unit
+from ldmkit_training.data.section import DataSection
+
+
+def build_cache(
+    dataset: Dataset,
+    section: DataSection,
+    codec: Codec,
+    target: Path,
+    key: Mapping[str, str],
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Encode all samples into `target`, replacing what is there at the end; the errors of `latent_cache`."""
+    cache = section.cache
+    assert cache is not None
+    _check_target(target)
+    aside = target.with_name(f"{target.name}.building")
+    with _disk(target), _evaluating(codec):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        found = read_meta(aside)
+        if found is None or found.key != dict(key):
+            state = _interrupted(aside, key)
+            if state is None:
+                state = _fresh(aside, State(key=dict(key), arrays=_arrays(dataset, section, codec)))
+            say(f"encoding {len(dataset) - state.done} of {len(dataset)} samples into {target}")
+            with Writer(aside, state, dataset, cache.views) as writer:
+                for chunk in _chunks(dataset, section, state.done):
+                    writer.add(chunk, *_encode(codec, chunk, DEVIATION in state.arrays))
+                    progress(writer.state.done, len(dataset))
+                writer.finish()
+        _replace(aside, target)
+
+
+def _replace(aside: Path, target: Path) -> None:
+    (aside / STATE).unlink(missing_ok=True)
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _disk(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(target)) from problem
+
+
+def _check_target(target: Path) -> None:
+    if not target.exists():
+        return
+    names = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
+    foreign = sorted(n for n in names if not (n in (META, LINES, OFFSETS, MODE, DEVIATION) or n.startswith("map-")))
+    if foreign:
+        what = f"the folder for cached latents holds something else: {foreign[0]!r}"
+        raise InputError("folder-taken", what, where=str(target), fits="a new or empty folder")
+
+
+def _interrupted(aside: Path, key: Mapping[str, str]) -> State | None:
+    """How far an interrupted build for the same key came; None where there is nothing to go on with."""
+    try:
+        state = State.of(read_json(aside / STATE), STATE)
+    except LdmkitError:
+        return None
+    complete = all((aside / name).is_file() for name in (*state.arrays, LINES))
+    return state if state.key == dict(key) and complete else None
+
+
+def _fresh(aside: Path, state: State) -> State:
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    return state
+
+
+def _arrays(dataset: Dataset, section: DataSection, codec: Codec) -> Arrays:
+    """The cache's arrays, as the first readable sample has them."""
+    cache = section.cache
+    assert cache is not None
+    row = Reader(dataset, section).read(0, None)
+    images = unit(stacked([row])).to(device=codec.device, dtype=codec.dtype)
+    mode = codec.encode(images)
+    shape = tuple(mode.shape[1:])
+    found: Arrays = {MODE: (cache.dtype, shape)}
+    if cache.deviation and _has_deviation(codec, images, mode):
+        found[DEVIATION] = (cache.dtype, shape)
+    names = sorted(name for name, rule in dataset.geometry.items() if rule == "map")
+    check_names(names)
+    for name in names:
+        small = name in row.inputs and row.inputs[name].dtype == np.uint8
+        found[map_file(name)] = ("uint8" if small else "uint16", section.size)
+    return found
+
+
+def _has_deviation(codec: Codec, images: Tensor, mode: Tensor) -> bool:
+    """Whether a codec's latents depend on noise, and then as mode + deviation * noise.
+
+    Raises:
+        CompositionError: `codec-noise`: in another way.
+    """
+    ones = torch.ones_like(mode)
+    deviation = codec.encode(images, ones) - mode
+    doubled = codec.encode(images, 2 * ones) - mode
+    slack = 1e-2 * float(deviation.abs().max()) + 1e-5 * float(mode.abs().max())
+    if not torch.allclose(doubled, 2 * deviation, rtol=1e-2, atol=slack):
+        what = "its latents are not mode + deviation * noise, so no deviation can be kept"
+        raise CompositionError("codec-noise", what, where=type(codec).__name__, fits="cache.deviation: false")
+    return bool(deviation.any())
+
+
+class _Read:
+    """Reads the views of samples; goes to other processes."""
+
+    def __init__(self, reader: Reader, views: int) -> None:
+        self.reader, self.views = reader, views
+
+    def __call__(self, indices: tuple[int, ...]) -> Chunk | LdmkitError:
+        try:
+            return Chunk(indices, tuple(self._views(index) for index in indices))
+        except LdmkitError as problem:
+            return problem
+
+    def _views(self, index: int) -> tuple[Row, ...] | InputError:
+        rows: list[Row] = []
+        for view in range(self.views):
+            row = self.reader.try_read(index, draw("cache", view, index) if self.reader.section.random else None)
+            if isinstance(row, InputError):
+                return row
+            rows.append(row)
+        return tuple(rows)
+
+
+def _chunks(dataset: Dataset, section: DataSection, done: int) -> Iterator[Chunk]:
+    assert section.cache is not None
+    size = max(1, section.cache.batch // section.cache.views)
+    total = len(dataset)
+    groups = (tuple(range(first, min(first + size, total))) for first in range(done, total, size))
+    for chunk in ahead(_Read(Reader(dataset, section), section.cache.views), groups, section.workers):
+        if isinstance(chunk, LdmkitError):
+            raise chunk
+        yield chunk
+
+
+@contextmanager
+def _evaluating(codec: Codec) -> Iterator[None]:
+    training = codec.training
+    codec.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        codec.train(training)
+
+
+def _encode(codec: Codec, chunk: Chunk, varies: bool) -> tuple[Tensor | None, Tensor | None]:
+    """Mode and deviation (rows,C,h,w) of a chunk's readable rows; None where there are none."""
+    rows = [row for views in chunk.rows if not isinstance(views, InputError) for row in views]
+    if not rows:
+        return None, None
+    images = unit(stacked(rows)).to(device=codec.device, dtype=codec.dtype)
+    mode = codec.encode(images)
+    finite(mode, "codec")
+    return mode.float().cpu(), (codec.encode(images, torch.ones_like(mode)) - mode).float().cpu() if varies else None

@@ -1,0 +1,25 @@
+"""Which sample stands where in the endless row of epochs: a pure function of the seed."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+import torch
+
+
+def place(seed: int, length: int, position: int) -> tuple[int, int]:
+    """(epoch, index) of the sample at a position >= 0: every epoch has each sample once, in an order of its own.
+
+    A batch may run over an epoch's end, and be larger than an epoch.
+    """
+    epoch, offset = divmod(position, length)
+    return epoch, _epoch(seed, length, epoch)[offset]
+
+
+@lru_cache(maxsize=3)
+def _epoch(seed: int, length: int, epoch: int) -> list[int]:
+    key = hashlib.blake2b(f"{seed}/order/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+    order: list[int] = torch.randperm(length, generator=generator).tolist()
+    return order

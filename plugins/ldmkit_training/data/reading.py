@@ -1,0 +1,84 @@
+"""One sample, read and brought to size; what happens at a damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmkit.data import Dataset
+from ldmkit.errors import InputError
+from ldmkit_training.data.geometry import Draw, fitted
+from ldmkit_training.data.section import DataSection
+
+
+class Row(NamedTuple):
+    """A sample as a batch takes it.
+
+    Args:
+        image: (H,W,3) uint8 at the section's size; None where it travels apart.
+        inputs: raw inputs by the data's own names.
+        damaged: ids of the samples that were skipped on the way to this one -> what was wrong.
+    """
+
+    id: str
+    image: np.ndarray | None
+    inputs: Mapping[str, Any]
+    damaged: Mapping[str, str]
+
+
+class Reader:
+    """Reads samples of a dataset as a section wants them."""
+
+    def __init__(self, dataset: Dataset, section: DataSection) -> None:
+        self.dataset, self.section = dataset, section
+
+    def read(self, index: int, drawn: Draw | None) -> Row:
+        """Sample `index`, or with `damaged: skip` the next one (by index, round the end) that can be read.
+
+        Raises:
+            InputError: it is damaged; or all are (`no-samples`).
+        """
+        damaged: dict[str, str] = {}
+        for tried in range(len(self.dataset)):
+            chosen = (index + tried) % len(self.dataset)
+            try:
+                row = self._read(chosen, drawn)
+            except InputError as problem:
+                if not self._may_skip(problem):
+                    raise
+                damaged[self.dataset.id(chosen)] = str(problem)
+                continue
+            return row._replace(damaged=damaged)
+        what = f"none of the {len(self.dataset)} samples can be read"
+        raise InputError("no-samples", what, where=self.dataset.id(index), fits=next(iter(damaged.values()), None))
+
+    def try_read(self, index: int, drawn: Draw | None) -> Row | InputError:
+        """Sample `index`; the error where it is damaged and may be skipped."""
+        try:
+            return self._read(index, drawn)
+        except InputError as problem:
+            if not self._may_skip(problem):
+                raise
+            return problem
+
+    def _may_skip(self, problem: InputError) -> bool:
+        return self.section.damaged == "skip" and problem.code == "input.bad-file"
+
+    def _read(self, index: int, drawn: Draw | None) -> Row:
+        sample = self.dataset[index]
+        image, inputs = fitted(sample, self.dataset.geometry, self.section, drawn)
+        return Row(sample.id, image, inputs, {})
+
+
+def stacked(rows: Sequence[Row]) -> Tensor:
+    """The rows' pictures (B,H,W,3) uint8."""
+    return torch.from_numpy(np.stack([row.image for row in rows if row.image is not None]))
+
+
+def unit(images: Tensor) -> Tensor:
+    """(B,H,W,3) uint8 -> (B,3,H,W) float32 in [-1,1]."""
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()

@@ -1,0 +1,121 @@
+"""The recipe's `data` section, and opening what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ldmkit.compose import build_value
+from ldmkit.data import Data, Dataset
+from ldmkit.errors import InputError, SpecError, suggest
+from ldmkit.spec import PartSpec, Side
+from ldmkit.value import Value
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class CacheSection(Value):
+    """Latents that are encoded once and kept on disk.
+
+    Args:
+        folder: relative to the recipe's; it holds this cache and nothing else.
+        views: random crops and mirrors kept of each picture; one of them is drawn whenever it is used.
+        dtype: of the numbers on disk.
+        deviation: keep the posterior's standard deviation too; False: training sees the mode, for half the work.
+        batch: pictures encoded at once.
+    """
+
+    folder: str = Field(min_length=1)
+    views: int = Field(default=1, ge=1, le=1000)
+    dtype: Literal["float32", "float16"] = "float32"
+    deviation: bool = True
+    batch: int = Field(default=32, ge=1)
+
+
+class DataSection(Value):
+    """What is trained on, and how it becomes batches.
+
+    Args:
+        train, validation: parts of kind `data`; `join` combines several.
+        size: (height, width) of the pictures that training sees.
+        fit: how a picture gets that size. resize: stretched to it; crop: the largest centred window of its
+            proportions, resized; random-crop: a window whose sides are a share in `crop_scale` of the largest one's,
+            anywhere; exact: it has that size already, or is an error.
+        crop_scale: least and largest share of random crops, as in the published training code.
+        mirror: probability of a picture being mirrored left to right, boxes and maps with it.
+        batch: rows of an optimiser step, over all processes and accumulated parts.
+        workers: processes that read ahead; 0: a thread does. The results are the same.
+        inputs: name in the data -> name of the model's input.
+        damaged: what happens at a file that cannot be read; `skip` takes the next sample instead, and counts.
+        cache: see `CacheSection`; null: pictures are read whenever they are used.
+    """
+
+    train: PartSpec
+    validation: PartSpec | None = None
+    size: tuple[Side, Side]
+    fit: Literal["resize", "crop", "random-crop", "exact"] = "resize"
+    crop_scale: tuple[Share, Share] = (0.5, 1.0)
+    mirror: float = Field(default=0.0, ge=0, le=1)
+    batch: int = Field(default=32, ge=1, le=65536)
+    workers: int = Field(default=0, ge=0, le=256)
+    inputs: dict[str, str] = Field(default_factory=dict)
+    damaged: Literal["stop", "skip"] = "stop"
+    cache: CacheSection | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataSection:
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale {list(self.crop_scale)}: the smaller share stands first")
+        if self.cache is not None and self.cache.views == 1 and self.random:
+            what = "one cached view a picture cannot hold random crops or mirrors"
+            fits = "views: 4, say; or mirror: 0 and fit: crop"
+            raise SpecError("one-view", what, where="cache.views", fits=fits)
+        return self
+
+    @property
+    def random(self) -> bool:
+        """Whether a sample looks different from one epoch to the next."""
+        return self.fit == "random-crop" or self.mirror > 0
+
+
+def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | None]:
+    """The training and validation data that a section names; relative paths start from `folder`, the recipe's.
+
+    Raises:
+        PluginError, SpecError: of the parts; `unknown-input` for a renamed input that the data do not have.
+        InputError: files that are missing or wrong; `no-samples`.
+    """
+    train = open_part(section.train, folder, "data.train")
+    validation = None if section.validation is None else open_part(section.validation, folder, "data.validation")
+    for name in section.inputs:
+        if name not in train.geometry:
+            what = f"the data have no input {name!r} to rename"
+            raise SpecError("unknown-input", what, where=f"data.inputs.{name}", fits=suggest(name, train.geometry))
+    renamed_names(train, section)
+    return train, validation
+
+
+def open_part(spec: PartSpec, folder: Path, where: str) -> Dataset:
+    """One source, opened and not empty; the errors of `open_data`."""
+    source: Data = build_value("data", spec, where)
+    dataset = source.open(folder)
+    if len(dataset) == 0:
+        raise InputError("no-samples", f"the source {spec.type!r} has no samples", where=where)
+    return dataset
+
+
+def renamed_names(dataset: Dataset, section: DataSection) -> dict[str, str]:
+    """Name in the data -> name of the model's input, for every input that the data may have.
+
+    Raises:
+        SpecError: `input-twice`: two become the same.
+    """
+    renamed = {name: section.inputs.get(name, name) for name in dataset.geometry}
+    for name, new in renamed.items():
+        other = next((n for n, value in renamed.items() if value == new and n != name), None)
+        if other is not None:
+            what = f"the inputs {other!r} and {name!r} would both be {new!r}"
+            raise SpecError("input-twice", what, where="data.inputs", fits="a name of its own for each")
+    return renamed
