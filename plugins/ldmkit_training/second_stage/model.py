@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,7 +64,8 @@ class ConditionerSection(ConditionerSpec):
         train: together with the denoiser; False: frozen.
         from_: `from` in a recipe: a pipeline that has a conditioner of this name, or only one of this type, for its
             weights and files; its config is taken too where none is given.
-        assets: folder with its other files (a vocabulary); they are saved with the model.
+        assets: folder with its other files (a vocabulary), or `package:folder` of an installed package; they are
+            saved with the model.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -246,10 +249,14 @@ class _Composer:
         return _Seeded(int.from_bytes(hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=4).digest(), "big"))
 
     def _assets(self, folder: str, where: str) -> Path:
-        for path in (self.folder / folder, Path(folder)):
+        package, _, inner = folder.partition(":")
+        places = [self.folder / folder, Path(folder)]
+        if inner and find_spec(package) is not None:
+            places.append(Path(str(files(package))) / inner)
+        for path in places:
             if path.is_dir():
                 return path
-        fits = f"a folder, relative to {self.folder} or to the working directory"
+        fits = f"a folder, relative to {self.folder} or to the working directory, or package:folder"
         raise SourceError("not-found", f"there is no folder {folder!r}", where=where, fits=fits)
 
     def _split(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
