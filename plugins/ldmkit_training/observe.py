@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,9 @@ class View(Protocol):
     def picture(self, name: str, image: Image.Image, step: int) -> None:
         """A picture to those trackers that take one."""
 
+    def say(self, text: str) -> None:
+        """A line for whoever looks on."""
+
 
 class Callback(Protocol):
     """Called by the engine after optimiser step `step` (counted from 1) where `step % every == 0`."""
@@ -57,8 +60,11 @@ def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Modules in evaluation mode, no gradients, and every global generator put back: training goes on as if nothing
     had happened."""
     modes = {module: module.training for root in modules for module in root.modules()}
+    compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modes)
+    # pictures and probes come in other shapes than steps do: not worth a compilation
+    stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), stance:
         try:
             for module in modes:
                 module.training = False

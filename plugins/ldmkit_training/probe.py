@@ -30,7 +30,8 @@ from ldmkit_training.previews import first_rows, pipeline_of
 from ldmkit_training.stage import Batch
 
 SILENT = 0.005
-"""A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet."""
+"""A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet, unless the
+loss is surely lower with the right one."""
 SURE = 2.0
 """A loss is worse without the right condition where it is so by this many standard errors over the rows."""
 
@@ -108,17 +109,18 @@ class Response:
         return max((e.change for n, e in self.effects.items() if n.startswith("swap")), default=math.nan)
 
     def verdict(self, silent: float = SILENT) -> str:
-        """One of: cannot be told, does nothing yet, only its presence counts, reacts but does not help yet, helps."""
+        """In words. It helps where the loss is surely lower with the right value (`SURE`); it does nothing where
+        neither that is so nor anything moves the prediction by `silent`."""
         swaps = [e for n, e in self.effects.items() if n.startswith("swap")]
         nulls = [e for n, e in self.effects.items() if n.startswith("null")]
         if not swaps and not nulls:
             return "cannot be told: no two rows differ in it"
+        if any(effect.loss > 0 and effect.errors > SURE and effect.change > 0 for effect in swaps or nulls):
+            return "helps" if self.change() >= silent or not swaps else "helps a little"
         if all(effect.change < silent for effect in self.effects.values()):
             return "does nothing yet"
         if swaps and all(effect.change < silent for effect in swaps):
             return "only its presence counts, its value does nothing yet"
-        if any(effect.loss > 0 and effect.errors > SURE for effect in swaps or nulls):
-            return "helps"
         return "reacts, but does not help yet"
 
     def line(self, silent: float = SILENT) -> str:
@@ -141,22 +143,26 @@ class Probe:
     def __init__(self, section: ProbeSection, batches: Sequence[Batch], *, start: int = 0) -> None:
         self.section, self.every, self.start = section, section.every, start
         self.rows = first_rows(batches, section.count)
+        self._written = False
 
-    def __call__(self, view: View, step: int) -> list[str]:
-        """Probe after optimiser step `step`; returns the lines for people."""
-        turn: Any = next(iter(view.stage.turns.values()))
+    def __call__(self, view: View, step: int) -> None:
+        """Probe after optimiser step `step`; weights, modes and generators stay as they are."""
         if pipeline_of(view.stage) is None:
-            return []
+            return
+        turn: Any = next(iter(view.stage.turns.values()))
         with undisturbed(networks(view.stage)):
             found = respond(turn, self.rows, self.section)
         if view.main:
             self._write(view, step, found)
-        return [response.line(self.section.silent) for response in found]
+            view.say(f"probe at step {step}")
+            for response in found:
+                view.say("  " + response.line(self.section.silent))
 
     def _write(self, view: View, step: int, found: Sequence[Response]) -> None:
         silent = self.section.silent
         lines = Lines(view.out / "probe.jsonl")
-        lines.cut(min(step - 1, max(self.start, step - 1)))
+        lines.cut(step - 1 if self._written else min(self.start, step - 1))
+        self._written = True
         conditions = {
             r.name: {"verdict": r.verdict(silent)} | {n: _plain(e) for n, e in r.effects.items()} for r in found
         }
