@@ -16,25 +16,27 @@ Points: TypeAlias = Sequence[tuple[float, float]]
 _TINTS = {"day": (1.0, 1.0, 1.0), "dusk": (1.0, 0.91, 0.87), "night": (0.78, 0.80, 0.93)}
 
 
+@lru_cache(maxsize=4096)
 def shade(colour: RGB, factor: float) -> RGB:
     """Darker below 1; above 1 the distance to white shrinks."""
     if factor <= 1:
-        return _rgb(c * factor for c in colour)
-    return _rgb(255 - (255 - c) * (2 - factor) for c in colour)
+        return _rgb([c * factor for c in colour])
+    return _rgb([255 - (255 - c) * (2 - factor) for c in colour])
 
 
 def blend(a: RGB, b: RGB, part: float) -> RGB:
     """`part` of b in a."""
-    return _rgb(x + (y - x) * part for x, y in zip(a, b, strict=True))
+    return _rgb([x + (y - x) * part for x, y in zip(a, b, strict=True)])
 
 
+@lru_cache(maxsize=4096)
 def tinted(colour: RGB, time: str) -> RGB:
     """What a colour looks like in the light of a time of day."""
-    return _rgb(c * t for c, t in zip(colour, _TINTS[time], strict=True))
+    return _rgb([c * t for c, t in zip(colour, _TINTS[time], strict=True)])
 
 
 def _rgb(values: Iterable[float]) -> RGB:
-    r, g, b = (max(0, min(255, round(v))) for v in values)
+    r, g, b = [0 if v < 0 else 255 if v > 255 else round(v) for v in values]
     return r, g, b
 
 

@@ -32,6 +32,7 @@ _EXTENT = {
 }
 """Width in parts of the picture, and height in parts of the width."""
 _FENCE_HEIGHT = (0.14, 0.16)
+_ORDER = {"sun": 0, "moon": 0, "cloud": 1, "balloon": 2}
 _HIDDEN = 0.16
 _TRIES = 24
 
@@ -122,8 +123,7 @@ def compose(seed: str) -> Scene:
 
 
 def _depth(item: Item) -> tuple[int, float]:
-    order = {"sun": 0, "moon": 0, "cloud": 1, "balloon": 2}.get(item.kind, 3)
-    return order, item.base
+    return _ORDER.get(item.kind, 3), item.base
 
 
 def _land(label: str, dice: Dice) -> Land:
@@ -187,7 +187,8 @@ def _fits(new: Item, items: list[Item]) -> bool:
     """Whether every object, this one included, stays visible but for a small part."""
     together = [*items, new]
     for item in together:
-        hidden = sum(_overlap(item, other) for other in together if _depth(other) > _depth(item))
+        depth = _depth(item)
+        hidden = sum(_overlap(item, other) for other in together if _depth(other) > depth)
         room = 0.02 if item.kind in ("sun", "moon", "cloud", "balloon") else _HIDDEN
         if hidden > room * item.width * item.height:
             return False
