@@ -1,7 +1,7 @@
 """The first stage's losses against the original's, to 1e-5 or four times the reference's own rounding.
 
-Gradients get 1e-3, what their norms enter 1e-4: they pass through |x - y| and ReLUs, whose slopes flip where rounding (3e-6 in the
-reconstruction) crosses 0.
+Gradients get 1e-3, what their norms enter 1e-4: they pass through |x - y| and ReLUs, whose slopes flip where
+rounding (3e-6 in the reconstruction) crosses 0.
 """
 
 from __future__ import annotations

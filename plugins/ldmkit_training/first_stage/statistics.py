@@ -13,6 +13,9 @@ from ldmkit.contracts import Codec
 from ldmkit.errors import CompositionError, InputError
 from ldmkit_training.stage import Batch
 
+DEAD = 1e-6
+"""Deviation of a latent that carries nothing, relative to the largest mean (or to 1)."""
+
 
 @torch.no_grad()
 def measured(codec: Codec, batches: Iterable[Batch], kind: Literal["channel", "scale"] = "channel") -> Codec:
@@ -50,8 +53,9 @@ def measured(codec: Codec, batches: Iterable[Batch], kind: Literal["channel", "s
     deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
     if kind == "scale":
         deviation = (squares.sum() / count / codec.channels - mean.mean().square()).clamp(min=0).sqrt()[None]
-    if not bool((deviation > 1e-8).all()):
-        what = f"latent channels {(deviation <= 1e-8).nonzero().flatten().tolist()} never change"
+    dead = deviation <= DEAD * mean.abs().max().clamp(min=1)
+    if bool(dead.any()):
+        what = f"latent channels {dead.nonzero().flatten().tolist()} never change"
         raise InputError("dead-latent", what, where="objective.statistics", fits="a codec that was trained")
     if kind == "scale":
         return rescaled(codec, scale=float(1 / deviation), shift=0.0)
