@@ -30,9 +30,10 @@ from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, open_folder
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
 from ldmkit_training.tracking import Tracker
+from ldmkit_training.watchers import watchers
 
 FINISHING = 2048
-"""Pictures that a stage sees before its last save (see `Stage.finish`)."""
+"""Pictures at most that a stage sees before its last save (see `Stage.finish`)."""
 
 ASKED_EVERY = 10
 """Steps between two looks at whether another process was asked to stop, on GPUs."""
@@ -85,6 +86,7 @@ class Engine:
             self._restore(found)
         self.tracker: Tracker | None = None
         self.callbacks: list[Callback] = []
+        self._progress: Progress | None = None
 
     @property
     def main(self) -> bool:
@@ -110,6 +112,11 @@ class Engine:
         if self.tracker is not None:
             self.tracker.picture(name, image, step)
 
+    def say(self, text: str) -> None:
+        """A line for whoever looks on."""
+        if self._progress is not None:
+            self._progress.say(text)
+
     def run(self) -> Outcome:
         """Train to the last step, or until a signal; save what users load.
 
@@ -121,8 +128,11 @@ class Engine:
             self.tracker = Tracker(
                 self.recipe.tracking, self.out, start=self.step, config=self.recipe.model_dump(mode="json")
             )
+            data = (self.train_data, self.validation_data)
+            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
+                self._progress = progress
                 self._loop(interrupts, progress)
             if self.step < self.recipe.steps:
                 return Outcome(self.step, interrupts.asked or "another process", None)
@@ -212,7 +222,8 @@ class Engine:
     def _some_batches(self) -> Iterator[Batch]:
         section = self.recipe.data
         whole = Batches(self.train_data, section, seed=self.recipe.seed, names=self.stage.inputs)
-        for _, parts in islice(whole.steps(0), max(1, math.ceil(FINISHING / section.batch))):
+        pictures = min(FINISHING, len(self.train_data))
+        for _, parts in islice(whole.steps(0), math.ceil(pictures / section.batch)):
             yield from parts
 
     def _batches(self) -> Iterable[tuple[int, list[Batch]]]:

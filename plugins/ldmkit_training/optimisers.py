@@ -49,7 +49,10 @@ class OptimiserSection(Value):
         """The optimiser of one turn, over its parameters that require a gradient, in the order of their names."""
         trained = [p for p in turn.parameters() if p.requires_grad]
         bare = _bare(turn) if self.decay == "matrices" else set()
-        split = (([p for p in trained if id(p) not in bare], self.weight_decay), ([p for p in trained if id(p) in bare], 0))
+        split = (
+            ([p for p in trained if id(p) not in bare], self.weight_decay),
+            ([p for p in trained if id(p) in bare], 0),
+        )
         groups = [{"params": params, "weight_decay": decay} for params, decay in split if params]
         if not groups:
             raise SpecError("nothing-trained", f"turn {name!r} has no parameter that is trained", where="model")

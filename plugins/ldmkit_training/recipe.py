@@ -124,7 +124,22 @@ RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRe
 """`stage` -> what its recipe may say."""
 
 FREE = frozenset(
-    ["out", "steps", "checkpoints", "validation", "previews", "probe", "tracking", "compile", "gradient_checkpointing", "accumulate", "precision", "data.validation", "data.workers", "data.cache"]
+    [
+        "out",
+        "steps",
+        "checkpoints",
+        "validation",
+        "previews",
+        "probe",
+        "tracking",
+        "compile",
+        "gradient_checkpointing",
+        "accumulate",
+        "precision",
+        "data.validation",
+        "data.workers",
+        "data.cache",
+    ]
 )
 """Keys (and all below them) that may change when a run is resumed."""
 

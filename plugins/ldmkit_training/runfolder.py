@@ -40,7 +40,7 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Path:
 def check_run_folder(out: Path) -> None:
     """Whether a run can be in that folder; the InputError of `open_folder`."""
     fits = "`out`: a new or empty folder, or that of an earlier run"
-    if out.is_symlink() and not out.exists() or out.exists() and not out.is_dir():
+    if (out.is_symlink() and not out.exists()) or (out.exists() and not out.is_dir()):
         raise InputError("folder-taken", "it is no folder", where=str(out), fits=fits)
     if out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
         raise InputError("folder-taken", f"it holds something, and no run ({RECIPE})", where=str(out), fits=fits)
