@@ -47,13 +47,35 @@ def read_picture(source: object, where: str | None = None) -> Tensor:
         return _picture_array(source, where)
     if (stored := array_from_uri(source, where)) is not None:
         return _picture_tensor(torch.from_numpy(stored), where)
+    return _levels(torch.from_numpy(read_levels(source, where)).permute(2, 0, 1)).contiguous()
+
+
+def read_levels(
+    source: object, where: str | None = None, background: tuple[int, int, int] | None = None
+) -> np.ndarray[Any, Any]:
+    """A colour picture as (H, W, 3) uint8, RGB.
+
+    Args:
+        source: path, bytes of a file, data URI or PIL image.
+        background: colour to composite transparent places on; None: they are refused.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
     opened = open_picture(source, where)
+    if background is not None and _transparent(opened.image):
+        image = opened.image.convert("RGBA")
+        return np.array(Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB"))
     image = _opaque(opened)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         raise InputError(
             "picture-depth", f"a {image.mode} picture has more than 8 bits", where=opened.where, fits="8 bits a channel"
         )
-    return _from_bytes(image.convert("RGB"))
+    try:
+        return np.array(image.convert("RGB"))
+    except ValueError:
+        what = f"a {image.mode} picture has no defined colours here"
+        raise InputError("picture-mode", what, where=opened.where, fits="convert it to RGB first") from None
 
 
 def read_mask(source: object, where: str | None = None) -> Tensor:
@@ -174,7 +196,7 @@ def _opaque(opened: Opened) -> Image.Image:
             where=opened.where,
             fits="convert it to RGB first",
         )
-    if "A" not in image.mode.upper().replace("LAB", "") and "transparency" not in image.info:
+    if not _transparent(image):
         return image
     alpha = image.convert("RGBA").getchannel("A")
     if alpha.getextrema() != (255, 255):
@@ -185,6 +207,10 @@ def _opaque(opened: Opened) -> Image.Image:
             fits="composite it on a background first",
         )
     return image.convert("RGBA").convert("RGB")
+
+
+def _transparent(image: Image.Image) -> bool:
+    return "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info
 
 
 def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:

@@ -1,0 +1,47 @@
+"""A folder of pictures for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ldmkit.data import Geometry
+from ldmkit.errors import InputError, suggest
+from ldmkit_training.data.records import FileData, Record, Records, lacking, pictures_in, some
+
+
+class ClassesData(FileData):
+    """Part `classes`: FOLDER/CLASS/**/picture; the input is the class.
+
+    Args:
+        folder: of the classes' folders.
+        name: of the input.
+        classes: the classes in order; null: the folders' names, sorted.
+        numbers: the input is the class's position in that order, not its name.
+    """
+
+    folder: str
+    name: str = "label"
+    classes: tuple[str, ...] | None = None
+    numbers: bool = False
+
+    def open(self, folder: Path) -> Records:
+        root = folder / self.folder
+        pictures = pictures_in(root)
+        loose = [name for name in pictures if "/" not in name]
+        if loose:
+            what = f"{len(loose)} picture(s) stand in no class's folder: {some(loose)}"
+            raise InputError("no-class", what, where=str(root), fits="FOLDER/CLASS/picture")
+        found = {name: name.split("/")[0] for name in pictures}
+        present = sorted(set(found.values()))
+        classes = self.classes or tuple(present)
+        for name in present:
+            if name not in classes:
+                raise InputError(
+                    "no-class", f"there is no class {name!r}", where=str(root), fits=suggest(name, classes)
+                )
+        empty = [name for name in classes if name not in present]
+        notes = lacking(empty, "class(es) have no pictures", self.missing, str(root))
+        labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
+        records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]
+        geometry: dict[str, Geometry] = {self.name: "none"}
+        return Records(records, geometry, self.background, notes)

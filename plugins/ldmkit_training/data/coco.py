@@ -1,0 +1,178 @@
+"""Boxes from an annotation file of COCO's format."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from ldmkit.data import Geometry
+from ldmkit.errors import InputError
+from ldmkit.jsonio import parse_json
+from ldmkit.value import integer
+from ldmkit_training.data.records import FileData, Record, Records, lacking, normal, pictures_in
+
+MAX_BYTES = 2**31
+EDGE = 1e-6
+
+
+class CocoData(FileData):
+    """Part `coco`: pictures with labelled boxes. A picture without annotations has an empty layout.
+
+    Args:
+        annotations: the JSON file.
+        pictures: folder that its `file_name`s start from.
+        name: of the input, a list of {"label", "box": [x0, y0, x1, y1]} relative to the picture, in the file's order.
+        numbers: labels are positions in the file's categories, sorted by id, not names.
+        boxes: what happens to a box that is empty or leaves its picture. error; or mend: it is clipped to the picture,
+            and left out if nothing remains. Both are counted.
+        crowds: what happens to boxes of crowds (`iscrowd`): left out, kept, or kept with `group_of`; counted.
+        most: keep at most so many boxes of a picture, the largest ones; null: all.
+    """
+
+    annotations: str
+    pictures: str
+    name: str = "layout"
+    numbers: bool = False
+    boxes: Literal["error", "mend"] = "error"
+    crowds: Literal["drop", "keep", "group"] = "drop"
+    most: int | None = Field(default=None, ge=1)
+
+    def open(self, folder: Path) -> Records:
+        source, root = folder / self.annotations, folder / self.pictures
+        content = read_annotations(source)
+        files = pictures_in(root)
+        images = _images(content, files, source, root)
+        kept, counts = _Boxes(self, content, images, source).read()
+        notes = [f"{source}: {count} box(es) {what}" for what, count in counts.items()]
+        notes += lacking([i.name for i in images.values() if i.name not in files], "picture(s) are not there",
+                         self.missing, str(root))  # fmt: skip
+        named = {image.name for image in images.values()}
+        notes += lacking([n for n in files if n not in named], "picture(s) are not in it", self.missing, str(source))
+        records = [
+            Record(image.name, files[image.name], {self.name: kept[key]}, {}, image.size)
+            for key, image in images.items()
+            if image.name in files
+        ]
+        geometry: dict[str, Geometry] = {self.name: "boxes"}
+        return Records(records, geometry, self.background, notes)
+
+
+class _Image(NamedTuple):
+    name: str
+    size: tuple[int, int]
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """The file's content, with its lists of images, annotations and categories.
+
+    Raises:
+        InputError: `not-found`, `json-invalid`, `annotation`.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError("bad-file", f"{path.stat().st_size} bytes of annotations", where=str(path), fits="2 GiB")
+        text = path.read_bytes()
+    except OSError as problem:
+        raise InputError("not-found", f"cannot be read: {problem.strerror}", where=str(path)) from None
+    content = parse_json(text, str(path), InputError)
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            fits = "an object with the lists `images`, `annotations` and `categories`"
+            raise InputError("annotation", f"there is no list {key!r} of objects", where=str(path), fits=fits)
+    found: dict[str, Any] = content
+    return found
+
+
+def _wrong(path: Path, key: str, i: int, entry: Mapping[str, Any], fits: str) -> InputError:
+    shown = json.dumps(entry, ensure_ascii=False)[:120]
+    return InputError("annotation", f"not as it should be: {shown}", where=f"{path}: {key}[{i}]", fits=fits)
+
+
+def _images(content: Mapping[str, Any], files: Mapping[str, Path], path: Path, root: Path) -> dict[int, _Image]:
+    found: dict[int, _Image] = {}
+    names: set[str] = set()
+    for i, entry in enumerate(content["images"]):
+        number, name = integer(entry.get("id")), entry.get("file_name")
+        height, width = integer(entry.get("height")), integer(entry.get("width"))
+        if number is None or not isinstance(name, str) or not (height and width and height > 0 and width > 0):
+            raise _wrong(path, "images", i, entry, "id, file_name, and a width and height > 0")
+        if number in found or normal(name) in names:
+            raise _wrong(path, "images", i, entry, "ids and file names that stand once")
+        names.add(normal(name))
+        found[number] = _Image(normal(name), (height, width))
+    if not any(name in files for name in names):
+        fits = f"file names such as {next(iter(files))!r}"
+        raise InputError("annotation", "none of its pictures is in the folder", where=f"{path}, {root}", fits=fits)
+    return found
+
+
+class _Boxes:
+    """Annotations to layouts, counting what is done to them."""
+
+    def __init__(self, config: CocoData, content: Mapping[str, Any], images: Mapping[int, _Image], path: Path) -> None:
+        self.config, self.content, self.images, self.path = config, content, images, path
+        self.counts: Counter[str] = Counter()
+        self.labels = self._labels()
+
+    def read(self) -> tuple[dict[int, list[dict[str, Any]]], Mapping[str, int]]:
+        """Image id -> boxes, and how many were mended or left out, by what was wrong."""
+        kept: dict[int, list[dict[str, Any]]] = {key: [] for key in self.images}
+        for i, entry in enumerate(self.content["annotations"]):
+            image, label = integer(entry.get("image_id")), integer(entry.get("category_id"))
+            if image not in self.images:
+                raise _wrong(self.path, "annotations", i, entry, "the `image_id` of one of its images")
+            if label not in self.labels:
+                raise _wrong(self.path, "annotations", i, entry, f"a `category_id` among {sorted(self.labels)[:20]}")
+            crowd = bool(entry.get("iscrowd", 0))
+            if crowd and self.config.crowds == "drop":
+                self.counts["of crowds left out"] += 1
+                continue
+            box = self._box(i, entry, self.images[image].size)
+            if box is not None:
+                group = {"group_of": True} if crowd and self.config.crowds == "group" else {}
+                kept[image].append({"label": self.labels[label], "box": box, **group})
+        if self.config.most is not None:
+            kept = {key: self._largest(boxes, self.config.most) for key, boxes in kept.items()}
+        return kept, self.counts
+
+    def _labels(self) -> dict[int | None, int | str]:
+        found: dict[int, str] = {}
+        for i, entry in enumerate(self.content["categories"]):
+            number, name = integer(entry.get("id")), entry.get("name")
+            if number is None or not isinstance(name, str) or number in found or name in found.values():
+                raise _wrong(self.path, "categories", i, entry, "an id and a name that stand once")
+            found[number] = name
+        order = sorted(found)
+        return {number: order.index(number) if self.config.numbers else found[number] for number in order}
+
+    def _box(self, i: int, entry: Mapping[str, Any], size: tuple[int, int]) -> list[float] | None:
+        raw, (height, width) = entry.get("bbox"), size
+        numbers = isinstance(raw, list) and len(raw) == 4 and all(type(v) in (int, float) for v in raw)
+        if not numbers or not isinstance(raw, list):
+            raise _wrong(self.path, "annotations", i, entry, "`bbox`: [x, y, width, height] in pixels")
+        x, y, w, h = raw
+        box = [x / width, y / height, (x + w) / width, (y + h) / height]
+        inside = [min(max(v, 0.0), 1.0) for v in box]
+        if max(abs(a - b) for a, b in zip(box, inside, strict=True)) > EDGE and w > 0 and h > 0:
+            self._mend("clipped to their pictures", i, entry, f"a box inside the picture, {width} x {height}")
+        if inside[0] >= inside[2] or inside[1] >= inside[3]:
+            self._mend("without area left out", i, entry, "a width and height > 0")
+            return None
+        return inside
+
+    def _mend(self, what: str, i: int, entry: Mapping[str, Any], fits: str) -> None:
+        if self.config.boxes == "error":
+            raise _wrong(self.path, "annotations", i, entry, f"{fits}; or boxes: mend")
+        self.counts[what] += 1
+
+    def _largest(self, boxes: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+        self.counts[f"left out beyond the {most} largest of a picture"] += max(0, len(boxes) - most)
+        areas = [(b["box"][2] - b["box"][0]) * (b["box"][3] - b["box"][1]) for b in boxes]
+        chosen = sorted(range(len(boxes)), key=lambda i: -areas[i])[:most]
+        return [boxes[i] for i in sorted(chosen)]

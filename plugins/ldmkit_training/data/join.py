@@ -1,0 +1,108 @@
+"""Several sources about the same pictures as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.errors import InputError, SpecError
+from ldmkit.spec import PartSpec
+from ldmkit_training.data.records import Missing, check_map, lacking, stem
+from ldmkit_training.data.section import open_part
+
+
+class JoinData(Data):
+    """Part `join`: samples of the same name in several sources become one sample with the inputs of all.
+
+    The pictures are the first source's, and so are the samples; what another source has beside them is not used.
+
+    Args:
+        sources: parts of kind `data`.
+        by: what must agree: `name`, the file's name without its ending, or `path`, the folders above it too.
+        missing: where a source lacks a sample that another has: an error, or allowed and stated: the sample lacks
+            that source's inputs, or, if it is the first source that lacks it, is left out.
+    """
+
+    sources: tuple[PartSpec, ...] = Field(min_length=2)
+    by: Literal["name", "path"] = "name"
+    missing: Missing = "error"
+
+    def open(self, folder: Path) -> JoinedDataset:
+        names = [f"sources[{i}] ({spec.type})" for i, spec in enumerate(self.sources)]
+        opened = [open_part(spec, folder, f"join.{name}") for spec, name in zip(self.sources, names, strict=True)]
+        keyed = [self._keyed(dataset, name) for dataset, name in zip(opened, names, strict=True)]
+        owner: dict[str, str] = {}
+        notes = [note for dataset in opened for note in dataset.notes]
+        first = keyed[0]
+        if not any(key in other for other in keyed[1:] for key in first):
+            what = f"no name is in two sources: {next(iter(first))!r}, {next(iter(keyed[1]))!r} ..."
+            raise InputError(
+                "nothing-joined", what, where="join", fits=f"the same names; they are compared by {self.by}"
+            )
+        for dataset, keys, name in zip(opened, keyed, names, strict=True):
+            for key in dataset.geometry:
+                if key in owner:
+                    what = f"{owner[key]} and {name} both have the input {key!r}"
+                    raise SpecError("input-twice", what, where="join", fits="another `name` in one of them")
+                owner[key] = name
+            notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
+            notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
+        return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
+
+    def _keyed(self, dataset: Dataset, where: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for index in range(len(dataset)):
+            name = stem(dataset.id(index))
+            key = PurePosixPath(name).name if self.by == "name" else name
+            if key in found:
+                what = f"{dataset.id(found[key])!r} and {dataset.id(index)!r} are both {key!r}"
+                fits = "by: path" if self.by == "name" else "names of their own"
+                raise InputError("file-twice", what, where=where, fits=fits)
+            found[key] = index
+        return found
+
+
+class JoinedDataset(Dataset):
+    """Rows of indices, one a source; None where a source lacks the sample."""
+
+    def __init__(self, sources: Sequence[Dataset], rows: Sequence[Sequence[int | None]], notes: Sequence[str]) -> None:
+        self.sources, self.rows, self.notes = sources, rows, tuple(notes)
+        self.geometry: Mapping[str, Geometry] = {k: rule for source in sources for k, rule in source.geometry.items()}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def id(self, index: int) -> str:
+        place = self.rows[index][0]
+        assert place is not None
+        return self.sources[0].id(place)
+
+    def __getitem__(self, index: int) -> Sample:
+        place = self.rows[index][0]
+        assert place is not None
+        first = self.sources[0][place]
+        others = self._others(index)
+        for name, value in others.items():
+            if self.geometry.get(name) == "map":
+                check_map(value, first.image, f"{first.id}: {name}")
+        return Sample(first.id, first.image, {**first.inputs, **others})
+
+    def inputs(self, index: int) -> dict[str, Any]:
+        place = self.rows[index][0]
+        assert place is not None
+        return {**self.sources[0].inputs(place), **self._others(index)}
+
+    @property
+    def fingerprint(self) -> str:
+        return "\n".join(source.fingerprint for source in self.sources)
+
+    def _others(self, index: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for source, place in zip(self.sources[1:], self.rows[index][1:], strict=True):
+            if place is not None:
+                found |= source.inputs(place)
+        return found

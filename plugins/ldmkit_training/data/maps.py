@@ -1,0 +1,75 @@
+"""Pictures and their semantic maps: palette or grey files of the same name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from ldmkit.data import Geometry
+from ldmkit.errors import InputError
+from ldmkit_training.data.labels import LabelRule
+from ldmkit_training.data.records import FileData, Record, Records, lacking, pictures_in, stem
+
+LOSSY = (".jpg", ".jpeg", ".webp")
+
+
+class MapsData(FileData):
+    """Part `maps`: a map for each picture, a palette file (the indices are the labels) or a grey one (its values are).
+
+    Args:
+        pictures, maps: their folders; they may be the same one, if the maps' names have a suffix.
+        suffix: what a map's name has after the picture's, before the ending: `_labels` for 1.jpg and 1_labels.png.
+        name: of the input.
+        classes, values, ignore: see `LabelRule`.
+    """
+
+    pictures: str
+    maps: str
+    suffix: str = ""
+    name: str = "semantic"
+    classes: int | None = Field(default=None, ge=1, le=65535)
+    values: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=65535)
+    ignore: int | None = Field(default=None, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MapsData:
+        if not self.suffix and Path(self.pictures) == Path(self.maps):
+            raise ValueError("pictures and maps in one folder need a suffix that tells them apart")
+        self._rule()
+        return self
+
+    def _rule(self) -> LabelRule:
+        return LabelRule(classes=self.classes, values=self.values, ignore=self.ignore)
+
+    def open(self, folder: Path) -> Records:
+        root, beside = folder / self.pictures, folder / self.maps
+        maps = self._maps(beside)
+        taken = set(maps.values())
+        pictures = {name: path for name, path in pictures_in(root).items() if path not in taken}
+        without = [name for name in pictures if stem(name) not in maps]
+        notes = lacking(without, "picture(s) have no map", self.missing, str(beside))
+        stems = {stem(name) for name in pictures}
+        alone = [path.name for key, path in maps.items() if key not in stems]
+        notes += lacking(alone, "map(s) have no picture", self.missing, str(root))
+        records = [
+            Record(name, path, {}, {self.name: maps[stem(name)]} if stem(name) in maps else {})
+            for name, path in pictures.items()
+        ]
+        geometry: dict[str, Geometry] = {self.name: "map"}
+        return Records(records, geometry, self.background, notes, {self.name: self._rule()})
+
+    def _maps(self, folder: Path) -> dict[str, Path]:
+        """Stem of the picture -> file."""
+        found: dict[str, Path] = {}
+        for name, path in pictures_in(folder).items():
+            if not stem(name).endswith(self.suffix):
+                continue
+            key = stem(name).removesuffix(self.suffix)
+            if path.suffix.lower() in LOSSY:
+                what = f"a {path.suffix} file does not keep labels exactly"
+                raise InputError("bad-file", what, where=str(path), fits="a palette or grey PNG")
+            if key in found:
+                raise InputError("file-twice", f"there is {found[key].name} too", where=str(path), fits="one map")
+            found[key] = path
+        return found

@@ -1,0 +1,212 @@
+"""Sources whose pictures and maps are files: what they share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.errors import InputError
+from ldmkit.pictures import read_levels
+from ldmkit_training.data.labels import LabelRule, read_labels
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+"""Endings of files that are taken for pictures; what is in them is told by their contents."""
+
+SHOWN = 3
+
+Colour = tuple[
+    Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+]
+Missing = Literal["error", "allow"]
+
+
+class FileData(Data):
+    """What all sources of files take.
+
+    Args:
+        background: RGB colour that transparent pictures are put on; null: they are refused.
+        missing: what happens where something has no counterpart (a picture without a caption, a map without a
+            picture): an error, or allowed and stated: the sample lacks that input, or what has no picture is left out.
+    """
+
+    background: Colour | None = None
+    missing: Missing = "error"
+
+
+class Record(NamedTuple):
+    """A sample by its files.
+
+    Args:
+        inputs: what is known without reading a file.
+        maps: input name -> file of a label map.
+        size: (height, width) that the picture must have; None: any.
+    """
+
+    id: str
+    picture: Path
+    inputs: Mapping[str, Any]
+    maps: Mapping[str, Path] = {}
+    size: tuple[int, int] | None = None
+
+
+class Records(Dataset):
+    """Samples that are files.
+
+    Args:
+        rules: how labels in map files are read, by input name.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        geometry: Mapping[str, Geometry],
+        background: tuple[int, int, int] | None,
+        notes: Sequence[str] = (),
+        rules: Mapping[str, LabelRule] | None = None,
+    ) -> None:
+        self.records, self.geometry, self.notes = records, geometry, tuple(notes)
+        self._background, self._rules = background, rules or {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def id(self, index: int) -> str:
+        return self.records[index].id
+
+    def __getitem__(self, index: int) -> Sample:
+        record = self.records[index]
+        image = read_image(record.picture, str(record.picture), self._background)
+        if record.size is not None and image.shape[:2] != record.size:
+            what = f"the picture is {_size(image.shape)}, its annotations are for {_size(record.size)}"
+            raise InputError("bad-file", what, where=str(record.picture), fits="annotations of the upright picture")
+        inputs = self.inputs(index)
+        for name, path in record.maps.items():
+            check_map(inputs[name], image, str(path))
+        return Sample(record.id, image, inputs)
+
+    def inputs(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        return {**record.inputs, **{n: read_labels(p, str(p), self._rules[n]) for n, p in record.maps.items()}}
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self._background}{self._rules}".encode())
+        for record in self.records:
+            known = json.dumps(record.inputs, sort_keys=True, default=str)
+            files = [stamp(path) for path in (record.picture, *record.maps.values())]
+            digest.update(f"{record.id}\n{known}\n{files}\n".encode())
+        return digest.hexdigest()
+
+
+def read_image(source: Path | bytes, where: str, background: tuple[int, int, int] | None) -> np.ndarray:
+    """A picture file as (H,W,3) uint8.
+
+    Raises:
+        InputError: `bad-file`, naming it.
+    """
+    try:
+        return read_levels(source, where, background)
+    except InputError as problem:
+        fits = problem.fits
+        if problem.code == "input.picture-alpha":
+            fits = "background: [255, 255, 255], say, in the source's config"
+        raise InputError("bad-file", problem.what, where=where, fits=fits) from None
+
+
+def check_map(labels: np.ndarray, image: np.ndarray, where: str) -> None:
+    """A map has one label a pixel of its picture.
+
+    Raises:
+        InputError: `bad-file`.
+    """
+    if labels.shape != image.shape[:2]:
+        what = f"the map is {_size(labels.shape)}, its picture {_size(image.shape)}"
+        raise InputError("bad-file", what, where=where, fits="one label a pixel of the picture")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """Path relative to the folder -> file, of every picture in it and below, sorted; hidden ones left out.
+
+    Raises:
+        InputError: `not-found`, `no-samples`; `bad-file`: a name that is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise InputError("not-found", "there is no such folder", where=str(folder))
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real in seen:  # a link back up, or to a folder that is here already
+            continue
+        seen.add(real)
+        for name in files:
+            path = Path(parent) / name
+            if not name.startswith(".") and path.suffix.lower() in PICTURES:
+                found[_relative(path, folder)] = path
+    if not found:
+        raise InputError("no-samples", "there are no pictures in it", where=str(folder), fits=", ".join(PICTURES))
+    return dict(sorted(found.items()))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    name = normal(path.relative_to(folder).as_posix())
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        where = str(path).encode(errors="replace").decode()
+        raise InputError("bad-file", "its name is not UTF-8", where=where, fits="another name") from None
+    return name
+
+
+def normal(name: str) -> str:
+    """A file's name as it is compared: systems write accents in two ways."""
+    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix())
+
+
+def stem(name: str) -> str:
+    """A relative path without its ending."""
+    return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).suffix else name
+
+
+def stamp(path: Path) -> str:
+    """Name, size and time of a file: text that changes when it does."""
+    try:
+        info = path.stat()
+    except OSError:
+        return f"{path.name} missing"
+    return f"{path.name} {info.st_size} {info.st_mtime_ns}"
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of a list, quoted, and how many more."""
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return ", ".join(repr(name) for name in listed[:SHOWN]) + more
+
+
+def lacking(names: Sequence[str], what: str, missing: Missing, where: str) -> list[str]:
+    """The note that some samples lack something; an error where that is not allowed.
+
+    Raises:
+        InputError: `missing-counterpart`.
+    """
+    if not names:
+        return []
+    said = f"{len(names)} {what}: {some(names)}"
+    if missing == "error":
+        raise InputError("missing-counterpart", said, where=where, fits="missing: allow, or complete data")
+    return [f"{where}: {said}"]

@@ -1,0 +1,177 @@
+"""Samples in tar archives, as webdataset lays them out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ldmkit.data import Dataset, Geometry, Sample
+from ldmkit.errors import InputError
+from ldmkit.jsonio import parse_json
+from ldmkit_training.data.labels import LabelRule, read_labels
+from ldmkit_training.data.records import FileData, check_map, lacking, read_image, stamp
+from ldmkit_training.data.tars import Member, members
+
+PICTURE = ("jpg", "jpeg", "png", "webp")
+TEXT, LABEL, JSON = "txt", "cls", "json"
+
+Group = dict[str, Member]
+"""Ending, without its dot -> member."""
+
+
+class ShardsData(FileData):
+    """Part `shards`: the members of a sample share their name up to the first dot of its last part.
+
+    `KEY.jpg` (or jpeg, png, webp) is the picture, `KEY.txt` the input `text`, `KEY.cls` the input `label` (a number or
+    a name), the keys of `KEY.json` are inputs of their names, and `KEY.NAME.png` is a label map, the input NAME.
+
+    Args:
+        shards: archives, uncompressed; a pattern with * and ?, or a list of files.
+        boxes: inputs of the JSON members that hold boxes, as in `folder`.
+        maps: names of label maps, and how their values are read.
+        ignored: other endings that may be there and are not read.
+    """
+
+    shards: str | tuple[str, ...]
+    boxes: tuple[str, ...] = ("layout",)
+    maps: dict[str, LabelRule] = Field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+    def open(self, folder: Path) -> ShardsDataset:
+        paths = self._paths(folder)
+        groups: dict[str, Group] = {}
+        for path in paths:
+            for key, group in self._groups(path).items():
+                groups[f"{path.name}/{key}"] = group
+        where = ", ".join(map(str, paths[:2])) + (" ..." if len(paths) > 2 else "")
+        without = [key for key, group in groups.items() if not _picture(group)]
+        notes = lacking(without, "sample(s) have no picture", self.missing, where)
+        groups = {key: group for key, group in groups.items() if _picture(group)}
+        others = dict.fromkeys(e for group in groups.values() for e in group if e not in PICTURE)
+        for ending in others:
+            lack = [key for key, group in groups.items() if ending not in group]
+            notes += lacking(lack, f"sample(s) have no .{ending}", self.missing, where)
+        return ShardsDataset(self, paths, groups, notes)
+
+    def _paths(self, folder: Path) -> list[Path]:
+        if not isinstance(self.shards, str):
+            return [folder / name for name in self.shards]
+        pattern = Path(self.shards)
+        root = Path(pattern.anchor) if pattern.is_absolute() else folder
+        found = sorted(root.glob(pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards))
+        if not found:
+            raise InputError("not-found", f"no file matches {self.shards!r}", where=str(folder))
+        return found
+
+    def _groups(self, path: Path) -> dict[str, Group]:
+        known = (*PICTURE, TEXT, LABEL, JSON, *self.ignored, *(f"{name}.png" for name in self.maps))
+        groups: dict[str, Group] = {}
+        for member in members(path):
+            parent, _, name = member.name.rpartition("/")
+            key, _, ending = name.partition(".")
+            ending = ending.lower()
+            if not key or ending not in known:
+                fits = f"KEY.ENDING with {', '.join(known)}; others by `ignored` or `maps`"
+                raise InputError("unknown-member", "a member of no known ending", where=member.place, fits=fits)
+            if ending in self.ignored:
+                continue
+            group = groups.setdefault(f"{parent}/{key}" if parent else key, {})
+            if ending in group or (ending in PICTURE and _picture(group)):
+                what = "the sample has such a member already"
+                raise InputError("file-twice", what, where=member.place, fits="one picture, one .txt ... a sample")
+            group[ending] = member
+        return groups
+
+
+def _picture(group: Group) -> Member | None:
+    return next((group[ending] for ending in PICTURE if ending in group), None)
+
+
+class ShardsDataset(Dataset):
+    """Members read where they lie. The keys of JSON members are learned from the first sample that has one."""
+
+    def __init__(
+        self, config: ShardsData, paths: Sequence[Path], groups: Mapping[str, Group], notes: Sequence[str]
+    ) -> None:
+        self.config, self.paths, self.notes = config, paths, tuple(notes)
+        self._groups = list(groups.values())
+        self._ids = [f"{key}.{_member(group).name.rpartition('.')[2]}" for key, group in groups.items()]
+        self.geometry = self._geometry()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def id(self, index: int) -> str:
+        return self._ids[index]
+
+    def __getitem__(self, index: int) -> Sample:
+        member = _member(self._groups[index])
+        image = read_image(member.read(), member.place, self.config.background)
+        inputs = self.inputs(index)
+        for name in self.config.maps:
+            if name in inputs:
+                check_map(inputs[name], image, self._groups[index][f"{name}.png"].place)
+        return Sample(self._ids[index], image, inputs)
+
+    def inputs(self, index: int) -> dict[str, Any]:
+        group = self._groups[index]
+        found: dict[str, Any] = {}
+        if TEXT in group:
+            found["text"] = _text(group[TEXT])
+        if LABEL in group:
+            label = _text(group[LABEL]).strip()
+            found["label"] = int(label) if label.isdecimal() else label
+        if JSON in group:
+            found |= self._json(group[JSON], found)
+        for name, rule in self.config.maps.items():
+            if (member := group.get(f"{name}.png")) is not None:
+                found[name] = read_labels(member.read(), member.place, rule)
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        text = "\n".join([self.config.model_dump_json(), *(stamp(path) for path in self.paths)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _json(self, member: Member, others: Mapping[str, Any]) -> dict[str, Any]:
+        content = _parsed(member)
+        for key in content:
+            if key in others or key in self.config.maps or (key not in self.geometry):
+                what = f"the key {key!r} is another member's input, or not in the first sample's JSON"
+                raise InputError("bad-file", what, where=member.place, fits="the same keys in all samples")
+        return {key: value for key, value in content.items() if value is not None}
+
+    def _geometry(self) -> dict[str, Geometry]:
+        found: dict[str, Geometry] = {}
+        for ending, name in ((TEXT, "text"), (LABEL, "label")):
+            if any(ending in group for group in self._groups):
+                found[name] = "none"
+        first = next((group[JSON] for group in self._groups if JSON in group), None)
+        for key in () if first is None else _parsed(first):
+            found[key] = "boxes" if key in self.config.boxes else "none"
+        return found | {n: "map" for n in self.config.maps if any(f"{n}.png" in group for group in self._groups)}
+
+
+def _member(group: Group) -> Member:
+    found = _picture(group)
+    assert found is not None
+    return found
+
+
+def _text(member: Member) -> str:
+    try:
+        return member.read().decode()
+    except UnicodeDecodeError:
+        raise InputError("bad-file", "not UTF-8 text", where=member.place, fits="UTF-8") from None
+
+
+def _parsed(member: Member) -> dict[str, Any]:
+    try:
+        content = parse_json(member.read(), member.place, InputError)
+    except InputError as problem:
+        raise InputError("bad-file", problem.what, where=member.place, fits=problem.fits) from None
+    if not isinstance(content, dict):
+        raise InputError("bad-file", "no JSON object", where=member.place, fits='{"text": "..."}')
+    return content
