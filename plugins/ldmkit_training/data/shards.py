@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.jsonio import parse_json
