@@ -19,8 +19,8 @@ class TextFigures(Value):
     Args:
         objects: of the objects that the captions ask for, the share that is there (by kind and number).
         colours: of the objects asked for in a colour, the share that is there in that colour.
-        false: objects too many of the kinds that are named, one picture's mean; kinds that a caption does not name
-            are free.
+        false: objects too many of what is named, one picture's mean: red houses where the caption says so, else
+            houses. What a caption does not name is free.
         relations: of the relations between two objects, the share that holds; None: no caption states one.
         label, time: of the scenes and times that captions name, the share that is right; None: none names one.
     """
@@ -80,7 +80,7 @@ def text_figures(
 
 def objects_found(asked: Sequence[Asked], seen: Sequence[Found]) -> dict[str, int]:
     """Counts of one picture: `objects` asked for and `found`, `coloured` ones asked for and `coloured_found`, and
-    `false` ones: more than asked for, of a kind that is named."""
+    `false` ones: more than asked for, of what is named."""
     kinds: Counter[str] = Counter()
     hues: Counter[tuple[str, str]] = Counter()
     for thing in asked:
@@ -89,12 +89,15 @@ def objects_found(asked: Sequence[Asked], seen: Sequence[Found]) -> dict[str, in
             hues[thing.kind, thing.colour] += thing.count
     there = Counter(thing.kind for thing in seen)
     painted = Counter((thing.kind, thing.colour) for thing in seen)
+    plain = {thing.kind: thing.count for thing in asked if thing.colour is None}
+    false = sum(max(0, there[kind] - count) for kind, count in plain.items())
+    false += sum(max(0, painted[pair] - count) for pair, count in hues.items())
     return {
         "objects": kinds.total(),
         "found": sum(min(count, there[kind]) for kind, count in kinds.items()),
         "coloured": hues.total(),
         "coloured_found": sum(min(count, painted[pair]) for pair, count in hues.items()),
-        "false": sum(max(0, there[kind] - count) for kind, count in kinds.items()),
+        "false": false,
     }
 
 

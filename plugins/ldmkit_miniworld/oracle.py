@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from ldmkit_miniworld.oracle_network import SIDE, OracleConfig, OracleNetwork, S
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURED, COLOURS, OBJECTS, TIMES
 
 WEIGHTS, CONFIG = "oracle.safetensors", "oracle.json"
-FOLDER = Path(__file__).parent / "judge"
+FOLDER = Path(__file__).parent / "oracle_files"
 _BATCH = 32
 _MOST = 100
 
@@ -45,10 +44,15 @@ class Reading:
 
 
 class Oracle:
-    """A trained network, and how its signs become objects."""
+    """A trained network, and how its signs become objects.
 
-    def __init__(self, network: OracleNetwork):
+    Args:
+        held_out: how well it read renders that it was not trained on, by the name of the figure.
+    """
+
+    def __init__(self, network: OracleNetwork, held_out: Mapping[str, float] | None = None):
         self.network = network.eval().requires_grad_(False)
+        self.held_out = dict(held_out or {})
 
     @classmethod
     def load(cls, folder: str | Path = FOLDER) -> Oracle:
@@ -58,23 +62,24 @@ class Oracle:
             SourceError: files that are missing or do not fit each other.
         """
         folder = Path(folder)
-        network = OracleNetwork(OracleConfig.of(read_json(folder / CONFIG)["config"], str(folder / CONFIG)))
+        told = read_json(folder / CONFIG)
+        network = OracleNetwork(OracleConfig.of(told["config"], str(folder / CONFIG)))
         try:
             tensors = load_file(folder / WEIGHTS)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         except (OSError, RuntimeError) as problem:
             raise SourceError("oracle", f"cannot be read: {problem}", where=str(folder / WEIGHTS)) from None
-        return cls(network)
+        return cls(network, told["held_out"])
 
-    def save(self, folder: str | Path, accuracy: dict[str, float]) -> None:
-        """Write weights (bfloat16) and config; `accuracy` on held-out renders stands beside them."""
+    def save(self, folder: str | Path) -> None:
+        """Write weights (bfloat16), config, and the accuracy on held-out renders."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         kept = {k: v.bfloat16().contiguous() for k, v in self.network.state_dict().items() if v.is_floating_point()}
         counters = {k: v for k, v in self.network.state_dict().items() if not v.is_floating_point()}
         with replacing(folder / WEIGHTS) as temporary:
             save_file({**kept, **counters}, temporary)
-        write_json(folder / CONFIG, {"config": self.network.config.model_dump(mode="json"), "held_out": accuracy})
+        write_json(folder / CONFIG, {"config": self.network.config.model_dump(mode="json"), "held_out": self.held_out})
 
     @torch.no_grad()
     def read(self, images: Tensor, progress: Callable[[int], None] | None = None) -> Reading:
@@ -164,8 +169,3 @@ def as_tensor(pictures: Sequence[np.ndarray]) -> Tensor:
 def bundled() -> Oracle:
     """The oracle that comes with this package, read once."""
     return Oracle.load()
-
-
-def held_out_accuracy() -> dict[str, float]:
-    """How well the bundled oracle read renders that it was not trained on, by the name of the figure."""
-    return {name: float(value) for name, value in json.loads((FOLDER / CONFIG).read_text())["held_out"].items()}

@@ -118,10 +118,10 @@ def main() -> None:
     run = Run(options.work, options.steps, options.seed)
     train(run, images, targets, options.minutes)
     oracle = tuned(Oracle(run.average))
-    oracle.save(options.out, {})
-    figures = held_out(Oracle.load(options.out), "test", options.held_out)  # as rounded to what is in the file
-    oracle.save(options.out, figures)
-    print("\n".join(f"{name:24s} {value:.4f}" for name, value in figures.items()))
+    oracle.save(options.out)
+    oracle.held_out = held_out(Oracle.load(options.out), "test", options.held_out)  # as rounded to what is in the file
+    oracle.save(options.out)
+    print("\n".join(f"{name:24s} {value:.4f}" for name, value in oracle.held_out.items()))
 
 
 if __name__ == "__main__":

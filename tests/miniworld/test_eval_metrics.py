@@ -26,14 +26,21 @@ def at(kind: str, colour: str | None, x: float, y: float = 0.0) -> Found:
 def test_objects_are_counted_by_kind_and_colour() -> None:
     asked = (Asked("house", "red", 1), Asked("house", "blue", 1), Asked("tree", None, 2))
     seen = [at("house", "red", 0), at("house", "red", 0.5), at("tree", None, 0.2), at("person", "red", 0.7)]
-    # two houses and one of two trees; one house is red as asked, none is blue; the person was not named: it is free
-    expected = {"objects": 4, "found": 3, "coloured": 2, "coloured_found": 1, "false": 0}
+    # two houses and one of two trees; one house is red as asked, none is blue, one red one is too many; the person
+    # was not named: it is free
+    expected = {"objects": 4, "found": 3, "coloured": 2, "coloured_found": 1, "false": 1}
     assert objects_found(asked, seen) == expected
 
 
 def test_more_than_asked_is_false() -> None:
     seen = [at("tree", None, 0), at("tree", None, 0.4), at("tree", None, 0.8)]
     assert objects_found([Asked("tree", None, 1)], seen)["false"] == 2
+
+
+def test_another_colour_than_the_named_one_is_free() -> None:
+    seen = [at("car", "red", 0), at("car", "blue", 0.4)]
+    assert objects_found([Asked("car", "red", 1)], seen)["false"] == 0
+    assert objects_found([Asked("car", None, 1)], seen)["false"] == 1
 
 
 def test_an_exact_zero_is_a_figure() -> None:

@@ -1,0 +1,119 @@
+"""What an evaluation found: figures of each set of conditions beside ceiling and floor, as values and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ldmkit.value import Value
+from ldmkit_miniworld.metrics import LayoutFigures, TextFigures
+
+
+class Figures(Value):
+    """Of one set of pictures; None where it was not asked for.
+
+    Args:
+        label: share of pictures whose scene type is the class asked for.
+        semantic: mean intersection over union of the map asked for and the oracle's map of the picture.
+        frechet: distance to other renders in the oracle's feature space; of few pictures it is biased upwards, by as
+            much for renders as for drawn ones: compare equal counts only.
+        diversity: mean distance of two pictures in that space.
+    """
+
+    text: TextFigures | None = None
+    label: float | None = None
+    layout: LayoutFigures | None = None
+    semantic: float | None = None
+    frechet: float | None = None
+    diversity: float | None = None
+
+
+class Row(Value):
+    """Pictures drawn from some conditions: their figures, and how long drawing took."""
+
+    conditions: tuple[str, ...]
+    figures: Figures
+    seconds: float
+
+
+class Report(Value):
+    """An evaluation.
+
+    Args:
+        model, split, count, size, steps, sampler, guidance, seed, plan: what was drawn, and how; picture i has seed
+            `seed + i`, and none is picked.
+        oracle: the oracle's own accuracy on held-out renders, by the name of the figure.
+        renders: the same figures for the world's own pictures of these conditions.
+        codec: for those pictures after the model's codec: the ceiling of what it can draw.
+        shuffled: for the world's pictures against the conditions of the next one: the floor.
+        rows: one for each set of conditions.
+    """
+
+    model: str
+    split: str
+    count: int
+    size: int
+    steps: int
+    sampler: str
+    guidance: str
+    seed: int
+    plan: str
+    oracle: dict[str, float]
+    renders: Figures
+    codec: Figures
+    shuffled: Figures
+    rows: tuple[Row, ...]
+
+    def row(self, *conditions: str) -> Row:
+        """The row of these conditions, in any order.
+
+        Raises:
+            KeyError: it was not drawn.
+        """
+        for row in self.rows:
+            if set(row.conditions) == set(conditions):
+                return row
+        raise KeyError(" + ".join(conditions))
+
+    def table(self) -> str:
+        """Text for people: one line a set of conditions, then ceiling and floor."""
+        lines = [("asked for by", *_HEADS)]
+        lines += [(" + ".join(row.conditions), *_cells(row.figures, self.codec)) for row in self.rows]
+        ends = {"(world's own pictures)": self.renders, "(after the codec)": self.codec, "(shuffled)": self.shuffled}
+        lines += [(name, *_cells(figures, self.codec)) for name, figures in ends.items()]
+        told = (
+            f"{self.model}: {self.count} pictures of {self.size}x{self.size} a row, split {self.split}, "
+            f"seeds {self.seed} to {self.seed + self.count - 1}, "
+            f"{self.steps} steps of {self.sampler}, guidance {self.guidance}"
+        )
+        own = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.oracle.items() if value < 100)
+        return "\n".join([told, "", *aligned(lines), "", f"the oracle itself, on renders it never saw: {own}"])
+
+
+_HEADS = (
+    "objects", "colours", "too many", "relations", "scene", "time",  # of the text
+    "class", "recall.5", "recall.75", "kinds.5", "false", "mIoU", "of ceiling", "frechet", "diversity",
+)  # fmt: skip
+
+
+def _cells(figures: Figures, ceiling: Figures) -> tuple[str, ...]:
+    text, layout = figures.text, figures.layout
+    share = None
+    if figures.semantic is not None and ceiling.semantic:
+        share = figures.semantic / ceiling.semantic
+    told = (text.objects, text.colours, text.false, text.relations, text.label, text.time) if text else (None,) * 6
+    laid = (layout.recall50, layout.recall75, layout.kinds50, layout.false) if layout else (None,) * 4
+    shares = [*told, figures.label, *laid, figures.semantic, share]
+    wide = [f"{value:.2f}" if value is not None else "" for value in (figures.frechet, figures.diversity)]
+    return (*(f"{value:.3f}" if value is not None else "" for value in shares), *wide)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of equal width: the first column to the left, numbers to the right; columns without a number are left
+    out."""
+    kept = [i for i in range(len(rows[0])) if i == 0 or any(row[i] for row in rows[1:])]
+    widths = {i: max(len(row[i]) for row in rows) for i in kept}
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *((row[i] or "-").rjust(widths[i]) for i in kept[1:])]
+        lines.append("  ".join(cells).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
