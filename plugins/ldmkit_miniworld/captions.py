@@ -136,7 +136,7 @@ def _groups(scene: Scene, dice: Dice, most: int) -> list[Group]:
         items = tuple(item for item in scene.items if item.kind == kind)
         if kind in ("sun", "moon", "cloud") and not dice.chance(0.5):
             continue
-        if kind in COLOURED and dice.chance(0.88):
+        if kind in COLOURED and dice.chance(0.88 if len(items) == 1 else 0.55):
             for colour in dict.fromkeys(item.colour for item in items):
                 mine = tuple(item for item in items if item.colour == colour)
                 groups.append(Group(Asked(kind, colour, len(mine)), mine))

@@ -46,7 +46,7 @@ def test_the_look_is_the_one_that_models_were_trained_on() -> None:
     golden = np.asarray(Image.open(GOLDEN).convert("RGB")).astype(int)
     drawn = np.concatenate([World(64).sample("golden", index).image for index in range(8)], axis=1)
     distance = np.abs(golden - drawn)
-    assert distance.mean() < 0.5 and np.quantile(distance, 0.99) <= 16
+    assert np.quantile(distance, 0.95) <= 1 and distance.mean() < 0.3
 
 
 def test_splits_and_indices_are_different_pictures() -> None:
@@ -158,7 +158,8 @@ def test_a_scene_is_the_same_at_both_sizes(index: int) -> None:
     agree = small.semantic == large.semantic[1::2, 1::2]
     assert agree.mean() > 0.96
     halved = large.image.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
-    assert np.abs(halved - small.image).mean() < 5
+    # Levels of 255; 0.7 to 1.4 here, for both are averages of finer drawings, and 1.4 to 1.9 where one is not.
+    assert np.abs(halved - small.image).mean() < 2.5
 
 
 def test_everything_occurs_as_often_as_it_should() -> None:
