@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ def read(folder: Path) -> Checkpoint:
     return Checkpoint(int(state["step"]), tensors, state)
 
 
-def difference(was: Any, now: Any, free: frozenset[str], path: str = "") -> tuple[str, Any, Any] | None:
+def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tuple[str, Any, Any] | None:
     """The first key (with both values) in which two recipes differ, those in `free` and below them left out."""
     if path in free:
         return None

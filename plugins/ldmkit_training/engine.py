@@ -25,7 +25,7 @@ from ldmkit_training.interrupts import Interrupts
 from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.progress import Progress
-from ldmkit_training.recipe import FREE, Recipe, build_stage, write_recipe
+from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, open_folder
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
@@ -297,7 +297,7 @@ class Engine:
         """Whether a checkpoint is one of this run."""
         where = str(checkpoints.folder_of(self.checkpoints, found.step))
         fits = "the recipe it was begun with, another `out`, or --fresh"
-        other = checkpoints.difference(found.state["recipe"], self.recipe.model_dump(mode="json"), FREE)
+        other = checkpoints.difference(found.state["recipe"], self.recipe.model_dump(mode="json"), MAY_CHANGE)
         if other is not None:
             key, was, now = other
             what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"

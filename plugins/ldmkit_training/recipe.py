@@ -21,16 +21,12 @@ from ldmkit_training.devices import Precision
 from ldmkit_training.ema import EmaSection
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection
 from ldmkit_training.optimisers import OptimiserSection, Schedule, Warmed
+from ldmkit_training.previews import PreviewsSection
+from ldmkit_training.probe import ProbeSection
 from ldmkit_training.second_stage.model import ModelSection
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import TrackingSection
-
-try:
-    from ldmkit_training.previews import PreviewsSection
-    from ldmkit_training.probe import ProbeSection
-except ModuleNotFoundError:
-    PreviewsSection = ProbeSection = Value
 
 
 class ValidationSection(Value):
@@ -123,23 +119,9 @@ class DenoiserRecipe(Recipe):
 RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRecipe}
 """`stage` -> what its recipe may say."""
 
-FREE = frozenset(
-    [
-        "out",
-        "steps",
-        "checkpoints",
-        "validation",
-        "previews",
-        "probe",
-        "tracking",
-        "compile",
-        "gradient_checkpointing",
-        "accumulate",
-        "precision",
-        "data.validation",
-        "data.workers",
-        "data.cache",
-    ]
+MAY_CHANGE = (
+    *("out", "steps", "checkpoints", "validation", "previews", "probe", "tracking", "precision", "accumulate"),
+    *("compile", "gradient_checkpointing", "data.validation", "data.workers", "data.cache"),
 )
 """Keys (and all below them) that may change when a run is resumed."""
 

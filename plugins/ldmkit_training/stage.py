@@ -113,5 +113,5 @@ class Stage(ABC):
         """Figures on held-out batches by name (`psnr`, `loss` ...), with the weights as they are now."""
         return {}
 
-    def finish(self, batches: Iterable[Batch]) -> None:
+    def finish(self, batches: Iterable[Batch]) -> None:  # noqa: B027  most stages measure nothing
         """Called with training batches after the last step, before the last save (measuring latent statistics)."""
