@@ -94,7 +94,8 @@ class Canvas:
         rows = (np.arange(self.side) + 0.5) / self.side
         stops = [at for at, _ in colours]
         column = np.stack([np.interp(rows, stops, [c[i] for _, c in colours]) for i in range(3)], axis=-1)
-        strip = Image.fromarray(column.round().astype(np.uint8)[:, None]).resize((self.side, self.side), Image.Resampling.NEAREST)
+        narrow = Image.fromarray(column.round().astype(np.uint8)[:, None])
+        strip = narrow.resize((self.side, self.side), Image.Resampling.NEAREST)
         mask = Image.new("L", (self.side, self.side))
         flat = [v * self.side for point in points for v in point]
         ImageDraw.Draw(mask).polygon(flat, fill=255)
