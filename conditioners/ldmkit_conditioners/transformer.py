@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit.attention import attention
+
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
 
 
@@ -39,7 +41,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, width) -> (B, L, width)."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        attended = attention(q, k, v, causal=self.causal)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.fc2(self._activate(self.fc1(self.norm2(x))))
 

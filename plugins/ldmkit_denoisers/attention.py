@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit.attention import attention
 from ldmkit.contracts import Frame
 from ldmkit.ports import Port
 from ldmkit_denoisers.ported import PortedLinear, zeroed
@@ -19,11 +19,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, upcast: bool) -
 
     `upcast` does it in float32 where the tensors are narrower (SD 2.x overflows in float16 without).
     """
-    dtype = q.dtype
-    if upcast and dtype in (torch.float16, torch.bfloat16):
-        q, k, v = q.float(), k.float(), v.float()
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2).flatten(2).to(dtype)
+    return attention(q, k, v, mask, upcast=upcast).transpose(1, 2).flatten(2)
 
 
 class SelfAttention2d(nn.Module):
