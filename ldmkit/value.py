@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -71,7 +72,20 @@ def parse(kind: Any, data: Any, where: str) -> Any:
     Raises:
         InputError: with the path of the offending item.
     """
-    return validated(lambda: TypeAdapter(kind).validate_python(data), where, InputError, kind)
+    return validated(lambda: _adapter(kind).validate_python(data), where, InputError, kind)
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """The type's adapter, kept where the type can be a key: making one takes longer than most of its uses."""
+    try:
+        return _kept_adapter(kind)
+    except TypeError:
+        return TypeAdapter(kind)
+
+
+@lru_cache(maxsize=256)
+def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind: Any) -> T:
