@@ -83,21 +83,22 @@ class LayoutBoxes(Conditioner):
     def forward(self, inputs: list[Layout]) -> Tokens:
         for layout in inputs:
             self._check(layout, "layout")
-        length = max(1, *(len(layout.objects) for layout in inputs))
-        rows = [self._row(layout.objects, length) for layout in inputs]
-        counts = torch.tensor([max(1, len(layout.objects)) for layout in inputs], device=self.empty.device)
-        mask = torch.arange(length, device=self.empty.device) < counts[:, None]
-        return Tokens(torch.stack(rows), mask)
+        counts = [len(layout.objects) for layout in inputs]
+        length = max(1, *counts)
+        boxes = tuple(box for layout in inputs for box in layout.objects)
+        made = self._tokens(boxes).split(counts) if boxes else [self.empty[:0]] * len(counts)
+        rows = [
+            nn.functional.pad(row if len(row) else self.empty[None], (0, 0, 0, length - max(1, len(row))))
+            for row in made
+        ]
+        filled = torch.tensor(counts, device=self.empty.device).clamp(min=1)
+        return Tokens(torch.stack(rows), torch.arange(length, device=self.empty.device) < filled[:, None])
 
     def null(self, like: Signal) -> Tokens:
         assert isinstance(like, Tokens)
         rows, length = like.value.shape[:2]
         value = nn.functional.pad(self.empty[None, None], (0, 0, 0, length - 1)).expand(rows, -1, -1)
         return Tokens(value, (torch.arange(length, device=value.device) == 0).expand(rows, -1))
-
-    def _row(self, boxes: tuple[Box, ...], length: int) -> Tensor:
-        tokens = self._tokens(boxes) if boxes else self.empty[None]
-        return nn.functional.pad(tokens, (0, 0, 0, length - len(tokens)))
 
     def _tokens(self, boxes: tuple[Box, ...]) -> Tensor:
         config, device, dtype = self.config, self.empty.device, self.empty.dtype
