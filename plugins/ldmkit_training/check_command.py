@@ -1,0 +1,71 @@
+"""`ldmkit train --check` and its report."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from ldmkit_training.data.batches import Batches
+from ldmkit_training.data.section import open_data
+from ldmkit_training.devices import on_device, open_accelerator
+from ldmkit_training.previews import head
+from ldmkit_training.recipe import Recipe, build_stage
+from ldmkit_training.selfcheck import Check, self_check
+from ldmkit_training.stage import Batch
+
+ROWS = 8
+"""Rows of a batch at most: the check is about gradients, not about statistics of the data."""
+FAILED = 1
+"""Exit code where a check failed."""
+
+
+def run_check(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
+    """Check a recipe's stage in memory; nothing is written to its run folder. Returns the exit code."""
+    checks = checked(recipe, folder)
+    if json:
+        from ldmkit.cli import emit
+
+        emit({"passed": all(check.passed for check in checks), "checks": [check._asdict() for check in checks]})
+    else:
+        show(checks)
+    return 0 if all(check.passed for check in checks) else FAILED
+
+
+def checked(recipe: Recipe, folder: Path) -> list[Check]:
+    """The checks of a recipe's stage, in float32."""
+    device = open_accelerator().device
+    stage = build_stage(recipe, folder)
+    train, _ = open_data(recipe.data, folder)
+    stage.to(device)
+    for turn in stage.turns.values():
+        turn.to(device).train()
+    batches = Batches(train, recipe.data, seed=recipe.seed, accumulate=recipe.accumulate, names=stage.inputs)
+    kept: dict[int, Batch] = {}
+
+    def source(step: int) -> Batch:
+        if step not in kept:
+            kept[step] = on_device(head(batches.at(step)[0], ROWS), device)
+        return kept[step]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return self_check(stage, source)
+
+
+def show(checks: list[Check]) -> None:
+    """A table for people, and one line that sums it up."""
+    from rich import print as rich_print
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("", "check", "found", "wanted")
+    for check in checks:
+        mark = "[green]ok[/]" if check.passed else "[bold red]FAIL[/]"
+        table.add_row(mark, escape(check.name), escape(check.found), escape(check.wanted))
+    rich_print(table)
+    failed = [check.name for check in checks if not check.passed]
+    print(
+        f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        if failed
+        else f"all {len(checks)} checks passed"
+    )

@@ -1,0 +1,134 @@
+"""At which rate conditions are really dropped: counted at the denoiser's door.
+
+Every part of the conditioning is marked (its signal by zeros, its null by a power of two of its own), the turn runs
+up to the denoiser's `prepare`, and the marks in what arrives there tell, row by row, what was dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.conditioning import Conditioning
+from ldmkit.pipeline import Pipeline
+from ldmkit.signals import Residuals, Signal, Tokens, tensors_of
+from ldmkit_training.stage import Batch, Stage
+
+ROWS = 2048
+"""Rows that are counted."""
+DEVIATIONS = 4.5
+"""A rate passes within this many standard deviations of a binomial count: a right one fails once in 150,000 times."""
+MARKS = 20
+"""Parts at most: 2^20 marks add up exactly in float32."""
+
+
+class _Arrived(Exception):
+    """The turn has reached the denoiser."""
+
+
+def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]]:
+    """(name, passed, found, wanted) of each input that may be dropped; nothing for a stage without conditions."""
+    pipeline = getattr(stage, "pipeline", None)
+    turn: Any = next(iter(stage.turns.values()))
+    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
+    if not isinstance(pipeline, Pipeline) or dropout is None:
+        return []
+    counts, rows = count_dropped(pipeline, turn, batch)
+    expected: Mapping[str, float] = dropout.expected(tuple(counts))
+    checks = []
+    for name, count in counts.items():
+        rate = expected[name]
+        bound = DEVIATIONS * math.sqrt(max(rate * (1 - rate), 0) / rows)
+        found = f"{count / rows:.4f} of {rows} rows"
+        checks.append(
+            (f"dropout: {name}", abs(count / rows - rate) <= bound + 1e-9, found, f"{rate:.4f} +- {bound:.4f}")
+        )
+    return checks
+
+
+def count_dropped(pipeline: Pipeline, turn: Any, batch: Batch) -> tuple[dict[str, int], int]:
+    """How many rows drop each input, over `ROWS` rows of as many steps as it takes; and how many rows there were."""
+    batch = _cheap(pipeline, batch)
+    with torch.no_grad():
+        encoded = pipeline.conditioning(batch.inputs, size=batch.size)
+    if not encoded.names:
+        return {}, 0
+    marked, bits = _marked(encoded)
+    counts, rows, step = dict.fromkeys(encoded.names, 0), 0, 0
+    with _spied(pipeline, marked) as arrived:
+        while rows < ROWS:
+            draws = type(batch.draws)(batch.draws.seed, 1_000_000 + step, batch.draws.rows)
+            try:
+                turn(replace(batch, draws=draws), step)
+            except _Arrived:
+                pass
+            else:
+                raise RuntimeError("the turn never called the denoiser")
+            seen = _bits(arrived.pop(), len(batch.ids))
+            for name in counts:
+                own = torch.stack([(seen >> bit) & 1 for bit, owner in bits.items() if owner == name])
+                if not bool((own == own[0]).all()):
+                    raise RuntimeError(f"parts of the input {name!r} are dropped in different rows")
+                counts[name] += int(own[0].sum())
+            rows, step = rows + len(batch.ids), step + 1
+    return counts, rows
+
+
+def _cheap(pipeline: Pipeline, batch: Batch) -> Batch:
+    """With latents of zeros: what is drawn does not depend on them."""
+    height, width = (side // pipeline.codec.factor for side in batch.size)
+    zeros = torch.zeros(len(batch.ids), pipeline.codec.channels, height, width, device=pipeline.device)
+    return replace(batch, images=None, latents=zeros, deviation=None)
+
+
+def _marked(encoded: Conditioning) -> tuple[Conditioning, dict[int, str]]:
+    """The conditioning with marks for values, and which bit is whose."""
+    parts, bits = [], {}
+    for bit, part in enumerate(encoded.parts[:MARKS]):
+        null = None if part.null is None else _filled(part.null, float(2**bit))
+        if null is not None:
+            bits[bit] = part.name
+        parts.append(part._replace(signal=_filled(part.signal, 0.0), null=null))
+    return Conditioning(tuple(parts), encoded.slots), bits
+
+
+def _filled(signal: Signal, value: float) -> Signal:
+    if isinstance(signal, Residuals):
+        return Residuals(tuple(torch.full_like(v, value, dtype=torch.float32) for v in signal.values))
+    filled = torch.full_like(signal.value, value, dtype=torch.float32)
+    return Tokens(filled, None) if isinstance(signal, Tokens) else type(signal)(filled)
+
+
+def _bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
+    """(B,) int64: all marks that stand in a row of any slot."""
+    found = torch.zeros(rows, dtype=torch.int64)
+    for signal in signals.values():
+        for tensor in tensors_of(signal):
+            for row, values in enumerate(tensor.detach().float().cpu().flatten(1)):
+                for value in values.unique():
+                    found[row] |= int(value)
+    return found
+
+
+@contextmanager
+def _spied(pipeline: Pipeline, marked: Conditioning) -> Iterator[list[Mapping[str, Signal]]]:
+    arrived: list[Mapping[str, Signal]] = []
+
+    def prepare(signals: Mapping[str, Signal]) -> Any:
+        arrived.append(signals)
+        raise _Arrived
+
+    denoiser: Any = pipeline.denoiser
+    spied: Any = pipeline
+    spied.conditioning = lambda *args, **options: marked
+    denoiser.prepare = prepare
+    try:
+        yield arrived
+    finally:
+        del spied.conditioning, denoiser.prepare

@@ -1,0 +1,276 @@
+"""`ldmkit train --check`: do gradients flow where they should, and nowhere else; is frozen frozen; does it learn?
+
+A stage is built as for training and worked on with a few real batches, in memory only. What is checked, and the bound
+of each check, stands in the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.errors import LdmkitError
+from ldmkit_training.dropout_check import check_dropout
+from ldmkit_training.previews import head
+from ldmkit_training.stage import Batch, Stage, Turn
+
+WARM_UP = 8
+"""Real optimiser steps before gradients are looked at: layers that start at zero let none through at first."""
+REACH_BATCHES, SEARCHED_BATCHES = 4, 16
+"""Batches whose gradients are joined; more, up to the second number, only to find a gradient for every parameter."""
+RATE = 1e-3
+OVERFIT_STEPS, OVERFIT_SHARE, OVERFIT_ROWS = 200, 0.5, 4
+"""The loss of that many rows, with their noise fixed, must fall to this share of what it was within these steps."""
+BEFORE = -1
+"""A step before the first one: turns and terms that start at some step have not begun."""
+
+
+class Check(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    passed: bool
+    found: str
+    wanted: str
+
+
+Source = Callable[[int], Batch]
+"""Step -> a batch of it, on the device of the stage."""
+
+
+TESTS = ("steps", "reach", "gradients", "dropout", "overfit")
+"""What is done, in order."""
+
+
+def self_check(
+    stage: Stage, source: Source, *, only: Collection[str] = TESTS, overfit_seconds: float = 60.0
+) -> list[Check]:
+    """The checks, in order. The stage's weights are no good for anything afterwards.
+
+    Args:
+        source: training batches.
+        only: those of `TESTS` to do.
+        overfit_seconds: after which the overfit test ends early, and fails if the loss has not fallen far enough.
+    """
+    late = all_active(stage)
+    tests: dict[str, Callable[[], Iterable[Any]]] = {
+        "steps": lambda: _steps_taken(stage, source, late),
+        "reach": lambda: _reaches(stage, source, late),
+        "gradients": lambda: _gradients(stage, source, late),
+        "dropout": lambda: check_dropout(stage, source(0)),
+        "overfit": lambda: [_overfit(stage, source, overfit_seconds)],
+    }
+    return [check for name in TESTS if name in only for check in _guarded(name, tests[name])]
+
+
+def all_active(stage: Stage) -> int:
+    """A step at which every turn takes part."""
+    steps = [0, *(2**i for i in range(41))]
+    return next((step for step in steps if all(turn.active(step) for turn in stage.turns.values())), 0)
+
+
+def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
+    """A stage that raises has failed; what it says is the finding."""
+    try:
+        return [Check(*found) for found in test()]
+    except (LdmkitError, RuntimeError, ValueError, AssertionError) as error:
+        return [
+            Check(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", "to run")
+        ]
+
+
+def _steps_taken(stage: Stage, source: Source, late: int) -> list[Check]:
+    """A few optimiser steps of every turn: what is trained changes, what is frozen stays bit for bit."""
+    frozen = dict(stage.frozen)
+    before = {name: digest(module.state_dict().values()) for name, module in frozen.items()}
+    kept = {name: _untrained(turn) for name, turn in stage.turns.items()}
+    kept_before = {name: digest(tensors) for name, tensors in kept.items()}
+    weights = {name: [p.detach().clone() for p in trained(turn)] for name, turn in stage.turns.items()}
+    _train(stage, source, late)
+    checks = []
+    for name, turn in stage.turns.items():
+        moved = [not torch.equal(p, old) for p, old in zip(trained(turn), weights[name], strict=True)]
+        found = f"{sum(moved)} of {len(moved)} parameters changed in {WARM_UP} steps"
+        checks.append(Check(f"updated: {name}", any(moved), found, "some change"))
+    wanted = f"bit for bit the same after {WARM_UP} optimiser steps"
+    for name, module in frozen.items():
+        same = digest(module.state_dict().values()) == before[name]
+        checks.append(Check(f"frozen: {name}", same, "the same" if same else "changed", wanted))
+    for name, tensors in kept.items():
+        if tensors:
+            same = digest(tensors) == kept_before[name]
+            checks.append(Check(f"frozen in turn {name}", same, "the same" if same else "changed", wanted))
+    return checks
+
+
+def _train(stage: Stage, source: Source, late: int) -> None:
+    optimisers = {name: torch.optim.Adam(trained(turn), RATE) for name, turn in stage.turns.items()}
+    for step in range(late, late + WARM_UP):
+        batch = source(step - late)
+        for name, turn in stage.turns.items():
+            optimisers[name].zero_grad(set_to_none=True)
+            turn(batch, step).total.backward()
+            optimisers[name].step()
+
+
+def _reaches(stage: Stage, source: Source, late: int) -> list[Check]:
+    """Every part of every loss against the groups that it must reach, those of all turns looked at."""
+    checks = []
+    groups = {
+        (name, group): list(params) for name, turn in stage.turns.items() for group, params in turn.groups().items()
+    }
+    for name, turn in stage.turns.items():
+        wanted, met = turn.reaches(), _met(turn, groups, source, late)
+        checks += [_reach(name, part, wanted.get(part), met.get(part), groups) for part in {**wanted, **met}]
+        listed = {id(p) for (owner, _), params in groups.items() if owner == name for p in params}
+        forgotten = [key for key, p in turn.named_parameters() if p.requires_grad and id(p) not in listed]
+        found = "all" if not forgotten else f"in no group: {_some(forgotten)}"
+        checks.append(Check(f"groups: {name}", not forgotten, found, "every trained parameter is in a group"))
+    return checks
+
+
+def _met(
+    turn: Turn, groups: Mapping[tuple[str, str], Sequence[nn.Parameter]], source: Source, late: int
+) -> dict[str, set[tuple[str, str]]]:
+    """Part of the loss -> groups that its gradient reached in any batch."""
+    parameters = [p for params in groups.values() for p in params if p.requires_grad]
+    met: dict[str, set[tuple[str, str]]] = {}
+    for i in range(REACH_BATCHES):
+        loss = turn(source(i), late)
+        for part, value in loss.parts.items():
+            reached = met.setdefault(part, set())
+            if not value.requires_grad:
+                continue
+            grads = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            touched = {id(p) for p, g in zip(parameters, grads, strict=True) if g is not None and bool(g.any())}
+            reached |= {key for key, params in groups.items() if any(id(p) in touched for p in params)}
+    return met
+
+
+def _reach(
+    turn: str,
+    part: str,
+    wanted: frozenset[str] | None,
+    met: set[tuple[str, str]] | None,
+    groups: Mapping[tuple[str, str], Any],
+) -> Check:
+    name = f"reach: {turn}, {part}"
+    if wanted is None:
+        return Check(name, False, "the turn does not say what this part of its loss trains", "an entry in reaches()")
+    said = ", ".join(sorted(wanted)) or "nothing"
+    if met is None:
+        return Check(name, False, "no such part in the loss", said)
+    unknown = wanted - {group for owner, group in groups if owner == turn}
+    if unknown:
+        return Check(name, False, f"there is no group {', '.join(sorted(unknown))}", said)
+    missing = sorted(wanted - {group for owner, group in met if owner == turn})
+    extra = sorted(
+        group if owner == turn else f"{owner}'s {group}" for owner, group in met if owner != turn or group not in wanted
+    )
+    problems = [f"not {', '.join(missing)}"] * bool(missing) + [f"also {', '.join(extra)}"] * bool(extra)
+    return Check(name, not problems, "; ".join(problems) or said, said)
+
+
+def _gradients(stage: Stage, source: Source, late: int) -> list[Check]:
+    """Every single trained parameter gets a gradient from its turn's total, in one of some batches."""
+    checks = []
+    for name, turn in stage.turns.items():
+        names = {key: p for key, p in turn.named_parameters() if p.requires_grad}
+        missing, broken, rows = dict(names), set(), 0
+        for i in range(SEARCHED_BATCHES):
+            batch = source(i)
+            rows += len(batch.ids)
+            keys = list(names)
+            grads = torch.autograd.grad(turn(batch, late).total, list(names.values()), allow_unused=True)
+            for key, grad in zip(keys, grads, strict=True):
+                if grad is not None and bool(grad.any()):
+                    missing.pop(key, None)
+                if grad is not None and not bool(grad.isfinite().all()):
+                    broken.add(key)
+            if not missing:
+                break
+        for key in _untaught(stage, missing):
+            missing.pop(key)
+            checks.append(
+                Check(f"gradients: {name}", True, f"{key} has none: its condition is never dropped", "a note")
+            )
+        problems = [f"none for {_some(missing)}"] * bool(missing) + [f"not finite: {_some(broken)}"] * bool(broken)
+        found = "; ".join(problems) or f"all {len(names)}"
+        checks.append(Check(f"gradients: {name}", not problems, f"{found} ({rows} rows)", "one for every parameter"))
+    return checks
+
+
+def _untaught(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
+    """Parameters that only stand for an absent condition, where the recipe never drops that one."""
+    turn: Any = next(iter(stage.turns.values()))
+    pipeline = getattr(stage, "pipeline", None)
+    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
+    if pipeline is None or dropout is None:
+        return []
+    names = {id(p): key for key, p in missing.items()}
+    shares = dropout.expected(turn.names)
+    found = []
+    for key, conditioner in pipeline.conditioners.items():
+        wire = pipeline.wiring[key]
+        if shares.get(wire.input or key, 0.0) > 0:
+            continue
+        own = [p for p in conditioner.parameters() if id(p) in names]
+        example = conditioner.example((64, 64)) if own else None
+        if example is None:
+            continue
+        null = conditioner.null(conditioner([example]))
+        value = null.values[0] if hasattr(null, "values") else null.value
+        if value.requires_grad:
+            grads = torch.autograd.grad(value.float().square().sum(), own, allow_unused=True)
+            found += [names[id(p)] for p, grad in zip(own, grads, strict=True) if grad is not None]
+    return found
+
+
+def _overfit(stage: Stage, source: Source, seconds: float) -> Check:
+    """The first turn alone on a few rows whose noise, times and dropped conditions stay the same."""
+    turn = next(iter(stage.turns.values()))
+    batch = head(source(0), OVERFIT_ROWS)
+    optimiser = torch.optim.Adam(trained(turn), RATE)
+    began, first, last, step = time.monotonic(), math.nan, math.inf, 0
+    for step in range(OVERFIT_STEPS + 1):
+        loss = turn(batch, BEFORE).total
+        last = float(loss.detach())
+        first = last if step == 0 else first
+        if not math.isfinite(last) or last <= OVERFIT_SHARE * first or time.monotonic() - began > seconds:
+            break
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained(turn), 1.0)
+        optimiser.step()
+    found = f"from {first:.4g} to {last:.4g} in {step} steps on {len(batch.ids)} rows"
+    wanted = f"to {OVERFIT_SHARE:g} of the first loss within {OVERFIT_STEPS} steps"
+    return Check("overfit", last <= OVERFIT_SHARE * first, found, wanted)
+
+
+def trained(turn: Turn) -> list[nn.Parameter]:
+    """What the turn's optimiser gets."""
+    return [p for p in turn.parameters() if p.requires_grad]
+
+
+def _untrained(turn: Turn) -> list[Tensor]:
+    return [p for p in turn.parameters() if not p.requires_grad]
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """Changes when a bit of the tensors does."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().contiguous().cpu().reshape(-1)
+        hashed.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return hashed.hexdigest()
+
+
+def _some(names: Iterable[str], count: int = 4) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")
