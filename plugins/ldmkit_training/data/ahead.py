@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, TypeVar, cast
@@ -79,6 +80,12 @@ class _Fetched(TorchDataset[Any], Generic[K, T]):
         return self.fetch(key)
 
 
+def _own_signals(_worker: int) -> None:
+    # Ctrl-C reaches the whole group: the training process decides what follows, and its handlers are not for workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _as_it_is(result: T) -> T:
     return result
 
@@ -91,6 +98,7 @@ def _processes(fetch: Callable[[K], T], keys: Iterable[K], workers: int) -> Gene
         num_workers=workers,
         prefetch_factor=DEPTH,
         collate_fn=_as_it_is,
+        worker_init_fn=_own_signals,
         generator=torch.Generator(),  # its own, or it would draw a seed from torch's global one
     )
     try:

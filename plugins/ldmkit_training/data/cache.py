@@ -15,7 +15,7 @@ from ldmkit.data import Dataset
 from ldmkit.errors import InputError, SpecError
 from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, differing, read_meta
 from ldmkit_training.data.cache_key import cache_key
-from ldmkit_training.data.cache_write import build_cache
+from ldmkit_training.data.cache_write import alone, build_cache
 from ldmkit_training.data.section import DataSection
 
 
@@ -74,7 +74,7 @@ def latent_cache(
 
     The cache is keyed by the codec's config and weights, the data's fingerprint and what a section does to pictures.
     One that was built for anything else is built anew, and replaced when the new one is complete; a build that was
-    interrupted goes on. With several processes, the first makes it while the others wait, and then open it.
+    interrupted goes on. Of several processes one encodes while the others wait, and then open what it made.
 
     Args:
         section: has a `cache`.
@@ -92,14 +92,18 @@ def latent_cache(
         raise SpecError("no-cache", "there is no folder for a cache", where="data.cache", fits="cache: {folder: ...}")
     target = folder / section.cache.folder
     key = cache_key(dataset, section, codec)
-    speak = say or (lambda _: None)
+    speak = (lambda _: None) if say is None else say
     found = read_meta(target)
-    if found is None or (changed := differing(found.key, key)):
-        if found is not None:
-            speak(f"the latents in {target} are out of date ({', '.join(changed)} changed): they are encoded anew")
-        build_cache(dataset, section, codec, target, key, speak, progress or (lambda _done, _all: None))
-        found = read_meta(target)
-        assert found is not None
+    if found is None or differing(found.key, key):
+        with alone(target, speak):
+            found = read_meta(target)  # another process may have made it in the meantime
+            if found is not None and (changed := differing(found.key, key)):
+                speak(f"the latents in {target} are out of date ({', '.join(changed)} changed): they are encoded anew")
+                found = None
+            if found is None:
+                build_cache(dataset, section, codec, target, key, speak, progress)
+                found = read_meta(target)
+                assert found is not None
     if len(found.damaged) == found.samples:
         raise InputError("no-samples", "none of the samples could be read", where=str(target))
     return LatentCache(target, found)

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows: nobody else waits there
+    fcntl = None  # type: ignore[assignment]
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,7 +37,7 @@ def build_cache(
     target: Path,
     key: Mapping[str, str],
     say: Callable[[str], None],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     """Encode all samples into `target`, replacing what is there at the end; the errors of `latent_cache`."""
     cache = section.cache
@@ -40,7 +45,6 @@ def build_cache(
     _check_target(target)
     aside = target.with_name(f"{target.name}.building")
     with _disk(target), _evaluating(codec):
-        target.parent.mkdir(parents=True, exist_ok=True)
         found = read_meta(aside)
         if found is None or found.key != dict(key):
             state = _interrupted(aside, key)
@@ -50,9 +54,26 @@ def build_cache(
             with Writer(aside, state, dataset, cache.views) as writer:
                 for chunk in _chunks(dataset, section, state.done):
                     writer.add(chunk, *_encode(codec, chunk, DEVIATION in state.arrays))
-                    progress(writer.state.done, len(dataset))
+                    if progress is not None:
+                        progress(writer.state.done, len(dataset))
                 writer.finish()
         _replace(aside, target)
+
+
+@contextmanager
+def alone(target: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process builds the same cache, and keep others waiting; the system ends it with a process."""
+    with _disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = target.with_name(f"{target.name}.lock").open("wb")
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                say(f"waiting for another process that encodes into {target}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _replace(aside: Path, target: Path) -> None:

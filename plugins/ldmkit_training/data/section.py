@@ -113,9 +113,9 @@ def renamed_names(dataset: Dataset, section: DataSection) -> dict[str, str]:
         SpecError: `input-twice`: two become the same.
     """
     renamed = {name: section.inputs.get(name, name) for name in dataset.geometry}
+    first: dict[str, str] = {}
     for name, new in renamed.items():
-        other = next((n for n, value in renamed.items() if value == new and n != name), None)
-        if other is not None:
-            what = f"the inputs {other!r} and {name!r} would both be {new!r}"
+        if first.setdefault(new, name) != name:
+            what = f"the inputs {first[new]!r} and {name!r} would both be {new!r}"
             raise SpecError("input-twice", what, where="data.inputs", fits="a name of its own for each")
     return renamed
