@@ -127,8 +127,17 @@ def picture_size(pipe: Pipeline, size: int | None = None) -> int:
 
 def guidance_of(pipe: Pipeline, guidance: Any, conditions: Sequence[str]) -> Any:
     """Guidance for a run with some of the conditions: scales of those that are not given are left out, which changes
-    nothing (their views are equal) and saves their evaluations."""
+    nothing (their views are equal) and saves their evaluations.
+
+    Raises:
+        InputError: `eval-guidance`: a scale for what is no input of the model.
+    """
     if isinstance(guidance, Mapping) and "type" not in guidance:
+        owners = input_owners(pipe.conditioners, pipe.wiring)
+        for name in guidance:
+            if name not in owners:
+                what = f"a scale for {name!r}, which is no input of the model"
+                raise InputError("eval-guidance", what, where="guidance", fits=suggest(str(name), owners))
         return {name: scale for name, scale in guidance.items() if name in conditions} or "none"
     own = pipe.defaults.guidance
     if guidance is not None or own.type != "per-condition":

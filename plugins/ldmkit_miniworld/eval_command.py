@@ -43,6 +43,7 @@ def miniworld(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; the others follow, none is picked.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 16,
+    references: Annotated[int, typer.Option(min=2, help="Renders that Frechet distances are measured to.")] = 1000,
     size: Annotated[int | None, typer.Option(help="Side of the pictures; default: the model's own.")] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "eager",
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
@@ -80,7 +81,7 @@ def miniworld(
     kept: dict[str, Tensor] = {}
     with _Progress(quiet=json) as progress:
         report = evaluate(
-            pipe, world, count, split=split, conditions=conditions, how=how, progress=progress,
+            pipe, world, count, split=split, conditions=conditions, how=how, references=references, progress=progress,
             keep=lambda name, images: kept.update({name: images[:_SHOWN].clone()}),
         )  # fmt: skip
     if out is not None:

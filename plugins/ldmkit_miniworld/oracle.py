@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -63,11 +64,13 @@ class Oracle:
         """
         folder = Path(folder)
         told = read_json(folder / CONFIG)
+        if not isinstance(told, dict) or not {"config", "held_out"} <= told.keys():
+            raise SourceError("oracle", "it is no oracle's config", where=str(folder / CONFIG))
         network = OracleNetwork(OracleConfig.of(told["config"], str(folder / CONFIG)))
         try:
             tensors = load_file(folder / WEIGHTS)
             network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except (OSError, RuntimeError) as problem:
+        except (OSError, RuntimeError, SafetensorError) as problem:
             raise SourceError("oracle", f"cannot be read: {problem}", where=str(folder / WEIGHTS)) from None
         return cls(network, told["held_out"])
 

@@ -78,7 +78,7 @@ def targets_of(pictures: Sequence[Picture]) -> Targets:
 
 def assigned(targets: Targets, centres: Tensor) -> Places:
     """The places (P,2) in the middle part of each box, and always the one nearest to its centre; where two objects of
-    one kind claim a place, it goes to the one whose centre is nearer."""
+    one kind claim a place, it goes to the one whose centre is nearer (to both, at equal distance)."""
     middle = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
     reach = ((targets.boxes[..., 2:] - targets.boxes[..., :2]) / 2 * _REGION).clamp_min(1.5)
     distance = ((centres[None, None] - middle[:, :, None]) / reach[:, :, None]).abs().amax(-1)  # (B, MOST, P)

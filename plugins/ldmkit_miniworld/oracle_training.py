@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit_miniworld.oracle import FOLDER, Oracle
+from ldmkit_miniworld.oracle import FOLDER, Oracle, as_tensor
 from ldmkit_miniworld.oracle_accuracy import held_out, tuned
 from ldmkit_miniworld.oracle_losses import Targets, losses, targets_of, total
 from ldmkit_miniworld.oracle_network import OracleNetwork
@@ -87,19 +87,20 @@ class Run:
                 mine.copy_(theirs)
 
 
-def train(run: Run, images: np.ndarray, targets: Targets, minutes: float) -> None:
-    """To the last step, or until the time is up."""
+def train(run: Run, images: np.ndarray, targets: Targets, minutes: float, batch: int = BATCH) -> None:
+    """To the last step, or until the time is up. Which pictures a step sees depends on seed and step alone."""
     began, seen = time.perf_counter(), dict[str, float]()
     while run.step < run.steps and time.perf_counter() - began < minutes * 60:
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + run.step)
-        rows = torch.randint(len(images), (BATCH,), generator=generator)
-        batch = torch.from_numpy(images[rows.numpy()]).permute(0, 3, 1, 2).float().div_(255)
-        terms = run.advance(spoiled(batch, generator), Targets(*(field[rows] for field in targets)))
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        views = spoiled(as_tensor(list(images[rows.numpy()])), generator)
+        terms = run.advance(views, Targets(*(field[rows] for field in targets)))
         seen = {name: 0.98 * seen.get(name, value) + 0.02 * value for name, value in terms.items()}
-        if run.step % _EVERY == 0 or run.step == run.steps:
+        if run.step % _EVERY == 0:
             run.save()
             shown = " ".join(f"{name} {value:.3f}" for name, value in seen.items())
             print(f"{run.step:6d} {time.perf_counter() - began:5.0f} s {shown}", flush=True)
+    run.save()
 
 
 def main() -> None:
