@@ -9,11 +9,11 @@ import gzip
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from ldmkit.errors import InputError, SourceError
 from ldmkit.jsonio import read_json, write_json
@@ -34,17 +34,31 @@ class TruncationWarning(UserWarning):
     """A prompt was longer than the model can read; the message says what was cut."""
 
 
+class UnknownWordWarning(UserWarning):
+    """A vocabulary of word pieces does not know a word, so a model cannot have learnt it; the message names it."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Text -> token ids, between a start token (if there is one) and an end token."""
+    """Text -> token ids, between a start token (if there is one) and an end token.
+
+    With `unknown`, the id of what no piece covers, a word that has it or falls apart into letters is warned of.
+    """
 
     tokenizer: Tokenizer
     start: int | None
     end: int
+    unknown: int | None = None
 
     def encode(self, text: str, limit: int) -> list[int]:
-        """At most `limit` ids, start and end included. A `TruncationWarning` says what was cut, if anything."""
+        """At most `limit` ids, start and end included.
+
+        A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
+        """
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        if self.unknown is not None and (words := self._unknown_words(text, encoding)):
+            what = f"not in the vocabulary: {', '.join(map(repr, words))}"
+            warnings.warn(f"{what}; the model cannot know what that means", UnknownWordWarning, stacklevel=3)
         before = [] if self.start is None else [self.start]
         ids, room = encoding.ids, limit - 1 - len(before)
         if len(ids) > room:
@@ -53,6 +67,20 @@ class Vocabulary:
             what = f"the prompt has {len(ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
             warnings.warn(what, TruncationWarning, stacklevel=3)
         return [*before, *ids[:room], self.end]
+
+    def _unknown_words(self, text: str, encoding: Encoding) -> list[str]:
+        """Words that have no piece, or nothing but single letters for pieces."""
+        words: dict[int, list[int]] = {}
+        for piece, word in enumerate(encoding.word_ids):
+            if word is not None:
+                words.setdefault(word, []).append(piece)
+        found = []
+        for pieces in words.values():
+            spans = [encoding.offsets[i] for i in pieces]
+            letters = len(pieces) > 1 and all(end - begin <= 1 for begin, end in spans)
+            if letters or any(encoding.ids[i] == self.unknown for i in pieces):
+                found.append(text[spans[0][0] : spans[-1][1]])
+        return found
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -103,7 +131,7 @@ def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
         tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in known])
     else:
         return None
-    return _vocabulary(tokenizer, "[CLS]", "[SEP]", size, file)
+    return replace(_vocabulary(tokenizer, "[CLS]", "[SEP]", size, file), unknown=tokenizer.token_to_id("[UNK]"))
 
 
 def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:

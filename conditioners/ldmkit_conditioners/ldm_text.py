@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit.errors import SourceError
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
@@ -60,7 +61,19 @@ class LdmText(Prompted):
         return [self.config.start, self.config.end] if self.config.words else []
 
     def find_vocabulary(self, folder: Path) -> Vocabulary | None:
-        return bert_vocabulary(folder, self.config.vocab_size) if self.config.words else None
+        c = self.config
+        vocabulary = bert_vocabulary(folder, c.vocab_size) if c.words else None
+        if vocabulary is not None:
+            theirs = {
+                "start": vocabulary.start,
+                "end": vocabulary.end,
+                "pad": vocabulary.tokenizer.token_to_id("[PAD]"),
+            }
+            if wrong := {name: id_ for name, id_ in theirs.items() if id_ not in (None, getattr(c, name))}:
+                what = f"the ids of its [CLS], [SEP] and [PAD] differ from the config's: {wrong}"
+                fits = "config with " + ", ".join(f"{name}: {id_}" for name, id_ in theirs.items())
+                raise SourceError("bad-vocabulary", what, where=str(folder), fits=fits)
+        return vocabulary
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
         return Tokens(self.encoder(self.ids(inputs)))
