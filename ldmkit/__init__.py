@@ -10,15 +10,26 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.plugins": ("components", "get"),
-    "ldmkit.loading": ("load", "load_adapter", "load_codec"),
+    "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.output": ("Output", "Start"),
     "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
     "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal"),
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts": (
-        *("Adapter", "Codec", "Conditioner", "Context", "Denoiser", "Evaluate", "Frame", "Grid", "Guidance"),
-        *("Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
+        *(
+            "Adapter",
+            "Classifier",
+            "Codec",
+            "Conditioner",
+            "Context",
+            "Denoiser",
+            "Evaluate",
+            "Frame",
+            "Grid",
+            "Guidance",
+        ),
+        *("Guidance", "Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
     ),
     "ldmkit.data": ("Data", "Dataset", "Sample"),
     "ldmkit.noise": ("Noise",),
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from ldmkit.conditioning import Conditioning, Encoded
     from ldmkit.contracts import (
         Adapter,
+        Classifier,
         Codec,
         Conditioner,
         Context,
@@ -70,7 +82,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from ldmkit.hookspecs import hookimpl
-    from ldmkit.loading import load, load_adapter, load_codec
+    from ldmkit.loading import load, load_adapter, load_classifier, load_codec
     from ldmkit.loss import diffusion_loss
     from ldmkit.noise import Noise
     from ldmkit.output import Output, Start

@@ -1,4 +1,5 @@
-"""The contracts of the kinds (sources of training data: `ldmkit.data`). Plugins implement these ABCs and receive the Protocols.
+"""The contracts of the kinds (sources of training data: `ldmkit.data`). Plugins implement these ABCs, and receive the
+Protocols.
 
 Modules (codec, denoiser, conditioner, adapter) own weights and have a frozen `Config`; strategies
 (process, sampler, grid, guidance) are frozen values. State of a run is in the frame x = x0 + sigma * n,
@@ -12,16 +13,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from ldmkit.data import Data as Data
-from ldmkit.errors import CompositionError, InputError
+from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
+from ldmkit.judges import Classifier as Classifier
+from ldmkit.judges import Perceptual as Perceptual
+from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
 from ldmkit.runs import Context as Context
@@ -47,34 +49,6 @@ class Slot(NamedTuple):
     dim: int
     join: Join = "only"
     required: bool = False
-
-
-class Part(nn.Module):
-    """A module with a frozen config. Building one on the meta device must work and read no file."""
-
-    Config: ClassVar[type[Value]] = Value
-
-    def __init__(self, config: Any = None):
-        super().__init__()
-        self.config = self.Config.of({} if config is None else config, f"{type(self).__name__} config")
-
-    def load_assets(self, folder: Path) -> None:
-        """Read what is not a tensor (vocabularies ...) from the part's folder of a saved pipeline."""
-
-    def save_assets(self, folder: Path) -> None:
-        """Write what `load_assets` reads; the folder exists."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the first parameter or buffer; the CPU for a part without any."""
-        tensor = next(chain(self.parameters(), self.buffers()), None)
-        return torch.device("cpu") if tensor is None else tensor.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the first floating parameter or buffer; float32 for a part without any."""
-        floats = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
-        return next(floats, torch.float32)
 
 
 class Reconstruction(NamedTuple):
@@ -242,25 +216,6 @@ class Adapter(Part, ABC):
         other = copy.copy(self)
         other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
         return other
-
-
-class Perceptual(Part, ABC):
-    """A distance between pictures as people see them, for training codecs; frozen, differentiable in `images`."""
-
-    def load_files(self, files: Sequence[Path]) -> None:
-        """Read the weights from local files, in place.
-
-        Raises:
-            InputError: `perceptual-files`: files for a distance without any, or none for one that needs them.
-            SourceError, WeightsError: files that cannot be read or do not fit.
-        """
-        if files:
-            what = f"{type(self).__name__} reads no files, got {', '.join(map(str, files))}"
-            raise InputError("perceptual-files", what, where="perceptual.files", fits="none")
-
-    @abstractmethod
-    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """(B,) float32 distances >= 0 of pictures (B,3,H,W) in [-1,1]; 0 for equal ones."""
 
 
 class Process(Value, ABC):

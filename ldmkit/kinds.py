@@ -13,10 +13,11 @@ GROUPS: dict[str, str] = {
     "adapter": "ldmkit.adapters",
     "data": "ldmkit.data",
     "perceptual": "ldmkit.perceptual",
+    "classifier": "ldmkit.classifiers",
 }
 """kind -> entry-point group whose values are classes."""
 
-MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual"})
+MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual", "classifier"})
 """Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values."""
 
 HOOKS_GROUP = "ldmkit"

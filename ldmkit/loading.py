@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ldmkit.compose import Parts, build, compose
-from ldmkit.contracts import Adapter, Codec, Part
+from ldmkit.contracts import Adapter, Classifier, Codec, Part
 from ldmkit.errors import InputError, SourceError, suggest
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
@@ -18,7 +18,7 @@ from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import catalogue
-from ldmkit.source import CodecFolder, NativeFolder, Source, is_codec, is_native, unrecognised
+from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
 from ldmkit.spec import PipelineSpec
 from ldmkit.weights import assign
 
@@ -82,6 +82,23 @@ def load_codec(
     return codec.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
+def load_classifier(
+    source: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+) -> Classifier:
+    """A classifier of noisy latents, from the folder that its training saved.
+
+    Raises:
+        SourceError: `no-classifier`: it holds something else; and what `load` raises.
+    """
+    opened = open_source(source)
+    if not isinstance(opened, PartFolder):
+        raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
+    with on_meta():
+        classifier: Classifier = build("classifier", opened.part_spec("classifier"), "classifier")
+    _fill_part(classifier, "classifier", opened, check_device(device), check_dtype(dtype))
+    return classifier.eval().requires_grad_(False)
+
+
 def load_adapter(
     source: str | Path,
     *,
@@ -129,11 +146,11 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     yaml = None if config is None else Path(config)
     if yaml is not None and not yaml.is_file():
         raise SourceError("not-found", "there is no such config file", where=str(yaml))
-    if path.is_dir() and (is_native(path) or is_codec(path)):
+    if path.is_dir() and (is_native(path) or is_part(path)):
         if yaml is not None or ema is not None:
             what = "a saved pipeline has its own spec and one set of weights: neither config nor ema applies"
             raise InputError("not-for-native", what, where="config" if yaml is not None else "ema")
-        opened: Source | None = CodecFolder(path) if is_codec(path) else NativeFolder(path)
+        opened: Source | None = PartFolder(path) if is_part(path) else NativeFolder(path)
     else:
         opened = manager().hook.ldmkit_identify_checkpoint(path=path, config=yaml, ema=ema)
     if opened is None:

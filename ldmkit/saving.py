@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ldmkit.compose import part_spec
-from ldmkit.contracts import Codec, Part
+from ldmkit.contracts import Part
 from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
 from ldmkit.plugins import name_of
-from ldmkit.source import CODEC_FILE, SPEC_FILE, assets_folder, weights_file
+from ldmkit.source import SPEC_FILE, assets_folder, part_file, weights_file
 from ldmkit.weights import write_safetensors
 
 if TYPE_CHECKING:
@@ -40,17 +40,17 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
     return folder
 
 
-def save_codec(codec: Codec, folder: Path) -> Path:
-    """Write a first stage alone, for `ldmkit.load_codec`; an older saved codec in the folder's place is replaced.
+def save_part(kind: str, part: Part, folder: Path) -> Path:
+    """Write a codec or a classifier by itself; an older one in the folder's place is replaced at the end.
 
     Raises:
         InputError, PluginError, RunError: as `save_pipeline`.
     """
-    check_folder(folder, CODEC_FILE)
-    name_of("codec", type(codec))
+    check_folder(folder, part_file(kind))
+    name_of(kind, type(part))
     with replacing_folder(folder) as building:
-        _write_part(codec, "codec", building, codec.state_dict())
-        write_json(building / CODEC_FILE, part_spec("codec", codec).model_dump(mode="json"))
+        _write_part(part, kind, building, part.state_dict())
+        write_json(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
     return folder
 
 
@@ -100,7 +100,7 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
         raise InputError("folder-taken", what, where=str(folder), fits=fits)
 
 
-_OURS = frozenset({"codec", "denoiser", "conditioners", "adapters"})
+_OURS = frozenset({"codec", "classifier", "denoiser", "conditioners", "adapters"})
 
 
 def _write(pipeline: Pipeline, folder: Path) -> None:

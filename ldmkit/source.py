@@ -14,7 +14,8 @@ from ldmkit.spec import PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor, open_safetensors
 
 SPEC_FILE = "pipeline.json"
-CODEC_FILE = "codec.json"
+ALONE = ("codec", "classifier")
+"""Kinds of part that can be saved by themselves."""
 
 
 @dataclass
@@ -104,22 +105,36 @@ class NativeFolder(_Folder):
         return self._spec
 
 
-class CodecFolder(_Folder):
-    """A folder that `save_codec` wrote, a first stage alone: codec.json, codec.safetensors."""
+class PartFolder(_Folder):
+    """A folder that `save_part` wrote, a part alone: codec.json and codec.safetensors, or those of another kind."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        path = inside(folder, CODEC_FILE)
-        self._codec = PartSpec.of(read_json(path), str(path))
+        self.kind = next(kind for kind in ALONE if (folder / part_file(kind)).is_file())
+        path = inside(folder, part_file(self.kind))
+        self.part = PartSpec.of(read_json(path), str(path))
 
     @property
     def spec(self) -> PipelineSpec:
-        fits = "ldmkit.load_codec"
-        raise SourceError("codec-only", "it is a first stage alone", where=self.origin, fits=fits)
+        raise self._alone("a pipeline")
 
     @property
     def codec_spec(self) -> PartSpec:
-        return self._codec
+        return self.part_spec("codec")
+
+    def part_spec(self, kind: str) -> PartSpec:
+        """The part.
+
+        Raises:
+            SourceError: `codec-only`, `classifier-only` where it is of another kind.
+        """
+        if kind != self.kind:
+            raise self._alone(f"a {kind}")
+        return self.part
+
+    def _alone(self, wanted: str) -> SourceError:
+        what = f"it is a {self.kind} alone, not {wanted}"
+        return SourceError(f"{self.kind}-only", what, where=self.origin, fits=f"ldmkit.load_{self.kind}")
 
 
 def weights_file(part: str) -> str:
@@ -137,9 +152,14 @@ def is_native(path: Path) -> bool:
     return (path / SPEC_FILE).is_file()
 
 
-def is_codec(path: Path) -> bool:
-    """Whether a folder holds a saved codec and nothing else."""
-    return (path / CODEC_FILE).is_file() and not is_native(path)
+def part_file(kind: str) -> str:
+    """File of the spec of a part that is saved by itself."""
+    return f"{kind}.json"
+
+
+def is_part(path: Path) -> bool:
+    """Whether a folder holds a saved part alone."""
+    return not is_native(path) and any((path / part_file(kind)).is_file() for kind in ALONE)
 
 
 def adapter_only(origin: str) -> SourceError:

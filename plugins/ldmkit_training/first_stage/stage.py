@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldmkit.compose import build
 from ldmkit.contracts import Codec, Perceptual
 from ldmkit.loading import load_codec
-from ldmkit.saving import save_codec
+from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec
 from ldmkit.weights import LazyTensor, check
 from ldmkit_training.first_stage.discriminator import PatchDiscriminator
@@ -19,6 +19,7 @@ from ldmkit_training.first_stage.metrics import psnr, ssim
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.first_stage.statistics import measured
 from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, pictures
+from ldmkit_training.second_stage.model import locate_model
 from ldmkit_training.stage import Batch, Stage, Turn
 
 
@@ -53,7 +54,7 @@ class CodecStage(Stage):
 
     def save(self, folder: Path) -> None:
         """A codec alone, for `ldmkit.load_codec`."""
-        save_codec(self.codec, folder)
+        save_part("codec", self.codec, folder)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
@@ -103,7 +104,7 @@ def _codec(model: CodecSection, folder: Path) -> Codec:
     codec: Codec = build("codec", PartSpec(type=model.type, config=model.config), "model")
     codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
     if model.start is not None:
-        path = folder / model.start
+        path = locate_model(model.start, folder)
         tensors = load_codec(path, dtype="float32").state_dict()
         check(codec, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
         codec.load_state_dict(tensors)

@@ -1,0 +1,40 @@
+"""What all parts that own weights have in common."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ldmkit.value import Value
+
+
+class Part(nn.Module):
+    """A module with a frozen config. Building one on the meta device must work and read no file."""
+
+    Config: ClassVar[type[Value]] = Value
+
+    def __init__(self, config: Any = None):
+        super().__init__()
+        self.config = self.Config.of({} if config is None else config, f"{type(self).__name__} config")
+
+    def load_assets(self, folder: Path) -> None:
+        """Read what is not a tensor (vocabularies ...) from the part's folder of a saved pipeline."""
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what `load_assets` reads; the folder exists."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer; the CPU for a part without any."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the first floating parameter or buffer; float32 for a part without any."""
+        floats = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
+        return next(floats, torch.float32)
