@@ -52,7 +52,7 @@ def section(**changes: Any) -> DataSection:
     return DataSection.of({"train": {"type": "by-hand"}, "size": [16, 16], "batch": 4, **changes})
 
 
-def opened(kind: str, folder: Path, **config: Any) -> Dataset:
+def opened(kind: str, folder: Path, /, **config: Any) -> Dataset:
     """A registered source."""
     return open_part(PartSpec(type=kind, config=config), folder, "data.train")
 
