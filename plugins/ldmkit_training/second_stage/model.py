@@ -14,6 +14,7 @@ import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ldmkit.compose import build, build_value, fit
+from ldmkit.conditioning import route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part
 from ldmkit.errors import CompositionError, SourceError, SpecError, suggest
 from ldmkit.loading import load_codec, open_source
@@ -158,7 +159,9 @@ class _Composer:
         adapters = {name: self._adapter(name, section, denoiser) for name, section in self._adapters().items()}
         process = model.process or (start.spec.process if start else None)
         assert process is not None, "checked by ModelSection"
-        wiring = {name: ConditionerSpec.of(_wiring(section), name) for name, section in sections.items()}
+        wiring = {
+            name: _wired(name, section, conditioners[name], denoiser, adapters) for name, section in sections.items()
+        }
         parts = fit(wiring, codec, denoiser, build_value("process", process), conditioners, adapters)
         defaults = model.defaults or (start.spec.defaults if start else Defaults())
         pipeline = Pipeline(parts, wiring, defaults)
@@ -330,5 +333,11 @@ def _named(source: Source, name: str, kind: str) -> str:
     return f"conditioners.{fitting[0]}"
 
 
-def _wiring(section: ConditionerSection) -> dict[str, Any]:
-    return section.model_dump(include=set(ConditionerSpec.model_fields))
+def _wired(
+    name: str, section: ConditionerSection, part: Conditioner, denoiser: Denoiser, adapters: Mapping[str, Adapter]
+) -> ConditionerSpec:
+    """The wiring alone. Beside adapters, a conditioner that names no slot fills the denoiser's where there is one."""
+    data = section.model_dump(include=set(ConditionerSpec.model_fields))
+    if adapters and section.slot is None and any(slot.kind == part.kind for slot in denoiser.slots.values()):
+        data["slot"] = route(name, part.kind, None, denoiser.slots)
+    return ConditionerSpec.of(data, name)

@@ -12,6 +12,7 @@ from ldmkit.contracts import Context, Part
 from ldmkit.loss import errors, predict
 from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal
+from ldmkit_training.latents import latents_of
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.second_stage.weightings import elbo_weights
 from ldmkit_training.stage import Batch, Loss, Turn
@@ -55,21 +56,8 @@ class DenoiserTurn(Turn):
 
     def latents(self, batch: Batch) -> Tensor:
         """(B,C,h,w) float32: cached, or encoded here; a sample of the posterior where the objective says so."""
-        device = self.pipeline.device
         sample = self.objective.posterior == "sample"
-        codec = self.pipeline.codec
-        if batch.latents is not None:
-            mode = batch.latents.to(device, torch.float32)
-            if batch.deviation is None or not sample:
-                return mode
-            return mode + batch.deviation.to(mode) * batch.draws.normal("posterior", mode.shape[1:]).to(mode)
-        assert batch.images is not None, "a batch has pictures or latents"
-        shape = (codec.channels, *(side // codec.factor for side in batch.images.shape[-2:]))
-        noise = batch.draws.normal("posterior", shape) if sample else None
-        # in the codec's own precision, so that it makes no difference whether latents were cached
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            images = batch.images.to(codec.device, codec.dtype)
-            return codec.encode(images, None if noise is None else noise.to(images)).to(device, torch.float32)
+        return latents_of(batch, self.pipeline.codec, self.pipeline.device, sample=sample)
 
     def conditioning(self, batch: Batch) -> Conditioning:
         """The conditions of a batch, with a graph to the conditioners that are trained."""
