@@ -125,9 +125,9 @@ class _Boxes:
         kept: dict[int, list[dict[str, Any]]] = {key: [] for key in self.images}
         for i, entry in enumerate(self.content["annotations"]):
             image, label = integer(entry.get("image_id")), integer(entry.get("category_id"))
-            if image not in self.images:
+            if image is None or image not in self.images:
                 raise _wrong(self.path, "annotations", i, entry, "the `image_id` of one of its images")
-            if label not in self.labels:
+            if label is None or label not in self.labels:
                 raise _wrong(self.path, "annotations", i, entry, f"a `category_id` among {sorted(self.labels)[:20]}")
             crowd = bool(entry.get("iscrowd", 0))
             if crowd and self.config.crowds == "drop":
@@ -141,7 +141,7 @@ class _Boxes:
             kept = {key: self._largest(boxes, self.config.most) for key, boxes in kept.items()}
         return kept, self.counts
 
-    def _labels(self) -> dict[int | None, int | str]:
+    def _labels(self) -> dict[int, int | str]:
         found: dict[int, str] = {}
         for i, entry in enumerate(self.content["categories"]):
             number, name = integer(entry.get("id")), entry.get("name")
