@@ -16,6 +16,7 @@ from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.jsonio import replacing
 from ldmkit.value import Value
 from ldmkit_training.checkpoints import CheckpointsSection
+from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.devices import Precision
 from ldmkit_training.ema import EmaSection
@@ -116,7 +117,22 @@ class DenoiserRecipe(Recipe):
         )  # fmt: skip
 
 
-RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRecipe}
+class ClassifierRecipe(Recipe):
+    """Trains a classifier of noisy latents, for guidance."""
+
+    stage: Literal["classifier"]
+    model: ClassifierSection
+    objective: ClassifierObjective = ClassifierObjective()
+    previews: None = None
+
+    def make_stage(self, folder: Path) -> Stage:
+        """See `Recipe`."""
+        from ldmkit_training.classifier.stage import ClassifierStage
+
+        return ClassifierStage(self.model, self.objective, folder)
+
+
+RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRecipe, "classifier": ClassifierRecipe}
 """`stage` -> what its recipe may say."""
 
 MAY_CHANGE = (

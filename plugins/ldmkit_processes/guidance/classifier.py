@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Self
 
 import torch
 from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
 from torch import Tensor
 
-from ldmkit.contracts import Evaluate, Guidance
+from ldmkit.contracts import Classifier, Evaluate, Guidance
 from ldmkit.errors import SpecError
+from ldmkit.loading import load_classifier
 from ldmkit_processes.guidance.cfg import NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
+
+Label = Annotated[int, Field(strict=True)] | str
+"""A class by number or by name."""
 
 
 class ClassifierGuidance(Guidance):
@@ -23,25 +29,28 @@ class ClassifierGuidance(Guidance):
 
     Args:
         classifier: (z (B,C,h,w) in the process's own frame, t (B,)) -> logits (B, classes); used with `labels`.
-        labels: wanted class of each sample, or one for all.
+        labels: wanted class of each sample, or one for all; by number, or by the names that a `model` has.
         log_prob: instead of both: (x in the frame x0 + sigma n, sigma) -> log p(y | x) (B,), up to a constant.
         scale: s.
         base: the guidance whose estimate is changed.
+        model: instead of a function: folder of a saved classifier (`ldmkit.load_classifier`); used with `labels`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     classifier: Callable[[Tensor, Tensor], Tensor] | None = Field(default=None, exclude=True)
-    labels: tuple[int, ...] = ()
+    labels: tuple[Label, ...] = ()
     log_prob: Callable[[Tensor, float], Tensor] | None = Field(default=None, exclude=True)
     scale: float = 1.0
     base: SerializeAsAny[Guidance] = NoGuidance()
+    model: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.classifier is None) == (self.log_prob is None):
-            raise SpecError("classifier", "give either `classifier` or `log_prob`", where="guidance")
-        if self.classifier is not None and not self.labels:
+        if sum(source is not None for source in (self.model, self.classifier, self.log_prob)) != 1:
+            what = "give one of `model`, `classifier` and `log_prob`"
+            raise SpecError("classifier", what, where="guidance")
+        if self.log_prob is None and not self.labels:
             raise SpecError("classifier", "a classifier needs the wanted `labels`", where="guidance.labels")
         return self
 
@@ -59,12 +68,33 @@ class ClassifierGuidance(Guidance):
     def _log_prob(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         if self.log_prob is not None:
             return self.log_prob(x, sigma)
-        assert self.classifier is not None
         rows = x.shape[0]
         if len(self.labels) not in (1, rows):
             raise SpecError("labels", f"{len(self.labels)} labels for {rows} samples", where="guidance.labels")
-        process = evaluate.process
-        time = torch.full((rows,), process.time(sigma), dtype=x.dtype, device=x.device)
-        logits = self.classifier(x * process.alpha(sigma), time)
-        wanted = torch.tensor(self.labels, device=x.device).expand(rows)
+        logits, numbers = self._judged(evaluate, x, sigma)
+        wanted = torch.tensor(numbers, device=x.device).expand(rows)
         return logits.log_softmax(1).gather(1, wanted[:, None]).squeeze(1)
+
+    def _judged(self, evaluate: Evaluate, x: Tensor, sigma: float) -> tuple[Tensor, list[int]]:
+        """Logits (B, classes), and the wanted classes."""
+        if self.model is not None:
+            network = _loaded(self.model, _changed(self.model), str(x.device))
+            return network(x, [sigma] * x.shape[0]), [network.number(v, "guidance.labels") for v in self.labels]
+        assert self.classifier is not None, "checked when it was made"
+        process = evaluate.process
+        time = torch.full((x.shape[0],), process.time(sigma), dtype=x.dtype, device=x.device)
+        numbers = [label for label in self.labels if isinstance(label, int)]
+        if len(numbers) < len(self.labels):
+            raise SpecError("labels", "a function has no names of classes", where="guidance.labels", fits="numbers")
+        return self.classifier(x * process.alpha(sigma), time), numbers
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: str, changed: float, device: str) -> Classifier:
+    return load_classifier(path, device=device, dtype="float32")
+
+
+def _changed(path: str) -> float:
+    """When the folder was last written: a classifier that was trained anew is loaded anew."""
+    folder = Path(path)
+    return folder.stat().st_mtime if folder.exists() else 0.0

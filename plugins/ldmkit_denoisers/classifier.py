@@ -1,0 +1,100 @@
+"""A classifier of noisy latents: the first half of a U-Net, and a pooled head (Dhariwal & Nichol 2021, appendix H)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ldmkit.bounds import Rows
+from ldmkit.compose import build_value
+from ldmkit.contracts import Classifier, Context, Frame, Process, column
+from ldmkit.errors import CompositionError
+from ldmkit.spec import PartSpec
+from ldmkit.value import Value
+from ldmkit_denoisers.config import UNetConfig
+from ldmkit_denoisers.encoder import Encoder
+
+
+class UNetClassifierConfig(Value):
+    """Args:
+    unet: the network, of which the first half is used; it takes no conditions.
+    classes: number of classes.
+    names: of the classes, in order; empty where they have numbers only.
+    pool: `attention`: the mean place asks all places, with `pool_heads` heads; `mean`: the mean alone.
+    process: in whose frame and times the network sees its input. Any process can be guided by it.
+    """
+
+    unet: UNetConfig
+    classes: Rows
+    names: tuple[str, ...] = ()
+    pool: Literal["attention", "mean"] = "attention"
+    pool_heads: int = Field(default=4, ge=1)
+    process: PartSpec = PartSpec(type="discrete")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.names and (len(self.names) != self.classes or len(set(self.names)) != self.classes):
+            raise ValueError(f"{len(set(self.names))} different names for {self.classes} classes")
+        unet = self.unet
+        if unet.context_dim is not None or unet.vector != "none" or unet.plane_channels:
+            raise ValueError("a classifier takes no conditions: no context_dim, vector or plane")
+        if unet.widths[-1] % self.pool_heads:
+            raise ValueError(f"{self.pool_heads} heads do not divide the last width, {unet.widths[-1]}")
+        return self
+
+
+class UNetClassifier(Classifier, Encoder):
+    """Latents with noise -> logits of classes, at any resolution that the U-Net takes."""
+
+    Config = UNetClassifierConfig
+    config: UNetClassifierConfig
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        c = self.config
+        self.channels, self.classes, self.names = c.unet.channels, c.classes, c.names
+        self.process: Process = build_value("process", c.process)
+        self.build_encoder(c.unet)
+        width = c.unet.widths[-1]
+        self.norm_out = nn.GroupNorm(c.unet.norm_groups, width, c.unet.norm_eps)
+        self.pool = AttentionPool(width, c.pool_heads) if c.pool == "attention" else None
+        self.head = nn.Linear(width, c.classes)
+
+    def forward(self, x: Tensor, sigma: Sequence[float]) -> Tensor:
+        """Raises CompositionError: `classifier-channels`: latents of another codec."""
+        if x.shape[1] != self.channels:
+            what = f"latents have {x.shape[1]} channels, the classifier was trained on {self.channels}"
+            raise CompositionError(
+                "classifier-channels", what, where="classifier", fits="the codec it was trained with"
+            )
+        own = x * column([self.process.alpha(s) for s in sigma], x)
+        times = torch.tensor([self.process.time(s) for s in sigma], dtype=torch.float32, device=x.device)
+        context = Context({})
+        projected = self.project({}, context)
+        emb = self.embed(times, projected)
+        h = self.conv_in(own.to(self.conv_in.weight.dtype))
+        h, _ = self.encode(h, emb, Frame(h, times, context), projected)
+        places = F.silu(self.norm_out(h)).flatten(2).transpose(1, 2)
+        pooled = places.mean(1) if self.pool is None else self.pool(places)
+        return self.head(pooled).float()  # type: ignore[no-any-return]
+
+
+class AttentionPool(nn.Module):
+    """(B, places, width) -> (B, width): the mean of the places attends to it and to all of them (Radford et al. 2021,
+    without the position codes, so that any number of places fits)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+
+    def forward(self, places: Tensor) -> Tensor:
+        mean = places.mean(1, keepdim=True)
+        keys, values = self.kv(torch.cat([mean, places], 1)).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q(mean), keys, values))
+        return mean[:, 0] + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))

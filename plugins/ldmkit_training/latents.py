@@ -1,0 +1,25 @@
+"""Latents of a batch, whether they were cached or are encoded now."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Codec
+from ldmkit_training.stage import Batch
+
+
+def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:
+    """(B,C,h,w) float32 on a device: of the posterior a sample by the batch's own draws, or the mode."""
+    if batch.latents is not None:
+        mode = batch.latents.to(device, torch.float32)
+        if batch.deviation is None or not sample:
+            return mode
+        return mode + batch.deviation.to(mode) * batch.draws.normal("posterior", mode.shape[1:]).to(mode)
+    assert batch.images is not None, "a batch has pictures or latents"
+    shape = (codec.channels, *(side // codec.factor for side in batch.images.shape[-2:]))
+    noise = batch.draws.normal("posterior", shape) if sample else None
+    # in the codec's own precision, so that it makes no difference whether latents were cached
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        images = batch.images.to(codec.device, codec.dtype)
+        return codec.encode(images, None if noise is None else noise.to(images)).to(device, torch.float32)
