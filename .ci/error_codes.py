@@ -26,6 +26,7 @@ GENERIC = {"ldmkit/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": (
 """Files with functions that raise the class they are given: the classes that their callers give."""
 
 MEANINGS = {
+    "input.tracker-missing": "a tracker whose package is not installed",
     "input.usage": "arguments that the command does not take",
     "input.picture-too-large": "a picture, or what its file claims to be, has too many pixels",
     "run.system": "the operating system refused something",

@@ -208,5 +208,6 @@ def lacking(names: Sequence[str], what: str, missing: Missing, where: str) -> li
         return []
     said = f"{len(names)} {what}: {some(names)}"
     if missing == "error":
-        raise InputError("missing-counterpart", said, where=where, fits="missing: allow, or complete data")
+        what = f"something has no counterpart: {said}"
+        raise InputError("missing-counterpart", what, where=where, fits="missing: allow, or complete data")
     return [f"{where}: {said}"]
