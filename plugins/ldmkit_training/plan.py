@@ -1,0 +1,313 @@
+"""`ldmkit train --dry-run`: what a run would do, take and use, measured with one step in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.compose import part_spec
+from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Perceptual
+from ldmkit.data import Dataset
+from ldmkit.pipeline import Pipeline
+from ldmkit.signals import Signal, tensors_of
+from ldmkit_training.data.batches import Batches, input_names
+from ldmkit_training.data.section import open_data
+from ldmkit_training.devices import autocast, on_device, open_accelerator
+from ldmkit_training.previews import pipeline_of
+from ldmkit_training.recipe import Recipe, build_stage
+from ldmkit_training.stage import Batch, Stage
+
+STATES = {"adamw": 2, "adam": 2, "sgd": 1}
+"""Numbers that an optimiser keeps a parameter."""
+
+
+@dataclass(frozen=True)
+class PartLine:
+    """A network: parameters that are trained, and those that are not."""
+
+    name: str
+    type: str
+    trained: int
+    frozen: int
+
+
+@dataclass(frozen=True)
+class WireLine:
+    """A conditioner: what it reads, makes and fills. `dropped` is the share of rows that train without it; `given`
+    is False where the data have no such input: training then sees nothing but its null."""
+
+    conditioner: str
+    type: str
+    input: str
+    kind: str
+    dim: int
+    slot: str
+    null: str
+    shape: tuple[int, ...]
+    dropped: float | None
+    given: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it. Bytes and seconds are of one process; memory leaves out what the libraries themselves take.
+
+    Attributes:
+        shapes: of one batch of one process and accumulated part.
+        unused: inputs that the data have and the model does not know.
+        memory: bytes by what they are for.
+        seconds: of an optimiser step, and of reading its pictures; of the whole run at that pace. Empty where nothing
+            was run.
+    """
+
+    stage: str
+    out: str
+    device: str
+    processes: int
+    precision: str
+    samples: int
+    held_out: int
+    steps: int
+    batch: int
+    rows: int
+    accumulate: int
+    epochs: float
+    parts: list[PartLine]
+    wiring: list[WireLine]
+    shapes: dict[str, tuple[int, ...]]
+    used: dict[str, str]
+    unused: list[str]
+    memory: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run_plan(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
+    """Print the plan of a recipe; nothing is written to its run folder. Returns the exit code."""
+    plan = make_plan(recipe, folder)
+    if json:
+        from ldmkit.cli import emit
+
+        emit(dataclasses.asdict(plan))
+    else:
+        from ldmkit_training.plan_table import show
+
+        show(plan)
+    return 0
+
+
+def make_plan(recipe: Recipe, folder: Path) -> Plan:
+    """The plan of a recipe; one optimiser step is run, in memory.
+
+    Raises:
+        LdmkitError: whatever a run would raise before its first step.
+    """
+    accelerator = open_accelerator()
+    device, world = accelerator.device, accelerator.num_processes
+    stage = build_stage(recipe, folder)
+    train, validation = open_data(recipe.data, folder)
+    stage.to(device)
+    for turn in stage.turns.values():
+        turn.to(device).train()
+    batches = Batches(
+        train, recipe.data, seed=recipe.seed, world=world, accumulate=recipe.accumulate, names=stage.inputs
+    )
+    parts, reading = _timed(lambda: batches.at(0))
+    batch = _as_trained(recipe, stage, on_device(parts[0], device))
+    trial = _Trial(recipe, stage, device)
+    activations, stepping = trial.run(batch)
+    used = input_names(train, recipe.data, stage.inputs)
+    shared, total = len(train), recipe.steps * recipe.data.batch
+    step = max(stepping * recipe.accumulate, 0.0)
+    return Plan(
+        stage=recipe.stage, out=recipe.out, device=str(device), processes=world, precision=recipe.precision,
+        samples=shared, held_out=0 if validation is None else len(validation),
+        steps=recipe.steps, batch=recipe.data.batch, rows=len(batch.ids), accumulate=recipe.accumulate,
+        epochs=total / shared, parts=part_lines(stage), wiring=wire_lines(stage, batch, train, used),
+        shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used)),
+        memory=_memory(recipe, stage, activations, parts[0]),
+        seconds={"step": step, "reading": reading, "run": max(step, reading) * recipe.steps},
+        notes=[*getattr(stage, "notes", ()), *_cache_notes(recipe, stage, shared)],
+    )  # fmt: skip
+
+
+def part_lines(stage: Stage) -> list[PartLine]:
+    """Every network once: parts by their own names, what else a turn trains, and what is read only."""
+    pipeline, codec = pipeline_of(stage), getattr(stage, "codec", None)
+    named: dict[str, nn.Module] = {}
+    if pipeline is not None:
+        named = {"codec": pipeline.codec, "denoiser": pipeline.denoiser}
+        named |= {**pipeline.conditioners, **pipeline.adapters}
+    elif isinstance(codec, Codec):
+        named = {"codec": codec}
+    named |= {name: module for name, module in stage.frozen.items() if module not in named.values()}
+    for name, turn in stage.turns.items():
+        children = [child for child in turn.children() if child not in named.values()]
+        named |= {name: children[0]} if len(children) == 1 and name not in named else {}
+    lines: list[PartLine] = []
+    seen: set[int] = set()
+    for name, module in {**named, **{f"{name}'s own": turn for name, turn in stage.turns.items()}}.items():
+        fresh = [p for p in module.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in fresh}
+        learns = sum(p.numel() for p in fresh if p.requires_grad)
+        if name in named or fresh:
+            lines.append(PartLine(name, _type(module), learns, sum(p.numel() for p in fresh) - learns))
+    return lines
+
+
+def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, str]) -> list[WireLine]:
+    """Every conditioner of a denoiser's stage, as it is wired and fed."""
+    pipeline = pipeline_of(stage)
+    if pipeline is None:
+        return []
+    turn: Any = next(iter(stage.turns.values()))
+    objective = getattr(turn, "objective", None)
+    expected = objective.dropout.expected(turn.names) if hasattr(objective, "dropout") else {}
+    with torch.no_grad():
+        encoded = pipeline.conditioning(batch.inputs, size=batch.size)
+    signals = _signals(pipeline, encoded.parts)
+    lines = []
+    for name, part in pipeline.conditioners.items():
+        wire = pipeline.wiring[name]
+        key = wire.input or name
+        shape = tuple(tensors_of(signals[name])[0].shape) if name in signals else ()
+        lines.append(
+            WireLine(
+                name, _type(part), key, part.kind, part.dim, pipeline.parts.routes[name],
+                wire.null, shape, expected.get(key), key in used.values(),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _signals(pipeline: Pipeline, encoded: Sequence[Any]) -> dict[str, Signal]:
+    """Signal of each conditioner; the parts come in the conditioners' order, adapters' without input left out."""
+    left = list(encoded)
+    found: dict[str, Signal] = {}
+    for name in pipeline.conditioners:
+        key, slot = pipeline.wiring[name].input or name, pipeline.parts.routes[name]
+        if left and (left[0].name, left[0].slot) == (key, slot):
+            found[name] = left.pop(0).signal
+    return found
+
+
+def _as_trained(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
+    """With latents where the recipe keeps them."""
+    turn: Any = next(iter(stage.turns.values()))
+    if recipe.data.cache is None or not hasattr(turn, "latents"):
+        return batch
+    return dataclasses.replace(batch, images=None, latents=turn.latents(batch))
+
+
+class _Trial:
+    """One optimiser step of every turn, twice: the first warms up and is measured for memory, the second for time."""
+
+    def __init__(self, recipe: Recipe, stage: Stage, device: torch.device) -> None:
+        self.recipe, self.stage, self.device = recipe, stage, device
+        self.optimisers = {name: recipe.optimiser.build(turn, name) for name, turn in stage.turns.items()}
+
+    def run(self, batch: Batch) -> tuple[int, float]:
+        """(bytes that the largest turn keeps between its forward and backward pass, seconds of a step)."""
+        saved = _Saved(self.stage)
+        with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
+            self._step(batch, saved)
+        _, seconds = _timed(lambda: self._step(batch, None), self.device)
+        return saved.most, seconds
+
+    def _step(self, batch: Batch, saved: _Saved | None) -> None:
+        for name, turn in self.stage.turns.items():
+            if saved is not None:
+                saved.begin()
+            self.optimisers[name].zero_grad(set_to_none=True)
+            with autocast(self.recipe.precision, self.device):
+                loss = turn(batch, self.recipe.steps)
+            loss.total.backward()
+            self.optimisers[name].step()
+
+
+class _Saved:
+    """Counts the storages that autograd keeps, each once, parameters left out."""
+
+    def __init__(self, stage: Stage) -> None:
+        modules = [*stage.turns.values(), *stage.frozen.values()]
+        self._known = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+        self._seen: set[int] = set()
+        self.now = self.most = 0
+
+    def begin(self) -> None:
+        """A new turn: what the one before kept is gone."""
+        self._seen, self.now = set(self._known), 0
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Called by autograd with each tensor that it saves."""
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+        return tensor
+
+
+def _memory(recipe: Recipe, stage: Stage, activations: int, batch: Batch) -> dict[str, int]:
+    modules = [*stage.turns.values(), *stage.frozen.values()]
+    weights = {id(p): p.numel() * p.element_size() for module in modules for p in module.parameters()}
+    trained = {id(p): p.numel() * 4 for turn in stage.turns.values() for p in turn.parameters() if p.requires_grad}
+    averaged = sum(p.numel() * 4 for p in stage.averaged.parameters() if p.requires_grad)
+    tensors = [t for t in (batch.images, batch.latents, batch.deviation) if t is not None]
+    memory = {
+        "weights": sum(weights.values()),
+        "gradients": sum(trained.values()),
+        "optimiser": STATES[recipe.optimiser.type] * sum(trained.values()),
+        "average": 0 if recipe.ema is None else averaged,
+        "activations": activations,
+        "batch": sum(t.numel() * t.element_size() for t in tensors),
+    }
+    return memory | {"total": sum(memory.values())}
+
+
+def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if batch.images is not None:
+        shapes["pictures"] = tuple(batch.images.shape)
+    turn: Any = next(iter(stage.turns.values()))
+    if hasattr(turn, "latents"):
+        with torch.no_grad():
+            shapes["latents"] = tuple(turn.latents(batch).shape)
+    elif (codec := getattr(stage, "codec", None)) is not None:
+        height, width = (side // codec.factor for side in batch.size)
+        shapes["latents"] = (len(batch.ids), codec.channels, height, width)
+    return shapes
+
+
+def _cache_notes(recipe: Recipe, stage: Stage, count: int) -> list[str]:
+    cache, pipeline = recipe.data.cache, pipeline_of(stage)
+    if cache is None or pipeline is None:
+        return []
+    height, width = (side // pipeline.codec.factor for side in recipe.data.size)
+    numbers = count * cache.views * pipeline.codec.channels * height * width * (2 if cache.deviation else 1)
+    size = numbers * (4 if cache.dtype == "float32" else 2)
+    return [f"latents of {count} samples are kept in {cache.folder}: {size / 2**20:,.0f} MiB at most"]
+
+
+def _type(module: nn.Module) -> str:
+    kinds: dict[str, type] = {
+        "codec": Codec, "denoiser": Denoiser, "conditioner": Conditioner, "adapter": Adapter, "perceptual": Perceptual
+    }  # fmt: skip
+    kind = next((kind for kind, contract in kinds.items() if isinstance(module, contract)), None)
+    return type(module).__name__ if kind is None or not isinstance(module, Part) else part_spec(kind, module).type
+
+
+def _timed(work: Any, device: torch.device | None = None) -> tuple[Any, float]:
+    wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
+    wait()
+    began = time.perf_counter()
+    result = work()
+    wait()
+    return result, time.perf_counter() - began
