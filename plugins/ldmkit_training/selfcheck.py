@@ -56,7 +56,8 @@ def self_check(
     Args:
         source: training batches.
         only: those of `TESTS` to do.
-        overfit_seconds: by the clock and of computing, after which the overfit test ends early, and fails if the loss has not fallen far enough.
+        overfit_seconds: by the clock and of computing, after which the overfit test ends early; it fails if the loss
+            has not fallen far enough.
     """
     late = all_active(stage)
     tests: dict[str, Callable[[], Iterable[Any]]] = {
