@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,10 @@ FINISHING = 2048
 
 ASKED_EVERY = 10
 """Steps between two looks at whether another process was asked to stop, on GPUs."""
+
+
+class _Stopped(Exception):
+    """A signal came before the first step."""
 
 
 class Outcome(NamedTuple):
@@ -86,6 +90,7 @@ class Engine:
             self._restore(found)
         self.tracker: Tracker | None = None
         self.callbacks: list[Callback] = []
+        self.batches: Batches | None = None
         self._progress: Progress | None = None
 
     @property
@@ -133,7 +138,9 @@ class Engine:
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
-                self._loop(interrupts, progress)
+                with suppress(_Stopped):
+                    self._loop(interrupts, progress)
+                self._tell_damaged()
             if self.step < self.recipe.steps:
                 return Outcome(self.step, interrupts.asked or "another process", None)
             return Outcome(self.step, None, self._finish())
@@ -144,7 +151,7 @@ class Engine:
     def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
         recipe, saved = self.recipe, self.step
         often = 1 if self.device.type == "cpu" else recipe.tracking.every
-        for step, parts in islice(self._batches(), recipe.steps - self.step):
+        for step, parts in islice(self._batches(interrupts), recipe.steps - self.step):
             self._one(step, parts)
             self.step = step + 1
             last = self.step == recipe.steps
@@ -226,15 +233,22 @@ class Engine:
         for _, parts in islice(whole.steps(0), math.ceil(pictures / section.batch)):
             yield from parts
 
-    def _batches(self) -> Iterable[tuple[int, list[Batch]]]:
+    def _batches(self, interrupts: Interrupts | None = None) -> Iterable[tuple[int, list[Batch]]]:
         recipe, accelerator = self.recipe, self.accelerator
-        batches = Batches(
+        cache = self._cache(interrupts)
+        self.batches = Batches(
             self.train_data, recipe.data, seed=recipe.seed, rank=accelerator.process_index,
-            world=accelerator.num_processes, accumulate=recipe.accumulate, names=self.stage.inputs, cache=self._cache(),
+            world=accelerator.num_processes, accumulate=recipe.accumulate, names=self.stage.inputs, cache=cache,
         )  # fmt: skip
-        return batches.steps(self.step)
+        return self.batches.steps(self.step)
 
-    def _cache(self) -> Any:
+    def _tell_damaged(self) -> None:
+        if self.batches is not None and (report := self.batches.report).skipped:
+            self.say(f"{report.skipped} damaged samples were skipped, {len(report.damaged)} of them different, such as")
+            for problem in islice(report.damaged.values(), 3):
+                self.say(f"  {problem}")
+
+    def _cache(self, interrupts: Interrupts | None) -> Any:
         if self.recipe.data.cache is None:
             return None
         codec: Any = self.stage.frozen.get("codec")
@@ -242,7 +256,11 @@ class Engine:
             raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
         from ldmkit_training.data.cache import latent_cache
 
-        return latent_cache(self.train_data, self.recipe.data, codec, self.folder)
+        def progress(_done: int, _samples: int) -> None:
+            if interrupts is not None and interrupts.asked is not None:
+                raise _Stopped  # encoding goes on from here in the next run
+
+        return latent_cache(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
 
     def _wrapped(self) -> dict[str, Turn]:
         if self.accelerator.num_processes == 1:

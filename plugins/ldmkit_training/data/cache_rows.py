@@ -67,7 +67,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, problem: object, _trace: object) -> None:
+        if problem is not None and not isinstance(problem, OSError):
+            self._note()
         for file in (self._lines, *self._files.values()):
             file.close()
 

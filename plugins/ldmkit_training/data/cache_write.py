@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
 
+TELL_EVERY = 20.0
+"""Seconds between two sentences about how far a build has come."""
+
 
 def build_cache(
     dataset: Dataset,
@@ -52,8 +56,12 @@ def build_cache(
                 state = _fresh(aside, State(key=dict(key), arrays=_arrays(dataset, section, codec)))
             say(f"encoding {len(dataset) - state.done} of {len(dataset)} samples into {target}")
             with Writer(aside, state, dataset, cache.views) as writer:
+                told = time.monotonic()
                 for chunk in _chunks(dataset, section, state.done):
                     writer.add(chunk, *_encode(codec, chunk, DEVIATION in state.arrays))
+                    if time.monotonic() - told > TELL_EVERY:
+                        told = time.monotonic()
+                        say(f"encoded {writer.state.done} of {len(dataset)} samples")
                     if progress is not None:
                         progress(writer.state.done, len(dataset))
                 writer.finish()
