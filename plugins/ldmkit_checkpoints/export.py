@@ -15,15 +15,16 @@ from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.contracts import Part
+from ldmkit.contracts import Codec, Part
 from ldmkit.errors import InputError, SourceError
 from ldmkit.jsonio import write_json
 from ldmkit.pipeline import Pipeline
 from ldmkit.saving import check_folder, replacing_folder
 from ldmkit.source import is_native
-from ldmkit.spec import ConditionerSpec
+from ldmkit.spec import ConditionerSpec, PipelineSpec
 from ldmkit.weights import write_safetensors
 from ldmkit_checkpoints.diffusers_scheduler import write_scheduler
+from ldmkit_checkpoints.folding import standard
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_config_hf import clip_to_hf, ldm_bert_to_diffusers
 from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys
@@ -73,6 +74,39 @@ def published(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
     return found
 
 
+def codec_component(kind: str, codec: Codec) -> tuple[dict[str, Any], KeyMap]:
+    """config.json and the keys of a codec.
+
+    Raises:
+        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec, or not with an option of it.
+    """
+    if kind not in _CODECS:
+        raise inexpressible(f"codec {kind!r}", "codec")
+    cls, to_config, to_keys = _CODECS[kind]
+    config = cls.of(codec.config)
+    return to_config(config), to_keys(config)
+
+
+def unet_component(pipeline: Pipeline, size_dim: int = 256) -> tuple[dict[str, Any], KeyMap]:
+    """config.json and the keys of a pipeline's U-Net; the errors of `unet_to_diffusers`."""
+    spec = pipeline.spec
+    if spec.denoiser.type != "unet":
+        raise inexpressible(f"denoiser {spec.denoiser.type!r}", "denoiser")
+    config = UNetConfig.of(spec.denoiser.config)
+    written = unet_to_diffusers(config, size_dim=size_dim)
+    if spec.defaults.size is not None:
+        sides = [side // pipeline.codec.factor for side in spec.defaults.size]
+        written["sample_size"] = sides[0] if sides[0] == sides[1] else sides
+    return written, unet_diffusers(config)
+
+
+def scheduler_component(spec: PipelineSpec) -> dict[str, Any]:
+    """scheduler_config.json; the errors of `write_scheduler`."""
+    if spec.process.type != "discrete":
+        raise inexpressible(f"process {spec.process.type!r}", "process")
+    return write_scheduler(Discrete.of(spec.process.config), spec.defaults.sampler, spec.defaults.grid)
+
+
 class _Export:
     """What to write where: component -> (config, config's file name, tensors' file and keymap, module)."""
 
@@ -87,14 +121,11 @@ class _Export:
         """model_index.json; every check happens here, before anything is written."""
         spec = self.spec
         if spec.adapters:
-            raise _inexpressible("adapters: detach them, and save them by themselves")
-        if spec.process.type != "discrete":
-            raise _inexpressible(f"process {spec.process.type!r}")
-        if spec.denoiser.type != "unet":
-            raise _inexpressible(f"denoiser {spec.denoiser.type!r}")
+            raise inexpressible("adapters: detach them, and save them by themselves")
         kinds = {name: part.type for name, part in spec.conditioners.items()}
-        process = Discrete.of(spec.process.config)
-        self.configs["scheduler"] = write_scheduler(process, spec.defaults.sampler, spec.defaults.grid)
+        self.configs["scheduler"] = scheduler_component(spec)
+        if spec.denoiser.type != "unet":
+            raise inexpressible(f"denoiser {spec.denoiser.type!r}")
         texts = [name for name, kind in kinds.items() if kind == "clip-text"]
         if "ldm-text" in kinds.values():
             return self._ldm_text(kinds)
@@ -103,7 +134,7 @@ class _Export:
         if texts:
             return self._sd(texts, kinds)
         if kinds:
-            raise _inexpressible(f"conditions {sorted(kinds)}")
+            raise inexpressible(f"conditions {sorted(kinds)}")
         return self._plain()
 
     def write(self, folder: Path) -> None:
@@ -137,7 +168,7 @@ class _Export:
     def _sd(self, texts: list[str], kinds: Mapping[str, str]) -> dict[str, Any]:
         extra = {name: kind for name, kind in kinds.items() if name not in texts}
         if len(texts) > 1 or set(extra.values()) - {"masked-image"}:
-            raise _inexpressible(f"conditions {sorted(kinds)}")
+            raise inexpressible(f"conditions {sorted(kinds)}")
         for name in extra:
             self._check_masked(self.spec.conditioners[name])
         components = {"vae": self._codec("vae"), "unet": self._unet(), **self._text(texts[0], "text_encoder", "last")}
@@ -149,10 +180,11 @@ class _Export:
         sizes = [spec for spec in self.spec.conditioners.values() if spec.type == "size-codes"]
         pooled = [spec for spec in self.spec.conditioners.values() if spec.type == "clip-pooled"]
         if len(sizes) != 1 or len(pooled) != 1 or len(kinds) != len(texts) + 2 or len(texts) not in (1, 2):
-            raise _inexpressible(f"conditions {sorted(kinds)}")
+            raise inexpressible(f"conditions {sorted(kinds)}")
         if pooled[0].shares != texts[-1]:
-            raise _inexpressible("a pooled vector that is not of the last text encoder's tower")
-        components: dict[str, Any] = {"vae": self._codec("vae"), "unet": self._unet(sizes[0].config.get("width", 256))}
+            raise inexpressible("a pooled vector that is not of the last text encoder's tower")
+        components: dict[str, Any] = {"vae": self._codec("vae", by_channel=True)}
+        components["unet"] = self._unet(sizes[0].config.get("width", 256))
         names = ["text_encoder", "text_encoder_2"][2 - len(texts) :]
         components |= {"text_encoder": _ABSENT, "tokenizer": _ABSENT}
         for text, name in zip(texts, names, strict=True):
@@ -167,7 +199,7 @@ class _Export:
 
     def _ldm_text(self, kinds: Mapping[str, str]) -> dict[str, Any]:
         if len(kinds) > 1:
-            raise _inexpressible(f"conditions {sorted(kinds)}")
+            raise inexpressible(f"conditions {sorted(kinds)}")
         part: Any = self.pipeline.conditioners[next(iter(kinds))]
         self.configs["bert"] = ldm_bert_to_diffusers(part.config)
         self.weights["bert"] = (part, bert_diffusers_keys(part.config))
@@ -177,26 +209,17 @@ class _Export:
         components |= {"tokenizer": ["transformers", "BertTokenizer"], "unet": self._unet()}
         return self._index("LDMTextToImagePipeline", components)
 
-    def _codec(self, name: str) -> list[str]:
-        spec = self.spec.codec
-        if spec.type not in _CODECS:
-            raise _inexpressible(f"codec {spec.type!r}")
-        cls, to_config, to_keys = _CODECS[spec.type]
-        config = cls.of(spec.config)
-        self.configs[name] = to_config(config)
-        self.weights[name] = (self.pipeline.codec, to_keys(config))
+    def _codec(self, name: str, by_channel: bool = False) -> list[str]:
+        # only the pipelines of SDXL read a mean and a deviation by channel
+        codec = self.pipeline.codec if by_channel else standard(self.pipeline.codec)
+        self.configs[name], keymap = codec_component(self.spec.codec.type, codec)
+        self.weights[name] = (codec, keymap)
         return ["diffusers", str(self.configs[name]["_class_name"])]
 
     def _unet(self, size_dim: int = 256) -> list[str]:
-        config = UNetConfig.of(self.spec.denoiser.config)
-        written = unet_to_diffusers(config, size_dim=size_dim)
-        size = self.spec.defaults.size
-        if size is not None:
-            sides = [side // self.pipeline.codec.factor for side in size]
-            written["sample_size"] = sides[0] if sides[0] == sides[1] else sides
-        self.configs["unet"] = written
-        self.weights["unet"] = (self.pipeline.denoiser, unet_diffusers(config))
-        return ["diffusers", str(written["_class_name"])]
+        self.configs["unet"], keymap = unet_component(self.pipeline, size_dim)
+        self.weights["unet"] = (self.pipeline.denoiser, keymap)
+        return ["diffusers", str(self.configs["unet"]["_class_name"])]
 
     def _text(self, name: str, component: str, layer: str) -> dict[str, Any]:
         """A text encoder and its tokenizer. diffusers reads SD's last state and SDXL's last but one, so a tower that
@@ -205,11 +228,11 @@ class _Export:
         part: Any = self.pipeline.conditioners[name]
         tower = ClipConfig(**{key: getattr(part.config, key) for key in ClipConfig.model_fields})
         if part.config.final_norm != (layer == "last"):
-            raise _inexpressible(f"conditioner {name!r} with final_norm {part.config.final_norm}")
+            raise inexpressible(f"conditioner {name!r} with final_norm {part.config.final_norm}")
         if layer == "last":
             tower = tower.model_copy(update={"layers": part.config.blocks, "projection": None})
         elif part.config.blocks != tower.layers - 1:
-            raise _inexpressible(f"conditioner {name!r} that reads layer {part.config.layer!r}")
+            raise inexpressible(f"conditioner {name!r} that reads layer {part.config.layer!r}")
         self.configs[component] = clip_to_hf(tower)
         self.weights[component] = (part, clip_hf_keys(tower))
         tokenizer = component.replace("text_encoder", "tokenizer")
@@ -221,7 +244,7 @@ class _Export:
         wanted = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
         for key, value in wanted.items():
             if spec.config.get(key) != value:
-                raise _inexpressible(f"masked-image with {key} {spec.config.get(key)!r}")
+                raise inexpressible(f"masked-image with {key} {spec.config.get(key)!r}")
 
 
 def _unused_head(table: Tensor) -> dict[str, Tensor]:
@@ -235,5 +258,6 @@ def _clip_tokenizer(part: Any) -> dict[str, Any]:
     return {"tokenizer_class": "CLIPTokenizer", "model_max_length": part.config.positions, **words}
 
 
-def _inexpressible(what: str) -> SourceError:
-    return SourceError("not-expressible", f"diffusers has no pipeline with {what}", where="save_diffusers")
+def inexpressible(what: str, where: str = "save_diffusers") -> SourceError:
+    """The error for a part, or a set of parts, that diffusers does not have."""
+    return SourceError("not-expressible", f"diffusers has no pipeline with {what}", where=where)

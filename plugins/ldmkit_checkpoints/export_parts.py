@@ -1,0 +1,83 @@
+"""Single parts as folders that diffusers' from_pretrained reads, where no pipeline of its has all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldmkit.compose import part_spec
+from ldmkit.contracts import Codec
+from ldmkit.errors import InputError, suggest
+from ldmkit.jsonio import write_json
+from ldmkit.pipeline import Pipeline
+from ldmkit.saving import check_folder, replacing_folder
+from ldmkit.source import is_native, is_part
+from ldmkit.weights import write_safetensors
+from ldmkit_checkpoints.export import codec_component, published, scheduler_component, unet_component
+from ldmkit_checkpoints.folding import standard
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+FOLDERS = {"codec": "vae", "denoiser": "unet", "process": "scheduler"}
+"""Part -> folder."""
+
+
+def save_diffusers_codec(codec: Codec, folder: str | Path) -> Path:
+    """Write config.json and weights of a codec: AutoencoderKL, VQModel or AutoencoderTiny.
+
+    Raises:
+        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec, or not with an option of it.
+        InputError: `folder-taken`, `no-folder`.
+        RunError: `cannot-write`.
+    """
+    target = _checked(folder)
+    made = standard(codec)
+    config, keymap = codec_component(part_spec("codec", codec).type, made)
+    with replacing_folder(target) as building:
+        write_json(building / "config.json", config)
+        write_safetensors(building / WEIGHTS, published(made.state_dict(), keymap))
+    return target
+
+
+def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence[str]) -> Path:
+    """Write some parts of a pipeline, each in a folder of its own: `vae`, `unet`, `scheduler`.
+
+    Args:
+        parts: of `codec`, `denoiser` and `process`.
+
+    Raises:
+        SourceError, InputError, RunError: as `save_diffusers_codec`; the part is named. `unknown-part`.
+    """
+    for part in parts:
+        if part not in FOLDERS:
+            what = f"a part {part!r} cannot be written by itself"
+            raise InputError("unknown-part", what, where="parts", fits=suggest(part, FOLDERS))
+    if not parts:
+        raise InputError("unknown-part", "no part is named", where="parts", fits=", ".join(FOLDERS))
+    target = _checked(folder)
+    configs, weights = {}, {}
+    if "codec" in parts:
+        codec = standard(pipeline.codec)
+        configs["codec"], keymap = codec_component(pipeline.spec.codec.type, codec)
+        weights["codec"] = (codec, keymap)
+    if "denoiser" in parts:
+        configs["denoiser"], keymap = unet_component(pipeline)
+        weights["denoiser"] = (pipeline.denoiser, keymap)
+    if "process" in parts:
+        configs["process"] = scheduler_component(pipeline.spec)
+    with replacing_folder(target) as building:
+        for part, config in configs.items():
+            inner = building / FOLDERS[part]
+            inner.mkdir()
+            write_json(inner / ("scheduler_config.json" if part == "process" else "config.json"), config)
+            if part in weights:
+                module, keymap = weights[part]
+                write_safetensors(inner / WEIGHTS, published(module.state_dict(), keymap))
+    return target
+
+
+def _checked(folder: str | Path) -> Path:
+    target = Path(folder)
+    check_folder(target)
+    if target.is_dir() and (is_native(target) or is_part(target)):
+        raise InputError("folder-taken", "it holds a saved model", where=str(target), fits="a new or empty folder")
+    return target

@@ -1,0 +1,54 @@
+"""`ldmkit export`: a model, or parts of it, as a folder that diffusers loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Model
+from ldmkit.errors import SourceError
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    parts: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part: codec, denoiser or process (repeatable).")
+    ] = None,
+    config: Config = None,
+    ema: Ema = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> None:
+    """Write what diffusers can load: a whole pipeline where it has one, a codec alone, or single parts."""
+    from ldmkit_checkpoints.export import save_diffusers
+    from ldmkit_checkpoints.export_parts import save_diffusers_codec, save_diffusers_parts
+
+    from ldmkit.cli import emit
+    from ldmkit.loading import open_source, pipeline_of
+
+    opened = open_source(model, config=config, ema=ema)
+    try:
+        whole = opened.spec is not None
+    except SourceError as alone:
+        if alone.code != "source.codec-only":
+            raise
+        whole = False
+    if not whole:
+        from ldmkit.loading import load_codec
+
+        save_diffusers_codec(load_codec(model, config=config, ema=ema, dtype=dtype), out)
+    elif parts:
+        save_diffusers_parts(pipeline_of(opened, dtype=dtype), out, parts)
+    else:
+        save_diffusers(pipeline_of(opened, dtype=dtype), out)
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    if json:
+        emit({"out": str(out), "files": written})
+        return
+    print(*written, f"written to {out}", sep="\n")
