@@ -84,7 +84,8 @@ def asked_sets(text: str | None, taken: Sequence[str], needed: Sequence[str] = (
         InputError: `eval-conditions`.
     """
     several = [chosen for count in range(2, len(taken) + 1) for chosen in combinations(taken, count)]
-    groups = {"alone": [(name,) for name in taken], "all": [tuple(taken)], "combinations": several}
+    groups: dict[str, list[Conditions]] = {"alone": [(name,) for name in taken], "all": [tuple(taken)]}
+    groups["combinations"] = several
     found: list[Conditions] = []
     for word in (text if text is not None else "alone,all").split(","):
         named = word.strip()

@@ -125,21 +125,20 @@ class _Progress:
     """A bar on stderr for each thing that is done, while it is done."""
 
     def __init__(self, quiet: bool) -> None:
-        self.quiet, self.bar, self.name = quiet, None, ""
+        self.quiet, self.name = quiet, ""
+        self.bar: Any = None
 
     def __enter__(self) -> _Progress:
         return self
 
-    def __call__(self, name: str, more: int) -> None:
+    def __call__(self, name: str, done: int, total: int) -> None:
         from tqdm import tqdm
 
         if name != self.name:
             self.__exit__()
-            self.bar, self.name = (
-                tqdm(desc=name, unit="picture", disable=True if self.quiet else None, leave=False),
-                name,
-            )
-        self.bar.update(more)
+            hidden = True if self.quiet else None
+            self.bar, self.name = tqdm(desc=name, total=total, unit="picture", disable=hidden, leave=False), name
+        self.bar.update(done - self.bar.n)
 
     def __exit__(self, *failure: object) -> None:
         if self.bar is not None:

@@ -34,8 +34,8 @@ STEPS, BATCH, REFERENCES = 20, 16, 1000
 OTHERS = "reference"
 """The split of the renders that Frechet distances are measured to."""
 
-Progress = Callable[[str, int], None]
-"""Called with what is being done and how many more pictures of it are done."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many pictures of it are done, and how many there are."""
 Keep = Callable[[str, Tensor], None]
 """Called with the name of a set of pictures, and them: (N,3,H,W) in [0,1]."""
 
@@ -180,7 +180,7 @@ def drawn(
         inputs = [inputs_of(picture, conditions) for picture in pictures[start : start + how.batch]]
         seeds = [how.seed + start + i for i in range(len(inputs))]
         parts.append(pipe(inputs, seeds=seeds, **_options(pipe, how, conditions, world)).images)
-        (progress or _quiet)(" + ".join(conditions), len(inputs))
+        (progress or _quiet)(" + ".join(conditions), start + len(inputs), len(pictures))
     return torch.cat(parts)
 
 
@@ -191,7 +191,7 @@ def passed(pipe: Pipeline, images: Tensor, batch: int, progress: Progress | None
         some = images[start : start + batch]
         latents = pipe.encode(some * 2 - 1)
         parts.append(pipe.decode(latents, (some.shape[-2], some.shape[-1])).cpu())
-        (progress or _quiet)("codec", len(some))
+        (progress or _quiet)("codec", start + len(some), len(images))
     return torch.cat(parts)
 
 
@@ -200,16 +200,13 @@ def _judge(
 ) -> tuple[Judge, tuple[Picture, ...]]:
     """Who judges, and the pictures of the world in the size to be drawn."""
 
-    def rendered(size: int, name: str, number: int) -> tuple[Picture, ...]:
-        made, drawer = [], World(size)
-        for index in range(number):
-            made.append(drawer.sample(name, index))
-            tell("renders", 1)
-        return tuple(made)
-
-    pictures = rendered(world.size, split, count)
-    asked = pictures if world.size == SIDE else rendered(SIDE, split, count)
-    others = [picture.image for picture in rendered(SIDE, OTHERS, references)]
+    pictures = tuple(world.sample(split, index) for index in range(count))
+    small = World(SIDE)
+    asked = pictures if world.size == SIDE else tuple(small.sample(split, index) for index in range(count))
+    others = []
+    for index in range(references):
+        others.append(small.sample(OTHERS, index).image)
+        tell("renders to compare with", index + 1, references)
     return Judge(asked, oracle.read(as_tensor(others)).features, oracle), pictures
 
 

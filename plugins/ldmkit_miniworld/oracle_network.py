@@ -25,12 +25,14 @@ class OracleConfig(Value):
         features: length of the vector that pictures are compared by.
         threshold: least score of an object that counts, by kind as in `OBJECTS`.
         same: boxes of one kind that overlap by more are one object.
+        scale: that features are divided by, so that those of renders have about unit variance.
     """
 
     widths: tuple[int, int, int, int] = (16, 48, 80, 128)
     features: int = Field(default=64, gt=1)
     threshold: tuple[float, ...] = (0.4,) * len(OBJECTS)
     same: float = Field(default=0.5, gt=0, lt=1)
+    scale: float = Field(default=1.0, gt=0)
 
 
 class Signs(NamedTuple):
@@ -122,7 +124,7 @@ class OracleNetwork(nn.Module):
             self.label(top),
             self.time(top),
             self.present(top),
-            features,
+            features / self.config.scale,
         )
 
     def _corners(self, sides: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 from ldmkit_miniworld.boxes import Found
 from ldmkit_miniworld.facts import Asked, Facts, Relation
 from ldmkit_miniworld.metrics import (
+    TextFigures,
     accuracy,
     confusion,
     label_overlaps,
@@ -15,6 +16,7 @@ from ldmkit_miniworld.metrics import (
     objects_found,
     text_figures,
 )
+from ldmkit_miniworld.report import Figures, Report, Row
 
 from ldmkit.errors import InputError
 
@@ -117,3 +119,19 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(InputError, match="relation"):
         facts = [Facts(objects=(Asked("tree", None, 2),), relations=(Relation("near", 0, 0),))]
         text_figures(facts, [[at("tree", None, 0.1), at("tree", None, 0.6)]], ["lake"], ["day"])
+
+
+def test_how_far_combinations_fall_behind() -> None:
+    def row(label: float, text: float | None, *conditions: str) -> Row:
+        others = dict.fromkeys(("colours", "relations", "label", "time"))
+        told = None if text is None else TextFigures.of({**others, "objects": text, "false": 0.0})
+        return Row(conditions=conditions, figures=Figures(label=label, text=told), seconds=1.0)
+
+    rows = (row(0.9, None, "label"), row(0.8, 0.5, "label", "text"), row(0.7, None, "label", "layout"))
+    report = Report(
+        model="m", split="test", count=2, size=64, steps=1, sampler="DDIM", guidance="none", seed=0, plan="eager",
+        oracle={}, renders=Figures(), codec=Figures(), shuffled=Figures(), rows=rows,
+    )  # fmt: skip
+    # text alone was not tried: nothing to compare with
+    assert report.shortfalls() == {"class": (pytest.approx(0.2), ("label", "layout"))}
+    assert "class -0.200 (label + layout)" in report.table()
