@@ -134,7 +134,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used)),
         memory=_memory(recipe, stage, activations, parts[0]),
         seconds={"step": step, "reading": reading, "run": max(step, reading) * recipe.steps},
-        notes=[*getattr(stage, "notes", ()), *_cache_notes(recipe, stage, shared)],
+        notes=[*getattr(stage, "notes", ()), *train.notes, *_cache_notes(recipe, stage, shared)],
     )  # fmt: skip
 
 
