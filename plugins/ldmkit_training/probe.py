@@ -314,13 +314,18 @@ def probe_chart(records: Sequence[Mapping[str, Any]], silent: float = SILENT) ->
     loss: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for name, found in record["conditions"].items():
-            for kind, label in (("swap", name), ("swap_alone", f"{name} alone")):
+            for kind, label in (("swap", name), ("swap_alone", f"{name} (alone)")):
                 if kind in found:
                     change.setdefault(label, []).append((record["step"], found[kind]["change"]))
                     loss.setdefault(label, []).append((record["step"], 100 * found[kind]["loss"]))
     return line_chart(
         [
-            ("Prediction's relative change when a condition is swapped (log scale)", change, True, silent),
-            ("Loss with the swapped condition, % worse than with the right one", loss, False, 0.0),
+            ("Relative change of the prediction when a condition is swapped", change, 1e-5, silent),
+            (
+                "Loss with the swapped condition: % more than with the right one (bottom: no more)",
+                loss,
+                1e-2,
+                None,
+            ),
         ]
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from ldmkit_training.charts import line_chart, ticks
 from ldmkit_training.observe import undisturbed
@@ -50,6 +53,22 @@ def test_watching_changes_no_weight_and_no_generator(tmp_path: Path, make: objec
     watched, after = run(tmp_path, make(), average)
     assert same(plain, watched) and torch.equal(state, after)
     assert len(list(tmp_path.iterdir())) > 0
+
+
+@pytest.mark.parametrize("make", [tiny.codec_recipe, tiny.denoiser_recipe])
+def test_runs_with_and_without_watching_end_in_the_same_bits(make: Callable[..., Any], tmp_path: Path) -> None:
+    watching = ["previews={every: 2, count: 2, steps: 2}", "tracking={to: [tensorboard], every: 1}"]
+    if make is tiny.denoiser_recipe:
+        watching += ["probe={every: 2, count: 4}"]
+    for name, changes in (("plain", []), ("watched", watching)):
+        tiny.train(make(tmp_path / name, "steps=4", *changes))
+    assert len(list((tmp_path / "watched" / "previews").iterdir())) == 2
+    assert (tmp_path / "watched" / "probe.jsonl").exists() == (make is tiny.denoiser_recipe)
+    last = [tmp_path / name / "checkpoints" / "step-00000004" for name in ("plain", "watched")]
+    files = [path.name for path in last[0].glob("*.safetensors")]
+    assert len(files) == 3
+    for file in files:
+        assert (last[0] / file).read_bytes() == (last[1] / file).read_bytes(), file
 
 
 def test_the_comparison_would_notice(tmp_path: Path) -> None:
@@ -195,7 +214,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
 
 def test_curves_go_where_their_numbers_are() -> None:
     curve = [(0.0, 0.0), (100.0, 1.0)]
-    image = np.asarray(line_chart([("rising", {"a": curve}, False, None)], width=400, height=200))
+    image = np.asarray(line_chart([("rising", {"a": curve}, None, None)], width=400, height=200))
     from ldmkit_training.drawings import colour
 
     rows, columns = np.nonzero((image[:, :380] == colour(0)).all(2))
