@@ -26,7 +26,7 @@ from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.progress import Progress
 from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
-from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, open_folder
+from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
 from ldmkit_training.tracking import Tracker
@@ -70,15 +70,18 @@ class Engine:
         self.recipe, self.folder = recipe, folder
         self.accelerator = open_accelerator()
         self.device: torch.device = self.accelerator.device
-        self.out = open_folder(Path(recipe.out), self.accelerator, fresh=fresh)
+        self.out = Path(recipe.out)
+        check_run_folder(self.out)
         self.checkpoints = self.out / CHECKPOINTS
         self.step = 0
-        found = self._found()
         self.stage: Stage = build_stage(recipe, folder)
+        self.train_data, self.validation_data = open_data(recipe.data, folder)
         self._frozen = {name: checkpoints.digest_of(module) for name, module in self.stage.frozen.items()}
+        # nothing is written or moved before everything that the recipe names was found and built
+        open_folder(self.out, self.accelerator, fresh=fresh)
+        found = self._found()
         if found is not None:
             self._check(found)
-        self.train_data, self.validation_data = open_data(recipe.data, folder)
         self.stage.to(self.device)
         for turn in self.stage.turns.values():
             turn.to(self.device)

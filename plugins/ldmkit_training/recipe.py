@@ -79,9 +79,10 @@ class Recipe(Value):
 
 
 class CodecRecipe(Recipe):
-    """Trains a first stage: the codec in `model`."""
+    """Trains a first stage: the codec in `model`. With `steps: 0` it stays as it is and only its latents are measured."""
 
     stage: Literal["codec"]
+    steps: int = Field(ge=0)
     model: CodecSection = CodecSection()
     objective: CodecObjective = CodecObjective()
 
@@ -218,7 +219,7 @@ def _position(node: list[Any], step: str, path: str) -> int:
 
 def schema() -> dict[str, Any]:
     """JSON schema of all recipes."""
-    kinds: Any = Annotated[CodecRecipe | DenoiserRecipe, Field(discriminator="stage")]
+    kinds: Any = Annotated[CodecRecipe | DenoiserRecipe | ClassifierRecipe, Field(discriminator="stage")]
     return TypeAdapter(kinds).json_schema()
 
 

@@ -11,8 +11,8 @@ from ldmkit_training import checkpoints
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
 
 
-def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Path:
-    """The run folder, made where it is missing; what a killed run left half-written is removed.
+def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> None:
+    """Make the run folder where it is missing; remove what a killed run left half-written.
 
     Args:
         out: where; its parents are made too.
@@ -20,11 +20,9 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Path:
         fresh: an older run in it is renamed to `<name>.1`, `.2` ...
 
     Raises:
-        InputError: `folder-taken`: it is a file, or holds something that is no run.
         RunError: `cannot-write`.
     """
     if accelerator.is_main_process:
-        check_run_folder(out)
         try:
             if fresh and out.is_dir() and any(out.iterdir()):
                 out.rename(_free_name(out))
@@ -34,11 +32,14 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Path:
             what = f"it cannot be used: {problem.strerror or problem}"
             raise RunError("cannot-write", what, where=str(out)) from problem
     accelerator.wait_for_everyone()
-    return out
 
 
 def check_run_folder(out: Path) -> None:
-    """Whether a run can be in that folder; the InputError of `open_folder`."""
+    """Whether a run can be in that folder.
+
+    Raises:
+        InputError: `folder-taken`: it is a file, or holds something that is no run.
+    """
     fits = "`out`: a new or empty folder, or that of an earlier run"
     if (out.is_symlink() and not out.exists()) or (out.exists() and not out.is_dir()):
         raise InputError("folder-taken", "it is no folder", where=str(out), fits=fits)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldmkit.errors import RunError
+from ldmkit.errors import InputError, RunError
 from ldmkit_training.devices import autocast, on_device, scaler, seed_everything, summed
 from ldmkit_training.optimisers import set_rate
 from ldmkit_training.recipe import Recipe
@@ -96,7 +97,7 @@ class Steps:
         for i, part in enumerate(parts):
             share = len(part.ids) / self.recipe.data.batch
             with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(turn):
-                with autocast(self.recipe.precision, self.device):
+                with autocast(self.recipe.precision, self.device), _naming(part):
                     loss = turn(part, step)
                 # several processes average their gradients
                 self.scaler.scale(loss.total * (share * processes)).backward()
@@ -144,3 +145,15 @@ class Steps:
         shown = ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else "")
         what = f"the loss or its gradient became NaN or infinite; samples of the batch: {shown}"
         raise RunError("loss-not-finite", what, where=f"step {int(first) + 1}")
+
+
+@contextmanager
+def _naming(batch: Batch) -> Iterator[None]:
+    """An input that the model refuses is named by its sample, not by its place in the batch."""
+    try:
+        yield
+    except InputError as error:
+        place = re.match(r"inputs(?:\[(\d+)\])?", error.where or "")
+        if place is not None:
+            error.where = f"sample {batch.ids[int(place[1] or 0)]}{(error.where or '')[place.end() :]}"
+        raise

@@ -1,0 +1,102 @@
+"""Two processes make of the same global batches the same run as one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+SPAWN = multiprocessing.get_context("forkserver")
+STAGES = ("ldmkit_training.first_stage.stage", "ldmkit_training.second_stage.stage")
+SPAWN.set_forkserver_preload(
+    ["torch._dynamo", "ldmkit_training.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
+)
+
+STEPS = 6
+RELATIVE = 2e-5
+"""Of losses and gradient norms after up to six steps: sums over two halves of a batch are rounded (float32, 6e-8) in
+another order, and Adam divides by the root of tiny second moments."""
+
+
+def child(rank: int, world: int, port: int, kind: str, out: Path, overrides: tuple[str, ...], stop_at: int) -> None:
+    """One process of a run; its second one asks to stop after a step, if `stop_at` is not 0."""
+    torch.set_num_threads(1)
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    from ldmkit_training.engine import Engine
+
+    make = tiny.codec_recipe if kind == "codec" else tiny.denoiser_recipe
+    engine = Engine(make(out, f"steps={STEPS}", *overrides), Path())
+    assert engine.accelerator.num_processes == world
+    plain = engine.steps.run
+
+    def run(step: int, parts: list) -> None:
+        plain(step, parts)
+        if rank == 1 and step + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    engine.steps.run = run
+    outcome = engine.run()
+    torch.distributed.destroy_process_group()
+    raise SystemExit(10 + outcome.step)
+
+
+def run(world: int, kind: str, out: Path, *overrides: str, stop_at: int = 0) -> int:
+    """The number of steps that are done."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    made = [SPAWN.Process(target=child, args=(r, world, port, kind, out, overrides, stop_at)) for r in range(world)]
+    for process in made:
+        process.start()
+    for process in made:
+        process.join()
+    (code,) = {process.exitcode for process in made}
+    assert code is not None and code >= 10
+    return code - 10
+
+
+def figures(out: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images/s")} for line in lines]
+
+
+def assert_close(one: Path, other: Path) -> None:
+    for a, b in zip(figures(one), figures(other), strict=True):
+        assert a == pytest.approx(b, rel=RELATIVE, abs=1e-6)
+    mine, theirs = tiny.tensors(one / "model"), tiny.tensors(other / "model")
+    for name, tensor in mine.items():
+        # Adam moves a weight whose gradient is noise by up to the learning rate, 1e-3
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [
+        ("denoiser", ()),
+        ("denoiser", ("accumulate=2",)),
+        # the adaptive weight is a quotient of gradients, so that halves of a batch have others
+        ("codec", ("objective.discriminator.adaptive=false",)),
+    ],
+)
+def test_same_losses(tmp_path: Path, kind: str, overrides: tuple[str, ...]) -> None:
+    make = tiny.codec_recipe if kind == "codec" else tiny.denoiser_recipe
+    tiny.train(make(tmp_path / "one", f"steps={STEPS}", *overrides))
+    assert run(2, kind, tmp_path / "two", *overrides) == STEPS
+    assert_close(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_signal_to_one_stops_all_and_one_goes_on(tmp_path: Path) -> None:
+    tiny.train(tiny.denoiser_recipe(tmp_path / "one"))
+    assert run(2, "denoiser", tmp_path / "two", stop_at=3) == 3
+    assert [path.name for path in (tmp_path / "two/checkpoints").iterdir() if "3" in path.name] == ["step-00000003"]
+    outcome = tiny.train(tiny.denoiser_recipe(tmp_path / "two"))
+    assert outcome.step == STEPS
+    assert_close(tmp_path / "one", tmp_path / "two")
