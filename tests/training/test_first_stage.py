@@ -232,6 +232,30 @@ def test_without_batch_norm_a_batch_in_two_parts_gives_the_same_loss() -> None:
     torch.testing.assert_close(turn(whole, 3).total, (turn(halves[0], 3).total + turn(halves[1], 3).total) / 2)
 
 
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_a_decoder_trained_alone_leaves_the_latents_as_they_are(kind: str, tmp_path: Path) -> None:
+    first = stage(kind)
+    first.finish([batch(1)])
+    first.save(tmp_path / "first")
+    objective = CodecObjective.of({"statistics": "none", "discriminator": ADVERSARY})
+    made = CodecStage(CodecSection(start="first", train="decoder"), objective, tmp_path)
+    turn = made.turns["codec"]
+    assert set(turn.groups()) == {"decoder"} and all(row == {"decoder"} for row in turn.reaches().values())
+    assert turn(batch(3), 3).parts.keys() == turn.reaches().keys()
+    optimiser = torch.optim.AdamW([p for p in turn.parameters() if p.requires_grad], lr=1e-2)
+    turn(batch(3), 3).total.backward()
+    optimiser.step()
+    made.save(tmp_path / "second")
+    one, other = (ldmkit.load_codec(tmp_path / name) for name in ("first", "second"))
+    latents = one.encode(batch(5).images)
+    assert torch.equal(other.encode(batch(5).images), latents)
+    assert not torch.equal(other.decode(latents), one.decode(latents))
+    with pytest.raises(ldmkit.SpecError, match="fixed-latents"):
+        CodecStage(CodecSection(start="first", train="decoder"), CodecObjective(), tmp_path)
+    with pytest.raises(ldmkit.WeightsError, match=r"model\.start"):
+        CodecStage(CodecSection(type=kind, config={**GEOMETRY, "blocks": 2}, start="first"), CodecObjective(), tmp_path)
+
+
 def test_codecs_that_cannot_be_trained_say_so() -> None:
     with pytest.raises(ldmkit.CompositionError, match="not-trainable"):
         CodecStage(CodecSection(type="identity"), CodecObjective(), Path())

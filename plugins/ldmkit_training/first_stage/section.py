@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ldmkit.errors import SpecError
 from ldmkit.value import Value
 
 
@@ -13,14 +14,25 @@ class CodecSection(Value):
     """The codec to train.
 
     Args:
-        type: registered name of a codec that can be trained (`kl`, `vq`).
+        type: registered name of a codec that can be trained (`kl`, `vq`, `tiny`); null: the start's own, with its
+            config, or `kl` where there is no start.
         config: its config.
-        start: a saved codec or pipeline to take the weights from; relative to the recipe's folder.
+        start: what to take the weights from, as `ldmkit.load_codec` takes it; relative to the recipe's folder.
+        train: all of it, or the `decoder` alone: its pictures get better while the latents stay what they are, so that
+            a denoiser that was trained on them fits. `objective.statistics` must be none then.
     """
 
-    type: str = "kl"
+    type: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     start: str | None = None
+    train: Literal["all", "decoder"] = "all"
+
+    @model_validator(mode="after")
+    def _whose(self) -> Self:
+        if self.config and self.type is None and self.start is not None:
+            fits = "the `type` that it is of, or no config: the start has its own"
+            raise SpecError("config-without-type", "a config, but no type", where="model.config", fits=fits)
+        return self
 
 
 class PerceptualSection(Value):

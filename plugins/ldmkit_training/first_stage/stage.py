@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ldmkit.compose import build
+from ldmkit.compose import build, part_spec
 from ldmkit.contracts import Codec, Perceptual
+from ldmkit.errors import SpecError
 from ldmkit.loading import load_codec
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec
@@ -18,7 +19,7 @@ from ldmkit_training.first_stage.discriminator import PatchDiscriminator
 from ldmkit_training.first_stage.metrics import psnr, ssim
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.first_stage.statistics import measured
-from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, pictures
+from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
 from ldmkit_training.second_stage.model import locate_model
 from ldmkit_training.stage import Batch, Stage, Turn
 
@@ -34,6 +35,9 @@ class CodecStage(Stage):
 
     def __init__(self, model: CodecSection, objective: CodecObjective, folder: Path):
         self.objective = objective
+        if model.train == "decoder" and objective.statistics != "none":
+            what = "latents that stay what they are keep their statistics"
+            raise SpecError("fixed-latents", what, where="objective.statistics", fits="none")
         self.codec = _codec(model, folder)
         self.perceptual = _perceptual(objective.perceptual, folder)
         section = objective.discriminator
@@ -101,14 +105,27 @@ def _added(counts: Tensor | None, codec: Codec, images: Tensor) -> Tensor | None
 
 
 def _codec(model: CodecSection, folder: Path) -> Codec:
-    codec: Codec = build("codec", PartSpec(type=model.type, config=model.config), "model")
+    if model.start is None:
+        codec: Codec = build("codec", PartSpec(type=model.type or "kl", config=model.config), "model")
+    else:
+        codec = _started(model, model.start, folder)
     codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
-    if model.start is not None:
-        path = locate_model(model.start, folder)
-        tensors = load_codec(path, dtype="float32").state_dict()
-        check(codec, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
-        codec.load_state_dict(tensors)
+    if model.train == "decoder":
+        for name, parameter in codec.named_parameters():
+            parameter.requires_grad_(group_of(name) == "decoder")
     return codec.train()
+
+
+def _started(model: CodecSection, start: str, folder: Path) -> Codec:
+    """The codec with the weights of another one, and its type and config too where the recipe gives none."""
+    path = locate_model(start, folder)
+    theirs = load_codec(path, dtype="float32")
+    spec = part_spec("codec", theirs) if model.type is None else PartSpec(type=model.type, config=model.config)
+    codec: Codec = build("codec", spec, "model")
+    tensors = theirs.state_dict()
+    check(codec, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
+    codec.load_state_dict(tensors)
+    return codec
 
 
 def _perceptual(section: PerceptualSection, folder: Path) -> Perceptual:

@@ -52,7 +52,7 @@ class CodecTurn(Turn):
         weights = {"kl": self.objective.kl_weight, "codebook": self.objective.codebook_weight}
         for name, value in made.losses.items():
             terms[name] = value
-            if weights.get(name, 1.0):
+            if weights.get(name, 1.0) and value.requires_grad:
                 parts[name] = weights.get(name, 1.0) * value
         adversary, section = self.read.discriminator, self.objective.discriminator
         if adversary is not None and section is not None and step >= section.start:
@@ -91,21 +91,21 @@ class CodecTurn(Turn):
         found: dict[str, list[nn.Parameter]] = {}
         for name, parameter in self.codec.named_parameters():
             if parameter.requires_grad:
-                child = name.partition(".")[0]
-                found.setdefault(GROUPS.get(child, child), []).append(parameter)
+                found.setdefault(group_of(name), []).append(parameter)
         if self.logvar is not None:
             found["logvar"] = [self.logvar]
         return found
 
     def reaches(self) -> Mapping[str, frozenset[str]]:
         """What each term trains; the codebook is trained by its own loss only."""
-        objective, through = self.objective, frozenset({"encoder", "decoder"})
+        objective, trained = self.objective, frozenset(self.groups())
+        through = frozenset({"encoder", "decoder"}) & trained
         rows = {"pixel": through | ({"logvar"} if self.logvar is not None else frozenset())}
         if self.read.perceptual is not None:
             rows["perceptual"] = rows["pixel"]
-        if "codebook" in self.groups():
+        if "codebook" in trained:
             rows["codebook"] = frozenset({"encoder", "codebook"})
-        elif objective.kl_weight:
+        elif objective.kl_weight and "encoder" in trained:
             rows["kl"] = frozenset({"encoder"})
         if self.read.discriminator is not None:
             rows["adversarial"] = through
@@ -144,6 +144,12 @@ class DiscriminatorTurn(Turn):
     def reaches(self) -> Mapping[str, frozenset[str]]:
         """Its loss trains it alone."""
         return {"discriminator": frozenset({"discriminator"})}
+
+
+def group_of(name: str) -> str:
+    """Group of a codec's parameter: the child that it belongs to; the 1x1 convolutions go with what they end."""
+    child = name.partition(".")[0]
+    return GROUPS.get(child, child)
 
 
 def pictures(batch: Batch) -> Tensor:
