@@ -45,32 +45,35 @@ def named_boxes(layout: Any, names: Sequence[str] = ()) -> list[NamedBox]:
     found = []
     for item in objects:
         label = item["label"] if isinstance(item, Mapping) else item.label
-        corners = item["box"] if isinstance(item, Mapping) else item.rect.corners
-        found.append(NamedBox(_name(label, names), tuple(float(v) for v in corners)))
+        x0, y0, x1, y1 = map(float, item["box"] if isinstance(item, Mapping) else item.rect.corners)
+        found.append(NamedBox(_name(label, names), (x0, y0, x1, y1)))
     return found
 
 
-def boxes(layout: Any, names: Sequence[str] = (), over: Content = None) -> Drawing:
+def boxes(
+    layout: Any, names: Sequence[str] = (), over: Content = None, *, inks: Mapping[str, Colour] | None = None
+) -> Drawing:
     """Boxes with their names, over a picture or a blank one; large ones first, so that none hides another.
 
     Args:
         layout: what `named_boxes` reads.
         names: of the classes, where labels are numbers.
         over: picture beneath, in the same frame.
+        inks: colours of some labels; the others get `colour`.
     """
     listed = sorted(named_boxes(layout, names), key=lambda item: -_area(item.box))
-    kinds = {name: i for i, name in enumerate(names)}
+    kinds, chosen = {name: i for i, name in enumerate(names)}, inks or {}
 
     def draw(size: tuple[int, int]) -> Image.Image:
         image = _canvas(size, over)
         pen, points = ImageDraw.Draw(image), max(9, round(min(size) / 13))
         taken: list[tuple[float, float, float, float]] = []
         for label, (x0, y0, x1, y1) in listed:
-            ink = colour(kinds.get(label, _stable(label)))
+            ink = chosen.get(label) or colour(kinds.get(label, _stable(label)))
             frame = (x0 * (image.width - 1), y0 * (image.height - 1), x1 * (image.width - 1), y1 * (image.height - 1))
             pen.rectangle(frame, outline=ink, width=2)
         for label, (x0, y0, _, y1) in listed:
-            ink = colour(kinds.get(label, _stable(label)))
+            ink = chosen.get(label) or colour(kinds.get(label, _stable(label)))
             spot = (x0 * (image.width - 1), y0 * (image.height - 1), y1 * (image.height - 1))
             taken.append(_tag(pen, image.size, label, spot, ink, points, taken))
         return image
@@ -78,23 +81,30 @@ def boxes(layout: Any, names: Sequence[str] = (), over: Content = None) -> Drawi
     return draw
 
 
-def label_map(labels: Any, names: Sequence[str] = (), legend: bool = True) -> Drawing:
+def label_map(
+    labels: Any, names: Sequence[str] = (), legend: bool = True, *, palette: Sequence[Colour] = ()
+) -> Drawing:
     """A semantic map, every class in its colour, with the names of those in it beneath.
 
     Args:
         labels: anything `read_label_map` reads: (H,W).
         names: of the classes; without, their numbers.
         legend: False leaves the names out.
+        palette: colours of the first classes; the others get `colour`.
     """
     numbers = read_label_map(labels).numpy()
 
+    def ink(kind: int) -> Colour:
+        return palette[kind] if kind < len(palette) else colour(kind)
+
     def draw(size: tuple[int, int]) -> Image.Image:
         kinds, counts = np.unique(numbers, return_counts=True)
-        palette = np.zeros((int(kinds.max()) + 1, 3), np.uint8)
+        table = np.zeros((int(kinds.max()) + 1, 3), np.uint8)
         for kind in kinds:
-            palette[kind] = colour(int(kind))
-        below = _legend([int(kind) for kind in kinds[np.argsort(-counts)]], names, size[0]) if legend else None
-        image = Image.fromarray(palette[numbers])
+            table[kind] = ink(int(kind))
+        listed = [(_name(int(kind), names), ink(int(kind))) for kind in kinds[np.argsort(-counts)]]
+        below = _legend(listed, size[0]) if legend else None
+        image = Image.fromarray(table[numbers])
         scale = min(size[0] / image.width, size[1] / image.height)
         fitted = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image = image.resize(fitted, Image.Resampling.NEAREST)
@@ -231,16 +241,15 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _legend(kinds: Sequence[int], names: Sequence[str], width: int) -> Image.Image:
+def _legend(listed: Sequence[tuple[str, Colour]], width: int) -> Image.Image:
     points = max(9, round(width / 14))
     image = Image.new("RGB", (width, 1000), PAPER)
     pen, x, y, step = ImageDraw.Draw(image), 0.0, 2, points + 5
-    for kind in kinds:
-        name = _name(kind, names)
+    for name, ink in listed:
         wide = points + 4 + pen.textlength(name, font=font(points)) + 8
         if x and x + wide > width:
             x, y = 0.0, y + step
-        pen.rectangle((x, y + 2, x + points - 2, y + points), fill=colour(kind))
+        pen.rectangle((x, y + 2, x + points - 2, y + points), fill=ink)
         pen.text((x + points + 2, y), name, fill=INK, font=font(points))
         x += wide
     return image.crop((0, 0, width, min(1000, y + step)))

@@ -63,8 +63,8 @@ def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
     compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modes)
     # pictures and probes come in other shapes than steps do: not worth a compilation
     stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), stance:
+    devices = {p.device.index for module in modes for p in module.parameters(recurse=False) if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=[index or 0 for index in devices]), torch.no_grad(), stance:
         try:
             for module in modes:
                 module.training = False

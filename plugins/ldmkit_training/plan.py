@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,8 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
     if pipeline is None:
         return []
     turn: Any = next(iter(stage.turns.values()))
-    objective = getattr(turn, "objective", None)
-    expected = objective.dropout.expected(turn.names) if hasattr(objective, "dropout") else {}
+    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
+    expected = {} if dropout is None else dropout.expected(turn.names)
     with torch.no_grad():
         encoded = pipeline.conditioning(batch.inputs, size=batch.size)
     signals = _signals(pipeline, encoded.parts)
@@ -304,8 +304,11 @@ def _type(module: nn.Module) -> str:
     return type(module).__name__ if kind is None or not isinstance(module, Part) else part_spec(kind, module).type
 
 
-def _timed(work: Any, device: torch.device | None = None) -> tuple[Any, float]:
-    wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
+def _timed(work: Callable[[], Any], device: torch.device | None = None) -> tuple[Any, float]:
+    def wait() -> None:
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     wait()
     began = time.perf_counter()
     result = work()

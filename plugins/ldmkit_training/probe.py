@@ -219,7 +219,7 @@ class _Trial:
             others = tuple(n for n in droppable if n != name)
             usable = torch.tensor([g and p is not None for g, p in zip(given, partner, strict=True)])
             present = torch.tensor(given)
-            tries = [("swap", whole, (swapped, ()), usable)]
+            tries: list[tuple[str, _Predicted, Any, Tensor]] = [("swap", whole, (swapped, ()), usable)]
             if name in droppable:
                 tries.append(("null", whole, (self.conditioning, (name,)), present))
             if self.section.alone and others:
