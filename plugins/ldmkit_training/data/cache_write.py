@@ -176,13 +176,9 @@ class _Read:
             return problem
 
     def _views(self, index: int) -> tuple[Row, ...] | InputError:
-        rows: list[Row] = []
-        for view in range(self.views):
-            row = self.reader.try_read(index, draw("cache", view, index) if self.reader.section.random else None)
-            if isinstance(row, InputError):
-                return row
-            rows.append(row)
-        return tuple(rows)
+        random = self.reader.section.random
+        draws = [draw("cache", view, index) if random else None for view in range(self.views)]
+        return self.reader.try_views(index, draws)
 
 
 def _chunks(dataset: Dataset, section: DataSection, done: int) -> Iterator[Chunk]:

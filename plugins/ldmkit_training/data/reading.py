@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.data import Dataset
+from ldmkit.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.section import DataSection
@@ -45,31 +45,32 @@ class Reader:
         damaged: dict[str, str] = {}
         for tried in range(len(self.dataset)):
             chosen = (index + tried) % len(self.dataset)
-            try:
-                row = self._read(chosen, drawn)
-            except InputError as problem:
-                if not self._may_skip(problem):
-                    raise
-                damaged[self.dataset.id(chosen)] = str(problem)
-                continue
-            return row._replace(damaged=damaged)
+            row = self.try_read(chosen, drawn)
+            if not isinstance(row, InputError):
+                return row._replace(damaged=damaged)
+            damaged[self.dataset.id(chosen)] = str(row)
         what = f"none of the {len(self.dataset)} samples can be read"
         raise InputError("no-samples", what, where=self.dataset.id(index), fits=next(iter(damaged.values()), None))
 
     def try_read(self, index: int, drawn: Draw | None) -> Row | InputError:
         """Sample `index`; the error where it is damaged and may be skipped."""
+        rows = self.try_views(index, [drawn])
+        return rows if isinstance(rows, InputError) else rows[0]
+
+    def try_views(self, index: int, draws: Sequence[Draw | None]) -> tuple[Row, ...] | InputError:
+        """The same of several views of one sample, which is read once."""
         try:
-            return self._read(index, drawn)
+            sample = self.dataset[index]
         except InputError as problem:
             if not self._may_skip(problem):
                 raise
             return problem
+        return tuple(self._fitted(sample, drawn) for drawn in draws)
 
     def _may_skip(self, problem: InputError) -> bool:
         return self.section.damaged == "skip" and problem.code == "input.bad-file"
 
-    def _read(self, index: int, drawn: Draw | None) -> Row:
-        sample = self.dataset[index]
+    def _fitted(self, sample: Sample, drawn: Draw | None) -> Row:
         image, inputs = fitted(sample, self.dataset.geometry, self.section, drawn)
         return Row(sample.id, image, inputs, {})
 
