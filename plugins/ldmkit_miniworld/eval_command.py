@@ -60,6 +60,7 @@ def miniworld(
     from ldmkit.loading import load
     from ldmkit.output import check_png
     from ldmkit_miniworld.asking import picture_size
+    from ldmkit_miniworld.bars import Bars
     from ldmkit_miniworld.evaluation import How, evaluate
     from ldmkit_miniworld.world import World
 
@@ -79,7 +80,7 @@ def miniworld(
     pipe = load(model, ema=ema, device=device, dtype=dtype)
     world = World(picture_size(pipe, size))
     kept: dict[str, Tensor] = {}
-    with _Progress(quiet=json) as progress:
+    with Bars("picture", quiet=json) as progress:
         report = evaluate(
             pipe, world, count, split=split, conditions=conditions, how=how, references=references, progress=progress,
             keep=lambda name, images: kept.update({name: images[:_SHOWN].clone()}),
@@ -119,27 +120,3 @@ def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str, pa
     for name, images in kept.items():
         sheet.row(*images[:count].unbind(), label=names.get(name, name))
     sheet.save(path)
-
-
-class _Progress:
-    """A bar on stderr for each thing that is done, while it is done."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.name = quiet, ""
-        self.bar: Any = None
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __call__(self, name: str, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if name != self.name:
-            self.__exit__()
-            hidden = True if self.quiet else None
-            self.bar, self.name = tqdm(desc=name, total=total, unit="picture", disable=hidden, leave=False), name
-        self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *failure: object) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -1,0 +1,29 @@
+"""Progress on stderr."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+
+class Bars:
+    """A bar on stderr for each thing that is done, while it is done; nothing where stderr is no terminal."""
+
+    def __init__(self, unit: str, quiet: bool) -> None:
+        self.unit, self.quiet, self.name = unit, quiet, ""
+        self.bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if name != self.name:
+            self.__exit__()
+            hidden = True if self.quiet else None
+            self.bar, self.name = tqdm(desc=name, total=total, unit=self.unit, disable=hidden, leave=False), name
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *failure: object) -> None:
+        if self.bar is not None:
+            self.bar.close()

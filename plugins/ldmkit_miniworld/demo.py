@@ -1,0 +1,160 @@
+"""One sheet of what a model of the world does: every condition alone, all together, three samplers, an inpainting.
+
+Conditions are those of the first scenes of the split `demo`, which nothing is trained on, with fixed seeds: none is
+picked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from ldmkit_training.drawings import masked
+from ldmkit_training.sheets import Cell, Sheet
+from torch import Tensor
+
+from ldmkit.output import Start
+from ldmkit.pipeline import Pipeline
+from ldmkit_miniworld.asking import inputs_of, modalities_of, picture_size
+from ldmkit_miniworld.boxes import colour_of, kind_of
+from ldmkit_miniworld.showing import condition, shown
+from ldmkit_miniworld.vocabulary import COLOURS, layout_class
+from ldmkit_miniworld.world import Picture, World
+
+SPLIT = "demo"
+SAMPLES, STEPS = 4, 20
+SAMPLERS = ("ddim", "dpmpp-2m", "unipc")
+NAMES = {"text": "text", "label": "class", "layout": "boxes", "semantic": "semantic map"}
+MARGIN = 0.05
+"""How far around an object an inpainting's mask reaches, in parts of the picture."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being drawn, the steps of it that are done, and how many there are."""
+
+
+@dataclass
+class Demo:
+    """Draws the sheet.
+
+    Args:
+        pipe: takes some of the world's conditions; parts of the sheet that it cannot do are left out.
+        seed: of the first picture of each part.
+        steps: of the sampler.
+        samples: pictures of each condition.
+        progress: told of every step.
+        seconds: how long each part took, once it is drawn.
+    """
+
+    pipe: Pipeline
+    seed: int = 0
+    steps: int = STEPS
+    samples: int = SAMPLES
+    progress: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.taken = modalities_of(self.pipe)
+        self.world = World(picture_size(self.pipe))
+
+    def sheet(self) -> Sheet:
+        """The sheet, with everything drawn.
+
+        Raises:
+            InputError: `eval-inputs`, `eval-labels`, `eval-size`: it is no model of the world; and what a run raises.
+        """
+        last = self.seed + self.samples - 1
+        sheet = Sheet(
+            f"ldmkit demo: {self.pipe.origin or 'a model in memory'}",
+            ("condition", "its scene", *(f"seed {self.seed + i}" for i in range(self.samples))),
+            note=f"The first scenes of a split that nothing was trained on, seeds {self.seed} to {last}, {self.steps} "
+            'steps: none is picked. "Its scene" is the picture that a condition was taken from; the model does not see '
+            "it.",
+        )
+        self._alone(sheet)
+        together = self.world.sample(SPLIT, len(self.taken))
+        if len(self.taken) > 1:
+            self._together(sheet, together)
+        self._samplers(sheet, together)
+        self._inpainting(sheet, len(self.taken) + 1)
+        return sheet
+
+    def _alone(self, sheet: Sheet) -> None:
+        for i, name in enumerate(self.taken):
+            picture = self.world.sample(SPLIT, i)
+            images = self._draw(NAMES[name], inputs_of(picture, (name,)), range(self.samples))
+            sheet.row(condition(picture, name), picture.image, *images, label=f"{NAMES[name]} alone")
+
+    def _together(self, sheet: Sheet, picture: Picture) -> None:
+        words = ", ".join(NAMES[name] for name in self.taken)
+        images = self._draw("all together", inputs_of(picture, self.taken), range(self.samples))
+        sheet.heading(f"Together: {words}")
+        given = [Cell(condition(picture, name), NAMES[name]) for name in self.taken]
+        sheet.row(*given, Cell(picture.image, "their scene"), label="given")
+        sheet.row(*(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn")
+
+    def _samplers(self, sheet: Sheet, picture: Picture) -> None:
+        cells = []
+        for name in SAMPLERS:
+            images = self._draw(f"sampler {name}", inputs_of(picture, self.taken), range(2), sampler=name)
+            cells += [Cell(image, f"{name}, seed {self.seed + i}") for i, image in enumerate(images)]
+        sheet.heading("Three samplers: the same conditions and the same noise").row(*cells, label="drawn")
+
+    def _inpainting(self, sheet: Sheet, first: int) -> None:
+        picture, hole, layout = self._hole(first)
+        given = {"layout": layout} if "layout" in self.taken else {}
+        start = Start(image=picture.image, strength=1.0, mask=hole)
+        images = self._draw("inpainting", given, range(self.samples - 1), start=start)
+        asked = [Cell(shown("layout", layout), "boxes asked for")] if given else []
+        sheet.heading("Inpainting: what is outside the mask stays as it is, to the last bit")
+        sheet.row(
+            Cell(picture.image, "known picture"), Cell(masked(picture.image, hole), "mask"), *asked,
+            *(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn",
+        )  # fmt: skip
+
+    def _hole(self, first: int) -> tuple[Picture, Tensor, list[dict[str, Any]]]:
+        """The first scene from number `first` on with an object that has a colour; a mask over the largest one; and
+        the scene's boxes with the next colour for it."""
+        number = first
+        while True:
+            picture = self.world.sample(SPLIT, number)
+            coloured = [i for i, box in enumerate(picture.layout) if colour_of(box["label"])]
+            if coloured:
+                break
+            number += 1
+        chosen = max(coloured, key=lambda i: _area(picture.layout[i]["box"]))
+        layout = [dict(box) for box in picture.layout]
+        kind, colour = kind_of(layout[chosen]["label"]), colour_of(layout[chosen]["label"])
+        layout[chosen]["label"] = layout_class(kind, COLOURS[(COLOURS.index(str(colour)) + 1) % len(COLOURS)])
+        return picture, _mask(layout[chosen]["box"], self.world.size), layout
+
+    def _draw(self, name: str, inputs: dict[str, Any], offsets: Iterable[int], **options: Any) -> Sequence[Tensor]:
+        """Pictures (3,H,W) in [0,1] of one condition, and the time that they took."""
+        began = time.perf_counter()
+        seeds, size = [self.seed + i for i in offsets], (self.world.size, self.world.size)
+        prepared = self.pipe.prepare(inputs, seeds=seeds, steps=self.steps, size=size, **options)
+        count = len(prepared.sigmas) - 1
+
+        def told(step: Any) -> None:
+            if self.progress is not None:
+                self.progress(name, step.index + 1, count)
+
+        images = self.pipe.run(prepared, told).images
+        self.seconds[name] = round(time.perf_counter() - began, 2)
+        return images.unbind()
+
+
+def _area(box: Sequence[float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _mask(box: Sequence[float], side: int) -> Tensor:
+    """(1,H,W): 1 in the box and a little around it."""
+    mask = np.zeros((side, side), np.float32)
+    x0, y0 = (max(0, round((v - MARGIN) * side)) for v in box[:2])
+    x1, y1 = (min(side, round((v + MARGIN) * side)) for v in box[2:])
+    mask[y0:y1, x0:x1] = 1
+    return torch.from_numpy(mask)[None]
