@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from ldmkit_training.check_command import checked
 from ldmkit_training.plan import make_plan, run_plan
 from ldmkit_training.plan_table import lines, mebibytes
-from ldmkit_training.recipe import build_stage
+from ldmkit_training.recipe import build_stage, parse_recipe
 
 from ldmkit.cli import main
 from ldmkit.errors import CompositionError, LdmkitError
@@ -55,6 +56,16 @@ def test_a_codecs_plan_has_its_discriminator_and_what_it_only_reads(tmp_path: Pa
     assert parts["discriminator"].trained > 0 and parts["perceptual"].trained == 0
     assert plan.shapes == {"pictures": (4, 3, 16, 16), "latents": (4, 2, 4, 4)}
     assert plan.wiring == [] and plan.used == {}
+
+
+def test_a_classifier_is_planned_and_checked(tmp_path: Path) -> None:
+    unet = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "attention": ["none", "none"], "heads": 2}
+    data = tiny.base(tmp_path / "run") | {"stage": "classifier"}
+    data["model"] = {"codec": {"type": "identity"}, "config": {"unet": unet, "classes": 5}}
+    recipe = parse_recipe(data)
+    plan = make_plan(recipe, tmp_path)
+    assert [part.name for part in plan.parts] == ["codec", "classifier"] and plan.used == {"label": "label"}
+    assert all(check.passed for check in checked(recipe, tmp_path))
 
 
 def test_a_condition_that_the_data_do_not_give_is_shouted_out(
