@@ -36,6 +36,7 @@ class Encoded(NamedTuple):
         signal: the condition.
         null: what stands for it where it is dropped; as many rows as `signal`. None: it is never dropped.
         given: one a row, False where the caller gave nothing and `signal` already holds the null; () = all given.
+        same: the null is what `signal` holds in every row, so that dropping it changes nothing.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Encoded(NamedTuple):
     signal: Signal
     null: Signal | None
     given: tuple[bool, ...] = ()
+    same: bool = False
 
 
 class Batch(NamedTuple):
@@ -63,6 +65,11 @@ class Conditioning:
     def names(self) -> tuple[str, ...]:
         """Input names that guidance may drop, each once, in spec order."""
         return tuple(dict.fromkeys(part.name for part in self.parts if part.null is not None))
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Those of the names that nobody gave: what is dropped stands there already."""
+        return frozenset(self.names) - {part.name for part in self.parts if not part.same and part.null is not None}
 
     def view(self, drop: Iterable[str] = frozenset()) -> dict[str, Signal]:
         """Signals by slot, with the named inputs replaced by their nulls."""

@@ -79,7 +79,8 @@ def encode_conditions(
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
         with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size)
-        encoded.append(Encoded(key, slot, signal, null, given))
+        same = null is not None and not any(given) and key not in negative
+        encoded.append(Encoded(key, slot, signal, null, given, same))
     device, dtype = parts.denoiser.device, parts.denoiser.dtype
     moved = [
         e._replace(signal=to(e.signal, device, dtype), null=None if e.null is None else to(e.null, device, dtype))

@@ -51,6 +51,7 @@ class Evaluator:
     ) -> None:
         self.process = process
         self.names = conditioning.names
+        self.absent = conditioning.absent
         self._denoiser = denoiser
         self._network: Network = network or denoiser
         self._conditioning = conditioning
@@ -62,23 +63,29 @@ class Evaluator:
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
     def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
-        """x0 estimates of several views of the conditioning, from one batch of the network."""
+        """x0 estimates of several views of the conditioning, from one batch of the network.
+
+        Views that differ only in conditions that nobody gave are one, and are evaluated once.
+        """
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             level = self._levels[sigma] = self._tabulated((sigma,))[sigma]
         skip, out, scale, time = level
-        count, rows = len(views), x.shape[0]
+        seen = [view - self.absent for view in views]
+        distinct = tuple(dict.fromkeys(seen))
+        count, rows = len(distinct), x.shape[0]
         scaled = (x * scale).to(self._dtype)
         if count > 1:
             scaled = torch.cat([scaled] * count)
         # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
-        raw = self._network(scaled, time.expand(count * rows), self.context(views), sigma)
+        raw = self._network(scaled, time.expand(count * rows), self.context(distinct), sigma)
         if raw.shape[1] != x.shape[1]:
             raw = raw[:, : x.shape[1]]
         kept = x if skip == 1 else x * skip
         if count == 1:
-            return [torch.add(kept, raw.to(x.dtype), alpha=out)]
-        return list(torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0))
+            return [torch.add(kept, raw.to(x.dtype), alpha=out)] * len(views)
+        estimates = torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0)
+        return [estimates[distinct.index(view)] for view in seen]
 
     def _tabulated(self, sigmas: Sequence[float]) -> dict[float, Level]:
         """What the network is called with at each noise level; the times reach the device in one transfer."""

@@ -40,4 +40,5 @@ class Prepared:
     @property
     def rows(self) -> int:
         """Batch of the network at most: pictures times the views that guidance asks for."""
-        return self.request.batch * self.request.guidance.views(self.evaluate.names)
+        given = [name for name in self.evaluate.names if name not in self.evaluate.absent]
+        return self.request.batch * self.request.guidance.views(given)

@@ -66,6 +66,50 @@ def test_a_prepared_run_may_be_run_again(class_pipe: ldmkit.Pipeline) -> None:
     assert same(class_pipe.run(prepared), class_pipe.run(prepared))
 
 
+def test_views_that_drop_what_nobody_gave_are_evaluated_once(scene_pipe: ldmkit.Pipeline) -> None:
+    boxes = [{"label": "dog", "box": [0.1, 0.2, 0.5, 0.9]}]
+    scales = {"label": 1.5, "layout": 3.0, "semantic": 2.0}
+    asked: list[int] = []
+    hook = scene_pipe.denoiser.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    try:
+        alone = scene_pipe({"layout": boxes}, guidance=scales, steps=2)
+        assert scene_pipe.prepare({"layout": boxes}, guidance=scales).rows == 2 and set(asked) == {2}
+        asked.clear()
+        scene_pipe({}, guidance=scales, steps=1)
+        assert set(asked) == {1}
+        asked.clear()
+        # a negative input is no null: the view without the class differs from the one that has it
+        scene_pipe({"layout": boxes}, negative={"label": 2}, guidance=scales, steps=1)
+        assert set(asked) == {3}
+        asked.clear()
+        mixed = [{"layout": boxes}, {"label": 1}]
+        assert scene_pipe.prepare(mixed, guidance=scales).rows == 6
+        scene_pipe(mixed, guidance=scales, steps=1)
+        assert set(asked) == {6}
+    finally:
+        hook.remove()
+    # the absent ones' differences are zero, whatever their scales: what is left is guidance by the layout
+    plain = scene_pipe({"layout": boxes}, guidance={"layout": 3.0}, steps=2)
+    assert torch.allclose(alone.images, plain.images, atol=1e-5)
+
+
+def test_weights_may_be_stored_smaller_than_they_run(scene_pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
+    folder = scene_pipe.save(tmp_path / "small", store=torch.bfloat16)
+    whole = scene_pipe.save(tmp_path / "whole")
+    size = [(path / "denoiser.safetensors").stat().st_size for path in (folder, whole)]
+    assert size[0] < 0.75 * size[1]
+    small = ldmkit.load(folder)
+    assert small.denoiser.dtype == torch.float32 == small.conditioners["layout"].dtype
+    for key, value in small.denoiser.state_dict().items():
+        assert torch.equal(value, scene_pipe.denoiser.state_dict()[key].bfloat16().float())
+    assert ldmkit.load(folder, dtype="bfloat16").denoiser.dtype == torch.bfloat16
+    # saved once more it says what it is: float32 in the files, and half of it where it was converted
+    again = ldmkit.load(small.save(tmp_path / "again"))
+    assert again.spec.hash == small.spec.hash and again.denoiser.dtype == torch.float32
+    half = ldmkit.load(ldmkit.load(folder).to(torch.bfloat16).save(tmp_path / "half"))
+    assert half.denoiser.dtype == torch.bfloat16
+
+
 class Own(ldmkit.Denoiser):
     """A denoiser that no entry point names."""
 

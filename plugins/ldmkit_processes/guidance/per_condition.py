@@ -62,7 +62,8 @@ class PerCondition(Guidance):
         return guided
 
     def views(self, names: Sequence[str]) -> int:
-        return len(self._weights())
+        given = frozenset(names)
+        return len({view & given for view in self._weights()})
 
     def _weights(self) -> dict[View, float]:
         """View -> its factor, those that count; the factors add up to 1."""
