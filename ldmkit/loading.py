@@ -17,7 +17,7 @@ from ldmkit.hookspecs import manager
 from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import catalogue
+from ldmkit.plugins import HOME, Entry, catalogue
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
 from ldmkit.spec import PipelineSpec
 from ldmkit.weights import assign
@@ -39,7 +39,7 @@ def load(
         config: the original yaml, where a checkpoint alone does not tell.
         ema: averaged (True) or raw (False) weights; None: averaged where the file has them. The report says which.
         device: where to put it; None: the CPU.
-        dtype: of floating weights; None: as they are in the file.
+        dtype: of floating weights; None: the model's own default, else as they are in the file.
 
     Raises:
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
@@ -59,7 +59,7 @@ def pipeline_of(
     load_options: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """Compose what a source describes and fill it with its weights; the errors of `load`."""
-    where, kept = check_device(device), check_dtype(dtype)
+    where, kept = check_device(device), check_dtype(dtype or source.dtype)
     spec = source.spec
     parts = compose(spec)
     fill(parts, spec, source, device=where, dtype=kept)
@@ -78,7 +78,7 @@ def load_codec(
     opened = open_source(source, config=config, ema=ema)
     with on_meta():
         codec = build("codec", opened.codec_spec, "codec")
-    _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype))
+    _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype or opened.dtype))
     return codec.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
@@ -129,7 +129,7 @@ def load_adapter(
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
     with on_meta():
         adapter: Adapter = build("adapter", offered[key], f"adapters.{key}")
-    _fill_part(adapter, f"adapters.{key}", opened, check_device(device), check_dtype(dtype))
+    _fill_part(adapter, f"adapters.{key}", opened, check_device(device), check_dtype(dtype or opened.dtype))
     return adapter.eval().requires_grad_(False)
 
 
@@ -172,12 +172,29 @@ def locate(source: str | Path) -> tuple[Path, str]:
             return path, str(path.absolute())
     except (OSError, RuntimeError) as error:
         raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
-    bundled = {e.name: e for e in catalogue() if e.kind == "model"}
+    bundled = _bundled()
     if text in bundled:
         package, _, folder = bundled[text].value.partition(":")
         return Path(str(files(package))) / folder, text
     fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
     raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
+
+
+def default_model() -> str:
+    """Name of the model that comes with ldmkit itself.
+
+    Raises:
+        SourceError: `no-bundled`: there is none, or several.
+    """
+    own = [name for name, entry in _bundled().items() if entry.dist == HOME]
+    if len(own) != 1:
+        fits = ", ".join(sorted(_bundled())) or "a folder, a checkpoint, hf:org/name"
+        raise SourceError("no-bundled", f"no model is named, and ldmkit comes with {len(own)}", fits=fits)
+    return own[0]
+
+
+def _bundled() -> dict[str, Entry]:
+    return {e.name: e for e in catalogue() if e.kind == "model"}
 
 
 def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:

@@ -259,11 +259,15 @@ class Pipeline:
                     images[i] = kept(images[i], *known)
         return Output(images, latents.cpu(), partial(make_recipes, self, prepared.request, prepared.size))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies."""
+    def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
+        """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.
+
+        Args:
+            store: dtype of floating weights in the files, to make them smaller; loaded, they have today's dtype again.
+        """
         from ldmkit.saving import save_pipeline
 
-        return save_pipeline(self, Path(folder))
+        return save_pipeline(self, Path(folder), store)
 
     @classmethod
     def load(cls, source: str | Path, **options: Any) -> Pipeline:

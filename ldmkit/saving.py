@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ldmkit.compose import part_spec
@@ -17,14 +19,19 @@ from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
 from ldmkit.plugins import name_of
 from ldmkit.source import SPEC_FILE, assets_folder, part_file, weights_file
+from ldmkit.spec import PipelineSpec
 from ldmkit.weights import write_safetensors
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
 
 
-def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
+def save_pipeline(pipeline: Pipeline, folder: Path, store: torch.dtype | None = None) -> Path:
     """Write spec, tensors and vocabularies; an older saved pipeline in the folder's place is replaced at the end.
+
+    Args:
+        store: floating dtype of the tensors in the files alone; what is loaded from them has the dtype that the
+            pipeline has now (the widest, where its parts differ). None: as they are.
 
     Raises:
         InputError: the folder exists and holds something else, or its parent does not exist.
@@ -36,7 +43,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> Path:
         name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
     name_of("process", type(pipeline.process))
     with replacing_folder(folder) as building:
-        _write(pipeline, building)
+        _write(pipeline, building, store)
     return folder
 
 
@@ -103,12 +110,29 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
 _OURS = frozenset({"codec", "classifier", "denoiser", "conditioners", "adapters"})
 
 
-def _write(pipeline: Pipeline, folder: Path) -> None:
+def _write(pipeline: Pipeline, folder: Path, store: torch.dtype | None) -> None:
     for path, part in pipeline.parts.items().items():
         name = path.removeprefix("conditioners.")
         shared = path.startswith("conditioners.") and pipeline.wiring[name].shares is not None
-        _write_part(part, path, folder, {} if shared else part.state_dict())
-    write_json(folder / SPEC_FILE, pipeline.spec.to_json())
+        _write_part(part, path, folder, {} if shared else _stored(part.state_dict(), store))
+    write_json(folder / SPEC_FILE, _spec(pipeline, store).to_json())
+
+
+def _stored(state: Mapping[str, Tensor], store: torch.dtype | None) -> Mapping[str, Tensor]:
+    if store is None:
+        return state
+    return {key: tensor.to(store) if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+
+
+def _spec(pipeline: Pipeline, store: torch.dtype | None) -> PipelineSpec:
+    """The pipeline's spec; where it names a dtype to load in, or has to, that is the one the pipeline has."""
+    spec = pipeline.spec
+    if store is None and spec.defaults.dtype is None:
+        return spec
+    tensors = [t for part in pipeline.parts.items().values() for t in part.state_dict().values()]
+    floats = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    name = str(reduce(torch.promote_types, floats)).removeprefix("torch.") if floats else None
+    return spec.model_copy(update={"defaults": spec.defaults.model_copy(update={"dtype": name})})
 
 
 def _write_part(part: Part, path: str, folder: Path, state: Mapping[str, Tensor]) -> None:

@@ -57,6 +57,11 @@ class Source(ABC):
         return self.spec.codec
 
     @property
+    def dtype(self) -> str | None:
+        """Of floating weights where the caller of `load` names none; None: as they are in the file."""
+        return None
+
+    @property
     def adapters(self) -> Mapping[str, PartSpec]:
         """The adapters by name; a source may hold nothing else."""
         return self.spec.adapters
@@ -103,6 +108,10 @@ class NativeFolder(_Folder):
     @property
     def spec(self) -> PipelineSpec:
         return self._spec
+
+    @property
+    def dtype(self) -> str | None:
+        return self._spec.defaults.dtype
 
 
 class PartFolder(_Folder):

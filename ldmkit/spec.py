@@ -62,13 +62,19 @@ class ConditionerSpec(PartSpec):
 
 
 class Defaults(Value):
-    """What a call uses where it says nothing. `size` is (height, width) in pixels."""
+    """What a call, or loading, uses where it says nothing.
+
+    Args:
+        size: (height, width) in pixels.
+        dtype: of floating weights once they are loaded; None: as they are in the files.
+    """
 
     sampler: PartSpec = PartSpec(type="ddim")
     grid: PartSpec = PartSpec(type="leading")
     guidance: PartSpec = PartSpec(type="none")
     steps: int = Field(default=30, ge=1, le=MAX_STEPS)
     size: tuple[Side, Side] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
 
 
 class PipelineSpec(Value):

@@ -1,4 +1,4 @@
-"""`ldmkit import`: a published checkpoint becomes a native folder, with a report of every key."""
+"""`ldmkit import`: a checkpoint becomes a native folder, with a report of every key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ def import_model(
     config: Config = None,
     ema: Ema = None,
     dtype: Dtype = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="dtype of the weights in the files alone: bfloat16 halves them; they are loaded as before."),
+    ] = None,
     report: Annotated[bool, typer.Option("--report", help="List every key, not only the counts.")] = False,
     json: Json = False,
 ) -> None:
-    """Read a published format and write it as a native folder."""
+    """Read a published format, or a folder of ldmkit's own, and write it as a native folder."""
     from ldmkit.cli import emit
-    from ldmkit.loading import open_source, pipeline_of
+    from ldmkit.loading import check_dtype, open_source, pipeline_of
     from ldmkit.saving import check_folder, save_pipeline
 
     check_folder(out)
+    stored = check_dtype(store)
     opened = open_source(source, config=config, ema=ema)
-    save_pipeline(pipeline_of(opened, dtype=dtype), out)
+    save_pipeline(pipeline_of(opened, dtype=dtype), out, stored)
     if json:
         emit(
             {

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name.")]
+ModelOrBundled = Annotated[
+    str | None,
+    typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name; default: the model that comes with ldmkit."),
+]
 Config = Annotated[Path | None, typer.Option(help="Original yaml of a checkpoint.")]
 Ema = Annotated[bool | None, typer.Option("--ema/--raw", help="Averaged or raw weights; default: averaged if present.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: as in the file.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

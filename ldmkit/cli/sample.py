@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled
 from ldmkit.errors import InputError, suggest
 from ldmkit.jsonio import parse_json
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def sample(
     ctx: typer.Context,
-    model: Model,
+    model: ModelOrBundled = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write; several get -0, -1, ...")] = Path("out.png"),
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, max=1024, help="Pictures to draw, with following seeds.")
@@ -49,18 +49,19 @@ def sample(
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli import emit
-    from ldmkit.loading import load
+    from ldmkit.loading import default_model, load
     from ldmkit.output import check_png
 
     check_png(out)
     began = time.perf_counter()
-    pipeline = load(model, config=config, ema=ema, device=device, dtype=dtype)
+    named, words = split_words([*([] if model is None else [model]), *ctx.args])
+    pipeline = load(default_model() if named is None else named, config=config, ema=ema, device=device, dtype=dtype)
     if inputs:
         emit(schemas(pipeline))
         return
     if plan is not None:
         pipeline = pipeline.planned(plan)
-    given, more_scales = conditions(pipeline, ctx.args)
+    given, more_scales = conditions(pipeline, words)
     ready = time.perf_counter()
     options: dict[str, Any] = {
         "negative": _negative(pipeline, negative or []),
@@ -96,13 +97,37 @@ def sample(
 
 
 def schemas(pipeline: Pipeline) -> dict[str, Any]:
-    """JSON schema of every input of a model."""
+    """JSON schema of every input of a model, with the names of its classes where it has any (`names`)."""
     from pydantic import TypeAdapter
 
     from ldmkit.encoding import input_owners
 
-    owners = input_owners(pipeline.conditioners, pipeline.wiring)
-    return {name: TypeAdapter(part.Input).json_schema() for name, part in owners.items()}
+    found: dict[str, Any] = {}
+    for name, part in input_owners(pipeline.conditioners, pipeline.wiring).items():
+        found[name] = TypeAdapter(part.Input).json_schema()
+        if names := getattr(part.config, "names", ()):
+            found[name]["names"] = list(names)
+    return found
+
+
+def split_words(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """(the model, all other words) of the arguments that are no options of the command itself.
+
+    The model is the first word that stands by itself and is no scale (`text=7.5`), or no more than a path that exists.
+    """
+    rest: list[str] = []
+    model: str | None = None
+    words = iter(arguments)
+    for word in words:
+        if word.startswith("--"):
+            rest.append(word)
+            if "=" not in word:
+                rest += [value for value in (next(words, None),) if value is not None]
+        elif model is None and ("=" not in word or Path(word).exists()):
+            model = word
+        else:
+            rest.append(word)
+    return model, rest
 
 
 def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -120,7 +145,8 @@ def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any]
             continue
         name, has_value, value = word[2:].partition("=")
         if name not in owners:
-            raise InputError("unknown-option", f"the model has no input --{name}", fits=suggest(name, owners))
+            what = f"neither the command nor the model {pipeline.origin or ''}".rstrip() + f" has an option --{name}"
+            raise InputError("unknown-option", what, fits=suggest(name, owners))
         if name in given:
             raise InputError("option-twice", f"--{name} is given twice")
         if not has_value:

@@ -17,6 +17,8 @@ from PIL import Image, PngImagePlugin
 
 import ldmkit
 from ldmkit.cli import main
+from ldmkit.cli.sample import split_words
+from ldmkit.loading import default_model
 from ldmkit.output import read_recipe
 
 Capture = pytest.CaptureFixture[str]
@@ -83,6 +85,56 @@ def test_conditions_are_options(scene_folder: Path, tmp_path: Path, capsys: Capt
     }  # fmt: skip
     inline = '[{"label": "dog", "box": [0.1, 0.2, 0.5, 0.9]}]'
     assert run(capsys, "sample", scene_folder, "--layout", inline, "--out", out)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "model", "rest"),
+    [
+        (["m", "--label", "3"], "m", ["--label", "3"]),
+        (["--label", "3", "m"], "m", ["--label", "3"]),
+        (["--label=3", "m", "text=2"], "m", ["--label=3", "text=2"]),
+        (["layout=3", "--text", "a house", "label=1"], None, ["layout=3", "--text", "a house", "label=1"]),
+        (["--text", "--label", "3"], "3", ["--text", "--label"]),
+        (["m", "stray"], "m", ["stray"]),
+        (["--text"], None, ["--text"]),
+        ([], None, []),
+    ],
+)
+def test_the_model_is_the_first_word_by_itself(words: list[str], model: str | None, rest: list[str]) -> None:
+    assert split_words(words) == (model, rest)
+
+
+def test_a_path_with_an_equals_sign_is_a_model(tmp_path: Path) -> None:
+    (tmp_path / "a=1").mkdir()
+    assert split_words([str(tmp_path / "a=1"), "a=1"]) == (str(tmp_path / "a=1"), ["a=1"])
+
+
+def test_without_a_model_the_bundled_one_draws(tmp_path: Path, capsys: Capture) -> None:
+    name = default_model()
+    listed = run_json(capsys, "sample", "--inputs")
+    assert "names" in listed["label"] and "names" in listed["layout"]
+    out = tmp_path / "a.png"
+    label = listed["label"]["names"][1]
+    drawn = run_json(capsys, "sample", "--label", label, "--steps", 1, "--out", out, "--set", "label=2")
+    assert drawn["recipe"]["model"] == name and read_recipe(out)["inputs"] == {"label": 1}
+    code, _, err = run(capsys, "sample", "--lable", label, "--out", out)
+    assert code == 2 and f"the model {name} has an option --lable (did you mean 'label'?)" in err
+
+
+def test_maps_are_palette_files(scene_folder: Path, photo: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Indices are labels whatever their colours; a picture of colours is refused, and it is said what would do."""
+    levels = np.random.default_rng(0).integers(0, 4, (8, 8), dtype=np.uint8)
+    palette = Image.fromarray(levels, "P")
+    palette.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(levels).save(tmp_path / "grey.png")
+    for name in ("palette", "grey"):
+        given = ["--semantic", tmp_path / f"{name}.png", "--out", tmp_path / f"out-{name}.png"]
+        assert run(capsys, "sample", scene_folder, *given)[0] == 0
+    first, second = (np.asarray(Image.open(tmp_path / f"out-{name}.png")) for name in ("palette", "grey"))
+    assert np.array_equal(first, second)
+    code, _, err = run(capsys, "sample", scene_folder, "--semantic", photo)
+    assert code == 2 and "picture-not-labels" in err and "photo.png" in err and "palette" in err
 
 
 def test_inputs_lists_schemas(scene_folder: Path, capsys: Capture) -> None:
@@ -177,7 +229,7 @@ def test_any_part_can_be_shown(entry: str, capsys: Capture) -> None:
 
 
 def test_usage_errors_are_code_2(capsys: Capture) -> None:
-    for arguments in (["sampel"], ["sample"], ["sample", "x", "--steps", "many"], ["plugins", "--wat"]):
+    for arguments in (["sampel"], ["encode"], ["sample", "x", "--steps", "many"], ["plugins", "--wat"]):
         code, _, err = run(capsys, *arguments)
         assert code == 2 and "Traceback" not in err and err
 
