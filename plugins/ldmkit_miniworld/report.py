@@ -115,7 +115,7 @@ class Report(Value):
             shown += [(name, *cells(figures, None)) for name, figures in ends.items()]
             if len(kept := [row for row in shown if any(row[1:])]) > len(ends):
                 blocks += ["", *aligned([("asked for by", *heads), *kept])]
-        worst = [f"{name} {-gap:+.3f} ({' + '.join(where)})" for name, (gap, where) in self.shortfalls().items()]
+        worst = [f"{name} {0.0 - gap:+.3f} ({' + '.join(where)})" for name, (gap, where) in self.shortfalls().items()]
         behind = ["", "several conditions beside each alone, at worst: " + ", ".join(worst)] if worst else []
         own = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.oracle.items() if value <= 1)
         return "\n".join([told, *blocks, *behind, "", f"the oracle itself, on renders it never saw: {own}"])
