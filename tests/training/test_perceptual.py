@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from ldmkit_training.first_stage.lpips import LPIPS
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection
+from ldmkit_training.first_stage.similarity import Similarity
 from ldmkit_training.first_stage.stage import CodecStage
 from ldmkit_training.first_stage.structure import NoDistance, Structure
 from torch import Tensor
@@ -101,27 +102,40 @@ def test_lpips_in_a_stage_is_frozen_and_its_files_are_named(tmp_path: Path) -> N
         CodecStage(codec, CodecObjective.of({"perceptual": {"files": ["lin.safetensors"]}}), tmp_path)
 
 
-def test_structure_is_zero_for_equal_pictures_and_blind_to_flat_shifts_only() -> None:
-    distance = Structure()
+@pytest.mark.parametrize("distance", [Structure(), Similarity()])
+def test_zero_for_equal_pictures_and_blind_to_flat_shifts_only(distance: ldmkit.Perceptual) -> None:
     assert torch.equal(distance(A, A), torch.zeros(2)) and torch.equal(NoDistance()(A, B), torch.zeros(2))
     assert float(distance(A + 0.2, A).max()) < 1e-5, "means are the pixels' own term's business"
     assert float(distance(B, A).min()) > 0.1
 
 
-def test_structure_charges_lost_texture_as_much_where_it_is_faint() -> None:
-    """Texture at a fifth of the contrast: an absolute difference falls to a fifth, this one by less than a third."""
+@pytest.mark.parametrize("distance", [Structure(), Similarity()])
+def test_lost_texture_costs_as_much_where_it_is_faint(distance: ldmkit.Perceptual) -> None:
+    """Texture at a fifth of the contrast: an absolute difference falls to a fifth, these to more than half."""
     coarse = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     costs, plain = [], []
     for contrast in (0.5, 0.1):
         texture = contrast * coarse
         blurred = F.avg_pool2d(texture, 3, 1, 1)
-        costs.append(float(Structure()(blurred, texture)))
+        costs.append(float(distance(blurred, texture)))
         plain.append(float((blurred - texture).abs().mean()))
-    assert plain[1] < 0.21 * plain[0] and costs[1] > 0.67 * costs[0]
+    assert plain[1] < 0.21 * plain[0] and costs[1] > 0.5 * costs[0]
 
 
-def test_structure_gives_gradients_at_any_size() -> None:
+def test_similarity_is_least_at_the_references_own_contrast() -> None:
+    """Texture of which half is right: the absolute difference is least when it is faded, similarity is not."""
+    generator = torch.Generator().manual_seed(4)
+    right, wrong = (torch.randn(1, 3, 32, 32, generator=generator) for _ in range(2))
+    rough = (right + wrong) / 2**0.5
+    contrasts = (0.5, 0.7, 0.85, 1.0, 1.2)
+    plain = [float((c * rough - right).abs().mean()) for c in contrasts]
+    ours = [float(Similarity()(c * rough, right)) for c in contrasts]
+    assert contrasts[plain.index(min(plain))] < 0.85 <= contrasts[ours.index(min(ours))]
+
+
+@pytest.mark.parametrize("distance", [Structure(), Similarity()])
+def test_gradients_at_any_size(distance: ldmkit.Perceptual) -> None:
     for size in ((64, 64), (5, 9), (3, 3)):
         a = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3)).requires_grad_()
-        Structure()(a, torch.zeros(1, 3, *size)).sum().backward()
+        distance(a, 0.5 * torch.randn(1, 3, *size)).sum().backward()
         assert a.grad is not None and bool(a.grad.isfinite().all()) and bool(a.grad.any())
