@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import yaml
+from ldmkit_miniworld.vocabulary import CLASSES
 from ldmkit_training.check_command import checked
 from ldmkit_training.plan import make_plan, run_plan
 from ldmkit_training.plan_table import lines, mebibytes
@@ -61,7 +62,10 @@ def test_a_codecs_plan_has_its_discriminator_and_what_it_only_reads(tmp_path: Pa
 def test_a_classifier_is_planned_and_checked(tmp_path: Path) -> None:
     unet = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "attention": ["none", "none"], "heads": 2}
     data = tiny.base(tmp_path / "run") | {"stage": "classifier"}
-    data["model"] = {"codec": {"type": "identity"}, "config": {"unet": unet, "classes": 5}}
+    data["model"] = {
+        "codec": {"type": "identity"},
+        "config": {"unet": unet, "classes": len(CLASSES), "names": list(CLASSES)},
+    }
     recipe = parse_recipe(data)
     plan = make_plan(recipe, tmp_path)
     assert [part.name for part in plan.parts] == ["codec", "classifier"] and plan.used == {"label": "label"}
