@@ -39,13 +39,13 @@ class PerceptualSection(Value):
     """A distance between pictures as people see them.
 
     Args:
-        type: registered name (`structure`, `lpips`, `none`).
+        type: registered name (`similarity`, `structure`, `lpips`, `none`).
         config: its config.
         files: local files with its weights; relative to the recipe's folder.
         weight: factor of its term.
     """
 
-    type: str = "structure"
+    type: str = "similarity"
     config: dict[str, Any] = Field(default_factory=dict)
     files: tuple[str, ...] = ()
     weight: float = Field(default=1.0, ge=0)
