@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ldmkit.errors import WeightsError
 from ldmkit.value import Value
+from ldmkit_training.sharding import placed
 from ldmkit_training.stage import Stage
 
 
@@ -64,7 +65,7 @@ class Ema:
             other = sorted(tensors.keys() ^ self.tensors.keys())
             raise WeightsError("ema-keys", f"the saved average is of other weights: {other[0]!r}")
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(placed(tensors[name], tensor))
         self.updates = updates
 
     @contextmanager

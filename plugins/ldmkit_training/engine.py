@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.progress import Progress
 from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder
+from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
 from ldmkit_training.tracking import Tracker
@@ -86,6 +87,8 @@ class Engine:
         for turn in self.stage.turns.values():
             turn.to(self.device)
             turn.train()
+            if self.sharded:
+                shard(turn, self.device, self.accelerator.num_processes)
         self.ema = None if recipe.ema is None else Ema(self.stage.averaged, recipe.ema)
         optimisers = {name: recipe.optimiser.build(turn, name) for name, turn in self.stage.turns.items()}
         self.steps = Steps(recipe, self._wrapped(), optimisers, self.accelerator)
@@ -102,13 +105,21 @@ class Engine:
         return bool(self.accelerator.is_main_process)
 
     @property
+    def sharded(self) -> bool:
+        """Whether weights are shared out among processes (FSDP2)."""
+        return bool(getattr(self.recipe, "sharded", False)) and self.accelerator.num_processes > 1
+
+    @property
     def has_average(self) -> bool:
         """Whether a running average of the weights is kept."""
         return self.ema is not None
 
-    def averaged(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
         """The average in the place of the trained weights, which are back, bit for bit, at its end."""
-        return averaged_weights(self.stage, self.ema)
+        turns = self.stage.turns.values()
+        with parted(turns, self.sharded), averaged_weights(self.stage, self.ema), whole(turns, self.sharded):
+            yield
 
     def track(self, figures: Mapping[str, float], step: int) -> None:
         """Figures to the log and the trackers."""
@@ -131,13 +142,14 @@ class Engine:
         Raises:
             RunError: a loss that is NaN, a full disk, memory exhausted; the last good checkpoint is named.
         """
+        data = (self.train_data, self.validation_data)
+        if self.main or self.sharded:
+            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
         if self.main:
             write_recipe(self.recipe, self.out / RECIPE)
             self.tracker = Tracker(
                 self.recipe.tracking, self.out, start=self.step, config=self.recipe.model_dump(mode="json")
             )
-            data = (self.train_data, self.validation_data)
-            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
@@ -196,11 +208,12 @@ class Engine:
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
         if not due and not validate:
             return
-        if self.main:
-            if validate:
-                self._validate()
-            for callback in due:
-                callback(self, self.step)
+        if self.main or self.sharded:
+            with whole(self.stage.turns.values(), self.sharded):
+                if validate:
+                    self._validate()
+                for callback in due:
+                    callback(self, self.step)
         self.accelerator.wait_for_everyone()
 
     def _validate(self) -> None:
@@ -222,12 +235,24 @@ class Engine:
     def _finish(self) -> Path:
         """Let the stage measure what it stores, with the weights that are saved; write the model."""
         target = self.out / MODEL
-        if self.main:
+        if self.sharded:
+            self._save_gathered(target)
+        elif self.main:
             with self.averaged():
                 self.stage.finish(on_device(batch, self.device) for batch in self._some_batches())
                 self.stage.save(target)
         self.accelerator.wait_for_everyone()
         return target
+
+    def _save_gathered(self, target: Path) -> None:
+        """Save the shared-out weights from a stage that has them all."""
+        with averaged_weights(self.stage, self.ema):
+            full = {name: gathered_all(turn.state_dict()) for name, turn in self.stage.turns.items()}
+        if self.main:
+            alone = build_stage(self.recipe, self.folder)
+            for name, turn in alone.turns.items():
+                turn.load_state_dict(full[name])
+            alone.save(target)
 
     def _some_batches(self) -> Iterator[Batch]:
         section = self.recipe.data
@@ -266,7 +291,7 @@ class Engine:
         return latent_cache(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
 
     def _wrapped(self) -> dict[str, Turn]:
-        if self.accelerator.num_processes == 1:
+        if self.accelerator.num_processes == 1 or self.sharded:
             return dict(self.stage.turns)
         return {name: self.accelerator.prepare_model(turn) for name, turn in self.stage.turns.items()}
 
@@ -281,8 +306,9 @@ class Engine:
         except RunError as error:
             raise self._with_last_good(error) from error
         written = None
-        if self.main:
-            written = checkpoints.write(self.checkpoints, self._checkpoint(), self.recipe.checkpoints.keep)
+        made = self._checkpoint() if self.main or self.sharded else None
+        if self.main and made is not None:
+            written = checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep)
         self.accelerator.wait_for_everyone()
         return written
 
@@ -290,12 +316,12 @@ class Engine:
         weights: dict[str, Tensor] = {}
         optimisers: dict[str, Tensor] = {}
         for name, turn in self.stage.turns.items():
-            weights |= {f"{name}/{key}": tensor for key, tensor in turn.state_dict().items()}
+            weights |= {f"{name}/{key}": gathered(tensor) for key, tensor in turn.state_dict().items()}
             state = optimiser_tensors(self.steps.optimisers[name], turn)
-            optimisers |= {f"{name}/{key}": tensor for key, tensor in state.items()}
+            optimisers |= {f"{name}/{key}": gathered(tensor) for key, tensor in state.items()}
         tensors: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimiser": optimisers}
         if self.ema is not None:
-            tensors["ema"] = self.ema.tensors
+            tensors["ema"] = gathered_all(self.ema.tensors)
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "frozen": self._frozen,
@@ -330,7 +356,8 @@ class Engine:
 
     def _restore(self, found: Checkpoint) -> None:
         for name, turn in self.stage.turns.items():
-            turn.load_state_dict(_under(name, found.tensors["weights"]))
+            own, saved = turn.state_dict(), _under(name, found.tensors["weights"])
+            turn.load_state_dict({key: placed(t, own[key]) if key in own else t for key, t in saved.items()})
             restore_optimiser(self.steps.optimisers[name], turn, _under(name, found.tensors["optimiser"]))
         if self.ema is not None:
             self.ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))

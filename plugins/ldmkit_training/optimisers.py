@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit.errors import SpecError
 from ldmkit.value import Value
+from ldmkit_training.sharding import placed
 
 Rate = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -112,7 +113,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, turn: nn.Module, tensors
 def _placed(optimiser: torch.optim.Optimizer, what: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
     # torch keeps Adam's count of steps on the CPU unless the update is fused
     stays = what == "step" and not optimiser.defaults.get("fused")
-    return value if stays else value.to(parameter.device)
+    return value if stays else placed(value, parameter)
 
 
 class _Schedule(Value):

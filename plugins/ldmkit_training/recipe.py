@@ -79,7 +79,7 @@ class Recipe(Value):
 
 
 class CodecRecipe(Recipe):
-    """Trains a first stage: the codec in `model`. With `steps: 0` it stays as it is and only its latents are measured."""
+    """Trains a first stage: the codec in `model`. With `steps: 0` it stays as it is, and only latents are measured."""
 
     stage: Literal["codec"]
     steps: int = Field(ge=0)
@@ -99,6 +99,7 @@ class DenoiserRecipe(Recipe):
     Args:
         gradient_checkpointing: repeat the blocks' forward pass in the backward one, for less memory.
         compile: compile the denoiser's repeated blocks.
+        sharded: with several processes, share weights, averages and optimiser states out among them (FSDP2).
     """
 
     stage: Literal["denoiser"]
@@ -107,6 +108,7 @@ class DenoiserRecipe(Recipe):
     probe: ProbeSection | None = ProbeSection()
     gradient_checkpointing: bool = False
     compile: bool = False
+    sharded: bool = False
 
     def make_stage(self, folder: Path) -> Stage:
         """See `Recipe`."""
@@ -138,7 +140,7 @@ RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRe
 
 MAY_CHANGE = (
     *("out", "steps", "checkpoints", "validation", "previews", "probe", "tracking", "precision", "accumulate"),
-    *("compile", "gradient_checkpointing", "data.validation", "data.workers", "data.cache"),
+    *("compile", "gradient_checkpointing", "sharded", "data.validation", "data.workers", "data.cache"),
 )
 """Keys (and all below them) that may change when a run is resumed."""
 

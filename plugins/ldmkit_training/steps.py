@@ -15,6 +15,7 @@ from ldmkit.errors import InputError, RunError
 from ldmkit_training.devices import autocast, on_device, scaler, seed_everything, summed
 from ldmkit_training.optimisers import set_rate
 from ldmkit_training.recipe import Recipe
+from ldmkit_training.sharding import gathered
 from ldmkit_training.stage import Batch, Turn
 
 REMEMBERED = 256
@@ -119,10 +120,9 @@ class Steps:
         """Norm of all gradients of a turn, before they are clipped."""
         trained = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(trained, self.recipe.clip, norm)
-        return norm
+        return gathered(norm)
 
     def _judge(self, step: int, loss: Tensor, norm: Tensor) -> None:
         # float16's scaling expects gradients that overflow, and leaves such a step out

@@ -35,6 +35,8 @@ def child(rank: int, world: int, port: int, kind: str, out: Path, overrides: tup
     make = tiny.codec_recipe if kind == "codec" else tiny.denoiser_recipe
     engine = Engine(make(out, f"steps={STEPS}", *overrides), Path())
     assert engine.accelerator.num_processes == world
+    parted = {hasattr(p, "full_tensor") for turn in engine.stage.turns.values() for p in turn.parameters()}
+    assert parted == {"sharded=true" in overrides}
     plain = engine.steps.run
 
     def run(step: int, parts: list) -> None:
@@ -82,6 +84,7 @@ def assert_close(one: Path, other: Path) -> None:
     [
         ("denoiser", ()),
         ("denoiser", ("accumulate=2",)),
+        ("denoiser", ("sharded=true", "accumulate=2", "previews={count: 2, steps: 2, every: 3}")),
         # the adaptive weight is a quotient of gradients, so that halves of a batch have others
         ("codec", ("objective.discriminator.adaptive=false",)),
     ],
@@ -93,9 +96,11 @@ def test_same_losses(tmp_path: Path, kind: str, overrides: tuple[str, ...]) -> N
     assert_close(tmp_path / "one", tmp_path / "two")
 
 
-def test_a_signal_to_one_stops_all_and_one_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", ["sharded=false", "sharded=true"])
+def test_a_signal_to_one_stops_all_and_one_goes_on(tmp_path: Path, sharded: str) -> None:
     tiny.train(tiny.denoiser_recipe(tmp_path / "one"))
-    assert run(2, "denoiser", tmp_path / "two", stop_at=3) == 3
+    assert run(2, "denoiser", tmp_path / "two", sharded, stop_at=2) == 2
+    assert run(2, "denoiser", tmp_path / "two", sharded, stop_at=3) == 3
     assert [path.name for path in (tmp_path / "two/checkpoints").iterdir() if "3" in path.name] == ["step-00000003"]
     outcome = tiny.train(tiny.denoiser_recipe(tmp_path / "two"))
     assert outcome.step == STEPS

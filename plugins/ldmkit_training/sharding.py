@@ -1,0 +1,67 @@
+"""FSDP2: weights, averages and optimiser states shared out among processes, each tensor's rows to all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit_training.stage import Turn
+
+
+def shard(turn: Turn, device: torch.device, processes: int) -> None:
+    """Share a turn's parameters out, in place; a forward pass gathers them, and its backward pass lets them go."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(turn, mesh=init_device_mesh(device.type, (processes,)))
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor; all processes must ask for it."""
+    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach()
+
+
+def placed(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, shared out as `like` is, on its device."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    moved = value.detach().to(like.device)
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        return distribute_tensor(moved, like.device_mesh, like.placements)
+    return moved
+
+
+def gathered_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`gathered`, of each."""
+    return {name: gathered(tensor) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def whole(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
+    """Inside the block every process holds all of the parameters, and the networks can be called from anywhere."""
+    listed = list(turns) if sharded else []
+    for turn in listed:
+        turn.unshard()
+    try:
+        yield
+    finally:
+        for turn in listed:
+            turn.reshard()
+
+
+@contextmanager
+def parted(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
+    """The opposite, inside a block of `whole`: so that the shards can be written to."""
+    listed = list(turns) if sharded else []
+    for turn in listed:
+        turn.reshard()
+    try:
+        yield
+    finally:
+        for turn in listed:
+            turn.unshard()
