@@ -149,6 +149,11 @@ class Conditioner(Part, ABC):
     def forward(self, inputs: list[Any]) -> Signal:
         """Encode a batch of validated inputs: one row each."""
 
+    def on_grid(self, inputs: list[Any], grid: tuple[int, int]) -> Signal:
+        """`forward` for latents of grid = (h, w) cells; for planes whose inputs do not tell their size (boxes)."""
+        signal: Signal = self(inputs)
+        return signal
+
     def null(self, like: Signal) -> Signal:
         """The signal that means "no condition", with the rows of `like`. Zeros by default."""
         return zeros_like(like)

@@ -13,6 +13,7 @@ from ldmkit.contracts import Conditioner, Slot
 from ldmkit.errors import InputError, suggest
 from ldmkit.guards import finite, memory
 from ldmkit.signals import Residuals, Signal, Tokens, cat_rows, select_rows, tensors_of, to, zeros_like
+from ldmkit.sizes import latent_size
 from ldmkit.spec import ConditionerSpec
 
 Row = Mapping[str, Any]
@@ -70,6 +71,7 @@ def encode_conditions(
     """
     _check_negative(wiring, negative)
     encoded: list[Encoded] = []
+    grid = latent_size(size, parts.codec)
     for name, conditioner in parts.conditioners.items():
         spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
@@ -78,7 +80,7 @@ def encode_conditions(
         if slot not in parts.denoiser.slots and all(value is None for value in values):
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
         with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):
-            signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size)
+            signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size, grid)
         same = null is not None and not any(given) and key not in negative
         encoded.append(Encoded(key, slot, signal, null, given, same))
     device, dtype = parts.denoiser.device, parts.denoiser.dtype
@@ -114,6 +116,7 @@ def _encode(
     values: Sequence[Any | None],
     negative: Any | None,
     size: tuple[int, int],
+    grid: tuple[int, int],
 ) -> tuple[Signal, Signal | None]:
     """(signal, null) of one conditioner; rows without a value hold the null already."""
     key = input_name(name, spec)
@@ -126,8 +129,8 @@ def _encode(
         if stand_in is None:
             raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
     filled = [stand_in if value is None else value for value in values]
-    signal = _forward(name, conditioner, slot, filled)
-    null = _null(name, conditioner, spec, slot, signal, negative, len(values))
+    signal = _forward(name, conditioner, slot, filled, grid)
+    null = _null(name, conditioner, spec, slot, signal, negative, len(values), grid)
     if any(absent):
         empty = conditioner.null(signal) if spec.null != "zero" else zeros_like(signal)
         signal = select_rows(torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty)
@@ -142,22 +145,23 @@ def _null(
     signal: Signal,
     negative: Any | None,
     rows: int,
+    grid: tuple[int, int],
 ) -> Signal | None:
     if spec.null == "keep":
         return None
     if negative is not None:
-        return cat_rows([_forward(name, conditioner, slot, [negative])] * rows)
+        return cat_rows([_forward(name, conditioner, slot, [negative], grid)] * rows)
     if not (conditioner.has_null or spec.null == "zero"):
         return None
     return zeros_like(signal) if spec.null == "zero" else conditioner.null(signal)
 
 
-def _forward(name: str, conditioner: Conditioner, slot: Slot, values: list[Any]) -> Signal:
+def _forward(name: str, conditioner: Conditioner, slot: Slot, values: list[Any], grid: tuple[int, int]) -> Signal:
     distinct: dict[int, int] = {}
     for value in values:
         distinct.setdefault(id(value), len(distinct))
     unique = list({id(v): v for v in values}.values())
-    signal: Signal = conditioner(unique)
+    signal: Signal = conditioner.on_grid(unique, grid)
     check_signal(name, signal, slot, len(unique), conditioner.dim)
     for tensor in tensors_of(signal):
         finite(tensor, f"conditioner {name!r}")

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema
 
 from ldmkit.errors import InputError
 from ldmkit.value import Value, parse
-from ldmkit_conditioners.label import ClassInput
+from ldmkit_conditioners.label import ClassInput, class_number
 
 EDGE = 1e-6
 """How far a box may reach over the picture's edge by rounding."""
@@ -160,3 +160,18 @@ class Layout(Value):
     def crop_rect(self) -> Rect:
         """The crop, or the whole picture."""
         return Rect(0.0, 0.0, 1.0, 1.0) if self.crop is None else rect(self.crop, "xyxy")
+
+
+def check_layout(layout: Layout, n_classes: int, names: tuple[str, ...], max_objects: int, where: str) -> None:
+    """What the conditioners without crops ask of a layout.
+
+    Raises:
+        InputError: a crop, too many boxes, a label that is no class of the model (with its path).
+    """
+    if layout.crop is not None:
+        raise InputError("layout-crop", "this model knows no crops", where=where, fits="boxes relative to the crop")
+    if len(layout.objects) > max_objects:
+        fits = f"at most {max_objects}"
+        raise InputError("too-many-boxes", f"{len(layout.objects)} objects", where=where, fits=fits)
+    for i, box in enumerate(layout.objects):
+        class_number(box.label, n_classes, names, f"{where}[{i}].label")

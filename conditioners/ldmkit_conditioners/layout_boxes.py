@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
 from ldmkit.contracts import Conditioner
-from ldmkit.errors import InputError
 from ldmkit.signals import Signal, SignalKind, Tokens
 from ldmkit.value import Value
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout
+from ldmkit_conditioners.layout import Box, Layout, check_layout
 
 
 class LayoutBoxesConfig(Value):
@@ -112,13 +111,7 @@ class LayoutBoxes(Conditioner):
         return self.mlp(torch.cat(parts, dim=1))
 
     def _check(self, layout: Layout, where: str) -> None:
-        if layout.crop is not None:
-            raise InputError("layout-crop", "this model knows no crops", where=where, fits="boxes relative to the crop")
-        if len(layout.objects) > self.config.max_objects:
-            fits = f"at most {self.config.max_objects}"
-            raise InputError("too-many-boxes", f"{len(layout.objects)} objects", where=where, fits=fits)
-        for i, box in enumerate(layout.objects):
-            class_number(box.label, self.config.n_classes, self.config.names, f"{where}[{i}].label")
+        check_layout(layout, self.config.n_classes, self.config.names, self.config.max_objects, where)
 
 
 def fourier(values: Tensor, frequencies: int) -> Tensor:
