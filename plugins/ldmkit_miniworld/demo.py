@@ -1,7 +1,8 @@
 """One sheet of what a model of the world does: every condition alone, all together, three samplers, an inpainting.
 
-Conditions are those of the first scenes of the split `demo`, which nothing is trained on, with fixed seeds: none is
-picked.
+Conditions are those of the first scenes of the split `demo`, which nothing is trained on, with fixed seeds. What is
+passed over is passed over for its conditions, never for what was drawn: captions that name fewer than two kinds of
+objects where text is shown, scenes without a coloured object where one is painted over.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ldmkit_miniworld.world import Picture, World
 SPLIT = "demo"
 SAMPLES, STEPS = 4, 20
 SAMPLERS = ("ddim", "dpmpp-2m", "unipc")
+FEW = 0.4
+"""Share of the steps that samplers are compared with: with all of them they agree."""
 NAMES = {"text": "text", "label": "class", "layout": "boxes", "semantic": "semantic map"}
 MARGIN = 0.05
 """How far around an object an inpainting's mask reaches, in parts of the picture."""
@@ -59,6 +62,7 @@ class Demo:
     def __post_init__(self) -> None:
         self.taken = modalities_of(self.pipe)
         self.world = World(picture_size(self.pipe))
+        self._number = -1
 
     def sheet(self) -> Sheet:
         """The sheet, with everything drawn.
@@ -70,21 +74,28 @@ class Demo:
         sheet = Sheet(
             f"ldmkit demo: {self.pipe.origin or 'a model in memory'}",
             ("condition", "its scene", *(f"seed {self.seed + i}" for i in range(self.samples))),
-            note=f"The first scenes of a split that nothing was trained on, seeds {self.seed} to {last}, {self.steps} "
-            'steps: none is picked. "Its scene" is the picture that a condition was taken from; the model does not see '
-            "it.",
+            note=f"Conditions of held-out scenes, in their order; seeds {self.seed} to {last}, {self.steps} steps; no "
+            'picture is picked. "Its scene" is what a condition was taken from: the model does not see it.',
         )
         self._alone(sheet)
-        together = self.world.sample(SPLIT, len(self.taken))
+        together = self._next(_tells)
         if len(self.taken) > 1:
             self._together(sheet, together)
         self._samplers(sheet, together)
-        self._inpainting(sheet, len(self.taken) + 1)
+        self._inpainting(sheet, self._next(_coloured))
         return sheet
 
+    def _next(self, fits: Callable[[Picture], object]) -> Picture:
+        """The next scene of the split whose conditions fit."""
+        while True:
+            self._number += 1
+            picture = self.world.sample(SPLIT, self._number)
+            if fits(picture):
+                return picture
+
     def _alone(self, sheet: Sheet) -> None:
-        for i, name in enumerate(self.taken):
-            picture = self.world.sample(SPLIT, i)
+        for name in self.taken:
+            picture = self._next(_tells if name == "text" else _any)
             images = self._draw(NAMES[name], inputs_of(picture, (name,)), range(self.samples))
             sheet.row(condition(picture, name), picture.image, *images, label=f"{NAMES[name]} alone")
 
@@ -97,45 +108,41 @@ class Demo:
         sheet.row(*(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn")
 
     def _samplers(self, sheet: Sheet, picture: Picture) -> None:
-        cells = []
+        cells, few = [], max(1, round(self.steps * FEW))
+        chosen = ("text",) if "text" in self.taken else self.taken
         for name in SAMPLERS:
-            images = self._draw(f"sampler {name}", inputs_of(picture, self.taken), range(2), sampler=name)
+            inputs = inputs_of(picture, chosen)
+            images = self._draw(f"sampler {name}", inputs, range(2), sampler=name, steps=few)
             cells += [Cell(image, f"{name}, seed {self.seed + i}") for i, image in enumerate(images)]
-        sheet.heading("Three samplers: the same conditions and the same noise").row(*cells, label="drawn")
+        words = " and ".join(NAMES[name] for name in chosen)
+        sheet.heading(f"Three samplers, {few} steps, from the same noise and the same {words}")
+        sheet.row(*cells, label=picture.caption if chosen == ("text",) else "drawn")
 
-    def _inpainting(self, sheet: Sheet, first: int) -> None:
-        picture, hole, layout = self._hole(first)
+    def _inpainting(self, sheet: Sheet, picture: Picture) -> None:
+        hole, layout = self._hole(picture)
         given = {"layout": layout} if "layout" in self.taken else {}
         start = Start(image=picture.image, strength=1.0, mask=hole)
         images = self._draw("inpainting", given, range(self.samples - 1), start=start)
         asked = [Cell(shown("layout", layout), "boxes asked for")] if given else []
-        sheet.heading("Inpainting: what is outside the mask stays as it is, to the last bit")
+        sheet.heading("Inpainting: an object in another colour; outside the mask every pixel stays as it is")
         sheet.row(
             Cell(picture.image, "known picture"), Cell(masked(picture.image, hole), "mask"), *asked,
             *(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn",
         )  # fmt: skip
 
-    def _hole(self, first: int) -> tuple[Picture, Tensor, list[dict[str, Any]]]:
-        """The first scene from number `first` on with an object that has a colour; a mask over the largest one; and
-        the scene's boxes with the next colour for it."""
-        number = first
-        while True:
-            picture = self.world.sample(SPLIT, number)
-            coloured = [i for i, box in enumerate(picture.layout) if colour_of(box["label"])]
-            if coloured:
-                break
-            number += 1
-        chosen = max(coloured, key=lambda i: _area(picture.layout[i]["box"]))
+    def _hole(self, picture: Picture) -> tuple[Tensor, list[dict[str, Any]]]:
+        """A mask over the largest object that has a colour, and the scene's boxes with the next colour for it."""
+        chosen = max(_coloured(picture), key=lambda i: _area(picture.layout[i]["box"]))
         layout = [dict(box) for box in picture.layout]
         kind, colour = kind_of(layout[chosen]["label"]), colour_of(layout[chosen]["label"])
         layout[chosen]["label"] = layout_class(kind, COLOURS[(COLOURS.index(str(colour)) + 1) % len(COLOURS)])
-        return picture, _mask(layout[chosen]["box"], self.world.size), layout
+        return _mask(layout[chosen]["box"], self.world.size), layout
 
     def _draw(self, name: str, inputs: dict[str, Any], offsets: Iterable[int], **options: Any) -> Sequence[Tensor]:
         """Pictures (3,H,W) in [0,1] of one condition, and the time that they took."""
         began = time.perf_counter()
         seeds, size = [self.seed + i for i in offsets], (self.world.size, self.world.size)
-        prepared = self.pipe.prepare(inputs, seeds=seeds, steps=self.steps, size=size, **options)
+        prepared = self.pipe.prepare(inputs, **{"seeds": seeds, "steps": self.steps, "size": size, **options})
         count = len(prepared.sigmas) - 1
 
         def told(step: Any) -> None:
@@ -145,6 +152,20 @@ class Demo:
         images = self.pipe.run(prepared, told).images
         self.seconds[name] = round(time.perf_counter() - began, 2)
         return images.unbind()
+
+
+def _any(picture: Picture) -> bool:
+    return True
+
+
+def _tells(picture: Picture) -> bool:
+    """Whether the caption names two kinds of objects."""
+    return len(picture.scene.caption_facts.objects) > 1
+
+
+def _coloured(picture: Picture) -> list[int]:
+    """The numbers of the boxes whose objects have a colour."""
+    return [i for i, box in enumerate(picture.layout) if colour_of(box["label"])]
 
 
 def _area(box: Sequence[float]) -> float:
