@@ -28,6 +28,7 @@ class SemanticConfig(Value):
         method: of the resize; bilinear and bicubic without anti-aliasing, corners not aligned.
         zero_null: let zeros stand for "no map"; False for models that were never trained without one.
         ignore: a label that belongs to no class (all-zero one-hot), e.g. 255 for "unknown".
+        names: of the classes, in order, for those who read maps; empty, or one for each.
     """
 
     n_classes: Width = 182
@@ -38,6 +39,13 @@ class SemanticConfig(Value):
     bias: bool = False
     ignore: int | None = Field(default=None, ge=0)
     zero_null: bool = True
+    names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> SemanticConfig:
+        if self.names and len(self.names) != self.n_classes:
+            raise ValueError(f"{len(self.names)} names for {self.n_classes} classes")
+        return self
 
     @model_validator(mode="after")
     def _ignore_is_no_class(self) -> SemanticConfig:
