@@ -187,6 +187,8 @@ class Engine:
                 return
         if saved < self.step:
             self.save()
+        if recipe.steps == 0:  # nothing is trained, but what is there has figures too
+            self._watch(True)
 
     def _one(self, step: int, parts: list[Batch]) -> None:
         try:
