@@ -64,16 +64,18 @@ class LdmText(Prompted):
         c = self.config
         vocabulary = bert_vocabulary(folder, c.vocab_size) if c.words else None
         if vocabulary is not None:
-            theirs = {
-                "start": vocabulary.start,
-                "end": vocabulary.end,
-                "pad": vocabulary.tokenizer.token_to_id("[PAD]"),
-            }
-            if wrong := {name: id_ for name, id_ in theirs.items() if id_ not in (None, getattr(c, name))}:
+            theirs = self.special_tokens(vocabulary)
+            if wrong := {name: id_ for name, id_ in theirs.items() if id_ != getattr(c, name)}:
                 what = f"the ids of its [CLS], [SEP] and [PAD] differ from the config's: {wrong}"
                 fits = "config with " + ", ".join(f"{name}: {id_}" for name, id_ in theirs.items())
                 raise SourceError("bad-vocabulary", what, where=str(folder), fits=fits)
         return vocabulary
+
+    @staticmethod
+    def special_tokens(vocabulary: Vocabulary) -> dict[str, int]:
+        """The fields `start`, `end` and `pad` of the config that a vocabulary of word pieces needs."""
+        ids = {"start": vocabulary.start, "end": vocabulary.end, "pad": vocabulary.tokenizer.token_to_id("[PAD]")}
+        return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
         return Tokens(self.encoder(self.ids(inputs)))

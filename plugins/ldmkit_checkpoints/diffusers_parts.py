@@ -104,7 +104,7 @@ def text_component(
     elif name == "T5EncoderModel":
         kind, native, layout = "t5-text", t5_from_hf(config, where=where), "hf"
     elif name == "LDMBertModel":
-        kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, where), "ldm-bert"
+        kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, tokenizer, where), "ldm-bert"
     else:
         raise SourceError("unsupported", f"the text encoder {name!r} is not known", where=where, fits=", ".join(TEXTS))
     spec = ConditionerSpec(type=kind, config=native, **wiring)

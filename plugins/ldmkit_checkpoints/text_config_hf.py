@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ldmkit_conditioners.bpe import bert_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig
-from ldmkit_conditioners.ldm_text import LdmTextConfig
+from ldmkit_conditioners.ldm_text import LdmText, LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 
 from ldmkit.errors import SourceError
@@ -132,8 +133,13 @@ def t5_to_hf(config: T5TextConfig) -> dict[str, Any]:
     return {"architectures": ["T5EncoderModel"], "model_type": "t5", **data, **ids}
 
 
-def ldm_bert_from_diffusers(data: Mapping[str, Any], where: str = "bert") -> dict[str, Any]:
+def ldm_bert_from_diffusers(
+    data: Mapping[str, Any], tokenizer: Path | None = None, where: str = "bert"
+) -> dict[str, Any]:
     """Config of LdmText for diffusers' LDMBertConfig.
+
+    Args:
+        tokenizer: its folder, which knows the special tokens (LDMBertConfig does not); None: bert-base-uncased's.
 
     Raises:
         SourceError: an activation or feed-forward width that the paper's transformer does not have.
@@ -143,7 +149,8 @@ def ldm_bert_from_diffusers(data: Mapping[str, Any], where: str = "bert") -> dic
         raise _refuse("activation_function", data["activation_function"], where, "gelu")
     if int(data.get("encoder_ffn_dim", 4 * config["dim"])) != 4 * config["dim"]:
         raise _refuse("encoder_ffn_dim", data["encoder_ffn_dim"], where, f"{4 * config['dim']} (4 times d_model)")
-    return config
+    vocabulary = None if tokenizer is None else bert_vocabulary(tokenizer, config["vocab_size"])
+    return config | (LdmText.special_tokens(vocabulary) if vocabulary is not None else {})
 
 
 def ldm_bert_to_diffusers(config: LdmTextConfig) -> dict[str, Any]:

@@ -166,6 +166,9 @@ def test_a_folder_written_here_is_the_same_there(tmp_path: Path, make: Callable[
             assert getattr(again, name)("a the cat").input_ids == getattr(pipe, name)("a the cat").input_ids
     third = ldmkit.load(written)
     assert third.spec.conditioners == ours.spec.conditioners
+    if make is paper_text:  # from its vocabulary, which is not bert-base-uncased's
+        config = ours.conditioners["text"].config
+        assert (config.pad, config.start, config.end) == (0, 2, 3)
     assert third.spec.process == ours.spec.process
 
 
