@@ -87,8 +87,9 @@ class LayoutPlane(Conditioner):
 
 
 def _covered(low: Tensor, high: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-    """Along one axis, for N spans (N,) in [0, 1]: the share of each cell that is covered, and its place inside, (N, cells)."""
+    """Along one axis, for N spans (N,) in [0, 1]: the covered share of each cell, and its place inside: (N, cells)."""
     start = torch.arange(cells, device=low.device, dtype=low.dtype) / cells
     share = (torch.minimum(high[:, None], start + 1 / cells) - torch.maximum(low[:, None], start)).clamp(min=0) * cells
-    middle, half = (low + high) / 2, (high - low) / 2
+    # a box may be so narrow that its edges are one number in float32
+    middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
     return share, ((start + 0.5 / cells - middle[:, None]) / half[:, None]).clamp(-1, 1)

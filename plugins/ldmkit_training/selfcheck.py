@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError
+from ldmkit.sizes import latent_size
 from ldmkit_training.dropout_check import check_dropout
 from ldmkit_training.previews import head
 from ldmkit_training.stage import Batch, Stage, Turn
@@ -225,7 +226,7 @@ def _untaught(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
         example = conditioner.example((64, 64)) if own else None
         if example is None:
             continue
-        null = conditioner.null(conditioner([example]))
+        null = conditioner.null(conditioner.on_grid([example], latent_size((64, 64), pipeline.codec)))
         value = null.values[0] if hasattr(null, "values") else null.value
         if value.requires_grad:
             grads = torch.autograd.grad(value.float().square().sum(), own, allow_unused=True)
