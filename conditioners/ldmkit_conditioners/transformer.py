@@ -63,8 +63,8 @@ class Encoder(nn.Module):
         make = (Block(width, heads, head_dim, 4 * width, "gelu", bias=False, causal=False) for _ in range(layers))
         self.blocks = nn.ModuleList(make)
         self.norm = nn.LayerNorm(width)
-        # With the usual 0.02 what the first block adds drowns the words: tokens begin nearly alike, and a network trained
-        # along with them notices text late. Measured between captions at the start: 0.29 of the norm's unit, here 0.6.
+        # With the usual 0.02 what the first block adds drowns the words: tokens begin nearly alike, and a network that
+        # is trained with them notices text late. Between captions at the start: 0.29 of the norm's unit, here 0.6.
         nn.init.normal_(self.tokens.weight, std=0.5)
         nn.init.normal_(self.positions.weight, std=0.25)
 

@@ -275,7 +275,7 @@ def recipe_in(name: str, code: str, *words: str, make: Callable[[Path], Any]) ->
 
 
 TARGETS = [
-    case("save onto a foreign folder", "input.folder-taken", "has no pipeline.json", act=lambda e: _save_onto(e, "a.txt")),
+    case("save onto a foreign folder", "input.folder-taken", "no pipeline.json", act=lambda e: _save_onto(e, "a.txt")),
     case("save onto a pipeline with more in it", "input.folder-taken", "'notes.txt'", "delete",
          act=lambda e: _save_beside_notes(e)),
     case("save onto a file", "input.folder-taken", "plain folder",
