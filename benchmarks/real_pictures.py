@@ -52,7 +52,9 @@ def options(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="as of `ldmkit train`")
     parser.add_argument("--training", action="store_true", help="ask for what was trained on, not what was held out")
     parser.add_argument("--number", type=int, help="of held-out pictures, evenly spread; all by default")
-    parser.add_argument("--checkpoints", action="store_true", help="measure every checkpoint, not the last model alone")
+    parser.add_argument(
+        "--checkpoints", type=int, nargs="*", metavar="STEP", help="measure these too; all if none given"
+    )
     parser.add_argument("--guidance", type=float, help="the model's own by default")
     parser.add_argument("--steps", type=int, help="of sampling; the model's own by default")
     parser.add_argument("--out", type=Path, help="sheet of the last model's drawings")
@@ -84,10 +86,13 @@ def _pictures(batch: Batch) -> list[Picture]:
     return list(batch.images.add(1).mul(127.5).round().byte().movedim(1, -1).numpy())
 
 
-def models(recipe: DenoiserRecipe, folder: Path, every: bool) -> Iterator[tuple[int, ldmkit.Pipeline]]:
-    """(step, pipeline with averaged weights): of every checkpoint but the last step's, then the saved model."""
+def models(recipe: DenoiserRecipe, folder: Path, wanted: Sequence[int] | None) -> Iterator[tuple[int, ldmkit.Pipeline]]:
+    """(step, pipeline with averaged weights): of the wanted checkpoints (none named: of all), then the saved model,
+    if the run has ended; of the last step there is no other."""
     out = Path(recipe.out)
-    found = sorted((out / CHECKPOINTS).glob("step-*")) if every else []
+    found = [] if wanted is None else sorted((out / CHECKPOINTS).glob("step-*"))
+    if wanted:
+        found = [path for path in found if int(path.name.removeprefix("step-")) in wanted]
     for path in found:
         made = checkpoints.read(path)
         if made.step == recipe.steps:
