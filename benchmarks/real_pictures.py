@@ -57,7 +57,8 @@ def options(text: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--guidance", type=float, help="the model's own by default")
     parser.add_argument("--steps", type=int, help="of sampling; the model's own by default")
-    parser.add_argument("--out", type=Path, help="sheet of the last model's drawings")
+    parser.add_argument("--out", type=Path, help="sheet of the last model's drawings, beside the real pictures")
+    parser.add_argument("--alone", action="store_true", help="leave the real pictures out of the sheet")
     return parser
 
 
@@ -157,20 +158,23 @@ def measure(
         spent = round(time.process_time() - began, 1)
         print(json.dumps({"what": "drawn", "step": step, **score(drawings, asked), "cpu_s": spent}), flush=True)
     if given.out:
-        sheet(asked, drawings, show).save(given.out)
+        sheet(asked, drawings, show, alone=given.alone).save(given.out, quality=92)
 
 
 def sheet(
     asked: Held,
     drawings: Sequence[Picture],
     show: Callable[[Picture, Mapping[str, Any]], Sequence[Picture]],
-    rows: int = 8,
+    *,
+    alone: bool = False,
+    rows: int = 6,
     columns: int = 2,
 ) -> Image.Image:
-    """Real pictures and drawings beside each other, each as `show` has them."""
+    """Real pictures (unless drawings stand `alone`) and drawings beside each other, each as `show` has them."""
     cells = []
     for real, drawing, inputs in list(zip(asked.pictures, drawings, asked.inputs, strict=True))[: rows * columns]:
-        cells.append(np.concatenate([*show(real, inputs), *show(drawing, inputs)], axis=1))
+        before = [] if alone else show(real, inputs)
+        cells.append(np.concatenate([*before, *show(drawing, inputs)], axis=1))
     beside = [
         np.concatenate(cells[i : i + columns], axis=1) for i in range(0, len(cells) // columns * columns, columns)
     ]
