@@ -89,13 +89,12 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
                 _retire(target)
             building.rename(target)
             _flush(checkpoints)
+        _retire_others(checkpoints, made.step, keep)
     except (OSError, RunError) as problem:
         reason = problem.what if isinstance(problem, RunError) else f"{problem.strerror or problem}"
         kept = newest(checkpoints)
         fits = f"the last good checkpoint is {kept}" if kept else "there is no earlier checkpoint"
         raise RunError("checkpoint-failed", f"writing failed: {reason}", where=str(target), fits=fits) from problem
-    for _, old in _listed(checkpoints)[keep:]:
-        _retire(old)
     return target
 
 
@@ -196,10 +195,19 @@ def _beside(checkpoints: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def _retire_others(checkpoints: Path, step: int, keep: int) -> None:
+    # newer ones are damaged: else the run would have gone on from them
+    listed = _listed(checkpoints)
+    newer, older = [c for s, c in listed if s > step], [c for s, c in listed if s <= step]
+    for folder in (*newer, *older[keep:]):
+        _retire(folder)
+
+
 def _retire(folder: Path) -> None:
     """Remove a folder so that no moment leaves a part of it under its name."""
-    aside = Path(tempfile.mkdtemp(prefix=_LEFT[1], dir=folder.parent))
-    folder.rename(aside / folder.name)
+    aside = folder.with_name(f"{_LEFT[1]}{folder.name}")  # made by no new folder: the disk may be full
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 

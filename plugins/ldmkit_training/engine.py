@@ -351,6 +351,9 @@ class Engine:
             key, was, now = other
             what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"
             raise SpecError("other-recipe", what, where=where, fits=fits)
+        if found.step > self.recipe.steps:
+            what = f"{found.step} steps are done, the recipe wants {self.recipe.steps}"
+            raise SpecError("steps-done", what, where=where, fits=f"steps: {found.step} or more, or another `out`")
         for name, digest in self._frozen.items():
             if found.state["frozen"].get(name) != digest:
                 what = f"the weights of {name!r}, which are read and not trained, are others than before"

@@ -6,7 +6,7 @@ A schedule is a pure function of the step, so that a resume needs nothing but th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit.errors import SpecError
+from ldmkit.errors import SpecError, suggest
 from ldmkit.value import Value
 from ldmkit_training.sharding import placed
 
@@ -45,6 +45,17 @@ class OptimiserSection(Value):
     momentum: Moment = 0.9
     decay: Literal["all", "matrices"] = "matrices"
     rates: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    def check(self, turns: Collection[str]) -> None:
+        """Whether every turn of `rates` is one of the stage's.
+
+        Raises:
+            SpecError: `unknown-turn`.
+        """
+        for name in self.rates:
+            if name not in turns:
+                what = f"this stage has no turn {name!r}"
+                raise SpecError("unknown-turn", what, where=f"optimiser.rates.{name}", fits=suggest(name, turns))
 
     def build(self, turn: nn.Module, name: str) -> torch.optim.Optimizer:
         """The optimiser of one turn, over its parameters that require a gradient, in the order of their names."""
@@ -170,7 +181,7 @@ class Cycles(_Schedule):
         for name in ("warmup", "start", "peak", "floor"):
             if len(getattr(self, name)) != len(self.lengths) or not self.lengths:
                 what = f"{len(getattr(self, name))} numbers for {len(self.lengths)} cycle(s)"
-                raise SpecError("cycles", what, where=name, fits="one each cycle, at least one cycle")
+                raise SpecError("cycles", what, where=f"schedule.{name}", fits="one each cycle, at least one cycle")
         return self
 
     def factor(self, step: int, steps: int) -> float:

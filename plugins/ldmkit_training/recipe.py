@@ -239,6 +239,8 @@ def build_stage(recipe: Recipe, folder: Path) -> Stage:
         torch.manual_seed(recipe.seed)
         random.seed(recipe.seed)
         try:
-            return recipe.make_stage(folder)
+            stage = recipe.make_stage(folder)
+            recipe.optimiser.check(stage.turns)
+            return stage
         finally:
             random.setstate(state)

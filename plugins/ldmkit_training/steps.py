@@ -110,7 +110,7 @@ class Steps:
         self._judge(step, figures["loss"], norm)
         self.scaler.step(optimiser)
         if name == self._first:
-            self.loss = figures["loss"]
+            self.loss = figures["loss"] * processes  # the mean over this one's rows
         # the norm is the same on every process, and what is added up are shares
         figures["grad_norm"] = norm / processes
         prefix = "" if name == self._first else f"{name}/"

@@ -72,6 +72,17 @@ def test_a_run_goes_on_from_the_one_before(tmp_path: Path) -> None:
     tiny.assert_same(before, tiny.tensors(out / "checkpoints"))
 
 
+def test_damaged_ones_of_later_steps_do_not_push_out_good_ones(tmp_path: Path) -> None:
+    for step in (10, 20):
+        checkpoints.write(tmp_path, some(step), keep=2)
+    (tmp_path / "step-00000020/ema.safetensors").unlink()
+    with pytest.warns(UserWarning, match="left out"):
+        assert checkpoints.newest(tmp_path) == tmp_path / "step-00000010"
+    # the run goes on from step 10, and is stopped at step 13
+    checkpoints.write(tmp_path, some(13), keep=1)
+    assert names(tmp_path) == ["step-00000013"]
+
+
 def test_what_a_kill_leaves_is_removed(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, some(1), keep=1)
     for left in (".writing-x", ".retired-y"):

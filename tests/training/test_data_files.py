@@ -15,7 +15,7 @@ from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
 from PIL import Image
 
-from ldmkit.errors import SpecError
+from ldmkit.errors import InputError, SpecError
 
 
 def grey_map(path: Path, rows: list[list[int]], mode: str = "L") -> Path:
@@ -146,6 +146,9 @@ def test_wide_maps(tmp_path: Path) -> None:
     grey_map(tmp_path / "m/a.png", [[300] * 12] * 7 + [[4000] * 12], "I;16")
     labels = opened("maps", tmp_path, pictures="p", maps="m", classes=301, ignore=4000).inputs(0)["semantic"]
     assert labels.dtype == np.uint16 and labels[0, 0] == 300 and labels[7, 0] == 65535
+    grey_map(tmp_path / "m/a.png", [[3] * 12] * 8, "I;16")
+    labels = opened("maps", tmp_path, pictures="p", maps="m", classes=301, ignore=4000).inputs(0)["semantic"]
+    assert labels.dtype == np.uint16, "as the other maps of the source, so that one array can hold them all"
 
 
 def shard(path: Path, *keys: str, **extra: bytes) -> Path:
@@ -174,6 +177,16 @@ def test_shards_in_any_order(tmp_path: Path) -> None:
     assert data.inputs(2)["text"] == "text of x/001 ü"
     listed = opened("shards", tmp_path, shards=["train-1.tar"], maps={"areas": {}})
     assert [listed.id(i) for i in range(2)] == ["train-1.tar/x/001.png", "train-1.tar/x/002.png"]
+
+
+def test_archives_of_one_name_keep_their_samples_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shard(tmp_path / folder / "0.tar", "001")
+    data = opened("shards", tmp_path, shards="*/0.tar", maps={"areas": {}})
+    assert [data.id(i) for i in range(len(data))] == ["a/0.tar/001.png", "b/0.tar/001.png"]
+    with pytest.raises(InputError, match="twice"):
+        opened("shards", tmp_path, shards=["a/0.tar", "b/../a/0.tar"], maps={"areas": {}})
 
 
 def test_shards_by_workers(tmp_path: Path) -> None:

@@ -108,6 +108,13 @@ def test_a_finished_run_goes_on_for_more_steps(tmp_path: Path) -> None:
     tiny.assert_same(tiny.tensors(tmp_path / "run/model"), tiny.tensors(tmp_path / "whole/model"))
 
 
+def test_fewer_steps_than_are_done_are_refused(tmp_path: Path) -> None:
+    tiny.train(tiny.denoiser_recipe(tmp_path / "run"))
+    with pytest.raises(SpecError, match="6 steps are done, the recipe wants 5") as caught:
+        tiny.train(tiny.denoiser_recipe(tmp_path / "run", "steps=5"))
+    assert caught.value.code == "spec.steps-done" and "steps: 6" in str(caught.value)
+
+
 def test_fresh_keeps_the_older_run(tmp_path: Path) -> None:
     tiny.train(tiny.denoiser_recipe(tmp_path / "run", "steps=1"))
     before = tiny.tensors(tmp_path / "run")

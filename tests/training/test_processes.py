@@ -46,6 +46,11 @@ def child(rank: int, world: int, port: int, kind: str, out: Path, overrides: tup
 
     engine.steps.run = run
     outcome = engine.run()
+    if not stop_at:  # the progress bar shows the mean over this process's rows
+        shown = engine.steps.loss.clone()
+        torch.distributed.all_reduce(shown)
+        logged = [line["loss"] for line in figures(out) if "loss" in line]
+        assert float(shown) / world == pytest.approx(logged[-1], rel=RELATIVE)
     torch.distributed.destroy_process_group()
     raise SystemExit(10 + outcome.step)
 

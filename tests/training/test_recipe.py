@@ -52,6 +52,13 @@ TABLE = [
     Bad("rate of zero", ("optimiser.lr=0",), "spec.invalid", ("optimiser.lr", "greater than 0")),
     Bad("rate is infinite", ("optimiser.lr=.inf",), "spec.invalid", ("optimiser.lr", "finite")),
     Bad("betas", ("optimiser.betas=[0.9, 1.0]",), "spec.invalid", ("optimiser.betas[1]", "less than 1")),
+    Bad(
+        "a rate for no turn",
+        ("optimiser.rates={discriminatr: 1}",),
+        "spec.unknown-turn",
+        ("optimiser.rates.discriminatr", "did you mean 'discriminator'?"),
+        tiny.codec_data,
+    ),
     Bad("decay of one", ("ema.decay=1",), "spec.invalid", ("ema.decay", "less than 1")),
     Bad("precision", ("precision=bf16",), "spec.invalid", ("precision", "'bfloat16'", "'bf16'")),
     Bad("keep none", ("checkpoints.keep=0",), "spec.invalid", ("checkpoints.keep",)),

@@ -44,6 +44,11 @@ class LabelRule(Value):
     def _known(self) -> tuple[int, ...]:
         return self.values or tuple(range(self.classes or 0))
 
+    @property
+    def wide(self) -> bool:
+        """Whether labels need 16 bits, those of one map or not; without known classes each map tells by itself."""
+        return len(self._known) > IGNORED
+
     @cached_property
     def table(self) -> np.ndarray:
         """Value -> label, -1 where a value means nothing."""
@@ -53,7 +58,7 @@ class LabelRule(Value):
         if not len(known):
             table[:] = np.arange(65536)
         if self.ignore is not None:
-            table[self.ignore] = IGNORED if len(known) <= IGNORED else IGNORED_WIDE
+            table[self.ignore] = IGNORED_WIDE if self.wide else IGNORED
         return table
 
 
@@ -74,4 +79,4 @@ def read_labels(source: Path | bytes, where: str, rule: LabelRule) -> np.ndarray
         ignored = f"; or ignore: {int(wrong[0])}" if rule.ignore is None else ""
         fits = f"the values {list(rule.values)}" if rule.values else f"0 to {(rule.classes or 65536) - 1}"
         raise InputError("bad-file", what, where=where, fits=fits + ignored)
-    return labels.astype(np.uint8 if int(labels.max()) <= 255 else np.uint16)
+    return labels.astype(np.uint16 if rule.wide or int(labels.max()) > 255 else np.uint8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,9 @@ class ShardsData(FileData):
     def open(self, folder: Path) -> ShardsDataset:
         paths = self._paths(folder)
         groups: dict[str, Group] = {}
-        for path in paths:
+        for path, name in zip(paths, _names(paths), strict=True):
             for key, group in self._groups(path).items():
-                groups[f"{path.name}/{key}"] = group
+                groups[f"{name}/{key}"] = group
         where = ", ".join(map(str, paths[:2])) + (" ..." if len(paths) > 2 else "")
         without = [key for key, group in groups.items() if not _picture(group)]
         notes = lacking(without, "sample(s) have no picture", self.missing, where)
@@ -85,6 +87,18 @@ class ShardsData(FileData):
                 raise InputError("file-twice", what, where=member.place, fits="one picture, one .txt ... a sample")
             group[ending] = member
         return groups
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What ids call the archives: their file names, or as much of their paths as tells them apart."""
+    full = [path.resolve() for path in paths]
+    if twice := next((path for path, count in Counter(full).items() if count > 1), None):
+        raise InputError("file-twice", "the archive is listed twice", where=str(twice), fits="each archive once")
+    short = [path.name for path in paths]
+    if len(set(short)) == len(short):
+        return short
+    root = os.path.commonpath([path.parent for path in full])
+    return [path.relative_to(root).as_posix() for path in full]
 
 
 def _picture(group: Group) -> Member | None:
