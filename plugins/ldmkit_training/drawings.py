@@ -51,7 +51,12 @@ def named_boxes(layout: Any, names: Sequence[str] = ()) -> list[NamedBox]:
 
 
 def boxes(
-    layout: Any, names: Sequence[str] = (), over: Content = None, *, inks: Mapping[str, Colour] | None = None
+    layout: Any,
+    names: Sequence[str] = (),
+    over: Content = None,
+    *,
+    inks: Mapping[str, Colour] | None = None,
+    proportions: tuple[int, int] | None = None,
 ) -> Drawing:
     """Boxes with their names, over a picture or a blank one; large ones first, so that none hides another.
 
@@ -60,12 +65,13 @@ def boxes(
         names: of the classes, where labels are numbers.
         over: picture beneath, in the same frame.
         inks: colours of some labels; the others get `colour`.
+        proportions: (height, width) of the blank frame; None: what there is room for.
     """
     listed = sorted(named_boxes(layout, names), key=lambda item: -_area(item.box))
     kinds, chosen = {name: i for i, name in enumerate(names)}, inks or {}
 
     def draw(size: tuple[int, int]) -> Image.Image:
-        image = _canvas(size, over)
+        image = _canvas(size if proportions is None else _within(size, proportions), over)
         pen, points = ImageDraw.Draw(image), max(9, round(min(size) / 13))
         taken: list[tuple[float, float, float, float]] = []
         for label, (x0, y0, x1, y1) in listed:
@@ -165,11 +171,12 @@ def difference(first: Tensor, second: Tensor, gain: float = 4.0) -> Tensor:
     return ((first - second).abs() * gain).clamp(0, 1)
 
 
-def condition(conditioner: Conditioner, value: Any) -> Drawing | Content:
+def condition(conditioner: Conditioner, value: Any, proportions: tuple[int, int] | None = None) -> Drawing | Content:
     """What shows one input of a conditioner: boxes, a map, a picture, a class name, or words; None where absent.
 
     Args:
         value: raw, or parsed by the conditioner.
+        proportions: (height, width) of the picture that it is a condition of.
     """
     names: Sequence[str] = getattr(conditioner.config, "names", ())
     if value is None:
@@ -179,7 +186,7 @@ def condition(conditioner: Conditioner, value: Any) -> Drawing | Content:
     if isinstance(value, (int, np.integer)):
         return card(_name(int(value), names))
     if hasattr(value, "objects") or _is_boxes(value):
-        return boxes(value, names)
+        return boxes(value, names, proportions=proportions)
     if isinstance(value, (np.ndarray, Tensor)):
         return _array(torch.as_tensor(value), names)
     if isinstance(value, Image.Image):
@@ -201,6 +208,12 @@ def _is_boxes(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "objects" in value
     return isinstance(value, (list, tuple)) and all(isinstance(item, Mapping) and "box" in item for item in value)
+
+
+def _within(size: tuple[int, int], proportions: tuple[int, int]) -> tuple[int, int]:
+    """The largest (width, height) of these proportions (height, width)."""
+    scale = min(size[0] / proportions[1], size[1] / proportions[0])
+    return round(proportions[1] * scale), round(proportions[0] * scale)
 
 
 def _canvas(size: tuple[int, int], over: Content) -> Image.Image:

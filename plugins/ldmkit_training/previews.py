@@ -91,7 +91,12 @@ class Previews:
         )  # fmt: skip
         rows = [(row, sample) for batch in self.rows for row, sample in zip(batch.inputs, batch.ids, strict=True)]
         for i, (inputs, sample) in enumerate(rows):
-            shown = [condition(owners[n], _parsed(owners[n], n, inputs)) if n in inputs else absent() for n in used]
+            shown = [
+                condition(owners[n], _parsed(owners[n], n, inputs), (real[i].shape[-2], real[i].shape[-1]))
+                if n in inputs
+                else absent()
+                for n in used
+            ]
             sheet.row(Cell(real[i], sample), *shown, *(images[i] for _, images in drawn))
         return sheet
 

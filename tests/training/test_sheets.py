@@ -59,6 +59,7 @@ def test_pictures_of_every_form_are_the_same() -> None:
 
 def test_boxes_are_where_they_were_asked_for() -> None:
     names = ("cat", "dog", "tree")
+    assert drawings.boxes(LAYOUT, names, proportions=(30, 60))((80, 80)).size == (80, 40), "a picture's own frame"
     image = np.asarray(drawings.boxes(LAYOUT, names)((81, 81)))
     cat, tree = (image == drawings.colour(0)).all(2), (image == drawings.colour(2)).all(2)
     assert cat[:41, 0].all() and cat[0, :20].any() and cat[:18, 40].all() and not cat[45:].any()
