@@ -26,8 +26,10 @@ class Posterior(NamedTuple):
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> Tensor:
-        """KL divergence to the unit normal, summed over channels and positions: (B,), in nats."""
-        terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
+        """KL divergence to the unit normal, summed over channels and positions: (B,), in nats; float32 or wider."""
+        wide = torch.promote_types(self.mean.dtype, torch.float32)
+        mean, logvar = self.mean.to(wide), self.logvar.to(wide)
+        terms = mean.square() + logvar.exp() - 1.0 - logvar
         return 0.5 * terms.sum(dim=(1, 2, 3))
 
 

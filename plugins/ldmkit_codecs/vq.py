@@ -58,7 +58,9 @@ class Codebook(nn.Module):
         # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not change which is nearest
         lengths, transposed = entries.square().sum(1), entries.t()
         chunk = max(1, SEARCH_ELEMENTS // entries.shape[0])
-        found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
+        # autocast would compare distances of 8 bits, and give many places to the first of several equal ones
+        with torch.autocast(rows.device.type, enabled=False):
+            found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
         return torch.cat(found).view(raw.shape[0], *raw.shape[2:])
 
     def entries(self, codes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.attention import attention
 from ldmkit.bounds import Rows
 from ldmkit.compose import build_value
 from ldmkit.contracts import Classifier, Context, Frame, Process, column
@@ -97,4 +98,4 @@ class AttentionPool(nn.Module):
         mean = places.mean(1, keepdim=True)
         keys, values = self.kv(torch.cat([mean, places], 1)).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q(mean), keys, values))
-        return mean[:, 0] + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1))
+        return mean[:, 0] + self.out(attention(q, k, v).transpose(1, 2).flatten(1))

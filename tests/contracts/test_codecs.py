@@ -201,6 +201,21 @@ def test_codebook_gradients_legacy_and_fixed() -> None:
         torch.testing.assert_close(weight.grad, to_codebook * pulled)
 
 
+def test_autocast_finds_the_nearest_entries_all_the_same() -> None:
+    codec = VQCodec({**CODECS["vq"][1], "codebook_size": 512})
+    raw = draw(1, 3, 16, 16) / 512  # a new codebook's entries lie this close together
+    with torch.autocast("cpu", torch.bfloat16):
+        found = codec.codes(raw)
+    assert torch.equal(found, codec.codes(raw))
+
+
+def test_the_divergence_is_summed_in_float32() -> None:
+    mean, logvar = draw(2, 4, 16, 16), 0.1 * draw(2, 4, 16, 16, seed=1)
+    narrow = Posterior(mean.bfloat16(), logvar.bfloat16())
+    wide = Posterior(narrow.mean.float(), narrow.logvar.float())
+    assert torch.equal(narrow.kl(), wide.kl())
+
+
 def test_codebook_usage() -> None:
     codec = make("vq")
     assert isinstance(codec, VQCodec)
