@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from ldmkit_training.check_command import run_check
+from ldmkit_training.check_command import FAILED, run_check
 from ldmkit_training.dropout_check import count_dropped
 from ldmkit_training.first_stage.turns import DiscriminatorTurn
 from ldmkit_training.recipe import build_stage
@@ -208,4 +208,4 @@ def test_a_failed_check_is_a_failed_command(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(ConditionDropout, "kept", lambda self, names, draws: {})
     monkeypatch.setattr("ldmkit_training.selfcheck.TESTS", ("dropout",))
     recipe = tiny.denoiser_recipe(tmp_path)
-    assert run_check(recipe, tmp_path, json=True) == 1
+    assert run_check(recipe, tmp_path, json=True) == FAILED == 7
