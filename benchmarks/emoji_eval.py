@@ -6,7 +6,7 @@
 A drawing is compared with the picture of its caption and nine others of the same set, drawn at random but the same for
 every model: `colours`, whether the right one is nearest by histogram of colours (4 levels a channel, roots of shares);
 `shape`, whether it is nearest by the picture itself, at 16x16 pixels in all colours. Chance is 0.1. `_shuffled`: the
-same where each drawing is taken for the next caption's. With `--training` the captions are trained ones, which tells
+same where each drawing is taken for another caption's. With `--training` the captions are trained ones, which tells
 remembering from understanding; words of held-out captions stand in other captions, but never together.
 """
 
@@ -51,7 +51,8 @@ def scores(pictures: Sequence[Picture], asked: Held) -> dict[str, float]:
     for name, feature in (("colours", colours), ("shape", shape)):
         drawn, real = ([feature(p) for p in some] for some in (pictures, asked.pictures))
         figures[name] = found(drawn, real)
-        figures[f"{name}_shuffled"] = found(drawn, real[1:] + real[:1])
+        half = len(real) // 2
+        figures[f"{name}_shuffled"] = found(drawn, real[half:] + real[:half])
     return {name: round(value, 3) for name, value in figures.items()}
 
 

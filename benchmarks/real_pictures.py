@@ -41,8 +41,9 @@ class Held(NamedTuple):
         return Held([self.pictures[i] for i in chosen], [self.inputs[i] for i in chosen])
 
     def others(self) -> Inputs:
-        """Each picture's inputs replaced by the next one's: the control."""
-        return self.inputs[1:] + self.inputs[:1]
+        """The inputs of the picture half of the row further on: the control. (The next one of a film is too alike.)"""
+        half = len(self.inputs) // 2
+        return self.inputs[half:] + self.inputs[:half]
 
 
 def options(text: str) -> argparse.ArgumentParser:
