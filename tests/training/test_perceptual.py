@@ -139,3 +139,11 @@ def test_gradients_at_any_size(distance: ldmkit.Perceptual) -> None:
         a = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3)).requires_grad_()
         distance(a, 0.5 * torch.randn(1, 3, *size)).sum().backward()
         assert a.grad is not None and bool(a.grad.isfinite().all()) and bool(a.grad.any())
+
+
+@pytest.mark.parametrize("distance", [Structure(), Similarity()])
+def test_pictures_below_every_scale_have_no_distance(distance: ldmkit.Perceptual) -> None:
+    images = torch.ones(2, 3, 2, 2, requires_grad=True)
+    found = distance(images, torch.zeros(2, 3, 2, 2))
+    found.sum().backward()
+    assert found.tolist() == [0.0, 0.0] and not bool(images.grad.any())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Perceptual
 from ldmkit.value import Value
+from ldmkit_training.first_stage.scales import mean_over_scales
 
 
 class SimilarityConfig(Value):
@@ -35,16 +35,11 @@ class Similarity(Perceptual):
     config: SimilarityConfig
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        a, b = images.float(), reference.float()
-        found = []
-        for scale in range(self.config.scales):
-            if scale:
-                a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-            if min(a.shape[-2:]) < self.config.window:
-                break
-            spread = self._variance(a) + self._variance(b) + self.config.floor**2
-            found.append((self._variance(a - b) / spread).flatten(1).mean(1))
-        return torch.stack(found).mean(0) if found else images.float().flatten(1).sum(1) * 0
+        return mean_over_scales(self._difference, images, reference, self.config.scales, self.config.window)
+
+    def _difference(self, a: Tensor, b: Tensor) -> Tensor:
+        spread = self._variance(a) + self._variance(b) + self.config.floor**2
+        return (self._variance(a - b) / spread).flatten(1).mean(1)
 
     def _variance(self, x: Tensor) -> Tensor:
         mean = F.avg_pool2d(x, self.config.window, stride=1)

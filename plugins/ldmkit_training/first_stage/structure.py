@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Perceptual
 from ldmkit.value import Value
+from ldmkit_training.first_stage.scales import mean_over_scales
 
 
 class NoDistance(Perceptual):
@@ -52,15 +53,7 @@ class Structure(Perceptual):
         self.register_buffer("patterns", patterns, persistent=False)
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        a, b = images.float(), reference.float()
-        found = []
-        for scale in range(self.config.scales):
-            if scale:
-                a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-            if min(a.shape[-2:]) < 3:
-                break
-            found.append(self._difference(a, b))
-        return torch.stack(found).mean(0)
+        return mean_over_scales(self._difference, images, reference, self.config.scales, least=3)
 
     def _difference(self, a: Tensor, b: Tensor) -> Tensor:
         wrong = F.conv2d((a - b).flatten(0, 1)[:, None], self.patterns.to(a.device)) / 3
