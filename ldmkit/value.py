@@ -116,6 +116,13 @@ def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind:
         return error("unknown-key", f"unknown key {key!r}{more}", where=path, fits=suggest(key, known))
     if first["type"] == "missing":
         return error("missing-key", f"required, but not given{more}", where=path)
+    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        context = first["ctx"]
+        path += "." + context["discriminator"].strip("'")
+        if first["type"] == "union_tag_not_found":
+            return error("missing-key", f"required, but not given{more}", where=path)
+        fits = suggest(context["tag"], [tag.strip(" '") for tag in context["expected_tags"].split(",")])
+        return error("invalid", f"there is no {context['tag']!r}{more}", where=path, fits=fits)
     shown = repr(first["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     message = first["msg"].removeprefix("Value error, ")

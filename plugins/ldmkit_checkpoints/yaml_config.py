@@ -61,8 +61,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, bounded: bool = True) -> dict[str, Any]:
     """The mapping in a yaml file of at most 1 MiB.
+
+    Args:
+        bounded: refuse integers that no published model comes near; False for files whose keys are checked one by one.
 
     Raises:
         SourceError: `not-found`, `too-large`, `yaml-invalid`, `yaml-tag`, `yaml-aliases`, `duplicate-key`,
@@ -87,7 +90,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SourceError(error.code.split(".", 1)[1], error.what, where=where, fits=error.fits) from None
     if not isinstance(data, dict):
         raise SourceError("yaml-invalid", f"a config is a mapping, got {type(data).__name__}", where=str(path))
-    _check(data, "", str(path), set(), set())
+    _check(data, "", str(path), set(), set(), bounded)
     return data
 
 
@@ -107,7 +110,7 @@ def yaml_value(text: str, where: str) -> Any:
 _TRAINING_ONLY = frozenset(["scheduler_config", "data", "lightning"])
 
 
-def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tuple[int, str]]) -> None:
+def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tuple[int, str]], bounded: bool) -> None:
     """Bound integers, list lengths and depth; refuse cycles and numbers that are not finite.
 
     `done` holds the containers seen under a key, so that aliases of aliases are not walked again and again.
@@ -119,13 +122,15 @@ def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tup
         if (id(node), name) in done:
             return
         done.add((id(node), name))
-        if isinstance(node, list) and len(node) > MAX_ITEMS and name in LIMITS:
+        if bounded and isinstance(node, list) and len(node) > MAX_ITEMS and name in LIMITS:
             raise SourceError("huge-dimension", f"a list of {len(node)}", where=f"{where}: {path}")
         for key, value in node.items() if isinstance(node, dict) else enumerate(node):
             place = f"{path}[{key}]" if isinstance(node, list) else f"{path}.{key}".lstrip(".")
             if key not in _TRAINING_ONLY:
-                _check(value, place, where, open_nodes | {id(node)}, done)
+                _check(value, place, where, open_nodes | {id(node)}, done, bounded)
     elif isinstance(node, int) and not isinstance(node, bool):
+        if not bounded:
+            return
         limit = LIMITS.get(name, MAX_INTEGER)
         if abs(node) > limit and "seed" not in name:
             raise SourceError("huge-dimension", f"{node} is too large", where=f"{where}: {path}", fits=f"up to {limit}")

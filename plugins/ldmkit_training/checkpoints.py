@@ -92,6 +92,7 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
         _retire_others(checkpoints, made.step, keep)
     except (OSError, RunError) as problem:
         reason = problem.what if isinstance(problem, RunError) else f"{problem.strerror or problem}"
+        reason = reason.removeprefix("writing failed: ")
         kept = newest(checkpoints)
         fits = f"the last good checkpoint is {kept}" if kept else "there is no earlier checkpoint"
         raise RunError("checkpoint-failed", f"writing failed: {reason}", where=str(target), fits=fits) from problem
@@ -103,6 +104,20 @@ def clean(checkpoints: Path) -> None:
     for path in checkpoints.glob(".*") if checkpoints.is_dir() else ():
         if path.name.startswith(_LEFT):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def resumable(checkpoints: Path) -> Path | None:
+    """The newest good checkpoint; None for a run that has none yet.
+
+    Raises:
+        SourceError: `no-good-checkpoint`: all that there are are damaged; whether to begin anew is not decided here.
+    """
+    found, there = newest(checkpoints), _listed(checkpoints)
+    if found is None and there:
+        what = f"all {len(there)} checkpoints are damaged"
+        fits = "--fresh begins anew, and keeps the folder aside"
+        raise SourceError("no-good-checkpoint", what, where=str(checkpoints), fits=fits)
+    return found
 
 
 def newest(checkpoints: Path) -> Path | None:

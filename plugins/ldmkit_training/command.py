@@ -42,15 +42,18 @@ def train(
     if dry_run and check:
         raise InputError("option-conflict", "--dry-run and --check exclude each other")
     read = read_recipe(recipe, overrides or [])
-    if dry_run:
-        from ldmkit_training.plan import run_plan
+    from ldmkit_training.preflight import naming
 
-        return run_plan(read, recipe.absolute().parent, json=json)
-    if check:
-        from ldmkit_training.check_command import run_check
+    with naming(recipe):
+        if dry_run:
+            from ldmkit_training.plan import run_plan
 
-        return run_check(read, recipe.absolute().parent, json=json)
-    return _train(read, recipe.absolute().parent, fresh, json)
+            return run_plan(read, recipe.absolute().parent, json=json)
+        if check:
+            from ldmkit_training.check_command import run_check
+
+            return run_check(read, recipe.absolute().parent, json=json)
+        return _train(read, recipe.absolute().parent, fresh, json)
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool, json: bool) -> int:

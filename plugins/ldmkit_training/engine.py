@@ -21,10 +21,12 @@ from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
 from ldmkit_training.ema import Ema, averaged_weights
-from ldmkit_training.interrupts import Interrupts
+from ldmkit_training.interrupts import Interrupts, Signalled, at_once
 from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
+from ldmkit_training.preflight import check_ready
 from ldmkit_training.progress import Progress
+from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
@@ -79,7 +81,8 @@ class Engine:
         self.train_data, self.validation_data = open_data(recipe.data, folder)
         self._frozen = {name: checkpoints.digest_of(module) for name, module in self.stage.frozen.items()}
         # nothing is written or moved before everything that the recipe names was found and built
-        open_folder(self.out, self.accelerator, fresh=fresh)
+        check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
+        self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
         found = self._found()
         if found is not None:
             self._check(found)
@@ -153,15 +156,21 @@ class Engine:
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
-                with suppress(_Stopped):
+                with suppress(_Stopped), few_warnings(self.say):
                     self._loop(interrupts, progress)
                 self._tell_damaged()
             if self.step < self.recipe.steps:
                 return Outcome(self.step, interrupts.asked or "another process", None)
-            return Outcome(self.step, None, self._finish())
+            try:
+                with at_once():
+                    return Outcome(self.step, None, self._finish())
+            except Signalled as signalled:  # the last checkpoint is written: the same command saves the model
+                return Outcome(self.step, signalled.name, None)
         finally:
             if self.tracker is not None:
                 self.tracker.close()
+            if self._lock is not None:
+                self._lock.close()
 
     def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
         recipe, saved = self.recipe, self.step
@@ -281,9 +290,7 @@ class Engine:
     def _cache(self, interrupts: Interrupts | None) -> Any:
         if self.recipe.data.cache is None:
             return None
-        codec: Any = self.stage.frozen.get("codec")
-        if codec is None:
-            raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
+        codec: Any = self.stage.frozen["codec"]
         from ldmkit_training.data.cache import latent_cache
 
         def progress(_done: int, _samples: int) -> None:
@@ -335,7 +342,7 @@ class Engine:
 
     def _found(self) -> Checkpoint | None:
         """The newest good checkpoint, if there is one; the main process looks for all."""
-        newest = [str(checkpoints.newest(self.checkpoints) or "") if self.main else ""]
+        newest = [str(checkpoints.resumable(self.checkpoints) or "") if self.main else ""]
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -11,6 +13,32 @@ INTERRUPTED_SAVED = 6
 """Exit code of a run that was asked to stop and saved a checkpoint first."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signalled(BaseException):
+    """A signal came inside `at_once`; no error that anybody handles on the way, like KeyboardInterrupt."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Inside the block the first signal raises `Signalled`, so that what is half-written is removed on the way out."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Signalled(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interrupts:

@@ -29,6 +29,8 @@ from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import TrackingSection
 
+MOST_STEPS = 10**12
+
 
 class ValidationSection(Value):
     """Figures on held-out data, from the averaged weights.
@@ -60,7 +62,7 @@ class Recipe(Value):
     stage: str
     out: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=MOST_STEPS)
     data: DataSection
     optimiser: OptimiserSection = OptimiserSection()
     schedule: Schedule = Warmed()
@@ -82,7 +84,7 @@ class CodecRecipe(Recipe):
     """Trains a first stage: the codec in `model`. With `steps: 0` it stays as it is, and only latents are measured."""
 
     stage: Literal["codec"]
-    steps: int = Field(ge=0)
+    steps: int = Field(ge=0, le=MOST_STEPS)
     model: CodecSection = CodecSection()
     objective: CodecObjective = CodecObjective()
 
@@ -153,7 +155,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         SpecError: unknown or misspelt keys with their path and a suggestion; values that do not fit.
         InputError: `override`: one that is no `key=value`.
     """
-    return parse_recipe(overridden(read_yaml(path), overrides), str(path))
+    return parse_recipe(overridden(read_yaml(path, bounded=False), overrides), str(path))
 
 
 def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:

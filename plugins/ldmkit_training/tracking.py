@@ -82,10 +82,16 @@ class Tracker:
         self.trackers = []
 
 
-def _tracker(
-    name: str, section: TrackingSection, out: Path, start: int, config: Mapping[str, Any] | None, asked: bool
-) -> Any:
-    from accelerate import PartialState
+def check_trackers(section: TrackingSection) -> None:
+    """Whether the trackers that a recipe names are there; the errors of `Tracker`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said once, when they are opened
+        for name in section.to:
+            _kind(name, "to" in section.model_fields_set)
+
+
+def _kind(name: str, asked: bool) -> Any:
+    """A tracker's class; None where one that nobody asked for is not installed."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = {str(key): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
@@ -95,10 +101,20 @@ def _tracker(
         what, fits = f"the package of tracker {name!r} is not installed", f"pip install {name}, or tracking: {{to: []}}"
         if asked:
             raise InputError("tracker-missing", what, where="tracking.to", fits=fits)
-        warnings.warn(f"{what}: figures go to {LOG} only ({fits})", stacklevel=3)
+        warnings.warn(f"{what}: figures go to {LOG} only ({fits})", stacklevel=4)
+        return None
+    return known[name]
+
+
+def _tracker(
+    name: str, section: TrackingSection, out: Path, start: int, config: Mapping[str, Any] | None, asked: bool
+) -> Any:
+    from accelerate import PartialState
+
+    kind = _kind(name, asked)
+    if kind is None:
         return None
     PartialState()
-    kind = known[name]
     options: dict[str, Any] = {"purge_step": start + 1} if name == "tensorboard" and start else {}
     folder = name if name == "tensorboard" else section.project
     made = kind(folder, str(out), **options) if kind.requires_logging_directory else kind(folder)

@@ -75,8 +75,9 @@ def test_a_classifier_is_planned_and_checked(tmp_path: Path) -> None:
 def test_a_condition_that_the_data_do_not_give_is_shouted_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = tiny.denoiser_recipe(tmp_path, "data.inputs={label: kind}", "objective.dropout={rates: {}}")
-    plan = make_plan(recipe, tmp_path)
+    recipe = tiny.denoiser_recipe(tmp_path, "model.conditioners.label.input=kind", "objective.dropout={rates: {}}")
+    with pytest.warns(UserWarning, match="the data have no input 'kind'"):
+        plan = make_plan(recipe, tmp_path)
     assert not plan.wiring[0].given and "label" in plan.unused
     assert run_plan(recipe, tmp_path) == 0
     assert "NO" in capsys.readouterr().out

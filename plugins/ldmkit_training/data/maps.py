@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -47,6 +48,10 @@ class MapsData(FileData):
         maps = self._maps(beside)
         taken = set(maps.values())
         pictures = {name: path for name, path in pictures_in(root).items() if path not in taken}
+        twice = next((one for one, other in pairwise(sorted(pictures, key=stem)) if stem(one) == stem(other)), None)
+        if twice is not None:
+            what = "another picture has the same name but for its ending: the map may belong to either"
+            raise InputError("file-twice", what, where=str(pictures[twice]), fits="one picture of each name")
         without = [name for name in pictures if stem(name) not in maps]
         notes = lacking(without, "picture(s) have no map", self.missing, str(beside))
         stems = {stem(name) for name in pictures}

@@ -71,7 +71,7 @@ class DataSection(Value):
         if self.cache is not None and self.cache.views == 1 and self.random:
             what = "one cached view a picture cannot hold random crops or mirrors"
             fits = "views: 4, say; or mirror: 0 and fit: crop"
-            raise SpecError("one-view", what, where="cache.views", fits=fits)
+            raise SpecError("one-view", what, where="data.cache.views", fits=fits)
         return self
 
     @property

@@ -48,7 +48,7 @@ class CodecSection(Value):
     def _one(self) -> Self:
         if (self.from_ is None) == (self.type is None):
             fits = "exactly one of `from` (a trained codec) and `type`"
-            raise SpecError("codec-source", "it is not clear which codec", where="codec", fits=fits)
+            raise SpecError("codec-source", "it is not clear which codec", where="model.codec", fits=fits)
         return self
 
 
@@ -162,7 +162,7 @@ class _Composer:
         wiring = {
             name: _wired(name, section, conditioners[name], denoiser, adapters) for name, section in sections.items()
         }
-        parts = fit(wiring, codec, denoiser, build_value("process", process), conditioners, adapters)
+        parts = fit(wiring, codec, denoiser, build_value("process", process, "model.process"), conditioners, adapters)
         defaults = model.defaults or (start.spec.defaults if start else Defaults())
         pipeline = Pipeline(parts, wiring, defaults)
         return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))

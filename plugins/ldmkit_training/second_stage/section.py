@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ldmkit.value import Value
 from ldmkit_training.second_stage.dropout import ConditionDropout
@@ -45,3 +45,9 @@ class DenoiserObjective(Value):
     simple: float = Field(default=1.0, ge=0)
     elbo: float = Field(default=0.0, ge=0)
     logvar: LogVariance | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.simple and not self.elbo:
+            raise ValueError("simple and elbo are both 0: there is no loss")
+        return self

@@ -1,0 +1,116 @@
+"""What a recipe gets wrong is said before its run folder is touched, and not after an hour of training."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmkit.contracts import Codec
+from ldmkit.data import Dataset
+from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
+from ldmkit.pipeline import Pipeline
+from ldmkit.request import resolve
+from ldmkit_training.data.batches import Batches
+from ldmkit_training.data.section import renamed_names
+from ldmkit_training.devices import scaler
+from ldmkit_training.previews import codec_of, pipeline_of
+from ldmkit_training.recipe import RECIPES, Recipe
+from ldmkit_training.stage import Stage
+from ldmkit_training.tracking import check_trackers
+
+KEYS = frozenset(key for recipe in RECIPES.values() for key in recipe.model_fields)
+
+
+def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, *, processes: int = 1) -> None:
+    """Whether a recipe, its stage and its data go together. A conditioner that is trained and whose input the data
+    do not have is a warning.
+
+    Raises:
+        SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`.
+        InputError: `unknown-tracker`, `tracker-missing`, `size-multiple`, and what is wrong with previews.
+        PluginError: a sampler, grid or guidance that does not exist.
+    """
+    scaler(recipe.precision, device)
+    Batches(train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs)
+    if recipe.data.cache is not None and "codec" not in stage.frozen:
+        raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
+    check_trackers(recipe.tracking)
+    _check_size(recipe, stage)
+    _check_inputs(recipe, stage, train)
+    if (pipeline := pipeline_of(stage)) is not None:
+        _check_sampling(recipe, pipeline)
+
+
+def _check_size(recipe: Recipe, stage: Stage) -> None:
+    codec: Any = codec_of(stage) or stage.frozen.get("codec")
+    if not isinstance(codec, Codec):
+        return
+    wrong = [side for side in recipe.data.size if side % codec.multiple]
+    if wrong:
+        what = f"the codec takes pictures whose sides are multiples of {codec.multiple}, not {wrong[0]}"
+        near = [max(1, round(side / codec.multiple)) * codec.multiple for side in recipe.data.size]
+        raise InputError("size-multiple", what, where="data.size", fits=f"{near}, say")
+
+
+def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
+    for name, new in recipe.data.inputs.items():
+        if stage.inputs and new not in stage.inputs:
+            what = f"the model has no input {new!r}"
+            raise SpecError("unknown-input", what, where=f"data.inputs.{name}", fits=suggest(new, stage.inputs))
+    there = set(renamed_names(train, recipe.data).values())
+    groups = {name for turn in stage.turns.values() for name in turn.groups()}
+    pipeline = pipeline_of(stage)
+    for name, wire in pipeline.wiring.items() if pipeline is not None else ():
+        if name in groups and (wire.input or name) not in there:
+            warnings.warn(
+                f"conditioner {name!r} is trained, and the data have no input {wire.input or name!r} (they have: "
+                f"{', '.join(sorted(there)) or 'none'}): it will see nothing but its null",
+                stacklevel=2,
+            )
+
+
+def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
+    with _below("model.defaults"):
+        resolve(pipeline.defaults, {})
+    section = recipe.previews
+    if section is None:
+        return
+    with _below("previews"):
+        request = resolve(
+            pipeline.defaults, {}, steps=section.steps, sampler=section.sampler, grid=section.grid,
+            guidance=section.guidance,
+        )  # fmt: skip
+        known = {wire.input or name for name, wire in pipeline.wiring.items()}
+        for name, _ in getattr(request.guidance, "scales", ()):
+            if name not in known:
+                what = f"there is no condition {name!r} to scale"
+                raise CompositionError("unknown-condition", what, where="guidance", fits=suggest(name, known))
+
+
+@contextmanager
+def _below(section: str) -> Iterator[None]:
+    try:
+        yield
+    except LdmkitError as error:
+        error.where = f"{section}.{error.where}" if error.where else section
+        raise
+
+
+@contextmanager
+def naming(recipe: Path) -> Iterator[None]:
+    """Errors about a key of a recipe name its file too."""
+    try:
+        yield
+    except LdmkitError as error:
+        key = re.split(r"[.\[]", error.where or "", maxsplit=1)[0]
+        if key in KEYS:
+            error.where = f"{recipe}: {error.where}"
+        elif not error.where and error.family in ("spec", "compose", "plugin", "source"):
+            error.where = str(recipe)
+        raise

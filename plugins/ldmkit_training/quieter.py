@@ -1,0 +1,33 @@
+"""Warnings of a long run: captions that are cut at every step must not bury all else."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SHOWN = 3
+"""Warnings of one kind that are shown."""
+
+
+@contextmanager
+def few_warnings(say: Callable[[str], None]) -> Iterator[None]:
+    """Of the warnings that one line of code gives, the first few are shown; the others are counted, and told at the
+    end."""
+    shown = warnings.showwarning
+    met: Counter[tuple[str, int]] = Counter()
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        met[filename, lineno] += 1
+        if met[filename, lineno] <= SHOWN:
+            shown(message, category, filename, lineno, *more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        if left := sum(max(0, count - SHOWN) for count in met.values()):
+            say(f"{left} more warnings like these were not shown")
