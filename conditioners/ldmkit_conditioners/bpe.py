@@ -57,7 +57,7 @@ class Vocabulary:
         """
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         if self.unknown is not None and (words := self._unknown_words(text, encoding)):
-            what = f"not in the vocabulary: {', '.join(map(repr, words))}"
+            what = f"not in the vocabulary: {_listed(words)}"
             warnings.warn(f"{what}; the model cannot know what that means", UnknownWordWarning, stacklevel=3)
         before = [] if self.start is None else [self.start]
         ids, room = encoding.ids, limit - 1 - len(before)
@@ -85,6 +85,13 @@ class Vocabulary:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
         self.tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Each word once, the first ten of them, long ones cut."""
+    once = list(dict.fromkeys(words))
+    shown = [repr(word if len(word) <= 40 else word[:37] + "...") for word in once[:10]]
+    return ", ".join(shown) + (f" and {len(once) - 10} more" if len(once) > 10 else "")
 
 
 def no_vocabulary(part: str, files: str) -> InputError:
