@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
-from ldmkit.contracts import Conditioner
 from ldmkit.signals import Signal, SignalKind, Tokens
 from ldmkit.value import Value
+from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout, check_layout
+from ldmkit_conditioners.layout import Box, Layout
 
 
 class LayoutBoxesConfig(Value):
@@ -35,7 +35,7 @@ class LayoutBoxesConfig(Value):
     names: tuple[str, ...] = ()
 
 
-class LayoutBoxes(Conditioner):
+class LayoutBoxes(Boxed):
     """A layout as tokens (B, L, dim) with a mask, L the most objects in the batch; their order does not matter.
 
     As in GLIGEN (arXiv:2301.07093, equation 5): MLP([label embedding, Fourier(x0, y0, x1, y1)]). An empty layout
@@ -43,7 +43,6 @@ class LayoutBoxes(Conditioner):
     """
 
     Config: ClassVar[type[LayoutBoxesConfig]] = LayoutBoxesConfig
-    Input: ClassVar[Any] = Layout
     kind: SignalKind = "tokens"
 
     def __init__(self, config: Any = None):
@@ -71,17 +70,9 @@ class LayoutBoxes(Conditioner):
                 nn.init.kaiming_normal_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def parse(self, raw: Any, where: str) -> Layout:
-        layout = Layout.read(raw, where)
-        self._check(layout, where)
-        return layout
-
-    def example(self, size: tuple[int, int]) -> Layout:
-        return Layout()
-
     def forward(self, inputs: list[Layout]) -> Tokens:
         for layout in inputs:
-            self._check(layout, "layout")
+            self.check(layout)
         counts = [len(layout.objects) for layout in inputs]
         length = max(1, *counts)
         boxes = tuple(box for layout in inputs for box in layout.objects)
@@ -109,9 +100,6 @@ class LayoutBoxes(Conditioner):
             flags = [[box.group_of, box.occluded, box.depiction, box.inside] for box in boxes]
             parts.append(torch.tensor(flags, device=device, dtype=dtype))
         return self.mlp(torch.cat(parts, dim=1))
-
-    def _check(self, layout: Layout, where: str) -> None:
-        check_layout(layout, self.config.n_classes, self.config.names, self.config.max_objects, where)
 
 
 def fourier(values: Tensor, frequencies: int) -> Tensor:

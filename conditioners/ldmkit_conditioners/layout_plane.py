@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.bounds import Length, Rows, Width
-from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.signals import Plane, SignalKind
 from ldmkit.value import Value
+from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout, check_layout
+from ldmkit_conditioners.layout import Box, Layout
 
 
 class LayoutPlaneConfig(Value):
@@ -29,7 +29,7 @@ class LayoutPlaneConfig(Value):
     names: tuple[str, ...] = ()
 
 
-class LayoutPlane(Conditioner):
+class LayoutPlane(Boxed):
     """A layout as a plane (B, dim, h, w) of the latents' size. The null is zeros, which is the empty layout too.
 
     A cell gets, from each box, the share of it that the box covers times a + b u + c v, where a, b and c are learned
@@ -39,7 +39,6 @@ class LayoutPlane(Conditioner):
     """
 
     Config: ClassVar[type[LayoutPlaneConfig]] = LayoutPlaneConfig
-    Input: ClassVar[Any] = Layout
     kind: SignalKind = "plane"
 
     def __init__(self, config: Any = None):
@@ -47,21 +46,13 @@ class LayoutPlane(Conditioner):
         self.dim = self.config.dim
         self.paints = nn.Embedding(self.config.n_classes, 3 * self.dim)
 
-    def parse(self, raw: Any, where: str) -> Layout:
-        layout = Layout.read(raw, where)
-        self._check(layout, where)
-        return layout
-
-    def example(self, size: tuple[int, int]) -> Layout:
-        return Layout()
-
     def forward(self, inputs: list[Layout]) -> Plane:
         """Raises InputError: always; a plane needs the latents' size, which `on_grid` gets."""
         raise InputError("no-grid", "a layout is painted on a grid of known size", fits="call on_grid(inputs, (h, w))")
 
     def on_grid(self, inputs: list[Layout], grid: tuple[int, int]) -> Plane:
         for layout in inputs:
-            self._check(layout, "layout")
+            self.check(layout)
         weight = self.paints.weight
         plane = torch.zeros(len(inputs), self.dim, *grid, device=weight.device, dtype=weight.dtype)
         boxes = [box for layout in inputs for box in layout.objects]
@@ -81,9 +72,6 @@ class LayoutPlane(Conditioner):
         places = torch.stack([torch.ones_like(u)[:, None] + 0 * v[:, :, None], u[:, None] + 0 * v[:, :, None],
                               v[:, :, None] + 0 * u[:, None]], dim=1)  # fmt: skip
         return torch.einsum("nkd,nkhw,nh,nw->ndhw", paints, places, y, x)
-
-    def _check(self, layout: Layout, where: str) -> None:
-        check_layout(layout, self.config.n_classes, self.config.names, self.config.max_objects, where)
 
 
 def _covered(low: Tensor, high: Tensor, cells: int) -> tuple[Tensor, Tensor]:
