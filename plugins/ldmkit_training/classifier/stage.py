@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 from ldmkit.compose import build
 from ldmkit.contracts import Classifier, Codec, Process, column
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.loading import load_classifier, load_codec
+from ldmkit.loading import load_classifier
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec
 from ldmkit.weights import LazyTensor, check
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.draws import Draws
 from ldmkit_training.latents import latents_of
-from ldmkit_training.second_stage.model import CodecSection, locate_model
+from ldmkit_training.second_stage.model import frozen_codec, locate_model
 from ldmkit_training.second_stage.times import UniformTimes
 from ldmkit_training.stage import Batch, Loss, Stage, Turn
 
@@ -89,7 +90,7 @@ class ClassifierStage(Stage):
     """
 
     def __init__(self, model: ClassifierSection, objective: ClassifierObjective, folder: Path):
-        self.codec = _codec(model.codec, folder)
+        self.codec = frozen_codec(model.codec, folder)
         self.classifier = _classifier(model, folder)
         if self.classifier.channels != self.codec.channels:
             what = (
@@ -126,7 +127,7 @@ class ClassifierStage(Stage):
         for index, batch in enumerate(batches):
             draws = Draws(batch.draws.seed, index, batch.draws.rows)
             quantiles = UniformTimes(stratified=True).quantiles(draws, "validation")
-            fixed = Batch(batch.ids, batch.images, batch.latents, batch.deviation, batch.inputs, batch.size, draws)
+            fixed = replace(batch, draws=draws)
             sigma = [self.turn.process.sigma(u) for u in quantiles]
             logits, wanted = self.turn.judged(fixed, sigma, "validation")
             losses.append(F.cross_entropy(logits, wanted, reduction="none").double().cpu())
@@ -139,16 +140,6 @@ class ClassifierStage(Stage):
         figures = {"loss": float(torch.cat(losses).mean()), "accuracy": float(hits.mean())}
         present = [q for q in range(QUARTERS) if bool((of == q).any())]
         return figures | {f"accuracy_q{q + 1}": float(hits[of == q].mean()) for q in present}
-
-
-def _codec(section: CodecSection, folder: Path) -> Codec:
-    if section.from_ is not None:
-        return load_codec(locate_model(section.from_, folder), dtype="float32")
-    codec: Codec = build("codec", PartSpec(type=str(section.type), config=section.config), "model.codec")
-    if any(True for _ in codec.parameters()):
-        fits = "`from`, with a trained codec"
-        raise CompositionError("untrained-codec", f"a new {section.type!r}", where="model.codec", fits=fits)
-    return codec.eval()
 
 
 def _classifier(model: ClassifierSection, folder: Path) -> Classifier:

@@ -168,16 +168,10 @@ class _Composer:
         return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))
 
     def _codec(self) -> Codec:
-        section = self.model.codec
-        if section is not None and section.type is not None:
-            codec: Codec = self._new("codec", PartSpec(type=section.type, config=section.config), "codec")
-            if any(True for _ in codec.parameters()):
-                fits = "`from`, with a trained codec"
-                raise CompositionError("untrained-codec", f"a new {section.type!r}", where="model.codec", fits=fits)
-            return codec.eval()
-        source = (section.from_ if section else None) or self.model.start
-        assert source is not None, "checked by ModelSection"
-        return load_codec(locate_model(source, self.folder), dtype="float32")
+        if self.model.codec is not None:
+            return frozen_codec(self.model.codec, self.folder)
+        assert self.model.start is not None, "checked by ModelSection"
+        return load_codec(locate_model(self.model.start, self.folder), dtype="float32")
 
     def _denoiser_spec(self) -> PartSpec:
         if self.model.denoiser is not None:
@@ -297,6 +291,22 @@ class _Seeded:
     def __exit__(self, *_: object) -> None:
         assert self._state is not None
         torch.set_rng_state(self._state)
+
+
+def frozen_codec(section: CodecSection, folder: Path) -> Codec:
+    """The first stage whose latents are trained on.
+
+    Raises:
+        CompositionError: `untrained-codec`: a new one that has weights.
+        SourceError, WeightsError: what was to be loaded is missing or does not fit.
+    """
+    if section.from_ is not None:
+        return load_codec(locate_model(section.from_, folder), dtype="float32")
+    codec: Codec = build("codec", PartSpec(type=str(section.type), config=section.config), "model.codec")
+    if any(True for _ in codec.parameters()):
+        fits = "`from`, with a trained codec"
+        raise CompositionError("untrained-codec", f"a new {section.type!r}", where="model.codec", fits=fits)
+    return codec.eval()
 
 
 def locate_model(text: str, folder: Path) -> str:

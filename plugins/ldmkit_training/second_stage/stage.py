@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -121,8 +122,7 @@ class DenoiserStage(Stage):
     def _fixed(self, batch: Batch, index: int) -> tuple[Tensor, Tensor, list[tuple[int, float]]]:
         """Latents, noise, and (quarter, sigma) a row: a function of the seed, the rows and the batch's index."""
         draws = Draws(batch.draws.seed, index, batch.draws.rows)
-        fixed = Batch(batch.ids, batch.images, batch.latents, batch.deviation, batch.inputs, batch.size, draws)
-        x0 = self.turn.latents(fixed)
+        x0 = self.turn.latents(replace(batch, draws=draws))
         noise = draws.normal("validation", x0.shape[1:]).to(x0)
         quantiles = UniformTimes(stratified=True).quantiles(draws, "validation")
         sigma = self.pipeline.process.sigma
