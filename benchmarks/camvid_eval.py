@@ -26,7 +26,7 @@ from real_pictures import Held, Picture, held, measure, opened, options
 from torch import Tensor
 
 CLASSES = 11
-UNLABELLED = 255
+UNLABELLED = 11
 SCALES = (5, 15)
 PIXELS = 400
 """Of a photograph that the judge is fitted to."""
