@@ -1,5 +1,5 @@
 """Models that come with ldmkit: every folder here is a pipeline as `Pipeline.save` writes it.
 
-`shapes`: coloured circles, squares, triangles and stars in boxes, by day, at dusk or at night, 64x64 pixels. It was
-trained from nothing on pictures drawn by `examples/shapes.py`, by that script.
+`miniworld`: landscapes of 64x64 pixels from text, a class, boxes and a semantic map, alone or in any combination. It
+was trained from nothing by the recipes in `examples/miniworld`, on the pictures of `ldmkit_miniworld`.
 """
