@@ -36,7 +36,7 @@ CASES: list[tuple[str, Callable[..., dict[str, Any]], str, str, tuple[str, ...]]
 
 
 @pytest.mark.parametrize(
-    ("make", "override", "code", "words"), [case[1:] for case in CASES], ids=lambda case: str(case)
+    ("make", "override", "code", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_said_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, override: str, code: str, words: tuple[str, ...]
