@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +25,12 @@ def attention(
     # the CPU's backward pass is 3 to 7 times slower in bfloat16 than in float32, widening included
     trained_on_cpu = q.device.type == "cpu" and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.dtype in _NARROW and (upcast or trained_on_cpu):
-        with torch.autocast(q.device.type, enabled=False):
+        with exact(q.device):
             wide = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal)
         return wide.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+def exact(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast inside; the meta device knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

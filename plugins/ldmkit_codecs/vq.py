@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.attention import exact
 from ldmkit.bounds import Rows
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import InputError
@@ -59,7 +60,7 @@ class Codebook(nn.Module):
         lengths, transposed = entries.square().sum(1), entries.t()
         chunk = max(1, SEARCH_ELEMENTS // entries.shape[0])
         # autocast would compare distances of 8 bits, and give many places to the first of several equal ones
-        with torch.autocast(rows.device.type, enabled=False):
+        with exact(rows.device):
             found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
         return torch.cat(found).view(raw.shape[0], *raw.shape[2:])
 
