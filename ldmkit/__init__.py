@@ -21,6 +21,7 @@ for _home, _names in {
         *("Guidance", "Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
     ),
     "ldmkit.data": ("Data", "Dataset", "Sample"),
+    "ldmkit.examples": ("Example",),
     "ldmkit.noise": ("Noise",),
     "ldmkit.ports": ("Port", "attached"),
     "ldmkit.value": ("Value",),
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         SpecError,
         WeightsError,
     )
+    from ldmkit.examples import Example
     from ldmkit.hookspecs import hookimpl
     from ldmkit.loading import load, load_adapter, load_classifier, load_codec
     from ldmkit.loss import diffusion_loss

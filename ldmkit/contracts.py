@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ldmkit.data import Data as Data
 from ldmkit.errors import CompositionError
+from ldmkit.examples import Example
 from ldmkit.jsonio import raw_input
 from ldmkit.judges import Classifier as Classifier
 from ldmkit.judges import Perceptual as Perceptual
@@ -226,6 +227,9 @@ class Adapter(Part, ABC):
 class Process(Value, ABC):
     """The forward process and what F predicts: D(x, sigma) = skip * x + out * F(scale * x, time)."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    """See `Part.examples`."""
+
     @property
     @abstractmethod
     def sigma_min(self) -> float:
@@ -292,6 +296,8 @@ Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
 class Sampler(Value, ABC):
     """A generator of steps over `denoise`. Stateless: run-time state lives in the generator."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    """See `Part.examples`."""
     order: ClassVar[int | None] = None
     """Order of convergence of the deterministic solver; None for a sampler that draws noise."""
 
@@ -311,6 +317,9 @@ class Sampler(Value, ABC):
 
 class Grid(Value, ABC):
     """Which sigmas a run visits."""
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    """See `Part.examples`."""
 
     @property
     def own_steps(self) -> int | None:
@@ -341,6 +350,9 @@ class Evaluate(Protocol):
 
 class Guidance(Value, ABC):
     """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    """See `Part.examples`."""
 
     @abstractmethod
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from ldmkit.examples import Example
 from ldmkit.value import Value
 
 Geometry: TypeAlias = Literal["none", "boxes", "map"]
@@ -70,6 +71,9 @@ class Dataset(ABC):
 
 class Data(Value, ABC):
     """A source of samples, as a recipe names it; a kind of part of its own (entry-point group `ldmkit.data`)."""
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    """See `Part.examples`."""
 
     @abstractmethod
     def open(self, folder: Path) -> Dataset:

@@ -1,0 +1,24 @@
+"""Examples of a part: small configurations and raw inputs with which the contract kit checks it. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Example(NamedTuple):
+    """A configuration that builds in milliseconds.
+
+    Args:
+        config: of the part; small widths, few layers.
+        inputs: of conditioners: raw inputs that it takes, one sample each, at least two that differ. Where none are
+            given, the kit makes them from the schema of `Input`.
+        trained: False where the part has nothing to learn, so that the checks of gradients do not apply.
+    """
+
+    config: Mapping[str, Any] = _NOTHING
+    inputs: Sequence[Any] = ()
+    trained: bool = True

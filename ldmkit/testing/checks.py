@@ -1,0 +1,172 @@
+"""What a check is, how checks of a kind are registered, run and reported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from ldmkit.errors import LdmkitError
+
+Status: TypeAlias = Literal["passed", "failed", "skipped"]
+
+PAGE = "docs/contracts.md"
+"""The page that explains every check, generated from their docstrings."""
+
+
+class Failed(AssertionError):
+    """A part breaks a promise of its kind.
+
+    Args:
+        expected: what the contract promises, for this part and input.
+        came: what was found instead.
+    """
+
+    def __init__(self, expected: str, came: str):
+        super().__init__(f"expected {expected}; came {came}")
+        self.expected, self.came = expected, came
+
+
+class NotApplicable(Exception):
+    """The promise says nothing about this part (a part without weights has no gradients); the reason is its text."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise of a kind, and how to test it.
+
+    Args:
+        kind: of part.
+        name: unique within the kind, such as `null-shape`.
+        promise: the promise in one line.
+        explanation: why it matters, and what to do about a part that breaks it.
+        run: raises `Failed` or `NotApplicable` for a subject (what the suites of a kind hand to their checks).
+    """
+
+    kind: str
+    name: str
+    promise: str
+    explanation: str
+    run: Callable[[Any], None]
+
+    @property
+    def docs(self) -> str:
+        """Where the check is explained."""
+        return f"{PAGE}#{self.kind}-{self.name}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one check of one part; `came` is what a failed one found, or why one was skipped."""
+
+    check: Check
+    status: Status
+    expected: str = ""
+    came: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.status:<8}{self.check.kind}-{self.check.name}: {self.check.promise}"
+        if self.status == "skipped":
+            return f"{line} ({self.came})"
+        if self.status == "passed":
+            return line
+        rows = (f"expected: {self.expected}", f"came:     {self.came}", f"see:      {self.check.docs}")
+        return "\n        ".join((line, *rows))
+
+
+@dataclass(frozen=True)
+class Report:
+    """All outcomes for one part and configuration."""
+
+    subject: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failures(self) -> tuple[Outcome, ...]:
+        """Those that failed."""
+        return tuple(o for o in self.outcomes if o.status == "failed")
+
+    @property
+    def ok(self) -> bool:
+        """Whether none failed."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        return "\n".join([self.subject, *(f"  {line}" for o in self.outcomes for line in str(o).split("\n"))])
+
+    def require(self) -> Report:
+        """Itself.
+
+        Raises:
+            AssertionError: a check failed; the text is the report of those that did.
+        """
+        if not self.ok:
+            raise AssertionError(str(Report(self.subject, self.failures)))
+        return self
+
+
+_CHECKS: dict[str, dict[str, Check]] = {}
+
+
+def check(kind: str, name: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it."""
+
+    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        promise, _, explanation = (inspect.getdoc(function) or "").partition("\n")
+        if not promise:
+            raise TypeError(f"check {kind}-{name} has no docstring")
+        _CHECKS.setdefault(kind, {})[name] = Check(kind, name, promise.strip(), explanation.strip(), function)
+        return function
+
+    return register
+
+
+def checks(kind: str) -> tuple[Check, ...]:
+    """All checks of a kind, in the order of their registration."""
+    return tuple(_CHECKS.get(kind, {}).values())
+
+
+def run(one: Check, subject: Any) -> Outcome:
+    """One check. An exception that is neither `Failed` nor `NotApplicable` is a failure as well."""
+    try:
+        one.run(subject)
+    except Failed as broken:
+        return Outcome(one, "failed", broken.expected, broken.came)
+    except NotApplicable as reason:
+        return Outcome(one, "skipped", came=str(reason))
+    except LdmkitError as error:
+        return Outcome(one, "failed", "no error", str(error))
+    except Exception as error:
+        return Outcome(one, "failed", "no error", f"{_place(error)}{type(error).__name__}: {error}")
+    return Outcome(one, "passed")
+
+
+def report(kind: str, name: str, subject: Any) -> Report:
+    """All checks of a kind, on one subject."""
+    return Report(name, tuple(run(one, subject) for one in checks(kind)))
+
+
+def fail(expected: str, came: str) -> NoReturn:
+    """The part breaks its promise."""
+    raise Failed(expected, came)
+
+
+def expect(holds: bool, expected: str, came: str) -> None:
+    """Fail unless `holds`."""
+    if not holds:
+        fail(expected, came)
+
+
+def _place(error: Exception) -> str:
+    """File and line of the part's own code in which an unexpected error arose."""
+    frames = list(_frames(error))
+    outside = [f for f in frames if "/ldmkit/testing/" not in f[0].replace("\\", "/")]
+    return f"{outside[-1][0]}:{outside[-1][1]}: " if outside else ""
+
+
+def _frames(error: Exception) -> Iterator[tuple[str, int]]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code.co_filename, trace.tb_lineno
+        trace = trace.tb_next
