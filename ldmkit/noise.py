@@ -41,9 +41,13 @@ def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
         index: position in the purpose's stream, e.g. the step.
         shape: of one sample, without the batch axis.
     """
-    key = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
-    return torch.randn(tuple(shape), generator=generator)
+    return torch.randn(tuple(shape), generator=seeded(seed, purpose, index))
+
+
+def seeded(*key: int | str) -> torch.Generator:
+    """A generator on the CPU that depends on the key alone; keys that differ anywhere give independent streams."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 class Noise:

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldmkit.errors import LdmkitError, RunError, SourceError
 from ldmkit.jsonio import read_json, write_json
@@ -182,15 +181,6 @@ def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tup
                 return found
         return None
     return None if was == now else (path, was, now)
-
-
-def digest_of(module: nn.Module) -> str:
-    """16 hex digits that change when a tensor of a module does."""
-    made = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        made.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        made.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return made.hexdigest()[:16]
 
 
 def _listed(checkpoints: Path) -> list[tuple[int, Path]]:

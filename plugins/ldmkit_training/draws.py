@@ -3,12 +3,13 @@ processes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ldmkit.noise import seeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +36,4 @@ class Draws:
         return torch.stack(rows)
 
     def _generator(self, purpose: str, row: int) -> torch.Generator:
-        key = hashlib.blake2b(f"{self.seed}/{purpose}/{self.step}/{row}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+        return seeded(self.seed, purpose, self.step, row)

@@ -20,6 +20,7 @@ from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
+from ldmkit_training.digests import digest_of
 from ldmkit_training.ema import Ema, averaged_weights
 from ldmkit_training.interrupts import Interrupts, Signalled, at_once
 from ldmkit_training.observe import Callback
@@ -79,7 +80,7 @@ class Engine:
         self.step = 0
         self.stage: Stage = build_stage(recipe, folder)
         self.train_data, self.validation_data = open_data(recipe.data, folder)
-        self._frozen = {name: checkpoints.digest_of(module) for name, module in self.stage.frozen.items()}
+        self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
         # nothing is written or moved before everything that the recipe names was found and built
         check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)

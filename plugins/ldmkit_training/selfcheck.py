@@ -6,7 +6,6 @@ of each check, stands in the report.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError
 from ldmkit.sizes import latent_size
+from ldmkit_training.digests import digest_of
 from ldmkit_training.dropout_check import check_dropout
 from ldmkit_training.previews import head
 from ldmkit_training.stage import Batch, Stage, Turn
@@ -90,9 +90,9 @@ def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
 def _steps_taken(stage: Stage, source: Source, late: int) -> list[Check]:
     """A few optimiser steps of every turn: what is trained changes, what is frozen stays bit for bit."""
     frozen = dict(stage.frozen)
-    before = {name: digest(module.state_dict().values()) for name, module in frozen.items()}
+    before = {name: digest_of(module.state_dict()) for name, module in frozen.items()}
     kept = {name: _untrained(turn) for name, turn in stage.turns.items()}
-    kept_before = {name: digest(tensors) for name, tensors in kept.items()}
+    kept_before = {name: digest_of(tensors) for name, tensors in kept.items()}
     weights = {name: [p.detach().clone() for p in trained(turn)] for name, turn in stage.turns.items()}
     _train(stage, source, late)
     checks = []
@@ -102,11 +102,11 @@ def _steps_taken(stage: Stage, source: Source, late: int) -> list[Check]:
         checks.append(Check(f"updated: {name}", any(moved), found, "some change"))
     wanted = f"bit for bit the same after {WARM_UP} optimiser steps"
     for name, module in frozen.items():
-        same = digest(module.state_dict().values()) == before[name]
+        same = digest_of(module.state_dict()) == before[name]
         checks.append(Check(f"frozen: {name}", same, "the same" if same else "changed", wanted))
     for name, tensors in kept.items():
         if tensors:
-            same = digest(tensors) == kept_before[name]
+            same = digest_of(tensors) == kept_before[name]
             checks.append(Check(f"frozen in turn {name}", same, "the same" if same else "changed", wanted))
     return checks
 
@@ -262,17 +262,8 @@ def trained(turn: Turn) -> list[nn.Parameter]:
     return [p for p in turn.parameters() if p.requires_grad]
 
 
-def _untrained(turn: Turn) -> list[Tensor]:
-    return [p for p in turn.parameters() if not p.requires_grad]
-
-
-def digest(tensors: Iterable[Tensor]) -> str:
-    """Changes when a bit of the tensors does."""
-    hashed = hashlib.sha256()
-    for tensor in tensors:
-        flat = tensor.detach().contiguous().cpu().reshape(-1)
-        hashed.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return hashed.hexdigest()
+def _untrained(turn: Turn) -> dict[str, Tensor]:
+    return {name: p for name, p in turn.named_parameters() if not p.requires_grad}
 
 
 def _some(names: Iterable[str], count: int = 4) -> str:

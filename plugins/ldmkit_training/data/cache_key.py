@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 
-import torch
-
 from ldmkit.contracts import Codec
 from ldmkit.data import Dataset
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.digests import bits
 
 FORMAT = 1
 
@@ -38,7 +37,7 @@ def codec_digest(codec: Codec) -> str:
     digest = hashlib.sha256(f"{type(codec).__module__}:{type(codec).__qualname__}\n{config}\n".encode())
     for name, tensor in sorted(codec.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(bits(tensor))
     return digest.hexdigest()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import torch
+
+from ldmkit.noise import seeded
 
 
 def place(seed: int, length: int, position: int) -> tuple[int, int]:
@@ -19,7 +20,5 @@ def place(seed: int, length: int, position: int) -> tuple[int, int]:
 
 @lru_cache(maxsize=3)
 def _epoch(seed: int, length: int, epoch: int) -> list[int]:
-    key = hashlib.blake2b(f"{seed}/order/{epoch}".encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
-    order: list[int] = torch.randperm(length, generator=generator).tolist()
+    order: list[int] = torch.randperm(length, generator=seeded(seed, "order", epoch)).tolist()
     return order

@@ -1,0 +1,24 @@
+"""Fingerprints of weights: whether something changed, to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits that change when a name, a shape, a dtype or a bit of a state dict does."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hashed.update(bits(tensor))
+    return hashed.hexdigest()[:16]
+
+
+def bits(tensor: Tensor) -> memoryview | bytes:
+    """A tensor's bytes, row by row, wherever it lies in memory."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
