@@ -22,11 +22,11 @@ from ldmkit_samplers.grids.timesteps import Leading
 from ldmkit_samplers.heun import Heun
 from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
-from oracle import Mixture
 from torch import Tensor
 
 from ldmkit.contracts import Process, Sampler
 from ldmkit.noise import Noise
+from ldmkit.testing.mixture import Mixture
 
 PROCESS = Discrete()
 MIXTURE = Mixture.random()

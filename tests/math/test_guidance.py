@@ -16,10 +16,10 @@ from ldmkit_processes.guidance.per_condition import PerCondition
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.grids.sigmas import Karras
 from ldmkit_samplers.heun import Heun
-from oracle import Mixture
 from torch import Tensor
 
 from ldmkit import CompositionError, Guidance, InputError, Process, SpecError, View
+from ldmkit.testing.mixture import Mixture
 
 PROCESS = Discrete()
 MIXTURE = Mixture.random()

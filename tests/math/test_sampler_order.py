@@ -24,10 +24,10 @@ from ldmkit_samplers.grids.timesteps import Trailing
 from ldmkit_samplers.heun import Heun
 from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
-from oracle import Mixture, slopes, solution
 from torch import Tensor
 
 from ldmkit.contracts import Grid, Process, Sampler
+from ldmkit.testing.mixture import Mixture, slopes, solution
 
 COUNTS = [10, 20, 40, 80, 160, 320]
 PROCESS = Discrete()

@@ -6,10 +6,8 @@ value is the tolerance, 1e-5 is what is seen. Grids visit integer timesteps or a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -33,9 +31,7 @@ from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
 from ldmkit import Grid, Process, Sampler
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "math"))
-from oracle import Mixture
+from ldmkit.testing.mixture import Mixture
 
 TOLERANCE = 1e-4
 SHAPE = (3, 4)
