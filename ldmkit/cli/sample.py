@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled
-from ldmkit.errors import InputError, suggest
-from ldmkit.jsonio import parse_json
+from ldmkit.cli.words import conditions, parse_guidance, parse_scales, parse_size, parse_strategy, split_words
+from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
@@ -110,109 +109,11 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-def split_words(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """(the model, all other words) of the arguments that are no options of the command itself.
-
-    The model is the first word that stands by itself and is no scale (`text=7.5`), or no more than a path that exists.
-    """
-    rest: list[str] = []
-    model: str | None = None
-    words = iter(arguments)
-    for word in words:
-        if word.startswith("--"):
-            rest.append(word)
-            if "=" not in word:
-                rest += [value for value in (next(words, None),) if value is not None]
-        elif model is None and ("=" not in word or Path(word).exists()):
-            model = word
-        else:
-            rest.append(word)
-    return model, rest
-
-
-def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
-    from ldmkit.encoding import input_owners
-
-    owners = input_owners(pipeline.conditioners, pipeline.wiring)
-    given: dict[str, Any] = {}
-    scales: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            scales.append(word)
-            continue
-        name, has_value, value = word[2:].partition("=")
-        if name not in owners:
-            what = f"neither the command nor the model {pipeline.origin or ''}".rstrip() + f" has an option --{name}"
-            raise InputError("unknown-option", what, fits=suggest(name, owners))
-        if name in given:
-            raise InputError("option-twice", f"--{name} is given twice")
-        if not has_value:
-            if not rest:
-                raise InputError("option-empty", f"--{name} wants a value")
-            value = rest.pop(0)
-        given[name] = owners[name].from_text(value)
-    return given, scales
-
-
-def parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """`256` or `384x512` (height x width)."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
-        raise InputError("size-type", f"got {text!r}", where="--size", fits="HEIGHTxWIDTH or one number")
-    numbers = [int(side) for side in sides]
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
 def _guidance(guidance: str | None, pairs: list[str]) -> Any:
     if guidance is not None and pairs:
         fits = "one scale for all (--guidance), or one a condition (--set)"
         raise InputError("option-conflict", "--guidance and --set exclude each other", fits=fits)
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
-
-
-def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None:
-    """A name, or a name with its config: `ddim:eta=1`, `karras:rho=5`, `explicit:values=[5,1,0]`."""
-    name, colon, rest = (text or "").partition(":")
-    if text is None or not colon or "=" not in rest:
-        return text
-    config: dict[str, Any] = {}
-    for pair in re.split(r",(?=\w+=)", rest):
-        key, equals, value = pair.partition("=")
-        if not equals or key in config:
-            raise InputError("strategy-config", f"got {pair!r}", where=option, fits="name:key=value,key=value")
-        try:
-            config[key] = parse_json(value, option, InputError)
-        except InputError:
-            config[key] = value
-    return {"type": name, "config": config}
-
-
-def parse_guidance(text: str | None) -> str | float | dict[str, Any] | None:
-    """A scale, a name, or a name with its config."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return parse_strategy(text, "--guidance")
-
-
-def parse_scales(pairs: list[str]) -> dict[str, float]:
-    """`text=7.5` pairs as a mapping."""
-    scales: dict[str, float] = {}
-    for pair in pairs:
-        name, _, number = pair.partition("=")
-        if name in scales:
-            raise InputError("option-twice", f"{name!r} has two scales", where="--set")
-        try:
-            scales[name] = float(number)
-        except ValueError:
-            fits = "name=scale, e.g. text=7.5"
-            raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
-    return scales
 
 
 def _start(picture: Path | None, strength: float | None, mask: Path | None) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def miniworld(
 ) -> None:
     """Text, class, layout and map by themselves and together, on conditions that the model has not seen."""
     from ldmkit.cli import emit
-    from ldmkit.cli.sample import parse_strategy
+    from ldmkit.cli.words import parse_strategy
     from ldmkit.jsonio import check_target, write_json
     from ldmkit.loading import load
     from ldmkit.output import check_png
@@ -97,11 +97,11 @@ def miniworld(
 
 def parse_guidance(text: str | None) -> Any:
     """A scale, a name with or without its config, or one scale a condition (`text=4,layout=2`)."""
-    from ldmkit.cli import sample
+    from ldmkit.cli import words
 
     if text is not None and "=" in text and ":" not in text:
-        return sample.parse_scales(text.split(","))
-    return sample.parse_guidance(text)
+        return words.parse_scales(text.split(","))
+    return words.parse_guidance(text)
 
 
 def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str, path: Path) -> None:

@@ -21,7 +21,7 @@ from tiny import base, train
 from torch import Tensor
 
 import ldmkit
-from ldmkit.cli.sample import parse_guidance
+from ldmkit.cli.words import parse_guidance
 
 NAMES = ("red", "green", "blue")
 COLOURS = torch.tensor([[0.6, -0.4, -0.4], [-0.4, 0.6, -0.4], [-0.4, -0.4, 0.6]])
