@@ -13,18 +13,21 @@ for _home, _names in {
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.output": ("Output", "Start"),
+    "ldmkit.source": ("Source",),
     "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
-    "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal"),
+    "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind"),
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts": (
-        *("Adapter", "Classifier", "Codec", "Conditioner", "Context", "Denoiser", "Evaluate", "Frame", "Grid"),
-        *("Guidance", "Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step", "View"),
+        *("Adapter", "Classifier", "Codec", "Conditioner", "Context", "Denoise", "Denoiser", "Evaluate", "Frame"),
+        *("Grid", "Guidance", "Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step"),
+        "View",
     ),
-    "ldmkit.data": ("Data", "Dataset", "Sample"),
+    "ldmkit.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.examples": ("Example",),
     "ldmkit.noise": ("Noise",),
-    "ldmkit.ports": ("Port", "attached"),
+    "ldmkit.ports": ("Port", "Tap", "attached"),
     "ldmkit.value": ("Value",),
+    "ldmkit.weights": ("LazyTensor",),
     "ldmkit.loss": ("diffusion_loss",),
     "ldmkit.hookspecs": ("hookimpl",),
     "ldmkit.errors": (
@@ -38,59 +41,76 @@ for _home, _names in {
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from ldmkit.conditioning import Conditioning, Encoded
-    from ldmkit.contracts import (
-        Adapter,
-        Classifier,
-        Codec,
-        Conditioner,
-        Context,
-        Denoiser,
-        Evaluate,
-        Frame,
-        Grid,
-        Guidance,
-        Part,
-        Perceptual,
-        Process,
-        Reconstruction,
-        Run,
-        Sampler,
-        Slot,
-        Step,
-        View,
-    )
-    from ldmkit.data import Data, Dataset, Sample
-    from ldmkit.errors import (
-        CompositionError,
-        InputError,
-        LdmkitError,
-        PluginError,
-        RunError,
-        SourceError,
-        SpecError,
-        WeightsError,
-    )
-    from ldmkit.examples import Example
-    from ldmkit.hookspecs import hookimpl
-    from ldmkit.loading import load, load_adapter, load_classifier, load_codec
-    from ldmkit.loss import diffusion_loss
-    from ldmkit.noise import Noise
-    from ldmkit.output import Output, Start
-    from ldmkit.pipeline import Pipeline
-    from ldmkit.plugins import components, get
-    from ldmkit.ports import Port, attached
-    from ldmkit.signals import Plane, Residuals, Signal, Tokens, Vector
-    from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
-    from ldmkit.value import Value
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ldmkit' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    from ldmkit.conditioning import Conditioning as Conditioning
+    from ldmkit.conditioning import Encoded as Encoded
+    from ldmkit.contracts import Adapter as Adapter
+    from ldmkit.contracts import Classifier as Classifier
+    from ldmkit.contracts import Codec as Codec
+    from ldmkit.contracts import Conditioner as Conditioner
+    from ldmkit.contracts import Context as Context
+    from ldmkit.contracts import Denoise as Denoise
+    from ldmkit.contracts import Denoiser as Denoiser
+    from ldmkit.contracts import Evaluate as Evaluate
+    from ldmkit.contracts import Frame as Frame
+    from ldmkit.contracts import Grid as Grid
+    from ldmkit.contracts import Guidance as Guidance
+    from ldmkit.contracts import Part as Part
+    from ldmkit.contracts import Perceptual as Perceptual
+    from ldmkit.contracts import Process as Process
+    from ldmkit.contracts import Reconstruction as Reconstruction
+    from ldmkit.contracts import Run as Run
+    from ldmkit.contracts import Sampler as Sampler
+    from ldmkit.contracts import Slot as Slot
+    from ldmkit.contracts import Step as Step
+    from ldmkit.contracts import View as View
+    from ldmkit.data import Data as Data
+    from ldmkit.data import Dataset as Dataset
+    from ldmkit.data import Geometry as Geometry
+    from ldmkit.data import Sample as Sample
+    from ldmkit.errors import CompositionError as CompositionError
+    from ldmkit.errors import InputError as InputError
+    from ldmkit.errors import LdmkitError as LdmkitError
+    from ldmkit.errors import PluginError as PluginError
+    from ldmkit.errors import RunError as RunError
+    from ldmkit.errors import SourceError as SourceError
+    from ldmkit.errors import SpecError as SpecError
+    from ldmkit.errors import WeightsError as WeightsError
+    from ldmkit.examples import Example as Example
+    from ldmkit.hookspecs import hookimpl as hookimpl
+    from ldmkit.loading import load as load
+    from ldmkit.loading import load_adapter as load_adapter
+    from ldmkit.loading import load_classifier as load_classifier
+    from ldmkit.loading import load_codec as load_codec
+    from ldmkit.loss import diffusion_loss as diffusion_loss
+    from ldmkit.noise import Noise as Noise
+    from ldmkit.output import Output as Output
+    from ldmkit.output import Start as Start
+    from ldmkit.pipeline import Pipeline as Pipeline
+    from ldmkit.plugins import components as components
+    from ldmkit.plugins import get as get
+    from ldmkit.ports import Port as Port
+    from ldmkit.ports import Tap as Tap
+    from ldmkit.ports import attached as attached
+    from ldmkit.signals import Plane as Plane
+    from ldmkit.signals import Residuals as Residuals
+    from ldmkit.signals import Signal as Signal
+    from ldmkit.signals import SignalKind as SignalKind
+    from ldmkit.signals import Tokens as Tokens
+    from ldmkit.signals import Vector as Vector
+    from ldmkit.source import Source as Source
+    from ldmkit.spec import ConditionerSpec as ConditionerSpec
+    from ldmkit.spec import PartSpec as PartSpec
+    from ldmkit.spec import PipelineSpec as PipelineSpec
+    from ldmkit.value import Value as Value
+    from ldmkit.weights import LazyTensor as LazyTensor
+else:
+    # type checkers see the imports above: to them a misspelt name is an error, not Any
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ldmkit' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
