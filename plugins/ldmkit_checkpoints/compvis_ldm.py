@@ -9,7 +9,7 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.discrete import Discrete
 
-from ldmkit.errors import SourceError, WeightsError, suggest
+from ldmkit.errors import SourceError, WeightsError
 from ldmkit.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_conditions
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
@@ -19,6 +19,7 @@ from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.vae_config import known_only
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.yaml_config import params_of, section
 
@@ -52,10 +53,7 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
         SourceError: a parameter that is unknown or asks for something that no part here does.
     """
     params = params_of(model)
-    for key in params:
-        if key not in _READ | _NO_EFFECT:
-            fits = suggest(key, _READ | _NO_EFFECT)
-            raise SourceError("unknown-parameter", f"the parameter {key!r} is not known", where=where, fits=fits)
+    known_only(params, _READ | _NO_EFFECT, where)
     codec = _codec(params, inventory, where)
     channels, factor = codec_shape(codec)
     process = process_from_ldm(params, where)

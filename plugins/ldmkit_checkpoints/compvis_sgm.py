@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from ldmkit_processes.discrete import Discrete
 
-from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
 from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_embedders
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
@@ -17,6 +16,7 @@ from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.vae_config import known_only
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.yaml_config import params_of, section
 
@@ -42,10 +42,7 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
         SourceError: a parameter that is unknown or asks for something that no part here does.
     """
     params = params_of(model)
-    for key in params:
-        if key not in _READ | _NO_EFFECT:
-            fits = suggest(key, _READ | _NO_EFFECT)
-            raise SourceError("unknown-parameter", f"the parameter {key!r} is not known", where=where, fits=fits)
+    known_only(params, _READ | _NO_EFFECT, where)
     first = section(params, "first_stage_config", where)
     codec = plan_codec(first, float(params.get("scale_factor", 1.0)), CODEC, f"{where}.first_stage_config")
     channels, _ = codec_shape(codec)

@@ -278,6 +278,7 @@ def public(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse parameters of a yaml section that are not known: `unknown-parameter`, with the nearest name."""
     for key in given:
         if key not in known:
             what = f"the parameter {key!r} is not known"
