@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from ldmkit.errors import LdmkitError
@@ -58,12 +58,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check of one part; `came` is what a failed one found, or why one was skipped."""
+    """What came of one check of one part; `came` is what a failed one found, or why one was skipped.
+
+    `error` is the exception of a part that raised one where none was expected.
+    """
 
     check: Check
     status: Status
     expected: str = ""
     came: str = ""
+    error: BaseException | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         line = f"{self.status:<8}{self.check.kind}-{self.check.name}: {self.check.promise}"
@@ -129,16 +133,21 @@ def checks(kind: str) -> tuple[Check, ...]:
 
 def run(one: Check, subject: Any) -> Outcome:
     """One check. An exception that is neither `Failed` nor `NotApplicable` is a failure as well."""
+    return outcome(one, lambda: one.run(subject))
+
+
+def outcome(one: Check, call: Callable[[], None]) -> Outcome:
+    """What comes of a check when `call` runs it."""
     try:
-        one.run(subject)
+        call()
     except Failed as broken:
         return Outcome(one, "failed", broken.expected, broken.came)
     except NotApplicable as reason:
         return Outcome(one, "skipped", came=str(reason))
     except LdmkitError as error:
-        return Outcome(one, "failed", "no error", str(error))
-    except Exception as error:
-        return Outcome(one, "failed", "no error", f"{_place(error)}{type(error).__name__}: {error}")
+        return Outcome(one, "failed", "no error", str(error), error)
+    except (Exception, SystemExit) as error:
+        return Outcome(one, "failed", "no error", f"{_place(error)}{type(error).__name__}: {error}", error)
     return Outcome(one, "passed")
 
 
@@ -158,14 +167,14 @@ def expect(holds: bool, expected: str, came: str) -> None:
         fail(expected, came)
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """File and line of the part's own code in which an unexpected error arose."""
     frames = list(_frames(error))
     outside = [f for f in frames if "/ldmkit/testing/" not in f[0].replace("\\", "/")]
     return f"{outside[-1][0]}:{outside[-1][1]}: " if outside else ""
 
 
-def _frames(error: Exception) -> Iterator[tuple[str, int]]:
+def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
     trace = error.__traceback__
     while trace is not None:
         yield trace.tb_frame.f_code.co_filename, trace.tb_lineno

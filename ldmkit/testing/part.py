@@ -1,0 +1,126 @@
+"""What every part promises, of whatever kind: it loads, says what it is, and its config travels as JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ldmkit.errors import LdmkitError
+from ldmkit.examples import Example
+from ldmkit.kinds import MODULES
+from ldmkit.plugins import Entry, load_entry
+from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.value import Value
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An installed part."""
+
+    entry: Entry
+
+    @property
+    def cls(self) -> Any:
+        """Its class."""
+        return load_entry(self.entry)
+
+    @property
+    def config(self) -> type[Value]:
+        """What its configurations are: the class itself, for values."""
+        found = self.cls.Config if self.entry.kind in MODULES else self.cls
+        if not (inspect.isclass(found) and issubclass(found, Value)):
+            fail("`Config` to be a subclass of ldmkit.Value", f"{found!r}")
+        return found
+
+
+def examples_of(cls: Any) -> tuple[Example, ...]:
+    """The examples of a class; () where they are not what they should be, which is a check of its own."""
+    found = getattr(cls, "examples", ())
+    return found if isinstance(found, tuple) and all(isinstance(one, Example) for one in found) else ()
+
+
+@check("part", "loads")
+def loads(subject: Subject) -> None:
+    """The entry point leads to a concrete class of its kind.
+
+    The value of an entry point is `module:Class`. Importing the module must work with nothing but the distribution's
+    declared dependencies; the class implements every abstract method of its contract in `ldmkit`.
+    """
+    try:
+        load_entry(subject.entry)
+    except LdmkitError as error:
+        fail(f"{subject.entry.value} to be a {subject.entry.kind.capitalize()}", str(error))
+
+
+@check("part", "docstring")
+def docstring(subject: Subject) -> None:
+    """The class has a docstring of its own.
+
+    Its first line is what `ldmkit plugins show` prints: say what comes in and what comes out, with shapes.
+    """
+    text = vars(subject.cls).get("__doc__")
+    expect(bool(text and text.strip()), f"a docstring on {subject.cls.__name__}", "none")
+
+
+@check("part", "examples")
+def examples(subject: Subject) -> None:
+    """`examples` is a tuple of `ldmkit.Example`, each with a valid config.
+
+    The kit builds the part from them: configurations that take milliseconds to build, small widths and few layers.
+    A part whose config has defaults that are small enough needs none of its own.
+    """
+    found = getattr(subject.cls, "examples", ())
+    listed = isinstance(found, tuple) and all(isinstance(one, Example) for one in found)
+    expect(listed, "`examples` to be a tuple of ldmkit.Example", f"{found!r:.200}")
+    if not found:
+        raise NotApplicable("`examples` is (): nothing can be built without files, so nothing else is checked")
+    for number, example in enumerate(found):
+        _config(subject, number, example)
+
+
+@check("part", "config-json")
+def config_json(subject: Subject) -> None:
+    """A config is the same after a trip through JSON, and has a JSON schema.
+
+    Specs, recipes and the HTTP interface keep configs as JSON: fields are numbers, text, booleans, lists and mappings
+    of these, or types with a serialiser that their validator reads back.
+    """
+    for number, example in enumerate(examples_of(subject.cls)):
+        config = _config(subject, number, example)
+        text = config.model_dump_json()
+        again = type(config).of(json.loads(text), f"examples[{number}]")
+        expect(again == config, f"examples[{number}] after a trip through JSON: {config!r:.200}", f"{again!r:.200}")
+    try:
+        json.dumps(subject.config.model_json_schema())
+    except Exception as error:
+        fail("a JSON schema of the config", f"{type(error).__name__}: {error}")
+
+
+@check("part", "config-strict")
+def config_strict(subject: Subject) -> None:
+    """An unknown key in a config is an `LdmkitError` that names it.
+
+    A misspelt key that is ignored trains the wrong model. `ldmkit.Value` refuses them as it is; do not set
+    `extra="allow"` or `"ignore"`.
+    """
+    for example in examples_of(subject.cls):
+        try:
+            subject.config.of({**dict(example.config), "no_such_key": 1})
+        except LdmkitError as error:
+            expect("no_such_key" in str(error), "an error that names the key 'no_such_key'", str(error))
+        else:
+            fail("an error for the unknown key 'no_such_key'", "the config was accepted")
+
+
+def _config(subject: Subject, number: int, example: Example) -> Value:
+    where = f"examples[{number}].config"
+    expect(isinstance(example.config, Mapping), f"{where} to be a mapping", f"{example.config!r:.200}")
+    try:
+        return subject.config.of(dict(example.config), where)
+    except (LdmkitError, ValidationError) as error:
+        fail(f"{where} to be valid", str(error))

@@ -1,0 +1,155 @@
+"""`pytest --ldmkit NAME`: the contract kit's checks as test items. Free of torch unless the option is given."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ldmkit.errors import LdmkitError
+
+if TYPE_CHECKING:
+    from ldmkit.plugins import Entry
+    from ldmkit.testing.checks import Check, Outcome
+    from ldmkit.testing.discovery import Case
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--ldmkit`, which may be given several times."""
+    parser.getgroup("ldmkit").addoption(
+        "--ldmkit",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="check the installed parts of a distribution (or one part: kind:name) against ldmkit's contracts",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names that nothing installed has are a usage error, before anything is collected."""
+    if not config.getoption("--ldmkit"):
+        return
+    from ldmkit.testing.discovery import select
+
+    for name in config.getoption("--ldmkit"):
+        try:
+            select(name)
+        except LdmkitError as error:
+            raise pytest.UsageError(f"--ldmkit {name}: {error}") from None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add one item for each part, example and check; `-k` and the like then choose among them as among all others."""
+    names = list(dict.fromkeys(config.getoption("--ldmkit")))
+    if not names:
+        return
+    from ldmkit.testing.discovery import select
+
+    entries = dict.fromkeys(entry for name in names for entry in select(name))
+    items.extend(item for entry in entries for item in _items(session, entry))
+
+
+def _items(session: pytest.Session, entry: Entry) -> Iterator[pytest.Item]:
+    from ldmkit.testing.discovery import cases
+
+    root = f"ldmkit:{entry.dist}"
+    home = Distribution.from_parent(session, name=root, nodeid=root, path=session.path)
+    try:
+        found = cases(entry)
+    except LdmkitError as error:
+        broken: pytest.Item = Unchecked.from_parent(home, name=f"{entry.kind}:{entry.name}", error=error)
+        yield broken
+        return
+    for case in found:
+        node: Any = Part.from_parent(home, name=case.name)
+        for one in case.checks:
+            name = f"{one.kind}-{one.name}" if case.number is None else one.name
+            item: pytest.Item = CheckItem.from_parent(node, name=name, case=case, one=one)
+            yield item
+
+
+class Broken(Exception):
+    """A check failed; carries its outcome."""
+
+    def __init__(self, outcome: Outcome):
+        super().__init__(str(outcome))
+        self.outcome = outcome
+
+
+class Distribution(pytest.Collector):
+    """A distribution in pytest's tree."""
+
+    def collect(self) -> list[pytest.Item]:
+        """Nothing: the items are made with it."""
+        return []
+
+
+class Part(pytest.Collector):
+    """A part in one of its examples, in pytest's tree."""
+
+    def collect(self) -> list[pytest.Item]:
+        """Nothing: the items are made with it."""
+        return []
+
+
+class Unchecked(pytest.Item):
+    """A part that cannot be checked, which fails."""
+
+    def __init__(self, *, error: LdmkitError, **rest: Any):
+        super().__init__(**rest)
+        self.error = error
+
+    def runtest(self) -> None:
+        """Fail with the reason."""
+        raise self.error
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """The reason alone."""
+        return str(excinfo.value)
+
+
+class CheckItem(pytest.Item):
+    """One check of one part and example."""
+
+    def __init__(self, *, case: Case, one: Check, **rest: Any):
+        super().__init__(**rest)
+        self.case, self.one = case, one
+
+    def runtest(self) -> None:
+        """Run the check; what it says nothing about is skipped, with the reason."""
+        outcome = self.case.run(self.one)
+        if outcome.status == "failed":
+            raise Broken(outcome)
+        if outcome.status == "skipped":
+            pytest.skip(outcome.came)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """Promise, what was expected, what came, where it is explained; the traceback of a part that raised."""
+        if not isinstance(excinfo.value, Broken):
+            return str(super().repr_failure(excinfo))
+        outcome = excinfo.value.outcome
+        lines = [
+            f"{self.one.kind}-{self.one.name}: {self.one.promise}",
+            *([f"  {line}" for line in self.one.explanation.splitlines()]),
+            f"expected: {outcome.expected}",
+            f"came:     {outcome.came}",
+            f"see:      {self.one.docs}",
+        ]
+        if outcome.error is not None and self.config.getoption("tbstyle") != "no":
+            lines += ["", "".join(traceback.format_exception(outcome.error)).rstrip()]
+        return "\n".join(lines)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """File and line of the part's class, so that a failure leads there."""
+        from ldmkit.plugins import load_entry
+
+        try:
+            cls = load_entry(self.case.entry)
+            return Path(inspect.getsourcefile(cls) or self.path), inspect.getsourcelines(cls)[1] - 1, self.name
+        except (LdmkitError, TypeError, OSError):
+            return self.path, None, self.name
