@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES: dict[str, str] = {}
 for _home, _names in {
-    "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report", "checks"),
+    "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
     "ldmkit.testing.discovery": ("check", "select"),
     "ldmkit.testing.codec": ("check_codec",),
     "ldmkit.testing.denoiser": ("check_denoiser",),
@@ -36,17 +36,22 @@ for _home, _names in {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
-    from ldmkit.testing.checks import Check, Failed, NotApplicable, Outcome, Report, checks
-    from ldmkit.testing.discovery import check, select
-    from ldmkit.testing.mixture import Mixture
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'ldmkit.testing' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    from ldmkit.testing.checks import Check as Check
+    from ldmkit.testing.checks import Failed as Failed
+    from ldmkit.testing.checks import NotApplicable as NotApplicable
+    from ldmkit.testing.checks import Outcome as Outcome
+    from ldmkit.testing.checks import Report as Report
+    from ldmkit.testing.discovery import check as check
+    from ldmkit.testing.discovery import select as select
+    from ldmkit.testing.mixture import Mixture as Mixture
+else:
+    # type checkers see the imports above: to them a misspelt name is an error, not Any
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'ldmkit.testing' has no attribute {name!r}")
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
