@@ -15,10 +15,14 @@ class Example(NamedTuple):
     Args:
         config: of the part; small widths, few layers.
         inputs: of conditioners: raw inputs that it takes, one sample each, at least two that differ. Where none are
-            given, the kit makes them from the schema of `Input`.
+            given, the kit makes them from the schema of `Input`. Of guidance: names of the conditions it is for, where
+            it is not for any.
         trained: False where the part has nothing to learn, so that the checks of gradients do not apply.
     """
 
     config: Mapping[str, Any] = _NOTHING
     inputs: Sequence[Any] = ()
     trained: bool = True
+    denoiser: Mapping[str, Any] | None = None
+    plane_factor: int = 1
+    error: float | None = None
