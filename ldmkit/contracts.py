@@ -168,6 +168,23 @@ class Conditioner(Part, ABC):
         where the caller left the condition out. None: there is no such input, and leaving it out is an error."""
         return None
 
+    def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Any | None:
+        """The parsed input to draw with where the caller gave none, made up from those that it gave; None: nothing.
+
+        Asked once a picture, with its seed, where no picture is started from; the same for the same arguments.
+        `given` holds parsed inputs by name.
+        """
+        return None
+
+    @property
+    def proposer(self) -> nn.Module | None:
+        """The network behind `propose`, which is trained apart from the rest; None: there is none."""
+        return None
+
+    def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+        """What training `proposer` minimises: scalars by name, means over rows of parsed inputs, to be added up."""
+        raise CompositionError("not-trainable", f"{type(self).__name__} has no proposer to train")
+
     def picture_size(self, value: Any, factor: int) -> tuple[int, int] | None:
         """(height, width) of the pictures that a parsed input of a plane asks for, for a codec of that factor."""
         return None
@@ -228,7 +245,8 @@ class Process(Value, ABC):
     """The forward process and what F predicts: D(x, sigma) = skip * x + out * F(scale * x, time)."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """See `Part.examples`."""
+    api: ClassVar[int]
+    """See `Part.examples` and `Part.api`."""
 
     @property
     @abstractmethod
@@ -297,9 +315,14 @@ class Sampler(Value, ABC):
     """A generator of steps over `denoise`. Stateless: run-time state lives in the generator."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """See `Part.examples`."""
+    api: ClassVar[int]
+    """See `Part.examples` and `Part.api`."""
     order: ClassVar[int | None] = None
-    """Order of convergence of the deterministic solver; None for a sampler that draws noise."""
+    """Order of convergence; None for a sampler that draws noise. A property where the fields decide (eta = 0)."""
+    estimate: ClassVar[Literal["mean", "end", "distilled"]] = "mean"
+    """What `denoise` must return: the posterior mean E[x0 | x], as a diffusion model does; "end", the point at sigma 0
+    of the path through x, as a consistency model does; "distilled", something that only a model trained for this
+    sampler returns, so that nothing can be said about its error."""
 
     @abstractmethod
     def steps(
@@ -319,7 +342,8 @@ class Grid(Value, ABC):
     """Which sigmas a run visits."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """See `Part.examples`."""
+    api: ClassVar[int]
+    """See `Part.examples` and `Part.api`."""
 
     @property
     def own_steps(self) -> int | None:
@@ -352,7 +376,8 @@ class Guidance(Value, ABC):
     """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """See `Part.examples`."""
+    api: ClassVar[int]
+    """See `Part.examples` and `Part.api`."""
 
     @abstractmethod
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
@@ -361,6 +386,17 @@ class Guidance(Value, ABC):
     def views(self, names: Sequence[str]) -> int:
         """Rows of the network's batch per sample at most, for these condition names."""
         return 1
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients through `evaluate`, and with them through the network."""
+        return False
+
+    def plain(self, scale: float) -> Guidance | None:
+        """The same rule at one scale for everything and without options, None where it has no such form: 1 is the
+        conditional estimate, 0 the one without any condition, and with one condition it is classifier-free guidance,
+        without + scale (conditional - without). By default a copy with another field `scale`, where there is one."""
+        return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:

@@ -62,6 +62,9 @@ class CFG(Guidance):
         guided = torch.lerp(without, conditional, self.scale)
         return rescaled(guided, conditional, self.rescale) if self.rescale else guided
 
+    def plain(self, scale: float) -> CFG:
+        return CFG(scale=scale)
+
     def views(self, names: Sequence[str]) -> int:
         return 1 if self.scale in (0, 1) or not names else 2
 

@@ -62,6 +62,13 @@ class ClassifierGuidance(Guidance):
         slope = gradient(lambda free: self._log_prob(evaluate, free, sigma), x)
         return torch.add(x0, slope, alpha=self.scale * sigma * sigma)
 
+    @property
+    def differentiates(self) -> bool:
+        return self.base.differentiates  # its own gradient is the classifier's alone
+
+    def plain(self, scale: float) -> None:
+        return None
+
     def views(self, names: Sequence[str]) -> int:
         return self.base.views(names)
 

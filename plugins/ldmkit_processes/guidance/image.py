@@ -66,6 +66,13 @@ class ImageGuidance(Guidance):
         slope = gradient(log_prob, x)
         return torch.add(kept[0], slope, alpha=self.scale * sigma * sigma)
 
+    @property
+    def differentiates(self) -> bool:
+        return True
+
+    def plain(self, scale: float) -> None:
+        return None
+
     def views(self, names: Sequence[str]) -> int:
         return self.base.views(names)
 

@@ -61,6 +61,12 @@ class PerCondition(Guidance):
             guided.add_(estimate, alpha=factor)
         return guided
 
+    def plain(self, scale: float) -> PerCondition | None:
+        """One scale for all; None for several independent ones, whose sum is not the conditional estimate at 1."""
+        if self.composition == "independent" and len(self.scales) > 1:
+            return None
+        return self.model_copy(update={"scales": tuple((name, scale) for name, _ in self.scales)})
+
     def views(self, names: Sequence[str]) -> int:
         given = frozenset(names)
         return len({view & given for view in self._weights()})

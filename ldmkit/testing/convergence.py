@@ -1,0 +1,143 @@
+"""How fast a sampler converges, measured on data whose score is exact.
+
+Samplers without noise: their error against the probability-flow ODE of a Gaussian mixture. Samplers with noise: their
+error in mean and variance on Gaussian data, where a run is linear in its noise, so that both follow from the response
+to each draw, without any sampling error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Process, Sampler
+from ldmkit.testing.mixture import Mixture, solution
+from ldmkit.testing.reference import Rho7, predicted
+
+MIXTURE = Mixture.random()
+ROWS = 16
+LARGEST = 80.0
+"""Where runs start on a process that goes further: from a flow's own start, 2^20, long first steps hide the order."""
+STEPS_PER_E = 40
+"""Of the reference, in log sigma; with Richardson's extrapolation its error is below 1e-9."""
+
+
+class Path(NamedTuple):
+    """Starting states at a run's largest noise level, and where the ODE takes them at the smallest one; float64."""
+
+    start: Tensor
+    end: Tensor
+
+
+class NoiseDrawn(AssertionError):
+    """A sampler asked for noise where none was expected."""
+
+
+def no_noise(index: int) -> Tensor:
+    """The noise of a run that must not need any."""
+    raise NoiseDrawn(f"noise({index}) was asked for")
+
+
+@lru_cache(maxsize=8)
+def path(process: Process) -> Path:
+    """The exact solution between the ends of a run on a process."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn((ROWS, *MIXTURE.means.shape[1:]), generator=generator, dtype=torch.float64)
+    largest, smallest = min(process.sigma_max, LARGEST), process.sigma_min
+    start = process.prior(noise, largest)
+    steps = 2 * round(STEPS_PER_E * math.log(largest / smallest) / 2)
+    ends = [solution(MIXTURE.denoise, start, largest, smallest, n) for n in (steps // 2, steps)]
+    return Path(start, ends[1] + (ends[1] - ends[0]) / 15)
+
+
+def trajectory(sampler: Sampler, process: Process, steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The state at the smallest noise level after `steps` transitions, of a run that then goes on to sigma 0.
+
+    Raises:
+        NoiseDrawn: the sampler is not deterministic.
+    """
+    denoise = predicted(process, MIXTURE.denoise)
+    sigmas = Rho7(limit=LARGEST).sigmas(process, steps + 1)
+    run = sampler.steps(denoise, path(process).start.to(dtype), sigmas, no_noise)
+    return list(run)[steps - 1].x
+
+
+def error(sampler: Sampler, process: Process, steps: int, dtype: torch.dtype = torch.float64) -> float:
+    """Root mean square distance to the exact solution at the smallest noise level; data have unit size."""
+    return float((trajectory(sampler, process, steps, dtype).double() - path(process).end).square().mean().sqrt())
+
+
+def slope(coarse: float, fine: float, ratio: float = 2.0) -> float:
+    """Order between two errors, the second one with `ratio` times as many steps; 0 where one of them is no number."""
+    if not (math.isfinite(coarse) and math.isfinite(fine) and coarse > 0 and fine > 0):
+        return 0.0
+    return math.log(coarse / fine) / math.log(ratio)
+
+
+VARIANCES = (0.04, 0.25, 1.0)
+"""Of the Gaussian data, one a column, with means 1, -0.5 and 0.25."""
+MEANS = (1.0, -0.5, 0.25)
+
+
+def gaussian_mean(x: Tensor, sigma: float) -> Tensor:
+    """E[x0 | x] of that data, x (B, 3)."""
+    variances, means = x.new_tensor(VARIANCES), x.new_tensor(MEANS)
+    return (variances * x + sigma * sigma * means) / (variances + sigma * sigma)
+
+
+def gaussian_end(x: Tensor, sigma: float) -> Tensor:
+    """Where the probability-flow ODE of that data takes x (B, 3) at sigma 0: what a consistency model returns."""
+    variances, means = x.new_tensor(VARIANCES), x.new_tensor(MEANS)
+    return means + (x - means) * (variances / (variances + sigma * sigma)).sqrt()
+
+
+def estimate_of(sampler: Sampler) -> Denoise:
+    """The exact answer on the Gaussian data that a sampler is made for."""
+    return gaussian_end if sampler.estimate == "end" else gaussian_mean
+
+
+class Draws:
+    """Which indices of the noise a run asks for, in order."""
+
+    def __init__(self, make: Callable[[int], Tensor]):
+        self.make, self.asked = make, list[int]()
+
+    def __call__(self, index: int) -> Tensor:
+        self.asked.append(index)
+        return self.make(index)
+
+
+def gaussian_moments(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Mean and variance at the end of a run on the Gaussian data, (3,) each, exact for the sampler in float64.
+
+    x_end = c + a x_start + sum_i b_i n_i is linear, so a batch whose rows set one of these to 1 and the others to 0
+    gives c, a and every b_i in one run. The start has the exact mean and variance of its noise level.
+    """
+    estimate = predicted(process, estimate_of(sampler))
+    draws = Draws(lambda index: torch.zeros(1, 3, dtype=torch.float64))
+    for _ in sampler.steps(estimate, torch.zeros(1, 3, dtype=torch.float64), sigmas, draws):
+        pass
+    rows = {index: row for row, index in enumerate(dict.fromkeys(draws.asked), start=2)}
+    unit = torch.eye(2 + len(rows), dtype=torch.float64)[:, :, None].expand(-1, -1, 3)
+    zero = torch.zeros(2 + len(rows), 3, dtype=torch.float64)
+    responses = zero
+    for step in sampler.steps(estimate, unit[:, 1].clone(), sigmas, lambda i: unit[:, rows[i]] if i in rows else zero):
+        responses = step.x
+    constant, factors = responses[0], responses[1:] - responses[0]
+    start = torch.tensor(VARIANCES, dtype=torch.float64) + sigmas[0] ** 2
+    mean = constant + factors[0] * torch.tensor(MEANS, dtype=torch.float64)
+    return mean, factors[0].square() * start + factors[1:].square().sum(0)
+
+
+def weak_error(sampler: Sampler, process: Process, steps: int) -> float:
+    """The largest error of mean (in standard deviations) and variance (relative) at the smallest noise level."""
+    sigmas = Rho7(zero=False, limit=LARGEST).sigmas(process, steps)
+    mean, variance = gaussian_moments(sampler, process, sigmas)
+    exact = torch.tensor(VARIANCES, dtype=torch.float64) + sigmas[-1] ** 2
+    shift = (mean - torch.tensor(MEANS, dtype=torch.float64)).abs() / exact.sqrt()
+    return float(torch.maximum(shift, (variance / exact - 1).abs()).max())
