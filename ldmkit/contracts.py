@@ -12,7 +12,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import torch
@@ -28,8 +27,10 @@ from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
 from ldmkit.runs import Context as Context
+from ldmkit.runs import Denoise as Denoise
 from ldmkit.runs import Frame as Frame
 from ldmkit.runs import Run as Run
+from ldmkit.runs import Step as Step
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
 
@@ -293,22 +294,6 @@ class Process(Value, ABC):
         on_x0 = [(1 - skip) / out for skip, out, _ in rows]
         on_noise = [-skip * s / out for (skip, out, _), s in zip(rows, sigma, strict=True)]
         return column(on_x0, x0) * x0 + column(on_noise, x0) * noise
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""
-
-    index: int
-    count: int
-    sigma: float
-    sigma_next: float
-    x: Tensor
-    x0: Tensor
-
-
-Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
-"""denoise(x, sigma) -> x0: all that a sampler sees of the model."""
 
 
 class Sampler(Value, ABC):

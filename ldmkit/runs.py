@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -22,6 +22,22 @@ class Run(NamedTuple):
         steps = max(len(self.sigmas) - 1, 1)
         reached = sum(1 for s in self.sigmas if s >= sigma * (1 - 1e-9)) - 1
         return min(max(reached, 0), steps) / steps
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""
+
+    index: int
+    count: int
+    sigma: float
+    sigma_next: float
+    x: Tensor
+    x0: Tensor
+
+
+Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
+"""denoise(x, sigma) -> x0: all that a sampler sees of the model."""
 
 
 @dataclass
