@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ldmkit.examples import Example
 from ldmkit.meta import on_meta
 from ldmkit.parts import Part
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
@@ -78,6 +79,18 @@ class ModuleSubject(ABC):
     def learning(self, part: Any, given: Any) -> tuple[Tensor, ...]:
         """What training would put into a loss: every parameter that is trained must take part in it."""
         return self.outputs(part, given)
+
+
+def first_example(cls: type[Any]) -> Example:
+    """The first of a class's examples.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not cls.examples:
+        raise ValueError(f"{cls.__name__} has no examples: give a config")
+    example: Example = cls.examples[0]
+    return example
 
 
 def share(kind: str, leave_out: Sequence[str] = ()) -> None:

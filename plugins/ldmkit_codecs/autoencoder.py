@@ -22,6 +22,9 @@ EPS = 1e-6
 
 Attend: TypeAlias = Literal["vanilla", "linear"]
 
+SMALL = {"widths": (8, 16, 16), "norm_groups": 4, "blocks": 1}
+"""A geometry for examples."""
+
 
 class AutoencoderConfig(Value):
     """Geometry shared by the KL and the VQ codec.

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ldmkit.bounds import Width
 from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
 
@@ -21,6 +22,7 @@ class IdentityCodec(Codec):
 
     Config = IdentityConfig
     config: IdentityConfig
+    examples = (Example(trained=False, error=0.0),)
     factor = 1
 
     def __init__(self, config: IdentityConfig | None = None):

@@ -9,7 +9,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from ldmkit.contracts import Codec, Reconstruction
-from ldmkit_codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from ldmkit.examples import Example
+from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise, restore, standardise
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -57,6 +58,12 @@ class KLCodec(Codec):
 
     Config = KLConfig
     config: KLConfig
+    examples = (
+        Example({**SMALL, "scale": 0.2, "shift": 0.3}),
+        Example({**SMALL, "scale": (0.5, 2.0, 1.5, -1.0), "quant_conv": False, "post_quant_conv": False}),
+        Example({**SMALL, "mid_attention": "linear", "attention_levels": (1,), "level_attention": "linear"}),
+        Example({**SMALL, "resample_conv": False, "embed_dim": 2, "tanh_out": True}),
+    )
 
     def __init__(self, config: KLConfig | None = None):
         super().__init__(config)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ldmkit.compose import part_spec
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.examples import Example
 from ldmkit.plugins import get
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
@@ -72,6 +73,20 @@ class TiledCodec(Codec):
 
     Config = TiledConfig
     config: TiledConfig
+    examples = (
+        # without norms, and with an overlap beyond what the layers see, tiles are exact
+        Example(
+            {
+                "inner": {
+                    "type": "tiny",
+                    "config": {"width": 4, "encoder_blocks": (0, 1), "decoder_blocks": (1, 0), "scale": 0.5},
+                },
+                "budget_mib": 0.1,
+                "overlap": 16,
+            }
+        ),
+        Example({"inner": {"type": "identity"}, "budget_mib": 0.005, "overlap": 4}, trained=False, error=0.0),
+    )
 
     def __init__(self, config: TiledConfig | None = None, inner: Codec | None = None):
         super().__init__(config)
@@ -153,6 +168,10 @@ class TiledCodec(Codec):
             return self.inner.decode(latents[rows, :, top // f : bottom // f, left // f : right // f])
 
         return _run(self.plan(height * f, width * f, "decode"), batch, 1, tile)
+
+    def raw(self, latents: Tensor) -> Tensor:
+        """The inner codec's."""
+        return self.inner.raw(latents)
 
     def preview(self, latents: Tensor) -> Tensor:
         """The inner codec's."""

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import PerChannel, check_images, check_latents, check_per_channel, restore, standardise
 
 SATURATION = 3.0
 """The decoder squashes latents smoothly into (-3, 3)."""
+SMALL = {"width": 8, "encoder_blocks": (1, 2, 1), "decoder_blocks": (1, 2, 1)}
+"""A geometry for examples."""
 POOL_WIDENING = 4
 POOL_GROUPS = 4
 
@@ -140,6 +143,10 @@ class TinyCodec(Codec):
 
     Config = TinyConfig
     config: TinyConfig
+    examples = (
+        Example({**SMALL, "shift": 0.5}),
+        Example({**SMALL, "encoder_pool": True, "decoder_pool": True, "latent_channels": 6}),
+    )
 
     def __init__(self, config: TinyConfig | None = None):
         super().__init__(config)

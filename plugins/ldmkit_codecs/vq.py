@@ -12,7 +12,8 @@ from ldmkit.attention import exact
 from ldmkit.bounds import Rows
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import InputError
-from ldmkit_codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from ldmkit.examples import Example
+from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, restore, standardise
 
 SEARCH_ELEMENTS = 2**23
@@ -74,6 +75,10 @@ class VQCodec(Codec):
 
     Config = VQConfig
     config: VQConfig
+    examples = (
+        Example({**SMALL, "codebook_size": 20, "embed_dim": 3, "scale": 0.5}),
+        Example({**SMALL, "codebook_size": 20, "mid_attention": "none", "dropout": 0.1}),
+    )
 
     def __init__(self, config: VQConfig | None = None):
         super().__init__(config)
