@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 import ldmkit
+import ldmkit.testing
 
 PUBLIC = [name for name in ldmkit.__all__ if name != "__version__"]
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [*PUBLIC, *(f"testing.{name}" for name in ldmkit.testing.__all__)])
 def test_public_name_imports_and_is_documented(name: str) -> None:
-    value = getattr(ldmkit, name)
+    value = attrgetter(name)(ldmkit)
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return  # type aliases and pluggy's marker carry no docstring of their own
     doc = inspect.getdoc(value)

@@ -1,0 +1,77 @@
+"""Names that files and adapters rely on: slots, ports and tensors of in-tree parts, built from their first example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from surface_fields import in_tree
+
+from ldmkit.contracts import Adapter, Classifier, Codec, Conditioner, Denoiser, Slot
+from ldmkit.errors import LdmkitError
+from ldmkit.kinds import MODULES
+from ldmkit.meta import on_meta
+from ldmkit.plugins import load_entry
+
+
+def parts() -> list[str]:
+    """One line a fact; modules are built without data."""
+    lines: list[str] = []
+    for entry in in_tree():
+        path, cls = f"{entry.kind}:{entry.name}", load_entry(entry)
+        examples = cls.examples
+        if not examples:
+            lines.append(f"{path}: has no example")
+            continue
+        config = json.dumps(_plain(examples[0].config), sort_keys=True)
+        lines.append(f"{path}: from {config}")
+        lines += [f"{path} {fact}" for fact in _facts(entry.kind, cls, examples[0].config)]
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _facts(kind: str, cls: Any, config: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        if kind not in MODULES:
+            part = cls.of(config)
+        else:
+            with on_meta():
+                part = cls(config)
+    except LdmkitError as error:
+        yield f"cannot be built: {error.code}"
+        return
+    yield from _declared(part)
+    if kind in MODULES:
+        yield from sorted(f"tensor {name} {tuple(tensor.shape)}" for name, tensor in part.state_dict().items())
+
+
+def _declared(part: Any) -> Iterator[str]:
+    if isinstance(part, Codec):
+        yield f"channels {part.channels}, factor {part.factor}, multiple {part.multiple}"
+    elif isinstance(part, Denoiser):
+        yield f"channels {part.channels}, smallest {part.smallest}, plans {', '.join(part.plans)}"
+        yield from _slots(part.slots)
+        yield from sorted(f"port {name}" for name in part.ports)
+    elif isinstance(part, Conditioner):
+        yield f"makes {part.kind} of dim {part.dim}{'' if part.has_null else ', input required'}"
+    elif isinstance(part, Adapter):
+        yield from _slots(part.slots)
+        yield from sorted(f"taps {name}" for name in part.taps("name"))
+    elif isinstance(part, Classifier):
+        yield f"channels {part.channels}, classes {part.classes}"
+    elif hasattr(part, "evaluations"):
+        yield f"order {part.order}, evaluations of 10 steps {part.evaluations(10)}"
+
+
+def _slots(slots: Mapping[str, Slot]) -> Iterator[str]:
+    for name, slot in sorted(slots.items()):
+        need = "required" if slot.required else "optional"
+        yield f"slot {name}: {slot.kind} of dim {slot.dim}, joined by {slot.join}, {need}"
