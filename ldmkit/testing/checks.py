@@ -147,7 +147,7 @@ def outcome(one: Check, call: Callable[[], None]) -> Outcome:
     except LdmkitError as error:
         return Outcome(one, "failed", "no error", str(error), error)
     except (Exception, SystemExit) as error:
-        return Outcome(one, "failed", "no error", f"{_place(error)}{type(error).__name__}: {error}", error)
+        return Outcome(one, "failed", "no error", f"{place(error)}{type(error).__name__}: {error}", error)
     return Outcome(one, "passed")
 
 
@@ -167,7 +167,7 @@ def expect(holds: bool, expected: str, came: str) -> None:
         fail(expected, came)
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """File and line of the part's own code in which an unexpected error arose."""
     frames = list(_frames(error))
     outside = [f for f in frames if "/ldmkit/testing/" not in f[0].replace("\\", "/")]

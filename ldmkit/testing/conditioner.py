@@ -1,0 +1,282 @@
+"""What a conditioner promises: a signal as declared, a null, rows that know nothing of each other, clear refusals."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import LdmkitError
+from ldmkit.examples import Example
+from ldmkit.meta import on_meta
+from ldmkit.signals import KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
+from ldmkit.testing import conditioner_inputs as conditioner_inputs
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.conditioner_subject import SIZE, Subject, flat, no_grad, of, read, row
+from ldmkit.testing.modules import close, differ, same, share
+
+AXES = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
+THREADS, ROUNDS = 4, 8
+
+
+def check_conditioner(
+    cls: type[Conditioner], config: Mapping[str, Any] | None = None, inputs: Sequence[Any] = (), trained: bool = True
+) -> Report:
+    """Run every check of conditioners on a class.
+
+    Args:
+        config: to build it with, small; None: the class's first example, with its inputs.
+        inputs: raw inputs of one sample each, at least two that differ; (): made from the schema of `Input`.
+        trained: False where it has nothing to learn.
+    """
+    example = cls.examples[0] if config is None and cls.examples else Example(config or {})
+    if inputs or not trained:
+        example = example._replace(inputs=inputs or example.inputs, trained=trained and example.trained)
+    return report("conditioner", cls.__name__, subject(cls, example))
+
+
+def subject(cls: type, example: Example) -> Subject:
+    """What the checks take."""
+    return of(cls, example)
+
+
+@check("conditioner", "signal")
+def signal(s: Subject) -> None:
+    """The signal is of the declared `kind` and `dim`, with one row an input, finite, and something to attend to.
+
+    Tokens are (B, L, dim) with a mask (B, L) of bools or None, a vector (B, dim), a plane (B, dim, h, w). Pipelines
+    are checked by `kind` and `dim` before any weight is read: set them on the class, or in `__init__` from the
+    config. A row of tokens whose mask is all False makes attention divide by zero: keep one token.
+    """
+    part = s.make()
+    kind, dim = getattr(part, "kind", None), getattr(part, "dim", None)
+    expect(kind in AXES, f"`kind` to be one of {', '.join(AXES)}", f"{kind!r}")
+    expect(type(dim) is int and dim > 0, "`dim` to be a positive int", f"{dim!r}")
+    values = s.given(part)
+    found = no_grad(lambda: s.signal(part, values))
+    expect(type(found) in KIND_OF, "a ldmkit.Tokens, Vector, Plane or Residuals", f"a {type(found).__name__}")
+    _as_declared(part, found, len(values), "the signal")
+
+
+def _as_declared(part: Conditioner, found: Signal, rows: int, what: str) -> None:
+    axes = AXES[part.kind]
+    shapes = [tuple(tensor.shape) for tensor in tensors_of(found)]
+    expect(kind_of(found) == part.kind, f"{what}: {part.kind}, as declared", f"{kind_of(found)}")
+    expect(all(len(shape) == axes for shape in shapes), f"{what}: {axes} axes", f"shape {shapes}")
+    expect(rows_of(found) == rows, f"{what}: {rows} rows for {rows} inputs", f"{rows_of(found)} rows")
+    expect(dim_of(found) == part.dim, f"{what}: dim {part.dim}, as declared", f"{dim_of(found)}, shape {shapes}")
+    for tensor in tensors_of(found):
+        expect(tensor.is_floating_point(), f"{what}: floating numbers", f"{tensor.dtype}")
+        expect(bool(tensor.isfinite().all()), f"{what}: finite numbers", "NaN or infinity")
+    if isinstance(found, Tokens) and found.mask is not None:
+        mask, wanted = found.mask, tuple(found.value.shape[:2])
+        seen = f"{mask.dtype}, shape {tuple(mask.shape)}"
+        expect(mask.dtype == torch.bool and tuple(mask.shape) == wanted, f"{what}: a bool mask {wanted}", seen)
+        empty = [i for i, some in enumerate(mask.any(dim=1).tolist()) if not some]
+        expect(not empty, f"{what}: at least one token to attend to in every row", f"none in rows {empty}")
+
+
+@check("conditioner", "declared-on-meta")
+def declared_on_meta(s: Subject) -> None:
+    """`kind`, `dim` and `has_null` are the same on the meta device.
+
+    That is where pipelines are composed and dims compared. They may depend on the config, never on weights or files.
+    """
+    real = s.build()
+    with on_meta():
+        bare = s.build()
+    for name in ("kind", "dim", "has_null"):
+        found, wanted = getattr(bare, name, None), getattr(real, name, None)
+        expect(found == wanted, f"{name} {wanted!r} on the meta device", f"{found!r}")
+
+
+share("conditioner", leave_out=("batch-invariance", "order", "inputs-untouched"))
+
+
+@check("conditioner", "float64")
+def float64(s: Subject) -> None:
+    """Converted to float64, it returns float64, and the same up to rounding.
+
+    Constants made in `forward` follow the dtype of the weights; a float32 in between shows here. What has no weights
+    of its own stays in float32, and the pipeline converts its signal.
+    """
+    part = s.make()
+    wanted = [tensor.double() for tensor in tensors_of(no_grad(lambda: s.signal(part, s.given(part))))]
+    wide = s.make().to(torch.float64)
+    found = tensors_of(no_grad(lambda: s.signal(wide, s.given(wide))))
+    for tensor in found:
+        expect(tensor.dtype == wide.dtype, f"a signal of {wide.dtype}", f"{tensor.dtype}")
+    close([tensor.double() for tensor in found], wanted, "the signal in float64", 1e-3)
+
+
+@check("conditioner", "listens")
+def listens(s: Subject) -> None:
+    """Inputs that differ give signals that differ.
+
+    A conditioner that returns the same for everything trains without an error and does nothing.
+    """
+    part = s.make()
+    values = s.given(part)
+    whole = no_grad(lambda: s.signal(part, values))
+    for i, j in combinations(range(len(values)), 2):
+        one, other = read(row(whole, i)), read(row(whole, j))
+        alike = all(a.shape == b.shape for a, b in zip(one, other, strict=True)) and not differ(one, other)
+        expect(not alike, f"different signals for inputs[{i}] and inputs[{j}]", "the same one")
+
+
+@check("conditioner", "batch-invariance")
+def batch_invariance(s: Subject) -> None:
+    """An input alone gives what it gives within a batch, up to rounding.
+
+    Shorter sequences are padded with tokens that the mask leaves out; the others may not depend on how many there are.
+    Statistics over the batch break this as well.
+    """
+    part = s.make()
+    values = s.given(part)
+    whole = no_grad(lambda: s.signal(part, values))
+    for i, value in enumerate(values):
+        alone = no_grad(lambda value=value: s.signal(part, [value]))  # type: ignore[misc]
+        close(read(alone), read(row(whole, i)), f"inputs[{i}] alone, and in a batch of {len(values)}")
+
+
+@check("conditioner", "order")
+def order(s: Subject) -> None:
+    """Inputs in another order give the same rows in that order."""
+    part = s.make()
+    values = s.given(part)
+    whole = no_grad(lambda: s.signal(part, values))
+    turned = no_grad(lambda: s.signal(part, values[::-1]))
+    for i in range(len(values)):
+        last = len(values) - 1 - i
+        close(read(row(turned, last)), read(row(whole, i)), f"inputs[{i}] in a batch in reverse order")
+
+
+def _null(s: Subject, part: Conditioner, found: Signal) -> Signal:
+    if not part.has_null:
+        raise NotApplicable("has_null is False: its input cannot be left out")
+    return no_grad(lambda: part.null(found))
+
+
+@check("conditioner", "null-shape")
+def null_shape(s: Subject) -> None:
+    """`null(like)` has the kind, shapes, dtype and device of `like`.
+
+    Guidance and training put it in the place of the signal, row by row. Zeros, the default, always fit; a learned null
+    is expanded to the rows (and, for tokens, padded to the length) of `like`.
+    """
+    part = s.make()
+    values = s.given(part)
+    found = no_grad(lambda: s.signal(part, values))
+    null = _null(s, part, found)
+    expect(type(null) in KIND_OF, "a ldmkit.Tokens, Vector, Plane or Residuals", f"a {type(null).__name__}")
+    _as_declared(part, null, len(values), "the null")
+    for one, other in zip(tensors_of(null), tensors_of(found), strict=True):
+        wanted = f"shape {tuple(other.shape)}, {other.dtype}, {other.device}"
+        came = f"shape {tuple(one.shape)}, {one.dtype}, {one.device}"
+        expect(came == wanted, f"the null like the signal: {wanted}", came)
+    alone = no_grad(lambda: part.null(row(found, 0)))
+    _as_declared(part, alone, 1, "the null for one row")
+
+
+@check("conditioner", "null-usable")
+def null_usable(s: Subject) -> None:
+    """The null is the same whatever was encoded before, and mixes with the signal row by row.
+
+    It means "no condition", so it may depend on the weights and on `like` alone; training and guidance use the same
+    one and must agree.
+    """
+    part = s.make()
+    values = s.given(part)
+    found = no_grad(lambda: s.signal(part, values))
+    null = _null(s, part, found)
+    new = s.make()
+    same(flat(no_grad(lambda: new.null(found))), flat(null), "the null of a part that has encoded nothing yet")
+    no_grad(lambda: s.signal(part, values[-1:]))
+    same(flat(no_grad(lambda: part.null(found))), flat(null), "the null after another input was encoded")
+    keep = torch.tensor([i % 2 == 0 for i in range(len(values))], device=tensors_of(found)[0].device)
+    mixed = select_rows(keep, found, null)
+    for i in range(len(values)):
+        wanted = read(row(found if i % 2 == 0 else null, i))
+        same(read(row(mixed, i)), wanted, f"row {i} of a mixture of signal and null")
+
+
+@check("conditioner", "leave-out")
+def leave_out(s: Subject) -> None:
+    """What `example` and `default` return is an input that `forward` takes as it is.
+
+    Where the caller gives nothing, a pipeline encodes `default(size)`, or `example(size)` for the null's shape, and
+    does not call `parse`. A conditioner with a null needs one of them, or its input can never be left out.
+    """
+    part = s.make()
+    made = {name: getattr(part, name)(SIZE) for name in ("default", "example")}
+    if part.has_null:
+        expect(any(v is not None for v in made.values()), "default(size) or example(size) to be an input", "None")
+    for name, value in made.items():
+        if value is None:
+            continue
+        try:
+            part.parse(value, name)
+            found = no_grad(lambda value=value: s.signal(part, [value]))  # type: ignore[misc]
+        except LdmkitError as error:
+            fail(f"{name}({SIZE}) to be a valid input", str(error))
+        _as_declared(part, found, 1, f"the signal of {name}({SIZE})")
+
+
+@check("conditioner", "picture-size")
+def picture_size(s: Subject) -> None:
+    """`picture_size` is None or (height, width), and `known` None or a picture and its mask.
+
+    A plane that asks for a size of the pictures says it by `picture_size(value, factor)`; what the result must keep is
+    `known(value)`: a picture (3, H, W) in [-1, 1] and a mask (1, H, W), 0 where it is kept.
+    """
+    part = s.make()
+    for number, value in enumerate(s.given(part)):
+        size = part.picture_size(value, 2)
+        fine = size is None or (len(size) == 2 and all(type(side) is int and side > 0 for side in size))
+        expect(fine, f"picture_size of inputs[{number}]: None or (height, width)", f"{size!r}")
+        known = part.known(value)
+        if known is not None:
+            picture, mask = known
+            wanted = ((3, *picture.shape[-2:]), (1, *picture.shape[-2:]))
+            shapes = (tuple(picture.shape), tuple(mask.shape))
+            expect(shapes == wanted, f"known of inputs[{number}]: shapes {wanted}", f"{shapes}")
+
+
+@check("conditioner", "threads")
+def threads(s: Subject) -> None:
+    """Threads that share it get what each would get alone.
+
+    A pipeline may be used by several threads at once. Keep what one call computes in local variables, never in
+    attributes.
+    """
+    part = s.make()
+    values = s.given(part)
+    wanted = [flat(no_grad(lambda v=v: s.signal(part, [v]))) for v in values]  # type: ignore[misc]
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        mine = number % len(values)
+        try:
+            for _ in range(ROUNDS):
+                found = no_grad(lambda: s.signal(part, [values[mine]]))
+                same(flat(found), wanted[mine], f"inputs[{mine}] beside {THREADS - 1} other threads")
+        except BaseException as error:
+            problems.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(THREADS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(before)
+    if problems:
+        raise problems[0]

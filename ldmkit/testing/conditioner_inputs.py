@@ -1,0 +1,171 @@
+"""Checks of what a conditioner takes: its schema, JSON, and inputs that nobody should pass."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import InputError, LdmkitError
+from ldmkit.signals import dim_of, kind_of, rows_of, tensors_of
+from ldmkit.testing.checks import check, expect, fail, place
+from ldmkit.testing.conditioner_subject import Subject, content, flat, no_grad, quiet
+from ldmkit.testing.hostile import hostile
+from ldmkit.testing.modules import same
+
+SECONDS = 10.0
+"""In which a part must be done with one input, however odd."""
+
+LONGEST = 1000
+"""Characters of an error's text."""
+
+_TEXTS = (
+    "",
+    " ",
+    "[",
+    "{",
+    "[1,",
+    "null",
+    "NaN",
+    "1e999",
+    "9" * 5000,
+    "-",
+    "no-such-file.json",
+    "\ud800",
+    "a\0b",
+    "山",
+)
+
+
+@check("conditioner", "input-schema")
+def input_schema(s: Subject) -> None:
+    """`Input` has a JSON schema that says what an input is.
+
+    The command line and other interfaces are made from it. Types of pydantic have one; a type with a validator of
+    its own says it by `WithJsonSchema` (`Annotated[T, PlainValidator(read), WithJsonSchema({...})]`).
+    """
+    try:
+        schema = s.schema()
+        again = json.loads(json.dumps(schema))
+    except Exception as error:
+        fail("a JSON schema of `Input`", f"{type(error).__name__}: {str(error)[:300]}")
+    expect(again == schema, "a schema of plain JSON", f"{schema!r:.300}")
+    says = schema.keys() & {"type", "anyOf", "oneOf", "allOf", "$ref", "properties", "enum", "const"}
+    expect(bool(says), "a schema that says what is valid (type, anyOf, enum ...)", f"{schema!r:.300}")
+
+
+@check("conditioner", "input-json")
+def input_json(s: Subject) -> None:
+    """A validated input can be written as JSON, and read back it gives the same signal.
+
+    A picture's recipe holds its inputs as JSON: `TypeAdapter(Input).dump_python(value, mode="json")` of what `parse`
+    returned, which `parse` must take again. A type that JSON does not have needs a serialiser (`PlainSerializer`).
+    """
+    part = s.make()
+    values = s.given(part)
+    again = []
+    for number, value in enumerate(values):
+        try:
+            data = s.json_of(value)
+        except Exception as error:
+            fail(f"inputs[{number}] as JSON", f"{type(error).__name__}: {str(error)[:300]}")
+        try:
+            again.append(part.parse(data, "recipe"))
+        except LdmkitError as error:
+            fail(f"parse to take the JSON of a valid input, {json.dumps(data):.200}", str(error))
+    found = no_grad(lambda: s.signal(part, again))
+    same(flat(found), flat(no_grad(lambda: s.signal(part, values))), "the signal of an input that was JSON")
+
+
+@check("conditioner", "inputs-untouched")
+def inputs_untouched(s: Subject) -> None:
+    """Neither `parse` nor `forward` changes what it is given.
+
+    Callers pass one mapping for many samples and keep it for the recipe. Copy lists and tensors before changing them.
+    """
+    part = s.make()
+    for number, raw in enumerate(s.raws(part)):
+        before = content(copy.deepcopy(raw))
+        value = part.parse(raw, "inputs")
+        expect(content(raw) == before, f"inputs[{number}] after parse: {before!r:.200}", f"{content(raw)!r:.200}")
+        before = content(copy.deepcopy(value))
+        signal = no_grad(lambda value=value: s.signal(part, [value]))  # type: ignore[misc]
+        after = content(value)
+        expect(after == before, f"inputs[{number}] after forward: {before!r:.200}", f"{after!r:.200}")
+        if part.has_null:
+            kept = [tensor.clone() for tensor in flat(signal)]
+            no_grad(lambda signal=signal: part.null(signal))  # type: ignore[misc]
+            same(flat(signal), kept, "the signal that `null` was given")
+
+
+@check("conditioner", "hostile-inputs")
+def hostile_inputs(s: Subject) -> None:
+    """Whatever is passed as an input is refused with an `InputError`, or gives a finite signal.
+
+    Inputs come from users: empty, huge, of another type, NaN, out of range, damaged, with keys missing or unknown,
+    nested deeply. They are made from the schema of `Input` and from valid inputs. A refusal says what was wrong in at
+    most 1000 characters; anything else (a TypeError from inside, NaN in the signal, an endless loop) is a fault.
+    Check in the type's validator what does not depend on the config, and the rest in `parse`, where the path is known.
+    """
+    part = s.make()
+    values = s.given(part)
+    wanted = flat(no_grad(lambda: s.signal(part, values)))
+    problems: list[str] = []
+    count = 0
+    for what, raw in hostile(s.schema(), [s.json_of(value) for value in values[:2]]):
+        count += 1
+        problem = _within(lambda raw=raw: _attempt(s, part, raw))  # type: ignore[misc]
+        if problem:
+            problems.append(f"{what}: {problem}")
+    if problems:
+        shown = "\n          ".join(problems[:5])
+        more = f"\n          and {len(problems) - 5} more" if len(problems) > 5 else ""
+        came = f"for {len(problems)} of {count} inputs something else:\n          {shown}{more}"
+        fail("an InputError that says what is wrong, or a finite signal", came)
+    same(flat(no_grad(lambda: s.signal(part, values))), wanted, "the signal of valid inputs after all of these")
+
+
+@check("conditioner", "command-line")
+def command_line(s: Subject) -> None:
+    """`from_text` makes something of any text, or refuses it with an `InputError`.
+
+    A command-line argument (`--text "a house"`) reaches `parse` by `from_text`, which takes JSON, the path of a
+    .json file, a number or the text itself, unless the class has one of its own.
+    """
+    for text in _TEXTS:
+        try:
+            s.cls.from_text(text)
+        except InputError:
+            continue
+        except Exception as error:
+            fail(f"from_text({text[:20]!r}) to be an input or an InputError", f"{type(error).__name__}: {error!s:.300}")
+
+
+def _attempt(s: Subject, part: Conditioner, raw: Any) -> str:
+    """What is wrong with how one input is dealt with; "" where nothing is."""
+    try:
+        with quiet():
+            value = part.parse(raw, "inputs")
+            signal = no_grad(lambda: s.signal(part, [value]))
+    except InputError as error:
+        return "" if len(str(error)) <= LONGEST else f"an error of {len(str(error))} characters: {str(error)[:100]}..."
+    except LdmkitError as error:
+        return f"a {type(error).__name__}, not an InputError: {str(error)[:300]}"
+    except (Exception, SystemExit) as error:
+        return f"{place(error)}{type(error).__name__}: {str(error)[:300]}"
+    if any(not bool(tensor.isfinite().all()) for tensor in tensors_of(signal)):
+        return "a signal with NaN or infinity"
+    found = (kind_of(signal), rows_of(signal), dim_of(signal))
+    wanted = (part.kind, 1, part.dim)
+    return "" if found == wanted else f"a signal of (kind, rows, dim) {found}, not {wanted}"
+
+
+def _within(call: Callable[[], str]) -> str:
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    return found[0] if found else f"no answer within {SECONDS:g} seconds"

@@ -1,0 +1,156 @@
+"""What the checks of conditioners take: a class, a configuration, and raw inputs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, TypeAdapter
+from torch import Tensor
+
+from ldmkit.contracts import Conditioner
+from ldmkit.errors import LdmkitError
+from ldmkit.examples import Example
+from ldmkit.signals import Residuals, Signal, Tokens, tensors_of
+from ldmkit.testing.checks import expect, fail
+from ldmkit.testing.hostile import sound
+from ldmkit.testing.modules import ModuleSubject
+from ldmkit.testing.stand_in import bind
+
+GRID = (8, 8)
+"""Cells of the latents, for conditioners that paint on them; pictures have `SIZE` pixels."""
+
+SIZE = (16, 16)
+
+_BOUND = "_bound_by_the_kit"
+
+
+@dataclass(frozen=True)
+class Subject(ModuleSubject):
+    """One conditioner in one configuration.
+
+    Args:
+        inputs: raw inputs of one sample each; where there are none, they are made from the schema of `Input`.
+    """
+
+    inputs: Sequence[Any] = ()
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of its input."""
+        schema: dict[str, Any] = TypeAdapter(self.cls.Input).json_schema()
+        return schema
+
+    def raws(self, part: Conditioner) -> list[Any]:
+        """Raw inputs that it takes: at least two, all different; new objects at every call."""
+        if self.inputs:
+            expect(len(self.inputs) >= 2, "at least two inputs in an example", f"{len(self.inputs)}")
+            return copy.deepcopy(list(self.inputs))
+        found: list[Any] = []
+        for raw in sound(self.schema()):
+            try:
+                part.parse(copy.deepcopy(raw), "inputs")
+            except LdmkitError:
+                continue
+            found.append(raw)
+            if len(found) == 3:
+                return found
+        if len(found) < 2:
+            wanted = "`inputs` in the class's `examples`: the schema alone does not say which inputs are valid"
+            fail(wanted, f"{len(found)} valid input(s) made from the schema")
+        return found
+
+    def given(self, part: Conditioner) -> list[Any]:
+        """The same, validated."""
+        return [part.parse(raw, f"inputs[{i}]") for i, raw in enumerate(self.raws(part))]
+
+    def signal(self, part: Conditioner, values: Sequence[Any]) -> Signal:
+        """What it makes of validated inputs."""
+        bound(part)
+        with quiet():
+            found: Signal = part.on_grid(list(values), GRID)
+        return found
+
+    def outputs(self, part: Conditioner, given: list[Any]) -> tuple[Tensor, ...]:
+        """The tensors of the signal."""
+        return flat(self.signal(part, given))
+
+    def learning(self, part: Conditioner, given: list[Any]) -> tuple[Tensor, ...]:
+        """The signal and its null: a null is learned as well."""
+        signal = self.signal(part, given)
+        return (*tensors_of(signal), *(tensors_of(part.null(signal)) if part.has_null else ()))
+
+    def json_of(self, value: Any) -> Any:
+        """A validated input as recipes hold it."""
+        data = TypeAdapter(self.cls.Input).dump_python(value, mode="json")
+        return json.loads(json.dumps(data))
+
+
+def of(cls: type, example: Example) -> Subject:
+    """A class with one of its examples."""
+    return Subject(cls, dict(example.config), example.trained, tuple(example.inputs))
+
+
+def bound(part: Conditioner) -> Conditioner:
+    """The part, bound to a codec once, as a pipeline binds it."""
+    if not getattr(part, _BOUND, False):
+        bind(part)
+        setattr(part, _BOUND, True)
+    return part
+
+
+@contextmanager
+def quiet() -> Any:
+    """Warnings (a prompt that was cut ...) are no errors here, whatever the caller's filters say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def flat(signal: Signal) -> tuple[Tensor, ...]:
+    """All tensors of a signal, the mask of tokens among them."""
+    mask = (signal.mask,) if isinstance(signal, Tokens) and signal.mask is not None else ()
+    return (*tensors_of(signal), *mask)
+
+
+def row(signal: Signal, index: int) -> Signal:
+    """One row of a signal."""
+    if isinstance(signal, Residuals):
+        return Residuals(tuple(value[index : index + 1] for value in signal.values))
+    if isinstance(signal, Tokens):
+        mask = None if signal.mask is None else signal.mask[index : index + 1]
+        return Tokens(signal.value[index : index + 1], mask)
+    return type(signal)(signal.value[index : index + 1])
+
+
+def read(signal: Signal) -> tuple[Tensor, ...]:
+    """What a denoiser reads of one row: the tensors; of masked tokens those that are attended to."""
+    if isinstance(signal, Tokens) and signal.mask is not None:
+        return (signal.value[signal.mask],)
+    return tensors_of(signal)
+
+
+def no_grad(call: Callable[[], Signal]) -> Signal:
+    """A signal without gradients."""
+    with torch.no_grad():
+        return call()
+
+
+def content(value: Any) -> Any:
+    """A value as plain data that can be compared: tensors and arrays by their numbers, models by their fields."""
+    if isinstance(value, BaseModel):
+        return type(value).__name__, {name: content(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Tensor):
+        return str(value.dtype), tuple(value.shape), value.detach().cpu().float().numpy().tobytes()
+    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
+        return str(value.dtype), tuple(value.shape), value.tobytes()
+    if isinstance(value, Mapping):
+        return {key: content(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, [content(item) for item in value]
+    return value
