@@ -56,6 +56,23 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
     return parsed
 
 
+def proposals(
+    parts: Parts,
+    wiring: Mapping[str, ConditionerSpec],
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    size: tuple[int, int],
+) -> list[Row]:
+    """What conditioners propose for the inputs that parsed rows lack: one mapping a row, with its seed."""
+    owners = input_owners(parts.conditioners, wiring)
+    found: list[Row] = []
+    for row, seed in zip(rows, seeds, strict=True):
+        absent = [key for key in owners if key not in row]
+        made = {key: owners[key].propose(row, size, seed) for key in absent}
+        found.append({key: value for key, value in made.items() if value is not None})
+    return found
+
+
 def encode_conditions(
     parts: Parts,
     wiring: Mapping[str, ConditionerSpec],

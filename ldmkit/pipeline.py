@@ -15,11 +15,11 @@ from torch import Tensor
 from ldmkit.compose import Parts, fit, part_spec
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
-from ldmkit.encoding import encode_conditions, parse_rows
+from ldmkit.encoding import encode_conditions, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
 from ldmkit.guards import memory, not_finite
 from ldmkit.guided import Evaluator, Guided
-from ldmkit.hookspecs import has_step_hooks, manager
+from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
 from ldmkit.noise import Noise
 from ldmkit.output import Output, Start, stack
@@ -178,7 +178,10 @@ class Pipeline:
         start_size = (original.shape[-2], original.shape[-1]) if original is not None else None
         size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
         check_smallest(size, self.codec, self.denoiser.smallest)
-        conditioning = encode_conditions(self.parts, self.wiring, parsed, negative, size)
+        asked = request.propose and original is None
+        proposed = proposals(self.parts, self.wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
+        rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
+        conditioning = encode_conditions(self.parts, self.wiring, rows, negative, size)
         sigmas = self._sigmas(request)
         run = Run(sigmas, latent_size(size, self.codec))
         evaluate = Evaluator(
@@ -186,7 +189,7 @@ class Pipeline:
             adapters=self.adapters, decode=partial(self._differentiable_decode, size=size), network=self.network,
         )  # fmt: skip
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
-        checked = replace(request, inputs=tuple(parsed), negative=negative)
+        checked = replace(request, inputs=tuple(parsed), negative=negative, proposed=tuple(proposed))
         with memory("start", f"latents {(request.batch, *noise.shape)}"):
             return self._started(checked, size, sigmas, Guided(evaluate, request.guidance), noise)
 
@@ -209,6 +212,7 @@ class Pipeline:
         sampler: Strategy = None,
         grid: Strategy = None,
         guidance: Strategy | float = None,
+        propose: bool = True,
         on_step: Callable[[Step], None] | None = None,
     ) -> Output:
         """Draw pictures.
@@ -222,6 +226,7 @@ class Pipeline:
             start: picture to start from, with strength and mask.
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.
+            propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
             on_step: called after every step.
 
         Raises:
@@ -230,7 +235,7 @@ class Pipeline:
         """
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
-            start=start, sampler=sampler, grid=grid, guidance=guidance,
+            start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose,
         )  # fmt: skip
         return self.run(prepared, on_step)
 
@@ -319,15 +324,15 @@ class Pipeline:
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
     def _steps(self, prepared: Prepared) -> Iterator[Step]:
-        listeners = has_step_hooks()
+        listener = step_listener(self)
         # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
         every = self.device.type == "cpu"
         with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             for step in prepared.steps():
                 if every or step.index + 1 == step.count:
                     _check(step)
-                if listeners:
-                    manager().hook.ldmkit_step(pipeline=self, step=step)
+                if listener is not None:
+                    listener(step)
                 yield step
 
     def _sigmas(self, request: Request) -> tuple[float, ...]:

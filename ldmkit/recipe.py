@@ -45,7 +45,11 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "guidance": _strategy("guidance", request.guidance),
     }
     rows = zip(request.inputs, request.seeds, strict=True)
-    return tuple({**common, "inputs": _dump(pipeline, row), "seed": seed} for row, seed in rows)
+    recipes = [{**common, "inputs": _dump(pipeline, row), "seed": seed} for row, seed in rows]
+    for recipe, made_up in zip(recipes, request.proposed, strict=True):
+        if made_up:
+            recipe["proposed"] = _dump(pipeline, made_up)
+    return tuple(recipes)
 
 
 def part_versions(pipeline: Pipeline) -> dict[str, str]:
@@ -70,7 +74,8 @@ def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
         if recipe[key].get("config") is None:
             raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
     return pipeline(
-        recipe["inputs"],
+        {**recipe["inputs"], **recipe.get("proposed", {})},
+        propose=False,
         negative=recipe["negative"],
         size=recipe["size"],
         seeds=[recipe["seed"]],
@@ -96,7 +101,7 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
     for key, kinds in _SHAPE.items():
-        if not isinstance(recipe.get(key), kinds):
+        if not isinstance(recipe.get(key, {} if key == "proposed" else None), kinds):
             raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
     if recipe["recipe"] > RECIPE_VERSION:
         what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
@@ -106,7 +111,7 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
 
 _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("recipe", "steps", "seed"), (int,)),
-    **dict.fromkeys(("parts", "inputs", "negative", "sampler", "grid", "guidance"), (dict,)),
+    **dict.fromkeys(("parts", "inputs", "negative", "proposed", "sampler", "grid", "guidance"), (dict,)),
     **dict.fromkeys(("model", "start"), (str, dict, type(None))),
     "spec": (str,),
     "size": (list,),

@@ -25,7 +25,12 @@ STEPS = 30
 
 @dataclass(frozen=True)
 class Request:
-    """One call, resolved: one mapping of inputs and one seed a picture."""
+    """One call, resolved: one mapping of inputs and one seed a picture.
+
+    Args:
+        propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
+        proposed: what they made up, a mapping a picture.
+    """
 
     inputs: tuple[Mapping[str, Any], ...]
     negative: Mapping[str, Any]
@@ -36,6 +41,8 @@ class Request:
     sampler: Sampler
     grid: Grid
     guidance: Guidance
+    propose: bool = True
+    proposed: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def batch(self) -> int:
@@ -55,6 +62,7 @@ def resolve(
     sampler: Strategy = None,
     grid: Strategy = None,
     guidance: Strategy | float = None,
+    propose: bool = True,
 ) -> Request:
     """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers.
 
@@ -77,6 +85,7 @@ def resolve(
         sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
         grid=visited,
         guidance=strategy("guidance", _scaled(guidance), defaults.guidance, Guidance),
+        propose=_switch(propose),
     )
 
 
@@ -189,6 +198,12 @@ def _scaled(guidance: Strategy | float) -> Strategy:
                 raise InputError("guidance-range", f"scale {scale!r}", where=f"guidance.{name}", fits=fits)
         return PartSpec(type="per-condition", config={"scales": {k: float(v) for k, v in guidance.items()}})
     return guidance
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InputError("propose-type", f"got {value!r}", where="propose", fits="True or False")
+    return value
 
 
 def _is_number(value: object) -> bool:

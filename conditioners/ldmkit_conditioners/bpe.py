@@ -55,7 +55,7 @@ class Vocabulary:
 
         A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
         """
-        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text)
         if self.unknown is not None and (words := self._unknown_words(text, encoding)):
             what = f"not in the vocabulary: {_listed(words)}"
             warnings.warn(f"{what}; the model cannot know what that means", UnknownWordWarning, stacklevel=3)
@@ -67,6 +67,14 @@ class Vocabulary:
             what = f"the prompt has {len(ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
             warnings.warn(what, TruncationWarning, stacklevel=3)
         return [*before, *ids[:room], self.end]
+
+    def ids(self, text: str) -> list[int]:
+        """All ids of a text, without start and end, and without a warning."""
+        ids: list[int] = self._encoding(text).ids
+        return ids
+
+    def _encoding(self, text: str) -> Encoding:
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _unknown_words(self, text: str, encoding: Encoding) -> list[str]:
         """Words that have no piece, or nothing but single letters for pieces."""

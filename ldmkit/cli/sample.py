@@ -36,6 +36,9 @@ def sample(
         float | None, typer.Option(help="How much of the start picture is drawn anew, in (0, 1]; default 0.8.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="White is drawn anew, black is preserved.")] = None,
+    propose: Annotated[
+        bool, typer.Option(help="Let the model make up inputs that are not given, where it can: boxes from a text.")
+    ] = True,
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Print the model's inputs and their schemas, and stop.")
     ] = False,
@@ -71,6 +74,7 @@ def sample(
         "sampler": parse_strategy(sampler, "--sampler"),
         "grid": parse_strategy(grid, "--grid"),
         "guidance": _guidance(guidance, [*(scales or []), *more_scales]),
+        "propose": propose,
     }
     prepared = pipeline.prepare(given, **options)
     with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:

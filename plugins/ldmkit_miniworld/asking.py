@@ -71,6 +71,12 @@ def required(pipe: Pipeline, taken: Sequence[str]) -> Conditions:
     return tuple(name for name in taken if not owners[name].has_null and nulls[name] != "zero")
 
 
+def proposed_inputs(pipe: Pipeline) -> tuple[str, ...]:
+    """Inputs that the model may make up where they are not given."""
+    owners = input_owners(pipe.conditioners, pipe.wiring)
+    return tuple(name for name, owner in owners.items() if owner.proposer is not None)
+
+
 def asked_sets(text: str | None, taken: Sequence[str], needed: Sequence[str] = ()) -> tuple[Conditions, ...]:
     """Sets of conditions to try, without doubles, in the order asked for.
 

@@ -20,6 +20,7 @@ from ldmkit_miniworld.asking import (
     inputs_of,
     modalities_of,
     picture_size,
+    proposed_inputs,
     required,
 )
 from ldmkit_miniworld.frechet import diversity, frechet
@@ -48,6 +49,7 @@ class How:
         steps, sampler, grid, guidance: as in a call of the pipeline.
         plan: of execution, see `Pipeline.planned`.
         batch: pictures at once; it changes the speed, not what is drawn.
+        propose: whether the model may make up inputs that it is not given, where it can.
     """
 
     steps: int | None = STEPS
@@ -57,6 +59,7 @@ class How:
     seed: int = 0
     plan: str = "eager"
     batch: int = BATCH
+    propose: bool = True
 
 
 @dataclass(frozen=True)
@@ -211,9 +214,15 @@ def _judge(
 
 
 def _options(pipe: Pipeline, how: How, conditions: Conditions, world: World) -> dict[str, Any]:
-    scales = guidance_of(pipe, how.guidance, conditions)
-    sides = (world.size, world.size)
-    return {"steps": how.steps, "sampler": how.sampler, "grid": how.grid, "guidance": scales, "size": sides}
+    made_up = proposed_inputs(pipe) if how.propose else ()
+    return {
+        "steps": how.steps,
+        "sampler": how.sampler,
+        "grid": how.grid,
+        "guidance": guidance_of(pipe, how.guidance, (*conditions, *made_up)),
+        "size": (world.size, world.size),
+        "propose": how.propose,
+    }
 
 
 def _said(pipe: Pipeline, guidance: Any) -> str:

@@ -24,6 +24,7 @@ from ldmkit_training.first_stage.section import CodecObjective, CodecSection
 from ldmkit_training.optimisers import OptimiserSection, Schedule, Warmed
 from ldmkit_training.previews import PreviewsSection
 from ldmkit_training.probe import ProbeSection
+from ldmkit_training.proposer.section import ProposerSection
 from ldmkit_training.second_stage.model import ModelSection
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.stage import Stage
@@ -137,7 +138,26 @@ class ClassifierRecipe(Recipe):
         return ClassifierStage(self.model, self.objective, folder)
 
 
-RECIPES: dict[str, type[Recipe]] = {"codec": CodecRecipe, "denoiser": DenoiserRecipe, "classifier": ClassifierRecipe}
+class ProposerRecipe(Recipe):
+    """Trains what makes a condition up where the caller gave none: boxes from a prompt."""
+
+    stage: Literal["proposer"]
+    model: ProposerSection
+    previews: None = None
+
+    def make_stage(self, folder: Path) -> Stage:
+        """See `Recipe`."""
+        from ldmkit_training.proposer.stage import ProposerStage
+
+        return ProposerStage(self.model, folder)
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    "codec": CodecRecipe,
+    "denoiser": DenoiserRecipe,
+    "classifier": ClassifierRecipe,
+    "proposer": ProposerRecipe,
+}
 """`stage` -> what its recipe may say."""
 
 MAY_CHANGE = (
@@ -223,7 +243,9 @@ def _position(node: list[Any], step: str, path: str) -> int:
 
 def schema() -> dict[str, Any]:
     """JSON schema of all recipes."""
-    kinds: Any = Annotated[CodecRecipe | DenoiserRecipe | ClassifierRecipe, Field(discriminator="stage")]
+    kinds: Any = Annotated[
+        CodecRecipe | DenoiserRecipe | ClassifierRecipe | ProposerRecipe, Field(discriminator="stage")
+    ]
     return TypeAdapter(kinds).json_schema()
 
 

@@ -207,7 +207,7 @@ class _Composer:
         else:
             part = self._part("conditioner", section, path, source, theirs)
         if section.assets is not None:
-            part.load_assets(self._assets(section.assets, f"model.{path}.assets"))
+            part.load_assets(assets_folder(section.assets, self.folder, f"model.{path}.assets"))
         return part
 
     def _adapter(self, name: str, section: AdapterSection, denoiser: Denoiser) -> Adapter:
@@ -245,17 +245,6 @@ class _Composer:
     def _seeded(self, path: str) -> Any:
         return _Seeded(int.from_bytes(hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=4).digest(), "big"))
 
-    def _assets(self, folder: str, where: str) -> Path:
-        package, _, inner = folder.partition(":")
-        places = [self.folder / folder, Path(folder)]
-        if inner and find_spec(package) is not None:
-            places.append(Path(str(files(package))) / inner)
-        for path in places:
-            if path.is_dir():
-                return path
-        fits = f"a folder, relative to {self.folder} or to the working directory, or package:folder"
-        raise SourceError("not-found", f"there is no folder {folder!r}", where=where, fits=fits)
-
     def _split(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
         """The trained parts by name; all others are frozen."""
         named: dict[str, Part] = {"denoiser": pipeline.denoiser, **pipeline.conditioners, **pipeline.adapters}
@@ -275,6 +264,23 @@ class _Composer:
         if not trained:
             raise CompositionError("nothing-to-train", "every part is frozen", where="model", fits="`train: true`")
         return trained
+
+
+def assets_folder(text: str, folder: Path, where: str) -> Path:
+    """A folder of assets: a path from the recipe's folder, or as it stands, or `package:folder`.
+
+    Raises:
+        SourceError: `not-found`.
+    """
+    package, _, inner = text.partition(":")
+    places = [folder / text, Path(text)]
+    if inner and find_spec(package) is not None:
+        places.append(Path(str(files(package))) / inner)
+    for path in places:
+        if path.is_dir():
+            return path
+    fits = f"a folder, relative to {folder} or to the working directory, or package:folder"
+    raise SourceError("not-found", f"there is no folder {text!r}", where=where, fits=fits)
 
 
 class _Seeded:

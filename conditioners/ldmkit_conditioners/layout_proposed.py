@@ -1,0 +1,134 @@
+"""Layouts that a model can make up from a prompt, where the caller gave none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit.value import Value
+from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
+from ldmkit_conditioners.label import class_number
+from ldmkit_conditioners.layout import Box, Layout
+from ldmkit_conditioners.layout_boxes import LayoutBoxes, LayoutBoxesConfig
+from ldmkit_conditioners.layout_language import LayoutLanguage
+from ldmkit_conditioners.prompts import padded_rows
+
+
+class ProposerConfig(Value):
+    """
+    Args:
+        reads: name of the input that layouts are made up from.
+        yields_to: inputs beside which nothing is made up, since they say already what stands where.
+        temperature: of the draw; below 1 layouts are more usual and less diverse.
+        bins: steps of a coordinate over the picture.
+        length: token ids of a prompt at most, start and end included; more are cut, as the text conditioner warns.
+        start, end, pad: token ids.
+    """
+
+    reads: str = "text"
+    yields_to: tuple[str, ...] = ("semantic",)
+    temperature: float = Field(default=0.7, gt=0)
+    bins: int = Field(default=64, ge=2, le=1024)
+    vocab_size: Rows = 30522
+    length: Length = Field(default=77, gt=1)
+    start: int = Field(default=101, ge=0)
+    end: int = Field(default=102, ge=0)
+    pad: int = Field(default=0, ge=0)
+    width: Width = 128
+    layers: Layers = 3
+    heads: Heads = 4
+
+
+class LayoutProposedConfig(LayoutBoxesConfig):
+    """
+    Args:
+        proposer: what makes layouts up.
+    """
+
+    max_objects: Length = 16
+    proposer: ProposerConfig = ProposerConfig()
+
+
+class LayoutProposed(LayoutBoxes):
+    """`layout-boxes` that makes a layout up from the prompt where the caller gave a prompt and no layout.
+
+    Text to layout to picture, as in Hong et al. 2018 (arXiv:1801.05091): where things stand is drawn by a small model
+    of its own (`LayoutLanguage`), which `stage: proposer` trains; the denoiser then draws what stands there. The
+    vocabulary is an asset: word pieces, as `ldm-text` reads them.
+    """
+
+    Config: ClassVar[type[LayoutProposedConfig]] = LayoutProposedConfig
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        c, p = self.config, self.config.proposer
+        self.language = LayoutLanguage(
+            p.vocab_size, c.n_classes, p.bins, p.length, c.max_objects, p.width, p.layers, p.heads
+        )
+        self._vocabulary: Vocabulary | None = None
+
+    def load_assets(self, folder: Path) -> None:
+        self._vocabulary = bert_vocabulary(folder, self.config.proposer.vocab_size) or self._vocabulary
+
+    def save_assets(self, folder: Path) -> None:
+        if self._vocabulary is not None:
+            self._vocabulary.save(folder)
+
+    @property
+    def proposer(self) -> nn.Module:
+        return self.language
+
+    def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Layout | None:
+        """A layout for the prompt among `given`.
+
+        Raises:
+            InputError: `no-vocabulary`: a prompt in words, and no asset to read it with.
+        """
+        p = self.config.proposer
+        if p.reads not in given or any(name in given for name in p.yields_to):
+            return None
+        numbers = self.language.write(self._prompts([given[p.reads]])[0], seed, p.temperature)
+        return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
+
+    def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places."""
+        reads = self.config.proposer.reads
+        prompts = self._prompts([row[reads] for row in rows])
+        return self.language.losses(prompts, [self._numbers(row["layout"]).to(prompts.device) for row in rows])
+
+    def _prompts(self, texts: Sequence[str | list[int]]) -> Tensor:
+        p = self.config.proposer
+        return padded_rows([self._ids(text) for text in texts], p.length, p.pad, self.device)
+
+    def _ids(self, text: str | list[int]) -> list[int]:
+        p = self.config.proposer
+        if not isinstance(text, str):
+            return text[: p.length]
+        if self._vocabulary is None:
+            raise no_vocabulary(type(self).__name__, BERT_FILES)
+        return [p.start, *self._vocabulary.ids(text)[: p.length - 2], p.end]
+
+    def _numbers(self, layout: Layout) -> Tensor:
+        """(n, 5) int64: class, and centre, width and height in steps."""
+        c = self.config
+        self.check(layout)
+        rows = []
+        for box in layout.objects:
+            x, y, w, h = box.rect
+            places = (x + w / 2, y + h / 2, w, h)
+            steps = [min(int(place * c.proposer.bins), c.proposer.bins - 1) for place in places]
+            rows.append([class_number(box.label, c.n_classes, c.names), *steps])
+        return torch.tensor(rows, dtype=torch.int64).view(-1, 5)
+
+    def _box(self, row: list[int]) -> Box:
+        label, *steps = row
+        x, y, w, h = ((step + 0.5) / self.config.proposer.bins for step in steps)
+        corners = (max(x - w / 2, 0.0), max(y - h / 2, 0.0), min(x + w / 2, 1.0), min(y + h / 2, 1.0))
+        names = self.config.names
+        return Box(label=names[label] if label < len(names) else label, box=corners)

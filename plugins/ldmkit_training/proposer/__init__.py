@@ -1,0 +1,1 @@
+"""Training classifiers of noisy latents, for guidance."""

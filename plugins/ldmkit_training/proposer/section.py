@@ -1,0 +1,26 @@
+"""What a recipe says of a proposer: a conditioner's part that makes inputs up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ldmkit.value import Value
+
+
+class ProposerSection(Value):
+    """The conditioner whose proposer is trained, in a pipeline that stays what it is otherwise.
+
+    Args:
+        start: a saved pipeline, or a run's folder; relative to the recipe's.
+        conditioner: its name in that pipeline.
+        type, config: what it becomes, where it is of a type without a proposer; its weights are kept.
+        assets: folder of what it reads that is no tensor (a vocabulary); `package:folder` is in an installed package.
+    """
+
+    start: str = Field(min_length=1)
+    conditioner: str = Field(min_length=1)
+    type: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    assets: str | None = None

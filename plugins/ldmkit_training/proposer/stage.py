@@ -1,0 +1,149 @@
+"""The training of a proposer, as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.compose import build, fit
+from ldmkit.contracts import Conditioner
+from ldmkit.encoding import input_name, parse_rows
+from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
+from ldmkit.loading import load
+from ldmkit.pipeline import Pipeline
+from ldmkit.spec import PartSpec
+from ldmkit_training.proposer.section import ProposerSection
+from ldmkit_training.second_stage.model import assets_folder, locate_model
+from ldmkit_training.stage import Batch, Loss, Stage, Turn
+
+
+class ProposerTurn(Turn):
+    """The conditioner's own losses of a batch's inputs, added up; pictures and latents are not looked at.
+
+    Args:
+        pipeline: read only.
+        conditioner: of the pipeline; only its proposer is trained.
+        name: of its input, which every sample must have.
+    """
+
+    def __init__(self, pipeline: Pipeline, conditioner: Conditioner, name: str):
+        super().__init__()
+        self.proposer = conditioner.proposer
+        self._read = (pipeline, conditioner)
+        self.name = name
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        parts = self.losses(batch)
+        return Loss(torch.stack(list(parts.values())).sum(), {n: part.detach() for n, part in parts.items()}, parts)
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """By name, as `Conditioner.proposal_losses`.
+
+        Raises:
+            InputError: `missing-input`; the sample is named.
+        """
+        pipeline, conditioner = self._read
+        for sample, inputs in zip(batch.ids, batch.inputs, strict=True):
+            if self.name not in inputs:
+                fits = f"an input {self.name!r} of every sample"
+                raise InputError("missing-input", f"this sample has no {self.name!r}", where=sample, fits=fits)
+        return conditioner.proposal_losses(parse_rows(pipeline.parts, pipeline.wiring, batch.inputs, "inputs"))
+
+    def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        return {"proposer": list(self.parameters())}
+
+
+class ProposerStage(Stage):
+    """Trains what makes a conditioner's input up where the caller gave none (`Conditioner.propose`).
+
+    Args:
+        model: the pipeline, and its conditioner.
+        folder: the recipe's, from which relative paths start.
+
+    Raises:
+        CompositionError: `not-trainable`: a conditioner without a proposer.
+        SourceError, WeightsError: of the pipeline to start from.
+    """
+
+    def __init__(self, model: ProposerSection, folder: Path):
+        self.pipeline = _pipeline(model, folder)
+        conditioner = self.pipeline.conditioners[model.conditioner]
+        if conditioner.proposer is None:
+            what = f"{type(conditioner).__name__} has no proposer to train"
+            raise CompositionError("not-trainable", what, where="model.type", fits="a type that proposes its input")
+        for part in self.pipeline.parts.items().values():
+            part.requires_grad_(False).eval()
+        conditioner.proposer.requires_grad_(True).train()
+        name = input_name(model.conditioner, self.pipeline.wiring[model.conditioner])
+        self.turn = ProposerTurn(self.pipeline, conditioner, name)
+        self.turns: Mapping[str, Turn] = {"proposer": self.turn}
+        wiring = self.pipeline.wiring
+        self.inputs = frozenset(input_name(wired, wire) for wired, wire in wiring.items())
+        others = {n: part for n, part in self.pipeline.parts.items().items() if part is not conditioner}
+        self._frozen = {n.rpartition(".")[2]: part for n, part in others.items()}
+
+    @property
+    def averaged(self) -> nn.Module:
+        proposer = self.turn.proposer
+        assert proposer is not None, "checked when the stage was built"
+        return proposer
+
+    @property
+    def frozen(self) -> Mapping[str, nn.Module]:
+        return self._frozen
+
+    def to(self, device: Any) -> None:
+        self.pipeline.to(device)
+
+    def save(self, folder: Path) -> None:
+        """The whole pipeline."""
+        self.pipeline.save(folder)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Means over the rows: each of the losses, and `loss`, their sum."""
+        rows, sums = 0, dict[str, float]()
+        for batch in batches:
+            rows += len(batch.ids)
+            for name, value in self.turn.losses(batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.ids)
+        means = {name: total / rows for name, total in sums.items()}
+        return {"loss": sum(means.values()), **means} if rows else {}
+
+
+def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
+    """The start, with the conditioner as the recipe wants it."""
+    found = load(locate_model(model.start, folder), dtype="float32")
+    name = model.conditioner
+    if name not in found.conditioners:
+        what = f"the model has no conditioner {name!r}"
+        raise CompositionError("unknown-conditioner", what, where="model.conditioner", fits=suggest(name, found.wiring))
+    old, wire = found.conditioners[name], found.wiring[name]
+    if model.type is not None:
+        new: Conditioner = build("conditioner", PartSpec(type=model.type, config=model.config), "model")
+        _adopt(new, old, name)
+        wire = wire.model_copy(update={"type": model.type, "config": model.config})
+        conditioners = {n: new if n == name else part for n, part in found.conditioners.items()}
+        wiring = {**found.wiring, name: wire}
+        parts = fit(wiring, found.codec, found.denoiser, found.process, conditioners, found.adapters)
+        found = Pipeline(parts, wiring, found.defaults)
+    if model.assets is not None:
+        found.conditioners[name].load_assets(assets_folder(model.assets, folder, "model.assets"))
+    return found
+
+
+def _adopt(new: Conditioner, old: Conditioner, name: str) -> None:
+    """The old conditioner's weights; only the proposer's may be new."""
+    own = set() if new.proposer is None else {id(p) for p in new.proposer.parameters()}
+    fresh = {key for key, p in new.named_parameters() if id(p) in own}
+    wanted, given = new.state_dict(), old.state_dict()
+    unfit = [k for k in {*wanted, *given} if k not in fresh and not (k in wanted and k in given)]
+    unfit += [k for k in {*wanted} & {*given} if wanted[k].shape != given[k].shape]
+    if unfit:
+        what = f"{type(new).__name__} cannot take over the weights of {type(old).__name__}: {min(unfit)}"
+        raise WeightsError("wrong-shape", what, where=f"conditioners.{name}", fits="the same config")
+    new.load_state_dict(given, strict=False)
