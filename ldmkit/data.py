@@ -73,7 +73,8 @@ class Data(Value, ABC):
     """A source of samples, as a recipe names it; a kind of part of its own (entry-point group `ldmkit.data`)."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """See `Part.examples`."""
+    api: ClassVar[int]
+    """See `Part.examples` and `Part.api`."""
 
     @abstractmethod
     def open(self, folder: Path) -> Dataset:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ldmkit.errors import PluginError
-from ldmkit.plugins import catalogue, load_entry, note_failure, on_refresh, verdict
+from ldmkit.errors import LdmkitError, PluginError
+from ldmkit.plugins import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
 
 if TYPE_CHECKING:
     from ldmkit.contracts import Step
@@ -46,7 +50,8 @@ class Hooks:
 def manager() -> pluggy.PluginManager:
     """The plugin manager with every usable hook plugin registered, loaded on first call.
 
-    A plugin that cannot be imported is left out; `ldmkit plugins` shows why.
+    A plugin that cannot be imported is left out; `ldmkit plugins` shows why. One that raises later is reported by a
+    warning and counted, and whoever called goes on.
     """
     bus = pluggy.PluginManager("ldmkit")
     bus.add_hookspecs(Hooks)
@@ -58,11 +63,8 @@ def manager() -> pluggy.PluginManager:
         except PluginError:
             continue  # load_entry remembers it, `ldmkit plugins` lists it as failed; the other plugins go on
         try:
-            bus.register(plugin, name=entry.qualified)
-            bus.check_pending()
-        except (ValueError, pluggy.PluginValidationError) as error:
-            if bus.has_plugin(entry.qualified):
-                bus.unregister(name=entry.qualified)
+            join(bus, entry, plugin)
+        except Exception as error:  # wrong arguments, and whatever looking at a plugin's attributes may raise
             note_failure(entry, error)
     return bus
 
@@ -70,6 +72,85 @@ def manager() -> pluggy.PluginManager:
 on_refresh(manager.cache_clear)
 
 
-def has_step_hooks() -> bool:
-    """Whether anyone listens to steps: the loop asks once a run."""
-    return bool(manager().hook.ldmkit_step.get_hookimpls())
+def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
+    """Register a hook plugin, guarded.
+
+    Raises:
+        ValueError, pluggy.PluginValidationError: hooks that ldmkit does not have, wrong arguments, wrappers; it is
+            not registered then.
+    """
+    guarded = SimpleNamespace()
+    for name in dir(plugin):
+        options = bus.parse_hookimpl_opts(plugin, name)
+        if options is None:
+            continue
+        if options.get("wrapper") or options.get("hookwrapper"):
+            raise ValueError(f"{name} is a wrapper; a plain @ldmkit.hookimpl is wanted")
+        setattr(guarded, name, _guarded(entry, options.get("specname") or name, getattr(plugin, name)))
+    try:
+        bus.register(guarded, name=entry.qualified)
+        bus.check_pending()
+    except BaseException:
+        if bus.has_plugin(entry.qualified):
+            bus.unregister(name=entry.qualified)
+        raise
+
+
+def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; what it raises is reported, and the caller gets None (`_RAISED` of `ldmkit_step`)."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except _PASSED:
+            raise
+        except LdmkitError as error:
+            if hook == "ldmkit_identify_checkpoint":
+                raise  # a reader's answer: it knows the format, and the file is damaged
+            _report(entry, hook, error)
+        except BaseException as error:  # SystemExit among them: a listener must not end the run
+            _report(entry, hook, error)
+        return _RAISED if hook == "ldmkit_step" else None
+
+    return call
+
+
+_PASSED = (KeyboardInterrupt, GeneratorExit)
+_RAISED = object()
+
+_raised: Counter[tuple[str, str]] = Counter()
+on_refresh(_raised.clear)
+
+
+def _report(entry: Entry, hook: str, error: BaseException) -> None:
+    _raised[entry.qualified, hook] += 1
+    count = _raised[entry.qualified, hook]
+    times = "once" if count == 1 else f"{count} times"
+    what = f"{hook} raised {type(error).__name__} ({times}): {error}"
+    remedy = f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
+    note_failure(entry, PluginError("hook-raised", what), remedy)
+    warnings.warn(f"hook {entry.name!r} of {entry.dist} {entry.version}: {what}; the run goes on", stacklevel=4)
+
+
+def raised(entry: Entry) -> int:
+    """How often hooks of an entry raised in this process."""
+    return sum(count for (name, _), count in _raised.items() if name == entry.qualified)
+
+
+def step_listener(pipeline: Pipeline) -> Callable[[Step], None] | None:
+    """What to call after each step of one run; None where nobody listens.
+
+    A hook that raises is left out for the rest of that run.
+    """
+    hooks = list(reversed(manager().hook.ldmkit_step.get_hookimpls()))
+    if not hooks:
+        return None
+
+    def call(step: Step) -> None:
+        given: dict[str, Any] = {"pipeline": pipeline, "step": step}
+        for hook in tuple(hooks):
+            if hook.function(*(given[name] for name in hook.argnames)) is _RAISED:
+                hooks.remove(hook)
+
+    return call

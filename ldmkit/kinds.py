@@ -1,4 +1,4 @@
-"""The closed list of kinds of part, and the entry-point group of each. Free of torch."""
+"""The closed list of kinds of part, the entry-point group of each, the versions of their contracts. Free of torch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ GROUPS: dict[str, str] = {
 }
 """kind -> entry-point group whose values are classes."""
 
+API: dict[str, int] = dict.fromkeys(GROUPS, 1)
+"""kind -> version of its contract in this release. A class says which one it was written against: `api = 1`."""
+
 MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual", "classifier"})
 """Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values."""
 
@@ -28,3 +31,8 @@ COMMANDS_GROUP = "ldmkit.commands"
 
 MODELS_GROUP = "ldmkit.models"
 """Entry points of this group are bundled models: name -> `package:folder` holding a saved pipeline."""
+
+
+def oldest_api(kind: str) -> int:
+    """The oldest version of a kind's contract that still works: the one before the present one, if there is one."""
+    return max(1, API[kind] - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ldmkit.hookspecs import manager
 from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import HOME, Entry, catalogue
+from ldmkit.plugins import HOME, Entry, by_name, load_entry
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
 from ldmkit.spec import PipelineSpec
 from ldmkit.weights import assign
@@ -174,8 +175,7 @@ def locate(source: str | Path) -> tuple[Path, str]:
         raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
     bundled = _bundled()
     if text in bundled:
-        package, _, folder = bundled[text].value.partition(":")
-        return Path(str(files(package))) / folder, text
+        return _model_folder(bundled[text]), text
     fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
     raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
 
@@ -194,7 +194,13 @@ def default_model() -> str:
 
 
 def _bundled() -> dict[str, Entry]:
-    return {e.name: e for e in catalogue() if e.kind == "model"}
+    return by_name("model")
+
+
+def _model_folder(entry: Entry) -> Path:
+    package, _, folder = entry.value.partition(":")
+    load_entry(replace(entry, value=package))
+    return Path(str(files(package))) / folder
 
 
 def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:

@@ -9,22 +9,22 @@ distribution, `kind:name` or `dist:name`; LDMKIT_SAFE_MODE=1 leaves in-tree part
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
-from importlib import import_module, metadata
 from typing import Any, Literal
 
+from ldmkit.admission import admit
 from ldmkit.errors import PluginError, suggest
-from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
-
-HOME = "ldmkit"
-"""The distribution whose parts are in-tree."""
+from ldmkit.installed import HOME as HOME
+from ldmkit.installed import Entry as Entry
+from ldmkit.installed import Installed, Problem, normal, scan
+from ldmkit.kinds import GROUPS
 
 Status = Literal["ok", "optional", "incompatible", "failed", "disabled"]
 
@@ -32,28 +32,12 @@ _BARRED: tuple[Status, ...] = ("disabled", "incompatible")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the catalogue. `kind` is a kind of part, or `hooks`, `command`, `model`."""
-
-    kind: str
-    name: str
-    value: str
-    dist: str
-    version: str
-    requires: tuple[str, ...] = ()
-
-    @property
-    def qualified(self) -> str:
-        """`dist:name`, which is unique within a kind."""
-        return f"{self.dist}:{self.name}"
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """Status of an entry, and why where it is not `ok`."""
+    """Status of an entry; where it is not `ok` or something is to be noted, why, and what helps."""
 
     status: Status
     reason: str = ""
+    remedy: str = ""
 
 
 _failures: dict[tuple[str, str, str], Verdict] = {}
@@ -62,40 +46,17 @@ _forgetters: list[Callable[[], None]] = []
 
 def catalogue() -> tuple[Entry, ...]:
     """Everything installed, in-tree first, then by distribution and name. Reads metadata only."""
-    return _catalogue(tuple(sys.path))
+    return _installed(tuple(sys.path)).entries
+
+
+def problems() -> tuple[Problem, ...]:
+    """What is wrong with the metadata of installed distributions; nothing is imported to find out."""
+    return _installed(tuple(sys.path)).problems
 
 
 @lru_cache(maxsize=4)
-def _catalogue(_path: tuple[str, ...]) -> tuple[Entry, ...]:
-    kinds = {group: kind for kind, group in GROUPS.items()}
-    kinds |= {HOOKS_GROUP: "hooks", COMMANDS_GROUP: "command", MODELS_GROUP: "model"}
-    found: dict[Entry, None] = {}
-    seen: set[str] = set()
-    for dist in metadata.distributions():
-        name = dist.name
-        if not name or name.lower() in seen:
-            continue
-        seen.add(name.lower())
-        found |= dict.fromkeys(_entries(dist, name, kinds))
-    return tuple(sorted(found, key=lambda e: (e.kind, e.dist != HOME, e.dist, e.name)))
-
-
-def _entries(dist: metadata.Distribution, name: str, kinds: dict[str, str]) -> Iterator[Entry]:
-    version = dist.version or "?"
-    try:
-        points = [point for point in dist.entry_points if point.group in kinds]
-        requires = tuple(r for r in (dist.requires or ()) if _is_home(r)) if points and name != HOME else ()
-    except Exception as error:  # one damaged metadata file must not hide every other distribution
-        broken = Entry("unreadable", "entry_points.txt", "", name, version)
-        _failures[_key(broken)] = Verdict("failed", f"its metadata cannot be read: {error}")
-        yield broken
-        return
-    for point in points:
-        yield Entry(kinds[point.group], point.name, point.value, name, version, requires)
-
-
-def _is_home(requirement: str) -> bool:
-    return re.split(r"[^A-Za-z0-9_.-]", requirement.strip(), maxsplit=1)[0].lower() == HOME
+def _installed(_path: tuple[str, ...]) -> Installed:
+    return scan()
 
 
 def _key(entry: Entry) -> tuple[str, str, str]:
@@ -107,21 +68,48 @@ def verdict(entry: Entry) -> Verdict:
     if (why := _barred(entry)) is not None:
         return Verdict("disabled", why)
     if (why := _incompatible(entry.requires)) is not None:
-        return Verdict("incompatible", why)
-    return _failures.get(_key(entry), Verdict("ok"))
+        return Verdict("incompatible", why, f"pip install --upgrade {entry.dist} ldmkit")
+    if (failed := _failures.get(_key(entry))) is not None:
+        return failed
+    rivals = [e for e in _rivals(entry) if _barred(e) is None and _incompatible(e.requires) is None]
+    if not rivals:
+        return Verdict("ok")
+    others = " and ".join(f"{e.dist} {e.version}" for e in rivals)
+    if any(e.dist == HOME for e in rivals):
+        return Verdict("ok", f"{entry.name!r} means the in-tree one", f"use {entry.qualified!r} for this one")
+    if entry.dist == HOME:
+        return Verdict("ok")
+    return Verdict("ok", f"{others} has the name as well", f"use {entry.qualified!r}")
 
 
-def note_failure(entry: Entry, error: Exception) -> None:
+def _rivals(entry: Entry) -> list[Entry]:
+    """Entries of other distributions with the same kind and name."""
+    return [e for e in _named(tuple(sys.path)).get((entry.kind, entry.name), ()) if e.dist != entry.dist]
+
+
+@lru_cache(maxsize=4)
+def _named(_path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for entry in catalogue():
+        found.setdefault((entry.kind, entry.name), []).append(entry)
+    return found
+
+
+def note_failure(entry: Entry, error: Exception, remedy: str = "") -> None:
     """Remember why an entry cannot be used, for `verdict`."""
-    missing = isinstance(error, PluginError) and error.code == "plugin.missing-dependency"
+    status: Status = "failed"
+    if isinstance(error, PluginError):
+        known: dict[str, Status] = {"plugin.missing-dependency": "optional", "plugin.incompatible": "incompatible"}
+        status, remedy = known.get(error.code, "failed"), remedy or error.fits or ""
     reason = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-    _failures[_key(entry)] = Verdict("optional" if missing else "failed", reason)
+    away = f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
+    _failures[_key(entry)] = Verdict(status, reason, remedy or away)
 
 
 def _barred(entry: Entry) -> str | None:
     if os.environ.get("LDMKIT_SAFE_MODE", "") not in ("", "0") and entry.dist != HOME:
         return "safe mode: in-tree parts only"
-    names = (entry.dist, f"{entry.kind}:{entry.name}", entry.qualified)
+    names = (entry.dist, normal(entry.dist), f"{entry.kind}:{entry.name}", entry.qualified)
     allow, deny = _patterns("LDMKIT_PLUGINS_ALLOW"), _patterns("LDMKIT_PLUGINS_DENY")
     if any(fnmatchcase(name, pattern) for name in names for pattern in deny):
         return "denied by LDMKIT_PLUGINS_DENY"
@@ -147,7 +135,9 @@ def _incompatible(requires: tuple[str, ...]) -> str | None:
             wanted = Requirement(text)
         except InvalidRequirement:
             return f"its requirement {text!r} cannot be read"
-        if wanted.name.lower() == HOME and not wanted.specifier.contains(__version__, prereleases=True):
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        if normal(wanted.name) == HOME and not wanted.specifier.contains(__version__, prereleases=True):
             return f"wants {text}, this is {HOME} {__version__}"
     return None
 
@@ -171,23 +161,48 @@ def get(kind: str, name: str) -> Any:
     return load_entry(find(kind, name))
 
 
-def find(kind: str, name: str) -> Entry:
-    """The one catalogue entry for a name; the same errors as `get`, except those of importing."""
+def find(kind: str, name: str, dist: str | None = None) -> Entry:
+    """The one catalogue entry for a name; the same errors as `get`, except those of importing.
+
+    An in-tree name always means the in-tree part, so that no installation can take it away.
+
+    Args:
+        dist: the distribution that a saved file remembers; it decides where several have the name.
+    """
     _check_kind(kind)
     if not isinstance(name, str):
         raise PluginError("unknown", f"{name!r} is no name of a {kind}", fits="a name, or dist:name")
     entries = [e for e in catalogue() if e.kind == kind]
-    matches = [e for e in entries if name in (e.name, e.qualified)]
+    matches = _matches(entries, unicodedata.normalize("NFC", name))
     if not matches:
         raise PluginError("unknown", f"no {kind} is called {name!r}", fits=suggest(name, {e.name for e in entries}))
     usable = [e for e in matches if verdict(e).status not in _BARRED]
     if not usable:
         raise _barred_error(matches[0], verdict(matches[0]))
-    if len(usable) > 1:
-        qualified = " or ".join(repr(e.qualified) for e in usable)
-        dists = " and ".join(f"{e.dist} {e.version}" for e in usable)
+    decided = [e for e in usable if dist is not None and normal(e.dist) == normal(dist)]
+    decided = decided or [e for e in usable if e.dist == HOME] or usable
+    if len(decided) > 1:
+        qualified = " or ".join(repr(e.qualified) for e in decided)
+        dists = " and ".join(f"{e.dist} {e.version}" for e in decided)
         raise PluginError("ambiguous", f"{kind} {name!r} comes from {dists}", fits=f"use {qualified}")
-    return usable[0]
+    return decided[0]
+
+
+def _matches(entries: Sequence[Entry], name: str) -> list[Entry]:
+    dist, colon, own = name.rpartition(":")
+    return [e for e in entries if e.name == (own if colon else name) and (not colon or normal(e.dist) == normal(dist))]
+
+
+def by_name(kind: str) -> dict[str, Entry]:
+    """What each name of a command or model means; where it could mean several, they go by `dist:name` alone.
+
+    An in-tree name always means the in-tree one.
+    """
+    usable = [e for e in catalogue() if e.kind == kind and verdict(e).status not in _BARRED]
+    own = {e.name for e in usable if e.dist == HOME}
+    counts = Counter(e.name for e in usable)
+    plain = {e.name: e for e in usable if e.dist == HOME or (counts[e.name] == 1 and e.name not in own)}
+    return plain | {e.qualified: e for e in usable if plain.get(e.name) != e}
 
 
 def load_entry(entry: Entry) -> Any:
@@ -206,41 +221,12 @@ def _barred_error(entry: Entry, judged: Verdict) -> PluginError:
     what = f"{entry.kind} {entry.name!r} of {entry.dist} cannot be used: {judged.reason}"
     if judged.status == "disabled":
         return PluginError("disabled", what)
-    return PluginError("incompatible", what, fits=f"another version of {entry.dist}")
+    return PluginError("incompatible", what, fits=judged.remedy or f"another version of {entry.dist}")
 
 
 @cache
 def _load(entry: Entry) -> Any:
-    where = f"{entry.kind}:{entry.name} ({entry.dist} {entry.version}, {entry.value})"
-    module, _, attribute = entry.value.partition(":")
-    try:
-        loaded: Any = import_module(module)
-        for part in filter(None, attribute.split(".")):
-            loaded = getattr(loaded, part)
-    except ModuleNotFoundError as error:
-        if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where) from error
-        raise PluginError("missing-dependency", f"needs {error.name!r}, which is not installed", where=where) from error
-    except (Exception, SystemExit) as error:
-        raise PluginError("import-failed", f"{type(error).__name__}: {error}", where=where) from error
-    if entry.kind in GROUPS:
-        _check_contract(entry.kind, loaded, where)
-    return loaded
-
-
-def _check_contract(kind: str, loaded: Any, where: str) -> None:
-    from ldmkit import contracts
-
-    contract = getattr(contracts, kind.capitalize())
-    if not inspect.isclass(loaded):
-        raise PluginError(
-            "not-a-class", f"{loaded!r} is no class", where=where, fits=f"a subclass of {contract.__name__}"
-        )
-    if not issubclass(loaded, contract):
-        raise PluginError("wrong-kind", f"{loaded.__name__} is no {contract.__name__}", where=where)
-    if inspect.isabstract(loaded):
-        absent = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
-        raise PluginError("abstract", f"{loaded.__name__} does not implement {absent}", where=where)
+    return admit(entry)
 
 
 def name_of(kind: str, cls: type) -> Entry:
@@ -261,10 +247,9 @@ def name_of(kind: str, cls: type) -> Entry:
 def registered_name(entry: Entry) -> str:
     """What `find` takes for exactly this entry: its name where that is unique, else `dist:name`."""
     try:
-        find(entry.kind, entry.name)
+        return entry.name if find(entry.kind, entry.name) == entry else entry.qualified
     except PluginError:
         return entry.qualified
-    return entry.name
 
 
 def _loaded_is(entry: Entry, cls: type) -> bool:
@@ -277,7 +262,8 @@ def _loaded_is(entry: Entry, cls: type) -> bool:
 
 def refresh() -> None:
     """Forget the catalogue and remembered failures, after distributions were installed or removed."""
-    _catalogue.cache_clear()
+    _installed.cache_clear()
+    _named.cache_clear()
     _load.cache_clear()
     _failures.clear()
     for forget in _forgetters:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Any
 
 from ldmkit.errors import InputError, LdmkitError, PluginError, RunError
@@ -18,6 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code. Errors of ours are one line, never a traceback."""
     given = sys.argv[1:] if arguments is None else arguments
     before = dict(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show must not end the listing
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -47,6 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
+    from ldmkit.cli.listing import quick
+
+    if quick(given):
+        return 0
     import typer
 
     from ldmkit.cli.app import app

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ldmkit.cli import check, convert, pictures, plugins, replay, sample
-from ldmkit.plugins import Entry, catalogue, load_entry, verdict
+from ldmkit.cli.listing import set_environment
+from ldmkit.plugins import Entry, by_name, load_entry
 
 
 class LazyGroup(TyperGroup):
@@ -35,7 +35,8 @@ class LazyGroup(TyperGroup):
 
 
 def _plugin_commands() -> dict[str, Entry]:
-    return {e.name: e for e in catalogue() if e.kind == "command" and verdict(e).status == "ok"}
+    own = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    return {e.qualified if name in own else name: e for name, e in by_name("command").items()}
 
 
 app = typer.Typer(
@@ -57,10 +58,7 @@ def settings(
 ) -> None:
     """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
     # `main` puts the environment back when the command is done.
-    given = {"LDMKIT_SAFE_MODE": "1" if safe_mode else "", "LDMKIT_PLUGINS_ALLOW": ",".join(allow or [])}
-    for variable, value in {**given, "LDMKIT_PLUGINS_DENY": ",".join(deny or [])}.items():
-        if value:
-            os.environ[variable] = value
+    set_environment(safe_mode, allow or [], deny or [])
 
 
 app.command("sample", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sample.sample)

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ldmkit.cli.listing import print_listing, row, tried
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
 from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Entry, Verdict, catalogue, load_entry, verdict
+from ldmkit.plugins import Entry, catalogue, load_entry
 
 app = typer.Typer(help="List what is installed, or show one part.", rich_markup_mode=None)
 
@@ -24,20 +25,7 @@ def listing(
     """List every part that is installed; nothing of it is imported."""
     if ctx.invoked_subcommand is not None:
         return
-    from ldmkit.cli import emit
-
-    entries = [entry for entry in catalogue() if kind is None or entry.kind == kind]
-    known = {*GROUPS, *(entry.kind for entry in catalogue())}
-    if kind is not None and kind not in known:
-        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, known))
-    rows = [(entry, _tried(entry) if load else verdict(entry)) for entry in entries]
-    if json:
-        emit([_row(entry, judged) for entry, judged in rows])
-        return
-    width = max((len(entry.name) for entry, _ in rows), default=0)
-    for entry, judged in rows:
-        reason = f"  {judged.reason}" if judged.reason else ""
-        print(f"{entry.kind:<12}{entry.name:<{width + 2}}{judged.status:<13}{entry.dist} {entry.version}{reason}")
+    print_listing(kind, load=load, json=json)
 
 
 @app.command()
@@ -60,30 +48,19 @@ def show(name: Annotated[str, typer.Argument(help="Name, kind:name or dist:name.
             print(f"    {key}: {info.get('type', 'see --json')}{default}")
 
 
-def _tried(entry: Entry) -> Verdict:
-    try:
-        load_entry(entry)
-    except PluginError as error:
-        judged = verdict(entry)
-        return judged if judged.status != "ok" else Verdict("failed", error.what)
-    return verdict(entry)
-
-
-def _row(entry: Entry, judged: Verdict) -> dict[str, Any]:
-    where = {"distribution": entry.dist, "version": entry.version, "value": entry.value}
-    return {"kind": entry.kind, "name": entry.name, **where, "status": judged.status, "reason": judged.reason}
-
-
 def _describe(entry: Entry) -> dict[str, Any]:
-    row = _row(entry, _tried(entry))
-    if row["status"] != "ok" or entry.kind not in GROUPS:
-        return row
+    found = row(entry, tried(entry))
+    if found["status"] != "ok" or entry.kind not in GROUPS:
+        return found
     cls = load_entry(entry)
-    row["summary"] = (cls.__doc__ or "").strip().split("\n")[0]
-    row["config"] = _schema(cls.Config if hasattr(cls, "Config") else cls)
-    if entry.kind == "conditioner":
-        row["input"] = _schema(cls.Input)
-    return row
+    found["summary"] = (cls.__doc__ or "").strip().split("\n")[0]
+    try:
+        found["config"] = _schema(cls.Config if hasattr(cls, "Config") else cls)
+        if entry.kind == "conditioner":
+            found["input"] = _schema(cls.Input)
+    except Exception as error:  # types of the plugin's own that have no schema
+        found |= {"status": "failed", "reason": f"its schema cannot be made: {type(error).__name__}: {error}"}
+    return found
 
 
 def _schema(kind: Any) -> dict[str, Any]:

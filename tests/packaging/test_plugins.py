@@ -15,9 +15,9 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit import plugins
+from ldmkit import kinds, plugins
 from ldmkit.cli import main
-from ldmkit.hookspecs import manager
+from ldmkit.hookspecs import manager, raised
 
 Install = Callable[..., Path]
 
@@ -139,13 +139,14 @@ def test_two_distributions_with_one_name(install: Install, capsys: pytest.Captur
 
 
 def test_a_conflict_with_an_in_tree_part(install: Install, class_pipe: ldmkit.Pipeline) -> None:
-    install("other-parts", "[ldmkit.samplers]\nddim = other_sampler:Plain\n", {"other_sampler": SAMPLER})
-    with pytest.raises(ldmkit.PluginError, match="ambiguous"):
-        ldmkit.get("sampler", "ddim")
-    mine = ldmkit.get("sampler", "ldmkit:ddim")()
-    assert class_pipe.prepare({"label": 1}, sampler=mine).request.sampler is mine
-    recipe = class_pipe({"label": 1}, sampler=mine, steps=2).recipes[0]
-    assert recipe["sampler"]["type"] == "ldmkit:ddim", "the recipe names the one that was used"
+    """No installation takes an in-tree name away; the other part goes by its qualified name."""
+    install("Other_Parts", "[ldmkit.samplers]\nddim = other_sampler:Plain\n", {"other_sampler": SAMPLER})
+    assert ldmkit.get("sampler", "ddim") is ldmkit.get("sampler", "ldmkit:ddim")
+    other = ldmkit.get("sampler", "other-parts:ddim")
+    assert other.__module__ == "other_sampler"
+    recipe = class_pipe({"label": 1}, sampler=other(), steps=2).recipes[0]
+    assert recipe["sampler"]["type"] == "Other_Parts:ddim", "the recipe names the one that was used"
+    assert class_pipe({"label": 1}, steps=2).recipes[0]["sampler"]["type"] == "ddim"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,17 @@ BROKEN = {
     "core_error": ("import ldmkit\nraise ldmkit.SpecError('x', 'own error')", "plugin.import-failed", "failed",
                    "own error"),
     "needs": ("import a_library_nobody_has", "plugin.missing-dependency", "optional", "'a_library_nobody_has'"),
+    "base_exception": ("class Stop(BaseException): ...\nraise Stop('own')", "plugin.import-failed", "failed",
+                       "Stop: own"),
+    "unreadable": ("class Odd(Exception):\n    def __str__(self): raise OSError\nraise Odd", "plugin.import-failed",
+                   "failed", "Odd"),
+    "circular": ("from broken_circular import Part\nclass Part: ...", "plugin.import-failed", "failed",
+                 "partially init"),
+    "metaclass": ("from abc import ABCMeta\nimport ldmkit\nclass M(type(ldmkit.Sampler)):\n"
+                  "    def __getattribute__(cls, name):\n        raise OSError('no luck')\n"
+                  "class Part(ldmkit.Sampler, metaclass=M): ...", "plugin.import-failed", "failed", "no luck"),
+    "no_api": ("import ldmkit\nclass Part(ldmkit.Sampler):\n    api = '1'\n    def steps(self, *a): ...",
+               "plugin.bad-api", "failed", "api is '1'"),
     "absent_name": ("", "plugin.import-failed", "failed", "'Part'"),
     "instance": ("Part = 3", "plugin.not-a-class", "failed", "3"),
     "wrong_kind": ("import ldmkit\nclass Part(ldmkit.Grid):\n    def sigmas(self, p, s): ...", "plugin.wrong-kind",
@@ -205,6 +217,77 @@ def test_a_broken_plugin_hurts_nobody_else(install: Install, name: str, capsys: 
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["bad"]["status"] == status and word in rows["bad"]["reason"]
     assert rows["plain"]["status"] == rows["ddim"]["status"] == "ok"
+
+
+def test_an_interrupted_import_is_interrupted(install: Install) -> None:
+    install("broken-parts", "[ldmkit.samplers]\nbad = broken_keys:Part\n", {"broken_keys": "raise KeyboardInterrupt"})
+    with pytest.raises(KeyboardInterrupt):
+        ldmkit.get("sampler", "bad")
+
+
+@pytest.mark.parametrize("config", ["dict", "{}", "int", "None"])
+def test_a_module_wants_a_config(install: Install, config: str) -> None:
+    source = f"import ldmkit\nclass Part(ldmkit.Perceptual):\n    Config = {config}\n    def forward(self, i, r): ..."
+    install("broken-parts", "[ldmkit.perceptual]\nbad = broken_config:Part\n", {"broken_config": source})
+    with pytest.raises(ldmkit.PluginError, match=r"bad-config.*Part\.Config is .*a subclass of ldmkit\.Value"):
+        ldmkit.get("perceptual", "bad")
+
+
+HARMFUL = """
+    import torch
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    print("hello from an import")
+    from other_sampler import Plain
+"""
+
+
+def test_what_an_import_changes_is_put_back(install: Install, capsys: pytest.CaptureFixture) -> None:
+    """torch's defaults, and standard output, which a program may be reading."""
+    install("harmful", "[ldmkit.samplers]\nharm = harmful:Plain\n", {"harmful": HARMFUL, "other_sampler": SAMPLER})
+    assert main(["plugins", "show", "harm", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["status"] == "ok" and "hello from an import" in shown.err
+    assert "warning: harmful 1.0 changed torch's defaults when harmful:Plain was imported" in shown.err
+    made = torch.ones(1)
+    assert made.dtype == torch.float32 and made.device.type == "cpu" and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("newest", "said", "works"),
+    [(1, None, True), (1, 1, True), (2, None, True), (2, 1, True), (2, 2, True), (3, 2, True), (3, 3, True),
+     (1, 2, False), (2, 3, False), (3, None, False), (3, 1, False)],
+)  # fmt: skip
+def test_api_versions_are_negotiated(
+    install: Install, monkeypatch: pytest.MonkeyPatch, newest: int, said: int | None, works: bool
+) -> None:
+    """This version of a kind's contract and the one before it are supported; a class that says none is of version 1."""
+    monkeypatch.setitem(kinds.API, "sampler", newest)
+    source = SAMPLER if said is None else SAMPLER.replace("order = 1", f"order = 1\n        api = {said}")
+    install("other-parts", "[ldmkit.samplers]\nplain = other_sampler:Plain\n", {"other_sampler": source})
+    if works:
+        assert ldmkit.get("sampler", "plain")
+        return
+    assert "plain" in ldmkit.components("sampler"), "nothing is imported to find out"
+    with pytest.raises(ldmkit.PluginError) as caught:
+        ldmkit.get("sampler", "plain")
+    said = 1 if said is None else said
+    assert caught.value.code == "plugin.incompatible"
+    assert f"version {said} of the sampler contract" in caught.value.what and "other-parts 1.0" in str(caught.value)
+    package = "ldmkit" if said > newest else "other-parts"
+    assert caught.value.fits == f"pip install --upgrade {package}"
+    judged = plugins.verdict(plugins.catalogue()[[e.name for e in plugins.catalogue()].index("plain")])
+    assert (judged.status, judged.remedy) == ("incompatible", caught.value.fits) and "plain" not in ldmkit.components(
+        "sampler"
+    )
+
+
+def test_a_part_inherits_the_api_version(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.API, "sampler", 4)
+    source = SAMPLER.replace("order = 1", "order = 1\n        api = 3") + "\n    class Mine(Plain): ..."
+    install("other-parts", "[ldmkit.samplers]\nmine = other_sampler:Mine\n", {"other_sampler": source})
+    assert ldmkit.get("sampler", "mine")
 
 
 def test_an_absent_module_of_its_own_is_a_failure(install: Install) -> None:
@@ -274,6 +357,7 @@ def test_hooks_are_called(install: Install) -> None:
         "import ldmkit\nraise ldmkit.InputError('x', 'no luck')",
         "import ldmkit\n@ldmkit.hookimpl\ndef ldmkit_step(pipeline, step, wrong):  # no luck\n    raise AssertionError",
         "import ldmkit\n@ldmkit.hookimpl\ndef ldmkit_of_the_future(a):  # no luck\n    raise AssertionError",
+        "import ldmkit\n@ldmkit.hookimpl(wrapper=True)\ndef ldmkit_step(step):  # no luck\n    yield",
     ],
 )
 def test_a_broken_hook_plugin_is_isolated(install: Install, source: str, capsys: pytest.CaptureFixture) -> None:
@@ -289,6 +373,81 @@ def test_a_broken_hook_plugin_is_isolated(install: Install, source: str, capsys:
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["broken"]["status"] == "failed" and rows["broken"]["reason"]
     assert rows["listener"]["status"] == rows["checkpoints"]["status"] == "ok"
+
+
+RAISING = """
+    import ldmkit
+
+
+    @ldmkit.hookimpl
+    def ldmkit_pipeline_built(pipeline):
+        raise SystemExit("built")
+
+
+    @ldmkit.hookimpl
+    def ldmkit_step(pipeline, step):
+        raise RuntimeError(f"step {step.index}")
+"""
+
+
+def test_a_raising_hook_stops_no_run(install: Install) -> None:
+    """Named in one warning a run, counted, left out for the rest of that run; others are called."""
+    install("raising", "[ldmkit]\nraising = raising_hooks\n", {"raising_hooks": RAISING})
+    install("listener", "[ldmkit]\nlistener = listening\n", {"listening": HOOKS})
+    with pytest.warns(UserWarning, match=r"hook 'raising' of raising 1.0: ldmkit_pipeline_built raised SystemExit"):
+        pipe = tiny_parts.class_pipeline()
+    quiet = tiny_parts.class_pipeline  # the same weights: what a run gives does not depend on its listeners
+    for number, times in enumerate(("once", "2 times"), 1):
+        with pytest.warns(UserWarning) as seen:
+            out = pipe({"label": 1}, steps=3)
+        assert [str(w.message).partition("; ")[0] for w in seen] == [
+            f"hook 'raising' of raising 1.0: ldmkit_step raised RuntimeError ({times}): step 0"
+        ]
+        import listening
+
+        assert len(listening.seen) == 3 * number
+    entry = next(e for e in plugins.catalogue() if e.name == "raising")
+    assert plugins.verdict(entry).status == "failed" and "2 times" in plugins.verdict(entry).reason
+    assert raised(entry) == 3
+    plugins.refresh()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LDMKIT_SAFE_MODE", "1")
+        assert torch.equal(quiet()({"label": 1}, steps=3).latents, out.latents)
+
+
+@pytest.mark.parametrize("interrupt", ["KeyboardInterrupt", "GeneratorExit"])
+def test_an_interrupt_passes_a_hook(install: Install, interrupt: str) -> None:
+    source = f"import ldmkit\n@ldmkit.hookimpl\ndef ldmkit_step(step):\n    raise {interrupt}"
+    install("raising", "[ldmkit]\nraising = raising_hooks\n", {"raising_hooks": source})
+    pipe = tiny_parts.class_pipeline()
+    with pytest.raises((KeyboardInterrupt, GeneratorExit)):
+        pipe({"label": 1}, steps=2)
+
+
+READER = """
+    import ldmkit
+
+
+    @ldmkit.hookimpl(tryfirst=True)
+    def ldmkit_identify_checkpoint(path):
+        raise {error}
+"""
+
+
+def test_a_raising_reader_is_passed_over(install: Install, tmp_path: Path) -> None:
+    install("reader", "[ldmkit]\nreader = reading\n", {"reading": READER.format(error="OSError('no luck')")})
+    with (
+        pytest.warns(UserWarning, match="hook 'reader'.*OSError"),
+        pytest.raises(ldmkit.SourceError, match="no reader knows"),
+    ):
+        ldmkit.load(tmp_path)
+
+
+def test_a_reader_may_refuse_a_file(install: Install, tmp_path: Path) -> None:
+    error = "ldmkit.SourceError('truncated', 'half of it')"
+    install("reader", "[ldmkit]\nreader = reading\n", {"reading": READER.format(error=error)})
+    with pytest.raises(ldmkit.SourceError, match="half of it"):
+        ldmkit.load(tmp_path)
 
 
 COMMAND = """
@@ -309,6 +468,27 @@ def test_a_plugin_may_add_a_command(install: Install, capsys: pytest.CaptureFixt
     assert "greet" in capsys.readouterr().out and "greeting" not in sys.modules
     assert main(["greet", "world"]) == 0
     assert capsys.readouterr().out == "hello world\n"
+
+
+def test_no_plugin_takes_a_command_or_model_away(install: Install, capsys: pytest.CaptureFixture) -> None:
+    points = "[ldmkit.commands]\nsample = greeting:app\ntrain = greeting:app\nhi = greeting:app\n"
+    install("greeter", points + "[ldmkit.models]\nminiworld = greeting:model\n", {"greeting": COMMAND})
+    install("greeter-two", "[ldmkit.commands]\nhi = greeting:app\n")
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    words = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    assert {"sample", "train", "greeter:sample", "greeter:train", "greeter:hi", "greeter-two:hi"} <= {*words}
+    assert "hi" not in words and main(["hi"]) == 2
+    assert main(["greeter:train", "world"]) == 0
+    assert capsys.readouterr().out.endswith("hello world\n")
+    assert plugins.by_name("model")["miniworld"].dist == "ldmkit"
+
+
+@pytest.mark.parametrize(("line", "code"), [("app = 3", "plugin.not-a-command"), ("", "plugin.import-failed")])
+def test_a_command_must_be_one(install: Install, line: str, code: str, capsys: pytest.CaptureFixture) -> None:
+    install("greeter", "[ldmkit.commands]\ngreet = greeting:app\n", {"greeting": line})
+    assert main(["greet"]) == 4
+    assert code in capsys.readouterr().err
 
 
 def test_a_broken_command_breaks_no_other(install: Install, capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,182 @@
+"""The gate that every plugin passes: its import, guarded, and the contract of its kind. Free of torch until used."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+from warnings import warn
+
+from ldmkit.errors import PluginError
+from ldmkit.installed import Entry
+from ldmkit.kinds import API, GROUPS, MODULES, oldest_api
+
+
+def admit(entry: Entry) -> Any:
+    """What an entry point names, imported now and checked; only KeyboardInterrupt passes as it is.
+
+    A plugin that ends the process without an exception (`os._exit`, a crash in C) cannot be survived: `ldmkit plugins
+    doctor` looks at plugins in processes of their own.
+
+    Raises:
+        PluginError: naming the entry, its distribution and version.
+    """
+    where = f"{entry.kind}:{entry.name} ({entry.dist} {entry.version}, {entry.value})"
+    module, _, attribute = entry.value.partition(":")
+    if entry.kind in GROUPS:
+        import_module("ldmkit.contracts")  # before the plugin: torch's settings are compared from here on
+    try:
+        with _unharmed(entry):
+            loaded: Any = import_module(module)
+            for part in filter(None, attribute.split(".")):
+                loaded = getattr(loaded, part)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where) from error
+        what = f"needs {error.name!r}, which is not installed"
+        raise PluginError("missing-dependency", what, where=where, fits=_provider(entry, error.name)) from error
+    except BaseException as error:  # SystemExit among them: a plugin must not end the program
+        raise PluginError("import-failed", _said(error), where=where) from error
+    try:
+        _check(entry, loaded, where)
+    except PluginError as error:
+        error.where = where
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a metaclass or a repr of the plugin's own that raises
+        raise PluginError("import-failed", f"looking at it raised {_said(error)}", where=where) from error
+    return loaded
+
+
+def api_of(cls: type) -> int:
+    """The version of its kind's contract that a class was written against; 1 where it says none.
+
+    Raises:
+        PluginError: `bad-api`: no whole number from 1 on.
+    """
+    said = next((vars(base)["api"] for base in cls.__mro__ if "api" in vars(base)), 1)
+    if type(said) is not int or said < 1:
+        raise PluginError("bad-api", f"{cls.__name__}.api is {said!r}", fits="a whole number, such as api = 1")
+    return said
+
+
+def _check(entry: Entry, loaded: Any, where: str) -> None:
+    if entry.kind in GROUPS:
+        _check_part(entry, loaded, where)
+    elif entry.kind == "command":
+        import typer
+
+        if not isinstance(loaded, typer.Typer):
+            raise PluginError("not-a-command", f"{_repr(loaded)} is no command", where=where, fits="a typer.Typer")
+
+
+def _check_part(entry: Entry, loaded: Any, where: str) -> None:
+    from ldmkit import contracts
+
+    contract = getattr(contracts, entry.kind.capitalize())
+    if not inspect.isclass(loaded):
+        what = f"{_repr(loaded)} is no class"
+        raise PluginError("not-a-class", what, where=where, fits=f"a subclass of ldmkit.{contract.__name__}")
+    if not issubclass(loaded, contract):
+        raise PluginError(
+            "wrong-kind", f"{loaded.__name__} is no {contract.__name__}", where=where, fits=_other(loaded)
+        )
+    _negotiate(entry, loaded, where)
+    if inspect.isabstract(loaded):
+        absent = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
+        what = f"{loaded.__name__} does not implement {absent}"
+        raise PluginError("abstract", what, where=where, fits=f"define {absent}")
+    if entry.kind in MODULES:
+        _check_config(loaded, where)
+
+
+def _negotiate(entry: Entry, cls: type, where: str) -> None:
+    from ldmkit import __version__
+
+    said, newest, oldest = api_of(cls), API[entry.kind], oldest_api(entry.kind)
+    if oldest <= said <= newest:
+        return
+    takes = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+    what = (
+        f"{cls.__name__} is written for version {said} of the {entry.kind} contract, ldmkit {__version__} has {takes}"
+    )
+    package = entry.dist if said < oldest else "ldmkit"
+    raise PluginError("incompatible", what, where=where, fits=f"pip install --upgrade {package}")
+
+
+def _check_config(cls: type, where: str) -> None:
+    from ldmkit.value import Value
+
+    config = getattr(cls, "Config", None)
+    if not (inspect.isclass(config) and issubclass(config, Value)):
+        what = f"{cls.__name__}.Config is {_repr(config)}"
+        raise PluginError("bad-config", what, where=where, fits="a subclass of ldmkit.Value")
+
+
+def _other(cls: type) -> str:
+    """The group that a class of another kind would belong to."""
+    from ldmkit import contracts
+
+    kinds = [kind for kind in GROUPS if issubclass(cls, getattr(contracts, kind.capitalize()))]
+    return f"the entry-point group {GROUPS[kinds[0]]}" if kinds else "a class of the kind that its group names"
+
+
+def _provider(entry: Entry, module: str | None) -> str:
+    """How to install a module: by the name that the distribution's own extras give it, where they do."""
+    from importlib import metadata
+
+    from ldmkit.installed import normal
+
+    wanted = normal(str(module).split(".")[0])
+    try:
+        needs = [need.split(";")[0].strip() for need in metadata.requires(entry.dist) or ()]
+    except Exception:  # metadata that cannot be read
+        needs = []
+    for need in needs:
+        if normal(need).startswith(wanted):
+            return f"pip install '{need}'"
+    return f"pip install {wanted}, or whatever provides the module {module!r}"
+
+
+@contextmanager
+def _unharmed(entry: Entry) -> Iterator[None]:
+    """What an import prints goes to stderr (stdout may be read by a program), and torch's settings are put back."""
+    torch = sys.modules.get("torch")
+    before = None if torch is None else _settings(torch)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if torch is not None and before is not None and before != (after := _settings(torch)):
+            torch.set_default_dtype(before[0])
+            torch.set_grad_enabled(before[1])
+            torch.set_default_device(None if before[2] == "cpu" else before[2])
+            text = f"{entry.dist} {entry.version} changed torch's defaults when {entry.value} was imported: "
+            warn(text + f"dtype, gradients, device were {before}, became {after}; put back", stacklevel=2)
+
+
+def _settings(torch: ModuleType) -> tuple[Any, bool, str]:
+    return torch.get_default_dtype(), torch.is_grad_enabled(), str(torch.get_default_device())
+
+
+def _said(error: BaseException) -> str:
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception whose own text raises
+        text = "(it has no readable text)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _repr(thing: object) -> str:
+    try:
+        text = repr(thing)
+    except Exception:
+        text = f"an object of {type(thing).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,99 @@
+"""The listing of `ldmkit plugins`, without Typer: importing that takes longer than everything that is listed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from ldmkit.errors import PluginError, suggest
+from ldmkit.installed import Entry, shown
+from ldmkit.kinds import GROUPS
+from ldmkit.plugins import Verdict, catalogue, load_entry, problems, verdict
+
+
+def quick(arguments: list[str]) -> bool:
+    """Do `[--safe-mode] [--allow X] [--deny X] plugins [--kind X] [--json]` and nothing else; whether it was that."""
+    settings: dict[str, list[str]] = {"--allow": [], "--deny": []}
+    words = iter(arguments)
+    safe = False
+    for word in words:
+        if word == "plugins":
+            break
+        if word in settings and (value := next(words, None)) is not None:
+            settings[word].append(value)
+        elif word == "--safe-mode":
+            safe = True
+        else:
+            return False
+    else:
+        return False
+    kind, json = None, False
+    for word in words:
+        if word == "--json":
+            json = True
+        elif word == "--kind" and (value := next(words, None)) is not None:
+            kind = value
+        else:
+            return False
+    set_environment(safe, settings["--allow"], settings["--deny"])
+    print_listing(kind, load=False, json=json)
+    return True
+
+
+def set_environment(safe_mode: bool, allow: list[str], deny: list[str]) -> None:
+    """The options before a command, as the environment variables that the catalogue reads."""
+    given = {"LDMKIT_SAFE_MODE": "1" if safe_mode else "", "LDMKIT_PLUGINS_ALLOW": ",".join(allow)}
+    for variable, value in {**given, "LDMKIT_PLUGINS_DENY": ",".join(deny)}.items():
+        if value:
+            os.environ[variable] = value
+
+
+def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
+    """Every entry with its status, and what of the metadata could not be read.
+
+    Raises:
+        PluginError: `unknown-kind`.
+    """
+    from ldmkit.cli import emit
+
+    known = {*GROUPS, *(entry.kind for entry in catalogue())}
+    if kind is not None and kind not in known:
+        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, known))
+    rows = [row(entry, tried(entry) if load else verdict(entry)) for entry in catalogue()]
+    rows = [found for found in (*rows, *_left_out()) if kind in (None, found["kind"])]
+    if json:
+        emit(rows)
+        return
+    width = max((len(found["name"]) for found in rows), default=0)
+    for found in rows:
+        note = "; ".join(shown(found[key]) for key in ("reason", "remedy") if found[key])
+        where = f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}"
+        print(f"{found['kind']:<12}{found['name']:<{width + 2}}{found['status']:<13}{where}")
+    if faulty := sorted({p.dist for p in problems()}):
+        print(f"see `ldmkit plugins doctor`: {', '.join(map(shown, faulty))}", file=sys.stderr)
+
+
+def tried(entry: Entry) -> Verdict:
+    """The verdict once the entry was imported."""
+    try:
+        load_entry(entry)
+    except PluginError as error:
+        judged = verdict(entry)
+        return judged if judged.status != "ok" else Verdict("failed", error.what, error.fits or "")
+    return verdict(entry)
+
+
+def row(entry: Entry, judged: Verdict) -> dict[str, Any]:
+    """One line of the listing, for programs."""
+    where = {"distribution": entry.dist, "version": entry.version, "value": entry.value}
+    status = {"status": judged.status, "reason": judged.reason, "remedy": judged.remedy}
+    return {"kind": entry.kind, "name": entry.name, **where, **status}
+
+
+def _left_out() -> Iterator[dict[str, Any]]:
+    for problem in problems():
+        if problem.left_out:
+            entry = Entry("unreadable", problem.name, "", problem.dist, problem.version)
+            yield row(entry, Verdict("failed", problem.cause, problem.remedy))

@@ -1,0 +1,261 @@
+"""What distributions say they bring, read from their metadata alone. Free of torch; imports no plugin.
+
+Only `entry_points.txt` is read of a distribution that has nothing to do with ldmkit, and of the others the few header
+lines that are needed: listing has to stay fast with hundreds of distributions installed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from ldmkit.errors import suggest
+from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
+
+HOME = "ldmkit"
+"""The distribution whose parts are in-tree."""
+
+MAX_ENTRIES = 1000
+"""Of one distribution; one with more is left out as a whole."""
+MAX_BYTES = 1_000_000
+"""Of one `entry_points.txt`."""
+
+Flaw = Literal["unreadable", "oversized", "two-versions", "unknown-group", "bad-name", "twice"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue. `kind` is a kind of part, or `hooks`, `command`, `model`."""
+
+    kind: str
+    name: str
+    value: str
+    dist: str
+    version: str
+    requires: tuple[str, ...] = ()
+
+    @property
+    def qualified(self) -> str:
+        """`dist:name`, which is unique within a kind."""
+        return f"{self.dist}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the metadata of a distribution, apart from any import.
+
+    Args:
+        name: of the entry it is about; "" where it is about the distribution.
+    """
+
+    flaw: Flaw
+    dist: str
+    version: str
+    cause: str
+    remedy: str
+    name: str = ""
+
+    @property
+    def left_out(self) -> bool:
+        """Whether something is missing from the catalogue because of it, and is listed as a failure instead."""
+        return self.flaw in ("unreadable", "oversized", "bad-name")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Everything that is installed, in-tree first, then by distribution and name; and what is wrong with it."""
+
+    entries: tuple[Entry, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass
+class _Copy:
+    """One metadata folder; a distribution may have several on the path."""
+
+    dist: metadata.Distribution
+    points: str
+    folder: str
+    damage: Exception | None = None
+    header: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        return (self.header.get("version") or ["?"])[0]
+
+
+def scan() -> Installed:
+    """Read the metadata of every distribution on `sys.path`."""
+    copies: dict[str, list[_Copy]] = {}
+    for dist in metadata.distributions():
+        copy = _copy(dist)
+        copies.setdefault(normal(_name_of(dist)), []).append(copy)
+    entries: dict[tuple[str, str, str], Entry] = {}
+    problems: list[Problem] = []
+    for key, found in copies.items():
+        if key and any(HOME in copy.points or copy.damage for copy in found):
+            _read(found, entries, problems)
+    ordered = sorted(entries.values(), key=lambda e: (e.kind, e.dist != HOME, e.dist, e.name))
+    return Installed(tuple(ordered), tuple(sorted(problems, key=lambda p: (p.dist, p.flaw, p.name))))
+
+
+def normal(name: str) -> str:
+    """A distribution's name as packaging compares them: `Other_Parts` is `other-parts`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _copy(dist: metadata.Distribution) -> _Copy:
+    folder = str(getattr(dist, "_path", ""))
+    try:
+        return _Copy(dist, dist.read_text("entry_points.txt") or "", folder)
+    except Exception as error:  # one damaged metadata file must not hide every other distribution
+        return _Copy(dist, "", folder, error)
+
+
+def _name_of(dist: metadata.Distribution) -> str:
+    """The name in the folder's own name, which costs nothing; else the one in the metadata."""
+    path = getattr(dist, "_path", None)
+    stem, _, ending = getattr(path, "name", "").rpartition(".")
+    if ending in ("dist-info", "egg-info") and stem:
+        return str(stem.split("-")[0])
+    try:
+        return dist.name or ""
+    except Exception:  # metadata that cannot be read, of something that has no folder either
+        return ""
+
+
+def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], problems: list[Problem]) -> None:
+    """Add what the copy of a distribution that counts brings, and what is wrong with it."""
+    for copy in copies:
+        copy.header = _header(copy.dist)
+    used = _used(copies)
+    name = (used.header.get("name") or [_name_of(used.dist)])[0]
+    about = (name, used.version)
+    if any(other.version != used.version or other.points != used.points for other in copies):
+        problems.append(_several(name, used, copies))
+    if used.damage is not None:
+        cause = f"its metadata cannot be read: {used.damage}"
+        problems.append(Problem("unreadable", *about, cause, _again(name), "entry_points.txt"))
+        return
+    try:
+        points = [point for point in used.dist.entry_points if point.group.split(".")[0].strip() == HOME]
+    except Exception as error:
+        cause = f"its metadata cannot be read: {error}"
+        problems.append(Problem("unreadable", *about, cause, _again(name), "entry_points.txt"))
+        return
+    if len(points) > MAX_ENTRIES or (points and len(used.points) > MAX_BYTES):
+        cause = f"it lists {len(points)} parts in {len(used.points)} bytes; at most {MAX_ENTRIES} parts are read"
+        remedy = f"fewer entry points in {name}; until then pip uninstall {name}"
+        problems.append(Problem("oversized", *about, cause, remedy, "entry_points.txt"))
+        return
+    requires = () if name == HOME else tuple(r for r in used.header.get("requires-dist", ()) if _is_home(r))
+    for point in points:
+        _add(point, about, requires, entries, problems)
+
+
+def _add(
+    point: metadata.EntryPoint,
+    about: tuple[str, str],
+    requires: tuple[str, ...],
+    entries: dict[tuple[str, str, str], Entry],
+    problems: list[Problem],
+) -> None:
+    kind, name = _KINDS.get(point.group), unicodedata.normalize("NFC", point.name)
+    if kind is None:
+        cause = f"{shown(name)} stands in group {shown(point.group)!r}, which ldmkit does not have"
+        problems.append(Problem("unknown-group", *about, cause, suggest(point.group, _KINDS), shown(name)))
+    elif (why := _unfit(name)) is not None:
+        remedy = "a name of visible letters and digits of one alphabet, -, _, . or +"
+        problems.append(Problem("bad-name", *about, why, remedy, f"{kind}:{shown(name)}"))
+    elif (kind, *about[:1], name) in entries:
+        cause = f"{kind} {name!r} stands there twice; the first is used"
+        problems.append(Problem("twice", *about, cause, "remove one of the two entry points", f"{kind}:{name}"))
+    else:
+        entries[(kind, about[0], name)] = Entry(kind, name, point.value, *about, requires)
+
+
+_KINDS = {group: kind for kind, group in GROUPS.items()} | {
+    HOOKS_GROUP: "hooks",
+    COMMANDS_GROUP: "command",
+    MODELS_GROUP: "model",
+}
+
+
+def _header(dist: metadata.Distribution) -> dict[str, list[str]]:
+    """The header lines of METADATA, without the email parser, which costs more than everything else here."""
+    found: dict[str, list[str]] = {}
+    try:
+        text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+    except Exception:  # what the folder's name says is all there is then
+        return found
+    for line in text.splitlines():
+        if not line:
+            break
+        key, colon, value = line.partition(":")
+        if colon and not line[0].isspace():
+            found.setdefault(key.lower(), []).append(value.strip())
+    return found
+
+
+def _used(copies: list[_Copy]) -> _Copy:
+    """The first on the path, as for imports; of several in one folder the newest."""
+    folder = Path(copies[0].folder).parent
+    beside = [copy for copy in copies if Path(copy.folder).parent == folder]
+    if len(beside) == 1:
+        return beside[0]
+    from packaging.version import InvalidVersion, Version
+
+    def rank(copy: _Copy) -> Any:
+        try:
+            return Version(copy.version)
+        except InvalidVersion:
+            return Version("0")
+
+    return max(beside, key=lambda copy: (rank(copy), copy.folder))
+
+
+def _several(name: str, used: _Copy, copies: Iterable[_Copy]) -> Problem:
+    others = ", ".join(f"{copy.version} in {Path(copy.folder).parent}" for copy in copies if copy is not used)
+    cause = f"several copies are installed: {used.version} in {Path(used.folder).parent} is used, and there is {others}"
+    remedy = f"pip uninstall {name} until none is left, then pip install {name}"
+    return Problem("two-versions", name, used.version, cause, remedy)
+
+
+def _again(name: str) -> str:
+    return f"pip install --force-reinstall {name}"
+
+
+def _is_home(requirement: str) -> bool:
+    return normal(re.split(r"[^A-Za-z0-9_.-]", requirement.strip(), maxsplit=1)[0]) == HOME
+
+
+def _unfit(name: str) -> str | None:
+    """Why an entry's name cannot be used: it must be what it looks like."""
+    if re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
+        return None
+    hidden = [char for char in name if not char.isprintable() or char.isspace() or unicodedata.category(char) == "Cf"]
+    if hidden or not name:
+        marks = ", ".join(f"U+{ord(char):04X}" for char in hidden) or "nothing"
+        return f"the name {shown(name)!r} has blanks or characters that cannot be seen: {marks}"
+    if ":" in name or "/" in name or "\\" in name:
+        return f"the name {name!r} has a character that separates names: one of : / \\"
+    if unicodedata.normalize("NFKC", name) != name:
+        return f"the name {shown(name)!r} is written in forms that look like other letters"
+    alphabets = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & _ALIKE
+    if len(alphabets) > 1:
+        spelt = name.encode("ascii", "backslashreplace").decode()
+        return f"the name {name!r} ({spelt}) mixes alphabets that look alike: {', '.join(sorted(alphabets))}"
+    return None
+
+
+_ALIKE = {"LATIN", "CYRILLIC", "GREEK"}
+
+
+def shown(text: str) -> str:
+    """Text from metadata, fit for a terminal: what cannot be seen, or would steer it, is written as an escape."""
+    return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else ascii(c)[1:-1] for c in text)
