@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.examples import Example
+from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
-from ldmkit.testing.modules import ROWS, ModuleSubject, close, differ, first_example, normal, ran, same, share
+from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share
 
 SIZES = ((1, 1), (4, 4), (4, 6), (5, 3))
 """Heights and widths of the kit's pictures, in units of the codec's `multiple`."""

@@ -11,10 +11,10 @@ from typing import Any
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.signals import dim_of, kind_of, rows_of, tensors_of
+from ldmkit.testing.batches import same
 from ldmkit.testing.checks import check, expect, fail, place
 from ldmkit.testing.conditioner_subject import Subject, content, flat, no_grad, quiet
 from ldmkit.testing.hostile import hostile
-from ldmkit.testing.modules import same
 
 SECONDS = 10.0
 """In which a part must be done with one input, however odd."""

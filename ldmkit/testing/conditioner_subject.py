@@ -113,8 +113,8 @@ def quiet() -> Any:
 
 
 def flat(signal: Signal) -> tuple[Tensor, ...]:
-    """All tensors of a signal, the mask of tokens among them."""
-    mask = (signal.mask,) if isinstance(signal, Tokens) and signal.mask is not None else ()
+    """All tensors of a signal; the mask of tokens as 0 and 1."""
+    mask = (signal.mask.int(),) if isinstance(signal, Tokens) and signal.mask is not None else ()
     return (*tensors_of(signal), *mask)
 
 
@@ -130,8 +130,8 @@ def row(signal: Signal, index: int) -> Signal:
 
 def read(signal: Signal) -> tuple[Tensor, ...]:
     """What a denoiser reads of one row: the tensors; of masked tokens those that are attended to."""
-    if isinstance(signal, Tokens) and signal.mask is not None:
-        return (signal.value[signal.mask],)
+    if isinstance(signal, Tokens):
+        return (signal.value.flatten(0, 1) if signal.mask is None else signal.value[signal.mask],)
     return tensors_of(signal)
 
 

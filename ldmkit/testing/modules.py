@@ -22,17 +22,13 @@ from torch import Tensor, nn
 
 from ldmkit.examples import Example
 from ldmkit.meta import on_meta
-from ldmkit.parts import Part
+from ldmkit.testing.batches import close, expect_keys, expect_state, leaves, rows_of, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.opened import files_opened
-from ldmkit.testing.tensors import expect_close, expect_equal
 from ldmkit.weights import LazyTensor, assign, open_safetensors, write_safetensors
 
 ROWS = 3
 """Samples in the kit's batches."""
-
-CLOSE = 1e-4
-"""Of the largest value: how far outputs may differ where sums may run in another order (float32 rounds at 1e-7)."""
 
 
 @dataclass(frozen=True)
@@ -112,89 +108,10 @@ def stirred(part: Any, seed: int = 0) -> Any:
     return part
 
 
-def normal(*shape: int, like: Part | None = None, seed: int = 0) -> Tensor:
-    """Unit normal numbers, the same at every call; in a part's dtype and on its device, where one is given."""
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return values if like is None else values.to(like.device, like.dtype)
-
-
 def ran(subject: ModuleSubject, part: Any, given: Any) -> tuple[Tensor, ...]:
     """The outputs, without gradients."""
     with torch.no_grad():
         return subject.outputs(part, given)
-
-
-def leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What nested mappings, tuples and lists hold, each with its path."""
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(data, tuple) and hasattr(data, "_fields"):
-        for key, value in zip(data._fields, data, strict=True):
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(data, (tuple, list)):
-        for index, value in enumerate(data):
-            yield from leaves(value, f"{path}[{index}]")
-    else:
-        yield path, data
-
-
-def rows_of(data: Any, rows: Sequence[int]) -> Any:
-    """The same inputs for some of the samples: tensors and lists are indexed by them, other containers walked."""
-    if isinstance(data, Tensor):
-        return data[list(rows)]
-    if isinstance(data, list):
-        return [data[row] for row in rows]
-    if isinstance(data, Mapping):
-        return {key: rows_of(value, rows) for key, value in data.items()}
-    if isinstance(data, tuple):
-        items = [rows_of(value, rows) for value in data]
-        return type(data)(*items) if hasattr(data, "_fields") else tuple(items)
-    return data
-
-
-def close(found: Sequence[Tensor], wanted: Sequence[Tensor], what: str, bound: float = CLOSE) -> None:
-    """Fail unless outputs agree within `bound` of the largest value."""
-    expect(len(found) == len(wanted), f"{what}: {len(wanted)} output(s)", f"{len(found)}")
-    for a, b in zip(found, wanted, strict=True):
-        largest = float(b.abs().max()) if b.numel() else 0.0
-        expect_close(a, b, what, bound * max(largest, 1e-6))
-
-
-def same(found: Sequence[Tensor], wanted: Sequence[Tensor], what: str) -> None:
-    """Fail unless outputs are the same bit for bit."""
-    expect(len(found) == len(wanted), f"{what}: {len(wanted)} output(s)", f"{len(found)}")
-    for a, b in zip(found, wanted, strict=True):
-        expect_equal(a, b, what)
-
-
-def differ(found: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether outputs differ by more than rounding does."""
-    for a, b in zip(found, other, strict=True):
-        if a.shape != b.shape or not bool(((a - b).abs().max() <= 1e-6 * b.abs().max()).item()):
-            return True
-    return False
-
-
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of its state dict."""
-    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
-
-
-def expect_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """Fail unless two state dicts have the same keys, in one order, and the same tensors bit for bit."""
-    _expect_keys(found, wanted, what)
-    for key, tensor in wanted.items():
-        expect_equal(found[key], tensor, f"{what}: {key!r}")
-
-
-def _expect_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    if list(found) != list(wanted):
-        lost, new = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
-        fail(f"{what}: the same state-dict keys", f"missing {lost[:4]}, new {new[:4]}, or another order")
-    for key, tensor in wanted.items():
-        if found[key].shape != tensor.shape:
-            fail(f"{what}: {key!r} of shape {tuple(tensor.shape)}", f"{tuple(found[key].shape)}")
 
 
 def meta(s: ModuleSubject) -> None:
@@ -212,7 +129,7 @@ def meta(s: ModuleSubject) -> None:
     state = bare.state_dict()
     there = [key for key, tensor in state.items() if not tensor.is_meta]
     expect(not there, "every tensor of the state dict on the meta device", f"{there[:4]} elsewhere")
-    _expect_keys(state, real.state_dict(), "built on the meta device")
+    expect_keys(state, real.state_dict(), "built on the meta device")
 
 
 def state_keys(s: ModuleSubject) -> None:
@@ -224,7 +141,7 @@ def state_keys(s: ModuleSubject) -> None:
     """
     first = s.make()
     before = snapshot(first)
-    _expect_keys(s.make().state_dict(), before, "a second build")
+    expect_keys(s.make().state_dict(), before, "a second build")
     ran(s, first, s.given(first))
     expect_state(first.state_dict(), before, "after a run")
 
@@ -248,8 +165,17 @@ def weights(s: ModuleSubject) -> None:
         assign(again, {key: LazyTensor.of(lazy.read(True)) for key, lazy in found.items()}, s.cls.__name__)
         again.load_assets(Path(folder))
         again.eval()
+        lost = [name for name, value in _plain_tensors(again) if value.is_meta]
+        expect(not lost, "every tensor in the state dict, the config or a file", f"only as an attribute: {lost[:4]}")
         expect_state(again.state_dict(), part.state_dict(), "loaded again")
         close(ran(s, again, s.given(again)), ran(s, part, given), "outputs of the loaded one", 1e-6)
+
+
+def _plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for path, inner in module.named_modules():
+        for name, value in vars(inner).items():
+            if isinstance(value, Tensor):
+                yield f"{path}.{name}" if path else name, value
 
 
 def copies(s: ModuleSubject) -> None:
@@ -260,12 +186,20 @@ def copies(s: ModuleSubject) -> None:
     """
     part = s.make()
     wanted = ran(s, part, s.given(part))
-    for how, again in (("pickled", pickle.loads(pickle.dumps(part))), ("deep-copied", copy.deepcopy(part))):
+    for how, copied in (("pickled", _pickled), ("deep-copied", copy.deepcopy)):
+        try:
+            again = copied(part)
+        except Exception as error:
+            fail(f"a {how} one", f"{type(error).__name__}: {error}")
         same(ran(s, again, s.given(again)), wanted, f"outputs of a {how} one")
         with torch.no_grad():
             for parameter in again.parameters():
                 parameter.zero_()
         same(ran(s, part, s.given(part)), wanted, f"outputs after the {how} one's weights were changed")
+
+
+def _pickled(part: Any) -> Any:
+    return pickle.loads(pickle.dumps(part))
 
 
 def determinism(s: ModuleSubject) -> None:
@@ -333,7 +267,11 @@ def dtype(s: ModuleSubject) -> None:
     (`torch.zeros(..., dtype=x.dtype, device=x.device)`), and what needs more digits is computed in float32 inside.
     """
     part = s.make().to(torch.bfloat16)
-    for found in ran(s, part, s.given(part)):
+    try:
+        outputs = ran(s, part, s.given(part))
+    except RuntimeError as error:
+        fail("a run in bfloat16", f"{type(error).__name__}: {error}")
+    for found in outputs:
         if found.is_floating_point():
             wanted = s.output_dtype(part)
             expect(found.dtype == wanted, f"outputs of {wanted}", f"{found.dtype}")
