@@ -11,13 +11,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout
+from ldmkit_conditioners.layout import EXAMPLE, Box, Layout
 from ldmkit_conditioners.layout_boxes import LayoutBoxes, LayoutBoxesConfig
 from ldmkit_conditioners.layout_language import LayoutLanguage
-from ldmkit_conditioners.prompts import padded_rows
+from ldmkit_conditioners.prompts import check_ids, padded_rows
 
 
 class ProposerConfig(Value):
@@ -64,6 +66,13 @@ class LayoutProposed(LayoutBoxes):
     """
 
     Config: ClassVar[type[LayoutProposedConfig]] = LayoutProposedConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"n_classes": 9, "dim": 16, "proposer": {"vocab_size": 200, "width": 8, "layers": 1, "heads": 2}},
+            ([EXAMPLE], [], [EXAMPLE, {**EXAMPLE, "label": 2}, EXAMPLE]),
+            trained=False,  # a stage of its own trains what makes layouts up
+        ),
+    )
 
     def __init__(self, config: Any = None):
         super().__init__(config)
@@ -97,8 +106,15 @@ class LayoutProposed(LayoutBoxes):
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places."""
+        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places.
+
+        Raises:
+            InputError: `missing-input`: a row without a prompt.
+        """
         reads = self.config.proposer.reads
+        for i, row in enumerate(rows):
+            if reads not in row:
+                raise InputError("missing-input", f"there is no {reads!r} to learn from", where=f"inputs[{i}]")
         prompts = self._prompts([row[reads] for row in rows])
         return self.language.losses(prompts, [self._numbers(row["layout"]).to(prompts.device) for row in rows])
 
@@ -109,6 +125,7 @@ class LayoutProposed(LayoutBoxes):
     def _ids(self, text: str | list[int]) -> list[int]:
         p = self.config.proposer
         if not isinstance(text, str):
+            check_ids(text[: p.length], p.length, p.vocab_size, p.reads)
             return text[: p.length]
         if self._vocabulary is None:
             raise no_vocabulary(type(self).__name__, BERT_FILES)

@@ -260,6 +260,8 @@ class _Composer:
                 part.requires_grad_(learns).train(learns)
             if learns:
                 trained[name] = part
+            if isinstance(part, Conditioner) and part.proposer is not None:
+                part.proposer.requires_grad_(False)  # no loss of this stage reaches it
         pipeline.codec.requires_grad_(False).eval()
         if not trained:
             raise CompositionError("nothing-to-train", "every part is frozen", where="model", fits="`train: true`")

@@ -1,0 +1,150 @@
+"""Layouts made up from a prompt: the language they are written in, and what a pipeline does with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_parts
+import torch
+from ldmkit_conditioners.layout import Layout
+from ldmkit_conditioners.layout_language import SLOTS, LayoutLanguage
+from ldmkit_conditioners.layout_proposed import LayoutProposed
+
+import ldmkit
+from ldmkit import InputError
+
+BINS, OBJECTS = 8, 3
+PROPOSER = {"vocab_size": 12, "length": 5, "bins": BINS, "width": 16, "layers": 2, "heads": 2, "temperature": 1.0}
+CONFIG = {"n_classes": 4, "dim": 8, "frequencies": 2, "max_objects": OBJECTS, "proposer": PROPOSER}
+TEXT = {"vocab_size": 12, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4, "max_length": 5, "start": 1, "end": 2}
+SAID = [1, 5, 7, 2]
+
+
+def language(seed: int = 0) -> LayoutLanguage:
+    torch.manual_seed(seed)
+    return LayoutLanguage(12, 4, BINS, 5, OBJECTS, width=16, layers=2, heads=2).requires_grad_(False)
+
+
+def pipeline(**wiring: Any) -> ldmkit.Pipeline:
+    """Prompts as ids, boxes beside them, pixels of 8x8."""
+    return ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3, context_join="length"),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={
+            "text": tiny_parts.part("conditioner", "ldm-text", TEXT),
+            "layout": tiny_parts.part("conditioner", "layout-proposed", CONFIG, seed=8),
+        },
+        wiring=wiring,
+        defaults={"size": (8, 8), "steps": 2},
+    )
+
+
+def test_losses_are_those_of_writing_the_layouts_number_by_number() -> None:
+    """1e-4 nats: the same sums in float32, in another order."""
+    model = language()
+    prompts = torch.tensor([[1, 5, 2, 0, 0], [1, 3, 4, 6, 2]])
+    layouts = [torch.tensor([[0, 1, 2, 3, 4], [3, 7, 0, 1, 2]]), torch.zeros(0, SLOTS, dtype=torch.int64)]
+    labels = places = 0.0
+    for prompt, layout in zip(prompts, layouts, strict=True):
+        numbers = [*layout.flatten().tolist(), model.classes]
+        for i, number in enumerate(numbers):
+            state = model(prompt[None], torch.tensor([numbers[:i]], dtype=torch.int64))[0, -1]
+            head = model.place_head if i % SLOTS else model.label_head
+            nats = -float(head(state).log_softmax(0)[number])
+            labels, places = (labels, places + nats) if i % SLOTS else (labels + nats, places)
+    found = model.losses(prompts, layouts)
+    assert float(found["labels"]) == pytest.approx(labels / 2, abs=1e-4)
+    assert float(found["places"]) == pytest.approx(places / 2, abs=1e-4)
+
+
+def test_losses_of_empty_layouts_alone() -> None:
+    found = language().losses(torch.ones(2, 5, dtype=torch.int64), [torch.zeros(0, SLOTS, dtype=torch.int64)] * 2)
+    assert float(found["places"]) == 0 and 0 < float(found["labels"]) < 20
+
+
+def test_writing_depends_on_seed_and_prompt_alone() -> None:
+    model, prompt = language(), torch.tensor([1, 5, 2, 0, 0])
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    drawn = [model.write(prompt, seed, 1.0) for seed in range(24)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(one, model.write(prompt, seed, 1.0)) for seed, one in enumerate(drawn))
+    assert len({tuple(one.flatten().tolist()) for one in drawn}) > 12
+    assert {len(one) for one in drawn} <= set(range(OBJECTS + 1)) and max(len(one) for one in drawn) == OBJECTS
+    assert any(not torch.equal(one, model.write(prompt + 1, seed, 1.0)) for seed, one in enumerate(drawn))
+    assert all(int(one[:, 0].max()) < 4 and int(one[:, 1:].max()) < BINS for one in drawn if len(one))
+
+
+def test_what_is_written_is_learnt() -> None:
+    """Two prompts, a layout each: after 150 steps each prompt gives its own, at every seed."""
+    torch.manual_seed(0)
+    part = LayoutProposed({**CONFIG, "proposer": {**PROPOSER, "temperature": 0.5}})
+    box = {"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}
+    rows = [
+        {"text": [1, 5, 2], "layout": Layout.read([box, {"label": 3, "box": [0.6, 0.0, 1.0, 0.4]}], "layout")},
+        {"text": [1, 6, 2], "layout": Layout.read([{**box, "label": 2}], "layout")},
+    ]
+    assert part.proposer is not None
+    optimiser = torch.optim.Adam(part.proposer.parameters(), 1e-2)
+    for _ in range(150):
+        optimiser.zero_grad()
+        sum(part.proposal_losses(rows).values()).backward()
+        optimiser.step()
+    for row in rows:
+        for seed in range(5):
+            made = part.propose({"text": row["text"]}, (8, 8), seed)
+            assert made is not None
+            assert [b.label for b in made.objects] == [b.label for b in row["layout"].objects]
+            for one, other in zip(made.objects, row["layout"].objects, strict=True):
+                # the centre and the size each lie within half a step
+                assert one.rect.corners == pytest.approx(other.rect.corners, abs=1 / BINS)
+
+
+def test_only_a_prompt_without_a_layout_or_a_map_is_answered() -> None:
+    part = tiny_parts.part("conditioner", "layout-proposed", CONFIG)
+    assert isinstance(part.propose({"text": SAID}, (8, 8), 0), Layout)
+    assert part.propose({}, (8, 8), 0) is None
+    assert part.propose({"text": SAID, "semantic": [[0]]}, (8, 8), 0) is None
+    with pytest.raises(InputError, match="vocabulary"):
+        part.propose({"text": "a house"}, (8, 8), 0)
+
+
+def test_a_run_draws_with_what_is_proposed_and_says_so(tmp_path: Path) -> None:
+    pipe = pipeline()
+    out = pipe({"text": SAID}, seeds=[3, 4])
+    made = [recipe["proposed"]["layout"] for recipe in out.recipes]
+    assert made[0] != made[1], "each picture has its own"
+    assert all("layout" not in recipe["inputs"] for recipe in out.recipes)
+    given = pipe([{"text": SAID, "layout": layout} for layout in made], seeds=[3, 4])
+    assert torch.equal(given.latents, out.latents)
+    assert all("proposed" not in recipe for recipe in given.recipes)
+    alone = pipe({"text": SAID}, seeds=[3, 4], propose=False)
+    assert not torch.allclose(alone.latents, out.latents) and "proposed" not in alone.recipes[0]
+    by_itself = pipe({"text": SAID}, seeds=[4])
+    assert by_itself.recipes[0]["proposed"]["layout"] == made[1], "alone as in a batch"
+    torch.testing.assert_close(by_itself.latents[0], out.latents[1], atol=1e-4, rtol=0)
+
+
+def test_a_replay_uses_what_was_proposed_then() -> None:
+    from ldmkit.recipe import replay
+
+    pipe = pipeline()
+    recipe = pipe({"text": SAID}, seeds=[3]).recipes[0]
+    first = replay(pipe, recipe)
+    with torch.no_grad():
+        for parameter in pipe.conditioners["layout"].proposer.parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    assert torch.equal(replay(pipe, recipe).latents, first.latents)
+
+
+def test_nothing_is_proposed_for_a_picture_to_start_from() -> None:
+    start = {"image": torch.zeros(3, 8, 8), "strength": 0.5}
+    assert "proposed" not in pipeline()({"text": SAID}, start=start).recipes[0]
+
+
+def test_propose_is_a_switch() -> None:
+    with pytest.raises(InputError, match=r"propose.*True or False"):
+        pipeline()({"text": SAID}, propose="no")

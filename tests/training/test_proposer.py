@@ -1,0 +1,114 @@
+"""The stage that trains proposers: only the proposer changes, and the pipeline that is saved proposes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES
+from ldmkit_training.recipe import Recipe, parse_recipe
+from tiny import base, tensors, train
+
+import ldmkit
+from ldmkit import CompositionError, InputError, WeightsError
+
+BOXES = {"n_classes": len(LAYOUT_CLASSES), "dim": 8, "frequencies": 2, "max_objects": 8, "names": list(LAYOUT_CLASSES)}
+WORDS = {"vocab_size": 192, "start": 2, "end": 3, "pad": 0}
+TEXT = {**WORDS, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4, "max_length": 32}
+PROPOSER = {**WORDS, "length": 32, "bins": 16, "width": 16, "layers": 1, "heads": 2}
+VOCABULARY = "ldmkit_miniworld:vocabulary_files"
+
+
+def text_and_boxes(out: Path) -> Recipe:
+    unet = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}
+    unet |= {"attention": ["none", "cross"], "context_dim": 8, "context_join": "length"}
+    model = {
+        "codec": {"type": "identity"},
+        "denoiser": {"type": "unet", "config": unet},
+        "process": {"type": "discrete"},
+        "conditioners": {
+            "text": {"type": "ldm-text", "assets": VOCABULARY, "config": TEXT},
+            "layout": {"type": "layout-boxes", "config": BOXES},
+        },
+        "defaults": {"size": [16, 16], "steps": 2},
+    }
+    return parse_recipe({"stage": "denoiser", **base(out), "steps": 1, "model": model, "probe": None})
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of text and boxes after one step."""
+    out = tmp_path_factory.mktemp("start") / "run"
+    train(text_and_boxes(out))
+    return out / "model"
+
+
+def recipe(start: Path, out: Path, **model: Any) -> Recipe:
+    section = {
+        "start": str(start),
+        "conditioner": "layout",
+        "type": "layout-proposed",
+        "assets": VOCABULARY,
+        "config": {**BOXES, "proposer": PROPOSER},
+        **model,
+    }
+    return parse_recipe({"stage": "proposer", **base(out), "model": section})
+
+
+def test_only_the_proposer_is_trained_and_the_rest_is_saved_as_it_was(start: Path, tmp_path: Path) -> None:
+    train(recipe(start, tmp_path / "run"))
+    before, after = tensors(start), tensors(tmp_path / "run" / "model")
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    new = set(after) - set(before)
+    assert new and all("language." in name for name in new)
+    pipe = ldmkit.load(tmp_path / "run" / "model")
+    made = pipe({"text": "two trees and a red house"}, seeds=[0]).recipes[0]
+    assert "proposed" in made and made["parts"]["conditioners.layout"].startswith("layout-proposed @ ldmkit")
+
+
+def test_a_proposer_goes_on_from_another_run(start: Path, tmp_path: Path) -> None:
+    train(recipe(start, tmp_path / "one"))
+    second = recipe(tmp_path / "one" / "model", tmp_path / "two", type=None, config={})
+    outcome = train(second)
+    assert outcome.step == 6
+    one, two = tensors(tmp_path / "one" / "model"), tensors(tmp_path / "two" / "model")
+    changed = {name for name in one if not torch.equal(one[name], two[name])}
+    assert changed and all("language." in name for name in changed)
+
+
+def test_validation_is_the_mean_over_rows(start: Path, tmp_path: Path) -> None:
+    stage = recipe(start, tmp_path / "run").make_stage(Path())
+    from ldmkit_training.data.batches import validation_batches
+    from ldmkit_training.data.section import open_data
+
+    data = recipe(start, tmp_path / "run").data
+    _, held = open_data(data, Path())
+    assert held is not None
+    whole = stage.validate(validation_batches(held, data, 4, names=stage.inputs, batch=4))
+    parts = stage.validate(validation_batches(held, data, 4, names=stage.inputs, batch=3))
+    assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-5)
+    assert whole["loss"] == pytest.approx(whole["labels"] + whole["places"], rel=1e-6)
+
+
+def test_errors_say_what_would_fit(start: Path, tmp_path: Path) -> None:
+    with pytest.raises(CompositionError, match=r"no conditioner 'layuot'.*layout"):
+        recipe(start, tmp_path, conditioner="layuot").make_stage(Path())
+    with pytest.raises(CompositionError, match="LdmText has no proposer"):
+        recipe(start, tmp_path, conditioner="text", type=None, config={}, assets=None).make_stage(Path())
+    with pytest.raises(WeightsError, match="cannot take over the weights"):
+        recipe(start, tmp_path, config={**BOXES, "dim": 16, "proposer": PROPOSER}).make_stage(Path())
+
+
+def test_a_sample_without_boxes_is_named(start: Path, tmp_path: Path) -> None:
+    stage = recipe(start, tmp_path / "run").make_stage(Path())
+    from ldmkit_training.draws import Draws
+    from ldmkit_training.stage import Batch
+
+    batch = Batch(("a.png",), None, None, None, [{"text": "a tree"}], (16, 16), Draws(0, 0, (0,)))
+    with pytest.raises(InputError, match=r"a\.png.*no 'layout'"):
+        stage.turns["proposer"](batch, 0)
+    batch = Batch(("b.png",), None, None, None, [{"layout": []}], (16, 16), Draws(0, 0, (0,)))
+    with pytest.raises(InputError, match=r"text"):
+        stage.turns["proposer"](batch, 0)
