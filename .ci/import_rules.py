@@ -27,10 +27,13 @@ ALLOWED: dict[str, set[str]] = {
 }
 PARTS = set(ALLOWED)
 ALLOWED |= {
+    "ldmkit_drawing": {"ldmkit"},
     "ldmkit_checkpoints": PARTS,
-    "ldmkit_training": PARTS | {"ldmkit_checkpoints"},
+    "ldmkit_training": PARTS | {"ldmkit_checkpoints", "ldmkit_drawing"},
+    "ldmkit_compare": {"ldmkit", "ldmkit_drawing", "ldmkit_samplers"},
     "ldmkit_models": set(),
-    "ldmkit_miniworld": PARTS | {"ldmkit_checkpoints", "ldmkit_training"},
+    "ldmkit_authoring": {"ldmkit"},
+    "ldmkit_miniworld": PARTS | {"ldmkit_checkpoints", "ldmkit_drawing", "ldmkit_training"},
 }
 NEVER = {"diffusers", "pytest"}
 PYTEST_PLUGIN = "ldmkit.testing.pytest_plugin"

@@ -87,6 +87,13 @@ class Evaluator:
         estimates = torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0)
         return [estimates[distinct.index(view)] for view in seen]
 
+    def over(self, sigmas: tuple[float, ...]) -> Evaluator:
+        """The same conditions for a run that visits other noise levels."""
+        return Evaluator(
+            self._denoiser, self.process, self._conditioning, self._run._replace(sigmas=sigmas),
+            adapters=self._adapters, decode=self._decode, network=self._network,
+        )  # fmt: skip
+
     def _tabulated(self, sigmas: Sequence[float]) -> dict[float, Level]:
         """What the network is called with at each noise level; the times reach the device in one transfer."""
         times = torch.tensor([self.process.time(s) for s in sigmas], dtype=torch.float32, device=self._device)

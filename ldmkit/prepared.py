@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ldmkit.contracts import Step
-from ldmkit.guided import Evaluator
+from ldmkit.contracts import Grid, Sampler, Step
+from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
 from ldmkit.sizes import Size
@@ -42,3 +42,23 @@ class Prepared:
         """Batch of the network at most: pictures times the views that guidance asks for."""
         given = [name for name in self.evaluate.names if name not in self.evaluate.absent]
         return self.request.batch * self.request.guidance.views(given)
+
+    def again(self, *, sampler: Sampler, grid: Grid, steps: int) -> Prepared:
+        """The same conditions, encoded once, with the same guidance and noise, for another sampler, grid and number of
+        steps; a run that starts from noise.
+
+        Raises:
+            InputError: what the grid has against it.
+        """
+        if self.original is not None:
+            raise ValueError("a run that starts from a picture is not prepared again")
+        sigmas = tuple(grid.sigmas(self.evaluate.process, steps))
+        evaluate = self.evaluate.over(sigmas)
+        return replace(
+            self,
+            request=replace(self.request, sampler=sampler, grid=grid, steps=steps),
+            sigmas=sigmas,
+            x=evaluate.process.prior(self.noise(0, "start"), sigmas[0]),
+            denoise=Guided(evaluate, self.request.guidance),
+            evaluate=evaluate,
+        )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled
-from ldmkit.cli.words import conditions, parse_guidance, parse_scales, parse_size, parse_strategy, split_words
+from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def sample(
     given, more_scales = conditions(pipeline, words)
     ready = time.perf_counter()
     options: dict[str, Any] = {
-        "negative": _negative(pipeline, negative or []),
+        "negative": negatives(pipeline, negative or []),
         "size": parse_size(size),
         "seeds": [seed + i for i in range(number)],
         "steps": steps,
         "start": _start(start, strength, mask),
         "sampler": parse_strategy(sampler, "--sampler"),
         "grid": parse_strategy(grid, "--grid"),
-        "guidance": _guidance(guidance, [*(scales or []), *more_scales]),
+        "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
         "propose": propose,
     }
     prepared = pipeline.prepare(given, **options)
@@ -113,13 +113,6 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-def _guidance(guidance: str | None, pairs: list[str]) -> Any:
-    if guidance is not None and pairs:
-        fits = "one scale for all (--guidance), or one a condition (--set)"
-        raise InputError("option-conflict", "--guidance and --set exclude each other", fits=fits)
-    return parse_scales(pairs) if pairs else parse_guidance(guidance)
-
-
 def _start(picture: Path | None, strength: float | None, mask: Path | None) -> dict[str, Any] | None:
     if picture is None:
         for option, value in (("--strength", strength), ("--mask", mask)):
@@ -128,11 +121,6 @@ def _start(picture: Path | None, strength: float | None, mask: Path | None) -> d
                 raise InputError("option-conflict", f"{option} says nothing without --start", where=option, fits=fits)
         return None
     return {"image": picture, "mask": mask, **({} if strength is None else {"strength": strength})}
-
-
-def _negative(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:
-    words = [part for pair in pairs for part in (f"--{pair.partition('=')[0]}", pair.partition("=")[2])]
-    return conditions(pipeline, words)[0]
 
 
 class _progress:

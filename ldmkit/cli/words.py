@@ -72,10 +72,12 @@ def parse_size(text: str | None) -> int | tuple[int, int] | None:
 
 
 def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None:
-    """A name, or a name with its config: `ddim:eta=1`, `karras:rho=5`, `explicit:values=[5,1,0]`."""
-    name, colon, rest = (text or "").partition(":")
-    if text is None or not colon or "=" not in rest:
+    """A name, or a name with its config: `ddim:eta=1`, `my-dist:mine:order=2`, `explicit:values=[5,1,0]`."""
+    head, equals, _ = (text or "").partition("=")
+    name, colon, _ = head.rpartition(":")
+    if text is None or not colon or not equals:
         return text
+    rest = text[len(name) + 1 :]
     config: dict[str, Any] = {}
     for pair in re.split(r",(?=\w+=)", rest):
         key, equals, value = pair.partition("=")
@@ -109,3 +111,17 @@ def parse_scales(pairs: list[str]) -> dict[str, float]:
             fits = "name=scale, e.g. text=7.5"
             raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
     return scales
+
+
+def chosen_guidance(guidance: str | None, pairs: list[str]) -> Any:
+    """What `--guidance`, or else `--set`, asks for."""
+    if guidance is not None and pairs:
+        fits = "one scale for all (--guidance), or one a condition (--set)"
+        raise InputError("option-conflict", "--guidance and --set exclude each other", fits=fits)
+    return parse_scales(pairs) if pairs else parse_guidance(guidance)
+
+
+def negatives(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:
+    """Inputs to move away from, from the `name=value` pairs of `--negative`."""
+    words = [part for pair in pairs for part in (f"--{pair.partition('=')[0]}", pair.partition("=")[2])]
+    return conditions(pipeline, words)[0]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ldmkit_training.drawings import masked
-from ldmkit_training.sheets import Cell, Sheet
+from ldmkit_drawing.drawings import masked
+from ldmkit_drawing.sheets import Cell, Sheet
 from torch import Tensor
 
 from ldmkit.output import Start

@@ -29,9 +29,9 @@ def demo(
 ) -> None:
     """Draw a sheet: each condition alone, all together, three samplers, an inpainting."""
     from ldmkit.cli import emit
+    from ldmkit.cli.bars import Bars
     from ldmkit.loading import default_model, load
     from ldmkit.output import check_png
-    from ldmkit_miniworld.bars import Bars
     from ldmkit_miniworld.demo import Demo
 
     check_png(out)

@@ -44,6 +44,7 @@ def miniworld(
     seed: Annotated[int, typer.Option(help="Of the first picture; the others follow, none is picked.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 16,
     references: Annotated[int, typer.Option(min=2, help="Renders that Frechet distances are measured to.")] = 1000,
+    propose: Annotated[bool, typer.Option(help="Let the model make up boxes for a text that stands alone.")] = True,
     size: Annotated[int | None, typer.Option(help="Side of the pictures; default: the model's own.")] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "eager",
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
@@ -55,12 +56,12 @@ def miniworld(
 ) -> None:
     """Text, class, layout and map by themselves and together, on conditions that the model has not seen."""
     from ldmkit.cli import emit
+    from ldmkit.cli.bars import Bars
     from ldmkit.cli.words import parse_strategy
     from ldmkit.jsonio import check_target, write_json
     from ldmkit.loading import load
     from ldmkit.output import check_png
     from ldmkit_miniworld.asking import picture_size
-    from ldmkit_miniworld.bars import Bars
     from ldmkit_miniworld.evaluation import How, evaluate
     from ldmkit_miniworld.world import World
 
@@ -76,6 +77,7 @@ def miniworld(
         seed=seed,
         plan=plan,
         batch=batch,
+        propose=propose,
     )
     pipe = load(model, ema=ema, device=device, dtype=dtype)
     world = World(picture_size(pipe, size))
@@ -106,8 +108,8 @@ def parse_guidance(text: str | None) -> Any:
 
 def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str, path: Path) -> None:
     """The first pictures of every set beneath the conditions that they share, one column each."""
-    from ldmkit_training.drawings import boxes, label_map
-    from ldmkit_training.sheets import Cell, Sheet
+    from ldmkit_drawing.drawings import boxes, label_map
+    from ldmkit_drawing.sheets import Cell, Sheet
 
     from ldmkit_miniworld.vocabulary import SEMANTIC
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ldmkit_training.drawings import boxes, card, label_map
+from ldmkit_drawing.drawings import boxes, card, label_map
 
 from ldmkit_miniworld.boxes import colour_of, kind_of
 from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES, PALETTE, RGB, SEMANTIC
 from ldmkit_miniworld.world import Picture
 
 if TYPE_CHECKING:
-    from ldmkit_training.sheets import Drawing
+    from ldmkit_drawing.sheets import Drawing
 
 PAINTS: Mapping[str, RGB] = {
     "red": (200, 45, 40),

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from ldmkit_drawing.drawings import absent, condition, difference
+from ldmkit_drawing.sheets import Cell, Content, Sheet
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
@@ -18,9 +20,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.spec import MAX_STEPS, PartSpec
 from ldmkit.stages import decode_latents, encode_pictures
 from ldmkit.value import Value
-from ldmkit_training.drawings import absent, condition, difference
 from ldmkit_training.observe import View, networks, undisturbed
-from ldmkit_training.sheets import Cell, Content, Sheet
 from ldmkit_training.stage import Batch, Stage
 
 GAIN = 4.0

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from ldmkit_drawing.charts import line_chart
 from pydantic import Field
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from ldmkit.encoding import pick_rows
 from ldmkit.jsonio import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit.value import Value
-from ldmkit_training.charts import line_chart
 from ldmkit_training.lines import Lines
 from ldmkit_training.observe import View, networks, undisturbed
 from ldmkit_training.previews import first_rows, pipeline_of

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_parts
 import torch
+from ldmkit_drawing.sheets import Cell
 from ldmkit_miniworld.demo import SAMPLERS, SPLIT, Demo
 from ldmkit_miniworld.showing import INKS, condition
 from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES, PALETTE
 from ldmkit_miniworld.world import World
-from ldmkit_training.sheets import Cell
 from PIL import Image
 from world_models import world_model
 

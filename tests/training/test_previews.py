@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from ldmkit_training.charts import line_chart, ticks
+from ldmkit_drawing.charts import line_chart, ticks
 from ldmkit_training.observe import undisturbed
 from ldmkit_training.previews import Previews, PreviewsSection, first_rows
 from ldmkit_training.probe import Effect, Probe, ProbeSection, Response, respond
@@ -215,7 +215,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) ->
 def test_curves_go_where_their_numbers_are() -> None:
     curve = [(0.0, 0.0), (100.0, 1.0)]
     image = np.asarray(line_chart([("rising", {"a": curve}, None, None)], width=400, height=200))
-    from ldmkit_training.drawings import colour
+    from ldmkit_drawing.drawings import colour
 
     rows, columns = np.nonzero((image[:, :380] == colour(0)).all(2))
     assert rows[columns.argmin()] > 150 and rows[columns.argmax()] < 60

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Conditioner
 from ldmkit.pictures import read_label_map
-from ldmkit_training.sheets import EMPTY, FAINT, INK, PAPER, Content, Drawing, font, picture, words, wrap
+from ldmkit_drawing.sheets import EMPTY, FAINT, INK, PAPER, Content, Drawing, font, picture, words, wrap
 
 Colour: TypeAlias = tuple[int, int, int]
 CARD = (247, 246, 241)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny_parts
 import torch
-from ldmkit_training import drawings
-from ldmkit_training.sheets import Cell, Sheet, Style, picture, rendered, words, wrap
+from ldmkit_drawing import drawings
+from ldmkit_drawing.sheets import Cell, Sheet, Style, picture, rendered, words, wrap
 from PIL import Image
 
 from ldmkit.errors import InputError
@@ -38,7 +38,7 @@ def test_words_make_room_for_themselves_and_never_cover_pictures() -> None:
 
 @pytest.mark.parametrize("text", ["a few short words and more of them", "onewordthatisfarlongerthantheline" * 3])
 def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
-    from ldmkit_training.sheets import font
+    from ldmkit_drawing.sheets import font
 
     lines = wrap(text, 60, 11)
     assert all(font(11).getlength(line) <= 60 for line in lines)

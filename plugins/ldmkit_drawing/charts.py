@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from ldmkit_training.drawings import Colour, colour
-from ldmkit_training.sheets import FAINT, INK, PAPER, font
+from ldmkit_drawing.drawings import Colour, colour
+from ldmkit_drawing.sheets import FAINT, INK, PAPER, font
 
 GRID = (228, 230, 234)
 Curves = Mapping[str, Sequence[tuple[float, float]]]

@@ -3,7 +3,7 @@
     Sheet("Blood cells", columns=("boxes", "sample")).row(drawn_boxes(layout), sample, label="seed 7").save("sheet.png")
 
 A cell is a picture (PIL, array (H,W,3) uint8, tensor (3,H,W) in [0,1]), something that draws itself at the size it
-gets (`ldmkit_training.drawings`), None (left empty), or a `Cell` of one of these with words beneath.
+gets (`ldmkit_drawing.drawings`), None (left empty), or a `Cell` of one of these with words beneath.
 """
 
 from __future__ import annotations
