@@ -22,7 +22,10 @@ FAMILIES = {
     "WeightsError": ("weights",), "PluginError": ("plugin",), "RunError": ("run",),
 }  # fmt: skip
 
-GENERIC = {"ldmkit/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": ("source", "input")}
+GENERIC = {
+    "ldmkit/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": ("source", "input"),
+    "ldmkit/deprecation.py": ("spec", "input"),
+}  # fmt: skip
 """Files with functions that raise the class they are given: the classes that their callers give."""
 
 MEANINGS = {

@@ -30,6 +30,7 @@ for _home, _names in {
     "ldmkit.weights": ("LazyTensor",),
     "ldmkit.loss": ("diffusion_loss",),
     "ldmkit.hookspecs": ("hookimpl",),
+    "ldmkit.deprecation": ("LdmkitDeprecationWarning",),
     "ldmkit.errors": (
         *("CompositionError", "InputError", "LdmkitError", "PluginError", "RunError", "SourceError"),
         *("SpecError", "WeightsError"),
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from ldmkit.data import Dataset as Dataset
     from ldmkit.data import Geometry as Geometry
     from ldmkit.data import Sample as Sample
+    from ldmkit.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.errors import CompositionError as CompositionError
     from ldmkit.errors import InputError as InputError
     from ldmkit.errors import LdmkitError as LdmkitError
