@@ -35,7 +35,8 @@ class LdmkitError(Exception):
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         hint = f" ({self.fits})" if self.fits else ""
-        return f"[{self.code}] {place}{self.what}{hint}"
+        # a lone surrogate from a user's text cannot be printed, and breaks pydantic when raised in a validator
+        return f"[{self.code}] {place}{self.what}{hint}".encode(errors="backslashreplace").decode()
 
 
 class InputError(LdmkitError, ValueError):
@@ -85,6 +86,15 @@ class RunError(LdmkitError):
 
 def _rebuild(cls: type[LdmkitError], code: str, what: str, where: str | None, fits: str | None) -> LdmkitError:
     return cls(code.removeprefix(cls.family + "."), what, where=where, fits=fits)
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`repr` of a value for an error's text, cut to `limit` characters; whatever the value is, it can be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # nested too deeply, or a faulty __repr__: neither is what the error is about
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -82,9 +82,10 @@ def _file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
     try:
         return Path(source).read_bytes(), str(source)
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError("picture-missing", "there is no such file", where=str(source)) from None
+        raise InputError("picture-missing", "there is no such file", where=str(source)[:200]) from None
     except (OSError, ValueError) as failure:
-        raise InputError("picture-unreadable", f"cannot be read: {failure}", where=str(source)[:200]) from None
+        what = f"cannot be read: {getattr(failure, 'strerror', None) or failure}"
+        raise InputError("picture-unreadable", what, where=str(source)[:200]) from None
 
 
 def _uri_bytes(uri: str, where: str | None) -> bytes:

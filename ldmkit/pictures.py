@@ -213,6 +213,18 @@ def _transparent(image: Image.Image) -> bool:
     return "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info
 
 
+def dense(tensor: Tensor, where: str | None = None) -> Tensor:
+    """The tensor, if its numbers can be read as they lie.
+
+    Raises:
+        InputError: it is sparse, or on the meta device.
+    """
+    if tensor.is_meta or tensor.layout != torch.strided:
+        what = "a tensor without data" if tensor.is_meta else f"a tensor of layout {tensor.layout}"
+        raise InputError("tensor-layout", what, where=where, fits="a dense tensor")
+    return tensor
+
+
 def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
         raise InputError(
@@ -220,7 +232,7 @@ def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
         )
     if not tensor.is_floating_point():
         raise InputError("picture-dtype", f"a tensor of {tensor.dtype}", where=where, fits="floats in [-1, 1]")
-    return _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
+    return _in_range(dense(tensor, where).detach().float().cpu(), -1.0, 1.0, where)
 
 
 def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
@@ -247,7 +259,7 @@ def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
 
 
 def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
-    mask = tensor.detach().cpu()
+    mask = dense(tensor, where).detach().cpu()
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or mask.shape[0] != 1 or 0 in mask.shape:
         raise InputError(
@@ -259,8 +271,9 @@ def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
 
 
 def _label_array(source: object, where: str | None) -> Tensor:
+    source = dense(source, where).detach().cpu().numpy() if isinstance(source, Tensor) else source
     try:
-        array = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
+        array = np.asarray(source)
     except (ValueError, TypeError, OverflowError):
         raise InputError("picture-shape", "the rows of a label map differ in length", where=where) from None
     if array.ndim != 2 or 0 in array.shape:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from ldmkit.errors import InputError, LdmkitError, SpecError, suggest
+from ldmkit.errors import InputError, LdmkitError, SpecError, shown, suggest
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -123,10 +123,8 @@ def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind:
             return error("missing-key", f"required, but not given{more}", where=path)
         fits = suggest(context["tag"], [tag.strip(" '") for tag in context["expected_tags"].split(",")])
         return error("invalid", f"there is no {context['tag']!r}{more}", where=path, fits=fits)
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     message = first["msg"].removeprefix("Value error, ")
-    return error("invalid", f"{message}; got {shown}{more}", where=path)
+    return error("invalid", f"{message}; got {shown(first['input'])}{more}", where=path)
 
 
 def _fields(kind: Any, path: Iterable[int | str]) -> list[str]:

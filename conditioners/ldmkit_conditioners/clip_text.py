@@ -10,10 +10,15 @@ from pydantic import model_validator
 
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_conditioners.prompted import Prompted
+
+_TINY = {"vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "mlp": 32, "positions": 9}
+_TINY |= {"bos": 47, "eos": 48, "pad": 48}
+_IDS = ([47, 3, 48], "", [47, 9, 8, 7, 48])
 
 
 class ClipPart(Prompted):
@@ -81,6 +86,10 @@ class ClipText(ClipPart):
     """
 
     Config: ClassVar[type[ClipTextConfig]] = ClipTextConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(_TINY, _IDS),
+        Example({**_TINY, "layer": "penultimate", "final_norm": False}, _IDS, trained=False),  # a block is not run
+    )
     kind: SignalKind = "tokens"
 
     def __init__(self, config: Any = None):
@@ -101,6 +110,10 @@ class ClipPooled(ClipPart):
     `adopt` makes it read another conditioner's tower and vocabulary instead of holding its own.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({**_TINY, "projection": 12}, _IDS),
+        Example({**_TINY, "pool": "argmax"}, _IDS),
+    )
     kind: SignalKind = "vector"
 
     def __init__(self, config: Any = None):

@@ -12,7 +12,9 @@ from torch import Tensor
 from ldmkit.bounds import Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.picture_files import array_from_uri, array_uri
+from ldmkit.pictures import dense
 from ldmkit.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
 from ldmkit.value import Value
 
@@ -28,10 +30,11 @@ def read_numbers(raw: Any) -> Tensor:
     """
     stored = array_from_uri(raw, None)
     raw = raw if stored is None else stored
+    raw = dense(raw).detach() if isinstance(raw, Tensor) else raw
     try:
-        tensor = raw.detach() if isinstance(raw, Tensor) else torch.as_tensor(raw)
+        tensor = torch.as_tensor(raw)
         tensor = tensor.to(torch.float32)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         what = f"a {type(raw).__name__} that is no array of numbers"
         raise InputError("signal-type", what, fits="nested lists of numbers, all of one length") from None
     if not bool(torch.isfinite(tensor).all()):
@@ -64,6 +67,11 @@ class Given(Conditioner):
     """The signal of one sample as it is: tokens (L, dim), a vector (dim,) or a plane (dim, h, w). The null is zeros."""
 
     Config: ClassVar[type[GivenConfig]] = GivenConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"dim": 3}, ([[1, 2, 3], [4, 5, 6.5]], [[7, 8, 9]], [[1, 0, 1]] * 3)),
+        Example({"kind": "vector", "dim": 2}, ([1, 2], [3, 4], [5, 6])),
+        Example({"kind": "plane", "dim": 1}, ([[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]])),
+    )
     Input: ClassVar[Any] = Numbers
 
     def __init__(self, config: Any = None):

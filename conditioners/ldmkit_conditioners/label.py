@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import Rows, Width
 from ldmkit.contracts import Conditioner
-from ldmkit.errors import CompositionError, InputError, suggest
+from ldmkit.errors import CompositionError, InputError, shown, suggest
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit.value import Value
 
@@ -41,7 +42,7 @@ def class_number(raw: int | str, n_classes: int, names: Sequence[str], where: st
         return names.index(raw)
     if isinstance(raw, str) and not raw.isdecimal():
         fits = suggest(raw, names) if names else f"this model's classes have no names: 0 to {n_classes - 1}"
-        raise InputError("unknown-label", f"there is no class {raw!r}", where=where, fits=fits)
+        raise InputError("unknown-label", f"there is no class {shown(raw)}", where=where, fits=fits)
     number = int(raw)
     if not 0 <= number < n_classes:
         raise InputError("label-range", f"class {number}", where=where, fits=f"0 to {n_classes - 1}")
@@ -78,6 +79,11 @@ class Label(Conditioner):
     """A class as one token or one vector (arXiv:2112.10752, appendix E.2.1: a single learnable layer)."""
 
     Config: ClassVar[type[LabelConfig]] = LabelConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"n_classes": 5, "dim": 8, "null_class": 4, "names": ["cat", "dog"]}, (0, "dog", "3", 4)),
+        Example({"n_classes": 5, "dim": 8, "emit": "vector", "zero_null": True}, (0, 1, 2)),
+        Example({"n_classes": 5, "dim": 8}),
+    )
     Input: ClassVar[Any] = ClassInput
 
     def __init__(self, config: Any = None):

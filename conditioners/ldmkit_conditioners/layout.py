@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from pydantic import (
     ConfigDict,
+    FailFast,
     Field,
     GetJsonSchemaHandler,
     ValidationInfo,
@@ -118,6 +119,10 @@ class Box(Value):
         return rect(self.box, self.format, self.size)
 
 
+EXAMPLE = {"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}
+"""A raw box, for the examples of those who read layouts."""
+
+
 class Layout(Value):
     """Objects, and optionally the part of the full picture that is drawn: `crop` in the format of `Box`, relative."""
 
@@ -152,7 +157,7 @@ class Layout(Value):
             InputError: with the path of the offending item.
         """
         if isinstance(raw, (list, tuple)):
-            return cls(objects=tuple(parse(list[Box], list(raw), where)))
+            return cls(objects=tuple(parse(_Boxes, list(raw), where)))
         layout: Layout = parse(cls, raw, where)
         return layout
 
@@ -160,6 +165,10 @@ class Layout(Value):
     def crop_rect(self) -> Rect:
         """The crop, or the whole picture."""
         return Rect(0.0, 0.0, 1.0, 1.0) if self.crop is None else rect(self.crop, "xyxy")
+
+
+_Boxes = Annotated[list[Box], FailFast()]
+"""Of a long list of something else, the first wrong item says enough."""
 
 
 def check_layout(layout: Layout, n_classes: int, names: tuple[str, ...], max_objects: int, where: str) -> None:

@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens
 from ldmkit.value import Value
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout
+from ldmkit_conditioners.layout import EXAMPLE, Box, Layout
 
 
 class LayoutBoxesConfig(Value):
@@ -43,6 +44,13 @@ class LayoutBoxes(Boxed):
     """
 
     Config: ClassVar[type[LayoutBoxesConfig]] = LayoutBoxesConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"n_classes": 9, "dim": 16, "flags": True},
+            ([EXAMPLE, {**EXAMPLE, "occluded": True}], [], [EXAMPLE, {**EXAMPLE, "label": 2}, EXAMPLE]),
+        ),
+        Example({"n_classes": 3, "dim": 8, "names": ["cat", "dog", "cow"], "hidden": 12}, ([EXAMPLE], [])),
+    )
     kind: SignalKind = "tokens"
 
     def __init__(self, config: Any = None):

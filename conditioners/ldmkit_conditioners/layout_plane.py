@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import Length, Rows, Width
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.signals import Plane, SignalKind
 from ldmkit.value import Value
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout
+from ldmkit_conditioners.layout import EXAMPLE, Box, Layout
 
 
 class LayoutPlaneConfig(Value):
@@ -39,6 +40,9 @@ class LayoutPlane(Boxed):
     """
 
     Config: ClassVar[type[LayoutPlaneConfig]] = LayoutPlaneConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"n_classes": 3, "dim": 5}, ([{**EXAMPLE, "label": i} for i in range(3)], [], [EXAMPLE, EXAMPLE])),
+    )
     kind: SignalKind = "plane"
 
     def __init__(self, config: Any = None):

@@ -15,13 +15,15 @@ from pydantic import Field, model_validator
 from ldmkit.bounds import Heads, Layers, Rows, Width
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.label import class_number
-from ldmkit_conditioners.layout import Box, Layout, Rect
+from ldmkit_conditioners.layout import EXAMPLE, Box, Layout, Rect
 from ldmkit_conditioners.prompts import padded_rows
 from ldmkit_conditioners.transformer import Encoder
 
+_TINY = {"n_classes": 9, "max_objects": 3, "n_tokens": 256, "dim": 16, "layers": 1, "heads": 2, "head_dim": 4}
 WHOLE = Rect(0.0, 0.0, 1.0, 1.0)
 
 
@@ -176,6 +178,17 @@ class LayoutTokens(Conditioner):
     """A layout as tokens (B, length, dim). The null is the empty layout of the whole picture."""
 
     Config: ClassVar[type[LayoutTokensConfig]] = LayoutTokensConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            _TINY,
+            (
+                [EXAMPLE],
+                [],
+                {"objects": [EXAMPLE, {"label": 2, "box": [0, 0, 1, 1], "group_of": True}], "crop": [0, 0, 0.5, 1]},
+            ),
+        ),
+        Example({**_TINY, "truncate": True, "centres": True, "encode_crop": False}, ([EXAMPLE] * 5, [])),
+    )
     Input: ClassVar[Any] = Layout
     kind: SignalKind = "tokens"
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.errors import SourceError
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
@@ -43,6 +44,21 @@ class LdmText(Prompted):
     """
 
     Config: ClassVar[type[LdmTextConfig]] = LdmTextConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {
+                "vocab_size": 50,
+                "dim": 16,
+                "layers": 2,
+                "heads": 2,
+                "head_dim": 4,
+                "max_length": 7,
+                "start": 1,
+                "end": 2,
+            },
+            ([1, 5, 2], "", [1, 9, 8, 2]),
+        ),
+    )
     files: ClassVar[str] = BERT_FILES
     kind: SignalKind = "tokens"
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Conditioner
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.examples import Example
 from ldmkit.pictures import LabelMap
 from ldmkit.signals import Plane, SignalKind
 from ldmkit.sizes import pad
@@ -63,6 +64,10 @@ class Semantic(PictureInput, Conditioner):
 
     Config: ClassVar[type[SemanticConfig]] = SemanticConfig
     Input: ClassVar[Any] = LabelMap
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"n_classes": 4, "ignore": 255}, ([[0, 1, 2, 3]] * 8, [[255, 0, 0, 1]] * 8)),
+        Example({"n_classes": 2, "dim": None, "stages": 1, "zero_null": False, "method": "nearest"}),
+    )
     kind: SignalKind = "plane"
 
     def __init__(self, config: Any = None):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.bounds import Width
 from ldmkit.contracts import Conditioner
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Vector
 from ldmkit.value import Value
 
@@ -64,6 +65,10 @@ class SizeCodes(Conditioner):
     """
 
     Config: ClassVar[type[SizeCodesConfig]] = SizeCodesConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"width": 8}),
+        Example({"reads": ["original", "crop", "aesthetic"], "width": 4}),
+    )
     Input: ClassVar[Any] = Sizes
     kind: SignalKind = "vector"
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.errors import SourceError
+from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.value import Value
 from ldmkit_conditioners.bpe import Vocabulary, sentence_pieces
@@ -44,6 +45,12 @@ class T5Text(Prompted):
     """
 
     Config: ClassVar[type[T5TextConfig]] = T5TextConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"vocab_size": 50, "dim": 16, "head_dim": 4, "mlp": 24, "layers": 1, "heads": 2, "max_length": 9},
+            ([3, 1], "", [4, 5, 1]),
+        ),
+    )
     files: ClassVar[str] = T5_FILES
     kind: SignalKind = "tokens"
 
