@@ -14,12 +14,13 @@ import pytest
 import torch
 from ldmkit_checkpoints.tiny_keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
-from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, read_recipe
+from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, read_recipe
 from PIL import Image
 from safetensors.torch import save_file
 
 import ldmkit
 from ldmkit.cli import main
+from ldmkit.spec import PartSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted(EXAMPLES.rglob("*.yaml"))
@@ -35,10 +36,16 @@ def test_recipes_name_what_exists(path: Path) -> None:
         parts = [recipe.model.denoiser, recipe.model.process, *recipe.model.conditioners.values()]
         kinds = ["denoiser", "process", *("conditioner" for _ in recipe.model.conditioners)]
         named += [(kind, part) for kind, part in zip(kinds, parts, strict=True) if part is not None]
+    if isinstance(recipe, ProposerRecipe):
+        named.append(("conditioner", PartSpec(type=str(recipe.model.type), config=recipe.model.config)))
+    if isinstance(recipe, DenoiserRecipe) and recipe.model.start is None:
         assert recipe.model.defaults is not None and recipe.model.defaults.size == recipe.data.size
         assert recipe.model.codec is not None and recipe.model.codec.from_ is not None
         (first,) = [read_recipe(other) for other in RECIPES if other.parent == path.parent and _makes(other, recipe)]
         assert first.data.size == recipe.data.size
+    if isinstance(recipe, (DenoiserRecipe, ProposerRecipe)) and recipe.model.start is not None:
+        others = [read_recipe(other).out for other in RECIPES if other.parent == path.parent]
+        assert recipe.model.start in [f"../../{out}/model" for out in others]
     for kind, spec in named:
         part: Any = ldmkit.get(kind, spec.type)
         config = getattr(part, "Config", part)
