@@ -30,8 +30,8 @@ def test_whole_recipes_are_built(data: dict[str, Any], tmp_path: Path) -> None:
         model = {**second["model"], "conditioners": {**second["model"]["conditioners"], "text": words}}
         model["denoiser"] = {**model["denoiser"], "config": {**model["denoiser"]["config"], "context_join": "length"}}
         start = build_stage(parse_recipe({**second, "model": model}), tmp_path)
-        (tmp_path / data["model"]["start"]).mkdir(parents=True)
-        start.save(tmp_path / data["model"]["start"] / "model")
+        (tmp_path / data["model"]["start"]).parent.mkdir(parents=True)
+        start.save(tmp_path / data["model"]["start"])
     stage = build_stage(parse_recipe(data), tmp_path)
     assert sum(p.numel() for turn in stage.turns.values() for p in turn.parameters()) > 100_000
 
