@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES
+from ldmkit_training.check_command import checked
+from ldmkit_training.data.batches import validation_batches
+from ldmkit_training.data.section import open_data
+from ldmkit_training.draws import Draws
 from ldmkit_training.recipe import Recipe, parse_recipe
+from ldmkit_training.stage import Batch
 from tiny import base, tensors, train
 
 import ldmkit
@@ -80,9 +85,6 @@ def test_a_proposer_goes_on_from_another_run(start: Path, tmp_path: Path) -> Non
 
 def test_validation_is_the_mean_over_rows(start: Path, tmp_path: Path) -> None:
     stage = recipe(start, tmp_path / "run").make_stage(Path())
-    from ldmkit_training.data.batches import validation_batches
-    from ldmkit_training.data.section import open_data
-
     data = recipe(start, tmp_path / "run").data
     _, held = open_data(data, Path())
     assert held is not None
@@ -90,6 +92,12 @@ def test_validation_is_the_mean_over_rows(start: Path, tmp_path: Path) -> None:
     parts = stage.validate(validation_batches(held, data, 4, names=stage.inputs, batch=3))
     assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-5)
     assert whole["loss"] == pytest.approx(whole["labels"] + whole["places"], rel=1e-6)
+
+
+def test_the_self_check_passes(start: Path, tmp_path: Path) -> None:
+    checks = checked(recipe(start, tmp_path / "run"), Path())
+    assert [check for check in checks if not check.passed] == []
+    assert any(check.name == "reach: proposer, proposal" for check in checks)
 
 
 def test_errors_say_what_would_fit(start: Path, tmp_path: Path) -> None:
@@ -103,9 +111,6 @@ def test_errors_say_what_would_fit(start: Path, tmp_path: Path) -> None:
 
 def test_a_sample_without_boxes_is_named(start: Path, tmp_path: Path) -> None:
     stage = recipe(start, tmp_path / "run").make_stage(Path())
-    from ldmkit_training.draws import Draws
-    from ldmkit_training.stage import Batch
-
     batch = Batch(("a.png",), None, None, None, [{"text": "a tree"}], (16, 16), Draws(0, 0, (0,)))
     with pytest.raises(InputError, match=r"a\.png.*no 'layout'"):
         stage.turns["proposer"](batch, 0)

@@ -37,8 +37,9 @@ class ProposerTurn(Turn):
         self.name = name
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        parts = self.losses(batch)
-        return Loss(torch.stack(list(parts.values())).sum(), {n: part.detach() for n, part in parts.items()}, parts)
+        losses = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        return Loss(total, {name: part.detach() for name, part in losses.items()}, {"proposal": total})
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """By name, as `Conditioner.proposal_losses`.
@@ -55,6 +56,9 @@ class ProposerTurn(Turn):
 
     def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         return {"proposer": list(self.parameters())}
+
+    def reaches(self) -> Mapping[str, frozenset[str]]:
+        return {"proposal": frozenset({"proposer"})}
 
 
 class ProposerStage(Stage):
