@@ -1,0 +1,1 @@
+"""Writing parts of one's own: the scaffold behind `ldmkit new`."""

@@ -1,0 +1,122 @@
+"""The files of a new distribution: templates of this package with its names filled in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from ldmkit import __version__
+from ldmkit.errors import InputError, RunError
+from ldmkit.kinds import API, GROUPS
+from ldmkit_authoring.naming import Names, names_for
+
+_MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")
+
+
+def distribution(kind: str, name: str, author: str | None = None) -> tuple[Names, dict[str, str]]:
+    """Names and files (path within the folder -> text) of a distribution with one part.
+
+    Args:
+        kind: of part, one of `ldmkit.kinds.GROUPS`.
+        author: `Name` or `Name <mail>`; None leaves a placeholder.
+
+    Raises:
+        InputError: a name or an author that cannot be used.
+    """
+    code = _template(f"{kind}/module.py") + _template(f"{kind}/test.py")
+    names = names_for(kind, name, frozenset(re.findall(r"\b[A-Z]\w*", code)))
+    words = {
+        "name": names.name,
+        "dist": names.dist,
+        "package": names.package,
+        "module": names.module,
+        "Class": names.cls,
+        "kind": kind,
+        "article": "An" if kind[0] in "aeiou" else "A",
+        "group": GROUPS[kind],
+        "api": str(API[kind]),
+        "bounds": bounds(),
+        "authors": _authors(author),
+        "holder": author.strip() if author else "the author",
+    }
+    words["use"] = Template(_template(f"{kind}/use.md")).substitute(words)
+    source = f"src/{names.package}"
+    made = {
+        "pyproject.toml": "common/pyproject.toml",
+        "README.md": "common/README.md",
+        "LICENSE": "common/LICENSE",
+        ".gitignore": "common/gitignore",
+        f"{source}/__init__.py": "common/init.py",
+        f"{source}/{names.module}.py": f"{kind}/module.py",
+        f"tests/test_{names.module}.py": f"{kind}/test.py",
+    }
+    texts = {path: Template(_template(template)).substitute(words) for path, template in made.items()}
+    return names, texts | {f"{source}/py.typed": ""}
+
+
+def write(folder: Path, texts: dict[str, str]) -> None:
+    """Write all files, or none: they are made aside and moved there together.
+
+    Raises:
+        InputError: `no-folder`, or `folder-exists`: what is there stays as it is.
+        RunError: `cannot-write`.
+    """
+    if not folder.parent.is_dir():
+        raise InputError("no-folder", "the folder to write to does not exist", where=str(folder.parent))
+    if folder.exists() or folder.is_symlink():
+        what = "there is something of that name, and it stays as it is"
+        raise InputError("folder-exists", what, where=str(folder), fits="another name, or --out")
+    aside: Path | None = None
+    try:
+        aside = Path(tempfile.mkdtemp(prefix=".ldmkit-", dir=folder.parent))
+        for path, text in texts.items():
+            target = aside / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8", newline="\n")
+        aside.chmod(0o755)
+        os.rename(aside, folder)  # noqa: PTH104 (Path.rename says the same of errors, and no more)
+    except OSError as problem:
+        raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(folder)) from problem
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def bounds(version: str = __version__) -> str:
+    """The versions of ldmkit that a new distribution works with: from this one's first to before the next minor one."""
+    match = re.match(r"(\d+)\.(\d+)(.*)", version)
+    assert match is not None, version
+    major, minor, rest = int(match[1]), int(match[2]), match[3]
+    lowest = f"{major}.{minor}" if re.fullmatch(r"(\.\d+)*", rest) else version  # 0.2 excludes 0.2.dev1
+    return f">={lowest},<{major}.{minor + 1}"
+
+
+def _authors(author: str | None) -> str:
+    """The line of pyproject.toml; nothing without an author.
+
+    Raises:
+        InputError: `author`.
+    """
+    if author is None:
+        return ""
+    match = _MAIL.fullmatch(author.strip())
+    name = (match["name"] if match else author).strip()
+    if not author.isprintable() or (not name and match is None) or (match is None and re.search("[<>]", author)):
+        what = f"{author[:60]!r} cannot be an author"
+        raise InputError("author", what, where="--author", fits="'Name', or 'Name <mail@example.org>'")
+    fields = {"name": name} if name else {}
+    fields |= {"email": match["email"]} if match else {}
+    inside = ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items())
+    return f"authors = [{{ {inside} }}]\n"
+
+
+@cache
+def _template(name: str) -> str:
+    return files("ldmkit_authoring").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8")

@@ -1,0 +1,86 @@
+"""From the name of a part to the names of everything that is made for it."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import unicodedata
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from ldmkit.errors import InputError
+
+LONGEST = 30
+"""Characters of a name: lines of the files that are written stay within the width."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
+_OWN = "ldmkit"
+RULE = f"lower-case letters, digits and single hyphens, a letter first, at most {LONGEST} characters"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a part called `name` is called elsewhere.
+
+    Args:
+        name: in recipes, on the command line and as entry point: `cosine-ramp`.
+        dist: the distribution, and its folder: `ldmkit-cosine-ramp`.
+        package: `ldmkit_cosine_ramp`.
+        module: in the package: `cosine_ramp`.
+        cls: the class: `CosineRamp`.
+    """
+
+    name: str
+    dist: str
+    package: str
+    module: str
+    cls: str
+
+
+def names_for(kind: str, name: str, taken: frozenset[str] = frozenset()) -> Names:
+    """All names for a part of a kind.
+
+    Args:
+        taken: words that its module uses for other things. A class of such a name gets the kind behind it.
+
+    Raises:
+        InputError: `part-name` (what is wrong with it, and one that would fit), `package-taken`.
+    """
+    check_name(name)
+    module = name.replace("-", "_")
+    package = f"{_OWN}_{module}"
+    cls = "".join(word.capitalize() for word in name.split("-"))
+    if cls in taken or cls in dir(builtins):
+        cls += kind.capitalize()
+    if find_spec(package) is not None:
+        what = f"a package {package} is installed, and the new one would have its name"
+        raise InputError("package-taken", what, where=name, fits="another name, or uninstall it first")
+    return Names(name, f"{_OWN}-{name}", package, module, cls)
+
+
+def check_name(name: str) -> None:
+    """Whether a part, a folder, a package and a module may be called so.
+
+    Raises:
+        InputError: `part-name`.
+    """
+    shown = f"{name[:60]!r}"
+    if name.startswith(f"{_OWN}-") and _NAME.fullmatch(name):
+        what = f"{shown}: the distribution gets `{_OWN}-` before its name by itself"
+        raise InputError("part-name", what, where="NAME", fits=name.removeprefix(f"{_OWN}-"))
+    if not _NAME.fullmatch(name) or len(name) > LONGEST:
+        fitting = suggestion(name)
+        fits = RULE if fitting is None else f"{RULE}: {fitting!r}, say"
+        raise InputError("part-name", f"{shown} cannot be the name of a part", where="NAME", fits=fits)
+    if keyword.iskeyword(name.replace("-", "_")):
+        what = f"{shown} is a word of Python, and no module can be called so"
+        raise InputError("part-name", what, where="NAME", fits=f"'{name}-part', say")
+
+
+def suggestion(name: str) -> str | None:
+    """A name that fits and is like this one; None where nothing is left of it."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", plain)
+    fitting = "-".join(words).lower().lstrip("0123456789-")[:LONGEST].rstrip("-").removeprefix(f"{_OWN}-")
+    return fitting if _NAME.fullmatch(fitting) else None
