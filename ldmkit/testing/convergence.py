@@ -38,6 +38,10 @@ class NoiseDrawn(AssertionError):
     """A sampler asked for noise where none was expected."""
 
 
+class NotLinear(Exception):
+    """A run on Gaussian data is not linear in its start and its noise, so its moments cannot be computed from that."""
+
+
 def no_noise(index: int) -> Tensor:
     """The noise of a run that must not need any."""
     raise NoiseDrawn(f"noise({index}) was asked for")
@@ -112,23 +116,52 @@ class Draws:
         return self.make(index)
 
 
-def gaussian_moments(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Mean and variance at the end of a run on the Gaussian data, (3,) each, exact for the sampler in float64.
+class Response(NamedTuple):
+    """A linear run, by column: x_end = constant + factors[0] x_start + sum_i factors[1 + i] noise(indices[i])."""
 
-    x_end = c + a x_start + sum_i b_i n_i is linear, so a batch whose rows set one of these to 1 and the others to 0
-    gives c, a and every b_i in one run. The start has the exact mean and variance of its noise level.
+    constant: Tensor
+    factors: Tensor
+    indices: list[int]
+
+
+def response(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> Response:
+    """How the end of a run on the Gaussian data depends on its start and each draw, exactly, in float64.
+
+    A batch whose rows set one of them to 1 and the others to 0 gives all of it in one run.
+
+    Raises:
+        NotLinear: a run from a typical start with typical noise ends elsewhere.
     """
-    estimate = predicted(process, estimate_of(sampler))
     draws = Draws(lambda index: torch.zeros(1, 3, dtype=torch.float64))
-    for _ in sampler.steps(estimate, torch.zeros(1, 3, dtype=torch.float64), sigmas, draws):
-        pass
-    rows = {index: row for row, index in enumerate(dict.fromkeys(draws.asked), start=2)}
-    unit = torch.eye(2 + len(rows), dtype=torch.float64)[:, :, None].expand(-1, -1, 3)
-    zero = torch.zeros(2 + len(rows), 3, dtype=torch.float64)
-    responses = zero
-    for step in sampler.steps(estimate, unit[:, 1].clone(), sigmas, lambda i: unit[:, rows[i]] if i in rows else zero):
-        responses = step.x
-    constant, factors = responses[0], responses[1:] - responses[0]
+    _end(sampler, process, torch.zeros(1, 3, dtype=torch.float64), sigmas, draws)
+    indices = list(dict.fromkeys(draws.asked))
+    inputs = torch.cat([torch.zeros(1, 1 + len(indices)), torch.eye(1 + len(indices))]).double()
+    generator = torch.Generator().manual_seed(2)
+    typical = torch.randn(1, 1 + len(indices), generator=generator, dtype=torch.float64)
+    typical[0, 0] *= sigmas[0]
+    inputs = torch.cat([inputs, typical])[:, :, None].expand(-1, -1, 3)
+    rows = {index: inputs[:, k] for k, index in enumerate(indices, start=1)}
+    end = _end(sampler, process, inputs[:, 0].clone(), sigmas, lambda i: rows[i] if i in rows else 0 * inputs[:, 0])
+    constant, factors = end[0], end[1:-1] - end[0]
+    wanted = constant + (typical[0][:, None] * factors).sum(0)
+    if not torch.allclose(end[-1], wanted, rtol=1e-6, atol=1e-6):
+        raise NotLinear("a run on Gaussian data is not linear in its noise")
+    return Response(constant, factors, indices)
+
+
+def _end(
+    sampler: Sampler, process: Process, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+) -> Tensor:
+    return list(sampler.steps(predicted(process, estimate_of(sampler)), x, sigmas, noise))[-1].x
+
+
+def gaussian_moments(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Mean and variance at the end of a run on the Gaussian data, (3,) each, from a start with the exact ones.
+
+    Raises:
+        NotLinear: see `response`.
+    """
+    constant, factors, _ = response(sampler, process, sigmas)
     start = torch.tensor(VARIANCES, dtype=torch.float64) + sigmas[0] ** 2
     mean = constant + factors[0] * torch.tensor(MEANS, dtype=torch.float64)
     return mean, factors[0].square() * start + factors[1:].square().sum(0)

@@ -44,19 +44,30 @@ class Mixture:
 
     def log_joint(self, x: Tensor, sigma: float) -> Tensor:
         """log p(k, x) at noise level sigma, (B, K)."""
-        flat, means = x.flatten(1), self.means.to(x).flatten(1)
-        spread = self.variances.to(x) + sigma**2
-        distance = (flat[:, None] - means[None]).square().sum(2)
-        return self.log_weights.to(x) - distance / (2 * spread) - flat.shape[1] / 2 * (2 * math.pi * spread).log()
+        return self._by_component(x, sigma).T
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x]; x (B, *shape)."""
-        share = self.log_joint(x, sigma).softmax(1)
-        variances, means = self.variances.to(x), self.means.to(x).flatten(1)
+        share = self._by_component(x, sigma).softmax(0)
+        flat, means, variances = x.flatten(1), self.means.to(x).flatten(1), self.variances.to(x)
         shrink = variances / (variances + sigma**2)
-        flat = x.flatten(1)
-        posterior = shrink[None, :, None] * flat[:, None] + (1 - shrink)[None, :, None] * means[None]
-        return (share[:, :, None] * posterior).sum(1).view_as(x)
+        return torch.addmm(flat * (shrink @ share)[:, None], (share * (1 - shrink)[:, None]).T, means).view_as(x)
+
+    def _by_component(self, x: Tensor, sigma: float) -> Tensor:
+        """log p(k, x), (K, B): the batch is the last axis, along which arithmetic is fast."""
+        flat, means = x.flatten(1), self.means.to(x).flatten(1)
+        spread = (self.variances.to(x) + sigma**2)[:, None]
+        distance = (flat.T.contiguous() - means[:, :, None]).square().sum(1)
+        normaliser = flat.shape[1] / 2 * (2 * math.pi * spread).log()
+        return self.log_weights.to(x)[:, None] - distance / (2 * spread) - normaliser
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Data, (count, *shape)."""
+        components = self.log_weights.exp().multinomial(count, replacement=True, generator=generator)
+        shape = (count, *self.means.shape[1:])
+        noise = torch.randn(shape, generator=generator, dtype=self.means.dtype)
+        deviations = self.variances.sqrt()[components].view(-1, *[1] * (noise.ndim - 1))
+        return self.means[components] + deviations * noise
 
     def mean(self) -> Tensor:
         """Mean of the data, flat."""

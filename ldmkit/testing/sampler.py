@@ -1,0 +1,24 @@
+"""The suite of samplers; the checks themselves are in `sampler_conduct` and `sampler_laws`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.contracts import Sampler
+from ldmkit.examples import Example
+from ldmkit.testing import sampler_conduct as sampler_conduct
+from ldmkit.testing import sampler_laws as sampler_laws
+from ldmkit.testing.checks import Report, report
+from ldmkit.testing.sampler_runs import Subject
+
+
+def subject(cls: type[Sampler], example: Example) -> Subject:
+    """What the checks take, from a sampler's class and one of its examples."""
+    return Subject(cls.of(example.config))
+
+
+def check_sampler(cls: type[Sampler], config: Mapping[str, Any] | None = None) -> Report:
+    """Check a sampler with these fields; with those of its first example where none are given."""
+    example = cls.examples[0] if config is None else Example(config)
+    return report("sampler", cls.__name__, subject(cls, example))

@@ -1,0 +1,276 @@
+"""Checks of samplers: how a run behaves towards its caller, whatever the solver."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Step
+from ldmkit.noise import Noise
+from ldmkit.testing.checks import check, expect, fail
+from ldmkit.testing.sampler_runs import (
+    SHAPE,
+    Subject,
+    final,
+    is_stochastic,
+    levels,
+    ordinary,
+    signs,
+    start,
+    transitions,
+    trial,
+)
+from ldmkit.testing.tensors import expect_close, expect_equal
+
+COUNTS = range(1, 25)
+
+
+@check("sampler", "steps")
+def steps(subject: Subject) -> None:
+    """N transitions are N steps, for every N from 1 to 24, to sigma 0 and to a sigma above it.
+
+    Step i of N carries index i, count N, the two noise levels of its transition, and x and x0 of the state's shape.
+    Callers show progress, previews and cancel by these. A solver that needs more than one point starts and ends with
+    fewer; it never adds, drops or merges a transition.
+    """
+    for zero in (True, False):
+        for count in COUNTS:
+            sigmas = levels(count, zero)
+            found = ordinary(subject.sampler, count, zero).steps
+            ends = f"{count} transitions to sigma {sigmas[-1]:g}"
+            expect(len(found) == count, f"{count} steps for {ends}", f"{len(found)}")
+            wrong = [s for i, s in enumerate(found) if (s.index, s.count) != (i, count)]
+            expect(not wrong, f"index and count of every step of {ends}", f"{[(s.index, s.count) for s in wrong][:3]}")
+            pairs = [(s.sigma, s.sigma_next) for s in found]
+            expect(
+                pairs == transitions(sigmas), f"the grid's own noise levels in the steps of {ends}", f"{pairs}"[:160]
+            )
+            shapes = {tuple(t.shape) for s in found for t in (s.x, s.x0)}
+            expect(shapes == {(2, *SHAPE)}, f"x and x0 of shape {(2, *SHAPE)} for {ends}", f"{shapes}")
+            bad = [s.index for s in found if not (s.x.isfinite().all() and s.x0.isfinite().all())]
+            expect(not bad, f"finite numbers in {ends}", f"none from step {bad[:1]} on")
+
+
+@check("sampler", "evaluations")
+def evaluations(subject: Subject) -> None:
+    """`evaluations(N)` is how often the network is called in N transitions to sigma 0, for every N from 1 to 24.
+
+    It is printed before a run, and comparisons between samplers are made by it. Override it wherever a step does not
+    call `denoise` exactly once.
+    """
+    for count in COUNTS:
+        declared, made = subject.sampler.evaluations(count), len(ordinary(subject.sampler, count).calls)
+        expect(made == declared, f"{declared} evaluations in {count} transitions, as declared", f"{made}")
+
+
+@check("sampler", "levels")
+def asked_levels(subject: Subject) -> None:
+    """`denoise` is called with Python floats, finite and above 0.
+
+    At sigma 0 there is nothing to predict, and a tensor would have to be read back from the device at every step.
+    """
+    for zero in (True, False):
+        calls = ordinary(subject.sampler, 9, zero).calls
+        wrong = [s for s in calls if not (isinstance(s, float) and math.isfinite(s) and s > 0)]
+        expect(not wrong, "denoise(x, sigma) with sigma a float above 0", f"{wrong[:3]!r}")
+
+
+@check("sampler", "untouched")
+def untouched(subject: Subject) -> None:
+    """Nothing that was received or handed out is written to: the start, denoise's tensors, the noise, earlier steps.
+
+    Callers keep them: previews hold x0, a run is started twice from one state, a cached network returns one tensor
+    again. In-place arithmetic is fine on a tensor that the step itself has just made and has not handed out yet.
+    """
+    for count in (1, 2, 9):
+        for tensor, copy, what in ordinary(subject.sampler, count).kept:
+            expect(torch.equal(tensor, copy), f"{what} as it was ({count} steps)", "it was written to afterwards")
+
+
+@check("sampler", "noise-once")
+def noise_once(subject: Subject) -> None:
+    """Every index of the noise is an integer from 0 on, and is drawn at most once in a run.
+
+    noise(i) is the same every time: drawing an index again adds the same noise a second time, which has twice the
+    variance of two independent draws. A step that needs two draws takes 2 i and 2 i + 1.
+    """
+    for count in (1, 2, 12):
+        draws = ordinary(subject.sampler, count).draws
+        wrong = [i for i in draws if isinstance(i, bool) or not isinstance(i, int) or i < 0]
+        expect(not wrong, "integers from 0 on", f"noise({wrong[:1]!r})")
+        again = sorted({i for i in draws if draws.count(i) > 1})
+        expect(not again, f"each index at most once in {count} steps", f"noise({again[:1]}) was drawn again")
+
+
+@check("sampler", "noise-declared")
+def noise_declared(subject: Subject) -> None:
+    """A sampler that declares an order draws no noise, and one that draws none declares its order.
+
+    `order` is the order of convergence to the solution of the ODE; a run that draws noise does not converge to that.
+    Where a field decides (eta = 0), make `order` a property. Samplers for distilled networks (`estimate`) need none.
+    """
+    order, draws = subject.sampler.order, is_stochastic(subject.sampler)
+    if order is not None:
+        expect(not draws, f"no noise, as order {order} is declared", "noise was drawn")
+    elif subject.sampler.estimate == "mean":
+        expect(draws, "noise to be drawn, as `order` is None", "none was drawn in 12 steps")
+
+
+@check("sampler", "batch")
+def batch(subject: Subject) -> None:
+    """A sample depends on its own seed alone, not on the others in its batch or on their order.
+
+    Third in a batch, alone, and in another order: equal within 1e-9 in float64. Take no statistics over the batch
+    axis.
+    """
+    sigmas = levels(7)
+    whole = final(subject.sampler, (3, 1, 7), sigmas)
+    expect_close(final(subject.sampler, (7,), sigmas), whole[2:], "a sample alone and third in a batch", 1e-9)
+    turned = final(subject.sampler, (7, 1, 3), sigmas).flip(0)
+    expect_close(turned, whole, "a batch in another order", 1e-9)
+
+
+@check("sampler", "interleaved")
+def interleaved(subject: Subject) -> None:
+    """Two runs of one sampler can be stepped in turns, and neither sees the other, bit for bit.
+
+    A sampler is a value that threads share. What a run remembers lives in its generator's local variables, never on
+    the object, the class or the module.
+    """
+    long, short = levels(9), levels(6, zero=False)
+    wanted = final(subject.sampler, (1,), long), final(subject.sampler, (2,), short)
+    runs = [_run(subject, 1, long), _run(subject, 2, short)]
+    found: list[Tensor | None] = [None, None]
+    for _ in long:
+        for i, run in enumerate(runs):
+            step = next(run, None)
+            if step is not None:
+                found[i] = step.x
+    for got, want in zip(found, wanted, strict=True):
+        expect_equal(want if got is None else got, want, "a run beside another one")
+
+
+def _run(subject: Subject, seed: int, sigmas: list[float]) -> Iterator[Step]:
+    return iter(subject.sampler.steps(signs, start((seed,), sigmas[0]), sigmas, Noise((seed,), SHAPE)))
+
+
+@check("sampler", "pure")
+def pure(subject: Subject) -> None:
+    """A run twice gives the same bits, and the global random generators are neither read nor moved.
+
+    All noise comes from `noise(i)`, a pure function of the sample's seed. torch.randn and its like would tie a sample
+    to whatever drew numbers before it.
+    """
+    sigmas = levels(7)
+    states = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+    try:
+        torch.manual_seed(1)
+        before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        first = final(subject.sampler, (5,), sigmas)
+        after = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
+        torch.manual_seed(2)
+        second = final(subject.sampler, (5,), sigmas)
+    finally:
+        torch.set_rng_state(states[0])
+    moved = not torch.equal(before[0], after[0]) or before[1:] != after[1:]
+    expect(not moved, "the global random generators as they were", "one of them was advanced")
+    expect_equal(second, first, "the same run a second time, with another global seed")
+
+
+@check("sampler", "rank")
+def rank(subject: Subject) -> None:
+    """Pictures (B,C,h,w) and videos (B,C,t,h,w) are sampled by the same numbers, as is any other shape.
+
+    Equal within 1e-9 in float64 to the flat run. Work elementwise, or over all axes but the first; never name an axis
+    from the end or unpack a shape.
+    """
+    sigmas = levels(6)
+    flat = Noise((4, 5), (24,))
+
+    def run(*shape: int) -> Tensor:
+        x = (flat(0, "start").double() * sigmas[0]).view(2, *shape)
+        return list(subject.sampler.steps(signs, x, sigmas, lambda i: flat(i).view(2, *shape)))[-1].x
+
+    wanted = run(24)
+    for shape in ((3, 2, 4), (3, 2, 2, 2)):
+        expect_close(run(*shape).flatten(1), wanted, f"samples of shape {shape} and flat ones", 1e-9)
+
+
+@check("sampler", "dtype")
+def dtype(subject: Subject) -> None:
+    """The state keeps its dtype (float32, bfloat16, float64), towards `denoise` and in every step.
+
+    noise(i) is float32 always: `x + noise` promotes a bfloat16 state to float32, `x.add_(noise)` on a fresh tensor
+    does not. Coefficients are Python floats, which promote nothing.
+    """
+    sigmas = levels(6)
+    for wanted in (torch.float32, torch.bfloat16, torch.float64):
+        x = start((1, 2), sigmas[0], dtype=wanted)
+        seen = trial(subject.sampler, x, sigmas, Noise((1, 2), SHAPE))
+        found = seen.dtypes | {t.dtype for s in seen.steps for t in (s.x, s.x0)}
+        expect(found == {wanted}, f"{wanted} throughout", f"{sorted(map(str, found))}")
+        expect(bool(seen.steps[-1].x.isfinite().all()), f"finite numbers in {wanted}", "NaN or infinities")
+
+
+@check("sampler", "grad-mode")
+def grad_mode(subject: Subject) -> None:
+    """Between two steps the caller's own grad mode is in force.
+
+    `with torch.no_grad():` around a `yield` is still open while the caller's code runs, and again closes over it when
+    the run is given up. The pipeline switches gradients off around the network by itself.
+    """
+    sigmas = levels(5)
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            run = subject.sampler.steps(signs, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
+            for step in run:
+                now = torch.is_grad_enabled() == enabled and not torch.is_inference_mode_enabled()
+                if not now:
+                    del run
+                expect(now, f"grad mode {enabled} after step {step.index}, as the caller has it", f"{not enabled}")
+
+
+@check("sampler", "lazy")
+def lazy(subject: Subject) -> None:
+    """Steps are handed out as they are made: the network is not called for what nobody has asked for yet.
+
+    `steps` is a generator. Previews, cancelling and early stops happen between its steps; a list of all of them comes
+    too late for that. The first of 24 steps may use at most half of the run's evaluations.
+    """
+    sigmas = levels(24)
+    calls: list[float] = []
+
+    def counted(x: Tensor, sigma: float) -> Tensor:
+        calls.append(sigma)
+        return signs(x, sigma)
+
+    run = subject.sampler.steps(counted, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
+    next(iter(run))
+    first = len(calls)
+    whole = subject.sampler.evaluations(24)
+    expect(first <= whole / 2, f"the first step with its own share of {whole} evaluations", f"{first} calls before it")
+
+
+@check("sampler", "host-scalars")
+def host_scalars(subject: Subject) -> None:
+    """No number of a tensor is looked at: no `.item()`, no `float(tensor)`, no `if` on a tensor.
+
+    Each of them waits for the device, once a step. Checked by a run on torch's meta device, whose tensors have shapes
+    and no numbers. Coefficients are computed from the noise levels, which are Python floats.
+    """
+    sigmas = levels(5)
+
+    def empty(index: int) -> Tensor:
+        return torch.empty((2, *SHAPE), device="meta")
+
+    try:
+        run = subject.sampler.steps(lambda x, sigma: torch.empty_like(x), empty(0), sigmas, empty)
+        shapes = [tuple(step.x.shape) for step in run]
+    except Exception as error:
+        fail("a run on tensors without numbers", f"{type(error).__name__}: {error}")
+    expect(shapes == [(2, *SHAPE)] * 5, "five steps on tensors without numbers", f"{shapes}")
