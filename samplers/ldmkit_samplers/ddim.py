@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
 from ldmkit_samplers.first_order import ancestral, transitions
 from ldmkit_samplers.limits import Limits
 
@@ -22,9 +23,18 @@ class DDIM(Sampler):
         limits: of x0, for models of pixels; the direction keeps the network's own noise.
     """
 
-    order: ClassVar[int | None] = 1
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"eta": 1.0}),
+        Example({"eta": 0.5, "limits": {"bound": 6.0}}),
+    )
     eta: float = Field(default=0.0, ge=0, le=1)
     limits: Limits | None = None
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return 1 if self.eta == 0 else None
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
 from ldmkit_samplers.first_order import transitions
 from ldmkit_samplers.limits import Limits
 
@@ -25,9 +26,11 @@ class DDPM(Sampler):
         limits: of the x0 that the posterior is taken of, for models of pixels.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"variance": "large"}))
     order: ClassVar[int | None] = None
     variance: Literal["small", "large"] = "small"
     limits: Limits | None = None
+    revision: Literal[1] = 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
 from ldmkit_samplers.two_step import plan, transitions
 
 
@@ -19,8 +20,13 @@ class DPMpp2MSDE(Sampler):
         eta: share of the noise; 1 is the published solver, 0 is DPM++ 2M.
     """
 
-    order: ClassVar[int | None] = None
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
     eta: float = Field(default=1.0, ge=0, le=1)
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return 2 if self.eta == 0 else None
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
 from ldmkit_samplers.first_order import ancestral, transitions
 
 
@@ -20,8 +21,13 @@ class EulerAncestral(Sampler):
         eta: share of the noise, 0 (Euler) to 1; the update is the one of DDIM with the same eta.
     """
 
-    order: ClassVar[int | None] = None
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
     eta: float = Field(default=1.0, ge=0, le=1)
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return 1 if self.eta == 0 else None
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

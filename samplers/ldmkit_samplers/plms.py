@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
-from ldmkit_samplers.heun import LONG_STEP, corrected
-
-ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
-"""Weights of the newest, second newest ... slope by how many are at hand (Liu et al. 2022, PNDM, equation 12)."""
+from ldmkit_samplers.heun import corrected
+from ldmkit_samplers.slopes import combined, equal_steps
 
 
 class PLMS(Sampler):
@@ -27,36 +24,21 @@ class PLMS(Sampler):
     """
 
     order: ClassVar[int | None] = 2
+    revision: Literal[1] = 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
         count = len(sigmas) - 1
-        slopes: deque[Tensor] = deque(maxlen=4)  # x - x0 of past steps, newest first: sigma times the predicted noise
-        for i, weights in enumerate(_weights(sigmas)):
+        slopes: deque[Tensor] = deque(maxlen=4)
+        for i, row in enumerate(equal_steps(sigmas)):
             sigma, after = sigmas[i], sigmas[i + 1]
             x0 = denoise(x, sigma)
             slopes.appendleft(x - x0)
-            if i == 0:
-                moved = corrected(denoise, x, x0, sigma, after)
-            else:
-                moved = x.add(slopes[0], alpha=weights[0])
-                for slope, weight in zip(list(slopes)[1:], weights[1:], strict=False):
-                    moved.add_(slope, alpha=weight)
+            moved = combined(x0, slopes, row) if i else corrected(denoise, x, x0, sigma, after)
             x0 = torch.lerp(x, moved, sigma / (sigma - after)) if after else moved
             x = moved
             yield Step(i, count, sigma, after, x, x0)
 
     def evaluations(self, steps: int) -> int:
         return steps + 1 if steps > 1 else 1
-
-
-def _weights(sigmas: Sequence[float]) -> list[list[float]]:
-    """For each transition the factors of x - x0, newest first."""
-    rows, usable = [], 0
-    for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        long = sigma > LONG_STEP * after > 0
-        weights = ADAMS_BASHFORTH[0 if long else min(usable, 3)]
-        rows.append([(after - sigma) * weight / sigmas[i - j] for j, weight in enumerate(weights)])
-        usable = 0 if long else usable + 1
-    return rows

@@ -12,6 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
+from ldmkit_samplers.changes import plus
 
 Variant = Literal["bh1", "bh2"]
 
@@ -26,10 +28,19 @@ class UniPC(Sampler):
         corrector: False leaves the predictor alone.
     """
 
-    order: ClassVar[int | None] = 3
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"solver_order": 3, "variant": "bh1"}),
+        Example({"corrector": False}),
+    )
     solver_order: int = Field(default=2, ge=1, le=3)
     variant: Variant = "bh2"
     corrector: bool = True
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return min(self.solver_order + self.corrector, 3)  # the first step is of second order at most
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
@@ -43,8 +54,8 @@ class UniPC(Sampler):
             if i:
                 changes = [x0 - before, *changes[:2]]
                 if self.corrector:
-                    x = _plus(x.add(changes[0], alpha=correct[0]), changes[1:], correct[1:])
-            x = _plus(torch.lerp(x0, x, row.keep), changes, row.predict)
+                    x = plus(x.add(changes[0], alpha=correct[0]), changes[1:], correct[1:])
+            x = plus(torch.lerp(x0, x, row.keep), changes, row.predict)
             before, correct = x0, row.correct
             yield Step(i, len(rows), sigmas[i], sigmas[i + 1], x, x0)
 
@@ -58,12 +69,6 @@ class Row(NamedTuple):
     keep: float
     predict: tuple[float, ...]
     correct: tuple[float, ...]
-
-
-def _plus(x: Tensor, changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    for change, weight in zip(changes, weights, strict=False):
-        x.add_(change, alpha=weight)
-    return x
 
 
 @lru_cache(maxsize=32)

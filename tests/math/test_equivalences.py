@@ -11,16 +11,28 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from ldmkit_processes.edm import EDM
 from ldmkit_processes.flow import Flow
+from ldmkit_samplers.churn import Churn
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.ddpm import DDPM
+from ldmkit_samplers.deis import DEIS
+from ldmkit_samplers.dpm2 import DPM2
 from ldmkit_samplers.dpmpp_2m import DPMpp2M
 from ldmkit_samplers.dpmpp_2m_sde import DPMpp2MSDE
+from ldmkit_samplers.dpmpp_2s_ancestral import DPMpp2SAncestral
+from ldmkit_samplers.dpmpp_3m import DPMpp3M
+from ldmkit_samplers.dpmpp_3m_third_order import DPMpp3MThirdOrder
+from ldmkit_samplers.dpmpp_sde import DPMppSDE
 from ldmkit_samplers.euler import Euler
 from ldmkit_samplers.euler_ancestral import EulerAncestral
 from ldmkit_samplers.grids.sigmas import Exponential, FlowShift, Karras, LogSNR
 from ldmkit_samplers.grids.timesteps import Leading
 from ldmkit_samplers.heun import Heun
+from ldmkit_samplers.ipndm import IPNDM
+from ldmkit_samplers.lcm import LCM
+from ldmkit_samplers.lms import LMS
 from ldmkit_samplers.plms import PLMS
+from ldmkit_samplers.restart import Restart
+from ldmkit_samplers.tcd import TCD
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
@@ -38,8 +50,13 @@ DETERMINISTIC: list[Sampler] = [
     DPMpp2M(),
     UniPC(),
     UniPC(solver_order=3, variant="bh1"),
+    *(IPNDM(), LMS(), DEIS(), DPM2(), DPMpp3M(), DPMpp3MThirdOrder(), DPMpp2SAncestral(eta=0), DPMppSDE(eta=0)),
 ]
-STOCHASTIC: list[Sampler] = [DDIM(eta=1), DDPM(), DDPM(variance="large"), EulerAncestral(), DPMpp2MSDE()]
+STOCHASTIC: list[Sampler] = [
+    *(DDIM(eta=1), DDPM(), DDPM(variance="large"), EulerAncestral(), DPMpp2MSDE()),
+    *(DPM2(eta=1), DPMpp2SAncestral(), DPMppSDE(), DPMpp3M(eta=1), DPMpp3MThirdOrder(eta=1)),
+    *(LCM(), TCD(), Churn(), Restart(rounds=2)),
+]
 ALL = DETERMINISTIC + STOCHASTIC
 
 

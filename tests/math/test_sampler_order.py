@@ -7,26 +7,36 @@ lies within 0.04, and the next integer is 1 away.
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 
 import pytest
 import torch
 from ldmkit_processes.discrete import Discrete
 from ldmkit_processes.flow import Flow
+from ldmkit_samplers.churn import Churn
 from ldmkit_samplers.ddim import DDIM
+from ldmkit_samplers.deis import DEIS
+from ldmkit_samplers.dpm2 import DPM2
 from ldmkit_samplers.dpmpp_2m import DPMpp2M
 from ldmkit_samplers.dpmpp_2m_sde import DPMpp2MSDE
+from ldmkit_samplers.dpmpp_2s_ancestral import DPMpp2SAncestral
+from ldmkit_samplers.dpmpp_3m import DPMpp3M
+from ldmkit_samplers.dpmpp_3m_third_order import DPMpp3MThirdOrder
+from ldmkit_samplers.dpmpp_sde import DPMppSDE
 from ldmkit_samplers.euler import Euler
 from ldmkit_samplers.euler_ancestral import EulerAncestral
 from ldmkit_samplers.grids.sigmas import FlowShift, Karras
 from ldmkit_samplers.grids.timesteps import Trailing
 from ldmkit_samplers.heun import Heun
+from ldmkit_samplers.ipndm import IPNDM
+from ldmkit_samplers.lms import LMS
 from ldmkit_samplers.plms import PLMS
+from ldmkit_samplers.tcd import TCD
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
 from ldmkit.contracts import Grid, Process, Sampler
+from ldmkit.plugins import catalogue, get
 from ldmkit.testing.mixture import Mixture, slopes, solution
 
 COUNTS = [10, 20, 40, 80, 160, 320]
@@ -55,7 +65,11 @@ def errors(sampler: Sampler) -> list[float]:
     return found
 
 
-DECLARED: list[Sampler] = [Euler(), DDIM(), PLMS(), Heun(), DPMpp2M(), UniPC()]
+DECLARED: list[Sampler] = [
+    *(Euler(), DDIM(), PLMS(), Heun(), DPMpp2M(), UniPC(), IPNDM(), DPM2(), LMS(steps_used=2), LMS(steps_used=3)),
+    *(DEIS(), DEIS(solver_order=2), DPMpp3M(), DPMpp3MThirdOrder(), DPMpp2SAncestral(eta=0), DPMppSDE(eta=0)),
+    *(Churn(churn=0), TCD(gamma=0)),
+]
 
 
 @pytest.mark.parametrize("sampler", DECLARED, ids=repr)
@@ -80,27 +94,45 @@ def test_variants(sampler: Sampler, order: int) -> None:
     assert slopes(errors(sampler), COUNTS)[-1] == pytest.approx(order, abs=TOLERANCE)
 
 
+def test_lms_of_four_steps_is_better_than_third_order() -> None:
+    """Its start, of first and second order, keeps it from 4: 3.71 up to 160 steps, 3.53 from there to 320."""
+    assert slopes(errors(LMS()), COUNTS)[-1] > 3.3
+
+
 def test_the_reference_has_converged() -> None:
     x, end = start_and_end()
     finer = solution(MIXTURE.denoise, x, PROCESS.sigma_max, PROCESS.sigma_min, 4000)
     assert float((finer - end).abs().max()) < 1e-10
 
 
-def test_every_sampler_without_noise_declares_an_order() -> None:
-    stochastic = {"DDPM", "EulerAncestral", "DPMpp2MSDE"}
-    names = ("ddpm", "ddim", "plms", "euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
-    for name in names:
-        module = importlib.import_module(f"ldmkit_samplers.{name}")
-        found = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
-        for cls in found:
-            if issubclass(cls, Sampler):
-                assert (cls.order is None) == (cls.__name__ in stochastic), cls
+IN_TREE = [e for e in catalogue() if e.kind == "sampler" and e.dist == "ldmkit"]
+
+
+@pytest.mark.parametrize("name", [e.name for e in IN_TREE])
+def test_a_sampler_declares_an_order_where_it_draws_no_noise(name: str) -> None:
+    cls = get("sampler", name)
+    for example in cls.examples:
+        sampler, drawn = cls.of(example.config), list[int]()
+
+        def noise(index: int, drawn: list[int] = drawn) -> Tensor:
+            drawn.append(index)
+            return torch.zeros(16, 4, dtype=torch.float64)
+
+        list(sampler.steps(MIXTURE.denoise, start_and_end()[0], Karras().sigmas(PROCESS, 6), noise))
+        assert (sampler.order is None) == bool(drawn), sampler
+        assert len(set(drawn)) == len(drawn), "an index of the noise was drawn twice"
 
 
 FAR: list[tuple[Process, Grid]] = [
     (Flow(), FlowShift()),
     (Flow(shift=3), FlowShift(shift=3)),
     (Discrete(prediction="v", zero_terminal_snr=True), Trailing()),
+]
+
+
+HIGHER: list[Sampler] = [
+    *(PLMS(), Heun(), DPMpp2M(), UniPC(), UniPC(solver_order=3), IPNDM(), LMS(), DEIS(), DPM2(), DPMpp3M()),
+    *(DPMpp3MThirdOrder(), DPMpp2SAncestral(eta=0), DPMppSDE(eta=0)),
 ]
 
 
@@ -111,7 +143,7 @@ def far_start_and_end(process: Process) -> tuple[Tensor, Tensor]:
     return x, solution(MIXTURE.denoise, x, process.sigma_max, 1e-4, 1000)
 
 
-@pytest.mark.parametrize("sampler", [PLMS(), Heun(), DPMpp2M(), UniPC(), UniPC(solver_order=3)], ids=repr)
+@pytest.mark.parametrize("sampler", HIGHER, ids=repr)
 @pytest.mark.parametrize(("process", "grid"), FAR, ids=repr)
 @pytest.mark.parametrize("steps", [4, 10, 30])
 def test_a_start_at_almost_infinite_sigma(sampler: Sampler, process: Process, grid: Grid, steps: int) -> None:

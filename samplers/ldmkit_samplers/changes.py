@@ -1,0 +1,73 @@
+"""What the samplers that extrapolate x0 by its past changes share: UniPC, and DPM++ 3M in its two forms."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Step
+
+
+class Row(NamedTuple):
+    """x' = x0 + keep (x - x0) + sum_k weights_k change_k + renew n; x0's changes from step to step, newest first."""
+
+    keep: float
+    weights: tuple[float, ...]
+    renew: float
+
+
+def plus(x: Tensor, changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """x with the weighted changes added in place; as many as there are of both."""
+    for change, weight in zip(changes, weights, strict=False):
+        x.add_(change, alpha=weight)
+    return x
+
+
+def plan(sigmas: Sequence[float], eta: float, curvature: float) -> list[Row]:
+    """Exponential multistep of up to three x0 estimates, h = log(sigma / sigma'), H = (1 + eta) h.
+
+    x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2, and h^2 x0'' / 2 enters with `curvature` times the weight
+    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact.
+    """
+    rows: list[Row] = []
+    past: list[float] = []  # steps in log sigma before this one, newest first
+    for sigma, after in pairwise(sigmas):
+        if after == 0:
+            rows.append(Row(0.0, (), 0.0))
+            break
+        h = math.log(sigma / after)
+        whole = (1 + eta) * h
+        phi = 1 + math.expm1(-whole) / whole
+        weights: tuple[float, ...] = ()
+        if past:
+            weights = (phi * h / past[0],)
+        if len(past) == 2:
+            near, far = past[0] / h, past[1] / h
+            bend = (phi * near + curvature * (0.5 - phi / whole)) / (near + far)
+            weights = (weights[0] + bend / near, -bend / far)
+        rows.append(Row(math.exp(-whole), weights, after * math.sqrt(-math.expm1(-2 * eta * h))))
+        past = [h, *past[:1]]
+    return rows
+
+
+def transitions(
+    denoise: Denoise, x: Tensor, sigmas: Sequence[float], rows: Sequence[Row], noise: Callable[[int], Tensor]
+) -> Iterator[Step]:
+    """Run the plan."""
+    count, before = len(rows), x
+    changes: deque[Tensor] = deque(maxlen=2)
+    for i, (keep, weights, renew) in enumerate(rows):
+        x0 = denoise(x, sigmas[i])
+        if i:
+            changes.appendleft(x0 - before)
+        x = plus(torch.lerp(x0, x, keep), changes, weights)
+        if renew:
+            x.add_(noise(i), alpha=renew)
+        before = x0
+        yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)

@@ -1,0 +1,39 @@
+"""DPM-Solver of second order, single step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
+from ldmkit_samplers.midpoint import plan, transitions
+
+
+class DPM2(Sampler):
+    """Lu et al. 2022 (DPM-Solver), algorithm 1: the noise half way in log sigma, held over the whole step.
+
+    Two evaluations a step, one for a step to sigma 0. A long step (`LONG_STEP`) holds x0 instead.
+
+    Args:
+        eta: share of ancestral noise after each step, 0 to 1; at 1 it is the sampler known as DPM2 ancestral.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))
+    eta: float = Field(default=0.0, ge=0, le=1)
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return None if self.eta else 2
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, slopes=True), noise)
+
+    def evaluations(self, steps: int) -> int:
+        return 2 * steps - 1

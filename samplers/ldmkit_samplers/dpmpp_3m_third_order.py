@@ -1,0 +1,37 @@
+"""DPM-Solver++ with three estimates, multistep, of third order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
+from ldmkit_samplers.changes import plan, transitions
+
+
+class DPMpp3MThirdOrder(Sampler):
+    """The exponential Adams method of three x0 estimates: `DPMpp3M` with the exact weight of the second difference.
+
+    x0 is the quadratic through its last three values, integrated exactly (Hochbruck and Ostermann 2010, equation 2.57,
+    on uneven steps). The first two steps, and a last one to sigma 0, are of lower order.
+
+    Args:
+        eta: share of the noise of the SDE, 0 to 1.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))
+    eta: float = Field(default=0.0, ge=0, le=1)
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return None if self.eta else 3
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, curvature=2.0), noise)

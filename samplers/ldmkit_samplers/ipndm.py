@@ -1,0 +1,28 @@
+"""Improved pseudo linear multistep sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit_samplers.slopes import equal_steps, transitions
+
+
+class IPNDM(Sampler):
+    """Zhang and Chen 2023 (DEIS), iPNDM: PNDM's combination of slopes (its equation 12) from the first step on.
+
+    Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps whatever the grid, which leaves order 2
+    on grids that are smooth but not even in sigma. One evaluation a step. A long step (`LONG_STEP`) is Euler's, and
+    slopes from before it are not used after it.
+    """
+
+    order: ClassVar[int | None] = 2
+    revision: Literal[1] = 1
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        return transitions(denoise, x, sigmas, equal_steps(sigmas))

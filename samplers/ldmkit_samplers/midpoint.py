@@ -1,0 +1,57 @@
+"""What DPM2 and DPM++ 2S share: a second estimate half way in log sigma, and ancestral noise after the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Step
+from ldmkit_samplers.first_order import ancestral
+from ldmkit_samplers.heun import LONG_STEP
+
+
+class Row(NamedTuple):
+    """With x0_mid of the state at sigma `mid`: x' = x + slope (x_mid - x0_mid) + renew n, or, where slope is 0,
+    x' = x0_mid + keep (x - x0_mid) + renew n. `mid` is 0 in a step to sigma 0, which takes x0."""
+
+    mid: float
+    slope: float
+    keep: float
+    renew: float
+
+
+def plan(sigmas: Sequence[float], eta: float, slopes: bool) -> list[Row]:
+    """Coefficients of every transition. With `slopes` the noise is held over the step, without it x0 is.
+
+    A long step (`LONG_STEP`) always holds x0: the slope half way says nothing about one end.
+    """
+    rows = []
+    for sigma, after in pairwise(sigmas):
+        keep, renew = ancestral(sigma, after, eta)
+        mid = sigma * math.sqrt(keep)
+        held = slopes and mid > 0 and keep * LONG_STEP >= 1
+        rows.append(Row(mid, (keep - 1) * sigma / mid if held else 0.0, keep, renew))
+    return rows
+
+
+def transitions(
+    denoise: Denoise, x: Tensor, sigmas: Sequence[float], rows: Sequence[Row], noise: Callable[[int], Tensor]
+) -> Iterator[Step]:
+    """Run the plan. `Step.x0` is the estimate half way."""
+    count = len(rows)
+    for i, (mid, slope, keep, renew) in enumerate(rows):
+        x0 = denoise(x, sigmas[i])
+        if mid:
+            ahead = torch.lerp(x0, x, mid / sigmas[i])
+            x0 = denoise(ahead, mid)
+            x = x.add(ahead - x0, alpha=slope) if slope else torch.lerp(x0, x, keep)
+        else:
+            x = torch.lerp(x0, x, keep)
+        if renew:
+            x.add_(noise(i), alpha=renew)
+        yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)

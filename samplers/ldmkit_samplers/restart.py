@@ -1,0 +1,72 @@
+"""Restart sampling: the ODE's solver, and back up again over one interval of noise levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.errors import SpecError
+from ldmkit.examples import Example
+from ldmkit_samplers.heun import corrected
+
+
+class Restart(Sampler):
+    """Xu et al. 2023, algorithm 1, with Heun steps and one restart interval.
+
+    The transition that crosses `low` stops there, goes up to `high` by fresh noise and down again `rounds` times, and
+    then goes on. A run that starts below `low`, or ends above it, does not restart; `high` counts as the run's first
+    level where it lies above that. Round k draws noise k.
+
+    Args:
+        low, high: noise levels of the interval.
+        rounds: how often.
+        inner: Heun steps of each way down, spaced as Karras et al. 2022, equation 5.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"rounds": 2, "inner": 3}))
+    order: ClassVar[int | None] = None
+    low: float = Field(default=0.1, gt=0)
+    high: float = Field(default=2.0, gt=0)
+    rounds: int = Field(default=1, ge=1, le=100)
+    inner: int = Field(default=4, ge=1, le=1000)
+    revision: Literal[1] = 1
+
+    def model_post_init(self, context: object) -> None:
+        if self.high <= self.low:
+            raise SpecError(
+                "restart-interval", f"nothing lies between {self.low:g} and {self.high:g}", fits="low < high"
+            )
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        count, high = len(sigmas) - 1, min(self.high, sigmas[0])
+        rise = math.sqrt(max(high**2 - self.low**2, 0.0))
+        for i, (sigma, after) in enumerate(pairwise(sigmas)):
+            x0 = denoise(x, sigma)
+            if sigma > self.low >= after:
+                x = corrected(denoise, x, x0, sigma, self.low)
+                for k in range(self.rounds):
+                    x = x.add(noise(k), alpha=rise)
+                    for upper, lower in pairwise(self._levels(high)):
+                        x = corrected(denoise, x, denoise(x, upper), upper, lower)
+                if self.low > after:
+                    x0 = denoise(x, self.low)
+                    x = corrected(denoise, x, x0, self.low, after)
+            else:
+                x = corrected(denoise, x, x0, sigma, after)
+            yield Step(i, count, sigma, after, x, x0)
+
+    def evaluations(self, steps: int) -> int:
+        """Of a run that starts above `low`, and has no step that ends exactly there."""
+        return 2 * steps + 1 + 2 * self.inner * self.rounds
+
+    def _levels(self, high: float) -> list[float]:
+        first, last = high ** (1 / 7), self.low ** (1 / 7)
+        return [high, *((first + (last - first) * i / self.inner) ** 7 for i in range(1, self.inner)), self.low]

@@ -1,0 +1,66 @@
+"""Strategic stochastic sampling of trajectory consistency models."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.examples import Example
+from ldmkit_samplers.first_order import transitions
+
+
+class TCD(Sampler):
+    """Zheng et al. 2024 (trajectory consistency distillation), algorithm 4: down to s = (1 - gamma) t', then up to t'.
+
+    In this frame s has a sigma_s <= sigma', and the way up adds noise of sqrt(sigma'^2 - sigma_s^2).
+
+    Args:
+        gamma: 0 follows the trajectory without noise (DDIM); 1 goes down to timestep 0, nearly to x0 as `LCM` does.
+        beta_start, beta_end, timesteps: of the schedule, linear in sqrt(beta), whose integer timesteps t and s are;
+            those of Stable Diffusion. A sigma beyond it counts as its last timestep.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"gamma": 0.0}), Example({"gamma": 1.0}))
+    gamma: float = Field(default=0.3, ge=0, le=1)
+    beta_start: float = Field(default=0.00085, gt=0, lt=1)
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
+    revision: Literal[1] = 1
+
+    @property
+    def order(self) -> int | None:  # type: ignore[override]
+        return None if self.gamma else 1
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        pairs = []
+        for sigma, after in pairwise(sigmas):
+            share = self._share(after) if after else 0.0
+            pairs.append((share * after / sigma, after * math.sqrt(1 - share * share)))
+        return transitions(denoise, x, sigmas, pairs, noise)
+
+    def _share(self, sigma: float) -> float:
+        """sigma_s / sigma', of the timestep nearest to sigma' and the one that it comes down to."""
+        table = _table(self.beta_start, self.beta_end, self.timesteps)
+        above = min(max(bisect_left(table, sigma), 1), len(table) - 1)
+        nearest = above if table[above] - sigma < sigma - table[above - 1] else above - 1
+        return table[math.floor((1 - self.gamma) * nearest)] / table[nearest]
+
+
+@lru_cache(maxsize=8)
+def _table(first: float, last: float, count: int) -> list[float]:
+    """sigma of every timestep, increasing."""
+    low, high, kept, table = math.sqrt(first), math.sqrt(last), 0.0, []
+    for i in range(count):
+        kept += math.log1p(-((low + (high - low) * i / (count - 1)) ** 2))  # log alpha_bar
+        table.append(math.sqrt(math.expm1(-kept)))
+    return table
