@@ -1,49 +1,19 @@
 """The contract kit: what every part of a kind promises, as checks that anybody can run on their own part.
 
     from ldmkit.testing import check_sampler
-    check_sampler(MySampler).require()
-
-`pytest --ldmkit my-distribution` runs the checks of all parts of a distribution; `ldmkit plugins
-check NAME` those of one part. Importing this package imports no torch.
-"""
-
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-_HOMES: dict[str, str] = {}
-for _home, _names in {
-    "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
-    "ldmkit.testing.discovery": ("check", "select"),
-    "ldmkit.testing.codec": ("check_codec",),
-    "ldmkit.testing.denoiser": ("check_denoiser",),
-    "ldmkit.testing.conditioner": ("check_conditioner",),
-    "ldmkit.testing.adapter": ("check_adapter",),
-    "ldmkit.testing.perceptual": ("check_perceptual",),
-    "ldmkit.testing.classifier": ("check_classifier",),
-    "ldmkit.testing.data": ("check_data",),
-    "ldmkit.testing.sampler": ("check_sampler",),
-    "ldmkit.testing.process": ("check_process",),
-    "ldmkit.testing.grid": ("check_grid",),
-    "ldmkit.testing.guidance": ("check_guidance",),
-    "ldmkit.testing.mixture": ("Mixture",),
-    "ldmkit.testing.certificate": ("Certificate", "certify"),
-}.items():
-    for _name in _names:
-        _HOMES[_name] = _home
-
-__all__ = sorted(_HOMES)
-
-if TYPE_CHECKING:
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable
     from ldmkit.testing.checks import Outcome as Outcome
     from ldmkit.testing.checks import Report as Report
+    from ldmkit.testing.codec import check_codec as check_codec
+    from ldmkit.testing.conditioner import check_conditioner as check_conditioner
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
+    from ldmkit.testing.grid import check_grid as check_grid
     from ldmkit.testing.mixture import Mixture as Mixture
+    from ldmkit.testing.process import check_process as check_process
+    from ldmkit.testing.sampler import check_sampler as check_sampler
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

@@ -32,12 +32,12 @@ def check_conditioner(
 
     Args:
         config: to build it with, small; None: the class's first example, with its inputs.
-        inputs: raw inputs of one sample each, at least two that differ; (): made from the schema of `Input`.
+        inputs: raw inputs of one sample each, at least two that differ; (): those of the first example, or, where it
+            has none either, made from the schema of `Input`.
         trained: False where it has nothing to learn.
     """
-    example = cls.examples[0] if config is None and cls.examples else Example(config or {})
-    if inputs or not trained:
-        example = example._replace(inputs=inputs or example.inputs, trained=trained and example.trained)
+    first = cls.examples[0] if cls.examples else Example()
+    example = Example(first.config if config is None else config, inputs or first.inputs, trained and first.trained)
     return report("conditioner", cls.__name__, subject(cls, example))
 
 

@@ -57,6 +57,28 @@ def input_schema(s: Subject) -> None:
     expect(bool(says), "a schema that says what is valid (type, anyOf, enum ...)", f"{schema!r:.300}")
 
 
+@check("conditioner", "valid-inputs")
+def valid_inputs(s: Subject) -> None:
+    """There are at least two valid inputs to check it with.
+
+    They are the `inputs` of the class's `examples`, raw as a caller writes them; where there are none, they are made
+    from the schema of `Input`, which does not always say enough (a pattern, a relation between two fields). All other
+    checks need them.
+    """
+    part = s.make()
+    found = s.raws(part)
+    if not s.inputs:
+        wanted = "`inputs` in the class's `examples`, since the schema does not say enough to make valid ones"
+        expect(len(found) >= 2, wanted, f"{len(found)} valid input(s) could be made from the schema")
+        return
+    expect(len(found) >= 2, "at least two inputs", f"{len(found)}")
+    for number, raw in enumerate(found):
+        try:
+            part.parse(raw, f"inputs[{number}]")
+        except LdmkitError as error:
+            fail(f"inputs[{number}] of the example to be valid", str(error))
+
+
 @check("conditioner", "input-json")
 def input_json(s: Subject) -> None:
     """A validated input can be written as JSON, and read back it gives the same signal.
@@ -87,6 +109,7 @@ def inputs_untouched(s: Subject) -> None:
     Callers pass one mapping for many samples and keep it for the recipe. Copy lists and tensors before changing them.
     """
     part = s.make()
+    s.given(part)
     for number, raw in enumerate(s.raws(part)):
         before = content(copy.deepcopy(raw))
         value = part.parse(raw, "inputs")

@@ -1,0 +1,84 @@
+"""`ldmkit plugins check`: the contract kit's checks of installed parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldmkit.cli.options import Json
+
+if TYPE_CHECKING:
+    from ldmkit.plugins import Entry
+    from ldmkit.testing.checks import Outcome
+    from ldmkit.testing.discovery import Case
+
+Rows = list[tuple["Case", "tuple[Outcome, ...]"]]
+
+
+def check_parts(
+    name: Annotated[str, typer.Argument(help="Name, kind:name, dist:name, or a distribution for all of its parts.")],
+    json: Json = False,
+) -> None:
+    """Check parts against their contracts: every example of a part, every promise of its kind."""
+    from ldmkit.cli import PLUGIN, emit
+    from ldmkit.testing.discovery import select
+
+    counts: Counter[str] = Counter()
+    described = []
+    for entry in select(name):
+        rows = _checked(entry)
+        counts.update(outcome.status for _, outcomes in rows for outcome in outcomes)
+        described.append(_as_data(entry, rows))
+        if not json:
+            print(_as_text(entry, rows), flush=True)
+    if json:
+        emit(described)
+    else:
+        print(f"{len(described)} part(s): {_counted(counts)}")
+    if counts["failed"]:
+        raise typer.Exit(PLUGIN)
+
+
+def _checked(entry: Entry) -> Rows:
+    from ldmkit.testing.discovery import cases
+
+    return [(case, case.report().outcomes) for case in cases(entry)]
+
+
+def _as_text(entry: Entry, rows: Rows) -> str:
+    lines = [f"{entry.kind}:{entry.name} of {entry.dist} {entry.version}"]
+    for case, outcomes in rows:
+        title = "class" if case.number is None else f"example {case.number}"
+        counts = Counter(outcome.status for outcome in outcomes)
+        lines.append(f"  {title:<12}{_counted(counts)}")
+        broken = [str(outcome).split("\n") for outcome in outcomes if outcome.status == "failed"]
+        lines += [f"    {line}" for text in broken for line in text]
+    if len(rows) == 1 and rows[0][1][0].status == "passed":
+        lines.append("  its `examples` is (): nothing was built, and the promises of its kind were not checked")
+    return "\n".join(lines)
+
+
+def _counted(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts.get(name))
+
+
+def _as_data(entry: Entry, rows: Rows) -> dict[str, Any]:
+    found = [
+        {
+            "example": case.number,
+            "check": f"{outcome.check.kind}-{outcome.check.name}",
+            "promise": outcome.check.promise,
+            "status": outcome.status,
+            "expected": outcome.expected,
+            "came": outcome.came,
+            "see": outcome.check.docs,
+        }
+        for case, outcomes in rows
+        for outcome in outcomes
+    ]
+    where = {"distribution": entry.dist, "version": entry.version}
+    ok = all(row["status"] != "failed" for row in found)
+    return {"kind": entry.kind, "name": entry.name, **where, "ok": ok, "checks": found}

@@ -1,0 +1,48 @@
+"""The suite of conditioners catches what it is for, and lets sound parts through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import broken_conditioner as parts
+import pytest
+
+from ldmkit import Conditioner
+from ldmkit.testing import check_conditioner, conditioner, conditioner_inputs
+from ldmkit.testing.checks import checks, run
+
+CASES = [*parts.BROKEN.items(), *parts.MORE]
+
+
+def ids(value: Any) -> str:
+    return value if isinstance(value, str) else value.__name__
+
+
+@pytest.mark.parametrize(("name", "cls"), CASES, ids=ids)
+def test_a_broken_part_is_caught(name: str, cls: type[Conditioner], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditioner_inputs, "SECONDS", 0.5)
+    [one] = [check for check in checks("conditioner") if check.name == name]
+    outcome = run(one, conditioner.subject(cls, cls.examples[0]))
+    assert outcome.status == "failed", str(outcome)
+    assert outcome.expected and outcome.came
+
+
+def test_every_check_has_a_broken_part() -> None:
+    assert set(parts.BROKEN) == {check.name for check in checks("conditioner")}
+
+
+@pytest.mark.parametrize("cls", [parts.Palette, parts.Plain])
+def test_a_sound_part_passes(cls: type[Conditioner]) -> None:
+    report = check_conditioner(cls).require()
+    skipped = {outcome.check.name for outcome in report.outcomes if outcome.status == "skipped"}
+    assert skipped == (set() if cls is parts.Palette else {"device", "gradients", "leave-out"})
+
+
+def test_config_and_inputs_can_be_given() -> None:
+    check_conditioner(parts.Palette, {"dim": 3}).require()
+    given = [{"colours": ["#00ff00"] * 5}, {"colours": ["#0000ff"]}]
+    check_conditioner(parts.Palette, {"dim": 3}, given).require()
+    with pytest.raises(AssertionError, match="conditioner-listens"):
+        check_conditioner(parts.Palette, {"dim": 3}, [given[0], given[0]]).require()
+    with pytest.raises(AssertionError, match="expected: at least two inputs"):
+        check_conditioner(parts.Palette, inputs=given[:1]).require()
