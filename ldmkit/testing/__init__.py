@@ -1,6 +1,41 @@
 """The contract kit: what every part of a kind promises, as checks that anybody can run on their own part.
 
-    from ldmkit.testing import check_sampler
+    import ldmkit.testing
+    ldmkit.testing.check_sampler(MySampler).require()
+
+`pytest --ldmkit my-distribution` runs the checks of all parts of a distribution; `ldmkit plugins
+check NAME` those of one part. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES: dict[str, str] = {}
+for _home, _names in {
+    "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
+    "ldmkit.testing.discovery": ("check", "select"),
+    "ldmkit.testing.codec": ("check_codec",),
+    "ldmkit.testing.denoiser": ("check_denoiser",),
+    "ldmkit.testing.conditioner": ("check_conditioner",),
+    "ldmkit.testing.adapter": ("check_adapter",),
+    "ldmkit.testing.perceptual": ("check_perceptual",),
+    "ldmkit.testing.classifier": ("check_classifier",),
+    "ldmkit.testing.data": ("check_data",),
+    "ldmkit.testing.sampler": ("check_sampler",),
+    "ldmkit.testing.process": ("check_process",),
+    "ldmkit.testing.grid": ("check_grid",),
+    "ldmkit.testing.guidance": ("check_guidance",),
+    "ldmkit.testing.mixture": ("Mixture",),
+    "ldmkit.testing.certificate": ("Certificate", "certify"),
+}.items():
+    for _name in _names:
+        _HOMES[_name] = _home
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable
