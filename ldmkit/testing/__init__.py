@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.checks import Report as Report
     from ldmkit.testing.codec import check_codec as check_codec
     from ldmkit.testing.conditioner import check_conditioner as check_conditioner
+    from ldmkit.testing.denoiser import check_denoiser as check_denoiser
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
     from ldmkit.testing.grid import check_grid as check_grid
