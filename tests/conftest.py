@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ for _variable in ("LDMKIT_SAFE_MODE", "LDMKIT_PLUGINS_ALLOW", "LDMKIT_PLUGINS_DE
     os.environ.pop(_variable, None)
 
 torch.set_num_threads(1)
+
+# a shell starts its background jobs with Ctrl-C ignored, which Python then leaves so
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
