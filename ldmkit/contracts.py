@@ -315,6 +315,8 @@ class Sampler(Value, ABC):
     ) -> Iterator[Step]:
         """One `Step` for each of the len(sigmas) - 1 transitions. `noise(i)` is unit normal of x's shape.
 
+        An index i >= 0 is drawn at most once a run. A sampler that draws once a step takes the step's index, one that
+        draws k times takes k i ... k i + k - 1. All indices are the sampler's: nothing else of a run draws from them.
         x is never written to; the last sigma may be 0. No `torch.no_grad()` around a `yield`.
         """
 

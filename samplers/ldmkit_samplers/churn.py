@@ -45,7 +45,7 @@ class Churn(Sampler):
         raised = [min(s * (1 + gamma), sigmas[0]) if self.low <= s <= self.high else s for s in sigmas]
         for i, (sigma, after) in enumerate(pairwise(sigmas)):
             if raised[i] > sigma:
-                x = x.add(noise(i), alpha=self.scale * math.sqrt(raised[i] ** 2 - sigma**2))
+                x = x.add(noise(i).to(x.dtype), alpha=self.scale * math.sqrt(raised[i] ** 2 - sigma**2))
             x0 = denoise(x, raised[i])
             x = corrected(denoise, x, x0, raised[i], after)
             yield Step(i, count, sigma, after, x, x0)

@@ -19,6 +19,7 @@ class LCM(Sampler):
     """
 
     order: ClassVar[int | None] = None
+    estimate: ClassVar[Literal["mean", "end", "distilled"]] = "end"
     revision: Literal[1] = 1
 
     def steps(

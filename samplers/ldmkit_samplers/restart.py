@@ -26,7 +26,8 @@ class Restart(Sampler):
     Args:
         low, high: noise levels of the interval.
         rounds: how often.
-        inner: Heun steps of each way down, spaced as Karras et al. 2022, equation 5.
+        inner, share: Heun steps of each way down, spaced as Karras et al. 2022, equation 5: `inner`, or this share of
+            the run's steps if that is more. With a share of 0 the error of these steps stays however many the run has.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"rounds": 2, "inner": 3}))
@@ -35,6 +36,7 @@ class Restart(Sampler):
     high: float = Field(default=2.0, gt=0)
     rounds: int = Field(default=1, ge=1, le=100)
     inner: int = Field(default=4, ge=1, le=1000)
+    share: float = Field(default=0.25, ge=0, le=1)
     revision: Literal[1] = 1
 
     def model_post_init(self, context: object) -> None:
@@ -48,13 +50,14 @@ class Restart(Sampler):
     ) -> Iterator[Step]:
         count, high = len(sigmas) - 1, min(self.high, sigmas[0])
         rise = math.sqrt(max(high**2 - self.low**2, 0.0))
+        levels = self._levels(high, count)
         for i, (sigma, after) in enumerate(pairwise(sigmas)):
             x0 = denoise(x, sigma)
             if sigma > self.low >= after:
                 x = corrected(denoise, x, x0, sigma, self.low)
                 for k in range(self.rounds):
-                    x = x.add(noise(k), alpha=rise)
-                    for upper, lower in pairwise(self._levels(high)):
+                    x = x.add(noise(k).to(x.dtype), alpha=rise)
+                    for upper, lower in pairwise(levels):
                         x = corrected(denoise, x, denoise(x, upper), upper, lower)
                 if self.low > after:
                     x0 = denoise(x, self.low)
@@ -65,8 +68,11 @@ class Restart(Sampler):
 
     def evaluations(self, steps: int) -> int:
         """Of a run that starts above `low`, and has no step that ends exactly there."""
-        return 2 * steps + 1 + 2 * self.inner * self.rounds
+        return 2 * steps + 1 + 2 * self._inner(steps) * self.rounds
 
-    def _levels(self, high: float) -> list[float]:
-        first, last = high ** (1 / 7), self.low ** (1 / 7)
-        return [high, *((first + (last - first) * i / self.inner) ** 7 for i in range(1, self.inner)), self.low]
+    def _inner(self, steps: int) -> int:
+        return max(self.inner, math.ceil(self.share * steps))
+
+    def _levels(self, high: float, steps: int) -> list[float]:
+        first, last, count = high ** (1 / 7), self.low ** (1 / 7), self._inner(steps)
+        return [high, *(float((first + (last - first) * i / count) ** 7) for i in range(1, count)), self.low]

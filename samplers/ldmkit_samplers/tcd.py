@@ -29,15 +29,13 @@ class TCD(Sampler):
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"gamma": 0.0}), Example({"gamma": 1.0}))
+    order: ClassVar[int | None] = None
+    estimate: ClassVar[Literal["mean", "end", "distilled"]] = "distilled"
     gamma: float = Field(default=0.3, ge=0, le=1)
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
     beta_end: float = Field(default=0.012, gt=0, lt=1)
     timesteps: int = Field(default=1000, ge=2, le=100_000)
     revision: Literal[1] = 1
-
-    @property
-    def order(self) -> int | None:  # type: ignore[override]
-        return None if self.gamma else 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

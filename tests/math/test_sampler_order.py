@@ -31,12 +31,10 @@ from ldmkit_samplers.heun import Heun
 from ldmkit_samplers.ipndm import IPNDM
 from ldmkit_samplers.lms import LMS
 from ldmkit_samplers.plms import PLMS
-from ldmkit_samplers.tcd import TCD
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
 from ldmkit.contracts import Grid, Process, Sampler
-from ldmkit.plugins import catalogue, get
 from ldmkit.testing.mixture import Mixture, slopes, solution
 
 COUNTS = [10, 20, 40, 80, 160, 320]
@@ -68,7 +66,7 @@ def errors(sampler: Sampler) -> list[float]:
 DECLARED: list[Sampler] = [
     *(Euler(), DDIM(), PLMS(), Heun(), DPMpp2M(), UniPC(), IPNDM(), DPM2(), LMS(steps_used=2), LMS(steps_used=3)),
     *(DEIS(), DEIS(solver_order=2), DPMpp3M(), DPMpp3MThirdOrder(), DPMpp2SAncestral(eta=0), DPMppSDE(eta=0)),
-    *(Churn(churn=0), TCD(gamma=0)),
+    Churn(churn=0),
 ]
 
 
@@ -103,24 +101,6 @@ def test_the_reference_has_converged() -> None:
     x, end = start_and_end()
     finer = solution(MIXTURE.denoise, x, PROCESS.sigma_max, PROCESS.sigma_min, 4000)
     assert float((finer - end).abs().max()) < 1e-10
-
-
-IN_TREE = [e for e in catalogue() if e.kind == "sampler" and e.dist == "ldmkit"]
-
-
-@pytest.mark.parametrize("name", [e.name for e in IN_TREE])
-def test_a_sampler_declares_an_order_where_it_draws_no_noise(name: str) -> None:
-    cls = get("sampler", name)
-    for example in cls.examples:
-        sampler, drawn = cls.of(example.config), list[int]()
-
-        def noise(index: int, drawn: list[int] = drawn) -> Tensor:
-            drawn.append(index)
-            return torch.zeros(16, 4, dtype=torch.float64)
-
-        list(sampler.steps(MIXTURE.denoise, start_and_end()[0], Karras().sigmas(PROCESS, 6), noise))
-        assert (sampler.order is None) == bool(drawn), sampler
-        assert len(set(drawn)) == len(drawn), "an index of the noise was drawn twice"
 
 
 FAR: list[tuple[Process, Grid]] = [

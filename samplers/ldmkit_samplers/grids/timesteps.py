@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
+from bisect import bisect_left
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -52,13 +54,16 @@ class TimestepGrid(Grid):
 
     def _fits(self, total: int, steps: int) -> str | None:
         """The nearest counts on both sides that work."""
-        below = next((n for n in range(min(steps - 1, total), 0, -1) if self._works(total, n)), None)
-        above = next((n for n in range(steps + 1, total + 1) if self._works(total, n)), None)
-        found = [str(n) for n in (below, above) if n is not None]
+        counts = _working(self, total)
+        place = bisect_left(counts, steps)
+        found = [str(n) for n in (*counts[max(place - 1, 0) : place], *counts[place : place + 1])]
         return " or ".join(found) + " steps" if found else None
 
-    def _works(self, total: int, steps: int) -> bool:
-        return self._valid(self.timesteps(total, steps), total)
+
+@lru_cache(maxsize=32)
+def _working(grid: TimestepGrid, total: int) -> tuple[int, ...]:
+    """Numbers of steps that a grid has timesteps for; kept, as to find them takes longer than to make a grid."""
+    return tuple(n for n in range(1, total + 1) if grid._valid(grid.timesteps(total, n), total))
 
 
 class Leading(TimestepGrid):
