@@ -1,0 +1,184 @@
+"""The suite of grids: as many steps as asked for, strictly decreasing, or an error that says what would work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from ldmkit.contracts import Grid, Process
+from ldmkit.errors import InputError, LdmkitError
+from ldmkit.examples import Example
+from ldmkit.testing.checks import Report, check, expect, fail, report
+from ldmkit.testing.reference import Reference, Stepped
+
+PROCESSES: tuple[Process, ...] = (Reference(), Reference(prediction="flow"), Stepped())
+"""Continuous up to 14.6, a flow up to 2^20, and a table of 1000 timesteps."""
+COUNTS = range(1, 101)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A grid to be checked."""
+
+    grid: Grid
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of steps that it is asked for."""
+        own = self.grid.own_steps
+        return list(COUNTS) if own is None else [own]
+
+
+def subject(cls: type[Grid], example: Example) -> Subject:
+    """What the checks take, from a grid's class and one of its examples."""
+    return Subject(cls.of(example.config))
+
+
+def check_grid(cls: type[Grid], config: Mapping[str, Any] | None = None) -> Report:
+    """Check a grid with these fields; with those of its first example where none are given."""
+    example = cls.examples[0] if config is None else Example(config)
+    return report("grid", cls.__name__, subject(cls, example))
+
+
+def _made(subject: Subject) -> list[tuple[Process, int, list[float]]]:
+    """Every grid that it makes: process, number of steps, noise levels."""
+    found = []
+    for process in PROCESSES:
+        for count in subject.counts:
+            try:
+                found.append((process, count, subject.grid.sigmas(process, count)))
+            except LdmkitError:
+                continue
+    return found
+
+
+def _name(process: Process, count: int) -> str:
+    kind = "a table of timesteps" if process.timesteps else "a flow" if process.sigma_max > 1e3 else "Reference()"
+    return f"{count} steps on {kind}"
+
+
+@check("grid", "length")
+def length(subject: Subject) -> None:
+    """N steps are N + 1 noise levels, for every N from 1 to 100 that the grid does not refuse.
+
+    A step dropped or merged is a run that was not asked for. A grid with a number of its own (`own_steps`) is asked
+    for that one.
+    """
+    for process, count, sigmas in _made(subject):
+        expect(isinstance(sigmas, list), f"a list for {_name(process, count)}", f"{type(sigmas).__name__}")
+        expect(len(sigmas) == count + 1, f"{count + 1} levels for {_name(process, count)}", f"{len(sigmas)}")
+
+
+@check("grid", "accepts")
+def accepts(subject: Subject) -> None:
+    """There is a kind of process on which the grid makes at least a quarter of all numbers of steps from 1 to 100.
+
+    Checked on a continuous process, on a flow and on a table of 1000 timesteps. Refusing what does not fit is right;
+    refusing everything is of no use.
+    """
+    made = [process for process, _, _ in _made(subject)]
+    best = max(made.count(process) for process in PROCESSES)
+    total = len(subject.counts)
+    expect(best >= total / 4, f"at least {math.ceil(total / 4)} of {total} numbers of steps on one process", f"{best}")
+
+
+@check("grid", "refuses")
+def refuses(subject: Subject) -> None:
+    """What does not fit is an `LdmkitError` that says what would: `fits` is not empty.
+
+    A number of steps that has no grid names the nearest that does; a process of the wrong kind names the right kind.
+    """
+    for process in PROCESSES:
+        for count in subject.counts:
+            try:
+                subject.grid.sigmas(process, count)
+            except LdmkitError as error:
+                expect(bool(error.fits), f"`fits` in the error for {_name(process, count)}", str(error))
+            except Exception as error:
+                fail(f"an LdmkitError for {_name(process, count)}", f"{type(error).__name__}: {error}")
+
+
+@check("grid", "decreasing")
+def decreasing(subject: Subject) -> None:
+    """Noise levels decrease strictly: none stands twice, at any number of steps.
+
+    A level that stands twice is a step that goes nowhere: higher-order solvers divide by its length, and return NaN.
+    """
+    for process, count, sigmas in _made(subject):
+        pair = next(((a, b) for a, b in pairwise(sigmas) if not a > b), None)
+        expect(pair is None, f"decreasing levels for {_name(process, count)}", f"{pair}")
+
+
+@check("grid", "range")
+def within(subject: Subject) -> None:
+    """Levels are finite, start above 0 and at most at the process's largest, and only the last may be 0.
+
+    The network has not seen anything noisier than `sigma_max`.
+    """
+    for process, count, sigmas in _made(subject):
+        where = _name(process, count)
+        finite = all(math.isfinite(s) for s in sigmas)
+        expect(finite, f"finite levels for {where}", f"{[s for s in sigmas if not math.isfinite(s)][:2]}")
+        top = process.sigma_max
+        expect(0 < sigmas[0] <= top * (1 + 1e-6), f"a first level of at most {top:.6g} for {where}", f"{sigmas[0]:.6g}")
+        low = [s for s in sigmas[:-1] if s <= 0] + [s for s in sigmas[-1:] if s < 0]
+        expect(not low, f"levels above 0 before the last one for {where}", f"{low[:2]}")
+
+
+@check("grid", "host-scalars")
+def host_scalars(subject: Subject) -> None:
+    """Noise levels are Python floats, in float64.
+
+    Samplers compute their coefficients from them; float32 tables lose the differences between neighbouring levels.
+    """
+    for process, count, sigmas in _made(subject):
+        wrong = [s for s in sigmas if type(s) is not float]
+        expect(not wrong, f"floats for {_name(process, count)}", f"{[type(s).__name__ for s in wrong[:1]]}")
+
+
+@check("grid", "bad-steps")
+def bad_steps(subject: Subject) -> None:
+    """A number of steps that is none (0, -1, 2.5, True, None) is an `InputError`.
+
+    It comes from the command line and from web pages. `range(steps)` alone would make an empty run of it.
+    """
+    for steps in (0, -1, 2.5, True, None):
+        for process in (PROCESSES[0], PROCESSES[2]):
+            try:
+                found = subject.grid.sigmas(process, steps)  # type: ignore[arg-type]
+            except InputError:
+                continue
+            except LdmkitError as error:
+                if not process.timesteps:
+                    continue  # the wrong kind of process may be noticed first
+                fail(f"an InputError for {steps!r} steps", str(error))
+            except Exception as error:
+                fail(f"an InputError for {steps!r} steps", f"{type(error).__name__}: {error}")
+            fail(f"an InputError for {steps!r} steps", f"{found}"[:120])
+
+
+@check("grid", "pure")
+def pure(subject: Subject) -> None:
+    """The same question has the same answer, in a list of its own.
+
+    A grid is a value that threads share. A caller may change the list that it got.
+    """
+    for process in PROCESSES:
+        count = subject.counts[min(9, len(subject.counts) - 1)]
+        state = torch.get_rng_state()
+        try:
+            first = subject.grid.sigmas(process, count)
+        except LdmkitError:
+            continue
+        kept = list(first)
+        first.clear()
+        second = subject.grid.sigmas(process, count)
+        drawn = not torch.equal(state, torch.get_rng_state())
+        torch.set_rng_state(state)
+        expect(kept == second, f"the same levels twice for {_name(process, count)}", "others, or the same list object")
+        expect(not drawn, "torch's global generator as it was", "it was advanced")
