@@ -16,6 +16,10 @@ from ldmkit.installed import Entry
 from ldmkit.kinds import API, GROUPS, MODULES, oldest_api
 
 
+class Meddling(UserWarning):
+    """A plugin changed settings of torch while it was imported."""
+
+
 def admit(entry: Entry) -> Any:
     """What an entry point names, imported now and checked; only KeyboardInterrupt passes as it is.
 
@@ -159,7 +163,7 @@ def _unharmed(entry: Entry) -> Iterator[None]:
             torch.set_grad_enabled(before[1])
             torch.set_default_device(None if before[2] == "cpu" else before[2])
             text = f"{entry.dist} {entry.version} changed torch's defaults when {entry.value} was imported: "
-            warn(text + f"dtype, gradients, device were {before}, became {after}; put back", stacklevel=2)
+            warn(text + f"dtype, gradients, device were {before}, became {after}; put back", Meddling, stacklevel=2)
 
 
 def _settings(torch: ModuleType) -> tuple[Any, bool, str]:

@@ -167,7 +167,7 @@ def _add(
 ) -> None:
     kind, name = _KINDS.get(point.group), unicodedata.normalize("NFC", point.name)
     if kind is None:
-        cause = f"{shown(name)} stands in group {shown(point.group)!r}, which ldmkit does not have"
+        cause = f"{shown(name)} stands in group '{shown(point.group)}', which ldmkit does not have"
         problems.append(Problem("unknown-group", *about, cause, suggest(point.group, _KINDS), shown(name)))
     elif (why := _unfit(name)) is not None:
         remedy = "a name of visible letters and digits of one alphabet, -, _, . or +"
@@ -241,11 +241,11 @@ def _unfit(name: str) -> str | None:
     hidden = [char for char in name if not char.isprintable() or char.isspace() or unicodedata.category(char) == "Cf"]
     if hidden or not name:
         marks = ", ".join(f"U+{ord(char):04X}" for char in hidden) or "nothing"
-        return f"the name {shown(name)!r} has blanks or characters that cannot be seen: {marks}"
+        return f"the name '{shown(name)}' has blanks or characters that cannot be seen: {marks}"
     if ":" in name or "/" in name or "\\" in name:
         return f"the name {name!r} has a character that separates names: one of : / \\"
     if unicodedata.normalize("NFKC", name) != name:
-        return f"the name {shown(name)!r} is written in forms that look like other letters"
+        return f"the name '{shown(name)}' is written in forms that look like other letters"
     alphabets = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & _ALIKE
     if len(alphabets) > 1:
         spelt = name.encode("ascii", "backslashreplace").decode()

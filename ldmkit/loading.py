@@ -175,7 +175,7 @@ def locate(source: str | Path) -> tuple[Path, str]:
         raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
     bundled = _bundled()
     if text in bundled:
-        return _model_folder(bundled[text]), text
+        return model_folder(bundled[text]), text
     fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
     raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
 
@@ -197,7 +197,8 @@ def _bundled() -> dict[str, Entry]:
     return by_name("model")
 
 
-def _model_folder(entry: Entry) -> Path:
+def model_folder(entry: Entry) -> Path:
+    """Where the files of a bundled model are; its package is imported to find out."""
     package, _, folder = entry.value.partition(":")
     load_entry(replace(entry, value=package))
     return Path(str(files(package))) / folder

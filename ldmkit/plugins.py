@@ -20,6 +20,7 @@ from functools import cache, lru_cache
 from typing import Any, Literal
 
 from ldmkit.admission import admit
+from ldmkit.deprecation import renamed_part
 from ldmkit.errors import PluginError, suggest
 from ldmkit.installed import HOME as HOME
 from ldmkit.installed import Entry as Entry
@@ -57,6 +58,11 @@ def problems() -> tuple[Problem, ...]:
 @lru_cache(maxsize=4)
 def _installed(_path: tuple[str, ...]) -> Installed:
     return scan()
+
+
+def forbidden(problem: Problem) -> str | None:
+    """Why the distribution of a problem is left out as a whole by settings, if it is."""
+    return _barred(Entry("distribution", problem.dist, "", problem.dist, problem.version))
 
 
 def _key(entry: Entry) -> tuple[str, str, str]:
@@ -174,6 +180,8 @@ def find(kind: str, name: str, dist: str | None = None) -> Entry:
         raise PluginError("unknown", f"{name!r} is no name of a {kind}", fits="a name, or dist:name")
     entries = [e for e in catalogue() if e.kind == kind]
     matches = _matches(entries, unicodedata.normalize("NFC", name))
+    if not matches and (renamed := renamed_part(kind, name)) is not None:
+        return find(kind, renamed, dist)
     if not matches:
         raise PluginError("unknown", f"no {kind} is called {name!r}", fits=suggest(name, {e.name for e in entries}))
     usable = [e for e in matches if verdict(e).status not in _BARRED]

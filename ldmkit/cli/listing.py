@@ -10,7 +10,7 @@ from typing import Any
 from ldmkit.errors import PluginError, suggest
 from ldmkit.installed import Entry, shown
 from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Verdict, catalogue, load_entry, problems, verdict
+from ldmkit.plugins import Verdict, catalogue, forbidden, load_entry, problems, verdict
 
 
 def quick(arguments: list[str]) -> bool:
@@ -71,7 +71,7 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
         note = "; ".join(shown(found[key]) for key in ("reason", "remedy") if found[key])
         where = f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}"
         print(f"{found['kind']:<12}{found['name']:<{width + 2}}{found['status']:<13}{where}")
-    if faulty := sorted({p.dist for p in problems()}):
+    if faulty := sorted({p.dist for p in problems() if forbidden(p) is None}):
         print(f"see `ldmkit plugins doctor`: {', '.join(map(shown, faulty))}", file=sys.stderr)
 
 
@@ -96,4 +96,7 @@ def _left_out() -> Iterator[dict[str, Any]]:
     for problem in problems():
         if problem.left_out:
             entry = Entry("unreadable", problem.name, "", problem.dist, problem.version)
-            yield row(entry, Verdict("failed", problem.cause, problem.remedy))
+            why = forbidden(problem)
+            yield row(
+                entry, Verdict("failed", problem.cause, problem.remedy) if why is None else Verdict("disabled", why)
+            )

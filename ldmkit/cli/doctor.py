@@ -1,0 +1,104 @@
+"""`ldmkit plugins doctor`: what is wrong with which plugin, why, and what helps."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldmkit.cli.options import Json
+from ldmkit.errors import PluginError, suggest
+from ldmkit.installed import normal, shown
+from ldmkit.plugins import catalogue, problems
+
+if TYPE_CHECKING:
+    from ldmkit.doctor.faults import Fault, Seen
+    from ldmkit.doctor.supervisor import Diagnosis
+
+SHOWN = 3
+"""Failed checks of one part that are printed; `--json` has all."""
+
+
+def doctor(
+    distributions: Annotated[
+        list[str] | None, typer.Argument(help="Only these; default: every third-party one.")
+    ] = None,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Try the parts as well, or only import them.")] = True,
+    in_tree: Annotated[bool, typer.Option("--in-tree", help="Look at ldmkit's own parts as well.")] = False,
+    slow: Annotated[float, typer.Option(help="Seconds that an import may take without being called slow.")] = 2.0,
+    limit: Annotated[float, typer.Option(help="Seconds after which an import counts as hanging.")] = 30.0,
+    check_limit: Annotated[float, typer.Option(help="Seconds that the checks of one part may take.")] = 300.0,
+    json: Json = False,
+) -> int:
+    """Import and try every third-party plugin, each distribution in a process of its own; name what is wrong."""
+    from ldmkit.cli import PLUGIN, emit
+    from ldmkit.doctor.supervisor import Limits, diagnose
+
+    names = [_installed(name) for name in distributions or ()]
+    found = diagnose(
+        names, run=run, in_tree=in_tree, limits=Limits(slow, limit, check_limit), progress=None if json else _progress
+    )
+    if json:
+        emit(_data(found))
+    else:
+        _print(found)
+    return 0 if found.ok else PLUGIN
+
+
+def _installed(name: str) -> str:
+    known = {entry.dist for entry in catalogue()} | {problem.dist for problem in problems()}
+    found = next((dist for dist in known if normal(dist) == normal(name)), None)
+    if found is None:
+        raise PluginError("unknown", f"no distribution {name!r} registers anything", fits=suggest(name, known))
+    return found
+
+
+def _progress(seen: Seen) -> None:
+    if sys.stderr.isatty():
+        entry = seen.entry
+        print(f"{entry.dist}: {entry.kind}:{entry.name} {'!' if seen.faults else 'ok'}", file=sys.stderr)
+
+
+def _data(found: Diagnosis) -> dict[str, Any]:
+    seen = [
+        {
+            "part": f"{one.entry.kind}:{one.entry.name}",
+            "distribution": one.entry.dist,
+            "version": one.entry.version,
+            "status": one.status,
+            "import_seconds": one.import_seconds,
+            "checks_passed": one.checks,
+            "faults": len(one.faults),
+        }
+        for one in found.seen
+    ]
+    left = [
+        {"part": f"{e.kind}:{e.name}", "distribution": e.dist, "version": e.version, "reason": why}
+        for e, why in found.left_out
+    ]
+    return {"ok": found.ok, "faults": [asdict(one) for one in found.faults], "seen": seen, "left_out": left}
+
+
+def _print(found: Diagnosis) -> None:
+    for dist, faults in groupby(found.faults, lambda one: (one.distribution, one.version)):
+        print(" ".join(dist))
+        for part, group in groupby(faults, lambda one: one.part):
+            _print_part(part, list(group))
+    for entry, why in found.left_out:
+        print(f"not looked at: {entry.kind}:{entry.name} of {entry.dist} {entry.version}: {why}")
+    dists = {one.entry.dist for one in found.seen}
+    faulty = {one.distribution for one in found.faults}
+    checks = sum(one.checks for one in found.seen)
+    print(f"{len(found.seen)} parts of {len(dists)} distributions, {checks} checks passed; ", end="")
+    print(f"{len(found.faults)} faults in {len(faulty)} distributions" if faulty else "all is well")
+
+
+def _print_part(part: str, faults: list[Fault]) -> None:
+    for one in faults[:SHOWN]:
+        print(f"  {shown(part) + ' ' if part else ''}[{one.code}] {one.cause}")
+        print(f"    remedy: {one.remedy}")
+    if len(faults) > SHOWN:
+        print(f"    and {len(faults) - SHOWN} more; --json lists them")

@@ -1,0 +1,99 @@
+"""Hooks are called as a run would call them: on a tiny pipeline of in-tree parts, with real steps and a real file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmkit import plugins
+from ldmkit.errors import LdmkitError
+from ldmkit.hookspecs import manager, raised
+from ldmkit.installed import Entry
+from ldmkit.pipeline import Pipeline
+from ldmkit.plugins import Status, load_entry, verdict
+
+Found = tuple[str, Status, str, str]
+
+
+def rehearse(entry: Entry) -> tuple[int, list[Found]]:
+    """Call every hook of a plugin, and no other third-party one; how many went well, and what did not."""
+    before = {name: os.environ.get(name) for name in ("LDMKIT_PLUGINS_ALLOW", "LDMKIT_SAFE_MODE")}
+    os.environ["LDMKIT_PLUGINS_ALLOW"] = entry.qualified
+    plugins.refresh()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = [*_registers(entry), *_reads(entry), *_runs(entry)]
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    return 3 - len({code for code, *_ in found}), found
+
+
+def _registers(entry: Entry) -> list[Found]:
+    load_entry(entry)
+    manager()
+    judged = verdict(entry)
+    return [] if judged.status == "ok" else [("bad-hook", judged.status, judged.reason, _WANTED)]
+
+
+_WANTED = "plain @ldmkit.hookimpl functions with the names and arguments of ldmkit.hookspecs.Hooks"
+
+
+def _reads(entry: Entry) -> list[Found]:
+    """A file of no format at all: a reader must say None to it, or it takes the files of others."""
+    bus = manager()
+    plugin: Any = bus.get_plugin(entry.qualified)
+    hook = getattr(plugin, "ldmkit_identify_checkpoint", None)
+    if hook is None:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.of-no-format"
+        path.write_bytes(b"nothing in particular")
+        others = [other for other in bus.get_plugins() if other is not plugin]
+        try:
+            claimed = bus.subset_hook_caller("ldmkit_identify_checkpoint", others)(path=path, config=None, ema=None)
+        except LdmkitError as error:
+            claimed = error
+    if claimed is not None:
+        cause = f"ldmkit_identify_checkpoint answers for a file of no format at all: {claimed}"
+        return [("greedy-reader", "ok", cause, "return None for what it does not know")]
+    return _faults(entry)
+
+
+def _runs(entry: Entry) -> list[Found]:
+    torch.manual_seed(0)
+    parts: dict[str, Any] = {
+        "codec": plugins.get("codec", "identity")(),
+        "denoiser": plugins.get("denoiser", "unet")(_SMALL),
+        "process": plugins.get("process", "discrete")(),
+    }
+    for part in (parts["codec"], parts["denoiser"]):
+        part.eval().requires_grad_(False)
+    drawn = []
+    for safe in ("1", "0"):
+        os.environ["LDMKIT_SAFE_MODE"] = safe
+        plugins.refresh()
+        pipeline = Pipeline.of(**parts, defaults={"size": (8, 8)})
+        drawn.append(pipeline({}, steps=3, seeds=1).latents)
+    found = _faults(entry)
+    if not torch.equal(*drawn):
+        cause = "a run gives another result with its hooks than without them"
+        found.append(("changes-result", "ok", cause, "a hook must not write to the pipeline, or to tensors of a step"))
+    return found
+
+
+_SMALL = {"channels": 3, "widths": (8,), "blocks": 1, "norm_groups": 4, "heads": 1}
+
+
+def _faults(entry: Entry) -> list[Found]:
+    if not raised(entry):
+        return []
+    return [("hook-raised", "failed", verdict(entry).reason, "its hooks must not raise; runs go on without them")]

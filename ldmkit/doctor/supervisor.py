@@ -1,0 +1,134 @@
+"""Looking at plugins from a safe place: a process of their own for each distribution, with limits of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from ldmkit.doctor.faults import Fault, Seen, fault, faults_of_metadata
+from ldmkit.installed import HOME, Entry
+from ldmkit.plugins import catalogue, verdict
+
+BOOT = """
+import json, sys
+job = json.load(sys.stdin)
+sys.path[:] = job["path"]
+from ldmkit.doctor.host import main
+main(job)
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds.
+
+    Args:
+        slow: imports that take longer are a fault.
+        hang: an import that takes longer is ended, and so are checks of one part that take `checks`.
+    """
+
+    slow: float = 2.0
+    hang: float = 30.0
+    checks: float = 300.0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that the doctor found.
+
+    Args:
+        seen: the entries that were loaded.
+        left_out: those that settings forbid, with the reason.
+    """
+
+    faults: tuple[Fault, ...]
+    seen: tuple[Seen, ...]
+    left_out: tuple[tuple[Entry, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+
+def diagnose(
+    names: Sequence[str] = (),
+    *,
+    run: bool = True,
+    in_tree: bool = False,
+    limits: Limits = Limits(),
+    progress: Callable[[Seen], None] | None = None,
+) -> Diagnosis:
+    """Look at every third-party plugin.
+
+    Args:
+        names: of distributions; (): all of them.
+        run: try the parts with the contract kit, and call the hooks; otherwise they are only imported.
+        in_tree: look at ldmkit's own parts as well.
+        progress: called for each entry once it was looked at.
+    """
+    entries = [e for e in catalogue() if (in_tree or e.dist != HOME) and (not names or e.dist in names)]
+    judged = {entry: verdict(entry) for entry in entries}
+    left_out = tuple((e, v.reason) for e, v in judged.items() if v.status == "disabled")
+    todo = [e for e, v in judged.items() if v.status not in ("disabled", "incompatible")]
+    seen: list[Seen] = []
+    for one in examine(sorted(todo, key=lambda e: e.dist), run, limits):
+        seen.append(one)
+        if progress is not None:
+            progress(one)
+    faults = [*faults_of_metadata(names or None), *(found for one in seen for found in one.faults)]
+    faults.sort(key=lambda one: (one.distribution, one.part))
+    return Diagnosis(tuple(faults), tuple(seen), left_out)
+
+
+def examine(entries: Sequence[Entry], run: bool, limits: Limits) -> Iterator[Seen]:
+    """Look at entries, grouped by distribution, in processes of their own."""
+    if not entries:
+        return
+    groups = [[asdict(entry) for entry in group] for _, group in groupby(entries, lambda e: e.dist)]
+    job = {"path": sys.path, "groups": groups, "run": run, "limits": asdict(limits)}
+    quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    left = list(entries)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        host = subprocess.Popen(
+            [sys.executable, "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+            encoding="utf-8", env={**os.environ, **quiet}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            assert host.stdin is not None and host.stdout is not None
+            with host.stdin as pipe:
+                json.dump(job, pipe)
+            for line in host.stdout:
+                one = _seen(json.loads(line))
+                left.remove(one.entry)
+                yield one
+        finally:
+            _end(host)
+        said.seek(0)
+        last = (said.read().splitlines() or ["nothing"])[-1]
+    for entry in left:
+        what = f"the process that looks at plugins ended; the last that it said was: {last}"
+        yield Seen(entry, "failed", None, faults=(fault(entry, "died", "failed", what),))
+
+
+def _end(host: subprocess.Popen[str]) -> None:
+    """End the process, and what it or a plugin started and left behind."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(host.pid, signal.SIGKILL) if hasattr(os, "killpg") else host.kill()
+    host.wait()
+
+
+def _seen(data: dict[str, Any]) -> Seen:
+    entry = data.pop("entry")
+    entry["requires"] = tuple(entry["requires"])
+    faults = tuple(Fault(**found) for found in data.pop("faults"))
+    return Seen(entry=Entry(**entry), faults=faults, **data)

@@ -1,0 +1,152 @@
+"""One site folder with five good distributions and many broken ones: the good ones and the core work, the doctor names
+every fault."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_parts
+import torch
+from broken_distributions import BROKEN, DEADLY, GOOD, Broken
+
+import ldmkit
+from ldmkit import plugins
+from ldmkit.cli import main
+
+SLOW, HANG = "1", "4"
+"""Seconds: the slow import takes 1.2, the hanging one 600."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All of them installed."""
+    folder = tmp_path_factory.mktemp("broken") / "site"
+    folder.mkdir()
+    for distribution in (*GOOD, *BROKEN, *DEADLY):
+        distribution.write(folder)
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        importlib.invalidate_caches()
+        plugins.refresh()
+        yield folder
+    for module in {*sys.modules} - before:
+        if module.startswith(("good_", "broken_")):
+            del sys.modules[module]
+    plugins.refresh()
+
+
+@pytest.fixture(scope="module")
+def diagnosis(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `ldmkit plugins doctor --json` prints; it took the exit code for faults."""
+    out = tmp_path_factory.mktemp("doctor") / "out.json"
+    with out.open("w", encoding="utf-8") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", file)
+        assert main(["plugins", "doctor", "--slow", SLOW, "--limit", HANG, "--json"]) == 4
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_good_parts_and_the_core_work(site: Path) -> None:
+    pipe = ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={"loudness": tiny_parts.part("conditioner", "loudness", {})},
+        defaults={"size": (8, 8), "steps": 4},
+    )
+    loud = {"loudness": [1.0, 0.5, -1.0]}
+    with pytest.warns(UserWarning, match="hook 'raising' of broken-hook 1.0: ldmkit_step raised RuntimeError"):
+        out = pipe(loud, steps=4, sampler="steady", grid="gleichmäßig", guidance="gentle")
+    assert torch.isfinite(out.images).all()
+    assert sys.modules["good_hooks"].seen == [0, 1, 2, 3]
+    with pytest.warns(UserWarning, match=r"\(2 times\)"):
+        core = pipe(loud, steps=4, sampler="euler", grid="gleichmäßig", guidance=2.0)
+    # the same method written twice: lerp of floats against the in-tree form
+    torch.testing.assert_close(out.latents, core.latents, atol=1e-4, rtol=1e-4)
+    assert ldmkit.get("sampler", "euler").__module__.startswith("ldmkit_samplers")
+    assert ldmkit.get("sampler", "broken-name-clash:euler").__module__ == "broken_name_clash"
+    assert ldmkit.get("grid", "gleichma\u0308ßig") is ldmkit.get("grid", "gleichmäßig"), "however it is typed"
+
+
+@pytest.mark.parametrize(
+    "broken", [b for b in BROKEN if b.status not in (None, "ok") and not b.tried], ids=lambda b: b.name
+)
+def test_the_loader_survives(site: Path, broken: Broken) -> None:
+    entry = next(e for e in plugins.catalogue() if e.dist == broken.name)
+    with pytest.raises(ldmkit.PluginError) as caught:
+        ldmkit.get(entry.kind, entry.name)
+    assert caught.value.code == f"plugin.{broken.code}"
+    assert re.search(broken.cause, caught.value.what) and f"{broken.name} 1.0" in str(caught.value)
+    judged = plugins.verdict(entry)
+    assert judged.status == broken.status and re.search(broken.remedy, judged.remedy)
+
+
+def test_the_listing_shows_them_all(site: Path, capsys: pytest.CaptureFixture) -> None:
+    """Every entry that can be listed is, and each distribution that cannot has a line of its own."""
+    assert main(["plugins", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    named = {row["distribution"] for row in rows}
+    assert {d.name for d in (*GOOD, *BROKEN, *DEADLY)} - named == {"broken-group"}
+    assert len(rows) < 300, "the giant is one line"
+    assert main(["plugins"]) == 0
+    shown = capsys.readouterr()
+    assert "ste\\u200bady" in shown.out and "\u200b" not in shown.out
+    for name in ("broken-versions", "broken-giant", "broken-unicode", "broken-group"):
+        assert name in shown.err.partition("ldmkit plugins doctor")[2]
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, *DEADLY], ids=lambda b: b.name)
+def test_the_doctor_names_the_fault(diagnosis: dict[str, Any], broken: Broken) -> None:
+    found = [fault for fault in diagnosis["faults"] if fault["distribution"] == broken.name]
+    assert found and {fault["code"] for fault in found} == {broken.code}
+    assert any(re.search(broken.cause, fault["cause"]) for fault in found), [fault["cause"] for fault in found]
+    for fault in found:
+        assert re.search(broken.remedy, fault["remedy"]) and fault["version"] == max(broken.versions)
+        assert fault["status"] == (broken.status or fault["status"])
+        assert all(character.isprintable() for character in fault["cause"])
+
+
+def test_the_doctor_finds_nothing_else(diagnosis: dict[str, Any]) -> None:
+    faults = [f for f in diagnosis["faults"] if f["distribution"] in {good.name for good in GOOD}]
+    assert not faults, faults
+    assert {f["distribution"] for f in diagnosis["faults"]} == {b.name for b in (*BROKEN, *DEADLY)}
+    seen = {row["distribution"]: row for row in diagnosis["seen"]}
+    assert all(seen[good.name]["status"] == "ok" and seen[good.name]["checks_passed"] for good in GOOD)
+    assert not diagnosis["ok"] and not diagnosis["left_out"]
+
+
+def test_without_a_run_what_only_a_run_shows_is_not_found(site: Path, capsys: pytest.CaptureFixture) -> None:
+    tried = [broken.name for broken in BROKEN if broken.tried]
+    assert main(["plugins", "doctor", "--no-run", *tried, "good-sampler"]) == 0
+    assert capsys.readouterr().out.endswith("all is well\n")
+    assert main(["plugins", "doctor", "--no-run", "broken-syntax", "good_modality"]) == 4
+    out = capsys.readouterr().out
+    assert out.startswith("broken-syntax 1.0\n  sampler:syntax [import-failed] SyntaxError") and "    remedy: " in out
+    assert out.endswith("2 parts of 2 distributions, 0 checks passed; 1 faults in 1 distributions\n")
+
+
+@pytest.mark.parametrize(
+    "settings", [["--safe-mode"], ["--deny", "broken-*", "--deny", "good*"], ["--allow", "x"]], ids=lambda s: s[0]
+)
+def test_what_is_left_out_is_no_fault(site: Path, settings: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main([*settings, "plugins", "doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] and not found["seen"] and not found["faults"]
+    assert {row["distribution"] for row in found["left_out"]} >= {"broken-exit", "good-sampler"}
+    assert main([*settings, "plugins", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["status"] for row in rows if row["distribution"] != "ldmkit"} == {"disabled"}
+    assert {row["status"] for row in rows if row["distribution"] == "ldmkit"} == {"ok"}
+
+
+def test_the_doctor_wants_an_installed_distribution(site: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plugins", "doctor", "good-samplr"]) == 4
+    assert "did you mean 'good-sampler'?" in capsys.readouterr().err
