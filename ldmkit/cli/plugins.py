@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ldmkit.cli.doctor import doctor
+from ldmkit.cli.kit import check_parts
 from ldmkit.cli.listing import print_listing, row, tried
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
@@ -46,6 +48,10 @@ def show(name: Annotated[str, typer.Argument(help="Name, kind:name or dist:name.
         for key, info in part.get("config", {}).get("properties", {}).items():
             default = f" = {info['default']!r}" if "default" in info else ""
             print(f"    {key}: {info.get('type', 'see --json')}{default}")
+
+
+app.command()(doctor)
+app.command("check")(check_parts)
 
 
 def _describe(entry: Entry) -> dict[str, Any]:
