@@ -83,3 +83,9 @@ class Data(Value, ABC):
         Raises:
             InputError: files that are missing or cannot be understood, naming each.
         """
+
+    def write_example(self, folder: Path) -> None:
+        """Write small files into an empty folder, which this configuration of `examples` then opens: for checks.
+
+        Nothing where a source reads no files.
+        """

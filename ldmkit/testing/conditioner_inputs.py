@@ -13,7 +13,8 @@ from ldmkit.errors import InputError, LdmkitError
 from ldmkit.signals import dim_of, kind_of, rows_of, tensors_of
 from ldmkit.testing.batches import same
 from ldmkit.testing.checks import check, expect, fail, place
-from ldmkit.testing.conditioner_subject import Subject, content, flat, no_grad, quiet
+from ldmkit.testing.conditioner_subject import Subject, flat, no_grad, quiet
+from ldmkit.testing.content import content
 from ldmkit.testing.hostile import hostile
 
 SECONDS = 20.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from ldmkit.contracts import Conditioner
@@ -142,18 +142,3 @@ def no_grad(call: Callable[[], Signal]) -> Signal:
     """A signal without gradients."""
     with torch.no_grad():
         return call()
-
-
-def content(value: Any) -> Any:
-    """A value as plain data that can be compared: tensors and arrays by their numbers, models by their fields."""
-    if isinstance(value, BaseModel):
-        return type(value).__name__, {name: content(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, Tensor):
-        return str(value.dtype), tuple(value.shape), value.detach().cpu().float().numpy().tobytes()
-    if hasattr(value, "tobytes") and hasattr(value, "dtype"):
-        return str(value.dtype), tuple(value.shape), value.tobytes()
-    if isinstance(value, Mapping):
-        return {key: content(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value).__name__, [content(item) for item in value]
-    return value

@@ -224,13 +224,14 @@ def no_global_rng(s: ModuleSubject) -> None:
     """
     part = s.make()
     given = s.given(part)
-    before = _rng_states()
+    before = rng_states()
     ran(s, part, given)
-    changed = [name for name, state in _rng_states().items() if state != before[name]]
+    changed = [name for name, state in rng_states().items() if state != before[name]]
     expect(not changed, "global random generators as they were", f"changed: {', '.join(changed)}")
 
 
-def _rng_states() -> dict[str, Any]:
+def rng_states() -> dict[str, Any]:
+    """States of the global random generators, to compare with later ones."""
     numpy = np.random.get_state()
     kept = (numpy[0], numpy[1].tobytes(), *numpy[2:])  # type: ignore[index]
     return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": kept, "random": random.getstate()}

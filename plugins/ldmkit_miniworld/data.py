@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.examples import Example
 from ldmkit_miniworld.world import MAX_SIDE, World, digest
 
 
@@ -59,6 +61,8 @@ class MiniworldData(Data):
         size: side in pixels, a multiple of 32.
         start: the first picture's number.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example({"count": 3, "size": 32, "split": "check", "start": 7}),)
 
     split: str = Field(default="train", min_length=1)
     count: int = Field(default=60000, gt=0)

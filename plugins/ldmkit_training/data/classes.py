@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
-from ldmkit_training.data.records import FileData, Record, Records, lacking, pictures_in, some
+from ldmkit.examples import Example
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, pictures_in, some
 
 
 class ClassesData(FileData):
@@ -18,6 +20,11 @@ class ClassesData(FileData):
         classes: the classes in order; null: the folders' names, sorted.
         numbers: the input is the class's position in that order, not its name.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"folder": "pictures"}),
+        Example({"folder": ".", "classes": ["day", "night"], "numbers": True, "name": "time"}),
+    )
 
     folder: str
     name: str = "label"
@@ -45,3 +52,7 @@ class ClassesData(FileData):
         records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]
         geometry: dict[str, Geometry] = {self.name: "none"}
         return Records(records, geometry, self.background, notes)
+
+    def write_example(self, folder: Path) -> None:
+        for number, name in enumerate(("day", "night", "day")):
+            draw(folder / self.folder / name / f"{number}.png", number)

@@ -6,15 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
 from ldmkit.value import integer
-from ldmkit_training.data.records import FileData, Record, Records, lacking, normal, pictures_in
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, normal, pictures_in
 
 MAX_BYTES = 2**31
 EDGE = 1e-6
@@ -33,6 +34,11 @@ class CocoData(FileData):
         crowds: what happens to boxes of crowds (`iscrowd`): left out, kept, or kept with `group_of`; counted.
         most: keep at most so many boxes of a picture, the largest ones; null: all.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"annotations": "boxes.json", "pictures": "pictures"}),
+        Example({"annotations": "boxes.json", "pictures": "pictures", "numbers": True, "most": 1, "crowds": "group"}),
+    )
 
     annotations: str
     pictures: str
@@ -60,6 +66,21 @@ class CocoData(FileData):
         ]
         geometry: dict[str, Geometry] = {self.name: "boxes"}
         return Records(records, geometry, self.background, notes)
+
+    def write_example(self, folder: Path) -> None:
+        names = ("0.png", "1.png")
+        for number, name in enumerate(names):
+            draw(folder / self.pictures / name, number)
+        boxes = ((1, 1, [0, 0, 6, 8]), (1, 2, [3, 2, 9, 6]), (2, 2, [1, 1, 2, 2]))
+        content = {
+            "images": [{"id": 1 + i, "file_name": name, "width": 12, "height": 8} for i, name in enumerate(names)],
+            "annotations": [
+                {"id": i, "image_id": image, "category_id": category, "bbox": box, "iscrowd": int(i == 1)}
+                for i, (image, category, box) in enumerate(boxes)
+            ],
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        }
+        (folder / self.annotations).write_text(json.dumps(content))
 
 
 class _Image(NamedTuple):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
+from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
-from ldmkit_training.data.records import FileData, Record, Records, lacking, normal, pictures_in
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, normal, pictures_in
 
 METADATA = "metadata.jsonl"
 
@@ -23,6 +25,8 @@ class FolderData(FileData):
             these names (`text`, `caption`, `label` ...). Null: `metadata.jsonl` where there is one.
         boxes: names of inputs that hold boxes: [{"label": ..., "box": [x0, y0, x1, y1]}], relative to the picture.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example({"folder": "pictures"}),)
 
     folder: str
     metadata: str | None = None
@@ -46,6 +50,14 @@ class FolderData(FileData):
         geometry: dict[str, Geometry] = {key: "boxes" if key in self.boxes else "none" for key in keys}
         records = [Record(name, path, known.get(name, {})) for name, path in pictures.items()]
         return Records(records, geometry, self.background, notes)
+
+    def write_example(self, folder: Path) -> None:
+        box = {"label": "dot", "box": [0.25, 0.25, 0.75, 1]}
+        lines = []
+        for number in range(3):
+            draw(folder / self.folder / f"{number}.png", number)
+            lines.append({"file_name": f"{number}.png", "text": f"colour {number}", "layout": [box] * number})
+        (folder / self.folder / METADATA).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 def read_metadata(path: Path, pictures: Mapping[str, Path]) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from ldmkit.compose import build_value
 from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError, SpecError
+from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
 from ldmkit_training.data.records import Missing, check_map, lacking, stem
 from ldmkit_training.data.section import open_part
@@ -26,6 +28,18 @@ class JoinData(Data):
         missing: where a source lacks a sample that another has: an error, or allowed and stated: the sample lacks
             that source's inputs, or, if it is the first source that lacks it, is left out.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {
+                "sources": [
+                    {"type": "classes", "config": {"folder": "pictures", "classes": ["day", "night"]}},
+                    {"type": "maps", "config": {"pictures": "other", "maps": "maps"}},
+                ],
+                "missing": "allow",
+            }
+        ),
+    )
 
     sources: tuple[PartSpec, ...] = Field(min_length=2)
     by: Literal["name", "path"] = "name"
@@ -52,6 +66,11 @@ class JoinData(Data):
             notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
             notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
         return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
+
+    def write_example(self, folder: Path) -> None:
+        for spec in self.sources:
+            source: Data = build_value("data", spec, "join")
+            source.write_example(folder)
 
     def _keyed(self, dataset: Dataset, where: str) -> dict[str, int]:
         found: dict[str, int] = {}

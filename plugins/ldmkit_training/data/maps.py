@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
+from PIL import Image
 from pydantic import Field, model_validator
 
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit_training.data.labels import LabelRule
-from ldmkit_training.data.records import FileData, Record, Records, lacking, pictures_in, stem
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, pictures_in, stem
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -24,6 +27,11 @@ class MapsData(FileData):
         name: of the input.
         classes, values, ignore: see `LabelRule`.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"pictures": "pictures", "maps": "maps"}),
+        Example({"pictures": ".", "maps": ".", "suffix": "_labels", "values": [0, 1], "ignore": 2}),
+    )
 
     pictures: str
     maps: str
@@ -78,3 +86,10 @@ class MapsData(FileData):
                 raise InputError("file-twice", f"there is {found[key].name} too", where=str(path), fits="one map")
             found[key] = path
         return found
+
+    def write_example(self, folder: Path) -> None:
+        for number in range(2):
+            draw(folder / self.pictures / f"{number}.png", number)
+            path = folder / self.maps / f"{number}{self.suffix}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.frombytes("L", (12, 8), bytes((i + number) % 3 for i in range(96))).save(path)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from ldmkit.data import Data, Dataset, Geometry, Sample
@@ -105,6 +106,12 @@ class Records(Dataset):
             files = [stamp(path) for path in (record.picture, *record.maps.values())]
             digest.update(f"{record.id}\n{known}\n{files}\n".encode())
         return digest.hexdigest()
+
+
+def draw(path: Path, number: int, size: tuple[int, int] = (12, 8)) -> None:
+    """Write a small picture of one colour, for the examples of the sources."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (40 * number, 255 - 40 * number, 90)).save(path)
 
 
 def read_image(source: Path | bytes, where: str, background: tuple[int, int, int] | None) -> np.ndarray:

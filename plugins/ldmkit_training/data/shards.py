@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from PIL import Image
 from pydantic import Field
 
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
 from ldmkit_training.data.labels import LabelRule, read_labels
 from ldmkit_training.data.records import FileData, check_map, lacking, read_image, stamp
@@ -37,6 +42,11 @@ class ShardsData(FileData):
         maps: names of label maps, and how their values are read.
         ignored: other endings that may be there and are not read.
     """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"shards": "*.tar"}),
+        Example({"shards": ["a.tar", "b.tar"], "maps": {"seg": {"classes": 3}}, "missing": "allow"}),
+    )
 
     shards: str | tuple[str, ...]
     boxes: tuple[str, ...] = ("layout",)
@@ -87,6 +97,21 @@ class ShardsData(FileData):
                 raise InputError("file-twice", what, where=member.place, fits="one picture, one .txt ... a sample")
             group[ending] = member
         return groups
+
+    def write_example(self, folder: Path) -> None:
+        picture, labels = io.BytesIO(), io.BytesIO()
+        Image.new("RGB", (12, 8), (200, 100, 50)).save(picture, "PNG")
+        Image.frombytes("L", (12, 8), bytes(i % 3 for i in range(96))).save(labels, "PNG")
+        layout = {"layout": [{"label": "dot", "box": [0.25, 0.25, 0.75, 1]}]}
+        for number, name in enumerate(("a", "b")):
+            known = {"png": picture.getvalue(), "txt": f"picture {number}".encode(), "cls": str(number).encode()}
+            known |= {"json": json.dumps(layout).encode()}
+            known |= {f"{key}.png": labels.getvalue() for key in self.maps}
+            with tarfile.open(folder / f"{name}.tar", "w") as archive:
+                for ending, data in known.items():
+                    info = tarfile.TarInfo(f"{number}.{ending}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
