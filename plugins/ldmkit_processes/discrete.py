@@ -6,12 +6,13 @@ import itertools
 import math
 from bisect import bisect_left
 from functools import lru_cache
-from typing import Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from ldmkit.contracts import Process
 from ldmkit.errors import SpecError
+from ldmkit.examples import Example
 from ldmkit_processes import schedules
 
 Schedule = Literal["linear-sqrt", "linear", "cosine", "sqrt", "betas", "alpha-bars"]
@@ -51,6 +52,14 @@ class Discrete(Process):
             sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"prediction": "v", "zero_terminal_snr": True}),
+        Example({"prediction": "x0", "schedule": "cosine", "steps": 100}),
+        Example({"prediction": "v", "schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "steps": 500}),
+        Example({"schedule": "sqrt", "beta_start": 0.0015, "beta_end": 0.0195, "time_rule": "nearest"}),
+        Example({"schedule": "alpha-bars", "values": (0.9, 0.5, 0.1), "steps": 3, "time_rule": "round"}),
+    )
     schedule: Schedule = "linear-sqrt"
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
     beta_end: float = Field(default=0.012, gt=0, lt=1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Process
+from ldmkit.examples import Example
 
 
 class EDM(Process):
@@ -20,6 +22,7 @@ class EDM(Process):
         p_mean, p_std: of log sigma in training (lognormal).
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"sigma_data": 1.0, "p_mean": 0.0}))
     sigma_data: float = Field(default=0.5, gt=0)
     lowest: float = Field(default=0.002, gt=0)
     highest: float = Field(default=80.0, gt=0)

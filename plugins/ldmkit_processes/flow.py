@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ldmkit.contracts import Process
+from ldmkit.examples import Example
 
 LARGEST = 2.0**20
 """sigma_max: t = 1 has no finite sigma, so a run starts at t = 1 - 1e-6, where the network is told t = 1."""
@@ -28,6 +29,10 @@ class Flow(Process):
         t_min: smallest time that is trained or visited before 0.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"shift": 3.0, "density": "logit-normal", "loc": 0.5}),
+    )
     shift: float = Field(default=1.0, gt=0)
     time_scale: float = Field(default=1000.0, gt=0)
     density: Literal["uniform", "logit-normal"] = "uniform"

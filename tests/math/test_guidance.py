@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Sequence
 
@@ -194,6 +195,16 @@ def test_classifier_guidance_refuses_what_it_cannot_use() -> None:
             ClassifierGuidance.of(values)
     with pytest.raises(SpecError, match="3 labels for 6 samples"):
         ClassifierGuidance(classifier=classifier, labels=(1, 2, 3))(evaluate, X, 1.0)
+
+
+def test_guidance_inside_of_guidance_travels_as_json() -> None:
+    guidance = ClassifierGuidance(model="classifier", labels=("cat",), base=CFG(scale=3, interval=(0.1, 1)))
+    assert json.loads(guidance.model_dump_json())["base"]["type"] == "cfg"
+    assert ClassifierGuidance.of(json.loads(guidance.model_dump_json())) == guidance
+    assert ClassifierGuidance(model="classifier", labels=(1,), base="none").base == NoGuidance()
+    for base in ({"scale": 3}, {"type": "cfg", "scale": 3}):
+        with pytest.raises(SpecError, match="guidance-base"):
+            ClassifierGuidance.of({"model": "classifier", "labels": (1,), "base": base})
 
 
 def images_evaluate() -> Exact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance
 from ldmkit.errors import CompositionError, SpecError
+from ldmkit.examples import Example
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""
@@ -37,6 +38,12 @@ class CFG(Guidance):
             deviation (Lin et al. 2023, section 3.4, here on x0).
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"scale": 1.0}),
+        Example({"scale": 4.0, "interval": (0.5, 2.0)}),
+        Example({"scale": 4.0, "rescale": 0.7}),
+    )
     scale: float = Field(default=7.5, ge=0)
     interval: tuple[float, float] | None = None
     rescale: float = Field(default=0.0, ge=0, le=1)

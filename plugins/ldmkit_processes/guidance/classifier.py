@@ -5,20 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
-from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from ldmkit.contracts import Classifier, Evaluate, Guidance
 from ldmkit.errors import SpecError
+from ldmkit.examples import Example
 from ldmkit.loading import load_classifier
-from ldmkit_processes.guidance.cfg import NoGuidance
+from ldmkit.value import Value
+from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
+from ldmkit_processes.guidance.nested import Nested
 
 Label = Annotated[int, Field(strict=True)] | str
 """A class by number or by name."""
+
+
+class Brightness(Value):
+    """A classifier to try it out with: class 1 is bright, class 0 dark, by the mean of a sample."""
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        """Logits (B, 2) of z (B, ...), whatever the time."""
+        mean = z.flatten(1).mean(1)
+        return torch.stack([-mean, mean], dim=1)
 
 
 class ClassifierGuidance(Guidance):
@@ -36,13 +49,17 @@ class ClassifierGuidance(Guidance):
         model: instead of a function: folder of a saved classifier (`ldmkit.load_classifier`); used with `labels`.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"classifier": Brightness(), "labels": (1,)}),
+        Example({"classifier": Brightness(), "labels": (0,), "scale": 3.0, "base": CFG(scale=3.0)}),
+    )
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    classifier: Callable[[Tensor, Tensor], Tensor] | None = Field(default=None, exclude=True)
+    classifier: SkipJsonSchema[Callable[[Tensor, Tensor], Tensor] | None] = Field(default=None, exclude=True)
     labels: tuple[Label, ...] = ()
-    log_prob: Callable[[Tensor, float], Tensor] | None = Field(default=None, exclude=True)
+    log_prob: SkipJsonSchema[Callable[[Tensor, float], Tensor] | None] = Field(default=None, exclude=True)
     scale: float = 1.0
-    base: SerializeAsAny[Guidance] = NoGuidance()
+    base: Nested = NoGuidance()
     model: str | None = None
 
     @model_validator(mode="after")

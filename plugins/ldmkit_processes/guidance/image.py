@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance
 from ldmkit.errors import InputError, SpecError
-from ldmkit_processes.guidance.cfg import NoGuidance
+from ldmkit.examples import Example
+from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
+from ldmkit_processes.guidance.nested import Nested
 
 Transform = Literal["identity", "downsample", "mask", "grey", "crop"]
 GREY = (0.299, 0.587, 0.114)
@@ -36,15 +39,21 @@ class ImageGuidance(Guidance):
         base: the guidance whose estimate is used and changed.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"target": torch.zeros(1, 3, 8, 8)}),
+        Example({"target": torch.ones(1, 1, 8, 8), "transform": "grey", "scale": 0.3, "base": CFG(scale=2.0)}),
+        Example({"target": torch.zeros(1, 3, 4, 4), "transform": "downsample"}),
+        Example({"target": torch.zeros(1, 3, 2, 4), "transform": "crop", "box": (1, 0, 2, 4)}),
+    )
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    target: Tensor = Field(exclude=True, repr=False)
-    transform: Transform | Callable[[Tensor], Tensor] = "identity"
+    target: SkipJsonSchema[Tensor] = Field(exclude=True, repr=False)
+    transform: Transform | SkipJsonSchema[Callable[[Tensor], Tensor]] = "identity"
     factor: int = Field(default=2, ge=1)
-    mask: Tensor | None = Field(default=None, exclude=True, repr=False)
+    mask: SkipJsonSchema[Tensor | None] = Field(default=None, exclude=True, repr=False)
     box: tuple[int, int, int, int] | None = None
     scale: float = 1.0
-    base: SerializeAsAny[Guidance] = NoGuidance()
+    base: Nested = NoGuidance()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

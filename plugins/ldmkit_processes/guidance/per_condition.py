@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, field_serializer, field_validator
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance, View
 from ldmkit.errors import CompositionError, suggest
+from ldmkit.examples import Example
 from ldmkit_processes.guidance.cfg import EVERYTHING
 
 
@@ -31,6 +32,12 @@ class PerCondition(Guidance):
         scales: name of a condition -> scale.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"scales": {"text": 3.0}}, ("text",)),
+        Example({"scales": {"image": 1.5, "text": 7.0}}, ("image", "text")),
+        Example({"scales": {"text": 3.0}, "composition": "independent"}, ("text",)),
+        Example({"scales": {"image": 1.5, "text": 7.0}, "composition": "independent"}, ("image", "text")),
+    )
     scales: tuple[tuple[str, NonNegativeFloat], ...]
     composition: Literal["chained", "independent"] = "chained"
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ldmkit.contracts import Grid, Process
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps
 
 End = Literal["zero", "sigma_min"]
@@ -53,6 +54,7 @@ class SigmaGrid(Grid):
 class Karras(SigmaGrid):
     """Equal steps in sigma^(1/rho) (Karras et al. 2022, equation 5)."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "sigma_min"}), Example({"rho": 3.0}))
     rho: float = Field(default=7.0, gt=0)
 
     def at(self, position: float, largest: float, smallest: float) -> float:
@@ -63,6 +65,8 @@ class Karras(SigmaGrid):
 class Exponential(SigmaGrid):
     """Equal steps in log sigma, then 0."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"largest": 10.0, "smallest": 0.1}))
+
     def at(self, position: float, largest: float, smallest: float) -> float:
         return math.exp(math.log(largest) + position * (math.log(smallest) - math.log(largest)))
 
@@ -70,6 +74,7 @@ class Exponential(SigmaGrid):
 class LogSNR(Exponential):
     """Equal steps in log SNR = -2 log sigma, ending at the smallest level (Lu et al. 2022, DPM-Solver, section 3.3)."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "zero"}))
     end: End = "sigma_min"
 
 
@@ -84,6 +89,7 @@ class FlowShift(Grid):
         t_last: where given, the last time before 0, with equal steps down to it, instead of 1 / steps.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"shift": 3.0}), Example({"t_last": 0.001}))
     shift: float = Field(default=1.0, gt=0)
     t_last: float | None = Field(default=None, gt=0, lt=1)
 
@@ -101,6 +107,10 @@ class FlowShift(Grid):
 class Explicit(Grid):
     """The given noise levels, steps + 1 of them, strictly decreasing; the last may be 0."""
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({"values": (5.0, 1.0, 0.0)}),
+        Example({"values": (9.0, 4.0, 1.0)}),
+    )
     values: tuple[float, ...]
 
     @property

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ldmkit.contracts import Grid, Process
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps, total_timesteps
 
 End = Literal["zero", "first"]
@@ -74,6 +75,11 @@ class Leading(TimestepGrid):
         intervals: "steps+1" takes c = T // (steps + 1) and leaves the smallest out, as diffusers' multistep solvers do.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"offset": 1, "end": "first"}),
+        Example({"intervals": "steps+1"}),
+    )
     name: ClassVar[str] = "leading"
     offset: int = Field(default=0, ge=0)
     intervals: Intervals = "steps"
@@ -87,6 +93,7 @@ class Leading(TimestepGrid):
 class Trailing(TimestepGrid):
     """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): starts at the noisiest."""
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "first"}))
     name: ClassVar[str] = "trailing"
 
     def timesteps(self, total: int, steps: int) -> list[float]:
@@ -104,6 +111,12 @@ class Linspace(TimestepGrid):
         rounding: to integers half to even, downwards, or not at all (then sigma is interpolated in its logarithm).
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"intervals": "steps+1"}),
+        Example({"endpoint": False, "rounding": "floor"}),
+        Example({"rounding": "none"}),
+    )
     name: ClassVar[str] = "linspace"
     intervals: Intervals = "steps"
     endpoint: bool = True
@@ -131,6 +144,7 @@ class LdmDdim(TimestepGrid):
             ceil(T / (T // steps)) steps: 31 for 30, 500 for 400.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"method": "quad"}))
     name: ClassVar[str] = "ldm-ddim"
     end: End = "first"
     method: Literal["uniform", "quad"] = "uniform"
