@@ -22,6 +22,10 @@ _MOST = {"blocks": 64, "depth": MAX_LAYERS, "heads": MAX_HEADS, "head_dim": MAX_
 """The largest values of numbers that may differ from level to level."""
 
 
+SMALL = {"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2}
+"""Two levels, for examples."""
+
+
 class UNetConfig(Value):
     """A U-Net. Levels count from the full resolution; a tuple gives one value a level, a single value all of them.
 

@@ -14,10 +14,18 @@ from torch import Tensor
 from ldmkit.compose import part_spec
 from ldmkit.contracts import Context, Denoiser
 from ldmkit.errors import CompositionError, SpecError
+from ldmkit.examples import Example
 from ldmkit.plugins import get
 from ldmkit.signals import Plane, Signal
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
+from ldmkit_denoisers.config import SMALL
+
+UNET = {
+    "type": "unet",
+    "config": {**SMALL, "in_channels": 5, "attention": ("none", "cross"), "context_dim": 6},
+}
+"""A denoiser for examples."""
 
 
 class PatchedConfig(Value):
@@ -74,6 +82,10 @@ class PatchedDenoiser(Denoiser):
 
     Config = PatchedConfig
     config: PatchedConfig
+    examples = (
+        Example({"inner": UNET, "kernel": 8, "stride": 4}),
+        Example({"inner": UNET, "kernel": (8, 7), "stride": (8, 5), "tie_breaker": True}),
+    )
 
     def __init__(self, config: PatchedConfig | None = None, inner: Denoiser | None = None):
         super().__init__(config)
@@ -81,6 +93,8 @@ class PatchedDenoiser(Denoiser):
         self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
         self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
         self.smallest = self.inner.smallest
+        # the inner network is compiled once for all patches; a graph of this one would hold it once for each
+        self.regions = self.inner.regions or (type(self.inner),)
         if min(_pair(self.config.kernel)) < self.smallest:
             what = f"patches of {self.config.kernel} are too small for the network"
             raise CompositionError("kernel-small", what, where="kernel", fits=f"{self.smallest} or more")

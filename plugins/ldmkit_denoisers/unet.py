@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from ldmkit.contracts import Context, Denoiser, Frame
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.examples import Example
 from ldmkit.plans import Network
 from ldmkit.ports import Port
 from ldmkit.signals import Signal
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
-from ldmkit_denoisers.config import UNetConfig, skip_widths, smallest_map, up_levels
+from ldmkit_denoisers.config import SMALL, UNetConfig, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (
     Encoder,
     Projected,
@@ -26,6 +27,8 @@ from ldmkit_denoisers.encoder import (
 from ldmkit_denoisers.packing import packable
 from ldmkit_denoisers.ported import activate, zeroed
 from ldmkit_denoisers.resnet import ResBlock
+
+VECTOR = {"vector": "mlp", "vector_dim": 4}
 
 __all__ = ["UNet", "UNetConfig", "UNetContext"]
 
@@ -45,6 +48,12 @@ class UNet(Encoder, Denoiser):
     """
 
     Config = UNetConfig
+    examples = (
+        Example({**SMALL, "in_channels": 5, "attention": ("self", "cross"), "context_dim": 6, **VECTOR}),
+        Example({**SMALL, "scale_shift": True, "residual_resample": True, "vector": "table", "vector_dim": 3}),
+        Example({**SMALL, "attention": ("none", "cross"), "down_padding": 0, "vector": "timestep"}),
+        Example({**SMALL, "resample_conv": False, "mid": "absent", "blocks": (2, 1), "out_channels": 6}),
+    )
     plans = (*Denoiser.plans, "prepacked", "exported")
     regions = (ResBlock, TransformerBlock, SelfAttention2d)
 

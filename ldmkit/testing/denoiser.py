@@ -1,0 +1,32 @@
+"""What a denoiser promises: its checks are in the files named here, and those that all modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.contracts import Denoiser
+from ldmkit.examples import Example
+from ldmkit.testing import denoiser_inputs as denoiser_inputs
+from ldmkit.testing import denoiser_ports as denoiser_ports
+from ldmkit.testing import denoiser_runs as denoiser_runs
+from ldmkit.testing.checks import Report, report
+from ldmkit.testing.denoiser_subject import DenoiserSubject
+from ldmkit.testing.modules import first_example, share
+
+share("denoiser")
+
+
+def subject(cls: type[Any], example: Example) -> DenoiserSubject:
+    """What the checks take: a class and one of its examples."""
+    return DenoiserSubject(cls, example.config, example.trained)
+
+
+def check_denoiser(cls: type[Denoiser], config: Mapping[str, Any] | None = None) -> Report:
+    """All checks of a denoiser.
+
+    Args:
+        config: what it is built from; None: its first example.
+    """
+    example = first_example(cls) if config is None else Example(config)
+    return report("denoiser", cls.__name__, subject(cls, example))

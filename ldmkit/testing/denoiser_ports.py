@@ -1,0 +1,176 @@
+"""What a denoiser promises of its ports."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.ports import Port, attached
+from ldmkit.testing.batches import differ, expect_state, same, snapshot
+from ldmkit.testing.checks import NotApplicable, check, expect
+from ldmkit.testing.denoiser_subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
+
+FAMILIES = re.compile(r"input|mid|skip\.\d+|(cross|self|linear)\..+")
+
+Calls = list[tuple[str, Tensor, Any]]
+
+
+@check("denoiser", "port-names")
+def port_names(s: DenoiserSubject) -> None:
+    """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
+
+    `input`, `skip.<i>`, `mid`, `cross.<path>`, `self.<path>`, `linear.<path>`: an adapter finds by these names what
+    it knows how to extend, in any denoiser.
+    """
+    part = s.make()
+    for name, port in part.ports.items():
+        known = isinstance(name, str) and FAMILIES.fullmatch(name) is not None
+        expect(known, "port names input, skip.<i>, mid, cross.<path>, self.<path>, linear.<path>", f"{name!r}")
+        expect(isinstance(port, Port), f"a Port at {name!r}", type(port).__name__)
+    twice = len(part.ports) - len({id(port) for port in part.ports.values()})
+    expect(twice == 0, "another Port object under every name", f"{twice} name(s) share one")
+
+
+@check("denoiser", "ports-called")
+def ports_called(s: DenoiserSubject) -> None:
+    """Every port that is published is called, in `prepare` or in `forward`.
+
+    A port that is never called lets adapters attach and do nothing.
+    """
+    part = _with_ports(s)
+    found = {name for name, _, _ in _calls(s, part)}
+    idle = [name for name in part.ports if name not in found]
+    expect(not idle, "a call of every port", f"none of {len(idle)}: {idle[:4]}")
+
+
+@check("denoiser", "ports-matter")
+def ports_matter(s: DenoiserSubject) -> None:
+    """What a tap returns is what the network goes on with, at every port.
+
+    A port is called as `h = self.port(h, frame)`; calling it without using what it returns makes every adapter the
+    identity.
+    """
+    part = _with_ports(s)
+    given = s.given(part)
+    with torch.no_grad():
+        base = call(part, given)
+        for name in part.ports:
+            with attached(part.ports, {name: jolt}):
+                expect(differ([call(part, given)], [base]), f"another F with a tap at {name!r}", "the same F")
+
+
+@check("denoiser", "detach")
+def detach(s: DenoiserSubject) -> None:
+    """Attaching to all ports and detaching again restores outputs bit for bit; state-dict keys never change.
+
+    An adapter must be able to leave no trace. Ports hold no weights, and nothing computed with a tap may be kept.
+    """
+    part = _with_ports(s)
+    before = snapshot(part)
+    given = s.given(part)
+    with torch.no_grad():
+        base = call(part, given)
+        with attached(part.ports, taps_of(part, jolt)):
+            call(part, given)
+            expect_state(part.state_dict(), before, "with taps attached")
+        expect_state(part.state_dict(), before, "after detaching")
+        same([call(part, given)], [base], "F after detaching")
+
+
+@check("denoiser", "port-copies")
+def port_copies(s: DenoiserSubject) -> None:
+    """A deep copy has ports of its own.
+
+    What is attached to the copy must act there, and nowhere else: make the mapping `ports` from submodules, so that
+    copying the one copies the other.
+    """
+    part = _with_ports(s)
+    other = copy.deepcopy(part)
+    given = s.given(part)
+    with torch.no_grad():
+        base = call(part, given)
+        with attached(other.ports, taps_of(other, jolt)):
+            expect(differ([call(other, given)], [base]), "taps on the copy's ports to act in the copy", "they do not")
+            same([call(part, given)], [base], "F of the original, with taps on its copy")
+
+
+@check("denoiser", "frames")
+def frames(s: DenoiserSubject) -> None:
+    """Taps get a frame with what they need: the noise level, times, and the states of adapters.
+
+    During `forward`, `frame.sigma` is the argument `sigma`, `frame.t` has a time for every row, and
+    `frame.context.adapters` holds what adapters prepared. All calls of one forward share one `frame.scratch`, by which
+    a tap at `input` hands on what one at a skip adds.
+    """
+    part = _with_ports(s)
+    given = s.given(part)
+    with torch.no_grad():
+        context = with_probe(part.prepare(given["signals"]))
+        seen: Calls = []
+        with attached(part.ports, {name: Recorder(name, seen) for name in part.ports}):
+            part(given["x"], given["t"], context, 2.5)
+    for name, _, frame in seen:
+        expect(frame.sigma == 2.5, f"frame.sigma at {name!r} to be what forward got, 2.5", f"{frame.sigma!r}")
+        rows = tuple(frame.t.shape)
+        expect(rows == tuple(given["t"].shape), f"frame.t at {name!r} of shape {tuple(given['t'].shape)}", f"{rows}")
+        there = frame.context is not None and "probe" in frame.context.adapters
+        expect(there, f"frame.context.adapters at {name!r} with what was put there", "it is missing")
+        expect(isinstance(frame.scratch, dict), f"a dict frame.scratch at {name!r}", type(frame.scratch).__name__)
+
+
+@check("denoiser", "port-values")
+def port_values(s: DenoiserSubject) -> None:
+    """Ports of a family carry what the family says.
+
+    `input`, `skip.<i>` and `mid` carry maps (B, C, h, w). `linear.<path>` carries a linear layer's output, and the
+    layer's input is in `frame.scratch["input"]`, which a low-rank update needs. `cross.<path>` carries the result of
+    the attention to tokens before its output projection, (B, places, C), and the queries (B, heads, places, width) are
+    in `frame.scratch["query"]`, for attention to further tokens.
+    """
+    part = _with_ports(s)
+    found: dict[str, tuple[Tensor, Any]] = {}
+
+    def keep(name: str) -> Any:
+        def tap(value: Tensor, frame: Any) -> Tensor:
+            key = {"linear": "input", "cross": "query"}.get(name.split(".")[0], "")
+            found[name] = (value, frame.scratch.get(key))
+            return value
+
+        return tap
+
+    given = s.given(part)
+    with torch.no_grad(), attached(part.ports, {name: keep(name) for name in part.ports}):
+        call(part, given)
+    for name, (value, beside) in found.items():
+        family = name.split(".")[0]
+        if family in ("input", "skip", "mid"):
+            expect(value.ndim == 4, f"a map (B,C,h,w) at {name!r}", f"{tuple(value.shape)}")
+        elif family == "linear":
+            fits = isinstance(beside, Tensor) and beside.shape[:-1] == value.shape[:-1]
+            expect(fits, f"the layer's input in frame.scratch['input'] at {name!r}", _shape(beside))
+        elif family == "cross":
+            fits = isinstance(beside, Tensor) and beside.ndim == 4 and beside.shape[2] == value.shape[1]
+            expect(fits, f"the queries (B,H,L,D) in frame.scratch['query'] at {name!r}", _shape(beside))
+
+
+def _shape(value: Any) -> str:
+    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+
+
+def _with_ports(s: DenoiserSubject) -> Any:
+    part = s.make()
+    if not part.ports:
+        raise NotApplicable("it publishes no ports")
+    return part
+
+
+def _calls(s: DenoiserSubject, part: Any) -> Calls:
+    seen: Calls = []
+    given = s.given(part)
+    with torch.no_grad(), attached(part.ports, {name: Recorder(name, seen) for name in part.ports}):
+        call(part, given)
+    return seen

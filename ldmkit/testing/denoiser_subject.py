@@ -1,0 +1,120 @@
+"""What the checks of denoisers take: a class, a configuration, and how the network is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Context, Denoiser, Slot
+from ldmkit.ports import Tap
+from ldmkit.signals import Plane, Signal, Tokens, Vector
+from ldmkit.testing.batches import normal
+from ldmkit.testing.checks import NotApplicable
+from ldmkit.testing.modules import ROWS, ModuleSubject
+
+TIMES = (1.0, 250.5, 900.0)
+"""What the network reads, one a row; not whole numbers only."""
+
+LENGTH = 5
+"""Tokens of a sequence."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DenoiserSubject(ModuleSubject):
+    """A denoiser and one configuration of it."""
+
+    def given(self, part: Any) -> dict[str, Any]:
+        return inputs(part, size_of(part))
+
+    def outputs(self, part: Any, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        return (call(part, given),)
+
+
+def size_of(part: Any) -> Size:
+    """(h, w) of latents that are not square, multiples of 4, and not below the smallest."""
+    least = 4 * -(-max(int(part.smallest), 8) // 4)
+    return least, least + 4
+
+
+def inputs(part: Any, size: Size, rows: int = ROWS, seed: int = 0) -> dict[str, Any]:
+    """x, t and signals for every slot."""
+    x = normal(rows, part.channels, *size, like=part, seed=seed)
+    times = torch.tensor([TIMES[(row + seed) % len(TIMES)] for row in range(rows)], device=part.device)
+    return {"x": x, "t": times, "signals": signals_of(part.slots, part, size, rows, seed)}
+
+
+def call(part: Any, given: Mapping[str, Any], sigma: float | None = None) -> Tensor:
+    """The network's output for inputs, prepared for them alone."""
+    out: Tensor = part(given["x"], given["t"], part.prepare(given["signals"]), sigma)
+    return out
+
+
+def signals_of(slots: Mapping[str, Slot], part: Any, size: Size, rows: int = ROWS, seed: int = 0) -> dict[str, Signal]:
+    """A signal for every slot, with other values for another seed.
+
+    Raises:
+        NotApplicable: a slot wants residuals, whose shapes only its denoiser knows.
+    """
+    return {name: signal_of(slot, part, size, rows, seed + 10 * k) for k, (name, slot) in enumerate(slots.items())}
+
+
+def signal_of(slot: Slot, part: Any, size: Size, rows: int, seed: int) -> Signal:
+    """A signal of a slot's kind and dim. Vectors of one number are small whole ones: they may mean classes."""
+    if slot.kind == "tokens":
+        mask = torch.ones(rows, LENGTH, dtype=torch.bool, device=part.device)
+        mask[0, -2:] = False
+        return Tokens(normal(rows, LENGTH, slot.dim, like=part, seed=seed + 1), mask)
+    if slot.kind == "vector" and slot.dim == 1:
+        return Vector(((torch.arange(rows, device=part.device) + seed) % 3)[:, None].to(part.dtype))
+    if slot.kind == "vector":
+        return Vector(normal(rows, slot.dim, like=part, seed=seed + 1))
+    if slot.kind == "plane":
+        return Plane(normal(rows, slot.dim, *size, like=part, seed=seed + 1))
+    raise NotApplicable(f"the kit cannot make {slot.kind}, whose shapes only the part knows")
+
+
+class Recorder:
+    """A tap that keeps what it sees, and passes the value on unchanged.
+
+    Args:
+        seen: gets (name, value, frame) of every call.
+    """
+
+    def __init__(self, name: str, seen: list[tuple[str, Tensor, Any]]):
+        self.name, self.seen = name, seen
+
+    def __call__(self, value: Tensor, frame: Any) -> Tensor:
+        self.seen.append((self.name, value, frame))
+        return value
+
+
+def jolt(value: Tensor, frame: Any) -> Tensor:
+    """A tap that adds noise of half the value's spread: what follows cannot absorb it, as a constant might be."""
+    spread = 0.5 * value.detach().std() + 0.1
+    return value + spread * normal(*value.shape, seed=7).to(value)
+
+
+def taps_of(part: Denoiser, tap: Tap) -> dict[str, Tap]:
+    """One tap for every port."""
+    return dict.fromkeys(part.ports, tap)
+
+
+@dataclass
+class Probe:
+    """State of an adapter that is not there, kept in `Context.adapters`; it is the same for every window."""
+
+    def crop(self, top: int, left: int, height: int, width: int) -> Probe:
+        """Itself."""
+        return self
+
+
+def with_probe(context: Context) -> Context:
+    """The context, with the state of an adapter called `probe`."""
+    context.adapters["probe"] = Probe()
+    return context

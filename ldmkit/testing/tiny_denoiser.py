@@ -1,0 +1,173 @@
+"""The kit's own denoiser: as small as one with a port of every family can be. Adapters are checked with it.
+
+It is also the shortest example of what a denoiser has to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldmkit.contracts import Context, Denoiser, Frame, Slot
+from ldmkit.errors import CompositionError
+from ldmkit.ports import Port
+from ldmkit.signals import Signal, Tokens, Vector
+from ldmkit.value import Value
+
+
+class TinyConfig(Value):
+    """Args:
+    channels: of the latents.
+    width: of every map inside; a multiple of 4.
+    context_dim: of the tokens that it attends to.
+    vector_dim: of the vector that is added to the time's embedding.
+    """
+
+    channels: int = 3
+    width: int = 8
+    context_dim: int = 6
+    vector_dim: int = 4
+
+
+@dataclass
+class TinyContext(Context):
+    """Keys, values and mask of the tokens, and the embedded vector; None where the condition was left out."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    mask: Tensor | None = None
+    vector: Tensor | None = None
+
+
+class Projection(nn.Linear):
+    """A linear layer with a port."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs, bias=False)
+        self.port = Port()
+
+    def forward(self, x: Tensor, frame: Frame) -> Tensor:  # type: ignore[override]
+        frame.scratch["input"] = x
+        return self.port(super().forward(x), frame)  # type: ignore[no-any-return]
+
+
+class TinyDenoiser(Denoiser):
+    """F(x, t, context): x (B,channels,h,w), t (B,) in training steps; any h and w. One level down, and up again.
+
+    Slots, both optional: `context` (tokens), `vector`. Ports: `input`, `skip.0`, `mid`; `self.mid` after the
+    self-attention, `cross.mid`, and `linear.mid.to_{q,k,v,out}` of the attention to tokens.
+    """
+
+    Config = TinyConfig
+    config: TinyConfig
+    slots: Mapping[str, Slot]
+
+    def __init__(self, config: TinyConfig | None = None):
+        super().__init__(config)
+        c, width = self.config, self.config.width
+        self.channels = c.channels
+        self.slots = {"context": Slot("tokens", c.context_dim, "length"), "vector": Slot("vector", c.vector_dim)}
+        self.conv_in = nn.Conv2d(c.channels, width, 3, padding=1)
+        self.time = nn.Linear(width, width)
+        self.vector = nn.Linear(c.vector_dim, width)
+        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, width)
+        self.self_qkv = nn.Linear(width, 3 * width)
+        self.to_q, self.to_out = Projection(width, width), Projection(width, width)
+        self.to_k, self.to_v = Projection(c.context_dim, width), Projection(c.context_dim, width)
+        self.conv_out = nn.Conv2d(2 * width, c.channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        self.inputs, self.skip, self.mid, self.after_self, self.cross = (Port() for _ in range(5))
+        self.ports = {
+            "input": self.inputs,
+            "skip.0": self.skip,
+            "mid": self.mid,
+            "self.mid": self.after_self,
+            "cross.mid": self.cross,
+            **{f"linear.mid.to_{key}": getattr(self, f"to_{key}").port for key in ("q", "k", "v", "out")},
+        }
+
+    def prepare(self, signals: Mapping[str, Signal]) -> TinyContext:
+        """Project the tokens to keys and values, and embed the vector.
+
+        Raises:
+            CompositionError: `kind-mismatch`.
+        """
+        context = TinyContext(signals)
+        tokens, vector = signals.get("context"), signals.get("vector")
+        if tokens is not None:
+            if not isinstance(tokens, Tokens):
+                raise CompositionError("kind-mismatch", f"slot 'context' got {type(tokens).__name__}")
+            frame = Frame(tokens.value, tokens.value.new_zeros(tokens.value.shape[0]), context)
+            context.keys = _heads(self.to_k(tokens.value, frame))
+            context.values = _heads(self.to_v(tokens.value, frame))
+            context.mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
+        if vector is not None:
+            if not isinstance(vector, Vector):
+                raise CompositionError("kind-mismatch", f"slot 'vector' got {type(vector).__name__}")
+            context.vector = self.vector(vector.value)
+        return context
+
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        """F.
+
+        Raises:
+            CompositionError: `foreign-context`.
+        """
+        if not isinstance(context, TinyContext):
+            raise CompositionError("foreign-context", "the context was not prepared by this denoiser")
+        frame = Frame(x, t, context, sigma)
+        emb = self.time(_code(t, self.config.width).to(x.dtype))
+        if context.vector is not None:
+            emb = emb + context.vector
+        h = self.conv_in(self.inputs(x, frame))
+        skip = h
+        h = self._middle(self.down(h) + emb[:, :, None, None], context, frame)
+        h = F.interpolate(self.mid(h, frame), size=skip.shape[2:], mode="nearest")
+        out: Tensor = self.conv_out(F.silu(torch.cat([h, self.skip(skip, frame)], 1)))
+        return out
+
+    def _middle(self, h: Tensor, context: TinyContext, frame: Frame) -> Tensor:
+        b, c, rows, columns = h.shape
+        x = self.norm(h).flatten(2).transpose(1, 2)
+        q, k, v = (_heads(part) for part in self.self_qkv(x).chunk(3, -1))
+        x = self.after_self(x + _joined(F.scaled_dot_product_attention(q, k, v)), frame)
+        if context.keys is not None and context.values is not None:
+            q = _heads(self.to_q(x, frame))
+            y = _joined(_attend(q, context.keys, context.values, context.mask))
+            frame.scratch["query"] = q
+            x = x + self.to_out(self.cross(y, frame), frame)
+        out: Tensor = h + x.transpose(1, 2).view(b, c, rows, columns)
+        return out
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention in which a row without any token gets zeros."""
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    weights: Tensor = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
+    joined: Tensor = (weights * mask) @ v
+    return joined
+
+
+def _heads(x: Tensor) -> Tensor:
+    """(B, L, C) -> (B, 2, L, C / 2)."""
+    b, length, c = x.shape
+    return x.view(b, length, 2, c // 2).transpose(1, 2)
+
+
+def _joined(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+def _code(t: Tensor, width: int) -> Tensor:
+    """Sines and cosines (B, width) of times, float32."""
+    steps = torch.arange(width // 2, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(-steps * (math.log(10000.0) / (width // 2)))
+    return torch.cat([angles.sin(), angles.cos()], 1)
