@@ -20,7 +20,7 @@ def main() -> None:
     text = PAGE.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    sections = [section for make in (unets, samplers, pipelines, loads, decodes) for section in make(records)]
+    sections = [section for make in (unets, samplers, pipelines, loads, decodes, listings) for section in make(records)]
     PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(sections) + f"\n{END}{after}", encoding="utf-8")
     print(f"wrote {PAGE}")
 
@@ -90,6 +90,16 @@ def decodes(records: dict[str, Any]) -> Iterable[str]:
         ]
         head = [f"{r['what']}, budget {r['budget_mib']:g} MiB", "ms", "speedup", "peak MiB beyond weights"]
         yield section("Decoding", head, rows, [record])
+
+
+def listings(records: dict[str, Any]) -> Iterable[str]:
+    record = records.get("plugins_listing")
+    if record:
+        counts = sorted({r["plugins"] for r in record["rows"]})
+        took = {(r["command"], r["plugins"]): f"{r['seconds']:.3f}" for r in record["rows"]}
+        rows = [[f"`{name}`", *(took[name, n] for n in counts)] for name in dict.fromkeys(name for name, _ in took)]
+        head = ["processor time of a fresh process", *(f"s with {n} plugins" for n in counts)]
+        yield section("Listing plugins", head, rows, [record])
 
 
 def section(title: str, head: list[str], rows: list[list[str]], records: list[Any]) -> str:
