@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from environments import ROOT, SOURCES, wheel_of
 
 from ldmkit import plugins
 
@@ -47,3 +48,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         sys.modules.pop(module, None)
     monkeypatch.undo()
     plugins.refresh()
+
+
+@pytest.fixture(scope="session")
+def home_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of ldmkit as it stands in this checkout."""
+    return wheel_of(ROOT, tmp_path_factory.mktemp("home"), SOURCES)

@@ -1,0 +1,1 @@
+"""One part of each kind, against the first version of ldmkit's contracts."""
