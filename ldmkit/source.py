@@ -178,6 +178,8 @@ def adapter_only(origin: str) -> SourceError:
 
 
 def unrecognised(path: Path) -> SourceError:
-    """The error for a path that no reader knows."""
+    """The error for a path that no reader knows; a folder with a model right below it is told where that is."""
     fits = f"a folder with {SPEC_FILE} or model_index.json, or a .ckpt or .safetensors file"
+    if path.is_dir() and (inner := sorted(child.parent for child in path.glob(f"*/{SPEC_FILE}"))):
+        fits = f"{inner[0]}, which holds a model"
     return SourceError("unrecognised", "no reader knows this format", where=str(path), fits=fits)

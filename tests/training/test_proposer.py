@@ -17,7 +17,7 @@ from ldmkit_training.stage import Batch
 from tiny import base, tensors, train
 
 import ldmkit
-from ldmkit import CompositionError, InputError, WeightsError
+from ldmkit import CompositionError, InputError, SourceError, WeightsError
 
 BOXES = {"n_classes": len(LAYOUT_CLASSES), "dim": 8, "frequencies": 2, "max_objects": 8, "names": list(LAYOUT_CLASSES)}
 WORDS = {"vocab_size": 192, "start": 2, "end": 3, "pad": 0}
@@ -68,6 +68,8 @@ def test_only_the_proposer_is_trained_and_the_rest_is_saved_as_it_was(start: Pat
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     new = set(after) - set(before)
     assert new and all("language." in name for name in new)
+    with pytest.raises(SourceError, match="run/model, which holds a model"):
+        ldmkit.load(tmp_path / "run")
     pipe = ldmkit.load(tmp_path / "run" / "model")
     made = pipe({"text": "two trees and a red house"}, seeds=[0]).recipes[0]
     assert "proposed" in made and made["parts"]["conditioners.layout"].startswith("layout-proposed @ ldmkit")
