@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 SMALL = ["steps=2", "data.train.config.count=4", "data.batch=2", "data.validation=null"]
 """Training in the README is run as it stands, but for this: two steps on four pictures."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)

@@ -1,0 +1,134 @@
+"""What `ldmkit new` writes, installed by pip into a fresh virtual environment: green at once, listed, used together.
+
+Its environment sees this one's packages through a .pth file, so that nothing is downloaded; the whole file takes about
+a minute. `pytest -m "not slow"` leaves it out; continuous integration runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from ldmkit_authoring.distribution import distribution, write
+
+from ldmkit.kinds import GROUPS
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed")]
+ROOT = Path(__file__).parents[2]
+KINDS = sorted(GROUPS)
+
+COMPOSE = """
+import ldmkit
+
+def part(kind, name, **config):
+    return ldmkit.get(kind, name)(config)
+
+pipe = ldmkit.Pipeline.of(
+    codec=part("codec", "my-codec", channels=3, halvings=1, width=8),
+    denoiser=part("denoiser", "my-denoiser", channels=3, width=8, heads=2, vector_dim=5),
+    process=ldmkit.get("process", "my-process")(),
+    conditioners={
+        "numbers": part("conditioner", "my-conditioner", length=3, dim=5),
+        "style": part("conditioner", "my-conditioner", length=2, dim=4),
+    },
+    adapters={"styled": part("adapter", "my-adapter", dim=4, widths=(8, 16))},
+    wiring={"numbers": {"slot": "vector"}, "style": {"slot": "styled.vector", "null": "keep"}},
+    defaults={
+        "size": (16, 24),
+        "steps": 3,
+        "sampler": {"type": "my-sampler"},
+        "grid": {"type": "my-grid"},
+        "guidance": {"type": "my-guidance", "config": {"scale": 2.0}},
+    },
+)
+pipe.save("saved")
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """A virtual environment with one distribution of every kind, in the folder above it."""
+
+    root: Path
+
+    def run(self, *command: str, cwd: Path | None = None) -> str:
+        """The output of one of the environment's commands.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        bin_ = self.root / "venv" / "bin"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "COV_"))}
+        variables = kept | {"PATH": os.pathsep.join([str(bin_), os.environ["PATH"]]), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [str(bin_ / "python"), *command], cwd=cwd or self.root, env=variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    def ldmkit(self, *arguments: str) -> str:
+        return self.run("-m", "ldmkit", *arguments)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    venv.create(root / "venv", symlinks=True)
+    paths = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    (site,) = (root / "venv" / "lib").glob("python*/site-packages")
+    (site / "host.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in paths))
+    for kind in KINDS:
+        names, texts = distribution(kind, f"my-{kind}")
+        write(root / names.dist, texts)
+    pip = [sys.executable, "-m", "pip", "--python", str(root / "venv/bin/python"), "install", "--quiet"]
+    projects = [word for kind in KINDS for word in ("--editable", str(root / f"ldmkit-my-{kind}"))]
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *options, *projects], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return World(root)
+
+
+def test_its_tests_are_green(world: World) -> None:
+    """One in its own folder, as its README says; to start torch less often, the others together."""
+    assert "passed" in world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=world.root / "ldmkit-my-sampler")
+    others = [str(world.root / f"ldmkit-my-{kind}" / "tests") for kind in KINDS if kind != "sampler"]
+    assert "passed" in world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *others)
+
+
+def test_they_are_listed(world: World) -> None:
+    rows = {(row["kind"], row["name"]): row for row in json.loads(world.ldmkit("plugins", "--json"))}
+    for kind in KINDS:
+        row = rows[kind, f"my-{kind}"]
+        assert (row["status"], row["distribution"], row["version"]) == ("ok", f"ldmkit-my-{kind}", "0.1.0")
+
+
+def test_two_are_used_together_and_all_of_them(world: World) -> None:
+    """A sampler of one and a guidance of another with the bundled model; then a pipeline that is nothing else."""
+    words = ("--sampler", "my-sampler", "--guidance", "my-guidance:scale=2", "--steps", "2", "--label", "lake")
+    world.ldmkit("sample", *words, "--out", "lake.png")
+    assert (world.root / "lake.png").is_file()
+    world.run("-c", COMPOSE)
+    world.ldmkit("sample", "saved", "--numbers", "[0.1, 0, -1]", "--style", "[1, 0.5]", "-n", "2", "--out", "new.png")
+    assert (world.root / "new-1.png").is_file()
+    spec = json.loads((world.root / "saved" / "pipeline.json").read_text())
+    assert spec["codec"]["distribution"] == "ldmkit-my-codec" and spec["codec"]["version"] == "0.1.0"
+
+
+def test_they_are_typed(world: World) -> None:
+    """By the strict settings that are written along."""
+    if shutil.which("mypy", path=Path(sys.executable).parent) is None:
+        pytest.skip("mypy is not installed")
+    files = [str(world.root / f"ldmkit-my-{kind}" / folder) for kind in KINDS for folder in ("src", "tests")]
+    kept = {**os.environ, "MYPYPATH": os.pathsep.join([str(ROOT), *(f for f in files if f.endswith("src"))])}
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(world.root / "mypy"), *files]
+    done = subprocess.run(command, env=kept, cwd=world.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
