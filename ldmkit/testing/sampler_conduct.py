@@ -17,10 +17,10 @@ from ldmkit.testing.sampler_runs import (
     SHAPE,
     Subject,
     final,
+    humps,
     is_stochastic,
     levels,
     ordinary,
-    signs,
     start,
     transitions,
     trial,
@@ -156,7 +156,7 @@ def interleaved(subject: Subject) -> None:
 
 
 def _run(subject: Subject, seed: int, sigmas: list[float]) -> Iterator[Step]:
-    return iter(subject.sampler.steps(signs, start((seed,), sigmas[0]), sigmas, Noise((seed,), SHAPE)))
+    return iter(subject.sampler.steps(humps, start((seed,), sigmas[0]), sigmas, Noise((seed,), SHAPE)))
 
 
 @check("sampler", "pure")
@@ -194,7 +194,7 @@ def rank(subject: Subject) -> None:
 
     def run(*shape: int) -> Tensor:
         x = (flat(0, "start").double() * sigmas[0]).view(2, *shape)
-        return list(subject.sampler.steps(signs, x, sigmas, lambda i: flat(i).view(2, *shape)))[-1].x
+        return list(subject.sampler.steps(humps, x, sigmas, lambda i: flat(i).view(2, *shape)))[-1].x
 
     wanted = run(24)
     for shape in ((3, 2, 4), (3, 2, 2, 2)):
@@ -227,7 +227,7 @@ def grad_mode(subject: Subject) -> None:
     sigmas = levels(5)
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
-            run = subject.sampler.steps(signs, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
+            run = subject.sampler.steps(humps, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
             for step in run:
                 now = torch.is_grad_enabled() == enabled and not torch.is_inference_mode_enabled()
                 if not now:
@@ -247,7 +247,7 @@ def lazy(subject: Subject) -> None:
 
     def counted(x: Tensor, sigma: float) -> Tensor:
         calls.append(sigma)
-        return signs(x, sigma)
+        return humps(x, sigma)
 
     run = subject.sampler.steps(counted, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
     next(iter(run))
