@@ -54,8 +54,10 @@ def _as_text(entry: Entry, rows: Rows) -> str:
         title = "class" if case.number is None else f"example {case.number}"
         counts = Counter(outcome.status for outcome in outcomes)
         lines.append(f"  {title:<12}{_counted(counts)}")
-        broken = [str(outcome).split("\n") for outcome in outcomes if outcome.status == "failed"]
-        lines += [f"    {line}" for text in broken for line in text]
+        for outcome in outcomes:
+            if outcome.status == "failed":
+                why = [f"        {line}".rstrip() for line in outcome.check.explanation.splitlines()]
+                lines += [f"    {line}" for line in (*str(outcome).split("\n"), *why)]
     if len(rows) == 1 and rows[0][1][0].status == "passed":
         lines.append("  its `examples` is (): nothing was built, and the promises of its kind were not checked")
     return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""The page that explains every check: `python -m ldmkit.testing.page --write` brings docs/contracts.md up to date.
+
+What stands above the mark in the page is written by hand; below it, everything is made from the checks' docstrings.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import cleandoc
+from pathlib import Path
+
+from ldmkit.kinds import GROUPS
+from ldmkit.testing.checks import PAGE, checks
+
+MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.page --write -->"
+
+
+def page(opening: str) -> str:
+    """The whole page, with what stands above the mark in `opening`."""
+    head = opening.partition(MARK)[0]
+    kinds = ("part", *(kind for kind in GROUPS if find_spec(f"ldmkit.testing.{kind}") is not None))
+    return "\n".join([head.rstrip(), "", MARK, "", *(_section(kind) for kind in kinds)])
+
+
+def _section(kind: str) -> str:
+    module = import_module(f"ldmkit.testing.{kind}")
+    lines = [f"## {kind}", "", cleandoc(module.__doc__ or ""), ""]
+    for one in checks(kind):
+        lines += [f"### {kind}-{one.name}", "", one.promise, ""]
+        if one.explanation:
+            lines += [one.explanation, ""]
+    return "\n".join(lines)
+
+
+def file() -> Path:
+    """docs/contracts.md of the source tree."""
+    return Path(__file__).parents[2] / PAGE
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the page, or say whether it is up to date; returns the exit code."""
+    path = file()
+    found = path.read_text(encoding="utf-8")
+    made = page(found)
+    if "--write" in arguments:
+        path.write_text(made, encoding="utf-8")
+    elif made != found:
+        print(f"{path} is stale: python -m ldmkit.testing.page --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
