@@ -286,7 +286,7 @@ class Process(Value, ABC):
 
     def prior(self, noise: Tensor, sigma: float) -> Tensor:
         """The state to start a run from: unit noise in the process's own frame, brought to x = x0 + sigma * n."""
-        return noise * (1.0 / self.alpha(sigma))
+        return noise * max(1.0 / self.alpha(sigma), sigma)
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Sequence[float]) -> Tensor:
         """What F should return for x = x0 + sigma * n, one sigma a row: the F at which D equals x0."""

@@ -7,7 +7,6 @@ from statistics import NormalDist
 from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from ldmkit.contracts import Process
 from ldmkit.examples import Example
@@ -50,6 +49,3 @@ class EDM(Process):
     def scalings(self, sigma: float) -> tuple[float, float, float]:
         total = math.hypot(sigma, self.sigma_data)
         return (self.sigma_data / total) ** 2, sigma * self.sigma_data / total, 1 / total
-
-    def prior(self, noise: Tensor, sigma: float) -> Tensor:
-        return noise * sigma

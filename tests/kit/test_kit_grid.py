@@ -1,0 +1,31 @@
+"""The grid suite catches every broken one, and passes correct ones that know nothing of the in-tree parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from broken_grid import BROKEN, Fixed, Halving, Timesteps
+
+from ldmkit.testing import check_grid
+from ldmkit.testing.checks import checks, run
+from ldmkit.testing.grid import subject
+
+CHECKS = {one.name: one for one in checks("grid")}
+CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]
+
+
+@pytest.mark.parametrize("cls", [Fixed, Halving, Timesteps])
+def test_correct_grids_pass(cls: Any) -> None:
+    assert check_grid(cls).require().ok
+
+
+@pytest.mark.parametrize(("name", "cls"), CASES, ids=[f"{name}-{cls.__name__}" for name, cls in CASES])
+def test_broken_grids_are_caught(name: str, cls: Any) -> None:
+    found = run(CHECKS[name], subject(cls, cls.examples[0]))
+    assert found.status == "failed", str(found)
+    assert found.expected and found.came and found.check.docs.endswith(f"#grid-{name}")
+
+
+def test_every_check_has_a_broken_grid() -> None:
+    assert BROKEN.keys() == CHECKS.keys()
