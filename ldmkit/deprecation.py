@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from ldmkit.value import Value
 
+NOTICE_PERIOD = 2
+"""Minor versions that warn before something goes."""
+
 F = TypeVar("F", bound=Callable[..., Any])
-C = TypeVar("C", bound=type)
 
 _OWN = frozenset({"ldmkit", "pydantic", "pydantic_core", "torch", "typer", "click", "functools", "contextlib"})
 """Packages whose frames are not the caller's: a warning points at the line outside of them."""
@@ -42,7 +44,7 @@ class Notice:
         reason: why there is nothing to write instead; either `use` or `reason` is needed.
 
     Raises:
-        TypeError: neither `use` nor `reason`, or both; versions that are none, or in the wrong order.
+        TypeError: neither `use` nor `reason`, or both; versions that are none, or too close to each other.
     """
 
     what: str
@@ -56,8 +58,10 @@ class Notice:
             raise TypeError("a deprecation names what goes")
         if bool(self.use.strip()) == bool(self.reason.strip()):
             raise TypeError(f"{self.what}: either a replacement (use) or a reason why there is none, and not both")
-        if version_of(self.removal) <= version_of(self.since):
-            raise TypeError(f"{self.what}: removed in {self.removal}, which is not after {self.since}")
+        (since_major, since_minor), (major, minor) = version_of(self.since), version_of(self.removal)
+        if (major == since_major and minor < since_minor + NOTICE_PERIOD) or major < since_major:
+            what = f"{self.what}: removed in {self.removal}, which is too soon after {self.since}"
+            raise TypeError(f"{what}: {NOTICE_PERIOD} minor versions, or the next major one")
 
     @property
     def message(self) -> str:

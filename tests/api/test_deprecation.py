@@ -186,7 +186,8 @@ def test_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"use": "", "reason": ""}, "a replacement"),
         ({"use": "x", "reason": "y"}, "not both"),
-        ({"use": "x", "removal": "0.2"}, "not after"),
+        ({"use": "x", "removal": "0.3"}, "too soon"),
+        ({"use": "x", "since": "1.3", "removal": "0.9"}, "too soon"),
         ({"use": "x", "removal": "soon"}, "no version"),
         ({"use": "x", "since": "1"}, "no version"),
         ({"use": "x", "what": " "}, "names what goes"),
@@ -195,6 +196,7 @@ def test_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_notice_is_complete(given: dict[str, str], word: str) -> None:
     with pytest.raises(TypeError, match=word):
         Notice(**{"what": "it", **WHEN, **given})
+    assert Notice("it", "1.3", "2.0", use="x") and Notice("it", "1.3", "1.5", use="x")
 
 
 SCRIPT = """

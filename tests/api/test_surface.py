@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pkgutil
 from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -30,6 +32,16 @@ def test_public_methods_are_documented(name: str) -> None:
     own = {n: m for n, m in vars(cls).items() if not n.startswith("_") and inspect.isfunction(m)}
     silent = [n for n, method in own.items() if not inspect.getdoc(method) and n not in ("forward", "model_post_init")]
     assert not silent, f"{name}: {silent} have no docstring"
+
+
+@pytest.mark.parametrize("module", [ldmkit, ldmkit.testing], ids=lambda module: module.__name__)
+def test_type_checkers_see_the_same_names(module: ModuleType) -> None:
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    (block,) = (n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: node.module for node in imports for alias in node.names}
+    assert seen == module._HOMES, "an import under TYPE_CHECKING, `as` its own name, for every public name"
 
 
 def test_no_module_hides_a_public_name() -> None:

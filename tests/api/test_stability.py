@@ -1,0 +1,52 @@
+"""docs/stability.md says what the code does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import snapshot
+
+import ldmkit
+from ldmkit import deprecation
+from ldmkit.kinds import API, GROUPS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_pages_code_runs(number: int) -> None:
+    with warnings.catch_warnings():
+        exec(compile(BLOCKS[number], f"docs/stability.md block {number}", "exec"), {"__name__": "page"})
+
+
+def test_all_snapshots_are_named() -> None:
+    assert {f"{name}.txt" for name in snapshot.SNAPSHOTS} == set(re.findall(r"`(\w+\.txt)`", PAGE))
+    assert snapshot.ACCEPT in PAGE
+
+
+def test_every_contract_is_on_one_side() -> None:
+    implement, receive = (
+        set(re.findall(r"`([A-Z]\w+)`", part)) for part in re.findall(r"You \*\*\w+\*\* (.*?)(?=\n- |\n\n)", PAGE, re.S)
+    )
+    assert {kind.capitalize() for kind in GROUPS} <= implement
+    assert implement.isdisjoint(receive) and {*implement, *receive} <= set(ldmkit.__all__)
+    classes = {name: value for name in ldmkit.__all__ if inspect.isclass(value := getattr(ldmkit, name))}
+    abstract = {name for name, value in classes.items() if inspect.isabstract(value)}
+    assert abstract == implement, "a public class with abstract methods is one that plugins implement"
+
+
+def test_the_numbers_are_todays() -> None:
+    assert set(API.values()) == {1} and "All of them are 1." in PAGE
+    assert deprecation.NOTICE_PERIOD == 2 and "two minor\n  releases: what warns since 0.2 can be gone in 0.4" in PAGE
+
+
+def test_every_helper_is_on_the_page() -> None:
+    helpers = {name for name in vars(deprecation) if name.startswith("deprecated") or name.isupper()}
+    named = set(re.findall(r"\b(deprecated\w*|RENAMED_PARTS)\b", PAGE))
+    assert {name for name in helpers if name.startswith("deprecated")} <= named and "RENAMED_PARTS" in named
