@@ -46,7 +46,7 @@ def line_chart(
         _Axes(pen, panel, (62, i * height + 34, width - 12, (i + 1) * height - 30), inks).draw()
     for i, name in enumerate(names):
         y = 34 + 20 * i
-        _trace(pen, [(width, y + 8), (width + 20, y + 8)], inks[name], 3, dotted=_base(name) != name)
+        trace(pen, [(width, y + 8), (width + 20, y + 8)], inks[name], 3, dotted=_base(name) != name)
         pen.text((width + 26, y), name, fill=INK, font=font(12))
     return image
 
@@ -104,7 +104,7 @@ class _Axes:
                 pen.line((x, y, x + 4, y), fill=FAINT)
         for name, curve in panel.curves.items():
             spots = [(self._x(x), self._y(self._up(y))) for x, y in curve if math.isfinite(y)]
-            _trace(pen, spots, self.inks[name], 2, dotted=_base(name) != name)
+            trace(pen, spots, self.inks[name], 2, dotted=_base(name) != name)
             for x, y in spots if len(spots) < 40 and _base(name) == name else ():
                 pen.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=self.inks[name])
 
@@ -122,7 +122,7 @@ def _base(name: str) -> str:
     return name.partition(" (")[0]
 
 
-def _trace(
+def trace(
     pen: ImageDraw.ImageDraw, spots: Sequence[tuple[float, float]], ink: Colour, width: int, *, dotted: bool
 ) -> None:
     """A line through points; a dotted one in dashes of 5 pixels, 5 apart."""

@@ -1,0 +1,84 @@
+"""What a comparison is asked for: samplers with their configs, and numbers of steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ldmkit.cli.words import parse_strategy
+from ldmkit.contracts import Grid, Process, Sampler
+from ldmkit.errors import InputError
+from ldmkit.request import check_steps, strategy
+from ldmkit.spec import PartSpec
+
+MAX_RUNS = 200
+MAX_EVALUATIONS = 50_000
+_COMMA = re.compile(r",(?![^\[{]*[\]}])(?!\s*\w+=)")
+"""A comma between samplers: not one in brackets, nor one before `key=`."""
+
+
+class Entrant(NamedTuple):
+    """A sampler as it was asked for, and by that name in tables."""
+
+    name: str
+    sampler: Sampler
+
+
+def parse_samplers(text: str, option: str = "--samplers") -> tuple[Entrant, ...]:
+    """`euler,ddim:eta=1,my-dist:mine:order=2`: names, qualified where need be, with their configs.
+
+    Raises:
+        InputError: `sampler-missing`, `sampler-twice` (two names of one sampler count as such), `strategy-config`.
+        SpecError, PluginError: a config that does not fit, a name that nobody has.
+    """
+    found: list[Entrant] = []
+    for name in (part.strip() for part in _COMMA.split(text)):
+        if not name:
+            fits = "names between commas: euler,dpmpp-2m,unipc"
+            raise InputError("sampler-missing", f"got {text!r}", where=option, fits=fits)
+        sampler: Sampler = strategy("sampler", parse_strategy(name, option), PartSpec(type=name), Sampler)
+        for other in found:
+            if type(other.sampler) is type(sampler) and other.sampler == sampler:
+                what = f"{other.name!r} and {name!r} are one sampler"
+                raise InputError("sampler-twice", what, where=option, fits="every sampler once")
+        found.append(Entrant(name, sampler))
+    return tuple(found)
+
+
+def parse_steps(text: str, option: str = "--steps") -> tuple[int, ...]:
+    """`5,10,20` as numbers in order.
+
+    Raises:
+        InputError: `steps-type`, `steps-range`, `steps-twice`.
+    """
+    numbers: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        if not (part.isascii() and part.isdecimal() and len(part) < 9):
+            fits = "numbers between commas: 5,10,20"
+            raise InputError("steps-type", f"steps are integers, got {part!r}", where=option, fits=fits)
+        number = check_steps(int(part))
+        if number in numbers:
+            raise InputError("steps-twice", f"{number} stands twice", where=option, fits="every number once")
+        numbers.append(number)
+    return tuple(sorted(numbers))
+
+
+def check_plan(entrants: Sequence[Entrant], steps: Sequence[int], grid: Grid, process: Process, extra: int) -> int:
+    """How often the network will be called, `extra` calls for the reference among it; grids are made once, to see
+    that they can be.
+
+    Raises:
+        InputError: `compare-size`, and what the grid has against a number of steps.
+    """
+    runs = len(entrants) * len(steps)
+    if runs > MAX_RUNS:
+        what = f"{len(entrants)} samplers with {len(steps)} numbers of steps are {runs} runs"
+        raise InputError("compare-size", what, where="--steps", fits=f"at most {MAX_RUNS} runs")
+    calls = extra + sum(entrant.sampler.evaluations(number) for entrant in entrants for number in steps)
+    if calls > MAX_EVALUATIONS:
+        what = f"the network would be called {calls} times"
+        raise InputError("compare-size", what, where="--steps", fits=f"at most {MAX_EVALUATIONS} calls")
+    for number in steps:
+        grid.sigmas(process, number)
+    return calls

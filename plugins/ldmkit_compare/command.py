@@ -1,0 +1,124 @@
+"""`ldmkit compare`: samplers of one model, with several numbers of steps, against a tight run from the same noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_WORDS)
+def compare(
+    ctx: typer.Context,
+    samplers: Annotated[
+        str, typer.Option(help="Names between commas, with configs: euler,ddim:eta=1,my-dist:mine:order=2.")
+    ] = "euler,dpmpp-2m,unipc",
+    steps: Annotated[str, typer.Option(help="Numbers of steps between commas.")] = "5,10,20,50",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A .html file, beside which a .png is written, or a folder for both.")
+    ] = Path("compare.html"),
+    number: Annotated[
+        int, typer.Option("-n", "--number", min=1, max=16, help="Pictures of each run, with following seeds.")
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
+    reference: Annotated[
+        int, typer.Option(min=10, max=10000, help="Steps of the reference, and of the run that checks it.")
+    ] = 200,
+    model: Annotated[
+        str | None, typer.Option(help="Folder, checkpoint, bundled name or hf:org/name; default: the bundled model.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")] = None,
+    guidance: Annotated[str | None, typer.Option(help="A scale, or a name.")] = None,
+    scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
+    plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "auto",
+    config: Config = None,
+    ema: Ema = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    json: Json = False,
+) -> int:
+    """Compare samplers: a table, error over network calls, pictures. Conditions are options as in `ldmkit sample`."""
+    from ldmkit.cli import RUN, emit
+    from ldmkit.cli.bars import Bars
+    from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
+    from ldmkit.loading import default_model, load
+    from ldmkit_compare.asked import check_plan, parse_samplers, parse_steps
+    from ldmkit_compare.page import page, save_html
+    from ldmkit_compare.runs import Comparing
+    from ldmkit_compare.sheet import draw, save_png
+
+    html, png = targets(out)
+    entrants, numbers = parse_samplers(samplers), parse_steps(steps)
+    pipe = load(model or default_model(), config=config, ema=ema, device=device, dtype=dtype).planned(plan)
+    given, more_scales = conditions(pipe, ctx.args)
+    options: dict[str, Any] = {
+        "negative": negatives(pipe, negative or []),
+        "size": parse_size(size),
+        "seeds": [seed + i for i in range(number)],
+        "grid": parse_strategy(grid, "--grid"),
+        "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
+    }
+    first = pipe.prepare(given, steps=numbers[0], **options)
+    calls = check_plan(entrants, numbers, first.request.grid, pipe.process, 2 * reference)
+    if not json:
+        print(f"{calls} calls of the network with a batch of {first.rows}, {2 * reference} of them for the reference")
+    with Bars("step", quiet=json) as progress:
+        comparing = Comparing(pipe, first, entrants, numbers, reference, progress)
+        found, pictures = comparing.run(_shown(ctx.args))
+    text, image = page(found, pictures), draw(found, pictures)
+    html.parent.mkdir(exist_ok=True)
+    save_html(text, html)
+    save_png(image, png)
+    if json:
+        emit({"html": str(html), "png": str(png), **found.model_dump(mode="json")})
+    else:
+        print(f"{found.table()}\n\n{html} and {png} after {found.seconds:.0f} s")
+    return RUN if found.failed else 0
+
+
+def targets(out: Path) -> tuple[Path, Path]:
+    """The two files to write. A path that ends in .html is the one, with the other beside it; else it is a folder,
+    made when there is something to put there.
+
+    Raises:
+        InputError: no such folder to write to, or a name with another ending.
+    """
+    from ldmkit.errors import InputError
+    from ldmkit.jsonio import check_target
+
+    if out.suffix.lower() == ".html":
+        html, png = out, out.with_suffix(".png")
+        check_target(html)
+        check_target(png)
+        return html, png
+    if out.is_dir():
+        html, png = out / "compare.html", out / "compare.png"
+        check_target(html)
+        check_target(png)
+        return html, png
+    if out.suffix:
+        fits = "a path that ends in .html, or a folder"
+        raise InputError("compare-out", f"a comparison is no {out.suffix} file", where=str(out), fits=fits)
+    check_target(out)
+    return out / "compare.html", out / "compare.png"
+
+
+def _shown(words: list[str]) -> dict[str, str]:
+    """The conditions as they were given: name -> value."""
+    shown: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--"):
+            name, has_value, value = word[2:].partition("=")
+            shown[name] = value if has_value else rest.pop(0)
+    return shown
