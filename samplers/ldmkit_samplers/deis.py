@@ -14,7 +14,7 @@ from ldmkit_samplers.slopes import interpolated, transitions
 
 
 class DEIS(Sampler):
-    """Zhang and Chen 2023, algorithm 1 with the multistep coefficients of equation 15, the polynomial in log sigma.
+    """Zhang and Chen 2023, algorithm 1 (tAB-DEIS): with the polynomial in log sigma, as other software runs it.
 
     The predicted noise is extrapolated by the polynomial through its last values, and integrated exactly. A long step
     (`LONG_STEP`) is Euler's, slopes from before it are not used after it; a last step to sigma 0 is Euler's.

@@ -14,10 +14,11 @@ from ldmkit_samplers.changes import plan, transitions
 
 
 class DPMpp3M(Sampler):
-    """DPM++ 3M as other software runs it: Lu et al. 2022 (DPM-Solver++), appendix B, extrapolated in log sigma.
+    """Lu et al. 2022 (DPM-Solver++), three estimates, multistep: as other software runs it.
 
-    The second divided difference of x0, h^2 x0'' / 2, takes the weight of h^2 x0'', so the method tends to order 2
-    as steps become many; at few steps it is often the better one. `dpmpp-3m-third-order` has the full weight.
+    The second divided difference of x0, h^2 x0'' / 2 in log sigma, takes the weight of h^2 x0'', so the method
+    tends to order 2 as steps become many; at few steps it is often the better one. `dpmpp-3m-third-order` has the full
+    weight.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1; at 1 it is the sampler known as DPM++ 3M SDE.

@@ -14,10 +14,10 @@ from ldmkit_samplers.changes import plan, transitions
 
 
 class DPMpp3MThirdOrder(Sampler):
-    """The exponential Adams method of three x0 estimates: `DPMpp3M` with the exact weight of the second difference.
+    """Hochbruck and Ostermann 2011, exponential Adams method of three estimates: `DPMpp3M` with the exact weight.
 
-    x0 is the quadratic through its last three values, integrated exactly (Hochbruck and Ostermann 2010, equation 2.57,
-    on uneven steps). The first two steps, and a last one to sigma 0, are of lower order.
+    x0 is the quadratic in log sigma through its last three values, integrated exactly. The first two steps, and a last
+    one to sigma 0, are of lower order.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1.

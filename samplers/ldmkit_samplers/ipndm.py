@@ -12,7 +12,7 @@ from ldmkit_samplers.slopes import equal_steps, transitions
 
 
 class IPNDM(Sampler):
-    """Zhang and Chen 2023 (DEIS), iPNDM: PNDM's combination of slopes (its equation 12) from the first step on.
+    """Zhang and Chen 2023 (DEIS), iPNDM: PNDM's combination of slopes (Liu et al. 2022, equation 12) from the start on.
 
     Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps whatever the grid, which leaves order 2
     on grids that are smooth but not even in sigma. One evaluation a step. A long step (`LONG_STEP`) is Euler's, and

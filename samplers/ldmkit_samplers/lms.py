@@ -14,7 +14,7 @@ from ldmkit_samplers.slopes import interpolated, transitions
 
 
 class LMS(Sampler):
-    """Adams-Bashforth on dx/dsigma with the weights of the grid as it is (k-diffusion's sampler).
+    """Adams-Bashforth on dx/dsigma (k-diffusion's sampler): with the weights of the grid as it is.
 
     The predicted noise is extrapolated by the polynomial in sigma through its last values. A long step (`LONG_STEP`) is
     Euler's, and slopes from before it are not used after it.

@@ -18,7 +18,7 @@ from ldmkit_samplers.first_order import transitions
 
 
 class TCD(Sampler):
-    """Zheng et al. 2024 (trajectory consistency distillation), algorithm 4: down to s = (1 - gamma) t', then up to t'.
+    """Zheng et al. 2024 (TCD), strategic stochastic sampling: down to timestep s = (1 - gamma) t', then up to t'.
 
     In this frame s has a sigma_s <= sigma', and the way up adds noise of sqrt(sigma'^2 - sigma_s^2).
 

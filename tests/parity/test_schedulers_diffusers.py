@@ -7,19 +7,21 @@ value is the tolerance, 1e-5 is what is seen. Grids visit integer timesteps or a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers_runs import MIXTURE, SD, SHAPE, Case, Draws, difference, our_run, their_run
 from ldmkit_processes.discrete import Discrete
 from ldmkit_processes.flow import Flow
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.ddpm import DDPM
+from ldmkit_samplers.deis import DEIS
 from ldmkit_samplers.dpmpp_2m import DPMpp2M
 from ldmkit_samplers.dpmpp_2m_sde import DPMpp2MSDE
+from ldmkit_samplers.dpmpp_3m import DPMpp3M
 from ldmkit_samplers.euler import Euler
 from ldmkit_samplers.euler_ancestral import EulerAncestral
 from ldmkit_samplers.grids.sigmas import FlowShift, Karras
@@ -28,36 +30,10 @@ from ldmkit_samplers.heun import Heun
 from ldmkit_samplers.limits import Limits
 from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
-from torch import Tensor
 
-from ldmkit import Grid, Process, Sampler
-from ldmkit.testing.mixture import Mixture
+from ldmkit import Grid, Sampler
 
 TOLERANCE = 1e-4
-SHAPE = (3, 4)
-MIXTURE = Mixture.random(SHAPE)
-SD: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A scheduler with its settings beside ours. `variance`: the state is sqrt(alpha_bar) x rather than x."""
-
-    theirs: str
-    ours: Sampler
-    grid: Grid
-    steps: int = 10
-    settings: dict[str, Any] = field(default_factory=dict)
-    variance: bool = True
-    call: dict[str, Any] = field(default_factory=dict)
-    injected: bool = False
-    zero_snr: bool = False
-
-    def __str__(self) -> str:
-        extra = ",".join(f"{k}={v}" for k, v in self.settings.items())
-        return f"{self.theirs}-{type(self.grid).__name__}-{self.steps}-{extra}"
-
-
 SPACED: list[tuple[dict[str, Any], Grid, int]] = [
     ({"timestep_spacing": "leading", "steps_offset": 1}, Leading(offset=1), 10),
     ({"timestep_spacing": "leading"}, Leading(), 20),
@@ -130,56 +106,6 @@ def cases() -> list[Case]:
     return found
 
 
-class Draws:
-    """The noise that a scheduler draws from its generator, one call after the other, and the same again for us."""
-
-    def __init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(11)
-        self.drawn: dict[int, Tensor] = {}
-
-    def __call__(self, index: int) -> Tensor:
-        if index not in self.drawn:
-            self.drawn[index] = torch.randn((2, *SHAPE), generator=self.generator)
-        return self.drawn[index]
-
-
-def predicted(x: Tensor, x0: Tensor, sigma: float, kind: str) -> Tensor:
-    """What a network that predicts eps or v would return."""
-    eps, alpha = (x - x0) / sigma, 1 / (1 + sigma * sigma) ** 0.5
-    return eps if kind == "eps" else alpha * eps - alpha * sigma * x0
-
-
-def their_run(case: Case, kind: str, x: Tensor) -> list[Tensor]:
-    """States after each call of the scheduler."""
-    name = {"eps": "epsilon", "v": "v_prediction"}[kind]
-    scheduler = getattr(diffusers, case.theirs)(**SD, **case.settings, prediction_type=name)
-    scheduler.set_timesteps(case.steps)
-    bars = scheduler.alphas_cumprod.double()
-    noise, generator = Draws(), torch.Generator().manual_seed(11)
-    levels = [float(s) for s in scheduler.sigmas] if hasattr(scheduler, "sigmas") else []
-    first = levels[0] if levels else float(((1 - bars) / bars).sqrt()[int(scheduler.timesteps[0])])
-    z = (x / (1 + first**2) ** 0.5 if case.variance else x).float()
-    states = []
-    for i, t in enumerate(scheduler.timesteps):
-        scheduler.scale_model_input(z, t)
-        sigma = levels[i] if levels else float(((1 - bars) / bars).sqrt()[int(t)])
-        state = z.double() * ((1 + sigma**2) ** 0.5 if case.variance else 1.0)
-        output = predicted(state, MIXTURE.denoise(state, sigma), sigma, kind).to(z.dtype)
-        extra: dict[str, Any] = dict(case.call)
-        if case.injected:
-            extra["variance_noise"] = noise(i)
-        elif case.theirs in ("DDPMScheduler", "EulerAncestralDiscreteScheduler"):
-            extra["generator"] = generator
-        z = scheduler.step(output, t, z, **extra).prev_sample
-        states.append(z)
-    return states
-
-
-def our_run(case: Case, process: Process, x: Tensor, sigmas: list[float]) -> list[Tensor]:
-    steps = case.ours.steps(MIXTURE.denoise, x, sigmas, Draws())
-    return [s.x * (process.alpha(s.sigma_next) if case.variance else 1.0) for s in steps]
-
-
 @pytest.mark.parametrize("kind", ["eps", "v"])
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_trajectory(case: Case, kind: Any) -> None:
@@ -188,6 +114,7 @@ def test_trajectory(case: Case, kind: Any) -> None:
     if case.theirs == "PNDMScheduler" and kind == "v":
         pytest.skip("diffusers extrapolates v there, the published method eps")
     process = Discrete(prediction=kind, zero_terminal_snr=case.zero_snr)
+    assert case.grid is not None
     sigmas = case.grid.sigmas(process, case.steps)
     x = process.prior(
         torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.float64), sigmas[0]
@@ -197,10 +124,6 @@ def test_trajectory(case: Case, kind: Any) -> None:
         for a, b in zip(theirs, ours, strict=True):
             assert difference(a, b) < TOLERANCE
     assert difference(theirs[-1], ours[-1]) < TOLERANCE
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -224,6 +147,32 @@ def test_flow_match_euler(shift: float, given: bool) -> None:
         now = float(t) / 1000
         x0 = MIXTURE.mean().view(1, *SHAPE) if now == 1 else MIXTURE.denoise(z.double() / (1 - now), now / (1 - now))
         z = scheduler.step(((z - x0) / now).float(), t, z).prev_sample
+        assert difference(z, step.x * process.alpha(step.sigma_next)) < TOLERANCE
+
+
+FLOWS: list[tuple[str, Sampler, dict[str, Any]]] = [
+    ("DPMSolverMultistepScheduler", DPMpp2M(), {}),
+    ("DPMSolverMultistepScheduler", DPMpp3M(), {"solver_order": 3, "solver_type": "heun"}),
+    ("UniPCMultistepScheduler", UniPC(), {}),
+    ("DEISMultistepScheduler", DEIS(solver_order=2), {}),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "settings"), FLOWS, ids=lambda v: v if isinstance(v, str) else None)
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_flow_forms(theirs: str, ours: Sampler, settings: dict[str, Any]) -> None:
+    """The same multistep methods in the flow's frame z = (1 - t) x0 + t n, the network returning n - x0."""
+    settings = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0, **settings}
+    scheduler = getattr(diffusers, theirs)(**settings)
+    scheduler.set_timesteps(20)
+    times = [float(t) for t in scheduler.sigmas]
+    times = times[:-1] if times[-1] == times[-2] else times  # DEIS ends on a level twice
+    sigmas, process = [t / (1 - t) for t in times], Flow()
+    z = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(2))
+    x = process.prior(z.double(), sigmas[0])
+    for i, step in enumerate(ours.steps(MIXTURE.denoise, x, sigmas, Draws())):
+        x0 = MIXTURE.denoise(z.double() / (1 - times[i]), sigmas[i])
+        z = scheduler.step(((z - x0) / times[i]).float(), scheduler.timesteps[i], z).prev_sample
         assert difference(z, step.x * process.alpha(step.sigma_next)) < TOLERANCE
 
 
