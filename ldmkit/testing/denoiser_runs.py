@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ldmkit.errors import CompositionError
 from ldmkit.plans import MAX_RECOMPILES, shadow
+from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.denoiser_subject import DenoiserSubject, call, inputs, size_of
@@ -90,26 +89,9 @@ def no_waiting(s: DenoiserSubject) -> None:
     given = s.given(part)
     with torch.no_grad():
         context = part.prepare(given["signals"])
-        with _Asked() as asked:
+        with Asked() as asked:
             part(given["x"], given["t"], context)
     expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
-
-
-class _Asked(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations that hand numbers of tensors to Python, and where they were called."""
-
-    OPERATIONS = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"})
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().split(".")[0]
-        if name in self.OPERATIONS:
-            frames = [f for f in traceback.extract_stack() if "/torch/" not in f.filename.replace("\\", "/")]
-            self.found.append(f"{name} at {frames[-2].filename}:{frames[-2].lineno}")
-        return func(*args, **(kwargs or {}))
 
 
 @check("denoiser", "compiles")

@@ -23,7 +23,7 @@ from ldmkit.value import Value
 class TinyConfig(Value):
     """Args:
     channels: of the latents.
-    width: of every map inside; a multiple of 4.
+    width: of maps at full size, twice that at half the size; a multiple of 2.
     context_dim: of the tokens that it attends to.
     vector_dim: of the vector that is added to the time's embedding.
     """
@@ -59,8 +59,9 @@ class Projection(nn.Linear):
 class TinyDenoiser(Denoiser):
     """F(x, t, context): x (B,channels,h,w), t (B,) in training steps; any h and w. One level down, and up again.
 
-    Slots, both optional: `context` (tokens), `vector`. Ports: `input`, `skip.0`, `mid`; `self.mid` after the
-    self-attention, `cross.mid`, and `linear.mid.to_{q,k,v,out}` of the attention to tokens.
+    Slots, both optional: `context` (tokens, 6 wide), `vector` (4 wide). Ports: `input`; `skip.0` (8 channels) and
+    `skip.1` (16 channels at half the size), which the way up reads; `mid`; `self.mid` after the self-attention,
+    `cross.mid`, and `linear.mid.to_{q,k,v,out}` of the attention to tokens.
     """
 
     Config = TinyConfig
@@ -72,20 +73,24 @@ class TinyDenoiser(Denoiser):
         c, width = self.config, self.config.width
         self.channels = c.channels
         self.slots = {"context": Slot("tokens", c.context_dim, "length"), "vector": Slot("vector", c.vector_dim)}
+        deep = 2 * width
         self.conv_in = nn.Conv2d(c.channels, width, 3, padding=1)
-        self.time = nn.Linear(width, width)
-        self.vector = nn.Linear(c.vector_dim, width)
-        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
-        self.norm = nn.GroupNorm(2, width)
-        self.self_qkv = nn.Linear(width, 3 * width)
-        self.to_q, self.to_out = Projection(width, width), Projection(width, width)
-        self.to_k, self.to_v = Projection(c.context_dim, width), Projection(c.context_dim, width)
-        self.conv_out = nn.Conv2d(2 * width, c.channels, 3, padding=1)
+        self.time, self.vector = nn.Linear(width, deep), nn.Linear(c.vector_dim, deep)
+        self.down = nn.Conv2d(width, deep, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(2, deep)
+        self.self_qkv = nn.Linear(deep, 3 * deep)
+        self.to_q, self.to_out = Projection(deep, deep), Projection(deep, deep)
+        self.to_k, self.to_v = Projection(c.context_dim, deep), Projection(c.context_dim, deep)
+        self.join = nn.Conv2d(2 * deep, deep, 1)
+        self.conv_out = nn.Conv2d(deep + width, c.channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        self.inputs, self.skip, self.mid, self.after_self, self.cross = (Port() for _ in range(5))
+        self.inputs, self.mid, self.after_self, self.cross = Port(), Port(), Port(), Port()
+        skips = [Port(), Port()]
+        self.skips = nn.ModuleList(skips)
         self.ports = {
             "input": self.inputs,
-            "skip.0": self.skip,
+            "skip.0": skips[0],
+            "skip.1": skips[1],
             "mid": self.mid,
             "self.mid": self.after_self,
             "cross.mid": self.cross,
@@ -125,11 +130,12 @@ class TinyDenoiser(Denoiser):
         emb = self.time(_code(t, self.config.width).to(x.dtype))
         if context.vector is not None:
             emb = emb + context.vector
-        h = self.conv_in(self.inputs(x, frame))
-        skip = h
-        h = self._middle(self.down(h) + emb[:, :, None, None], context, frame)
-        h = F.interpolate(self.mid(h, frame), size=skip.shape[2:], mode="nearest")
-        out: Tensor = self.conv_out(F.silu(torch.cat([h, self.skip(skip, frame)], 1)))
+        shallow = self.conv_in(self.inputs(x, frame))
+        deep = self.down(shallow) + emb[:, :, None, None]
+        h = self.mid(self._middle(deep, context, frame), frame)
+        h = self.join(F.silu(torch.cat([h, self.skips[1](deep, frame)], 1)))
+        h = F.interpolate(h, size=shallow.shape[2:], mode="nearest")
+        out: Tensor = self.conv_out(F.silu(torch.cat([h, self.skips[0](shallow, frame)], 1)))
         return out
 
     def _middle(self, h: Tensor, context: TinyContext, frame: Frame) -> Tensor:

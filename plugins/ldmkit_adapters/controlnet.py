@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from ldmkit_denoisers.config import UNetConfig, mid_level, skip_widths
+from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
 from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane
 from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Adapter, Context, Denoiser, Frame, Run, Slot
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.examples import Example
 from ldmkit.ports import Tap
 from ldmkit.signals import Plane
 from ldmkit.value import Value
 
 GUESS_DECAY = 0.825
 """Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""
+
+PLANE = {**SMALL, "in_channels": 5, "attention": ("none", "self")}
+CROSS = {**SMALL, "attention": ("none", "cross"), "context_dim": 6, "vector": "mlp", "vector_dim": 4}
+"""U-Nets for examples."""
 
 
 class ControlNetConfig(Value):
@@ -120,6 +125,14 @@ class ControlNet(Encoder, Adapter):
 
     Config = ControlNetConfig
     config: ControlNetConfig
+    examples = (
+        Example({"unet": PLANE, "hint_channels": 2, "hint_widths": (4,)}, denoiser={"type": "unet", "config": PLANE}),
+        Example(
+            {"unet": CROSS, "hint_channels": 2, "hint_widths": (4, 4), "scale": 0.5, "guess": True},
+            denoiser={"type": "unet", "config": CROSS},
+            plane_factor=2,
+        ),
+    )
 
     def __init__(self, config: ControlNetConfig | None = None):
         Adapter.__init__(self, config)

@@ -1,0 +1,358 @@
+"""What an adapter promises. It is checked on a denoiser: its example's, or the kit's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Adapter, Context, Denoiser, Run, Slot
+from ldmkit.errors import LdmkitError, suggest
+from ldmkit.examples import Example
+from ldmkit.plugins import get
+from ldmkit.ports import attached
+from ldmkit.testing.asked import Asked
+from ldmkit.testing.batches import differ, expect_state, same, snapshot
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
+from ldmkit.testing.modules import ModuleSubject, first_example, ran, share, stirred
+from ldmkit.testing.tiny_denoiser import TinyDenoiser
+
+NAME = "kit"
+"""Under which adapters are attached."""
+
+SIGMAS = (10.0, 5.0, 1.0, 0.0)
+"""Of the run that adapters are prepared for; the network is called at the second."""
+
+
+@dataclass(frozen=True)
+class AdapterSubject(ModuleSubject):
+    """An adapter, one configuration of it, and the denoiser that it extends.
+
+    Args:
+        denoiser: see `Example.denoiser`.
+        plane_factor: see `Example.plane_factor`.
+    """
+
+    denoiser: Mapping[str, Any] | None = None
+    plane_factor: int = 1
+
+    def host(self, part: Any) -> Denoiser:
+        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if self.denoiser is None:
+                made: Denoiser = TinyDenoiser()
+            else:
+                made = get("denoiser", self.denoiser["type"])(dict(self.denoiser.get("config", {})))
+        made = stirred(made, 1).eval().requires_grad_(False)
+        return made.to(part.device, part.dtype)
+
+    def given(self, part: Any) -> dict[str, Any]:
+        return self.drawn(part, self.host(part))
+
+    def drawn(self, part: Any, host: Denoiser, seed: int = 0) -> dict[str, Any]:
+        """Inputs of the denoiser, and signals for the adapter's slots."""
+        size = size_of(host)
+        made = inputs(host, size, seed=seed)
+        plane = (size[0] * self.plane_factor, size[1] * self.plane_factor)
+        own = signals_of(part.slots, host, plane, seed=seed + 100)
+        made["signals"] |= {f"{NAME}.{slot}": signal for slot, signal in own.items()}
+        return made
+
+    def outputs(self, part: Any, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        return (extended(self.host(part), {NAME: part}, given),)
+
+
+def subject(cls: type[Any], example: Example) -> AdapterSubject:
+    """What the checks take: a class and one of its examples."""
+    return AdapterSubject(cls, example.config, example.trained, example.denoiser, example.plane_factor)
+
+
+def check_adapter(
+    cls: type[Adapter],
+    config: Mapping[str, Any] | None = None,
+    *,
+    denoiser: Mapping[str, Any] | None = None,
+    plane_factor: int = 1,
+) -> Report:
+    """All checks of an adapter.
+
+    Args:
+        config: what it is built from; None: its first example, with that one's denoiser.
+        denoiser: that it extends, `{"type": ..., "config": ...}`; None: the kit's own, `TinyDenoiser`.
+        plane_factor: rows and columns of a slot's plane for each of the latents'.
+    """
+    example = Example(config or {}, denoiser=denoiser, plane_factor=plane_factor)
+    return report("adapter", cls.__name__, subject(cls, first_example(cls) if config is None else example))
+
+
+def prepared(host: Denoiser, adapters: Mapping[str, Adapter], given: Mapping[str, Any], run: bool = True) -> Context:
+    """The denoiser's context with what every adapter prepared, as a pipeline makes it."""
+    signals = given["signals"]
+    context = host.prepare(signals)
+    context.signals = signals
+    rows = given["x"].shape[0]
+    if host.device.type != "meta":  # no numbers there: nothing is said of the rows
+        context.present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
+    h, w = given["x"].shape[2:]
+    context.run = Run(SIGMAS, (h, w)) if run else None
+    for name, adapter in adapters.items():
+        context.adapters[name] = adapter.prepare(context, name)
+    return context
+
+
+def extended(host: Denoiser, adapters: Mapping[str, Adapter], given: Mapping[str, Any], run: bool = True) -> Tensor:
+    """F of the denoiser with adapters attached for this call, within a run or (as in training) without."""
+    with ExitStack() as stack:
+        for name, adapter in adapters.items():
+            stack.enter_context(attached(host.ports, adapter.taps(name)))
+        context = prepared(host, adapters, given, run)
+        out: Tensor = host(given["x"], given["t"], context, SIGMAS[1] if run else None)
+    return out
+
+
+def _plain(host: Denoiser, given: Mapping[str, Any]) -> Tensor:
+    with torch.no_grad():
+        return extended(host, {}, given)
+
+
+@check("adapter", "slots")
+def slots(s: AdapterSubject) -> None:
+    """`slots` maps names to `ldmkit.Slot`, and `drops` answers yes or no for each.
+
+    Under `<name>.<slot>` they are slots of the pipeline, filled by conditioners as the denoiser's are.
+    """
+    part = s.make()
+    expect(isinstance(part.slots, Mapping), "slots: name -> Slot", f"{part.slots!r:.80}")
+    for name, slot in part.slots.items():
+        expect(isinstance(name, str) and isinstance(slot, Slot), "slots: name -> Slot", f"{name!r}: {slot!r}")
+        expect("." not in name, "names of slots without a dot", f"{name!r}")
+        expect(isinstance(part.drops(name), bool), f"drops({name!r}) to be True or False", f"{part.drops(name)!r}")
+
+
+@check("adapter", "taps")
+def taps(s: AdapterSubject) -> None:
+    """`taps(name)` names ports that the denoiser has, and gives equal taps at every call, for tuned copies too.
+
+    Several pipelines may share the modules, and attach an adapter once: what is attached already is found by
+    comparing. So a tap is a small frozen dataclass that holds its adapter's name; what differs from run to run, weights
+    and options too, it finds in `frame.context.adapters[name]`.
+    """
+    part = s.make()
+    host = s.host(part)
+    found = dict(part.taps(NAME))
+    expect(bool(found), "at least one tap", "none")
+    for port, tap in found.items():
+        known = suggest(port, host.ports)
+        expect(port in host.ports, f"a port of {type(host).__name__} ({known})", f"{port!r}")
+        expect(callable(tap), f"a callable tap at {port!r}", type(tap).__name__)
+    expect(dict(part.taps(NAME)) == found, "equal taps from a second call", "others")
+    expect(dict(part.tuned().taps(NAME)) == found, "equal taps from a tuned copy", "others")
+    expect(dict(part.taps("other")) != found, "other taps for another name", "the same")
+
+
+@check("adapter", "identity")
+def identity(s: AdapterSubject) -> None:
+    """A new adapter changes nothing: F with it attached is F without it, bit for bit.
+
+    Training starts from what the denoiser can do already. End every branch in a layer of zeros, and add what comes out
+    of it; multiplying, or replacing a value by one that is computed anew, rounds differently.
+    """
+    part = s.build().eval()
+    host = s.host(part)
+    given = s.drawn(part, host)
+    base = _plain(host, given)
+    with torch.no_grad():
+        same([extended(host, {NAME: part}, given)], [base], "F with a new adapter")
+
+
+@check("adapter", "acts")
+def acts(s: AdapterSubject) -> None:
+    """With other weights than those of a new one, it changes F.
+
+    Weights that are not zero any more must show; otherwise nothing that is learned has an effect.
+    """
+    part = s.make()
+    host = s.host(part)
+    given = s.drawn(part, host)
+    expect(differ(ran(s, part, given), [_plain(host, given)]), "another F with the adapter", "the same F")
+
+
+@check("adapter", "slots-matter")
+def slots_matter(s: AdapterSubject) -> None:
+    """Every slot of the adapter changes F.
+
+    Signals are read in `prepare`, from `context.signals["<name>.<slot>"]`.
+    """
+    part = s.make()
+    if not part.slots:
+        raise NotApplicable("it takes no conditions")
+    given, others = s.given(part), s.drawn(part, s.host(part), seed=1)["signals"]
+    base = ran(s, part, given)
+    for slot in part.slots:
+        name = f"{NAME}.{slot}"
+        changed = ran(s, part, {**given, "signals": {**given["signals"], name: others[name]}})
+        expect(differ(changed, base), f"another F where {name!r} differs", "the same F")
+
+
+@check("adapter", "slots-absent")
+def slots_absent(s: AdapterSubject) -> None:
+    """Its slots may be empty: a run without its conditions works.
+
+    `prepare` then returns None, or something that makes the taps return what they get.
+    """
+    part = s.make()
+    if not part.slots:
+        raise NotApplicable("it takes no conditions")
+    given = s.given(part)
+    signals = {name: signal for name, signal in given["signals"].items() if not name.startswith(f"{NAME}.")}
+    try:
+        (out,) = ran(s, part, {**given, "signals": signals})
+    except Exception as error:
+        fail("F without the adapter's conditions", f"{type(error).__name__}: {error}")
+    expect(bool(out.isfinite().all()), "a finite F without the adapter's conditions", "NaN or infinity")
+
+
+@check("adapter", "detach")
+def detach(s: AdapterSubject) -> None:
+    """Detached, it has left no trace: F bit for bit as before, the same state-dict keys, ports without taps.
+
+    Everything goes through ports: no layer of the denoiser is replaced, and nothing is kept on its modules.
+    """
+    part = s.make()
+    host = s.host(part)
+    before = snapshot(host)
+    given = s.drawn(part, host)
+    base = _plain(host, given)
+    with torch.no_grad(), attached(host.ports, part.taps(NAME)):
+        host(given["x"], given["t"], prepared(host, {NAME: part}, given), SIGMAS[1])
+        expect_state(host.state_dict(), before, "the denoiser with the adapter attached")
+    expect_state(host.state_dict(), before, "the denoiser after detaching")
+    left = [name for name, port in host.ports.items() if port.taps]
+    expect(not left, "ports without taps after detaching", f"taps at {left[:4]}")
+    same([_plain(host, given)], [base], "F after detaching")
+
+
+@check("adapter", "frozen-denoiser")
+def frozen_denoiser(s: AdapterSubject) -> None:
+    """Training it leaves a frozen denoiser frozen: no gradient is asked for there, and no number changes.
+
+    Gradients pass through the denoiser to the adapter. Which weights are trained is for training to decide.
+    """
+    part = s.make().train()
+    host = s.host(part)
+    before = snapshot(host)
+    out = extended(host, {NAME: part}, s.drawn(part, host))
+    if out.requires_grad:
+        torch.autograd.backward(out.square().mean())
+    asked = [name for name, p in host.named_parameters() if p.requires_grad or p.grad is not None]
+    expect(not asked, "a denoiser without gradients", f"{len(asked)} parameter(s) have or want one: {asked[:4]}")
+    expect_state(host.state_dict(), before, "the denoiser after a training step")
+
+
+@check("adapter", "two-at-once")
+def two_at_once(s: AdapterSubject) -> None:
+    """Two of a kind work side by side under two names, and each can be detached alone.
+
+    Whatever an adapter keeps for a run or for a forward is kept under its name: in `context.adapters[name]` and
+    `frame.scratch[name]`.
+    """
+    one, other = s.make(0), s.make(5)
+    host = s.host(one)
+    given = s.drawn(one, host)
+    own = {name.removeprefix(f"{NAME}."): v for name, v in given["signals"].items() if name.startswith(f"{NAME}.")}
+    given["signals"] |= {f"second.{slot}": signal for slot, signal in own.items()}
+    with torch.no_grad():
+        alone = [extended(host, {NAME: one}, given), extended(host, {"second": other}, given)]
+        both = extended(host, {NAME: one, "second": other}, given)
+        for number, name in enumerate((NAME, "second")):
+            expect(differ([both], [alone[number]]), f"F with both to differ from F with {name!r} alone", "it does not")
+        with attached(host.ports, one.taps(NAME)):
+            with attached(host.ports, other.taps("second")):
+                pass
+            context = prepared(host, {NAME: one}, given)
+            same([host(given["x"], given["t"], context, SIGMAS[1])], [alone[0]], "F after the second was detached")
+
+
+@check("adapter", "interleaved")
+def interleaved(s: AdapterSubject) -> None:
+    """Two runs may take turns: what `prepare` computes belongs to its run.
+
+    It is what `prepare` returns, and comes back as `frame.context.adapters[name]`. Kept on the adapter instead, it is
+    overwritten by the next run.
+    """
+    part = s.make()
+    host = s.host(part)
+    runs: Sequence[dict[str, Any]] = [s.drawn(part, host, seed) for seed in (0, 1)]
+    with torch.no_grad(), attached(host.ports, part.taps(NAME)):
+        wanted = [extended(s.host(part), {NAME: part}, run) for run in runs]
+        contexts = [prepared(host, {NAME: part}, run) for run in runs]
+        for number, (run, context) in enumerate(zip(runs, contexts, strict=True)):
+            found = host(run["x"], run["t"], context, SIGMAS[1])
+            same([found], [wanted[number]], f"F of run {number}, taking turns with another run")
+
+
+@check("adapter", "without-run")
+def without_run(s: AdapterSubject) -> None:
+    """It works, and acts, where no run and no noise level are known, as in training.
+
+    `context.run` and `frame.sigma` are None then: options such as "in the first half of the steps" do not apply.
+    """
+    part = s.make()
+    host = s.host(part)
+    given = s.drawn(part, host)
+    with torch.no_grad():
+        try:
+            found = extended(host, {NAME: part}, given, run=False)
+        except Exception as error:
+            fail("F without a run", f"{type(error).__name__}: {error}")
+    expect(differ([found], [_plain(host, given)]), "another F with the adapter", "the same F")
+
+
+@check("adapter", "no-waiting")
+def no_waiting(s: AdapterSubject) -> None:
+    """Its taps ask no tensor for its numbers.
+
+    `.item()`, `float(tensor)` and `if tensor > 0` make the program wait for the GPU in every step. What depends on
+    numbers is decided in `prepare`, once per run; the noise level is there as a Python number, `frame.sigma`.
+    """
+    part = s.make()
+    host = s.host(part)
+    given = s.drawn(part, host)
+    with torch.no_grad(), attached(host.ports, part.taps(NAME)):
+        context = prepared(host, {NAME: part}, given)
+        with Asked() as asked:
+            host(given["x"], given["t"], context, SIGMAS[1])
+    expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
+
+
+@check("adapter", "tuned")
+def tuned(s: AdapterSubject) -> None:
+    """`tuned()` shares the weights and leaves the original as it was; unknown options are an `LdmkitError`.
+
+    Pipelines offer an adapter's options (a scale, a part of the run) without a copy of its weights. The inherited
+    `tuned` does, for every option that is read from `self.config` at use.
+    """
+    part = s.make()
+    config = part.config
+    other = part.tuned()
+    expect(type(other) is type(part) and other is not part, f"another {type(part).__name__}", type(other).__name__)
+    shared = all(a is b for a, b in zip(part.parameters(), other.parameters(), strict=True))
+    expect(shared and other.config == config, "the same weights and config", "others")
+    given = s.given(part)
+    same(ran(s, other, given), ran(s, part, given), "F with the tuned copy")
+    try:
+        part.tuned(no_such_option=1)
+    except LdmkitError as error:
+        expect("no_such_option" in str(error), "an error that names 'no_such_option'", str(error))
+    else:
+        fail("an LdmkitError for tuned(no_such_option=1)", "it was taken")
+    expect(part.config is config, "the original's config as it was", "another one")
+
+
+share("adapter")
