@@ -13,11 +13,11 @@ import os
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ldmkit.admission import admit
 from ldmkit.deprecation import renamed_part
@@ -26,6 +26,23 @@ from ldmkit.installed import HOME as HOME
 from ldmkit.installed import Entry as Entry
 from ldmkit.installed import Installed, Problem, normal, scan
 from ldmkit.kinds import GROUPS
+
+if TYPE_CHECKING:
+    from ldmkit.contracts import (
+        Adapter,
+        Classifier,
+        Codec,
+        Conditioner,
+        Data,
+        Denoiser,
+        Grid,
+        Guidance,
+        Perceptual,
+        Process,
+        Sampler,
+    )
+
+V = TypeVar("V", covariant=True)
 
 Status = Literal["ok", "optional", "incompatible", "failed", "disabled"]
 
@@ -158,6 +175,42 @@ def components(kind: str) -> tuple[str, ...]:
     return tuple(sorted({e.name for e in catalogue() if e.kind == kind and verdict(e).status not in _BARRED}))
 
 
+class ValueClass(Protocol[V]):
+    """What `get` returns for kinds that are values, to type checkers: only its own module knows its fields."""
+
+    __name__: str
+
+    def __call__(self, *values: Any, **fields: Any) -> V:
+        """A value, its fields by position or name."""
+
+    def of(self, data: Mapping[str, Any], where: str = "") -> V:
+        """A value from plain data."""
+
+
+@overload
+def get(kind: Literal["codec"], name: str) -> type[Codec]: ...
+@overload
+def get(kind: Literal["denoiser"], name: str) -> type[Denoiser]: ...
+@overload
+def get(kind: Literal["conditioner"], name: str) -> type[Conditioner]: ...
+@overload
+def get(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
+@overload
+def get(kind: Literal["perceptual"], name: str) -> type[Perceptual]: ...
+@overload
+def get(kind: Literal["classifier"], name: str) -> type[Classifier]: ...
+@overload
+def get(kind: Literal["sampler"], name: str) -> ValueClass[Sampler]: ...
+@overload
+def get(kind: Literal["process"], name: str) -> ValueClass[Process]: ...
+@overload
+def get(kind: Literal["grid"], name: str) -> ValueClass[Grid]: ...
+@overload
+def get(kind: Literal["guidance"], name: str) -> ValueClass[Guidance]: ...
+@overload
+def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
+@overload
+def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:
     """The class registered as `kind:name`, or `dist:name`; imported now if it was not yet.
 

@@ -45,6 +45,7 @@ WRONG = {
     'text: str = ldmkit.load("model")({}).images': 'variable has type "str"',
     'ldmkit.Slot("tokenz", 8)': '"Slot" has incompatible type',
     "from ldmkit.testing import check_samplers": 'no attribute "check_samplers"',
+    'number: int = ldmkit.get("sampler", "ddim")()': 'expression has type "Sampler"',
     "class Wrong(ldmkit.Grid):\n    def sigmas(self, steps: int) -> list[float]: ...": "incompatible with supertype",
 }
 """Mistakes of a user, and what mypy says of each: where it says nothing, something has become Any."""

@@ -36,6 +36,9 @@ def describe(pipe: ldmkit.Pipeline) -> str:
     assert_type(pipe.spec, ldmkit.PipelineSpec)
     assert_type(pipe.codec.factor, int)
     assert_type(dict(pipe.denoiser.slots), dict[str, ldmkit.Slot])
+    assert_type(ldmkit.get("sampler", "ddim")(eta=0.5), ldmkit.Sampler)
+    assert_type(ldmkit.get("grid", "karras").of({"rho": 5}), ldmkit.Grid)
+    assert_type(ldmkit.get("codec", "identity")(), ldmkit.Codec)
     names: tuple[str, ...] = ldmkit.components("sampler")
     return f"{pipe.spec.hash}: {', '.join(pipe.denoiser.slots)}; {len(names)} samplers"
 
