@@ -42,6 +42,7 @@ RECIPE = ("recipe.parts", "recipe.inputs", "recipe.negative")
 CONFIGS = ("recipe.sampler.config", "recipe.grid.config", "recipe.guidance.config")
 CASES = [
     Case("plugins", "plugins --json"),
+    Case("plugins check", "plugins check grid:karras --json"),
     Case("plugins show (a sampler)", "plugins show sampler:ddim --json", whole=("[].config",)),
     Case("plugins show (a conditioner)", "plugins show conditioner:label --json", whole=("[].config", "[].input")),
     Case("check", "check {classes} --json", keyed=("parameters", "slots")),
