@@ -26,7 +26,7 @@ class Tint(ldmkit.Adapter):
     api = 1
     Config = TintConfig
     config: TintConfig
-    examples = (ldmkit.Example({"channels": 2, "width": 4}),)
+    examples = (ldmkit.Example({"channels": 2, "width": 4}, denoiser={"type": "v1-mixer", "config": {"width": 4}}),)
 
     def __init__(self, config: TintConfig | Mapping[str, Any] | None = None) -> None:
         super().__init__(config)

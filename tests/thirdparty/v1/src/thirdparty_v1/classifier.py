@@ -36,9 +36,9 @@ class Judge(ldmkit.Classifier):
         self.say = nn.Linear(self.config.width, 2)
 
     def forward(self, x: Tensor, sigma: Sequence[float]) -> Tensor:
-        """Logits (B,2)."""
+        """Logits (B,2), float32."""
         weight = self.level.weight
         level = torch.tensor(sigma, dtype=weight.dtype, device=weight.device)[:, None]
         scale = (1 + level.square()).rsqrt()
         h = self.look(x.to(weight.dtype) * scale[:, :, None, None]) + self.level(level.log())[:, :, None, None]
-        return self.say(nn.functional.silu(h).mean((2, 3)))
+        return self.say(nn.functional.silu(h).mean((2, 3))).float()

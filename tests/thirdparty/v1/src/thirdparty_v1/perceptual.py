@@ -11,7 +11,6 @@ class Edges(ldmkit.Perceptual):
     """Mean square difference of the pictures and of their neighbouring pixels' differences."""
 
     api = 1
-    examples = (ldmkit.Example(trained=False),)
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
         """(B,) distances."""
