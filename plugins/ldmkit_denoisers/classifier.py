@@ -15,9 +15,10 @@ from ldmkit.bounds import Rows
 from ldmkit.compose import build_value
 from ldmkit.contracts import Classifier, Context, Frame, Process, column
 from ldmkit.errors import CompositionError
+from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
-from ldmkit_denoisers.config import UNetConfig
+from ldmkit_denoisers.config import SMALL, UNetConfig
 from ldmkit_denoisers.encoder import Encoder
 
 
@@ -54,6 +55,10 @@ class UNetClassifier(Classifier, Encoder):
 
     Config = UNetClassifierConfig
     config: UNetClassifierConfig
+    examples = (
+        Example({"unet": {**SMALL, "attention": ("none", "self")}, "classes": 5}),
+        Example({"unet": SMALL, "classes": 2, "names": ("cat", "dog"), "pool": "mean", "process": {"type": "flow"}}),
+    )
 
     def __init__(self, config: Any = None):
         super().__init__(config)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts import Perceptual
 from ldmkit.errors import InputError
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit.weights import LazyTensor, assign, open_safetensors
 
@@ -75,6 +76,8 @@ class LPIPSConfig(Value):
 class LPIPS(Perceptual):
     """Squared differences of channel-normed features, weighed by a learned number a channel; mean over places.
 
+    Until files are loaded, channels weigh the same and the features are those of random filters.
+
     `load_files` takes torchvision's file of the backbone (`features.N.weight`, `features.N.bias`; its classifier is
     left out) and the file of the learned weights (`lin0.model.1.weight` ...), or one file with both, also with the
     backbone under `net.slice1.0.weight` as in checkpoints of first stages, and with a prefix before all keys.
@@ -82,6 +85,7 @@ class LPIPS(Perceptual):
 
     Config = LPIPSConfig
     config: LPIPSConfig
+    examples = (Example({"backbone": "alex"}),)
 
     def __init__(self, config: Any = None):
         super().__init__(config)
@@ -92,12 +96,12 @@ class LPIPS(Perceptual):
             inner = conv.channels
         self.features = nn.ModuleDict(layers)
         widths = [stage[-1].channels for stage in self.backbone.stages]
-        self.lin = nn.ParameterList([nn.Parameter(torch.zeros(1, width, 1, 1)) for width in widths])
+        self.lin = nn.ParameterList([nn.Parameter(torch.full((1, width, 1, 1), 1 / width)) for width in widths])
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        mine = self._features(images.float())
+        mine = self._features(images.to(self.dtype))
         with torch.no_grad():
-            wanted = self._features(reference.float())
+            wanted = self._features(reference.to(self.dtype))
         found = images.new_zeros(images.shape[0], dtype=torch.float32)
         for weight, a, b in zip(self.lin, mine, wanted, strict=True):
             found = found + (weight * (a - b).square()).sum(1).mean((1, 2))
@@ -110,8 +114,9 @@ class LPIPS(Perceptual):
                 x = F.max_pool2d(x, *self.backbone.pool)
             for conv in stage:
                 x = F.relu(self.features[str(conv.index)](x))
+            wide = x.float()
             # the norm's gradient at 0 is 0, where that of a square root would not be finite
-            found.append(x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + EPS))
+            found.append(wide / (torch.linalg.vector_norm(wide, dim=1, keepdim=True) + EPS))
         return found
 
     def load_files(self, files: Sequence[Path]) -> None:

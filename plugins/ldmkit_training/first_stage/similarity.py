@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Perceptual
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit_training.first_stage.scales import mean_over_scales
 
@@ -33,6 +34,7 @@ class Similarity(Perceptual):
 
     Config = SimilarityConfig
     config: SimilarityConfig
+    examples = (Example(), Example({"scales": 2, "window": 5}))
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
         return mean_over_scales(self._difference, images, reference, self.config.scales, self.config.window)

@@ -10,12 +10,15 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Perceptual
+from ldmkit.examples import Example
 from ldmkit.value import Value
 from ldmkit_training.first_stage.scales import mean_over_scales
 
 
 class NoDistance(Perceptual):
     """None at all: 0 for every pair."""
+
+    examples = (Example(trained=False),)
 
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
         return images.new_zeros(images.shape[0], dtype=torch.float32)
@@ -42,6 +45,7 @@ class Structure(Perceptual):
 
     Config = StructureConfig
     config: StructureConfig
+    examples = (Example(), Example({"scales": 1, "floor": 0.2}))
 
     def __init__(self, config: Any = None):
         super().__init__(config)
@@ -56,7 +60,7 @@ class Structure(Perceptual):
         return mean_over_scales(self._difference, images, reference, self.config.scales, least=3)
 
     def _difference(self, a: Tensor, b: Tensor) -> Tensor:
-        wrong = F.conv2d((a - b).flatten(0, 1)[:, None], self.patterns.to(a.device)) / 3
+        wrong = F.conv2d((a - b).flatten(0, 1)[:, None], self.patterns.to(a)) / 3
         # the basis is orthonormal: the squares of the patterns' shares add up to the local variance
         mean = F.avg_pool2d(b, 3, stride=1)
         variance = (F.avg_pool2d(b.square(), 3, stride=1) - mean.square()).clamp(min=0)

@@ -1,0 +1,164 @@
+"""What a classifier of noisy latents promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Classifier
+from ldmkit.errors import InputError
+from ldmkit.examples import Example
+from ldmkit.testing.asked import Asked
+from ldmkit.testing.batches import close, differ, normal
+from ldmkit.testing.checks import Report, check, expect, fail, report
+from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, share
+
+SIGMAS = (0.05, 1.0, 20.0)
+"""Noise levels, one a row."""
+
+SIZES = ((8, 8), (8, 12), (16, 8))
+"""Rows and columns of the latents."""
+
+
+@dataclass(frozen=True)
+class ClassifierSubject(ModuleSubject):
+    """A classifier and one configuration of it."""
+
+    def given(self, part: Any) -> dict[str, Any]:
+        return {"x": latents(part, SIZES[1]), "sigma": list(SIGMAS)}
+
+    def outputs(self, part: Any, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        return (part(given["x"], given["sigma"]),)
+
+    def output_dtype(self, part: Any) -> torch.dtype:
+        return torch.float32
+
+
+def subject(cls: type[Any], example: Example) -> ClassifierSubject:
+    """What the checks take: a class and one of its examples."""
+    return ClassifierSubject(cls, example.config, example.trained)
+
+
+def check_classifier(cls: type[Classifier], config: Mapping[str, Any] | None = None) -> Report:
+    """All checks of a classifier.
+
+    Args:
+        config: what it is built from; None: its first example.
+    """
+    example = first_example(cls) if config is None else Example(config)
+    return report("classifier", cls.__name__, subject(cls, example))
+
+
+def latents(part: Any, size: tuple[int, int]) -> Tensor:
+    """x = x0 + sigma * noise for `SIGMAS`."""
+    noise = normal(ROWS, part.channels, *size, like=part, seed=1)
+    levels = torch.tensor(SIGMAS, device=part.device, dtype=part.dtype).view(-1, 1, 1, 1)
+    return normal(ROWS, part.channels, *size, like=part) + levels * noise
+
+
+@check("classifier", "declared")
+def declared(s: ClassifierSubject) -> None:
+    """`channels` and `classes` are positive whole numbers; `names` is empty, or has one name for each class.
+
+    Guidance compares `channels` with the codec's before a run, and users give classes by number or name.
+    """
+    part = s.make()
+    for name in ("channels", "classes"):
+        value = getattr(part, name, None)
+        expect(type(value) is int and value > 0, f"{name} to be a positive int", f"{value!r}")
+    names = part.names
+    expect(isinstance(names, tuple), "names to be a tuple", f"{names!r:.80}")
+    expect(len(names) in (0, part.classes), f"0 or {part.classes} names", f"{len(names)}")
+    expect(len(set(names)) == len(names), "names that are all different", f"{names!r:.80}")
+
+
+@check("classifier", "number")
+def number(s: ClassifierSubject) -> None:
+    """`number` turns names and numbers of classes into numbers, and refuses others with an `InputError`.
+
+    The inherited one does. What is refused is told with what would fit.
+    """
+    part = s.make()
+    for index in {0, part.classes - 1}:
+        expect(part.number(index, "labels") == index, f"class {index} for {index}", f"{part.number(index, 'labels')!r}")
+    for index, name in enumerate(part.names):
+        expect(part.number(name, "labels") == index, f"class {index} for {name!r}", f"{part.number(name, 'labels')!r}")
+    for wrong in (part.classes, -1, "no such class", True):
+        try:
+            found = part.number(wrong, "labels")
+        except InputError:
+            continue
+        fail(f"an InputError for class {wrong!r}", f"{found!r}")
+
+
+@check("classifier", "shape")
+def shape(s: ClassifierSubject) -> None:
+    """x (B,channels,h,w) and one noise level a row give finite logits (B,classes), for latents of any size.
+
+    Noise levels are Python numbers in any sequence, from hardly any noise to nothing else. Logits are in float32.
+    """
+    part = s.make()
+    for size in SIZES:
+        x = latents(part, size)
+        for sigma in (list(SIGMAS), tuple(SIGMAS), (0.002, 80.0, 150.0)):
+            with torch.no_grad():
+                found = part(x, sigma)
+            wanted = (ROWS, part.classes)
+            expect(tuple(found.shape) == wanted, f"logits {wanted} for latents {size}", f"{tuple(found.shape)}")
+            expect(found.dtype == torch.float32, "logits in torch.float32", f"{found.dtype}")
+            expect(bool(found.isfinite().all()), f"finite logits for latents {size}, sigma {sigma}", "NaN or infinity")
+
+
+@check("classifier", "sigma-matters")
+def sigma_matters(s: ClassifierSubject) -> None:
+    """Logits depend on the noise level, row by row.
+
+    It says how much of x is noise. x is x0 + sigma * noise for every process, so its size grows with sigma: bring it
+    to the frame that the network was trained in (`process.alpha(sigma)`).
+    """
+    part = s.make()
+    x = latents(part, SIZES[0])
+    with torch.no_grad():
+        base = part(x, SIGMAS)
+        for row in range(ROWS):
+            levels = [2 * sigma if k == row else sigma for k, sigma in enumerate(SIGMAS)]
+            found = part(x, levels)
+            expect(differ([found[row]], [base[row]]), f"other logits of row {row} at another noise level", "the same")
+            others = [k for k in range(ROWS) if k != row]
+            close([found[others]], [base[others]], f"logits of all rows but {row}, whose noise level changed")
+
+
+@check("classifier", "gradient")
+def gradient(s: ClassifierSubject) -> None:
+    """Log-probabilities have a finite gradient in x, in every row and channel, with the weights frozen.
+
+    Guidance moves samples along it (Dhariwal & Nichol 2021, algorithm 1).
+    """
+    part = s.make().requires_grad_(False)
+    x = latents(part, SIZES[1]).requires_grad_()
+    logits = part(x, SIGMAS)
+    expect(logits.requires_grad, "logits that gradients can start from", "they require no gradient")
+    (grown,) = torch.autograd.grad(logits.log_softmax(1)[:, 0].sum(), x)
+    expect(bool(grown.isfinite().all()), "a finite gradient", "NaN or infinity")
+    flat = [(b, c) for b in range(ROWS) for c in range(part.channels) if not bool(grown[b, c].any())]
+    expect(not flat, "a gradient in every row and channel", f"0 at {flat[:4]}")
+
+
+@check("classifier", "no-waiting")
+def no_waiting(s: ClassifierSubject) -> None:
+    """It asks no tensor for its numbers.
+
+    It is called in every step of a guided run: `.item()` and conditions on tensors make the program wait for the GPU.
+    """
+    part = s.make()
+    given = s.given(part)
+    with torch.no_grad(), Asked() as asked:
+        s.outputs(part, given)
+    expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
+
+
+share("classifier")
