@@ -10,9 +10,7 @@ from ldmkit.testing.discovery import cases
 
 PARTS = [entry for entry in catalogue() if entry.dist == HOME and entry.kind in GROUPS]
 
-WITHOUT_EXAMPLES = {
-    "perceptual:lpips": "its features are another network's, read from a file",
-}
+WITHOUT_EXAMPLES: dict[str, str] = {}
 """Parts that cannot be built without files, and why."""
 
 
