@@ -28,6 +28,7 @@ for _home, _names in {
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance": ("check_guidance",),
     "ldmkit.testing.mixture": ("Mixture",),
+    "ldmkit.testing.tiny_denoiser": ("TinyDenoiser",),
     "ldmkit.testing.certificate": ("Certificate", "certify"),
 }.items():
     for _name in _names:
@@ -36,11 +37,13 @@ for _home, _names in {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from ldmkit.testing.adapter import check_adapter as check_adapter
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable
     from ldmkit.testing.checks import Outcome as Outcome
     from ldmkit.testing.checks import Report as Report
+    from ldmkit.testing.classifier import check_classifier as check_classifier
     from ldmkit.testing.codec import check_codec as check_codec
     from ldmkit.testing.conditioner import check_conditioner as check_conditioner
     from ldmkit.testing.denoiser import check_denoiser as check_denoiser
@@ -48,8 +51,10 @@ if TYPE_CHECKING:
     from ldmkit.testing.discovery import select as select
     from ldmkit.testing.grid import check_grid as check_grid
     from ldmkit.testing.mixture import Mixture as Mixture
+    from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
     from ldmkit.testing.sampler import check_sampler as check_sampler
+    from ldmkit.testing.tiny_denoiser import TinyDenoiser as TinyDenoiser
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

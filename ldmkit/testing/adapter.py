@@ -17,7 +17,7 @@ from ldmkit.plugins import get
 from ldmkit.ports import attached
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import differ, expect_state, same, snapshot
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
 from ldmkit.testing.modules import ModuleSubject, first_example, ran, share, stirred
 from ldmkit.testing.tiny_denoiser import TinyDenoiser
@@ -214,7 +214,7 @@ def slots_absent(s: AdapterSubject) -> None:
     try:
         (out,) = ran(s, part, {**given, "signals": signals})
     except Exception as error:
-        fail("F without the adapter's conditions", f"{type(error).__name__}: {error}")
+        fail("F without the adapter's conditions", told(error))
     expect(bool(out.isfinite().all()), "a finite F without the adapter's conditions", "NaN or infinity")
 
 
@@ -310,7 +310,7 @@ def without_run(s: AdapterSubject) -> None:
         try:
             found = extended(host, {NAME: part}, given, run=False)
         except Exception as error:
-            fail("F without a run", f"{type(error).__name__}: {error}")
+            fail("F without a run", told(error))
     expect(differ([found], [_plain(host, given)]), "another F with the adapter", "the same F")
 
 

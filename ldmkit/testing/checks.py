@@ -144,10 +144,8 @@ def outcome(one: Check, call: Callable[[], None]) -> Outcome:
         return Outcome(one, "failed", broken.expected, broken.came)
     except NotApplicable as reason:
         return Outcome(one, "skipped", came=str(reason))
-    except LdmkitError as error:
-        return Outcome(one, "failed", "no error", str(error), error)
     except (Exception, SystemExit) as error:
-        return Outcome(one, "failed", "no error", f"{place(error)}{type(error).__name__}: {error}", error)
+        return Outcome(one, "failed", "no error", told(error), error)
     return Outcome(one, "passed")
 
 
@@ -169,9 +167,17 @@ def expect(holds: bool, expected: str, came: str) -> None:
 
 def place(error: BaseException) -> str:
     """File and line of the part's own code in which an unexpected error arose."""
-    frames = list(_frames(error))
-    outside = [f for f in frames if "/ldmkit/testing/" not in f[0].replace("\\", "/")]
-    return f"{outside[-1][0]}:{outside[-1][1]}: " if outside else ""
+    frames = [f for f in _frames(error) if not any(part in f[0].replace("\\", "/") for part in _OTHERS)]
+    return f"{frames[-1][0]}:{frames[-1][1]}: " if frames else ""
+
+
+def told(error: BaseException) -> str:
+    """An unexpected error in one line: where in the part's own code, its class, what it says."""
+    return str(error) if isinstance(error, LdmkitError) else f"{place(error)}{type(error).__name__}: {error}"
+
+
+_OTHERS = ("/ldmkit/testing/", "/site-packages/torch/")
+"""Code that is not the part's."""
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, int]]:

@@ -14,7 +14,7 @@ from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.examples import Example
 from ldmkit.testing.batches import close, differ, normal, same
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share
 
 SIZES = ((1, 1), (4, 4), (4, 6), (5, 3))
@@ -151,7 +151,7 @@ def _refused(call: Callable[[], Any], what: str, kind: type[Exception]) -> None:
     except kind:
         return
     except Exception as error:
-        fail(f"{wanted} for {what}", f"{type(error).__name__}: {error}")
+        fail(f"{wanted} for {what}", told(error))
     fail(f"{wanted} for {what}", "they were taken")
 
 

@@ -11,7 +11,7 @@ from ldmkit.contracts import Context, Join, Slot
 from ldmkit.errors import LdmkitError
 from ldmkit.signals import SignalKind, Tokens
 from ldmkit.testing.batches import close, differ, normal, same
-from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.denoiser_subject import LENGTH, DenoiserSubject, call, inputs, size_of
 from ldmkit.testing.modules import ROWS
 
@@ -74,7 +74,7 @@ def smallest(s: DenoiserSubject) -> None:
                 (height, width) != (least, least), f"F for the smallest latents, {least}x{least}", "they are refused"
             )
         except Exception as error:
-            fail(f"F for latents {height}x{width}, or an LdmkitError", f"{type(error).__name__}: {error}")
+            fail(f"F for latents {height}x{width}, or an LdmkitError", told(error))
         else:
             _check_output(part, given["x"], out)
 
@@ -154,7 +154,7 @@ def optional_slots(s: DenoiserSubject) -> None:
             with torch.no_grad():
                 out = call(part, {**given, "signals": signals})
         except Exception as error:
-            fail(f"F without the optional {', '.join(left_out)}", f"{type(error).__name__}: {error}")
+            fail(f"F without the optional {', '.join(left_out)}", told(error))
         _check_output(part, given["x"], out)
 
 
@@ -176,7 +176,7 @@ def required_slots(s: DenoiserSubject) -> None:
         except LdmkitError as error:
             expect(name in str(error), f"an error that names slot {name!r}", str(error))
         except Exception as error:
-            fail(f"an LdmkitError for the missing slot {name!r}", f"{type(error).__name__}: {error}")
+            fail(f"an LdmkitError for the missing slot {name!r}", told(error))
         else:
             fail(f"an error for the missing slot {name!r}", "prepare() took it")
 

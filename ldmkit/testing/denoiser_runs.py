@@ -13,7 +13,7 @@ from ldmkit.errors import CompositionError
 from ldmkit.plans import MAX_RECOMPILES, shadow
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, same
-from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.denoiser_subject import DenoiserSubject, call, inputs, size_of
 
 THREADS, ROUNDS = 3, 6
@@ -58,7 +58,7 @@ def threads(s: DenoiserSubject) -> None:
                 with torch.no_grad():
                     close([call(part, jobs[number])], [wanted[number]], f"F in thread {number}")
         except Exception as error:
-            wrong.append(f"{type(error).__name__}: {error}")
+            wrong.append(told(error))
 
     _together(work)
     expect(not wrong, f"{THREADS} threads to get what each gets alone", "; ".join(wrong)[:300])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ldmkit.examples import Example
 from ldmkit.meta import on_meta
 from ldmkit.testing.batches import close, expect_keys, expect_state, leaves, rows_of, same, snapshot
-from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.opened import files_opened
 from ldmkit.weights import LazyTensor, assign, open_safetensors, write_safetensors
 
@@ -190,7 +190,7 @@ def copies(s: ModuleSubject) -> None:
         try:
             again = copied(part)
         except Exception as error:
-            fail(f"a {how} one", f"{type(error).__name__}: {error}")
+            fail(f"a {how} one", told(error))
         same(ran(s, again, s.given(again)), wanted, f"outputs of a {how} one")
         with torch.no_grad():
             for parameter in again.parameters():
@@ -271,7 +271,7 @@ def dtype(s: ModuleSubject) -> None:
     try:
         outputs = ran(s, part, s.given(part))
     except RuntimeError as error:
-        fail("a run in bfloat16", f"{type(error).__name__}: {error}")
+        fail("a run in bfloat16", told(error))
     for found in outputs:
         if found.is_floating_point():
             wanted = s.output_dtype(part)
@@ -295,7 +295,7 @@ def device(s: ModuleSubject) -> None:
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if where.type == "meta" and any(words in str(error) for words in _NEEDS_NUMBERS):
             raise NotApplicable("its steps depend on numbers, and there is no accelerator here") from None
-        fail(f"a run on {where}", f"{type(error).__name__}: {error}")
+        fail(f"a run on {where}", told(error))
     for tensor in found:
         expect(tensor.device.type == where.type, f"outputs on {where}", f"on {tensor.device}")
 

@@ -14,7 +14,7 @@ from ldmkit.contracts import Perceptual
 from ldmkit.errors import LdmkitError
 from ldmkit.examples import Example
 from ldmkit.testing.batches import expect_state, normal, same, snapshot
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share
 
 SIZES = ((64, 64), (48, 80), (67, 33))
@@ -160,7 +160,7 @@ def files(s: PerceptualSubject) -> None:
     except LdmkitError:
         return
     except Exception as error:
-        fail("an LdmkitError for a file that is not there", f"{type(error).__name__}: {error}")
+        fail("an LdmkitError for a file that is not there", told(error))
     fail("an LdmkitError for a file that is not there", "it was taken")
 
 
