@@ -170,7 +170,8 @@ def deprecated_fields(names: Mapping[str, str], *, since: str, removal: str, rea
         for old in found:
             value, new = changed.pop(old), names[old]
             if new and new in changed:
-                error, what = cls.refusal, f"{new!r} is given twice, once under its old name {old!r}"
+                error = cls.refusal
+                what = f"{new!r} is given twice, once under its old name {old!r}"
                 raise error("field-twice", what, where=cls.__name__, fits=new)
             notices[old].warn()
             if new:
