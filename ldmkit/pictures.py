@@ -220,8 +220,8 @@ def dense(tensor: Tensor, where: str | None = None) -> Tensor:
         InputError: it is sparse, or on the meta device.
     """
     if tensor.is_meta or tensor.layout != torch.strided:
-        what = "a tensor without data" if tensor.is_meta else f"a tensor of layout {tensor.layout}"
-        raise InputError("tensor-layout", what, where=where, fits="a dense tensor")
+        what = f"a tensor of layout {tensor.layout} on the device {tensor.device}"
+        raise InputError("tensor-layout", what, where=where, fits="a dense tensor with its numbers in memory")
     return tensor
 
 
