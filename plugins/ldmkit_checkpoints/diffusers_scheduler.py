@@ -22,11 +22,13 @@ class Plan(NamedTuple):
 
 
 class _Class(NamedTuple):
-    """Defaults of a scheduler class that differ from the common ones, and options that have one value here."""
+    """Defaults of a scheduler class that differ from the common ones, options that have one value here, and the
+    sampler's config where the class alone decides it."""
 
     sampler: str
     defaults: Mapping[str, Any] = {}
     only: Mapping[str, tuple[Any, ...]] = {}
+    config: Mapping[str, Any] = {}
 
 
 _COMMON: dict[str, Any] = {
@@ -50,6 +52,9 @@ _UNUSUAL = {"use_beta_sigmas": (False,), "use_flow_sigmas": (False,)}
 _PLAIN = {**_UNUSUAL, "thresholding": (False,), "clip_sample": (False,)}
 _MULTISTEP = {**_PLAIN, "use_lu_lambdas": (False,), "use_dynamic_shifting": (False,), "lower_order_final": (True,)}
 
+_SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
+_DISTILLED = {**_SD_BETAS, "beta_schedule": "scaled_linear"}
+
 _CLASSES: dict[str, _Class] = {
     "DDIMScheduler": _Class("ddim", _CLIPPED, _UNUSUAL),
     "DDPMScheduler": _Class("ddpm", _CLIPPED, {**_UNUSUAL, "variance_type": ("fixed_small", "fixed_large")}),
@@ -67,8 +72,8 @@ _CLASSES: dict[str, _Class] = {
         {
             **_MULTISTEP,
             "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-            "solver_order": (2,),
-            "solver_type": ("midpoint", "logrho", "bh1", "bh2"),
+            "solver_order": (2, 3),
+            "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
         },
     ),
     "UniPCMultistepScheduler": _Class(
@@ -82,12 +87,19 @@ _CLASSES: dict[str, _Class] = {
             "solver_p": (None,),
         },
     ),
+    "DEISMultistepScheduler": _Class(
+        "deis",
+        {"final_sigmas_type": "sigma_min"},
+        {**_MULTISTEP, "algorithm_type": ("deis",), "solver_type": ("logrho",), "solver_order": (1, 2, 3)},
+    ),
+    "LMSDiscreteScheduler": _Class("lms", {}, _PLAIN),
+    "KDPM2DiscreteScheduler": _Class("dpm2", _SD_BETAS, _PLAIN),
+    "KDPM2AncestralDiscreteScheduler": _Class("dpm2", _SD_BETAS, _PLAIN, {"eta": 1.0}),
+    "DPMSolverSDEScheduler": _Class("dpmpp-sde", _SD_BETAS, _PLAIN),
+    "LCMScheduler": _Class("lcm", _DISTILLED, _PLAIN),
+    "TCDScheduler": _Class("tcd", _DISTILLED, _PLAIN),
 }
-_REPLACED = {
-    **dict.fromkeys(("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler"), "linspace"),
-    **dict.fromkeys(("DEISMultistepScheduler", "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler"), "linspace"),
-    "LCMScheduler": "leading",
-}
+_REPLACED = {"DPMSolverSinglestepScheduler": "linspace"}
 """Other classes over the same tables of timesteps: the process is read, the sampler is DDIM in their place."""
 
 _SCHEDULES = {"linear": "linear", "scaled_linear": "linear-sqrt", "squaredcos_cap_v2": "cosine"}
@@ -115,10 +127,25 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
     for key, allowed in kind.only.items():
         if key in options and options[key] not in allowed:
             raise _unsupported(key, options[key], where, allowed)
+    if name == "DPMSolverMultistepScheduler":
+        notes += _start_of_multistep(options, where)
     process = _process(options, where)
-    sampler = _sampler(kind.sampler, options)
+    sampler = _sampler(kind, options)
     grid, more = _grid(kind.sampler, options, where)
     return Plan(process, sampler, grid, notes + more)
+
+
+def _start_of_multistep(options: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """DPM++ of two estimates is the midpoint form here, and that of three starts with the other one.
+
+    diffusers' own SDE of three estimates is another method: the 1/2 in its last weight has the other sign.
+    """
+    third, heun = options.get("solver_order", 2) == 3, options.get("solver_type", "midpoint") == "heun"
+    if third and options.get("algorithm_type", "dpmsolver++") != "dpmsolver++":
+        raise _unsupported("solver_order", 3, where, (2,))
+    if heun and not third:
+        raise _unsupported("solver_type", "heun", where, ("midpoint",))
+    return ("solver_order 3 with solver_type midpoint: its second step is that of 'heun' here",) if third > heun else ()
 
 
 def _unsupported(key: str, value: Any, where: str, allowed: Any) -> SourceError:
@@ -146,13 +173,20 @@ def _process(options: Mapping[str, Any], where: str) -> PartSpec:
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
 
-def _sampler(name: str, options: Mapping[str, Any]) -> PartSpec:
-    config: dict[str, Any] = {}
+def _sampler(kind: _Class, options: Mapping[str, Any]) -> PartSpec:
+    name, config = kind.sampler, dict(kind.config)
+    if name == "dpmpp-2m" and options.get("solver_order") == 3:
+        name = "dpmpp-3m"
     if name == "dpmpp-2m" and options.get("algorithm_type") == "sde-dpmsolver++":
         name = "dpmpp-2m-sde"
+    if name == "deis":
+        config = {"solver_order": options.get("solver_order", 2)}
+    if name == "tcd":
+        config = {"timesteps": options["num_train_timesteps"]}
+        config |= {key: options[key] for key in ("beta_start", "beta_end")}
     if name == "unipc":
-        kind = options.get("solver_type", "bh2")
-        config = {"solver_order": options.get("solver_order", 2), "variant": kind if kind == "bh1" else "bh2"}
+        bh1 = options.get("solver_type", "bh2") == "bh1"
+        config = {"solver_order": options.get("solver_order", 2), "variant": "bh1" if bh1 else "bh2"}
     if name == "ddpm":
         config = {"variance": options.get("variance_type", "fixed_small").removeprefix("fixed_")}
     if name in ("ddim", "ddpm"):
@@ -171,6 +205,11 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpe
     spacing, ends_low = options["timestep_spacing"], options["final_sigmas_type"] == "sigma_min"
     if options["final_sigmas_type"] not in ("zero", "sigma_min"):
         raise _unsupported("final_sigmas_type", options["final_sigmas_type"], where, ("zero", "sigma_min"))
+    if sampler in ("lcm", "tcd"):
+        note = (
+            f"the timesteps of {sampler} are those of the grid 'trailing', at most 20 from diffusers' choice out of 50"
+        )
+        return PartSpec(type="trailing", config={"end": "first"} if sampler == "tcd" else {}), (note,)
     for key, name in (("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")):
         if options[key]:
             return PartSpec(type=name, config={"end": "sigma_min"} if ends_low else {}), ()
@@ -180,7 +219,7 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpe
     notes: tuple[str, ...] = ()
     if spacing == "leading":
         config["offset"] = options["steps_offset"]
-    if sampler in ("dpmpp-2m", "unipc") and spacing != "trailing":
+    if sampler in ("dpmpp-2m", "unipc", "deis") and spacing != "trailing":
         config["intervals"] = "steps+1"
     if sampler in ("ddim", "plms") and not options["set_alpha_to_one"]:
         if spacing == "leading" and not options["steps_offset"]:
@@ -199,8 +238,11 @@ def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dic
         SourceError: a schedule that diffusers does not have.
     """
     schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
-    names = {kind.sampler: name for name, kind in _CLASSES.items()} | {"dpmpp-2m-sde": "DPMSolverMultistepScheduler"}
+    names = {kind.sampler: name for name, kind in reversed(_CLASSES.items())}
+    names |= dict.fromkeys(("dpmpp-2m-sde", "dpmpp-3m"), "DPMSolverMultistepScheduler")
     name = names.get(sampler.type, "DDIMScheduler")
+    if sampler.type == "dpm2" and sampler.config.get("eta"):
+        name = "KDPM2AncestralDiscreteScheduler"
     config: dict[str, Any] = {
         "_class_name": name,
         "num_train_timesteps": process.steps,
@@ -221,6 +263,10 @@ def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dic
         config["skip_prk_steps"] = True
     if sampler.type == "dpmpp-2m-sde":
         config["algorithm_type"] = "sde-dpmsolver++"
+    if sampler.type in ("dpmpp-3m", "deis"):
+        config |= {"solver_order": sampler.config.get("solver_order", 3)}
+    if sampler.type == "dpmpp-3m":
+        config["solver_type"] = "heun"
     return config | _written_grid(name, grid)
 
 
@@ -245,6 +291,6 @@ def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
         config["steps_offset"] = offset
     if name in ("DDIMScheduler", "PNDMScheduler"):
         config["set_alpha_to_one"] = not ends_first
-    elif ends_first:
+    elif ends_first and name != "DEISMultistepScheduler":  # that one always does
         config["final_sigmas_type"] = "sigma_min"
     return config

@@ -238,6 +238,7 @@ def test_single_components(tmp_path: Path) -> None:
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize(
     ("config", "sampler", "grid"),
     [
@@ -259,7 +260,19 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
             ("linspace", "zero"),
         ),
         ({"_class_name": "UniPCMultistepScheduler", "final_sigmas_type": "sigma_min"}, "unipc", ("linspace", "first")),
-        ({"_class_name": "LMSDiscreteScheduler"}, "ddim", ("linspace", "zero")),
+        ({"_class_name": "LMSDiscreteScheduler"}, "lms", ("linspace", "zero")),
+        ({"_class_name": "KDPM2DiscreteScheduler", "use_karras_sigmas": True}, "dpm2", ("karras", "zero")),
+        ({"_class_name": "KDPM2AncestralDiscreteScheduler"}, "dpm2", ("linspace", "zero")),
+        ({"_class_name": "DPMSolverSDEScheduler"}, "dpmpp-sde", ("linspace", "zero")),
+        ({"_class_name": "DEISMultistepScheduler", "solver_order": 3}, "deis", ("linspace", "first")),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "solver_type": "heun"},
+            "dpmpp-3m",
+            ("linspace", "zero"),
+        ),
+        ({"_class_name": "LCMScheduler"}, "lcm", ("trailing", "zero")),
+        ({"_class_name": "TCDScheduler"}, "tcd", ("trailing", "first")),
+        ({"_class_name": "DPMSolverSinglestepScheduler"}, "ddim", ("linspace", "zero")),
     ],
 )
 def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str]) -> None:
@@ -267,7 +280,8 @@ def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str])
     assert (plan.sampler.type, plan.grid.type) == (sampler, grid[0])
     assert ldmkit.get("grid", plan.grid.type).of(plan.grid.config).end == grid[1]
     process = Discrete.of(plan.process.config)
-    assert bool(plan.notes) == (config["_class_name"] == "LMSDiscreteScheduler")
+    noted = ("LCMScheduler", "TCDScheduler", "DPMSolverSinglestepScheduler")
+    assert bool(plan.notes) == (config["_class_name"] in noted)
     written = write_scheduler(process, plan.sampler, plan.grid)
     theirs = getattr(diffusers, written["_class_name"]).from_config(written)
     assert np.allclose(theirs.alphas_cumprod.numpy(), process.table.alpha_bars, rtol=1e-5)
@@ -302,7 +316,13 @@ def test_processes_have_their_tables(beta_schedule: str, extra: dict[str, Any]) 
         ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type"),
         ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas"),
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type"),
-        ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "solver_order"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 1}, "solver_order"),
+        ({"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}, "solver_type"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
+            "solver_order",
+        ),
+        ({"_class_name": "DEISMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas"),
         ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}, "algorithm_type"),
         ({"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0"),
         ({"beta_start": -1.0}, "beta_start"),

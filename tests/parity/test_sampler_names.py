@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sampler_pairs import OTHER_NAMES, PAGE, PAIRS, Pair, names, page
+from sampler_pairs import LINE, OTHER_NAMES, PAGE, PAIRS, K, Pair, names, page
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # diffusers' DEIS, of numpy
 
@@ -35,3 +35,10 @@ def test_another_sampler_is_far_away() -> None:
     ]
     for pair in wrong:
         assert pair.distance() > 10 * pair.tolerance, pair
+
+
+def test_diffusers_sde_of_three_estimates_is_another_method() -> None:
+    """As the page says: the 1/2 in the weight of its second difference has the other sign."""
+    settings = LINE | K | {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}
+    pair = Pair("dpmpp-3m:eta=1", "DPMSolverMultistepScheduler", 1e-5, settings, injected=True, variance=True)
+    assert pair.distance() > 0.01
