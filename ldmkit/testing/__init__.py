@@ -38,6 +38,8 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from ldmkit.testing.adapter import check_adapter as check_adapter
+    from ldmkit.testing.certificate import Certificate as Certificate
+    from ldmkit.testing.certificate import certify as certify
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable
@@ -46,10 +48,12 @@ if TYPE_CHECKING:
     from ldmkit.testing.classifier import check_classifier as check_classifier
     from ldmkit.testing.codec import check_codec as check_codec
     from ldmkit.testing.conditioner import check_conditioner as check_conditioner
+    from ldmkit.testing.data import check_data as check_data
     from ldmkit.testing.denoiser import check_denoiser as check_denoiser
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
     from ldmkit.testing.grid import check_grid as check_grid
+    from ldmkit.testing.guidance import check_guidance as check_guidance
     from ldmkit.testing.mixture import Mixture as Mixture
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
