@@ -10,7 +10,8 @@ from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
 from ldmkit.errors import CompositionError, LdmkitError, PluginError, SpecError, suggest
 from ldmkit.meta import on_meta
-from ldmkit.plugins import get, name_of, registered_name
+from ldmkit.plugins import name_of, registered_name
+from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
 from ldmkit.value import Value
 
@@ -42,6 +43,7 @@ def compose(spec: PipelineSpec) -> Parts:
         SpecError: a part's config is wrong.
         CompositionError: parts that do not fit, both named.
     """
+    require(named_parts(spec))  # classes are imported here, not where new tensors have no data
     with on_meta():
         codec = build("codec", spec.codec, "codec")
         denoiser = build("denoiser", spec.denoiser, "denoiser")
@@ -82,13 +84,11 @@ def fit(
 
 def build(kind: str, spec: PartSpec, where: str) -> Any:
     """One module from its spec, on the current default device."""
-    try:
-        cls = get(kind, spec.type)
-    except PluginError as error:
-        raise _absent(error, spec, where) from error
+    cls = resolve(kind, spec, where)
     try:
         return cls(cls.Config.of(spec.config, f"{where}.config"))
-    except LdmkitError:
+    except LdmkitError as error:
+        blame_version(error, spec)
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=where) from error
@@ -97,12 +97,12 @@ def build(kind: str, spec: PartSpec, where: str) -> Any:
 def build_value(kind: str, spec: PartSpec, where: str | None = None) -> Any:
     """One strategy, or source of data, from its spec, which stands at `where` (the name of the kind by default)."""
     where = where or kind
-    try:
-        cls = get(kind, spec.type)
-    except PluginError as error:
-        raise _absent(error, spec, where) from error
+    cls = resolve(kind, spec, where)
     try:
         return cls.of(spec.config, f"{where}.config")
+    except SpecError as error:
+        blame_version(error, spec)
+        raise
     except TypeError as error:  # a field of an abstract kind, given as plain data
         raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=f"{where}.config") from error
 
@@ -114,21 +114,12 @@ def part_spec(kind: str, part: Part | Value) -> PartSpec:
     """
     config = part.config if isinstance(part, Part) else part
     # None is kept: a field whose default is something else would come back as that
-    data = config.model_dump(mode="json")
+    data = stamped_config(kind, config, config.model_dump(mode="json"))
     try:
         entry = name_of(kind, type(part))
     except PluginError:
         return PartSpec(type=f"{type(part).__module__}:{type(part).__qualname__}", config=data)
     return PartSpec(type=registered_name(entry), config=data, distribution=entry.dist, version=entry.version)
-
-
-def _absent(error: PluginError, spec: PartSpec, where: str) -> PluginError:
-    error.where = error.where or f"{where}.type"
-    if error.code != "plugin.unknown" or spec.distribution is None:
-        return error
-    version = f" {spec.version}" if spec.version else ""
-    what = f"{where} needs {spec.type!r}, which {spec.distribution}{version} provides"
-    return PluginError("not-installed", what, where=where, fits=f"pip install {spec.distribution}")
 
 
 def _check_shares(wiring: Mapping[str, ConditionerSpec]) -> None:

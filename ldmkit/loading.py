@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,15 +13,16 @@ import torch
 
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Classifier, Codec, Part
-from ldmkit.errors import InputError, SourceError, suggest
+from ldmkit.errors import InputError, SourceError, WeightsError, suggest
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
 from ldmkit.hub import fetch
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import HOME, Entry, by_name, load_entry
+from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.spec import PipelineSpec
+from ldmkit.spec import Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import assign
 
 
@@ -64,6 +66,7 @@ def pipeline_of(
     spec = source.spec
     parts = compose(spec)
     fill(parts, spec, source, device=where, dtype=kept)
+    _tell(source, named_parts(spec), spec.defaults)
     return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin, load_options=load_options)
 
 
@@ -77,10 +80,9 @@ def load_codec(
 ) -> Codec:
     """The first stage alone, from the same sources and from files that hold nothing else."""
     opened = open_source(source, config=config, ema=ema)
-    with on_meta():
-        codec = build("codec", opened.codec_spec, "codec")
-    _fill_part(codec, "codec", opened, check_device(device), check_dtype(dtype or opened.dtype))
-    return codec.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    spec = opened.codec_spec
+    codec: Codec = _alone("codec", spec, "codec", opened, check_device(device), check_dtype(dtype or opened.dtype))
+    return codec.eval().requires_grad_(False)
 
 
 def load_classifier(
@@ -94,9 +96,8 @@ def load_classifier(
     opened = open_source(source)
     if not isinstance(opened, PartFolder):
         raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
-    with on_meta():
-        classifier: Classifier = build("classifier", opened.part_spec("classifier"), "classifier")
-    _fill_part(classifier, "classifier", opened, check_device(device), check_dtype(dtype))
+    spec, where = opened.part_spec("classifier"), check_device(device)
+    classifier: Classifier = _alone("classifier", spec, "classifier", opened, where, check_dtype(dtype))
     return classifier.eval().requires_grad_(False)
 
 
@@ -128,10 +129,22 @@ def load_adapter(
     if key is None or key not in offered:
         what = f"of the adapters in it, {name!r} names none"
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
-    with on_meta():
-        adapter: Adapter = build("adapter", offered[key], f"adapters.{key}")
-    _fill_part(adapter, f"adapters.{key}", opened, check_device(device), check_dtype(dtype or opened.dtype))
+    where, kept = check_device(device), check_dtype(dtype or opened.dtype)
+    adapter: Adapter = _alone("adapter", offered[key], f"adapters.{key}", opened, where, kept)
     return adapter.eval().requires_grad_(False)
+
+
+def _alone(
+    kind: str, spec: PartSpec, path: str, source: Source, device: torch.device, dtype: torch.dtype | None
+) -> Any:
+    """One part of a source, filled."""
+    parts = [*with_inner(Named(path, kind, spec))]
+    require(iter(parts))
+    with on_meta():
+        part = build(kind, spec, path)
+    _fill_part(part, spec, path, source, device, dtype)
+    _tell(source, iter(parts))
+    return part
 
 
 def open_source(source: str | Path, *, config: str | Path | None = None, ema: bool | None = None) -> Source:
@@ -206,11 +219,12 @@ def model_folder(entry: Entry) -> Path:
 
 def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:
     """Read the weights of every part; parts that share another's weights adopt them."""
+    specs = {one.path: one.spec for one in named_parts(spec)}
     for path, part in parts.items().items():
         name = path.removeprefix("conditioners.")
         if path.startswith("conditioners.") and spec.conditioners[name].shares is not None:
             continue
-        _fill_part(part, path, source, device, dtype)
+        _fill_part(part, specs[path], path, source, device, dtype)
     for name, wire in spec.conditioners.items():
         if wire.shares is not None:
             parts.conditioners[name].adopt(parts.conditioners[wire.shares])
@@ -219,11 +233,26 @@ def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.devi
         part.eval().requires_grad_(False)
 
 
-def _fill_part(part: Part, path: str, source: Source, device: torch.device, dtype: torch.dtype | None) -> None:
+def _fill_part(
+    part: Part, spec: PartSpec, path: str, source: Source, device: torch.device, dtype: torch.dtype | None
+) -> None:
     count = sum(parameter.numel() for parameter in part.parameters())
-    with memory(f"loading {path}", f"{count:,} parameters"):
-        assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
+    try:
+        with memory(f"loading {path}", f"{count:,} parameters"):
+            assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
+    except WeightsError as error:
+        blame_version(error, spec)
+        raise
     _load_assets(part, path, source)
+
+
+def _tell(source: Source, parts: Iterator[Named], defaults: Defaults | None = None) -> None:
+    """Warn, once, about other versions than those that a saved pipeline names."""
+    bundled = _bundled().get(source.origin)
+    found = differences(parts, defaults, None if bundled is None else bundled.dist)
+    if found:
+        source.report.notes += found
+        warnings.warn(f"{source.origin}: {'; '.join(found)}", stacklevel=4)
 
 
 def _load_assets(part: Part, path: str, source: Source) -> None:

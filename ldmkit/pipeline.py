@@ -26,6 +26,7 @@ from ldmkit.output import Output, Start, stack
 from ldmkit.plans import Network
 from ldmkit.ports import attach
 from ldmkit.prepared import Prepared
+from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.request import STEPS, Inputs, Request, Strategy, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
@@ -122,7 +123,7 @@ class Pipeline:
             process=part_spec("process", self.process),
             conditioners=conditioners,
             adapters={name: part_spec("adapter", part) for name, part in self.adapters.items()},
-            defaults=self.defaults,
+            defaults=stamped_defaults(self.defaults),
         )
 
     @property

@@ -128,6 +128,8 @@ def _strategy(kind: str, value: Value) -> dict[str, Any]:
     try:
         config = value.model_dump(mode="json")
         type(value).of(config)  # functions and tensors are left out of it: such a value cannot be made again
-        return {"type": registered_name(name_of(kind, type(value))), "config": config}
+        entry = name_of(kind, type(value))
+        named = {"type": registered_name(entry), "distribution": entry.dist, "version": entry.version}
+        return {**named, "config": config}
     except (PydanticSerializationError, LdmkitError, TypeError):
         return {"type": type(value).__name__, "config": None}
