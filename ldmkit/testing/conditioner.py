@@ -19,6 +19,7 @@ from ldmkit.testing import conditioner_inputs as conditioner_inputs
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.conditioner_subject import SIZE, Subject, flat, no_grad, of, read, row
+from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
 
 AXES = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
@@ -226,6 +227,21 @@ def leave_out(s: Subject) -> None:
         except LdmkitError as error:
             fail(f"{name}({SIZE}) to be a valid input", str(error))
         _as_declared(part, found, 1, f"the signal of {name}({SIZE})")
+
+
+@check("conditioner", "proposals")
+def proposals(s: Subject) -> None:
+    """`propose` copes with a caller who gave nothing, and makes the same of the same seed.
+
+    It is asked for every run in which its input is left out, whatever else is given: where what it reads is not among
+    that, it returns None. What it returns otherwise goes to `forward` as it is.
+    """
+    part = s.make()
+    with torch.no_grad():
+        first, again = (part.propose({}, SIZE, 7) for _ in range(2))
+    expect(content(first) == content(again), f"the same proposal for the same seed: {first!r:.100}", f"{again!r:.100}")
+    if first is not None:
+        _as_declared(part, no_grad(lambda: s.signal(part, [first])), 1, "the signal of a proposal")
 
 
 @check("conditioner", "picture-size")
