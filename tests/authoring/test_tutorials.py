@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ldmkit_authoring.distribution import distribution
 from walkthrough import Walk
 
 import ldmkit
 from ldmkit import plugins
-from ldmkit.testing import check_conditioner
+from ldmkit.testing import check_conditioner, check_sampler
 
 PAGES = Path(__file__).parents[2] / "docs" / "tutorials"
-PALETTE = PAGES / "palette.md"
+PALETTE, SAMPLER = PAGES / "palette.md", PAGES / "sampler.md"
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +38,26 @@ def test_palette(walk: Walk) -> None:
     assert sum(line.startswith("pytest") for line in walk.ran) == 2
     assert any(line == "ldmkit train recipe.yaml" for line in walk.ran)
     broken_null_is_found(walk)
+
+
+def test_sampler(walk: Walk) -> None:
+    names, texts = distribution("sampler", "three-stage")
+    module = f"src/{names.package}/{names.module}.py"
+    walk.fewer = {"8": "2", "8,24": "2", "200": "10", "2": "1"}
+    walk.page(SAMPLER)
+    assert "order 2.95" in walk.capsys.readouterr().out
+    for file in ("lake.png", "compare.html", "compare.png"):
+        assert (walk.folder / file).is_file(), file
+    assert claims_third_order(walk, module, texts[module]) in SAMPLER.read_text(encoding="utf-8")
+
+
+def claims_third_order(walk: Walk, module: str, scaffold: str) -> str:
+    """What the kit says of the scaffold's sampler with `order = 3`."""
+    assert "order: ClassVar[int | None] = 2" in scaffold
+    walk.write(module, scaffold.replace("= 2\n", "= 3\n"), add=False)
+    walk.entered()
+    (failed,) = check_sampler(ldmkit.get("sampler", "three-stage")).failures
+    return str(failed)
 
 
 def broken_null_is_found(walk: Walk) -> None:
