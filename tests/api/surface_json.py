@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ldmkit.cli import main
+from ldmkit.plugins import refresh
 
 TESTS = Path(__file__).parents[1]
 TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -59,14 +60,26 @@ CASES = [
     Case("train", "train {recipe} --json"),
     Case("eval miniworld", "eval miniworld {world} --count 2 --references 2 --steps 1 --conditions label --json"),
     Case("demo", "demo --model {world} --steps 1 --number 2 --plan eager -o {tmp}/demo.png --json", keyed=("parts",)),
+    Case("new", "new sampler halving -o {tmp} --json"),
+    Case(
+        "compare",
+        "compare --model {classes} --label 1 --samplers euler,heun --steps 2,3 --reference 10 -n 1 --plan eager "
+        "-o {tmp}/compare.html --json",
+    ),
+    Case("plugins doctor", "plugins doctor {broken} --no-run --json", code=4),
 ]
 
 
 def outputs() -> list[str]:
     """One line a key."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = {name: make(Path(folder)) for name, make in _MAKERS.items()}
-        return [line for case in CASES for line in _case(case, made)]
+    before = list(sys.path)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = {name: make(Path(folder)) for name, make in _MAKERS.items()}
+            return [line for case in CASES for line in _case(case, made)]
+    finally:
+        sys.path[:] = before
+        refresh()
 
 
 def _case(case: Case, made: Mapping[str, str]) -> Iterator[str]:
@@ -120,10 +133,22 @@ def _saved(name: str, make: Callable[[], Any]) -> Callable[[Path], str]:
     return lambda folder: str(make().save(folder / name))
 
 
+def _broken(folder: Path) -> str:
+    """A distribution that cannot be imported, installed for as long as the folder is on the path."""
+    info = folder / "site" / "broken_parts-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-parts\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ldmkit.grids]\nbroken = no_such_module:Grid\n")
+    sys.path.append(str(folder / "site"))
+    refresh()
+    return "broken-parts"
+
+
 _MAKERS: dict[str, Callable[[Path], str]] = {
     "tmp": str,
     "nothing": lambda folder: str(folder / "nothing"),
     "photo": _photo,
+    "broken": _broken,
     "recipe": _recipe,
     "classes": _saved("classes", lambda: _helper(".", "tiny_parts").class_pipeline()),
     "kl": _saved("kl", lambda: _helper(".", "tiny_parts").class_pipeline("kl")),

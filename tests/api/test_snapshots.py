@@ -65,7 +65,7 @@ def test_the_tool_accepts_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_runs_by_itself() -> None:
-    done = subprocess.run([sys.executable, snapshot.__file__, "cli"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, snapshot.__file__, "spec"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

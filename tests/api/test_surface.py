@@ -57,7 +57,7 @@ def test_dir_is_the_public_surface() -> None:
 
 
 def test_deterministic_samplers_declare_their_order() -> None:
-    orders = {name: ldmkit.get("sampler", name).order for name in ldmkit.components("sampler")}
+    orders = {name: ldmkit.get("sampler", name)().order for name in ldmkit.components("sampler")}
     assert {"ddim", "euler", "heun", "dpmpp-2m", "unipc", "plms"} <= {n for n, order in orders.items() if order}
     assert {n for n, order in orders.items() if order is None} >= {"ddpm", "euler-ancestral"}
 
