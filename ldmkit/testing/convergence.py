@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Process, Sampler
 from ldmkit.testing.mixture import Mixture, solution
-from ldmkit.testing.reference import Rho7, predicted
+from ldmkit.testing.reference import Reference, Rho7, predicted
 
 MIXTURE = Mixture.random()
 ROWS = 16
@@ -59,6 +59,11 @@ def path(process: Process) -> Path:
     return Path(start, ends[1] + (ends[1] - ends[0]) / 15)
 
 
+def run_levels(process: Process, steps: int) -> list[float]:
+    """The noise levels of a run on a process, `steps` transitions down to its smallest one and then one to 0."""
+    return Rho7(limit=LARGEST).sigmas(process, steps + 1)
+
+
 def trajectory(sampler: Sampler, process: Process, steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """The state at the smallest noise level after `steps` transitions, of a run that then goes on to sigma 0.
 
@@ -66,8 +71,7 @@ def trajectory(sampler: Sampler, process: Process, steps: int, dtype: torch.dtyp
         NoiseDrawn: the sampler is not deterministic.
     """
     denoise = predicted(process, MIXTURE.denoise)
-    sigmas = Rho7(limit=LARGEST).sigmas(process, steps + 1)
-    run = sampler.steps(denoise, path(process).start.to(dtype), sigmas, no_noise)
+    run = sampler.steps(denoise, path(process).start.to(dtype), run_levels(process, steps), no_noise)
     return list(run)[steps - 1].x
 
 
@@ -122,6 +126,13 @@ class Response(NamedTuple):
     constant: Tensor
     factors: Tensor
     indices: list[int]
+
+
+def is_drawn(sampler: Sampler) -> bool:
+    """Whether a run of twelve steps draws noise."""
+    draws = Draws(lambda index: torch.zeros(1, 3, dtype=torch.float64))
+    _end(sampler, Reference(), torch.zeros(1, 3, dtype=torch.float64), run_levels(Reference(), 12), draws)
+    return bool(draws.asked)
 
 
 def response(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> Response:

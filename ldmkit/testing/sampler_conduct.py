@@ -13,12 +13,12 @@ from torch import Tensor
 from ldmkit.contracts import Step
 from ldmkit.noise import Noise
 from ldmkit.testing.checks import check, expect, fail
+from ldmkit.testing.convergence import is_drawn
 from ldmkit.testing.sampler_runs import (
     SHAPE,
     Subject,
     final,
     humps,
-    is_stochastic,
     levels,
     ordinary,
     start,
@@ -114,7 +114,7 @@ def noise_declared(subject: Subject) -> None:
     `order` is the order of convergence to the solution of the ODE; a run that draws noise does not converge to that.
     Where a field decides (eta = 0), make `order` a property. Samplers for distilled networks (`estimate`) need none.
     """
-    order, draws = subject.sampler.order, is_stochastic(subject.sampler)
+    order, draws = subject.sampler.order, is_drawn(subject.sampler)
     if order is not None:
         expect(not draws, f"no noise, as order {order} is declared", "noise was drawn")
     elif subject.sampler.estimate == "mean":

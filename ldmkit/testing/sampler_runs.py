@@ -102,11 +102,6 @@ def ordinary(sampler: Sampler, steps: int, zero: bool = True) -> Trial:
     return trial(sampler, start((1, 2), sigmas[0]), sigmas, Noise((1, 2), SHAPE))
 
 
-def is_stochastic(sampler: Sampler) -> bool:
-    """Whether it draws noise in a run of twelve steps."""
-    return bool(ordinary(sampler, 12).draws)
-
-
 def transitions(sigmas: Sequence[float]) -> list[tuple[float, float]]:
     """(sigma, sigma_next) of every step that a grid asks for."""
     return list(pairwise(sigmas))

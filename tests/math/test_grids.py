@@ -96,14 +96,6 @@ def test_explicit() -> None:
             Explicit(values=values).sigmas(PROCESS, len(values) - 1)
 
 
-@pytest.mark.parametrize("grid", SIGMA_GRIDS + TIME_GRIDS, ids=repr)
-@pytest.mark.parametrize("steps", [0, -1, 2.5, True, None], ids=repr)
-def test_a_bad_number_of_steps(grid: Grid, steps: int) -> None:
-    with pytest.raises(InputError) as caught:
-        grid.sigmas(PROCESS, steps)
-    assert caught.value.code == "input.steps"
-
-
 @pytest.mark.parametrize("grid", TIME_GRIDS, ids=repr)
 def test_timesteps_need_a_table(grid: Grid) -> None:
     with pytest.raises(CompositionError, match="karras"):

@@ -34,21 +34,6 @@ def levels(process: Process) -> list[float]:
     return [math.exp(low + (high - low) * i / 10) for i in range(1, 10)]
 
 
-@EVERY
-def test_denoising_the_target_gives_x0(process: Process) -> None:
-    """skip x + out F = x0 for F = target, in float64, at every noise level."""
-    generator = torch.Generator().manual_seed(0)
-    x0 = torch.randn(9, 3, generator=generator, dtype=torch.float64)
-    noise = torch.randn(9, 3, generator=generator, dtype=torch.float64)
-    sigmas = levels(process)
-    target = process.target(x0, noise, sigmas)
-    for row, sigma in enumerate(sigmas):
-        skip, out, scale = process.scalings(sigma)
-        assert scale > 0
-        x = x0[row] + sigma * noise[row]
-        assert torch.allclose(skip * x + out * target[row], x0[row], rtol=1e-9, atol=1e-9 * sigma)
-
-
 def test_targets_are_what_their_names_say() -> None:
     x0, noise, sigma = torch.tensor([[2.0]]), torch.tensor([[3.0]]), 1.5
     alpha = 1 / math.sqrt(1 + sigma**2)
@@ -66,30 +51,6 @@ def test_the_network_sees_about_unit_variance(process: Process) -> None:
     for sigma in levels(process):
         got = process.scalings(sigma)[2] * math.hypot(spread, sigma)
         assert got == pytest.approx(1.0, rel=0.3)
-
-
-@EVERY
-def test_ends_are_finite(process: Process) -> None:
-    assert 0 < process.sigma_min < process.sigma_max < math.inf
-    for sigma in (process.sigma_min, process.sigma_max):
-        numbers = [*process.scalings(sigma), process.time(sigma), process.alpha(sigma)]
-        assert all(math.isfinite(n) for n in numbers)
-    start = process.prior(torch.ones(1, 2), process.sigma_max)
-    assert torch.isfinite(start).all()
-    assert float(start[0, 0]) == pytest.approx(process.sigma_max, rel=0.06)
-
-
-@EVERY
-def test_quantiles_increase_between_the_ends(process: Process) -> None:
-    found = [process.sigma(i / 50) for i in range(51)]
-    assert found == sorted(found)
-    assert found[0] >= process.sigma_min and found[-1] <= process.sigma_max
-
-
-@EVERY
-def test_time_and_its_inverse(process: Process) -> None:
-    for sigma in levels(process):
-        assert process.sigma_of_time(process.time(sigma)) == pytest.approx(sigma, rel=1e-8)
 
 
 def test_timesteps_are_exact_integers_on_the_table() -> None:

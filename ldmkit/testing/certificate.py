@@ -1,0 +1,145 @@
+"""What a sampler does, measured: its order, its error, what it costs, and how many steps it can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Process, Sampler
+from ldmkit.testing.convergence import (
+    MIXTURE,
+    NotLinear,
+    error,
+    is_drawn,
+    path,
+    run_levels,
+    slope,
+    weak_error,
+)
+from ldmkit.testing.marginals import marginals
+from ldmkit.testing.reference import Prediction, Reference, Rho7, predicted
+from ldmkit.testing.sampler_runs import humps
+
+FEW, SOME, COARSE, FINE = 10, 20, 160, 320
+TRIED = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
+EXACT = 1e-9
+"""An error below this is rounding: no order can be read off it."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Measured facts of a sampler with networks of one prediction type.
+
+    Without noise, errors are root mean squares against the exact solution of the ODE on a Gaussian mixture of unit
+    size. With noise, they are the larger error of mean and variance on Gaussian data, and the order is a weak one.
+
+    Args:
+        sampler: its class and fields.
+        prediction: what the network returns.
+        revision: of its numerics; None where it has none.
+        stochastic: whether it draws noise.
+        calls: (a, b) where N steps to sigma 0 call the network a N + b times.
+        declared: order that it declares.
+        measured: order between 160 and 320 steps; None where the error is rounding, or no law holds.
+        few, some: error after 10 and 20 steps; None where no law holds.
+        constant: C of an error C / N^p at 320 steps, p the nearest integer to the measured order.
+        floor: what float32 costs: root mean square difference to the float64 state after 320 steps.
+        failing: numbers of steps, out of `TRIED`, that do not end in finite numbers of the data's size, in float32.
+        p: of the test of moments (`marginals`); None without noise.
+    """
+
+    sampler: str
+    prediction: Prediction
+    revision: int | None
+    stochastic: bool
+    calls: tuple[float, float]
+    declared: int | None
+    measured: float | None
+    few: float | None
+    some: float | None
+    constant: float | None
+    floor: float
+    failing: tuple[int, ...]
+    p: float | None
+
+
+def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool = True) -> Certificate:
+    """Measure a sampler with an exact network of one prediction type; about half a second.
+
+    Args:
+        prediction: "eps", "v" and "x0" over the noise levels of Stable Diffusion; "flow" from sigma 80, and from 2^20
+            where numbers of steps are tried.
+        moments: whether to run the statistical test of a sampler with noise.
+    """
+    process = Reference(prediction=prediction)
+    stochastic = is_drawn(sampler)
+    law = _law(sampler, process, stochastic)
+    errors = {count: law(count) for count in (FEW, SOME, COARSE, FINE)} if law else {}
+    fine = errors.get(FINE, 0.0)
+    measured = slope(errors[COARSE], fine) if fine > EXACT else None
+    tested = moments and stochastic and sampler.estimate != "distilled"
+    return Certificate(
+        sampler=repr(sampler),
+        prediction=prediction,
+        revision=getattr(sampler, "revision", None),
+        stochastic=stochastic,
+        calls=calls(sampler),
+        declared=sampler.order,
+        measured=measured,
+        few=errors.get(FEW),
+        some=errors.get(SOME),
+        constant=None if measured is None else fine * float(FINE) ** round(measured),
+        floor=_floor(sampler, process),
+        failing=tuple(count for count in TRIED if not _ends(sampler, process, count)),
+        p=marginals(sampler, process).p if tested else None,
+    )
+
+
+def _law(sampler: Sampler, process: Process, stochastic: bool) -> Callable[[int], float] | None:
+    """The error with a number of steps; None where nothing can be said about it."""
+    if sampler.estimate == "distilled" or (sampler.estimate == "end" and not stochastic):
+        return None
+    if not stochastic:
+        return lambda count: error(sampler, process, count)
+    try:
+        weak_error(sampler, process, FEW)
+    except NotLinear:
+        return None
+    return lambda count: weak_error(sampler, process, count)
+
+
+def calls(sampler: Sampler) -> tuple[float, float]:
+    """(a, b) where N steps call the network a N + b times, from 100 and 200 steps."""
+    first, second = sampler.evaluations(100), sampler.evaluations(200)
+    each = (second - first) / 100
+    return each, first - 100 * each
+
+
+def _floor(sampler: Sampler, process: Process) -> float:
+    """Root mean square difference of a run in float32 to the same run in float64."""
+    denoise, start, sigmas = predicted(process, MIXTURE.denoise), path(process).start, run_levels(process, FINE)
+
+    def noise(index: int) -> Tensor:
+        return torch.randn(start.shape, generator=torch.Generator().manual_seed(index))
+
+    ends = [
+        list(sampler.steps(denoise, start.to(t), sigmas, noise))[FINE - 1].x for t in (torch.float32, torch.float64)
+    ]
+    return float((ends[0].double() - ends[1]).square().mean().sqrt())
+
+
+def _ends(sampler: Sampler, process: Process, count: int) -> bool:
+    """Whether a float32 run over the whole process ends in numbers of the data's size."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, 3, 4, 4), generator=generator) * process.sigma_max
+
+    def noise(index: int) -> Tensor:
+        return torch.randn(x.shape, generator=torch.Generator().manual_seed(index))
+
+    run = sampler.steps(predicted(process, humps), x, Rho7().sigmas(process, count), noise)
+    largest = float(list(run)[-1].x.abs().max())
+    return math.isfinite(largest) and largest < 10
