@@ -49,15 +49,18 @@ def _checked(entry: Entry) -> Rows:
 
 
 def _as_text(entry: Entry, rows: Rows) -> str:
+    from ldmkit.testing.checks import grouped, repeated
+
     lines = [f"{entry.kind}:{entry.name} of {entry.dist} {entry.version}"]
     for case, outcomes in rows:
         title = "class" if case.number is None else f"example {case.number}"
         counts = Counter(outcome.status for outcome in outcomes)
         lines.append(f"  {title:<12}{_counted(counts)}")
-        for outcome in outcomes:
-            if outcome.status == "failed":
-                why = [f"        {line}".rstrip() for line in outcome.check.explanation.splitlines()]
-                lines += [f"    {line}" for line in (*str(outcome).split("\n"), *why)]
+        for outcome, repeats in grouped(outcome for outcome in outcomes if outcome.status == "failed"):
+            why = [repeated(repeats)] if repeats else outcome.check.explanation.splitlines()
+            lines += [
+                f"    {line}" for line in (*str(outcome).split("\n"), *(f"        {line}".rstrip() for line in why))
+            ]
     if len(rows) == 1 and rows[0][1][0].status == "passed":
         lines.append("  its `examples` is (): nothing was built, and the promises of its kind were not checked")
     return "\n".join(lines)

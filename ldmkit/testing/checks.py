@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -97,7 +97,11 @@ class Report:
         return not self.failures
 
     def __str__(self) -> str:
-        return "\n".join([self.subject, *(f"  {line}" for o in self.outcomes for line in str(o).split("\n"))])
+        lines = [self.subject]
+        for one, repeats in grouped(self.outcomes):
+            lines += [f"  {line}" for line in str(one).split("\n")]
+            lines += [f"          {repeated(repeats)}"] if repeats else []
+        return "\n".join(lines)
 
     def require(self) -> Report:
         """Itself.
@@ -108,6 +112,24 @@ class Report:
         if not self.ok:
             raise AssertionError(str(Report(self.subject, self.failures)))
         return self
+
+
+def grouped(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, tuple[str, ...]]]:
+    """Outcomes, each with the names of further checks that ended by the very same error; those are left out.
+
+    A part that cannot even be built fails in all checks, for one reason.
+    """
+    found: dict[Any, list[Outcome]] = {}
+    for one in outcomes:
+        key = one.came if one.error is not None else (one.check.kind, one.check.name)
+        found.setdefault(key, []).append(one)
+    return [(first, tuple(one.check.name for one in rest)) for first, *rest in found.values()]
+
+
+def repeated(names: Sequence[str]) -> str:
+    """What to say of further checks that ended by the same error."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"the same error in {', '.join(names[:4])}{more}"
 
 
 _CHECKS: dict[str, dict[str, Check]] = {}

@@ -60,7 +60,7 @@ def signal(s: Subject) -> None:
     expect(kind in AXES, f"`kind` to be one of {', '.join(AXES)}", f"{kind!r}")
     expect(type(dim) is int and dim > 0, "`dim` to be a positive int", f"{dim!r}")
     values = s.given(part)
-    found = no_grad(lambda: s.signal(part, values))
+    found = no_grad(lambda: s.returned(part, values))
     expect(type(found) in KIND_OF, "a ldmkit.Tokens, Vector, Plane or Residuals", f"a {type(found).__name__}")
     _as_declared(part, found, len(values), "the signal")
 

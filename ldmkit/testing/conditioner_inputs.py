@@ -132,7 +132,8 @@ def hostile_inputs(s: Subject) -> None:
     Inputs come from users: empty, huge, of another type, NaN, out of range, damaged, with keys missing or unknown,
     nested deeply. They are made from the schema of `Input` and from valid inputs. A refusal says what was wrong in at
     most 1000 characters; anything else (a TypeError from inside, NaN in the signal, an endless loop) is a fault.
-    Check in the type's validator what does not depend on the config, and the rest in `parse`, where the path is known.
+    Give numbers bounds and texts and lists lengths in the type (`Annotated[float, Field(ge=0, le=400)]`), check in its
+    validators what else does not depend on the config, and the rest in `parse`, where the path is known.
     """
     part = s.make()
     values = s.given(part)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ldmkit.contracts import Conditioner
 from ldmkit.errors import LdmkitError
 from ldmkit.examples import Example
-from ldmkit.signals import Residuals, Signal, Tokens, tensors_of
+from ldmkit.signals import KIND_OF, Residuals, Signal, Tokens, tensors_of
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.hostile import sound
 from ldmkit.testing.modules import ModuleSubject
@@ -72,11 +72,17 @@ class Subject(ModuleSubject):
         return found
 
     def signal(self, part: Conditioner, values: Sequence[Any]) -> Signal:
-        """What it makes of validated inputs."""
+        """What it makes of validated inputs, if that is a signal."""
+        found: Signal = self.returned(part, values)
+        if type(found) not in KIND_OF:
+            raise NotApplicable("what it returns is no signal: see the check signal")
+        return found
+
+    def returned(self, part: Conditioner, values: Sequence[Any]) -> Any:
+        """What it makes of validated inputs, whatever that is."""
         bound(part)
         with quiet():
-            found: Signal = part.on_grid(list(values), GRID)
-        return found
+            return part.on_grid(list(values), GRID)
 
     def outputs(self, part: Conditioner, given: list[Any]) -> tuple[Tensor, ...]:
         """The tensors of the signal."""

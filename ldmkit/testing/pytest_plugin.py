@@ -141,7 +141,7 @@ class CheckItem(pytest.Item):
             f"see:      {self.one.docs}",
         ]
         if outcome.error is not None and self.config.getoption("tbstyle") != "no":
-            lines += ["", "".join(traceback.format_exception(outcome.error)).rstrip()]
+            lines += ["", _trace(outcome.error)]
         return "\n".join(lines)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -153,3 +153,16 @@ class CheckItem(pytest.Item):
             return Path(inspect.getsourcefile(cls) or self.path), inspect.getsourcelines(cls)[1] - 1, self.name
         except (LdmkitError, TypeError, OSError):
             return self.path, None, self.name
+
+
+_HIDDEN = ("/ldmkit/testing/", "/torch/nn/modules/")
+"""Code between the kit and a part's own, which explains nothing."""
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback of an error inside a part, without the kit's own frames."""
+    shown = traceback.TracebackException.from_exception(error)
+    own = [f for f in shown.stack if not any(part in f.filename.replace("\\", "/") for part in _HIDDEN)]
+    if own:
+        shown.stack = traceback.StackSummary.from_list(own)
+    return "".join(shown.format()).rstrip()
