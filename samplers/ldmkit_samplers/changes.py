@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Step
+from ldmkit_samplers.heun import LONG_STEP
 
 
 class Row(NamedTuple):
@@ -33,7 +34,8 @@ def plan(sigmas: Sequence[float], eta: float, curvature: float) -> list[Row]:
     """Exponential multistep of up to three x0 estimates, h = log(sigma / sigma'), H = (1 + eta) h.
 
     x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2, and h^2 x0'' / 2 enters with `curvature` times the weight
-    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact.
+    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact. A long step (`LONG_STEP`)
+    takes x0 as it is: what it would be extrapolated from lies in a small part of the step.
     """
     rows: list[Row] = []
     past: list[float] = []  # steps in log sigma before this one, newest first
@@ -44,11 +46,12 @@ def plan(sigmas: Sequence[float], eta: float, curvature: float) -> list[Row]:
         h = math.log(sigma / after)
         whole = (1 + eta) * h
         phi = 1 + math.expm1(-whole) / whole
+        before = [step / h for step in past] if sigma <= LONG_STEP * after else []
         weights: tuple[float, ...] = ()
-        if past:
-            weights = (phi * h / past[0],)
-        if len(past) == 2:
-            near, far = past[0] / h, past[1] / h
+        if before:
+            weights = (phi / before[0],)
+        if len(before) == 2:
+            near, far = before
             bend = (phi * near + curvature * (0.5 - phi / whole)) / (near + far)
             weights = (weights[0] + bend / near, -bend / far)
         rows.append(Row(math.exp(-whole), weights, after * math.sqrt(-math.expm1(-2 * eta * h))))

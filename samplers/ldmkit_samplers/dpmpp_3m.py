@@ -18,7 +18,7 @@ class DPMpp3M(Sampler):
 
     The second divided difference of x0, h^2 x0'' / 2 in log sigma, takes the weight of h^2 x0'', so the method
     tends to order 2 as steps become many; at few steps it is often the better one. `dpmpp-3m-third-order` has the full
-    weight.
+    weight. A long step (`LONG_STEP`) takes x0 as it is.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1; at 1 it is the sampler known as DPM++ 3M SDE.
