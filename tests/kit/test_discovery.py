@@ -90,6 +90,19 @@ def test_an_invalid_example_is_named(distribution: Distribution) -> None:
     assert failure.check.name == "examples" and "dims" in failure.came and "examples[0].config" in failure.came
 
 
+class FromTheFuture(Palette):
+    """Written against a later version of the contract."""
+
+    api = 99
+
+
+def test_another_version_of_the_contract_is_named(distribution: Distribution) -> None:
+    distribution("my-parts", "[ldmkit.conditioners]\nmine = test_discovery:FromTheFuture\n")
+    [report] = discovery.check(discovery.select("my-parts")[0])
+    [failure] = report.failures
+    assert failure.check.name == "loads" and "99" in failure.came
+
+
 def test_names_and_distributions_are_found(distribution: Distribution) -> None:
     distribution("my-parts", BAD)
     names = ["my-parts", "My_Parts", "conditioner:palette", "my-parts:palette", "palette", "none"]
