@@ -1,4 +1,4 @@
-"""The U-Net's contract: ports, slots, masks, sizes, batches, compiling, training switches, building without memory."""
+"""The U-Net: every promise of a denoiser in configurations beyond its examples; ports, masks, training switches."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from ldmkit_denoisers.unet import UNet, UNetConfig
 from torch import Tensor
 
-from ldmkit import Plane, Tokens, Vector, attached
+from ldmkit import Example, Plane, Tokens, Vector, attached
 from ldmkit.errors import CompositionError, InputError, SpecError
 from ldmkit.ports import attach, detach
+from ldmkit.testing.checks import Report, checks, run
+from ldmkit.testing.denoiser import subject
 
 SMALL: dict[str, Any] = {
     "channels": 3,
@@ -27,16 +29,15 @@ SMALL: dict[str, Any] = {
     "vector_dim": 6,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
-    "all slots": {},
-    "residual resampling": {"residual_resample": True, "scale_shift": True},
-    "pooling": {"resample_conv": False, "mid": "none", "attention": ("none", "cross")},
-    "asymmetric padding": {"down_padding": 0, "mid": "self"},
-    "self twice": {"context_dim": None},
-    "table": {"vector": "table", "vector_dim": 9},
-    "timestep": {"vector": "timestep", "vector_dim": None},
-    "identity": {"vector": "identity", "vector_dim": None, "time_dim": 24},
-    "linear": {"vector": "linear"},
-    "no middle": {"mid": "absent", "vector": "none", "vector_dim": None},
+    "pooling": {
+        "resample_conv": False,
+        "mid": "none",
+        "attention": ("none", "cross"),
+        "vector": "identity",
+        "vector_dim": None,
+        "time_dim": 64,
+    },
+    "asymmetric padding": {"down_padding": 0, "mid": "absent", "vector": "linear", "depth": 1},
     "per level": {
         "blocks": (2, 1),
         "heads": None,
@@ -46,6 +47,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "depth": (1, 2),
     },
 }
+"""Further ones are the class's examples."""
+SLOW = ("compiles", "plans")
+"""Checks that the examples are enough for."""
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -80,40 +84,10 @@ def call(net: UNet, signals: dict[str, Any], rows: int = 2, h: int = 8, w: int =
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_slot_changes_the_output(variant: str) -> None:
-    net = network(**VARIANTS[variant])
-    signals = conditions(net, 2, 8, 6)
-    assert set(signals) == set(net.slots)
-    base = call(net, signals)
-    assert base.shape == (2, 3, 8, 6) and bool(base.isfinite().all())
-    other = conditions(net, 2, 8, 6, seed=6)
-    for slot in net.slots:
-        changed = call(net, {**signals, slot: other[slot]})
-        assert float((changed - base).abs().max()) > 1e-4 * float(base.abs().max()), slot
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("size", [(7, 5), (1, 1), (16, 3)])
-def test_any_size(variant: str, size: tuple[int, int]) -> None:
-    net = network(**VARIANTS[variant])
-    if size == (1, 1) and variant in ("residual resampling", "pooling", "asymmetric padding"):
-        pytest.skip("a map of one pixel cannot be halved without padding on all sides")
-    out = call(net, conditions(net, 2, *size), 2, *size)
-    assert out.shape == (2, 3, *size) and bool(out.isfinite().all())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_rows_do_not_know_of_each_other(variant: str) -> None:
-    net = network(**VARIANTS[variant]).double()
-    signals = conditions(net, 3, 8, 6)
-    signals = {k: v._replace(value=v.value.double()) for k, v in signals.items()}
-    x, t = normal(3, 3, 8, 6).double(), torch.tensor([3.0, 700.0, 21.0])
-    whole = net(x, t, net.prepare(signals))
-    for row in range(3):
-        one = {k: v._replace(value=v.value[row : row + 1]) for k, v in signals.items()}
-        alone = net(x[row : row + 1], t[row : row + 1], net.prepare(one))
-        # float64: another batch size may order sums differently, nothing more.
-        assert float((whole[row] - alone[0]).abs().max()) <= 1e-12 * float(whole.abs().max())
+def test_every_variant_keeps_the_promises_of_a_denoiser(variant: str) -> None:
+    made = subject(UNet, Example({**SMALL, **VARIANTS[variant]}))
+    outcomes = [run(one, made) for one in checks("denoiser") if one.name not in SLOW]
+    Report(variant, tuple(outcomes)).require()
 
 
 def test_masked_tokens_do_not_count() -> None:
@@ -135,28 +109,6 @@ def test_a_row_without_any_token_is_finite() -> None:
     out = call(net, {**signals, "context": Tokens(signals["context"].value, mask)})
     assert bool(out.isfinite().all())
     assert torch.allclose(out[0], call(net, signals)[0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("variant", ["all slots", "residual resampling", "per level"])
-def test_ports_are_all_reached_and_leave_no_trace(variant: str) -> None:
-    net = network(**VARIANTS[variant])
-    signals, keys = conditions(net, 2, 8, 6), list(net.state_dict())
-    base = call(net, signals)
-    reached: set[str] = set()
-
-    def tap(name: str) -> Any:
-        def run(value: Tensor, frame: Any) -> Tensor:
-            reached.add(name)
-            return value + 0.1 * value.abs().max()
-
-        return run
-
-    for name in net.ports:
-        with attached(net.ports, {name: tap(name)}):
-            assert not torch.equal(call(net, signals), base), name
-            assert list(net.state_dict()) == keys
-        assert torch.equal(call(net, signals), base)
-    assert reached == set(net.ports)
 
 
 def test_port_names() -> None:
@@ -214,8 +166,9 @@ def test_attaching_twice_and_detaching_once() -> None:
     assert torch.equal(call(net, signals), base)
 
 
-@pytest.mark.parametrize("variant", ["all slots", "residual resampling", "pooling", "table", "per level"])
-def test_compiles_without_a_break(variant: str) -> None:
+@pytest.mark.parametrize("variant", ["pooling"])
+def test_the_whole_network_compiles_without_a_break(variant: str) -> None:
+    """The promise is about its blocks; plan "exported" and others need the whole."""
     torch._dynamo.reset()
     net = network(**VARIANTS[variant])
     context = net.prepare(conditions(net, 2, 7, 6))
@@ -223,32 +176,6 @@ def test_compiles_without_a_break(variant: str) -> None:
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert torch.equal(compiled(x, t, context), net(x, t, context))
-
-
-def test_builds_on_the_meta_device_and_takes_weights() -> None:
-    net = network()
-    with torch.device("meta"):
-        empty = UNet(net.config)
-    assert all(p.device.type == "meta" for p in empty.parameters())
-    empty.load_state_dict(net.state_dict(), assign=True)
-    assert not [n for n, t in (*empty.named_parameters(), *empty.named_buffers()) if t.device.type == "meta"]
-    signals = conditions(net, 2, 8, 6)
-    assert torch.equal(call(empty.eval(), signals), call(net, signals))
-
-
-def test_no_global_random_numbers_and_no_writing_to_inputs() -> None:
-    net = network()
-    signals = conditions(net, 2, 8, 6)
-    x, t = normal(2, 3, 8, 6), torch.tensor([3.0, 7.0])
-    copies = [x.clone(), t.clone(), *(v.value.clone() for v in signals.values())]
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        context = net.prepare(signals)
-        first = net(x, t, context)
-        assert torch.equal(net(x, t, context), first)
-    assert torch.equal(torch.get_rng_state(), before)
-    for was, now in zip(copies, [x, t, *(v.value for v in signals.values())], strict=True):
-        assert torch.equal(was, now)
 
 
 def test_gradients_with_and_without_recomputation_and_without_gradient_mode() -> None:

@@ -186,18 +186,6 @@ def test_only_a_unet_can_be_copied() -> None:
         ControlNet.from_denoiser(nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
-def test_gradients_reach_the_copy_and_not_the_network(original: Original) -> None:
-    control = ControlNet.from_denoiser(original.unet).requires_grad_(True)
-    for parameter in (*control.zero.parameters(), *control.zero_mid.parameters(), *control.hint.parameters()):
-        nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
-    context = original.unet.prepare(original.signals(canny=original.tensor("hint").float()))
-    context.adapters["canny"] = control.prepare(context, "canny")
-    with attached(original.unet.ports, control.taps("canny")):
-        original.unet(original.x, original.t, context).square().mean().backward()
-    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in control.parameters())
-    assert all(p.grad is None for p in original.unet.parameters())
-
-
 SMALL: dict[str, Any] = {
     "block_out_channels": (16, 32, 32),
     "norm_num_groups": 8,

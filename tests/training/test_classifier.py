@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_denoisers.classifier import UNetClassifier
 from ldmkit_processes.discrete import Discrete
 from ldmkit_processes.flow import Flow
 from ldmkit_processes.guidance.classifier import ClassifierGuidance
@@ -159,15 +158,6 @@ def test_parts_reach_the_classifier_and_cached_latents_give_the_same_loss() -> N
 def test_configs_that_contradict_themselves_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ldmkit.SpecError):
         stage(**config)
-
-
-@pytest.mark.parametrize("pool", ["attention", "mean"])
-def test_any_resolution_and_the_meta_device(pool: str) -> None:
-    with torch.device("meta"):
-        UNetClassifier({"unet": UNET, "classes": 5, "pool": pool})
-    made = UNetClassifier({"unet": UNET, "classes": 5, "pool": pool}).eval()
-    for size in ((8, 8), (12, 6)):
-        assert made(torch.zeros(2, 3, *size), [0.1, 10.0]).shape == (2, 5)
 
 
 def test_the_codec_must_fit_and_be_trained() -> None:
