@@ -120,12 +120,14 @@ def trained(folder: Path) -> bool:
     """Both stages, two steps each, on its data, with its distance; the codec of the one is that of the other."""
     base = {"seed": 1, "steps": 2, "ema": None, "previews": None, "tracking": {"to": []}, "validation": None}
     base["data"] = {"train": {"type": "v1-stripes", "config": {"count": 8, "size": 8}}, "size": [8, 8], "batch": 4}
-    codec = {"stage": "codec", "out": "codec-run", "model": {"type": "v1-fold"}, **base}
+    codec = {"stage": "codec", "out": str(folder / "codec-run"), "model": {"type": "v1-fold"}, **base}
     codec["objective"] = {"perceptual": {"type": "v1-edges"}, "statistics": "none"}
     parts = {"codec": {"from": train(codec, folder)}, "denoiser": {"type": "v1-mixer"}, "process": {"type": "v1-angle"}}
     parts["conditioners"] = {"palette": {"type": "v1-palette"}}
     parts["defaults"] = {"sampler": {"type": "v1-midpoint"}, "grid": {"type": "v1-arc"}, "size": [8, 8], "steps": 2}
-    model = train({"stage": "denoiser", "out": "denoiser-run", "model": parts, "probe": None, **base}, folder)
+    model = train(
+        {"stage": "denoiser", "out": str(folder / "denoiser-run"), "model": parts, "probe": None, **base}, folder
+    )
     return bool(ldmkit.load(model)(RED).latents.isfinite().all())
 
 
