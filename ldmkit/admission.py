@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -144,7 +145,7 @@ def _provider(entry: Entry, module: str | None) -> str:
     except Exception:  # metadata that cannot be read
         needs = []
     for need in needs:
-        if normal(need).startswith(wanted):
+        if normal(re.split(r"[^A-Za-z0-9._-]", need, maxsplit=1)[0]) == wanted:
             return f"pip install '{need}'"
     return f"pip install {wanted}, or whatever provides the module {module!r}"
 

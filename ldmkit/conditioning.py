@@ -12,6 +12,7 @@ from torch import Tensor
 from ldmkit.contracts import Join, Slot, View
 from ldmkit.errors import CompositionError, suggest
 from ldmkit.signals import (
+    KIND_OF,
     Plane,
     Residuals,
     Signal,
@@ -24,6 +25,7 @@ from ldmkit.signals import (
     kind_of,
     rows_of,
     select_rows,
+    tensors_of,
 )
 
 
@@ -207,11 +209,20 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     Raises:
         CompositionError: wrong kind, rows or feature dim.
     """
-    if kind_of(signal) != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
-        got = f"{kind_of(signal)} with {rows_of(signal)} rows and dim {dim_of(signal)}"
-        raise CompositionError(
-            "wrong-signal", f"conditioner {name!r} returned {got}", fits=f"{slot.kind}, {rows} rows, dim {dim}"
-        )
+    fits = f"{slot.kind}, {rows} rows, dim {dim}"
+    if type(signal) not in KIND_OF:
+        raise CompositionError("wrong-signal", f"conditioner {name!r} returned {type(signal).__name__}", fits=fits)
+    kind, axes = kind_of(signal), _AXES[kind_of(signal)]
+    shapes = [tuple(tensor.shape) for tensor in tensors_of(signal)]
+    if any(len(shape) != axes for shape in shapes):
+        what = f"conditioner {name!r} returned {kind} of shape {', '.join(map(str, shapes))}"
+        raise CompositionError("wrong-signal", what, fits=f"{fits}: {axes} axes")
+    if kind != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
+        got = f"{kind} with {rows_of(signal)} rows and dim {dim_of(signal)}"
+        raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=fits)
+
+
+_AXES: dict[SignalKind, int] = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
 
 
 def _seen(part: Encoded, view: View) -> Signal:

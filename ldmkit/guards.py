@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ldmkit.errors import RunError
+from ldmkit.errors import PluginError, RunError
+from ldmkit.plugins import name_of
+from ldmkit.runs import Step
+from ldmkit.value import Value
 
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -28,6 +31,28 @@ def not_finite(stage: str) -> RunError:
     """The error for NaN or infinity out of a stage."""
     fits = "float32 or bfloat16 instead of float16, a lower guidance scale, or undamaged weights"
     return RunError("not-finite", "NaN or infinity came out", where=stage, fits=fits)
+
+
+def check_step(step: object, state: Tensor, sampler: Value) -> None:
+    """Refuse what a sampler yields that is no `Step`, or whose tensors are not like the state that it was given.
+
+    Raises:
+        RunError: `bad-step`, naming the sampler and its distribution.
+    """
+    if not isinstance(step, Step):
+        raise _bad_step(sampler, f"yielded {type(step).__name__}", "an ldmkit.Step")
+    if step.x.shape != state.shape or step.x.dtype != state.dtype or step.x.device != state.device:
+        got, wanted = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (step.x, state))
+        raise _bad_step(sampler, f"yielded {got} for a state {wanted}", "shape, dtype and device kept")
+
+
+def _bad_step(sampler: Value, what: str, fits: str) -> RunError:
+    try:
+        entry = name_of("sampler", type(sampler))
+        who = f"sampler {entry.name!r} of {entry.dist} {entry.version}"
+    except PluginError:  # a class that nobody registered
+        who = f"sampler {type(sampler).__module__}:{type(sampler).__qualname__}"
+    return RunError("bad-step", f"{who} {what}", fits=fits)
 
 
 @contextmanager

@@ -93,8 +93,9 @@ def scan() -> Installed:
     """Read the metadata of every distribution on `sys.path`."""
     copies: dict[str, list[_Copy]] = {}
     for dist in metadata.distributions():
-        copy = _copy(dist)
-        copies.setdefault(normal(_name_of(dist)), []).append(copy)
+        copy, found = _copy(dist), copies.setdefault(normal(_name_of(dist)), [])
+        if not copy.folder or all(copy.folder != other.folder for other in found):  # a folder may be on the path twice
+            found.append(copy)
     entries: dict[tuple[str, str, str], Entry] = {}
     problems: list[Problem] = []
     for key, found in copies.items():
@@ -176,7 +177,8 @@ def _add(
         cause = f"{kind} {name!r} stands there twice; the first is used"
         problems.append(Problem("twice", *about, cause, "remove one of the two entry points", f"{kind}:{name}"))
     else:
-        entries[(kind, about[0], name)] = Entry(kind, name, point.value, *about, requires)
+        value = re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value)  # extras, which older tools wrote behind it
+        entries[(kind, about[0], name)] = Entry(kind, name, value, *about, requires)
 
 
 _KINDS = {group: kind for kind, group in GROUPS.items()} | {
@@ -242,8 +244,9 @@ def _unfit(name: str) -> str | None:
     if hidden or not name:
         marks = ", ".join(f"U+{ord(char):04X}" for char in hidden) or "nothing"
         return f"the name '{shown(name)}' has blanks or characters that cannot be seen: {marks}"
-    if ":" in name or "/" in name or "\\" in name:
-        return f"the name {name!r} has a character that separates names: one of : / \\"
+    special = sorted({char for char in name if char.isascii() and not re.match(r"[A-Za-z0-9_.+-]", char)})
+    if special:
+        return f"the name {name!r} has characters that mean something else where names are written: {' '.join(special)}"
     if unicodedata.normalize("NFKC", name) != name:
         return f"the name '{shown(name)}' is written in forms that look like other letters"
     alphabets = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & _ALIKE

@@ -17,7 +17,7 @@ from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
-from ldmkit.guards import memory, not_finite
+from ldmkit.guards import check_step, memory, not_finite
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
@@ -330,6 +330,7 @@ class Pipeline:
         every = self.device.type == "cpu"
         with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             for step in prepared.steps():
+                check_step(step, prepared.x, prepared.request.sampler)
                 if every or step.index + 1 == step.count:
                     _check(step)
                 if listener is not None:

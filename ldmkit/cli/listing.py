@@ -68,8 +68,8 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
         return
     width = max((len(found["name"]) for found in rows), default=0)
     for found in rows:
-        note = "; ".join(shown(found[key]) for key in ("reason", "remedy") if found[key])
-        where = f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}"
+        note = "; ".join(found[key] for key in ("reason", "remedy") if found[key])
+        where = shown(f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}")
         print(f"{found['kind']:<12}{found['name']:<{width + 2}}{found['status']:<13}{where}")
     if faulty := sorted({p.dist for p in problems() if forbidden(p) is None}):
         print(f"see `ldmkit plugins doctor`: {', '.join(map(shown, faulty))}", file=sys.stderr)

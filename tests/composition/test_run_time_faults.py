@@ -1,0 +1,88 @@
+"""Parts that break their contract while a pipeline runs: the error names the part instead of what broke further on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import tiny_parts
+import torch
+
+import ldmkit
+
+CHANGES: dict[str, tuple[Callable[[torch.Tensor], Any], str]] = {
+    "shape": (lambda x: x[:, :1], r"yielded \(1, 1, 8, 8\) torch.float32 on cpu for a state \(1, 3, 8, 8\)"),
+    "dtype": (lambda x: x.double(), r"yielded \(1, 3, 8, 8\) torch.float64 on cpu for a state .* torch.float32"),
+    "device": (
+        lambda x: x.to("meta"),
+        r"yielded \(1, 3, 8, 8\) torch.float32 on meta for a state .* torch.float32 on cpu",
+    ),
+}
+
+
+class Faulty(ldmkit.Sampler):
+    """Euler's method, and then one of `CHANGES`."""
+
+    fault: str
+
+    def steps(self, denoise: Any, x: Any, sigmas: Any, noise: Any) -> Any:
+        for i, (sigma, after) in enumerate(pairwise(sigmas)):
+            x0 = denoise(x, sigma)
+            x = x0.lerp(x, after / sigma)
+            if self.fault == "no step":
+                yield x
+            yield ldmkit.Step(i, len(sigmas) - 1, sigma, after, CHANGES[self.fault][0](x), x0)
+
+
+@pytest.mark.parametrize("fault", CHANGES)
+def test_a_step_is_like_the_state(class_pipe: ldmkit.Pipeline, fault: str) -> None:
+    with pytest.raises(ldmkit.RunError, match=f"bad-step.*Faulty {CHANGES[fault][1]}"):
+        class_pipe({"label": 1}, steps=2, sampler=Faulty(fault=fault))
+
+
+def test_a_step_is_a_step(class_pipe: ldmkit.Pipeline) -> None:
+    with pytest.raises(ldmkit.RunError, match=r"bad-step.*yielded Tensor \(an ldmkit.Step\)"):
+        class_pipe({"label": 1}, steps=2, sampler=Faulty(fault="no step"))
+
+
+class Tones(ldmkit.Conditioner):
+    """Three numbers as one token, but for what `fault` does to it."""
+
+    Input = list[float]
+    kind = "tokens"
+    dim = 8
+    fault: Callable[[torch.Tensor], Any]
+
+    def forward(self, inputs: list[Any]) -> Any:
+        tokens = torch.tensor(inputs)[:, None, :1].expand(-1, 1, 8)
+        return type(self).fault(tokens)
+
+    def example(self, size: tuple[int, int]) -> Any:
+        return [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda t: t, "returned Tensor"),
+        (lambda t: None, "returned NoneType"),
+        (lambda t: ldmkit.Tokens(t[:, 0]), r"returned tokens of shape \(1, 8\).*3 axes"),
+        (lambda t: ldmkit.Plane(t), r"returned plane of shape \(1, 1, 8\)"),
+        (lambda t: ldmkit.Tokens(t[..., :4]), "returned tokens with 1 rows and dim 4"),
+        (lambda t: ldmkit.Tokens(t.expand(2, 1, 8)), "returned tokens with 2 rows and dim 8"),
+        (lambda t: ldmkit.Vector(t[:, 0]), "returned vector with 1 rows"),
+    ],
+    ids=["tensor", "none", "axes", "plane", "dim", "rows", "kind"],
+)
+def test_a_signal_is_as_declared(fault: Callable[[torch.Tensor], Any], words: str) -> None:
+    pipe = ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={"tones": type("Broken", (Tones,), {"fault": staticmethod(fault)})()},
+        defaults={"size": (8, 8)},
+    )
+    with pytest.raises(ldmkit.CompositionError, match=f"wrong-signal.*conditioner 'tones' {words}"):
+        pipe({"tones": [1.0, 2.0, 3.0]}, steps=2)
