@@ -56,6 +56,8 @@ def _as_text(entry: Entry, rows: Rows) -> str:
         title = "class" if case.number is None else f"example {case.number}"
         counts = Counter(outcome.status for outcome in outcomes)
         lines.append(f"  {title:<12}{_counted(counts)}")
+        measured = [outcome for outcome in outcomes if outcome.status == "passed" and outcome.came]
+        lines += [f"    {outcome.check.name}: {outcome.came}" for outcome in measured]
         for outcome, repeats in grouped(outcome for outcome in outcomes if outcome.status == "failed"):
             why = [repeated(repeats)] if repeats else outcome.check.explanation.splitlines()
             lines += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from ldmkit.errors import LdmkitError
 
@@ -41,14 +41,15 @@ class Check:
         name: unique within the kind, such as `null-shape`.
         promise: the promise in one line.
         explanation: why it matters, and what to do about a part that breaks it.
-        run: raises `Failed` or `NotApplicable` for a subject (what the suites of a kind hand to their checks).
+        run: raises `Failed` or `NotApplicable` for a subject (what the suites of a kind hand to their checks). It may
+            return what it measured.
     """
 
     kind: str
     name: str
     promise: str
     explanation: str
-    run: Callable[[Any], None]
+    run: Callable[[Any], str | None]
 
     @property
     def docs(self) -> str:
@@ -58,7 +59,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check of one part; `came` is what a failed one found, or why one was skipped.
+    """What came of one check of one part; `came` is what one found or measured, or why it was skipped.
 
     `error` is the exception of a part that raised one where none was expected.
     """
@@ -71,10 +72,8 @@ class Outcome:
 
     def __str__(self) -> str:
         line = f"{self.status:<8}{self.check.kind}-{self.check.name}: {self.check.promise}"
-        if self.status == "skipped":
-            return f"{line} ({self.came})"
-        if self.status == "passed":
-            return line
+        if self.status != "failed":
+            return f"{line} ({self.came})" if self.came else line
         rows = (f"expected: {self.expected}", f"came:     {self.came}", f"see:      {self.check.docs}")
         return "\n        ".join((line, *rows))
 
@@ -134,11 +133,13 @@ def repeated(names: Sequence[str]) -> str:
 
 _CHECKS: dict[str, dict[str, Check]] = {}
 
+Run = TypeVar("Run", bound=Callable[[Any], str | None])
 
-def check(kind: str, name: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+
+def check(kind: str, name: str) -> Callable[[Run], Run]:
     """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it."""
 
-    def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    def register(function: Run) -> Run:
         promise, _, explanation = (inspect.getdoc(function) or "").partition("\n")
         if not promise:
             raise TypeError(f"check {kind}-{name} has no docstring")
@@ -158,17 +159,17 @@ def run(one: Check, subject: Any) -> Outcome:
     return outcome(one, lambda: one.run(subject))
 
 
-def outcome(one: Check, call: Callable[[], None]) -> Outcome:
+def outcome(one: Check, call: Callable[[], str | None]) -> Outcome:
     """What comes of a check when `call` runs it."""
     try:
-        call()
+        measured = call()
     except Failed as broken:
         return Outcome(one, "failed", broken.expected, broken.came)
     except NotApplicable as reason:
         return Outcome(one, "skipped", came=str(reason))
     except (Exception, SystemExit) as error:
         return Outcome(one, "failed", "no error", told(error), error)
-    return Outcome(one, "passed")
+    return Outcome(one, "passed", came=measured or "")
 
 
 def report(kind: str, name: str, subject: Any) -> Report:

@@ -57,7 +57,7 @@ def steps(subject: Subject) -> None:
 
 
 @check("sampler", "evaluations")
-def evaluations(subject: Subject) -> None:
+def evaluations(subject: Subject) -> str:
     """`evaluations(N)` is how often the network is called in N transitions to sigma 0, for every N from 1 to 24.
 
     It is printed before a run, and comparisons between samplers are made by it. Override it wherever a step does not
@@ -66,6 +66,7 @@ def evaluations(subject: Subject) -> None:
     for count in COUNTS:
         declared, made = subject.sampler.evaluations(count), len(ordinary(subject.sampler, count).calls)
         expect(made == declared, f"{declared} evaluations in {count} transitions, as declared", f"{made}")
+    return f"{subject.sampler.evaluations(20)} in 20 steps"
 
 
 @check("sampler", "levels")

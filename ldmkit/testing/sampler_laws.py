@@ -94,7 +94,7 @@ def euler(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
 
 
 @check("sampler", "order")
-def order(subject: Subject) -> None:
+def order(subject: Subject) -> str:
     """The declared order is the measured one.
 
     Error against the exact solution of the probability-flow ODE of a Gaussian mixture, with 160 and with 320 steps, in
@@ -107,12 +107,13 @@ def order(subject: Subject) -> None:
         raise NotApplicable("it declares no order")
     coarse, fine = error(subject.sampler, PROCESS, COARSE), error(subject.sampler, PROCESS, FINE)
     found = slope(coarse, fine)
-    came = f"{found:.2f}: error {coarse:.3g} with {COARSE} steps, {fine:.3g} with {FINE}"
+    came = f"measured {found:.2f}: error {coarse:.3g} with {COARSE} steps, {fine:.3g} with {FINE}"
     expect(-BELOW < found - declared < ABOVE, f"order {declared}", came)
+    return came
 
 
 @check("sampler", "weak-order")
-def weak_order(subject: Subject) -> None:
+def weak_order(subject: Subject) -> str:
     """A sampler with noise converges to the mean and variance of the data, at first order at least.
 
     On Gaussian data a run is linear in its noise, so both are computed exactly from the response to each draw. The
@@ -125,9 +126,11 @@ def weak_order(subject: Subject) -> None:
         coarse, fine = weak_error(subject.sampler, PROCESS, COARSE), weak_error(subject.sampler, PROCESS, FINE)
     except NotLinear as reason:
         raise NotApplicable(str(reason)) from None
-    came = f"{coarse:.3g} with {COARSE} steps, {fine:.3g} with {FINE}: order {slope(coarse, fine):.2f}"
+    found = slope(coarse, fine)
+    came = f"measured {found:.2f}: error of moments {coarse:.3g} with {COARSE} steps, {fine:.3g} with {FINE}"
     expect(fine < 0.1, "an error of mean and variance below 0.1 with 320 steps", came)
-    expect(fine < 0.02 or slope(coarse, fine) > 0.75, "an error of mean and variance that goes away", came)
+    expect(fine < 0.02 or found > 0.75, "an error of mean and variance that goes away", came)
+    return came
 
 
 ALPHA = 1e-6
@@ -135,7 +138,7 @@ ALPHA = 1e-6
 
 
 @check("sampler", "marginals")
-def sample_marginals(subject: Subject) -> None:
+def sample_marginals(subject: Subject) -> str:
     """A sampler with noise keeps the mean and covariance of the exact marginals of a Gaussian mixture.
 
     8192 samples, 200 steps, fixed seeds; Hotelling's test on all first and second moments at once. A bias of up to
@@ -147,3 +150,4 @@ def sample_marginals(subject: Subject) -> None:
     found = marginals(subject.sampler, PROCESS)
     came = f"a distance of {found.distance:.3g} in {ROWS} samples: p = {found.p:.2g}"
     expect(found.p >= ALPHA, f"moments within {ALLOWED} of the exact ones (p >= {ALPHA:g})", came)
+    return came
