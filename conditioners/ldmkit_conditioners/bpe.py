@@ -102,11 +102,11 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(once) - 10} more" if len(once) > 10 else "")
 
 
-def no_vocabulary(part: str, files: str) -> InputError:
+def no_vocabulary(part: str, files: str, where: str | None = None) -> InputError:
     """The error for text where a part has only weights: checkpoints carry no vocabulary."""
     what = f"{part} has no vocabulary, so it cannot read text"
     fits = f"call its load_assets(folder) with a folder that holds {files}; or give token ids instead of text"
-    return InputError("no-vocabulary", what, fits=fits)
+    return InputError("no-vocabulary", what, where=where, fits=fits)
 
 
 def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:

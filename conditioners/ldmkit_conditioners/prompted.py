@@ -59,7 +59,7 @@ class Prompted(Conditioner):
         if isinstance(prompt, list):
             check_ids(prompt, self.length, self.config.vocab_size, where)
         elif prompt and self.vocabulary is None:
-            raise no_vocabulary(type(self).__name__, self.files)
+            raise no_vocabulary(type(self).__name__, self.files, where)
         return prompt
 
     def example(self, size: tuple[int, int]) -> str:

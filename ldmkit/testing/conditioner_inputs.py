@@ -130,10 +130,10 @@ def hostile_inputs(s: Subject) -> None:
     """Whatever is passed as an input is refused with an `InputError`, or gives a finite signal.
 
     Inputs come from users: empty, huge, of another type, NaN, out of range, damaged, with keys missing or unknown,
-    nested deeply. They are made from the schema of `Input` and from valid inputs. A refusal says what was wrong in at
-    most 1000 characters; anything else (a TypeError from inside, NaN in the signal, an endless loop) is a fault.
-    Give numbers bounds and texts and lists lengths in the type (`Annotated[float, Field(ge=0, le=400)]`), check in its
-    validators what else does not depend on the config, and the rest in `parse`, where the path is known.
+    nested deeply. They are made from the schema of `Input` and from valid inputs. A refusal says what was wrong, and
+    where, in at most 1000 characters; anything else (a TypeError from inside, NaN in the signal, an endless loop) is a
+    fault. Give numbers bounds and texts and lists lengths in the type (`Annotated[float, Field(ge=0, le=400)]`), check
+    in its validators what else does not depend on the config, and the rest in `parse`, where the path is known.
     """
     part = s.make()
     values = s.given(part)
@@ -178,15 +178,28 @@ def _attempt(s: Subject, part: Conditioner, raw: Any) -> str:
     try:
         with quiet():
             value = part.parse(raw, "inputs")
-            signal = no_grad(lambda: s.signal(part, [value]))
     except InputError as error:
-        return "" if len(str(error)) <= LONGEST else f"an error of {len(str(error))} characters: {str(error)[:100]}..."
-    except LdmkitError as error:
-        return f"a {type(error).__name__}, not an InputError: {str(error)[:300]}"
+        return _refusal(error) or ("" if error.where else f"an error that does not say where (`where`): {error}")
     except (Exception, SystemExit) as error:
-        return f"{place(error)}{type(error).__name__}: {str(error)[:300]}"
+        return _surprise(error)
+    try:
+        signal = no_grad(lambda: s.signal(part, [value]))
+    except InputError as error:
+        return _refusal(error)
+    except (Exception, SystemExit) as error:
+        return _surprise(error)
     finite = all(bool(tensor.isfinite().all()) for tensor in tensors_of(signal))
     return "" if finite else "a signal with NaN or infinity"
+
+
+def _refusal(error: InputError) -> str:
+    return "" if len(str(error)) <= LONGEST else f"an error of {len(str(error))} characters: {str(error)[:100]}..."
+
+
+def _surprise(error: BaseException) -> str:
+    if isinstance(error, LdmkitError):
+        return f"a {type(error).__name__}, not an InputError: {str(error)[:300]}"
+    return f"{place(error)}{type(error).__name__}: {str(error)[:300]}"
 
 
 _LATE = "no answer"

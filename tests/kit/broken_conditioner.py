@@ -194,6 +194,19 @@ class Wordy(Plain):
 
 
 @breaks("hostile-inputs")
+class Nowhere(Plain):
+    """Does not say which input it refuses."""
+
+    def parse(self, raw: Any, where: str) -> Any:
+        from ldmkit import InputError
+
+        try:
+            return super().parse(raw, where)
+        except InputError as error:
+            raise InputError("not-two-numbers", error.what) from None
+
+
+@breaks("hostile-inputs")
 class Hangs(Plain):
     """Never comes back from a text."""
 
