@@ -48,7 +48,7 @@ def check_perceptual(cls: type[Perceptual], config: Mapping[str, Any] | None = N
 
     Args:
         config: what it is built from; None: its first example, `trained` included.
-        trained: False for one that is 0 for all pictures.
+        trained: False where there is nothing to learn: only such a distance may be 0 for all pictures.
     """
     example = first_example(cls) if config is None else Example(config, trained=trained)
     return report("perceptual", cls.__name__, subject(cls, example))
@@ -97,17 +97,18 @@ def equal_pictures(s: PerceptualSubject) -> None:
 def not_negative(s: PerceptualSubject) -> None:
     """Distances are never below 0, and different pictures have one above 0.
 
-    Training adds distances to other losses; one below 0 would be a reward. A distance that is 0 for all pictures says
-    so in its example (`trained=False`).
+    Training adds distances to other losses; one below 0 would be a reward. Only what says in its example that there is
+    nothing to learn (`trained=False`) may be 0 for all pictures.
     """
     part = s.make()
+    idle = _idle(s, part)
     given = pairs(part, SIZES[0])
     images, reference = given["images"], given["reference"]
     for first, second in ((images, reference), (reference, images), (images, 0.5 * images), (images, -images)):
         with torch.no_grad():
             found = part(first, second)
         expect(bool((found >= 0).all()), "distances of 0 or more", f"{found.tolist()}")
-        if s.trained:
+        if not idle:
             expect(bool((found > 0).all()), "distances above 0 of different pictures", f"{found.tolist()}")
 
 
@@ -117,9 +118,9 @@ def gradient(s: PerceptualSubject) -> None:
 
     A codec is trained through them, with the distance's own weights frozen.
     """
-    if not s.trained:
-        raise NotApplicable("its example says that it is 0 for all pictures")
     part = s.make().requires_grad_(False)
+    if _idle(s, part):
+        raise NotApplicable("it is 0 for all pictures, and its example says that there is nothing to learn")
     given = pairs(part, SIZES[1])
     images = given["images"].clone().requires_grad_()
     found = part(images, given["reference"])
@@ -128,6 +129,11 @@ def gradient(s: PerceptualSubject) -> None:
     expect(bool(grown.isfinite().all()), "a finite gradient", "NaN or infinity")
     flat = [row for row in range(ROWS) if not bool(grown[row].any())]
     expect(not flat, "a gradient in every picture", f"0 in pictures {flat}")
+
+
+def _idle(s: PerceptualSubject, part: Any) -> bool:
+    """Whether it is 0 for all pictures, and means to be."""
+    return not s.trained and not any(bool(found.any()) for found in ran(s, part, s.given(part)))
 
 
 @check("perceptual", "frozen")
