@@ -52,7 +52,7 @@ def _bad_step(sampler: Value, what: str, fits: str) -> RunError:
         who = f"sampler {entry.name!r} of {entry.dist} {entry.version}"
     except PluginError:  # a class that nobody registered
         who = f"sampler {type(sampler).__module__}:{type(sampler).__qualname__}"
-    return RunError("bad-step", f"{who} {what}", fits=fits)
+    return RunError("bad-step", f"{who} breaks its contract: it {what}", fits=fits)
 
 
 @contextmanager

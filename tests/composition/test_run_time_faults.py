@@ -38,7 +38,7 @@ class Faulty(ldmkit.Sampler):
 
 @pytest.mark.parametrize("fault", CHANGES)
 def test_a_step_is_like_the_state(class_pipe: ldmkit.Pipeline, fault: str) -> None:
-    with pytest.raises(ldmkit.RunError, match=f"bad-step.*Faulty {CHANGES[fault][1]}"):
+    with pytest.raises(ldmkit.RunError, match=f"bad-step.*Faulty breaks its contract: it {CHANGES[fault][1]}"):
         class_pipe({"label": 1}, steps=2, sampler=Faulty(fault=fault))
 
 
