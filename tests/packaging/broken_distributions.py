@@ -6,6 +6,7 @@ others as regular expressions.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,20 +136,36 @@ class Distribution:
 
     def write(self, site: Path) -> None:
         """Modules, and the metadata that pip would have written."""
-        for module, source in self.files.items():
-            (site / f"{module}.py").write_text(dedent(source), encoding="utf-8")
+        for path, text in (item for version in self.versions for item in self.contents(version).items()):
+            (site / path).parent.mkdir(exist_ok=True)
+            (site / path).write_text(text, encoding="utf-8")
+
+    def wheel(self, folder: Path) -> Path:
+        """The same as a wheel, of the last version."""
+        contents = self.contents(self.versions[-1])
+        info = next(str(Path(path).parent) for path in contents if path.endswith("METADATA"))
+        contents[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        contents[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*contents, f"{info}/RECORD"))
+        target = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
+        with zipfile.ZipFile(target, "w") as file:
+            for path, text in contents.items():
+                file.writestr(path, text)
+        return target
+
+    def contents(self, version: str) -> dict[str, str]:
+        """Path in a site folder -> text."""
         lines = [
             line
             for group, entries in self.points.items()
             for line in (f"[{group}]", *(f"{name} = {value}" for name, value in entries.items()))
         ]
         needs = "".join(f"Requires-Dist: {text}\n" for text in self.requires)
-        for version in self.versions:
-            folder = site / f"{self.name.replace('-', '_')}-{version}.dist-info"
-            folder.mkdir()
-            head = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {version}\n"
-            (folder / "METADATA").write_text(head + needs, encoding="utf-8")
-            (folder / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        info = f"{self.name.replace('-', '_')}-{version}.dist-info"
+        return {
+            **{f"{module}.py": dedent(source) for module, source in self.files.items()},
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {version}\n{needs}",
+            f"{info}/entry_points.txt": "\n".join(lines) + "\n",
+        }
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +151,25 @@ def test_what_is_left_out_is_no_fault(site: Path, settings: list[str], capsys: p
 def test_the_doctor_wants_an_installed_distribution(site: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["plugins", "doctor", "good-samplr"]) == 4
     assert "did you mean 'good-sampler'?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pip_installs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that the other tests write are read as what pip makes of wheels with the same contents."""
+    wheels, installed, written = (tmp_path / name for name in ("wheels", "installed", "written"))
+    wheels.mkdir()
+    written.mkdir()
+    single = [distribution for distribution in (*GOOD, *BROKEN, *DEADLY) if len(distribution.versions) == 1]
+    files = [str(distribution.wheel(wheels)) for distribution in single]
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(installed), *files]
+    subprocess.run(command, check=True, capture_output=True)
+    for distribution in single:
+        distribution.write(written)
+    found = []
+    for folder in (installed, written):
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(folder))
+            plugins.refresh()
+            found.append((plugins.catalogue(), plugins.problems()))
+    assert found[0] == found[1] and len({entry.dist for entry in found[0][0]}) > len(GOOD) + 15
+    plugins.refresh()
