@@ -41,6 +41,9 @@ SMALLER = {
 INSTALLED = ("python3 -m venv", "pip install", "pytest")
 """What makes an environment and runs these tests: continuous integration does both (`.ci/run`)."""
 
+LONGEST = 900
+"""Seconds for one page's Python, or one training: many times what they take, for machines that do much else."""
+
 MOST_NOT_RUN = 16
 """Blocks that say why they are not run; more of them is a decision, not an accident."""
 
@@ -62,7 +65,7 @@ def test_blocks_of_the_page(name: str, folder: Path) -> None:
         return
     to_run = [block for block in found if block.reason is None]
     if code := "\n".join(block.body for block in to_run if block.language == "python"):
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, timeout=300, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, timeout=LONGEST, capture_output=True, text=True)
         assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
     for block in to_run:
         for command in commands(block.body) if block.language == "bash" else ():
@@ -100,7 +103,7 @@ def _run(command: str, folder: Path, where: str) -> None:
         command += f" {more}" if command.startswith(start) else ""
     if command.startswith("ldmkit train"):  # it starts processes and handles signals
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        subprocess.run(shlex.split(command), cwd=folder, check=True, timeout=300, env={**os.environ, "PATH": path})
+        subprocess.run(shlex.split(command), cwd=folder, check=True, timeout=LONGEST, env={**os.environ, "PATH": path})
         return
     assert main(shlex.split(command)[1:]) == 0, f"{where}: {command}"
 
