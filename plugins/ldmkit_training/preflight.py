@@ -33,6 +33,7 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
 
     Raises:
         SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`.
+        CompositionError: a grid of the defaults or previews that does not go with the process; `unknown-condition`.
         InputError: `unknown-tracker`, `tracker-missing`, `size-multiple`, and what is wrong with previews.
         PluginError: a sampler, grid or guidance that does not exist.
     """
@@ -77,7 +78,8 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
     with _below("model.defaults"):
-        resolve(pipeline.defaults, {})
+        request = resolve(pipeline.defaults, {})
+        request.grid.sigmas(pipeline.process, request.steps)
     section = recipe.previews
     if section is None:
         return
@@ -86,6 +88,7 @@ def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
             pipeline.defaults, {}, steps=section.steps, sampler=section.sampler, grid=section.grid,
             guidance=section.guidance,
         )  # fmt: skip
+        request.grid.sigmas(pipeline.process, request.steps)
         known = {wire.input or name for name, wire in pipeline.wiring.items()}
         for name, _ in getattr(request.guidance, "scales", ()):
             if name not in known:

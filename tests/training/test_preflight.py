@@ -29,6 +29,8 @@ CASES: list[tuple[str, Callable[..., dict[str, Any]], str, str, tuple[str, ...]]
     ("guidance", tiny.denoiser_data, "previews.guidance={type: cfgg}", "plugin.unknown", ("previews.guidance.type",)),
     ("scale", tiny.denoiser_data, "previews.guidance={txt: 3}", "compose.unknown-condition", ("'txt'", "label")),
     ("default", tiny.denoiser_data, "model.defaults.sampler={type: x}", "plugin.unknown", ("model.defaults.sampler",)),
+    ("grid", tiny.denoiser_data, "model.process={type: flow}", "compose.grid-process", ("model.defaults", "karras")),
+    ("steps", tiny.denoiser_data, "previews.steps=5000", "input.too-many-steps", ("previews",)),
     ("renamed", tiny.denoiser_data, "data.inputs={label: class}", "spec.unknown-input", ("data.inputs.label", "label")),
     ("side", tiny.codec_data, "data.size=[18, 16]", "input.size-multiple", ("data.size", "multiples of 4", "[16, 16]")),
     ("cache", tiny.codec_data, "data.cache={folder: c}", "spec.no-cache", ("data.cache",)),
