@@ -30,7 +30,7 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 44
 SIZE, TEXT = 4.5, 13
 GLARE = 140
 """Brightness of 255 above which a colour is hard to see on white."""
-PER_DECADE = ((1.2, (1, 2, 3, 5, 7)), (2.6, (1, 2, 5)), (math.inf, (1,)))
+PER_DECADE = ((1.2, (1, 2, 3, 5, 7)), (3.4, (1, 2, 5)), (math.inf, (1,)))
 """Which multiples of the powers of ten are named, by how many decades an axis covers at most."""
 
 
