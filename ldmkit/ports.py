@@ -3,6 +3,10 @@
 A port is a parameter-less module that the denoiser calls at a published place. It returns its input
 unchanged until taps are attached, so a denoiser without adapters pays one call and its state-dict keys
 never change. Names: `input`, `skip.<i>`, `mid`, `cross.<path>`, `self.<path>`, `linear.<path>`.
+
+`input`, `skip` and `mid` carry maps (B,C,h,w). `cross` carries what an attention to tokens gives before its output
+projection, (B,L,C), with the queries (B,heads,L,D) in `frame.scratch["query"]`; `linear` a linear layer's output, with
+the layer's input in `frame.scratch["input"]`.
 """
 
 from __future__ import annotations

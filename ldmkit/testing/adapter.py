@@ -1,4 +1,9 @@
-"""What an adapter promises. It is checked on a denoiser: its example's, or the kit's own."""
+"""What an adapter promises: to act through ports, on conditions of its own, and to leave no trace.
+
+It is checked on a denoiser: the one that its example names, or the kit's own, `ldmkit.testing.TinyDenoiser`, which is
+as small as one with a port of every family can be. A new adapter must be the identity; for the other checks the kit
+sets all its weights to something else. Checks named `meta` and after are those that all modules share.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +47,25 @@ class AdapterSubject(ModuleSubject):
     plane_factor: int = 1
 
     def host(self, part: Any) -> Denoiser:
-        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call."""
+        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call.
+
+        Raises:
+            NotApplicable: it cannot be built, which is a check of its own.
+        """
+        try:
+            made = stirred(self.bare_host(), 1).eval().requires_grad_(False)
+        except LdmkitError as error:
+            raise NotApplicable(f"its denoiser cannot be built: {error.code}") from None
+        return made.to(part.device, part.dtype)  # type: ignore[no-any-return]
+
+    def bare_host(self) -> Denoiser:
+        """The denoiser as its class makes it, from the same seed each time."""
+        spec = self.denoiser or {"type": TinyDenoiser}
+        cls = get("denoiser", spec["type"]) if isinstance(spec["type"], str) else spec["type"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            if self.denoiser is None:
-                made: Denoiser = TinyDenoiser()
-            else:
-                made = get("denoiser", self.denoiser["type"])(dict(self.denoiser.get("config", {})))
-        made = stirred(made, 1).eval().requires_grad_(False)
-        return made.to(part.device, part.dtype)
+            made: Denoiser = cls(dict(spec.get("config", {})))
+        return made
 
     def given(self, part: Any) -> dict[str, Any]:
         return self.drawn(part, self.host(part))
@@ -84,7 +99,8 @@ def check_adapter(
 
     Args:
         config: what it is built from; None: its first example, with that one's denoiser.
-        denoiser: that it extends, `{"type": ..., "config": ...}`; None: the kit's own, `TinyDenoiser`.
+        denoiser: that it extends, `{"type": ..., "config": ...}`, by name or class; None: the kit's own,
+            `TinyDenoiser`.
         plane_factor: rows and columns of a slot's plane for each of the latents'.
     """
     example = Example(config or {}, denoiser=denoiser, plane_factor=plane_factor)
@@ -119,6 +135,19 @@ def extended(host: Denoiser, adapters: Mapping[str, Adapter], given: Mapping[str
 def _plain(host: Denoiser, given: Mapping[str, Any]) -> Tensor:
     with torch.no_grad():
         return extended(host, {}, given)
+
+
+@check("adapter", "host")
+def host(s: AdapterSubject) -> None:
+    """The denoiser that its example names is installed, and takes its config.
+
+    Adapters are checked on a denoiser: the kit's own, `ldmkit.testing.TinyDenoiser`, unless `Example.denoiser` says
+    `{"type": ..., "config": ...}`. Nothing else is checked without one.
+    """
+    try:
+        s.bare_host()
+    except LdmkitError as error:
+        fail(f"to build the denoiser {s.denoiser!r:.200}", str(error))
 
 
 @check("adapter", "slots")

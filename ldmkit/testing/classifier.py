@@ -1,4 +1,7 @@
-"""What a classifier of noisy latents promises."""
+"""What a classifier of noisy latents promises: logits that guidance can follow, at every noise level.
+
+The kit's classifiers have random weights. Checks named `meta` and after are those that all modules share.
+"""
 
 from __future__ import annotations
 

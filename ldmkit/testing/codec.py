@@ -1,4 +1,8 @@
-"""What a codec promises."""
+"""What a codec promises: pictures become latents and latents pictures, of the sizes and statistics that it declares.
+
+The kit's codecs have random weights: nothing here says how good the pictures are. Checks named `meta` and after are
+those that all modules share.
+"""
 
 from __future__ import annotations
 

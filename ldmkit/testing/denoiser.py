@@ -1,4 +1,8 @@
-"""What a denoiser promises: its checks are in the files named here, and those that all modules share."""
+"""What a denoiser promises: of its input and slots, of its ports, and of runs.
+
+The kit's denoisers have random weights, none of them zero, and get random conditions in every slot. Checks named `meta`
+and after are those that all modules share.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a distance between pictures promises."""
+"""What a distance between pictures promises: it is 0 for equal ones, grows with a gradient, and never changes.
+
+Weights are as the class makes them, without `load_files`. Checks named `meta` and after are those that all modules
+share.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,15 @@ from broken_modules import module_faults
 from good_adapter import Nudge, NudgeState, Shift
 from torch import Tensor, nn
 
-from ldmkit import Context, Frame, Slot, Tap
+from ldmkit import Context, Example, Frame, Slot, Tap
+
+
+class NoHost(Nudge):
+    examples = (Example(denoiser={"type": "no-such-denoiser"}),)
+
+
+class HostOfAnotherConfig(Nudge):
+    examples = (Example(denoiser={"type": "unet", "config": {"width": 8}}),)
 
 
 class DottedSlot(Nudge):
@@ -211,6 +219,7 @@ class TakesAnything(Nudge):
 
 
 BROKEN: dict[str, list[type[Any]]] = {
+    "host": [NoHost, HostOfAnotherConfig],
     "slots": [DottedSlot, MaybeDrops],
     "taps": [OtherPort, NewTaps, TapsOfTheInstance, NamelessTaps],
     "identity": [NotZero, Rounding],

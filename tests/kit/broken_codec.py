@@ -9,7 +9,7 @@ from broken_modules import module_faults
 from good_codec import Halves, PatchCodec, Unshuffled
 from torch import Tensor, nn
 
-from ldmkit import Example, Reconstruction
+from ldmkit import Reconstruction
 
 
 class Declared(PatchCodec):
@@ -163,7 +163,6 @@ class OwnMultiple(Halves):
         return 8
 
 
-LOSSLESS = Example(trained=False, error=0.0)
 BROKEN: dict[str, list[type[Any]]] = {
     "declared": [Declared],
     "shape": [Transposed, OddSizesDecoded],
