@@ -61,6 +61,9 @@ def difference(name: str, before: list[str], now: list[str]) -> str:
     more = [f"... and {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
     removed = sum(line.startswith("-") for line in lines[2:])
     head = f"the public surface changed ({removed} lines gone or changed, {len(lines) - 2 - removed} new):"
+    asked = [line[1:].partition(": abstract")[0] for line in lines if line.startswith("+") and ": abstract " in line]
+    if new := [name for name in asked if not any(line.startswith(f"{name}: abstract ") for line in before)]:
+        more.append(f"{', '.join(new)}: a new abstract member breaks every plugin; give it a default")
     tail = f"If that is meant: read docs/stability.md, then accept it with `{ACCEPT} {name}`."
     return "\n".join([head, *lines[:SHOWN], *more, tail])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -159,6 +160,20 @@ def test_a_part_under_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "first-order" not in ldmkit.components("sampler")
     with pytest.raises(ldmkit.PluginError, match="unknown"):
         ldmkit.get("grid", "first-order")
+
+
+def test_a_saved_pipeline_with_a_part_of_an_old_name(
+    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(class_folder, tmp_path / "old")
+    path = folder / "pipeline.json"
+    path.write_text(path.read_text().replace('"type": "unet"', '"type": "old-unet"'))
+    with pytest.raises(ldmkit.PluginError, match="old-unet"):
+        ldmkit.load(folder)
+    notice = Notice("denoiser 'old-unet'", "0.2", "0.4", use="'unet'")
+    monkeypatch.setitem(deprecation.RENAMED_PARTS, ("denoiser", "old-unet"), ("unet", notice))
+    pipe, messages = warned(lambda: ldmkit.load(folder))
+    assert set(messages) == {notice.message} and pipe.spec.denoiser.type == "unet"
 
 
 def test_a_flag(capsys: pytest.CaptureFixture[str]) -> None:

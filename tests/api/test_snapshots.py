@@ -53,6 +53,14 @@ def test_a_difference_is_short_and_says_how_to_accept_it() -> None:
     assert len(long.splitlines()) < snapshot.SHOWN + 5 and "more lines" in long
 
 
+def test_a_new_abstract_member_is_named() -> None:
+    before = ["ldmkit.Grid.sigmas: abstract method (steps: int) -> list[float]"]
+    changed = before[0].replace("int", "float")
+    text = snapshot.difference("names", before, [changed, "ldmkit.Grid.start: abstract property -> float"])
+    assert "ldmkit.Grid.start: a new abstract member breaks every plugin" in text
+    assert "ldmkit.Grid.sigmas: a new" not in text and "breaks" not in snapshot.difference("names", before, [changed])
+
+
 def test_the_tool_accepts_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(snapshot, "FOLDER", tmp_path)
     monkeypatch.setattr(snapshot.recorded, "__defaults__", (tmp_path,))
