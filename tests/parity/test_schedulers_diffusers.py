@@ -27,6 +27,7 @@ from ldmkit_samplers.euler_ancestral import EulerAncestral
 from ldmkit_samplers.grids.sigmas import FlowShift, Karras
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, Trailing
 from ldmkit_samplers.heun import Heun
+from ldmkit_samplers.lcm import LCM
 from ldmkit_samplers.limits import Limits
 from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
@@ -173,6 +174,22 @@ def test_flow_forms(theirs: str, ours: Sampler, settings: dict[str, Any]) -> Non
     for i, step in enumerate(ours.steps(MIXTURE.denoise, x, sigmas, Draws())):
         x0 = MIXTURE.denoise(z.double() / (1 - times[i]), sigmas[i])
         z = scheduler.step(((z - x0) / times[i]).float(), scheduler.timesteps[i], z).prev_sample
+        assert difference(z, step.x * process.alpha(step.sigma_next)) < TOLERANCE
+
+
+def test_flow_match_lcm() -> None:
+    """Multistep consistency sampling in the flow's frame: z' = (1 - t') x0 + t' n."""
+    scheduler, process = diffusers.FlowMatchLCMScheduler(), Flow()
+    scheduler.set_timesteps(sigmas=[0.95, 0.7, 0.4, 0.2])
+    times = [float(t) for t in scheduler.sigmas]
+    sigmas = [t / (1 - t) for t in times]
+    z = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(11)
+    x = process.prior(z.double(), sigmas[0])
+    for i, step in enumerate(LCM().steps(MIXTURE.denoise, x, sigmas, Draws())):
+        x0 = MIXTURE.denoise(z.double() / (1 - times[i]), sigmas[i])
+        velocity = ((z - x0) / times[i]).float()
+        z = scheduler.step(velocity, scheduler.timesteps[i], z, generator=generator).prev_sample
         assert difference(z, step.x * process.alpha(step.sigma_next)) < TOLERANCE
 
 
