@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -72,6 +71,10 @@ def manager() -> pluggy.PluginManager:
 on_refresh(manager.cache_clear)
 
 
+class _Guarded:
+    """A plugin's hooks, guarded, as attributes. (Plugins must be hashable, which a SimpleNamespace is not.)"""
+
+
 def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
     """Register a hook plugin, guarded.
 
@@ -79,7 +82,7 @@ def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
         ValueError, pluggy.PluginValidationError: hooks that ldmkit does not have, wrong arguments, wrappers; it is
             not registered then.
     """
-    guarded = SimpleNamespace()
+    guarded = _Guarded()
     for name in dir(plugin):
         options = bus.parse_hookimpl_opts(plugin, name)
         if options is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ldmkit.installed import HOME, Entry, shown
 from ldmkit.plugins import Status, catalogue, forbidden, problems, verdict
 
-LONGEST = 500
+LONGEST = 1000
 """Characters of a cause: what an exception says of itself may be a page."""
 
 
@@ -55,10 +55,9 @@ def leave_out(entry: Entry) -> str:
 
 def fault(entry: Entry, code: str, status: Status, cause: str, remedy: str = "") -> Fault:
     """A fault of one entry; without a remedy of its own, that of leaving the distribution out."""
-    part = f"{entry.kind}:{entry.name}"
-    return Fault(
-        code, entry.dist, entry.version, part, status, " ".join(shown(cause).split()), remedy or leave_out(entry)
-    )
+    part, said = f"{entry.kind}:{entry.name}", shown(" ".join(cause.split()))
+    said = said if len(said) <= LONGEST else f"{said[: LONGEST - 4]} ..."
+    return Fault(code, entry.dist, entry.version, part, status, said, remedy or leave_out(entry))
 
 
 def faults_of_metadata(dists: Sequence[str] | None = None) -> list[Fault]:
