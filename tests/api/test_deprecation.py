@@ -18,6 +18,7 @@ import typer
 
 import ldmkit
 from ldmkit import deprecation
+from ldmkit.cli import main
 from ldmkit.deprecation import (
     Notice,
     deprecated,
@@ -160,6 +161,17 @@ def test_a_part_under_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "first-order" not in ldmkit.components("sampler")
     with pytest.raises(ldmkit.PluginError, match="unknown"):
         ldmkit.get("grid", "first-order")
+
+
+def test_the_command_line_says_it_in_one_line(
+    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notice = Notice("sampler 'first-order'", "0.2", "0.4", use="'euler'")
+    monkeypatch.setitem(deprecation.RENAMED_PARTS, ("sampler", "first-order"), ("euler", notice))
+    words = f"sample {class_folder} --label 1 --steps 2 --sampler first-order -o {tmp_path}/a.png"
+    assert main(words.split()) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "deprecated" in line]
+    assert lines == [f"warning: {notice.message}"]
 
 
 def test_a_saved_pipeline_with_a_part_of_an_old_name(
