@@ -26,11 +26,19 @@ import ldmkit
 
 FOLDER = Path(str(files("ldmkit_models"))) / "miniworld"
 COUNT, STEPS = 16, 10
-ALONE = {"named class": 0.85, "named time": 0.85, "class": 0.85, "recall.5": 0.85, "mIoU": 0.7}
-TOGETHER = {"objects": 0.85, "colours": 0.85, "class": 0.85, "recall.5": 0.85, "mIoU": 0.7}
+ALONE = {
+    "named class": 0.85,
+    "named time": 0.85,
+    "objects": 0.8,
+    "colours": 0.75,
+    "class": 0.85,
+    "recall.5": 0.85,
+    "mIoU": 0.7,
+}
+TOGETHER = {"objects": 0.85, "colours": 0.85, "class": 0.85, "recall.5": 0.85, "mIoU": 0.75}
 """Lowest figures on 16 scenes, from a condition by itself and from all: about 0.15 below what they are."""
 MEASURES = {
-    "text": ("named class", "named time"),
+    "text": ("named class", "named time", "objects", "colours"),
     "label": ("class",),
     "layout": ("recall.5",),
     "semantic": ("mIoU",),
