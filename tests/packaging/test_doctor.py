@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,16 @@ def test_commands_are_built(install: Install, source: str, code: str | None) -> 
 
 
 def test_bundled_models_are_composed(install: Install, class_pipe: ldmkit.Pipeline) -> None:
-    site = install("some-models", "[ldmkit.models]\nsome = some_models:model\n")
-    (site / "some_models").mkdir()
-    (site / "some_models" / "__init__.py").write_text("")
+    site = install("some-models", "[ldmkit.models]\nsome = doctored_models:model\n")
+    (site / "doctored_models").mkdir()
+    (site / "doctored_models" / "__init__.py").write_text("")
     [absent] = looked_at("some-models")["faults"]
     assert absent[0] == "bad-model" and "pipeline.json" in absent[2]
-    class_pipe.save(site / "some_models" / "model")
-    (site / "some_models" / "model" / "denoiser.safetensors").unlink()
+    class_pipe.save(site / "doctored_models" / "model")
+    (site / "doctored_models" / "model" / "denoiser.safetensors").unlink()
     message = looked_at("some-models")
     assert message["checks"] == 1 and not message["faults"], "weights are not read"
+    sys.modules.pop("doctored_models")
 
 
 def test_meddling_is_a_fault(install: Install) -> None:
