@@ -304,6 +304,26 @@ def reconstruct(s: CodecSubject) -> None:
     expect(not grown, "metrics without gradients", f"{grown} require them")
 
 
+@check("codec", "reconstruct-agrees")
+def reconstruct_agrees(s: CodecSubject) -> None:
+    """Outside of training, `reconstruct(images, noise)` shows `decode(encode(images, noise))`.
+
+    Scale and shift cancel there, so the codec that is trained is the one that is used. Where they differ, one of
+    `encode`, `decode` and `reconstruct` forgets the scale, the shift, the noise, or the codebook.
+    """
+    _learns(s)
+    part = s.make()
+    if isinstance(getattr(part, "inner", None), Codec):
+        raise NotApplicable("it runs in tiles, and trains as a whole")
+    given = s.given(part)
+    with torch.no_grad():
+        made = part.reconstruct(given["images"], given["noise"]).images
+        used = part.decode(part.encode(given["images"], given["noise"]))
+        close([made], [used], "reconstruct(images, noise).images and decode(encode(images, noise))")
+        made = part.reconstruct(given["images"]).images
+        close([made], [part.decode(part.encode(given["images"]))], "the same without noise")
+
+
 @check("codec", "last-layer")
 def last_layer(s: CodecSubject) -> None:
     """`last_layer` is a parameter of the codec that the pictures depend on: the weight that makes them.

@@ -79,6 +79,22 @@ def smallest(s: DenoiserSubject) -> None:
             _check_output(part, given["x"], out)
 
 
+@check("denoiser", "sizes-in-turn")
+def sizes_in_turn(s: DenoiserSubject) -> None:
+    """Latents of one size give what they give, whatever sizes came before.
+
+    Codes of places and masks that are kept from call to call are kept by rows and columns (and device and dtype), not
+    by the number of cells: 8x12 and 12x8 have as many.
+    """
+    h, w = size_of(used := s.make())
+    with torch.no_grad():
+        call(used, inputs(used, (h, w)))
+        for size in ((w, h), (h, w), (h, h)):
+            fresh = s.make()
+            found = call(used, inputs(used, size))
+            close([found], [call(fresh, inputs(fresh, size))], f"F for latents {size} after others")
+
+
 @check("denoiser", "x-matters")
 def x_matters(s: DenoiserSubject) -> None:
     """F depends on x in every channel.

@@ -118,6 +118,21 @@ class MetricsThatTrain(PatchCodec):
         return made._replace(metrics={"kl": made.losses["kl"]})
 
 
+class ForgetsToUndo(PatchCodec):
+    """Decodes standardised latents as if they were raw."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return super().decode(latents * self.config.scale)
+
+
+class BareNoise(PatchCodec):
+    """Scales the mean, and not the noise."""
+
+    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        mode = super().encode(images)
+        return mode if noise is None else mode + (super().encode(images, noise) - mode) / self.config.scale
+
+
 class CopiedLayer(PatchCodec):
     @property
     def last_layer(self) -> nn.Parameter:
@@ -176,6 +191,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "preview": [FlatPreview],
     "decode-gradient": [RoundedDecode, InferenceDecode],
     "reconstruct": [LossPerRow, MetricsThatTrain],
+    "reconstruct-agrees": [ForgetsToUndo, BareNoise],
     "last-layer": [CopiedLayer, FirstLayer],
     "not-trainable": [SilentlyUntrainable],
     "tiles": [Seam, OtherRaw, OwnMultiple],

@@ -40,6 +40,20 @@ class OddSizes(PatchNet):
         return super().forward(x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2], t, context, sigma)
 
 
+class KeepsPlaces(PatchNet):
+    """Keeps the codes of places by the number of cells."""
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.places: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        h, w = x.shape[2:]
+        if h * w not in self.places:
+            self.places[h * w] = torch.linspace(-1, 1, h)[:, None] + torch.linspace(0, 2, w)
+        return super().forward(x + self.places[h * w].view(h, w), t, context, sigma)
+
+
 class BlindChannel(PatchNet):
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         return super().forward(torch.cat([x[:, :-1], 0 * x[:, -1:]], 1), t, context, sigma)
@@ -308,6 +322,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "declared": [Declared],
     "shape": [Shape],
     "smallest": [Smallest, OddSizes],
+    "sizes-in-turn": [KeepsPlaces],
     "x-matters": [BlindChannel],
     "time-matters": [Timeless, OneTime, WritesTime],
     "slots-matter": [IgnoresSlot],
