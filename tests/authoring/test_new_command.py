@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ldmkit_authoring.distribution import bounds, distribution, write
 from ldmkit_authoring.naming import suggestion
+from ldmkit_training.recipe import parse_recipe
 from packaging.specifiers import SpecifierSet
 
 import ldmkit
@@ -90,6 +92,35 @@ def test_what_is_written_is_clean(tmp_path: Path) -> None:
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run([ruff, *command, "--no-cache", "."], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[:2000]
+
+
+RECIPE = """
+stage: denoiser
+out: runs/x
+steps: 1
+data: {train: {type: folder, config: {folder: x}}, size: [32, 32]}
+model: {codec: {from: miniworld}, denoiser: {type: unet}, process: {type: flow}}
+"""
+CODEC = """
+stage: codec
+out: runs/x
+steps: 1
+data: {train: {type: folder, config: {folder: x}}, size: [32, 32]}
+model: {type: kl}
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_its_readme_says_of_recipes(kind: str) -> None:
+    """Whole recipes, and parts of one that are put into another, have no key that does not exist."""
+    _, texts = distribution(kind, "red-kite")
+    blocks = re.findall(r"```yaml\n(.*?)```", texts["README.md"], re.S)
+    assert len(blocks) == (0 if kind in ("sampler", "grid", "guidance") else 1)
+    for block in map(yaml.safe_load, blocks):
+        base = block if "stage" in block else yaml.safe_load(CODEC if kind == "perceptual" else RECIPE)
+        for key, value in block.items():
+            base[key] = base[key] | value if isinstance(base.get(key), dict) else value
+        assert "red-kite" in parse_recipe(base).model_dump_json()
 
 
 def test_json(tmp_path: Path, capsys: Capture) -> None:

@@ -54,6 +54,68 @@ pipe.save("saved")
 """
 
 
+RECIPES = {
+    "codec": """
+stage: codec
+out: runs/codec
+steps: 2
+data: {train: {type: my-data, config: {count: 8}}, size: [32, 32], fit: exact, batch: 4}
+model: {type: my-codec, config: {width: 8}}
+objective: {perceptual: {type: my-perceptual}}
+""",
+    "denoiser": """
+stage: denoiser
+out: runs/denoiser
+steps: 2
+data: {train: {type: my-data, config: {count: 8}}, size: [32, 32], fit: exact, batch: 4}
+model:
+  codec: {from: runs/codec}
+  denoiser: {type: my-denoiser, config: {width: 8, vector_dim: 6}}
+  process: {type: my-process}
+  conditioners:
+    label: {type: label, config: {n_classes: 4, null_class: 3, emit: vector, dim: 6, names: [red, green, blue]}}
+  defaults: {size: [32, 32], steps: 2, grid: {type: my-grid}, sampler: {type: my-sampler}}
+objective: {dropout: {rates: {label: 0.5}}}
+""",
+    "adapter": """
+stage: denoiser
+out: runs/adapter
+steps: 2
+data: {train: {type: my-data, config: {count: 8}}, size: [32, 32], fit: exact, batch: 4}
+model:
+  start: runs/denoiser
+  adapters: {styled: {type: my-adapter, config: {dim: 4, widths: [8, 16]}}}
+  conditioners:
+    style:
+      type: label
+      config: {n_classes: 4, null_class: 3, emit: vector, dim: 4, names: [red, green, blue]}
+      slot: styled.vector
+      input: label
+""",
+    "classifier": """
+stage: classifier
+out: runs/classifier
+steps: 2
+data: {train: {type: my-data, config: {count: 8}}, size: [32, 32], fit: exact, batch: 4}
+model:
+  codec: {from: runs/codec}
+  type: my-classifier
+  config: {channels: 4, classes: 3, names: [red, green, blue], width: 8}
+""",
+}
+"""By each stage of training, from what the one before it left."""
+
+TRAIN = """
+from ldmkit.cli import main
+
+for name in ("codec", "denoiser", "adapter", "classifier"):
+    assert main(["train", f"{name}.yaml"]) == 0, name
+assert main(["sample", "runs/adapter/model", "--label", "red", "--out", "red.png"]) == 0
+guidance = 'classifier:model=runs/classifier/model,labels=["blue"],scale=2'
+assert main(["sample", "runs/denoiser/model", "--guidance", guidance, "--out", "blue.png"]) == 0
+"""
+
+
 @dataclass(frozen=True)
 class World:
     """A virtual environment with one distribution of every kind, in the folder above it."""
@@ -102,6 +164,7 @@ def test_its_tests_are_green(world: World) -> None:
     assert "passed" in world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=world.root / "ldmkit-my-sampler")
     others = [str(world.root / f"ldmkit-my-{kind}" / "tests") for kind in KINDS if kind != "sampler"]
     assert "passed" in world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *others)
+    assert "passed" in world.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--ldmkit", "ldmkit-my-grid")
 
 
 def test_they_are_listed(world: World) -> None:
@@ -121,6 +184,13 @@ def test_two_are_used_together_and_all_of_them(world: World) -> None:
     assert (world.root / "new-1.png").is_file()
     spec = json.loads((world.root / "saved" / "pipeline.json").read_text())
     assert spec["codec"]["distribution"] == "ldmkit-my-codec" and spec["codec"]["version"] == "0.1.0"
+
+
+def test_they_are_trained(world: World) -> None:
+    for name, recipe in RECIPES.items():
+        (world.root / f"{name}.yaml").write_text(recipe)
+    world.run("-c", TRAIN)
+    assert (world.root / "red.png").is_file() and (world.root / "blue.png").is_file()
 
 
 def test_they_are_typed(world: World) -> None:
