@@ -20,12 +20,12 @@ from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
 HOME = "ldmkit"
 """The distribution whose parts are in-tree."""
 
-MAX_ENTRIES = 1000
-"""Of one distribution; one with more is left out as a whole."""
+MANY_ENTRIES, MAX_ENTRIES = 200, 1000
+"""Of one distribution: more than the first are reported, one with more than the second is left out as a whole."""
 MAX_BYTES = 1_000_000
 """Of one `entry_points.txt`."""
 
-Flaw = Literal["unreadable", "oversized", "two-versions", "unknown-group", "bad-name", "twice"]
+Flaw = Literal["unreadable", "oversized", "crowded", "two-versions", "unknown-group", "bad-name", "twice"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,10 @@ def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], probl
         remedy = f"fewer entry points in {name}; until then pip uninstall {name}"
         problems.append(Problem("oversized", *about, cause, remedy, "entry_points.txt"))
         return
+    if len(points) > MANY_ENTRIES and name != HOME:
+        cause = f"it lists {len(points)} parts, which makes every listing long"
+        remedy = f"one part with options instead of many in {name}; its name is one pattern for LDMKIT_PLUGINS_DENY"
+        problems.append(Problem("crowded", *about, cause, remedy))
     requires = () if name == HOME else tuple(r for r in used.header.get("requires-dist", ()) if _is_home(r))
     for point in points:
         _add(point, about, requires, entries, problems)

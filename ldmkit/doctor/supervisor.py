@@ -36,7 +36,7 @@ class Limits:
         hang: an import that takes longer is ended, and so are checks of one part that take `checks`.
     """
 
-    slow: float = 2.0
+    slow: float = 1.0
     hang: float = 30.0
     checks: float = 300.0
 

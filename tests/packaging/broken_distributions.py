@@ -278,6 +278,11 @@ BROKEN = (
         remedy="fewer entry points in broken-giant",
     ),
     Broken(
+        "broken-crowd", {"ldmkit.samplers": {f"crowd-{i}": "broken_crowd:Steady" for i in range(300)}},
+        {"broken_crowd": SAMPLER}, code="crowded", status="ok", cause="it lists 300 parts",
+        remedy="one part with options",
+    ),
+    Broken(
         "broken-unicode", {"ldmkit.samplers": {"ste\u200bady": "broken_unicode:Steady"}}, {"broken_unicode": SAMPLER},
         code="bad-name", status=None, cause=r"cannot be seen: U\+200B", remedy="visible letters",
     ),
