@@ -92,3 +92,10 @@ def test_every_package_says_that_it_is_typed(home_wheel: Path) -> None:
     assert {"ldmkit", "ldmkit_codecs", "ldmkit_samplers"} <= packages
     assert {f"{package}/py.typed" for package in packages} - set(names) == set()
     assert "ldmkit/testing/__init__.py" in names
+
+
+def test_the_templates_of_scaffolds_are_in_the_wheel(home_wheel: Path) -> None:
+    plugins = ROOT / "plugins"
+    templates = (plugins / "ldmkit_authoring" / "templates").rglob("*.txt")
+    wanted = {path.relative_to(plugins).as_posix() for path in templates}
+    assert len(wanted) > 30 and wanted - set(zipfile.ZipFile(home_wheel).namelist()) == set()
