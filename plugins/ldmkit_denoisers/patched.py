@@ -82,10 +82,7 @@ class PatchedDenoiser(Denoiser):
 
     Config = PatchedConfig
     config: PatchedConfig
-    examples = (
-        Example({"inner": UNET, "kernel": 8, "stride": 4}),
-        Example({"inner": UNET, "kernel": (8, 7), "stride": (8, 5), "tie_breaker": True}),
-    )
+    examples = (Example({"inner": UNET, "kernel": (8, 7), "stride": (8, 5), "tie_breaker": True}),)
 
     def __init__(self, config: PatchedConfig | None = None, inner: Denoiser | None = None):
         super().__init__(config)
