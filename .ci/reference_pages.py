@@ -182,7 +182,7 @@ def _type(field: dict[str, Any]) -> str:
     if kind == "object":
         inner = field.get("additionalProperties")
         return f"mapping to {_type(inner)}" if isinstance(inner, dict) else "mapping"
-    bounds = [f"{sign} {field[key]:g}" for key, sign in BOUNDS.items() if key in field]
+    bounds = [f"{sign} {field[key]:.12g}" for key, sign in BOUNDS.items() if key in field]
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 
