@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def test_palette(walk: Walk) -> None:
     assert sum(line.startswith("pytest") for line in walk.ran) == 2
     assert any(line == "ldmkit train recipe.yaml" for line in walk.ran)
     broken_null_is_found(walk)
+    without_the_distribution(walk)
 
 
 def test_sampler(walk: Walk) -> None:
@@ -70,3 +72,15 @@ def broken_null_is_found(walk: Walk) -> None:
     walk.entered()
     (failed,) = check_conditioner(ldmkit.get("conditioner", "palette")).failures
     assert failed.check.name == "gradients" and "empty" in failed.came
+
+
+def without_the_distribution(walk: Walk) -> None:
+    """The first thing that the page says of errors, and the last."""
+    walk.entered()
+    with pytest.raises(ldmkit.InputError, match=r"palette\[1\]: String should match pattern"):
+        ldmkit.get("conditioner", "palette")().parse(["#ffffff", "red"], "palette")
+    (metadata,) = walk.site.glob("ldmkit_palette-*.dist-info")
+    shutil.rmtree(metadata)
+    walk.entered()
+    with pytest.raises(ldmkit.PluginError, match="ldmkit-palette"):
+        ldmkit.load(walk.folder / "runs" / "palette" / "model")
