@@ -1,17 +1,23 @@
-"""Commands, arguments and flags of the command line, those of in-tree commands included."""
+"""Commands, arguments and flags of the command line, in-tree commands and pytest's included; environment variables."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import pytest
 import typer
 from surface_render import type_text, value_text
 from typer.models import ArgumentInfo, OptionInfo
 
 from ldmkit.cli.app import app
 from ldmkit.plugins import HOME, catalogue, load_entry
+from ldmkit.testing import pytest_plugin
+
+ROOT = Path(__file__).parents[2]
 
 
 def commands() -> list[str]:
@@ -19,7 +25,23 @@ def commands() -> list[str]:
     lines: list[str] = []
     for path, function in _tree():
         lines += [path, *(f"{path} {line}" for line in _parameters(function))]
-    return lines
+    return [*lines, *_pytest(), *_environment()]
+
+
+def _pytest() -> Iterator[str]:
+    """Options of the kit's pytest plugin."""
+    parser = pytest.Parser(_ispytest=True)
+    pytest_plugin.pytest_addoption(parser)
+    for option in parser.getgroup("ldmkit").options:
+        yield f"pytest {', '.join(option.names())}: default {value_text(option.attrs().get('default'))}"
+
+
+def _environment() -> Iterator[str]:
+    """Variables that the source names."""
+    roots = (ROOT / name for name in ("ldmkit", "plugins", "conditioners", "samplers"))
+    texts = (path.read_text(encoding="utf-8") for root in roots for path in root.rglob("*.py"))
+    named = {name for text in texts for name in re.findall(r'"(LDMKIT_[A-Z_]*[A-Z])"', text)}
+    yield from (f"environment {name}" for name in sorted(named))
 
 
 def _tree() -> Iterator[tuple[str, Any]]:
