@@ -25,7 +25,9 @@ from ldmkit_conditioners.prompts import check_ids, padded_rows
 class ProposerConfig(Value):
     """
     Args:
-        reads: name of the input that layouts are made up from.
+        reads: names of the inputs that layouts are made up from: a run reads the first one that it is given, training
+            all of them.
+        classes: the word that stands for each class, where an input is a class given by number.
         yields_to: inputs beside which nothing is made up, since they say already what stands where.
         temperature: of the draw; below 1 layouts are more usual and less diverse.
         bins: steps of a coordinate over the picture.
@@ -33,7 +35,8 @@ class ProposerConfig(Value):
         start, end, pad: token ids.
     """
 
-    reads: str = "text"
+    reads: tuple[str, ...] = Field(default=("text",), min_length=1)
+    classes: tuple[str, ...] = ()
     yields_to: tuple[str, ...] = ("semantic",)
     temperature: float = Field(default=0.7, gt=0)
     bins: int = Field(default=64, ge=2, le=1024)
@@ -100,9 +103,10 @@ class LayoutProposed(LayoutBoxes):
             InputError: `no-vocabulary`: a prompt in words, and no asset to read it with.
         """
         p = self.config.proposer
-        if p.reads not in given or any(name in given for name in p.yields_to):
+        prompts = self._prompts(given)
+        if not prompts or any(name in given for name in p.yields_to):
             return None
-        numbers = self.language.write(self._prompts([given[p.reads]])[0], seed, p.temperature)
+        numbers = self.language.write(self._padded(prompts[:1])[0], seed, p.temperature)
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -111,21 +115,30 @@ class LayoutProposed(LayoutBoxes):
         Raises:
             InputError: `missing-input`: a row without a prompt.
         """
-        reads = self.config.proposer.reads
+        pairs = []
         for i, row in enumerate(rows):
-            if reads not in row:
-                raise InputError("missing-input", f"there is no {reads!r} to learn from", where=f"inputs[{i}]")
-        prompts = self._prompts([row[reads] for row in rows])
-        return self.language.losses(prompts, [self._numbers(row["layout"]).to(prompts.device) for row in rows])
+            if not (prompts := self._prompts(row)):
+                what = f"there is no {' or '.join(self.config.proposer.reads)} to learn from"
+                raise InputError("missing-input", what, where=f"inputs[{i}]")
+            layout = self._numbers(row["layout"]).to(self.device)
+            pairs += [(prompt, layout) for prompt in prompts]
+        return self.language.losses(self._padded([prompt for prompt, _ in pairs]), [layout for _, layout in pairs])
 
-    def _prompts(self, texts: Sequence[str | list[int]]) -> Tensor:
+    def _prompts(self, given: Mapping[str, Any]) -> list[str | list[int]]:
+        """Those among the inputs, in the order of `reads`, empty ones left out."""
         p = self.config.proposer
-        return padded_rows([self._ids(text) for text in texts], p.length, p.pad, self.device)
+        found = [given[name] for name in p.reads if name in given]
+        words = [p.classes[value] if isinstance(value, int) and value < len(p.classes) else value for value in found]
+        return [value for value in words if value and not isinstance(value, int)]
+
+    def _padded(self, prompts: Sequence[str | list[int]]) -> Tensor:
+        p = self.config.proposer
+        return padded_rows([self._ids(prompt) for prompt in prompts], p.length, p.pad, self.device)
 
     def _ids(self, text: str | list[int]) -> list[int]:
         p = self.config.proposer
         if not isinstance(text, str):
-            check_ids(text[: p.length], p.length, p.vocab_size, p.reads)
+            check_ids(text[: p.length], p.length, p.vocab_size, p.reads[0])
             return text[: p.length]
         if self._vocabulary is None:
             raise no_vocabulary(type(self).__name__, BERT_FILES)

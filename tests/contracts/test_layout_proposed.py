@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,25 @@ def test_only_a_prompt_without_a_layout_or_a_map_is_answered() -> None:
     assert isinstance(part.propose({"text": SAID}, (8, 8), 0), Layout)
     assert part.propose({}, (8, 8), 0) is None
     assert part.propose({"text": SAID, "semantic": [[0]]}, (8, 8), 0) is None
+    assert part.propose({"text": ""}, (8, 8), 0) is None
     with pytest.raises(InputError, match="vocabulary"):
         part.propose({"text": "a house"}, (8, 8), 0)
+
+
+def test_a_class_is_read_as_its_word_where_no_text_is_given() -> None:
+    reading = {**PROPOSER, "reads": ["text", "label"], "classes": ["lake", "desert"], "vocab_size": 192, "length": 32}
+    part = tiny_parts.part("conditioner", "layout-proposed", {**CONFIG, "proposer": reading})
+    part.load_assets(Path(str(files("ldmkit_miniworld"))) / "vocabulary_files")
+    made = [[part.propose(given, (8, 8), seed) for seed in range(6)] for given in ({"label": 1}, {"label": "desert"})]
+    assert made[0] == made[1] and made[0] != [part.propose({"label": 0}, (8, 8), seed) for seed in range(6)]
+    both = [part.propose({"label": 0, "text": "desert"}, (8, 8), seed) for seed in range(6)]
+    assert both == made[0], "a text goes before a class"
+    assert part.propose({"label": 7}, (8, 8), 0) is None
+    layout = Layout.read([{"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}], "layout")
+    one, other = ({"layout": layout, **given} for given in ({"text": "a lake"}, {"label": "desert"}))
+    both = {"layout": layout, "text": "a lake", "label": "desert"}
+    apart = [sum(map(float, part.proposal_losses([row]).values())) for row in (one, other)]
+    assert sum(map(float, part.proposal_losses([both]).values())) == pytest.approx(sum(apart) / 2, rel=1e-5)
 
 
 def test_a_run_draws_with_what_is_proposed_and_says_so(tmp_path: Path) -> None:
