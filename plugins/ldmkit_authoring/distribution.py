@@ -17,6 +17,9 @@ from ldmkit.errors import InputError, RunError
 from ldmkit.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 
+_SAID = {"data": "source of data", "perceptual": "perceptual distance"}
+"""What parts of a kind are called in a sentence, where that is not the kind's name."""
+
 _MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")
 
 
@@ -39,6 +42,7 @@ def distribution(kind: str, name: str, author: str | None = None) -> tuple[Names
         "module": names.module,
         "Class": names.cls,
         "kind": kind,
+        "said": _SAID.get(kind, kind),
         "article": "An" if kind[0] in "aeiou" else "A",
         "group": GROUPS[kind],
         "api": str(API[kind]),
