@@ -49,7 +49,7 @@ class Certificate:
         constant: C of an error C / N^p at 320 steps, p the nearest integer to the measured order.
         floor: what float32 costs: root mean square difference to the float64 state after 320 steps.
         failing: numbers of steps, out of `TRIED`, that do not end in finite numbers of the data's size, in float32.
-        p: of the test of moments (`marginals`); None without noise.
+        distance, p: of the test of moments (`marginals`); None without noise.
     """
 
     sampler: str
@@ -64,6 +64,7 @@ class Certificate:
     constant: float | None
     floor: float
     failing: tuple[int, ...]
+    distance: float | None
     p: float | None
 
 
@@ -82,6 +83,7 @@ def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool =
     fine = errors.get(FINE, 0.0)
     measured = slope(errors[COARSE], fine) if fine > EXACT else None
     tested = moments and stochastic and sampler.estimate != "distilled"
+    found = marginals(sampler, process) if tested else None
     return Certificate(
         sampler=repr(sampler),
         prediction=prediction,
@@ -95,7 +97,8 @@ def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool =
         constant=None if measured is None else fine * float(FINE) ** round(measured),
         floor=_floor(sampler, process),
         failing=tuple(count for count in TRIED if not _ends(sampler, process, count)),
-        p=marginals(sampler, process).p if tested else None,
+        distance=found.distance if found else None,
+        p=found.p if found else None,
     )
 
 
