@@ -8,79 +8,20 @@ sets all its weights to something else. Checks named `meta` and after are those 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ldmkit.contracts import Adapter, Context, Denoiser, Run, Slot
+from ldmkit.contracts import Adapter, Slot
 from ldmkit.errors import LdmkitError, suggest
 from ldmkit.examples import Example
-from ldmkit.plugins import get
 from ldmkit.ports import attached
+from ldmkit.signals import Signal, select_rows, zeros_like
+from ldmkit.testing.adapter_subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
-from ldmkit.testing.batches import differ, expect_state, same, snapshot
+from ldmkit.testing.batches import close, differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
-from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
-from ldmkit.testing.modules import ModuleSubject, first_example, ran, share, stirred
-from ldmkit.testing.tiny_denoiser import TinyDenoiser
-
-NAME = "kit"
-"""Under which adapters are attached."""
-
-SIGMAS = (10.0, 5.0, 1.0, 0.0)
-"""Of the run that adapters are prepared for; the network is called at the second."""
-
-
-@dataclass(frozen=True)
-class AdapterSubject(ModuleSubject):
-    """An adapter, one configuration of it, and the denoiser that it extends.
-
-    Args:
-        denoiser: see `Example.denoiser`.
-        plane_factor: see `Example.plane_factor`.
-    """
-
-    denoiser: Mapping[str, Any] | None = None
-    plane_factor: int = 1
-
-    def host(self, part: Any) -> Denoiser:
-        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call.
-
-        Raises:
-            NotApplicable: it cannot be built, which is a check of its own.
-        """
-        try:
-            made = stirred(self.bare_host(), 1).eval().requires_grad_(False)
-        except LdmkitError as error:
-            raise NotApplicable(f"its denoiser cannot be built: {error.code}") from None
-        return made.to(part.device, part.dtype)  # type: ignore[no-any-return]
-
-    def bare_host(self) -> Denoiser:
-        """The denoiser as its class makes it, from the same seed each time."""
-        spec = self.denoiser or {"type": TinyDenoiser}
-        cls = get("denoiser", spec["type"]) if isinstance(spec["type"], str) else spec["type"]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            made: Denoiser = cls(dict(spec.get("config", {})))
-        return made
-
-    def given(self, part: Any) -> dict[str, Any]:
-        return self.drawn(part, self.host(part))
-
-    def drawn(self, part: Any, host: Denoiser, seed: int = 0) -> dict[str, Any]:
-        """Inputs of the denoiser, and signals for the adapter's slots."""
-        size = size_of(host)
-        made = inputs(host, size, seed=seed)
-        plane = (size[0] * self.plane_factor, size[1] * self.plane_factor)
-        own = signals_of(part.slots, host, plane, seed=seed + 100)
-        made["signals"] |= {f"{NAME}.{slot}": signal for slot, signal in own.items()}
-        return made
-
-    def outputs(self, part: Any, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        return (extended(self.host(part), {NAME: part}, given),)
+from ldmkit.testing.modules import ROWS, first_example, ran, share
 
 
 def subject(cls: type[Any], example: Example) -> AdapterSubject:
@@ -105,36 +46,6 @@ def check_adapter(
     """
     example = Example(config or {}, denoiser=denoiser, plane_factor=plane_factor)
     return report("adapter", cls.__name__, subject(cls, first_example(cls) if config is None else example))
-
-
-def prepared(host: Denoiser, adapters: Mapping[str, Adapter], given: Mapping[str, Any], run: bool = True) -> Context:
-    """The denoiser's context with what every adapter prepared, as a pipeline makes it."""
-    signals = given["signals"]
-    context = host.prepare(signals)
-    context.signals = signals
-    rows = given["x"].shape[0]
-    if host.device.type != "meta":  # no numbers there: nothing is said of the rows
-        context.present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
-    h, w = given["x"].shape[2:]
-    context.run = Run(SIGMAS, (h, w)) if run else None
-    for name, adapter in adapters.items():
-        context.adapters[name] = adapter.prepare(context, name)
-    return context
-
-
-def extended(host: Denoiser, adapters: Mapping[str, Adapter], given: Mapping[str, Any], run: bool = True) -> Tensor:
-    """F of the denoiser with adapters attached for this call, within a run or (as in training) without."""
-    with ExitStack() as stack:
-        for name, adapter in adapters.items():
-            stack.enter_context(attached(host.ports, adapter.taps(name)))
-        context = prepared(host, adapters, given, run)
-        out: Tensor = host(given["x"], given["t"], context, SIGMAS[1] if run else None)
-    return out
-
-
-def _plain(host: Denoiser, given: Mapping[str, Any]) -> Tensor:
-    with torch.no_grad():
-        return extended(host, {}, given)
 
 
 @check("adapter", "host")
@@ -195,7 +106,7 @@ def identity(s: AdapterSubject) -> None:
     part = s.build().eval()
     host = s.host(part)
     given = s.drawn(part, host)
-    base = _plain(host, given)
+    base = plain(host, given)
     with torch.no_grad():
         same([extended(host, {NAME: part}, given)], [base], "F with a new adapter")
 
@@ -209,7 +120,7 @@ def acts(s: AdapterSubject) -> None:
     part = s.make()
     host = s.host(part)
     given = s.drawn(part, host)
-    expect(differ(ran(s, part, given), [_plain(host, given)]), "another F with the adapter", "the same F")
+    expect(differ(ran(s, part, given), [plain(host, given)]), "another F with the adapter", "the same F")
 
 
 @check("adapter", "slots-matter")
@@ -247,6 +158,48 @@ def slots_absent(s: AdapterSubject) -> None:
     expect(bool(out.isfinite().all()), "a finite F without the adapter's conditions", "NaN or infinity")
 
 
+@check("adapter", "rows-absent")
+def rows_absent(s: AdapterSubject) -> None:
+    """In rows without its conditions it does what it does without them; other rows are not touched by that.
+
+    A batch mixes samples that have the condition and samples that have not, or whose condition guidance drops:
+    `context.present["<name>.<slot>"]` (B,) is False there, and the signal holds a null. A sample is then the same alone
+    and in a batch: multiply what is added by `present`.
+    """
+    part = s.make()
+    if not part.slots:
+        raise NotApplicable("it takes no conditions")
+    host = s.host(part)
+    given = s.drawn(part, host)
+    keep = torch.arange(ROWS) > 0
+    signals: dict[str, Signal] = {}
+    for name, signal in given["signals"].items():
+        own = name.startswith(f"{NAME}.")
+        signals[name] = select_rows(keep, signal, zeros_like(signal)) if own else signal
+    without = {name: signal for name, signal in signals.items() if not name.startswith(f"{NAME}.")}
+    with torch.no_grad():
+        mixed = extended(host, {NAME: part}, {**given, "signals": signals}, absent=[0])
+        whole = extended(host, {NAME: part}, given)
+        none = extended(host, {NAME: part}, {**given, "signals": without})
+    close([mixed[:1]], [none[:1]], "F of the row without the adapter's conditions")
+    close([mixed[1:]], [whole[1:]], "F of the other rows")
+
+
+@check("adapter", "no-entry")
+def no_entry(s: AdapterSubject) -> None:
+    """Its taps do nothing in a run that knows nothing of it.
+
+    Pipelines with and without the adapter may share a denoiser, to which it stays attached. Where
+    `frame.context.adapters` has no entry of its name, a tap returns what it gets, bit for bit.
+    """
+    part = s.make()
+    host = s.host(part)
+    given = s.drawn(part, host)
+    base = plain(host, given)
+    with torch.no_grad(), attached(host.ports, part.taps(NAME)):
+        same([plain(host, given)], [base], "F of a run without the adapter, with its taps attached")
+
+
 @check("adapter", "detach")
 def detach(s: AdapterSubject) -> None:
     """Detached, it has left no trace: F bit for bit as before, the same state-dict keys, ports without taps.
@@ -257,14 +210,14 @@ def detach(s: AdapterSubject) -> None:
     host = s.host(part)
     before = snapshot(host)
     given = s.drawn(part, host)
-    base = _plain(host, given)
+    base = plain(host, given)
     with torch.no_grad(), attached(host.ports, part.taps(NAME)):
         host(given["x"], given["t"], prepared(host, {NAME: part}, given), SIGMAS[1])
         expect_state(host.state_dict(), before, "the denoiser with the adapter attached")
     expect_state(host.state_dict(), before, "the denoiser after detaching")
     left = [name for name, port in host.ports.items() if port.taps]
     expect(not left, "ports without taps after detaching", f"taps at {left[:4]}")
-    same([_plain(host, given)], [base], "F after detaching")
+    same([plain(host, given)], [base], "F after detaching")
 
 
 @check("adapter", "frozen-denoiser")
@@ -340,7 +293,7 @@ def without_run(s: AdapterSubject) -> None:
             found = extended(host, {NAME: part}, given, run=False)
         except Exception as error:
             fail("F without a run", told(error))
-    expect(differ([found], [_plain(host, given)]), "another F with the adapter", "the same F")
+    expect(differ([found], [plain(host, given)]), "another F with the adapter", "the same F")
 
 
 @check("adapter", "no-waiting")

@@ -110,6 +110,48 @@ def _later(value: Tensor, frame: Frame) -> Tensor:
     return value * 1.5
 
 
+class EveryRow(Nudge):
+    """Acts on the null as on any other vector."""
+
+    def prepare(self, context: Context, name: str) -> NudgeState:
+        context.present = {}
+        return super().prepare(context, name)
+
+
+class AllOrNothing(Nudge):
+    """Stays out of the whole batch where one row is without a vector."""
+
+    def prepare(self, context: Context, name: str) -> NudgeState:
+        state = super().prepare(context, name)
+        present = context.present.get(f"{name}.vector", torch.ones(1))
+        return state if bool(present.all()) else replace(state, shift=None)
+
+
+class Restless(Nudge):
+    """Acts in runs that know nothing of it."""
+
+    def taps(self, name: str) -> Mapping[str, Tap]:
+        return {**super().taps(name), "mid": _Always(name)}
+
+
+@dataclass(frozen=True)
+class _Always(Shift):
+    def __call__(self, value: Tensor, frame: Frame) -> Tensor:
+        return super().__call__(value, frame) + 0.01
+
+
+class EntryExpected(Nudge):
+    def taps(self, name: str) -> Mapping[str, Tap]:
+        return {**super().taps(name), "mid": _Expecting(name)}
+
+
+@dataclass(frozen=True)
+class _Expecting(Shift):
+    def __call__(self, value: Tensor, frame: Frame) -> Tensor:
+        assert frame.context.adapters[self.name]
+        return super().__call__(value, frame)
+
+
 class LeavesATap(Nudge):
     def prepare(self, context: Context, name: str) -> NudgeState:
         host = sys._getframe(1).f_locals["host"]
@@ -226,6 +268,8 @@ BROKEN: dict[str, list[type[Any]]] = {
     "acts": [Idle],
     "slots-matter": [IgnoresSlot, OtherSlotName],
     "slots-absent": [Demands],
+    "rows-absent": [EveryRow, AllOrNothing],
+    "no-entry": [Restless, EntryExpected],
     "detach": [LeavesATap, Patches],
     "frozen-denoiser": [Thaws, Patches],
     "two-at-once": [OneState],

@@ -80,7 +80,9 @@ class Nudge(Adapter):
         signal: Any = context.signals.get(f"{name}.vector")
         if signal is None:
             return state
-        return replace(state, shift=self.shifted(signal.value)[:, :, None, None])
+        shift = self.shifted(signal.value)[:, :, None, None]
+        present = context.present.get(f"{name}.vector")
+        return replace(state, shift=shift if present is None else shift * present.view(-1, 1, 1, 1))
 
     def shifted(self, vector: Tensor) -> Tensor:
         """What is added at every place, (B, width)."""

@@ -41,7 +41,11 @@ class Tint(ldmkit.Adapter):
     def prepare(self, context: ldmkit.Context, name: str) -> Tensor | None:
         """The shift (B,width,h,w), once per run."""
         plane = context.signals.get(f"{name}.map")
-        return self.project(plane.value) if isinstance(plane, ldmkit.Plane) else None
+        if not isinstance(plane, ldmkit.Plane):
+            return None
+        shift: Tensor = self.project(plane.value)
+        present = context.present.get(f"{name}.map")
+        return shift if present is None else shift * present.to(shift.dtype).view(-1, 1, 1, 1)
 
 
 class Shift:

@@ -1,0 +1,125 @@
+"""What the checks of adapters take: a class, a configuration, and the denoiser that is extended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Adapter, Context, Denoiser, Run
+from ldmkit.errors import LdmkitError
+from ldmkit.plugins import get
+from ldmkit.ports import attached
+from ldmkit.testing.checks import NotApplicable
+from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
+from ldmkit.testing.modules import ModuleSubject, stirred
+from ldmkit.testing.tiny_denoiser import TinyDenoiser
+
+NAME = "kit"
+"""Under which adapters are attached."""
+
+SIGMAS = (10.0, 5.0, 1.0, 0.0)
+"""Of the run that adapters are prepared for; the network is called at the second."""
+
+
+@dataclass(frozen=True)
+class AdapterSubject(ModuleSubject):
+    """An adapter, one configuration of it, and the denoiser that it extends.
+
+    Args:
+        denoiser: see `Example.denoiser`.
+        plane_factor: see `Example.plane_factor`.
+    """
+
+    denoiser: Mapping[str, Any] | None = None
+    plane_factor: int = 1
+
+    def host(self, part: Any) -> Denoiser:
+        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call.
+
+        Raises:
+            NotApplicable: it cannot be built, which is a check of its own.
+        """
+        try:
+            made = stirred(self.bare_host(), 1).eval().requires_grad_(False)
+        except LdmkitError as error:
+            raise NotApplicable(f"its denoiser cannot be built: {error.code}") from None
+        return made.to(part.device, part.dtype)  # type: ignore[no-any-return]
+
+    def bare_host(self) -> Denoiser:
+        """The denoiser as its class makes it, from the same seed each time."""
+        spec = self.denoiser or {"type": TinyDenoiser}
+        cls = get("denoiser", spec["type"]) if isinstance(spec["type"], str) else spec["type"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made: Denoiser = cls(dict(spec.get("config", {})))
+        return made
+
+    def given(self, part: Any) -> dict[str, Any]:
+        return self.drawn(part, self.host(part))
+
+    def drawn(self, part: Any, host: Denoiser, seed: int = 0) -> dict[str, Any]:
+        """Inputs of the denoiser, and signals for the adapter's slots."""
+        size = size_of(host)
+        made = inputs(host, size, seed=seed)
+        plane = (size[0] * self.plane_factor, size[1] * self.plane_factor)
+        own = signals_of(part.slots, host, plane, seed=seed + 100)
+        made["signals"] |= {f"{NAME}.{slot}": signal for slot, signal in own.items()}
+        return made
+
+    def outputs(self, part: Any, given: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        return (extended(self.host(part), {NAME: part}, given),)
+
+
+def prepared(
+    host: Denoiser,
+    adapters: Mapping[str, Adapter],
+    given: Mapping[str, Any],
+    run: bool = True,
+    absent: Sequence[int] = (),
+) -> Context:
+    """The denoiser's context with what every adapter prepared, as a pipeline makes it.
+
+    Args:
+        run: False: as in training, where no run and no noise level are known.
+        absent: rows in which no slot of an adapter carries a condition.
+    """
+    signals = given["signals"]
+    context = host.prepare(signals)
+    context.signals = signals
+    rows = given["x"].shape[0]
+    if host.device.type != "meta":  # no numbers there: nothing is said of the rows
+        context.present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
+        for slot, present in context.present.items():
+            present[list(absent)] = slot in host.slots
+    h, w = given["x"].shape[2:]
+    context.run = Run(SIGMAS, (h, w)) if run else None
+    for name, adapter in adapters.items():
+        context.adapters[name] = adapter.prepare(context, name)
+    return context
+
+
+def extended(
+    host: Denoiser,
+    adapters: Mapping[str, Adapter],
+    given: Mapping[str, Any],
+    run: bool = True,
+    absent: Sequence[int] = (),
+) -> Tensor:
+    """F of the denoiser with adapters attached for this call; arguments as of `prepared`."""
+    with ExitStack() as stack:
+        for name, adapter in adapters.items():
+            stack.enter_context(attached(host.ports, adapter.taps(name)))
+        context = prepared(host, adapters, given, run, absent)
+        out: Tensor = host(given["x"], given["t"], context, SIGMAS[1] if run else None)
+    return out
+
+
+def plain(host: Denoiser, given: Mapping[str, Any]) -> Tensor:
+    """F of the denoiser without any adapter."""
+    with torch.no_grad():
+        return extended(host, {}, given)
