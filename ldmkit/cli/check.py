@@ -13,10 +13,11 @@ from ldmkit.cli.options import Json
 def check_spec(
     spec: Annotated[Path, typer.Argument(help="pipeline.json, or the folder that holds it.")], json: Json = False
 ) -> None:
-    """Compose the parts of a spec without reading a weight; say what fills which slot."""
+    """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed."""
     from ldmkit.cli import emit
     from ldmkit.compose import compose
     from ldmkit.jsonio import read_json
+    from ldmkit.provenance import differences, named_parts
     from ldmkit.source import SPEC_FILE
     from ldmkit.spec import PipelineSpec
 
@@ -28,8 +29,9 @@ def check_spec(
         name: {"kind": slot.kind, "dim": slot.dim, "filled_by": [c for c, s in parts.routes.items() if s == name]}
         for name, slot in parts.slots.items()
     }
+    changed = differences(named_parts(read), read.defaults)
     if json:
-        emit({"spec": read.hash, "parameters": counts, "slots": slots})
+        emit({"spec": read.hash, "parameters": counts, "slots": slots, "differences": changed})
         return
     print(f"spec {read.hash} composes")
     for name, count in counts.items():
@@ -37,3 +39,5 @@ def check_spec(
     for name, info in slots.items():
         by = ", ".join(info["filled_by"]) or "nothing"
         print(f"  slot {name} ({info['kind']}, dim {info['dim']}): filled by {by}")
+    for line in changed:
+        print(f"  {line}")

@@ -17,6 +17,7 @@ from broken_distributions import GRID, GUIDANCE, MODALITY, SAMPLER
 
 import ldmkit
 from ldmkit import plugins
+from ldmkit.cli import main
 from ldmkit.provenance import STRATEGIES
 from ldmkit.recipe import replay
 from ldmkit.source import SPEC_FILE
@@ -109,6 +110,18 @@ def test_adapters_and_parts_in_parts_are_named_too(tmp_path: Path) -> None:
     (tmp_path / "model" / SPEC_FILE).write_text(json.dumps(spec))
     with pytest.raises(ldmkit.PluginError, match=r"not-installed.*codec\.inner.*pip install spiral-codec==3\.1"):
         ldmkit.load(tmp_path / "model")
+
+
+def test_a_spec_is_compared_without_its_weights(
+    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reinstall(site_of(install), "sound-parts", "2.0")
+    assert main(["check", str(saved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["differences"] == [
+        "sound-parts 1.0 when it was saved, 2.0 now (conditioners.sound)"
+    ]
+    assert main(["check", str(saved)]) == 0
+    assert capsys.readouterr().out.endswith("  sound-parts 1.0 when it was saved, 2.0 now (conditioners.sound)\n")
 
 
 def test_the_same_versions_are_not_mentioned(saved: Path) -> None:
