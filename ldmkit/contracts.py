@@ -77,7 +77,9 @@ class Codec(Part, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents of pictures; `noise` (unit normal, latent shape) samples the posterior, None takes its mode."""
+        """Latents of pictures; `noise` (unit normal, latent shape) samples the posterior, None takes its mode.
+
+        Sides that are no multiples of `multiple` are an `InputError`."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -120,7 +122,9 @@ class Denoiser(Part, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
-        """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps."""
+        """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps.
+
+        Nothing is kept on the module, not even for the length of a call: threads share it."""
 
     def plan(self, name: str) -> Network:
         """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
@@ -222,13 +226,15 @@ class Adapter(Part, ABC):
 
     @abstractmethod
     def taps(self, name: str) -> Mapping[str, Tap]:
-        """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`)."""
+        """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`).
+
+        Equal taps at every call, of tuned copies too; without an entry of that name they return what they get."""
 
     def prepare(self, context: Context, name: str) -> Any:
         """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas.
 
-        The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent.
-        """
+        The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent. Rows in which
+        `context.present["<name>.<slot>"]` is False get what they would get without the condition."""
         return None
 
     def drops(self, slot: str) -> bool:
