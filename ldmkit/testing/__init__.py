@@ -27,7 +27,7 @@ for _home, _names in {
     "ldmkit.testing.process": ("check_process",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance": ("check_guidance",),
-    "ldmkit.testing.mixture": ("Mixture",),
+    "ldmkit.testing.mixture": ("Mixture", "solution"),
     "ldmkit.testing.tiny_denoiser": ("TinyDenoiser",),
     "ldmkit.testing.certificate": ("Certificate", "certify"),
 }.items():
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.grid import check_grid as check_grid
     from ldmkit.testing.guidance import check_guidance as check_guidance
     from ldmkit.testing.mixture import Mixture as Mixture
+    from ldmkit.testing.mixture import solution as solution
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
     from ldmkit.testing.sampler import check_sampler as check_sampler

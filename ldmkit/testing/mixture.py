@@ -7,7 +7,6 @@ so solvers, processes and guidance can be checked without any weights.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -99,9 +98,3 @@ def solution(denoise: Denoise, x: Tensor, start: float, end: float, steps: int =
         k4 = slope(x + h * k3, at + h)
         x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     return x
-
-
-def slopes(errors: list[float], counts: list[int]) -> list[float]:
-    """Order of convergence between successive step counts."""
-    pairs = zip(pairwise(errors), pairwise(counts), strict=True)
-    return [math.log(e1 / e2) / math.log(n2 / n1) for (e1, e2), (n1, n2) in pairs]

@@ -143,7 +143,7 @@ def sample_marginals(subject: Subject) -> str:
 
     8192 samples, 200 steps, fixed seeds; Hotelling's test on all first and second moments at once. A bias of up to
     0.1, in standard deviations of these statistics, is allowed, and a sampler within that fails with a probability of
-    less than 1e-6 (for a bias of 0: less than 1e-20).
+    less than 1e-6, by the chi-square limit of the statistic.
     """
     if subject.sampler.estimate == "distilled" or not is_drawn(subject.sampler):
         raise NotApplicable("it draws no noise, or needs a network of its own")
