@@ -8,12 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fake_distributions import Distribution
 from test_discovery import BAD, GOOD
 
 from ldmkit.testing.checks import checks
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _meta_kernels() -> None:
+    """pytester forgets the modules that are imported inside of it, and torch's meta kernels cannot be imported twice."""
+    empty = torch.empty(1, device="meta")
+    torch.lerp(empty, empty, 0.5)
 
 
 def test_items_and_failures(pytester: pytest.Pytester, distribution: Distribution) -> None:
