@@ -1,4 +1,4 @@
-"""Tensors whose numbers nobody may look at: they find the places where a host would wait for its device."""
+"""Tensors that are not where, or what, a host expects: their numbers cannot be read, or they are on another device."""
 
 from __future__ import annotations
 
@@ -46,3 +46,8 @@ class Blind(Tensor):
 def blind(tensor: Tensor) -> Tensor:
     """The same tensor, not to be looked at."""
     return tensor.as_subclass(Blind)
+
+
+def other_device() -> torch.device:
+    """An accelerator where there is one; torch's meta device otherwise, on which mixing devices is an error as well."""
+    return torch.device("cuda" if torch.cuda.is_available() else "meta")

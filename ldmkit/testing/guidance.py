@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Guidance, Process, View
 from ldmkit.examples import Example
-from ldmkit.testing.blind import Looked, blind
+from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.reference import Reference
 from ldmkit.testing.tensors import expect_close, expect_equal
@@ -74,7 +74,8 @@ class Model:
         self.states.append(x)
         self.differentiated |= torch.is_grad_enabled() and x.requires_grad
         found = [self.estimate(x, sigma, view) for view in views]
-        self.given += [(tensor, tensor.detach().clone()) for tensor in found]
+        if x.device.type != "meta":
+            self.given += [(tensor, tensor.detach().clone()) for tensor in found]
         return found
 
     def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
@@ -286,3 +287,19 @@ def host_scalars(subject: Subject) -> None:
             _ask(subject.guidance, Model(subject.conditions), blind(_state(sigma)), sigma)
         except Looked as error:
             fail("arithmetic that looks at no number", str(error))
+
+
+@check("guidance", "device")
+def device(subject: Subject) -> None:
+    """The result is on the device of the state.
+
+    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
+    elsewhere is found just the same. Tensors among the fields are brought to the state's device in the call.
+    """
+    where = other_device()
+    x = _state(1.0, dtype=torch.float32).to(where)
+    try:
+        found = _ask(subject.guidance, Model(subject.conditions), x, 1.0)
+    except (RuntimeError, NotImplementedError) as error:
+        fail(f"a call on {where}", f"{type(error).__name__}: {error}")
+    expect(found.device.type == where.type, f"a result on {where}", f"{found.device}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Step
 from ldmkit.noise import Noise
-from ldmkit.testing.blind import Looked, blind
+from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
 from ldmkit.testing.convergence import is_drawn
 from ldmkit.testing.sampler_runs import (
@@ -272,3 +272,20 @@ def host_scalars(subject: Subject) -> None:
             pass
     except Looked as error:
         fail("arithmetic that looks at no number", str(error))
+
+
+@check("sampler", "device")
+def device(subject: Subject) -> None:
+    """A run stays on the device of its state.
+
+    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
+    elsewhere is found just the same. Coefficients that are Python floats have no device.
+    """
+    where, sigmas = other_device(), levels(5)
+    noise = Noise((1, 2), SHAPE, where)
+    x = start((1, 2), sigmas[0], dtype=torch.float32).to(where)
+    try:
+        found = {t.device.type for s in subject.sampler.steps(humps, x, sigmas, noise) for t in (s.x, s.x0)}
+    except (RuntimeError, NotImplementedError) as error:
+        fail(f"a run on {where}", f"{type(error).__name__}: {error}")
+    expect(found == {where.type}, f"x and x0 on {where}", f"{sorted(found)}")

@@ -225,6 +225,13 @@ class LooksAtTheState(Plain):
         return without + self.scale * (conditional - without)
 
 
+class HostScale(Plain):
+    """Multiplies by a tensor that it makes on the host."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        return super().__call__(evaluate, x, sigma) * torch.ones(1, 1, 1, 1, dtype=x.dtype)
+
+
 BROKEN: dict[str, list[type[Guidance]]] = {
     "conditional": [PapersScale],
     "unconditional": [PapersScale, KeepsOne],
@@ -237,5 +244,6 @@ BROKEN: dict[str, list[type[Guidance]]] = {
     "shape": [SinglePrecision, PicturesOnly, Divides],
     "pure": [Wanders, Momentum],
     "host-scalars": [LooksAtTheState],
+    "device": [HostScale],
 }
 """Name of a check -> what it must catch."""
