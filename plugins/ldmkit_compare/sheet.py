@@ -14,8 +14,8 @@ from ldmkit_compare.plots import plot_of
 from ldmkit_compare.results import Comparison, Drawn
 from ldmkit_compare.runs import Pictures
 
-STYLE = Style(tile=128, gutter=130)
-NARROWEST, WIDEST = 480, 760
+STYLE = Style(tile=108, gutter=120)
+NARROWEST, WIDEST = 480, 680
 
 
 def contact_sheet(found: Comparison, pictures: Pictures, index: int = 0) -> Sheet:
