@@ -1,9 +1,7 @@
-"""The contracts of the kinds (sources of training data: `ldmkit.data`). Plugins implement these ABCs, and receive the
-Protocols.
+"""The contracts of the kinds (sources of data: `ldmkit.data`). Plugins implement these ABCs and receive the Protocols.
 
-Modules (codec, denoiser, conditioner, adapter) own weights and have a frozen `Config`; strategies
-(process, sampler, grid, guidance) are frozen values. State of a run is in the frame x = x0 + sigma * n,
-for every process; sigmas are Python floats.
+Modules (codec, denoiser, conditioner, adapter) own weights and have a frozen `Config`; strategies (process, sampler,
+grid, guidance) are frozen values. A run's state is in the frame x = x0 + sigma * n, always; sigmas are floats.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -308,12 +306,16 @@ class Sampler(Value, ABC):
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]
     """See `Part.examples` and `Part.api`."""
-    order: ClassVar[int | None] = None
-    """Order of convergence; None for a sampler that draws noise. A property where the fields decide (eta = 0)."""
+    if TYPE_CHECKING:  # for them a class attribute may take a property's place, and a property too
+
+        @property
+        def order(self) -> int | None: ...
+    else:
+        order: ClassVar[int | None] = None
+        """Order of convergence; None for a sampler that draws noise. A property where the fields decide (eta = 0)."""
     estimate: ClassVar[Literal["mean", "end", "distilled"]] = "mean"
-    """What `denoise` must return: the posterior mean E[x0 | x], as a diffusion model does; "end", the point at sigma 0
-    of the path through x, as a consistency model does; "distilled", something that only a model trained for this
-    sampler returns, so that nothing can be said about its error."""
+    """What `denoise` must return: the posterior mean E[x0 | x]; "end", the point at sigma 0 of the path through x, as
+    consistency models do; "distilled", what only a model trained for this sampler does, so that no law is known."""
 
     @abstractmethod
     def steps(
@@ -382,13 +384,12 @@ class Guidance(Value, ABC):
 
     @property
     def differentiates(self) -> bool:
-        """Whether it takes gradients through `evaluate`, and with them through the network."""
+        """Whether it takes gradients through the network."""
         return False
 
     def plain(self, scale: float) -> Guidance | None:
-        """The same rule at one scale for everything and without options, None where it has no such form: 1 is the
-        conditional estimate, 0 the one without any condition, and with one condition it is classifier-free guidance,
-        without + scale (conditional - without). By default a copy with another field `scale`, where there is one."""
+        """The same rule at one scale for all conditions, without options; None where it has no such form. 1 gives the
+        conditional estimate, 0 the unconditional one, and one condition without + scale (conditional - without)."""
         return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None
 
 

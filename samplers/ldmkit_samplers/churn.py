@@ -34,7 +34,7 @@ class Churn(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return None if self.churn else 2
 
     def steps(

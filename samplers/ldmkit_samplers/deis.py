@@ -28,7 +28,7 @@ class DEIS(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return self.solver_order
 
     def steps(

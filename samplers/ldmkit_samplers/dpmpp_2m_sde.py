@@ -25,7 +25,7 @@ class DPMpp2MSDE(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return 2 if self.eta == 0 else None
 
     def steps(

@@ -27,7 +27,7 @@ class DPMpp2SAncestral(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return None if self.eta else 2
 
     def steps(

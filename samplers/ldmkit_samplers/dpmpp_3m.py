@@ -29,7 +29,7 @@ class DPMpp3M(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return None if self.eta else 2
 
     def steps(

@@ -28,7 +28,7 @@ class DPMpp3MThirdOrder(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return None if self.eta else 3
 
     def steps(

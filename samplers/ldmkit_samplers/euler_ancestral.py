@@ -26,7 +26,7 @@ class EulerAncestral(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return 1 if self.eta == 0 else None
 
     def steps(

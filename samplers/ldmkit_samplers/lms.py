@@ -28,7 +28,7 @@ class LMS(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return min(self.steps_used, 3)  # the first steps are of lower order: with 4 it measures 3.5 to 3.7
 
     def steps(

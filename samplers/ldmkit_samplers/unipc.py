@@ -39,7 +39,7 @@ class UniPC(Sampler):
     revision: Literal[1] = 1
 
     @property
-    def order(self) -> int:  # type: ignore[override]
+    def order(self) -> int:
         return min(self.solver_order + self.corrector, 3)  # the first step is of second order at most
 
     def steps(

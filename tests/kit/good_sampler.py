@@ -34,7 +34,7 @@ class Renewed(Sampler):
     share: float = 1.0
 
     @property
-    def order(self) -> int | None:  # type: ignore[override]
+    def order(self) -> int | None:
         return None if self.share else 1
 
     def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
