@@ -1,4 +1,4 @@
-"""Names that files and adapters rely on: slots, ports and tensors of in-tree parts, built from their first example."""
+"""Names that files and adapters rely on: slots, ports and tensors of in-tree parts, built from their examples."""
 
 from __future__ import annotations
 
@@ -16,18 +16,27 @@ from ldmkit.plugins import load_entry
 
 
 def parts() -> list[str]:
-    """One line a fact; modules are built without data."""
+    """One line a fact; modules are built without data. Later examples add what the ones before them have not."""
     lines: list[str] = []
     for entry in in_tree():
         path, cls = f"{entry.kind}:{entry.name}", load_entry(entry)
-        examples = cls.examples
-        if not examples:
+        if not cls.examples:
             lines.append(f"{path}: has no example")
-            continue
-        config = json.dumps(_plain(examples[0].config), sort_keys=True)
-        lines.append(f"{path}: from {config}")
-        lines += [f"{path} {fact}" for fact in _facts(entry.kind, cls, examples[0].config)]
+        known: set[str] = set()
+        for number, example in enumerate(cls.examples):
+            found = list(_facts(entry.kind, cls, example.config))
+            new = [fact for fact in found if _name(fact) not in known]
+            known |= {_name(fact) for fact in new}
+            if not number or new:
+                label = f"{path} ({number + 1})" if number else path
+                lines.append(f"{label}: from {json.dumps(_plain(example.config), sort_keys=True)}")
+                lines += [f"{label} {fact}" for fact in new]
     return lines
+
+
+def _name(fact: str) -> str:
+    """What a fact is about, without sizes: `tensor mid.weight`, `slot context`."""
+    return " ".join(fact.split()[:2]).rstrip(":")
 
 
 def _plain(value: Any) -> Any:

@@ -36,6 +36,12 @@ def test_snapshots_say_nothing_of_a_machine(name: str) -> None:
     assert [line for line in lines if re.search(r"at 0x|/tmp|/home|site-packages|object at", line)] == []
 
 
+def test_every_part_is_built() -> None:
+    lines = snapshot.recorded("parts")
+    assert [line for line in lines if "cannot be built" in line or "has no example" in line] == []
+    assert {line.split(": from")[0] for line in lines} >= {f"{e.kind}:{e.name}" for e in surface_fields.in_tree()}
+
+
 def test_every_command_with_json_is_recorded() -> None:
     commands = {
         line.split(" --json")[0].removeprefix("ldmkit ") for line in surface_cli.commands() if " --json" in line
