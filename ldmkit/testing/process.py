@@ -178,10 +178,11 @@ def quantiles(subject: Subject) -> None:
 
 
 @check("process", "time")
-def time(subject: Subject) -> None:
+def times(subject: Subject) -> None:
     """The network can tell noise levels apart: `time` rises or falls with sigma, all the way.
 
-    Two levels with one time would be one level to the network. Over a table, levels of different timesteps count.
+    Two levels with one time would be one level to the network. Over a table, levels of different timesteps count, and a
+    level between two of them has a time from one to the other: samplers with several stages visit such levels.
     """
     process = subject.process
     total = process.timesteps
@@ -189,6 +190,10 @@ def time(subject: Subject) -> None:
     found = [process.time(s) for s in levels]
     rises, falls = all(a < b for a, b in pairwise(found)), all(a > b for a, b in pairwise(found))
     expect(rises or falls, "times that rise with sigma, or fall", f"{found}"[:160])
+    for t in _timesteps(total or 1)[:-1]:
+        between = math.sqrt(process.sigma_of_time(t) * process.sigma_of_time(t + 1))
+        time = process.time(between)
+        expect(t <= time <= t + 1, f"a time from {t} to {t + 1} for a sigma between theirs", f"{time}")
 
 
 def _timesteps(total: int) -> list[int]:

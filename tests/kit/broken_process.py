@@ -224,6 +224,14 @@ class Coarse(Ladder):
         return float(round(math.log2(sigma / 0.01) / 2))
 
 
+class Extrapolates(Ladder):
+    """Right at every timestep, and beyond the next one in between."""
+
+    def time(self, sigma: float) -> float:
+        exact = math.log2(sigma / 0.01)
+        return exact + 3 * math.sin(math.pi * exact) ** 2
+
+
 class WrongInverse(Preserving):
     """The inverse of another clock."""
 
@@ -264,7 +272,7 @@ BROKEN: dict[str, list[type[Process]]] = {
     "prior": [OwnFrame, Shifted],
     "alpha": [Growing, Negative],
     "quantiles": [Backwards, Beyond, Constant],
-    "time": [Saturates, Coarse],
+    "time": [Saturates, Coarse, Extrapolates],
     "inverse-time": [WrongInverse, OffByOne],
     "pure": [Draws, DrawsInTorch],
 }
