@@ -13,6 +13,8 @@ from ldmkit_conditioners.transformer import Block
 
 SLOTS = 5
 """Of an object: its class, then the place of its centre (x, y), its width and its height in steps of 1 / bins."""
+BEAM = 32
+"""Ways to name the first things of a layout that are kept while the others are named."""
 _WORD_STD, _PLACE_STD = 0.5, 0.25
 
 
@@ -106,6 +108,42 @@ class LayoutLanguage(nn.Module):
                 break
             numbers.append(number)
         return torch.tensor(numbers, dtype=torch.int64).view(-1, SLOTS)
+
+    @torch.no_grad()
+    def name(
+        self,
+        prompt: Tensor,
+        places: Sequence[Sequence[int]],
+        among: Sequence[Sequence[int]],
+        seed: int,
+        temperature: float,
+    ) -> list[int]:
+        """Classes for things whose places are known, drawn for one prompt (prompt,): the same for the same seed.
+
+        Args:
+            places: of each thing, four steps as in a layout; in the order of layouts.
+            among: the classes that each may be of.
+        """
+        rows = torch.zeros(1, 0, dtype=torch.int64, device=prompt.device)
+        scores = torch.zeros(1, dtype=torch.float64)
+        for place, choices in zip(places, among, strict=True):
+            more = torch.tensor([[choice, *place] for choice in choices], device=prompt.device)
+            start, count = rows.shape[1], len(rows)
+            rows = torch.cat([rows.repeat_interleave(len(choices), 0), more.repeat(count, 1)], dim=1)
+            scores = scores.repeat_interleave(len(choices)) + self._scores(prompt, rows, start)
+            best = scores.topk(min(BEAM, len(scores))).indices
+            rows, scores = rows[best.to(rows.device)], scores[best]
+        shares = (scores / temperature).softmax(0)
+        chosen = int(torch.multinomial(shares, 1, generator=seeded(seed, "names")))
+        return list(rows[chosen, ::SLOTS].tolist())
+
+    def _scores(self, prompt: Tensor, rows: Tensor, start: int) -> Tensor:
+        """log p of the numbers from `start` on, an object, given those before them: (rows,) float64 on the CPU."""
+        states = self(prompt.expand(len(rows), -1), rows[:, :-1])[:, start:]
+        labels = self.label_head(states[:, :1]).double().log_softmax(-1)
+        places = self.place_head(states[:, 1:]).double().log_softmax(-1)
+        found = [labels.gather(-1, rows[:, start : start + 1, None]), places.gather(-1, rows[:, start + 1 :, None])]
+        return torch.cat(found, dim=1).sum((1, 2)).cpu()
 
 
 def _nats(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ldmkit_conditioners.layout import EXAMPLE, Box, Layout
 from ldmkit_conditioners.layout_boxes import LayoutBoxes, LayoutBoxesConfig
 from ldmkit_conditioners.layout_language import LayoutLanguage
 from ldmkit_conditioners.prompts import check_ids, padded_rows
+from ldmkit_conditioners.regions import regions
 
 
 class ProposerConfig(Value):
@@ -28,7 +29,11 @@ class ProposerConfig(Value):
         reads: names of the inputs that layouts are made up from: a run reads the first one that it is given, training
             all of them.
         classes: the word that stands for each class, where an input is a class given by number.
-        yields_to: inputs beside which nothing is made up, since they say already what stands where.
+        yields_to: inputs beside which nothing is made up, since they say already what stands where; a map that is read
+            is not one of them.
+        maps: name of an input that shows where things are; where it is given, a text names the things in it.
+        map_names: of the map's labels, in order. Things are those that name a class of boxes or its last word ("house"
+            for "red house"). Empty: maps are not read.
         temperature: of the draw; below 1 layouts are more usual and less diverse.
         bins: steps of a coordinate over the picture.
         length: token ids of a prompt at most, start and end included; more are cut, as the text conditioner warns.
@@ -38,6 +43,8 @@ class ProposerConfig(Value):
     reads: tuple[str, ...] = Field(default=("text",), min_length=1)
     classes: tuple[str, ...] = ()
     yields_to: tuple[str, ...] = ("semantic",)
+    maps: str = "semantic"
+    map_names: tuple[str, ...] = ()
     temperature: float = Field(default=0.7, gt=0)
     bins: int = Field(default=64, ge=2, le=1024)
     vocab_size: Rows = 30522
@@ -104,10 +111,32 @@ class LayoutProposed(LayoutBoxes):
         """
         p = self.config.proposer
         prompts = self._prompts(given)
-        if not prompts or any(name in given for name in p.yields_to):
+        mapped = p.maps in given and bool(p.map_names)
+        if not prompts or any(name in given for name in p.yields_to if not (mapped and name == p.maps)):
             return None
-        numbers = self.language.write(self._padded(prompts[:1])[0], seed, p.temperature)
+        prompt = self._padded(prompts[:1])[0]
+        if mapped:
+            return self._named(prompt, given[p.maps], seed) if given.get(p.reads[0]) else None
+        numbers = self.language.write(prompt, seed, p.temperature)
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
+
+    def _named(self, prompt: Tensor, labels: Tensor, seed: int) -> Layout | None:
+        """What stands in a map (H, W), with the classes that the prompt gives it."""
+        c, p = self.config, self.config.proposer
+        among = {
+            label: choices
+            for label, word in enumerate(p.map_names)
+            if (choices := [i for i, name in enumerate(c.names) if name == word or name.endswith(f" {word}")])
+        }
+        things = regions(labels, among)[: c.max_objects]
+        if not things:
+            return None
+        boxes = [Box(label=among[label][0], box=corners) for label, corners in things]
+        places = self._numbers(Layout(objects=tuple(boxes)))[:, 1:].tolist()
+        named = self.language.name(prompt, places, [among[label] for label, _ in things], seed, p.temperature)
+        return Layout(
+            objects=tuple(box.model_copy(update={"label": c.names[n]}) for box, n in zip(boxes, named, strict=True))
+        )
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places.

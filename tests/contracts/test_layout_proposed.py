@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from ldmkit_conditioners.layout import Layout
 from ldmkit_conditioners.layout_language import SLOTS, LayoutLanguage
 from ldmkit_conditioners.layout_proposed import LayoutProposed
+from ldmkit_conditioners.regions import regions
 
 import ldmkit
 from ldmkit import InputError
@@ -128,6 +131,48 @@ def test_a_class_is_read_as_its_word_where_no_text_is_given() -> None:
     both = {"layout": layout, "text": "a lake", "label": "desert"}
     apart = [sum(map(float, part.proposal_losses([row]).values())) for row in (one, other)]
     assert sum(map(float, part.proposal_losses([both]).values())) == pytest.approx(sum(apart) / 2, rel=1e-5)
+
+
+def test_naming_is_the_most_likely_of_all_names() -> None:
+    """At a low temperature: the best of all 4 x 2 x 4 layouts, each scored by the losses."""
+    model, prompt = language(), torch.tensor([1, 5, 2, 0, 0])
+    places, among = [[1, 2, 3, 4], [5, 5, 1, 1], [0, 7, 2, 2]], [[0, 1, 2, 3], [1, 3], [0, 1, 2, 3]]
+    scored = {}
+    for names in product(*among):
+        layout = torch.tensor([[name, *place] for name, place in zip(names, places, strict=True)])
+        states = model(prompt[None], layout.flatten()[None])[0]
+        label = model.label_head(states[:-1:SLOTS]).log_softmax(-1)
+        place = model.place_head(states[:-1].view(3, SLOTS, -1)[:, 1:]).log_softmax(-1)
+        scored[names] = float(label.gather(1, layout[:, :1]).sum() + place.gather(2, layout[:, 1:, None]).sum())
+    assert tuple(model.name(prompt, places, among, seed=0, temperature=1e-4)) == max(scored, key=scored.__getitem__)
+    drawn = [tuple(model.name(prompt, places, among, seed, temperature=1.0)) for seed in range(200)]
+    assert drawn[0] == tuple(model.name(prompt, places, among, 0, 1.0)) and len(set(drawn)) > 8
+    share = sum(names == max(scored, key=scored.__getitem__) for names in drawn) / 200
+    total = sum(math.exp(value) for value in scored.values())
+    # 200 draws: four standard deviations of a share are at most 0.15
+    assert share == pytest.approx(math.exp(max(scored.values())) / total, abs=0.15)
+
+
+def test_a_map_says_where_and_the_text_says_what() -> None:
+    reading = {**PROPOSER, "map_names": ["sky", "house", "tree"]}
+    names = ["red house", "blue house", "tree", "sun"]
+    part = tiny_parts.part("conditioner", "layout-proposed", {**CONFIG, "names": names, "proposer": reading})
+    labels = torch.zeros(16, 16, dtype=torch.long)
+    labels[8:14, 0:4], labels[6:12, 8:12], labels[0, 0] = 1, 2, 1
+    made = part.propose({"text": SAID, "semantic": labels}, (8, 8), 0)
+    assert made is not None and len(made.objects) == 2, "one pixel is nothing"
+    tree, house = made.objects
+    assert tree.label == "tree" and tree.box == (0.5, 0.375, 0.75, 0.75), "what stands higher is farther, and first"
+    assert house.label in ("red house", "blue house") and house.box == (0.0, 0.5, 0.25, 0.875)
+    assert part.propose({"semantic": labels}, (8, 8), 0) is None, "nothing says what they are"
+    assert part.propose({"text": SAID, "semantic": torch.zeros(16, 16, dtype=torch.long)}, (8, 8), 0) is None
+
+
+def test_regions_touch_by_corners_too() -> None:
+    labels = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [2, 2, 0, 1]])
+    found = regions(labels, [1, 2])
+    assert (1, (0.0, 0.0, 0.5, 0.5)) in found and (1, (0.75, 0.25, 1.0, 1.0)) in found
+    assert (2, (0.0, 0.75, 0.5, 1.0)) in found and len(found) == 3
 
 
 def test_a_run_draws_with_what_is_proposed_and_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""The things in a label map: its connected regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ldmkit_conditioners.layout import Four
+
+SMALLEST = 0.004
+"""Share of the picture; smaller regions are what another thing leaves to be seen of one."""
+
+
+def regions(labels: Tensor, wanted: Iterable[int]) -> list[tuple[int, Four]]:
+    """(label, corners) of every connected region, diagonals included, of some labels of a map (H, W), far to near.
+
+    Corners are (x0, y0, x1, y1) in parts of the picture. Regions below `SMALLEST` are left out; what stands lower in
+    the picture is nearer.
+    """
+    height, width = labels.shape
+    found: list[tuple[int, Four]] = []
+    for label in wanted:
+        marks = _connected(labels.cpu() == label)
+        for mark in marks.unique().tolist():
+            rows, columns = (marks == mark).nonzero(as_tuple=True)
+            if mark and len(rows) >= SMALLEST * labels.numel():
+                y0, y1 = int(rows.min()) / height, (int(rows.max()) + 1) / height
+                x0, x1 = int(columns.min()) / width, (int(columns.max()) + 1) / width
+                found.append((label, (x0, y0, x1, y1)))
+    return sorted(found, key=lambda region: region[1][3])
+
+
+def _connected(mask: Tensor) -> Tensor:
+    """(H, W) -> a number > 0 for each connected region, 0 outside: the largest of its cells' own numbers spreads."""
+    marks = torch.arange(1, mask.numel() + 1, dtype=torch.float32).view(1, 1, *mask.shape) * mask
+    while True:
+        spread = F.max_pool2d(marks, 3, stride=1, padding=1) * mask
+        if torch.equal(spread, marks):
+            return marks[0, 0].long()
+        marks = spread
