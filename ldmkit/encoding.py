@@ -63,13 +63,22 @@ def proposals(
     seeds: Sequence[int],
     size: tuple[int, int],
 ) -> list[Row]:
-    """What conditioners propose for the inputs that parsed rows lack: one mapping a row, with its seed."""
-    owners = input_owners(parts.conditioners, wiring)
+    """What conditioners propose for the inputs that parsed rows lack: one mapping a row, with its seed.
+
+    Where several conditioners read an input, the first in spec order that proposes one is heard.
+    """
     found: list[Row] = []
     for row, seed in zip(rows, seeds, strict=True):
-        absent = [key for key in owners if key not in row]
-        made = {key: owners[key].propose(row, size, seed) for key in absent}
-        found.append({key: value for key, value in made.items() if value is not None})
+        made: dict[str, Any] = {}
+        for name, spec in wiring.items():
+            key = input_name(name, spec)
+            if key in row or key in made:
+                continue
+            with memory(f"conditioner {name!r}", "a proposal"), torch.no_grad():
+                value = parts.conditioners[name].propose(row, size, seed)
+            if value is not None:
+                made[key] = value
+        found.append(made)
     return found
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit.guards import finite
 from ldmkit.noise import seeded
 from ldmkit_conditioners.transformer import Block
 
@@ -16,6 +17,7 @@ SLOTS = 5
 BEAM = 32
 """Ways to name the first things of a layout that are kept while the others are named."""
 _WORD_STD, _PLACE_STD = 0.5, 0.25
+_STAGE = "proposing a layout"
 
 
 class LayoutLanguage(nn.Module):
@@ -95,7 +97,11 @@ class LayoutLanguage(nn.Module):
 
     @torch.no_grad()
     def write(self, prompt: Tensor, seed: int, temperature: float) -> Tensor:
-        """A layout (n, 5) int64 drawn for one prompt (prompt,): the same for the same seed; 0 <= n <= objects."""
+        """A layout (n, 5) int64 drawn for one prompt (prompt,): the same for the same seed; 0 <= n <= objects.
+
+        Raises:
+            RunError: `not-finite`: weights that give no shares.
+        """
         generator = seeded(seed, "layout")
         numbers: list[int] = []
         while len(numbers) < SLOTS * self.objects:
@@ -103,6 +109,7 @@ class LayoutLanguage(nn.Module):
             state = self(prompt[None], written)[0, -1]
             head = self.place_head if len(numbers) % SLOTS else self.label_head
             shares = (head(state).double().cpu() / temperature).softmax(0)
+            finite(shares, _STAGE)
             number = int(torch.multinomial(shares, 1, generator=generator))
             if len(numbers) % SLOTS == 0 and number == self.classes:
                 break
@@ -123,6 +130,9 @@ class LayoutLanguage(nn.Module):
         Args:
             places: of each thing, four steps as in a layout; in the order of layouts.
             among: the classes that each may be of.
+
+        Raises:
+            RunError: `not-finite`, as `write`.
         """
         rows = torch.zeros(1, 0, dtype=torch.int64, device=prompt.device)
         scores = torch.zeros(1, dtype=torch.float64)
@@ -134,6 +144,7 @@ class LayoutLanguage(nn.Module):
             best = scores.topk(min(BEAM, len(scores))).indices
             rows, scores = rows[best.to(rows.device)], scores[best]
         shares = (scores / temperature).softmax(0)
+        finite(shares, _STAGE)
         chosen = int(torch.multinomial(shares, 1, generator=seeded(seed, "names")))
         return list(rows[chosen, ::SLOTS].tolist())
 

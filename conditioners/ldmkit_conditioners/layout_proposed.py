@@ -116,7 +116,8 @@ class LayoutProposed(LayoutBoxes):
             return None
         prompt = self._padded(prompts[:1])[0]
         if mapped:
-            return self._named(prompt, given[p.maps], seed) if given.get(p.reads[0]) else None
+            said = self._prompts({name: given[name] for name in p.reads[:1] if name in given})
+            return self._named(prompt, given[p.maps], seed) if said else None
         numbers = self.language.write(prompt, seed, p.temperature)
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
 
@@ -128,7 +129,7 @@ class LayoutProposed(LayoutBoxes):
             for label, word in enumerate(p.map_names)
             if (choices := [i for i, name in enumerate(c.names) if name == word or name.endswith(f" {word}")])
         }
-        things = regions(labels, among)[: c.max_objects]
+        things = regions(labels, among)[-c.max_objects :]  # what is nearest, where there are too many
         if not things:
             return None
         boxes = [Box(label=among[label][0], box=corners) for label, corners in things]

@@ -24,20 +24,24 @@ def regions(labels: Tensor, wanted: Iterable[int]) -> list[tuple[int, Four]]:
     found: list[tuple[int, Four]] = []
     for label in wanted:
         marks = _connected(labels.cpu() == label)
-        for mark in marks.unique().tolist():
+        numbers, counts = marks[marks > 0].unique(return_counts=True)
+        for mark in numbers[counts >= SMALLEST * labels.numel()].tolist():
             rows, columns = (marks == mark).nonzero(as_tuple=True)
-            if mark and len(rows) >= SMALLEST * labels.numel():
-                y0, y1 = int(rows.min()) / height, (int(rows.max()) + 1) / height
-                x0, x1 = int(columns.min()) / width, (int(columns.max()) + 1) / width
-                found.append((label, (x0, y0, x1, y1)))
+            y0, y1 = int(rows.min()) / height, (int(rows.max()) + 1) / height
+            x0, x1 = int(columns.min()) / width, (int(columns.max()) + 1) / width
+            found.append((label, (x0, y0, x1, y1)))
     return sorted(found, key=lambda region: region[1][3])
 
 
 def _connected(mask: Tensor) -> Tensor:
     """(H, W) -> a number > 0 for each connected region, 0 outside: the largest of its cells' own numbers spreads."""
-    marks = torch.arange(1, mask.numel() + 1, dtype=torch.float32).view(1, 1, *mask.shape) * mask
+    # float64 counts the cells of any map, float32 those of 4096 x 4096
+    marks = torch.arange(1, mask.numel() + 1, dtype=torch.float64).view(1, 1, *mask.shape) * mask
     while True:
         spread = F.max_pool2d(marks, 3, stride=1, padding=1) * mask
+        # A cell's number names another cell of its region, whose number may be larger by now: that halves what is left
+        # of a long way, where a step to the neighbours alone would take as many rounds as the way has cells.
+        spread = F.pad(spread.flatten(), (1, 0))[spread.long()]
         if torch.equal(spread, marks):
             return marks[0, 0].long()
         marks = spread

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ldmkit.contracts import Conditioner
-from ldmkit.encoding import input_owners
+from ldmkit.encoding import input_name, input_owners
 from ldmkit.errors import InputError, suggest
 from ldmkit.pipeline import Pipeline
 from ldmkit_miniworld.oracle_network import SIDE
@@ -73,8 +73,8 @@ def required(pipe: Pipeline, taken: Sequence[str]) -> Conditions:
 
 def proposed_inputs(pipe: Pipeline) -> tuple[str, ...]:
     """Inputs that the model may make up where they are not given."""
-    owners = input_owners(pipe.conditioners, pipe.wiring)
-    return tuple(name for name, owner in owners.items() if owner.proposer is not None)
+    makers = [name for name, part in pipe.conditioners.items() if part.proposer is not None]
+    return tuple(dict.fromkeys(input_name(name, pipe.wiring[name]) for name in makers))
 
 
 def asked_sets(text: str | None, taken: Sequence[str], needed: Sequence[str] = ()) -> tuple[Conditions, ...]:

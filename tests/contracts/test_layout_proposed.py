@@ -17,7 +17,7 @@ from ldmkit_conditioners.layout_proposed import LayoutProposed
 from ldmkit_conditioners.regions import regions
 
 import ldmkit
-from ldmkit import InputError
+from ldmkit import InputError, RunError
 
 BINS, OBJECTS = 8, 3
 PROPOSER = {"vocab_size": 12, "length": 5, "bins": BINS, "width": 16, "layers": 2, "heads": 2, "temperature": 1.0}
@@ -168,6 +168,55 @@ def test_a_map_says_where_and_the_text_says_what() -> None:
     assert part.propose({"text": SAID, "semantic": torch.zeros(16, 16, dtype=torch.long)}, (8, 8), 0) is None
 
 
+def test_too_many_things_of_a_map_leave_the_farthest_out() -> None:
+    reading = {**PROPOSER, "map_names": ["sky", "tree"]}
+    names = ["house", "boat", "car", "tree"]
+    part = tiny_parts.part("conditioner", "layout-proposed", {**CONFIG, "names": names, "proposer": reading})
+    labels = torch.zeros(16, 16, dtype=torch.long)
+    labels[::4, 2:4] = 1
+    made = part.propose({"text": SAID, "semantic": labels}, (8, 8), 0)
+    assert made is not None and [box.box[1] for box in made.objects] == [0.25, 0.5, 0.75]
+
+
+def test_the_class_of_number_zero_is_read_beside_a_map() -> None:
+    reading = {**PROPOSER, "reads": ["label"], "classes": ["lake"], "vocab_size": 192, "length": 32}
+    reading["map_names"] = ["sky", "tree"]
+    names = ["house", "boat", "car", "tree"]
+    part = tiny_parts.part("conditioner", "layout-proposed", {**CONFIG, "names": names, "proposer": reading})
+    part.load_assets(Path(str(files("ldmkit_miniworld"))) / "vocabulary_files")
+    labels = torch.zeros(16, 16, dtype=torch.long)
+    labels[4:8, 2:6] = 1
+    made = part.propose({"label": 0, "semantic": labels}, (8, 8), 0)
+    assert made is not None and [box.label for box in made.objects] == ["tree"]
+
+
+def test_a_winding_region_is_one_and_specks_are_none() -> None:
+    winding = torch.zeros(65, 65, dtype=torch.long)
+    winding[::2] = 1
+    winding[1::4, 0], winding[3::4, -1] = 1, 1
+    assert regions(winding, [1]) == [(1, (0.0, 0.0, 1.0, 1.0))]
+    specks = torch.zeros(64, 64, dtype=torch.long)
+    specks[::2, ::2] = 1
+    assert regions(specks, [1]) == []
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = language()
+    model.norm.weight.fill_(float("nan"))
+    prompt = torch.tensor([1, 5, 2, 0, 0])
+    with pytest.raises(RunError, match="proposing a layout"):
+        model.write(prompt, 0, 1.0)
+    with pytest.raises(RunError, match="proposing a layout"):
+        model.name(prompt, [[1, 2, 3, 4]], [[0, 1]], 0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_proposer_in_16_bits_writes_and_names(dtype: torch.dtype) -> None:
+    model, prompt = language().to(dtype), torch.tensor([1, 5, 2, 0, 0])
+    assert torch.equal(model.write(prompt, 3, 1.0), model.write(prompt, 3, 1.0))
+    assert model.name(prompt, [[1, 2, 3, 4]], [[2]], 0, 1.0) == [2]
+
+
 def test_regions_touch_by_corners_too() -> None:
     labels = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [2, 2, 0, 1]])
     found = regions(labels, [1, 2])
@@ -206,6 +255,24 @@ def test_a_replay_uses_what_was_proposed_then() -> None:
 def test_nothing_is_proposed_for_a_picture_to_start_from() -> None:
     start = {"image": torch.zeros(3, 8, 8), "strength": 0.5}
     assert "proposed" not in pipeline()({"text": SAID}, start=start).recipes[0]
+
+
+def test_whoever_reads_an_input_may_propose_it() -> None:
+    """The plane comes first in the spec, and proposes nothing."""
+    pipe = ldmkit.Pipeline.of(
+        codec=tiny_parts.part("codec", "identity", {}),
+        denoiser=tiny_parts.unet(3, in_channels=11, context_join="length"),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={
+            "text": tiny_parts.part("conditioner", "ldm-text", TEXT),
+            "painted": tiny_parts.part("conditioner", "layout-plane", {"n_classes": 4, "dim": 8}),
+            "layout": tiny_parts.part("conditioner", "layout-proposed", CONFIG, seed=8),
+        },
+        wiring={"painted": {"input": "layout"}},
+        defaults={"size": (8, 8), "steps": 2},
+    )
+    made = pipe({"text": SAID}, seeds=[3]).recipes[0]["proposed"]
+    assert made == pipeline()({"text": SAID}, seeds=[3]).recipes[0]["proposed"]
 
 
 def test_propose_is_a_switch() -> None:
