@@ -17,7 +17,7 @@ from ldmkit_training.stage import Batch
 from tiny import base, tensors, train
 
 import ldmkit
-from ldmkit import CompositionError, InputError, SourceError, WeightsError
+from ldmkit import CompositionError, InputError, SourceError, SpecError, WeightsError
 
 BOXES = {"n_classes": len(LAYOUT_CLASSES), "dim": 8, "frequencies": 2, "max_objects": 8, "names": list(LAYOUT_CLASSES)}
 WORDS = {"vocab_size": 192, "start": 2, "end": 3, "pad": 0}
@@ -107,6 +107,8 @@ def test_errors_say_what_would_fit(start: Path, tmp_path: Path) -> None:
         recipe(start, tmp_path, conditioner="layuot").make_stage(Path())
     with pytest.raises(CompositionError, match="LdmText has no proposer"):
         recipe(start, tmp_path, conditioner="text", type=None, config={}, assets=None).make_stage(Path())
+    with pytest.raises(SpecError, match="a config, but no type"):
+        recipe(start, tmp_path, type=None)
     with pytest.raises(WeightsError, match="cannot take over the weights"):
         recipe(start, tmp_path, config={**BOXES, "dim": 16, "proposer": PROPOSER}).make_stage(Path())
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ldmkit.errors import SpecError
 from ldmkit.value import Value
 
 
@@ -24,3 +25,10 @@ class ProposerSection(Value):
     type: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     assets: str | None = None
+
+    @model_validator(mode="after")
+    def _whose(self) -> Self:
+        if self.config and self.type is None:
+            fits = "the `type` that it is of, or no config: the start has its own"
+            raise SpecError("config-without-type", "a config, but no type", where="model.config", fits=fits)
+        return self
