@@ -87,7 +87,7 @@ def examples(subject: Subject) -> None:
 def config_json(subject: Subject) -> None:
     """A config is the same after a trip through JSON, and has a JSON schema.
 
-    Specs, recipes and the HTTP interface keep configs as JSON: fields are numbers, text, booleans, lists and mappings
+    Specs and recipes keep configs as JSON: fields are numbers, text, booleans, lists and mappings
     of these, or types with a serialiser that their validator reads back. Fields for functions and tensors, which only
     Python can give, say `exclude=True`; an example with one of them is not taken on the trip.
     """
