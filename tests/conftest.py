@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  before anything imports distutils, which it replaces: torch's compiler insists on that
 import tiny_parts
 import torch
 
@@ -14,6 +15,8 @@ import ldmkit
 
 # before anything imports huggingface_hub, which reads it once; nothing above does
 os.environ["HF_HUB_OFFLINE"] = "1"
+# of the processes that tests start: two workers with two threads each would wait for one another
+os.environ["OMP_NUM_THREADS"] = "1"
 for _variable in ("LDMKIT_SAFE_MODE", "LDMKIT_PLUGINS_ALLOW", "LDMKIT_PLUGINS_DENY"):
     os.environ.pop(_variable, None)
 

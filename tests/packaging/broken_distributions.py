@@ -185,13 +185,15 @@ class Broken(Distribution):
 
 
 GOOD = (
-    Distribution("good-sampler", {"ldmkit.samplers": {"steady": "good_sampler:Steady"}}, {"good_sampler": SAMPLER}),
+    Distribution("good-sampler", {"ldmkit.samplers": {"steady": "sound_sampler:Steady"}}, {"sound_sampler": SAMPLER}),
     Distribution(
-        "Good_Modality", {"ldmkit.conditioners": {"loudness": "good_modality:Loudness"}}, {"good_modality": MODALITY}
+        "Good_Modality", {"ldmkit.conditioners": {"loudness": "sound_modality:Loudness"}}, {"sound_modality": MODALITY}
     ),
-    Distribution("good-grid", {"ldmkit.grids": {"gleichmäßig": "good_grid:Even"}}, {"good_grid": GRID}),
-    Distribution("good-guidance", {"ldmkit.guidance": {"gentle": "good_guidance:Gentle"}}, {"good_guidance": GUIDANCE}),
-    Distribution("good-hooks", {"ldmkit": {"listener": "good_hooks"}}, {"good_hooks": HOOKS}),
+    Distribution("good-grid", {"ldmkit.grids": {"gleichmäßig": "sound_grid:Even"}}, {"sound_grid": GRID}),
+    Distribution(
+        "good-guidance", {"ldmkit.guidance": {"gentle": "sound_guidance:Gentle"}}, {"sound_guidance": GUIDANCE}
+    ),
+    Distribution("good-hooks", {"ldmkit": {"listener": "sound_hooks"}}, {"sound_hooks": HOOKS}),
 )
 
 

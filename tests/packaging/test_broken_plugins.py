@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         plugins.refresh()
         yield folder
     for module in {*sys.modules} - before:
-        if module.startswith(("good_", "broken_")):
+        if module.startswith(("sound_", "broken_")):
             del sys.modules[module]
     plugins.refresh()
 
@@ -68,7 +68,7 @@ def test_the_good_parts_and_the_core_work(site: Path) -> None:
     with pytest.warns(UserWarning, match="hook 'raising' of broken-hook 1.0: ldmkit_step raised RuntimeError"):
         out = pipe(loud, steps=4, sampler="steady", grid="gleichmäßig", guidance="gentle")
     assert torch.isfinite(out.images).all()
-    assert sys.modules["good_hooks"].seen == [0, 1, 2, 3]
+    assert sys.modules["sound_hooks"].seen == [0, 1, 2, 3]
     with pytest.warns(UserWarning, match=r"\(2 times\)"):
         core = pipe(loud, steps=4, sampler="euler", grid="gleichmäßig", guidance=2.0)
     # the same method written twice: lerp of floats against the in-tree form
