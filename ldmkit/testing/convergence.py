@@ -71,7 +71,8 @@ def trajectory(sampler: Sampler, process: Process, steps: int, dtype: torch.dtyp
         NoiseDrawn: the sampler is not deterministic.
     """
     denoise = predicted(process, MIXTURE.denoise)
-    run = sampler.steps(denoise, path(process).start.to(dtype), run_levels(process, steps), no_noise)
+    start = path(process).start.to(dtype, copy=True)  # a sampler that writes to it harms no later measurement
+    run = sampler.steps(denoise, start, run_levels(process, steps), no_noise)
     return list(run)[steps - 1].x
 
 

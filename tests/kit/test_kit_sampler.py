@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from broken_sampler import BROKEN
+from broken_sampler import BROKEN, InPlace
 from good_sampler import Jumps, Renewed, Straight, TwoStage
 
 from ldmkit.testing import check_sampler
@@ -29,6 +29,11 @@ def test_broken_samplers_are_caught(name: str, cls: Any) -> None:
     assert found.status == "failed", str(found)
     assert found.error is None, "an exception of the broken part itself says nothing about the check"
     assert found.expected and found.came and found.check.docs.endswith(f"#sampler-{name}")
+
+
+def test_a_sampler_that_writes_to_its_start_harms_no_later_one() -> None:
+    run(CHECKS["order"], subject(InPlace, InPlace.examples[0]))
+    assert run(CHECKS["order"], subject(TwoStage, TwoStage.examples[0])).status == "passed"
 
 
 def test_every_check_has_a_broken_sampler() -> None:
