@@ -18,6 +18,10 @@ class Example(NamedTuple):
             given, the kit makes them from the schema of `Input`. Of guidance: names of the conditions it is for, where
             it is not for any.
         trained: False where the part has nothing to learn, so that the checks of gradients do not apply.
+        denoiser: of adapters: a denoiser's `{"type": ..., "config": ...}`, where they fit one kind only; by default a
+            small one of the kit's own.
+        plane_factor: of adapters: rows and columns of a plane that they take, for each of the latents'.
+        error: of codecs: how far decoded latents may be from their pictures, at most anywhere; None: the weights say.
     """
 
     config: Mapping[str, Any] = _NOTHING

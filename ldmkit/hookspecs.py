@@ -131,8 +131,7 @@ def _report(entry: Entry, hook: str, error: BaseException) -> None:
     count = _raised[entry.qualified, hook]
     times = "once" if count == 1 else f"{count} times"
     what = f"{hook} raised {type(error).__name__} ({times}): {error}"
-    remedy = f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
-    note_failure(entry, PluginError("hook-raised", what), remedy)
+    note_failure(entry, PluginError("hook-raised", what))
     warnings.warn(f"hook {entry.name!r} of {entry.dist} {entry.version}: {what}; the run goes on", stacklevel=4)
 
 

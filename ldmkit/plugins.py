@@ -118,15 +118,20 @@ def _named(_path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
     return found
 
 
-def note_failure(entry: Entry, error: Exception, remedy: str = "") -> None:
+def leave_out(entry: Entry) -> str:
+    """What helps where nothing else does."""
+    return f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
+
+
+def note_failure(entry: Entry, error: Exception) -> None:
     """Remember why an entry cannot be used, for `verdict`."""
     status: Status = "failed"
+    remedy = ""
     if isinstance(error, PluginError):
         known: dict[str, Status] = {"plugin.missing-dependency": "optional", "plugin.incompatible": "incompatible"}
-        status, remedy = known.get(error.code, "failed"), remedy or error.fits or ""
+        status, remedy = known.get(error.code, "failed"), error.fits or ""
     reason = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-    away = f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
-    _failures[_key(entry)] = Verdict(status, reason, remedy or away)
+    _failures[_key(entry)] = Verdict(status, reason, remedy or leave_out(entry))
 
 
 def _barred(entry: Entry) -> str | None:

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ldmkit.admission import Meddling
+from ldmkit.doctor.faults import Found
 from ldmkit.errors import LdmkitError, PluginError
 from ldmkit.installed import Entry
 from ldmkit.kinds import GROUPS
 from ldmkit.plugins import Status, load_entry, verdict
-
-Found = tuple[str, Status, str, str]
-"""Code, status, cause, remedy."""
 
 
 def look(entry: Entry, run: bool, slow: float) -> Iterator[dict[str, Any]]:

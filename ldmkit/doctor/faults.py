@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ldmkit.installed import HOME, Entry, shown
-from ldmkit.plugins import Status, catalogue, forbidden, problems, verdict
+from ldmkit.plugins import Status, catalogue, forbidden, leave_out, problems, verdict
+
+Found = tuple[str, Status, str, str]
+"""Code, status, cause, remedy: what becomes a `Fault` of the entry that is looked at."""
 
 LONGEST = 1000
 """Characters of a cause: what an exception says of itself may be a page."""
@@ -46,11 +49,6 @@ class Seen:
     import_seconds: float | None
     checks: int = 0
     faults: tuple[Fault, ...] = field(default=())
-
-
-def leave_out(entry: Entry) -> str:
-    """What helps where nothing else does."""
-    return f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
 
 
 def fault(entry: Entry, code: str, status: Status, cause: str, remedy: str = "") -> Fault:

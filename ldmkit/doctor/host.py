@@ -15,10 +15,10 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ldmkit.doctor.faults import Seen, fault, leave_out
+from ldmkit.doctor.faults import Seen, fault
 from ldmkit.errors import PluginError
 from ldmkit.installed import Entry
-from ldmkit.plugins import catalogue
+from ldmkit.plugins import catalogue, leave_out
 
 
 def main(job: dict[str, Any]) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from ldmkit import plugins
+from ldmkit.doctor.faults import Found
 from ldmkit.errors import LdmkitError
 from ldmkit.hookspecs import manager, raised
 from ldmkit.installed import Entry
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import Status, load_entry, verdict
-
-Found = tuple[str, Status, str, str]
+from ldmkit.plugins import load_entry, verdict
 
 
 def rehearse(entry: Entry) -> tuple[int, list[Found]]:
