@@ -23,12 +23,13 @@ _SAID = {"data": "source of data", "perceptual": "perceptual distance"}
 _MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")
 
 
-def distribution(kind: str, name: str, author: str | None = None) -> tuple[Names, dict[str, str]]:
+def distribution(kind: str, name: str, author: str | None = None, taken: bool = False) -> tuple[Names, dict[str, str]]:
     """Names and files (path within the folder -> text) of a distribution with one part.
 
     Args:
         kind: of part, one of `ldmkit.kinds.GROUPS`.
         author: `Name` or `Name <mail>`; None leaves a placeholder.
+        taken: another distribution has a part of that name, so that `dist:name` means the new one.
 
     Raises:
         InputError: a name or an author that cannot be used.
@@ -37,6 +38,8 @@ def distribution(kind: str, name: str, author: str | None = None) -> tuple[Names
     names = names_for(kind, name, frozenset(re.findall(r"\b[A-Z]\w*", code)))
     words = {
         "name": names.name,
+        "found": f"{names.dist}:{names.name}" if taken else names.name,
+        "reference": f"{names.dist}:{names.name}" if taken else f"{kind}:{names.name}",
         "dist": names.dist,
         "package": names.package,
         "module": names.module,

@@ -29,8 +29,14 @@ def new(
 
     if kind not in GROUPS:
         raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, GROUPS))
-    names, texts = distribution(kind, name, author)
-    _warn_of_namesakes(kind, name, names.dist)
+    others = _namesakes(kind, name)
+    names, texts = distribution(kind, name, author, taken=bool(others))
+    if others:
+        theirs = " and ".join(others)
+        what = (
+            f"a {kind} {name!r} is installed already, by {theirs}: with both, '{names.dist}:{name}' means the new one"
+        )
+        warnings.warn(what, stacklevel=1)
     folder = out / names.dist
     write(folder, texts)
     module = folder / "src" / names.package / f"{names.module}.py"
@@ -42,11 +48,8 @@ def new(
     print(f"\nthe part: {module}\nnext:     cd {folder} && pip install -e '.[test]' && pytest")
 
 
-def _warn_of_namesakes(kind: str, name: str, dist: str) -> None:
+def _namesakes(kind: str, name: str) -> list[str]:
+    """Distributions, with their versions, that have a part of that name."""
     from ldmkit.plugins import catalogue
 
-    others = [entry for entry in catalogue() if entry.kind == kind and entry.name == name]
-    if others:
-        theirs = " and ".join(f"{entry.dist} {entry.version}" for entry in others)
-        what = f"a {kind} {name!r} is installed already, by {theirs}: with both, '{dist}:{name}' means the new one"
-        warnings.warn(what, stacklevel=2)
+    return [f"{entry.dist} {entry.version}" for entry in catalogue() if entry.kind == kind and entry.name == name]

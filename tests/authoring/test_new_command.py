@@ -220,6 +220,11 @@ def test_a_namesake_is_a_warning(tmp_path: Path) -> None:
 def test_a_namesake_is_told(tmp_path: Path, capsys: Capture) -> None:
     _, _, err = run(capsys, "sampler", "heun", "--out", tmp_path)
     assert err.startswith("warning: a sampler 'heun' is installed already, by ldmkit ") and "'ldmkit-heun:heun'" in err
+    folder = tmp_path / "ldmkit-heun"  # its tests and its README mean the new one
+    assert 'get("sampler", "ldmkit-heun:heun") is' in (folder / "tests" / "test_heun.py").read_text()
+    said = (folder / "README.md").read_text()
+    assert said.count("ldmkit-heun:heun") == 4 and "--sampler ldmkit-heun:heun --steps" in said
+    assert 'heun = "ldmkit_heun.heun:' in (folder / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(
