@@ -49,7 +49,7 @@ def distribution(kind: str, name: str, author: str | None = None, taken: bool = 
         "article": "An" if kind[0] in "aeiou" else "A",
         "group": GROUPS[kind],
         "api": str(API[kind]),
-        "bounds": bounds(),
+        "bound": bound(),
         "authors": _authors(author),
         "holder": author.strip() if author else "the author",
     }
@@ -96,13 +96,15 @@ def write(folder: Path, texts: dict[str, str]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def bounds(version: str = __version__) -> str:
-    """The versions of ldmkit that a new distribution works with: from this one's first to before the next minor one."""
+def bound(version: str = __version__) -> str:
+    """The versions of ldmkit that a new distribution works with: all from this one's first patch release on.
+
+    Later ones keep what they promise (docs/stability.md), and one that does not is found by the API version of parts.
+    """
     match = re.match(r"(\d+)\.(\d+)(.*)", version)
     assert match is not None, version
-    major, minor, rest = int(match[1]), int(match[2]), match[3]
-    lowest = f"{major}.{minor}" if re.fullmatch(r"(\.\d+)*", rest) else version  # 0.2 excludes 0.2.dev1
-    return f">={lowest},<{major}.{minor + 1}"
+    lowest = f"{match[1]}.{match[2]}" if re.fullmatch(r"(\.\d+)*", match[3]) else version  # 0.2 excludes 0.2.dev1
+    return f">={lowest}"
 
 
 def _authors(author: str | None) -> str:

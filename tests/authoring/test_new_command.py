@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ldmkit_authoring.distribution import bounds, distribution, write
+from ldmkit_authoring.distribution import bound, distribution, write
 from ldmkit_authoring.naming import suggestion
 from ldmkit_training.recipe import parse_recipe
 from packaging.specifiers import SpecifierSet
@@ -55,7 +55,7 @@ def test_a_distribution_for_every_kind(kind: str, tmp_path: Path, capsys: Captur
     project = tomllib.loads(made["pyproject.toml"].decode())["project"]
     assert project["entry-points"] == {GROUPS[kind]: {"red-kite": "ldmkit_red_kite.red_kite:RedKite"}}
     assert project["authors"] == [{"name": "Ann Lee", "email": "ann@example.org"}]
-    assert project["dependencies"] == [f"ldmkit{bounds()}"]
+    assert project["dependencies"] == [f"ldmkit{bound()}"]
     assert "placeholder" in made["LICENSE"].decode()
 
 
@@ -260,8 +260,9 @@ def test_no_authors(author: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.1.7", "1.12.3", "2.0", "0.2.0.dev1", "0.3.0rc2"])
-def test_version_bounds_admit_what_they_were_made_by(version: str) -> None:
-    allowed = SpecifierSet(bounds(version))
+def test_the_version_bound_admits_what_made_it_and_all_later_releases(version: str) -> None:
+    allowed = SpecifierSet(bound(version))
     major, minor = (int(number) for number in version.split(".")[:2])
     assert allowed.contains(version, prereleases=True) and allowed.contains(f"{major}.{minor}.99")
-    assert not allowed.contains(f"{major}.{minor + 1}") and not allowed.contains(f"{major}.{minor - 1}.5")
+    assert allowed.contains(f"{major}.{minor + 1}") and allowed.contains(f"{major + 1}.0")
+    assert not allowed.contains(f"{major}.{minor - 1}.5")
