@@ -12,6 +12,7 @@ from torch import Tensor
 from ldmkit.contracts import Join, Slot, View
 from ldmkit.errors import CompositionError, suggest
 from ldmkit.signals import (
+    AXES,
     KIND_OF,
     Plane,
     Residuals,
@@ -212,7 +213,7 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     fits = f"{slot.kind}, {rows} rows, dim {dim}"
     if type(signal) not in KIND_OF:
         raise CompositionError("wrong-signal", f"conditioner {name!r} returned {type(signal).__name__}", fits=fits)
-    kind, axes = kind_of(signal), _AXES[kind_of(signal)]
+    kind, axes = kind_of(signal), AXES[kind_of(signal)]
     shapes = [tuple(tensor.shape) for tensor in tensors_of(signal)]
     if any(len(shape) != axes for shape in shapes):
         what = f"conditioner {name!r} returned {kind} of shape {', '.join(map(str, shapes))}"
@@ -220,9 +221,6 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     if kind != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
         got = f"{kind} with {rows_of(signal)} rows and dim {dim_of(signal)}"
         raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=fits)
-
-
-_AXES: dict[SignalKind, int] = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
 
 
 def _seen(part: Encoded, view: View) -> Signal:

@@ -51,6 +51,9 @@ Signal: TypeAlias = Tokens | Vector | Plane | Residuals
 
 KIND_OF: dict[type, SignalKind] = {Tokens: "tokens", Vector: "vector", Plane: "plane", Residuals: "residuals"}
 
+AXES: dict[SignalKind, int] = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
+"""Axes of the tensors of a signal, that of the batch included."""
+
 
 def kind_of(signal: Signal) -> SignalKind:
     """The kind's name, as slots declare it."""

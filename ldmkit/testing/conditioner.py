@@ -14,7 +14,7 @@ from ldmkit.contracts import Conditioner
 from ldmkit.errors import LdmkitError
 from ldmkit.examples import Example
 from ldmkit.meta import on_meta
-from ldmkit.signals import KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
+from ldmkit.signals import AXES, KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
 from ldmkit.testing import conditioner_inputs as conditioner_inputs
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
@@ -22,7 +22,6 @@ from ldmkit.testing.conditioner_subject import SIZE, Subject, flat, no_grad, of,
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
 
-AXES = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
 THREADS, ROUNDS = 4, 8
 
 
