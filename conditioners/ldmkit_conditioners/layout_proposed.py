@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
@@ -55,6 +55,14 @@ class ProposerConfig(Value):
     width: Width = 128
     layers: Layers = 3
     heads: Heads = 4
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if (worst := max(self.start, self.end, self.pad)) >= self.vocab_size:
+            raise ValueError(f"token id {worst} (start, end or pad) is not in a vocabulary of {self.vocab_size}")
+        return self
 
 
 class LayoutProposedConfig(LayoutBoxesConfig):
@@ -140,7 +148,7 @@ class LayoutProposed(LayoutBoxes):
         )
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places.
+        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places; a mean over all prompts.
 
         Raises:
             InputError: `missing-input`: a row without a prompt.

@@ -17,10 +17,11 @@ from ldmkit_conditioners.layout_proposed import LayoutProposed
 from ldmkit_conditioners.regions import regions
 
 import ldmkit
-from ldmkit import InputError, RunError
+from ldmkit import InputError, RunError, SpecError
 
 BINS, OBJECTS = 8, 3
 PROPOSER = {"vocab_size": 12, "length": 5, "bins": BINS, "width": 16, "layers": 2, "heads": 2, "temperature": 1.0}
+PROPOSER |= {"start": 1, "end": 2}
 CONFIG = {"n_classes": 4, "dim": 8, "frequencies": 2, "max_objects": OBJECTS, "proposer": PROPOSER}
 TEXT = {"vocab_size": 12, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4, "max_length": 5, "start": 1, "end": 2}
 SAID = [1, 5, 7, 2]
@@ -215,6 +216,12 @@ def test_a_proposer_in_16_bits_writes_and_names(dtype: torch.dtype) -> None:
     model, prompt = language().to(dtype), torch.tensor([1, 5, 2, 0, 0])
     assert torch.equal(model.write(prompt, 3, 1.0), model.write(prompt, 3, 1.0))
     assert model.name(prompt, [[1, 2, 3, 4]], [[2]], 0, 1.0) == [2]
+
+
+@pytest.mark.parametrize(("wrong", "said"), [({"pad": 12}, "token id 12"), ({"heads": 3}, "not a multiple of 3 heads")])
+def test_a_proposer_that_cannot_run_is_not_built(wrong: dict[str, int], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        LayoutProposed({**CONFIG, "proposer": {**PROPOSER, **wrong}})
 
 
 def test_regions_touch_by_corners_too() -> None:
