@@ -6,7 +6,6 @@ The suite of a kind is the module `ldmkit.testing.<kind>`: importing it register
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from typing import Any
 
 from ldmkit.errors import PluginError, suggest
 from ldmkit.examples import Example
+from ldmkit.installed import normal
 from ldmkit.kinds import GROUPS
 from ldmkit.plugins import Entry, catalogue, load_entry
 from ldmkit.testing import part
@@ -114,7 +114,7 @@ def select(name: str) -> list[Entry]:
         PluginError: `unknown`; `no-parts`: the distribution is installed, but registers none.
     """
     parts = [entry for entry in catalogue() if entry.kind in GROUPS]
-    found = [entry for entry in parts if _normal(entry.dist) == _normal(name)]
+    found = [entry for entry in parts if normal(entry.dist) == normal(name)]
     found = found or [e for e in parts if name in (f"{e.kind}:{e.name}", e.qualified, e.name)]
     if found:
         return found
@@ -126,11 +126,6 @@ def select(name: str) -> list[Entry]:
     dists = ", ".join(sorted({e.dist for e in parts}))
     fits = close if close.startswith("did") else f"distributions with parts: {dists}; is it installed?"
     raise PluginError("unknown", f"no distribution and no part is called {name!r}", fits=fits)
-
-
-def _normal(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _version(name: str) -> str | None:
