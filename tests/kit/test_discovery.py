@@ -8,8 +8,8 @@ import sys
 from typing import Any, ClassVar
 
 import pytest
-from broken_conditioner import Palette
 from fake_distributions import Distribution
+from good_conditioner import Palette
 from pydantic import ConfigDict
 
 import ldmkit.testing
@@ -19,7 +19,7 @@ from ldmkit.kinds import GROUPS
 from ldmkit.testing import discovery, part
 from ldmkit.testing.checks import checks
 
-GOOD = "[ldmkit.conditioners]\npalette = broken_conditioner:Palette\n"
+GOOD = "[ldmkit.conditioners]\npalette = good_conditioner:Palette\n"
 BAD = GOOD + "bent = broken_conditioner:WrongDim\n[ldmkit.samplers]\ngone = no_such_module:Gone\n"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import broken_conditioner as parts
 import pytest
+from good_conditioner import Palette, Plain
 
 from ldmkit import Conditioner
 from ldmkit.testing import check_conditioner, conditioner, conditioner_inputs
@@ -31,32 +32,32 @@ def test_every_check_has_a_broken_part() -> None:
     assert set(parts.BROKEN) == {check.name for check in checks("conditioner")}
 
 
-@pytest.mark.parametrize("cls", [parts.Palette, parts.Plain])
+@pytest.mark.parametrize("cls", [Palette, Plain])
 def test_a_sound_part_passes(cls: type[Conditioner]) -> None:
     report = check_conditioner(cls).require()
     skipped = {outcome.check.name for outcome in report.outcomes if outcome.status == "skipped"}
-    assert skipped == (set() if cls is parts.Palette else {"device", "gradients", "leave-out"})
+    assert skipped == (set() if cls is Palette else {"device", "gradients", "leave-out"})
 
 
 def test_config_and_inputs_can_be_given() -> None:
-    check_conditioner(parts.Palette, {"dim": 3}).require()
+    check_conditioner(Palette, {"dim": 3}).require()
     given = [{"colours": ["#00ff00"] * 5}, {"colours": ["#0000ff"]}]
-    check_conditioner(parts.Palette, {"dim": 3}, given).require()
+    check_conditioner(Palette, {"dim": 3}, given).require()
     with pytest.raises(AssertionError, match="conditioner-listens"):
-        check_conditioner(parts.Palette, {"dim": 3}, [given[0], given[0]]).require()
+        check_conditioner(Palette, {"dim": 3}, [given[0], given[0]]).require()
     with pytest.raises(AssertionError, match="expected: at least two inputs"):
-        check_conditioner(parts.Palette, inputs=given[:1]).require()
+        check_conditioner(Palette, inputs=given[:1]).require()
 
 
 def test_one_fault_that_stops_everything_is_told_once() -> None:
-    class Stillborn(parts.Palette):
+    class Stillborn(Palette):
         """Cannot be built."""
 
         def __init__(self, config: Any = None):
             super().__init__(config)
             raise RuntimeError("out of luck")
 
-    class Bare(parts.Palette):
+    class Bare(Palette):
         """Returns a tensor, which most checks can do nothing with."""
 
         def forward(self, inputs: list[Any]) -> Any:
