@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -44,6 +44,21 @@ def check_step(step: object, state: Tensor, sampler: Value) -> None:
     if step.x.shape != state.shape or step.x.dtype != state.dtype or step.x.device != state.device:
         got, wanted = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (step.x, state))
         raise _bad_step(sampler, f"yielded {got} for a state {wanted}", "shape, dtype and device kept")
+
+
+def check_end(step: Step | None, sigmas: Sequence[float], sampler: Value) -> None:
+    """Refuse a run that ended before the last of its noise levels: what it leaves is a noisy picture.
+
+    Args:
+        step: the last one; None: the sampler yielded none.
+
+    Raises:
+        RunError: `bad-step`, naming the sampler and its distribution.
+    """
+    if step is None or not math.isclose(step.sigma_next, sigmas[-1]):
+        where = "without a step" if step is None else f"at sigma {step.sigma_next:.4g}"
+        fits = f"one step for each of {len(sigmas) - 1} transitions, to sigma {sigmas[-1]:.4g}"
+        raise _bad_step(sampler, f"ended {where}", fits)
 
 
 def _bad_step(sampler: Value, what: str, fits: str) -> RunError:

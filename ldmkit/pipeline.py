@@ -17,7 +17,7 @@ from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
-from ldmkit.guards import check_step, memory, not_finite
+from ldmkit.guards import check_end, check_step, memory, not_finite
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
@@ -328,14 +328,16 @@ class Pipeline:
         listener = step_listener(self)
         # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
         every = self.device.type == "cpu"
+        step, sampler = None, prepared.request.sampler
         with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             for step in prepared.steps():
-                check_step(step, prepared.x, prepared.request.sampler)
+                check_step(step, prepared.x, sampler)
                 if every or step.index + 1 == step.count:
                     _check(step)
                 if listener is not None:
                     listener(step)
                 yield step
+        check_end(step, prepared.sigmas, sampler)
 
     def _sigmas(self, request: Request) -> tuple[float, ...]:
         sigmas = request.grid.sigmas(self.process, request.steps)

@@ -47,6 +47,25 @@ def test_a_step_is_a_step(class_pipe: ldmkit.Pipeline) -> None:
         class_pipe({"label": 1}, steps=2, sampler=Faulty(fault="no step"))
 
 
+class Short(ldmkit.Sampler):
+    """Euler's method, which forgets the last `left` transitions."""
+
+    left: int
+
+    def steps(self, denoise: Any, x: Any, sigmas: Any, noise: Any) -> Any:
+        for i, (sigma, after) in enumerate(list(pairwise(sigmas))[: -self.left]):
+            x0 = denoise(x, sigma)
+            x = x0.lerp(x, after / sigma)
+            yield ldmkit.Step(i, len(sigmas) - 1, sigma, after, x, x0)
+
+
+@pytest.mark.parametrize(("left", "words"), [(1, r"ended at sigma [\d.]+"), (2, "ended without a step")])
+def test_a_run_goes_to_its_end(class_pipe: ldmkit.Pipeline, left: int, words: str) -> None:
+    told = rf"bad-step.*Short breaks its contract: it {words} \(one step for each of 2 transitions, to sigma 0\)"
+    with pytest.raises(ldmkit.RunError, match=told):
+        class_pipe({"label": 1}, steps=2, sampler=Short(left=left))
+
+
 class Tones(ldmkit.Conditioner):
     """Three numbers as one token, but for what `fault` does to it."""
 
