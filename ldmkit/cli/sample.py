@@ -80,22 +80,14 @@ def sample(
     with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:
         output = pipeline.run(prepared, on_step)
     paths = [str(path) for path in output.save(out)]
-    done = time.perf_counter()
-    timing = {"load_s": round(ready - began, 3), "sample_s": round(done - ready, 3)}
+    timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
     if json:
         counts = {"evaluations": prepared.evaluations, "rows": prepared.rows}
-        emit(
-            {
-                "paths": paths,
-                **timing,
-                **counts,
-                "recipe": {k: v for k, v in output.recipes[0].items() if k != "inputs"},
-            }
-        )
+        recipe = {key: value for key, value in output.recipes[0].items() if key != "inputs"}
+        emit({"paths": paths, **timing, **counts, "recipe": recipe})
         return
-    for path in paths:
-        print(path)
     calls = f"{prepared.evaluations} evaluations of {prepared.rows} rows"
+    print("\n".join(paths))
     print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s ({calls})")
 
 
