@@ -120,7 +120,8 @@ def select(name: str) -> list[Entry]:
         return found
     if (version := _version(name)) is not None:
         what = f"the distribution {name} {version} is installed, but registers no part"
-        fits = f'[project.entry-points."{GROUPS["conditioner"]}"] in its pyproject.toml, then pip install it again'
+        fits = f'[project.entry-points."{GROUPS["conditioner"]}"] in its pyproject.toml, then pip install it again; '
+        fits += f"`ldmkit plugins doctor {name}` names entry points that cannot be used"
         raise PluginError("no-parts", what, fits=fits)
     close = suggest(name, {known for e in parts for known in (e.dist, f"{e.kind}:{e.name}")})
     dists = ", ".join(sorted({e.dist for e in parts}))
