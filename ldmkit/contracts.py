@@ -184,8 +184,8 @@ class Conditioner(Part, ABC):
         """The network behind `propose`, which is trained apart from the rest; None: there is none."""
         return None
 
-    def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
-        """What training `proposer` minimises: scalars by name, means over rows of parsed inputs, to be added up."""
+    def proposal_losses(self, rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Tensor]:
+        """What trains `proposer`: scalars to be added up, means over rows of parsed inputs; `name` is its own input."""
         raise CompositionError("not-trainable", f"{type(self).__name__} has no proposer to train")
 
     def picture_size(self, value: Any, factor: int) -> tuple[int, int] | None:

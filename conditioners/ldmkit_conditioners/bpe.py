@@ -59,19 +59,21 @@ class Vocabulary:
         if self.unknown is not None and (words := self._unknown_words(text, encoding)):
             what = f"not in the vocabulary: {_listed(words)}"
             warnings.warn(f"{what}; the model cannot know what that means", UnknownWordWarning, stacklevel=3)
-        before = [] if self.start is None else [self.start]
-        ids, room = encoding.ids, limit - 1 - len(before)
-        if len(ids) > room:
+        room = limit - 1 - (self.start is not None)
+        if len(encoding.ids) > room:
             lost = text[encoding.offsets[room][0] :]
             shown = lost if len(lost) <= 60 else lost[:57] + "..."
-            what = f"the prompt has {len(ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
+            what = f"the prompt has {len(encoding.ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
             warnings.warn(what, TruncationWarning, stacklevel=3)
-        return [*before, *ids[:room], self.end]
+        return self._framed(encoding.ids, limit)
 
-    def ids(self, text: str) -> list[int]:
-        """All ids of a text, without start and end, and without a warning."""
-        ids: list[int] = self._encoding(text).ids
-        return ids
+    def quietly(self, text: str, limit: int) -> list[int]:
+        """The ids of `encode`, for a second reader of the same text: without the warnings."""
+        return self._framed(self._encoding(text).ids, limit)
+
+    def _framed(self, ids: Sequence[int], limit: int) -> list[int]:
+        before = [] if self.start is None else [self.start]
+        return [*before, *ids[: limit - 1 - len(before)], self.end]
 
     def _encoding(self, text: str) -> Encoding:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -50,8 +50,8 @@ class LayoutLanguage(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.label_head = nn.Linear(width, classes + 1)  # the last one is the end mark
         self.place_head = nn.Linear(width, bins)
-        for table, std in ((self.words, _WORD_STD), (self.labels, _WORD_STD), (self.places, _WORD_STD)):
-            nn.init.normal_(table.weight, std=std)
+        for table in (self.words, self.labels, self.places):
+            nn.init.normal_(table.weight, std=_WORD_STD)
         for table in (self.slots, self.positions):
             nn.init.normal_(table.weight, std=_PLACE_STD)
 

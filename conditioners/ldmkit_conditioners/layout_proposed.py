@@ -37,7 +37,7 @@ class ProposerConfig(Value):
         temperature: of the draw; below 1 layouts are more usual and less diverse.
         bins: steps of a coordinate over the picture.
         length: token ids of a prompt at most, start and end included; more are cut, as the text conditioner warns.
-        start, end, pad: token ids.
+        pad: token id.
     """
 
     reads: tuple[str, ...] = Field(default=("text",), min_length=1)
@@ -49,8 +49,6 @@ class ProposerConfig(Value):
     bins: int = Field(default=64, ge=2, le=1024)
     vocab_size: Rows = 30522
     length: Length = Field(default=77, gt=1)
-    start: int = Field(default=101, ge=0)
-    end: int = Field(default=102, ge=0)
     pad: int = Field(default=0, ge=0)
     width: Width = 128
     layers: Layers = 3
@@ -60,8 +58,8 @@ class ProposerConfig(Value):
     def _sound(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
-        if (worst := max(self.start, self.end, self.pad)) >= self.vocab_size:
-            raise ValueError(f"token id {worst} (start, end or pad) is not in a vocabulary of {self.vocab_size}")
+        if self.pad >= self.vocab_size:
+            raise ValueError(f"token id {self.pad} (pad) is not in a vocabulary of {self.vocab_size}")
         return self
 
 
@@ -118,14 +116,13 @@ class LayoutProposed(LayoutBoxes):
             InputError: `no-vocabulary`: a prompt in words, and no asset to read it with.
         """
         p = self.config.proposer
-        prompts = self._prompts(given)
         mapped = p.maps in given and bool(p.map_names)
+        prompts = self._prompts(given, p.reads[:1] if mapped else p.reads)
         if not prompts or any(name in given for name in p.yields_to if not (mapped and name == p.maps)):
             return None
         prompt = self._padded(prompts[:1])[0]
         if mapped:
-            said = self._prompts({name: given[name] for name in p.reads[:1] if name in given})
-            return self._named(prompt, given[p.maps], seed) if said else None
+            return self._named(prompt, given[p.maps], seed)
         numbers = self.language.write(prompt, seed, p.temperature)
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
 
@@ -147,26 +144,26 @@ class LayoutProposed(LayoutBoxes):
             objects=tuple(box.model_copy(update={"label": c.names[n]}) for box, n in zip(boxes, named, strict=True))
         )
 
-    def proposal_losses(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def proposal_losses(self, rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Tensor]:
         """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places; a mean over all prompts.
 
         Raises:
             InputError: `missing-input`: a row without a prompt.
         """
-        pairs = []
+        reads, pairs = self.config.proposer.reads, []
         for i, row in enumerate(rows):
-            if not (prompts := self._prompts(row)):
-                what = f"there is no {' or '.join(self.config.proposer.reads)} to learn from"
+            if not (prompts := self._prompts(row, reads)):
+                what = f"there is no {' or '.join(reads)} to learn from"
                 raise InputError("missing-input", what, where=f"inputs[{i}]")
-            layout = self._numbers(row["layout"]).to(self.device)
+            layout = self._numbers(row[name]).to(self.device)
             pairs += [(prompt, layout) for prompt in prompts]
         return self.language.losses(self._padded([prompt for prompt, _ in pairs]), [layout for _, layout in pairs])
 
-    def _prompts(self, given: Mapping[str, Any]) -> list[str | list[int]]:
+    def _prompts(self, given: Mapping[str, Any], reads: Sequence[str]) -> list[str | list[int]]:
         """Those among the inputs, in the order of `reads`, empty ones left out."""
-        p = self.config.proposer
-        found = [given[name] for name in p.reads if name in given]
-        words = [p.classes[value] if isinstance(value, int) and value < len(p.classes) else value for value in found]
+        classes = self.config.proposer.classes
+        found = [given[name] for name in reads if name in given]
+        words = [classes[value] if isinstance(value, int) and value < len(classes) else value for value in found]
         return [value for value in words if value and not isinstance(value, int)]
 
     def _padded(self, prompts: Sequence[str | list[int]]) -> Tensor:
@@ -180,7 +177,7 @@ class LayoutProposed(LayoutBoxes):
             return text[: p.length]
         if self._vocabulary is None:
             raise no_vocabulary(type(self).__name__, BERT_FILES)
-        return [p.start, *self._vocabulary.ids(text)[: p.length - 2], p.end]
+        return self._vocabulary.quietly(text, p.length)
 
     def _numbers(self, layout: Layout) -> Tensor:
         """(n, 5) int64: class, and centre, width and height in steps."""

@@ -21,7 +21,6 @@ from ldmkit import InputError, RunError, SpecError
 
 BINS, OBJECTS = 8, 3
 PROPOSER = {"vocab_size": 12, "length": 5, "bins": BINS, "width": 16, "layers": 2, "heads": 2, "temperature": 1.0}
-PROPOSER |= {"start": 1, "end": 2}
 CONFIG = {"n_classes": 4, "dim": 8, "frequencies": 2, "max_objects": OBJECTS, "proposer": PROPOSER}
 TEXT = {"vocab_size": 12, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4, "max_length": 5, "start": 1, "end": 2}
 SAID = [1, 5, 7, 2]
@@ -96,7 +95,7 @@ def test_what_is_written_is_learnt() -> None:
     optimiser = torch.optim.Adam(part.proposer.parameters(), 1e-2)
     for _ in range(150):
         optimiser.zero_grad()
-        sum(part.proposal_losses(rows).values()).backward()
+        sum(part.proposal_losses(rows, "layout").values()).backward()
         optimiser.step()
     for row in rows:
         for seed in range(5):
@@ -130,8 +129,8 @@ def test_a_class_is_read_as_its_word_where_no_text_is_given() -> None:
     layout = Layout.read([{"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}], "layout")
     one, other = ({"layout": layout, **given} for given in ({"text": "a lake"}, {"label": "desert"}))
     both = {"layout": layout, "text": "a lake", "label": "desert"}
-    apart = [sum(map(float, part.proposal_losses([row]).values())) for row in (one, other)]
-    assert sum(map(float, part.proposal_losses([both]).values())) == pytest.approx(sum(apart) / 2, rel=1e-5)
+    apart = [sum(map(float, part.proposal_losses([row], "layout").values())) for row in (one, other)]
+    assert sum(map(float, part.proposal_losses([both], "layout").values())) == pytest.approx(sum(apart) / 2, rel=1e-5)
 
 
 def test_naming_is_the_most_likely_of_all_names() -> None:

@@ -12,7 +12,7 @@ from ldmkit_training.check_command import checked
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.draws import Draws
-from ldmkit_training.recipe import Recipe, parse_recipe
+from ldmkit_training.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.stage import Batch
 from tiny import base, tensors, train
 
@@ -22,11 +22,11 @@ from ldmkit import CompositionError, InputError, SourceError, SpecError, Weights
 BOXES = {"n_classes": len(LAYOUT_CLASSES), "dim": 8, "frequencies": 2, "max_objects": 8, "names": list(LAYOUT_CLASSES)}
 WORDS = {"vocab_size": 192, "start": 2, "end": 3, "pad": 0}
 TEXT = {**WORDS, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4, "max_length": 32}
-PROPOSER = {**WORDS, "length": 32, "bins": 16, "width": 16, "layers": 1, "heads": 2}
+PROPOSER = {"vocab_size": 192, "pad": 0, "length": 32, "bins": 16, "width": 16, "layers": 1, "heads": 2}
 VOCABULARY = "ldmkit_miniworld:vocabulary_files"
 
 
-def text_and_boxes(out: Path) -> Recipe:
+def text_and_boxes(out: Path, *overrides: str) -> Recipe:
     unet = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}
     unet |= {"attention": ["none", "cross"], "context_dim": 8, "context_join": "length"}
     model = {
@@ -39,7 +39,8 @@ def text_and_boxes(out: Path) -> Recipe:
         },
         "defaults": {"size": [16, 16], "steps": 2},
     }
-    return parse_recipe({"stage": "denoiser", **base(out), "steps": 1, "model": model, "probe": None})
+    data = {"stage": "denoiser", **base(out), "steps": 1, "model": model, "probe": None}
+    return parse_recipe(overridden(data, overrides))
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,15 @@ def test_a_proposer_goes_on_from_another_run(start: Path, tmp_path: Path) -> Non
     one, two = tensors(tmp_path / "one" / "model"), tensors(tmp_path / "two" / "model")
     changed = {name for name in one if not torch.equal(one[name], two[name])}
     assert changed and all("language." in name for name in changed)
+
+
+def test_an_input_of_another_name(tmp_path: Path) -> None:
+    renamed = ("model.conditioners.layout.input=boxes", "data.inputs.layout=boxes")
+    train(text_and_boxes(tmp_path / "start", *renamed))
+    data = overridden(recipe(tmp_path / "start", tmp_path / "run").model_dump(mode="json"), renamed[1:])
+    train(parse_recipe(data))
+    pipe = ldmkit.load(tmp_path / "run" / "model")
+    assert list(pipe({"text": "a tree"}, seeds=[0]).recipes[0]["proposed"]) == ["boxes"]
 
 
 def test_validation_is_the_mean_over_rows(start: Path, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ class ProposerTurn(Turn):
             if self.name not in inputs:
                 fits = f"an input {self.name!r} of every sample"
                 raise InputError("missing-input", f"this sample has no {self.name!r}", where=sample, fits=fits)
-        return conditioner.proposal_losses(parse_rows(pipeline.parts, pipeline.wiring, batch.inputs, "inputs"))
+        parsed = parse_rows(pipeline.parts, pipeline.wiring, batch.inputs, "inputs")
+        return conditioner.proposal_losses(parsed, self.name)
 
     def groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         return {"proposer": list(self.parameters())}
