@@ -25,7 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="check the installed parts of a distribution (or one part: kind:name) against ldmkit's contracts",
+        help="check the installed parts of a distribution (or one part: kind:name) against ldmkit's contracts; "
+        "without paths, nothing else is run",
     )
 
 
@@ -40,6 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
             select(name)
         except LdmkitError as error:
             raise pytest.UsageError(f"--ldmkit {name}: {error}") from None
+    if _asked_alone(config):
+        config.args = []
+
+
+def _asked_alone(config: pytest.Config) -> bool:
+    """Whether `--ldmkit` was typed without paths: then the kit runs alone, not beside the tests of the working folder.
+
+    From a configuration file it adds to the tests that are run anyway.
+    """
+    typed = any(str(word).startswith("--ldmkit") for word in config.invocation_params.args)
+    return typed and config.args_source != config.ArgsSource.ARGS
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,6 +9,14 @@ from typing import NamedTuple
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.M | re.S)
 INFO = re.compile(r'(?P<language>[a-z]*)(?: \{not-run="(?P<reason>[^"]*)"\})?')
 
+SMALLER = {
+    "ldmkit train": "--set steps=2 --set data.train.config.count=4 --set data.batch=2 --set data.validation=null",
+    "ldmkit demo": "--steps 2 -n 2",
+    "ldmkit compare": "--steps 2 -n 1 --reference 10 --plan eager",
+    "pytest -n": "--collect-only",
+}
+"""What is shown at full length is run as it stands but for this: what a person waits for, no test should."""
+
 
 class Block(NamedTuple):
     """One block.
@@ -44,3 +52,9 @@ def commands(body: str) -> list[str]:
     """The commands of a shell block, one each: continued lines joined, `a && b` taken apart, comments left out."""
     lines = [line.split("  #")[0].strip() for line in body.replace("\\\n", " ").splitlines()]
     return [part.strip() for line in lines if line and line[0] != "#" for part in line.split(" && ")]
+
+
+def shortened(command: str) -> str:
+    """A command with what makes it short behind it."""
+    bare = command.removeprefix(".venv/bin/")
+    return " ".join([command, *(more for start, more in SMALLER.items() if bare.startswith(start))])

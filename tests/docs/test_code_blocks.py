@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from code_blocks import Block, blocks, commands
+from code_blocks import Block, blocks, commands, shortened
 
 from ldmkit.cli import main
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 ELSEWHERE = {
+    "README.md": "tests/docs/test_readme.py",
     "docs/contracts.md": "tests/kit/test_page.py",
     "docs/data.md": "tests/training/test_data_docs.py",
     "docs/stability.md": "tests/api/test_stability.py",
@@ -31,14 +32,7 @@ ELSEWHERE = {
 }
 """Pages whose blocks need more than a working folder: a test of their own runs them; here they are only read."""
 
-SMALLER = {
-    "ldmkit train": "--set steps=2 --set data.train.config.count=4 --set data.batch=2 --set data.validation=null",
-    "ldmkit demo": "--steps 2 -n 2",
-    "ldmkit compare": "--steps 2 -n 1 --reference 10 --plan eager",
-}
-"""What is shown at full length is run as it stands but for this: what a person waits for, no test should."""
-
-INSTALLED = ("python3 -m venv", "pip install", "pytest")
+INSTALLED = ("python3 -m venv", ".venv/bin/pip install", ". .venv/bin/activate", "pip install", "pytest")
 """What makes an environment and runs these tests: continuous integration does both (`.ci/run`)."""
 
 LONGEST = 900
@@ -69,7 +63,7 @@ def test_blocks_of_the_page(name: str, folder: Path) -> None:
         assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
     for block in to_run:
         for command in commands(block.body) if block.language == "bash" else ():
-            _run(command.replace(".venv/bin/", ""), folder, f"{name}:{block.line}")
+            _run(command, folder, f"{name}:{block.line}")
 
 
 def _read(block: Block, where: str) -> None:
@@ -99,8 +93,7 @@ def _run(command: str, folder: Path, where: str) -> None:
         assert there, f"{where}: {command}"
         return
     assert command.startswith("ldmkit "), f"{where}: nothing runs {command!r}"
-    for start, more in SMALLER.items():
-        command += f" {more}" if command.startswith(start) else ""
+    command = shortened(command)
     if command.startswith("ldmkit train"):  # it starts processes and handles signals
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         subprocess.run(shlex.split(command), cwd=folder, check=True, timeout=LONGEST, env={**os.environ, "PATH": path})

@@ -44,9 +44,23 @@ def test_beside_other_tests_and_by_keyword(pytester: pytest.Pytester, distributi
     distribution("my-parts", GOOD)
     pytester.makepyfile("def test_mine():\n    pass\n")
     arguments = ("--ldmkit", "my-parts", "--ldmkit", "conditioner:palette", "-p", "no:xdist", "-k", "mine or null")
-    outcomes = pytester.runpytest_inprocess(*arguments).parseoutcomes()
+    outcomes = pytester.runpytest_inprocess(*arguments, ".").parseoutcomes()
     there = 1 + len(checks("part")) + len(checks("conditioner"))
     assert (outcomes["passed"], outcomes["deselected"]) == (3, there - 3)
+
+
+def test_typed_without_paths_it_leaves_the_tests_of_the_folder_alone(
+    pytester: pytest.Pytester, distribution: Distribution
+) -> None:
+    """Where a README is followed lies a project's whole suite; a configuration that names the kit adds to that."""
+    distribution("my-parts", GOOD)
+    pytester.makepyfile("def test_mine():\n    assert False\n")
+    arguments = ("-p", "no:xdist", "-k", "mine or null")
+    outcomes = pytester.runpytest_inprocess("--ldmkit", "my-parts", *arguments).parseoutcomes()
+    assert outcomes["passed"] == 2 and "failed" not in outcomes
+    pytester.makeini("[pytest]\naddopts = --ldmkit my-parts")
+    outcomes = pytester.runpytest_inprocess(*arguments).parseoutcomes()
+    assert (outcomes["passed"], outcomes["failed"]) == (2, 1)
 
 
 def test_a_crash_inside_a_part_shows_where(pytester: pytest.Pytester, distribution: Distribution) -> None:
@@ -66,7 +80,8 @@ def test_a_crash_inside_a_part_shows_where(pytester: pytest.Pytester, distributi
     finally:
         import broken_conditioner
 
-        del broken_conditioner.JsonOnly.forward
+        if "forward" in vars(broken_conditioner.JsonOnly):  # pytester may have forgotten the patched module
+            del broken_conditioner.JsonOnly.forward
     assert "conftest.py:4: AttributeError: 'list' object has no attribute 'no_such_method'" in text
     assert "return inputs.no_such_method()" in text
 
