@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from ldmkit.contracts import Adapter, Classifier, Codec, Part
 from ldmkit.errors import InputError, SourceError, WeightsError, suggest
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
-from ldmkit.hub import fetch
+from ldmkit.locate import bundled_models, locate
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import HOME, Entry, by_name, load_entry
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
 from ldmkit.spec import Defaults, PartSpec, PipelineSpec
@@ -173,50 +170,6 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     return opened
 
 
-def locate(source: str | Path) -> tuple[Path, str]:
-    """(existing path, what to call it) of a path, a bundled name or `hf:org/name[@revision]`."""
-    text = str(source)
-    if "\0" in text or not text:
-        raise SourceError("not-found", f"{text!r} is no path", where="source")
-    if text.startswith("hf:"):
-        return fetch(text.removeprefix("hf:")), text
-    try:
-        path = Path(text).expanduser()
-        if path.exists():
-            return path, str(path.absolute())
-    except (OSError, RuntimeError) as error:
-        raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
-    bundled = _bundled()
-    if text in bundled:
-        return model_folder(bundled[text]), text
-    fits = f"bundled models: {', '.join(sorted(bundled)) or 'none'}; " + (suggest(text, bundled) if bundled else "")
-    raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
-
-
-def default_model() -> str:
-    """Name of the model that comes with ldmkit itself.
-
-    Raises:
-        SourceError: `no-bundled`: there is none, or several.
-    """
-    own = [name for name, entry in _bundled().items() if entry.dist == HOME]
-    if len(own) != 1:
-        fits = ", ".join(sorted(_bundled())) or "a folder, a checkpoint, hf:org/name"
-        raise SourceError("no-bundled", f"no model is named, and ldmkit comes with {len(own)}", fits=fits)
-    return own[0]
-
-
-def _bundled() -> dict[str, Entry]:
-    return by_name("model")
-
-
-def model_folder(entry: Entry) -> Path:
-    """Where the files of a bundled model are; its package is imported to find out."""
-    package, _, folder = entry.value.partition(":")
-    load_entry(replace(entry, value=package))
-    return Path(str(files(package))) / folder
-
-
 def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:
     """Read the weights of every part; parts that share another's weights adopt them."""
     specs = {one.path: one.spec for one in named_parts(spec)}
@@ -248,7 +201,7 @@ def _fill_part(
 
 def _tell(source: Source, parts: Iterator[Named], defaults: Defaults | None = None) -> None:
     """Warn, once, about other versions than those that a saved pipeline names."""
-    bundled = _bundled().get(source.origin)
+    bundled = bundled_models().get(source.origin)
     found = differences(parts, defaults, None if bundled is None else bundled.dist)
     if found:
         source.report.notes += found

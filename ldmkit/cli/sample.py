@@ -51,7 +51,8 @@ def sample(
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli import emit
-    from ldmkit.loading import default_model, load
+    from ldmkit.loading import load
+    from ldmkit.locate import default_model
     from ldmkit.output import check_png
 
     check_png(out)

@@ -87,7 +87,7 @@ def _hooks(entry: Entry) -> tuple[int, list[Found]]:
 def _model(entry: Entry) -> tuple[int, list[Found]]:
     """A bundled model's folder is there, and its parts fit; no weight is read."""
     from ldmkit.compose import compose
-    from ldmkit.loading import model_folder
+    from ldmkit.locate import model_folder
     from ldmkit.source import NativeFolder
 
     try:

@@ -50,7 +50,8 @@ def compare(
     from ldmkit.cli import RUN, emit
     from ldmkit.cli.bars import Bars
     from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
-    from ldmkit.loading import default_model, load
+    from ldmkit.loading import load
+    from ldmkit.locate import default_model
     from ldmkit_compare.asked import check_plan, parse_samplers, parse_steps
     from ldmkit_compare.page import page, save_html
     from ldmkit_compare.runs import Comparing

@@ -30,7 +30,8 @@ def demo(
     """Draw a sheet: each condition alone, all together, three samplers, an inpainting."""
     from ldmkit.cli import emit
     from ldmkit.cli.bars import Bars
-    from ldmkit.loading import default_model, load
+    from ldmkit.loading import load
+    from ldmkit.locate import default_model
     from ldmkit.output import check_png
     from ldmkit_miniworld.demo import Demo
 
