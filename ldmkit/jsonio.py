@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import InputError, LdmkitError, RunError, SourceError
+from ldmkit.files import read_file
 
 MAX_TEXT_BYTES = 64 * 2**20
 
@@ -52,16 +53,9 @@ def read_json(path: Path, error: type[LdmkitError] = SourceError, *, infinities:
     """The JSON in a file of at most 64 MiB.
 
     Raises:
-        error: `not-found`, `too-large`, `unreadable`, and those of `parse_json`.
+        error: those of `read_file` and of `parse_json`.
     """
-    try:
-        if not path.is_file():
-            raise error("not-found", "there is no such file", where=str(path))
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise error("too-large", f"{path.stat().st_size} bytes is no plausible JSON file", where=str(path))
-        text = path.read_bytes()
-    except OSError as problem:
-        raise error("unreadable", f"cannot be read: {problem}", where=str(path)[:200]) from None
+    text = read_file(path, MAX_TEXT_BYTES, error)
     return parse_json(text, str(path), error, infinities=infinities)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.errors import InputError, LdmkitError, SourceError
+from ldmkit.files import read_file
 from ldmkit.jsonio import check_target, parse_json, replacing
+from ldmkit.picture_files import MAX_FILE_BYTES
 from ldmkit.pictures import Mask, Picture, to_pil
 from ldmkit.recipe import check_recipe
 from ldmkit.value import Value
@@ -103,10 +106,9 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         SourceError: no such file, no PNG, or no recipe in it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SourceError("not-found", "there is no such file", where=str(path))
+    data = read_file(path, MAX_FILE_BYTES)
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             text = picture.info.get(RECIPE_KEY)
             if text is None and hasattr(picture, "text"):
                 text = picture.text.get(RECIPE_KEY)

@@ -14,9 +14,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ldmkit.errors import InputError
+from ldmkit.files import read_file
 
 MAX_PIXELS = 1 << 26
 """Largest picture that is decoded (8192 x 8192): a small file may claim to be much larger."""
+
+MAX_FILE_BYTES = 8 * MAX_PIXELS
+"""Of a file: four channels of 16 bits in the largest picture, uncompressed."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The only decoders that a file can reach."""
@@ -80,12 +84,15 @@ def _file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
         fits = "a path, the bytes of a file, a data URI, a PIL image, an array or a tensor"
         raise InputError("picture-type", f"a {type(source).__name__} is no picture", where=where, fits=fits)
     try:
-        return Path(source).read_bytes(), str(source)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError("picture-missing", "there is no such file", where=str(source)[:200]) from None
-    except (OSError, ValueError) as failure:
-        what = f"cannot be read: {getattr(failure, 'strerror', None) or failure}"
-        raise InputError("picture-unreadable", what, where=str(source)[:200]) from None
+        return read_file(Path(source), MAX_FILE_BYTES, InputError), str(source)
+    except ValueError as failure:
+        if not isinstance(failure, InputError):
+            raise InputError("picture-unreadable", f"cannot be read: {failure}", where=str(source)[:200]) from None
+        code = _CODES.get(failure.code, "picture-unreadable")
+        raise InputError(code, failure.what, where=failure.where, fits=failure.fits) from None
+
+
+_CODES = {"input.not-found": "picture-missing", "input.too-large": "picture-too-large"}
 
 
 def _uri_bytes(uri: str, where: str | None) -> bytes:

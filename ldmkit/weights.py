@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldmkit.errors import SourceError, WeightsError
+from ldmkit.files import check_ordinary
 from ldmkit.jsonio import parse_json, replacing
 
 DTYPES: dict[str, torch.dtype] = {
@@ -100,9 +101,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     where = str(path)
-    if not path.is_file():
-        raise SourceError("not-found", "there is no such file", where=where)
-    size = path.stat().st_size
+    size = check_ordinary(path).st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-import tarfile
-import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +11,16 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import SourceError
+from ldmkit.files import check_ordinary
 from ldmkit.weights import LazyTensor, read_span
 from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
+from ldmkit_checkpoints.torch_zip import Entry, checksum, entry_bytes, read_entries
 
 MAX_PICKLE_BYTES = 64 * 2**20
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Place of one uncompressed archive entry in the file, in bytes."""
-
-    begin: int
-    size: int
+_TAR_BLOCK = 512
 
 
 def open_pickled(path: Path) -> Any:
@@ -43,8 +33,7 @@ def open_pickled(path: Path) -> Any:
             errors of `read_pickle`, `storage-range`.
     """
     where = str(path)
-    if not path.is_file():
-        raise SourceError("not-found", "there is no such file", where=where)
+    check_ordinary(path)
     entries, data = _archive(path)
     tree = read_pickle(data, where)
     return _lazy(tree, path, entries)
@@ -78,63 +67,41 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
     return found, extras
 
 
-def _archive(path: Path) -> tuple[dict[str, _Entry], bytes]:
+def _archive(path: Path) -> tuple[dict[str, Entry], bytes]:
     where = str(path)
     _check_kind(path)
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            listed = archive.infolist()
-            names = [info.filename for info in listed]
-            if len(set(names)) != len(names):
-                raise SourceError("torch-invalid", "two entries of the archive have one name", where=where)
-            pickles = [info for info in listed if info.filename.rpartition("/")[2] == "data.pkl"]
-            if len(pickles) != 1:
-                raise SourceError(
-                    "torch-invalid", "the zip archive holds no data.pkl", where=where, fits="a torch file"
-                )
-            root = pickles[0].filename.removesuffix("data.pkl")
-            if root + "constants.pkl" in names:
-                raise SourceError("torch-invalid", "the file is a TorchScript program", where=where, fits=CONVERT)
-            size = path.stat().st_size
-            entries = {info.filename.removeprefix(root): _place(file, info, size, where) for info in listed}
-            if pickles[0].file_size > MAX_PICKLE_BYTES:
-                raise SourceError("too-large", f"a pickle of {pickles[0].file_size} bytes", where=where)
-            if "byteorder" in entries and archive.read(root + "byteorder").strip() != b"little":
-                raise SourceError("torch-invalid", "the storages are big-endian", where=where, fits="little-endian")
-            return entries, archive.read(pickles[0])
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, OSError, RuntimeError) as error:
-        raise SourceError("torch-invalid", f"damaged archive: {error}", where=where) from None
+    listed = read_entries(path)
+    pickles = [name for name in listed if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickles) != 1:
+        raise SourceError("torch-invalid", "the zip archive holds no data.pkl", where=where, fits="a torch file")
+    root = pickles[0].removesuffix("data.pkl")
+    if root + "constants.pkl" in listed:
+        raise SourceError("torch-invalid", "the file is a TorchScript program", where=where, fits=CONVERT)
+    entries = {name.removeprefix(root): entry for name, entry in listed.items()}
+    pickle, order = entries["data.pkl"], entries.get("byteorder")
+    if pickle.size > MAX_PICKLE_BYTES:
+        raise SourceError("too-large", f"a pickle of {pickle.size} bytes", where=where)
+    if order is not None and (order.size > 16 or entry_bytes(path, order, "byteorder").strip() != b"little"):
+        raise SourceError("torch-invalid", "the storages are big-endian", where=where, fits="little-endian")
+    return entries, entry_bytes(path, pickle, "data.pkl")
 
 
 def _check_kind(path: Path) -> None:
     where = str(path)
     with path.open("rb") as file:
-        start = file.read(4)
-    if start == b"PK\x03\x04":
-        if not zipfile.is_zipfile(path):
-            raise SourceError("truncated", "the archive's directory is missing: the file is incomplete", where=where)
+        start = file.read(_TAR_BLOCK)
+    if start[:4] == b"PK\x03\x04":
         return
     if len(start) < 4:
         raise SourceError("truncated", f"{len(start)} bytes is too short for a torch file", where=where)
-    if tarfile.is_tarfile(path) or start[:1] == b"\x80":
+    # told by the first block alone: tarfile would unpack a compressed archive to find out
+    if start[257:262] == b"ustar" or start[:1] == b"\x80":
         what = "written in torch's format from before version 1.6"
         raise SourceError("legacy-format", what, where=where, fits=f"torch's zip format; {CONVERT}")
     raise SourceError("torch-invalid", "neither a zip archive nor a pickle", where=where, fits="a torch file")
 
 
-def _place(file: Any, info: zipfile.ZipInfo, size: int, where: str) -> _Entry:
-    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        what = f"entry {info.filename!r} is compressed or encrypted"
-        raise SourceError("torch-invalid", what, where=where, fits="a file written by torch.save")
-    file.seek(info.header_offset)
-    header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    begin = info.header_offset + _LOCAL_HEADER.size + header[9] + header[10]
-    if header[0] != b"PK\x03\x04" or begin + info.file_size > size:
-        raise SourceError("truncated", f"entry {info.filename!r} reaches beyond the file's end", where=where)
-    return _Entry(begin, info.file_size)
-
-
-def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
+def _lazy(tree: Any, path: Path, entries: Mapping[str, Entry]) -> Any:
     """The same containers with lazy tensors; shared and self-referring containers stay what they are."""
 
     @cache
@@ -142,11 +109,13 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
         # the same call as torch.load(mmap=True) makes: private pages, nothing is written back
         return cast(torch.UntypedStorage, torch.UntypedStorage.from_file(str(path), False, path.stat().st_size))
 
+    data = {name.removeprefix("data/"): entry for name, entry in entries.items() if name.startswith("data/")}
+    sums = {key: checksum(path, entry, f"data/{key}") for key, entry in data.items()}
     done: dict[int, Any] = {}
 
     def walk(node: Any, depth: int = 0) -> Any:
         if isinstance(node, Stored):
-            return _tensor(node, path, entries, mapped)
+            return _tensor(node, path, entries, sums, mapped)
         if isinstance(node, Global):
             return node.dtype if node.what == "dtype" else node.name
         if isinstance(node, Storage):
@@ -174,16 +143,22 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, _Entry]) -> Any:
 
 
 def _tensor(
-    stored: Stored, path: Path, entries: Mapping[str, _Entry], mapped: Callable[[], torch.UntypedStorage]
+    stored: Stored,
+    path: Path,
+    entries: Mapping[str, Entry],
+    sums: Mapping[str, Callable[[], None]],
+    mapped: Callable[[], torch.UntypedStorage],
 ) -> LazyTensor:
     storage, offset, shape, stride = stored
     begin = _storage_begin(storage, entries, str(path))
+    check_sum = sums[storage.key]
     width = storage.dtype.itemsize
     first = begin + offset * width
     # from the first to the last element of the view, which need not be contiguous
     count = 0 if 0 in shape else 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
 
     def read(copy: bool) -> Tensor:
+        check_sum()
         if copy or begin % width:
             flat = read_span(path, first, count * width).view(storage.dtype)
             return flat.as_strided(shape, stride)
@@ -193,7 +168,7 @@ def _tensor(
     return LazyTensor(shape, storage.dtype, read)
 
 
-def _storage_begin(storage: Storage, entries: Mapping[str, _Entry], where: str) -> int:
+def _storage_begin(storage: Storage, entries: Mapping[str, Entry], where: str) -> int:
     entry = entries.get(f"data/{storage.key}")
     if entry is None:
         raise SourceError("torch-invalid", f"storage {storage.key!r} is not in the archive", where=where)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ldmkit.errors import SourceError
+from ldmkit.files import read_file
 
 MAX_YAML_BYTES = 2**20
 MAX_ALIASES = 200
@@ -30,12 +31,27 @@ LIMITS: dict[str, int] = {
 MAX_ITEMS = 64
 
 
+MAX_NODES = 200_000
+"""Of a text with its aliases written out."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Standard tags only; duplicate keys and merge keys refused; aliases counted."""
+    """Standard tags only; duplicate keys and merge keys refused; aliases counted, and what they stand for."""
 
     aliases = 0
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > 2 * MAX_DEPTH:
+            line = self.peek_event().start_mark.line + 1
+            raise SourceError("yaml-invalid", f"nested more than {2 * MAX_DEPTH} deep", where=f"line {line}")
+        try:
+            return self._composed(parent, index)
+        finally:
+            self.depth -= 1
+
+    def _composed(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             self.aliases += 1
             if self.aliases > MAX_ALIASES:
@@ -61,6 +77,37 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _parsed(text: str) -> Any:
+    """The data of a text; its aliases are counted as if they were written out, before anything is made of them."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _count(root, {}, set())
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, known: dict[int, int], within: set[int]) -> int:
+    """Nodes of a tree in which every alias is written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in known:
+        return known[id(node)]
+    line = f"line {node.start_mark.line + 1}"
+    if id(node) in within:
+        raise SourceError("yaml-invalid", "nested within itself", where=line)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(value,) for value in node.value]
+    total = 1 + sum(_count(one, known, within | {id(node)}) for pair in pairs for one in pair)
+    if total > MAX_NODES:
+        what = f"it stands for more than {MAX_NODES} values once its aliases are written out"
+        raise SourceError("yaml-aliases", what, where=line, fits="values written out")
+    known[id(node)] = total
+    return total
+
+
 def read_yaml(path: Path, *, bounded: bool = True) -> dict[str, Any]:
     """The mapping in a yaml file of at most 1 MiB.
 
@@ -71,20 +118,17 @@ def read_yaml(path: Path, *, bounded: bool = True) -> dict[str, Any]:
         SourceError: `not-found`, `too-large`, `yaml-invalid`, `yaml-tag`, `yaml-aliases`, `duplicate-key`,
             `huge-dimension`.
     """
-    if not path.is_file():
-        raise SourceError("not-found", "there is no such file", where=str(path))
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise SourceError("too-large", f"{path.stat().st_size} bytes is no plausible config", where=str(path))
+    content = read_file(path, MAX_YAML_BYTES)
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        data = _parsed(content.decode("utf-8-sig"))
     except yaml.constructor.ConstructorError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise SourceError(
             "yaml-tag", f"{error.problem}", where=f"{path}, line {line}", fits="plain mappings, lists, text, numbers"
         ) from None
     except (yaml.YAMLError, UnicodeError, RecursionError, ValueError, TypeError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError("yaml-invalid", f"not valid YAML: {text}", where=str(path)) from None
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError("yaml-invalid", f"not valid YAML: {said}", where=str(path)) from None
     except SourceError as error:
         where = f"{path}, {error.where}" if error.where else str(path)
         raise SourceError(error.code.split(".", 1)[1], error.what, where=where, fits=error.fits) from None
@@ -101,7 +145,7 @@ def yaml_value(text: str, where: str) -> Any:
         SourceError: `yaml-invalid`.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _parsed(text)
     except (yaml.YAMLError, SourceError, RecursionError, ValueError, TypeError) as error:
         problem = " ".join(str(error).split())
         raise SourceError("yaml-invalid", f"{text!r} is no YAML value: {problem}", where=where) from None

@@ -42,7 +42,7 @@ def flipped(position: int, bit: int) -> Case:
 WEIGHTS = [
     weights("weights file missing", "weights.missing", "denoiser", "'conv_in.weight'", damage=Path.unlink),
     weights("weights file empty", "source.truncated", "0 bytes", damage=lambda p: p.write_bytes(b"")),
-    weights("weights file a folder", "source.not-found", damage=lambda p: (p.unlink(), p.mkdir())),
+    weights("weights file a folder", "source.not-a-file", damage=lambda p: (p.unlink(), p.mkdir())),
     weights("tensor missing", "weights.missing", "1 tensor(s)", "'conv_in.bias'",
             damage=bad.edit_tensors(lambda t: t.pop("conv_in.bias"))),
     weights("tensor unexpected", "weights.unexpected", "'conv_in.extra'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ldmkit_checkpoints.yaml_config import read_yaml
+from ldmkit_checkpoints.yaml_config import read_yaml, yaml_value
 
 import ldmkit
 
@@ -33,8 +33,19 @@ def doubling(levels: int) -> str:
     return "\n".join(lines)
 
 
-def test_aliases_of_aliases_take_no_time(tmp_path: Path) -> None:
-    assert read_yaml(write(tmp_path, doubling(40)))["a0"] == [1, 1]
+@pytest.mark.parametrize("bounded", [True, False])
+def test_aliases_of_aliases_are_counted_before_anything_is_made_of_them(tmp_path: Path, bounded: bool) -> None:
+    assert read_yaml(write(tmp_path, doubling(5)), bounded=bounded)["a0"] == [1, 1]
+    with pytest.raises(ldmkit.SourceError, match="written out") as caught:  # astronomically many values in a few lines
+        read_yaml(write(tmp_path, doubling(40)), bounded=bounded)
+    assert caught.value.code == "source.yaml-aliases"
+    with pytest.raises(ldmkit.SourceError, match="written out"):
+        yaml_value(
+            "{a: &a [1, 1, 1, 1, 1, 1, 1, 1], b: &b [*a, *a, *a, *a, *a, *a, *a, *a], "
+            "c: &c [*b, *b, *b, *b, *b, *b, *b, *b], d: &d [*c, *c, *c, *c, *c, *c, *c, *c], "
+            "e: &e [*d, *d, *d, *d, *d, *d, *d, *d], f: [*e, *e, *e, *e, *e, *e, *e, *e]}",
+            "--set",
+        )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +59,7 @@ def test_aliases_of_aliases_take_no_time(tmp_path: Path) -> None:
         ("a: &x {b: 1}\nc: {<<: *x}", "yaml-invalid", "line 2"),
         ("? [1, 2]\n: 3", "yaml-invalid", "plain words"),
         ("a: &a [*a]", "yaml-invalid", "within itself"),
-        ("[" * 5000, "yaml-invalid", "recursion"),
+        ("[" * 5000, "yaml-invalid", "deep"),
         ("a: [1, 2", "yaml-invalid", "not valid YAML"),
         ("a: *nowhere", "yaml-invalid", "nowhere"),
         ("- 1", "yaml-invalid", "mapping"),

@@ -1,0 +1,75 @@
+"""Files of other people: only ordinary ones are read, and never more of them than is plausible.
+
+A path may lead to a FIFO, a socket, a terminal, `/dev/zero` or a file of `/proc`: reading those blocks, never ends,
+or acts on the machine. All of them are refused before a byte is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from ldmkit.errors import LdmkitError, SourceError
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR)
+
+_WAITS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""How files are opened: a FIFO put in the place of a file after it was looked at does not block either."""
+
+
+def check_ordinary(path: Path, error: type[LdmkitError] = SourceError, *, where: str | None = None) -> os.stat_result:
+    """What the system says of an ordinary file, symbolic links followed; nothing is opened.
+
+    Raises:
+        error: `not-found`, `not-a-file` (a folder, a device ...), `unreadable`.
+    """
+    place = str(path)[:200] if where is None else where
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as problem:
+        raise _failed(problem, place, error) from None
+    if not stat.S_ISREG(found.st_mode):
+        what = f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no ordinary file')}"
+        raise error("not-a-file", what, where=place, fits="an ordinary file")
+    return found
+
+
+def read_file(path: Path, limit: int, error: type[LdmkitError] = SourceError, *, where: str | None = None) -> bytes:
+    """The bytes of an ordinary file of at most `limit` bytes.
+
+    Raises:
+        error: those of `check_ordinary`; `too-large`; `not-a-file` for what has another length than the system says,
+            as files of `/proc` do, or changes while it is read.
+    """
+    place = str(path)[:200] if where is None else where
+    check_ordinary(path, error, where=place)
+    try:
+        handle = os.open(path, os.O_RDONLY | _WAITS)
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if found.st_size > limit:
+                raise error("too-large", f"{found.st_size} bytes", where=place, fits=f"at most {limit} bytes")
+            data = file.read(found.st_size + 1) if stat.S_ISREG(found.st_mode) else None
+    except OSError as problem:
+        raise _failed(problem, place, error) from None
+    if data is None or len(data) != found.st_size:
+        what = f"it does not hold the {found.st_size} bytes that the system says"
+        raise error("not-a-file", what, where=place, fits="an ordinary file that nobody writes to")
+    return data
+
+
+def _failed(problem: OSError | ValueError, where: str, error: type[LdmkitError]) -> LdmkitError:
+    if isinstance(problem, OSError) and problem.errno in _ABSENT:
+        return error("not-found", "there is no such file", where=where)
+    what = f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
+    return error("unreadable", what, where=where)
