@@ -9,7 +9,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,15 +17,22 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalize
 
 from ldmkit.errors import InputError, SourceError
 from ldmkit.jsonio import read_json, write_json
+from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, read_stated
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_FILES = "tokenizer.json, vocab.json with merges.txt, or bpe_simple_vocab_16e6.txt.gz"
 BERT_FILES = "tokenizer.json or vocab.txt (of bert-base-uncased)"
 
+_CLIP = {"bos_token": CLIP_START, "eos_token": CLIP_END, "unk_token": CLIP_END, "pad_token": CLIP_END}
+_BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+"""Special tokens of the classes CLIPTokenizer and BertTokenizer, where a folder does not name its own."""
+
 _GZ_NAME = "bpe_simple_vocab_16e6.txt.gz"
 _GZ_MERGES = 49152 - 256 - 2
 _MAX_FILE = 64 << 20
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+_BERT_OPTIONS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
 
 Merges: TypeAlias = list[tuple[str, str]]
 
@@ -43,18 +50,29 @@ class Vocabulary:
     """Text -> token ids, between a start token (if there is one) and an end token.
 
     With `unknown`, the id of what no piece covers, a word that has it or falls apart into letters is warned of.
+
+    Args:
+        pad: the id that its folder pads with, if it says so.
+        longest: ids in a row that its folder allows, if it says so.
+        config: tokenizer_config.json, written beside tokenizer.json.
+        several: tokens that stand for several vectors of a learnt embedding -> all of them, with spaces between.
     """
 
     tokenizer: Tokenizer
     start: int | None
     end: int
     unknown: int | None = None
+    pad: int | None = None
+    longest: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    several: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self, text: str, limit: int) -> list[int]:
         """At most `limit` ids, start and end included.
 
         A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
         """
+        text = self._expanded(text)
         encoding = self._encoding(text)
         if self.unknown is not None and (words := self._unknown_words(text, encoding)):
             what = f"not in the vocabulary: {_listed(words)}"
@@ -69,7 +87,7 @@ class Vocabulary:
 
     def quietly(self, text: str, limit: int) -> list[int]:
         """The ids of `encode`, for a second reader of the same text: without the warnings."""
-        return self._framed(self._encoding(text).ids, limit)
+        return self._framed(self._encoding(self._expanded(text)).ids, limit)
 
     def _framed(self, ids: Sequence[int], limit: int) -> list[int]:
         before = [] if self.start is None else [self.start]
@@ -77,6 +95,14 @@ class Vocabulary:
 
     def _encoding(self, text: str) -> Encoding:
         return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _expanded(self, text: str) -> str:
+        """The text with every token of several vectors written out, as diffusers does it."""
+        if not self.several:
+            return text
+        for token in dict.fromkeys(self._encoding(text).tokens):
+            text = text.replace(token, self.several.get(token, token))
+        return text
 
     def _unknown_words(self, text: str, encoding: Encoding) -> list[str]:
         """Words that have no piece, or nothing but single letters for pieces."""
@@ -93,8 +119,10 @@ class Vocabulary:
         return found
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json."""
+        """Write tokenizer.json, and tokenizer_config.json where one is known."""
         self.tokenizer.save(str(folder / "tokenizer.json"))
+        if self.config:
+            write_json(folder / CONFIG, dict(self.config))
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -121,71 +149,92 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
         SourceError: damaged files, or ids that exceed `size`.
     """
     if (file := folder / "tokenizer.json").is_file():
+        stated = read_stated(folder, _CLIP)
         tokenizer = _from_json(file)
+        if not stated.as_written:
+            tokenizer = _clip(*_bytes_of(tokenizer, file), _unknown_of(stated), file)
     elif (file := folder / "vocab.json").is_file():
-        tokenizer = _clip(_clip_ids(file), _merges(folder / "merges.txt"), _special_pad(folder), file)
+        stated = read_stated(folder, _CLIP)
+        tokenizer = _clip(_clip_ids(file), _merges(folder / "merges.txt"), _unknown_of(stated), file)
     elif (file := folder / _GZ_NAME).is_file():
-        merges = _original_merges(file)
-        tokenizer = _clip(_original_ids(merges), merges, None, file)
+        stated, merges = Stated(str(folder), None, dict(_CLIP)), _original_merges(file)
+        stated.tokens.extend(AddedToken(token, normalized=False, special=True) for token in (CLIP_START, CLIP_END))
+        tokenizer = _clip(_original_ids(merges), merges, CLIP_END, file)
     else:
         return None
-    return _vocabulary(tokenizer, CLIP_START, CLIP_END, size, file)
+    found = _vocabulary(tokenizer, stated, ("bos", "eos"), size, file, "CLIPTokenizer")
+    if found.pad is None:
+        raise SourceError(
+            "bad-vocabulary", "there is no padding token", where=str(folder), fits="pad_token in its config"
+        )
+    return replace(found, several=_several(tokenizer))
 
 
 def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     """BERT's uncased word pieces from the files in a folder, None where there are none; errors as above."""
     if (file := folder / "tokenizer.json").is_file():
+        stated = read_stated(folder, _BERT)
         tokenizer = _from_json(file)
+        if not stated.as_written:
+            tokenizer = _bert(_pieces_of(tokenizer, file), stated, file)
     elif (file := folder / "vocab.txt").is_file():
-        ids = {line: i for i, line in enumerate(_text(file).split("\n")) if line}
-        for needed in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
-            if needed not in ids:
-                raise SourceError("bad-vocabulary", f"{needed} is not in the list", where=str(file))
-        tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        known = [t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in ids]
-        tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in known])
+        stated = read_stated(folder, _BERT)
+        tokenizer = _bert({line: i for i, line in enumerate(_text(file).split("\n")) if line}, stated, file)
     else:
         return None
-    return replace(_vocabulary(tokenizer, "[CLS]", "[SEP]", size, file), unknown=tokenizer.token_to_id("[UNK]"))
+    found = _vocabulary(tokenizer, stated, ("cls", "sep"), size, file, "BertTokenizer")
+    return replace(found, unknown=tokenizer.token_to_id(_unknown_of(stated)))
 
 
 def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:
-    """T5's sentence pieces from tokenizer.json, or from spiece.model through transformers; None where neither is."""
-    if (file := folder / "tokenizer.json").is_file():
-        tokenizer = _from_json(file)
-    elif (file := folder / "spiece.model").is_file():
-        try:
-            from transformers import T5TokenizerFast
+    """T5's sentence pieces as transformers reads them from tokenizer.json or spiece.model; None where neither is.
 
-            tokenizer = T5TokenizerFast.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    Args:
+        end: the id that ends a text, where the folder has no tokenizer_config.json to name it.
+    """
+    file = next((file for name in ("tokenizer.json", "spiece.model") if (file := folder / name).is_file()), None)
+    if file is None:
+        return None
+    stated = read_stated(folder, {})
+    if file.suffix == ".json" and stated.as_written:
+        tokenizer = _from_json(file)
+        found = Vocabulary(tokenizer, None, end)
+    else:
+        try:
+            from transformers import T5Tokenizer
+
+            theirs = T5Tokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as failure:
             raise SourceError("bad-vocabulary", f"not a sentence-piece model: {failure}", where=str(file)) from None
-    else:
-        return None
+        tokenizer, named = theirs.backend_tokenizer, theirs.special_tokens_map
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        own = {key: str(named[key]) for key in ("eos_token", "unk_token", "pad_token") if named.get(key)}
+        config = {**own, **_limit(stated), "extra_ids": 0, "tokenizer_class": "TokenizersBackend"}
+        found = Vocabulary(tokenizer, None, theirs.eos_token_id, config=config, pad=theirs.pad_token_id)
     _check_size(tokenizer, size, file)
-    return Vocabulary(tokenizer, None, end)
+    return replace(found, longest=stated.limit)
 
 
-def write_clip_files(vocabulary: Vocabulary, folder: Path, pad: int, limit: int = 77) -> None:
-    """vocab.json, merges.txt and the configs that diffusers and transformers read, in an existing folder."""
-    data = json.loads(vocabulary.tokenizer.to_str())["model"]
-    write_json(folder / "vocab.json", data["vocab"])
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in data["merges"]]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-    pad_token = vocabulary.tokenizer.id_to_token(pad)
-    special = {"bos_token": CLIP_START, "eos_token": CLIP_END, "unk_token": CLIP_END, "pad_token": pad_token}
-    write_json(folder / "special_tokens_map.json", special)
-    write_json(
-        folder / "tokenizer_config.json", {**special, "model_max_length": limit, "tokenizer_class": "CLIPTokenizer"}
+def _bert(ids: dict[str, int], stated: Stated, file: Path) -> Tokenizer:
+    for name in ("pad_token", "unk_token", "cls_token", "sep_token"):
+        if (needed := stated.special.get(name)) not in ids:
+            raise SourceError("bad-vocabulary", f"{needed} is not in the list", where=str(file))
+    options = {key: (stated.config or {}).get(key, default) for key, default in _BERT_OPTIONS.items()}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token=_unknown_of(stated)))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=options["do_lower_case"],
+        strip_accents=options["strip_accents"],
+        handle_chinese_chars=options["tokenize_chinese_chars"],
     )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
 
-def _clip(ids: Mapping[str, int], merges: Merges, pad: str | None, file: Path) -> Tokenizer:
+def _clip(ids: Mapping[str, int], merges: Merges, unknown: str, file: Path) -> Tokenizer:
     try:
         model = models.BPE(
-            dict(ids), merges, unk_token=CLIP_END, continuing_subword_prefix="", end_of_word_suffix="</w>"
+            dict(ids), merges, unk_token=unknown, continuing_subword_prefix="", end_of_word_suffix="</w>"
         )
     except Exception as failure:
         raise SourceError("bad-vocabulary", f"not a byte-pair vocabulary: {failure}", where=str(file)) from None
@@ -195,19 +244,63 @@ def _clip(ids: Mapping[str, int], merges: Merges, pad: str | None, file: Path) -
     )
     words = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    special = dict.fromkeys([CLIP_START, CLIP_END, *([pad] if pad in ids else [])])
-    tokenizer.add_special_tokens(
-        [AddedToken(str(token), normalized=False, special=True) for token in special if token in ids]
-    )
     return tokenizer
 
 
-def _vocabulary(tokenizer: Tokenizer, start: str, end: str, size: int, file: Path) -> Vocabulary:
-    ends = tokenizer.token_to_id(start), tokenizer.token_to_id(end)
-    if None in ends:
-        raise SourceError("bad-vocabulary", f"{start} or {end} is not in the vocabulary", where=str(file))
+def _vocabulary(
+    tokenizer: Tokenizer, stated: Stated, frame: tuple[str, str], size: int, file: Path, name: str
+) -> Vocabulary:
+    """A vocabulary whose texts stand between the two special tokens `frame`."""
+    ids = stated.add_to(tokenizer)
+    if missing := [word for word in frame if word not in ids]:
+        tokens = " or ".join(str(stated.special.get(f"{word}_token")) for word in missing)
+        raise SourceError("bad-vocabulary", f"{tokens} is not in the vocabulary", where=str(file))
     _check_size(tokenizer, size, file)
-    return Vocabulary(tokenizer, *ends)
+    config: dict[str, Any] = {key: value for key, value in stated.special.items() if value is not None}
+    options = {key: value for key, value in (stated.config or {}).items() if key in _BERT_OPTIONS}
+    config = {**config, **options, **_limit(stated), "tokenizer_class": name}
+    if stated.as_written and file.suffix == ".json":
+        config = dict(stated.config or {})
+    start, end = (ids[word] for word in frame)
+    return Vocabulary(tokenizer, start, end, pad=ids.get("pad"), longest=stated.limit, config=config)
+
+
+def _limit(stated: Stated) -> dict[str, int]:
+    return {} if stated.limit is None else {"model_max_length": stated.limit}
+
+
+def _unknown_of(stated: Stated) -> str:
+    return str(stated.special.get("unk_token"))
+
+
+def _several(tokenizer: Tokenizer) -> dict[str, str]:
+    """An embedding of several vectors is published as the tokens `<word>`, `<word>_1`, `<word>_2` ..."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    found = {}
+    for token in added:
+        parts = [token]
+        while (part := f"{token}_{len(parts)}") in added:
+            parts.append(part)
+        if len(parts) > 1:
+            found[token] = " ".join(parts)
+    return found
+
+
+def _bytes_of(tokenizer: Tokenizer, file: Path) -> tuple[dict[str, int], Merges]:
+    """Vocabulary and merges of a tokenizer.json: transformers takes nothing else of it but the added tokens."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("type") != "BPE":
+        raise SourceError("bad-vocabulary", f"a model {model.get('type')!r}", where=str(file), fits="BPE, as CLIP's is")
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    return model["vocab"], [(pair[0], pair[1]) for pair in pairs]
+
+
+def _pieces_of(tokenizer: Tokenizer, file: Path) -> dict[str, int]:
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("type") != "WordPiece":
+        fits = "WordPiece, as BERT's is"
+        raise SourceError("bad-vocabulary", f"a model {model.get('type')!r}", where=str(file), fits=fits)
+    return dict(model["vocab"])
 
 
 def _check_size(tokenizer: Tokenizer, size: int, file: Path) -> None:
@@ -274,14 +367,6 @@ def _original_ids(merges: Merges) -> dict[str, int]:
         CLIP_END,
     ]
     return {word: i for i, word in enumerate(words)}
-
-
-def _special_pad(folder: Path) -> str | None:
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / name).is_file():
-            pad: Any = read_json(folder / name).get("pad_token")
-            return pad.get("content") if isinstance(pad, dict) else pad
-    return None
 
 
 def _text(file: Path) -> str:

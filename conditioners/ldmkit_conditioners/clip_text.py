@@ -9,7 +9,7 @@ import torch
 from pydantic import model_validator
 
 from ldmkit.contracts import Conditioner
-from ldmkit.errors import CompositionError, InputError
+from ldmkit.errors import CompositionError, InputError, SourceError
 from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
@@ -43,14 +43,19 @@ class ClipPart(Prompted):
 
     @property
     def length(self) -> int:
-        return int(self.config.positions)
+        return int(self.config.max_length or self.config.positions)
 
     @property
     def empty(self) -> list[int]:
         return [self.config.bos, self.config.eos]
 
     def find_vocabulary(self, folder: Path) -> Vocabulary | None:
-        return clip_vocabulary(folder, self.config.vocab_size)
+        c = self.config
+        found = clip_vocabulary(folder, c.vocab_size)
+        if found is not None and (found.start, found.end) != (c.bos, c.eos):
+            what = f"its start and end tokens have the ids {found.start} and {found.end}"
+            raise SourceError("bad-vocabulary", what, where=str(folder), fits=f"{c.bos} and {c.eos}, as in the config")
+        return found
 
 
 class ClipTextConfig(ClipConfig):

@@ -23,6 +23,7 @@ class ClipConfig(Value):
     Args:
         projection: width of the pooled projection, None where the file has none.
         bos, eos, pad: token ids; open-CLIP pads with 0.
+        max_length: ids in a row, where a tokenizer makes rows shorter than `positions`; None: `positions`.
         pool: where the pooled state is read: at the first `eos`, or at the largest id.
     """
 
@@ -38,11 +39,14 @@ class ClipConfig(Value):
     eos: int = 49407
     pad: int = 49407
     pool: Literal["first-eos", "argmax"] = "first-eos"
+    max_length: Length | None = Field(default=None, gt=1)
 
     @model_validator(mode="after")
     def _fits(self) -> ClipConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if self.max_length is not None and self.max_length > self.positions:
+            raise ValueError(f"max_length {self.max_length} is above {self.positions} positions")
         for name in ("bos", "eos", "pad"):
             if not 0 <= getattr(self, name) < self.vocab_size:
                 raise ValueError(f"{name} {getattr(self, name)} is not below vocab_size {self.vocab_size}")

@@ -102,7 +102,7 @@ def text_component(
         kind, native = "clip-text", clip_from_hf(config, tokenizer, where) | own
         layout = "hf" if clip_hf_level(keys) else "hf-flat"
     elif name == "T5EncoderModel":
-        kind, native, layout = "t5-text", t5_from_hf(config, where=where), "hf"
+        kind, native, layout = "t5-text", t5_from_hf(config, where=where, tokenizer=tokenizer), "hf"
     elif name == "LDMBertModel":
         kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, tokenizer, where), "ldm-bert"
     else:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Codec, Part
 from ldmkit.errors import InputError, SourceError
-from ldmkit.jsonio import write_json
+from ldmkit.jsonio import read_json, write_json
 from ldmkit.pipeline import Pipeline
 from ldmkit.saving import check_folder, replacing_folder
 from ldmkit.source import is_native
@@ -152,7 +152,9 @@ class _Export:
         for name, (part, config) in self.tokenizers.items():
             (folder / name).mkdir()
             part.save_assets(folder / name)
-            write_json(folder / name / "tokenizer_config.json", config)
+            own = folder / name / "tokenizer_config.json"
+            stated = read_json(own) if own.is_file() else {}
+            write_json(own, {**config, **stated})
 
     def _index(self, name: str, components: dict[str, Any], **options: Any) -> dict[str, Any]:
         scheduler = ["diffusers", self.configs["scheduler"]["_class_name"]]
@@ -255,7 +257,7 @@ def _unused_head(table: Tensor) -> dict[str, Tensor]:
 def _clip_tokenizer(part: Any) -> dict[str, Any]:
     words: dict[str, Any] = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     words["pad_token"] = "<|endoftext|>" if part.config.pad == part.config.eos else "!"
-    return {"tokenizer_class": "CLIPTokenizer", "model_max_length": part.config.positions, **words}
+    return {"tokenizer_class": "CLIPTokenizer", "model_max_length": part.length, **words}
 
 
 def inexpressible(what: str, where: str = "save_diffusers") -> SourceError:

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit_conditioners.bpe import bert_vocabulary
+from ldmkit_conditioners.bpe import bert_vocabulary, clip_vocabulary, sentence_pieces
 from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_conditioners.ldm_text import LdmText, LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 
 from ldmkit.errors import SourceError
-from ldmkit.jsonio import read_json
 
 _LEGACY_EOS = 2
 """CLIP configs written before 2023 say 2, which transformers takes as "pool at the largest id"."""
+
+_CLIP_WORDS = 49408
+"""Of the published vocabulary; rows of an embedding beyond it are those of added tokens."""
 
 _CLIP = {
     "vocab_size": ("vocab_size", 49408),
@@ -74,26 +76,20 @@ def clip_from_hf(data: Mapping[str, Any], tokenizer: Path | None = None, where: 
     legacy = data.get("eos_token_id", 49407) == _LEGACY_EOS
     last = int(config["vocab_size"]) - 1
     config["pool"] = "argmax" if legacy else "first-eos"
-    config["eos"] = last if legacy else int(data.get("eos_token_id", 49407))
-    config["bos"] = last - 1 if legacy else int(data.get("bos_token_id", 49406))
+    last = min(int(config["vocab_size"]), _CLIP_WORDS) - 1
+    config["eos"] = last if legacy else int(data.get("eos_token_id", _CLIP_WORDS - 1))
+    config["bos"] = last - 1 if legacy else int(data.get("bos_token_id", _CLIP_WORDS - 2))
     config["pad"] = config["eos"]
-    return config | (clip_special_tokens(tokenizer) if tokenizer is not None else {})
-
-
-def clip_special_tokens(folder: Path) -> dict[str, int]:
-    """Ids of the start, end and padding tokens (bos, eos, pad) that a tokenizer's folder states; those it has."""
-    words: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            words |= {k: v for k, v in read_json(folder / name).items() if k.endswith("_token") and v is not None}
-    vocabulary = read_json(folder / "vocab.json") if (folder / "vocab.json").is_file() else {}
-    found = {}
-    for ours in ("bos", "eos", "pad"):
-        word = words.get(f"{ours}_token")
-        word = word.get("content") if isinstance(word, Mapping) else word
-        if word in vocabulary:
-            found[ours] = int(vocabulary[word])
-    return found
+    words = None if tokenizer is None else clip_vocabulary(tokenizer, config["vocab_size"])
+    if words is None:
+        return config
+    if projected and not legacy and words.end != config["eos"]:
+        fits = f"{words.end}, the id of the tokenizer's end token, at which the pooled state is read"
+        raise _refuse("eos_token_id", config["eos"], where, fits)
+    config |= {"bos": words.start, "eos": words.end, "pad": words.pad}
+    if words.longest is not None and words.longest < config["positions"]:
+        config["max_length"] = words.longest
+    return config
 
 
 def clip_to_hf(config: ClipConfig) -> dict[str, Any]:
@@ -113,8 +109,14 @@ def clip_to_hf(config: ClipConfig) -> dict[str, Any]:
     }
 
 
-def t5_from_hf(data: Mapping[str, Any], max_length: int = 77, where: str = "text_encoder") -> dict[str, Any]:
+def t5_from_hf(
+    data: Mapping[str, Any], max_length: int = 77, where: str = "text_encoder", tokenizer: Path | None = None
+) -> dict[str, Any]:
     """Config of T5Text for a T5Config.
+
+    Args:
+        max_length: ids in a row where the tokenizer's folder sets no limit.
+        tokenizer: its folder, which names the end and the padding; None: the config's ids.
 
     Raises:
         SourceError: a feed-forward that it does not have.
@@ -123,6 +125,10 @@ def t5_from_hf(data: Mapping[str, Any], max_length: int = 77, where: str = "text
     if config["feed_forward"] not in ("relu", "gated-gelu"):
         raise _refuse("feed_forward_proj", config["feed_forward"], where, "relu or gated-gelu")
     end, pad = int(data.get("eos_token_id", 1)), int(data.get("pad_token_id", 0))
+    words = None if tokenizer is None else sentence_pieces(tokenizer, config["vocab_size"], end)
+    if words is not None:
+        end, pad = words.end, pad if words.pad is None else words.pad
+        max_length = words.longest or max_length
     return {**config, "max_length": max_length, "end": end, "pad": pad}
 
 

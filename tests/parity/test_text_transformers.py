@@ -16,7 +16,6 @@ import torch
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_config_hf import (
     clip_from_hf,
-    clip_special_tokens,
     clip_to_hf,
     ldm_bert_from_diffusers,
     ldm_bert_to_diffusers,
@@ -31,7 +30,6 @@ from ldmkit_conditioners.bpe import (
     Vocabulary,
     bert_vocabulary,
     clip_vocabulary,
-    write_clip_files,
 )
 from ldmkit_conditioners.clip_text import ClipPooled, ClipText
 from ldmkit_conditioners.ldm_text import LdmText
@@ -247,21 +245,16 @@ def test_clip_token_ids_with_another_padding_token(clip_folder: Path, tmp_path: 
     assert vocabulary is not None
     assert_same_ids(vocabulary, transformers.CLIPTokenizer.from_pretrained(str(tmp_path)))
     ids = json.loads((tmp_path / "vocab.json").read_text())
-    assert clip_special_tokens(tmp_path) == {"bos": ids[CLIP_START], "eos": ids[CLIP_END], "pad": ids["!"]}
+    assert (vocabulary.start, vocabulary.end, vocabulary.pad) == (ids[CLIP_START], ids[CLIP_END], ids["!"])
 
 
 def test_clip_files_round_trip(clip_folder: Path, tmp_path: Path) -> None:
     first = clip_vocabulary(clip_folder, 49408)
     assert first is not None
-    (tmp_path / "files").mkdir()
-    (tmp_path / "json").mkdir()
-    write_clip_files(first, tmp_path / "files", first.end)
-    first.save(tmp_path / "json")
-    theirs = transformers.CLIPTokenizer.from_pretrained(str(tmp_path / "files"))
-    for folder in ("files", "json"):
-        again = clip_vocabulary(tmp_path / folder, 49408)
-        assert again is not None
-        assert_same_ids(again, theirs)
+    first.save(tmp_path)
+    again = clip_vocabulary(tmp_path, 49408)
+    assert again is not None and again.pad == first.pad and again.longest == 77
+    assert_same_ids(again, transformers.CLIPTokenizer.from_pretrained(str(tmp_path)))
 
 
 def test_original_clip_release(tmp_path: Path) -> None:
