@@ -173,7 +173,7 @@ class DiffusersFolder(Source):
             more = {**wiring, "input": "text"} if found else wiring
             config, where = self._config(name), f"{self.folder}/{name}/config.json"
             keys, tokenizer = self._inventory(name).tensors, self._folder(_TOWERS[name])
-            component = text_component(config, keys, tokenizer, where, **more)
+            component = text_component(config, keys, tokenizer, where, str(self.index[name][1]), **more)
             self._components[f"conditioners.{part}"] = (name, component)
             self._tokenizers[part] = _TOWERS[name]
             found[part] = _conditioner(component)

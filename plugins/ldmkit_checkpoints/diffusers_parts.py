@@ -85,24 +85,33 @@ def controlnet_component(config: Mapping[str, Any], join: str) -> Component:
 
 
 def text_component(
-    config: Mapping[str, Any], keys: Iterable[str], tokenizer: Path | None, where: str, **wiring: Any
+    config: Mapping[str, Any],
+    keys: Iterable[str],
+    tokenizer: Path | None,
+    where: str,
+    cls: str | None = None,
+    **wiring: Any,
 ) -> Component:
     """A text encoder as the conditioner that yields its tokens.
 
     Args:
         tokenizer: folder that names the special tokens, if there is one.
+        cls: the class that a pipeline loads it as; None: as the config says.
         wiring: further fields of the conditioner's spec; `layer`, `final_norm` go into its config.
 
     Raises:
         SourceError: a model that is not known.
     """
-    name = str((config.get("architectures") or [config.get("_class_name")])[0])
+    stated = str((config.get("architectures") or [config.get("_class_name") or cls])[0])
+    name = cls if cls is not None and stated in (*TEXTS, "CLIPModel") else stated
     own = {key: wiring.pop(key) for key in ("layer", "final_norm") if key in wiring}
     if name in ("CLIPTextModel", "CLIPTextModelWithProjection"):
-        kind, native = "clip-text", clip_from_hf(config, tokenizer, where) | own
+        projected = name == "CLIPTextModelWithProjection"
+        kind, native = "clip-text", clip_from_hf(config, tokenizer, where, projected) | own
         layout = "hf" if clip_hf_level(keys) else "hf-flat"
     elif name == "T5EncoderModel":
-        kind, native, layout = "t5-text", t5_from_hf(config, where=where, tokenizer=tokenizer), "hf"
+        native = t5_from_hf(config, where=where, tokenizer=tokenizer) | {"masked": False}  # as diffusers reads it
+        kind, layout = "t5-text", "hf"
     elif name == "LDMBertModel":
         kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, tokenizer, where), "ldm-bert"
     else:

@@ -182,7 +182,7 @@ def ignorable_conditioner_key(key: str) -> str | None:
         return "training only: head of the language model"
     if last == "text_projection" or key.endswith("text_projection.weight"):
         return "projection of the pooled state, which this model does not read"
-    if ".visual." in f".{key}":
+    if ".visual." in f".{key}" or key.startswith(("vision_model.", "visual_projection.")):
         return "picture tower of the text model"
     if key.endswith("encoder.embed_tokens.weight"):
         return "the same tensor as shared.weight"
