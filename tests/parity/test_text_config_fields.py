@@ -37,7 +37,8 @@ BERT = {
 }  # fmt: skip
 IDS = [[50, 3, 4, 51], [50, 55, 51, 51], [50, *range(2, 10), 51]]
 CHANGED = {
-    "hidden_act": "gelu", "feed_forward_proj": "gated-gelu", "activation_function": "relu", "eos_token_id": 2, "bos_token_id": 40,
+    "hidden_act": "gelu", "feed_forward_proj": "gated-gelu", "activation_function": "relu", "eos_token_id": 2,
+    "bos_token_id": 40,
     "problem_type": "regression", "dtype": "float32", "torch_dtype": "float32", "dense_act_fn": "gelu",
     "tokenizer_class": "CLIPTokenizer", "transformers_version": "4.21.0", "id2label": {"0": "a"}, "label2id": {"a": 0},
     "architectures": ["CLIPTextModelWithProjection"], "model_type": "other", "prefix": "a", "_name_or_path": "x",
