@@ -37,6 +37,7 @@ class Stated:
         special: `bos_token`, `eos_token` ... -> the token; None where the folder says that there is none.
         tokens: to be matched as wholes in a text before it is split, in the order in which they get their ids.
         ids: the id that a file gives to a token.
+        assumed: tokens that only the class names: those that the vocabulary lacks get no id, which no model would know.
     """
 
     where: str
@@ -44,6 +45,7 @@ class Stated:
     special: dict[str, str | None]
     tokens: list[AddedToken] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
+    assumed: frozenset[str] = frozenset()
 
     @property
     def limit(self) -> int | None:
@@ -68,7 +70,8 @@ class Stated:
         Raises:
             SourceError: a token does not get the id that a file states for it.
         """
-        tokenizer.add_tokens(self.tokens)
+        known = tokenizer.get_vocab()
+        tokenizer.add_tokens([t for t in self.tokens if t.content in known or t.content not in self.assumed])
         for token, stated in self.ids.items():
             if (got := tokenizer.token_to_id(token)) != stated:
                 what = f"the added token {token!r} is said to have id {stated}; by the vocabulary it is {got}"
@@ -114,7 +117,8 @@ def read_stated(folder: Path, defaults: Mapping[str, str]) -> Stated:
     for token in tokens:
         if token.content in special.values():
             token.special = True
-    return Stated(str(folder), config, special, tokens, ids)
+    assumed = set(defaults.values()) - {_content(value) for _, value in _named(given)} - ids.keys()
+    return Stated(str(folder), config, special, tokens, ids, frozenset(assumed))
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
