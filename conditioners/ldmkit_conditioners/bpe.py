@@ -256,7 +256,7 @@ def _vocabulary(
         tokens = " or ".join(str(stated.special.get(f"{word}_token")) for word in missing)
         raise SourceError("bad-vocabulary", f"{tokens} is not in the vocabulary", where=str(file))
     _check_size(tokenizer, size, file)
-    config: dict[str, Any] = {key: value for key, value in stated.special.items() if value is not None}
+    config: dict[str, Any] = {key: value for key, value in stated.special.items() if key.removesuffix("_token") in ids}
     options = {key: value for key, value in (stated.config or {}).items() if key in _BERT_OPTIONS}
     config = {**config, **options, **_limit(stated), "tokenizer_class": name}
     if stated.as_written and file.suffix == ".json":
