@@ -149,8 +149,8 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
         SourceError: damaged files, or ids that exceed `size`.
     """
     if (file := folder / "tokenizer.json").is_file():
-        stated = read_stated(folder, _CLIP)
         tokenizer = _from_json(file)
+        stated = read_stated(folder, _CLIP)
         if not stated.as_written:
             tokenizer = _clip(*_bytes_of(tokenizer, file), _unknown_of(stated), file)
     elif (file := folder / "vocab.json").is_file():
@@ -173,8 +173,8 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
 def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     """BERT's uncased word pieces from the files in a folder, None where there are none; errors as above."""
     if (file := folder / "tokenizer.json").is_file():
-        stated = read_stated(folder, _BERT)
         tokenizer = _from_json(file)
+        stated = read_stated(folder, _BERT)
         if not stated.as_written:
             tokenizer = _bert(_pieces_of(tokenizer, file), stated, file)
     elif (file := folder / "vocab.txt").is_file():
