@@ -9,6 +9,7 @@ from typing import Any
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
 from ldmkit.errors import CompositionError, LdmkitError, PluginError, SpecError, suggest
+from ldmkit.latents import check_latents_fit
 from ldmkit.meta import on_meta
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
@@ -65,6 +66,7 @@ def fit(
         takes = f"denoiser {_type(denoiser)} takes {denoiser.channels}"
         what = f"codec {_type(codec)} has {codec.channels} latent channels, {takes}"
         raise CompositionError("channel-mismatch", what, fits=f"a codec with {denoiser.channels} channels")
+    check_latents_fit(codec, denoiser)
     slots = dict(denoiser.slots)
     for name, adapter in adapters.items():
         slots |= {f"{name}.{slot}": declared for slot, declared in adapter.slots.items()}

@@ -21,6 +21,7 @@ from ldmkit.examples import Example
 from ldmkit.jsonio import raw_input
 from ldmkit.judges import Classifier as Classifier
 from ldmkit.judges import Perceptual as Perceptual
+from ldmkit.latents import Latents
 from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
@@ -73,6 +74,11 @@ class Codec(Part, ABC):
         """Heights and widths of pictures must be multiples of this."""
         return self.factor
 
+    @property
+    def standardises(self) -> bool:
+        """Whether its latents are known to have about unit variance; a first stage's own file may not say its scale."""
+        return True
+
     @abstractmethod
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
         """Latents of pictures; `noise` (unit normal, latent shape) samples the posterior, None takes its mode.
@@ -107,6 +113,8 @@ class Denoiser(Part, ABC):
     channels: int
     slots: Mapping[str, Slot]
     ports: Mapping[str, Port]
+    latents: Latents | None = None
+    """Those of the codec that it was loaded with: `Pipeline.of` compares another one of the same shapes with it."""
     smallest: int = 1
     """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ldmkit.contracts import Adapter, Classifier, Codec, Part
 from ldmkit.errors import InputError, SourceError, WeightsError, suggest
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
+from ldmkit.latents import latents_of
 from ldmkit.locate import bundled_models, locate
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
@@ -63,6 +64,7 @@ def pipeline_of(
     spec = source.spec
     parts = compose(spec)
     fill(parts, spec, source, device=where, dtype=kept)
+    parts.denoiser.latents = latents_of(parts.codec)
     _tell(source, named_parts(spec), spec.defaults)
     return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin, load_options=load_options)
 
@@ -74,10 +76,23 @@ def load_codec(
     ema: bool | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    scale: float | Sequence[float] | None = None,
+    shift: float | Sequence[float] | None = None,
 ) -> Codec:
-    """The first stage alone, from the same sources and from files that hold nothing else."""
+    """The first stage alone, from the same sources and from files that hold nothing else.
+
+    Args:
+        scale, shift: of its latents, standardised = (raw - shift) * scale, a number or one a channel; None: what the
+            source says. A first stage's own file often does not: such a codec encodes and decodes, and composes with
+            no denoiser.
+    """
     opened = open_source(source, config=config, ema=ema)
     spec = opened.codec_spec
+    given = {key: value for key, value in (("scale", scale), ("shift", shift)) if value is not None}
+    if given:
+        spec = spec.model_copy(update={"config": {**spec.config, **given}})
+    elif opened.assumption is not None:
+        warnings.warn(f"{opened.origin}: {opened.assumption}", stacklevel=2)
     codec: Codec = _alone("codec", spec, "codec", opened, check_device(device), check_dtype(dtype or opened.dtype))
     return codec.eval().requires_grad_(False)
 

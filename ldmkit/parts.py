@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ldmkit.examples import Example
 from ldmkit.value import Value
@@ -31,6 +32,22 @@ class Part(nn.Module):
 
     def save_assets(self, folder: Path) -> None:
         """Write what `load_assets` reads; the folder exists."""
+
+    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The floating dtype that its tensors are held in where `dtype` is asked for, when loading or by `to`.
+
+        A part that overflows in a narrow dtype answers with a wider one; what it is fed has the dtype it holds."""
+        return dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def held(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            if not found.is_floating_point() or (wanted := self.held_dtype(found.dtype)) == found.dtype:
+                return found
+            return tensor.to(found.device, wanted)  # from what it was: by way of `found` it would be rounded
+
+        applied: Self = super()._apply(held, recurse)  # type: ignore[no-untyped-call]
+        return applied
 
     @property
     def device(self) -> torch.device:

@@ -129,8 +129,10 @@ def _spec(pipeline: Pipeline, store: torch.dtype | None) -> PipelineSpec:
     spec = pipeline.spec
     if store is None and spec.defaults.dtype is None:
         return spec
-    tensors = [t for part in pipeline.parts.items().values() for t in part.state_dict().values()]
-    floats = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    parts = pipeline.parts.items().values()
+    # a part that is held wider than the others does not ask for their widening: it is held so again when loaded
+    free = [part for part in parts if part.held_dtype(torch.float16) == torch.float16] or [*parts]
+    floats = [t.dtype for part in free for t in part.state_dict().values() if t.is_floating_point()]
     name = str(reduce(torch.promote_types, floats)).removeprefix("torch.") if floats else None
     return spec.model_copy(update={"defaults": spec.defaults.model_copy(update={"dtype": name})})
 

@@ -57,6 +57,11 @@ class Source(ABC):
         return self.spec.codec
 
     @property
+    def assumption(self) -> str | None:
+        """What was taken for granted about the codec, for a warning, if anything was."""
+        return None
+
+    @property
     def dtype(self) -> str | None:
         """Of floating weights where the caller of `load` names none; None: as they are in the file."""
         return None

@@ -196,9 +196,10 @@ def assign(
     floats = {lazy.dtype for lazy in tensors.values() if lazy.dtype.is_floating_point}
     if dtype is None and len(floats) > 1:  # layers of one network must agree, and widening loses nothing
         dtype = reduce(torch.promote_types, floats)
+    held: Callable[[torch.dtype], torch.dtype] = getattr(module, "held_dtype", lambda dtype: dtype)
     for key in module.state_dict():
         lazy = tensors[key]
-        wanted = dtype if dtype is not None and lazy.dtype.is_floating_point else lazy.dtype
+        wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
         moves = wanted != lazy.dtype or device.type != "cpu"
         filled[key] = (lazy.read(True) if moves else _mapped(lazy)).to(device=device, dtype=wanted)
     module.load_state_dict(filled, strict=True, assign=True)

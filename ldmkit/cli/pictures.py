@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Scale
 
 
 def encode(
@@ -18,6 +18,7 @@ def encode(
     ema: Ema = None,
     device: Device = None,
     dtype: Dtype = None,
+    scale: Scale = None,
     json: Json = False,
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
@@ -30,7 +31,7 @@ def encode(
     from ldmkit.weights import write_safetensors
 
     check_target(out)
-    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
+    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
     size = [int(side) for side in image.shape[-2:]]
@@ -50,6 +51,7 @@ def decode(
     ema: Ema = None,
     device: Device = None,
     dtype: Dtype = None,
+    scale: Scale = None,
     json: Json = False,
 ) -> None:
     """Decode latents into a picture."""
@@ -70,7 +72,7 @@ def decode(
     sides = [about[name] for name in ("height", "width") if name in about]
     if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
         raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
-    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype)
+    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
     with replacing(out) as temporary:

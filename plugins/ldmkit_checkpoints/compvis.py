@@ -68,6 +68,10 @@ class CompVisSource(Source):
     def codec_spec(self) -> PartSpec:
         return self.plan.parts["codec"].spec
 
+    @property
+    def assumption(self) -> str | None:
+        return self.plan.assumption
+
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         """The part's tensors. The codec may be had alone; any other part makes every key be accounted for.
 

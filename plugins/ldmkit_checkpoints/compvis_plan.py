@@ -63,6 +63,7 @@ class Plan:
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    assumption: str | None = None
 
 
 def shadow(key: str) -> str:
@@ -70,15 +71,24 @@ def shadow(key: str) -> str:
     return "model_ema." + key.removeprefix("model.").replace(".", "")
 
 
-def plan_codec(section: Mapping[str, Any], scale: float, prefix: str, where: str, averaged: bool = False) -> PartPlan:
-    """The codec of a `first_stage_config`; `scale` multiplies its raw latents."""
+def plan_codec(
+    section: Mapping[str, Any],
+    scale: float | None,
+    prefix: str,
+    where: str,
+    averaged: bool = False,
+    upcast: bool = False,
+) -> PartPlan:
+    """The codec of a `first_stage_config`; `scale` multiplies its raw latents; None: no one knows it."""
     kind, config = first_stage_from_compvis(section, where)
     if kind == "identity":
-        if scale != 1:
+        if scale not in (1, None):
             raise SourceError("unsupported", f"scale_factor {scale} of pictures", where=where, fits="1")
         return PartPlan(PartSpec(type="identity"))
     if scale != 1:
         config = {**config, "scale": scale}
+    if upcast:
+        config = {**config, "force_upcast": True}
     keymap = kl_compvis_keys(KLConfig.of(config)) if kind == "kl" else vq_compvis_keys(VQConfig.of(config))
     return PartPlan(PartSpec(type=kind, config=config), prefixed(keymap, foreign=prefix), averaged)
 
@@ -93,7 +103,10 @@ def codec_shape(plan: PartPlan) -> tuple[int, int]:
 
 def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
     """A file that holds a first stage alone, keys without prefix."""
-    codec = plan_codec(section, 1.0, "", where, averaged=True)
+    kind, config = first_stage_from_compvis(section, where)
+    scale, assumption = _own_scale(kind, config)
+    # in float16 SDXL's overflows, and which of the two it is cannot be seen
+    codec = plan_codec(section, scale, "", where, averaged=True, upcast=assumption is not None)
     known = {shadow(key) for key in codec.published()}
 
     def ignore(key: str) -> str | None:
@@ -103,7 +116,27 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
             return None
         return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
 
-    return Plan({"codec": codec}, ignore)
+    return Plan({"codec": codec}, ignore, assumption=assumption)
+
+
+def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    """Scale of a first stage whose own file says none, and what was assumed to know it.
+
+    Published VQ models were trained on, and diffused over, latents as they are (1). Of KL models no scale follows from
+    the weights: each diffusion model measured its own.
+    """
+    if kind != "kl":
+        return 1.0, None
+    return (SD_SCALE, _ASSUMED) if KLConfig.of(config) == SD_KL else (None, None)
+
+
+SD_KL = KLConfig(widths=(128, 256, 512, 512), embed_dim=4)
+"""The shapes of Stable Diffusion's first stage, and of SDXL's."""
+SD_SCALE = 0.18215
+_ASSUMED = (
+    "its file does not say the scale of its latents, and its shapes are Stable Diffusion's: 0.18215 was assumed. "
+    "SDXL's codec has the same shapes and 0.13025: say which by scale="
+)
 
 
 def given_vector(unet: UNetConfig) -> ConditionerSpec:

@@ -25,8 +25,9 @@ UNET, CODEC = "model.diffusion_model.", "first_stage_model."
 TARGETS = frozenset(["sgm.models.diffusion.DiffusionEngine"])
 
 _READ = {"scale_factor", "denoiser_config", "network_config", "conditioner_config", "first_stage_config"}
+_READ |= {"disable_first_stage_autocast"}
 _NO_EFFECT = {
-    *("disable_first_stage_autocast", "sampler_config", "loss_fn_config", "optimizer_config", "scheduler_config"),
+    *("sampler_config", "loss_fn_config", "optimizer_config", "scheduler_config"),
     *("ckpt_path", "use_ema", "ema_decay_rate", "network_wrapper", "input_key", "log_keys", "no_cond_log"),
     *("compile_model", "en_and_decode_n_samples_a_time", "load_last_embedder", "from_scratch"),
 }
@@ -44,7 +45,9 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
     params = params_of(model)
     known_only(params, _READ | _NO_EFFECT, where)
     first = section(params, "first_stage_config", where)
-    codec = plan_codec(first, float(params.get("scale_factor", 1.0)), CODEC, f"{where}.first_stage_config")
+    upcast = bool(params.get("disable_first_stage_autocast", False))
+    scale = float(params.get("scale_factor", 1.0))
+    codec = plan_codec(first, scale, CODEC, f"{where}.first_stage_config", upcast=upcast)
     channels, _ = codec_shape(codec)
     zero_snr = "ztsnr" in inventory.tensors
     process = process_from_sgm(section(params, "denoiser_config", where), f"{where}.denoiser_config", zero_snr)

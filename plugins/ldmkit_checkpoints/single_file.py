@@ -37,7 +37,7 @@ def infer_config(
     first = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if first is None:
         if "encoder.conv_in.weight" in tensors and "decoder.conv_in.weight" in tensors:
-            return {"model": _first_stage(tensors, where)}, ["first stage from its keys, latents not scaled"]
+            return {"model": _first_stage(tensors, where)}, ["first stage from its keys"]
         raise _needed(where)
     if any(key.startswith(_EMBEDDERS) for key in tensors):
         return _sdxl(tensors, where)
@@ -115,6 +115,7 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str) -> tuple[dict[str, Any]
     scaling = "VScaling" if predicts_v else "EpsScaling"
     params = {
         "scale_factor": 0.13025,
+        "disable_first_stage_autocast": True,
         "denoiser_config": {
             "target": f"{root}.denoiser.DiscreteDenoiser",
             "params": {

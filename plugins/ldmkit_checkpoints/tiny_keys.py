@@ -169,6 +169,7 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
         "latent_channels": config.get("latent_channels", 4),
         "scale": config.get("scaling_factor", 1.0),
         "shift": config.get("shift_factor") or 0.0,
+        "force_upcast": config.get("force_upcast", False),
     }
     return checked(TinyConfig, native, where)
 
@@ -195,5 +196,6 @@ def tiny_to_diffusers(config: Mapping[str, Any] | TinyConfig) -> dict[str, Any]:
         "latent_channels": c.latent_channels,
         "scaling_factor": c.scale,
         "shift_factor": c.shift,
+        "force_upcast": c.force_upcast,
         **_FIXED,
     }

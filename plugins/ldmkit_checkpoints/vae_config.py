@@ -141,6 +141,7 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
     native["quant_conv"] = config.get("use_quant_conv", True)
     native["post_quant_conv"] = config.get("use_post_quant_conv", True)
     native["scale"], native["shift"] = _scaling(config, where)
+    native["force_upcast"] = config.get("force_upcast", True)
     return checked(KLConfig, native, where)
 
 
@@ -160,6 +161,7 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     native = _from_diffusers(config, where, latent_channels=3)
     native["embed_dim"] = config.get("vq_embed_dim") or native["z_channels"]
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
+    native["force_upcast"] = config.get("force_upcast", False)
     return checked(VQConfig, native, where)
 
 
@@ -229,6 +231,8 @@ def _attended(blocks: list[str], plain: str, where: str) -> list[int]:
 
 def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
     factor = config.get("scaling_factor", 0.18215)
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+        raise SourceError("invalid", f"scaling_factor {factor!r}", where=f"{where}.scaling_factor", fits="a number")
     mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")
     if mean is None and std is None:
         return factor, shift or 0.0
@@ -248,6 +252,7 @@ def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
         "resampling without convolutions": not c.resample_conv,
         "tanh_out": c.tanh_out,
         "scale 0": c.scale == 0,
+        "scale that is not known": c.scale is None,
     }.items():
         if wrong:
             raise inexpressible(what)
@@ -265,6 +270,7 @@ def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
         "norm_num_groups": c.norm_groups,
         "sample_size": 256,
         "mid_block_add_attention": c.mid_attention != "none",
+        "force_upcast": c.force_upcast,
     }
 
 

@@ -7,16 +7,16 @@ doubles by nearest neighbour and a 3x3 convolution, and has one residual block a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.value import Value
-from ldmkit_codecs.shapes import PerChannel, check_per_channel
+from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
 
 EPS = 1e-6
 
@@ -43,7 +43,9 @@ class AutoencoderConfig(Value):
         resample_conv: False: average pooling down and bare nearest neighbour up.
         tanh_out: squash the decoder's output to (-1, 1).
         dropout: before the second convolution of residual blocks, in training.
-        scale, shift: standardised latent = (raw - shift) * scale; a number, or one a latent channel.
+        scale, shift: standardised latent = (raw - shift) * scale; a number, or one a latent channel. A scale of None is
+            not known: the codec works as with 1, and composes with no denoiser.
+        force_upcast: float16 overflows in it: where float16 is asked for, its weights are held in float32.
     """
 
     in_channels: Width = 3
@@ -59,8 +61,13 @@ class AutoencoderConfig(Value):
     resample_conv: bool = True
     tanh_out: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    scale: PerChannel = 1.0
+    scale: PerChannel | None = 1.0
     shift: PerChannel = 0.0
+    force_upcast: bool = False
+
+    @model_serializer(mode="wrap")
+    def _known(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_upcast(serialise(self))
 
     @property
     def latent_channels(self) -> int:

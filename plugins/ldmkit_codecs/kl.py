@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.examples import Example
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
-from ldmkit_codecs.shapes import check_images, check_latents, check_noise, restore, standardise
+from ldmkit_codecs.shapes import check_images, check_latents, check_noise, held_dtype, restore, standardise
 
 LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -121,6 +121,15 @@ class KLCodec(Codec):
         """Decoded posterior sample (mode without noise). Loss `kl`: summed over c, h, w, mean over the batch."""
         posterior = self.posterior(images)
         return Reconstruction(self._decode_raw(_draw(posterior, noise)), {"kl": posterior.kl().mean()}, {})
+
+    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float32 where float16 is asked for and the config says `force_upcast`."""
+        return held_dtype(dtype, self.config.force_upcast)
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the scale of its latents is known."""
+        return self.config.scale is not None
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -64,16 +64,16 @@ def nearest(size: int, multiple: int) -> int:
     return max(multiple, (size + multiple // 2) // multiple * multiple)
 
 
-def standardise(raw: Tensor, scale: PerChannel, shift: PerChannel) -> Tensor:
+def standardise(raw: Tensor, scale: PerChannel | None, shift: PerChannel) -> Tensor:
     """(raw - shift) * scale, per channel; the same tensor where that changes nothing."""
     if shift != 0:
         raw = raw - _channels(shift, raw)
-    return raw if scale == 1 else raw * _channels(scale, raw)
+    return raw if scale is None or scale == 1 else raw * _channels(scale, raw)
 
 
-def restore(latents: Tensor, scale: PerChannel, shift: PerChannel) -> Tensor:
+def restore(latents: Tensor, scale: PerChannel | None, shift: PerChannel) -> Tensor:
     """latents / scale + shift, per channel: the inverse of `standardise`."""
-    if scale != 1:
+    if scale is not None and scale != 1:
         latents = latents * (1.0 / scale) if isinstance(scale, (int, float)) else latents / _channels(scale, latents)
     return latents if shift == 0 else latents + _channels(shift, latents)
 
@@ -84,14 +84,28 @@ def _channels(values: PerChannel, like: Tensor) -> Tensor | float:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
 
 
-def check_per_channel(name: str, values: PerChannel, channels: int) -> None:
+def check_per_channel(name: str, values: PerChannel | None, channels: int) -> None:
     """Check a config's scale or shift: as many numbers as channels; a scale is not 0.
 
     Raises:
         ValueError: for pydantic to report.
     """
+    if values is None:
+        return
     numbers = (values,) if isinstance(values, (int, float)) else values
     if not isinstance(values, (int, float)) and len(values) != channels:
         raise ValueError(f"{name} has {len(values)} numbers for {channels} latent channels")
     if name == "scale" and any(v == 0 for v in numbers):
         raise ValueError("scale must not be 0")
+
+
+def held_dtype(dtype: torch.dtype, force_upcast: bool) -> torch.dtype:
+    """The dtype that weights are held in where `dtype` is asked for: float32 for a float16 that would overflow."""
+    return torch.float32 if force_upcast and dtype == torch.float16 else dtype
+
+
+def without_upcast(data: dict[str, Any]) -> dict[str, Any]:
+    """A config's data without `force_upcast` where it is False: specs from before it existed keep their hash."""
+    if data.get("force_upcast") is False:
+        del data["force_upcast"]
+    return data

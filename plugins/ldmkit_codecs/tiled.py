@@ -182,6 +182,11 @@ class TiledCodec(Codec):
         return self.inner.reconstruct(images, noise)
 
     @property
+    def standardises(self) -> bool:
+        """The inner codec's."""
+        return self.inner.standardises
+
+    @property
     def last_layer(self) -> nn.Parameter:
         """The inner codec's."""
         return self.inner.last_layer

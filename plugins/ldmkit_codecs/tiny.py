@@ -6,18 +6,27 @@ the encoder and from the latent in the decoder, as they run.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.examples import Example
 from ldmkit.value import Value
-from ldmkit_codecs.shapes import PerChannel, check_images, check_latents, check_per_channel, restore, standardise
+from ldmkit_codecs.shapes import (
+    PerChannel,
+    check_images,
+    check_latents,
+    check_per_channel,
+    held_dtype,
+    restore,
+    standardise,
+    without_upcast,
+)
 
 SATURATION = 3.0
 """The decoder squashes latents smoothly into (-3, 3)."""
@@ -40,6 +49,7 @@ class TinyConfig(Value):
         latent_channels: of the latent.
         encoder_pool, decoder_pool: blocks at latent resolution have the pooled branch in front.
         scale, shift: standardised latent = (raw - shift) * scale; published weights make standardised latents already.
+        force_upcast: where float16 is asked for, its weights are held in float32.
     """
 
     in_channels: Width = 3
@@ -50,8 +60,13 @@ class TinyConfig(Value):
     latent_channels: Width = 4
     encoder_pool: bool = False
     decoder_pool: bool = False
-    scale: PerChannel = 1.0
+    scale: PerChannel | None = 1.0
     shift: PerChannel = 0.0
+    force_upcast: bool = False
+
+    @model_serializer(mode="wrap")
+    def _known(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_upcast(serialise(self))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -180,6 +195,15 @@ class TinyCodec(Codec):
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Encoded and decoded pictures; there is no regulariser and no loss."""
         return Reconstruction(self.decode(self.encode(images)), {}, {})
+
+    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float32 where float16 is asked for and the config says `force_upcast`."""
+        return held_dtype(dtype, self.config.force_upcast)
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the scale of its latents is known."""
+        return self.config.scale is not None
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -14,7 +14,7 @@ from ldmkit.contracts import Codec, Reconstruction
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
-from ldmkit_codecs.shapes import check_images, check_latents, restore, standardise
+from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise
 
 SEARCH_ELEMENTS = 2**23
 """Distances computed at a time in the nearest-entry search: 32 MiB in float32."""
@@ -164,6 +164,15 @@ class VQCodec(Codec):
         share = counts.float() / codes.numel()
         metrics = {"usage": (counts > 0).float().mean(), "perplexity": torch.special.entr(share).sum().exp()}
         return Reconstruction(images, {"codebook": loss}, metrics)
+
+    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float32 where float16 is asked for and the config says `force_upcast`."""
+        return held_dtype(dtype, self.config.force_upcast)
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the scale of its latents is known."""
+        return self.config.scale is not None
 
     @property
     def last_layer(self) -> nn.Parameter:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Dtype, Ema, Json, Model
-from ldmkit.errors import SourceError
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale
+from ldmkit.errors import InputError, SourceError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -23,6 +23,7 @@ def export(
     config: Config = None,
     ema: Ema = None,
     dtype: Dtype = None,
+    scale: Scale = None,
     json: Json = False,
 ) -> None:
     """Write what diffusers can load: a whole pipeline where it has one, a codec alone, or single parts."""
@@ -42,7 +43,9 @@ def export(
     if not whole:
         from ldmkit.loading import load_codec
 
-        save_diffusers_codec(load_codec(model, config=config, ema=ema, dtype=dtype), out)
+        save_diffusers_codec(load_codec(model, config=config, ema=ema, dtype=dtype, scale=scale), out)
+    elif scale is not None:
+        raise InputError("not-for-pipeline", "a pipeline has its scale", where="--scale", fits="a codec alone")
     elif parts:
         save_diffusers_parts(pipeline_of(opened, dtype=dtype), out, parts)
     else:

@@ -36,6 +36,7 @@ class CodecSection(Value):
     Args:
         from_: `from` in a recipe: a run's folder, a saved codec or pipeline, anything that `ldmkit.load_codec` takes.
         type, config: a codec that needs no weights (`identity`).
+        scale: of the latents, a number or one a channel, where the codec's own file does not say it.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -43,12 +44,15 @@ class CodecSection(Value):
     from_: str | None = Field(default=None, alias="from")
     type: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
+    scale: float | tuple[float, ...] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.from_ is None) == (self.type is None):
             fits = "exactly one of `from` (a trained codec) and `type`"
             raise SpecError("codec-source", "it is not clear which codec", where="model.codec", fits=fits)
+        if self.scale is not None and self.from_ is None:
+            raise SpecError("codec-source", "`scale` goes with `from`", where="model.codec.scale", fits="config.scale")
         return self
 
 
@@ -309,7 +313,7 @@ def frozen_codec(section: CodecSection, folder: Path) -> Codec:
         SourceError, WeightsError: what was to be loaded is missing or does not fit.
     """
     if section.from_ is not None:
-        return load_codec(locate_model(section.from_, folder), dtype="float32")
+        return load_codec(locate_model(section.from_, folder), dtype="float32", scale=section.scale)
     codec: Codec = build("codec", PartSpec(type=str(section.type), config=section.config), "model.codec")
     if any(True for _ in codec.parameters()):
         fits = "`from`, with a trained codec"
