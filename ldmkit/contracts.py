@@ -22,6 +22,7 @@ from ldmkit.jsonio import raw_input
 from ldmkit.judges import Classifier as Classifier
 from ldmkit.judges import Perceptual as Perceptual
 from ldmkit.latents import Latents
+from ldmkit.latents import Reconstruction as Reconstruction
 from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
@@ -50,14 +51,6 @@ class Slot(NamedTuple):
     dim: int
     join: Join = "only"
     required: bool = False
-
-
-class Reconstruction(NamedTuple):
-    """What a trainable codec returns for a batch: pictures (B,3,H,W) and its regulariser's losses by name (scalars)."""
-
-    images: Tensor
-    losses: Mapping[str, Tensor]
-    metrics: Mapping[str, Tensor]
 
 
 class Codec(Part, ABC):

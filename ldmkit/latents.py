@@ -1,14 +1,25 @@
-"""Which latents a denoiser was trained on: what its codec looked like, and how it scaled and shifted them."""
+"""What a codec makes in training, and which latents a denoiser was trained on: of what codec, scaled and shifted how."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
 
 from ldmkit.errors import CompositionError
 
 if TYPE_CHECKING:
     from ldmkit.contracts import Codec, Denoiser
+
+
+class Reconstruction(NamedTuple):
+    """What a trainable codec returns for a batch: pictures (B,3,H,W) and its regulariser's losses by name (scalars)."""
+
+    images: Tensor
+    losses: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor]
 
 
 class Latents(NamedTuple):
