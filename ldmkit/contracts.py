@@ -21,7 +21,7 @@ from ldmkit.examples import Example
 from ldmkit.jsonio import raw_input
 from ldmkit.judges import Classifier as Classifier
 from ldmkit.judges import Perceptual as Perceptual
-from ldmkit.latents import Latents
+from ldmkit.latents import Latents as Latents
 from ldmkit.latents import Reconstruction as Reconstruction
 from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
@@ -56,8 +56,7 @@ class Slot(NamedTuple):
 class Codec(Part, ABC):
     """First stage: pictures (B,3,H,W) in [-1,1] <-> latents (B,channels,H/factor,W/factor) of about unit variance.
 
-    Scale, shift, posterior and quantiser are its own business.
-    """
+    Scale, shift, posterior and quantiser are its own business."""
 
     channels: int
     factor: int
@@ -69,7 +68,7 @@ class Codec(Part, ABC):
 
     @property
     def standardises(self) -> bool:
-        """Whether its latents are known to have about unit variance; a first stage's own file may not say its scale."""
+        """Whether the scale of its latents is known: a first stage's own file may not say it."""
         return True
 
     @abstractmethod
@@ -107,7 +106,7 @@ class Denoiser(Part, ABC):
     slots: Mapping[str, Slot]
     ports: Mapping[str, Port]
     latents: Latents | None = None
-    """Those of the codec that it was loaded with: `Pipeline.of` compares another one of the same shapes with it."""
+    """Those of the codec that it was loaded with."""
     smallest: int = 1
     """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")

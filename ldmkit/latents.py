@@ -1,4 +1,4 @@
-"""What a codec makes in training, and which latents a denoiser was trained on: of what codec, scaled and shifted how."""
+"""What a codec makes in training, and which latents a denoiser was trained on: whose, scaled and shifted how."""
 
 from __future__ import annotations
 
