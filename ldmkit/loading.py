@@ -11,16 +11,16 @@ import torch
 
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Classifier, Codec, Part
-from ldmkit.errors import InputError, SourceError, WeightsError, suggest
+from ldmkit.errors import InputError, SourceError, WeightsError
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
 from ldmkit.latents import latents_of
-from ldmkit.locate import bundled_models, locate
+from ldmkit.locate import bundled_models, check_config, locate
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.spec import Defaults, PartSpec, PipelineSpec
+from ldmkit.spec import Defaults, PartSpec, PipelineSpec, check_dtype_name
 from ldmkit.weights import assign
 
 
@@ -169,9 +169,7 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
         if not isinstance(value, (str, Path, type(None))) or (name == "source" and value is None):
             raise InputError("path-type", f"got {value!r}", where=name, fits="a path, or a name")
     path, origin = locate(source)
-    yaml = None if config is None else Path(config)
-    if yaml is not None and not yaml.is_file():
-        raise SourceError("not-found", "there is no such config file", where=str(yaml))
+    yaml = check_config(config)
     if path.is_dir() and (is_native(path) or is_part(path)):
         if yaml is not None or ema is not None:
             what = "a saved pipeline has its own spec and one set of weights: neither config nor ema applies"
@@ -245,10 +243,7 @@ def check_device(device: torch.device | str | None) -> torch.device:
 
 def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A floating dtype, from torch or by name."""
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in known.values()):
-        return dtype
-    name = str(dtype).removeprefix("torch.")
-    if name not in known:
-        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
-    return known[name]
+    if dtype is None:
+        return None
+    found: torch.dtype = getattr(torch, check_dtype_name(str(dtype)))
+    return found

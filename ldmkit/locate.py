@@ -32,6 +32,18 @@ def locate(source: str | Path) -> tuple[Path, str]:
     raise SourceError("not-found", f"there is no file, folder or bundled model {text!r}", fits=fits.rstrip("; "))
 
 
+def check_config(config: str | Path | None) -> Path | None:
+    """The original yaml of a checkpoint, where one is named.
+
+    Raises:
+        SourceError: `not-found`.
+    """
+    yaml = None if config is None else Path(config)
+    if yaml is not None and not yaml.is_file():
+        raise SourceError("not-found", "there is no such config file", where=str(yaml))
+    return yaml
+
+
 def default_model() -> str:
     """Name of the model that comes with ldmkit itself.
 

@@ -18,8 +18,8 @@ from ldmkit.contracts import Part
 from ldmkit.errors import InputError, RunError
 from ldmkit.jsonio import write_json
 from ldmkit.plugins import name_of
-from ldmkit.source import SPEC_FILE, assets_folder, part_file, weights_file
-from ldmkit.spec import PipelineSpec
+from ldmkit.source import assets_folder, part_file, weights_file
+from ldmkit.spec import SPEC_FILE, PipelineSpec
 from ldmkit.weights import write_safetensors
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from ldmkit.errors import SourceError
 from ldmkit.jsonio import inside, read_json
-from ldmkit.spec import PartSpec, PipelineSpec
+from ldmkit.spec import SPEC_FILE, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor, open_safetensors
 
-SPEC_FILE = "pipeline.json"
 ALONE = ("codec", "classifier")
 """Kinds of part that can be saved by themselves."""
 

@@ -6,16 +6,20 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 
-from ldmkit.errors import SpecError
+from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.value import Value
 
 SPEC_VERSION: Literal[1] = 1
 
 MAX_STEPS = 10_000
+SPEC_FILE = "pipeline.json"
+"""What the spec is called in the folder of a saved pipeline."""
+
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
 MAX_SIDE = 16_384
 """Pixels."""
 
@@ -74,7 +78,7 @@ class Defaults(Value):
     guidance: PartSpec = PartSpec(type="none")
     steps: int = Field(default=30, ge=1, le=MAX_STEPS)
     size: tuple[Side, Side] | None = None
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
+    dtype: DtypeName | None = None
 
 
 class PipelineSpec(Value):
@@ -127,3 +131,15 @@ def _without_versions(data: Any) -> Any:
         skip = {"version", "distribution"} if "type" in data else set()
         return {k: _without_versions(v) for k, v in data.items() if k not in skip}
     return [_without_versions(v) for v in data] if isinstance(data, list) else data
+
+
+def check_dtype_name(name: str) -> str:
+    """The name of a dtype that weights can have, without the prefix `torch.`.
+
+    Raises:
+        InputError: `dtype`.
+    """
+    name, known = name.removeprefix("torch."), get_args(DtypeName)
+    if name not in known:
+        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
+    return name

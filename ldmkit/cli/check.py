@@ -18,8 +18,7 @@ def check_spec(
     from ldmkit.compose import compose
     from ldmkit.jsonio import read_json
     from ldmkit.provenance import differences, named_parts
-    from ldmkit.source import SPEC_FILE
-    from ldmkit.spec import PipelineSpec
+    from ldmkit.spec import SPEC_FILE, PipelineSpec
 
     path = spec / SPEC_FILE if spec.is_dir() else spec
     read = PipelineSpec.read(read_json(path), str(path))

@@ -25,6 +25,10 @@ def import_model(
 ) -> None:
     """Read a published format, or a folder of ldmkit's own, and write it as a native folder."""
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_model
+
+    check_model(source, config, dtype)
+
     from ldmkit.loading import check_dtype, open_source, pipeline_of
     from ldmkit.saving import check_folder, save_pipeline
 

@@ -23,14 +23,18 @@ def encode(
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_model
     from ldmkit.jsonio import check_target
+
+    check_target(out)
+    check_model(model, config, dtype)
+
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
     from ldmkit.sizes import pad
     from ldmkit.stages import encode_pictures
     from ldmkit.weights import write_safetensors
 
-    check_target(out)
     codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
@@ -56,8 +60,12 @@ def decode(
 ) -> None:
     """Decode latents into a picture."""
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_model
     from ldmkit.errors import SourceError
     from ldmkit.jsonio import replacing
+
+    check_model(model, config, dtype)
+
     from ldmkit.loading import load_codec
     from ldmkit.output import check_png
     from ldmkit.pictures import to_pil

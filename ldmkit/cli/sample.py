@@ -51,13 +51,21 @@ def sample(
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_call, check_model
+
+    named, words = split_words([*([] if model is None else [model]), *ctx.args])
+    starts = _start(start, strength, mask)
+    check_call(
+        check_model(named, config, dtype), words, size=size, strategies={"sampler": sampler, "grid": grid},
+        guidance=guidance, scales=scales or [], pictures={"--start": start, "--mask": mask},
+    )  # fmt: skip
+
     from ldmkit.loading import load
     from ldmkit.locate import default_model
     from ldmkit.output import check_png
 
     check_png(out)
     began = time.perf_counter()
-    named, words = split_words([*([] if model is None else [model]), *ctx.args])
     pipeline = load(default_model() if named is None else named, config=config, ema=ema, device=device, dtype=dtype)
     if inputs:
         emit(schemas(pipeline))
@@ -71,7 +79,7 @@ def sample(
         "size": parse_size(size),
         "seeds": [seed + i for i in range(number)],
         "steps": steps,
-        "start": _start(start, strength, mask),
+        "start": starts,
         "sampler": parse_strategy(sampler, "--sampler"),
         "grid": parse_strategy(grid, "--grid"),
         "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),

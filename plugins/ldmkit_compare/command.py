@@ -49,7 +49,13 @@ def compare(
     """Compare samplers: a table, error over network calls, pictures. Conditions are options as in `ldmkit sample`."""
     from ldmkit.cli import RUN, emit
     from ldmkit.cli.bars import Bars
+    from ldmkit.cli.early import check_call, check_model
     from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
+
+    html, png = targets(out)
+    folder = check_model(model, config, dtype)
+    check_call(folder, ctx.args, size=size, strategies={"grid": grid}, guidance=guidance, scales=scales or [])
+
     from ldmkit.loading import load
     from ldmkit.locate import default_model
     from ldmkit_compare.asked import check_plan, parse_samplers, parse_steps
@@ -57,7 +63,6 @@ def compare(
     from ldmkit_compare.runs import Comparing
     from ldmkit_compare.sheet import draw, save_png
 
-    html, png = targets(out)
     entrants, numbers = parse_samplers(samplers), parse_steps(steps)
     pipe = load(model or default_model(), config=config, ema=ema, device=device, dtype=dtype).planned(plan)
     given, more_scales = conditions(pipe, ctx.args)

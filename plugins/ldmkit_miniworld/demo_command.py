@@ -30,6 +30,10 @@ def demo(
     """Draw a sheet: each condition alone, all together, three samplers, an inpainting."""
     from ldmkit.cli import emit
     from ldmkit.cli.bars import Bars
+    from ldmkit.cli.early import check_model
+
+    check_model(model, dtype=dtype)
+
     from ldmkit.loading import load
     from ldmkit.locate import default_model
     from ldmkit.output import check_png

@@ -57,8 +57,12 @@ def miniworld(
     """Text, class, layout and map by themselves and together, on conditions that the model has not seen."""
     from ldmkit.cli import emit
     from ldmkit.cli.bars import Bars
+    from ldmkit.cli.early import check_model
     from ldmkit.cli.words import parse_strategy
     from ldmkit.jsonio import check_target, write_json
+
+    check_model(model, dtype=dtype)
+
     from ldmkit.loading import load
     from ldmkit.output import check_png
     from ldmkit_miniworld.asking import picture_size

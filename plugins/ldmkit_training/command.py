@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, SourceError
 
 if TYPE_CHECKING:
     from ldmkit_training.recipe import Recipe
@@ -31,16 +31,20 @@ def train(
 ) -> int:
     """Train a stage by a recipe, or go on with a run that was stopped."""
     from ldmkit.cli import emit
+
+    if recipe is None and not schema:
+        raise InputError("usage", "a recipe is needed", fits="ldmkit train recipe.yaml")
+    if recipe is not None and not recipe.exists():
+        raise SourceError("not-found", "there is no such file", where=str(recipe))
+    if dry_run and check:
+        raise InputError("option-conflict", "--dry-run and --check exclude each other")
+
     from ldmkit_training.recipe import read_recipe
     from ldmkit_training.recipe import schema as recipe_schema
 
-    if schema:
+    if recipe is None or schema:
         emit(recipe_schema())
         return 0
-    if recipe is None:
-        raise InputError("usage", "a recipe is needed", fits="ldmkit train recipe.yaml")
-    if dry_run and check:
-        raise InputError("option-conflict", "--dry-run and --check exclude each other")
     read = read_recipe(recipe, overrides or [])
     from ldmkit_training.preflight import naming
 

@@ -27,6 +27,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Write what diffusers can load: a whole pipeline where it has one, a codec alone, or single parts."""
+    from ldmkit.cli.early import check_model
+
+    check_model(model, config, dtype)
+
     from ldmkit_checkpoints.export import save_diffusers
     from ldmkit_checkpoints.export_parts import save_diffusers_codec, save_diffusers_parts
 

@@ -1,0 +1,91 @@
+"""What of a command line can be checked before torch is imported, which takes seconds: names, paths, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
+from ldmkit.errors import InputError, suggest
+from ldmkit.jsonio import read_json
+from ldmkit.locate import check_config, default_model, locate
+from ldmkit.plugins import find
+from ldmkit.spec import SPEC_FILE, check_dtype_name
+
+
+def check_model(model: str | None, config: Path | None = None, dtype: str | None = None) -> Path | None:
+    """Where the model is, None where it would have to be fetched; refuses what no model can be loaded from.
+
+    Raises:
+        SourceError: no such model or config file.
+        InputError: no dtype of weights.
+    """
+    if dtype is not None:
+        check_dtype_name(dtype)
+    check_config(config)
+    return None if model is not None and model.startswith("hf:") else locate(model or default_model())[0]
+
+
+def check_call(
+    folder: Path | None,
+    words: Sequence[str],
+    *,
+    size: str | None = None,
+    strategies: Mapping[str, str | None],
+    guidance: str | None = None,
+    scales: Sequence[str] = (),
+    pictures: Mapping[str, Path | None] | None = None,
+) -> None:
+    """Refuse what is wrong in a call before its model is loaded; the rest is checked once it is.
+
+    Args:
+        folder: of the model, where that is known.
+        words: the arguments that are no options of the command itself.
+        strategies: kind -> name, with its config or without: sampler, grid.
+        pictures: option -> file that will be read.
+
+    Raises:
+        InputError, PluginError: as the pipeline would.
+    """
+    parse_size(size)
+    options, pairs = _options(words)
+    chosen = chosen_guidance(guidance, [*scales, *pairs])
+    named = guidance if isinstance(chosen, str) or (isinstance(chosen, dict) and "type" in chosen) else None
+    for kind, text in {**strategies, "guidance": named}.items():
+        parsed = parse_strategy(text, f"--{kind}")
+        if parsed is not None:
+            find(kind, parsed if isinstance(parsed, str) else parsed["type"])
+    for option, path in (pictures or {}).items():
+        if path is not None and not path.exists():
+            raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}")
+    known = None if folder is None else _inputs(folder)
+    for name in options if known is not None else ():
+        if name not in known:
+            what = f"neither the command nor the model {folder.name} has an option --{name}"
+            raise InputError("unknown-option", what, fits=suggest(name, known))
+
+
+def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(names of options, words that belong to none) among words that may be either."""
+    names: list[str] = []
+    pairs: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            pairs.append(word)
+            continue
+        name, has_value, _ = word[2:].partition("=")
+        names.append(name)
+        if not has_value:
+            next(rest, None)
+    return names, pairs
+
+
+def _inputs(folder: Path) -> set[str] | None:
+    """Names of the inputs of a saved pipeline; None where its spec does not tell, which loading will say."""
+    spec = folder / SPEC_FILE
+    data = read_json(spec) if spec.is_file() else None
+    wired = data.get("conditioners", {}) if isinstance(data, dict) else None
+    if not isinstance(wired, dict) or not all(isinstance(wire, dict) for wire in wired.values()):
+        return None
+    return {str(wire.get("input") or name) for name, wire in wired.items()}
