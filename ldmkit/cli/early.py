@@ -58,8 +58,9 @@ def check_call(
     for option, path in (pictures or {}).items():
         if path is not None and not path.exists():
             raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}")
-    known = None if folder is None else _inputs(folder)
-    for name in options if known is not None else ():
+    if folder is None or (known := _inputs(folder)) is None:
+        return
+    for name in options:
         if name not in known:
             what = f"neither the command nor the model {folder.name} has an option --{name}"
             raise InputError("unknown-option", what, fits=suggest(name, known))
