@@ -9,11 +9,12 @@ from typing import Any
 from ldmkit.errors import SourceError, suggest
 from ldmkit.source import Source
 from ldmkit.spec import Defaults, PartSpec, PipelineSpec
-from ldmkit.weights import LazyTensor, open_safetensors
+from ldmkit.weights import LazyTensor, open_safetensors, read_metadata
 from ldmkit_checkpoints import compvis_ldm, compvis_sgm
 from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis_process import check_buffers
 from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
+from ldmkit_checkpoints.file_metadata import disagreement, stated_prediction
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
@@ -173,9 +174,15 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     if is_controlnet(tensors):
         whole = None if chosen is None else read_yaml(chosen)
         return ControlNetFile(tensors, whole, str(path), str(chosen))
+    stated = stated_prediction(read_metadata(path), str(path)) if path.suffix == ".safetensors" else None
     if chosen is not None:
-        return CompVisSource(tensors, read_yaml(chosen), str(path), config_origin=str(chosen), ema=ema)
-    guessed, notes = infer_config(tensors, extras, str(path))
+        source = CompVisSource(tensors, read_yaml(chosen), str(path), config_origin=str(chosen), ema=ema)
+        process = source.plan.process
+        predicts = None if process is None else process.config.get("prediction", "eps")
+        if stated is not None and predicts not in (None, stated):
+            raise disagreement(str(chosen), str(predicts), "the file's metadata", stated, str(path))
+        return source
+    guessed, notes = infer_config(tensors, extras, str(path), stated)
     source = CompVisSource(tensors, guessed, str(path), config_origin=f"{path}: config from its keys", ema=ema)
     source.report.notes += notes
     return source

@@ -20,8 +20,11 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     """
     from ldmkit_checkpoints.compvis import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers_folder import INDEX, open_diffusers
+    from ldmkit_checkpoints.file_kinds import refuse_other_bytes
     from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
 
+    if path.is_file():
+        refuse_other_bytes(path)
     if is_checkpoint(path):
         return open_compvis(path, config, ema)
     if not path.is_dir():

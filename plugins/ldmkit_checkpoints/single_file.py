@@ -7,6 +7,8 @@ from typing import Any
 
 from ldmkit.errors import SourceError
 from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.file_kinds import refuse_other_kinds
+from ldmkit_checkpoints.file_metadata import disagreement
 
 UNET = "model.diffusion_model."
 _CLIP = "cond_stage_model.transformer."
@@ -23,12 +25,15 @@ _KL_F8: dict[str, Any] = {
 
 
 def infer_config(
-    tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str
+    tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str, stated: str | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The config of a published model in the structure of its original yaml, and what was assumed.
 
     Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), both with a
     ControlNet, SDXL base and refiner, and stand-alone first stages of any size.
+
+    Args:
+        stated: `eps` or `v`, where the file's metadata says so (`file_metadata.stated_prediction`).
 
     Raises:
         SourceError: `config-needed` for any other file; `prediction-unknown` for SD 2.x, whose eps and v models have
@@ -38,21 +43,32 @@ def infer_config(
     if first is None:
         if "encoder.conv_in.weight" in tensors and "decoder.conv_in.weight" in tensors:
             return {"model": _first_stage(tensors, where)}, ["first stage from its keys"]
+        refuse_other_kinds(tensors, where)
         raise _needed(where)
+    refuse_other_kinds(tensors, where)
     if any(key.startswith(_EMBEDDERS) for key in tensors):
-        return _sdxl(tensors, where)
+        return _sdxl(tensors, where, stated)
     context = _shape(tensors, UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
     if first[0] != 320 or context is None or first[1] not in (4, 9):
         raise _needed(where)
     if context[1] == 768 and any(key.startswith(_CLIP) for key in tensors):
-        return _sd(tensors, first[1], None), ["config from its keys: Stable Diffusion 1"]
+        config = _predicting(_sd(tensors, first[1], None), stated)
+        return config, [f"config from its keys: Stable Diffusion 1, predicts {stated or 'eps'}"]
     if context[1] == 1024 and any(key.startswith(_OPEN_CLIP) for key in tensors):
-        if first[1] == 4 and extras.get("global_step") != SD2_BASE_STEPS:
+        if stated == "v" and extras.get("global_step") == SD2_BASE_STEPS:
+            raise disagreement(f"global_step {SD2_BASE_STEPS}", "eps", "the file's metadata", "v", where)
+        if stated is None and first[1] == 4 and extras.get("global_step") != SD2_BASE_STEPS:
             what = "Stable Diffusion 2 files of the eps and the v model have the same keys"
             fits = "config= with parameterization eps (512-base) or v (768-v)"
             raise SourceError("prediction-unknown", what, where=where, fits=fits)
-        return _sd(tensors, first[1], 1024), ["config from its keys: Stable Diffusion 2, predicts eps"]
+        config = _predicting(_sd(tensors, first[1], 1024), stated)
+        return config, [f"config from its keys: Stable Diffusion 2, predicts {stated or 'eps'}"]
     raise _needed(where)
+
+
+def _predicting(config: dict[str, Any], prediction: str | None) -> dict[str, Any]:
+    config["model"]["params"]["parameterization"] = prediction or "eps"
+    return config
 
 
 def _shape(tensors: Mapping[str, LazyTensor], key: str) -> tuple[int, ...] | None:
@@ -96,12 +112,19 @@ def _sd(tensors: Mapping[str, LazyTensor], in_channels: int, context: int | None
     return {"model": {"target": f"ldm.models.diffusion.ddpm.{name}", "params": params}}
 
 
-def _sdxl(tensors: Mapping[str, LazyTensor], where: str) -> tuple[dict[str, Any], list[str]]:
+def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> tuple[dict[str, Any], list[str]]:
     base = any(key.startswith(f"{_EMBEDDERS}1.") for key in tensors)
     label = _shape(tensors, UNET + "label_emb.0.0.weight")
     if label is None or label[1] != (2816 if base else 2560):
         raise _needed(where)
-    predicts_v = "v_pred" in tensors
+    entry = _shape(tensors, UNET + "input_blocks.0.0.weight")
+    if entry is None or entry[1] != 4:
+        what = f"it is an SDXL model of {None if entry is None else entry[1]} input channels (9: inpainting)"
+        fits = "the same model as diffusers' folder (StableDiffusionXLInpaintPipeline)"
+        raise SourceError("unsupported", what, where=where, fits=fits)
+    predicts_v = "v_pred" in tensors or stated == "v"
+    if "v_pred" in tensors and stated == "eps":
+        raise disagreement("the key 'v_pred'", "v", "the file's metadata", "eps", where)
     unet: dict[str, Any] = {
         "adm_in_channels": label[1], "num_classes": "sequential", "in_channels": 4, "out_channels": 4,
         "num_res_blocks": 2, "attention_resolutions": [4, 2], "num_head_channels": 64,

@@ -298,6 +298,7 @@ def test_files_that_need_a_yaml(tmp_path: Path) -> None:
         f"{unet}input_blocks.0.0.weight": (320, 4, 3, 3),
         f"{unet}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
         "cond_stage_model.model.ln_final.weight": (1024,),
+        "first_stage_model.encoder.conv_in.weight": (128, 3, 3, 3),
     }
     sd2 = {key: LazyTensor(shape, torch.float32, lambda copy: torch.zeros(())) for key, shape in shapes.items()}
     with pytest.raises(ldmkit.SourceError) as caught:
