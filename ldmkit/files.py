@@ -9,6 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from ldmkit.errors import LdmkitError, SourceError
@@ -27,13 +30,39 @@ _WAITS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """How files are opened: a FIFO put in the place of a file after it was looked at does not block either."""
 
 
+_fence: ContextVar[tuple[Path, ...] | None] = ContextVar("fence", default=None)
+
+
+@contextmanager
+def only_within(*folders: Path) -> Iterator[None]:
+    """Inside of the block this thread reads no file outside of these folders, symbolic links followed."""
+    token = _fence.set(tuple(folder.resolve() for folder in folders))
+    try:
+        yield
+    finally:
+        _fence.reset(token)
+
+
+def is_within(path: Path, *folders: Path) -> bool:
+    """Whether a path, symbolic links followed, is in one of the folders."""
+    try:
+        real = path.resolve()
+        return any(real.is_relative_to(folder.resolve()) for folder in folders)
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL
+        return False
+
+
 def check_ordinary(path: Path, error: type[LdmkitError] = SourceError, *, where: str | None = None) -> os.stat_result:
     """What the system says of an ordinary file, symbolic links followed; nothing is opened.
 
     Raises:
-        error: `not-found`, `not-a-file` (a folder, a device ...), `unreadable`.
+        error: `not-found`, `not-a-file` (a folder, a device ...), `unreadable`; `not-trusted` within `only_within`.
     """
     place = str(path)[:200] if where is None else where
+    allowed = _fence.get()
+    if allowed is not None and not is_within(path, *allowed):
+        fits = "trust=True, --trust at the command line, where the recipe comes from someone you trust"
+        raise error("not-trusted", "a recipe asks for a file outside of its picture's folder", where=place, fits=fits)
     try:
         found = path.stat()
     except (OSError, ValueError) as problem:

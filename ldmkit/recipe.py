@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,9 @@ from pydantic_core import PydanticSerializationError
 
 from ldmkit.encoding import input_owners
 from ldmkit.errors import LdmkitError, SourceError
+from ldmkit.files import only_within
 from ldmkit.plugins import name_of, registered_name
+from ldmkit.trust import check_needs, input_needs
 from ldmkit.value import Value
 
 if TYPE_CHECKING:
@@ -61,12 +64,29 @@ def part_versions(pipeline: Pipeline) -> dict[str, str]:
     return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in named.items()}
 
 
-def replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
+def replay(
+    pipeline: Pipeline, recipe: Mapping[str, Any], *, trust: bool = False, folder: str | Path | None = None
+) -> Output:
     """Draw the picture of a recipe again.
 
+    Args:
+        trust: read whatever files the recipe names, and do any amount of work. A recipe in a picture is the word of
+            whoever made the picture.
+        folder: of the picture, whose files may be read without trust; None: no file may.
+
     Raises:
-        SourceError: the recipe was made with a value that JSON cannot hold, or by another model.
+        SourceError: the recipe was made with a value that JSON cannot hold, or by another model; `recipe-needs`: it
+            names files elsewhere, or more work than a picture takes; `not-trusted`.
     """
+    folders = () if folder is None else (Path(folder),)
+    if trust:
+        return _replay(pipeline, recipe)
+    check_needs(input_needs(recipe, *folders), "recipe")
+    with only_within(*folders):
+        return _replay(pipeline, recipe)
+
+
+def _replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
     if recipe.get("spec") != pipeline.spec.hash:
         what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")

@@ -13,18 +13,25 @@ from ldmkit.cli.options import Device, Dtype, Json
 def replay_picture(
     picture: Annotated[Path, typer.Argument(help="PNG that ldmkit saved.")],
     model: Annotated[str | None, typer.Option(help="The model, where it is not where it was.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load and read whatever the picture's recipe names, wherever it is.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the new drawing too.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
 ) -> None:
-    """Draw the picture again and report the largest difference, in 8-bit steps."""
+    """Draw the picture again and report the largest difference, in 8-bit steps.
+
+    Without --trust only bundled models, --model, and files in the picture's own folder are read.
+    """
     from ldmkit.cli import emit
     from ldmkit.errors import SourceError
     from ldmkit.loading import load
     from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import load_options, part_versions, replay
+    from ldmkit.trust import check_needs, input_needs, model_needs
 
     if out is not None:
         check_png(out)
@@ -33,8 +40,12 @@ def replay_picture(
     if source is None:
         fits = "--model with the folder or name of the model"
         raise SourceError("no-model", "the recipe names no model", where=str(picture), fits=fits)
+    folder = picture.absolute().parent
+    if not trust:
+        needs = model_needs(recipe, folder, given=model is not None)
+        check_needs([*needs, *input_needs(recipe, folder)], str(picture))
     pipeline = load(source, **{**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})})
-    output = replay(pipeline, recipe)
+    output = replay(pipeline, recipe, trust=trust, folder=folder)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1
     if before.shape != after.shape:

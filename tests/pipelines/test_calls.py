@@ -166,7 +166,7 @@ def test_a_replay_loads_as_the_picture_did(class_folder: Path, tmp_path: Path) -
     assert recipe["load"] == {"dtype": "bfloat16"}
     from ldmkit.cli import main
 
-    assert main(["replay", str(path), "--json"]) == 0
+    assert main(["replay", str(path), "--trust", "--json"]) == 0
 
 
 def test_strategies_with_their_config_at_the_command_line(

@@ -1,0 +1,88 @@
+"""What a recipe asks for beyond its own picture: it is the word of whoever made the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import SourceError, shown
+from ldmkit.files import is_within
+
+MAX_STEPS = 10_000
+MAX_PIXELS = 1 << 26
+"""Bounds of a replay without trust; the first is ten times the steps that any published model was trained with."""
+
+
+def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:
+    """What loading a recipe's model would read besides bundled models and the picture's folder.
+
+    Args:
+        given: the caller names the model: only the recipe's config counts.
+    """
+    needs: list[str] = []
+    model = recipe.get("model")
+    if not given and model is not None and not _known(model, folder):
+        what = "the model on the hub" if str(model).startswith("hf:") else "the model"
+        needs.append(f"{what} {shown(model, 200)} (--model names one)")
+    config = (recipe.get("load") or {}).get("config")
+    if config is not None and not (isinstance(config, str) and is_within(Path(config), folder)):
+        needs.append(f"the config {shown(config, 200)}")
+    return needs
+
+
+def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
+    """Pictures that a recipe names by paths outside of the folders, and work beyond the bounds."""
+    needs: list[str] = []
+    for place in ("start", "inputs", "negative", "proposed", "guidance", "sampler", "grid"):
+        for where, value in _pictures(recipe.get(place), place):
+            if not is_within(Path(value), *folders):
+                needs.append(f"the file {shown(value, 200)} ({where})")
+    steps, size = recipe.get("steps"), recipe.get("size")
+    if isinstance(steps, int) and steps > MAX_STEPS:
+        needs.append(f"{steps} steps, more than {MAX_STEPS}")
+    if isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size):
+        pixels = 1
+        for side in size[:2]:
+            pixels *= abs(side)
+        if pixels > MAX_PIXELS:
+            needs.append(f"a picture of {pixels} pixels, more than {MAX_PIXELS}")
+    return needs
+
+
+def check_needs(needs: Sequence[str], where: str) -> None:
+    """Refuse what was found.
+
+    Raises:
+        SourceError: `recipe-needs`, which lists all of it.
+    """
+    if needs:
+        what = f"its recipe asks for {'; '.join(needs[:10])}" + (" ..." if len(needs) > 10 else "")
+        fits = "--trust (trust=True) where it comes from someone you trust"
+        raise SourceError("recipe-needs", what, where=where, fits=fits)
+
+
+def _known(model: object, folder: Path) -> bool:
+    from ldmkit.plugins import by_name
+
+    if not isinstance(model, str) or model.startswith(("hf:", "~")) or not model or "\0" in model:
+        return False
+    try:
+        there = Path(model).exists()
+    except OSError:
+        return False
+    return is_within(Path(model), folder) if there else model in by_name("model")
+
+
+def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Text in the fields that hold pictures, and is none itself."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _pictures(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _pictures(inner, f"{where}[{number}]")
+    elif isinstance(value, str) and not value.startswith("data:"):
+        name = where.rpartition(".")[2]
+        if where == "start" or name in ("image", "mask", "picture", "hint", "reference"):
+            yield where, value

@@ -1,0 +1,100 @@
+"""A recipe in a picture is a stranger's word: replay reads nothing elsewhere and does no endless work, unless asked."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+import ldmkit
+from ldmkit import loading
+from ldmkit.cli import main
+from ldmkit.recipe import replay
+
+
+@pytest.fixture
+def drawn(class_folder: Path, tmp_path: Path) -> Path:
+    """A picture with its model in its own folder."""
+    model = Path(shutil.copytree(class_folder, tmp_path / "shared" / "model"))
+    (path,) = ldmkit.load(model)({"label": 1}, steps=2).save(tmp_path / "shared" / "a.png")
+    return path
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    with Image.open(path) as opened:
+        picture, recipe = opened.copy(), json.loads(opened.text["ldmkit"])
+    change(recipe)
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("ldmkit", json.dumps(recipe))
+    picture.save(path, pnginfo=info)
+    return path
+
+
+def test_what_lies_beside_the_picture_is_used(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(drawn), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] == 0
+
+
+def start(path: str, mask: str | None = None) -> Callable[[dict[str, Any]], Any]:
+    return lambda recipe: recipe.update(start={"image": path, "strength": 0.5, "mask": mask})
+
+
+ASKED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a model elsewhere": (lambda r: r.update(model="/opt/models/x"), "/opt/models/x"),
+    "a model on the hub": (lambda r: r.update(model="hf:someone/something"), "on the hub"),
+    "a way up": (lambda r: r.update(model=str(Path(r["model"]) / ".." / ".." / "other")), "other"),
+    "a config": (lambda r: r["load"].update(config="/etc/passwd"), "/etc/passwd"),
+    "a start picture": (start("/dev/zero"), "/dev/zero"),
+    "a mask": (start("data:image/png;base64,", "/proc/self/environ"), "environ"),
+    "steps": (lambda r: r.update(steps=10**7), "10000000 steps"),
+    "a size": (lambda r: r.update(size=[2**20, 2**20]), "pixels"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_what_is_asked_for_is_said_and_not_done(
+    asked: str, drawn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, word = ASKED[asked]
+    monkeypatch.setattr(loading, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    assert main(["replay", str(changed(drawn, change))]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("error [source.recipe-needs]") and word in said and "--trust" in said
+
+
+def test_a_link_out_of_the_folder_is_followed_and_refused(drawn: Path, tmp_path: Path, class_folder: Path) -> None:
+    link = drawn.parent / "link"
+    link.symlink_to(class_folder)
+    assert main(["replay", str(changed(drawn, lambda r: r.update(model=str(link))))]) == 3
+    assert main(["replay", str(drawn), "--trust"]) == 0
+    assert main(["replay", str(drawn), "--model", str(class_folder)]) == 0
+
+
+def test_a_path_in_a_field_of_any_name_reaches_no_file(image_pipe_recipe: tuple[ldmkit.Pipeline, Any]) -> None:
+    pipe, recipe = image_pipe_recipe
+    with pytest.raises(ldmkit.LdmkitError) as caught:
+        replay(pipe, recipe)
+    assert caught.value.code in ("source.recipe-needs", "input.picture-unreadable", "input.not-trusted")
+
+
+@pytest.fixture
+def image_pipe_recipe(class_folder: Path, tmp_path: Path) -> tuple[ldmkit.Pipeline, Any]:
+    pipe = ldmkit.load(class_folder)
+    recipe = dict(pipe({"label": 1}, steps=2).recipes[0])
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    recipe["start"] = str(tmp_path / "other.png")
+    return pipe, recipe
+
+
+def test_python_asks_as_well(class_folder: Path, tmp_path: Path) -> None:
+    pipe = ldmkit.load(class_folder)
+    Image.new("RGB", (8, 8)).save(tmp_path / "start.png")
+    recipe = dict(pipe({"label": 1}, steps=2).recipes[0])
+    recipe["start"] = {"image": str(tmp_path / "start.png"), "strength": 0.5, "mask": None}
+    with pytest.raises(ldmkit.SourceError, match=r"start\.png") as caught:
+        replay(pipe, recipe)
+    assert caught.value.code == "source.recipe-needs"
+    assert replay(pipe, recipe, folder=tmp_path).images.shape == replay(pipe, recipe, trust=True).images.shape
