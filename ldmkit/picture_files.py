@@ -22,8 +22,9 @@ MAX_PIXELS = 1 << 26
 MAX_FILE_BYTES = 8 * MAX_PIXELS
 """Of a file: four channels of 16 bits in the largest picture, uncompressed."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""The only decoders that a file can reach."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
+"""The only decoders that a file can reach. AVIF is there where Pillow was built with it, HEIF where pillow-heif is
+registered."""
 
 URI_PREFIX = "data:image/png;base64,"
 _ARRAY_PREFIX = "data:application/x-npy;base64,"
@@ -39,6 +40,12 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
+
+
+def decoders() -> tuple[str, ...]:
+    """Those of `FORMATS` that can be read here."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 class Opened(NamedTuple):
@@ -59,11 +66,11 @@ def open_picture(source: object, where: str | None) -> Opened:
         return Opened(_upright(source, where), where)
     data, where = _file_bytes(source, where)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=decoders())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("the file claims a huge size", where) from None
     except UnidentifiedImageError:
-        fits = "PNG, JPEG, WebP, BMP, TIFF, GIF or PPM"
+        fits = "PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF; HEIC where its decoder is registered"
         raise InputError("picture-unreadable", "not a picture file", where=where, fits=fits) from None
     except _BROKEN as failure:
         raise InputError("picture-unreadable", f"a damaged picture file: {failure}", where=where) from None

@@ -8,7 +8,7 @@ from typing import ClassVar
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, pictures_in, some
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, left_out, pictures_in, some
 
 
 class ClassesData(FileData):
@@ -47,7 +47,8 @@ class ClassesData(FileData):
                     "no-class", f"there is no class {name!r}", where=str(root), fits=suggest(name, classes)
                 )
         empty = [name for name in classes if name not in present]
-        notes = lacking(empty, "class(es) have no pictures", self.missing, str(root))
+        notes = left_out(root, pictures)
+        notes += lacking(empty, "class(es) have no pictures", self.missing, str(root))
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]
         geometry: dict[str, Geometry] = {self.name: "none"}

@@ -11,7 +11,7 @@ from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, normal, pictures_in
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, left_out, normal, pictures_in
 
 METADATA = "metadata.jsonl"
 
@@ -39,11 +39,13 @@ class FolderData(FileData):
             if (root / "metadata.csv").is_file():
                 what = "captions in metadata.csv are not read"
                 raise InputError("metadata-csv", what, where=str(root), fits=f"{METADATA}: one JSON object a line")
-            return Records([Record(name, path, {}) for name, path in pictures.items()], {}, self.background)
+            alone = [Record(name, path, {}) for name, path in pictures.items()]
+            return Records(alone, {}, self.background, left_out(root, pictures))
         source = root / (self.metadata or METADATA)
         known = read_metadata(source, pictures)
         keys = list(dict.fromkeys(key for inputs in known.values() for key in inputs))
-        notes = lacking([n for n in pictures if n not in known], "picture(s) have no line", self.missing, str(source))
+        notes = left_out(root, pictures)
+        notes += lacking([n for n in pictures if n not in known], "picture(s) have no line", self.missing, str(source))
         for key in keys:
             without = [name for name, inputs in known.items() if key not in inputs]
             notes += lacking(without, f"line(s) have no {key!r}", self.missing, str(source))

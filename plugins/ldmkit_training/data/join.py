@@ -51,6 +51,7 @@ class JoinData(Data):
         keyed = [self._keyed(dataset, name) for dataset, name in zip(opened, names, strict=True)]
         owner: dict[str, str] = {}
         notes = [note for dataset in opened for note in dataset.notes]
+        self._check_added(opened, names)
         first = keyed[0]
         if not any(key in other for other in keyed[1:] for key in first):
             what = f"no name is in two sources: {next(iter(first))!r}, {next(iter(keyed[1]))!r} ..."
@@ -66,6 +67,19 @@ class JoinData(Data):
             notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
             notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
         return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
+
+    @staticmethod
+    def _check_added(opened: Sequence[Dataset], names: Sequence[str]) -> None:
+        """A source behind the first that has no input would only lose its pictures."""
+        for dataset, name in zip(opened[1:], names[1:], strict=True):
+            if not dataset.geometry:
+                what = f"{name} has pictures and no input: joined, its pictures would be lost"
+                raise InputError(
+                    "nothing-joined",
+                    what,
+                    where="join",
+                    fits="a source with inputs of its own; pictures of several folders go into one folder",
+                )
 
     def write_example(self, folder: Path) -> None:
         for spec in self.sources:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -16,11 +17,23 @@ from pydantic import Field
 
 from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
+from ldmkit.picture_files import decoders
 from ldmkit.pictures import read_levels
 from ldmkit_training.data.labels import LabelRule, read_labels
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+PICTURES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif",
+)  # fmt: skip
 """Endings of files that are taken for pictures; what is in them is told by their contents."""
+
+DECODED = {".heic": "HEIF", ".heif": "HEIF"}
+"""Endings that are taken for pictures where the decoder is registered with Pillow."""
+
+LIKE = (
+    ".apng", ".avifs", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".svg", ".exr", ".hdr", ".tga", ".ico", ".dng", ".cr2",
+    ".cr3", ".nef", ".arw", ".raf", ".dds", ".pfm", ".qoi", ".mpo", ".eps", ".xcf", ".pnm",
+)  # fmt: skip
+"""Endings of other pictures, which are not read, and said so."""
 
 SHOWN = 3
 
@@ -154,6 +167,7 @@ def pictures_in(folder: Path) -> dict[str, Path]:
         raise InputError("not-found", "there is no such folder", where=str(folder))
     found: dict[str, Path] = {}
     seen: set[str] = set()
+    endings = read_endings()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
@@ -162,11 +176,58 @@ def pictures_in(folder: Path) -> dict[str, Path]:
         seen.add(real)
         for name in files:
             path = Path(parent) / name
-            if not name.startswith(".") and path.suffix.lower() in PICTURES:
+            if not name.startswith(".") and path.suffix.lower() in endings:
                 found[_relative(path, folder)] = path
     if not found:
-        raise InputError("no-samples", "there are no pictures in it", where=str(folder), fits=", ".join(PICTURES))
+        unread = "; ".join(left_out(folder, ()))
+        what = "there are no pictures in it" + (f" ({unread})" if unread else "")
+        raise InputError("no-samples", what, where=str(folder), fits=", ".join(read_endings()))
     return dict(sorted(found.items()))
+
+
+def read_endings() -> tuple[str, ...]:
+    """Endings of the pictures that can be read here."""
+    known = decoders()
+    missing = ".avif" if "AVIF" not in known else ""
+    return (*(e for e in PICTURES if e != missing), *(e for e, decoder in DECODED.items() if decoder in known))
+
+
+def left_out(folder: Path, read: Collection[str], used: Collection[str] = ()) -> list[str]:
+    """What stands in a folder and below and is not read, as notes of a source: picture-like files by their endings,
+    texts beside pictures, hidden pictures.
+
+    Args:
+        read: the pictures that are read, relative to the folder.
+        used: endings of texts that are read.
+    """
+    unread, hidden, beside = Counter[str](), 0, Counter[str]()
+    stems, endings = {stem(name) for name in read}, read_endings()
+    for parent, folders, files in os.walk(folder):
+        for name in files:
+            path, ending = Path(parent) / name, Path(name).suffix.lower()
+            relative = normal(path.relative_to(folder).as_posix())
+            concealed = any(part.startswith(".") for part in relative.split("/"))
+            if concealed:
+                hidden += ending in endings
+            elif ending in (*PICTURES, *DECODED, *LIKE) and ending not in endings:
+                unread[ending] += 1
+            elif ending in TEXTS and ending not in used and stem(relative) in stems:
+                beside[ending] += 1
+        folders.sort()
+    notes: list[str] = []
+    if unread:
+        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
+        notes.append(f"{len(read)} of {len(read) + unread.total()} picture-like files read; not read: {listed}")
+    if hidden:
+        notes.append(f"{hidden} hidden picture(s) not read")
+    if beside:
+        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(beside.items()))
+        notes.append(f"{listed} beside pictures not read")
+    return notes
+
+
+TEXTS = (".txt", ".caption", ".json")
+"""Endings of files beside pictures, in which other programs keep what is known about each."""
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -1,0 +1,49 @@
+"""What stands in a data folder and is not read is counted and named; nothing is lost in a join."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sources import opened, picture
+from PIL import Image, features
+
+from ldmkit.errors import InputError
+
+
+def test_pictures_that_are_not_read_are_counted_by_ending(tmp_path: Path) -> None:
+    for name in ("0.png", "1.PNG", "2.bmp"):
+        picture(tmp_path / "d" / name)
+    picture(tmp_path / "d" / ".hidden" / "9.png")
+    for name in ("3.jxl", "4.jxl", "5.psd", "0.txt", "1.txt", "notes.txt"):
+        (tmp_path / "d" / name).write_bytes(b"x")
+    dataset = opened("folder", tmp_path, folder="d")
+    assert len(dataset) == 3
+    assert list(dataset.notes) == [
+        "3 of 6 picture-like files read; not read: 2 .jxl, 1 .psd",
+        "1 hidden picture(s) not read",
+        "2 .txt beside pictures not read",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "avif"])
+def test_endings_of_jpeg_and_avif_are_read(tmp_path: Path, ending: str) -> None:
+    if ending == "avif" and not features.check("avif"):
+        pytest.skip("Pillow was built without AVIF")
+    (tmp_path / "d").mkdir()
+    Image.new("RGB", (16, 16), (200, 100, 50)).save(tmp_path / f"d/a.{ending}", "AVIF" if ending == "avif" else "JPEG")
+    dataset = opened("folder", tmp_path, folder="d")
+    assert not dataset.notes
+    # a flat colour: both codecs keep it to a few levels at their default quality
+    assert np.abs(dataset[0].image.astype(int) - [200, 100, 50]).max() <= 4
+
+
+def test_a_join_that_adds_no_input_is_refused(tmp_path: Path) -> None:
+    for folder in ("red", "blue"):
+        picture(tmp_path / folder / "0.png")
+    sources = [{"type": "folder", "config": {"folder": folder}} for folder in ("red", "blue")]
+    for missing in ("error", "allow"):
+        with pytest.raises(InputError, match="its pictures would be lost") as caught:
+            opened("join", tmp_path, sources=sources, missing=missing)
+        assert caught.value.code == "input.nothing-joined"
