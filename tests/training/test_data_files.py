@@ -51,7 +51,7 @@ def test_a_folder_with_metadata(tmp_path: Path) -> None:
     assert data[2].inputs == data.inputs(2) and data.inputs(2)["layout"] == [{"label": "x", "box": [0, 0, 0.5, 1]}]
     assert data[1].image.shape == (8, 12, 3) and data[1].image[0, 0].tolist() == [200, 100, 50]
     assert len(data.notes) == 2 and data.notes[0] == "1 hidden picture(s) not read"
-        assert "1 line(s) have no 'label': 'a.png'" in data.notes[1]
+    assert "1 line(s) have no 'label': 'a.png'" in data.notes[1]
 
 
 def test_a_folder_without_metadata_is_pictures_alone(tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ class JoinData(Data):
         keyed = [self._keyed(dataset, name) for dataset, name in zip(opened, names, strict=True)]
         owner: dict[str, str] = {}
         notes = [note for dataset in opened for note in dataset.notes]
-        self._check_added(opened, names)
         first = keyed[0]
         if not any(key in other for other in keyed[1:] for key in first):
             what = f"no name is in two sources: {next(iter(first))!r}, {next(iter(keyed[1]))!r} ..."
@@ -66,6 +65,7 @@ class JoinData(Data):
                 owner[key] = name
             notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
             notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
+        self._check_added(opened, names)
         return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
 
     @staticmethod
