@@ -120,12 +120,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o644)
+        on_disk(temporary)
         temporary.replace(path)
+        on_disk(path.parent)
     except OSError as problem:
         raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(path)) from problem
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file's data, or a folder's list of names, have reached the disk: a rename may outlive neither."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, data: Any) -> None:

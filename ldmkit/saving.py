@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ldmkit.compose import part_spec
+from ldmkit.compose import compose, part_spec
 from ldmkit.contracts import Part
-from ldmkit.errors import InputError, RunError
-from ldmkit.jsonio import write_json
+from ldmkit.errors import InputError, LdmkitError, RunError
+from ldmkit.jsonio import on_disk, write_json
 from ldmkit.plugins import name_of
-from ldmkit.source import assets_folder, part_file, weights_file
+from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file
 from ldmkit.spec import SPEC_FILE, PipelineSpec
-from ldmkit.weights import write_safetensors
+from ldmkit.weights import FLOATS, check, write_safetensors
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
@@ -39,12 +39,43 @@ def save_pipeline(pipeline: Pipeline, folder: Path, store: torch.dtype | None = 
         RunError: `cannot-write`: no permission, a full disk.
     """
     check_folder(folder)
+    check_store(store)
     for path, part in pipeline.parts.items().items():
         name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
     name_of("process", type(pipeline.process))
     with replacing_folder(folder) as building:
         _write(pipeline, building, store)
+        _check_written(building, folder)
     return folder
+
+
+def check_store(store: torch.dtype | None) -> None:
+    """Whether weights can be stored in a dtype and loaded again.
+
+    Raises:
+        InputError: `dtype`: no floating one that a module takes.
+    """
+    if store is not None and store not in FLOATS:
+        fits = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+        raise InputError("dtype", f"weights cannot be stored as {store}", where="store", fits=fits)
+
+
+def _check_written(building: Path, folder: Path) -> None:
+    """Compose what was written and compare its tensors' names, shapes and dtypes, before anything older goes.
+
+    Raises:
+        RunError: `cannot-read-back`.
+    """
+    try:
+        source = NativeFolder(building)
+        parts = compose(source.spec)
+        for path, part in parts.items().items():
+            wire = source.spec.conditioners.get(path.removeprefix("conditioners."))
+            if not path.startswith("conditioners.") or wire is None or wire.shares is None:
+                check(part, source.tensors(path), path)
+    except LdmkitError as problem:
+        what = f"what was written could not be loaded again, and an older one was left as it is: {problem}"
+        raise RunError("cannot-read-back", what, where=str(folder)) from problem
 
 
 def save_part(kind: str, part: Part, folder: Path) -> Path:
@@ -74,10 +105,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         try:
             building.chmod(0o755)
             yield building
+            for path in (*building.rglob("*"), building):
+                on_disk(path)
             aside = building.with_name(f"{building.name}-old")
             if target.exists():
                 target.rename(aside)  # only renames between the old folder and the new one: a crash loses neither
             building.rename(target)
+            on_disk(target.parent)
             shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(building, ignore_errors=True)

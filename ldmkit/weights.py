@@ -33,7 +33,7 @@ DTYPES: dict[str, torch.dtype] = {
     "F8_E5M2": torch.float8_e5m2,
 }
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -229,7 +229,7 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
             what = f"{key!r} has shape {list(lazy.shape)}, the config asks for {list(tensor.shape)}"
             raise WeightsError("wrong-shape", what, where=where)
         floats = tensor.dtype.is_floating_point
-        if lazy.dtype not in _FLOATS if floats else lazy.dtype != tensor.dtype:
+        if lazy.dtype not in FLOATS if floats else lazy.dtype != tensor.dtype:
             what = f"{key!r} has dtype {lazy.dtype}, the module holds {tensor.dtype}"
             fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
             raise WeightsError("wrong-dtype", what, where=where, fits=fits)
