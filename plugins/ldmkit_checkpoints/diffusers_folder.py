@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from ldmkit_checkpoints.diffusers_parts import (
     text_component,
     unet_component,
 )
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers_scheduler import Plan, read_scheduler
+from ldmkit_checkpoints.diffusers_scheduler_fields import REPAIRS, repaired
 from ldmkit_checkpoints.folder_files import component_tensors, member, read_member_json
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
@@ -101,14 +103,14 @@ class DiffusersFolder(Source):
         return None if name is None or not part.startswith("conditioners.") else self._folder(name)
 
     def _compose(self) -> PipelineSpec:
-        scheduler = read_scheduler(self._config("scheduler", "scheduler_config.json"), f"{self.folder}/scheduler")
+        scheduler = self._scheduler()
         codec, unet, sample_size = self._networks()
         conditioners = self._conditioners(codec, unet)
         adapters = self._controlnets(unet.context_join)
         for name in adapters:
             hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
             conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint", null="keep")
-        self.report.notes += scheduler.notes
+        sample_size = self._repaired_size(sample_size)
         height, width = sample_size if isinstance(sample_size, (list, tuple)) else (sample_size, sample_size)
         size = None if height is None else (int(height) * codec.factor, int(width) * codec.factor)
         return PipelineSpec(
@@ -125,6 +127,27 @@ class DiffusersFolder(Source):
                 size=size,
             ),
         )
+
+    def _scheduler(self) -> Plan:
+        config = self._config("scheduler", "scheduler_config.json")
+        config, notes = repaired(config, str(self.index["_class_name"]))
+        self.report.notes += notes
+        plan = read_scheduler(config, f"{self.folder}/scheduler")
+        self.report.notes += plan.notes
+        return plan
+
+    def _repairs(self) -> bool:
+        """Whether diffusers' pipeline repairs what its first releases wrote."""
+        return str(self.index["_class_name"]) in REPAIRS
+
+    def _repaired_size(self, size: Any) -> Any:
+        """The U-Net's sample_size: those of diffusers before 0.9 said 32 where 64 is meant."""
+        version = re.match(r"(\d+)\.(\d+)", str(self._config("unet").get("_diffusers_version", "")))
+        old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
+        if not (self._repairs() and old and type(size) is int and size < 64):
+            return size
+        self.report.notes.append(f"unet: sample_size is {size} in this old file; 64 is taken, as diffusers does")
+        return 64
 
     def _networks(self) -> tuple[Component, UNetConfig, Any]:
         names = [name for name in ("vae", "vqvae") if self._has(name)]

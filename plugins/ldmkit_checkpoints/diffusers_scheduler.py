@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from ldmkit_processes.discrete import Discrete
 from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
 from ldmkit.value import validated
+from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
 
 
 class Plan(NamedTuple):
@@ -21,89 +23,11 @@ class Plan(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class _Class(NamedTuple):
-    """Defaults of a scheduler class that differ from the common ones, options that have one value here, and the
-    sampler's config where the class alone decides it."""
-
-    sampler: str
-    defaults: Mapping[str, Any] = {}
-    only: Mapping[str, tuple[Any, ...]] = {}
-    config: Mapping[str, Any] = {}
-
-
-_COMMON: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-    "timestep_spacing": "linspace",
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "final_sigmas_type": "zero",
-    "set_alpha_to_one": True,
-}
-_LEADING = {"timestep_spacing": "leading"}
-_CLIPPED = {**_LEADING, "clip_sample": True}
-_UNUSUAL = {"use_beta_sigmas": (False,), "use_flow_sigmas": (False,)}
-_PLAIN = {**_UNUSUAL, "thresholding": (False,), "clip_sample": (False,)}
-_MULTISTEP = {**_PLAIN, "use_lu_lambdas": (False,), "use_dynamic_shifting": (False,), "lower_order_final": (True,)}
-
-_SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
-_DISTILLED = {**_SD_BETAS, "beta_schedule": "scaled_linear"}
-
-_CLASSES: dict[str, _Class] = {
-    "DDIMScheduler": _Class("ddim", _CLIPPED, _UNUSUAL),
-    "DDPMScheduler": _Class("ddpm", _CLIPPED, {**_UNUSUAL, "variance_type": ("fixed_small", "fixed_large")}),
-    "PNDMScheduler": _Class(
-        "plms", {**_LEADING, "set_alpha_to_one": False, "skip_prk_steps": False}, {"skip_prk_steps": (True,)}
-    ),
-    "EulerDiscreteScheduler": _Class(
-        "euler", {}, {**_PLAIN, "interpolation_type": ("linear",), "timestep_type": ("discrete",)}
-    ),
-    "EulerAncestralDiscreteScheduler": _Class("euler-ancestral", {}, _PLAIN),
-    "HeunDiscreteScheduler": _Class("heun", {"beta_start": 0.00085, "beta_end": 0.012}, _PLAIN),
-    "DPMSolverMultistepScheduler": _Class(
-        "dpmpp-2m",
-        {},
-        {
-            **_MULTISTEP,
-            "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-            "solver_order": (2, 3),
-            "solver_type": ("midpoint", "heun", "logrho", "bh1", "bh2"),
-        },
-    ),
-    "UniPCMultistepScheduler": _Class(
-        "unipc",
-        {},
-        {
-            **_MULTISTEP,
-            "predict_x0": (True,),
-            "solver_order": (1, 2, 3),
-            "disable_corrector": ([],),
-            "solver_p": (None,),
-        },
-    ),
-    "DEISMultistepScheduler": _Class(
-        "deis",
-        {"final_sigmas_type": "sigma_min"},
-        {**_MULTISTEP, "algorithm_type": ("deis",), "solver_type": ("logrho",), "solver_order": (1, 2, 3)},
-    ),
-    "LMSDiscreteScheduler": _Class("lms", {}, _PLAIN),
-    "KDPM2DiscreteScheduler": _Class("dpm2", _SD_BETAS, _PLAIN),
-    "KDPM2AncestralDiscreteScheduler": _Class("dpm2", _SD_BETAS, _PLAIN, {"eta": 1.0}),
-    "DPMSolverSDEScheduler": _Class("dpmpp-sde", _SD_BETAS, _PLAIN),
-    "LCMScheduler": _Class("lcm", _DISTILLED, _PLAIN),
-    "TCDScheduler": _Class("tcd", _DISTILLED, _PLAIN),
-}
-_REPLACED = {"DPMSolverSinglestepScheduler": "linspace"}
-"""Other classes over the same tables of timesteps: the process is read, the sampler is DDIM in their place."""
-
 _SCHEDULES = {"linear": "linear", "scaled_linear": "linear-sqrt", "squaredcos_cap_v2": "cosine"}
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
+_FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
+"""Samplers of the schedulers whose state is x0 + sigma n: they start from sigma n, and visit fractions of timesteps."""
 _SPACINGS = ("leading", "trailing", "linspace")
 
 
@@ -115,21 +39,19 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
     """
     name = str(config.get("_class_name"))
     notes: tuple[str, ...] = ()
-    if name in _REPLACED:
-        kind = _Class("ddim", {"timestep_spacing": _REPLACED[name]})
-        notes = (f"{name} has no counterpart here: the default sampler is DDIM",)
-    elif name in _CLASSES:
-        kind = _CLASSES[name]
+    if name in REPLACED:
+        kind = SchedulerClass("ddim", REPLACED[name] | {"timestep_spacing": "linspace"})
+        notes = (f"the scheduler {name} has no counterpart here: the default sampler is DDIM ('ddim') in its place",)
+        warnings.warn(notes[0], UserWarning, stacklevel=2)
+    elif name in CLASSES:
+        kind = CLASSES[name]
     else:
-        fits = suggest(name, {*_CLASSES, *_REPLACED})
+        fits = suggest(name, {*CLASSES, *REPLACED})
         raise SourceError("unsupported", f"the scheduler {name!r} is not known", where=where, fits=fits)
-    options = {**_COMMON, **kind.defaults, **{k: v for k, v in config.items() if not k.startswith("_")}}
-    for key, allowed in kind.only.items():
-        if key in options and options[key] not in allowed:
-            raise _unsupported(key, options[key], where, allowed)
+    options = options_of(config, kind, where)
     if name == "DPMSolverMultistepScheduler":
         notes += _start_of_multistep(options, where)
-    process = _process(options, where)
+    process = _process(options, where, kind.sampler)
     sampler = _sampler(kind, options)
     grid, more = _grid(kind.sampler, options, where)
     return Plan(process, sampler, grid, notes + more)
@@ -142,21 +64,16 @@ def _start_of_multistep(options: Mapping[str, Any], where: str) -> tuple[str, ..
     """
     third, heun = options.get("solver_order", 2) == 3, options.get("solver_type", "midpoint") == "heun"
     if third and options.get("algorithm_type", "dpmsolver++") != "dpmsolver++":
-        raise _unsupported("solver_order", 3, where, (2,))
+        raise unsupported("solver_order", 3, where, (2,))
     if heun and not third:
-        raise _unsupported("solver_type", "heun", where, ("midpoint",))
+        raise unsupported("solver_type", "heun", where, ("midpoint",))
     return ("solver_order 3 with solver_type midpoint: its second step is that of 'heun' here",) if third > heun else ()
 
 
-def _unsupported(key: str, value: Any, where: str, allowed: Any) -> SourceError:
-    fits = " or ".join(repr(v) for v in allowed)
-    return SourceError("unsupported", f"{key} = {value!r} is not supported", where=f"{where}.{key}", fits=fits)
-
-
-def _process(options: Mapping[str, Any], where: str) -> PartSpec:
+def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
     schedule, prediction = options["beta_schedule"], options["prediction_type"]
     if prediction not in _PREDICTIONS:
-        raise _unsupported("prediction_type", prediction, where, _PREDICTIONS)
+        raise unsupported("prediction_type", prediction, where, _PREDICTIONS)
     config: dict[str, Any] = {
         "steps": options["num_train_timesteps"],
         "prediction": _PREDICTIONS[prediction],
@@ -165,15 +82,19 @@ def _process(options: Mapping[str, Any], where: str) -> PartSpec:
     if options["trained_betas"] is not None:
         config |= {"schedule": "betas", "values": options["trained_betas"], "steps": len(options["trained_betas"])}
     elif schedule not in _SCHEDULES:
-        raise _unsupported("beta_schedule", schedule, where, _SCHEDULES)
+        raise unsupported("beta_schedule", schedule, where, _SCHEDULES)
     else:
         config |= {"schedule": _SCHEDULES[schedule]}
         config |= {"beta_start": options["beta_start"], "beta_end": options["beta_end"]}
+    if sampler in _FROM_SIGMA and options["timestep_spacing"] != "leading":
+        config["start"] = "noise"
+    if sampler in _MULTISTEPS and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
+        config["time_rule"] = "floor" if _cut_down(sampler, options) else "round"
     value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
 
-def _sampler(kind: _Class, options: Mapping[str, Any]) -> PartSpec:
+def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
     name, config = kind.sampler, dict(kind.config)
     if name == "dpmpp-2m" and options.get("solver_order") == 3:
         name = "dpmpp-3m"
@@ -204,31 +125,60 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpec, tuple[str, ...]]:
     spacing, ends_low = options["timestep_spacing"], options["final_sigmas_type"] == "sigma_min"
     if options["final_sigmas_type"] not in ("zero", "sigma_min"):
-        raise _unsupported("final_sigmas_type", options["final_sigmas_type"], where, ("zero", "sigma_min"))
+        raise unsupported("final_sigmas_type", options["final_sigmas_type"], where, ("zero", "sigma_min"))
     if sampler in ("lcm", "tcd"):
         note = (
             f"the timesteps of {sampler} are those of the grid 'trailing', at most 20 from diffusers' choice out of 50"
         )
         return PartSpec(type="trailing", config={"end": "first"} if sampler == "tcd" else {}), (note,)
+    if spacing not in _SPACINGS:
+        raise unsupported("timestep_spacing", spacing, where, _SPACINGS)
     for key, name in (("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")):
         if options[key]:
-            return PartSpec(type=name, config={"end": "sigma_min"} if ends_low else {}), ()
-    if spacing not in _SPACINGS:
-        raise _unsupported("timestep_spacing", spacing, where, _SPACINGS)
+            return _curve(name, sampler, options, where), ()
     config: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
-    if spacing == "leading":
+    if spacing == "leading" and options["steps_offset"]:
         config["offset"] = options["steps_offset"]
-    if sampler in ("dpmpp-2m", "unipc", "deis") and spacing != "trailing":
+    if sampler in _MULTISTEPS and spacing != "trailing":
         config["intervals"] = "steps+1"
-    if sampler in ("ddim", "plms") and not options["set_alpha_to_one"]:
-        if spacing == "leading" and not options["steps_offset"]:
-            notes = ("set_alpha_to_one false without steps_offset: the last step would go nowhere; it goes to 0",)
-        else:
-            config["end"] = "first"
-    if ends_low:
+    elif spacing == "linspace":
+        config["alone"] = "first"
+        if sampler in _FROM_SIGMA:
+            config |= {"rounding": "none", "between": "sigma"}
+    if ends_low or (sampler in ("ddim", "plms") and not options["set_alpha_to_one"]):
         config["end"] = "first"
+    if sampler in ("ddim", "ddpm", "plms") and spacing != "leading":
+        notes = (
+            f"timestep_spacing {spacing}: steps go from each timestep to the next; where these are not T // steps apart"
+            " diffusers goes T // steps down all the same, and its pictures differ",
+        )
     return PartSpec(type=spacing, config=config), notes
+
+
+def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
+    """Karras' or the exponential curve: over the whole table, or over what the spacing visits."""
+    config: dict[str, Any] = {}
+    if options["use_karras_sigmas"] and options["use_exponential_sigmas"]:
+        raise unsupported("use_exponential_sigmas", True, where, (False,))
+    if sampler not in _MULTISTEPS:
+        config["within"] = options["timestep_spacing"]
+        if config["within"] == "leading" and options["steps_offset"]:
+            config["offset"] = options["steps_offset"]
+    if options["final_sigmas_type"] == "sigma_min":
+        if sampler in _MULTISTEPS or options["sigma_min"] is not None or options["timestep_spacing"] != "linspace":
+            raise unsupported("final_sigmas_type", "sigma_min", where, ("zero",))
+        config["end"] = "smallest"
+    for key, ours in (("sigma_max", "largest"), ("sigma_min", "smallest")):
+        if options[key] is not None:
+            config[ours] = options[key]
+    return PartSpec(type=name, config=config)
+
+
+def _cut_down(sampler: str, options: Mapping[str, Any]) -> bool:
+    """Whether the timestep that the network reads loses its fraction; elsewhere it is rounded."""
+    cosine = sampler == "dpmpp-2m" and options["beta_schedule"] == "squaredcos_cap_v2"
+    return bool(options["use_exponential_sigmas"]) or cosine
 
 
 def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dict[str, Any]:
@@ -238,7 +188,7 @@ def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dic
         SourceError: a schedule that diffusers does not have.
     """
     schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
-    names = {kind.sampler: name for name, kind in reversed(_CLASSES.items())}
+    names = {kind.sampler: name for name, kind in reversed(CLASSES.items())}
     names |= dict.fromkeys(("dpmpp-2m-sde", "dpmpp-3m"), "DPMSolverMultistepScheduler")
     name = names.get(sampler.type, "DDIMScheduler")
     if sampler.type == "dpm2" and sampler.config.get("eta"):
@@ -282,7 +232,7 @@ def _written_limits(limits: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
     if grid.type in ("karras", "exponential"):
-        return {f"use_{grid.type}_sigmas": True}
+        return _written_curve(grid)
     spacing = {"ldm-ddim": "leading"}.get(grid.type, grid.type)
     config: dict[str, Any] = {"timestep_spacing": spacing if spacing in _SPACINGS else "leading"}
     offset = 1 if grid.type == "ldm-ddim" else grid.config.get("offset", 0)
@@ -294,3 +244,12 @@ def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
     elif ends_first and name != "DEISMultistepScheduler":  # that one always does
         config["final_sigmas_type"] = "sigma_min"
     return config
+
+
+def _written_curve(grid: PartSpec) -> dict[str, Any]:
+    within = grid.config.get("within")
+    config: dict[str, Any] = {f"use_{grid.type}_sigmas": True}
+    config |= {} if within is None else {"timestep_spacing": within}
+    keys = {"offset": "steps_offset", "largest": "sigma_max", "smallest": "sigma_min"}
+    config |= {theirs: grid.config[ours] for ours, theirs in keys.items() if ours in grid.config}
+    return config | ({"final_sigmas_type": "sigma_min"} if grid.config.get("end") == "smallest" else {})

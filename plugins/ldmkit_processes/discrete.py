@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from ldmkit.contracts import Process
 from ldmkit.errors import SpecError
@@ -17,7 +18,7 @@ from ldmkit_processes import schedules
 
 Schedule = Literal["linear-sqrt", "linear", "cosine", "sqrt", "betas", "alpha-bars"]
 Prediction = Literal["eps", "v", "x0"]
-TimeRule = Literal["interpolate", "round", "nearest"]
+TimeRule = Literal["interpolate", "round", "floor", "nearest"]
 
 
 class Table(NamedTuple):
@@ -48,8 +49,10 @@ class Discrete(Process):
         prediction: what the network returns: the noise, v = sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x0, or x0.
         zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023); not with eps.
         time_rule: what the network reads for a sigma between two timesteps. "interpolate": the fractional timestep,
-            linear in log sigma; "round": the nearest integer of that; "nearest": the timestep of the nearest
+            linear in log sigma; "round", "floor": an integer of that; "nearest": the timestep of the nearest
             sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
+        start: a run starts from unit noise n as sqrt(1 + sigma^2) n ("variance": that of the noisy data), or as
+            sigma n ("noise": what diffusers' sigma-based schedulers do).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -69,6 +72,7 @@ class Discrete(Process):
     prediction: Prediction = "eps"
     zero_terminal_snr: bool = False
     time_rule: TimeRule = "interpolate"
+    start: Literal["variance", "noise"] = "variance"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -109,6 +113,9 @@ class Discrete(Process):
     def alpha(self, sigma: float) -> float:
         return 1 / math.sqrt(1 + sigma * sigma)
 
+    def prior(self, noise: Tensor, sigma: float) -> Tensor:
+        return noise * sigma if self.start == "noise" else super().prior(noise, sigma)
+
     def sigma(self, u: float) -> float:
         return self.table.sigmas[min(int(u * self.steps), self.steps - 1)]
 
@@ -126,7 +133,9 @@ class Discrete(Process):
             return float(above)
         low, high = logs[above - 1], logs[above]
         time = above - 1 + (math.log(sigma) - low) / (high - low)
-        return float(round(time)) if self.time_rule == "round" else time
+        if self.time_rule == "interpolate":
+            return time
+        return float(round(time) if self.time_rule == "round" else math.floor(time))
 
     def sigma_of_time(self, time: float) -> float:
         """sigma of a timestep in [0, T-1], which need not be an integer.

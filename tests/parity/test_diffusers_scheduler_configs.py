@@ -5,6 +5,7 @@ Tolerance of the tables: 1e-5 relative, as theirs are float32; 2e-4 where theirs
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import diffusers
@@ -56,16 +57,19 @@ SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"
     ],
 )
 def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str]) -> None:
-    plan = read_scheduler({**SD, **config})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a replaced class
+        plan = read_scheduler({**SD, **config})
     assert (plan.sampler.type, plan.grid.type) == (sampler, grid[0])
     assert ldmkit.get("grid", plan.grid.type).of(plan.grid.config).end == grid[1]
     process = Discrete.of(plan.process.config)
     noted = ("LCMScheduler", "TCDScheduler", "DPMSolverSinglestepScheduler")
-    assert bool(plan.notes) == (config["_class_name"] in noted)
+    uneven = sampler == "ddim" and grid[0] == "trailing"
+    assert bool(plan.notes) == (config["_class_name"] in noted or uneven)
     written = write_scheduler(process, plan.sampler, plan.grid)
     theirs = getattr(diffusers, written["_class_name"]).from_config(written)
     assert np.allclose(theirs.alphas_cumprod.numpy(), process.table.alpha_bars, rtol=1e-5)
-    if not plan.notes:
+    if uneven or not plan.notes:
         assert read_scheduler(written)[:3] == plan[:3]
 
 
@@ -91,7 +95,7 @@ def test_processes_have_their_tables(beta_schedule: str, extra: dict[str, Any]) 
         ({"_class_name": "EulerDiscreteScheduler", "thresholding": True}, "thresholding"),
         ({"_class_name": "HeunDiscreteScheduler", "clip_sample": True}, "clip_sample"),
         ({"timestep_spacing": "random"}, "timestep_spacing"),
-        ({"final_sigmas_type": "one"}, "final_sigmas_type"),
+        ({"_class_name": "EulerDiscreteScheduler", "final_sigmas_type": "one"}, "final_sigmas_type"),
         ({"_class_name": "PNDMScheduler"}, "skip_prk_steps"),
         ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type"),
         ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, "use_beta_sigmas"),

@@ -12,8 +12,10 @@ from ldmkit.contracts import Grid, Process
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps
+from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Trailing
 
-End = Literal["zero", "sigma_min"]
+End = Literal["zero", "sigma_min", "smallest"]
+Within = Literal["all", "leading", "trailing", "linspace"]
 
 
 class SigmaGrid(Grid):
@@ -21,12 +23,19 @@ class SigmaGrid(Grid):
 
     Args:
         end: "zero": `steps` values from largest to smallest, then 0. "sigma_min": steps + 1 values, both ends included.
-        largest, smallest: noise levels; the process's own where not given.
+            "smallest": `steps` values, both ends included, and so one transition fewer: what diffusers runs where it
+            repeats the smallest.
+        largest, smallest: noise levels; where not given, the process's own, or those of `within`.
+        within: "leading", "trailing" and "linspace" take the noisiest and the least noisy of the timesteps which that
+            grid would visit in as many steps.
+        offset: of the grid "leading".
     """
 
     end: End = "zero"
     largest: float | None = Field(default=None, gt=0)
     smallest: float | None = Field(default=None, gt=0)
+    within: Within = "all"
+    offset: int = Field(default=0, ge=0)
 
     @abstractmethod
     def at(self, position: float, largest: float, smallest: float) -> float:
@@ -35,20 +44,34 @@ class SigmaGrid(Grid):
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """Raises InputError: fewer than one step, or limits that the process does not have."""
         where = f"grid {type(self).__name__}"
-        largest, smallest = self._limits(process, where)
-        gaps = check_steps(steps) - (1 if self.end == "zero" else 0)
+        gaps = check_steps(steps) - (0 if self.end == "sigma_min" else 1)
+        largest, smallest = self._limits(process, steps, where)
         inner = [self.at(i / gaps, largest, smallest) for i in range(1, gaps)]
         ends = [largest, smallest] if gaps else [largest]
         values = [ends[0], *inner, *ends[1:], *([0.0] if self.end == "zero" else [])]
         return check_sigmas(values, where, "fewer steps")
 
-    def _limits(self, process: Process, where: str) -> tuple[float, float]:
-        largest = process.sigma_max if self.largest is None else self.largest
-        smallest = process.sigma_min if self.smallest is None else self.smallest
-        if not smallest < largest <= process.sigma_max * (1 + 1e-6):
+    def _limits(self, process: Process, steps: int, where: str) -> tuple[float, float]:
+        first, last = self._visited(process, steps)
+        largest = first if self.largest is None else self.largest
+        smallest = last if self.smallest is None else self.smallest
+        alone = steps == 1 and self.end == "zero" and smallest == largest
+        if not (smallest < largest or alone) or not largest <= process.sigma_max * (1 + 1e-6):
             fits = f"smallest < largest <= {process.sigma_max:.6g}"
             raise InputError("grid-range", f"cannot go from {largest:.6g} to {smallest:.6g}", where=where, fits=fits)
         return largest, smallest
+
+    def _visited(self, process: Process, steps: int) -> tuple[float, float]:
+        """The largest and the smallest noise level that are there to choose from."""
+        if self.within == "all":
+            return process.sigma_max, process.sigma_min
+        grids: dict[str, TimestepGrid] = {
+            "leading": Leading(offset=self.offset),
+            "trailing": Trailing(),
+            "linspace": Linspace(alone="first"),
+        }
+        levels = grids[self.within].sigmas(process, steps)
+        return levels[0], levels[-2]
 
 
 class Karras(SigmaGrid):

@@ -24,7 +24,8 @@ class TimestepGrid(Grid):
     """A rule for timesteps, and what follows the smallest of them.
 
     Args:
-        end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does.
+        end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does. Where
+            timestep 0 is visited itself, the run ends on it: `steps` noise levels, one transition fewer.
     """
 
     name: ClassVar[str]
@@ -38,8 +39,14 @@ class TimestepGrid(Grid):
         """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range."""
         total = total_timesteps(process, self.name)
         times = self._checked(total, check_steps(steps))
-        last = 0.0 if self.end == "zero" else process.sigma_of_time(0)
-        return check_sigmas([*(process.sigma_of_time(t) for t in times), last], f"grid {self.name}")
+        levels = [self.level(process, t) for t in times]
+        if self.end == "first" and times[-1] > 0:
+            levels.append(process.sigma_of_time(0))
+        return check_sigmas([*levels, *([0.0] if self.end == "zero" else [])], f"grid {self.name}")
+
+    def level(self, process: Process, time: float) -> float:
+        """The noise level of a timestep."""
+        return process.sigma_of_time(time)
 
     def _checked(self, total: int, steps: int) -> list[float]:
         times = self.timesteps(total, steps) if steps <= total else []
@@ -49,9 +56,10 @@ class TimestepGrid(Grid):
         return times
 
     def _valid(self, times: list[float], total: int) -> bool:
-        limit = 0 if self.end == "zero" else 1
+        if self.end == "first" and times == [0.0]:
+            return False  # a run that starts where it ends
         falling = all(a > b for a, b in itertools.pairwise(times))
-        return bool(times) and falling and times[0] <= total - 1 and times[-1] >= limit
+        return bool(times) and falling and times[0] <= total - 1 and times[-1] >= 0
 
     def _fits(self, total: int, steps: int) -> str | None:
         """The nearest counts on both sides that work."""
@@ -108,7 +116,9 @@ class Linspace(TimestepGrid):
         intervals: "steps+1" makes steps + 1 values and leaves the 0 out, as multistep solvers in diffusers do.
         endpoint: False divides the way down to 0 into `steps` and stops before it; with rounding "floor" this is
             the rule of the published SDXL code.
-        rounding: to integers half to even, downwards, or not at all (then sigma is interpolated in its logarithm).
+        rounding: to integers half to even, downwards, or not at all.
+        between: how sigma runs between two timesteps that are not rounded: linear in its logarithm, or in itself.
+        alone: the timestep of a single step: the noisiest, or 0, as diffusers has it.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -121,8 +131,19 @@ class Linspace(TimestepGrid):
     intervals: Intervals = "steps"
     endpoint: bool = True
     rounding: Literal["nearest", "floor", "none"] = "nearest"
+    between: Literal["log", "sigma"] = "log"
+    alone: Literal["last", "first"] = "last"
+
+    def level(self, process: Process, time: float) -> float:
+        below = math.floor(time)
+        if self.between == "log" or below == time:
+            return process.sigma_of_time(time)
+        low, high = process.sigma_of_time(below), process.sigma_of_time(below + 1)
+        return low + (time - below) * (high - low)
 
     def timesteps(self, total: int, steps: int) -> list[float]:
+        if steps == 1 and self.alone == "first":
+            return [0.0]
         gaps = steps - 1 if self.intervals == "steps" and self.endpoint else steps
         stride, top = (total - 1) / max(gaps, 1), float(total - 1)
         if self.endpoint:

@@ -1,0 +1,130 @@
+"""Fields of diffusers' schedulers: whole runs equal to theirs, or a refusal that names the field.
+
+Tolerance 1e-4 of the largest value, as their tables and states are float32; 1e-5 is what is seen.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import diffusers
+import pytest
+from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, repaired
+from scheduler_whole_runs import distance
+
+import ldmkit
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+TOLERANCE = 1e-4
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_fields_and_defaults_are_those_of_the_installed_class(name: str) -> None:
+    signature = inspect.signature(getattr(diffusers, name).__init__).parameters
+    theirs = {key: field.default for key, field in signature.items() if key not in ("self", "kwargs")}
+    ours = dict(CLASSES[name].defaults)
+    if name == "DEISMultistepScheduler":
+        assert ours.pop("final_sigmas_type") == "sigma_min"  # no field of theirs: it always ends there
+    assert ours == theirs
+
+
+def config(name: str, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {"_class_name": name, **SD, "timestep_spacing": "leading", "steps_offset": 1}
+    if name in ("DDIMScheduler", "DDPMScheduler"):
+        given["clip_sample"] = False
+    if name == "PNDMScheduler":
+        given["skip_prk_steps"] = True
+    return {**given, **changes}
+
+
+LINE = {"timestep_spacing": "linspace", "steps_offset": 0}
+TRAILING = {"timestep_spacing": "trailing"}
+K = {"use_karras_sigmas": True}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("spacing", [{}, LINE, TRAILING], ids=["leading", "linspace", "trailing"])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("EulerDiscreteScheduler", {}),
+        ("EulerDiscreteScheduler", {"prediction_type": "v_prediction"}),
+        ("EulerDiscreteScheduler", {"num_train_timesteps": 400}),
+        ("EulerDiscreteScheduler", K),
+        ("EulerDiscreteScheduler", {**K, "sigma_max": 5.0}),
+        ("EulerDiscreteScheduler", {**K, "sigma_min": 0.1}),
+        ("EulerDiscreteScheduler", {"use_exponential_sigmas": True, "sigma_max": 5.0, "sigma_min": 0.1}),
+        ("EulerDiscreteScheduler", {"sigma_max": 5.0}),
+        ("EulerAncestralDiscreteScheduler", {}),
+        ("HeunDiscreteScheduler", {}),
+        ("HeunDiscreteScheduler", K),
+        ("LMSDiscreteScheduler", {}),
+        ("LMSDiscreteScheduler", K),
+        ("DPMSolverMultistepScheduler", {}),
+        ("DPMSolverMultistepScheduler", K),
+        ("DPMSolverMultistepScheduler", {**K, "beta_schedule": "squaredcos_cap_v2"}),
+        ("DPMSolverMultistepScheduler", {"solver_type": "midpoint", "prediction_type": "sample"}),
+        ("DPMSolverMultistepScheduler", {"use_exponential_sigmas": True}),
+        ("UniPCMultistepScheduler", {"use_exponential_sigmas": True}),
+        ("UniPCMultistepScheduler", {}),
+        ("UniPCMultistepScheduler", K),
+        ("UniPCMultistepScheduler", {**K, "sigma_max": 5.0, "sigma_min": 0.1}),
+        ("UniPCMultistepScheduler", {"solver_order": 3, "final_sigmas_type": "sigma_min"}),
+    ],
+)
+def test_whole_runs(name: str, changes: dict[str, Any], spacing: dict[str, Any]) -> None:
+    for steps in (10, 25):
+        assert distance(config(name, **spacing, **changes), steps) < TOLERANCE, steps
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50, 999])
+def test_ddim_that_ends_on_the_first_timestep(offset: int, steps: int) -> None:
+    given = config("DDIMScheduler", set_alpha_to_one=False, steps_offset=offset)
+    if steps == 1 and not offset:
+        with pytest.raises(ldmkit.InputError, match="1 steps"):  # it would start where it ends
+            distance(given, steps)
+        return
+    assert distance(given, steps) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_misspelt_field_is_named(name: str) -> None:
+    with pytest.raises(ldmkit.SourceError, match="beta_shedule"):
+        read_scheduler({"_class_name": name, "skip_prk_steps": True, "beta_shedule": "linear"})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1),
+        ("DPMSolverMultistepScheduler", "euler_at_final", True),
+        ("DPMSolverMultistepScheduler", "final_sigmas_type", "sigma_min"),
+        ("DPMSolverMultistepScheduler", "variance_type", "learned_range"),
+        ("DEISMultistepScheduler", "use_exponential_sigmas", True),
+        ("DEISMultistepScheduler", "use_karras_sigmas", True),
+        ("PNDMScheduler", "prediction_type", "v_prediction"),
+    ],
+)
+def test_a_value_without_counterpart_is_named(name: str, field: str, value: Any) -> None:
+    with pytest.raises(ldmkit.SourceError, match=field):
+        read_scheduler(config(name, **{field: value}))
+
+
+def test_files_of_the_first_releases_are_repaired_as_diffusers_does() -> None:
+    first = {"_class_name": "PNDMScheduler", **SD, "skip_prk_steps": True}
+    found, notes = repaired(first, "StableDiffusionPipeline")
+    assert found == first | {"steps_offset": 1} and "steps_offset" in notes[0]
+    found, notes = repaired({"_class_name": "DDIMScheduler", **SD}, "StableDiffusionPipeline")
+    assert (found["steps_offset"], found["clip_sample"], len(notes)) == (1, False, 2)
+    found, _ = repaired({"_class_name": "PNDMScheduler", **SD}, "StableDiffusionInpaintPipeline")
+    assert found["skip_prk_steps"] is True
+    assert repaired(first, "StableDiffusionXLPipeline") == (first, ())
+
+
+def test_a_scheduler_without_counterpart_says_both_names() -> None:
+    with pytest.warns(UserWarning, match=r"DPMSolverSinglestepScheduler.*DDIM"):
+        plan = read_scheduler({"_class_name": "DPMSolverSinglestepScheduler", **SD})
+    assert "DDIM" in plan.notes[0]
