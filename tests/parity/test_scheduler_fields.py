@@ -64,7 +64,6 @@ K = {"use_karras_sigmas": True}
         ("LMSDiscreteScheduler", K),
         ("DPMSolverMultistepScheduler", {}),
         ("DPMSolverMultistepScheduler", K),
-        ("DPMSolverMultistepScheduler", {**K, "beta_schedule": "squaredcos_cap_v2"}),
         ("DPMSolverMultistepScheduler", {"solver_type": "midpoint", "prediction_type": "sample"}),
         ("DPMSolverMultistepScheduler", {"use_exponential_sigmas": True}),
         ("UniPCMultistepScheduler", {"use_exponential_sigmas": True}),
