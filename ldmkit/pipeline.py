@@ -28,7 +28,7 @@ from ldmkit.ports import attach
 from ldmkit.prepared import Prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
-from ldmkit.request import STEPS, Inputs, Request, Strategy, resolve
+from ldmkit.request import Inputs, Request, Strategy, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
 from ldmkit.stages import check_range, decode_latents, encode_pictures
@@ -208,7 +208,7 @@ class Pipeline:
         negative: Mapping[str, Any] | None = None,
         size: int | Size | None = None,
         seeds: Sequence[int] | int = (0,),
-        steps: int | None = STEPS,
+        steps: int | None = None,
         start: Start | Mapping[str, Any] | None = None,
         sampler: Strategy = None,
         grid: Strategy = None,
@@ -223,7 +223,7 @@ class Pipeline:
             negative: inputs to move away from; they take the place of the null.
             size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
             seeds: one a picture; one seed serves all inputs, one input serves all seeds.
-            steps: transitions of the sampler; None takes the model's own default.
+            steps: transitions of the sampler; None: the model's own number, or the one that an explicit grid makes.
             start: picture to start from, with strength and mask.
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.

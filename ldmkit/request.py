@@ -19,9 +19,6 @@ from ldmkit.value import Value, integer
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
 
-STEPS = 30
-"""Transitions of a call that does not say."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -57,7 +54,7 @@ def resolve(
     negative: Mapping[str, Any] | None = None,
     size: int | tuple[int, int] | None = None,
     seeds: Sequence[int] | int = (0,),
-    steps: int | None = STEPS,
+    steps: int | None = None,
     start: Start | Mapping[str, Any] | None = None,
     sampler: Strategy = None,
     grid: Strategy = None,
@@ -166,13 +163,14 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
 
 def _steps(grid: Grid, asked: int | None, default: int) -> int:
     """The number of steps: what was asked for, the model's default for None, or the only one that the grid makes."""
-    steps = check_steps(default if asked is None else asked)
     own = grid.own_steps
-    if own is None or steps == own:
-        return steps
-    if asked not in (None, STEPS):
-        raise InputError("grid-length", f"{steps} steps, but the grid makes {own}", where="steps", fits=f"{own} steps")
-    return check_steps(own)
+    if asked is None:
+        return check_steps(default if own is None else own)
+    steps = check_steps(asked)
+    if own is not None and steps != own:
+        fits = f"{own} steps, or none named"
+        raise InputError("grid-length", f"{steps} steps, but the grid makes {own}", where="steps", fits=fits)
+    return steps
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, Any]:

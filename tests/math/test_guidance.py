@@ -266,3 +266,20 @@ def test_image_guidance_refuses_what_it_cannot_use() -> None:
     for transform in ("mask", "crop"):
         with pytest.raises(SpecError):
             ImageGuidance.of({"target": TARGET, "transform": transform})
+
+
+def test_an_interval_of_per_condition_is_that_of_cfg() -> None:
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    class Views:
+        names = ("text",)
+
+        def __call__(self, x: Tensor, sigma: float, *views: frozenset[str]) -> list[Tensor]:
+            return [x * (0.3 if view else 0.8) + sigma for view in views]
+
+    for interval in (None, (0.5, 2.0), (0.0, 1.0)):
+        one, other = CFG(scale=3.0, interval=interval), PerCondition(scales={"text": 3.0}, interval=interval)
+        for sigma in (0.4, 0.5, 0.7, 1.0, 2.0, 2.1):
+            assert torch.equal(one(Views(), x, sigma), other(Views(), x, sigma))
+    with pytest.raises(SpecError, match="not an interval"):
+        PerCondition(scales={"text": 3.0}, interval=(2.0, 1.0))

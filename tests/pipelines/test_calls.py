@@ -49,10 +49,23 @@ def test_integers_of_other_libraries(class_pipe: ldmkit.Pipeline) -> None:
         class_pipe({"label": 1}, steps=np.float64(3))
 
 
-def test_steps_are_thirty_unless_said(class_pipe: ldmkit.Pipeline) -> None:
-    assert len(list(class_pipe.stream({"label": 1}))) == 30
-    own = class_pipe.prepare({"label": 1}, steps=None)
-    assert len(own.sigmas) - 1 == class_pipe.defaults.steps
+def test_steps_are_the_models_own_unless_said(class_pipe: ldmkit.Pipeline) -> None:
+    parts = {"codec": class_pipe.codec, "denoiser": class_pipe.denoiser, "process": class_pipe.process}
+    wiring, given = class_pipe.wiring, class_pipe.conditioners
+    pipe = ldmkit.Pipeline.of(**parts, conditioners=given, wiring=wiring, defaults={"steps": 7, "size": (16, 16)})
+    assert len(list(pipe.stream({"label": 1}))) == len(list(pipe.stream({"label": 1}, steps=None))) == 7
+    out = pipe({"label": 1})
+    assert out.recipes[0]["steps"] == 7 and same(out, pipe({"label": 1}, steps=7))
+    assert not same(out, pipe({"label": 1}, steps=30))
+
+
+def test_steps_that_a_grid_cannot_make_are_refused(class_pipe: ldmkit.Pipeline) -> None:
+    values = [9.0, 5.0, 3.0, 0.5, 0.0]
+    assert len(class_pipe.prepare({"label": 1}, grid=values).sigmas) == 5
+    assert same(class_pipe({"label": 1}, grid=values), class_pipe({"label": 1}, grid=values, steps=4))
+    for steps in (30, 5, 3):
+        with pytest.raises(InputError, match=f"{steps} steps, but the grid makes 4"):
+            class_pipe({"label": 1}, grid=values, steps=steps)
 
 
 def test_a_stream_refuses_at_once(class_pipe: ldmkit.Pipeline) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, TypeAlias
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ldmkit.contracts import Evaluate, Guidance
@@ -15,6 +15,21 @@ from ldmkit.examples import Example
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""
+
+
+def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise SpecError("interval", f"{interval} is not an interval", fits="0 <= low < high, in sigma")
+    return interval
+
+
+Interval: TypeAlias = Annotated[tuple[float, float] | None, AfterValidator(_ordered)]
+"""Noise levels (low, high] that are guided; None: all."""
+
+
+def outside(interval: tuple[float, float] | None, sigma: float) -> bool:
+    """Whether a noise level is not to be guided."""
+    return interval is not None and not interval[0] < sigma <= interval[1]
 
 
 class NoGuidance(Guidance):
@@ -45,14 +60,8 @@ class CFG(Guidance):
         Example({"scale": 4.0, "rescale": 0.7}),
     )
     scale: float = Field(default=7.5, ge=0)
-    interval: tuple[float, float] | None = None
+    interval: Interval = None
     rescale: float = Field(default=0.0, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.interval is not None and not 0 <= self.interval[0] < self.interval[1]:
-            raise SpecError("interval", f"{self.interval} is not an interval", fits="0 <= low < high, in sigma")
-        return self
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises CompositionError: there is no condition with a null, so that a scale other than 1 has no meaning."""
@@ -60,8 +69,7 @@ class CFG(Guidance):
         if self.scale != 1 and not names:
             what = f"no condition of this model can be left out, so a scale of {self.scale:g} has no meaning"
             raise CompositionError("no-null", what, where="guidance", fits="guidance 'none' or 1")
-        active = self.interval is None or self.interval[0] < sigma <= self.interval[1]
-        if self.scale == 1 or not active:
+        if self.scale == 1 or outside(self.interval, sigma):
             return evaluate(x, sigma, EVERYTHING)[0]
         if self.scale == 0:
             return evaluate(x, sigma, frozenset(names))[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts import Evaluate, Guidance, View
 from ldmkit.errors import CompositionError, suggest
 from ldmkit.examples import Example
-from ldmkit_processes.guidance.cfg import EVERYTHING
+from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside
 
 
 class PerCondition(Guidance):
@@ -30,6 +30,7 @@ class PerCondition(Guidance):
 
     Args:
         scales: name of a condition -> scale.
+        interval: guide only where low < sigma <= high, as `CFG` does; elsewhere the conditional view.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -37,9 +38,11 @@ class PerCondition(Guidance):
         Example({"scales": {"image": 1.5, "text": 7.0}}, ("image", "text")),
         Example({"scales": {"text": 3.0}, "composition": "independent"}, ("text",)),
         Example({"scales": {"image": 1.5, "text": 7.0}, "composition": "independent"}, ("image", "text")),
+        Example({"scales": {"image": 1.5, "text": 7.0}, "interval": (0.5, 2.0)}, ("image", "text")),
     )
     scales: tuple[tuple[str, NonNegativeFloat], ...]
     composition: Literal["chained", "independent"] = "chained"
+    interval: Interval = None
 
     @field_validator("scales", mode="before")
     @classmethod
@@ -56,6 +59,8 @@ class PerCondition(Guidance):
             if name not in evaluate.names:
                 what = f"there is no condition {name!r} to scale"
                 raise CompositionError("unknown-condition", what, fits=suggest(name, evaluate.names))
+        if outside(self.interval, sigma):
+            return evaluate(x, sigma, EVERYTHING)[0]
         weights = self._weights()
         estimates = evaluate(x, sigma, *weights)
         factors = list(weights.values())
@@ -72,7 +77,8 @@ class PerCondition(Guidance):
         """One scale for all; None for several independent ones, whose sum is not the conditional estimate at 1."""
         if self.composition == "independent" and len(self.scales) > 1:
             return None
-        return self.model_copy(update={"scales": tuple((name, scale) for name, _ in self.scales)})
+        scales = tuple((name, scale) for name, _ in self.scales)
+        return self.model_copy(update={"scales": scales, "interval": None})
 
     def views(self, names: Sequence[str]) -> int:
         given = frozenset(names)
