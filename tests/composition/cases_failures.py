@@ -84,7 +84,7 @@ def python_memory() -> None:
 
 
 FAILURES = [
-    case("NaN in the denoiser", "run.not-finite", "denoiser at step 1 of 30",
+    case("NaN in the denoiser", "run.not-finite", "denoiser at step 1 of 4",
          act=lambda e: poisoned("denoiser", NAN)(L)),
     case("infinity in the denoiser", "run.not-finite", "denoiser at step 1",
          act=lambda e: poisoned("denoiser", INF)(L)),
