@@ -81,7 +81,8 @@ def test_conditions_are_options(scene_folder: Path, tmp_path: Path, capsys: Capt
     assert recipe["inputs"]["layout"]["objects"][0]["label"] == "dog"
     assert recipe["inputs"]["label"] == 2 and recipe["negative"] == {"label": 4}
     assert recipe["guidance"]["type"] == "per-condition" and recipe["guidance"]["distribution"] == "ldmkit"
-    assert recipe["guidance"]["config"] == {"scales": {"layout": 3.0, "label": 1.5}, "composition": "chained"}
+    chained = {"scales": {"layout": 3.0, "label": 1.5}, "composition": "chained", "interval": None}
+    assert recipe["guidance"]["config"] == chained
     inline = '[{"label": "dog", "box": [0.1, 0.2, 0.5, 0.9]}]'
     assert run(capsys, "sample", scene_folder, "--layout", inline, "--out", out)[0] == 0
 
