@@ -130,6 +130,11 @@ class DiffusersFolder(Source):
 
     def _scheduler(self) -> Plan:
         config = self._config("scheduler", "scheduler_config.json")
+        entry, own = self.index.get("scheduler"), config.get("_class_name")
+        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) and entry[1] != own:
+            what = f"scheduler: {INDEX} says {entry[1]}, its own config {own}; the first counts, as in diffusers"
+            self.report.notes.append(what)
+            config = {**config, "_class_name": entry[1]}
         config, notes = repaired(config, str(self.index["_class_name"]))
         self.report.notes += notes
         plan = read_scheduler(config, f"{self.folder}/scheduler")

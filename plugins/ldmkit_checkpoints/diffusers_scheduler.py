@@ -28,6 +28,8 @@ _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
 _FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
 """Samplers of the schedulers whose state is x0 + sigma n: they start from sigma n, and visit fractions of timesteps."""
+_EQUAL_FROM = {"plms": 5, "heun": 5, "lms": 5, "deis": 15, "dpmpp-3m": 15}
+"""From so many steps on whole runs equal theirs; below, long steps and the last ones are of another order here."""
 _SPACINGS = ("leading", "trailing", "linspace")
 
 
@@ -54,7 +56,14 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
     process = _process(options, where, kind.sampler)
     sampler = _sampler(kind, options)
     grid, more = _grid(kind.sampler, options, where)
-    return Plan(process, sampler, grid, notes + more)
+    few = () if sampler.type not in _EQUAL_FROM else (_few_steps(sampler.type),)
+    return Plan(process, sampler, grid, notes + more + few)
+
+
+def _few_steps(sampler: str) -> str:
+    return (
+        f"runs of fewer than {_EQUAL_FROM[sampler]} steps differ from diffusers': {sampler} treats long steps otherwise"
+    )
 
 
 def _start_of_multistep(options: Mapping[str, Any], where: str) -> tuple[str, ...]:

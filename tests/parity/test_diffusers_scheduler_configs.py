@@ -65,11 +65,12 @@ def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str])
     process = Discrete.of(plan.process.config)
     noted = ("LCMScheduler", "TCDScheduler", "DPMSolverSinglestepScheduler")
     uneven = sampler == "ddim" and grid[0] == "trailing"
-    assert bool(plan.notes) == (config["_class_name"] in noted or uneven)
+    notes = [note for note in plan.notes if not note.startswith("runs of fewer than")]
+    assert bool(notes) == (config["_class_name"] in noted or uneven)
     written = write_scheduler(process, plan.sampler, plan.grid)
     theirs = getattr(diffusers, written["_class_name"]).from_config(written)
     assert np.allclose(theirs.alphas_cumprod.numpy(), process.table.alpha_bars, rtol=1e-5)
-    if uneven or not plan.notes:
+    if uneven or not notes:
         assert read_scheduler(written)[:3] == plan[:3]
 
 

@@ -127,3 +127,9 @@ def test_a_scheduler_without_counterpart_says_both_names() -> None:
     with pytest.warns(UserWarning, match=r"DPMSolverSinglestepScheduler.*DDIM"):
         plan = read_scheduler({"_class_name": "DPMSolverSinglestepScheduler", **SD})
     assert "DDIM" in plan.notes[0]
+
+
+def test_few_steps_that_differ_are_said() -> None:
+    assert any("fewer than 15 steps" in note for note in read_scheduler(config("DEISMultistepScheduler")).notes)
+    assert distance(config("DEISMultistepScheduler"), 15) < TOLERANCE
+    assert distance(config("HeunDiscreteScheduler"), 5) < TOLERANCE
