@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from pydantic import Field
@@ -20,10 +20,16 @@ from ldmkit.spec import PartSpec
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.tiles import Axis, best_axes
+from ldmkit_codecs.wholes import SETTLED, Place, looks_far, twin
 
 Direction = Literal["encode", "decode"]
+Tile: TypeAlias = Callable[..., Tensor]
+"""(codec, top, bottom, left, right), in pixels -> what the codec makes of that part."""
+SIDES = ("top", "bottom", "left", "right")
 
 MIB = 2**20
+AMPLE = 16
+"""Overlap that deep codecs get where the budget allows, in units of their multiple."""
 PROBE = 8
 """Side of the trial run that sizes are read from, in units of the codec's multiple."""
 
@@ -34,8 +40,8 @@ class TiledConfig(Value):
     Args:
         inner: the codec to run on each tile, `{type, config}`.
         budget_mib: memory for the activations of one run of the codec, in MiB; weights and pictures come on top.
-        overlap: of neighbouring tiles, in pixels at least; the outer quarters of it are thrown away, since the codec
-            saw the tile's border there, and the middle half is blended linearly.
+        overlap: of neighbouring tiles, in pixels at least; the outer parts of it are thrown away, since the codec
+            saw the tile's border there, and the middle eighth is blended linearly.
         bytes_per_pixel: of activations at the codec's peak; None: estimated from the sizes of its layers.
     """
 
@@ -67,8 +73,10 @@ class Plan:
 class TiledCodec(Codec):
     """The inner codec on overlapping tiles: the same channels, factor and keys (under `inner.`).
 
-    One tile is exactly the inner codec. Several differ from it where a layer sees further than the overlap: group
-    norms and attention see all of a tile, but no more.
+    One tile is exactly the inner codec. Of several, group norms and the attentions of our codecs still see the whole
+    picture: the tiles are run again until what they gather about it has settled (see `wholes`). They differ from the
+    inner codec where another layer sees further than the overlap. Gradients are those of the inner codec, run whole:
+    autograd keeps every tile anyway.
     """
 
     Config = TiledConfig
@@ -116,7 +124,10 @@ class TiledCodec(Codec):
         area = int(self.config.budget_mib * MIB / per_pixel)
         unit = self.factor if direction == "decode" else self.multiple
         overlap = -(-self.config.overlap // unit) * unit
-        axes = best_axes(height, width, area, unit, overlap)
+        axes = None
+        if looks_far(self.inner):  # deep codecs see further than the least overlap: more of it, where there is room
+            axes = best_axes(height, width, area, unit, max(overlap, AMPLE * self.multiple))
+        axes = axes or best_axes(height, width, area, unit, overlap)
         if axes is None:
             least = min(height, 2 * overlap or unit) * min(width, 2 * overlap or unit) * per_pixel / MIB
             raise InputError(
@@ -152,11 +163,11 @@ class TiledCodec(Codec):
         if noise is not None:
             check_noise(noise, (batch, self.channels, height // f, width // f))
 
-        def tile(rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
+        def tile(codec: Codec, rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
             drawn = None if noise is None else noise[rows, :, top // f : bottom // f, left // f : right // f]
-            return self.inner.encode(images[rows, :, top:bottom, left:right], drawn)
+            return codec.encode(images[rows, :, top:bottom, left:right], drawn)
 
-        return _run(self.plan(height, width, "encode"), batch, f, tile)
+        return self._run(self.plan(height, width, "encode"), batch, f, tile, images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """As the inner codec, tile by tile. Raises the inner codec's errors, and `plan`'s."""
@@ -164,10 +175,26 @@ class TiledCodec(Codec):
         f = self.factor
         batch, _, height, width = latents.shape
 
-        def tile(rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
-            return self.inner.decode(latents[rows, :, top // f : bottom // f, left // f : right // f])
+        def tile(codec: Codec, rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
+            return codec.decode(latents[rows, :, top // f : bottom // f, left // f : right // f])
 
-        return _run(self.plan(height * f, width * f, "decode"), batch, 1, tile)
+        return self._run(self.plan(height * f, width * f, "decode"), batch, 1, tile, latents)
+
+    def _run(self, plan: Plan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
+        """Blended tiles, of as many pictures at a time as fit; results are `divide` times smaller than pictures."""
+        whole = plan.count == 1 or (torch.is_grad_enabled() and given.requires_grad)
+        done = []
+        for first in range(0, batch, plan.together):
+            one = partial(tile, rows=slice(first, first + plan.together))
+            if whole:
+                done.append(one(self.inner, top=0, bottom=plan.rows.length, left=0, right=plan.columns.length))
+                continue
+            by_place: Tile = lambda codec, *at, one=one: one(codec, **dict(zip(SIDES, at, strict=True)))  # noqa: E731
+            if looks_far(self.inner):
+                done.append(_until_settled(plan, divide, self.inner, by_place))
+            else:
+                done.append(_blend(plan, divide, partial(by_place, self.inner)))
+        return done[0] if len(done) == 1 else torch.cat(done)
 
     def raw(self, latents: Tensor) -> Tensor:
         """The inner codec's."""
@@ -192,26 +219,34 @@ class TiledCodec(Codec):
         return self.inner.last_layer
 
 
-def _run(plan: Plan, batch: int, divide: int, tile: Callable[[slice, int, int, int, int], Tensor]) -> Tensor:
-    """Blend `tile(samples, top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
-    groups = [slice(first, first + plan.together) for first in range(0, batch, plan.together)]
-    done = [_blend(plan, divide, partial(tile, group)) for group in groups]
-    return done[0] if len(done) == 1 else torch.cat(done)
+def _until_settled(plan: Plan, divide: int, codec: Codec, tile: Tile) -> Tensor:
+    """Passes over all tiles until what they gather about the whole picture moves no more."""
+    place = Place(plan.rows, plan.columns)
+    other = cast(Codec, twin(codec, place))
+    found = _blend(plan, divide, partial(tile, other), place)
+    for _ in range(len(place.gathering)):
+        if max([layer.turn() for layer in place.gathering]) < SETTLED:
+            break
+        del found  # two pictures at a time are one too many
+        found = _blend(plan, divide, partial(tile, other), place)
+    return found
 
 
-def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor]) -> Tensor:
-    if plan.count == 1:
-        return tile(0, plan.rows.length, 0, plan.columns.length)
+def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor], place: Place | None = None) -> Tensor:
+    """Blend `tile(top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
     rows, columns = plan.rows.scaled(divide), plan.columns.scaled(divide)
+    down, across = rows.weights(), columns.weights()
     total: Tensor | None = None
-    for top, y, down in zip(plan.rows.starts, rows.starts, rows.weights(), strict=True):
-        for left, x, across in zip(plan.columns.starts, columns.starts, columns.weights(), strict=True):
+    for i, (top, y) in enumerate(zip(plan.rows.starts, rows.starts, strict=True)):
+        for j, (left, x) in enumerate(zip(plan.columns.starts, columns.starts, strict=True)):
+            if place is not None:
+                place.row, place.column = i, j
             piece = tile(top, top + plan.rows.size, left, left + plan.columns.size)
             dtype = torch.promote_types(piece.dtype, torch.float32)
             if total is None:
                 total = piece.new_zeros((*piece.shape[:2], rows.length, columns.length), dtype=dtype)
-            weight = (down[:, None] * across).to(piece.device, dtype)
-            total[..., y : y + rows.size, x : x + columns.size] += piece * weight
+            weight = (down[i][:, None] * across[j]).to(piece.device, dtype)
+            total[..., y : y + rows.size, x : x + columns.size].addcmul_(piece.to(dtype), weight)
     assert total is not None
     return total.to(piece.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import gcd
 from typing import NamedTuple
 
 import torch
@@ -20,16 +21,27 @@ class Axis(NamedTuple):
         """The same tiles in units of `divide` pixels, which starts and size are multiples of."""
         return Axis(self.length // divide, self.size // divide, tuple(start // divide for start in self.starts))
 
+    def owned(self, index: int, divide: int = 1) -> tuple[slice, slice]:
+        """What a tile owns, in units of `divide` pixels: inside the tile, and in the whole. Bounds: mid-overlap."""
+        unit = gcd(self.size, *self.starts)
+        bounds = [0]
+        for before, start in zip(self.starts, self.starts[1:], strict=False):
+            bounds.append((start + before + self.size) // 2 // unit * unit)
+        bounds.append(self.length)
+        first, last = bounds[index] // divide, bounds[index + 1] // divide
+        start = self.starts[index] // divide
+        return slice(first - start, last - start), slice(first, last)
+
     def weights(self) -> Tensor:
         """Weight of each tile at each of its positions: (tiles, size) float64; at each place they add up to 1.
 
-        Of an overlap of L positions, the first quarter belongs to the tile before, the last to the one after, and
+        Of an overlap of L positions, the first 7/16 belong to the tile before, the last to the one after, and
         between them the weight moves linearly.
         """
         full = torch.zeros(len(self.starts), self.length, dtype=torch.float64)
         for index, start in enumerate(self.starts):
             overlap = self.starts[index - 1] + self.size - start if index else 0
-            ramp = ((torch.arange(overlap, dtype=torch.float64) + 0.5) * 2 / max(overlap, 1) - 0.5).clamp(0, 1)
+            ramp = ((torch.arange(overlap, dtype=torch.float64) + 0.5) * 8 / max(overlap, 1) - 3.5).clamp(0, 1)
             full[:index, start : start + overlap] *= 1 - ramp
             full[index, start : start + overlap] = ramp
             full[index, start + overlap : start + self.size] = 1
