@@ -1,6 +1,7 @@
 """First stages against numbers of the original code: full key lists, reduced checkpoints, every block.
 
-Tolerance: 1e-5 of an array's largest value, or four times the rounding noise that was measured for it.
+Tolerance: 1e-5 of an array's largest value, or four times the rounding noise that was measured for it. Codecs are run
+in float64 for it, so that no CPU's order of summation counts; float32 is held to what that gives within `ROUNDING`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.append(str(GOLDENS))
 
 import golden_weights as gw  # noqa: E402
+
+ROUNDING = 3e-5
+"""Of an array's largest value: float32 against float64 of one codec. Measured at most 9.1e-6 with AVX-512, 1.4e-5 with
+AVX2 and 1.6e-5 with SSE4.1; twice that, for orders of summation that no CPU here has."""
 
 STAGES = sorted(p.parent.name for p in GOLDENS.glob("first_stage_*/manifest.json"))
 MODELS = sorted(
@@ -104,12 +109,25 @@ def load_and_run(
     native = {key: entry.read(*(file[k] for k in entry.keys)) for key, entry in keymap.items()}
     codec.load_state_dict(native, strict=True)
     given = {key: torch.from_numpy(value) for key, value in arrays.items() if key.startswith("fs.")}
-    with torch.no_grad():
-        outputs = kl_outputs(codec, given) if isinstance(codec, KLCodec) else vq_outputs(codec, given)
+    single = outputs_of(codec, given)
+    outputs = outputs_of(codec.double(), {key: value.double() for key, value in given.items()})
     for key in outputs.keys() & arrays.keys():
         ok, error = gw.compare(manifest, arrays, key, outputs[key], rtol=1e-5)
         assert ok, f"{key}: {error}"
+        assert relative(single[key], outputs[key]) <= ROUNDING, key
     return outputs.keys() & arrays.keys()
+
+
+def outputs_of(codec: KLCodec | VQCodec, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return kl_outputs(codec, given) if isinstance(codec, KLCodec) else vq_outputs(codec, given)
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """Largest difference, of the largest value; of integers (codes), the share of those that differ."""
+    if not want.is_floating_point():
+        return float((got != want).float().mean())
+    return float((got.double() - want.double()).abs().max() / want.abs().max())
 
 
 def kl_outputs(codec: KLCodec, given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,10 +144,10 @@ def kl_outputs(codec: KLCodec, given: dict[str, Tensor]) -> dict[str, Tensor]:
         "fs.z": codec.encode(images, given["fs.sample_noise"]),
         "fs.sample": posterior.sample(given["fs.sample_noise"]),
     }
-    torch.testing.assert_close(codec.encode(images), posterior.mean * scale)
+    assert relative(codec.encode(images), posterior.mean * scale) <= ROUNDING
     reconstruction = codec.reconstruct(images)
-    torch.testing.assert_close(reconstruction.losses["kl"], posterior.kl().mean())
-    torch.testing.assert_close(reconstruction.images, found["fs.decode"], atol=1e-5, rtol=1e-5)
+    assert relative(reconstruction.losses["kl"], posterior.kl().mean()) <= ROUNDING
+    assert relative(reconstruction.images, found["fs.decode"]) <= ROUNDING
     if "fs.decode_first_stage_in" in given:
         found["fs.decode_first_stage_out"] = codec.decode(given["fs.decode_first_stage_in"])
     return found
@@ -140,9 +158,9 @@ def vq_outputs(codec: VQCodec, given: dict[str, Tensor]) -> dict[str, Tensor]:
     raw = codec.encode_raw(images)
     quant, codes, loss = codec.quantise(raw)
     fixed = VQCodec({**codec.config.model_dump(), "legacy": False})
-    fixed.load_state_dict(codec.state_dict())
+    fixed.to(images.dtype).load_state_dict(codec.state_dict())
     decoded = codec.decode(raw)
-    torch.testing.assert_close(codec.reconstruct(images).images, decoded, atol=1e-5, rtol=1e-5)
+    assert relative(codec.reconstruct(images).images, decoded) <= ROUNDING
     found = {
         "fs.prequant": raw,
         "fs.z": codec.encode(images),
