@@ -74,7 +74,7 @@ def prepacked(unet: Any) -> Any:
     """The plan `prepacked`; where the machine lacks what it takes, the refusal is checked, and the test ends there."""
     if packs(unet.dtype):
         return unet.plan("prepacked")
-    with pytest.raises(CompositionError, match="plan-unavailable.*(no instructions for bfloat16|without oneDNN)"):
+    with pytest.raises(CompositionError, match=r"plan-unavailable.*(no instructions for bfloat16|without oneDNN)"):
         unet.plan("prepacked")
     pytest.skip(f"this CPU, or this torch, packs no {unet.dtype}: the refusal was checked")
 
@@ -210,7 +210,7 @@ def test_a_pipeline_moved_to_another_dtype_must_be_planned_again(class_pipe: ldm
     with pytest.raises(CompositionError, match="stale-plan"):
         planned({"label": 1}, steps=2)
     if not packs(torch.bfloat16):
-        with pytest.raises(CompositionError, match="plan-unavailable.*no instructions for bfloat16"):
+        with pytest.raises(CompositionError, match=r"plan-unavailable.*no instructions for bfloat16"):
             pipe.planned("prepacked")
         return
     again = pipe.planned("prepacked")({"label": 1}, steps=2)
