@@ -213,25 +213,41 @@ def words(
 
 
 def wrap(text: str, width: int, size: int) -> list[str]:
-    """Lines of at most `width` pixels."""
+    """Lines of at most `width` pixels (of one letter at least); the work grows in proportion to the text's length."""
     measure = font(size).getlength
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}" if line else word
-            if measure(joined) <= width:
+            if _fitting(measure, joined, 0, width) == len(joined):
                 line = joined
                 continue
             if line:
                 lines.append(line)
-            line = word
-            while measure(line) > width and len(line) > 1:
-                cut = next(i for i in range(len(line) - 1, 0, -1) if i == 1 or measure(line[:i]) <= width)
-                lines.append(line[:cut])
-                line = line[cut:]
+            start = 0
+            while start + (cut := max(1, _fitting(measure, word, start, width))) < len(word):
+                lines.append(word[start : start + cut])
+                start += cut
+            line = word[start:]
         lines.append(line)
     return lines
+
+
+def _fitting(measure: Callable[[str], float], text: str, start: int, width: int) -> int:
+    """How many letters from `start` on fit: no more than about twice as many are ever measured."""
+    left = len(text) - start
+    fits, tried = 0, min(left, 64)
+    while fits < left and measure(text[start : start + tried]) <= width:
+        fits, tried = tried, min(left, 2 * tried)
+    over = tried if fits < left else left + 1
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if measure(text[start : start + middle]) <= width:
+            fits = middle
+        else:
+            over = middle
+    return fits
 
 
 def _indented(image: Image.Image, width: int, left: int) -> Image.Image:

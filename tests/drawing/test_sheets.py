@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_parts
 import torch
-from ldmkit_drawing import drawings
+from ldmkit_drawing import drawings, sheets
 from ldmkit_drawing.sheets import Cell, Sheet, Style, picture, rendered, words, wrap
 from PIL import Image
 
@@ -130,3 +130,24 @@ def test_sheets_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_an_empty_sheet_is_still_a_picture() -> None:
     assert Sheet("nothing yet").render().height > 30
+
+
+def test_long_unbroken_text_costs_in_proportion_to_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in letters that are measured, not by a clock: a picture as text is 2,000 letters without a space."""
+    measured = 0
+    real = sheets.font(11)
+
+    class Counting:
+        def getlength(self, text: str) -> float:
+            nonlocal measured
+            measured += len(text)
+            return float(real.getlength(text))
+
+    monkeypatch.setattr(sheets, "font", lambda size: Counting())
+    costs = []
+    for count in (1_000, 10_000):
+        measured = 0
+        text = "data:image/png;base64," + "iVBORw0K" * (count // 8)
+        assert "".join(wrap(text, 60, 11)) == text
+        costs.append(measured / len(text))
+    assert costs[1] < 1.1 * costs[0] < 64, costs  # letters measured a letter
