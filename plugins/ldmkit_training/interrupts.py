@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM ask a run to stop after its step; a second one stops it at once."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask a run to stop after its step; a second Ctrl-C or SIGTERM stops it at once.
+
+SIGUSR1 is what batch systems send before a job's time is up (slurm's `--signal=USR1@90`), SIGHUP comes from a terminal
+that closes, perhaps more than once. A signal that is ignored when the run begins (`nohup`) stays so.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -12,7 +16,9 @@ from typing import Any, Self
 INTERRUPTED_SAVED = 6
 """Exit code of a run that was asked to stop and saved a checkpoint first."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGHUP") if hasattr(signal, name))  # not on Windows
+_SIGNALS = (*_STOPPING, *_WARNING)
 
 
 class Signalled(BaseException):
@@ -33,7 +39,7 @@ def at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _heeded()}
     try:
         yield
     finally:
@@ -41,8 +47,12 @@ def at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _heeded() -> tuple[signal.Signals, ...]:
+    return tuple(number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN)
+
+
 class Interrupts:
-    """Inside the `with` block the first signal sets `asked`; the next one acts as usual.
+    """Inside the `with` block the first signal sets `asked`; the next Ctrl-C or SIGTERM acts as usual.
 
     Outside of the main thread, where Python allows no handlers, it does nothing.
     """
@@ -53,17 +63,17 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in _heeded()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._restore()
+        self._restore(_SIGNALS)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = signal.Signals(number).name
-        self._restore()
+        self.asked = self.asked or signal.Signals(number).name
+        self._restore(_STOPPING)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def _restore(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if number in self._before:
+                signal.signal(number, self._before.pop(number))

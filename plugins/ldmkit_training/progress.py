@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -71,8 +72,9 @@ class Progress:
         self._last, self._pictures = now, pictures
         advanced, self.done = step - self.done, step
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {self.speed:.3g} images/s", refresh=False)
-            self._bar.update(advanced)
+            with self._while_there():
+                self._bar.set_postfix_str(f"loss {loss:.4g}, {self.speed:.3g} images/s", refresh=False)
+                self._bar.update(advanced)
         elif self.shown and (now - self._written >= self.quiet_every or step == self.steps):
             self._written = now
             self.say(self.line(loss))
@@ -86,17 +88,27 @@ class Progress:
         return f"step {self.done}/{self.steps}  loss {loss:.4g}  {self.speed:.3g} images/s  {duration(self.left)} left"
 
     def say(self, text: str) -> None:
-        """A line, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=self.stream)
-        elif self.shown:
-            print(text, file=self.stream, flush=True)
+        """A line, above the bar where there is one; nothing more is shown once the terminal is gone."""
+        with self._while_there():
+            if self._bar is not None:
+                self._bar.write(text, file=self.stream)
+            elif self.shown:
+                print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._while_there():
+            if self._bar is not None:
+                self._bar.close()
+        self._bar = None
+
+    @contextmanager
+    def _while_there(self) -> Iterator[None]:
+        # a terminal that was closed must not keep the run from its last checkpoint
+        try:
+            yield
+        except OSError:
+            self._bar, self.shown = None, False
 
 
 def duration(seconds: float) -> str:

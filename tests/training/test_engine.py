@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -188,3 +189,32 @@ def test_a_loss_that_is_nan_names_step_samples_and_checkpoint(tmp_path: Path) ->
 def _batches(folder: Path) -> list[tuple[int, tuple[str, ...]]]:
     engine = Engine(tiny.denoiser_recipe(folder / "again"), folder)
     return [(step, parts[0].ids) for (step, parts), _ in zip(engine._batches(), range(6), strict=False)]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP"])
+def test_signals_of_batch_systems_and_terminals_save(tmp_path: Path, name: str) -> None:
+    """Twice, as a terminal that closes sends it; after the block the handlers are those from before."""
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    engine = Engine(tiny.codec_recipe(tmp_path / "run", "steps=1000"), tmp_path)
+    once = engine.steps.run
+
+    def warned(step: int, parts: Any) -> None:
+        once(step, parts)
+        for _ in range(1 if name == "SIGTERM" else 2):
+            os.kill(os.getpid(), number)
+
+    engine.steps.run = warned  # type: ignore[method-assign]
+    assert engine.run() == (1, name, None)
+    assert any((tmp_path / "run/checkpoints").iterdir())
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.asked is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -135,7 +135,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, fresh: bool) -> None:
     assert not (out / ".ldmkit-half-written").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_while_the_model_is_saved(tmp_path: Path, number: signal.Signals) -> None:
     """The last checkpoint is there: the run says that it was stopped, and the same command saves the model."""
     engine = Engine(tiny.denoiser_recipe(tmp_path / "run", "steps=2"), tmp_path)
