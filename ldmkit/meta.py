@@ -10,21 +10,33 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_FILLS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_})
+_FILLS = frozenset(
+    {
+        *(Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_, Tensor.random_, Tensor.bernoulli_),
+        *(Tensor.exponential_, Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_),
+    }
+)
+_DRAWS: dict[Any, Callable[..., Tensor]] = {
+    torch.randn: torch.empty,
+    torch.rand: torch.empty,
+    torch.randn_like: torch.empty_like,
+    torch.rand_like: torch.empty_like,
+}
+"""What makes random tensors, with what makes tensors of that shape."""
 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
     """New tensors have a shape and no data, and filling them is left out.
 
-    A random fill of a meta tensor does nothing, yet torch imports its compiler for it, which takes a second.
+    A random fill of a meta tensor does nothing, yet torch imports its compiler for it, which takes seconds.
     """
     with torch.device("meta"), _Unfilled():
         yield
 
 
 class _Unfilled(TorchFunctionMode):
-    """Initialisers of meta tensors return at once."""
+    """Initialisers of meta tensors return at once, and nothing random is drawn on the meta device."""
 
     def __torch_function__(
         self,
@@ -37,4 +49,6 @@ class _Unfilled(TorchFunctionMode):
             tensor = args[0] if args else (kwargs or {}).get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
+        if func in _DRAWS and torch.device((kwargs or {}).get("device") or "meta").type == "meta":
+            return _DRAWS[func](*args, **{key: value for key, value in (kwargs or {}).items() if key != "generator"})
         return func(*args, **(kwargs or {}))

@@ -66,7 +66,7 @@ class LayoutBoxes(Boxed):
             nn.SiLU(),
             nn.Linear(hidden, c.dim),
         )
-        self.empty = nn.Parameter(torch.randn(c.dim) * 0.02)
+        self.empty = nn.Parameter(nn.init.normal_(torch.empty(c.dim), std=0.02))
         self._initialise()
 
     def _initialise(self) -> None:
