@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from ldmkit import __version__
 from ldmkit.cli import check, convert, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
+from ldmkit.cli.summaries import summary
 from ldmkit.plugins import Entry, by_name, load_entry
 
 
@@ -30,7 +32,7 @@ class LazyGroup(TyperGroup):
         if own is not None or entry is None:
             return own
         if ctx.meta.get(self._listing) or ctx.resilient_parsing:
-            return TyperCommand(cmd_name, help=f"From {entry.dist} {entry.version}.")
+            return TyperCommand(cmd_name, help=summary(entry))
         return typer.main.get_command(load_entry(entry))
 
 
@@ -50,8 +52,17 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"ldmkit {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def settings(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and stop.", callback=_show_version, is_eager=True)
+    ] = False,
     safe_mode: Annotated[bool, typer.Option("--safe-mode", help="In-tree parts only.")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="Plugins to allow: a distribution or kind:name.")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Plugins to leave out.")] = None,
