@@ -13,16 +13,18 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.errors import LdmkitError, RunError, SourceError
+from ldmkit.errors import LdmkitError, RunError, SourceError, shown
+from ldmkit.files import check_ordinary
 from ldmkit.jsonio import read_json, write_json
 from ldmkit.value import Value
 from ldmkit.weights import open_safetensors, write_safetensors
@@ -31,6 +33,7 @@ FORMAT = 1
 STATE, MANIFEST = "state.json", "manifest.json"
 
 _NAME = re.compile(r"step-([0-9]{8,})")
+_DAMAGED = "source.checkpoint-damaged"
 _LEFT = (".writing-", ".retired-")
 """Prefixes of folders that a killed run may leave behind."""
 
@@ -79,13 +82,13 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
         with _beside(checkpoints) as building:
             for name, tensors in made.tensors.items():
                 write_safetensors(building / f"{name}.safetensors", tensors)
-            write_json(building / STATE, {"format": FORMAT, "step": made.step, **made.state})
+            counts = {name: len(tensors) for name, tensors in made.tensors.items()}
+            write_json(building / STATE, {"format": FORMAT, "step": made.step, "tensors": counts, **made.state})
             files = sorted(building.iterdir())
             write_json(building / MANIFEST, {"files": {path.name: _digest(path) for path in files}})
             for path in (*building.iterdir(), building):
                 _flush(path)
-            if target.exists():  # a damaged one of the same step
-                _retire(target)
+            _make_room(target)
             building.rename(target)
             _flush(checkpoints)
         _retire_others(checkpoints, made.step, keep)
@@ -102,21 +105,38 @@ def clean(checkpoints: Path) -> None:
     """Remove what a killed run left half-written or half-removed."""
     for path in checkpoints.glob(".*") if checkpoints.is_dir() else ():
         if path.name.startswith(_LEFT):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
 
 
-def resumable(checkpoints: Path) -> Path | None:
+def resumable(checkpoints: Path, fits: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
     """The newest good checkpoint; None for a run that has none yet.
+
+    Args:
+        fits: called with each that is undamaged; a SourceError leaves that one out like a damaged one, other errors
+            end the search.
 
     Raises:
         SourceError: `no-good-checkpoint`: all that there are are damaged; whether to begin anew is not decided here.
+            `checkpoint-version`: a newer ldmkit wrote the newest; it is neither passed over nor removed.
     """
-    found, there = newest(checkpoints), _listed(checkpoints)
-    if found is None and there:
-        what = f"all {len(there)} checkpoints are damaged"
-        fits = "--fresh begins anew, and keeps the folder aside"
-        raise SourceError("no-good-checkpoint", what, where=str(checkpoints), fits=fits)
-    return found
+    left_out = []
+    _name_others(checkpoints)
+    for _, folder in _listed(checkpoints):
+        try:
+            verify(folder)
+            found = read(folder)
+            fits(found)
+            return found
+        except LdmkitError as error:
+            if error.code != _DAMAGED:
+                raise
+            left_out.append(f"{error.what} ({error.where})")
+            warnings.warn(f"checkpoint {folder} is left out: {left_out[-1]}", stacklevel=2)
+    if left_out:
+        what = f"all {len(left_out)} checkpoints are damaged; of the newest, {left_out[0]}"
+        hint = "--fresh begins anew, and keeps the folder aside"
+        raise SourceError("no-good-checkpoint", what, where=str(checkpoints), fits=hint)
+    return None
 
 
 def newest(checkpoints: Path) -> Path | None:
@@ -136,37 +156,75 @@ def verify(folder: Path) -> None:
     Raises:
         SourceError: `checkpoint-damaged`, naming the file.
     """
-    try:
-        digests = read_json(folder / MANIFEST)["files"]
-        wanted = {str(name): str(digest) for name, digest in digests.items()}
-    except (LdmkitError, KeyError, TypeError, AttributeError):
-        where = str(folder / MANIFEST)
-        raise SourceError("checkpoint-damaged", "its list of files cannot be read", where=where) from None
-    for name, digest in {STATE: "", **wanted}.items():
+    for name, digest in {STATE: "", **_digests(folder)}.items():
         path = folder / name
         try:
+            check_ordinary(path)
             good = _digest(path) == digest
-        except OSError as error:
-            raise SourceError("checkpoint-damaged", f"{error.strerror or error}", where=str(path)) from None
+        except (SourceError, OSError) as error:
+            what = error.what if isinstance(error, SourceError) else f"{error.strerror or error}"
+            raise damaged(what, path) from None
         if not good:
-            raise SourceError("checkpoint-damaged", "its bytes are not those that were written", where=str(path))
+            raise damaged("its bytes are not those that were written", path)
 
 
 def read(folder: Path) -> Checkpoint:
     """A checkpoint from a folder that `verify` passed.
 
     Raises:
-        SourceError: `checkpoint-version`: a newer ldmkit wrote it.
+        SourceError: `checkpoint-version`: a newer ldmkit wrote it; `checkpoint-damaged`: its files say other things
+            than a checkpoint of that step does.
     """
-    state = read_json(folder / STATE)
-    if state.get("format") != FORMAT:
-        what = f"format {state.get('format')!r} is not known here"
-        raise SourceError("checkpoint-version", what, where=str(folder / STATE), fits=f"format {FORMAT}")
-    tensors = {
-        path.stem: {name: lazy.read(True) for name, lazy in open_safetensors(path).items()}
-        for path in sorted(folder.glob("*.safetensors"))
-    }
-    return Checkpoint(int(state["step"]), tensors, state)
+    state = _state(folder)
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    for path in (folder / name for name in sorted(_digests(folder)) if name.endswith(".safetensors")):
+        try:
+            tensors[path.stem] = {name: lazy.read(True) for name, lazy in open_safetensors(path).items()}
+        except LdmkitError as error:
+            raise damaged(error.what, path) from None
+    for name, written in state.get("tensors", {}).items():  # the first releases did not count them
+        if (held := len(tensors.get(name, ()))) != written:
+            what = f"{held} tensors, {shown(written)} were written"
+            raise damaged(what, folder / f"{name}.safetensors")
+    return Checkpoint(state["step"], tensors, state)
+
+
+def damaged(what: str, path: Path) -> SourceError:
+    """The error of a checkpoint that cannot be gone on from; the one before may do."""
+    return SourceError("checkpoint-damaged", what, where=str(path))
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    path = folder / STATE
+    try:
+        state = read_json(path, infinities=True)
+    except LdmkitError as error:
+        raise damaged(error.what, path) from None
+    if not isinstance(state, dict):
+        raise damaged("it is no JSON object", path)
+    made_by = state.get("format")
+    if type(made_by) is int and made_by > FORMAT:
+        fits = f"format {FORMAT}, or a newer ldmkit"
+        raise SourceError("checkpoint-version", f"format {made_by} is not known here", where=str(path), fits=fits)
+    if made_by != FORMAT:
+        raise damaged(f"format {shown(made_by)} is none", path)
+    if type(state.get("step")) is not int or folder_of(folder.parent, state["step"]).name != folder.name:
+        raise damaged(f"it is of step {shown(state.get('step'))}, which is not the folder's", path)
+    if not isinstance(state.get("tensors", {}), dict):
+        raise damaged("'tensors' is no JSON object", path)
+    return state
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    path = folder / MANIFEST
+    try:
+        digests = {str(name): str(digest) for name, digest in read_json(path)["files"].items()}
+    except (LdmkitError, KeyError, TypeError, AttributeError):
+        raise damaged("its list of files cannot be read", path) from None
+    for name in digests:
+        if name != Path(name).name or "\0" in name:
+            raise damaged(f"{shown(name)} is no file of this folder", path)
+    return digests
 
 
 def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tuple[str, Any, Any] | None:
@@ -184,10 +242,19 @@ def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tup
 
 
 def _listed(checkpoints: Path) -> list[tuple[int, Path]]:
-    """(step, folder), newest first."""
+    """(step, folder), newest first; whatever else has such a name is none of ours."""
     folders = checkpoints.iterdir() if checkpoints.is_dir() else ()
-    named = ((match, path) for path in folders if (match := _NAME.fullmatch(path.name)))
-    return sorted(((int(match[1]), path) for match, path in named), reverse=True)
+    named = ((int(match[1]), path) for path in folders if (match := _NAME.fullmatch(path.name)))
+    ours = ((step, path) for step, path in named if folder_of(checkpoints, step).name == path.name and path.is_dir())
+    return sorted(ours, reverse=True)
+
+
+def _name_others(checkpoints: Path) -> None:
+    """Say what is named like a checkpoint and is none."""
+    ours = {path for _, path in _listed(checkpoints)}
+    for path in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else ():
+        if path.name.startswith("step-") and path not in ours:
+            warnings.warn(f"{path} is named like a checkpoint and is none; it is left as it is", stacklevel=3)
 
 
 @contextmanager
@@ -197,7 +264,7 @@ def _beside(checkpoints: Path) -> Iterator[Path]:
         building.chmod(0o755)
         yield building
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _remove(building)
 
 
 def _retire_others(checkpoints: Path, step: int, keep: int) -> None:
@@ -205,15 +272,44 @@ def _retire_others(checkpoints: Path, step: int, keep: int) -> None:
     listed = _listed(checkpoints)
     newer, older = [c for s, c in listed if s > step], [c for s, c in listed if s <= step]
     for folder in (*newer, *older[keep:]):
-        _retire(folder)
+        try:
+            _retire(folder)
+        except OSError as problem:  # the new one is written: nothing is lost
+            warnings.warn(f"checkpoint {folder} cannot be removed: {problem.strerror or problem}", stacklevel=3)
+
+
+def _make_room(target: Path) -> None:
+    """Remove a damaged checkpoint of the same step; anything else of that name is not ours, and is moved aside."""
+    if target.is_dir() and not target.is_symlink():
+        _retire(target)
+    elif os.path.lexists(target):
+        aside = _free(target.with_name(f"aside-{target.name}"))
+        target.rename(aside)
+        warnings.warn(f"{target} is no checkpoint; it was moved to {aside.name}", stacklevel=3)
 
 
 def _retire(folder: Path) -> None:
     """Remove a folder so that no moment leaves a part of it under its name."""
     aside = folder.with_name(f"{_LEFT[1]}{folder.name}")  # made by no new folder: the disk may be full
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+    aside = _free(aside)
     folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder and all in it, or a file, a link, a FIFO; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _free(path: Path) -> Path:
+    """`path`, or it with the first number that nothing has."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(free for free in chain((path,), numbered) if not os.path.lexists(free))
 
 
 def _digest(path: Path) -> str:

@@ -29,7 +29,8 @@ from ldmkit_training.preflight import check_ready
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
-from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder
+from ldmkit_training.resuming import check_state, check_tensors, under
+from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
@@ -84,9 +85,12 @@ class Engine:
         # nothing is written or moved before everything that the recipe names was found and built
         check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
-        found = self._found()
-        if found is not None:
-            self._check(found)
+        with released_on_error(self._lock):
+            self._open()
+
+    def _open(self) -> None:
+        """What a run of this folder needs, from its newest checkpoint where it has one."""
+        found, recipe = self._found(), self.recipe
         self.stage.to(self.device)
         for turn in self.stage.turns.values():
             turn.to(self.device)
@@ -342,17 +346,22 @@ class Engine:
         return Checkpoint(self.step, tensors, state)
 
     def _found(self) -> Checkpoint | None:
-        """The newest good checkpoint, if there is one; the main process looks for all."""
-        newest = [str(checkpoints.resumable(self.checkpoints) or "") if self.main else ""]
+        """The newest checkpoint that this run can go on from, if there is one; the main process looks for all."""
+        found = checkpoints.resumable(self.checkpoints, self._check) if self.main else None
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list
 
-            broadcast_object_list(newest)
-        return checkpoints.read(Path(newest[0])) if newest[0] else None
+            steps = [None if found is None else found.step]
+            broadcast_object_list(steps)
+            if not self.main and steps[0] is not None:
+                found = checkpoints.read(checkpoints.folder_of(self.checkpoints, steps[0]))
+        return found
 
     def _check(self, found: Checkpoint) -> None:
-        """Whether a checkpoint is one of this run."""
-        where = str(checkpoints.folder_of(self.checkpoints, found.step))
+        """Whether a checkpoint is one of this run, and all there."""
+        folder = checkpoints.folder_of(self.checkpoints, found.step)
+        check_state(found, folder)
+        where = str(folder)
         fits = "the recipe it was begun with, another `out`, or --fresh"
         other = checkpoints.difference(found.state["recipe"], self.recipe.model_dump(mode="json"), MAY_CHANGE)
         if other is not None:
@@ -366,12 +375,13 @@ class Engine:
             if found.state["frozen"].get(name) != digest:
                 what = f"the weights of {name!r}, which are read and not trained, are others than before"
                 raise SpecError("other-weights", what, where=where, fits=fits)
+        check_tensors(found, self.stage, self.recipe, folder)
 
     def _restore(self, found: Checkpoint) -> None:
         for name, turn in self.stage.turns.items():
-            own, saved = turn.state_dict(), _under(name, found.tensors["weights"])
+            own, saved = turn.state_dict(), under(name, found.tensors["weights"])
             turn.load_state_dict({key: placed(t, own[key]) if key in own else t for key, t in saved.items()})
-            restore_optimiser(self.steps.optimisers[name], turn, _under(name, found.tensors["optimiser"]))
+            restore_optimiser(self.steps.optimisers[name], turn, under(name, found.tensors["optimiser"]))
         if self.ema is not None:
             self.ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))
         if found.state["scaler"] and self.steps.scaler.is_enabled():
@@ -383,7 +393,3 @@ class Engine:
         fits = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         more = f"{error.fits}; {fits}" if error.fits else fits
         return RunError(error.code.partition(".")[2], error.what, where=error.where, fits=more)
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{prefix}/"): t for key, t in tensors.items() if key.startswith(f"{prefix}/")}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +24,41 @@ CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
 _LOCK, _HALF_WRITTEN = ".lock", ".ldmkit-"
 
 
-def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> IO[bytes] | None:
+_held: set[tuple[int, int]] = set()
+"""Folders (device, number) in use by this process, whose own second lock the system would grant."""
+
+
+class Lock:
+    """A run's hold on its folder, until it is closed or forgotten; also a context that closes it at its end."""
+
+    def __init__(self, file: IO[bytes], folder: tuple[int, int]) -> None:
+        self.close = weakref.finalize(self, _release, file, folder)
+        """Let go; a second time does nothing."""
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _release(file: IO[bytes], folder: tuple[int, int]) -> None:
+    _held.discard(folder)
+    file.close()
+
+
+@contextmanager
+def released_on_error(lock: Lock | None) -> Iterator[None]:
+    """An error inside lets go of the folder at once, however long its traceback is kept."""
+    try:
+        yield
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+
+
+def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Lock | None:
     """Make the run folder where it is missing; remove what a killed run left half-written.
 
     Args:
@@ -28,10 +67,10 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> IO[bytes] | None
         fresh: an older run in it is renamed to `<name>.1`, `.2` ...
 
     Returns:
-        In the main process a file: while it is open, other runs are refused. The system closes it with the process.
+        In the main process: while it is held, other runs are refused. The system lets go of it with the process.
 
     Raises:
-        RunError: `cannot-write`; `folder-in-use`: another run is at work in it.
+        RunError: `cannot-write`; `folder-in-use`: another run is at work in it, in this process or another.
     """
     lock = None
     if accelerator.is_main_process:
@@ -41,9 +80,10 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> IO[bytes] | None
                     out.rename(_free_name(out))
             out.mkdir(parents=True, exist_ok=True)
             lock = _locked(out)
-            for left in out.glob(f"{_HALF_WRITTEN}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-            checkpoints.clean(out / CHECKPOINTS)
+            with released_on_error(lock):
+                for left in out.glob(f"{_HALF_WRITTEN}*"):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                checkpoints.clean(out / CHECKPOINTS)
         except OSError as problem:
             what = f"it cannot be used: {problem.strerror or problem}"
             raise RunError("cannot-write", what, where=str(out)) from problem
@@ -51,19 +91,31 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> IO[bytes] | None
     return lock
 
 
-def _locked(out: Path) -> IO[bytes]:
+def _locked(out: Path) -> Lock:
+    found = out.stat()
+    folder = (found.st_dev, found.st_ino)
+    if folder in _held:  # before the file is opened: closing it again would end the other's lock
+        raise _in_use(out)
     # a lock of the process, which those that it forks to read data do not keep when it is killed
-    lock = (out / _LOCK).open("wb")
+    path = out / _LOCK
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):  # opening a FIFO would wait for its reader
+        raise RunError("cannot-write", "it is no ordinary file", where=str(path), fits="its removal")
+    file = path.open("ab")
     if fcntl is not None:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            lock.close()
-            fits = "its end, or another `out`"
-            raise RunError("folder-in-use", "another run is at work in it", where=str(out), fits=fits) from None
+            file.close()
+            raise _in_use(out) from None
         except OSError:
             pass  # a file system without locks
-    return lock
+    _held.add(folder)
+    return Lock(file, folder)
+
+
+def _in_use(out: Path) -> RunError:
+    fits = "its end, or another `out`"
+    return RunError("folder-in-use", "another run is at work in it", where=str(out), fits=fits)
 
 
 def check_run_folder(out: Path) -> None:
@@ -75,6 +127,9 @@ def check_run_folder(out: Path) -> None:
     fits = "`out`: a new or empty folder, or that of an earlier run"
     if (out.is_symlink() and not out.exists()) or (out.exists() and not out.is_dir()):
         raise InputError("folder-taken", "it is no folder", where=str(out), fits=fits)
+    for name in (CHECKPOINTS, MODEL):
+        if out.is_dir() and (out / name).exists() and not (out / name).is_dir():
+            raise InputError("folder-taken", "it is no folder, and the run needs one", where=str(out / name), fits=fits)
     ours = (_LOCK, _HALF_WRITTEN)
     other = out.is_dir() and not all(path.name.startswith(ours) for path in out.iterdir())
     if other and not (out / RECIPE).is_file():
