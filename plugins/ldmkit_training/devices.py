@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,51 @@ from torch import Tensor
 from ldmkit.errors import PluginError, SpecError
 from ldmkit_training.stage import Batch
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Arithmetic(NamedTuple):
+    """What the networks compute in, and why `auto` chose it (or what is slow about an explicit choice).
+
+    Args:
+        dtype: name of it in torch.
+        why: of the choice, for the plan; empty for an explicit one that fits.
+        slow: whether this device has no instructions for it.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"]
+    why: str = ""
+    slow: bool = False
+
+
+def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
+    """What a recipe's `precision` comes to on a device; `auto` is bfloat16 where the device has instructions for it."""
+    if precision in ("float32", "float16"):
+        return Arithmetic(precision)
+    has = has_bfloat16(device)
+    name = "this CPU" if device.type == "cpu" else f"this device ({device.type})"
+    if precision == "bfloat16":
+        lacks = f"{name} has no instructions for bfloat16 and emulates them, which takes several times as long"
+        return Arithmetic("bfloat16") if has else Arithmetic("bfloat16", lacks, slow=True)
+    if has:
+        return Arithmetic("bfloat16", f"{name} has instructions for it")
+    return Arithmetic("float32", f"{name} has no instructions for bfloat16")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by instructions of its own, as torch and oneDNN use them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    mkldnn = torch.ops.mkldnn
+    if not (hasattr(mkldnn, "_is_mkldnn_bf16_supported") and mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    # oneDNN says yes to every AVX-512; those without AVX512_BF16 emulate
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return native is None or bool(native())
 
 
 def open_accelerator() -> Any:
@@ -36,9 +81,10 @@ def open_accelerator() -> Any:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """Lower precision inside the block, with float32 weights."""
-    if precision == "float32":
+    dtype = arithmetic(precision, device).dtype
+    if dtype == "float32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
+    return torch.autocast(device.type, dtype=getattr(torch, dtype))
 
 
 def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
@@ -49,7 +95,7 @@ def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """
     if precision == "float16" and device.type != "cuda":
         what = f"float16 training needs CUDA, this runs on {device.type}"
-        raise SpecError("precision", what, where="precision", fits="bfloat16 or float32")
+        raise SpecError("precision", what, where="precision", fits="auto, bfloat16 or float32")
     return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
 

@@ -19,7 +19,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.section import open_data
-from ldmkit_training.devices import autocast, on_device, open_accelerator
+from ldmkit_training.devices import arithmetic, autocast, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage
@@ -129,14 +129,15 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     shared, total = len(train), recipe.steps * recipe.data.batch
     step = max(stepping * recipe.accumulate, 0.0)
     return Plan(
-        stage=recipe.stage, out=recipe.out, device=str(device), processes=world, precision=recipe.precision,
+        stage=recipe.stage, out=recipe.out, device=str(device), processes=world,
+        precision=arithmetic(recipe.precision, device).dtype,
         samples=shared, held_out=0 if validation is None else len(validation),
         steps=recipe.steps, batch=recipe.data.batch, rows=len(batch.ids), accumulate=recipe.accumulate,
         epochs=total / shared, parts=part_lines(stage), wiring=wire_lines(stage, batch, train, used),
         shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used)),
         memory=_memory(recipe, stage, activations, parts[0]),
         seconds={"step": step, "reading": reading, "run": max(step, reading) * recipe.steps},
-        notes=[*getattr(stage, "notes", ()), *train.notes, *_cache_notes(recipe, stage, shared)],
+        notes=_notes(recipe, stage, train, device),
     )  # fmt: skip
 
 
@@ -286,6 +287,14 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
         height, width = (side // codec.factor for side in batch.size)
         shapes["latents"] = (len(batch.ids), codec.channels, height, width)
     return shapes
+
+
+def _notes(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -> list[str]:
+    said = [*getattr(stage, "notes", ()), *train.notes, *_cache_notes(recipe, stage, len(train))]
+    if recipe.precision == "auto":
+        chosen = arithmetic(recipe.precision, device)
+        said.insert(0, f"precision auto is {chosen.dtype}: {chosen.why}")
+    return said
 
 
 def _cache_notes(recipe: Recipe, stage: Stage, count: int) -> list[str]:

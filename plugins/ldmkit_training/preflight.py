@@ -18,7 +18,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.request import resolve
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import renamed_names
-from ldmkit_training.devices import scaler
+from ldmkit_training.devices import arithmetic, scaler
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import RECIPES, Recipe
 from ldmkit_training.stage import Stage
@@ -38,6 +38,8 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
         PluginError: a sampler, grid or guidance that does not exist.
     """
     scaler(recipe.precision, device)
+    if (chosen := arithmetic(recipe.precision, device)).slow:
+        warnings.warn(f"precision: {chosen.dtype}: {chosen.why}; `precision: auto` is float32 here", stacklevel=2)
     Batches(train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs)
     if recipe.data.cache is not None and "codec" not in stage.frozen:
         raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")

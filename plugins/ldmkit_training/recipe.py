@@ -56,7 +56,8 @@ class Recipe(Value):
         accumulate: parts in which a process works through its rows of a step.
         clip: largest norm of a turn's gradient; null leaves it as it is.
         ema: null keeps no average, and the last weights are saved.
-        precision: of the networks' arithmetic; weights and averages are float32.
+        precision: of the networks' arithmetic; weights and averages are float32. `auto` is bfloat16 where the device
+            has instructions for it, and float32 elsewhere; the plan says which, and why.
         validation, previews: null: none.
     """
 
@@ -70,7 +71,7 @@ class Recipe(Value):
     accumulate: int = Field(default=1, ge=1)
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     ema: EmaSection | None = EmaSection()
-    precision: Precision = "float32"
+    precision: Precision = "auto"
     checkpoints: CheckpointsSection = CheckpointsSection()
     validation: ValidationSection | None = ValidationSection()
     previews: PreviewsSection | None = PreviewsSection()

@@ -32,6 +32,7 @@ def base(out: Path) -> dict[str, Any]:
         "optimiser": {"lr": 1e-3, "betas": [0.9, 0.99]},
         "schedule": {"type": "cosine", "warmup": 2},
         "ema": {"decay": 0.99},
+        "precision": "float32",  # the same figures on every CPU
         "checkpoints": {"every": 2, "keep": 2},
         "validation": {"every": 3, "count": 4},
         "previews": None,
