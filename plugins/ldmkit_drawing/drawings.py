@@ -130,9 +130,8 @@ def card(text: str) -> Drawing:
     def draw(size: tuple[int, int]) -> Image.Image:
         image = Image.new("RGB", size, CARD)
         width, height = size[0] - 16, size[1] - 16
-        points = next(
-            (p for p in range(max(11, size[0] // 8), 8, -1) if len(wrap(text, width, p)) * p * 1.3 <= height), 8
-        )
+        rooms = {p: int(height / (p * 1.3)) for p in range(max(11, size[0] // 8), 8, -1)}  # size of letters -> lines
+        points = next((p for p, room in rooms.items() if len(wrap(text, width, p, most=room + 1)) <= room), 8)
         rows = max(1, int(height / (points * 1.3)))
         written = words(text, width, points, INK, CARD, "centre", lines=rows)
         image.paste(written, (8, max(8, (size[1] - written.height) // 2)))

@@ -199,7 +199,7 @@ def words(
     lines: int = 8,
 ) -> Image.Image:
     """Text as a picture of that width, wrapped between words (inside one that is too long), at most `lines` lines."""
-    wrapped = wrap(text, width, size)
+    wrapped = wrap(text, width, size, most=lines + 1)
     if len(wrapped) > lines:
         wrapped = [*wrapped[: lines - 1], wrapped[lines - 1] + " ..."]
     step = math.ceil(size * 1.3)
@@ -212,42 +212,47 @@ def words(
     return image
 
 
-def wrap(text: str, width: int, size: int) -> list[str]:
-    """Lines of at most `width` pixels (of one letter at least); the work grows in proportion to the text's length."""
-    measure = font(size).getlength
+def wrap(text: str, width: int, size: int, most: int | None = None) -> list[str]:
+    """Lines of at most `width` pixels (and characters, which are a pixel wide at least), the first `most` of them.
+
+    The work grows with the text's length and no faster: no more than a line's worth is ever measured at once.
+    """
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}" if line else word
-            if _fitting(measure, joined, 0, width) == len(joined):
+            if _fits(joined, width, size):
                 line = joined
                 continue
             if line:
                 lines.append(line)
-            start = 0
-            while start + (cut := max(1, _fitting(measure, word, start, width))) < len(word):
-                lines.append(word[start : start + cut])
-                start += cut
-            line = word[start:]
+            *full, line = _pieces(word, width, size, most)
+            lines += full
+            if most is not None and len(lines) >= most:
+                return lines[:most]
         lines.append(line)
-    return lines
+    return lines if most is None else lines[:most]
 
 
-def _fitting(measure: Callable[[str], float], text: str, start: int, width: int) -> int:
-    """How many letters from `start` on fit: no more than about twice as many are ever measured."""
-    left = len(text) - start
-    fits, tried = 0, min(left, 64)
-    while fits < left and measure(text[start : start + tried]) <= width:
-        fits, tried = tried, min(left, 2 * tried)
-    over = tried if fits < left else left + 1
-    while over - fits > 1:
-        middle = (fits + over) // 2
-        if measure(text[start : start + middle]) <= width:
-            fits = middle
-        else:
-            over = middle
-    return fits
+def _fits(text: str, width: int, size: int) -> bool:
+    return len(text) <= width and font(size).getlength(text) <= width
+
+
+def _pieces(word: str, width: int, size: int, most: int | None) -> list[str]:
+    """A word cut into lines; its last piece may be empty only where the word is."""
+    made: list[str] = []
+    start = 0
+    while len(word) - start > 1 and not _fits(word[start : start + width + 1], width, size):
+        low, high = 1, min(width, len(word) - start - 1) + 1  # that many characters are taken; `high` is too many
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if _fits(word[start : start + middle], width, size) else (low, middle)
+        made.append(word[start : start + low])
+        start += low
+        if most is not None and len(made) >= most:
+            break
+    return [*made, word[start : start + width + 1]]
 
 
 def _indented(image: Image.Image, width: int, left: int) -> Image.Image:
