@@ -27,7 +27,7 @@ from ldmkit_miniworld.vocabulary import COLOURS, layout_class
 from ldmkit_miniworld.world import Picture, World
 
 SPLIT = "demo"
-SAMPLES, STEPS = 4, 20
+SAMPLES = 4
 SAMPLERS = ("ddim", "dpmpp-2m", "unipc")
 FEW = 0.4
 """Share of the steps that samplers are compared with: with all of them they agree."""
@@ -46,7 +46,7 @@ class Demo:
     Args:
         pipe: takes some of the world's conditions; parts of the sheet that it cannot do are left out.
         seed: of the first picture of each part.
-        steps: of the sampler.
+        steps: of the sampler; None: as many as the model takes by itself.
         samples: pictures of each condition.
         progress: told of every step.
         seconds: how long each part took, once it is drawn.
@@ -54,7 +54,7 @@ class Demo:
 
     pipe: Pipeline
     seed: int = 0
-    steps: int = STEPS
+    steps: int | None = None
     samples: int = SAMPLES
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -62,6 +62,7 @@ class Demo:
     def __post_init__(self) -> None:
         self.taken = modalities_of(self.pipe)
         self.world = World(picture_size(self.pipe))
+        self.transitions = self.steps or self.pipe.defaults.steps
         self._number = -1
 
     def sheet(self) -> Sheet:
@@ -74,7 +75,7 @@ class Demo:
         sheet = Sheet(
             f"ldmkit demo: {self.pipe.origin or 'a model in memory'}",
             ("condition", "its scene", *(f"seed {self.seed + i}" for i in range(self.samples))),
-            note=f"Conditions of held-out scenes, in their order; seeds {self.seed} to {last}, {self.steps} steps; no "
+            note=f"Conditions of held-out scenes, in their order; seeds {self.seed} to {last}, {self.transitions} steps; no "
             'picture is picked. "Its scene" is what a condition was taken from: the model does not see it.',
         )
         self._alone(sheet)
@@ -108,7 +109,7 @@ class Demo:
         sheet.row(*(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn")
 
     def _samplers(self, sheet: Sheet, picture: Picture) -> None:
-        cells, few = [], max(1, round(self.steps * FEW))
+        cells, few = [], max(1, round(self.transitions * FEW))
         chosen = ("text",) if "text" in self.taken else self.taken
         for name in SAMPLERS:
             inputs = inputs_of(picture, chosen)

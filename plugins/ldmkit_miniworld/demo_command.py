@@ -17,7 +17,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("demo.png"),
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture of each part.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Transitions of the sampler.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Transitions of the sampler; default: the model's own.")
+    ] = None,
     number: Annotated[int, typer.Option("-n", "--number", min=2, max=16, help="Pictures of each condition.")] = 4,
     model: Annotated[
         str | None, typer.Option(help="A model that was trained on miniworld; default: the one that comes with ldmkit.")

@@ -35,7 +35,9 @@ def miniworld(
             "itself), all (all at once), combinations (every set of two or more). Default: alone,all."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Transitions of the sampler.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Transitions of the sampler; default: the model's own.")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
     grid: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
     guidance: Annotated[

@@ -31,7 +31,7 @@ from ldmkit_miniworld.oracle_network import SIDE
 from ldmkit_miniworld.report import Figures, Report, Row
 from ldmkit_miniworld.world import Picture, World
 
-STEPS, BATCH, REFERENCES = 20, 16, 1000
+BATCH, REFERENCES = 16, 1000
 OTHERS = "reference"
 """The split of the renders that Frechet distances are measured to."""
 
@@ -52,7 +52,7 @@ class How:
         propose: whether the model may make up inputs that it is not given, where it can.
     """
 
-    steps: int | None = STEPS
+    steps: int | None = None
     sampler: Any = None
     grid: Any = None
     guidance: Any = None
