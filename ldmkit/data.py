@@ -63,6 +63,13 @@ class Dataset(ABC):
         """The inputs of sample `index` alone; sources that know them without reading the picture do not read it."""
         return self[index].inputs
 
+    def content(self, index: int) -> tuple[bytes, bytes] | None:
+        """Bytes that stand for the inputs and for the picture (and maps) of sample `index`, got without decoding it:
+        the same wherever the files lie and whenever they were written. None: that cannot be had; a run that is
+        resumed then compares some samples alone.
+        """
+        return None
+
     @property
     def fingerprint(self) -> str:
         """Text that changes when the data do (names, sizes and times of files): caches of latents are keyed by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ def train(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, and stop.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin anew; the older run's folder is kept under another name.")
+    ] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Go on although the training data are others than before.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> int:
@@ -57,17 +61,19 @@ def train(
             from ldmkit_training.check_command import run_check
 
             return run_check(read, recipe.absolute().parent, json=json)
-        return _train(read, recipe.absolute().parent, fresh, json)
+        return _train(read, recipe.absolute().parent, json, fresh=fresh, allow_changed_data=allow_changed_data)
 
 
-def _train(recipe: Recipe, folder: Path, fresh: bool, json: bool) -> int:
+def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli import emit
     from ldmkit_training.engine import Engine
     from ldmkit_training.interrupts import INTERRUPTED_SAVED
 
-    engine = Engine(recipe, folder, fresh=fresh)
+    engine = Engine(recipe, folder, **how)
     if engine.main and engine.step and not json:
         print(f"going on from step {engine.step} of {recipe.steps} in {engine.out}")
+    if engine.main and engine.changed:
+        print(f"the training data changed since that checkpoint: {'; '.join(engine.changed)}", file=sys.stderr)
     outcome = engine.run()
     if engine.main:
         said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldmkit.errors import RunError, SpecError
+from ldmkit.errors import RunError
 from ldmkit.guards import memory
 from ldmkit_training import checkpoints
 from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.data.batches import Batches, validation_batches
+from ldmkit_training.data.identity import identity
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
 from ldmkit_training.digests import digest_of
@@ -28,9 +29,10 @@ from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.preflight import check_ready
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
-from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, write_recipe
+from ldmkit_training.recipe import Recipe, build_stage, write_recipe
 from ldmkit_training.resuming import check_state, check_tensors, under
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
+from ldmkit_training.same_run import check_same_run
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
@@ -69,9 +71,10 @@ class Engine:
         recipe: what to do.
         folder: the recipe's, from which its paths start.
         fresh: begin anew although there are checkpoints; the older run's folder is kept under another name.
+        allow_changed_data: go on from a checkpoint although the training data are others than before.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = False) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = False, allow_changed_data: bool = False) -> None:
         self.recipe, self.folder = recipe, folder
         self.accelerator = open_accelerator()
         self.device: torch.device = self.accelerator.device
@@ -84,6 +87,9 @@ class Engine:
         self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
         # nothing is written or moved before everything that the recipe names was found and built
         check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
+        self._data = identity(self.train_data) if self.main else {}
+        self._allow_changed_data = allow_changed_data
+        self.changed: list[str] = []
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
         with released_on_error(self._lock):
             self._open()
@@ -339,6 +345,7 @@ class Engine:
         state = {
             "recipe": self.recipe.model_dump(mode="json"),
             "frozen": self._frozen,
+            "data": self._data,
             "ema_updates": 0 if self.ema is None else self.ema.updates,
             "scaler": self.steps.scaler.state_dict(),
             "torch": str(torch.__version__),
@@ -361,20 +368,9 @@ class Engine:
         """Whether a checkpoint is one of this run, and all there."""
         folder = checkpoints.folder_of(self.checkpoints, found.step)
         check_state(found, folder)
-        where = str(folder)
-        fits = "the recipe it was begun with, another `out`, or --fresh"
-        other = checkpoints.difference(found.state["recipe"], self.recipe.model_dump(mode="json"), MAY_CHANGE)
-        if other is not None:
-            key, was, now = other
-            what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"
-            raise SpecError("other-recipe", what, where=where, fits=fits)
-        if found.step > self.recipe.steps:
-            what = f"{found.step} steps are done, the recipe wants {self.recipe.steps}"
-            raise SpecError("steps-done", what, where=where, fits=f"steps: {found.step} or more, or another `out`")
-        for name, digest in self._frozen.items():
-            if found.state["frozen"].get(name) != digest:
-                what = f"the weights of {name!r}, which are read and not trained, are others than before"
-                raise SpecError("other-weights", what, where=where, fits=fits)
+        self.changed = check_same_run(
+            found, folder, self.recipe, self._frozen, self._data, allow_changed_data=self._allow_changed_data
+        )
         check_tensors(found, self.stage, self.recipe, folder)
 
     def _restore(self, found: Checkpoint) -> None:

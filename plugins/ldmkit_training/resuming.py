@@ -20,6 +20,8 @@ def check_state(found: Checkpoint, folder: Path) -> None:
         SourceError: `checkpoint-damaged`, naming the key.
     """
     kinds = {"recipe": dict, "frozen": dict, "ema_updates": int, "scaler": dict}
+    if "data" in found.state:  # checkpoints of older versions have none
+        kinds["data"] = dict
     for key, kind in kinds.items():
         if key not in found.state or type(found.state[key]) is not kind:
             raise damaged(f"{key!r} is {shown(found.state.get(key))}, not {_NAMES[kind]}", folder / STATE)

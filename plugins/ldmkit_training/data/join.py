@@ -13,6 +13,7 @@ from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError, SpecError
 from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
+from ldmkit_training.data.identity import joined
 from ldmkit_training.data.records import Missing, check_map, lacking, stem
 from ldmkit_training.data.section import open_part
 
@@ -128,6 +129,14 @@ class JoinedDataset(Dataset):
         place = self.rows[index][0]
         assert place is not None
         return {**self.sources[0].inputs(place), **self._others(index)}
+
+    def content(self, index: int) -> tuple[bytes, bytes] | None:
+        places = zip(self.sources, self.rows[index], strict=True)
+        parts = [source.content(place) for source, place in places if place is not None]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        return joined([part[0] for part in known]), joined([part[1] for part in known])
 
     @property
     def fingerprint(self) -> str:

@@ -19,6 +19,7 @@ from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.picture_files import decoders
 from ldmkit.pictures import read_levels
+from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.labels import LabelRule, read_labels
 
 PICTURES = (
@@ -110,6 +111,12 @@ class Records(Dataset):
     def inputs(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         return {**record.inputs, **{n: read_labels(p, str(p), self._rules[n]) for n, p in record.maps.items()}}
+
+    def content(self, index: int) -> tuple[bytes, bytes]:
+        record = self.records[index]
+        rules = [f"{self._background}", *(self._rules[name].model_dump_json() for name in record.maps)]
+        files = [file_bytes(path) for path in (record.picture, *record.maps.values())]
+        return known_bytes(record.inputs), joined([*(rule.encode() for rule in rules), *files])
 
     @property
     def fingerprint(self) -> str:

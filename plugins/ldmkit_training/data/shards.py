@@ -19,6 +19,7 @@ from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
+from ldmkit_training.data.identity import file_bytes, joined
 from ldmkit_training.data.labels import LabelRule, read_labels
 from ldmkit_training.data.records import FileData, check_map, lacking, read_image, stamp
 from ldmkit_training.data.tars import Member, members
@@ -170,6 +171,18 @@ class ShardsDataset(Dataset):
             if (member := group.get(f"{name}.png")) is not None:
                 found[name] = read_labels(member.read(), member.place, rule)
         return found
+
+    def content(self, index: int) -> tuple[bytes, bytes]:
+        group, config = self._groups[index], self.config
+        known: list[bytes] = []
+        files = [f"{config.background}".encode()]
+        for ending, member in sorted(group.items()):
+            found = file_bytes(member.archive, member.start, member.size)
+            (known if ending in (TEXT, LABEL, JSON) else files).append(ending.encode() + b":" + found)
+        files += [
+            rule.model_dump_json().encode() for name, rule in sorted(config.maps.items()) if f"{name}.png" in group
+        ]
+        return joined(known), joined(files)
 
     @property
     def fingerprint(self) -> str:

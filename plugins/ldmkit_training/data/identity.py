@@ -1,0 +1,114 @@
+"""What tells one set of training data from another: its content, not where files lie or when they were written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldmkit.data import Dataset
+from ldmkit.errors import InputError
+
+WHOLE = 64 * 1024
+"""Files up to this many bytes are read whole."""
+
+BLOCK = 16 * 1024
+"""Of a longer one, its size and a block at its start, middle and end are read."""
+
+SPREAD = 64
+"""Samples that are looked at of a source which cannot tell its content without decoding pictures."""
+
+ASPECTS = {"count": "how many samples there are", "ids": "their names or their order", "inputs": "labels, texts, "
+           "boxes or other inputs", "pictures": "pictures or maps, or how they are read"}  # fmt: skip
+"""What is compared, and what it is about."""
+
+
+def identity(dataset: Dataset) -> dict[str, Any]:
+    """`{count, ids, inputs, pictures, exact}`: digests of a source's samples in their order.
+
+    `exact` says whether all samples were looked at; otherwise inputs and pictures are those of `SPREAD` of them.
+    """
+    ids, inputs, pictures = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    inputs.update(_stable(dict(dataset.geometry)))
+    count = len(dataset)
+    exact = dataset.content(0) is not None
+    looked_at = range(count) if exact else sorted({i * count // SPREAD for i in range(SPREAD)})
+    for index in range(count):
+        ids.update(_framed(dataset.id(index).encode(errors="surrogatepass")))
+    for index in looked_at:
+        known, files = dataset.content(index) or _decoded(dataset, index)
+        inputs.update(_framed(known))
+        pictures.update(_framed(files))
+    digests = {"ids": ids, "inputs": inputs, "pictures": pictures}
+    return {"count": count, **{name: made.hexdigest()[:32] for name, made in digests.items()}, "exact": exact}
+
+
+def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The aspects in which two identities differ, as words. Other samples have other inputs and pictures as well:
+    where names or numbers differ, that is all that is said."""
+    for group in (("count",), ("ids",), ("inputs", "pictures")):
+        if found := [key for key in group if was.get(key) != now.get(key)]:
+            numbers = f" ({was.get('count')} before, {now.get('count')} now)" if found == ["count"] else ""
+            return [ASPECTS[key] + numbers for key in found]
+    return []
+
+
+def file_bytes(path: Path, start: int = 0, size: int | None = None) -> bytes:
+    """What stands for a file's content, or for that of `size` bytes of it: all of a small one; of others the size and
+    three blocks. A file that cannot be read stands for itself, by its reason."""
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            return b"no file"
+        length = info.st_size if size is None else size
+        offsets = [(0, length)] if length <= WHOLE else [(at, BLOCK) for at in (0, length // 2, length - BLOCK)]
+        with path.open("rb", buffering=0) as file:
+            found = [str(length).encode()]
+            for at, many in offsets:
+                file.seek(start + at)
+                found.append(file.read(many))
+    except OSError as problem:
+        return f"unreadable: {problem.errno}".encode()
+    return b"\n".join(found)
+
+
+def known_bytes(inputs: Mapping[str, Any]) -> bytes:
+    """Inputs as bytes that are the same for the same inputs."""
+    return _stable(inputs)
+
+
+def joined(parts: list[bytes]) -> bytes:
+    """Several as one, so that none can pass for its neighbour's share."""
+    return b"".join(map(_framed, parts))
+
+
+def _decoded(dataset: Dataset, index: int) -> tuple[bytes, bytes]:
+    try:
+        sample = dataset[index]
+    except InputError as problem:
+        return b"", problem.code.encode()
+    return _stable(sample.inputs), f"{sample.image.shape}".encode() + np.ascontiguousarray(sample.image).tobytes()
+
+
+def _stable(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=_plain).encode()
+
+
+def _plain(value: Any) -> str:
+    """Arrays and pictures by their content; of other objects the type, since an address would differ each time."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return type(value).__qualname__
+    if array.dtype.hasobject:
+        return type(value).__qualname__
+    return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+
+
+def _framed(data: bytes) -> bytes:
+    return f"{len(data)}:".encode() + data

@@ -1,0 +1,54 @@
+"""Whether a checkpoint is one of this run: the same recipe, frozen weights and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import SpecError
+from ldmkit_training import checkpoints
+from ldmkit_training.checkpoints import Checkpoint
+from ldmkit_training.data.identity import differing
+from ldmkit_training.recipe import MAY_CHANGE, Recipe
+
+
+def check_same_run(
+    found: Checkpoint,
+    where: Path,
+    recipe: Recipe,
+    frozen: Mapping[str, str],
+    data: Mapping[str, Any],
+    *,
+    allow_changed_data: bool = False,
+) -> list[str]:
+    """Whether a run may go on from a checkpoint. Returns what differs in the data and was allowed.
+
+    Data that were moved are the same data: `data.train` may change where all of their content is known to be equal.
+    Checkpoints of older versions, without a word about their data, are taken as they are.
+
+    Raises:
+        SpecError: `other-recipe`, `steps-done`, `other-weights`, `other-data`.
+    """
+    fits = "the recipe it was begun with, another `out`, or --fresh"
+    before = found.state.get("data")
+    changed = [] if before is None else differing(before, data)
+    same = before is not None and not changed and bool(before.get("exact")) and bool(data["exact"])
+    free = (*MAY_CHANGE, "data.train") if same or allow_changed_data else MAY_CHANGE
+    other = checkpoints.difference(found.state["recipe"], recipe.model_dump(mode="json"), free)
+    if other is not None:
+        key, was, now = other
+        what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"
+        raise SpecError("other-recipe", what, where=str(where), fits=fits)
+    if found.step > recipe.steps:
+        what = f"{found.step} steps are done, the recipe wants {recipe.steps}"
+        raise SpecError("steps-done", what, where=str(where), fits=f"steps: {found.step} or more, or another `out`")
+    for name, digest in frozen.items():
+        if found.state["frozen"].get(name) != digest:
+            what = f"the weights of {name!r}, which are read and not trained, are others than before"
+            raise SpecError("other-weights", what, where=str(where), fits=fits)
+    if changed and not allow_changed_data:
+        what = f"the training data are others than those it was made with: {'; '.join(changed)}"
+        fits = "the data as they were, another `out`, --fresh, or --allow-changed-data to go on with these"
+        raise SpecError("other-data", what, where=str(where), fits=fits)
+    return changed
