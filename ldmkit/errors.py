@@ -7,7 +7,10 @@ public interface: programs may match on it, and `docs/errors.md` lists them all.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from ldmkit.printable import printable
 
 
 class LdmkitError(Exception):
@@ -33,10 +36,10 @@ class LdmkitError(Exception):
         return (_rebuild, (type(self), self.code, self.what, self.where, self.fits))
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
-        hint = f" ({self.fits})" if self.fits else ""
+        place = f"{printable(str(self.where))}: " if self.where else ""
+        hint = f" ({_one_line(self.fits)})" if self.fits else ""
         # a lone surrogate from a user's text cannot be printed, and breaks pydantic when raised in a validator
-        return f"[{self.code}] {place}{self.what}{hint}".encode(errors="backslashreplace").decode()
+        return f"[{self.code}] {place}{_one_line(self.what)}{hint}"
 
 
 class InputError(LdmkitError, ValueError):
@@ -88,12 +91,18 @@ def _rebuild(cls: type[LdmkitError], code: str, what: str, where: str | None, fi
     return cls(code.removeprefix(cls.family + "."), what, where=where, fits=fits)
 
 
+def _one_line(text: str) -> str:
+    """What other programs say in several lines as one, and nothing in it that steers a terminal."""
+    return printable(re.sub(r"\s*[\r\n]\s*", " ", str(text)))
+
+
 def shown(value: object, limit: int = 60) -> str:
     """`repr` of a value for an error's text, cut to `limit` characters; whatever the value is, it can be shown."""
     try:
         text = repr(value)
     except Exception:  # nested too deeply, or a faulty __repr__: neither is what the error is about
         text = f"a {type(value).__name__}"
+    text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

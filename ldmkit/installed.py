@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ldmkit.errors import suggest
 from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
+from ldmkit.printable import printable
 
 HOME = "ldmkit"
 """The distribution whose parts are in-tree."""
@@ -172,11 +173,11 @@ def _add(
 ) -> None:
     kind, name = _KINDS.get(point.group), unicodedata.normalize("NFC", point.name)
     if kind is None:
-        cause = f"{shown(name)} stands in group '{shown(point.group)}', which ldmkit does not have"
-        problems.append(Problem("unknown-group", *about, cause, suggest(point.group, _KINDS), shown(name)))
+        cause = f"{printable(name)} stands in group '{printable(point.group)}', which ldmkit does not have"
+        problems.append(Problem("unknown-group", *about, cause, suggest(point.group, _KINDS), printable(name)))
     elif (why := _unfit(name)) is not None:
         remedy = "a name of visible letters and digits of one alphabet, -, _, . or +"
-        problems.append(Problem("bad-name", *about, why, remedy, f"{kind}:{shown(name)}"))
+        problems.append(Problem("bad-name", *about, why, remedy, f"{kind}:{printable(name)}"))
     elif (kind, *about[:1], name) in entries:
         cause = f"{kind} {name!r} stands there twice; the first is used"
         problems.append(Problem("twice", *about, cause, "remove one of the two entry points", f"{kind}:{name}"))
@@ -247,12 +248,12 @@ def _unfit(name: str) -> str | None:
     hidden = [char for char in name if not char.isprintable() or char.isspace() or unicodedata.category(char) == "Cf"]
     if hidden or not name:
         marks = ", ".join(f"U+{ord(char):04X}" for char in hidden) or "nothing"
-        return f"the name '{shown(name)}' has blanks or characters that cannot be seen: {marks}"
+        return f"the name '{printable(name)}' has blanks or characters that cannot be seen: {marks}"
     special = sorted({char for char in name if char.isascii() and not re.match(r"[A-Za-z0-9_.+-]", char)})
     if special:
         return f"the name {name!r} has characters that mean something else where names are written: {' '.join(special)}"
     if unicodedata.normalize("NFKC", name) != name:
-        return f"the name '{shown(name)}' is written in forms that look like other letters"
+        return f"the name '{printable(name)}' is written in forms that look like other letters"
     alphabets = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & _ALIKE
     if len(alphabets) > 1:
         spelt = name.encode("ascii", "backslashreplace").decode()
@@ -261,8 +262,3 @@ def _unfit(name: str) -> str | None:
 
 
 _ALIKE = {"LATIN", "CYRILLIC", "GREEK"}
-
-
-def shown(text: str) -> str:
-    """Text from metadata, fit for a terminal: what cannot be seen, or would steer it, is written as an escape."""
-    return "".join(c if c.isprintable() and unicodedata.category(c) != "Cf" else ascii(c)[1:-1] for c in text)

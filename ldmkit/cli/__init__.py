@@ -10,18 +10,27 @@ from io import TextIOWrapper
 from typing import Any
 
 from ldmkit.errors import InputError, LdmkitError, PluginError, RunError
+from ldmkit.printable import escaped_output, printable, printable_json
 
 USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
 """Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback."""
-    given = sys.argv[1:] if arguments is None else arguments
-    before = dict(os.environ)
+    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback.
+
+    Nothing that is printed steers the terminal, whoever prints it: see `ldmkit.printable`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show must not end the listing
             stream.reconfigure(errors="backslashreplace")
+    with escaped_output():
+        return _main(arguments)
+
+
+def _main(arguments: list[str] | None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    before = dict(os.environ)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -89,14 +98,14 @@ def exit_code(error: LdmkitError) -> int:
 
 def emit(data: Any) -> None:
     """Print JSON for programs on stdout."""
-    print(json.dumps(data, ensure_ascii=False, indent=2))
+    print(printable_json(json.dumps(data, ensure_ascii=False, indent=2)))
 
 
 def _report(error: LdmkitError, as_json: bool) -> None:
     if as_json:
         emit({"error": {"code": error.code, "what": error.what, "where": error.where, "fits": error.fits}})
         return
-    print(f"error {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error {error}", file=sys.stderr)
 
 
 def _file_of(error: OSError) -> str | None:
@@ -104,7 +113,7 @@ def _file_of(error: OSError) -> str | None:
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from ldmkit.printable import printable
+
 
 class Bars:
     """A bar on stderr for each thing that is done, while it is done; nothing where stderr is no terminal."""
@@ -21,7 +23,10 @@ class Bars:
         if name != self.name:
             self.__exit__()
             hidden = True if self.quiet else None
-            self.bar, self.name = tqdm(desc=name, total=total, unit=self.unit, disable=hidden, leave=False), name
+            self.bar, self.name = (
+                tqdm(desc=printable(name), total=total, unit=self.unit, disable=hidden, leave=False),
+                name,
+            )
         self.bar.update(done - self.bar.n)
 
     def __exit__(self, *failure: object) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ldmkit.cli.options import Json
+from ldmkit.printable import printable
 
 
 def check_spec(
@@ -34,9 +35,9 @@ def check_spec(
         return
     print(f"spec {read.hash} composes")
     for name, count in counts.items():
-        print(f"  {name}: {type(parts.items()[name]).__name__}, {count:,} parameters")
+        print(printable(f"  {name}: {type(parts.items()[name]).__name__}, {count:,} parameters"))
     for name, info in slots.items():
         by = ", ".join(info["filled_by"]) or "nothing"
-        print(f"  slot {name} ({info['kind']}, dim {info['dim']}): filled by {by}")
+        print(printable(f"  slot {name} ({info['kind']}, dim {info['dim']}): filled by {by}"))
     for line in changed:
-        print(f"  {line}")
+        print(printable(f"  {line}"))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ldmkit.cli.options import Config, Dtype, Ema, Json
+from ldmkit.printable import printable
 
 
 def import_model(
@@ -48,9 +49,9 @@ def import_model(
         return
     if report:
         for key, part in opened.report.used.items():
-            print(f"{key} -> {part}")
+            print(printable(f"{key} -> {part}"))
         for key, reason in opened.report.ignored.items():
-            print(f"{key}: ignored, {reason}")
+            print(printable(f"{key}: ignored, {reason}"))
     for line in opened.report.summary():
-        print(line)
-    print(f"written to {out}")
+        print(printable(line))
+    print(printable(f"written to {out}"))

@@ -11,8 +11,9 @@ import typer
 
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
-from ldmkit.installed import normal, shown
+from ldmkit.installed import normal
 from ldmkit.plugins import catalogue, problems
+from ldmkit.printable import printable
 
 if TYPE_CHECKING:
     from ldmkit.doctor.faults import Fault, Seen
@@ -59,7 +60,8 @@ def _installed(name: str) -> str:
 def _progress(seen: Seen) -> None:
     if sys.stderr.isatty():
         entry = seen.entry
-        print(f"{entry.dist}: {entry.kind}:{entry.name} {'!' if seen.faults else 'ok'}", file=sys.stderr)
+        part = printable(f"{entry.dist}: {entry.kind}:{entry.name}")
+        print(f"{part} {'!' if seen.faults else 'ok'}", file=sys.stderr)
 
 
 def _data(found: Diagnosis) -> dict[str, Any]:
@@ -84,11 +86,11 @@ def _data(found: Diagnosis) -> dict[str, Any]:
 
 def _print(found: Diagnosis) -> None:
     for dist, faults in groupby(found.faults, lambda one: (one.distribution, one.version)):
-        print(" ".join(dist))
+        print(printable(" ".join(dist)))
         for part, group in groupby(faults, lambda one: one.part):
             _print_part(part, list(group))
     for entry, why in found.left_out:
-        print(f"not looked at: {entry.kind}:{entry.name} of {entry.dist} {entry.version}: {why}")
+        print(printable(f"not looked at: {entry.kind}:{entry.name} of {entry.dist} {entry.version}: {why}"))
     dists = {one.entry.dist for one in found.seen}
     faulty = {one.distribution for one in found.faults}
     checks = sum(one.checks for one in found.seen)
@@ -98,7 +100,7 @@ def _print(found: Diagnosis) -> None:
 
 def _print_part(part: str, faults: list[Fault]) -> None:
     for one in faults[:SHOWN]:
-        print(f"  {shown(part) + ' ' if part else ''}[{one.code}] {one.cause}")
-        print(f"    remedy: {one.remedy}")
+        print(f"  {printable(part) + ' ' if part else ''}[{one.code}] {printable(one.cause)}")
+        print(f"    remedy: {printable(one.remedy)}")
     if len(faults) > SHOWN:
         print(f"    and {len(faults) - SHOWN} more; --json lists them")

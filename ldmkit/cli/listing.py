@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ldmkit.errors import PluginError, suggest
-from ldmkit.installed import Entry, shown
+from ldmkit.installed import Entry
 from ldmkit.kinds import GROUPS
 from ldmkit.plugins import Verdict, catalogue, forbidden, load_entry, problems, verdict
+from ldmkit.printable import printable
 
 
 def quick(arguments: list[str]) -> bool:
@@ -66,13 +67,14 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
     if json:
         emit(rows)
         return
-    width = max((len(found["name"]) for found in rows), default=0)
+    width = max((len(printable(found["name"])) for found in rows), default=0)
     for found in rows:
         note = "; ".join(found[key] for key in ("reason", "remedy") if found[key])
-        where = shown(f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}")
-        print(f"{found['kind']:<12}{found['name']:<{width + 2}}{found['status']:<13}{where}")
+        where = printable(f"{found['distribution']} {found['version']}{'  ' if note else ''}{note}")
+        name = printable(found["name"])
+        print(f"{printable(found['kind']):<12}{name:<{width + 2}}{found['status']:<13}{where}")
     if faulty := sorted({p.dist for p in problems() if forbidden(p) is None}):
-        print(f"see `ldmkit plugins doctor`: {', '.join(map(shown, faulty))}", file=sys.stderr)
+        print(f"see `ldmkit plugins doctor`: {', '.join(map(printable, faulty))}", file=sys.stderr)
 
 
 def tried(entry: Entry) -> Verdict:

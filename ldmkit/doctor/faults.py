@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ldmkit.installed import HOME, Entry, shown
+from ldmkit.installed import HOME, Entry
 from ldmkit.plugins import Status, catalogue, forbidden, leave_out, problems, verdict
+from ldmkit.printable import printable
 
 Found = tuple[str, Status, str, str]
 """Code, status, cause, remedy: what becomes a `Fault` of the entry that is looked at."""
@@ -53,7 +54,7 @@ class Seen:
 
 def fault(entry: Entry, code: str, status: Status, cause: str, remedy: str = "") -> Fault:
     """A fault of one entry; without a remedy of its own, that of leaving the distribution out."""
-    part, said = f"{entry.kind}:{entry.name}", shown(" ".join(cause.split()))
+    part, said = f"{entry.kind}:{entry.name}", printable(" ".join(cause.split()))
     said = said if len(said) <= LONGEST else f"{said[: LONGEST - 4]} ..."
     return Fault(code, entry.dist, entry.version, part, status, said, remedy or leave_out(entry))
 
@@ -66,7 +67,7 @@ def faults_of_metadata(dists: Sequence[str] | None = None) -> list[Fault]:
             continue
         status: Status = "failed" if problem.left_out else "ok"
         about = (problem.dist, problem.version, problem.name)
-        found.append(Fault(problem.flaw, *about, status, shown(problem.cause), problem.remedy))
+        found.append(Fault(problem.flaw, *about, status, printable(problem.cause), problem.remedy))
     entries = catalogue()
     for entry in entries:
         judged = verdict(entry)

@@ -56,15 +56,15 @@ def checked(recipe: Recipe, folder: Path) -> list[Check]:
 
 def show(checks: list[Check]) -> None:
     """A table for people, and one line that sums it up."""
-    from rich import print as rich_print
-    from rich.markup import escape
     from rich.table import Table
+
+    from ldmkit.printable import cell, print_rich
 
     table = Table("", "check", "found", "wanted")
     for check in checks:
         mark = "[green]ok[/]" if check.passed else "[bold red]FAIL[/]"
-        table.add_row(mark, escape(check.name), escape(check.found), escape(check.wanted))
-    rich_print(table)
+        table.add_row(mark, cell(check.name), cell(check.found), cell(check.wanted))
+    print_rich(table)
     failed = [check.name for check in checks if not check.passed]
     print(
         f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"

@@ -66,14 +66,16 @@ def train(
 
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli import emit
+    from ldmkit.printable import printable
     from ldmkit_training.engine import Engine
     from ldmkit_training.interrupts import INTERRUPTED_SAVED
 
     engine = Engine(recipe, folder, **how)
     if engine.main and engine.step and not json:
-        print(f"going on from step {engine.step} of {recipe.steps} in {engine.out}")
+        print(printable(f"going on from step {engine.step} of {recipe.steps} in {engine.out}"))
     if engine.main and engine.changed:
-        print(f"the training data changed since that checkpoint: {'; '.join(engine.changed)}", file=sys.stderr)
+        changed = "; ".join(engine.changed)
+        print(printable(f"the training data changed since that checkpoint: {changed}"), file=sys.stderr)
     outcome = engine.run()
     if engine.main:
         said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}
@@ -82,5 +84,5 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
         elif outcome.stopped:
             print(f"stopped by {outcome.stopped} after step {outcome.step}; the same command goes on from there")
         else:
-            print(f"{outcome.step} steps done; the model is {outcome.model}")
+            print(printable(f"{outcome.step} steps done; the model is {outcome.model}"))
     return INTERRUPTED_SAVED if outcome.stopped else 0

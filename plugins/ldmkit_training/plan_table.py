@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from rich import print as rich_print
-from rich.markup import escape
 from rich.table import Table
 
+from ldmkit.printable import cell, print_rich, printable
 from ldmkit_training.plan import Plan, WireLine
 from ldmkit_training.progress import duration
 
 
 def show(plan: Plan) -> None:
     """Print it."""
-    rich_print(f"[bold]{plan.stage}[/] -> {escape(plan.out)}")
-    rich_print(_parts(plan))
+    print_rich(f"[bold]{plan.stage}[/] -> {cell(plan.out)}")
+    print_rich(_parts(plan))
     if plan.wiring:
-        rich_print(_wiring(plan))
+        print_rich(_wiring(plan))
     for line in lines(plan):
-        print(line)
+        print(printable(line))
 
 
 def lines(plan: Plan) -> list[str]:
@@ -48,7 +47,7 @@ def _parts(plan: Plan) -> Table:
     table.add_column("trained", justify="right")
     table.add_column("frozen", justify="right")
     for part in plan.parts:
-        table.add_row(escape(part.name), escape(part.type), _count(part.trained), _count(part.frozen))
+        table.add_row(cell(part.name), cell(part.type), _count(part.trained), _count(part.frozen))
     trained, frozen = sum(p.trained for p in plan.parts), sum(p.frozen for p in plan.parts)
     table.add_section()
     table.add_row("all", "", _count(trained), _count(frozen))
@@ -62,7 +61,7 @@ def _wiring(plan: Plan) -> Table:
         given = "yes" if line.given else "[bold red]NO[/]: only its null is ever seen"
         rate = "never" if not line.dropped else f"{line.dropped:.1%}"
         name = line.type if line.conditioner == line.input else f"{line.conditioner} ({line.type})"
-        table.add_row(escape(line.input), escape(name), _makes(line), escape(line.slot), line.null, rate, given)
+        table.add_row(cell(line.input), cell(name), _makes(line), cell(line.slot), cell(str(line.null)), rate, given)
     return table
 
 

@@ -11,6 +11,8 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from ldmkit.printable import printable
+
 SMOOTHING = 0.1
 """Share of the newest step in the running mean of the time a step takes."""
 
@@ -89,6 +91,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line, above the bar where there is one; nothing more is shown once the terminal is gone."""
+        text = printable(text)
         with self._while_there():
             if self._bar is not None:
                 self._bar.write(text, file=self.stream)
