@@ -250,8 +250,7 @@ class Process(Value, ABC):
     """The forward process and what F predicts: D(x, sigma) = skip * x + out * F(scale * x, time)."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    api: ClassVar[int]
-    """See `Part.examples` and `Part.api`."""
+    api: ClassVar[int]  # both as `Part` has them
 
     @property
     @abstractmethod
@@ -292,6 +291,10 @@ class Process(Value, ABC):
         """The state to start a run from: unit noise in the process's own frame, brought to x = x0 + sigma * n."""
         return noise * max(1.0 / self.alpha(sigma), sigma)
 
+    def settled(self, x: Tensor, sigma: float) -> Tensor:
+        """The latents that a run's last state x = x0 + sigma * n stands for: by default in the process's own frame."""
+        return x * self.alpha(sigma)
+
     def target(self, x0: Tensor, noise: Tensor, sigma: Sequence[float]) -> Tensor:
         """What F should return for x = x0 + sigma * n, one sigma a row: the F at which D equals x0."""
         rows = [self.scalings(s) for s in sigma]
@@ -304,8 +307,7 @@ class Sampler(Value, ABC):
     """A generator of steps over `denoise`. Stateless: run-time state lives in the generator."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    api: ClassVar[int]
-    """See `Part.examples` and `Part.api`."""
+    api: ClassVar[int]  # both as `Part` has them
     if TYPE_CHECKING:  # for them a class attribute may take a property's place, and a property too
 
         @property
@@ -337,8 +339,7 @@ class Grid(Value, ABC):
     """Which sigmas a run visits."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    api: ClassVar[int]
-    """See `Part.examples` and `Part.api`."""
+    api: ClassVar[int]  # both as `Part` has them
 
     @property
     def own_steps(self) -> int | None:
@@ -371,8 +372,7 @@ class Guidance(Value, ABC):
     """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    api: ClassVar[int]
-    """See `Part.examples` and `Part.api`."""
+    api: ClassVar[int]  # both as `Part` has them
 
     @abstractmethod
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:

@@ -270,6 +270,7 @@ class Pipeline:
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         latents = last.x * self.process.alpha(last.sigma_next)
+        latents = self.process.settled(last.x, last.sigma_next)
         images = self.decode(latents, prepared.size).cpu()
         if prepared.mask is not None and prepared.original is not None:
             images = kept(images, prepared.original, prepared.mask)

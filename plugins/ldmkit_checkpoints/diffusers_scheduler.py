@@ -97,6 +97,8 @@ def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
         config |= {"beta_start": options["beta_start"], "beta_end": options["beta_end"]}
     if sampler in _FROM_SIGMA and options["timestep_spacing"] != "leading":
         config["start"] = "noise"
+    if sampler in _FROM_SIGMA and options["final_sigmas_type"] == "sigma_min":
+        config["finish"] = "noise"
     if sampler in _MULTISTEPS and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
         config["time_rule"] = "floor" if _cut_down(sampler, options) else "round"
     value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)

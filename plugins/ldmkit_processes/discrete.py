@@ -53,6 +53,8 @@ class Discrete(Process):
             sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
         start: a run starts from unit noise n as sqrt(1 + sigma^2) n ("variance": that of the noisy data), or as
             sigma n ("noise": what diffusers' sigma-based schedulers do).
+        finish: the latents of a run that ends at a sigma above 0: its last state in the process's own frame
+            ("variance"), or as it stands, x0 + sigma n ("noise": what diffusers' sigma-based schedulers do).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -73,6 +75,7 @@ class Discrete(Process):
     zero_terminal_snr: bool = False
     time_rule: TimeRule = "interpolate"
     start: Literal["variance", "noise"] = "variance"
+    finish: Literal["variance", "noise"] = "variance"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -115,6 +118,9 @@ class Discrete(Process):
 
     def prior(self, noise: Tensor, sigma: float) -> Tensor:
         return noise * sigma if self.start == "noise" else super().prior(noise, sigma)
+
+    def settled(self, x: Tensor, sigma: float) -> Tensor:
+        return x if self.finish == "noise" else super().settled(x, sigma)
 
     def sigma(self, u: float) -> float:
         return self.table.sigmas[min(int(u * self.steps), self.steps - 1)]

@@ -57,7 +57,7 @@ def ours(config: dict[str, Any], steps: int) -> Tensor:
 
     x = process.prior(start().double(), sigmas[0])
     *_, step = sampler.steps(denoise, x, sigmas, Draws())
-    return step.x * process.alpha(step.sigma_next)
+    return process.settled(step.x, step.sigma_next)
 
 
 def distance(config: dict[str, Any], steps: int) -> float:

@@ -83,10 +83,35 @@ def test_whole_runs(name: str, changes: dict[str, Any], spacing: dict[str, Any])
 def test_ddim_that_ends_on_the_first_timestep(offset: int, steps: int) -> None:
     given = config("DDIMScheduler", set_alpha_to_one=False, steps_offset=offset)
     if steps == 1 and not offset:
-        with pytest.raises(ldmkit.InputError, match="1 steps"):  # it would start where it ends
+        with pytest.raises(ldmkit.InputError, match="starts where it ends"):
             distance(given, steps)
         return
     assert distance(given, steps) < TOLERANCE
+
+
+EULER = {"final_sigmas_type": "sigma_min"}
+
+
+@pytest.mark.parametrize("spacing", [{}, LINE, TRAILING], ids=["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [2, 3, 10, 50, 998])
+def test_euler_that_ends_on_the_smallest_sigma(spacing: dict[str, Any], steps: int) -> None:
+    """Their latents are the last state as it stands: 4e-4 more than the process's own frame has it."""
+    assert distance(config("EulerDiscreteScheduler", **spacing, **EULER), steps) < TOLERANCE
+    if spacing == LINE:
+        assert distance(config("EulerDiscreteScheduler", **spacing, **EULER, **K), steps) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        config("EulerDiscreteScheduler", **LINE, **EULER),
+        config("EulerDiscreteScheduler", **LINE, **EULER, **K),
+        config("DDIMScheduler", **LINE, set_alpha_to_one=False),
+    ],
+)
+def test_one_step_that_starts_where_it_ends_says_so(given: dict[str, Any]) -> None:
+    with pytest.raises(ldmkit.InputError, match="starts where it ends"):
+        distance(given, 1)
 
 
 @pytest.mark.parametrize("name", CLASSES)

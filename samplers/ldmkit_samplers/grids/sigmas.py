@@ -45,6 +45,9 @@ class SigmaGrid(Grid):
         """Raises InputError: fewer than one step, or limits that the process does not have."""
         where = f"grid {type(self).__name__}"
         gaps = check_steps(steps) - (0 if self.end == "sigma_min" else 1)
+        if not gaps and self.end == "smallest":
+            what = f"{steps} step of this grid starts where it ends, at the smallest noise level"
+            raise InputError("no-transition", what, where=where, fits="2 steps or more")
         largest, smallest = self._limits(process, steps, where)
         inner = [self.at(i / gaps, largest, smallest) for i in range(1, gaps)]
         ends = [largest, smallest] if gaps else [largest]

@@ -50,6 +50,9 @@ class TimestepGrid(Grid):
 
     def _checked(self, total: int, steps: int) -> list[float]:
         times = self.timesteps(total, steps) if steps <= total else []
+        if self.end == "first" and times == [0.0]:
+            what = f"{steps} step of this grid starts where it ends, at timestep 0"
+            raise InputError("no-transition", what, where=f"grid {self.name}", fits=self._fits(total, steps))
         if not self._valid(times, total):
             what = f"{steps} steps do not fit into {total} timesteps"
             raise InputError("too-many-steps", what, where=f"grid {self.name}", fits=self._fits(total, steps))
