@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,16 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def check_target(path: Path) -> None:
-    """Whether a file can be written there.
+    """Whether a file can be written there, tried out in its folder: asked before a long run, not after it.
 
     Raises:
-        InputError: its folder does not exist, it is a folder itself, or no file can have that name.
+        InputError: its folder does not exist or takes no files, it is a folder itself, or no file can have that name.
     """
+    _check_place(path)
+    check_writable(path.parent)
+
+
+def _check_place(path: Path) -> None:
     try:
         has_folder, is_folder = path.parent.is_dir(), path.is_dir()
     except (OSError, ValueError) as problem:
@@ -104,30 +109,104 @@ def check_target(path: Path) -> None:
         raise InputError("is-folder", "there is a folder of that name", where=str(path), fits="the path of a file")
 
 
+def check_writable(folder: Path) -> None:
+    """Whether files can be made in a folder: permissions, a read-only mount and a full disk all show when one is.
+
+    Raises:
+        InputError: `not-writable`.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".ldmkit-", dir=folder):
+            pass
+    except OSError as problem:
+        what = f"no file can be made in the folder: {problem.strerror or problem}"
+        raise InputError("not-writable", what, where=str(folder), fits="a folder that you may write to") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well, and is removed when not.
 
     Raises:
-        InputError: those of `check_target`.
+        InputError: `no-path`, `no-folder`, `is-folder`.
         RunError: `cannot-write`: no permission, a full disk.
     """
-    check_target(path)
+    with _beside(path) as temporary:
+        yield temporary
+        _complete(temporary)
+        temporary.replace(path)
+        on_disk(path.parent)
+
+
+def write_new(
+    path: Path, write: Callable[[Path], object], *, overwrite: bool = False, first: int | None = None
+) -> Path:
+    """Write a file that replaces none, and say where it is: of `name.png`, `name-1.png`, `name-2.png` ... the first
+    that is free at the moment of writing, also when other processes write there.
+
+    Args:
+        write: fills the temporary path that it is given.
+        overwrite: whatever has the name is replaced instead.
+        first: the names start with this number: `name-{first}.png` ...
+
+    Raises:
+        InputError, RunError: as `replacing`.
+    """
+    named = path if first is None else numbered(path, first)
+    if overwrite:
+        with replacing(named) as temporary:
+            write(temporary)
+        return named
+    with _beside(path) as temporary:
+        write(temporary)
+        _complete(temporary)
+        number = first or 0
+        while not _claim(temporary, named):
+            number += 1
+            named = numbered(path, number)
+        on_disk(path.parent)
+    return named
+
+
+def numbered(path: Path, number: int) -> Path:
+    """`name.png` with a number: `name-3.png`."""
+    return path.with_stem(f"{path.stem}-{number}")
+
+
+def _claim(temporary: Path, path: Path) -> bool:
+    """Give a file its name, unless something has it: a link is made whole or not at all, and never over another."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links: the name is taken first, and then filled
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        temporary.replace(path)
+    return True
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    _check_place(path)
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=".ldmkit-", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o644)
-        on_disk(temporary)
-        temporary.replace(path)
-        on_disk(path.parent)
     except OSError as problem:
         raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(path)) from problem
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _complete(temporary: Path) -> None:
+    temporary.chmod(0o644)
+    on_disk(temporary)
 
 
 def on_disk(path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files import read_file
-from ldmkit.jsonio import check_target, parse_json, replacing
+from ldmkit.jsonio import check_target, parse_json, write_new
 from ldmkit.picture_files import MAX_FILE_BYTES
 from ldmkit.pictures import Mask, Picture, to_pil
 from ldmkit.recipe import check_recipe
@@ -67,21 +67,28 @@ class Output:
         """The pictures as 8-bit RGB."""
         return to_pil(self.images)
 
-    def save(self, path: str | Path) -> list[Path]:
-        """Write PNGs that carry their recipes. Several pictures become `name-0.png`, `name-1.png`, ...
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write PNGs that carry their recipes, and return where they are.
+
+        Several pictures become `name-0.png`, `name-1.png`, ... No file is replaced: a name that is taken is passed
+        over for the next free number (`name.png`, then `name-1.png`, `name-2.png`, ...).
+
+        Args:
+            overwrite: replace what has the names `name.png`, or `name-0.png`, `name-1.png`, ... instead.
 
         Raises:
-            InputError: not a .png path, or the folder does not exist.
+            InputError: not a .png path, or the folder does not exist or takes no files.
         """
         path = check_png(path)
         pictures = self.pil()
-        many = len(pictures) > 1
-        paths = [path.with_stem(f"{path.stem}-{i}") if many else path for i in range(len(pictures))]
-        for target, picture, recipe in zip(paths, pictures, self.recipes, strict=True):
+        many, number, paths = len(pictures) > 1, 0, []
+        for picture, recipe in zip(pictures, self.recipes, strict=True):
             info = PngImagePlugin.PngInfo()
             info.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False))
-            with replacing(target) as temporary:
-                picture.save(temporary, format="PNG", pnginfo=info)
+            write = partial(picture.save, format="PNG", pnginfo=info)
+            paths.append(write_new(path, write, overwrite=overwrite, first=number if many else None))
+            if many:  # numbers rise with the pictures, also where some were passed over
+                number = int(paths[-1].stem.rpartition("-")[2]) + 1
         return paths
 
 
@@ -89,7 +96,7 @@ def check_png(path: str | Path) -> Path:
     """A path that a PNG can be written to; asked before a long run, not after it.
 
     Raises:
-        InputError: not a .png path, or its folder does not exist.
+        InputError: not a .png path, or its folder does not exist or takes no files.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

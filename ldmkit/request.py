@@ -14,7 +14,7 @@ from ldmkit.noise import check_seed
 from ldmkit.output import Start
 from ldmkit.plugins import components
 from ldmkit.spec import MAX_SIDE, MAX_STEPS, Defaults, PartSpec
-from ldmkit.value import Value, integer
+from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
@@ -101,6 +101,7 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"inputs[{i}]", fits=fits)
     if not rows:
         raise InputError("empty-batch", "the list of inputs is empty", where="inputs")
+    seeds = listed(seeds)
     if isinstance(seeds, (str, bytes)) or not (integer(seeds) is not None or isinstance(seeds, Sequence)):
         raise InputError("seed-type", f"got {seeds!r}", where="seeds", fits="an integer, or a list of them")
     numbers = list(seeds) if isinstance(seeds, Sequence) else [seeds]
@@ -136,6 +137,7 @@ def check_callback(on_step: object) -> None:
 
 def check_size(size: object) -> tuple[int, int]:
     """(height, width) in pixels, from a pair or one number for a square."""
+    size = listed(size)
     pair = size if isinstance(size, (tuple, list)) else (size, size)
     sides = [side for side in map(integer, pair) if side is not None]
     if len(pair) != 2 or len(sides) != 2:
@@ -159,7 +161,7 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
         return given.of({}, kind)
     if isinstance(given, contract):
         return given
-    if kind == "grid" and isinstance(given, (list, tuple)):
+    if kind == "grid" and isinstance(given := listed(given), (list, tuple)):
         given = PartSpec(type="explicit", config={"values": given})
     if isinstance(given, str):
         given = PartSpec(type=given)
@@ -193,6 +195,7 @@ def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scaled(guidance: Strategy | float) -> Strategy:
     """A number is a scale of classifier-free guidance; a mapping of numbers is one scale a condition."""
+    guidance = plain(guidance)
     if isinstance(guidance, bool):
         raise InputError("strategy-type", f"got {guidance!r}", where="guidance", fits="a scale, a name or a value")
     if isinstance(guidance, (int, float)):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ldmkit.compose import compose, part_spec
 from ldmkit.contracts import Part
 from ldmkit.errors import InputError, LdmkitError, RunError
-from ldmkit.jsonio import on_disk, write_json
+from ldmkit.jsonio import check_writable, on_disk, write_json
 from ldmkit.plugins import name_of
 from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file
 from ldmkit.spec import SPEC_FILE, PipelineSpec
@@ -127,6 +127,7 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
     """
     if not folder.absolute().parent.is_dir():
         raise InputError("no-folder", "the folder to write to does not exist", where=str(folder.absolute().parent))
+    check_writable(folder.absolute().parent)
     if not (folder.exists() or folder.is_symlink()):
         return
     fits = "a new or empty folder"

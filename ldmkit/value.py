@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from ldmkit.errors import InputError, LdmkitError, SpecError, shown, suggest
 
@@ -44,6 +44,11 @@ class Value(BaseModel, metaclass=_Raising):
     refusal: ClassVar[type[LdmkitError]] = SpecError
     """What is raised for data that do not fit: `SpecError`, or `InputError` for what callers pass to a run."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return plain(data)
+
     @classmethod
     def of(cls, data: Mapping[str, Any] | Self, where: str = "") -> Self:
         """`data` as a validated value of this class.
@@ -58,6 +63,7 @@ class Value(BaseModel, metaclass=_Raising):
 
 def integer(value: object) -> int | None:
     """An integer of any library as Python's own; None for what is none, True and False among it."""
+    value = plain(value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
     try:
@@ -66,13 +72,39 @@ def integer(value: object) -> int | None:
         return None
 
 
+def plain(value: Any) -> Any:
+    """Numbers of numpy and torch (scalars, arrays and tensors without axes) as Python's own, inside mappings, lists
+    and tuples too; anything else as it is."""
+    if type(value) is dict:
+        return {key: plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
+    if getattr(value, "ndim", None) != 0 or getattr(getattr(value, "dtype", None), "kind", "f") not in "biuf":
+        return value
+    try:
+        number = value.item()
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # a meta tensor holds none
+        return value
+    return number if isinstance(number, (bool, int, float)) else value
+
+
+def listed(value: Any) -> Any:
+    """An array or tensor with one axis as a list of Python's numbers; anything else as `plain` has it."""
+    if getattr(value, "ndim", None) != 1 or not hasattr(value, "tolist"):
+        return plain(value)
+    try:
+        return value.tolist()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError):  # a meta tensor
+        return value
+
+
 def parse(kind: Any, data: Any, where: str) -> Any:
     """A raw input validated against any type pydantic understands.
 
     Raises:
         InputError: with the path of the offending item.
     """
-    return validated(lambda: _adapter(kind).validate_python(data), where, InputError, kind)
+    return validated(lambda: _adapter(kind).validate_python(plain(data)), where, InputError, kind)
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:

@@ -17,4 +17,7 @@ Ema = Annotated[bool | None, typer.Option("--ema/--raw", help="Averaged or raw w
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a file that has the name; default: the next free number is added.")
+]
 Scale = Annotated[float | None, typer.Option(help="Scale of the codec's latents, where its file does not say it.")]

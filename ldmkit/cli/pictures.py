@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Scale
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale
 
 
 def encode(
     model: Model,
     picture: Annotated[Path, typer.Argument(help="Picture to encode.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Safetensors file to write.")] = Path("latents.safetensors"),
+    overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
     device: Device = None,
@@ -24,7 +25,7 @@ def encode(
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_model
-    from ldmkit.jsonio import check_target
+    from ldmkit.jsonio import check_target, write_new
 
     check_target(out)
     check_model(model, config, dtype)
@@ -39,7 +40,8 @@ def encode(
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
     size = [int(side) for side in image.shape[-2:]]
-    write_safetensors(out, {"latents": latents}, {"height": str(size[0]), "width": str(size[1])})
+    about = {"height": str(size[0]), "width": str(size[1])}
+    out = write_new(out, lambda path: write_safetensors(path, {"latents": latents}, about), overwrite=overwrite)
     stats = {"out": str(out), "shape": list(latents.shape), "mean": float(latents.mean()), "std": float(latents.std())}
     if json:
         emit(stats)
@@ -51,6 +53,7 @@ def decode(
     model: Model,
     latents: Annotated[Path, typer.Argument(help="Safetensors file that `ldmkit encode` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("decoded.png"),
+    overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
     device: Device = None,
@@ -62,7 +65,7 @@ def decode(
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_model
     from ldmkit.errors import SourceError
-    from ldmkit.jsonio import replacing
+    from ldmkit.jsonio import write_new
 
     check_model(model, config, dtype)
 
@@ -83,8 +86,8 @@ def decode(
     codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
-    with replacing(out) as temporary:
-        to_pil(images)[0].save(temporary, format="PNG")
+    picture = to_pil(images)[0]
+    out = write_new(out, lambda path: picture.save(path, format="PNG"), overwrite=overwrite)
     if json:
         emit({"out": str(out), "size": list(images.shape[-2:])})
         return

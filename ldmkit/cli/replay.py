@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Json
+from ldmkit.cli.options import Device, Dtype, Json, Overwrite
 
 
 def replay_picture(
@@ -17,6 +17,7 @@ def replay_picture(
         bool, typer.Option("--trust", help="Load and read whatever the picture's recipe names, wherever it is.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the new drawing too.")] = None,
+    overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
@@ -54,11 +55,12 @@ def replay_picture(
     largest = round(float((before - after).abs().max()) * 127.5)
     now = part_versions(pipeline)
     changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}
-    if out is not None:
-        output.save(out)
+    written = {} if out is None else {"path": str(output.save(out, overwrite=overwrite)[0])}
     if json:
-        emit({"largest_difference": largest, "changed_parts": changed})
+        emit({"largest_difference": largest, "changed_parts": changed, **written})
         return
     for path, (was, is_now) in changed.items():
         print(f"{path}: drawn with {was}, replayed with {is_now}")
     print(f"largest difference: {largest} of 255")
+    for path in written.values():
+        print(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
 from ldmkit.errors import InputError
 
@@ -43,6 +43,7 @@ def sample(
         bool, typer.Option("--inputs", help="Print the model's inputs and their schemas, and stop.")
     ] = False,
     plan: Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = None,
+    overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
     device: Device = None,
@@ -88,7 +89,7 @@ def sample(
     prepared = pipeline.prepare(given, **options)
     with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:
         output = pipeline.run(prepared, on_step)
-    paths = [str(path) for path in output.save(out)]
+    paths = [str(path) for path in output.save(out, overwrite=overwrite)]
     timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
     if json:
         counts = {"evaluations": prepared.evaluations, "rows": prepared.rows}

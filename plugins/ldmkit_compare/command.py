@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -40,6 +40,7 @@ def compare(
     scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "auto",
+    overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
     device: Device = None,
@@ -82,8 +83,8 @@ def compare(
         found, pictures = comparing.run(_shown(ctx.args))
     text, image = page(found, pictures), draw(found, pictures)
     html.parent.mkdir(exist_ok=True)
-    save_html(text, html)
-    save_png(image, png)
+    html = save_html(text, html, overwrite)
+    png = save_png(image, html.with_suffix(".png"), overwrite)
     if json:
         emit({"html": str(html), "png": str(png), **found.model_dump(mode="json")})
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ldmkit_drawing.loglog import shade, svg, svg_key
 from torch import Tensor
 
-from ldmkit.jsonio import replacing
+from ldmkit.jsonio import write_new
 from ldmkit.pictures import to_pil
 from ldmkit_compare.plots import plot_of
 from ldmkit_compare.results import HEADS, Comparison
@@ -74,10 +74,9 @@ def page(found: Comparison, pictures: Pictures) -> str:
     )
 
 
-def save_html(text: str, path: Path) -> None:
-    """Write it whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def save_html(text: str, path: Path, overwrite: bool = False) -> Path:
+    """Write it whole or not at all; a name that is taken gets the next free number, unless `overwrite`."""
+    return write_new(path, lambda file: file.write_text(text, encoding="utf-8"), overwrite=overwrite)
 
 
 def _inks(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from ldmkit_drawing.loglog import picture
 from ldmkit_drawing.sheets import FAINT, PAPER, Cell, Content, Sheet, Style, words
 from PIL import Image
 
-from ldmkit.jsonio import replacing
+from ldmkit.jsonio import write_new
 from ldmkit_compare.plots import plot_of
 from ldmkit_compare.results import Comparison, Drawn
 from ldmkit_compare.runs import Pictures
@@ -57,10 +57,9 @@ def draw(found: Comparison, pictures: Pictures) -> Image.Image:
     return image
 
 
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write it whole or not at all."""
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG", optimize=True)
+def save_png(image: Image.Image, path: Path, overwrite: bool = False) -> Path:
+    """Write it whole or not at all; a name that is taken gets the next free number, unless `overwrite`."""
+    return write_new(path, lambda file: image.save(file, format="PNG", optimize=True), overwrite=overwrite)
 
 
 def _content(run: Drawn, pictures: Pictures, index: int) -> Content:

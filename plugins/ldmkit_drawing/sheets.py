@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldmkit.jsonio import replacing
+from ldmkit.jsonio import write_new
 from ldmkit.output import check_png
 from ldmkit.pictures import to_pil
 
@@ -109,16 +109,15 @@ class Sheet:
             top += block.height + style.gap
         return sheet
 
-    def save(self, path: str | Path) -> Path:
-        """Write a PNG; the folder exists.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a PNG, and return where it is: a name that is taken gets the next free number, unless `overwrite`.
 
         Raises:
             InputError: no .png path, or no such folder.
         """
         path = check_png(path)
-        with replacing(path) as temporary:
-            self.render().save(temporary, format="PNG")
-        return path
+        picture = self.render()
+        return write_new(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
 
     def _heads(self, width: int, gutter: int) -> list[Image.Image]:
         style, blocks = self.style, []

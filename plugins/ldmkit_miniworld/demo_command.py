@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Json
+from ldmkit.cli.options import Device, Dtype, Json, Overwrite
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -25,6 +25,7 @@ def demo(
         str | None, typer.Option(help="A model that was trained on miniworld; default: the one that comes with ldmkit.")
     ] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "auto",
+    overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
@@ -48,7 +49,7 @@ def demo(
     with Bars("step", quiet=json) as progress:
         drawing = Demo(pipe, seed, steps, number, progress)
         sheet = drawing.sheet()
-    sheet.save(out)
+    out = sheet.save(out, overwrite=overwrite)
     taken = {"load_s": round(loaded - began, 2), "total_s": round(time.perf_counter() - began, 2)}
     if json:
         emit({"path": str(out), **taken, "parts": drawing.seconds})

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Ema, Json, Model
+from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite
 
 if TYPE_CHECKING:
+    from ldmkit_drawing.sheets import Sheet
     from torch import Tensor
 
     from ldmkit_miniworld.world import World
@@ -51,6 +52,7 @@ def miniworld(
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "eager",
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG of the first pictures of each set.")] = None,
+    overwrite: Overwrite = False,
     ema: Ema = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -61,7 +63,7 @@ def miniworld(
     from ldmkit.cli.bars import Bars
     from ldmkit.cli.early import check_model
     from ldmkit.cli.words import parse_strategy
-    from ldmkit.jsonio import check_target, write_json
+    from ldmkit.jsonio import check_target, write_json, write_new
 
     check_model(model, dtype=dtype)
 
@@ -93,14 +95,16 @@ def miniworld(
             pipe, world, count, split=split, conditions=conditions, how=how, references=references, progress=progress,
             keep=lambda name, images: kept.update({name: images[:_SHOWN].clone()}),
         )  # fmt: skip
+    written: list[Path] = []
     if out is not None:
-        write_json(out, report.model_dump(mode="json"))
+        said = report.model_dump(mode="json")
+        written.append(write_new(out, lambda path: write_json(path, said), overwrite=overwrite))
     if sheet is not None:
-        draw_sheet(kept, world, split, report.model, sheet)
+        written.append(draw_sheet(kept, world, split, report.model).save(sheet, overwrite=overwrite))
     if json:
         emit(report.model_dump(mode="json"))
     else:
-        print(report.table())
+        print(report.table(), *written, sep="\n")
 
 
 def parse_guidance(text: str | None) -> Any:
@@ -112,7 +116,7 @@ def parse_guidance(text: str | None) -> Any:
     return words.parse_guidance(text)
 
 
-def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str, path: Path) -> None:
+def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str) -> Sheet:
     """The first pictures of every set beneath the conditions that they share, one column each."""
     from ldmkit_drawing.drawings import boxes, label_map
     from ldmkit_drawing.sheets import Cell, Sheet
@@ -127,4 +131,4 @@ def draw_sheet(kept: dict[str, Tensor], world: World, split: str, title: str, pa
     names = {"renders": "the world's own", "codec": "after the codec"}
     for name, images in kept.items():
         sheet.row(*images[:count].unbind(), label=names.get(name, name))
-    sheet.save(path)
+    return sheet

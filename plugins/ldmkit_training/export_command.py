@@ -36,7 +36,9 @@ def export(
 
     from ldmkit.cli import emit
     from ldmkit.loading import open_source, pipeline_of
+    from ldmkit.saving import check_folder
 
+    check_folder(out)
     opened = open_source(model, config=config, ema=ema)
     try:
         whole = opened.spec is not None

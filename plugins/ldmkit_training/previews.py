@@ -67,7 +67,7 @@ class Previews:
             return
         folder = view.out / "previews"
         folder.mkdir(exist_ok=True)
-        path = sheet.save(folder / f"step-{step:08d}.png")
+        path = sheet.save(folder / f"step-{step:08d}.png", overwrite=True)
         with Image.open(path) as written:
             view.picture("previews", written.convert("RGB"), step)
 

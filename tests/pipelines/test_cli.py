@@ -160,7 +160,7 @@ def test_replay(class_folder: Path, tmp_path: Path, capsys: Capture) -> None:
     assert run(capsys, "sample", class_folder, "--label", 1, "--sampler", "ddpm", "--guidance", 2, "--out", out)[0] == 0
     assert run_json(capsys, "replay", out, "--trust") == {"largest_difference": 0, "changed_parts": {}}
     code, text, _ = run(capsys, "replay", out, "--trust", "--out", tmp_path / "b.png")
-    assert code == 0 and text == "largest difference: 0 of 255\n"
+    assert code == 0 and text == f"largest difference: 0 of 255\n{tmp_path / 'b.png'}\n"
     assert np.array_equal(np.asarray(Image.open(out)), np.asarray(Image.open(tmp_path / "b.png")))
 
 
