@@ -75,8 +75,8 @@ class Demo:
         sheet = Sheet(
             f"ldmkit demo: {self.pipe.origin or 'a model in memory'}",
             ("condition", "its scene", *(f"seed {self.seed + i}" for i in range(self.samples))),
-            note=f"Conditions of held-out scenes, in their order; seeds {self.seed} to {last}, {self.transitions} steps; no "
-            'picture is picked. "Its scene" is what a condition was taken from: the model does not see it.',
+            note=f"Conditions of held-out scenes, in their order; seeds {self.seed} to {last}, {self.transitions} "
+            'steps; no picture is picked. "Its scene" is what a condition was taken from: the model does not see it.',
         )
         self._alone(sheet)
         together = self._next(_tells)

@@ -1,4 +1,4 @@
-"""Text of any length is drawn by work that grows with it and no faster: a preview's caption may be a `data:` address."""
+"""Text of any length is drawn by work that grows with it and no faster: a caption may be a `data:` address."""
 
 from __future__ import annotations
 
