@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,13 +23,14 @@ from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
 from ldmkit_training.digests import digest_of
 from ldmkit_training.ema import Ema, averaged_weights
-from ldmkit_training.interrupts import Interrupts, Signalled, at_once
+from ldmkit_training.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.preflight import check_ready
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
+from ldmkit_training.rescue import changes, may_be_saved, rescued, with_last_good
 from ldmkit_training.resuming import check_state, check_tensors, under
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
 from ldmkit_training.same_run import check_same_run
@@ -48,20 +49,6 @@ ASKED_EVERY = 10
 
 class _Stopped(Exception):
     """A signal came before the first step."""
-
-
-class Outcome(NamedTuple):
-    """How a run ended.
-
-    Args:
-        step: optimiser steps that are done.
-        stopped: the signal that ended it early, with a checkpoint; None: it ran to its end.
-        model: the saved model; None where it was stopped.
-    """
-
-    step: int
-    stopped: str | None
-    model: Path | None
 
 
 class Engine:
@@ -112,6 +99,8 @@ class Engine:
         self.callbacks: list[Callback] = []
         self.batches: Batches | None = None
         self._progress: Progress | None = None
+        self._saved = self.step
+        self._changes: int | None = None
 
     @property
     def main(self) -> bool:
@@ -184,7 +173,18 @@ class Engine:
                 self._lock.close()
 
     def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
-        recipe, saved = self.recipe, self.step
+        self._saved = self.step
+        try:
+            self._train(interrupts, progress)
+        except Exception as error:
+            buffers = self._changes is not None and self._changes != changes(self.stage.turns.values())
+            half = self.steps.half or buffers
+            if self._saved < self.step and self.main and not self.sharded and may_be_saved(error, half):
+                rescued(error, self.step, self._write)
+            raise
+
+    def _train(self, interrupts: Interrupts, progress: Progress) -> None:
+        recipe = self.recipe
         often = 1 if self.device.type == "cpu" else recipe.tracking.every
         for step, parts in islice(self._batches(interrupts), recipe.steps - self.step):
             self._one(step, parts)
@@ -196,46 +196,52 @@ class Engine:
                 progress.update(self.step, math.nan if loss is None else float(loss), recipe.data.batch)
             if self.step % recipe.tracking.every == 0 or last:
                 self._log(progress)
-            self._watch(last)
+            self._watch(interrupts, last)
             stopping = self._stopping(interrupts)
             if self.step % recipe.checkpoints.every == 0 or last or stopping:
                 self.save()
-                saved = self.step
             if self.step % often == 0:
                 progress.skip()
             if stopping:
                 return
-        if saved < self.step:
+        if self._saved < self.step:
             self.save()
         if recipe.steps == 0:  # nothing is trained, but what is there has figures too
-            self._watch(True)
+            self._watch(interrupts, True)
 
     def _one(self, step: int, parts: list[Batch]) -> None:
+        self._changes = changes(self.stage.turns.values())
         try:
             with memory(f"step {step + 1}", f"{sum(len(part.ids) for part in parts)} pictures"):
                 self.steps.run(step, parts)
         except RunError as error:
-            raise self._with_last_good(error) from error
+            raise with_last_good(error, self.checkpoints) from error
         if self.ema is not None:
             self.ema.update()
+        self._changes = None
 
     def _log(self, progress: Progress) -> None:
         figures = self.steps.meter.read(self.accelerator)
         self.track({**figures, "lr": self.steps.rate, "images/s": progress.speed}, self.step)
 
-    def _watch(self, last: bool) -> None:
-        """Validation, previews and probes that are due."""
+    def _watch(self, interrupts: Interrupts, last: bool) -> None:
+        """Validation, previews and probes that are due; a signal ends them (shared-out weights need all processes, and
+        finish what they began)."""
         section = self.recipe.validation
         due = [callback for callback in self.callbacks if last or self.step % callback.every == 0]
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
         if not due and not validate:
             return
         if self.main or self.sharded:
-            with whole(self.stage.turns.values(), self.sharded):
-                if validate:
-                    self._validate()
-                for callback in due:
-                    callback(self, self.step)
+            asked = (lambda: None) if self.sharded else (lambda: interrupts.asked)
+            try:
+                with between_calls(asked), whole(self.stage.turns.values(), self.sharded):
+                    if validate:
+                        self._validate()
+                    for callback in due:
+                        callback(self, self.step)
+            except Signalled as signalled:
+                self.say(f"{signalled.name}: what was being looked at after step {self.step} is left out")
         self.accelerator.wait_for_everyone()
 
     def _validate(self) -> None:
@@ -324,13 +330,15 @@ class Engine:
         try:
             self.steps.check()
         except RunError as error:
-            raise self._with_last_good(error) from error
-        written = None
-        made = self._checkpoint() if self.main or self.sharded else None
-        if self.main and made is not None:
-            written = checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep)
+            raise with_last_good(error, self.checkpoints) from error
+        written = self._write() if self.main or self.sharded else None
         self.accelerator.wait_for_everyone()
+        self._saved = self.step
         return written
+
+    def _write(self) -> Path | None:
+        made = self._checkpoint()
+        return checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep) if self.main else None
 
     def _checkpoint(self) -> Checkpoint:
         weights: dict[str, Tensor] = {}
@@ -383,9 +391,3 @@ class Engine:
         if found.state["scaler"] and self.steps.scaler.is_enabled():
             self.steps.scaler.load_state_dict(found.state["scaler"])
         self.step = found.step
-
-    def _with_last_good(self, error: RunError) -> RunError:
-        newest = checkpoints.newest(self.checkpoints)
-        fits = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
-        more = f"{error.fits}; {fits}" if error.fits else fits
-        return RunError(error.code.partition(".")[2], error.what, where=error.where, fits=more)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+from torch import nn
 
 INTERRUPTED_SAVED = 6
 """Exit code of a run that was asked to stop and saved a checkpoint first."""
@@ -19,6 +22,20 @@ INTERRUPTED_SAVED = 6
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _WARNING = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGHUP") if hasattr(signal, name))  # not on Windows
 _SIGNALS = (*_STOPPING, *_WARNING)
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Args:
+        step: optimiser steps that are done.
+        stopped: the signal that ended it early, with a checkpoint; None: it ran to its end.
+        model: the saved model; None where it was stopped.
+    """
+
+    step: int
+    stopped: str | None
+    model: Path | None
 
 
 class Signalled(BaseException):
@@ -45,6 +62,22 @@ def at_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def between_calls(asked: Callable[[], str | None]) -> Iterator[None]:
+    """Inside the block a signal that was noted raises `Signalled` where the next network is called: never in the
+    middle of a file or of an exchange of weights, so that a checkpoint can be written after it."""
+
+    def look(module: nn.Module, arguments: Any) -> None:
+        if (name := asked()) is not None:
+            raise Signalled(name)
+
+    hook = nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _heeded() -> tuple[signal.Signals, ...]:

@@ -53,6 +53,9 @@ class Steps:
         turns: as wrapped for several processes.
         optimisers: one a turn.
         accelerator: of this process.
+
+    Attributes:
+        half: whether a step is under way that has changed weights. (Fused optimisers count no versions of them.)
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Steps:
         self.meter = Meter()
         self.rate = 0.0
         self.loss: Tensor | None = None
+        self.half = False
         self._first = next(iter(turns))
         self._ids: deque[tuple[int, list[str]]] = deque(maxlen=REMEMBERED)
         self._bad = torch.full((), torch.inf, device=self.device)
@@ -89,6 +93,7 @@ class Steps:
                 self.rate = rate if name == self._first else self.rate
                 self._turn(name, turn, step, moved)
         self.scaler.update() if self.scaler.is_enabled() else None
+        self.half = False
 
     def _turn(self, name: str, turn: Turn, step: int, parts: Sequence[Batch]) -> None:
         optimiser = self.optimisers[name]
@@ -108,6 +113,7 @@ class Steps:
         self.scaler.unscale_(optimiser) if self.scaler.is_enabled() else None
         norm = self._clip(optimiser)
         self._judge(step, figures["loss"], norm)
+        self.half = True
         self.scaler.step(optimiser)
         if name == self._first:
             self.loss = figures["loss"] * processes  # the mean over this one's rows

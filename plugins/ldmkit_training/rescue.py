@@ -1,0 +1,55 @@
+"""What an error in mid-run leaves: a checkpoint of the steps that were done, and where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+
+from torch import nn
+
+from ldmkit.errors import LdmkitError, RunError
+from ldmkit_training import checkpoints
+
+
+def changes(modules: Iterable[nn.Module]) -> int:
+    """How often a forward pass or a hook wrote to tensors of modules: the same number before and after says never."""
+    return sum(t._version for module in modules for t in chain(module.parameters(), module.buffers()))
+
+
+def with_last_good(error: RunError, folder: Path) -> RunError:
+    """The error with the newest checkpoint of a folder in it."""
+    newest = checkpoints.newest(folder)
+    said = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+    fits = f"{error.fits}; {said}" if error.fits else said
+    return RunError(error.code.partition(".")[2], error.what, where=error.where, fits=fits)
+
+
+def may_be_saved(error: Exception, half: bool) -> bool:
+    """Whether the steps before an error are a place to go on from.
+
+    Args:
+        half: whether the step that failed had changed a weight or a buffer.
+    """
+    return not half and not (isinstance(error, RunError) and error.code in _NO_PLACE)
+
+
+_NO_PLACE = ("run.loss-not-finite", "run.checkpoint-failed")
+
+
+def rescued(error: Exception, step: int, save: Callable[[], Path | None]) -> str:
+    """Save the steps that are done before `error` ends the run, and say so in it; also returns what it says.
+
+    A checkpoint that cannot be written hides no error: it is said beside it.
+    """
+    try:
+        path = save()
+    except (RunError, OSError) as problem:
+        said = f"no checkpoint of step {step} could be written: {problem}"
+    else:
+        said = f"the {step} steps before it are saved in {path}: once it is put right, the same command goes on"
+    if isinstance(error, LdmkitError):
+        error.fits = f"{error.fits}; {said}" if error.fits else said
+    else:
+        error.add_note(said)
+    return said
