@@ -63,6 +63,15 @@ class Dataset(ABC):
         """The inputs of sample `index` alone; sources that know them without reading the picture do not read it."""
         return self[index].inputs
 
+    def known(self, index: int) -> Mapping[str, Any] | None:
+        """The inputs of sample `index` that need no picture or map to be decoded: all of them are looked at before
+        training begins. None: that cannot be had; some samples are then looked at.
+
+        Raises:
+            InputError: `bad-file`, as `inputs`.
+        """
+        return None
+
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         """Bytes that stand for the inputs and for the picture (and maps) of sample `index`, got without decoding it:
         the same wherever the files lie and whenever they were written. None: that cannot be had; a run that is

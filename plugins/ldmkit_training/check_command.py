@@ -8,7 +8,7 @@ from pathlib import Path
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
-from ldmkit_training.preflight import check_ready
+from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import head
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.selfcheck import Check, self_check
@@ -36,8 +36,9 @@ def checked(recipe: Recipe, folder: Path) -> list[Check]:
     """The checks of a recipe's stage, in float32."""
     device = open_accelerator().device
     stage = build_stage(recipe, folder)
-    train, _ = open_data(recipe.data, folder)
+    train, validation = open_data(recipe.data, folder)
     check_ready(recipe, stage, train, device)
+    train, _ = checked_data(recipe, stage, train, validation)
     stage.to(device)
     for turn in stage.turns.values():
         turn.to(device).train()

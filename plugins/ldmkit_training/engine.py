@@ -26,7 +26,7 @@ from ldmkit_training.ema import Ema, averaged_weights
 from ldmkit_training.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
-from ldmkit_training.preflight import check_ready
+from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
@@ -74,6 +74,8 @@ class Engine:
         self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
         # nothing is written or moved before everything that the recipe names was found and built
         check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
+        data = (self.train_data, self.validation_data)
+        self.train_data, self.validation_data = checked_data(recipe, self.stage, *data)
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []

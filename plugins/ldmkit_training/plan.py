@@ -20,7 +20,7 @@ from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import arithmetic, autocast, on_device, open_accelerator
-from ldmkit_training.preflight import check_ready
+from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.stage import Batch, Stage
@@ -115,6 +115,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)
     check_ready(recipe, stage, train, device, processes=world)
+    train, validation = checked_data(recipe, stage, train, validation)
     stage.to(device)
     for turn in stage.turns.values():
         turn.to(device).train()

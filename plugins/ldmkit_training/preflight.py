@@ -21,6 +21,7 @@ from ldmkit_training.data.section import renamed_names
 from ldmkit_training.devices import arithmetic, scaler
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import RECIPES, Recipe
+from ldmkit_training.rows import checked_rows
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import check_trackers
 
@@ -48,6 +49,16 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
     _check_inputs(recipe, stage, train)
     if (pipeline := pipeline_of(stage)) is not None:
         _check_sampling(recipe, pipeline)
+
+
+def checked_data(
+    recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None
+) -> tuple[Dataset, Dataset | None]:
+    """Both sources as `rows.checked_rows` has them; of the validation's, the rows that are used."""
+    section = recipe.validation
+    if validation is not None and section is not None:
+        validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
+    return checked_rows(stage, train, recipe.data, "data.train"), validation
 
 
 def _check_size(recipe: Recipe, stage: Stage) -> None:

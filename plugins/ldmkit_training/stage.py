@@ -87,6 +87,14 @@ class Stage(ABC):
     inputs: frozenset[str] = frozenset()
     """Names of the raw inputs that it reads; batches hold no others."""
 
+    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        """One sample's raw inputs (by the model's names) as its networks take them.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        return inputs
+
     @property
     @abstractmethod
     def averaged(self) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +105,10 @@ class ClassifierStage(Stage):
         self.turn = ClassifierTurn(self.classifier, objective, process, self.codec)
         self.turns: Mapping[str, Turn] = {"classifier": self.turn}
         self.inputs = frozenset({objective.label})
+
+    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        name = self.turn.objective.label
+        return {name: self.classifier.number(inputs[name], f"{where}: {name}")} if name in inputs else {}
 
     @property
     def averaged(self) -> nn.Module:

@@ -130,6 +130,16 @@ class JoinedDataset(Dataset):
         assert place is not None
         return {**self.sources[0].inputs(place), **self._others(index)}
 
+    def known(self, index: int) -> dict[str, Any] | None:
+        found: dict[str, Any] = {}
+        for source, place in zip(self.sources, self.rows[index], strict=True):
+            if place is not None:
+                some = source.known(place)
+                if some is None:
+                    return None
+                found |= some
+        return found
+
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         places = zip(self.sources, self.rows[index], strict=True)
         parts = [source.content(place) for source, place in places if place is not None]

@@ -112,6 +112,9 @@ class Records(Dataset):
         record = self.records[index]
         return {**record.inputs, **{n: read_labels(p, str(p), self._rules[n]) for n, p in record.maps.items()}}
 
+    def known(self, index: int) -> Mapping[str, Any]:
+        return self.records[index].inputs
+
     def content(self, index: int) -> tuple[bytes, bytes]:
         record = self.records[index]
         rules = [f"{self._background}", *(self._rules[name].model_dump_json() for name in record.maps)]

@@ -48,7 +48,8 @@ class DataSection(Value):
         batch: rows of an optimiser step, over all processes and accumulated parts.
         workers: processes that read ahead; 0: a thread does. The results are the same.
         inputs: name in the data -> name of the model's input.
-        damaged: what happens at a file that cannot be read; `skip` takes the next sample instead, and counts.
+        damaged: what happens at a file that cannot be read, or inputs that the model does not take; `skip` takes the
+            next sample instead, and counts.
         cache: see `CacheSection`; null: pictures are read whenever they are used.
     """
 

@@ -159,6 +159,13 @@ class ShardsDataset(Dataset):
 
     def inputs(self, index: int) -> dict[str, Any]:
         group = self._groups[index]
+        found = self._known(group)
+        for name, rule in self.config.maps.items():
+            if (member := group.get(f"{name}.png")) is not None:
+                found[name] = read_labels(member.read(), member.place, rule)
+        return found
+
+    def _known(self, group: Group) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if TEXT in group:
             found["text"] = _text(group[TEXT])
@@ -167,10 +174,10 @@ class ShardsDataset(Dataset):
             found["label"] = int(label) if label.isdecimal() else label
         if JSON in group:
             found |= self._json(group[JSON], found)
-        for name, rule in self.config.maps.items():
-            if (member := group.get(f"{name}.png")) is not None:
-                found[name] = read_labels(member.read(), member.place, rule)
         return found
+
+    def known(self, index: int) -> dict[str, Any]:
+        return self._known(self._groups[index])
 
     def content(self, index: int) -> tuple[bytes, bytes]:
         group, config = self._groups[index], self.config

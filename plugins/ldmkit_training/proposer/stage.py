@@ -91,6 +91,9 @@ class ProposerStage(Stage):
         others = {n: part for n, part in self.pipeline.parts.items().items() if part is not conditioner}
         self._frozen = {n.rpartition(".")[2]: part for n, part in others.items()}
 
+    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
+
     @property
     def averaged(self) -> nn.Module:
         proposer = self.turn.proposer

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts import Denoiser
+from ldmkit.encoding import parse_rows
 from ldmkit.errors import CompositionError
 from ldmkit.loss import errors
 from ldmkit.signals import Signal
@@ -71,6 +73,9 @@ class DenoiserStage(Stage):
             _recompute(self.pipeline.denoiser)
         if compile:
             _compile(self.pipeline.denoiser)
+
+    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
 
     @property
     def averaged(self) -> nn.Module:

@@ -1,0 +1,119 @@
+"""Inputs that a model does not take are found before the first step, not when their row's turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ldmkit.data import Dataset, Sample
+from ldmkit.errors import InputError
+from ldmkit_training.data.batches import chosen_inputs, input_names
+from ldmkit_training.data.identity import SPREAD
+from ldmkit_training.data.records import some
+from ldmkit_training.data.section import DataSection
+from ldmkit_training.stage import Stage
+
+
+def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:
+    """A source whose inputs the stage takes: all that are known without decoding a picture are parsed, pictures and
+    maps those of `SPREAD` rows. With `damaged: skip` what does not fit is damaged like a file that cannot be read.
+
+    Args:
+        where: the source's key in the recipe, for errors.
+        count: rows from the first that are used; None: all.
+
+    Raises:
+        InputError: `bad-rows`: how many, and what is wrong with the first.
+    """
+    rows = len(dataset) if count is None else min(count, len(dataset))
+    names = input_names(dataset, section, stage.inputs)
+    if not names:
+        return dataset
+    spread = sorted({i * rows // SPREAD for i in range(SPREAD)})
+    found = _refused(stage, dataset, names, spread)
+    pictures = _pictures(stage, dataset, names, spread, found)
+    cheap = {name: new for name, new in names.items() if name not in pictures}
+    if dataset.known(0) is not None and cheap:
+        found = {**_refused(stage, dataset, cheap, range(rows), known=True), **found}
+    if not found:
+        return dataset
+    if section.damaged == "stop" or len(found) == rows:
+        first = found[min(found)]
+        ids = some(dataset.id(index) for index in sorted(found))
+        what = f"{len(found)} of {rows} samples have inputs that cannot be used: {ids}; the first: {first}"
+        raise InputError("bad-rows", what, where=where, fits="data that are put right, or data.damaged: skip")
+    return CheckedRows(dataset, dict(sorted(found.items())))
+
+
+class CheckedRows(Dataset):
+    """A source some of whose samples cannot be used: reading one is the error of a damaged file.
+
+    Args:
+        refused: index -> what is wrong.
+    """
+
+    def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
+        self.dataset, self.refused, self.geometry = dataset, refused, dataset.geometry
+        ids = some(dataset.id(index) for index in refused)
+        said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
+        self.notes = (*dataset.notes, said + next(iter(refused.values())))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.refused:
+            raise InputError("bad-file", self.refused[index], where=self.id(index))
+        return self.dataset[index]
+
+    def id(self, index: int) -> str:
+        return self.dataset.id(index)
+
+    def inputs(self, index: int) -> Mapping[str, Any]:
+        return self.dataset.inputs(index)
+
+    def known(self, index: int) -> Mapping[str, Any] | None:
+        return self.dataset.known(index)
+
+    def content(self, index: int) -> tuple[bytes, bytes] | None:
+        return self.dataset.content(index)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.dataset.fingerprint}\nwithout {sorted(self.refused)}"
+
+
+def _refused(
+    stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], *, known: bool = False
+) -> dict[int, str]:
+    """Index -> what is wrong with a row's inputs; with `known`, with those that need no picture to be decoded."""
+    found: dict[int, str] = {}
+    for index in rows:
+        try:
+            inputs = (dataset.known(index) or {}) if known else dataset.inputs(index)
+            stage.parsed(chosen_inputs(inputs, names), dataset.id(index))
+        except InputError as problem:
+            # a picture or map that cannot be read is met, and skipped or not, when its turn comes
+            if known or problem.code != "input.bad-file":
+                found[index] = str(problem)
+    return found
+
+
+def _pictures(
+    stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], refused: Mapping[int, str]
+) -> set[str]:
+    """The data's names of inputs that are pictures or maps once they are parsed."""
+    maps = {name for name, rule in dataset.geometry.items() if rule == "map"}
+    for index in rows:
+        if index in refused:
+            continue
+        try:
+            parsed = stage.parsed(chosen_inputs(dataset.inputs(index), names), dataset.id(index))
+        except InputError:
+            continue
+        return maps | {n for n, new in names.items() if isinstance(parsed.get(new), (torch.Tensor, Image.Image, Path))}
+    return maps
