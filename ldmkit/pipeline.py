@@ -269,7 +269,6 @@ class Pipeline:
         """The output of a run from its last step."""
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
-        latents = last.x * self.process.alpha(last.sigma_next)
         latents = self.process.settled(last.x, last.sigma_next)
         images = self.decode(latents, prepared.size).cpu()
         if prepared.mask is not None and prepared.original is not None:

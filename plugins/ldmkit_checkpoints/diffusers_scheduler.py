@@ -28,7 +28,7 @@ _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
 _FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
 """Samplers of the schedulers whose state is x0 + sigma n: they start from sigma n, and visit fractions of timesteps."""
-_EQUAL_FROM = {"plms": 5, "heun": 5, "lms": 5, "deis": 15, "dpmpp-3m": 15}
+_EQUAL_FROM = {"plms": 5, "heun": 10, "lms": 5, "dpm2": 10, "deis": 15, "dpmpp-3m": 50}
 """From so many steps on whole runs equal theirs; below, long steps and the last ones are of another order here."""
 _SPACINGS = ("leading", "trailing", "linspace")
 
@@ -55,15 +55,30 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
         notes += _start_of_multistep(options, where)
     process = _process(options, where, kind.sampler)
     sampler = _sampler(kind, options)
-    grid, more = _grid(kind.sampler, options, where)
-    few = () if sampler.type not in _EQUAL_FROM else (_few_steps(sampler.type),)
-    return Plan(process, sampler, grid, notes + more + few)
+    grid, more = _grid(kind.sampler, options, where, name in REPLACED)
+    return Plan(process, sampler, grid, notes + more + _differences(sampler, options))
 
 
-def _few_steps(sampler: str) -> str:
-    return (
-        f"runs of fewer than {_EQUAL_FROM[sampler]} steps differ from diffusers': {sampler} treats long steps otherwise"
-    )
+def _differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of whole runs is not theirs; said aloud where usual numbers of steps differ, or all do."""
+    ancestral = sampler.type == "dpm2" and bool(sampler.config.get("eta"))
+    count = 70 if ancestral else _EQUAL_FROM.get(sampler.type)
+    notes = []
+    if count is not None:
+        what = f"runs of fewer than {count} steps may differ from diffusers'"
+        notes.append(f"{what}: {sampler.type} treats long steps otherwise")
+    if sampler.type == "dpm2" and options["use_karras_sigmas"]:
+        what = (
+            "use_karras_sigmas: diffusers' network reads rounded timesteps at whole steps of dpm2, and fractions half"
+        )
+        notes.append(f"{what} way; here it reads fractions at both, at most half a timestep from theirs")
+    if ancestral or len(notes) > 1:
+        warnings.warn("; ".join(notes), UserWarning, stacklevel=3)
+    if sampler.type in ("lms", "deis") and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
+        notes.append(
+            "runs of nearly as many steps as there are timesteps may differ by 0.03: diffusers rounds to float32"
+        )
+    return tuple(notes)
 
 
 def _start_of_multistep(options: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -133,22 +148,19 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"limits": {"bound": options.get("clip_sample_range", 1.0)}} if options.get("clip_sample") else {}
 
 
-def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpec, tuple[str, ...]]:
+def _grid(sampler: str, options: Mapping[str, Any], where: str, replaced: bool) -> tuple[PartSpec, tuple[str, ...]]:
     spacing, ends_low = options["timestep_spacing"], options["final_sigmas_type"] == "sigma_min"
     if options["final_sigmas_type"] not in ("zero", "sigma_min"):
         raise unsupported("final_sigmas_type", options["final_sigmas_type"], where, ("zero", "sigma_min"))
     if sampler in ("lcm", "tcd"):
-        note = (
-            f"the timesteps of {sampler} are those of the grid 'trailing', at most 20 from diffusers' choice out of 50"
-        )
-        return PartSpec(type="trailing", config={"end": "first"} if sampler == "tcd" else {}), (note,)
+        chosen = {"out_of": options["original_inference_steps"]}
+        return PartSpec(type="trailing", config=chosen | ({"end": "first"} if sampler == "tcd" else {})), ()
     if spacing not in _SPACINGS:
         raise unsupported("timestep_spacing", spacing, where, _SPACINGS)
     for key, name in (("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")):
         if options[key]:
             return _curve(name, sampler, options, where), ()
     config: dict[str, Any] = {}
-    notes: tuple[str, ...] = ()
     if spacing == "leading" and options["steps_offset"]:
         config["offset"] = options["steps_offset"]
     if sampler in _MULTISTEPS and spacing != "trailing":
@@ -159,12 +171,9 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> tuple[PartSpe
             config |= {"rounding": "none", "between": "sigma"}
     if ends_low or (sampler in ("ddim", "plms") and not options["set_alpha_to_one"]):
         config["end"] = "first"
-    if sampler in ("ddim", "ddpm", "plms") and spacing != "leading":
-        notes = (
-            f"timestep_spacing {spacing}: steps go from each timestep to the next; where these are not T // steps apart"
-            " diffusers goes T // steps down all the same, and its pictures differ",
-        )
-    return PartSpec(type=spacing, config=config), notes
+    if sampler in ("ddim", "plms") and not replaced:
+        config["strides"] = "whole"
+    return PartSpec(type=spacing, config=config), ()
 
 
 def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
@@ -250,6 +259,8 @@ def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
     ends_first = grid.type == "ldm-ddim" or grid.config.get("end") == "first"
     if offset:
         config["steps_offset"] = offset
+    if grid.config.get("out_of"):
+        config["original_inference_steps"] = grid.config["out_of"]
     if name in ("DDIMScheduler", "PNDMScheduler"):
         config["set_alpha_to_one"] = not ends_first
     elif ends_first and name != "DEISMultistepScheduler":  # that one always does

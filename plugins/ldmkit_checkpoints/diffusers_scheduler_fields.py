@@ -155,8 +155,12 @@ CLASSES: dict[str, SchedulerClass] = {
     "DPMSolverSDEScheduler": SchedulerClass(
         "dpmpp-sde", {**_BETAS, **_CURVES, **_SD_BETAS, "noise_sampler_seed": None}, _PLAIN
     ),
-    "LCMScheduler": SchedulerClass("lcm", _DISTILLED, _PLAIN),
-    "TCDScheduler": SchedulerClass("tcd", _DISTILLED, _PLAIN),
+    "LCMScheduler": SchedulerClass("lcm", _DISTILLED, {**_PLAIN, "timestep_scaling": (10.0,)}),
+    "TCDScheduler": SchedulerClass(
+        "tcd",
+        _DISTILLED,
+        {**_PLAIN, "beta_schedule": ("scaled_linear",), "trained_betas": (None,), "rescale_betas_zero_snr": (False,)},
+    ),
 }
 REPLACED: dict[str, Mapping[str, Any]] = {
     "DPMSolverSinglestepScheduler": {key: value for key, value in _DPM.items() if key != "timestep_spacing"}

@@ -12,7 +12,7 @@ import diffusers
 import pytest
 from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
 from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, repaired
-from scheduler_whole_runs import distance
+from scheduler_whole_runs import distance, ours
 
 import ldmkit
 
@@ -114,6 +114,57 @@ def test_one_step_that_starts_where_it_ends_says_so(given: dict[str, Any]) -> No
         distance(given, 1)
 
 
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+@pytest.mark.parametrize("out_of", [50, 100, 7])
+def test_distilled_schedulers_choose_among_the_timesteps_of_their_training(name: str, out_of: int) -> None:
+    for steps in (1, 2, 3, 4, 7):
+        assert distance(config(name, original_inference_steps=out_of), steps) < TOLERANCE, steps
+    with pytest.raises(ldmkit.InputError, match=f"{out_of + 1} steps"):
+        ours(config(name, original_inference_steps=out_of), out_of + 1)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize("spacing", [{}, LINE, TRAILING], ids=["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("steps", [5, 10, 15, 30, 50, 501, 998, 1000])
+def test_steps_of_one_stride_are_equal_and_others_refused_by_name(
+    name: str, spacing: dict[str, Any], steps: int
+) -> None:
+    """Theirs go T // steps down whatever the next timestep is."""
+    given = config(name, **{"steps_offset": 0, **spacing})
+    even = not spacing or steps == 1000 or (spacing == TRAILING and 1000 % steps == 0)
+    if even:
+        assert distance(given, steps) < TOLERANCE
+        return
+    with pytest.raises(ldmkit.InputError, match=f"timestep_spacing .*{steps} steps"):
+        ours(given, steps)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("spacing", [{}, LINE, TRAILING], ids=["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("curve", [{}, K, {"use_exponential_sigmas": True}], ids=["table", "karras", "exponential"])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("KDPM2DiscreteScheduler", 10),
+        ("KDPM2DiscreteScheduler", 30),
+        ("KDPM2AncestralDiscreteScheduler", 70),
+        ("DPMSolverSDEScheduler", 10),
+        ("DPMSolverSDEScheduler", 30),
+    ],
+)
+def test_second_order_single_step_solvers(
+    name: str, steps: int, curve: dict[str, Any], spacing: dict[str, Any]
+) -> None:
+    assert distance(config(name, **spacing, **curve), steps) < TOLERANCE
+
+
+def test_what_differs_in_usual_numbers_of_steps_is_said() -> None:
+    with pytest.warns(UserWarning, match="fewer than 70 steps"):
+        read_scheduler(config("KDPM2AncestralDiscreteScheduler"))
+    with pytest.warns(UserWarning, match="use_karras_sigmas"):
+        read_scheduler(config("KDPM2DiscreteScheduler", **K))
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_misspelt_field_is_named(name: str) -> None:
     with pytest.raises(ldmkit.SourceError, match="beta_shedule"):
@@ -130,6 +181,9 @@ def test_a_misspelt_field_is_named(name: str) -> None:
         ("DEISMultistepScheduler", "use_exponential_sigmas", True),
         ("DEISMultistepScheduler", "use_karras_sigmas", True),
         ("PNDMScheduler", "prediction_type", "v_prediction"),
+        ("LCMScheduler", "timestep_scaling", 1.0),
+        ("TCDScheduler", "rescale_betas_zero_snr", True),
+        ("TCDScheduler", "beta_schedule", "linear"),
     ],
 )
 def test_a_value_without_counterpart_is_named(name: str, field: str, value: Any) -> None:

@@ -18,6 +18,7 @@ from ldmkit_samplers.grids.checks import check_sigmas, check_steps, total_timest
 
 End = Literal["zero", "first"]
 Intervals = Literal["steps", "steps+1"]
+Strides = Literal["any", "whole"]
 
 
 class TimestepGrid(Grid):
@@ -26,23 +27,31 @@ class TimestepGrid(Grid):
     Args:
         end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does. Where
             timestep 0 is visited itself, the run ends on it: `steps` noise levels, one transition fewer.
+        strides: "whole" takes only numbers of steps that put every timestep T // steps below the one before, and ends
+            that far below the last one where a timestep is there. diffusers' DDIM and PNDM step down so far wherever
+            their next timestep is, which is no step from one noise level to the next unless the two agree.
     """
 
     name: ClassVar[str]
     end: End = "zero"
+    strides: Strides = "any"
 
     @abstractmethod
     def timesteps(self, total: int, steps: int) -> list[float]:
         """Decreasing timesteps out of 0 ... total-1, before any check."""
 
     def sigmas(self, process: Process, steps: int) -> list[float]:
-        """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range."""
+        """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range, or
+        timesteps that are not as far apart as `strides` has them."""
         total = total_timesteps(process, self.name)
         times = self._checked(total, check_steps(steps))
         levels = [self.level(process, t) for t in times]
+        below = times[-1] - total // steps if self.strides == "whole" else -1
         if self.end == "first" and times[-1] > 0:
             levels.append(process.sigma_of_time(0))
-        return check_sigmas([*levels, *([0.0] if self.end == "zero" else [])], f"grid {self.name}")
+        elif self.end == "zero":
+            levels.append(0.0 if below < 0 else self.level(process, below))
+        return check_sigmas(levels, f"grid {self.name}")
 
     def level(self, process: Process, time: float) -> float:
         """The noise level of a timestep."""
@@ -56,7 +65,19 @@ class TimestepGrid(Grid):
         if not self._valid(times, total):
             what = f"{steps} steps do not fit into {total} timesteps"
             raise InputError("too-many-steps", what, where=f"grid {self.name}", fits=self._fits(total, steps))
+        if not self._even(times, total, steps):
+            what = (
+                f"timestep_spacing {self.name}: {steps} steps over {total} timesteps are not all {total // steps}"
+                " apart, as far as diffusers' DDIM and PNDM go down at each"
+            )
+            fits = f"{self._fits(total, steps) or 'another number of steps'}, or a grid of your own choice"
+            raise InputError("uneven-steps", what, where=f"grid {self.name}", fits=fits)
         return times
+
+    def _even(self, times: list[float], total: int, steps: int) -> bool:
+        stride = total // steps
+        ends = self.end == "zero" or times[-1] <= stride
+        return self.strides == "any" or (ends and all(a - b == stride for a, b in itertools.pairwise(times)))
 
     def _valid(self, times: list[float], total: int) -> bool:
         if self.end == "first" and times == [0.0]:
@@ -75,7 +96,8 @@ class TimestepGrid(Grid):
 @lru_cache(maxsize=32)
 def _working(grid: TimestepGrid, total: int) -> tuple[int, ...]:
     """Numbers of steps that a grid has timesteps for; kept, as to find them takes longer than to make a grid."""
-    return tuple(n for n in range(1, total + 1) if grid._valid(grid.timesteps(total, n), total))
+    found = ((n, grid.timesteps(total, n)) for n in range(1, total + 1))
+    return tuple(n for n, times in found if grid._valid(times, total) and grid._even(times, total, n))
 
 
 class Leading(TimestepGrid):
@@ -102,12 +124,23 @@ class Leading(TimestepGrid):
 
 
 class Trailing(TimestepGrid):
-    """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): starts at the noisiest."""
+    """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): starts at the noisiest.
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "first"}))
+    Args:
+        out_of: chooses, as evenly as may be, among the timesteps of that many steps, T // out_of apart, on which a
+            consistency model was distilled (Luo et al. 2023): no more steps than that.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "first"}), Example({"out_of": 50}))
     name: ClassVar[str] = "trailing"
+    out_of: int | None = Field(default=None, ge=1)
 
     def timesteps(self, total: int, steps: int) -> list[float]:
+        if self.out_of is not None:
+            if steps > self.out_of or self.out_of > total:
+                return []
+            skipped = (math.floor(i * (self.out_of / steps)) for i in range(steps))
+            return [float((self.out_of - i) * (total // self.out_of) - 1) for i in skipped]
         stride = (total - total / steps) - total  # rounded like this, halves fall to the side they fall to in numpy
         return [float(round(total + i * stride) - 1) for i in range(steps)]
 
