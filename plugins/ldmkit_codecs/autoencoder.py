@@ -7,6 +7,7 @@ doubles by nearest neighbour and a 3x3 convolution, and has one residual block a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import torch
@@ -21,6 +22,7 @@ from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
 EPS = 1e-6
 
 Attend: TypeAlias = Literal["vanilla", "linear"]
+Step: TypeAlias = Callable[[Tensor], Tensor]
 
 SMALL = {"widths": (8, 16, 16), "norm_groups": 4, "blocks": 1}
 """A geometry for examples."""
@@ -190,12 +192,12 @@ class Level(nn.Module):
         self.attn = nn.ModuleList(attention(config.level_attention, width, groups) for _ in range(attends))
         self.resample = resample
 
-    def forward(self, x: Tensor) -> Tensor:
+    def steps(self) -> list[Step]:
+        """Its layers in their order."""
+        found: list[Step] = []
         for index, block in enumerate(self.block):
-            x = block(x)
-            if self.attn:
-                x = self.attn[index](x)
-        return x if self.resample is None else self.resample(x)
+            found += [block, self.attn[index]] if self.attn else [block]
+        return found if self.resample is None else [*found, self.resample]
 
 
 class Middle(nn.Module):
@@ -208,11 +210,9 @@ class Middle(nn.Module):
         self.attn = None if config.mid_attention == "none" else attention(config.mid_attention, width, groups)
         self.block2 = ResnetBlock(width, width, groups, config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.block1(x)
-        if self.attn is not None:
-            x = self.attn(x)
-        return self.block2(x)
+    def steps(self) -> list[Step]:
+        """Its layers in their order."""
+        return [layer for layer in (self.block1, self.attn, self.block2) if layer is not None]
 
 
 class Encoder(nn.Module):
@@ -236,11 +236,20 @@ class Encoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
+    def steps(self) -> list[Step]:
+        """What pictures go through, in its order: each takes a map and gives a map."""
+        levels = [step for level in self.down for step in level.steps()]
+        return [self.conv_in, *levels, *self.mid.steps(), self.finish]
+
+    def finish(self, h: Tensor) -> Tensor:
+        """The last norm and convolution."""
+        return self.conv_out(silu(self.norm_out(h)))
+
     def forward(self, images: Tensor) -> Tensor:
-        h = self.conv_in(images)
-        for level in self.down:
-            h = level(h)
-        return self.conv_out(silu(self.norm_out(self.mid(h))))
+        h = images
+        for step in self.steps():
+            h = step(h)
+        return h
 
 
 class Decoder(nn.Module):
@@ -265,9 +274,18 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         self.tanh_out = config.tanh_out
 
-    def forward(self, features: Tensor) -> Tensor:
-        h = self.mid(self.conv_in(features))
-        for level in reversed(self.up):
-            h = level(h)
+    def steps(self) -> list[Step]:
+        """What features go through, in its order: each takes a map and gives a map."""
+        levels = [step for level in reversed(self.up) for step in level.steps()]
+        return [self.conv_in, *self.mid.steps(), *levels, self.finish]
+
+    def finish(self, h: Tensor) -> Tensor:
+        """The last norm and convolution, squashed if the config says so."""
         images = self.conv_out(silu(self.norm_out(h)))
         return images.tanh() if self.tanh_out else images
+
+    def forward(self, features: Tensor) -> Tensor:
+        h = features
+        for step in self.steps():
+            h = step(h)
+        return h

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -18,9 +19,12 @@ from ldmkit.examples import Example
 from ldmkit.plugins import get
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
+from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
+from ldmkit_codecs.streamed import Streamed
+from ldmkit_codecs.stretches import LayerPlan, Measure, best_stretches, measure
 from ldmkit_codecs.tiles import Axis, best_axes
-from ldmkit_codecs.wholes import SETTLED, Place, looks_far, twin
+from ldmkit_codecs.wholes import Place, Unknown, has_norms, passes, twin
 
 Direction = Literal["encode", "decode"]
 Tile: TypeAlias = Callable[..., Tensor]
@@ -41,7 +45,8 @@ class TiledConfig(Value):
         inner: the codec to run on each tile, `{type, config}`.
         budget_mib: memory for the activations of one run of the codec, in MiB; weights and pictures come on top.
         overlap: of neighbouring tiles, in pixels at least; the outer parts of it are thrown away, since the codec
-            saw the tile's border there, and the middle eighth is blended linearly.
+            saw the tile's border there, and the middle eighth is blended linearly. Of `kl` and `vq` the layers are
+            known, and tiles overlap by exactly what those see, whatever is said here.
         bytes_per_pixel: of activations at the codec's peak; None: estimated from the sizes of its layers.
     """
 
@@ -66,17 +71,17 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """Tiles a picture."""
+        """Tiles of one picture."""
         return len(self.rows.starts) * len(self.columns.starts)
 
 
 class TiledCodec(Codec):
     """The inner codec on overlapping tiles: the same channels, factor and keys (under `inner.`).
 
-    One tile is exactly the inner codec. Of several, group norms and the attentions of our codecs still see the whole
-    picture: the tiles are run again until what they gather about it has settled (see `wholes`). They differ from the
-    inner codec where another layer sees further than the overlap. Gradients are those of the inner codec, run whole:
-    autograd keeps every tile anyway.
+    One tile is exactly the inner codec. `kl` and `vq` are run in stretches of layers (see `stretches`) and give what
+    the inner codec gives, to rounding, within the budget. Of other codecs group norms see the whole picture too, by a
+    partial pass over the tiles for each (see `wholes`); they differ where a layer sees further than the overlap.
+    Gradients are those of the inner codec, run whole: autograd keeps every tile anyway.
     """
 
     Config = TiledConfig
@@ -102,6 +107,7 @@ class TiledCodec(Codec):
         self.inner: Codec = get("codec", spec.type)(spec.config) if inner is None else inner
         self.channels, self.factor = self.inner.channels, self.inner.factor
         self._peak: dict[Direction, float] = {}
+        self._steps: dict[Direction, tuple[Measure, ...]] = {}
 
     @classmethod
     def wrap(cls, codec: Codec, **settings: Any) -> TiledCodec:
@@ -114,18 +120,20 @@ class TiledCodec(Codec):
         """The inner codec's."""
         return self.inner.multiple
 
-    def plan(self, height: int, width: int, direction: Direction = "decode") -> Plan:
-        """The tiles for a picture of this size in pixels, within the budget; nothing is run.
+    def plan(self, height: int, width: int, direction: Direction = "decode") -> Plan | LayerPlan:
+        """How a picture of this size in pixels is cut, within the budget; nothing is run.
 
         Raises:
-            InputError: the budget is too small for any tile of twice the overlap.
+            InputError: the budget is too small for any cut.
         """
+        if type(getattr(self.inner, f"{direction}r", None)) in (Encoder, Decoder):
+            return self._stretches(height, width, direction)
         per_pixel = self.bytes_per_pixel(direction)
         area = int(self.config.budget_mib * MIB / per_pixel)
         unit = self.factor if direction == "decode" else self.multiple
         overlap = -(-self.config.overlap // unit) * unit
         axes = None
-        if looks_far(self.inner):  # deep codecs see further than the least overlap: more of it, where there is room
+        if has_norms(self.inner):  # deep codecs see further than the least overlap: more of it, where there is room
             axes = best_axes(height, width, area, unit, max(overlap, AMPLE * self.multiple))
         axes = axes or best_axes(height, width, area, unit, overlap)
         if axes is None:
@@ -138,6 +146,36 @@ class TiledCodec(Codec):
             )
         rows, columns = axes
         return Plan(rows, columns, max(1, area // (rows.size * columns.size)))
+
+    def _stretches(self, height: int, width: int, direction: Direction) -> LayerPlan:
+        steps = self._measured(direction)
+        itemsize: float = self.inner.dtype.itemsize
+        if self.config.bytes_per_pixel is not None:  # one number for all layers: the estimates are scaled to it
+            itemsize = self.config.bytes_per_pixel / max(s.peak for s in steps)
+        find = partial(best_stretches, steps, height, width, itemsize)
+        budget = int(self.config.budget_mib * MIB)
+        found = find(budget)
+        if found is None:
+            low, high = budget, int(max(s.peak for s in steps) * height * width * itemsize) + 1
+            while high - low > low // 100 + 1:
+                low, high = ((low + high) // 2, high) if find((low + high) // 2) is None else (low, (low + high) // 2)
+            what = f"{self.config.budget_mib:g} MiB is too little for {height}x{width} pixels, however they are cut"
+            raise InputError("budget", what, where="budget_mib", fits=f"{high / MIB * 1.01:.3g} MiB or more")
+        whole = max(s.peak for s in steps) * height * width * itemsize
+        together = max(1, int(budget / whole)) if all(s.whole for s in found) else 1
+        return LayerPlan((height, width), found, together, sum(s.work for s in steps) * height * width)
+
+    def _measured(self, direction: Direction) -> tuple[Measure, ...]:
+        if direction not in self._steps:
+            with torch.device("meta"):
+                other: Any = type(self.inner)(self.inner.config)
+                side = PROBE * self.multiple
+                if direction == "decode":
+                    given = torch.empty(1, other.config.z_channels, side // self.factor, side // self.factor)
+                else:
+                    given = torch.empty(1, other.config.in_channels, side, side)
+                self._steps[direction] = measure(getattr(other.eval(), f"{direction}r"), given, side)
+        return self._steps[direction]
 
     def bytes_per_pixel(self, direction: Direction = "decode") -> float:
         """Activations at the inner codec's peak, a pixel: given in the config, or estimated.
@@ -180,21 +218,32 @@ class TiledCodec(Codec):
 
         return self._run(self.plan(height * f, width * f, "decode"), batch, 1, tile, latents)
 
-    def _run(self, plan: Plan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
-        """Blended tiles, of as many pictures at a time as fit; results are `divide` times smaller than pictures."""
+    def _run(self, plan: Plan | LayerPlan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
+        """Of as many pictures at a time as fit; results are `divide` times smaller than pictures."""
         whole = plan.count == 1 or (torch.is_grad_enabled() and given.requires_grad)
         done = []
         for first in range(0, batch, plan.together):
             one = partial(tile, rows=slice(first, first + plan.together))
-            if whole:
-                done.append(one(self.inner, top=0, bottom=plan.rows.length, left=0, right=plan.columns.length))
-                continue
             by_place: Tile = lambda codec, *at, one=one: one(codec, **dict(zip(SIDES, at, strict=True)))  # noqa: E731
-            if looks_far(self.inner):
-                done.append(_until_settled(plan, divide, self.inner, by_place))
+            if isinstance(plan, LayerPlan):
+                codec = self.inner if whole else self._streamed(plan, "decode" if divide == 1 else "encode")
+                done.append(by_place(codec, 0, plan.size[0], 0, plan.size[1]))
+            elif whole:
+                done.append(by_place(self.inner, 0, plan.rows.length, 0, plan.columns.length))
+            elif has_norms(self.inner):
+                done.append(_whole_norms(plan, divide, self.inner, by_place))
             else:
                 done.append(_blend(plan, divide, partial(by_place, self.inner)))
         return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _streamed(self, plan: LayerPlan, direction: Direction) -> Codec:
+        """The inner codec, its encoder or decoder run by the plan."""
+        name = f"{direction}r"
+        other = copy.copy(self.inner)
+        other._modules = {**self.inner._modules}
+        module: Any = self.inner._modules[name]
+        other._modules[name] = Streamed(module, self._measured(direction), plan)
+        return other
 
     def raw(self, latents: Tensor) -> Tensor:
         """The inner codec's."""
@@ -219,34 +268,36 @@ class TiledCodec(Codec):
         return self.inner.last_layer
 
 
-def _until_settled(plan: Plan, divide: int, codec: Codec, tile: Tile) -> Tensor:
-    """Passes over all tiles until what they gather about the whole picture moves no more."""
-    place = Place(plan.rows, plan.columns)
-    other = cast(Codec, twin(codec, place))
-    found = _blend(plan, divide, partial(tile, other), place)
-    for _ in range(len(place.gathering)):
-        if max([layer.turn() for layer in place.gathering]) < SETTLED:
-            break
-        del found  # two pictures at a time are one too many
-        found = _blend(plan, divide, partial(tile, other), place)
-    return found
+def _whole_norms(plan: Plan, divide: int, codec: Codec, tile: Tile) -> Tensor:
+    """Passes over all tiles until every norm knows the whole picture."""
+    place = Place()
+    other = twin(codec, place)
+    return passes(lambda: _blend(plan, divide, partial(tile, other), place))
 
 
 def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor], place: Place | None = None) -> Tensor:
     """Blend `tile(top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
     rows, columns = plan.rows.scaled(divide), plan.columns.scaled(divide)
     down, across = rows.weights(), columns.weights()
-    total: Tensor | None = None
+    total, unknown = None, None
     for i, (top, y) in enumerate(zip(plan.rows.starts, rows.starts, strict=True)):
         for j, (left, x) in enumerate(zip(plan.columns.starts, columns.starts, strict=True)):
+            bottom, right = top + plan.rows.size, left + plan.columns.size
             if place is not None:
-                place.row, place.column = i, j
-            piece = tile(top, top + plan.rows.size, left, left + plan.columns.size)
+                place.rows, place.columns = (top, bottom), (left, right)
+                place.owned_rows, place.owned_columns = plan.rows.owned(i), plan.columns.owned(j)
+            try:
+                piece = tile(top, bottom, left, right)
+            except Unknown as waiting:
+                unknown = waiting.norm
+                continue
             dtype = torch.promote_types(piece.dtype, torch.float32)
             if total is None:
                 total = piece.new_zeros((*piece.shape[:2], rows.length, columns.length), dtype=dtype)
             weight = (down[i][:, None] * across[j]).to(piece.device, dtype)
             total[..., y : y + rows.size, x : x + columns.size].addcmul_(piece.to(dtype), weight)
+    if unknown is not None:
+        raise Unknown(unknown)
     assert total is not None
     return total.to(piece.dtype)
 

@@ -21,16 +21,14 @@ class Axis(NamedTuple):
         """The same tiles in units of `divide` pixels, which starts and size are multiples of."""
         return Axis(self.length // divide, self.size // divide, tuple(start // divide for start in self.starts))
 
-    def owned(self, index: int, divide: int = 1) -> tuple[slice, slice]:
-        """What a tile owns, in units of `divide` pixels: inside the tile, and in the whole. Bounds: mid-overlap."""
+    def owned(self, index: int) -> tuple[int, int]:
+        """First and last + 1 of what a tile owns; the bounds are mid-overlap, on multiples that all tiles keep to."""
         unit = gcd(self.size, *self.starts)
         bounds = [0]
         for before, start in zip(self.starts, self.starts[1:], strict=False):
             bounds.append((start + before + self.size) // 2 // unit * unit)
         bounds.append(self.length)
-        first, last = bounds[index] // divide, bounds[index + 1] // divide
-        start = self.starts[index] // divide
-        return slice(first - start, last - start), slice(first, last)
+        return bounds[index], bounds[index + 1]
 
     def weights(self) -> Tensor:
         """Weight of each tile at each of its positions: (tiles, size) float64; at each place they add up to 1.

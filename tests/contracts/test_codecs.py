@@ -198,17 +198,6 @@ def test_tiles_agree_where_the_overlap_covers_what_a_layer_sees() -> None:
         torch.testing.assert_close(tiled.decode(latents), codec.decode(latents), atol=1e-6, rtol=1e-5)
 
 
-def test_tiles_of_a_normed_codec_stay_close() -> None:
-    """Norms see a tile only. On a stationary field their statistics nearly agree: 0.12 of the spread here, rms."""
-    codec = make("kl")
-    tiled = TiledCodec.wrap(codec, budget_mib=3, overlap=32)
-    latents = draw(1, 4, 64, 96)
-    with torch.no_grad():
-        whole, tiles = codec.decode(latents), tiled.decode(latents)
-    assert tiled.plan(256, 384).count >= 4
-    assert ((whole - tiles).square().mean().sqrt() / whole.std()) < 0.2
-
-
 def test_batches_are_split_to_the_budget() -> None:
     codec = make("tiny")
     per_picture = TiledCodec.wrap(codec).bytes_per_pixel() * 32 * 32 / 2**20
