@@ -12,7 +12,7 @@ from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts import Conditioner, Slot
 from ldmkit.errors import InputError, suggest
 from ldmkit.guards import finite, memory
-from ldmkit.signals import Residuals, Signal, Tokens, cat_rows, select_rows, tensors_of, to, zeros_like
+from ldmkit.signals import Residuals, Signal, Tokens, select_rows, tensors_of, to, zeros_like
 from ldmkit.sizes import latent_size
 from ldmkit.spec import ConditionerSpec
 
@@ -56,6 +56,20 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
     return parsed
 
 
+def parse_negatives(parts: Parts, wiring: Mapping[str, ConditionerSpec], given: Sequence[Row], rows: int) -> list[Row]:
+    """Negative inputs, validated as `parse_rows` does, one mapping a row; one that stands for all is parsed once.
+
+    Raises:
+        InputError: those of `parse_rows`; `batch-mismatch`.
+    """
+    if all(row is given[0] for row in given):
+        return parse_rows(parts, wiring, given[:1], "negative") * rows
+    if len(given) != rows:
+        what = f"{len(given)} negatives for {rows} inputs"
+        raise InputError("batch-mismatch", what, where="negative", fits="one mapping, or one for each input")
+    return parse_rows(parts, wiring, given, "negative")
+
+
 def proposals(
     parts: Parts,
     wiring: Mapping[str, ConditionerSpec],
@@ -86,16 +100,18 @@ def encode_conditions(
     parts: Parts,
     wiring: Mapping[str, ConditionerSpec],
     rows: Sequence[Row],
-    negative: Row,
+    negatives: Sequence[Row],
     size: tuple[int, int],
     *,
     grad: bool = False,
 ) -> Conditioning:
     """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype.
 
+    `negatives` are parsed too, one a row: where a row has one, it takes the place of the null.
     With `grad`, gradients reach the conditioners: for training them together with the denoiser.
     """
-    _check_negative(wiring, negative)
+    for negative in negatives:
+        _check_negative(wiring, negative)
     encoded: list[Encoded] = []
     grid = latent_size(size, parts.codec)
     for name, conditioner in parts.conditioners.items():
@@ -105,9 +121,10 @@ def encode_conditions(
         given = tuple(value is not None for value in values)
         if slot not in parts.denoiser.slots and all(value is None for value in values):
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
+        opposite = [negative.get(key) for negative in negatives]
         with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):
-            signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, negative.get(key), size, grid)
-        same = null is not None and not any(given) and key not in negative
+            signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, opposite, size, grid)
+        same = null is not None and not any(given) and all(value is None for value in opposite)
         encoded.append(Encoded(key, slot, signal, null, given, same))
     device, dtype = parts.denoiser.device, parts.denoiser.dtype
     moved = [
@@ -140,7 +157,7 @@ def _encode(
     spec: ConditionerSpec,
     slot: Slot,
     values: Sequence[Any | None],
-    negative: Any | None,
+    negatives: Sequence[Any | None],
     size: tuple[int, int],
     grid: tuple[int, int],
 ) -> tuple[Signal, Signal | None]:
@@ -156,10 +173,9 @@ def _encode(
             raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
     filled = [stand_in if value is None else value for value in values]
     signal = _forward(name, conditioner, slot, filled, grid)
-    null = _null(name, conditioner, spec, slot, signal, negative, len(values), grid)
+    null = _null(name, conditioner, spec, slot, signal, negatives, grid)
     if any(absent):
-        empty = conditioner.null(signal) if spec.null != "zero" else zeros_like(signal)
-        signal = select_rows(torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty)
+        signal = _without(absent, signal, _empty(conditioner, spec, signal))
     return signal, null
 
 
@@ -169,17 +185,32 @@ def _null(
     spec: ConditionerSpec,
     slot: Slot,
     signal: Signal,
-    negative: Any | None,
-    rows: int,
+    negatives: Sequence[Any | None],
     grid: tuple[int, int],
 ) -> Signal | None:
     if spec.null == "keep":
         return None
-    if negative is not None:
-        return cat_rows([_forward(name, conditioner, slot, [negative], grid)] * rows)
-    if not (conditioner.has_null or spec.null == "zero"):
-        return None
-    return zeros_like(signal) if spec.null == "zero" else conditioner.null(signal)
+    has_null = conditioner.has_null or spec.null == "zero"
+    stand_in = next((value for value in negatives if value is not None), None)
+    if stand_in is None:
+        return _empty(conditioner, spec, signal) if has_null else None
+    absent = [value is None for value in negatives]
+    if any(absent) and not has_null:
+        what = f"the input {input_name(name, spec)!r} cannot be left out, so each picture needs a negative of it"
+        raise InputError("missing-condition", what, where=f"negative[{absent.index(True)}]")
+    filled = [stand_in if value is None else value for value in negatives]
+    made = _forward(name, conditioner, slot, filled, grid)
+    return _without(absent, made, _empty(conditioner, spec, made)) if any(absent) else made
+
+
+def _empty(conditioner: Conditioner, spec: ConditionerSpec, like: Signal) -> Signal:
+    empty: Signal = zeros_like(like) if spec.null == "zero" else conditioner.null(like)
+    return empty
+
+
+def _without(absent: Sequence[bool], signal: Signal, empty: Signal) -> Signal:
+    """A signal with the null in the rows that hold no value."""
+    return select_rows(torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty)
 
 
 def _forward(name: str, conditioner: Conditioner, slot: Slot, values: list[Any], grid: tuple[int, int]) -> Signal:

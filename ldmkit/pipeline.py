@@ -16,7 +16,7 @@ from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, fit, part_spec
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
-from ldmkit.encoding import encode_conditions, parse_rows, proposals
+from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
 from ldmkit.guards import check_end, check_finite, check_step, memory
 from ldmkit.guided import Evaluator, Guided
@@ -29,7 +29,7 @@ from ldmkit.ports import hold_for
 from ldmkit.prepared import Prepared, check_current, check_prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
-from ldmkit.request import Inputs, Request, Strategy, check_callback, resolve
+from ldmkit.request import Inputs, Request, Strategy, check_callback, mappings, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
 from ldmkit.stages import check_range, decode_latents, encode_pictures
@@ -162,15 +162,15 @@ class Pipeline:
 
     @uses_parts
     def conditioning(
-        self, inputs: Inputs, *, negative: Mapping[str, Any] | None = None, size: Size, grad: bool = False
+        self, inputs: Inputs, *, negative: Inputs | None = None, size: Size, grad: bool = False
     ) -> Conditioning:
         """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on.
 
         With `grad`, gradients reach the conditioners: for training them together with the denoiser.
         """
-        rows = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        parsed = parse_rows(self.parts, self.wiring, rows, "inputs")
-        dropped = parse_rows(self.parts, self.wiring, [negative or {}], "negative")[0]
+        parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
+        given = mappings({} if negative is None else negative, "negative")
+        dropped = parse_negatives(self.parts, self.wiring, given, len(parsed))
         return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)
 
     @uses_parts
@@ -182,7 +182,7 @@ class Pipeline:
         """
         request = resolve(self.defaults, inputs, **options)
         parsed = parse_rows(self.parts, self.wiring, request.inputs, "inputs")
-        negative = parse_rows(self.parts, self.wiring, [request.negative], "negative")[0]
+        negative = parse_negatives(self.parts, self.wiring, request.negative, request.batch)
         original = request.start.image if request.start else None
         start_size = (original.shape[-2], original.shape[-1]) if original is not None else None
         size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
@@ -198,7 +198,7 @@ class Pipeline:
             adapters=self.adapters, decode=partial(self._differentiable_decode, size=size), network=self.network,
         )  # fmt: skip
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
-        checked = replace(request, inputs=tuple(parsed), negative=negative, proposed=tuple(proposed))
+        checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
         with memory("start", f"latents {(request.batch, *noise.shape)}"):
             return self._started(checked, size, sigmas, Guided(evaluate, request.guidance), noise)
 
@@ -213,7 +213,7 @@ class Pipeline:
         self,
         inputs: Inputs,
         *,
-        negative: Mapping[str, Any] | None = None,
+        negative: Inputs | None = None,
         size: int | Size | None = None,
         seeds: Sequence[int] | int = (0,),
         steps: int | None = None,
@@ -228,7 +228,7 @@ class Pipeline:
 
         Args:
             inputs: input name -> value, or a list of such mappings (a batch).
-            negative: inputs to move away from; they take the place of the null.
+            negative: inputs to move away from; they take the place of the null. One mapping, or one a picture.
             size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
             seeds: one a picture; one seed serves all inputs, one input serves all seeds.
             steps: transitions of the sampler; None: the model's own number, or the one that an explicit grid makes.
@@ -260,7 +260,7 @@ class Pipeline:
                 on_step(last.copied())
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
-        if prepared.request.negative and not prepared.evaluate.dropped:
+        if any(prepared.request.negative) and not prepared.evaluate.dropped:
             warnings.warn("the negative input had no effect: this guidance never looks at it", stacklevel=3)
         return self.finish(prepared, last)
 

@@ -39,7 +39,6 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "plan": pipeline.plan,
         "spec": spec.hash,
         "parts": part_versions(pipeline),
-        "negative": _dump(pipeline, request.negative),
         "steps": request.steps,
         "size": list(size),
         "start": None if request.start is None else request.start.model_dump(mode="json"),
@@ -47,8 +46,11 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "grid": _strategy("grid", request.grid),
         "guidance": _strategy("guidance", request.guidance),
     }
-    rows = zip(request.inputs, request.seeds, strict=True)
-    recipes = [{**common, "inputs": _dump(pipeline, row), "seed": seed} for row, seed in rows]
+    rows = zip(request.inputs, request.negative, request.seeds, strict=True)
+    recipes = [
+        {**common, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
+        for row, negative, seed in rows
+    ]
     for recipe, made_up in zip(recipes, request.proposed, strict=True):
         if made_up:
             recipe["proposed"] = _dump(pipeline, made_up)

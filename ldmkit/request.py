@@ -22,7 +22,7 @@ Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] |
 
 @dataclass(frozen=True)
 class Request:
-    """One call, resolved: one mapping of inputs and one seed a picture.
+    """One call, resolved: one mapping of inputs, one of negative inputs and one seed a picture.
 
     Args:
         propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
@@ -30,7 +30,7 @@ class Request:
     """
 
     inputs: tuple[Mapping[str, Any], ...]
-    negative: Mapping[str, Any]
+    negative: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     steps: int
     size: tuple[int, int] | None
@@ -51,7 +51,7 @@ def resolve(
     defaults: Defaults,
     inputs: Inputs,
     *,
-    negative: Mapping[str, Any] | None = None,
+    negative: Inputs | None = None,
     size: int | tuple[int, int] | None = None,
     seeds: Sequence[int] | int = (0,),
     steps: int | None = None,
@@ -68,13 +68,16 @@ def resolve(
         PluginError: unknown strategy names.
     """
     rows, all_seeds = pair(inputs, seeds)
-    if not isinstance(negative, (Mapping, type(None))):
-        fits = "a mapping from input name to value"
-        raise InputError("not-a-mapping", f"got {type(negative).__name__}", where="negative", fits=fits)
+    negatives = mappings({} if negative is None else negative, "negative")
+    count = max(len(rows), len(negatives))
+    if min(len(rows), len(negatives)) not in (1, count):
+        what = f"{len(negatives)} negatives for {len(rows)} pictures"
+        raise InputError("batch-mismatch", what, where="negative", fits="one mapping, or one for each picture")
+    rows, all_seeds = rows * (count // len(rows)), all_seeds * (count // len(rows))
     visited: Grid = strategy("grid", grid, defaults.grid, Grid)
     return Request(
         inputs=rows,
-        negative=dict(negative or {}),
+        negative=negatives * (count // len(negatives)),
         seeds=all_seeds,
         steps=_steps(visited, steps, defaults.steps),
         size=check_size(size) if size is not None else None,
@@ -92,15 +95,7 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
     Raises:
         InputError: empty, not mappings, or two lists of different lengths.
     """
-    fits = "a mapping from input name to value, or a list of them"
-    if not isinstance(inputs, (Mapping, list, tuple)):
-        raise InputError("not-a-mapping", f"got {type(inputs).__name__}", where="inputs", fits=fits)
-    rows = (inputs,) if isinstance(inputs, Mapping) else tuple(inputs)
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"inputs[{i}]", fits=fits)
-    if not rows:
-        raise InputError("empty-batch", "the list of inputs is empty", where="inputs")
+    rows = mappings(inputs, "inputs")
     seeds = listed(seeds)
     if isinstance(seeds, (str, bytes)) or not (integer(seeds) is not None or isinstance(seeds, Sequence)):
         raise InputError("seed-type", f"got {seeds!r}", where="seeds", fits="an integer, or a list of them")
@@ -113,6 +108,24 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
         raise InputError("batch-mismatch", what, where="seeds", fits="one seed, or one for each input")
     count = max(len(rows), len(checked))
     return rows * (count // len(rows)), checked * (count // len(checked))
+
+
+def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
+    """One mapping, or a list of them, as a tuple.
+
+    Raises:
+        InputError: `not-a-mapping`, `empty-batch`.
+    """
+    fits = "a mapping from input name to value, or a list of them"
+    if not isinstance(given, (Mapping, list, tuple)):
+        raise InputError("not-a-mapping", f"got {type(given).__name__}", where=where, fits=fits)
+    rows = (given,) if isinstance(given, Mapping) else tuple(given)
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"{where}[{i}]", fits=fits)
+    if not rows:
+        raise InputError("empty-batch", f"the list of {where} is empty", where=where)
+    return rows
 
 
 def check_steps(steps: object) -> int:
