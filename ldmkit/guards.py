@@ -46,15 +46,10 @@ def check_step(step: object, state: Tensor, sampler: Value) -> None:
         raise _bad_step(sampler, f"yielded {got} for a state {wanted}", "shape, dtype and device kept")
 
 
-def check_finite(step: Step) -> None:
-    """Refuse a step whose state holds NaN or infinity.
-
-    Raises:
-        RunError: `not-finite`, naming the step.
-    """
-    total = float(step.x.sum())
-    if total - total != 0.0:
-        raise not_finite(f"denoiser at step {step.index + 1} of {step.count}")
+def is_finite(state: Tensor) -> bool:
+    """Whether a run's state holds neither NaN nor infinity; waits for the device."""
+    total = float(state.sum())
+    return total - total == 0.0
 
 
 def check_end(step: Step | None, sigmas: Sequence[float], sampler: Value) -> None:

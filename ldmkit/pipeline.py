@@ -12,13 +12,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, fit, part_spec
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
 from ldmkit.errors import CompositionError, InputError, RunError, suggest
-from ldmkit.guards import check_end, check_finite, check_step, memory
+from ldmkit.guards import check_end, check_step, is_finite, memory
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
@@ -340,15 +341,14 @@ class Pipeline:
 
     def _steps(self, prepared: Prepared, *, copies: bool = False) -> Iterator[Step]:
         listener = step_listener(self)
-        # On CUDA a look at the numbers would stall the queue: there only the last step is checked.
-        every = self.device.type == "cpu"
+        every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
         step, sampler = None, prepared.request.sampler
         with using(self.parts.items().values()), memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             check_current(prepared, self.denoiser)
             for step in prepared.steps():
                 check_step(step, prepared.x, sampler)
-                if every or step.index + 1 == step.count:
-                    check_finite(step)
+                if (every or step.index + 1 == step.count) and not is_finite(step.x):
+                    raise blamed(prepared, step)
                 if listener is not None:
                     listener(step.copied())
                 yield step.copied() if copies else step

@@ -1,0 +1,90 @@
+"""Whose NaN it was: a run that failed is run again, and looked at after every part of a step.
+
+A look at the numbers waits for the device, so a run that goes well pays for none of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts import Step, View
+from ldmkit.errors import PluginError, RunError
+from ldmkit.guards import not_finite
+from ldmkit.guided import Evaluator, Guided
+from ldmkit.inpaint import KnownRegion
+from ldmkit.plugins import name_of
+from ldmkit.prepared import Prepared
+from ldmkit.value import Value
+
+
+def blamed(prepared: Prepared, failed: Step) -> RunError:
+    """The error of a run whose state at `failed` is not finite, naming the part and the step where that began."""
+    stage = "denoiser"  # where a second run goes well, by numbers that no seed decides
+    number = failed.index + 1
+    request = prepared.request
+    if _bad(prepared.x):
+        stage = "start"
+    else:
+        guided = _WatchedGuided(_WatchedEvaluator(prepared.evaluate), request.guidance)
+        denoise = prepared.denoise
+        again = KnownRegion(guided, denoise.known, denoise.mask) if isinstance(denoise, KnownRegion) else guided
+        done = 0
+        try:
+            for step in replace(prepared, denoise=again).steps():
+                if _bad(step.x):
+                    stage, number = f"sampler {_name('sampler', request.sampler)}", step.index + 1
+                    break
+                done = step.index + 1
+                if done >= failed.count:
+                    break
+        except _Found as found:
+            owner = {"sampler": request.sampler, "guidance": request.guidance}.get(found.part)
+            stage = found.part if owner is None else f"{found.part} {_name(found.part, owner)}"
+            number = done + 1
+    return not_finite(f"{stage} at step {number} of {failed.count}")
+
+
+class _Found(Exception):
+    """Numbers that are not finite came out of a part."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+
+class _WatchedEvaluator(Evaluator):
+    def __init__(self, evaluate: Evaluator) -> None:
+        self.__dict__.update(evaluate.__dict__)
+
+    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+        if _bad(x):  # `Guided` was given a finite state
+            raise _Found("guidance")
+        estimates = super().__call__(x, sigma, *views)
+        if any(map(_bad, estimates)):
+            raise _Found("denoiser")
+        return estimates
+
+
+class _WatchedGuided(Guided):
+    @torch.no_grad()
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        if _bad(x):
+            raise _Found("sampler")
+        estimate = super().__call__(x, sigma)
+        if _bad(estimate):
+            raise _Found("guidance")
+        return estimate
+
+
+def _bad(tensor: Tensor) -> bool:
+    return not bool(torch.isfinite(tensor).all())
+
+
+def _name(kind: str, value: Value) -> str:
+    try:
+        return repr(name_of(kind, type(value)).name)
+    except PluginError:  # a class that nobody registered
+        return type(value).__name__
