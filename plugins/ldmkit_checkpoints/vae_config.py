@@ -126,6 +126,7 @@ _DIFFUSERS_COMMON = {
     "mid_block_add_attention",
 }
 _DIFFUSERS_KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
+_KL_SCALE = 0.18215
 _DIFFUSERS_VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 
 
@@ -148,8 +149,8 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
     """Native VQ config of a VQModel's config.json.
 
-    Its `scaling_factor` is left out: no published VQ pipeline was trained on scaled latents, and files carry
-    the default of the KL models. Give `scale` yourself where a model wants one.
+    A `scaling_factor` of 0.18215 is left out: no published VQ pipeline was trained on scaled latents, and files carry
+    that default of the KL models. Another one is the scale.
 
     Raises:
         SourceError: unknown or unsupported entries.
@@ -158,7 +159,12 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
     if config.get("norm_type", "group") != "group":
         raise SourceError("unsupported", f"norm_type {config['norm_type']!r}", where=where, fits="'group'")
+    if config.get("lookup_from_codebook"):
+        what = "lookup_from_codebook true: latents would be indices of the codebook"
+        raise SourceError("unsupported", what, where=f"{where}.lookup_from_codebook", fits="false")
     native = _from_diffusers(config, where, latent_channels=3)
+    factor, _ = _scaling(config, where)
+    native["scale"] = 1.0 if factor == _KL_SCALE else factor
     native["embed_dim"] = config.get("vq_embed_dim") or native["z_channels"]
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
     native["force_upcast"] = config.get("force_upcast", False)
@@ -230,7 +236,7 @@ def _attended(blocks: list[str], plain: str, where: str) -> list[int]:
 
 
 def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
-    factor = config.get("scaling_factor", 0.18215)
+    factor = config.get("scaling_factor", _KL_SCALE)
     if isinstance(factor, bool) or not isinstance(factor, (int, float)):
         raise SourceError("invalid", f"scaling_factor {factor!r}", where=f"{where}.scaling_factor", fits="a number")
     mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")

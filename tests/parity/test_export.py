@@ -106,7 +106,7 @@ def test_an_unconditional_pipeline_as_a_whole(tmp_path: Path) -> None:
     index = (tmp_path / "out" / "model_index.json").read_text()
     assert "LDMPipeline" in index and LDMPipeline.__name__ == "LDMPipeline"
     back = ldmkit.load(tmp_path / "out")
-    one, other = (p({}, seeds=[4]).latents for p in (pipe, back))
+    one, other = (p({}, seeds=[4], steps=5).latents for p in (pipe, back))  # files of diffusers have no steps
     torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
     with torch.no_grad():
         close(back.codec.decode(one), pipe.codec.decode(one))
