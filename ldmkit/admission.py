@@ -7,7 +7,9 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from difflib import get_close_matches
 from importlib import import_module
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 from warnings import warn
@@ -31,19 +33,19 @@ def admit(entry: Entry) -> Any:
         PluginError: naming the entry, its distribution and version.
     """
     where = f"{entry.kind}:{entry.name} ({entry.dist} {entry.version}, {entry.value})"
-    module, _, attribute = entry.value.partition(":")
+    module = entry.value.partition(":")[0]
     if entry.kind in GROUPS:
         import_module("ldmkit.contracts")  # before the plugin: torch's settings are compared from here on
     try:
         with _unharmed(entry):
             loaded: Any = import_module(module)
-            for part in filter(None, attribute.split(".")):
-                loaded = getattr(loaded, part)
-    except KeyboardInterrupt:
+        loaded = _attribute(entry, loaded, where)
+    except (KeyboardInterrupt, PluginError):
         raise
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where) from error
+            fits = _nearest_module(entry, error.name)
+            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where, fits=fits) from error
         what = f"needs {error.name!r}, which is not installed"
         raise PluginError("missing-dependency", what, where=where, fits=_provider(entry, error.name)) from error
     except BaseException as error:  # SystemExit among them: a plugin must not end the program
@@ -58,6 +60,38 @@ def admit(entry: Entry) -> Any:
     except BaseException as error:  # a metaclass or a repr of the plugin's own that raises
         raise PluginError("import-failed", f"looking at it raised {_said(error)}", where=where) from error
     return loaded
+
+
+def _attribute(entry: Entry, loaded: Any, where: str) -> Any:
+    """What an entry point names in its module, which was imported."""
+    module, _, attribute = entry.value.partition(":")
+    path = module
+    for part in filter(None, attribute.split(".")):
+        try:
+            loaded = getattr(loaded, part)
+        except AttributeError as error:
+            names = [name for name in dir(loaded) if not name.startswith("__")]
+            if part in names:  # it is there, and fails by itself
+                raise
+            near = get_close_matches(part, names, 1)
+            fits = f"did you mean '{module}:{attribute.replace(part, near[0], 1)}'?" if near else None
+            raise PluginError("import-failed", f"{path} has no {part!r}", where=where, fits=fits) from error
+        path += f".{part}" if path != module else f":{part}"
+    return loaded
+
+
+def _nearest_module(entry: Entry, absent: str) -> str | None:
+    """The module whose name is most like one that is not there: in its package, or among those of the distribution."""
+    package, _, last = absent.rpartition(".")
+    if package:
+        names = {found.name for found in iter_modules(getattr(sys.modules.get(package), "__path__", ()))}
+    else:
+        names = {found.name for found in iter_modules()}
+    near = get_close_matches(last, names, 1, 0.75)
+    if not near:
+        return None
+    name = f"{package}.{near[0]}" if package else near[0]
+    return f"did you mean '{entry.value.replace(absent, name, 1)}'?"
 
 
 def api_of(cls: type) -> int:

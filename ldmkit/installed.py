@@ -26,7 +26,7 @@ MANY_ENTRIES, MAX_ENTRIES = 200, 1000
 MAX_BYTES = 1_000_000
 """Of one `entry_points.txt`."""
 
-Flaw = Literal["unreadable", "oversized", "crowded", "two-versions", "unknown-group", "bad-name", "twice"]
+Flaw = Literal["unreadable", "not-utf8", "oversized", "crowded", "two-versions", "unknown-group", "bad-name", "twice"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class _Copy:
     points: str
     folder: str
     damage: Exception | None = None
+    encoding: str = ""
     header: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -115,6 +116,13 @@ def _copy(dist: metadata.Distribution) -> _Copy:
     folder = str(getattr(dist, "_path", ""))
     try:
         return _Copy(dist, dist.read_text("entry_points.txt") or "", folder)
+    except UnicodeDecodeError as error:
+        # what has nothing to do with ldmkit is left alone
+        why = (
+            f"entry_points.txt is not UTF-8 ({error.reason} at byte {error.start}); torch cannot be imported beside it"
+        )
+        told = ValueError(why)
+        return _Copy(dist, "", folder, told if HOME.encode() in error.object else None)
     except Exception as error:  # one damaged metadata file must not hide every other distribution
         return _Copy(dist, "", folder, error)
 
@@ -134,12 +142,14 @@ def _name_of(dist: metadata.Distribution) -> str:
 def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], problems: list[Problem]) -> None:
     """Add what the copy of a distribution that counts brings, and what is wrong with it."""
     for copy in copies:
-        copy.header = _header(copy.dist)
+        copy.header, copy.encoding = _header(copy.dist)
     used = _used(copies)
     name = (used.header.get("name") or [_name_of(used.dist)])[0]
     about = (name, used.version)
     if any(other.version != used.version or other.points != used.points for other in copies):
         problems.append(_several(name, used, copies))
+    if used.encoding:
+        problems.append(Problem("not-utf8", *about, used.encoding, f"{name} saved as UTF-8; {_again(name)}"))
     if used.damage is not None:
         cause = f"its metadata cannot be read: {used.damage}"
         problems.append(Problem("unreadable", *about, cause, _again(name), "entry_points.txt"))
@@ -193,20 +203,25 @@ _KINDS = {group: kind for kind, group in GROUPS.items()} | {
 }
 
 
-def _header(dist: metadata.Distribution) -> dict[str, list[str]]:
-    """The header lines of METADATA, without the email parser, which costs more than everything else here."""
+def _header(dist: metadata.Distribution) -> tuple[dict[str, list[str]], str]:
+    """The header lines of METADATA, without the email parser, which costs more than everything else here; and what
+    is wrong with their encoding, "" if nothing."""
     found: dict[str, list[str]] = {}
+    encoding = ""
     try:
         text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+    except UnicodeDecodeError as error:  # what it needs and which version it is are plain letters still
+        text = error.object.decode("utf-8", "replace")
+        encoding = f"its METADATA is not UTF-8 ({error.reason} at byte {error.start}): pip and others cannot read it"
     except Exception:  # what the folder's name says is all there is then
-        return found
+        return found, encoding
     for line in text.splitlines():
         if not line:
             break
         key, colon, value = line.partition(":")
         if colon and not line[0].isspace():
             found.setdefault(key.lower(), []).append(value.strip())
-    return found
+    return found, encoding
 
 
 def _used(copies: list[_Copy]) -> _Copy:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ldmkit.admission import Meddling
@@ -17,18 +18,45 @@ from ldmkit.plugins import Status, load_entry, verdict
 
 def look(entry: Entry, run: bool, slow: float) -> Iterator[dict[str, Any]]:
     """Import an entry, then try it; a message after each of the two, the last of them marked as `done`."""
-    began = time.perf_counter()
+    began, own = time.perf_counter(), set(threading.enumerate())
     status, found = _imported(entry)
     seconds = round(time.perf_counter() - began, 3)
     if seconds > slow and status == "ok":
         remedy = "import large libraries inside the functions that use them"
         found.append(("slow-import", status, f"its import takes {seconds:.1f} s, more than {slow:g} s", remedy))
+    found += _threads(own, "its import")
     message: dict[str, Any] = {"done": False, "status": status, "import_seconds": seconds, "checks": 0}
     if status == "ok" and run:
         yield {**message, "faults": found}
+        own = set(threading.enumerate())
         passed, more = _tried(entry)
+        more += _threads(own, "using it")
         message["checks"], found = passed, found + more
     yield {**message, "done": True, "faults": found}
+
+
+def _threads(own: set[threading.Thread], what: str) -> list[Found]:
+    """Threads that were started and that Python waits for at the end of a program."""
+    left = endless(own)
+    until = time.monotonic() + GRACE
+    for thread in left:
+        thread.join(max(0.0, until - time.monotonic()))
+    remedy = "start it with daemon=True, or end it when its work is done"
+    names = ", ".join(sorted(thread.name for thread in left if thread.is_alive()))
+    cause = f"{what} leaves a thread running that is no daemon ({names}): no program that does it ever ends"
+    return [("never-ends", "ok", cause, remedy)] if names else []
+
+
+def endless(own: Iterable[threading.Thread] = ()) -> list[threading.Thread]:
+    """Threads besides `own` that keep a program from ending; those of executors end with it."""
+    from concurrent.futures.thread import _threads_queues
+
+    kept = {*own, threading.main_thread(), threading.current_thread(), *_threads_queues}
+    return [thread for thread in threading.enumerate() if not thread.daemon and thread not in kept]
+
+
+GRACE = 1.0
+"""Seconds in which a thread may end by itself."""
 
 
 def _imported(entry: Entry) -> tuple[Status, list[Found]]:

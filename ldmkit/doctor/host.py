@@ -97,7 +97,7 @@ def _exit(code: int | None) -> str:
 
 
 def _child(todo: list[Entry], job: dict[str, Any], send: Connection) -> None:
-    from ldmkit.doctor.child import look
+    from ldmkit.doctor.child import endless, look
 
     sys.path[:] = job["path"]
     tried: set[tuple[str, str]] = set()
@@ -106,3 +106,5 @@ def _child(todo: list[Entry], job: dict[str, Any], send: Connection) -> None:
         for message in look(entry, job["run"] and what not in tried, job["limits"]["slow"]):
             send.send_bytes(json.dumps(message).encode())
         tried.add(what)
+    if endless():  # what was found is told: nobody waits for these threads
+        os._exit(0)

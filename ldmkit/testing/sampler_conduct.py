@@ -258,6 +258,32 @@ def lazy(subject: Subject) -> None:
     expect(first <= whole / 2, f"the first step with its own share of {whole} evaluations", f"{first} calls before it")
 
 
+@check("sampler", "closed")
+def closed(subject: Subject) -> None:
+    """A run that is given up between two steps ends there: nothing is raised, and the network is not called again.
+
+    Python closes a generator by raising GeneratorExit at its `yield`. `except BaseException:` or a bare `except:`
+    around a `yield` swallows it; the run then goes on for nobody, or ends with "generator ignored GeneratorExit".
+    """
+    sigmas = levels(6)
+    for done in (1, 3):
+        calls: list[float] = []
+
+        def counted(x: Tensor, sigma: float, calls: list[float] = calls) -> Tensor:
+            calls.append(sigma)
+            return humps(x, sigma)
+
+        run = iter(subject.sampler.steps(counted, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE)))
+        for _ in range(done):
+            next(run)
+        before = len(calls)
+        try:
+            getattr(run, "close", lambda: None)()
+        except Exception as error:
+            fail(f"a run that ends when it is closed after {done} steps", f"{type(error).__name__}: {error}")
+        expect(len(calls) == before, f"no call after a run was closed at step {done}", f"{len(calls) - before} calls")
+
+
 @check("sampler", "host-scalars")
 def host_scalars(subject: Subject) -> None:
     """No number of a tensor is looked at: no `.item()`, no `float(tensor)`, no `if` on a tensor.

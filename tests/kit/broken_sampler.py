@@ -237,6 +237,28 @@ class AllAtOnce(Straight):
         return iter(list(super().steps(denoise, x, sigmas, noise)))
 
 
+class GoesOnWhenClosed(Straight):
+    """Catches everything around its yield, GeneratorExit too, and goes on."""
+
+    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
+        for step in super().steps(denoise, x, sigmas, noise):
+            try:
+                yield step
+            except BaseException:
+                continue
+
+
+class FinishesWhenClosed(Straight):
+    """Works the rest out for nobody, and yields no more."""
+
+    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
+        run = super().steps(denoise, x, sigmas, noise)
+        try:
+            yield from (step for step in list(run))
+        except GeneratorExit:
+            denoise(x, sigmas[0])
+
+
 class LooksAtTheState(Straight):
     """Stops the network's answer from growing, by a look at its largest number."""
 
@@ -355,6 +377,7 @@ BROKEN: dict[str, list[Callable[[], Any]]] = {
     "dtype": [Promotes, DoubleState],
     "grad-mode": [NoGradAroundYield],
     "lazy": [AllAtOnce],
+    "closed": [GoesOnWhenClosed, FinishesWhenClosed],
     "host-scalars": [LooksAtTheState],
     "device": [HostCoefficients],
     "perfect": [Overweights, FarFromZero],

@@ -131,6 +131,7 @@ class Distribution:
     name: str
     points: Mapping[str, Mapping[str, str]]
     files: Mapping[str, str] = field(default_factory=dict)
+    encodings: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ("ldmkit>=0.1",)
     versions: tuple[str, ...] = ("1.0",)
 
@@ -138,7 +139,7 @@ class Distribution:
         """Modules, and the metadata that pip would have written."""
         for path, text in (item for version in self.versions for item in self.contents(version).items()):
             (site / path).parent.mkdir(exist_ok=True)
-            (site / path).write_text(text, encoding="utf-8")
+            (site / path).write_text(text, encoding=self.encodings.get(Path(path).name, "utf-8"))
 
     def wheel(self, folder: Path) -> Path:
         """The same as a wheel, of the last version."""
@@ -149,7 +150,7 @@ class Distribution:
         target = folder / f"{info.removesuffix('.dist-info')}-py3-none-any.whl"
         with zipfile.ZipFile(target, "w") as file:
             for path, text in contents.items():
-                file.writestr(path, text)
+                file.writestr(path, text.encode(self.encodings.get(Path(path).name, "utf-8")))
         return target
 
     def contents(self, version: str) -> dict[str, str]:
@@ -163,7 +164,8 @@ class Distribution:
         info = f"{self.name.replace('-', '_')}-{version}.dist-info"
         return {
             **{f"{module}.py": dedent(source) for module, source in self.files.items()},
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {version}\n{needs}",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\n"
+            f"Author: {'é' if self.encodings else 'e'}\nVersion: {version}\n{needs}",
             f"{info}/entry_points.txt": "\n".join(lines) + "\n",
         }
 
@@ -184,6 +186,18 @@ class Broken(Distribution):
     tried: bool = False
 
 
+WORKER = """
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+POOL = ThreadPoolExecutor(1)
+POOL.submit(len, "")
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+threading.Thread(target=time.sleep, args=(0.1,)).start()
+"""
+"""Threads that end with the program, or by themselves."""
+
 GOOD = (
     Distribution("good-sampler", {"ldmkit.samplers": {"steady": "sound_sampler:Steady"}}, {"sound_sampler": SAMPLER}),
     Distribution(
@@ -192,6 +206,11 @@ GOOD = (
     Distribution("good-grid", {"ldmkit.grids": {"gleichmäßig": "sound_grid:Even"}}, {"sound_grid": GRID}),
     Distribution(
         "good-guidance", {"ldmkit.guidance": {"gentle": "sound_guidance:Gentle"}}, {"sound_guidance": GUIDANCE}
+    ),
+    Distribution(
+        "good-worker",
+        {"ldmkit.samplers": {"worker": "sound_worker:Steady"}},
+        {"sound_worker": WORKER + dedent(SAMPLER)},
     ),
     Distribution("good-hooks", {"ldmkit": {"listener": "sound_hooks"}}, {"sound_hooks": HOOKS}),
 )
@@ -237,7 +256,7 @@ BROKEN = (
     ),
     Broken(
         "broken-dependency", {"ldmkit.samplers": {"dependency": "broken_dependency:Steady"}},
-        {"broken_dependency": "import nobody_has_this"}, ("nobody-has-this>=2",), code="missing-dependency",
+        {"broken_dependency": "import nobody_has_this"}, requires=("nobody-has-this>=2",), code="missing-dependency",
         status="optional", cause="needs 'nobody_has_this'", remedy="pip install 'nobody-has-this>=2'",
     ),
     Broken(
@@ -297,6 +316,36 @@ BROKEN = (
         "broken-group", {"ldmkit.sampler": {"group": "broken_group:Steady"}}, {"broken_group": SAMPLER},
         code="unknown-group", status=None, cause=r"group 'ldmkit\.sampler'", remedy=r"did you mean 'ldmkit\.samplers'",
     ),
+)  # fmt: skip
+
+THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='clock'{more}).start()\n"
+
+BROKEN += (
+    _sampler("misspelt-attribute", SAMPLER.replace("class Steady", "class Stedy"),
+             cause="broken_misspelt_attribute has no 'Steady'",
+             remedy=r"did you mean 'broken_misspelt_attribute:Stedy'\?"),
+    Broken(
+        "broken-misspelt-module", {"ldmkit.samplers": {"misspelt-module": "broken_mispelt_module:Steady"}},
+        {"broken_misspelt_module": SAMPLER}, cause="no module 'broken_mispelt_module'",
+        remedy=r"did you mean 'broken_misspelt_module:Steady'\?",
+    ),
+    _sampler("thread", THREAD.format(more="") + dedent(SAMPLER), code="never-ends", status="ok",
+             cause=r"its import leaves a thread running that is no daemon \(clock\)", remedy="daemon=True"),
+    _sampler(
+        "closing", SAMPLER.replace("yield ldmkit.Step(", "step = ldmkit.Step(") + """
+                try:
+                    yield step
+                except BaseException:
+                    continue
+""", code="check-failed", status="ok", cause="sampler-closed: .*generator ignored GeneratorExit",
+        remedy=r"docs/contracts\.md#", tried=True,
+    ),
+    Broken("broken-latin", {"ldmkit.samplers": {"latin": "broken_latin:Steady"}}, {"broken_latin": SAMPLER},
+           {"METADATA": "latin-1"}, code="not-utf8", status="ok", cause="METADATA is not UTF-8",
+           remedy="saved as UTF-8"),
+    Broken("broken-latin-points", {"ldmkit.samplers": {"lätin": "broken_latin_points:Steady"}},
+           {"broken_latin_points": SAMPLER}, {"entry_points.txt": "latin-1"}, code="unreadable", status=None,
+           cause="entry_points.txt is not UTF-8", remedy="force-reinstall broken-latin-points"),
 )  # fmt: skip
 
 DEADLY = (

@@ -169,6 +169,7 @@ def test_pip_installs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     wheels.mkdir()
     written.mkdir()
     single = [distribution for distribution in (*GOOD, *BROKEN, *DEADLY) if len(distribution.versions) == 1]
+    single = [distribution for distribution in single if not distribution.encodings]  # which pip refuses
     files = [str(distribution.wheel(wheels)) for distribution in single]
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(installed), *files]
     subprocess.run(command, check=True, capture_output=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ldmkit import plugins
-from ldmkit.installed import MAX_BYTES, Entry, Problem, normal, shown
+from ldmkit.installed import MAX_BYTES, Entry, Problem, normal
+from ldmkit.printable import printable
 
 POINTS = "[ldmkit.samplers]\n{name} = some_module:Some\n"
 
@@ -121,7 +122,7 @@ def test_names_that_can(sites: tuple[Path, Path], name: str) -> None:
 @pytest.mark.parametrize(
     ("points", "flaw", "words"),
     [
-        (b"[ldmkit.samplers]\nx = \xff\xfe:Y\n", "unreadable", "can't decode"),
+        (b"[ldmkit.samplers]\nx = \xff\xfe:Y\n", "unreadable", "is not UTF-8"),
         (b"[ldmkit.samplers]\nno value\n", "unreadable", "cannot be read"),
         (b"[ldmkit.smaplers]\nx = y:Z\n", "unknown-group", "'ldmkit.smaplers'"),
         (b"[ldmkit.samplers]\nx = y:Z\nx = z:Z\n", "twice", "sampler 'x' stands there twice"),
@@ -144,4 +145,4 @@ def test_extras_behind_a_value_are_left_out(sites: tuple[Path, Path]) -> None:
 
 
 def test_text_for_a_terminal_steers_none() -> None:
-    assert shown("a\x1b[31mb\u202ec\nd größe") == "a\\x1b[31mb\\u202ec\\nd größe"
+    assert printable("a\x1b[31mb\u202ec\nd größe") == "a\\x1b[31mb\\u202ec\\nd größe"
