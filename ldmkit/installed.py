@@ -118,10 +118,8 @@ def _copy(dist: metadata.Distribution) -> _Copy:
         return _Copy(dist, dist.read_text("entry_points.txt") or "", folder)
     except UnicodeDecodeError as error:
         # what has nothing to do with ldmkit is left alone
-        why = (
-            f"entry_points.txt is not UTF-8 ({error.reason} at byte {error.start}); torch cannot be imported beside it"
-        )
-        told = ValueError(why)
+        why = f"entry_points.txt is not UTF-8 ({error.reason} at byte {error.start})"
+        told = ValueError(f"{why}; torch and pydantic cannot be imported beside it")
         return _Copy(dist, "", folder, told if HOME.encode() in error.object else None)
     except Exception as error:  # one damaged metadata file must not hide every other distribution
         return _Copy(dist, "", folder, error)

@@ -97,8 +97,9 @@ def examine(entries: Sequence[Entry], run: bool, limits: Limits) -> Iterator[See
     groups = [[asdict(entry) for entry in group] for _, group in groupby(entries, lambda e: e.dist)]
     job = {"path": sys.path, "groups": groups, "run": run, "limits": asdict(limits)}
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # torch looks for backends in all metadata: one that is not UTF-8 would end its import, and be blamed on all parts
-    quiet |= {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+    # torch and pydantic look for plugins of theirs in all metadata: what is not UTF-8 would end their import, and be
+    # blamed on all parts
+    quiet |= {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
     left = list(entries)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         host = subprocess.Popen(

@@ -343,9 +343,6 @@ BROKEN += (
     Broken("broken-latin", {"ldmkit.samplers": {"latin": "broken_latin:Steady"}}, {"broken_latin": SAMPLER},
            {"METADATA": "latin-1"}, code="not-utf8", status="ok", cause="METADATA is not UTF-8",
            remedy="saved as UTF-8"),
-    Broken("broken-latin-points", {"ldmkit.samplers": {"lätin": "broken_latin_points:Steady"}},
-           {"broken_latin_points": SAMPLER}, {"entry_points.txt": "latin-1"}, code="unreadable", status=None,
-           cause="entry_points.txt is not UTF-8", remedy="force-reinstall broken-latin-points"),
 )  # fmt: skip
 
 DEADLY = (
@@ -355,3 +352,8 @@ DEADLY = (
     _sampler("interrupt", "raise KeyboardInterrupt", cause="KeyboardInterrupt, which is left to pass"),
 )  # fmt: skip
 """What only the doctor survives, in its processes: a program that imports one of these ends, or waits."""
+
+UNREADABLE = Broken("broken-latin-points", {"ldmkit.samplers": {"lätin": "broken_latin_points:Steady"}},
+           {"broken_latin_points": SAMPLER}, {"entry_points.txt": "latin-1"}, code="unreadable", status=None,
+           cause="entry_points.txt is not UTF-8", remedy="force-reinstall broken-latin-points")  # fmt: skip
+"""Torch and pydantic cannot be imported beside it: it has a site of its own."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import tiny_parts
 import torch
-from broken_distributions import BROKEN, DEADLY, GOOD, Broken
+from broken_distributions import BROKEN, DEADLY, GOOD, UNREADABLE, Broken
 
 import ldmkit
 from ldmkit import plugins
@@ -183,3 +183,17 @@ def test_pip_installs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             found.append((plugins.catalogue(), plugins.problems()))
     assert found[0] == found[1] and len({entry.dist for entry in found[0][0]}) > len(GOOD) + 15
     plugins.refresh()
+
+
+def test_metadata_that_is_not_utf8_is_not_blamed_on_the_others(tmp_path: Path) -> None:
+    """Although torch and pydantic read the metadata of all distributions when they are imported."""
+    for distribution in (UNREADABLE, *GOOD):
+        distribution.write(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "ldmkit", "plugins", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=300)
+    found = json.loads(done.stdout)
+    assert done.returncode == 4 and len(found["seen"]) == len(GOOD)
+    (fault,) = found["faults"]
+    assert fault["distribution"] == UNREADABLE.name
+    assert fault["code"] == UNREADABLE.code and re.search(UNREADABLE.cause, fault["cause"])
