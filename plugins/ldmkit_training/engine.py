@@ -30,6 +30,7 @@ from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
+from ldmkit_training.rehearsal import rehearse
 from ldmkit_training.rescue import changes, may_be_saved, rescued, with_last_good
 from ldmkit_training.resuming import check_state, check_tensors, under
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
@@ -76,6 +77,8 @@ class Engine:
         check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
         data = (self.train_data, self.validation_data)
         self.train_data, self.validation_data = checked_data(recipe, self.stage, *data)
+        if not self.sharded:  # whole networks may not fit where their shares do
+            rehearse(recipe, self.stage, self.train_data, self.accelerator)
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []

@@ -103,7 +103,7 @@ class Steps:
         for i, part in enumerate(parts):
             share = len(part.ids) / self.recipe.data.batch
             with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(turn):
-                with autocast(self.recipe.precision, self.device), _naming(part):
+                with autocast(self.recipe.precision, self.device), naming(part):
                     loss = turn(part, step)
                 # several processes average their gradients
                 self.scaler.scale(loss.total * (share * processes)).backward()
@@ -154,7 +154,7 @@ class Steps:
 
 
 @contextmanager
-def _naming(batch: Batch) -> Iterator[None]:
+def naming(batch: Batch) -> Iterator[None]:
     """An input that the model refuses is named by its sample, not by its place in the batch."""
     try:
         yield

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit.errors import InputError
+
 Norm: TypeAlias = Literal["batch", "group", "none"]
 GanLoss: TypeAlias = Literal["hinge", "vanilla"]
 
@@ -20,6 +22,9 @@ class PatchDiscriminator(nn.Module):
 
     4x4 convolutions with padding 1, `layers` of stride 2 and two of stride 1, LeakyReLU 0.2 between; all but the
     first and the last have a norm. Weights are drawn from N(0, 0.02), the norms' from N(1, 0.02).
+
+    Raises:
+        InputError: `discriminator-size`: pictures that are too small for so many layers.
     """
 
     def __init__(self, layers: int = 3, width: int = 64, norm: Norm = "batch", channels: int = 3):
@@ -33,10 +38,14 @@ class PatchDiscriminator(nn.Module):
             parts += [_norm(norm, outer), nn.LeakyReLU(0.2)]
             inner = outer
         self.main = nn.Sequential(*parts, nn.Conv2d(inner, 1, 4, padding=1))
-        self.smallest = _smallest(layers)
+        self.layers, self.smallest = layers, _smallest(layers)
         self.apply(_initialise)
 
     def forward(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < self.smallest:
+            what = f"pictures of {images.shape[-2]} x {images.shape[-1]} are too small for its {self.layers} layers"
+            fits = f"sides of {self.smallest} and more, or fewer layers"
+            raise InputError("discriminator-size", what, where="objective.discriminator", fits=fits)
         return self.main(images)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldmkit.contracts import Codec, Perceptual, Reconstruction
-from ldmkit.errors import CompositionError, InputError
+from ldmkit.errors import CompositionError
 from ldmkit_training.first_stage.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
@@ -125,10 +125,6 @@ class DiscriminatorTurn(Turn):
     def forward(self, batch: Batch, step: int) -> Loss:
         assert self.read.codec is not None
         images = pictures(batch)
-        if min(images.shape[-2:]) < self.discriminator.smallest:
-            what = f"pictures of {images.shape[-2]} x {images.shape[-1]} are too small for its {self.section.layers}"
-            fits = f"sides of {self.discriminator.smallest} and more, or fewer layers"
-            raise InputError("discriminator-size", what + " layers", where="objective.discriminator", fits=fits)
         with torch.no_grad():
             made = reconstructed(self.read.codec, batch).images
         real = self.discriminator(images).float()
