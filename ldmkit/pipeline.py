@@ -30,6 +30,7 @@ from ldmkit.ports import hold_for
 from ldmkit.prepared import Prepared, check_current, check_prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
+from ldmkit.remarks import remark
 from ldmkit.request import Inputs, Request, Strategy, check_callback, mappings, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
@@ -185,9 +186,10 @@ class Pipeline:
         parsed = parse_rows(self.parts, self.wiring, request.inputs, "inputs")
         negative = parse_negatives(self.parts, self.wiring, request.negative, request.batch)
         original = request.start.image if request.start else None
-        start_size = (original.shape[-2], original.shape[-1]) if original is not None else None
+        start_size = None if original is None else (original.shape[-2], original.shape[-1])
         size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
         check_smallest(size, self.codec, self.denoiser.smallest)
+        remark(parsed, size, self.defaults.size, self.codec)
         asked = request.propose and original is None
         proposed = proposals(self.parts, self.wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
         rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed

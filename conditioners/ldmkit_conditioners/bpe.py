@@ -74,10 +74,13 @@ class Vocabulary:
         """
         text = self._expanded(text)
         encoding = self._encoding(text)
-        if self.unknown is not None and (words := self._unknown_words(text, encoding)):
-            what = f"not in the vocabulary: {_listed(words)}"
-            warnings.warn(f"{what}; the model cannot know what that means", UnknownWordWarning, stacklevel=3)
         room = limit - 1 - (self.start is not None)
+        if self.unknown is not None and (words := self._unknown_words(text, encoding)):
+            taken = sum(count for _, count in words)
+            what = f"not in the vocabulary: {_listed([word for word, _ in words])}"
+            lost_on = f"; {taken} of the {room} tokens that fit go to their letters" if taken > len(words) else ""
+            said = f"{what}; the model cannot know what that means{lost_on}"
+            warnings.warn(said, UnknownWordWarning, stacklevel=3)
         if len(encoding.ids) > room:
             lost = text[encoding.offsets[room][0] :]
             shown = lost if len(lost) <= 60 else lost[:57] + "..."
@@ -104,8 +107,8 @@ class Vocabulary:
             text = text.replace(token, self.several.get(token, token))
         return text
 
-    def _unknown_words(self, text: str, encoding: Encoding) -> list[str]:
-        """Words that have no piece, or nothing but single letters for pieces."""
+    def _unknown_words(self, text: str, encoding: Encoding) -> list[tuple[str, int]]:
+        """Words that have no piece, or nothing but single letters for pieces, each with its number of pieces."""
         words: dict[int, list[int]] = {}
         for piece, word in enumerate(encoding.word_ids):
             if word is not None:
@@ -115,7 +118,7 @@ class Vocabulary:
             spans = [encoding.offsets[i] for i in pieces]
             letters = len(pieces) > 1 and all(end - begin <= 1 for begin, end in spans)
             if letters or any(encoding.ids[i] == self.unknown for i in pieces):
-                found.append(text[spans[0][0] : spans[-1][1]])
+                found.append((text[spans[0][0] : spans[-1][1]], len(pieces)))
         return found
 
     def save(self, folder: Path) -> None:
