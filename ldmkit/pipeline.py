@@ -194,8 +194,7 @@ class Pipeline:
         proposed = proposals(self.parts, self.wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
         rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
         conditioning = encode_conditions(self.parts, self.wiring, rows, negative, size)
-        sigmas = self._sigmas(request)
-        run = Run(sigmas, latent_size(size, self.codec))
+        run = Run(self._sigmas(request), latent_size(size, self.codec))
         evaluate = Evaluator(
             self.denoiser, self.process, conditioning, run,
             adapters=self.adapters, decode=partial(self._differentiable_decode, size=size), network=self.network,
@@ -203,7 +202,7 @@ class Pipeline:
         noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
         checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
         with memory("start", f"latents {(request.batch, *noise.shape)}"):
-            return self._started(checked, size, sigmas, Guided(evaluate, request.guidance), noise)
+            return self._started(checked, size, run.sigmas, Guided(evaluate, request.guidance), noise)
 
     def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
         """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`.
@@ -373,8 +372,7 @@ class Pipeline:
         unit, evaluate = noise(0, "start"), denoise.evaluate
         if request.start is None:
             return Prepared(request, size, sigmas, self.process.prior(unit, sigmas[0]), denoise, noise, evaluate)
-        known = self.encode(request.start.image.unsqueeze(0)).to(self.device)
-        known = known.expand(request.batch, *known.shape[1:])
+        known = self.encode(request.start.image.unsqueeze(0)).to(self.device).expand(request.batch, -1, -1, -1)
         x = known + sigmas[0] * unit
         if request.start.mask is None:
             return Prepared(request, size, sigmas, x, denoise, noise, evaluate)
@@ -392,8 +390,7 @@ class Pipeline:
             key = self.wiring[name].input or name
             given = next((row[key] for row in rows if key in row), None)
             if conditioner.kind == "plane" and given is not None:
-                size = conditioner.picture_size(given, self.codec.factor)
-                if size is not None:
+                if (size := conditioner.picture_size(given, self.codec.factor)) is not None:
                     return size
         return None
 

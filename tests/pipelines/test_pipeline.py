@@ -23,8 +23,7 @@ ROUNDING = 2e-5
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    levels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(levels)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def boxes(*names: str) -> list[dict[str, object]]:
