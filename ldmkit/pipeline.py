@@ -389,9 +389,10 @@ class Pipeline:
         for name, conditioner in self.conditioners.items():
             key = self.wiring[name].input or name
             given = next((row[key] for row in rows if key in row), None)
-            if conditioner.kind == "plane" and given is not None:
-                if (size := conditioner.picture_size(given, self.codec.factor)) is not None:
-                    return size
+            if conditioner.kind != "plane" or given is None:
+                continue
+            if (size := conditioner.picture_size(given, self.codec.factor)) is not None:
+                return size
         return None
 
     def _differentiable_decode(self, latents: Tensor, size: Size) -> Tensor:
