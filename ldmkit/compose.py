@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ldmkit.arguments import instance_of, mapping_of
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
-from ldmkit.errors import CompositionError, LdmkitError, PluginError, SpecError, suggest
+from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
 from ldmkit.latents import check_latents_fit
 from ldmkit.meta import on_meta
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
-from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec
+from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.value import Value
 
 
@@ -51,6 +52,65 @@ def compose(spec: PipelineSpec) -> Parts:
         conditioners = {n: build("conditioner", s, f"conditioners.{n}") for n, s in spec.conditioners.items()}
         adapters = {n: build("adapter", s, f"adapters.{n}") for n, s in spec.adapters.items()}
     return fit(spec.conditioners, codec, denoiser, build_value("process", spec.process), conditioners, adapters)
+
+
+def mapped_parts(
+    codec: object, denoiser: object, process: object, conditioners: object, adapters: object
+) -> tuple[dict[str, Conditioner], dict[str, Adapter]]:
+    """The conditioners and adapters by name, after a look whether all parts are what they are passed as.
+
+    Raises:
+        InputError: `wrong-kind`, `not-a-mapping`.
+    """
+    for where, value, kind in (
+        ("codec", codec, Codec),
+        ("denoiser", denoiser, Denoiser),
+        ("process", process, Process),
+    ):
+        instance_of(value, kind, where)
+    given = mapping_of(conditioners, "conditioners", "name -> conditioner")
+    added = mapping_of(adapters, "adapters", "name -> adapter")
+    check_names([*given, *added])
+    for name, part in given.items():
+        instance_of(part, Conditioner, f"conditioners.{name}")
+    for name, part in added.items():
+        instance_of(part, Adapter, f"adapters.{name}")
+    return given, added
+
+
+def wired(given: Mapping[str, Conditioner], wiring: object) -> dict[str, ConditionerSpec]:
+    """The spec of each conditioner, with what the caller's wiring says of it.
+
+    Raises:
+        InputError: `not-a-mapping`.
+        CompositionError: `unknown-conditioner`: wiring for none of them.
+    """
+    asked = mapping_of(wiring, "wiring", "conditioner name -> slot, null, input")
+    for name in asked:
+        if name not in given:
+            what = f"wiring for {name!r}, which is no conditioner of this pipeline"
+            raise CompositionError("unknown-conditioner", what, where="wiring", fits=suggest(name, given))
+    wires = {}
+    for name, part in given.items():
+        own, mine = part_spec("conditioner", part).model_dump(), asked.get(name)
+        if isinstance(mine, ConditionerSpec):
+            mine = mine.model_dump(exclude_unset=True)
+        fields = mapping_of(mine, f"wiring.{name}", "slot, null, input")
+        wires[name] = ConditionerSpec.of({**own, **fields, **own}, name)
+    return wires
+
+
+def check_added(name: object, adapter: object, conditioners: object) -> None:
+    """Refuse what cannot be put to a pipeline as an adapter of that name with the conditioners of its slots.
+
+    Raises:
+        InputError: `name-type`, `wrong-kind`, `not-a-mapping`.
+    """
+    if not isinstance(name, str):
+        raise InputError("name-type", f"got {shown(name)}", where="name", fits="a name, as text")
+    instance_of(adapter, Adapter, "adapter")
+    for slot, part in mapping_of(conditioners, "conditioners", "slot -> conditioner").items():
+        instance_of(part, Conditioner, f"conditioners.{slot}")
 
 
 def fit(

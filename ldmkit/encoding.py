@@ -10,7 +10,7 @@ import torch
 from ldmkit.compose import Parts
 from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts import Conditioner, Slot
-from ldmkit.errors import InputError, suggest
+from ldmkit.errors import InputError, shown, suggest
 from ldmkit.guards import finite, memory
 from ldmkit.signals import Residuals, Signal, Tokens, select_rows, tensors_of, to, zeros_like
 from ldmkit.sizes import latent_size
@@ -49,7 +49,7 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
             for key in row:
                 if key not in owners:
                     raise InputError(
-                        "unknown-input", f"there is no input {key!r}", where=place, fits=suggest(str(key), owners)
+                        "unknown-input", f"there is no input {shown(key)}", where=place, fits=suggest(key, owners)
                     )
             done[id(row)] = {key: owners[key].parse(value, f"{place}.{key}") for key, value in row.items()}
         parsed.append(done[id(row)])

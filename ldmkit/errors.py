@@ -106,10 +106,12 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: object, known: Iterable[str]) -> str:
     """`did you mean 'steps'?` or the list of known words, for an unknown one."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    # far longer than any name: comparing would take minutes, and find nothing
+    comparable = isinstance(word, str) and len(word) < 1000
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6) if comparable else []
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(names) if names else "nothing is known here"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ldmkit.errors import PluginError, RunError
+from ldmkit.errors import InputError, PluginError, RunError
 from ldmkit.plugins import name_of
 from ldmkit.runs import Step
 from ldmkit.value import Value
@@ -44,6 +44,18 @@ def check_step(step: object, state: Tensor, sampler: Value) -> None:
     if step.x.shape != state.shape or step.x.dtype != state.dtype or step.x.device != state.device:
         got, wanted = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (step.x, state))
         raise _bad_step(sampler, f"yielded {got} for a state {wanted}", "shape, dtype and device kept")
+
+
+def check_levels(sigmas: Sequence[float]) -> None:
+    """Refuse noise levels that no float32 can carry through a run.
+
+    Raises:
+        InputError: `grid-range`.
+    """
+    for i, sigma in enumerate(sigmas):
+        if not (sigma == 0 or 1e-10 <= sigma <= 1e10):
+            fits = "noise levels of 1e-10 to 1e10, or 0 at the end"
+            raise InputError("grid-range", f"noise level {sigma!r}", where=f"grid[{i}]", fits=fits)
 
 
 def is_finite(state: Tensor) -> bool:

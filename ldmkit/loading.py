@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from ldmkit.arguments import check_device as check_device
+from ldmkit.arguments import check_dtype as check_dtype
+from ldmkit.arguments import instance_of
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Classifier, Codec, Part
-from ldmkit.errors import InputError, SourceError, WeightsError
+from ldmkit.errors import InputError, SourceError, WeightsError, shown
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
 from ldmkit.latents import latents_of
@@ -20,7 +23,7 @@ from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.spec import Defaults, PartSpec, PipelineSpec, check_dtype_name
+from ldmkit.spec import Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import assign
 
 
@@ -46,9 +49,11 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "dtype": dtype}
-    options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
     opened = open_source(source, config=config, ema=ema)
+    kept = check_dtype(dtype)
+    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema}
+    given["dtype"] = None if kept is None else str(dtype)
+    options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
     return pipeline_of(opened, device=device, dtype=dtype, load_options=options)
 
 
@@ -60,7 +65,8 @@ def pipeline_of(
     load_options: Mapping[str, Any] | None = None,
 ) -> Pipeline:
     """Compose what a source describes and fill it with its weights; the errors of `load`."""
-    where, kept = check_device(device), check_dtype(dtype or source.dtype)
+    source = instance_of(source, Source, "source")
+    where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
     spec = source.spec
     parts = compose(spec)
     fill(parts, spec, source, device=where, dtype=kept)
@@ -93,7 +99,9 @@ def load_codec(
         spec = spec.model_copy(update={"config": {**spec.config, **given}})
     elif opened.assumption is not None:
         warnings.warn(f"{opened.origin}: {opened.assumption}", stacklevel=2)
-    codec: Codec = _alone("codec", spec, "codec", opened, check_device(device), check_dtype(dtype or opened.dtype))
+    codec: Codec = _alone(
+        "codec", spec, "codec", opened, check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
+    )
     return codec.eval().requires_grad_(False)
 
 
@@ -141,7 +149,7 @@ def load_adapter(
     if key is None or key not in offered:
         what = f"of the adapters in it, {name!r} names none"
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
-    where, kept = check_device(device), check_dtype(dtype or opened.dtype)
+    where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
     adapter: Adapter = _alone("adapter", offered[key], f"adapters.{key}", opened, where, kept)
     return adapter.eval().requires_grad_(False)
 
@@ -167,7 +175,9 @@ def open_source(source: str | Path, *, config: str | Path | None = None, ema: bo
     """
     for name, value in (("source", source), ("config", config)):
         if not isinstance(value, (str, Path, type(None))) or (name == "source" and value is None):
-            raise InputError("path-type", f"got {value!r}", where=name, fits="a path, or a name")
+            raise InputError("path-type", f"got {shown(value)}", where=name, fits="a path, or a name")
+    if not isinstance(ema, (bool, type(None))):
+        raise InputError("ema-type", f"got {shown(ema)}", where="ema", fits="True, False or None")
     path, origin = locate(source)
     yaml = check_config(config)
     if path.is_dir() and (is_native(path) or is_part(path)):
@@ -225,25 +235,3 @@ def _load_assets(part: Part, path: str, source: Source) -> None:
     folder = source.assets(path)
     if folder is not None:
         part.load_assets(folder)
-
-
-def check_device(device: torch.device | str | None) -> torch.device:
-    """A device that this machine has."""
-    try:
-        chosen = torch.device("cpu" if device is None else device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError("device", f"{device!r} is no device: {str(error).splitlines()[0]}", where="device") from None
-    count = torch.cuda.device_count()
-    usable = {"cpu": True, "cuda": (chosen.index or 0) < count, "mps": torch.backends.mps.is_available()}
-    if not usable.get(chosen.type, False):
-        fits = f"cpu, or cuda:0 to cuda:{count - 1}" if count else "cpu"
-        raise InputError("device", f"this machine has no device {str(chosen)!r}", where="device", fits=fits)
-    return chosen
-
-
-def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A floating dtype, from torch or by name."""
-    if dtype is None:
-        return None
-    found: torch.dtype = getattr(torch, check_dtype_name(str(dtype)))
-    return found

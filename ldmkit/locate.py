@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+from ldmkit.arguments import path_of
 from ldmkit.errors import SourceError, suggest
 from ldmkit.hub import fetch
 from ldmkit.installed import Entry
@@ -38,7 +39,7 @@ def check_config(config: str | Path | None) -> Path | None:
     Raises:
         SourceError: `not-found`.
     """
-    yaml = None if config is None else Path(config)
+    yaml = None if config is None else path_of(config, "config")
     if yaml is not None and not yaml.is_file():
         raise SourceError("not-found", "there is no such config file", where=str(yaml))
     return yaml

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, shown
 from ldmkit.value import integer
 
 SEED_LIMIT = 2**64
@@ -26,7 +26,7 @@ def check_seed(seed: object, where: str = "seed") -> int:
     """
     number = integer(seed)
     if number is None:
-        raise InputError("seed-type", f"a seed is an integer, got {seed!r}", where=where)
+        raise InputError("seed-type", f"a seed is an integer, got {shown(seed)}", where=where)
     if not 0 <= number < SEED_LIMIT:
         raise InputError("seed-range", f"{number} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
     return number
@@ -60,8 +60,13 @@ class Noise:
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
+        if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Sequence) or not seeds:
+            raise InputError("seed-type", f"got {shown(seeds)}", where="seeds", fits="a list of integers")
         self.seeds = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(seeds))
-        self.shape = tuple(shape)
+        sides = [integer(side) for side in shape] if isinstance(shape, Sequence) else [None]
+        self.shape = tuple(side for side in sides if side is not None and side >= 0)
+        if len(self.shape) != len(sides):
+            raise InputError("noise-shape", f"got {shown(shape)}", where="shape", fits="a list of integers >= 0")
         self.device = torch.device(device)
 
     def __call__(self, index: int, purpose: str = "step") -> Tensor:

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit.arguments import path_of
 from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files import read_file
 from ldmkit.jsonio import check_target, parse_json, write_new
@@ -98,7 +99,7 @@ def check_png(path: str | Path) -> Path:
     Raises:
         InputError: not a .png path, or its folder does not exist or takes no files.
     """
-    path = Path(path)
+    path = path_of(path, "path")
     if path.suffix.lower() != ".png":
         fits = "a path ending in .png"
         raise InputError("not-png", "the recipe travels in PNG files only", where=str(path), fits=fits)
@@ -112,7 +113,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         SourceError: no such file, no PNG, or no recipe in it.
     """
-    path = Path(path)
+    path = path_of(path, "path")
     data = read_file(path, MAX_FILE_BYTES)
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:

@@ -89,6 +89,9 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
         InputError: as `read_picture`, and a picture that is not grey.
     """
     if isinstance(source, np.ndarray):
+        if source.dtype.kind not in "biuf" or source.dtype.itemsize > 8:
+            fits = "bools, uint8, or floats in [0, 1]"
+            raise InputError("picture-dtype", f"a mask of {source.dtype}", where=where, fits=fits)
         source = torch.from_numpy(
             np.ascontiguousarray(source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source)
         )
@@ -217,22 +220,24 @@ def dense(tensor: Tensor, where: str | None = None) -> Tensor:
     """The tensor, if its numbers can be read as they lie.
 
     Raises:
-        InputError: it is sparse, or on the meta device.
+        InputError: it is sparse, nested, quantised, or on the meta device.
     """
-    if tensor.is_meta or tensor.layout != torch.strided:
-        what = f"a tensor of layout {tensor.layout} on the device {tensor.device}"
+    if tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
+        what = f"a tensor of layout {kind} on the device {tensor.device}"
         raise InputError("tensor-layout", what, where=where, fits="a dense tensor with its numbers in memory")
     return tensor
 
 
 def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
+    tensor = dense(tensor, where)
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
         raise InputError(
             "picture-shape", f"a tensor of shape {tuple(tensor.shape)}", where=where, fits="(3, height, width)"
         )
     if not tensor.is_floating_point():
         raise InputError("picture-dtype", f"a tensor of {tensor.dtype}", where=where, fits="floats in [-1, 1]")
-    return _in_range(dense(tensor, where).detach().float().cpu(), -1.0, 1.0, where)
+    return _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
 
 
 def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
@@ -271,7 +276,7 @@ def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
 
 
 def _label_array(source: object, where: str | None) -> Tensor:
-    source = dense(source, where).detach().cpu().numpy() if isinstance(source, Tensor) else source
+    source = _whole(dense(source, where), where).numpy() if isinstance(source, Tensor) else source
     try:
         array = np.asarray(source)
     except (ValueError, TypeError, OverflowError):
@@ -284,6 +289,12 @@ def _label_array(source: object, where: str | None) -> Tensor:
     if int(labels.min()) < 0:
         raise InputError("picture-range", f"label {int(labels.min())} is negative", where=where, fits="labels >= 0")
     return labels
+
+
+def _whole(tensor: Tensor, where: str | None) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise InputError("picture-dtype", f"labels of {tensor.dtype}", where=where, fits="integers")
+    return tensor.detach().cpu()
 
 
 def _in_range(values: Tensor, low: float, high: float, where: str | None) -> Tensor:

@@ -12,14 +12,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ldmkit.arguments import destination, instance_of, path_of
 from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
-from ldmkit.compose import Parts, fit, part_spec
+from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
 from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
-from ldmkit.errors import CompositionError, InputError, RunError, suggest
-from ldmkit.guards import check_end, check_step, is_finite, memory
+from ldmkit.errors import CompositionError, InputError, RunError, shown, suggest
+from ldmkit.guards import check_end, check_levels, check_step, is_finite, memory
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import KnownRegion, kept, latent_mask
@@ -31,9 +32,9 @@ from ldmkit.prepared import Prepared, check_current, check_prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import remark
-from ldmkit.request import Inputs, Request, Strategy, check_callback, mappings, resolve
+from ldmkit.request import Inputs, Request, Strategy, check_callback, check_size, mappings, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
-from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec, check_names
+from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.stages import check_range, decode_latents, encode_pictures
 
 
@@ -95,20 +96,10 @@ class Pipeline:
         Raises:
             CompositionError: parts that do not fit; the error names both.
         """
-        given = dict(conditioners or {})
-        check_names([*given, *(adapters or {})])
-        for name in wiring or {}:
-            if name not in given:
-                what = f"wiring for {name!r}, which is no conditioner of this pipeline"
-                raise CompositionError("unknown-conditioner", what, where="wiring", fits=suggest(name, given))
-        wires: dict[str, ConditionerSpec] = {}
-        for name, part in given.items():
-            own = part_spec("conditioner", part).model_dump()
-            asked: Any = (wiring or {}).get(name, {})
-            asked = asked.model_dump(exclude_unset=True) if isinstance(asked, ConditionerSpec) else dict(asked)
-            wires[name] = ConditionerSpec.of({**own, **asked, **part_spec("conditioner", part).model_dump()}, name)
-        parts = fit(wires, codec, denoiser, process, given, dict(adapters or {}))
-        return cls(parts, wires, Defaults.of(defaults or {}, "defaults"))
+        given, added = mapped_parts(codec, denoiser, process, conditioners, adapters)
+        wires = wired(given, wiring)
+        parts = fit(wires, codec, denoiser, process, given, added)
+        return cls(parts, wires, Defaults.of({} if defaults is None else defaults, "defaults"))
 
     @cached_property
     def spec(self) -> PipelineSpec:
@@ -137,8 +128,7 @@ class Pipeline:
         Raises:
             RunError: `busy`: a run of this or another pipeline on the same parts is under way.
         """
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
+        device, dtype = destination(device, dtype)
         parts = self.parts.items().values()
         with moving(parts):
             for part in parts:
@@ -160,7 +150,7 @@ class Pipeline:
     @uses_parts
     def decode(self, latents: Tensor, size: Size | None = None) -> Tensor:
         """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
-        return decode_latents(self.codec, latents, size)
+        return decode_latents(self.codec, latents, None if size is None else check_size(size))
 
     @uses_parts
     def conditioning(
@@ -170,6 +160,7 @@ class Pipeline:
 
         With `grad`, gradients reach the conditioners: for training them together with the denoiser.
         """
+        size, grad = check_size(size), instance_of(grad, bool, "grad")
         parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
         given = mappings({} if negative is None else negative, "negative")
         dropped = parse_negatives(self.parts, self.wiring, given, len(parsed))
@@ -290,7 +281,7 @@ class Pipeline:
         """
         from ldmkit.saving import save_pipeline
 
-        return save_pipeline(self, Path(folder), store)
+        return save_pipeline(self, path_of(folder, "folder"), store)
 
     @classmethod
     def load(cls, source: str | Path, **options: Any) -> Pipeline:
@@ -314,6 +305,7 @@ class Pipeline:
 
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Pipeline:
         """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name."""
+        check_added(name, adapter, conditioners)
         added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
         wiring = dict(self.wiring)
         for slot, (key, part) in zip(conditioners, added.items(), strict=True):
@@ -329,8 +321,8 @@ class Pipeline:
         Raises:
             CompositionError: there is no such adapter.
         """
-        if name not in self.adapters:
-            raise CompositionError("unknown-adapter", f"no adapter {name!r}", fits=suggest(name, self.adapters))
+        if not isinstance(name, str) or name not in self.adapters:
+            raise CompositionError("unknown-adapter", f"no adapter {shown(name)}", fits=suggest(name, self.adapters))
         adapters = {**self.adapters, name: self.adapters[name].tuned(**changes)}
         return self._varied(replace(self.parts, adapters=adapters))
 
@@ -357,6 +349,7 @@ class Pipeline:
 
     def _sigmas(self, request: Request) -> tuple[float, ...]:
         sigmas = request.grid.sigmas(self.process, request.steps)
+        check_levels(sigmas)
         if request.start is None:
             return tuple(sigmas)
         count = len(sigmas) - 1

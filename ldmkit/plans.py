@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ldmkit.errors import CompositionError, suggest
+from ldmkit.errors import CompositionError, shown, suggest
 from ldmkit.ports import Port
 
 if TYPE_CHECKING:
@@ -29,14 +29,26 @@ MAX_RECOMPILES = 256
 """Specialisations of one block's code: its widths, heads and resolutions in a large network."""
 
 
+def check_plan_name(denoiser: Denoiser, name: object) -> None:
+    """Refuse what is no name of a plan, before it is compared with one.
+
+    Raises:
+        CompositionError: `unknown-plan`.
+    """
+    if not isinstance(name, str):
+        what = f"{shown(name)} names no execution plan"
+        raise CompositionError("unknown-plan", what, where="plan", fits=suggest(name, denoiser.plans))
+
+
 def network_of(denoiser: Denoiser, name: str) -> Network:
     """The plans that every denoiser has: "eager", "auto" (the same here), "compiled", "graphed".
 
     Raises:
         CompositionError: `unknown-plan`, `plan-unavailable`.
     """
+    check_plan_name(denoiser, name)
     if name not in denoiser.plans:
-        what = f"{type(denoiser).__name__} has no execution plan {name!r}"
+        what = f"{type(denoiser).__name__} has no execution plan {shown(name)}"
         raise CompositionError("unknown-plan", what, where="plan", fits=suggest(name, denoiser.plans))
     if name == "compiled":
         return Compiled(denoiser)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ldmkit.admission import admit
 from ldmkit.deprecation import renamed_part
-from ldmkit.errors import PluginError, suggest
+from ldmkit.errors import PluginError, shown, suggest
 from ldmkit.installed import HOME as HOME
 from ldmkit.installed import Entry as Entry
 from ldmkit.installed import Installed, Problem, normal, scan
@@ -235,7 +235,7 @@ def find(kind: str, name: str, dist: str | None = None) -> Entry:
     """
     _check_kind(kind)
     if not isinstance(name, str):
-        raise PluginError("unknown", f"{name!r} is no name of a {kind}", fits="a name, or dist:name")
+        raise PluginError("unknown", f"{shown(name)} is no name of a {kind}", fits="a name, or dist:name")
     entries = [e for e in catalogue() if e.kind == kind]
     matches = _matches(entries, unicodedata.normalize("NFC", name))
     if not matches and (renamed := renamed_part(kind, name)) is not None:
@@ -343,4 +343,4 @@ def on_refresh(forget: Callable[[], None]) -> None:
 
 def _check_kind(kind: str) -> None:
     if not isinstance(kind, str) or kind not in GROUPS:
-        raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(str(kind), GROUPS))
+        raise PluginError("unknown-kind", f"there is no kind {shown(kind)}", fits=suggest(kind, GROUPS))

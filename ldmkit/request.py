@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -18,6 +17,9 @@ from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
+
+MAX_SCALE = 1e6
+"""Far above any scale in use (1 to 30): what lies beyond is an accident, and overflows float32 on its way."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
     rows = mappings(inputs, "inputs")
     seeds = listed(seeds)
     if isinstance(seeds, (str, bytes)) or not (integer(seeds) is not None or isinstance(seeds, Sequence)):
-        raise InputError("seed-type", f"got {seeds!r}", where="seeds", fits="an integer, or a list of them")
+        raise InputError("seed-type", f"got {shown(seeds)}", where="seeds", fits="an integer, or a list of them")
     numbers = list(seeds) if isinstance(seeds, Sequence) else [seeds]
     if not numbers:
         raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
@@ -132,7 +134,7 @@ def check_steps(steps: object) -> int:
     """A step count in [1, 10000]."""
     number = integer(steps)
     if number is None:
-        raise InputError("steps-type", f"steps is an integer, got {steps!r}", where="steps")
+        raise InputError("steps-type", f"steps is an integer, got {shown(steps)}", where="steps")
     if not 1 <= number <= MAX_STEPS:
         raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
     return number
@@ -154,9 +156,11 @@ def check_size(size: object) -> tuple[int, int]:
     pair = size if isinstance(size, (tuple, list)) else (size, size)
     sides = [side for side in map(integer, pair) if side is not None]
     if len(pair) != 2 or len(sides) != 2:
-        raise InputError("size-type", f"got {size!r}", where="size", fits="(height, width) in pixels, or one number")
+        raise InputError(
+            "size-type", f"got {shown(size)}", where="size", fits="(height, width) in pixels, or one number"
+        )
     if not all(1 <= side <= MAX_SIDE for side in sides):
-        raise InputError("size-range", f"got {size!r}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
+        raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
     return sides[0], sides[1]
 
 
@@ -183,7 +187,7 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
     if isinstance(given, PartSpec):
         return build_value(kind, given)
     fits = f"a name ({', '.join(components(kind))}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
-    raise InputError("strategy-type", f"got {given!r}", where=kind, fits=fits)
+    raise InputError("strategy-type", f"got {shown(given)}", where=kind, fits=fits)
 
 
 def _steps(grid: Grid, asked: int | None, default: int) -> int:
@@ -210,23 +214,26 @@ def _scaled(guidance: Strategy | float) -> Strategy:
     """A number is a scale of classifier-free guidance; a mapping of numbers is one scale a condition."""
     guidance = plain(guidance)
     if isinstance(guidance, bool):
-        raise InputError("strategy-type", f"got {guidance!r}", where="guidance", fits="a scale, a name or a value")
+        raise InputError("strategy-type", f"got {shown(guidance)}", where="guidance", fits="a scale, a name or a value")
     if isinstance(guidance, (int, float)):
-        if not math.isfinite(guidance) or guidance < 0:
-            raise InputError("guidance-range", f"scale {guidance!r}", where="guidance", fits="a finite scale >= 0")
+        _check_scale(guidance, "guidance")
         return PartSpec(type="cfg", config={"scale": float(guidance)})
     if isinstance(guidance, Mapping) and guidance and all(_is_number(v) for v in guidance.values()):
         for name, scale in guidance.items():
-            if not math.isfinite(scale) or scale < 0:
-                fits = "a finite scale >= 0"
-                raise InputError("guidance-range", f"scale {scale!r}", where=f"guidance.{name}", fits=fits)
+            _check_scale(scale, f"guidance.{name}")
         return PartSpec(type="per-condition", config={"scales": {k: float(v) for k, v in guidance.items()}})
     return guidance
 
 
+def _check_scale(scale: float, where: str) -> None:
+    if not 0 <= scale <= MAX_SCALE:
+        fits = f"a finite scale >= 0, at most {MAX_SCALE:g}"
+        raise InputError("guidance-range", f"scale {shown(scale)}", where=where, fits=fits)
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
-        raise InputError("propose-type", f"got {value!r}", where="propose", fits="True or False")
+        raise InputError("propose-type", f"got {shown(value)}", where="propose", fits="True or False")
     return value
 
 

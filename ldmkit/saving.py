@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldmkit.compose import compose, part_spec
 from ldmkit.contracts import Part
-from ldmkit.errors import InputError, LdmkitError, RunError
+from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.jsonio import check_writable, on_disk, write_json
 from ldmkit.plugins import name_of
 from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file
@@ -55,9 +55,9 @@ def check_store(store: torch.dtype | None) -> None:
     Raises:
         InputError: `dtype`: no floating one that a module takes.
     """
-    if store is not None and store not in FLOATS:
+    if store is not None and not (isinstance(store, torch.dtype) and store in FLOATS):
         fits = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
-        raise InputError("dtype", f"weights cannot be stored as {store}", where="store", fits=fits)
+        raise InputError("dtype", f"weights cannot be stored as {shown(store)}", where="store", fits=fits)
 
 
 def _check_written(building: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ldmkit.arguments import instance_of, numbers_of
 from ldmkit.contracts import Codec
 from ldmkit.errors import InputError
 from ldmkit.guards import finite, memory
@@ -18,11 +19,14 @@ def check_range(images: Tensor, where: str) -> Tensor:
     """Pictures (B,3,H,W) of floats in about [-1,1]; a decoder's overshoot is let through, other scales are not.
 
     Raises:
-        InputError: `picture-range`, `picture-type`.
+        InputError: `picture-range`, `picture-shape`, and those of `numbers_of`.
     """
     fits = "floats in [-1, 1]"
-    if not images.is_floating_point():
-        raise InputError("picture-type", f"a batch of {images.dtype}", where=where, fits=fits)
+    images = numbers_of(images, where)
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise InputError("picture-shape", f"a batch of shape {tuple(images.shape)}", where=where, fits="(B, 3, H, W)")
+    if images.element_size() == 1:  # float8 knows no comparison
+        images = images.float()
     if images.numel() and not float(images.abs().amax()) < OVERSHOOT:
         raise InputError("picture-range", f"values up to {float(images.abs().amax()):.4g}", where=where, fits=fits)
     return images
@@ -35,7 +39,7 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
         RunError: NaN or infinity, or memory exhausted.
     """
     batch = images.to(codec.device, codec.dtype)
-    noise = None if noise is None else noise.to(batch)
+    noise = None if noise is None else numbers_of(instance_of(noise, Tensor, "noise"), "noise").to(batch)
     with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
         latents = codec.encode(batch, noise).float()
     finite(latents, "codec.encode")
@@ -52,6 +56,7 @@ def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None) -> T
     fits = f"(B, {codec.channels}, h, w)"
     if not isinstance(latents, Tensor):
         raise InputError("latent-shape", f"a {type(latents).__name__} is no tensor", where="latents", fits=fits)
+    latents = numbers_of(latents, "latents")
     if latents.ndim < 4 or latents.shape[1] != codec.channels or 0 in latents.shape:
         raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
     with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):

@@ -68,7 +68,7 @@ def integer(value: object) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except Exception:  # an array of several numbers, a tensor without numbers, or a faulty __index__
         return None
 
 

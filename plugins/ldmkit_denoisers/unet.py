@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ldmkit.contracts import Context, Denoiser, Frame
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
-from ldmkit.plans import Network
+from ldmkit.plans import Network, check_plan_name
 from ldmkit.ports import Port
 from ldmkit.signals import Signal
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
@@ -115,6 +115,7 @@ class UNet(Encoder, Denoiser):
 
         "exported" compiles for minutes at the first call with new shapes.
         """
+        check_plan_name(self, name)
         if name == "auto" and packable(self.device, self.dtype):
             name = "prepacked"
         if name == "prepacked":

@@ -59,7 +59,7 @@ class CFG(Guidance):
         Example({"scale": 4.0, "interval": (0.5, 2.0)}),
         Example({"scale": 4.0, "rescale": 0.7}),
     )
-    scale: float = Field(default=7.5, ge=0)
+    scale: float = Field(default=7.5, ge=0, le=1e6)
     interval: Interval = None
     rescale: float = Field(default=0.0, ge=0, le=1)
 
