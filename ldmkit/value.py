@@ -72,13 +72,17 @@ def integer(value: object) -> int | None:
         return None
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, depth: int = 32) -> Any:
     """Numbers of numpy and torch (scalars, arrays and tensors without axes) as Python's own, inside mappings, lists
-    and tuples too; anything else as it is."""
-    if type(value) is dict:
-        return {key: plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(plain(item) for item in value)
+    and tuples too; anything else as it is.
+
+    Args:
+        depth: of containers that are looked into: one that holds itself has no end, and validation refuses it.
+    """
+    if depth and type(value) is dict:
+        return {key: plain(item, depth - 1) for key, item in value.items()}
+    if depth and type(value) in (list, tuple):
+        return type(value)(plain(item, depth - 1) for item in value)
     if getattr(value, "ndim", None) != 0 or getattr(getattr(value, "dtype", None), "kind", "f") not in "biuf":
         return value
     try:

@@ -12,7 +12,7 @@ import torch
 
 import ldmkit
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.value import integer, listed, plain
+from ldmkit.value import integer, listed, parse, plain
 
 FLOATS: list[Callable[[float], Any]] = [
     *(np.float64, np.float32, np.float16, np.array, torch.tensor),
@@ -82,3 +82,11 @@ def test_plain() -> None:
     assert isinstance(got["b"], np.ndarray)
     assert integer(torch.tensor(True)) is None and integer(np.bool_(True)) is None and integer(np.uint8(200)) == 200
     assert listed(torch.arange(3)) == [0, 1, 2]
+
+
+def test_a_container_that_holds_itself_is_refused_not_followed() -> None:
+    endless: list[object] = [1.0]
+    endless.append(endless)
+    with pytest.raises(ldmkit.InputError):
+        parse(list[float], endless, "endless")
+    assert plain(endless)[0] == 1.0
