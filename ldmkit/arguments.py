@@ -1,6 +1,7 @@
 """Checks of what a caller passes that every public function shares: paths, mappings, parts, dense tensors.
 
 Each returns the value it was given, typed, or raises an `InputError` that says what came, where, and what fits.
+Torch is imported by those that ask it something: paths are checked before it is there.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ldmkit.errors import InputError, shown
 from ldmkit.spec import check_dtype_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def path_of(value: object, where: str) -> Path:
@@ -77,6 +79,8 @@ def numbers_of(tensor: Tensor, where: str) -> Tensor:
 
 def check_device(device: torch.device | str | None) -> torch.device:
     """A device that this machine has."""
+    import torch
+
     try:
         chosen = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError, UnicodeError) as error:
@@ -93,6 +97,8 @@ def check_device(device: torch.device | str | None) -> torch.device:
 
 def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     """A floating dtype, from torch or by name."""
+    import torch
+
     if dtype is None:
         return None
     if not isinstance(dtype, (str, torch.dtype)):
@@ -109,6 +115,8 @@ def destination(
     Raises:
         InputError: no device of this machine, or no floating dtype.
     """
+    import torch
+
     if isinstance(device, torch.dtype):
         device, dtype = None, device
     return None if device is None else check_device(device), check_dtype(dtype)

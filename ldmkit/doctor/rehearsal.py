@@ -85,7 +85,7 @@ def _runs(entry: Entry) -> list[Found]:
     found = _faults(entry)
     if not torch.equal(*drawn):
         cause = "a run gives another result with its hooks than without them"
-        found.append(("changes-result", "ok", cause, "a hook must not write to the pipeline, or to tensors of a step"))
+        found.append(("changes-result", "ok", cause, "a hook must not write to the pipeline or its parts"))
     return found
 
 

@@ -94,7 +94,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert said[0].startswith("text ") and said[-1].startswith(f"{out}: loaded in ") and len(said) == 10
     with Image.open(out) as sheet:
         assert sheet.width > 700 and sheet.height > 1000
-    assert main(["demo", *options, "--json"]) == 0
+    assert main(["demo", *options, "--overwrite", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["path"] == str(out) and len(told["parts"]) == 9 and told["total_s"] >= max(told["parts"].values())
 

@@ -30,7 +30,11 @@ HOOKS = {
         HOOK + "ldmkit_identify_checkpoint(path):\n    raise ldmkit.SourceError('mine', 'it is damaged')",
         "greedy-reader", "it is damaged",
     ),
-    "writing": (HOOK + "ldmkit_step(step): step.x.add_(1)", "changes-result", "another result"),
+    "writing": (
+        HOOK + "ldmkit_pipeline_built(pipeline):\n    [p.data.add_(1) for p in pipeline.denoiser.parameters()]",
+        *("changes-result", "another result"),
+    ),
+    "writing to its copy of a step": (HOOK + "ldmkit_step(step): step.x.add_(1)", None, ""),
     "unknown": (HOOK + "ldmkit_stop(step): ...", "bad-hook", "ldmkit_stop"),
     "arguments": (HOOK + "ldmkit_step(step, other): ...", "bad-hook", "other"),
     "wrapper": (HOOK.replace("impl", "impl(wrapper=True)") + "ldmkit_step(step):\n    yield", "bad-hook", "wrapper"),

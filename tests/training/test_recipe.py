@@ -135,7 +135,8 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_sample_that_the_model_refuses_is_named(tmp_path: Path) -> None:
     with pytest.raises(LdmkitError) as caught:
         tiny.train(tiny.denoiser_recipe(tmp_path / "run", "model.conditioners.label.config.names=[snow]"))
-    assert caught.value.code == "input.unknown-label" and str(caught.value.where).startswith("sample train/")
+    assert caught.value.code == "input.bad-rows"
+    assert "[input.unknown-label] validation/1.label" in caught.value.what
 
 
 def test_a_recipe_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
