@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
@@ -91,7 +91,9 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
             _make_room(target)
             building.rename(target)
             _flush(checkpoints)
-        _retire_others(checkpoints, made.step, keep)
+        newer = [folder for step, folder in _listed(checkpoints) if step > made.step]
+        _retire_all(newer)  # these are damaged: else the run would have gone on from them
+        keep_newest(checkpoints, made.step, keep)
     except (OSError, RunError) as problem:
         reason = problem.what if isinstance(problem, RunError) else f"{problem.strerror or problem}"
         reason = reason.removeprefix("writing failed: ")
@@ -99,6 +101,14 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
         fits = f"the last good checkpoint is {kept}" if kept else "there is no earlier checkpoint"
         raise RunError("checkpoint-failed", f"writing failed: {reason}", where=str(target), fits=fits) from problem
     return target
+
+
+def keep_newest(checkpoints: Path, step: int, keep: int) -> None:
+    """Remove all but the newest `keep` of the checkpoints up to a step; what is newer stays.
+
+    A run that was killed between its last checkpoint and the removal of those before it writes no further one.
+    """
+    _retire_all([folder for at, folder in _listed(checkpoints) if at <= step][keep:])
 
 
 def clean(checkpoints: Path) -> None:
@@ -267,14 +277,11 @@ def _beside(checkpoints: Path) -> Iterator[Path]:
         _remove(building)
 
 
-def _retire_others(checkpoints: Path, step: int, keep: int) -> None:
-    # newer ones are damaged: else the run would have gone on from them
-    listed = _listed(checkpoints)
-    newer, older = [c for s, c in listed if s > step], [c for s, c in listed if s <= step]
-    for folder in (*newer, *older[keep:]):
+def _retire_all(folders: Iterable[Path]) -> None:
+    for folder in folders:
         try:
             _retire(folder)
-        except OSError as problem:  # the new one is written: nothing is lost
+        except OSError as problem:  # no checkpoint is lost by it
             warnings.warn(f"checkpoint {folder} cannot be removed: {problem.strerror or problem}", stacklevel=3)
 
 

@@ -155,6 +155,7 @@ class Engine:
             self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
         if self.main:
             write_recipe(self.recipe, self.out / RECIPE)
+            checkpoints.keep_newest(self.checkpoints, self.step, self.recipe.checkpoints.keep)
             self.tracker = Tracker(
                 self.recipe.tracking, self.out, start=self.step, config=self.recipe.model_dump(mode="json")
             )

