@@ -27,13 +27,17 @@ class Hooks:
     """What plugins may implement with `@ldmkit.hookimpl`."""
 
     @hookspec(firstresult=True)
-    def ldmkit_identify_checkpoint(self, path: Path, config: Path | None, ema: bool | None) -> Source | None:
+    def ldmkit_identify_checkpoint(
+        self, path: Path, config: Path | None, ema: bool | None, variant: str | None
+    ) -> Source | None:
         """A reader for a file or folder of a format the plugin knows, or None.
 
         Args:
             path: existing file or folder.
             config: the original yaml beside a checkpoint, where the caller gave one.
             ema: True or False choose averaged or raw weights; None means averaged where present.
+            variant: of the weights (`fp16`), where the caller names one. A reader that takes it says so by
+                `Source.has_variants`; one that does not may leave the argument out.
         """
 
     @hookspec

@@ -32,6 +32,7 @@ def load(
     *,
     config: str | Path | None = None,
     ema: bool | None = None,
+    variant: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> Pipeline:
@@ -42,6 +43,8 @@ def load(
             the name of a bundled model, or `hf:org/name[@revision]` on the hub.
         config: the original yaml, where a checkpoint alone does not tell.
         ema: averaged (True) or raw (False) weights; None: averaged where the file has them. The report says which.
+        variant: of the weights in a diffusers folder, as in `model.fp16.safetensors`; parts that lack it are read from
+            their plain weights, with a warning. None: the plain ones.
         device: where to put it; None: the CPU.
         dtype: of floating weights; None: the model's own default, else as they are in the file.
 
@@ -49,9 +52,9 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    opened = open_source(source, config=config, ema=ema)
+    opened = open_source(source, config=config, ema=ema, variant=variant)
     kept = check_dtype(dtype)
-    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema}
+    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
     given["dtype"] = None if kept is None else str(dtype)
     options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
     return pipeline_of(opened, device=device, dtype=dtype, load_options=options)
@@ -80,6 +83,7 @@ def load_codec(
     *,
     config: str | Path | None = None,
     ema: bool | None = None,
+    variant: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     scale: float | Sequence[float] | None = None,
@@ -92,7 +96,7 @@ def load_codec(
             source says. A first stage's own file often does not: such a codec encodes and decodes, and composes with
             no denoiser.
     """
-    opened = open_source(source, config=config, ema=ema)
+    opened = open_source(source, config=config, ema=ema, variant=variant)
     spec = opened.codec_spec
     given = {key: value for key, value in (("scale", scale), ("shift", shift)) if value is not None}
     if given:
@@ -126,6 +130,7 @@ def load_adapter(
     *,
     name: str | None = None,
     config: str | Path | None = None,
+    variant: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> Adapter:
@@ -135,13 +140,13 @@ def load_adapter(
         source: a ControlNet's folder of diffusers; a file with cldm's keys of a ControlNet, prefixed by
             `control_model.` or not; or any pipeline that `load` reads and that has an adapter.
         name: which one, where the source has several.
-        config, device, dtype: as for `load`.
+        config, variant, device, dtype: as for `load`.
 
     Raises:
         SourceError: `no-adapter`, and what `load` raises.
         InputError: `adapter-name`: there are several, or none of that name.
     """
-    opened = open_source(source, config=config)
+    opened = open_source(source, config=config, variant=variant)
     offered = opened.adapters
     if not offered:
         raise SourceError("no-adapter", "there is no adapter in it", where=opened.origin)
@@ -167,28 +172,40 @@ def _alone(
     return part
 
 
-def open_source(source: str | Path, *, config: str | Path | None = None, ema: bool | None = None) -> Source:
+def open_source(
+    source: str | Path, *, config: str | Path | None = None, ema: bool | None = None, variant: str | None = None
+) -> Source:
     """The reader for a source; its report tells afterwards what became of every key.
 
     Raises:
         SourceError: not found (with the bundled names), or of no known format.
+        InputError: `no-variants`: the source has one set of weights, and a variant is asked for.
     """
     for name, value in (("source", source), ("config", config)):
         if not isinstance(value, (str, Path, type(None))) or (name == "source" and value is None):
             raise InputError("path-type", f"got {shown(value)}", where=name, fits="a path, or a name")
     if not isinstance(ema, (bool, type(None))):
         raise InputError("ema-type", f"got {shown(ema)}", where="ema", fits="True, False or None")
-    path, origin = locate(source)
+    if variant is not None and not (isinstance(variant, str) and variant):
+        raise InputError("variant-type", f"got {shown(variant)}", where="variant", fits="a name, as 'fp16', or None")
+    path, origin = locate(source, variant)
     yaml = check_config(config)
     if path.is_dir() and (is_native(path) or is_part(path)):
-        if yaml is not None or ema is not None:
-            what = "a saved pipeline has its own spec and one set of weights: neither config nor ema applies"
-            raise InputError("not-for-native", what, where="config" if yaml is not None else "ema")
+        given = {"config": yaml, "ema": ema, "variant": variant}
+        if named := [name for name, value in given.items() if value is not None]:
+            what = (
+                "a saved pipeline has its own spec and one set of weights: neither config nor ema nor variant applies"
+            )
+            raise InputError("not-for-native", what, where=named[0])
         opened: Source | None = PartFolder(path) if is_part(path) else NativeFolder(path)
     else:
-        opened = manager().hook.ldmkit_identify_checkpoint(path=path, config=yaml, ema=ema)
+        identify = manager().hook.ldmkit_identify_checkpoint
+        opened = identify(path=path, config=yaml, ema=ema, variant=variant)
     if opened is None:
         raise unrecognised(path)
+    if variant is not None and not opened.has_variants:
+        what = f"variant={variant!r}: this format has one set of weights, or its reader takes no variant"
+        raise InputError("no-variants", what, where=origin, fits="a folder of diffusers, or no variant")
     opened.origin = origin
     return opened
 

@@ -13,13 +13,17 @@ from ldmkit.installed import Entry
 from ldmkit.plugins import HOME, by_name, load_entry
 
 
-def locate(source: str | Path) -> tuple[Path, str]:
-    """(existing path, what to call it) of a path, a bundled name or `hf:org/name[@revision]`."""
+def locate(source: str | Path, variant: str | None = None) -> tuple[Path, str]:
+    """(existing path, what to call it) of a path, a bundled name or `hf:org/name[@revision]`.
+
+    Args:
+        variant: of the weights that are fetched from the hub.
+    """
     text = str(source)
     if "\0" in text or not text:
         raise SourceError("not-found", f"{text!r} is no path", where="source")
     if text.startswith("hf:"):
-        return fetch(text.removeprefix("hf:")), text
+        return fetch(text.removeprefix("hf:"), variant), text
     try:
         path = Path(text).expanduser()
         if path.exists():

@@ -47,7 +47,7 @@ class Pipeline:
         spec: what it is made of, with the distribution and version of every part.
         codec, denoiser, conditioners, adapters, process: the parts.
         origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
-        load_options: the other arguments of that `ldmkit.load` (config, ema, dtype), those that were given.
+        load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
         plan: the execution plan that calls the network, see `planned`.
     """
 

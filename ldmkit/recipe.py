@@ -111,7 +111,8 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
 
 def load_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `ldmkit.load`, besides the model, that a picture's pipeline was loaded with."""
-    return {key: recipe["load"][key] for key in ("config", "ema", "dtype") if recipe["load"].get(key) is not None}
+    names = ("config", "ema", "variant", "dtype")
+    return {key: recipe["load"][key] for key in names if recipe["load"].get(key) is not None}
 
 
 def check_recipe(recipe: Any, where: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ldmkit.errors import SourceError
 from ldmkit.jsonio import inside, read_json
@@ -35,7 +36,12 @@ class Report:
 
 
 class Source(ABC):
-    """A model in some format. Parts are `codec`, `denoiser`, `conditioners.<name>`, `adapters.<name>`."""
+    """A model in some format. Parts are `codec`, `denoiser`, `conditioners.<name>`, `adapters.<name>`.
+
+    `has_variants`: the format keeps several sets of weights by name, and the reader took the caller's `variant`.
+    """
+
+    has_variants: ClassVar[bool] = False
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

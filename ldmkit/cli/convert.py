@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Dtype, Ema, Json
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Variant
 from ldmkit.printable import printable
 
 
@@ -16,6 +16,7 @@ def import_model(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     dtype: Dtype = None,
     store: Annotated[
         str | None,
@@ -35,7 +36,7 @@ def import_model(
 
     check_folder(out)
     stored = check_dtype(store)
-    opened = open_source(source, config=config, ema=ema)
+    opened = open_source(source, config=config, ema=ema, variant=variant)
     save_pipeline(pipeline_of(opened, dtype=dtype), out, stored)
     if json:
         emit(

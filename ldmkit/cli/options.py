@@ -14,6 +14,9 @@ ModelOrBundled = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="Original yaml of a checkpoint.")]
 Ema = Annotated[bool | None, typer.Option("--ema/--raw", help="Averaged or raw weights; default: averaged if present.")]
+Variant = Annotated[
+    str | None, typer.Option(help="Weights of a diffusers folder by the name of their variant: fp16, non_ema ...")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale, Variant
 
 
 def encode(
@@ -17,6 +17,7 @@ def encode(
     overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
     scale: Scale = None,
@@ -36,7 +37,7 @@ def encode(
     from ldmkit.stages import encode_pictures
     from ldmkit.weights import write_safetensors
 
-    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
+    codec = load_codec(model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale)
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
     size = [int(side) for side in image.shape[-2:]]
@@ -56,6 +57,7 @@ def decode(
     overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
     scale: Scale = None,
@@ -83,7 +85,7 @@ def decode(
     sides = [about[name] for name in ("height", "width") if name in about]
     if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
         raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
-    codec = load_codec(model, config=config, ema=ema, device=device, dtype=dtype, scale=scale)
+    codec = load_codec(model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale)
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
     picture = to_pil(images)[0]

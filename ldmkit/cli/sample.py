@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
 from ldmkit.errors import InputError
 
@@ -46,6 +46,7 @@ def sample(
     overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
@@ -67,7 +68,9 @@ def sample(
 
     check_png(out)
     began = time.perf_counter()
-    pipeline = load(default_model() if named is None else named, config=config, ema=ema, device=device, dtype=dtype)
+    pipeline = load(
+        default_model() if named is None else named, config=config, ema=ema, variant=variant, device=device, dtype=dtype
+    )
     if inputs:
         emit(schemas(pipeline))
         return

@@ -58,7 +58,8 @@ def _reads(entry: Entry) -> list[Found]:
         path.write_bytes(b"nothing in particular")
         others = [other for other in bus.get_plugins() if other is not plugin]
         try:
-            claimed = bus.subset_hook_caller("ldmkit_identify_checkpoint", others)(path=path, config=None, ema=None)
+            identify = bus.subset_hook_caller("ldmkit_identify_checkpoint", others)
+            claimed = identify(path=path, config=None, ema=None, variant=None)
         except LdmkitError as error:
             claimed = error
     if claimed is not None:

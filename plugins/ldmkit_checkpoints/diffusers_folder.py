@@ -29,6 +29,7 @@ from ldmkit_checkpoints.folder_files import component_tensors, member, read_memb
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
 
@@ -54,15 +55,18 @@ class DiffusersFolder(Source):
         folder: holds model_index.json.
         ema: False takes the weights of variant `non_ema` where the folder has them; True needs no more than the
             plain weights, which are the averaged ones by diffusers' convention.
+        variant: of the weights, where a component has it; the plain ones of the others.
 
     Raises:
         SourceError: a pipeline or component that is not known, options that no part here has, files that are missing
             or lead out of the folder.
     """
 
-    def __init__(self, folder: Path, ema: bool | None = None) -> None:
+    has_variants = True
+
+    def __init__(self, folder: Path, ema: bool | None = None, variant: str | None = None) -> None:
         super().__init__(str(folder))
-        self.folder, self.ema = folder, ema
+        self.folder = folder
         self.index = read_member_json(folder, INDEX)
         name = self.index.get("_class_name")
         if name not in PIPELINES:
@@ -74,6 +78,9 @@ class DiffusersFolder(Source):
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}
         self._taken: dict[str, dict[str, LazyTensor]] = {}
+        folders = {name: member(folder, name) for name in self._weighted()}
+        self._variants, notes = wanted_variants(folders, ema, variant, str(folder))
+        self.report.notes += notes
         self._spec = self._compose()
 
     @property
@@ -221,18 +228,23 @@ class DiffusersFolder(Source):
         return {"pooled": pooled, "sizes": sizes}
 
     def _controlnets(self, join: str) -> dict[str, PartSpec]:
-        if not self._has("controlnet"):
-            return {}
-        folders = ["controlnet"]
-        while (self.folder / f"controlnet_{len(folders)}").is_dir():
-            folders.append(f"controlnet_{len(folders)}")
-        found: dict[str, PartSpec] = {}
+        folders, found = self._control_folders(), dict[str, PartSpec]()
         for i, folder in enumerate(folders):
             name = "control" if len(folders) == 1 else f"control-{i + 1}"
             component = controlnet_component(self._config(folder), join)
             self._components[f"adapters.{name}"] = (folder, component)
             found[name] = component.spec
         return found
+
+    def _control_folders(self) -> list[str]:
+        folders = ["controlnet"] if self._has("controlnet") else []
+        while folders and (self.folder / f"controlnet_{len(folders)}").is_dir():
+            folders.append(f"controlnet_{len(folders)}")
+        return folders
+
+    def _weighted(self) -> list[str]:
+        """The components whose weights are read."""
+        return [*filter(self._has, ("vae", "vqvae", "unet", *_TOWERS)), *self._control_folders()]
 
     def _has(self, name: str) -> bool:
         entry = self.index.get(name)
@@ -251,8 +263,8 @@ class DiffusersFolder(Source):
 
     def _inventory(self, component: str) -> Inventory:
         if component not in self._inventories:
-            tensors, notes = component_tensors(member(self.folder, component), self.folder, self.ema)
-            self.report.notes += notes
+            folder = member(self.folder, component)
+            tensors = component_tensors(folder, self.folder, self._variants.get(component, ""))
             where = str(self.folder / component)
             self._inventories[component] = Inventory(tensors, self.report, where, f"{component}:")
         return self._inventories[component]
@@ -261,9 +273,14 @@ class DiffusersFolder(Source):
 class DiffusersComponent(Source):
     """One component's folder: config.json and weights. A codec can be loaded, others give their tensors."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], ema: bool | None = None) -> None:
+    has_variants = True
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], ema: bool | None = None, variant: str | None = None
+    ) -> None:
         super().__init__(str(folder))
-        tensors, notes = component_tensors(folder, folder, ema)
+        chosen, notes = wanted_variants({folder.name: folder}, ema, variant, str(folder))
+        tensors = component_tensors(folder, folder, chosen[folder.name])
         self.report.notes += notes
         self.inventory = Inventory(tensors, self.report, str(folder))
         name, where = config.get("_class_name"), f"{folder}/config.json"
@@ -308,14 +325,14 @@ class DiffusersComponent(Source):
         return found
 
 
-def open_diffusers(folder: Path, ema: bool | None) -> Source | None:
+def open_diffusers(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:
     """A pipeline or component folder of diffusers; None for any other folder."""
     if (folder / INDEX).is_file():
-        return DiffusersFolder(folder, ema)
+        return DiffusersFolder(folder, ema, variant)
     if (folder / "config.json").is_file():
         config = read_member_json(folder, "config.json")
         if config.get("_class_name") in (*CODECS, *UNETS, "ControlNetModel"):
-            return DiffusersComponent(folder, config, ema)
+            return DiffusersComponent(folder, config, ema, variant)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Files of a diffusers folder: paths that stay inside, weights in one file or in shards, variants."""
+"""Files of a diffusers folder: paths that stay inside, weights in one file or in shards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from ldmkit.errors import SourceError
 from ldmkit.jsonio import inside, read_json
 from ldmkit.weights import LazyTensor, open_safetensors
 from ldmkit_checkpoints.pickled import open_state_dict
-
-_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-_SUFFIXES = (".safetensors", ".bin")
-RAW = "non_ema"
-"""The variant under which some folders keep the weights that were not averaged."""
+from ldmkit_checkpoints.variants import is_shard, variants_in
 
 
 def member(folder: Path, name: str, root: Path | None = None) -> Path:
@@ -48,58 +44,36 @@ def read_member_json(folder: Path, name: str, root: Path | None = None) -> Any:
     return data
 
 
-def component_tensors(folder: Path, root: Path, ema: bool | None = None) -> tuple[dict[str, LazyTensor], list[str]]:
-    """Tensors of a component's folder, whatever its weights are kept in; and notes about the choice.
+def component_tensors(folder: Path, root: Path, variant: str = "") -> dict[str, LazyTensor]:
+    """Tensors of a component's folder, whatever its weights are kept in.
 
     Args:
-        ema: False prefers the weights of variant `non_ema` where the folder has them.
+        variant: as `wanted_variants` chose it, '' for the plain weights.
 
     Raises:
-        SourceError: no weights, several variants and no plain one, unreadable files, broken shard lists.
+        SourceError: no such weights, unreadable files, broken shard lists.
     """
-    variants = _variants(folder)
-    wanted = RAW if ema is False and RAW in variants else ""
-    if wanted not in variants:
-        others = sorted(name for name in variants if name != RAW)
-        if len(others) != 1:
-            what = f"variants {others} and no plain weights" if others else "there are no weights"
-            fits = "diffusion_pytorch_model.safetensors, model.safetensors, their .bin, or shards with an index"
-            raise SourceError("no-weights", what, where=str(folder), fits=fits)
-        wanted = others[0]
-    notes = [f"{folder.name}: weights of variant {wanted!r}"] if wanted else []
-    path = member(folder, variants[wanted], root)
-    if path.name.endswith(".json"):
-        return _sharded(folder, path, root), notes
-    return _open(path), notes
+    found = variants_in(folder)
+    if variant not in found:
+        raise _no_weights(folder)
+    path = member(folder, found[variant], root)
+    return _sharded(folder, path, root) if path.name.endswith(".json") else _open(path)
 
 
-def _variants(folder: Path) -> dict[str, str]:
-    """variant ('' for the plain one) -> file name; safetensors before pickles, one file before shards."""
+def _no_weights(folder: Path) -> SourceError:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    found: dict[str, str] = {}
-    for suffix in _SUFFIXES:
-        for index in ("", ".index"):
-            for name in names:
-                variant = _variant(name, suffix, index)
-                if variant is not None:
-                    found.setdefault(variant, name)
-    return found
+    fits = "diffusion_pytorch_model.safetensors, model.safetensors, their .bin, or shards with an index"
+    what = "there are no weights"
+    if shards := [name for name in names if is_shard(name)]:
+        what = f"there are shards, {shards[0]!r} ..., without the index that lists them"
+        fits = "the index beside them, *.safetensors.index.json or *.bin.index.json"
+    elif others := [name for name in names if name.endswith(_OTHERS)]:
+        what = f"there are no weights of torch, but {', '.join(map(repr, others[:3]))}"
+    return SourceError("no-weights", what, where=str(folder), fits=fits)
 
 
-def _variant(name: str, suffix: str, index: str) -> str | None:
-    """The variant of a weights file's name, None if it is no such file."""
-    for stem in _STEMS:
-        if not name.startswith(f"{stem}."):
-            continue
-        rest = name.removeprefix(stem)
-        if index:
-            if rest.startswith(f"{suffix}.index.") and rest.endswith(".json"):
-                return rest.removeprefix(f"{suffix}.index").removesuffix(".json").strip(".")
-            if rest.endswith(f"{suffix}.index.json"):
-                return rest.removesuffix(f"{suffix}.index.json").strip(".")
-        elif rest.endswith(suffix) and rest.count(".") <= 2 and "-of-" not in rest:
-            return rest.removesuffix(suffix).strip(".")
-    return None
+_OTHERS = (".onnx", ".msgpack", ".h5", ".gguf", ".xml", ".bin", ".safetensors", ".ckpt", ".mlmodelc", ".mlpackage")
+"""What other programs keep weights in."""
 
 
 def _sharded(folder: Path, index: Path, root: Path) -> dict[str, LazyTensor]:
@@ -107,9 +81,11 @@ def _sharded(folder: Path, index: Path, root: Path) -> dict[str, LazyTensor]:
     places = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise SourceError("shards-invalid", "the index has no weight_map of file names", where=str(index))
-    shards: dict[str, Mapping[str, LazyTensor]] = {}
-    for name in sorted(set(places.values())):
-        shards[name] = _open(member(folder, name, root))
+    files = {name: member(folder, name, root) for name in sorted(set(places.values()))}
+    if absent := [name for name, path in files.items() if not path.exists()]:
+        what = f"{len(absent)} of {len(files)} shards are missing: {', '.join(map(repr, absent[:10]))}"
+        raise SourceError("shards-missing", what, where=str(index), fits="all of them beside the index")
+    shards: dict[str, Mapping[str, LazyTensor]] = {name: _open(path) for name, path in files.items()}
     found: dict[str, LazyTensor] = {}
     for key, name in places.items():
         if key not in shards[name]:

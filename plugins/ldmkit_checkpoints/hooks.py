@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @hookimpl
-def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None) -> Source | None:
+def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None, variant: str | None) -> Source | None:
     """A reader for a checkpoint in the original layout or a diffusers folder; None for anything else.
 
     Raises:
@@ -30,9 +30,9 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     if not path.is_dir():
         return None
     if (path / INDEX).is_file():  # many published folders also hold the same model as one file
-        return open_diffusers(path, ema)
+        return open_diffusers(path, ema, variant)
     if is_tiny_folder(path):
         return TinyFolder(path)
     if (alone := checkpoint_in(path)) is not None:
         return open_compvis(alone, config, ema)
-    return open_diffusers(path, ema)
+    return open_diffusers(path, ema, variant)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -43,6 +43,7 @@ def compare(
     overwrite: Overwrite = False,
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
@@ -65,7 +66,9 @@ def compare(
     from ldmkit_compare.sheet import draw, save_png
 
     entrants, numbers = parse_samplers(samplers), parse_steps(steps)
-    pipe = load(model or default_model(), config=config, ema=ema, device=device, dtype=dtype).planned(plan)
+    pipe = load(model or default_model(), config=config, ema=ema, variant=variant, device=device, dtype=dtype).planned(
+        plan
+    )
     given, more_scales = conditions(pipe, ctx.args)
     options: dict[str, Any] = {
         "negative": negatives(pipe, negative or []),

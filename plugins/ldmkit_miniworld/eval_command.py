@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite
+from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant
 
 if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Sheet
@@ -54,6 +54,7 @@ def miniworld(
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG of the first pictures of each set.")] = None,
     overwrite: Overwrite = False,
     ema: Ema = None,
+    variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
     json: Json = False,
@@ -87,7 +88,7 @@ def miniworld(
         batch=batch,
         propose=propose,
     )
-    pipe = load(model, ema=ema, device=device, dtype=dtype)
+    pipe = load(model, ema=ema, variant=variant, device=device, dtype=dtype)
     world = World(picture_size(pipe, size))
     kept: dict[str, Tensor] = {}
     with Bars("picture", quiet=json) as progress:

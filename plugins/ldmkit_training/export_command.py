@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale, Variant
 from ldmkit.errors import InputError, SourceError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -22,6 +22,7 @@ def export(
     ] = None,
     config: Config = None,
     ema: Ema = None,
+    variant: Variant = None,
     dtype: Dtype = None,
     scale: Scale = None,
     json: Json = False,
@@ -39,7 +40,7 @@ def export(
     from ldmkit.saving import check_folder
 
     check_folder(out)
-    opened = open_source(model, config=config, ema=ema)
+    opened = open_source(model, config=config, ema=ema, variant=variant)
     try:
         whole = opened.spec is not None
     except SourceError as alone:
@@ -49,7 +50,7 @@ def export(
     if not whole:
         from ldmkit.loading import load_codec
 
-        save_diffusers_codec(load_codec(model, config=config, ema=ema, dtype=dtype, scale=scale), out)
+        save_diffusers_codec(load_codec(model, config=config, ema=ema, variant=variant, dtype=dtype, scale=scale), out)
     elif scale is not None:
         raise InputError("not-for-pipeline", "a pipeline has its scale", where="--scale", fits="a codec alone")
     elif parts:

@@ -14,6 +14,7 @@ import ldmkit
 from ldmkit import plugins
 from ldmkit.cli import main
 from ldmkit.hookspecs import manager, raised
+from ldmkit.loading import open_source
 
 Install = Callable[..., Path]
 
@@ -135,6 +136,35 @@ def test_a_raising_reader_is_passed_over(install: Install, tmp_path: Path) -> No
         pytest.raises(ldmkit.SourceError, match="no reader knows"),
     ):
         ldmkit.load(tmp_path)
+
+
+KNOWING = """
+    import ldmkit
+
+    class Known(ldmkit.Source):
+        {flag}
+        spec = None
+
+        def tensors(self, part):
+            return {{}}
+
+    @ldmkit.hookimpl(tryfirst=True)
+    def ldmkit_identify_checkpoint({arguments}):
+        return Known(str({answer}))
+"""
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_reader_that_was_written_before_variants(install: Install, tmp_path: Path, knows: bool) -> None:
+    words = {"flag": "has_variants = True", "arguments": "path, config, ema, variant", "answer": "variant"}
+    older = {"flag": "", "arguments": "path, config, ema", "answer": "path"}
+    install("reader", "[ldmkit]\nreader = reading\n", {"reading": KNOWING.format(**(words if knows else older))})
+    assert isinstance(open_source(tmp_path), ldmkit.Source)
+    if knows:
+        assert open_source(tmp_path, variant="fp16").origin == str(tmp_path)
+        return
+    with pytest.raises(ldmkit.InputError, match=r"no-variants.*'fp16'"):
+        open_source(tmp_path, variant="fp16")
 
 
 def test_a_reader_may_refuse_a_file(install: Install, tmp_path: Path) -> None:

@@ -196,7 +196,9 @@ def test_the_forms_that_weights_come_in(tmp_path: Path, variant: str) -> None:
     else:
         unet.save_pretrained(other / "unet", max_shard_size="50KB", safe_serialization=variant == "shards")
         assert len(list((other / "unet").glob("*-of-*"))) > 1
-    source = open_source(other, ema=False if variant == "non_ema" else None)
+    source = open_source(
+        other, ema=False if variant == "non_ema" else None, variant="fp16" if variant == "fp16" else None
+    )
     tensors = source.tensors("denoiser")
     want = ldmkit.load(plain).denoiser.state_dict()
     assert tensors.keys() == want.keys()
@@ -366,7 +368,7 @@ def test_shard_lists_that_lie(tmp_path: Path, index: dict[str, Any]) -> None:
 def test_shards_that_lead_out_or_are_absent(tmp_path: Path) -> None:
     plain_unet().save_pretrained(tmp_path, max_shard_size="100KB")
     path = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
-    for name, code in (("../x.safetensors", "path-escapes"), ("absent.safetensors", "not-found")):
+    for name, code in (("../x.safetensors", "path-escapes"), ("absent.safetensors", "shards-missing")):
         path.write_text(json.dumps({"weight_map": {"w": name}}))
         with pytest.raises(ldmkit.SourceError) as caught:
             component_tensors(tmp_path, tmp_path)

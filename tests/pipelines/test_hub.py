@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 import ldmkit
-from ldmkit.hub import wanted
+from ldmkit.hub import check_variant, wanted
 
 STABLE_DIFFUSION = {
     "README.md": False,
@@ -31,13 +31,27 @@ STABLE_DIFFUSION = {
     "unet/diffusion_pytorch_model.non_ema.safetensors": True,
     "unet/diffusion_pytorch_model.non_ema.bin": False,
     "unet/model.onnx": False,
-    "vae/diffusion_pytorch_model.fp16.safetensors": True,  # the only one
+    "vae/diffusion_pytorch_model.safetensors": True,
     "vae_1_0/diffusion_pytorch_model.bin": True,
 }
 SHARDED = {
     "unet/diffusion_pytorch_model-00001-of-00002.safetensors": True,
     "unet/diffusion_pytorch_model.safetensors.index.json": True,
-    "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors": True,
+    "unet/diffusion_pytorch_model.safetensors.index.fp16.json": True,
+    "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors": False,
+    "unet/diffusion_pytorch_model-00001-of-00002.fp16.safetensors": False,  # diffusers' older name
+}
+HALF = {
+    "model_index.json": True,
+    "unet/diffusion_pytorch_model.safetensors": False,
+    "unet/diffusion_pytorch_model.non_ema.safetensors": False,
+    "unet/diffusion_pytorch_model.fp16.safetensors": True,
+    "text_encoder/model.safetensors": False,
+    "text_encoder/model.fp16-00001-of-00002.safetensors": True,
+    "text_encoder_2/model.safetensors": False,
+    "text_encoder_2/pytorch_model.fp16.bin": True,
+    "vae/diffusion_pytorch_model.safetensors": True,  # has no such variant
+    "vae/diffusion_pytorch_model.bin": False,
 }
 CHECKPOINT = {"model.ckpt": True, "config.yaml": True, "preview.png": False}
 SAFE = {"model.ckpt": False, "model.safetensors": True}
@@ -46,6 +60,28 @@ SAFE = {"model.ckpt": False, "model.safetensors": True}
 @pytest.mark.parametrize("repository", [STABLE_DIFFUSION, SHARDED, CHECKPOINT, SAFE])
 def test_only_what_a_reader_opens_is_fetched(repository: dict[str, bool]) -> None:
     assert wanted(repository) == [name for name, needed in repository.items() if needed]
+
+
+def test_variants_are_fetched_by_name() -> None:
+    assert wanted(HALF, "fp16") == [name for name, needed in HALF.items() if needed]
+
+
+@pytest.mark.parametrize(
+    ("variant", "left", "says"),
+    [
+        ("fp16", "", ""),
+        ("bf16", "", r"no-variant.*'bf16'.*variant='fp16'.*variant='non_ema'"),
+        (None, "vae/diffusion_pytorch_model.safetensors", "variant-needed.*vae.*'fp16'"),
+    ],
+)
+def test_what_could_not_be_read_is_not_fetched(variant: str | None, left: str, says: str) -> None:
+    names = [*STABLE_DIFFUSION, "vae/diffusion_pytorch_model.fp16.safetensors"]
+    names = [name for name in names if name != left]
+    if not says:
+        check_variant(names, variant, "hf:a/b")
+        return
+    with pytest.raises(ldmkit.SourceError, match=says):
+        check_variant(names, variant, "hf:a/b")
 
 
 def cached(folder: Path, cache: Path, revision: str) -> None:

@@ -37,6 +37,7 @@ class CodecSection(Value):
         from_: `from` in a recipe: a run's folder, a saved codec or pipeline, anything that `ldmkit.load_codec` takes.
         type, config: a codec that needs no weights (`identity`).
         scale: of the latents, a number or one a channel, where the codec's own file does not say it.
+        variant: of the weights, where `from` is a folder of diffusers.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -45,6 +46,7 @@ class CodecSection(Value):
     type: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     scale: float | tuple[float, ...] | None = None
+    variant: str | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -53,6 +55,10 @@ class CodecSection(Value):
             raise SpecError("codec-source", "it is not clear which codec", where="model.codec", fits=fits)
         if self.scale is not None and self.from_ is None:
             raise SpecError("codec-source", "`scale` goes with `from`", where="model.codec.scale", fits="config.scale")
+        if self.variant is not None and self.from_ is None:
+            raise SpecError(
+                "codec-source", "`variant` goes with `from`", where="model.codec.variant", fits="no variant"
+            )
         return self
 
 
@@ -71,6 +77,7 @@ class ConditionerSection(ConditionerSpec):
             weights and files; its config is taken too where none is given.
         assets: folder with its other files (a vocabulary), or `package:folder` of an installed package; they are
             saved with the model.
+        variant: of the weights, where `from` is a folder of diffusers.
     """
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
@@ -78,6 +85,13 @@ class ConditionerSection(ConditionerSpec):
     train: bool = True
     from_: str | None = Field(default=None, alias="from")
     assets: str | None = None
+    variant: str | None = None
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if self.variant is not None and self.from_ is None:
+            raise SpecError("start-variant", "`variant` goes with `from`", where="variant", fits="no variant")
+        return self
 
 
 class AdapterSection(PartSpec):
@@ -93,6 +107,7 @@ class ModelSection(Value):
         start: a saved pipeline (or a run's folder) to start from. Parts that the recipe names start with its weights
             where it has them, and must fit them; parts that the recipe leaves out are the start's own, conditioners
             and adapters frozen.
+        variant: of the start's weights, where it is a folder of diffusers.
         defaults: of sampling, saved with the model; None: the start's, or ldmkit's own.
     """
 
@@ -103,6 +118,7 @@ class ModelSection(Value):
     adapters: dict[str, AdapterSection] = Field(default_factory=dict)
     defaults: Defaults | None = None
     start: str | None = None
+    variant: str | None = None
 
     @field_validator("conditioners", "adapters")
     @classmethod
@@ -115,6 +131,8 @@ class ModelSection(Value):
         missing = [name for name in ("codec", "denoiser", "process") if getattr(self, name) is None]
         if missing and self.start is None:
             raise SpecError("missing-key", f"no {missing[0]!r}", where=f"model.{missing[0]}", fits="one, or a `start`")
+        if self.variant is not None and self.start is None:
+            raise SpecError("start-variant", "`variant` goes with `start`", where="model.variant", fits="no variant")
         taken = {"denoiser", *self.conditioners} & {*self.adapters} or {"denoiser"} & {*self.conditioners}
         if taken:
             raise SpecError("name-taken", f"two parts are named {min(taken)!r}", where="model")
@@ -148,7 +166,8 @@ def compose_model(model: ModelSection, folder: Path, seed: int = 0) -> Composed:
 class _Composer:
     def __init__(self, model: ModelSection, folder: Path, seed: int) -> None:
         self.model, self.folder, self.seed = model, folder, seed
-        self.start = None if model.start is None else open_source(locate_model(model.start, folder))
+        found = None if model.start is None else locate_model(model.start, folder)
+        self.start = None if found is None else open_source(found, variant=model.variant)
         self.notes: list[str] = []
 
     def compose(self) -> Composed:
@@ -175,7 +194,8 @@ class _Composer:
         if self.model.codec is not None:
             return frozen_codec(self.model.codec, self.folder)
         assert self.model.start is not None, "checked by ModelSection"
-        return load_codec(locate_model(self.model.start, self.folder), dtype="float32")
+        found = locate_model(self.model.start, self.folder)
+        return load_codec(found, dtype="float32", variant=self.model.variant)
 
     def _denoiser_spec(self) -> PartSpec:
         if self.model.denoiser is not None:
@@ -204,7 +224,7 @@ class _Composer:
         path = f"conditioners.{name}"
         source, theirs = self.start, path
         if section.from_ is not None:
-            source = open_source(locate_model(section.from_, self.folder))
+            source = open_source(locate_model(section.from_, self.folder), variant=section.variant)
             theirs = _named(source, name, section.type)
         if section.shares is not None:
             part: Conditioner = self._new("conditioner", section, path)
@@ -313,7 +333,8 @@ def frozen_codec(section: CodecSection, folder: Path) -> Codec:
         SourceError, WeightsError: what was to be loaded is missing or does not fit.
     """
     if section.from_ is not None:
-        return load_codec(locate_model(section.from_, folder), dtype="float32", scale=section.scale)
+        found = locate_model(section.from_, folder)
+        return load_codec(found, dtype="float32", scale=section.scale, variant=section.variant)
     codec: Codec = build("codec", PartSpec(type=str(section.type), config=section.config), "model.codec")
     if any(True for _ in codec.parameters()):
         fits = "`from`, with a trained codec"

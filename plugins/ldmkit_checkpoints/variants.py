@@ -1,0 +1,113 @@
+"""Which weights of a component's folder are read: plain ones, or those of a variant (`model.fp16.safetensors`)."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ldmkit.errors import InputError, SourceError
+
+RAW = "non_ema"
+"""The variant under which some folders keep the weights that were not averaged."""
+
+_STEMS = r"(?:diffusion_pytorch_model|model|pytorch_model)"
+_FILE = re.compile(rf"{_STEMS}(?:\.(?P<variant>(?![^.]*-of-)[^.]+))?(?P<suffix>\.safetensors|\.bin)")
+_INDEX = re.compile(
+    rf"{_STEMS}(?:\.(?P<before>[^.]+))?(?P<suffix>\.safetensors|\.bin)"
+    r"(?:\.(?P<legacy>[^.]+))?\.index(?:\.(?P<variant>[^.]+))?\.json"
+)
+_SHARD = re.compile(r".+-\d{5}-of-\d{5}(\.[^.]+)?\.(safetensors|bin)")
+
+
+def variants_in(folder: Path) -> dict[str, str]:
+    """variant ('' for the plain one) -> file to open, an index where the weights are in shards.
+
+    As the libraries choose: safetensors before pickles; where one file and shards are both there, diffusers takes the
+    shards of its own models, transformers the one file.
+    """
+    found: dict[str, tuple[tuple[bool, bool], str]] = {}
+    for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []:
+        match, index = _FILE.fullmatch(name), False
+        if match is None:
+            match, index = _INDEX.fullmatch(name), True
+        if match is None:
+            continue
+        groups = match.groupdict()
+        variant = groups["variant"] or groups.get("legacy") or groups.get("before") or ""
+        later = (match["suffix"] == ".bin", index != name.startswith("diffusion_pytorch_model"))
+        if variant not in found or later < found[variant][0]:
+            found[variant] = (later, name)
+    return {variant: name for variant, (_, name) in found.items()}
+
+
+def check_choice(ema: bool | None, variant: str | None) -> None:
+    """A variant names the weights, so that nothing is left to choose.
+
+    Raises:
+        InputError: `ema-and-variant`.
+    """
+    if variant is not None and ema is not None and (variant == RAW) is ema:
+        what = f"variant={variant!r} and ema={ema} ask for different weights"
+        raise InputError("ema-and-variant", what, where="variant", fits="one of the two")
+    if variant not in (None, RAW) and ema is not None:
+        what = f"variant={variant!r} names the weights, ema={ema} chooses among others"
+        raise InputError("ema-and-variant", what, where="variant", fits="one of the two")
+
+
+def wanted_variants(
+    folders: Mapping[str, Path], ema: bool | None, variant: str | None, where: str
+) -> tuple[dict[str, str], list[str]]:
+    """(the variant to read of each component, what of that has to be said), by diffusers' rules.
+
+    A component without the variant falls back to its plain weights, if another has it.
+
+    Args:
+        folders: component -> its folder; those of one pipeline.
+        ema: False asks for the variant `non_ema` where there is no other word.
+
+    Raises:
+        SourceError: `no-variant`: none has it; `variant-needed`: there are no plain weights, or not for one that
+            lacks the variant.
+        InputError: `ema-and-variant`.
+    """
+    check_choice(ema, variant)
+    asked = RAW if variant is None and ema is False else variant
+    has = {name: variants_in(folder) for name, folder in folders.items()}
+    have = [name for name, found in has.items() if asked in found]
+    if variant is not None and not have and any(has.values()):
+        raise no_variant(variant, {one for found in has.values() for one in found}, where)
+    chosen = {name: asked if asked is not None and name in have else "" for name in has}
+    for name, found in has.items():
+        if found and chosen[name] not in found:
+            raise _needed(found, None if asked == RAW else asked, str(folders[name]))
+    notes = [f"{name}: weights of variant {asked!r}" for name in have]
+    lacking = [name for name in has if name not in have]
+    if variant is not None and lacking:
+        notes.append(f"no weights of variant {variant!r} in {', '.join(lacking)}: the plain ones are taken")
+        warnings.warn(f"{where}: {notes[-1]}", stacklevel=2)
+    elif variant is None and asked == RAW and not have:
+        notes.append("there are no raw weights (variant 'non_ema'): the plain ones are taken, averaged as they may be")
+        warnings.warn(f"{where}: {notes[-1]}", stacklevel=2)
+    return chosen, notes
+
+
+def no_variant(variant: str, there: Iterable[str], where: str) -> SourceError:
+    """The error for a variant that no component has."""
+    named = [f"variant={name!r}" for name in sorted(there) if name]
+    fits = ", ".join([*named, *(["plain weights (no variant)"] if "" in there else [])])
+    return SourceError("no-variant", f"there are no weights of variant {variant!r}", where=where, fits=fits)
+
+
+def _needed(there: Iterable[str], asked: str | None, where: str) -> SourceError:
+    lacks = "no plain weights" + ("" if asked is None else f", and none of variant {asked!r},")
+    what = f"there are {lacks} but weights of variant {', '.join(map(repr, sorted(there)))}"
+    return SourceError(
+        "variant-needed", what, where=where, fits=" or ".join(f"variant={one!r}" for one in sorted(there))
+    )
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file's name is that of one shard of many."""
+    return _SHARD.fullmatch(name) is not None
