@@ -19,6 +19,7 @@ from ldmkit.request import resolve
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.devices import arithmetic, scaler
+from ldmkit_training.moving import laid
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import RECIPES, Recipe
 from ldmkit_training.rows import checked_rows
@@ -33,7 +34,7 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
     do not have is a warning.
 
     Raises:
-        SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`, `not-moved`.
+        SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`.
         CompositionError: a grid of the defaults or previews that does not go with the process; `unknown-condition`.
         InputError: `unknown-tracker`, `tracker-missing`, `size-multiple`, and what is wrong with previews.
         PluginError: a sampler, grid or guidance that does not exist.
@@ -49,7 +50,6 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
         warnings.warn(said, stacklevel=2)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)
-    _check_moved(recipe, stage, train)
     if (pipeline := pipeline_of(stage)) is not None:
         _check_sampling(recipe, pipeline)
 
@@ -57,8 +57,11 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
 def checked_data(
     recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None
 ) -> tuple[Dataset, Dataset | None]:
-    """Both sources as `rows.checked_rows` has them; of the validation's, the rows that are used."""
+    """Both sources as `moving.laid` and `rows.checked_rows` have them; of the validation's, the rows that are used."""
     section = recipe.validation
+    train = laid(stage, train, recipe.data)
+    if validation is not None:
+        validation = laid(stage, validation, recipe.data)
     if validation is not None and section is not None:
         validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
     return checked_rows(stage, train, recipe.data, "data.train"), validation
@@ -105,22 +108,6 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
                 f"{', '.join(sorted(there)) or 'none'}): it will see nothing but its null",
                 stacklevel=2,
             )
-
-
-def _check_moved(recipe: Recipe, stage: Stage, train: Dataset) -> None:
-    """What lies on the picture has to be cropped and mirrored with it, which only boxes and label maps are."""
-    section, pipeline = recipe.data, pipeline_of(stage)
-    changes = [f"mirror: {section.mirror}"] if section.mirror > 0 else []
-    changes += [f"fit: {section.fit}"] if section.fit in ("crop", "random-crop") else []
-    if pipeline is None or not changes:
-        return
-    still = {new for name, new in renamed_names(train, section).items() if train.geometry[name] == "none"}
-    for name, part in pipeline.conditioners.items():
-        key = pipeline.wiring[name].input or name
-        if part.kind == "plane" and key in still:
-            what = f"the input {key!r} lies on the picture, and would not move with it under {' and '.join(changes)}"
-            fits = "mirror: 0 and fit: exact or resize, with pictures cropped beforehand; or boxes or a label map"
-            raise SpecError("not-moved", what, where=f"data.{changes[0].partition(':')[0]}", fits=fits)
 
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:

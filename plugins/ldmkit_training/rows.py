@@ -12,7 +12,9 @@ from PIL import Image
 from ldmkit.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.batches import chosen_inputs, input_names
+from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
+from ldmkit_training.data.lying import lying_of
 from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.stage import Stage
@@ -58,6 +60,7 @@ class CheckedRows(Dataset):
 
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
         self.dataset, self.refused, self.geometry = dataset, refused, dataset.geometry
+        self.lying = lying_of(dataset)
         ids = some(dataset.id(index) for index in refused)
         said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
         self.notes = (*dataset.notes, said + next(iter(refused.values())))
@@ -96,6 +99,7 @@ def _refused(
         try:
             inputs = (dataset.known(index) or {}) if known else dataset.inputs(index)
             stage.parsed(chosen_inputs(inputs, names), dataset.id(index))
+            check_boxes(inputs, dataset.geometry, dataset.id(index))
         except InputError as problem:
             # a picture or map that cannot be read is met, and skipped or not, when its turn comes
             if known or problem.code != "input.bad-file":

@@ -1,7 +1,8 @@
 """The files of a cache of latents.
 
 `cache.json` describes it, and is there only when all else is complete; `mode.npy`, `deviation.npy` (rows, C, h, w);
-`map-NAME.npy` (rows, H, W) of labels; `rows.jsonl`, one row a line: its id, its other inputs, and which maps it has;
+`map-NAME.npy` (rows, H, W) of labels, (rows, H, W, 3) of colours; `rows.jsonl`, one row a line: its id, its other
+inputs, and which maps it has;
 `rows.npy`, the offset of each line.
 """
 
@@ -18,6 +19,7 @@ from pydantic import Field
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.jsonio import read_json
 from ldmkit.value import Value, integer
+from ldmkit_training.data.lying import Place
 
 META = "cache.json"
 LINES, OFFSETS = "rows.jsonl", "rows.npy"
@@ -50,9 +52,18 @@ def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [name for name in {**new, **old} if old.get(name) != new.get(name)]
 
 
+FIELD = "/"
+"""Between an input and its field in the name of an array."""
+
+
+def map_name(place: Place) -> str:
+    """What the array at a place is called."""
+    return place.name if place.field is None else f"{place.name}{FIELD}{place.field}"
+
+
 def map_file(name: str) -> str:
     """File of the maps of an input."""
-    return f"map-{name}.npy"
+    return f"map-{name.replace(FIELD, '.')}.npy"
 
 
 def plain(value: Any, where: str) -> Any:
@@ -86,4 +97,8 @@ class StoredInputs:
     def read(self, row: int) -> tuple[str, dict[str, Any]]:
         """Id and raw inputs by name."""
         name, inputs, maps = json.loads(self._lines[self._offsets[row] : self._offsets[row + 1]].tobytes())
-        return name, {**inputs, **{key: np.array(self._maps[key][row]) for key in maps}}
+        for key in maps:
+            outer, _, field = key.partition(FIELD)
+            array = np.array(self._maps[key][row])
+            inputs[outer] = {**inputs[outer], field: array} if field else array
+        return name, inputs

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +15,8 @@ from ldmkit.data import Dataset
 from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
 from ldmkit.value import Value
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, plain
+from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, map_name, plain
+from ldmkit_training.data.lying import Place, array_places, replaced
 from ldmkit_training.data.reading import Row
 
 STATE = "building.json"
@@ -60,7 +60,7 @@ class Writer:
     def __init__(self, folder: Path, state: State, dataset: Dataset, views: int) -> None:
         self.folder, self.state, self.dataset, self.views = folder, state, dataset, views
         self._noted = state.done
-        self._maps = [name for name, rule in dataset.geometry.items() if rule == "map"]
+        self._places = array_places(dataset)
         self._lines = _at(folder / LINES, state.lines)
         self._files = {name: self._array(name) for name in state.arrays}
 
@@ -106,7 +106,7 @@ class Writer:
             samples=len(self.dataset),
             views=self.views,
             deviation=DEVIATION in self.state.arrays,
-            maps=tuple(name for name in self._maps),
+            maps=tuple(map_name(place) for place in self._places),
             damaged=self.state.damaged,
         )
         write_json(self.folder / META, meta.model_dump(mode="json"))
@@ -143,6 +143,9 @@ class Writer:
         if values.shape != tuple(shape):
             what = f"values of shape {values.shape} for {name}, the first had {tuple(shape)}"
             raise InputError("not-cacheable", what, fits="one size for all samples")
+        if np.dtype(dtype).kind == "u" and values.dtype.kind == "f":
+            what = f"values of {values.dtype} in {name}, the first were eight-bit"
+            raise InputError("not-cacheable", what, fits="pictures of one depth")
         if np.dtype(dtype).kind == "u" and (int(values.min()) < 0 or int(values.max()) > np.iinfo(dtype).max):
             what = f"labels from {int(values.min())} to {int(values.max())} in {name}"
             raise InputError("not-cacheable", what, fits=f"labels of {dtype}")
@@ -152,11 +155,16 @@ class Writer:
         self._files[name].write(stored.tobytes())
 
     def _line(self, row: Row) -> None:
-        for name in self._maps:
-            self._append(map_file(name), row.inputs.get(name))
-        others = {name: plain(v, f"{row.id}: {name}") for name, v in row.inputs.items() if name not in self._maps}
-        line: Sequence[Any] = (row.id, others, [name for name in self._maps if name in row.inputs])
-        self._lines.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        there: dict[str, np.ndarray] = {}
+
+        def taken(value: np.ndarray, place: Place) -> None:
+            there[map_name(place)] = value
+
+        others = replaced(row.inputs, self._places, taken)
+        for name in map(map_name, self._places):
+            self._append(map_file(name), there.get(name))
+        plained = {n: plain(v, f"{row.id}: {n}") for n, v in others.items() if Place(n) not in self._places}
+        self._lines.write(json.dumps([row.id, plained, list(there)], ensure_ascii=False).encode() + b"\n")
 
 
 def _at(path: Path, length: int, cut: bool = True) -> BinaryIO:

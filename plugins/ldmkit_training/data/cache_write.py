@@ -24,9 +24,10 @@ from ldmkit.guards import finite
 from ldmkit.jsonio import read_json
 from ldmkit.spec import check_names
 from ldmkit_training.data.ahead import ahead
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, map_file, read_meta
+from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, map_file, map_name, read_meta
 from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
 from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.lying import Place, array_places, lying_of, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
 
@@ -139,11 +140,22 @@ def _arrays(dataset: Dataset, section: DataSection, codec: Codec) -> Arrays:
     found: Arrays = {MODE: (cache.dtype, shape)}
     if cache.deviation and _has_deviation(codec, images, mode):
         found[DEVIATION] = (cache.dtype, shape)
-    names = sorted(name for name, rule in dataset.geometry.items() if rule == "map")
-    check_names(names)
-    for name in names:
-        small = name in row.inputs and row.inputs[name].dtype == np.uint8
-        found[map_file(name)] = ("uint8" if small else "uint16", section.size)
+    found |= _maps(dataset, section, row)
+    return found
+
+
+def _maps(dataset: Dataset, section: DataSection, row: Row) -> Arrays:
+    """Those of inputs: labels, and what is decoded."""
+    places, lying = sorted(array_places(dataset), key=map_name), lying_of(dataset)
+    check_names({place.name for place in places})
+    there: dict[Place, np.ndarray] = {}
+    replaced(row.inputs, places, lambda value, place: there.setdefault(place, value))
+    found: Arrays = {}
+    for place in places:
+        lies = lying.get(place)
+        labels = lies is None or lies.kind == "labels"
+        kind = str(there[place].dtype) if place in there else ("uint16" if labels else "uint8")
+        found[map_file(map_name(place))] = (kind, section.size if lies is None else lies.shape)
     return found
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ldmkit.data import Geometry, Sample
 from ldmkit.errors import InputError
+from ldmkit_training.data.lying import Lying, Place, replaced, resized
 from ldmkit_training.data.section import DataSection
 
 KEPT = 1 / 3
@@ -66,12 +66,16 @@ def window(size: tuple[int, int], section: DataSection, drawn: Draw | None) -> W
 
 
 def fitted(
-    sample: Sample, geometry: Mapping[str, Geometry], section: DataSection, drawn: Draw | None
+    sample: Sample,
+    geometry: Mapping[str, Geometry],
+    section: DataSection,
+    drawn: Draw | None,
+    lying: Mapping[Place, Lying] = {},
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """A sample's picture (H,W,3) uint8 at the section's size, and its inputs, cropped and mirrored with it.
 
     Raises:
-        InputError: `picture-size`; `bad-sample`: boxes or maps that no crop can be applied to.
+        InputError: `picture-size`; `bad-sample`: boxes, maps or hints that no crop can be applied to.
     """
     image = sample.image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -92,14 +96,17 @@ def fitted(
         elif rule == "map":
             value = fit_map(value, size, seen, section.size, place)
         inputs[name] = value
-    return fit_picture(image, seen, section.size), inputs
+
+    def moved(values: np.ndarray, place: Place) -> np.ndarray:
+        where = f"{sample.id}: {place}"
+        return fit_lying(values, lying[place], size, seen, where, exact=section.fit == "exact")
+
+    return fit_picture(image, seen, section.size), replaced(inputs, lying, moved)
 
 
 def fit_picture(image: np.ndarray, seen: Window, size: tuple[int, int]) -> np.ndarray:
     """The window of (H,W,3) uint8 at (height, width): bicubic, with antialiasing where it gets smaller."""
-    cut = image[seen.top : seen.bottom, seen.left : seen.right]
-    if cut.shape[:2] != size:
-        cut = np.asarray(Image.fromarray(np.ascontiguousarray(cut)).resize(size[::-1], Image.Resampling.BICUBIC))
+    cut = resized(image, (seen.left, seen.top, seen.right, seen.bottom), size)
     return np.ascontiguousarray(cut[:, ::-1] if seen.mirrored else cut)
 
 
@@ -109,13 +116,43 @@ def fit_map(labels: Any, picture: tuple[int, int], seen: Window, size: tuple[int
     if labels.shape != picture or labels.dtype.kind not in "iu":
         what = f"a map of shape {labels.shape} and {labels.dtype} for a picture of {picture}"
         raise InputError("bad-sample", what, where=where, fits="one integer a pixel")
-    rows = seen.top + _centres(size[0], seen.bottom - seen.top)
-    columns = seen.left + _centres(size[1], seen.right - seen.left)
-    return np.ascontiguousarray(labels[rows[:, None], columns[::-1] if seen.mirrored else columns])
+    return _under(labels, picture, seen, size)
 
 
-def _centres(count: int, span: int) -> np.ndarray:
-    return (2 * np.arange(count) + 1) * span // (2 * count)
+def fit_lying(
+    values: np.ndarray, lies: Lying, picture: tuple[int, int], seen: Window, where: str, *, exact: bool = False
+) -> np.ndarray:
+    """The window, which is one of the picture, of what lies on it at a resolution of its own; at its size.
+
+    Raises:
+        InputError: `bad-sample`: of other proportions than its picture, where a part of it is seen; `picture-size`:
+            not of its size already, where it must be (`exact`).
+    """
+    (height, width), (rows, columns) = values.shape[:2], picture
+    if exact and (height, width) != lies.size:
+        what = f"a {lies.kind} of {height} rows and {width} columns"
+        raise InputError("picture-size", what, where=where, fits=f"{lies.size[0]} x {lies.size[1]}, or another `fit`")
+    if seen[:4] != (0, 0, columns, rows) and abs(width * rows - columns * height) > max(rows, columns):
+        what = f"{height} rows and {width} columns, on a picture of {rows} and {columns}: it cannot be cropped with it"
+        raise InputError("bad-sample", what, where=where, fits="the picture's proportions")
+    if lies.kind != "picture":
+        return _under(values, picture, seen, lies.size)
+    across, down = [x * width / columns for x in seen[:4:2]], [y * height / rows for y in seen[1:4:2]]
+    box = (across[0], down[0], across[1], down[1])
+    cut = resized(values, box, lies.size)
+    return np.ascontiguousarray(cut[:, ::-1] if seen.mirrored else cut)
+
+
+def _under(values: np.ndarray, picture: tuple[int, int], seen: Window, size: tuple[int, int]) -> np.ndarray:
+    rows = _centres(size[0], seen.top, seen.bottom, values.shape[0], picture[0])
+    columns = _centres(size[1], seen.left, seen.right, values.shape[1], picture[1])
+    return np.ascontiguousarray(values[rows[:, None], columns[::-1] if seen.mirrored else columns])
+
+
+def _centres(count: int, start: int, stop: int, own: int, whole: int) -> np.ndarray:
+    """Which of `own` cells along a side of `whole` pixels lie under the centres of `count` shares of [start, stop)."""
+    doubled = 2 * count * start + (2 * np.arange(count, dtype=np.int64) + 1) * (stop - start)
+    return doubled * own // (2 * count * whole)
 
 
 def fit_boxes(boxes: Any, picture: tuple[int, int], seen: Window, where: str) -> list[dict[str, Any]]:
@@ -131,6 +168,17 @@ def fit_boxes(boxes: Any, picture: tuple[int, int], seen: Window, where: str) ->
         elif (cut := _cut(corners, picture, seen)) is not None:
             kept.append({**entry, "box": cut})
     return kept
+
+
+def check_boxes(inputs: Mapping[str, Any], geometry: Mapping[str, Geometry], where: str) -> None:
+    """Whether a sample's boxes are of the form that crops are applied to.
+
+    Raises:
+        InputError: `bad-sample`.
+    """
+    for name, value in inputs.items():
+        if geometry.get(name) == "boxes":
+            fit_boxes(value, (1, 1), Window(0, 0, 1, 1), f"{where}: {name}")
 
 
 _BOXES = '{"label": ..., "box": [x0, y0, x1, y1]} with corners relative to the picture'

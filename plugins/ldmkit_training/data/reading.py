@@ -12,6 +12,7 @@ from torch import Tensor
 from ldmkit.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
+from ldmkit_training.data.lying import lying_of
 from ldmkit_training.data.section import DataSection
 
 
@@ -35,6 +36,7 @@ class Reader:
 
     def __init__(self, dataset: Dataset, section: DataSection) -> None:
         self.dataset, self.section = dataset, section
+        self._lying = lying_of(dataset)
 
     def read(self, index: int, drawn: Draw | None) -> Row:
         """Sample `index`, or with `damaged: skip` the next one (by index, round the end) that can be read.
@@ -71,7 +73,7 @@ class Reader:
         return self.section.damaged == "skip" and problem.code == "input.bad-file"
 
     def _fitted(self, sample: Sample, drawn: Draw | None) -> Row:
-        image, inputs = fitted(sample, self.dataset.geometry, self.section, drawn)
+        image, inputs = fitted(sample, self.dataset.geometry, self.section, drawn, self._lying)
         return Row(sample.id, image, inputs, {})
 
 

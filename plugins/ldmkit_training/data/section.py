@@ -48,6 +48,9 @@ class DataSection(Value):
         batch: rows of an optimiser step, over all processes and accumulated parts.
         workers: processes that read ahead; 0: a thread does. The results are the same.
         inputs: name in the data -> name of the model's input.
+        moves: name in the data -> whether crops and mirrors change it. By default boxes, maps, and what lies on the
+            latents as it lies on the picture (a hint, a mask) do; false: it does not lie on the picture; true: a
+            picture that is read as tokens or a vector does.
         damaged: what happens at a file that cannot be read, or inputs that the model does not take; `skip` takes the
             next sample instead, and counts.
         cache: see `CacheSection`; null: pictures are read whenever they are used.
@@ -62,6 +65,7 @@ class DataSection(Value):
     batch: int = Field(default=32, ge=1, le=65536)
     workers: int = Field(default=0, ge=0, le=256)
     inputs: dict[str, str] = Field(default_factory=dict)
+    moves: dict[str, bool] = Field(default_factory=dict)
     damaged: Literal["stop", "skip"] = "stop"
     cache: CacheSection | None = None
 
@@ -85,15 +89,16 @@ def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | No
     """The training and validation data that a section names; relative paths start from `folder`, the recipe's.
 
     Raises:
-        PluginError, SpecError: of the parts; `unknown-input` for a renamed input that the data do not have.
+        PluginError, SpecError: of the parts; `unknown-input` for one in `inputs` or `moves` that is not in the data.
         InputError: files that are missing or wrong; `no-samples`.
     """
     train = open_part(section.train, folder, "data.train")
     validation = None if section.validation is None else open_part(section.validation, folder, "data.validation")
-    for name in section.inputs:
-        if name not in train.geometry:
-            what = f"the data have no input {name!r} to rename"
-            raise SpecError("unknown-input", what, where=f"data.inputs.{name}", fits=suggest(name, train.geometry))
+    for key, named in (("inputs", section.inputs), ("moves", section.moves)):
+        for name in named:
+            if name not in train.geometry:
+                what = f"the data have no input {name!r}"
+                raise SpecError("unknown-input", what, where=f"data.{key}.{name}", fits=suggest(name, train.geometry))
     renamed_names(train, section)
     return train, validation
 

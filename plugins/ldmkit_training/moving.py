@@ -1,0 +1,128 @@
+"""Which inputs of a model lie on the picture, so that crops and mirrors have to be applied to them as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+from ldmkit_conditioners.layout import Layout
+from pydantic import BaseModel
+
+from ldmkit.contracts import Conditioner
+from ldmkit.data import Dataset, Geometry
+from ldmkit.errors import LdmkitError, SpecError
+from ldmkit.pictures import LabelMap, Mask, Picture
+from ldmkit_training.data.lying import Laid, Lying, Place
+from ldmkit_training.data.section import DataSection, renamed_names
+from ldmkit_training.previews import pipeline_of
+from ldmkit_training.stage import Stage
+
+KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))
+"""Types of raw inputs that are pictures, and how each is read."""
+
+FLAT = ("plane", "residuals")
+"""Signals that lie on the latents as their inputs lie on the picture."""
+
+
+def laid(stage: Stage, dataset: Dataset, section: DataSection) -> Dataset:
+    """A source whose inputs that lie on the picture move with it: boxes, maps, and pictures, masks and label maps that
+    are read for a signal that lies on the latents, or as `data.moves` says.
+
+    Raises:
+        SpecError: `not-moved`: an input that crops or mirrors would have to move and cannot.
+    """
+    return _Laying(stage, dataset, section).laid()
+
+
+class _Laying:
+    def __init__(self, stage: Stage, dataset: Dataset, section: DataSection) -> None:
+        self.dataset, self.section = dataset, section
+        self.names = renamed_names(dataset, section)
+        self.changes = [f"mirror: {section.mirror}"] if section.mirror > 0 else []
+        self.changes += [f"fit: {section.fit}"] if section.fit in ("crop", "random-crop") else []
+        pipeline = pipeline_of(stage)
+        self.factor = 1 if pipeline is None else pipeline.codec.factor
+        self.readers: dict[str, list[Conditioner]] = {}
+        for name, part in {} if pipeline is None else pipeline.conditioners.items():
+            self.readers.setdefault(pipeline.wiring[name].input or name, []).append(part)
+        self.lying: dict[Place, Lying] = {}
+        self.rules: dict[str, Geometry] = {}
+        self.notes: list[str] = []
+
+    def laid(self) -> Dataset:
+        for name, new in self.names.items():
+            for part in self.readers.get(new, ()):
+                self._look(name, part)
+        changed = self.lying or self.rules or self.notes
+        return Laid(self.dataset, self.lying, self.rules, self.notes) if changed else self.dataset
+
+    def _look(self, name: str, part: Conditioner) -> None:
+        said, rule = self.section.moves.get(name), self.dataset.geometry[name]
+        if rule != "none" or said is False:
+            self.rules |= {name: "none"} if said is False and rule != "none" else {}
+            return
+        if part.Input is Layout:
+            self.rules |= {name: "boxes"} if self.changes else {}
+            return
+        found = {Place(name, field): kind for field, kind in fields(part.Input)}
+        if part.kind not in FLAT and said is None:
+            if found and self.changes:
+                still = f"{name!r} is a picture that is read as {part.kind}: {' and '.join(self.changes)} leaves it"
+                self.notes.append(f"{still} as it is (data.moves: {{{name}: true}} moves it)")
+            return
+        if not found:
+            if self.changes or said:
+                self._refuse(name)
+            return
+        for place, kind in found.items():
+            lies = Lying(kind, beside(part, found, self.section.size, self.factor))
+            if self.lying.setdefault(place, lies) != lies:
+                self._refuse(name, f"as {lies.kind} of {lies.size} and as {self.lying[place].kind} of another size")
+
+    def _refuse(self, name: str, how: str = "with it") -> None:
+        new, changes = self.names[name], self.changes or ["moves"]
+        what = f"the input {new!r} lies on the picture, and cannot be moved {how} under {' and '.join(changes)}"
+        fits = "a picture, a mask, a label map or boxes; mirror: 0 and fit: exact or resize; or, if it does not lie"
+        fits += f" there, moves: {{{name}: false}}"
+        raise SpecError("not-moved", what, where=f"data.{changes[0].partition(':')[0]}", fits=fits)
+
+
+def fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
+    """(field, kind) of every picture, mask or label map in a type of raw input; field None: it is one itself."""
+    for known, name in KINDS:
+        if kind == known:
+            yield None, name
+            return
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        hints: Mapping[str, Any] = get_type_hints(kind, include_extras=True)
+        for field in kind.model_fields:
+            for inner in (hints.get(field), *get_args(hints.get(field))):
+                found = next((name for known, name in KINDS if inner == known), None)
+                if found is not None:
+                    yield field, found
+                    break
+
+
+def beside(part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """(height, width) that a conditioner's input has beside pictures of a size: the one that it asks for with
+    `picture_size`, and the picture's own where it does not say."""
+    wanted = _asked(part, places, size, factor)
+    if wanted is None or 0 in wanted:
+        return size
+    height, width = (max(1, round(side * side / asked)) for side, asked in zip(size, wanted, strict=True))
+    return (height, width) if _asked(part, places, (height, width), factor) == size else size
+
+
+def _asked(
+    part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int
+) -> tuple[int, int] | None:
+    """The size of pictures that a black input of a size asks for."""
+    made = {
+        place.field: np.zeros((*size, 3) if kind == "picture" else size, dtype=np.uint8)
+        for place, kind in places.items()
+    }
+    try:
+        return part.picture_size(part.parse(made.get(None, made), "data"), factor)
+    except LdmkitError:
+        return None  # it takes more than its pictures, or not every size
