@@ -23,6 +23,7 @@ from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import on_device, open_accelerator
 from ldmkit_training.digests import digest_of
 from ldmkit_training.ema import Ema, averaged_weights
+from ldmkit_training.finishing import measure, save_gathered
 from ldmkit_training.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.observe import Callback
 from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
@@ -34,15 +35,12 @@ from ldmkit_training.rehearsal import rehearse
 from ldmkit_training.rescue import changes, may_be_saved, rescued, with_last_good
 from ldmkit_training.resuming import check_state, check_tensors, under
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
-from ldmkit_training.same_run import check_same_run
+from ldmkit_training.same_run import bent, check_same_run
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
 from ldmkit_training.tracking import Tracker
 from ldmkit_training.watchers import watchers
-
-FINISHING = 2048
-"""Pictures at most that a stage sees before its last save (see `Stage.finish`)."""
 
 ASKED_EVERY = 10
 """Steps between two looks at whether another process was asked to stop, on GPUs."""
@@ -82,6 +80,7 @@ class Engine:
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []
+        self.bent: list[str] = []
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
         with released_on_error(self._lock):
             self._open()
@@ -270,30 +269,13 @@ class Engine:
         """Let the stage measure what it stores, with the weights that are saved; write the model."""
         target = self.out / MODEL
         if self.sharded:
-            self._save_gathered(target)
+            save_gathered(self.stage, self.ema, self.recipe, self.folder, target if self.main else None)
         elif self.main:
             with self.averaged():
-                self.stage.finish(on_device(batch, self.device) for batch in self._some_batches())
+                measure(self.stage, self.train_data, self.recipe, self.device)
                 self.stage.save(target)
         self.accelerator.wait_for_everyone()
         return target
-
-    def _save_gathered(self, target: Path) -> None:
-        """Save the shared-out weights from a stage that has them all."""
-        with averaged_weights(self.stage, self.ema):
-            full = {name: gathered_all(turn.state_dict()) for name, turn in self.stage.turns.items()}
-        if self.main:
-            alone = build_stage(self.recipe, self.folder)
-            for name, turn in alone.turns.items():
-                turn.load_state_dict(full[name])
-            alone.save(target)
-
-    def _some_batches(self) -> Iterator[Batch]:
-        section = self.recipe.data
-        whole = Batches(self.train_data, section, seed=self.recipe.seed, names=self.stage.inputs)
-        pictures = min(FINISHING, len(self.train_data))
-        for _, parts in islice(whole.steps(0), math.ceil(pictures / section.batch)):
-            yield from parts
 
     def _batches(self, interrupts: Interrupts | None = None) -> Iterable[tuple[int, list[Batch]]]:
         recipe, accelerator = self.recipe, self.accelerator
@@ -386,6 +368,7 @@ class Engine:
             found, folder, self.recipe, self._frozen, self._data, allow_changed_data=self._allow_changed_data
         )
         check_tensors(found, self.stage, self.recipe, folder)
+        self.bent = bent(found.state["recipe"], self.recipe, found.step)
 
     def _restore(self, found: Checkpoint) -> None:
         for name, turn in self.stage.turns.items():

@@ -120,7 +120,8 @@ class DenoiserRecipe(Recipe):
 
         return DenoiserStage(
             self.model, self.objective, folder,
-            seed=self.seed, gradient_checkpointing=self.gradient_checkpointing, compile=self.compile,
+            seed=self.seed, size=self.data.size, gradient_checkpointing=self.gradient_checkpointing,
+            compile=self.compile,
         )  # fmt: skip
 
 

@@ -52,3 +52,25 @@ def check_same_run(
         fits = "the data as they were, another `out`, --fresh, or --allow-changed-data to go on with these"
         raise SpecError("other-data", what, where=str(where), fits=fits)
     return changed
+
+
+def bent(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:
+    """What a permitted change makes of the past, in words: where `step` steps of a run that was to be longer or shorter
+    are done, the learning rate leaves the curve that it was on.
+
+    Args:
+        before: the checkpoint's recipe.
+    """
+    planned = int(before["steps"])
+    if recipe.steps in (planned, step):
+        return []
+    schedule, lr = recipe.schedule, recipe.optimiser.lr
+    was, now = (lr * schedule.factor(step, steps) for steps in (planned, recipe.steps))
+    if abs(now - was) <= SAME * max(now, was):
+        return []
+    led = f"from the {was:.3g} that the {schedule.type} schedule led to, to {now:.3g}"
+    return [f"steps: {recipe.steps}, where {planned} were planned: at step {step + 1} the learning rate jumps {led}"]
+
+
+SAME = 1e-6
+"""Rates that differ by less than this share are one."""

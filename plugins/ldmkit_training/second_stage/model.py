@@ -108,7 +108,8 @@ class ModelSection(Value):
             where it has them, and must fit them; parts that the recipe leaves out are the start's own, conditioners
             and adapters frozen.
         variant: of the start's weights, where it is a folder of diffusers.
-        defaults: of sampling, saved with the model; None: the start's, or ldmkit's own.
+        defaults: of sampling, saved with the model; None: the start's, or ldmkit's own. Where the recipe gives no
+            size, it is that of the training pictures; the start's, where the denoiser stays what it is.
     """
 
     codec: CodecSection | None = None
@@ -151,21 +152,22 @@ class Composed:
     notes: tuple[str, ...]
 
 
-def compose_model(model: ModelSection, folder: Path, seed: int = 0) -> Composed:
+def compose_model(model: ModelSection, folder: Path, seed: int = 0, size: tuple[int, int] | None = None) -> Composed:
     """Build and load the parts of a recipe, and check that they fit. Paths start from `folder`, or as they stand.
 
     The first weights of a part are a function of the seed and the part's name: other parts do not change them.
+    `size` is (height, width) of the pictures in training.
 
     Raises:
         SourceError, WeightsError: what was to be loaded is missing or does not fit.
         PluginError, SpecError, CompositionError: as for every pipeline; both parts are named.
     """
-    return _Composer(model, folder, seed).compose()
+    return _Composer(model, folder, seed, size).compose()
 
 
 class _Composer:
-    def __init__(self, model: ModelSection, folder: Path, seed: int) -> None:
-        self.model, self.folder, self.seed = model, folder, seed
+    def __init__(self, model: ModelSection, folder: Path, seed: int, size: tuple[int, int] | None) -> None:
+        self.model, self.folder, self.seed, self.size = model, folder, seed, size
         found = None if model.start is None else locate_model(model.start, folder)
         self.start = None if found is None else open_source(found, variant=model.variant)
         self.notes: list[str] = []
@@ -186,9 +188,26 @@ class _Composer:
             name: _wired(name, section, conditioners[name], denoiser, adapters) for name, section in sections.items()
         }
         parts = fit(wiring, codec, denoiser, build_value("process", process, "model.process"), conditioners, adapters)
-        defaults = model.defaults or (start.spec.defaults if start else Defaults())
-        pipeline = Pipeline(parts, wiring, defaults)
+        pipeline = Pipeline(parts, wiring, self._defaults())
         return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))
+
+    def _defaults(self) -> Defaults:
+        """The recipe's, else the start's; a denoiser that learns draws the size that it learns."""
+        theirs = self.start.spec.defaults if self.start else Defaults()
+        defaults = self.model.defaults or theirs
+        said = self.model.defaults is not None and self.model.defaults.size is not None
+        size = self.size if self._denoiser_learns() or theirs.size is None else theirs.size
+        if said or size is None or size == defaults.size:
+            return defaults
+        before = "" if theirs.size is None else f" (the start's was {theirs.size[0]} x {theirs.size[1]})"
+        self.notes.append(f"defaults.size: {size[0]} x {size[1]}, the training pictures'{before}")
+        return defaults.model_copy(update={"size": size})
+
+    def _denoiser_learns(self) -> bool:
+        if self.model.denoiser is not None:
+            return self.model.denoiser.train
+        # an adapter is trained on a network that stays what it is
+        return not any(section.train for section in self.model.adapters.values())
 
     def _codec(self) -> Codec:
         if self.model.codec is not None:
@@ -273,9 +292,7 @@ class _Composer:
         """The trained parts by name; all others are frozen."""
         named: dict[str, Part] = {"denoiser": pipeline.denoiser, **pipeline.conditioners, **pipeline.adapters}
         wanted = {name: section.train for name, section in {**sections, **self._adapters()}.items()}
-        wanted["denoiser"] = self.model.denoiser is None or self.model.denoiser.train
-        if self.model.denoiser is None and any(section.train for section in self.model.adapters.values()):
-            wanted["denoiser"] = False  # an adapter is trained on a network that stays what it is
+        wanted["denoiser"] = self._denoiser_learns()
         trained = {}
         for name, part in named.items():
             shared = name in sections and sections[name].shares is not None

@@ -35,6 +35,7 @@ class DenoiserStage(Stage):
         objective: what to minimise.
         folder: the recipe's.
         seed: of the first weights.
+        size: (height, width) of the pictures; None: not known.
         gradient_checkpointing: recompute every block of the denoiser in the backward pass instead of keeping it.
         compile: torch.compile the denoiser's repeated blocks, one by one.
 
@@ -55,10 +56,11 @@ class DenoiserStage(Stage):
         folder: Path,
         *,
         seed: int = 0,
+        size: tuple[int, int] | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
     ) -> None:
-        composed = compose_model(model, folder, seed)
+        composed = compose_model(model, folder, seed, size)
         self.pipeline, self.objective, self.notes = composed.pipeline, objective, composed.notes
         self.turn = DenoiserTurn(self.pipeline, objective, composed.trained)
         self.turns = {"denoiser": self.turn}

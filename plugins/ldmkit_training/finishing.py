@@ -1,0 +1,43 @@
+"""The end of a run: what a stage measures with the weights that are saved, and the model that users load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from ldmkit.data import Dataset
+from ldmkit_training.data.batches import Batches
+from ldmkit_training.devices import on_device
+from ldmkit_training.ema import Ema, averaged_weights
+from ldmkit_training.recipe import Recipe, build_stage
+from ldmkit_training.sharding import gathered_all
+from ldmkit_training.stage import Batch, Stage
+
+FINISHING = 2048
+"""Pictures at most that a stage sees before its last save (see `Stage.finish`)."""
+
+
+def measure(stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, most: int = FINISHING) -> None:
+    """Let the stage measure what it stores, on at most so many pictures, with the weights as they are now."""
+    stage.finish(on_device(batch, device) for batch in _some(stage, train, recipe, most))
+
+
+def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, target: Path | None) -> None:
+    """Save shared-out weights from a stage that has them all; with target None, only give one's share."""
+    with averaged_weights(stage, ema):
+        full = {name: gathered_all(turn.state_dict()) for name, turn in stage.turns.items()}
+    if target is not None:
+        alone = build_stage(recipe, folder)
+        for name, turn in alone.turns.items():
+            turn.load_state_dict(full[name])
+        alone.save(target)
+
+
+def _some(stage: Stage, train: Dataset, recipe: Recipe, most: int) -> Iterator[Batch]:
+    whole = Batches(train, recipe.data, seed=recipe.seed, names=stage.inputs)
+    for _, parts in islice(whole.steps(0), math.ceil(min(most, len(train)) / recipe.data.batch)):
+        yield from parts
