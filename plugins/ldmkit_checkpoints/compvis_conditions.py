@@ -22,6 +22,16 @@ _GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
 _FROZEN = frozenset(["clip-text", "clip-pooled", "t5-text"])
 """Encoders that were not trained with the model, so that some files leave them out."""
 
+_HOLED = ("mask", "masked_image")
+"""`concat_keys` of the inpainting models, and what they are where the yaml does not say."""
+
+PLANES = {
+    5: "a depth model: a map of depths beside the latent",
+    7: "an upscaler: the small picture beside the latent",
+    8: "InstructPix2Pix, or another model that reads a second latent",
+}
+"""Input channels of published U-Nets over four latent channels whose planes no part here makes."""
+
 
 @dataclass
 class Conditions:
@@ -67,7 +77,7 @@ def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inve
         raise SourceError("unsupported", what, where=section, fits="torch.nn.Identity: a class, or a ready-made vector")
     planned = conditioners_from_compvis(stage, params, unet.channels, section)
     if way == "hybrid":
-        planned.append(_masked(params, unet, where))
+        planned.append(_masked(unet, where, params.get("concat_keys", _HOLED)))
     return _collected(planned, unet, inventory)
 
 
@@ -76,6 +86,8 @@ def plan_embedders(section: Mapping[str, Any], unet: UNetConfig, inventory: Inve
     zeros, as its own sampling scripts have it; the refiner's are the empty prompt's encodings.
     """
     planned = conditioners_from_sgm(section, where)
+    if unet.plane_channels:
+        planned.append(_masked(unet, where))
     found = _collected(planned, unet, inventory)
     base = any(item.layout == "hf" for item in planned)
     for name, plan in found.parts.items():
@@ -112,9 +124,18 @@ def _given(unet: UNetConfig, why: str) -> Conditions:
     return Conditions({name: PartPlan(spec) for name, spec in wanted.items()}, notes=notes)
 
 
-def _masked(params: Mapping[str, Any], unet: UNetConfig, where: str) -> Planned:
-    keys = tuple(params.get("concat_keys", ("mask", "masked_image")))
-    if keys != ("mask", "masked_image"):
-        raise SourceError("unsupported", f"concat_keys {list(keys)}", where=where, fits="[mask, masked_image]")
+def _masked(unet: UNetConfig, where: str, keys: Sequence[str] = _HOLED) -> Planned:
+    """The condition of Stable Diffusion's inpainting models, SDXL's too: the mask, and the latent of what it leaves.
+
+    Raises:
+        SourceError: planes of another model.
+    """
+    if tuple(keys) != _HOLED:
+        raise SourceError("unsupported", f"concat_keys {list(keys)}", where=where, fits=f"{list(_HOLED)}")
+    if unet.plane_channels != unet.channels + 1:
+        what = f"a U-Net of {unet.in_channels} input channels, {unet.channels} of them the noisy latent's"
+        known = f" ({PLANES[unet.in_channels]})" if unet.in_channels in PLANES else ""
+        fits = f"{2 * unet.channels + 1}: the latent, a mask, and the latent of the masked picture"
+        raise SourceError("unsupported", what + known, where=where, fits=fits)
     config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True, "latent_channels": unet.channels}
     return Planned("masked-image", {"type": "masked-image", "config": config}, "", "")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ldmkit.errors import SourceError
 from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.compvis_conditions import PLANES
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds
 from ldmkit_checkpoints.file_metadata import disagreement
 
@@ -30,7 +31,7 @@ def infer_config(
     """The config of a published model in the structure of its original yaml, and what was assumed.
 
     Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), both with a
-    ControlNet, SDXL base and refiner, and stand-alone first stages of any size.
+    ControlNet, SDXL base (for inpainting too) and refiner, and stand-alone first stages of any size.
 
     Args:
         stated: `eps` or `v`, where the file's metadata says so (`file_metadata.stated_prediction`).
@@ -49,8 +50,9 @@ def infer_config(
     if any(key.startswith(_EMBEDDERS) for key in tensors):
         return _sdxl(tensors, where, stated)
     context = _shape(tensors, UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
-    if first[0] != 320 or context is None or first[1] not in (4, 9):
+    if first[0] != 320 or context is None:
         raise _needed(where)
+    _check_inputs(first[1], "", where)
     if context[1] == 768 and any(key.startswith(_CLIP) for key in tensors):
         config = _predicting(_sd(tensors, first[1], None), stated)
         return config, [f"config from its keys: Stable Diffusion 1, predicts {stated or 'eps'}"]
@@ -73,6 +75,15 @@ def _predicting(config: dict[str, Any], prediction: str | None) -> dict[str, Any
 
 def _shape(tensors: Mapping[str, LazyTensor], key: str) -> tuple[int, ...] | None:
     return tensors[key].shape if key in tensors and len(tensors[key].shape) >= 2 else None
+
+
+def _check_inputs(channels: int, family: str, where: str) -> None:
+    """Refuse a U-Net of other input channels than a latent's, or those of an inpainting model."""
+    if channels in (4, 9):
+        return
+    what = f"{family}a U-Net of {channels} input channels: {PLANES.get(channels, 'no model that is known')}"
+    fits = "4 channels, or 9 of an inpainting model; other planes are read from diffusers' folder, ready-made"
+    raise SourceError("unsupported", what, where=where, fits=fits)
 
 
 def _needed(where: str) -> SourceError:
@@ -118,15 +129,14 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> 
     if label is None or label[1] != (2816 if base else 2560):
         raise _needed(where)
     entry = _shape(tensors, UNET + "input_blocks.0.0.weight")
-    if entry is None or entry[1] != 4:
-        what = f"it is an SDXL model of {None if entry is None else entry[1]} input channels (9: inpainting)"
-        fits = "the same model as diffusers' folder (StableDiffusionXLInpaintPipeline)"
-        raise SourceError("unsupported", what, where=where, fits=fits)
+    if entry is None:
+        raise _needed(where)
+    _check_inputs(entry[1], "SDXL: ", where)
     predicts_v = "v_pred" in tensors or stated == "v"
     if "v_pred" in tensors and stated == "eps":
         raise disagreement("the key 'v_pred'", "v", "the file's metadata", "eps", where)
     unet: dict[str, Any] = {
-        "adm_in_channels": label[1], "num_classes": "sequential", "in_channels": 4, "out_channels": 4,
+        "adm_in_channels": label[1], "num_classes": "sequential", "in_channels": entry[1], "out_channels": 4,
         "num_res_blocks": 2, "attention_resolutions": [4, 2], "num_head_channels": 64,
         "use_linear_in_transformer": True,
     }  # fmt: skip
@@ -151,7 +161,8 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> 
         "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": _embedders(base)}},
         "first_stage_config": _kl_f8("sgm"),
     }
-    notes = [f"config from its keys: SDXL {'base' if base else 'refiner'}, predicts {'v' if predicts_v else 'eps'}"]
+    name = ("base" if base else "refiner") + (" for inpainting" if entry[1] == 9 else "")
+    notes = [f"config from its keys: SDXL {name}, predicts {'v' if predicts_v else 'eps'}"]
     return {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}, notes
 
 

@@ -154,14 +154,14 @@ def controlled(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def sdxl(base: bool) -> dict[str, Any]:
+def sdxl(base: bool, inputs: int = 4) -> dict[str, Any]:
     root = "sgm.modules.diffusionmodules"
     width, mult, depth, context, vector = (
         (320, [1, 2, 4], [1, 2, 10], 2048, 2816) if base else (384, [1, 2, 4, 4], 4, 1280, 2560)
     )
     more = {"adm_in_channels": vector, "num_classes": "sequential", "transformer_depth": depth, "context_dim": context}
     more |= {"spatial_transformer_attn_type": "softmax-xformers", "use_linear_in_transformer": True}
-    network = unet(4, 4, width, mult, [4, 2], num_head_channels=64, use_checkpoint=True, legacy=False, **more)
+    network = unet(inputs, 4, width, mult, [4, 2], num_head_channels=64, use_checkpoint=True, legacy=False, **more)
     network["params"].pop("image_size")
     first = stage("AutoencoderKL", 4, [1, 2, 4, 4], attn_type="vanilla-xformers")
     params = {
@@ -261,6 +261,7 @@ MODELS: dict[str, Original] = {
     "cldm_v15": Original(controlled(sd1()), 1287 + 197, "clip", extras=LOGVAR),
     "cldm_v21": Original(controlled(sd2()), 1287 + 294, "open-clip", extras=LOGVAR),
     "sdxl-base": Original(sdxl(True), 2515 + 1, "sdxl"),
+    "sdxl-inpaint": Original(sdxl(True, 9), 2515 + 1, "sdxl"),
     "sdxl-refiner": Original(sdxl(False), 1469 + 390, "refiner"),
 }
 

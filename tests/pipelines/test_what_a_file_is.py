@@ -92,8 +92,9 @@ def test_evidence_that_disagrees_shows_both() -> None:
 
 
 def test_sdxl_for_inpainting_is_not_read_as_the_base_model() -> None:
-    with pytest.raises(ldmkit.LdmkitError, match="9"):
-        infer_config(sdxl(9), {}, "a")
+    config, notes = infer_config(sdxl(9), {}, "a")
+    assert config["model"]["params"]["network_config"]["params"]["in_channels"] == 9
+    assert "for inpainting" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.gguf"])
