@@ -43,6 +43,13 @@ class Dataset(ABC):
     notes: Sequence[str] = ()
     """What a reader of the plan should know: what was left out or mended, and how often."""
 
+    mixture: tuple[tuple[int, int], ...] = ()
+    """(samples, draws) of stretches of indices, in order and all of them, where samples are not drawn equally often: of
+    every sum of the draws, so many are of that stretch, which has epochs of its own. Empty: an epoch has each once."""
+
+    numbering: Mapping[str, Sequence[str]] = {}
+    """Inputs whose labels are positions in a list of names -> that list: sources used together must have the same."""
+
     @abstractmethod
     def __len__(self) -> int:
         """How many samples there are."""

@@ -18,6 +18,7 @@ from ldmkit.data import Dataset
 from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
+from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data
 from ldmkit_training.devices import arithmetic, autocast, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
@@ -294,6 +295,9 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
 
 def _notes(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -> list[str]:
     said = [*getattr(stage, "notes", ()), *train.notes, *_cache_notes(recipe, stage, len(train))]
+    if train.mixture:
+        each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)
+        said.append(f"epochs of each source: {', '.join(f'{many:.3g}' for many in each)}")
     if recipe.precision == "auto":
         chosen = arithmetic(recipe.precision, device)
         said.insert(0, f"precision auto is {chosen.dtype}: {chosen.why}")

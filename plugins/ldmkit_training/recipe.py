@@ -38,7 +38,7 @@ class ValidationSection(Value):
 
     Args:
         every: steps between two.
-        count: samples of `data.validation` that are used, the same ones each time.
+        count: samples of `data.validation` that are used, at equal distances, the same ones each time.
     """
 
     every: int = Field(default=1000, ge=1)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from ldmkit.data import Dataset, Sample
 from ldmkit.errors import InputError
-from ldmkit_training.data.batches import chosen_inputs, input_names
+from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
 from ldmkit_training.data.lying import lying_of
 from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.wrapping import Wrapping
 from ldmkit_training.stage import Stage
 
 
@@ -26,21 +26,22 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
 
     Args:
         where: the source's key in the recipe, for errors.
-        count: rows from the first that are used; None: all.
+        count: rows of it that are used, see `held_out`; None: all.
 
     Raises:
         InputError: `bad-rows`: how many, and what is wrong with the first.
     """
-    rows = len(dataset) if count is None else min(count, len(dataset))
+    used = held_out(len(dataset), count)
+    rows = len(used)
     names = input_names(dataset, section, stage.inputs)
     if not names:
         return dataset
-    spread = sorted({i * rows // SPREAD for i in range(SPREAD)})
+    spread = sorted({used[i * rows // SPREAD] for i in range(SPREAD)})
     found = _refused(stage, dataset, names, spread)
     pictures = _pictures(stage, dataset, names, spread, found)
     cheap = {name: new for name, new in names.items() if name not in pictures}
     if dataset.known(0) is not None and cheap:
-        found = {**_refused(stage, dataset, cheap, range(rows), known=True), **found}
+        found = {**_refused(stage, dataset, cheap, used, known=True), **found}
     if not found:
         return dataset
     if section.damaged == "stop" or len(found) == rows:
@@ -51,7 +52,7 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
     return CheckedRows(dataset, dict(sorted(found.items())))
 
 
-class CheckedRows(Dataset):
+class CheckedRows(Wrapping):
     """A source some of whose samples cannot be used: reading one is the error of a damaged file.
 
     Args:
@@ -59,31 +60,16 @@ class CheckedRows(Dataset):
     """
 
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
-        self.dataset, self.refused, self.geometry = dataset, refused, dataset.geometry
-        self.lying = lying_of(dataset)
+        super().__init__(dataset)
+        self.refused, self.lying = refused, lying_of(dataset)
         ids = some(dataset.id(index) for index in refused)
         said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
         self.notes = (*dataset.notes, said + next(iter(refused.values())))
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.refused:
             raise InputError("bad-file", self.refused[index], where=self.id(index))
         return self.dataset[index]
-
-    def id(self, index: int) -> str:
-        return self.dataset.id(index)
-
-    def inputs(self, index: int) -> Mapping[str, Any]:
-        return self.dataset.inputs(index)
-
-    def known(self, index: int) -> Mapping[str, Any] | None:
-        return self.dataset.known(index)
-
-    def content(self, index: int) -> tuple[bytes, bytes] | None:
-        return self.dataset.content(index)
 
     @property
     def fingerprint(self) -> str:

@@ -151,10 +151,12 @@ def _unknown_class(path: Path) -> Case:
 def _join(second: str) -> Callable[[Path], Case]:
     def make(path: Path) -> Case:
         picture(path / "in/a.png"), picture(path / "in/b.png")
-        picture(path / "apart/z.png")
+        picture(path / "apart/a.z.png")
         picture(path / "some/a.png")
         picture(path / "twice/a.png"), picture(path / "twice/deep/a.jpg")
-        sources = [{"type": "folder", "config": {"folder": name}} for name in ("in", second)]
+        names = (p.relative_to(path / second).as_posix() for p in sorted((path / second).rglob("a.*")))
+        lines(path / second / "metadata.jsonl", *({"file_name": name, "text": "x"} for name in names))
+        sources = [{"type": "folder", "config": {"folder": name, "missing": "allow"}} for name in ("in", second)]
         return "join", {"sources": sources}
 
     return make

@@ -15,7 +15,7 @@ from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache import LatentCache
 from ldmkit_training.data.geometry import draw
-from ldmkit_training.data.order import place
+from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.draws import Draws
@@ -56,7 +56,7 @@ class Batches:
         cache: of latents; then no pictures are read.
 
     Raises:
-        SpecError: `batch-split`: the batch does not divide by world * accumulate.
+        SpecError: `batch-split`: the batch does not divide by world * accumulate; `mixture`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Batches:
             raise SpecError("batch-split", what, where="data.batch", fits=f"a multiple of {world * accumulate}")
         self.section, self.seed, self.rank, self.world, self.accumulate = section, seed, rank, world, accumulate
         self.report = Report()
-        self.length = len(dataset)
+        self.length, self.mixture = len(dataset), checked_mixture(dataset.mixture, len(dataset))
         self.names = input_names(dataset, section, names)
         self.cache = cache
         self._reader = Reader(dataset, section)
@@ -106,7 +106,7 @@ class Batches:
     def samples(self, step: int, part: int) -> list[tuple[int, int]]:
         """(epoch, index) of each row of a part."""
         first = step * self.section.batch
-        return [place(self.seed, self.length, first + row) for row in self.rows(part)]
+        return [place(self.seed, self.length, first + row, self.mixture) for row in self.rows(part)]
 
     def _keys(self, start: int) -> Iterator[tuple[int, int]]:
         return ((step, part) for step in count(start) for part in range(self.accumulate))
@@ -126,7 +126,7 @@ class Batches:
         for step, part in self._keys(start):
             rows, places = [], []
             for epoch, wanted in self.samples(step, part):
-                index, damaged = cache.usable(wanted)
+                index, damaged = cache.usable(wanted, self.mixture)
                 places.append(index * cache.views + _view(self.seed, epoch, wanted, cache.views))
                 name, inputs = cache.inputs(places[-1])
                 rows.append(Row(name, None, inputs, damaged))
@@ -187,6 +187,13 @@ def chosen_inputs(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
     return {new: inputs[name] for name, new in names.items() if name in inputs}
 
 
+def held_out(length: int, count: int | None) -> list[int]:
+    """The samples that validation looks at: all, or `count` at equal distances, so that sources and classes that stand
+    one after another all have their share."""
+    used = length if count is None else min(count, length)
+    return [i * length // used for i in range(used)]
+
+
 def validation_batches(
     dataset: Dataset,
     section: DataSection,
@@ -196,19 +203,19 @@ def validation_batches(
     names: frozenset[str] | None = None,
     batch: int | None = None,
 ) -> list[Batch]:
-    """The first `count` samples (None: all) in their own order: centre crops, unmirrored; the draws are fixed.
+    """The samples that `held_out` chooses, in their own order: centre crops, unmirrored; the draws are fixed.
 
     Raises:
         InputError: a damaged file; with `damaged: skip` it is left out, and an error only if none is left.
     """
     chosen = input_names(dataset, section, names)
     reader = Reader(dataset, section)
-    total = len(dataset) if count is None else min(count, len(dataset))
+    indices = held_out(len(dataset), count)
     size = batch or min(VALIDATION_BATCH, section.batch)
     made: list[Batch] = []
-    for first in range(0, total, size):
+    for first in range(0, len(indices), size):
         positions, rows = [], []
-        for index in range(first, min(first + size, total)):
+        for index in indices[first : first + size]:
             if not isinstance(row := reader.try_read(index, None), InputError):
                 positions.append(index)
                 rows.append(row)

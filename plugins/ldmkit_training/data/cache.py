@@ -16,6 +16,7 @@ from ldmkit.errors import InputError, SpecError
 from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, differing, read_meta
 from ldmkit_training.data.cache_key import cache_key
 from ldmkit_training.data.cache_write import alone, build_cache
+from ldmkit_training.data.order import Mixture, after
 from ldmkit_training.data.section import DataSection
 
 
@@ -52,13 +53,19 @@ class LatentCache:
         """Id, and inputs as the row's view shows them, by the data's names; maps are (H,W) uint8 or uint16."""
         return self._inputs.read(row)
 
-    def usable(self, index: int) -> tuple[int, dict[str, str]]:
-        """The sample, or the next one that was not damaged; and what was wrong with those between, by id."""
+    def usable(self, index: int, mixture: Mixture = ()) -> tuple[int, dict[str, str]]:
+        """The sample, or the next one of its stretch that is not damaged; what was wrong with those between, by id.
+
+        Raises:
+            InputError: `no-samples`: all of them are damaged.
+        """
         skipped: dict[str, str] = {}
-        while index in self._damaged:
-            skipped[self.inputs(index * self.views)[0]] = self._damaged[index]
-            index = (index + 1) % len(self)
-        return index, skipped
+        for chosen in after(index, len(self), mixture):
+            if chosen not in self._damaged:
+                return chosen, skipped
+            skipped[self.inputs(chosen * self.views)[0]] = self._damaged[chosen]
+        what, first = f"none of the {len(skipped)} samples can be read", next(iter(skipped))
+        raise InputError("no-samples", what, where=first, fits=skipped[first])
 
 
 def latent_cache(

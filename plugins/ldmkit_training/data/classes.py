@@ -52,7 +52,8 @@ class ClassesData(FileData):
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]
         geometry: dict[str, Geometry] = {self.name: "none"}
-        return Records(records, geometry, self.background, notes)
+        numbering = {self.name: classes} if self.numbers else {}
+        return Records(records, geometry, self.background, notes, numbering=numbering)
 
     def write_example(self, folder: Path) -> None:
         for number, name in enumerate(("day", "night", "day")):

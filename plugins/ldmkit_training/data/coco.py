@@ -53,7 +53,8 @@ class CocoData(FileData):
         content = read_annotations(source)
         files = pictures_in(root)
         images = _images(content, files, source, root)
-        kept, counts = _Boxes(self, content, images, source).read()
+        boxes = _Boxes(self, content, images, source)
+        kept, counts = boxes.read()
         notes = [f"{source}: {count} box(es) {what}" for what, count in counts.items()]
         notes += lacking([i.name for i in images.values() if i.name not in files], "picture(s) are not there",
                          self.missing, str(root))  # fmt: skip
@@ -65,7 +66,9 @@ class CocoData(FileData):
             if image.name in files
         ]
         geometry: dict[str, Geometry] = {self.name: "boxes"}
-        return Records(records, geometry, self.background, notes)
+        return Records(
+            records, geometry, self.background, notes, numbering={self.name: boxes.names} if self.numbers else {}
+        )
 
     def write_example(self, folder: Path) -> None:
         names = ("0.png", "1.png")
@@ -170,6 +173,7 @@ class _Boxes:
                 raise _wrong(self.path, "categories", i, entry, "an id and a name that stand once")
             found[number] = name
         order = sorted(found)
+        self.names = [found[number] for number in order]
         return {number: order.index(number) if self.config.numbers else found[number] for number in order}
 
     def _box(self, i: int, entry: Mapping[str, Any], size: tuple[int, int]) -> list[float] | None:

@@ -23,13 +23,18 @@ BLOCK = 16 * 1024
 SPREAD = 64
 """Samples that are looked at of a source which cannot tell its content without decoding pictures."""
 
-ASPECTS = {"count": "how many samples there are", "ids": "their names or their order", "inputs": "labels, texts, "
-           "boxes or other inputs", "pictures": "pictures or maps, or how they are read"}  # fmt: skip
+ASPECTS = {
+    "count": "how many samples there are",
+    "ids": "their names or their order",
+    "inputs": "labels, texts, boxes or other inputs",
+    "pictures": "pictures or maps, or how they are read",
+    "mixture": "how often each source is drawn",
+}
 """What is compared, and what it is about."""
 
 
 def identity(dataset: Dataset) -> dict[str, Any]:
-    """`{count, ids, inputs, pictures, exact}`: digests of a source's samples in their order.
+    """`{count, ids, inputs, pictures, exact}`: digests of a source's samples in their order; its `mixture`, if any.
 
     `exact` says whether all samples were looked at; otherwise inputs and pictures are those of `SPREAD` of them.
     """
@@ -45,13 +50,15 @@ def identity(dataset: Dataset) -> dict[str, Any]:
         inputs.update(_framed(known))
         pictures.update(_framed(files))
     digests = {"ids": ids, "inputs": inputs, "pictures": pictures}
-    return {"count": count, **{name: made.hexdigest()[:32] for name, made in digests.items()}, "exact": exact}
+    found = {"count": count, **{name: made.hexdigest()[:32] for name, made in digests.items()}, "exact": exact}
+    mixture = [list(stretch) for stretch in dataset.mixture]
+    return found | ({"mixture": mixture} if mixture else {})
 
 
 def differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The aspects in which two identities differ, as words. Other samples have other inputs and pictures as well:
     where names or numbers differ, that is all that is said."""
-    for group in (("count",), ("ids",), ("inputs", "pictures")):
+    for group in (("count",), ("ids",), ("inputs", "pictures", "mixture")):
         if found := [key for key in group if was.get(key) != now.get(key)]:
             numbers = f" ({was.get('count')} before, {now.get('count')} now)" if found == ["count"] else ""
             return [ASPECTS[key] + numbers for key in found]

@@ -17,6 +17,8 @@ from ldmkit_training.data.identity import joined
 from ldmkit_training.data.records import Missing, check_map, lacking, stem
 from ldmkit_training.data.section import open_part
 
+CONCAT = "type: concat, where the pictures of all are wanted, one source after another"
+
 
 class JoinData(Data):
     """Part `join`: samples of the same name in several sources become one sample with the inputs of all.
@@ -50,37 +52,36 @@ class JoinData(Data):
         names = [f"sources[{i}] ({spec.type})" for i, spec in enumerate(self.sources)]
         opened = [open_part(spec, folder, f"join.{name}") for spec, name in zip(self.sources, names, strict=True)]
         keyed = [self._keyed(dataset, name) for dataset, name in zip(opened, names, strict=True)]
+        self._check_joined(opened, names)
         owner: dict[str, str] = {}
         notes = [note for dataset in opened for note in dataset.notes]
         first = keyed[0]
         if not any(key in other for other in keyed[1:] for key in first):
             what = f"no name is in two sources: {next(iter(first))!r}, {next(iter(keyed[1]))!r} ..."
-            raise InputError(
-                "nothing-joined", what, where="join", fits=f"the same names; they are compared by {self.by}"
-            )
+            fits = f"the same names; they are compared by {self.by}; or {CONCAT}"
+            raise InputError("nothing-joined", what, where="join", fits=fits)
         for dataset, keys, name in zip(opened, keyed, names, strict=True):
             for key in dataset.geometry:
                 if key in owner:
                     what = f"{owner[key]} and {name} both have the input {key!r}"
-                    raise SpecError("input-twice", what, where="join", fits="another `name` in one of them")
+                    fits = f"another `name` in one of them; or {CONCAT}"
+                    raise SpecError("input-twice", what, where="join", fits=fits)
                 owner[key] = name
             notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
             notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
-        self._check_added(opened, names)
         return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
 
     @staticmethod
-    def _check_added(opened: Sequence[Dataset], names: Sequence[str]) -> None:
-        """A source behind the first that has no input would only lose its pictures."""
+    def _check_joined(opened: Sequence[Dataset], names: Sequence[str]) -> None:
+        """A source behind the first that has no input would only lose its pictures, and its weights have no effect."""
         for dataset, name in zip(opened[1:], names[1:], strict=True):
             if not dataset.geometry:
                 what = f"{name} has pictures and no input: joined, its pictures would be lost"
-                raise InputError(
-                    "nothing-joined",
-                    what,
-                    where="join",
-                    fits="a source with inputs of its own; pictures of several folders go into one folder",
-                )
+                fits = f"a source with inputs of its own; or {CONCAT}"
+                raise InputError("nothing-joined", what, where="join", fits=fits)
+            if dataset.mixture:
+                what = f"{name} has weights, and which samples are drawn is the first source's business"
+                raise SpecError("join-weights", what, where="join", fits="weights in the first source, or none")
 
     def write_example(self, folder: Path) -> None:
         for spec in self.sources:
@@ -106,6 +107,8 @@ class JoinedDataset(Dataset):
     def __init__(self, sources: Sequence[Dataset], rows: Sequence[Sequence[int | None]], notes: Sequence[str]) -> None:
         self.sources, self.rows, self.notes = sources, rows, tuple(notes)
         self.geometry: Mapping[str, Geometry] = {k: rule for source in sources for k, rule in source.geometry.items()}
+        self.numbering = {k: names for source in sources for k, names in source.numbering.items()}
+        self.mixture = sources[0].mixture  # its samples are the first source's, in their order
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,6 +14,7 @@ from ldmkit.errors import InputError
 from ldmkit.pictures import read_label_map, read_mask, read_picture
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.records import stamp
+from ldmkit_training.data.wrapping import Wrapping
 
 WHOLE_LEVEL = 1e-3
 """How far eight-bit levels may be off whole numbers by the rounding of float32."""
@@ -47,7 +48,7 @@ class Place(NamedTuple):
         return self.name if self.field is None else f"{self.name}.{self.field}"
 
 
-class Laid(Dataset):
+class Laid(Wrapping):
     """A source whose inputs that lie on the picture are decoded; crops and mirrors are applied as to the picture.
 
     Args:
@@ -63,21 +64,16 @@ class Laid(Dataset):
         rules: Mapping[str, Geometry] = {},
         notes: Sequence[str] = (),
     ) -> None:
-        self.dataset, self.lying, self.rules = dataset, dict(lying), dict(rules)
+        super().__init__(dataset)
+        self.lying, self.rules = dict(lying), dict(rules)
         self.geometry = {**dataset.geometry, **rules}
         shown = (f"{place} ({lies.kind}, {lies.size[0]} x {lies.size[1]})" for place, lies in lying.items())
         moved = [f"cropped, mirrored and resized with their pictures: {', '.join(shown)}"] if lying else []
         self.notes = (*dataset.notes, *moved, *notes)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
         return Sample(sample.id, sample.image, self._decoded(sample.inputs, sample.id))
-
-    def id(self, index: int) -> str:
-        return self.dataset.id(index)
 
     def inputs(self, index: int) -> Mapping[str, Any]:
         return self._decoded(self.dataset.inputs(index), self.id(index))

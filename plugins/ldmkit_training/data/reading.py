@@ -13,6 +13,7 @@ from ldmkit.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.lying import lying_of
+from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
 
 
@@ -39,19 +40,18 @@ class Reader:
         self._lying = lying_of(dataset)
 
     def read(self, index: int, drawn: Draw | None) -> Row:
-        """Sample `index`, or with `damaged: skip` the next one (by index, round the end) that can be read.
+        """Sample `index`, or with `damaged: skip` the next one of its stretch, round the end, that can be read.
 
         Raises:
             InputError: it is damaged; or all are (`no-samples`).
         """
         damaged: dict[str, str] = {}
-        for tried in range(len(self.dataset)):
-            chosen = (index + tried) % len(self.dataset)
+        for chosen in after(index, len(self.dataset), self.dataset.mixture):
             row = self.try_read(chosen, drawn)
             if not isinstance(row, InputError):
                 return row._replace(damaged=damaged)
             damaged[self.dataset.id(chosen)] = str(row)
-        what = f"none of the {len(self.dataset)} samples can be read"
+        what = f"none of the {len(damaged)} samples can be read"
         raise InputError("no-samples", what, where=self.dataset.id(index), fits=next(iter(damaged.values()), None))
 
     def try_read(self, index: int, drawn: Draw | None) -> Row | InputError:

@@ -87,8 +87,10 @@ class Records(Dataset):
         background: tuple[int, int, int] | None,
         notes: Sequence[str] = (),
         rules: Mapping[str, LabelRule] | None = None,
+        numbering: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.records, self.geometry, self.notes = records, geometry, tuple(notes)
+        self.numbering = numbering or {}
         self._background, self._rules = background, rules or {}
 
     def __len__(self) -> int:

@@ -12,6 +12,7 @@ from ldmkit.data import Data, Dataset
 from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.spec import PartSpec, Side
 from ldmkit.value import Value
+from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -100,7 +101,7 @@ def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | No
                 what = f"the data have no input {name!r}"
                 raise SpecError("unknown-input", what, where=f"data.{key}.{name}", fits=suggest(name, train.geometry))
     renamed_names(train, section)
-    return train, validation
+    return train, None if validation is None else numbered_like(train, validation)
 
 
 def open_part(spec: PartSpec, folder: Path, where: str) -> Dataset:

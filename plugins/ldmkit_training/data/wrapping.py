@@ -1,0 +1,42 @@
+"""A source seen through another one: whatever a wrapper does not change is the source's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.data import Dataset, Sample
+
+
+class Wrapping(Dataset):
+    """The same samples as another source.
+
+    Args:
+        dataset: the other source.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.geometry, self.notes = dataset, dataset.geometry, tuple(dataset.notes)
+        self.mixture, self.numbering = dataset.mixture, dataset.numbering
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[index]
+
+    def id(self, index: int) -> str:
+        return self.dataset.id(index)
+
+    def inputs(self, index: int) -> Mapping[str, Any]:
+        return self.dataset.inputs(index)
+
+    def known(self, index: int) -> Mapping[str, Any] | None:
+        return self.dataset.known(index)
+
+    def content(self, index: int) -> tuple[bytes, bytes] | None:
+        return self.dataset.content(index)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint
