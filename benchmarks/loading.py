@@ -148,13 +148,15 @@ def first_step(rounds: int) -> dict[str, Any]:
         kl = {"widths": (4, 4, 4), "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
         net = {"channels": 2, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2, "context_dim": 8,
                "attention": ("none", "cross")}  # fmt: skip
-        ldmkit.Pipeline.of(
+        toy = ldmkit.Pipeline.of(
             codec=ldmkit.get("codec", "kl")(kl),
             denoiser=ldmkit.get("denoiser", "unet")(net),
             process=ldmkit.get("process", "discrete")(),
             conditioners={"label": ldmkit.get("conditioner", "label")({"n_classes": 3, "dim": 8, "null_class": 2})},
             defaults={"size": (16, 16)},
-        ).save(Path(folder) / "model")
+        )
+        count = sum(p.numel() for part in (toy.codec, toy.denoiser) for p in part.parameters())
+        toy.save(Path(folder) / "model")
         sample = ["-c", FIRST_STEP, "sample", f"{folder}/model", "--label", "1", "--out", f"{folder}/out.png"]
         one = {**os.environ, "OMP_NUM_THREADS": "1"}
         times: dict[str, list[float]] = {"import_torch_s": [], "sample_s": []}
@@ -166,7 +168,7 @@ def first_step(rounds: int) -> dict[str, Any]:
     row: dict[str, Any] = {name: round(statistics.median(values[1:]), 3) for name, values in times.items()}
     extra = statistics.median(b - a for a, b in zip(*(values[1:] for values in times.values()), strict=True))
     return {
-        "what": "ldmkit sample of a tiny model, process start to the end of its first step",
+        "what": f"ldmkit sample of a toy model ({count} weights), process start to the end of its first step",
         **row,
         "beyond_torch_s": round(extra, 3),
     }

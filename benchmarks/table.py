@@ -26,9 +26,10 @@ def main() -> None:
 
 
 def unets(records: dict[str, Any]) -> Iterable[str]:
-    rows = []
-    for name in (n for n in records if n.startswith("unet_step")):
-        for row in records[name]["rows"]:
+    tables = []
+    for record in (records[name] for name in records if name.startswith("unet_step")):
+        rows: list[list[str]] = []
+        for row in record["rows"]:
             what = [row["case"], f"{row['million_parameters']:g} M", row["dtype"], shape(row["latents"])]
             for plan, result in row["result"].items():
                 if plan != "diffusers":
@@ -36,19 +37,24 @@ def unets(records: dict[str, Any]) -> Iterable[str]:
                     numbers = [f"{base:.1f}", f"{result['ms']:.1f}", f"{result['speedup']:.2f}", f"{error:.1e}"]
                     rows.append([*what, plan, *numbers])
                     what = [""] * 4
+        tables.append((record, rows))
     head = ["U-Net", "weights", "dtype", "latents", "plan", "diffusers ms", "ms", "speedup", "deviation"]
-    yield section("U-Net, one forward", head, rows, [r for n, r in records.items() if n.startswith("unet_step")])
+    yield section("U-Net, one forward", head, tables)
 
 
 def samplers(records: dict[str, Any]) -> Iterable[str]:
+    """Like for like: where diffusers' step draws its noise, so does ours, and so does the floor."""
     record = records.get("sampler_overhead")
     if record:
         rows = []
         for r in record["rows"]:
             us = r["us_per_step"]
-            rows.append([r["sampler"], shape(r["shape"]), *(f"{us[k]:.1f}" for k in ("diffusers", "ours", "floor"))])
-        head = ["sampler", "state", "diffusers µs", "ours µs", "floor µs"]
-        yield section("A sampler's own cost a step", head, rows, [record])
+            randn = us.get("randn", 0)
+            mine, floor = us.get("ours_drawing", us["ours"]), us["floor"] + randn
+            figures = (f"{us['diffusers']:.1f}", f"{mine:.1f}", f"{floor:.1f}")
+            rows.append([r["sampler"], shape(r["shape"]), f"{randn:.1f}" if randn else "none", *figures])
+        head = ["sampler", "state", "of it torch.randn µs", "diffusers µs", "ours µs", "floor µs"]
+        yield section("A sampler's own cost a step", head, [(record, rows)])
 
 
 def pipelines(records: dict[str, Any]) -> Iterable[str]:
@@ -59,7 +65,7 @@ def pipelines(records: dict[str, Any]) -> Iterable[str]:
             us = r["microseconds"]
             rows.append([r["sampler"], shape(r["latents"]), f"{us['diffusers']:.0f}", f"{us['ldmkit']:.0f}"])
         head = ["sampler", "state", "diffusers µs", "ours µs"]
-        yield section("A whole pipeline's cost a step beside its network, with guidance", head, rows, [record])
+        yield section("A whole pipeline's cost a step beside its network, with guidance", head, [(record, rows)])
 
 
 def loads(records: dict[str, Any]) -> Iterable[str]:
@@ -77,7 +83,7 @@ def loads(records: dict[str, Any]) -> Iterable[str]:
             rows.append([what, r["as"], f"{theirs:.2f}", f"{ours:.2f}", f"{theirs / ours:.2f}"])
         theirs, ours = r["diffusers"]["peak_bytes"], r["ldmkit"]["peak_bytes"]
         rows.append(["peak memory, MB", r["as"], f"{theirs / 1e6:.0f}", f"{ours / 1e6:.0f}", f"{theirs / ours:.2f}"])
-    yield section("Loading", ["what", "as", "diffusers", "ours", "ratio"], rows, [record])
+    yield section("Loading", ["what", "as", "diffusers", "ours", "ratio"], [(record, rows)])
 
 
 def decodes(records: dict[str, Any]) -> Iterable[str]:
@@ -89,7 +95,7 @@ def decodes(records: dict[str, Any]) -> Iterable[str]:
             for name, result in r["result"].items()
         ]
         head = [f"{r['what']}, budget {r['budget_mib']:g} MiB", "ms", "speedup", "peak MiB beyond weights"]
-        yield section("Decoding", head, rows, [record])
+        yield section("Decoding", head, [(record, rows)])
 
 
 def listings(records: dict[str, Any]) -> Iterable[str]:
@@ -99,20 +105,23 @@ def listings(records: dict[str, Any]) -> Iterable[str]:
         took = {(r["command"], r["plugins"]): f"{r['seconds']:.3f}" for r in record["rows"]}
         rows = [[f"`{name}`", *(took[name, n] for n in counts)] for name in dict.fromkeys(name for name, _ in took)]
         head = ["processor time of a fresh process", *(f"s with {n} plugins" for n in counts)]
-        yield section("Listing plugins", head, rows, [record])
+        yield section("Listing plugins", head, [(record, rows)])
 
 
-def section(title: str, head: list[str], rows: list[list[str]], records: list[Any]) -> str:
-    """A heading, where the numbers come from, and the table."""
+def section(title: str, head: list[str], tables: list[tuple[Any, list[list[str]]]]) -> str:
+    """A heading, where the numbers come from, and the table, with the CPU's kind in every row.
+
+    Args:
+        tables: records, each with the rows that it gives.
+    """
+    machines = [record["machine"] for record, _ in tables]
     lines = [f"### {title}", ""]
-    for machine in dict.fromkeys(
-        f"{r['machine']['cpu']}, torch {r['machine']['torch']}, diffusers {r['machine']['diffusers']}, "
-        f"{r['machine']['threads']} thread(s)"
-        for r in records
-    ):
-        lines.append(f"{machine}. ")
-    lines += [f"`{r['command']}`  " for r in records] + [""]
-    lines += [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    lines += dict.fromkeys(
+        f"torch {m['torch']}, diffusers {m['diffusers']}, {m['threads']} thread(s). " for m in machines
+    )
+    lines += [f"`{record['command']}`  " for record, _ in tables] + [""]
+    rows = [[*row, record["machine"]["cpu"]] for record, some in tables for row in some]
+    lines += [f"| {' | '.join(row)} |" for row in ([*head, "CPU"], ["---"] * (len(head) + 1), *rows)]
     return "\n".join(lines) + "\n"
 
 

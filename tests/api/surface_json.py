@@ -85,7 +85,7 @@ def outputs() -> list[str]:
 def _case(case: Case, made: Mapping[str, str]) -> Iterator[str]:
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(io.StringIO()):
-        code = main(case.arguments.format(**made).split())
+        code = main([word.format(**made) for word in case.arguments.split()])
     printed = text.getvalue()
     assert code == case.code, f"{case.arguments}: exit code {code}\n{printed}"
     found: dict[str, set[str]] = {}

@@ -168,8 +168,8 @@ def test_the_command_line_says_it_in_one_line(
 ) -> None:
     notice = Notice("sampler 'first-order'", "0.2", "0.4", use="'euler'")
     monkeypatch.setitem(deprecation.RENAMED_PARTS, ("sampler", "first-order"), ("euler", notice))
-    words = f"sample {class_folder} --label 1 --steps 2 --sampler first-order -o {tmp_path}/a.png"
-    assert main(words.split()) == 0
+    words = ["--label", "1", "--steps", "2", "--sampler", "first-order", "-o"]
+    assert main(["sample", str(class_folder), *words, f"{tmp_path}/a.png"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "deprecated" in line]
     assert lines == [f"warning: {notice.message}"]
 

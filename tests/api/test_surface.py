@@ -64,5 +64,5 @@ def test_deterministic_samplers_declare_their_order() -> None:
 
 def test_files_are_of_readable_length() -> None:
     root = Path(ldmkit.__path__[0])
-    long = [path.name for path in root.rglob("*.py") if len(path.read_text().splitlines()) > 400]
+    long = [path.name for path in root.rglob("*.py") if len(path.read_text("utf-8").splitlines()) > 400]
     assert not long

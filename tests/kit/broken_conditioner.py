@@ -197,7 +197,7 @@ class ReadsAtOnce(Palette):
 
     def __init__(self, config: Any = None):
         super().__init__(config)
-        Path(os.devnull).read_text()
+        Path(os.devnull).read_text(encoding="utf-8")
 
 
 @breaks("state-keys")

@@ -22,7 +22,7 @@ class Greys(Dataset):
 
     def __init__(self, path: Path):
         try:
-            self.path, self.count, stat = path, len(path.read_text().splitlines()), path.stat()
+            self.path, self.count, stat = path, len(path.read_text(encoding="utf-8").splitlines()), path.stat()
         except OSError as problem:
             raise InputError("not-found", f"cannot be read: {problem.strerror}", where=str(path)) from None
         self.stamp = f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
@@ -225,7 +225,7 @@ class OpenFile(Greys):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self.file = path.open()
+        self.file = path.open(encoding="utf-8")
 
 
 @breaks("threads")

@@ -236,8 +236,8 @@ def test_single_components(tmp_path: Path) -> None:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, **changes}))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_writers_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def broken(path: Path) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -45,7 +45,7 @@ def child(kind: str, out: Path, fatal: int | None, counted: Path) -> None:
 
     sys.addaudithook(watch)
     tiny.train(recipe(kind, out))
-    counted.write_text(str(number))
+    counted.write_text(str(number), encoding="utf-8")
 
 
 FILES = frozenset({"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.scandir", "os.listdir"})

@@ -81,7 +81,7 @@ def train(recipe: Recipe, folder: Path = Path(), *, fresh: bool = False) -> Outc
 
 def write(data: dict[str, Any], path: Path) -> Path:
     """A recipe's file."""
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     return path
 
 
