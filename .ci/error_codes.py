@@ -33,6 +33,7 @@ MEANINGS = {
     "input.usage": "arguments that the command does not take",
     "input.picture-too-large": "a picture, or what its file claims to be, has too many pixels",
     "run.system": "the operating system refused something",
+    "source.digest-differs": "a file of a saved model is not what was saved",
     "source.checkpoint-damaged": "a training checkpoint whose bytes changed, or that lacks what the run needs",
     "source.no-weights": "a folder that should hold weights holds none",
     "source.yaml-tag": "a tag that is not one of YAML's own",

@@ -14,6 +14,7 @@ from ldmkit.arguments import check_dtype as check_dtype
 from ldmkit.arguments import instance_of
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Classifier, Codec, Part
+from ldmkit.digests import no_digests
 from ldmkit.errors import InputError, SourceError, WeightsError, shown
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
@@ -23,7 +24,7 @@ from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.spec import Defaults, PartSpec, PipelineSpec
+from ldmkit.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
 from ldmkit.weights import assign
 
 
@@ -35,6 +36,7 @@ def load(
     variant: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    verify: Verify = "fast",
 ) -> Pipeline:
     """A pipeline from anything that holds one.
 
@@ -47,12 +49,14 @@ def load(
             their plain weights, with a warning. None: the plain ones.
         device: where to put it; None: the CPU.
         dtype: of floating weights; None: the model's own default, else as they are in the file.
+        verify: how the files of a saved folder are compared with its digests. "fast" reads all of them once, at the
+            speed of memory, and finds every flipped bit; "full" takes SHA-256, and refuses what has no digests; "off".
 
     Raises:
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    opened = open_source(source, config=config, ema=ema, variant=variant)
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     kept = check_dtype(dtype)
     given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
     given["dtype"] = None if kept is None else str(dtype)
@@ -88,6 +92,7 @@ def load_codec(
     dtype: torch.dtype | str | None = None,
     scale: float | Sequence[float] | None = None,
     shift: float | Sequence[float] | None = None,
+    verify: Verify = "fast",
 ) -> Codec:
     """The first stage alone, from the same sources and from files that hold nothing else.
 
@@ -95,8 +100,9 @@ def load_codec(
         scale, shift: of its latents, standardised = (raw - shift) * scale, a number or one a channel; None: what the
             source says. A first stage's own file often does not: such a codec encodes and decodes, and composes with
             no denoiser.
+        verify: as for `load`; of a whole pipeline's folder the codec's files are compared.
     """
-    opened = open_source(source, config=config, ema=ema, variant=variant)
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     spec = opened.codec_spec
     given = {key: value for key, value in (("scale", scale), ("shift", shift)) if value is not None}
     if given:
@@ -110,14 +116,18 @@ def load_codec(
 
 
 def load_classifier(
-    source: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | str | None = None
+    source: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    verify: Verify = "fast",
 ) -> Classifier:
     """A classifier of noisy latents, from the folder that its training saved.
 
     Raises:
         SourceError: `no-classifier`: it holds something else; and what `load` raises.
     """
-    opened = open_source(source)
+    opened = open_source(source, verify=verify)
     if not isinstance(opened, PartFolder):
         raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
     spec, where = opened.part_spec("classifier"), check_device(device)
@@ -133,6 +143,7 @@ def load_adapter(
     variant: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    verify: Verify = "fast",
 ) -> Adapter:
     """One adapter alone, to be put to a pipeline with `Pipeline.with_adapter`.
 
@@ -140,13 +151,13 @@ def load_adapter(
         source: a ControlNet's folder of diffusers; a file with cldm's keys of a ControlNet, prefixed by
             `control_model.` or not; or any pipeline that `load` reads and that has an adapter.
         name: which one, where the source has several.
-        config, variant, device, dtype: as for `load`.
+        config, variant, device, dtype, verify: as for `load`.
 
     Raises:
         SourceError: `no-adapter`, and what `load` raises.
         InputError: `adapter-name`: there are several, or none of that name.
     """
-    opened = open_source(source, config=config, variant=variant)
+    opened = open_source(source, config=config, variant=variant, verify=verify)
     offered = opened.adapters
     if not offered:
         raise SourceError("no-adapter", "there is no adapter in it", where=opened.origin)
@@ -173,14 +184,20 @@ def _alone(
 
 
 def open_source(
-    source: str | Path, *, config: str | Path | None = None, ema: bool | None = None, variant: str | None = None
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    ema: bool | None = None,
+    variant: str | None = None,
+    verify: Verify = "fast",
 ) -> Source:
     """The reader for a source; its report tells afterwards what became of every key.
 
     Raises:
-        SourceError: not found (with the bundled names), or of no known format.
+        SourceError: not found (with the bundled names), or of no known format; `no-digests` where `verify` is "full".
         InputError: `no-variants`: the source has one set of weights, and a variant is asked for.
     """
+    verify = check_verify(verify)
     for name, value in (("source", source), ("config", config)):
         if not isinstance(value, (str, Path, type(None))) or (name == "source" and value is None):
             raise InputError("path-type", f"got {shown(value)}", where=name, fits="a path, or a name")
@@ -197,8 +214,10 @@ def open_source(
                 "a saved pipeline has its own spec and one set of weights: neither config nor ema nor variant applies"
             )
             raise InputError("not-for-native", what, where=named[0])
-        opened: Source | None = PartFolder(path) if is_part(path) else NativeFolder(path)
+        opened: Source | None = PartFolder(path, verify) if is_part(path) else NativeFolder(path, verify)
     else:
+        if verify == "full":
+            raise no_digests(origin)
         identify = manager().hook.ldmkit_identify_checkpoint
         opened = identify(path=path, config=yaml, ema=ema, variant=variant)
     if opened is None:

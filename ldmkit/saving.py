@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ldmkit.compose import compose, part_spec
 from ldmkit.contracts import Part
+from ldmkit.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.jsonio import check_writable, on_disk, write_json
 from ldmkit.plugins import name_of
@@ -67,7 +68,7 @@ def _check_written(building: Path, folder: Path) -> None:
         RunError: `cannot-read-back`.
     """
     try:
-        source = NativeFolder(building)
+        source = NativeFolder(building, "off")
         parts = compose(source.spec)
         for path, part in parts.items().items():
             wire = source.spec.conditioners.get(path.removeprefix("conditioners."))
@@ -88,7 +89,7 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
     name_of(kind, type(part))
     with replacing_folder(folder) as building:
         _write_part(part, kind, building, part.state_dict())
-        write_json(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
+        _write_spec(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
     return folder
 
 
@@ -150,7 +151,14 @@ def _write(pipeline: Pipeline, folder: Path, store: torch.dtype | None) -> None:
         name = path.removeprefix("conditioners.")
         shared = path.startswith("conditioners.") and pipeline.wiring[name].shares is not None
         _write_part(part, path, folder, {} if shared else _stored(part.state_dict(), store))
-    write_json(folder / SPEC_FILE, _spec(pipeline, store).to_json())
+    _write_spec(folder / SPEC_FILE, _spec(pipeline, store).to_json())
+
+
+def _write_spec(path: Path, data: dict[str, Any]) -> None:
+    """A spec, last of all in its folder, with the digests of what lies there already and of itself."""
+    files = {name: made.model_dump(mode="json", exclude_none=True) for name, made in file_digests(path.parent).items()}
+    data = {**data, "files": files}
+    write_json(path, {**data, "digest": spec_digest(data)})
 
 
 def _stored(state: Mapping[str, Tensor], store: torch.dtype | None) -> Mapping[str, Tensor]:
@@ -176,7 +184,7 @@ def _write_part(part: Part, path: str, folder: Path, state: Mapping[str, Tensor]
     if state:
         target = folder / weights_file(path)
         target.parent.mkdir(exist_ok=True)
-        write_safetensors(target, state)
+        write_safetensors(target, state, tensor_digests(state))
     assets = folder / assets_folder(path)
     assets.mkdir(parents=True, exist_ok=True)
     part.save_assets(assets)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
+from ldmkit.digests import Checked, check_spec
 from ldmkit.errors import SourceError
 from ldmkit.jsonio import inside, read_json
-from ldmkit.spec import SPEC_FILE, PartSpec, PipelineSpec
+from ldmkit.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Verify
 from ldmkit.weights import LazyTensor, open_safetensors
 
 ALONE = ("codec", "classifier")
@@ -91,29 +95,46 @@ class _Folder(Source):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self.folder = folder
+        self._checked = Checked(folder, None, "off")
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         path = inside(self.folder, weights_file(part))
         tensors = open_safetensors(path) if path.exists() else {}
         self.report.used.update((f"{path.name}:{key}", part) for key in tensors)
-        return tensors
+        compare = cache(partial(self._checked.check, weights_file(part)))
+        return {key: _once_compared(tensor, compare) for key, tensor in tensors.items()}
 
     def assets(self, part: str) -> Path | None:
         folder = inside(self.folder, assets_folder(part))
-        if not folder.is_dir():
-            return None
-        for path in folder.iterdir():
+        for path in folder.iterdir() if folder.is_dir() else ():
             inside(self.folder, str(path.relative_to(self.folder)))
-        return folder
+        self._checked.check_below(assets_folder(part))
+        return folder if folder.is_dir() else None
+
+
+def _once_compared(tensor: LazyTensor, compare: Callable[[], None]) -> LazyTensor:
+    """The tensor, whose file is compared with its digest before any of it is read: names and shapes are told first."""
+
+    def read(copy: bool) -> Tensor:
+        compare()
+        return tensor.read(copy)
+
+    return replace(tensor, read=read)
 
 
 class NativeFolder(_Folder):
-    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ..."""
+    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ...
 
-    def __init__(self, folder: Path) -> None:
+    Its spec is compared with its digest at once, each other file before something of it is used.
+    """
+
+    def __init__(self, folder: Path, verify: Verify = "fast") -> None:
         super().__init__(folder)
         path = inside(folder, SPEC_FILE)
-        self._spec = PipelineSpec.read(read_json(path), str(path))
+        data = read_json(path)
+        self._spec = PipelineSpec.read(data, str(path))
+        check_spec(data, str(path), verify)
+        self._checked = Checked(folder, self._spec.files, verify)
 
     @property
     def spec(self) -> PipelineSpec:
@@ -127,11 +148,15 @@ class NativeFolder(_Folder):
 class PartFolder(_Folder):
     """A folder that `save_part` wrote, a part alone: codec.json and codec.safetensors, or those of another kind."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verify: Verify = "fast") -> None:
         super().__init__(folder)
         self.kind = next(kind for kind in ALONE if (folder / part_file(kind)).is_file())
         path = inside(folder, part_file(self.kind))
-        self.part = PartSpec.of(read_json(path), str(path))
+        data = read_json(path)
+        saved = SavedPart.of(data, str(path))
+        check_spec(data, str(path), verify)
+        self._checked = Checked(folder, saved.files, verify)
+        self.part = PartSpec(**saved.model_dump(include=set(PartSpec.model_fields)))
 
     @property
     def spec(self) -> PipelineSpec:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 
-from ldmkit.errors import InputError, SpecError, suggest
+from ldmkit.errors import InputError, SpecError, shown, suggest
 from ldmkit.value import Value
 
 SPEC_VERSION: Literal[1] = 1
@@ -20,6 +20,9 @@ SPEC_FILE = "pipeline.json"
 """What the spec is called in the folder of a saved pipeline."""
 
 DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
+Verify: TypeAlias = Literal["fast", "full", "off"]
+"""How files are compared with their digests when a saved folder is loaded."""
+
 MAX_SIDE = 16_384
 """Pixels."""
 
@@ -40,6 +43,20 @@ def check_names(names: Iterable[str]) -> None:
             raise SpecError("name", f"{name!r} cannot be the name of a part", fits=fits)
 
 
+class FileDigest(Value):
+    """What a file of a saved model was when it was written.
+
+    Args:
+        size: bytes.
+        sha256: 64 hex digits, of the whole file.
+        pages: 32 hex digits, of the sums of its 4 KiB pages (`ldmkit.digests.page_sums`); for files of weights.
+    """
+
+    size: int = Field(ge=0)
+    sha256: str
+    pages: str | None = None
+
+
 class PartSpec(Value):
     """A part by its registered name and config; distribution and version say where it came from."""
 
@@ -47,6 +64,13 @@ class PartSpec(Value):
     config: dict[str, Any] = Field(default_factory=dict)
     distribution: str | None = None
     version: str | None = None
+
+
+class SavedPart(PartSpec):
+    """A part that was saved by itself, with the digests of its files and of its spec, as `PipelineSpec` has them."""
+
+    files: dict[str, FileDigest] | None = None
+    digest: str | None = None
 
 
 class ConditionerSpec(PartSpec):
@@ -82,7 +106,11 @@ class Defaults(Value):
 
 
 class PipelineSpec(Value):
-    """Everything needed to compose a pipeline, except the weights."""
+    """Everything needed to compose a pipeline, except the weights.
+
+    Of a saved pipeline also the digests of its files, by their paths from its folder, and in `digest` the SHA-256 of
+    the spec without that key.
+    """
 
     format: Literal["ldmkit-pipeline"] = "ldmkit-pipeline"
     version: Literal[1] = SPEC_VERSION
@@ -92,6 +120,8 @@ class PipelineSpec(Value):
     conditioners: dict[str, ConditionerSpec] = Field(default_factory=dict)
     adapters: dict[str, PartSpec] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
+    files: dict[str, FileDigest] | None = None
+    digest: str | None = None
 
     @field_validator("conditioners", "adapters")
     @classmethod
@@ -120,8 +150,8 @@ class PipelineSpec(Value):
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change when anything in the spec does, versions of distributions left out."""
-        parts = _without_versions(self.to_json())
+        """16 hex digits that change when anything in the spec does, versions of distributions and digests left out."""
+        parts = _without_versions({k: v for k, v in self.to_json().items() if k not in ("files", "digest")})
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -143,3 +173,14 @@ def check_dtype_name(name: str) -> str:
     if name not in known:
         raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
     return name
+
+
+def check_verify(verify: object) -> Verify:
+    """One of the three ways.
+
+    Raises:
+        InputError: `verify`.
+    """
+    if verify not in get_args(Verify):
+        raise InputError("verify", f"got {shown(verify)}", where="verify", fits=", ".join(get_args(Verify)))
+    return verify  # type: ignore[return-value]

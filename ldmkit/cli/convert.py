@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Dtype, Ema, Json, Variant
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Variant, Verify
 from ldmkit.printable import printable
 
 
@@ -18,6 +18,7 @@ def import_model(
     ema: Ema = None,
     variant: Variant = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     store: Annotated[
         str | None,
         typer.Option(help="dtype of the weights in the files alone: bfloat16 halves them; they are loaded as before."),
@@ -29,14 +30,14 @@ def import_model(
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_model
 
-    check_model(source, config, dtype)
+    check_model(source, config, dtype, verify)
 
     from ldmkit.loading import check_dtype, open_source, pipeline_of
     from ldmkit.saving import check_folder, save_pipeline
 
     check_folder(out)
     stored = check_dtype(store)
-    opened = open_source(source, config=config, ema=ema, variant=variant)
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     save_pipeline(pipeline_of(opened, dtype=dtype), out, stored)
     if json:
         emit(

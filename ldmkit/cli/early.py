@@ -10,16 +10,19 @@ from ldmkit.errors import InputError, suggest
 from ldmkit.jsonio import read_json
 from ldmkit.locate import check_config, default_model, locate
 from ldmkit.plugins import find
-from ldmkit.spec import SPEC_FILE, check_dtype_name
+from ldmkit.spec import SPEC_FILE, check_dtype_name, check_verify
 
 
-def check_model(model: str | None, config: Path | None = None, dtype: str | None = None) -> Path | None:
+def check_model(
+    model: str | None, config: Path | None = None, dtype: str | None = None, verify: str = "fast"
+) -> Path | None:
     """Where the model is, None where it would have to be fetched; refuses what no model can be loaded from.
 
     Raises:
         SourceError: no such model or config file.
-        InputError: no dtype of weights.
+        InputError: no dtype of weights, no way to verify.
     """
+    check_verify(verify)
     if dtype is not None:
         check_dtype_name(dtype)
     check_config(config)

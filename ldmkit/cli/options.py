@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,3 +24,7 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a file that has the name; default: the next free number is added.")
 ]
 Scale = Annotated[float | None, typer.Option(help="Scale of the codec's latents, where its file does not say it.")]
+Verify = Annotated[
+    Literal["fast", "full", "off"],
+    typer.Option(help="How the files of a saved folder are compared with its digests: fast, full or off."),
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale, Variant
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale, Variant, Verify
 
 
 def encode(
@@ -20,6 +20,7 @@ def encode(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     scale: Scale = None,
     json: Json = False,
 ) -> None:
@@ -29,7 +30,7 @@ def encode(
     from ldmkit.jsonio import check_target, write_new
 
     check_target(out)
-    check_model(model, config, dtype)
+    check_model(model, config, dtype, verify)
 
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
@@ -37,7 +38,9 @@ def encode(
     from ldmkit.stages import encode_pictures
     from ldmkit.weights import write_safetensors
 
-    codec = load_codec(model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale)
+    codec = load_codec(
+        model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
+    )
     image = read_picture(picture, str(picture)).unsqueeze(0)
     latents = encode_pictures(codec, pad(image, codec.multiple))
     size = [int(side) for side in image.shape[-2:]]
@@ -60,6 +63,7 @@ def decode(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     scale: Scale = None,
     json: Json = False,
 ) -> None:
@@ -69,7 +73,7 @@ def decode(
     from ldmkit.errors import SourceError
     from ldmkit.jsonio import write_new
 
-    check_model(model, config, dtype)
+    check_model(model, config, dtype, verify)
 
     from ldmkit.loading import load_codec
     from ldmkit.output import check_png
@@ -85,7 +89,9 @@ def decode(
     sides = [about[name] for name in ("height", "width") if name in about]
     if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
         raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
-    codec = load_codec(model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale)
+    codec = load_codec(
+        model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
+    )
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     images = decode_latents(codec, tensors["latents"].read(True), size)
     picture = to_pil(images)[0]

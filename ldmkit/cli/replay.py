@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Json, Overwrite
+from ldmkit.cli.options import Device, Dtype, Json, Overwrite, Verify
 
 
 def replay_picture(
@@ -20,6 +20,7 @@ def replay_picture(
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     json: Json = False,
 ) -> None:
     """Draw the picture again and report the largest difference, in 8-bit steps.
@@ -32,6 +33,7 @@ def replay_picture(
     from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import load_options, part_versions, replay
+    from ldmkit.spec import check_verify
     from ldmkit.trust import check_needs, input_needs, model_needs
 
     if out is not None:
@@ -45,7 +47,8 @@ def replay_picture(
     if not trust:
         needs = model_needs(recipe, folder, given=model is not None)
         check_needs([*needs, *input_needs(recipe, folder)], str(picture))
-    pipeline = load(source, **{**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})})
+    options = {**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})}
+    pipeline = load(source, **options, verify=check_verify(verify))
     output = replay(pipeline, recipe, trust=trust, folder=folder)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1

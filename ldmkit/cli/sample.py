@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant, Verify
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
 from ldmkit.errors import InputError
 
@@ -49,6 +49,7 @@ def sample(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     json: Json = False,
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
@@ -58,7 +59,7 @@ def sample(
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
     starts = _start(start, strength, mask)
     check_call(
-        check_model(named, config, dtype), words, size=size, strategies={"sampler": sampler, "grid": grid},
+        check_model(named, config, dtype, verify), words, size=size, strategies={"sampler": sampler, "grid": grid},
         guidance=guidance, scales=scales or [], pictures={"--start": start, "--mask": mask},
     )  # fmt: skip
 
@@ -68,9 +69,8 @@ def sample(
 
     check_png(out)
     began = time.perf_counter()
-    pipeline = load(
-        default_model() if named is None else named, config=config, ema=ema, variant=variant, device=device, dtype=dtype
-    )
+    source = default_model() if named is None else named
+    pipeline = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
     if inputs:
         emit(schemas(pipeline))
         return

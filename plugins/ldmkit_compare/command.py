@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant, Verify
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -46,6 +46,7 @@ def compare(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     json: Json = False,
 ) -> int:
     """Compare samplers: a table, error over network calls, pictures. Conditions are options as in `ldmkit sample`."""
@@ -55,7 +56,7 @@ def compare(
     from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
 
     html, png = targets(out)
-    folder = check_model(model, config, dtype)
+    folder = check_model(model, config, dtype, verify)
     check_call(folder, ctx.args, size=size, strategies={"grid": grid}, guidance=guidance, scales=scales or [])
 
     from ldmkit.loading import load
@@ -66,7 +67,8 @@ def compare(
     from ldmkit_compare.sheet import draw, save_png
 
     entrants, numbers = parse_samplers(samplers), parse_steps(steps)
-    pipe = load(model or default_model(), config=config, ema=ema, variant=variant, device=device, dtype=dtype).planned(
+    source = model or default_model()
+    pipe = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify).planned(
         plan
     )
     given, more_scales = conditions(pipe, ctx.args)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Json, Overwrite
+from ldmkit.cli.options import Device, Dtype, Json, Overwrite, Verify
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -28,6 +28,7 @@ def demo(
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     json: Json = False,
 ) -> None:
     """Draw a sheet: each condition alone, all together, three samplers, an inpainting."""
@@ -44,7 +45,7 @@ def demo(
 
     check_png(out)
     began = time.perf_counter()
-    pipe = load(model or default_model(), device=device, dtype=dtype).planned(plan)
+    pipe = load(model or default_model(), device=device, dtype=dtype, verify=verify).planned(plan)
     loaded = time.perf_counter()
     with Bars("step", quiet=json) as progress:
         drawing = Demo(pipe, seed, steps, number, progress)

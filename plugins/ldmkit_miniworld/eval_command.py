@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant
+from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant, Verify
 
 if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Sheet
@@ -57,6 +57,7 @@ def miniworld(
     variant: Variant = None,
     device: Device = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     json: Json = False,
 ) -> None:
     """Text, class, layout and map by themselves and together, on conditions that the model has not seen."""
@@ -88,7 +89,7 @@ def miniworld(
         batch=batch,
         propose=propose,
     )
-    pipe = load(model, ema=ema, variant=variant, device=device, dtype=dtype)
+    pipe = load(model, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
     world = World(picture_size(pipe, size))
     kept: dict[str, Tensor] = {}
     with Bars("picture", quiet=json) as progress:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale, Variant
+from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale, Variant, Verify
 from ldmkit.errors import InputError, SourceError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -24,13 +24,14 @@ def export(
     ema: Ema = None,
     variant: Variant = None,
     dtype: Dtype = None,
+    verify: Verify = "fast",
     scale: Scale = None,
     json: Json = False,
 ) -> None:
     """Write what diffusers can load: a whole pipeline where it has one, a codec alone, or single parts."""
     from ldmkit.cli.early import check_model
 
-    check_model(model, config, dtype)
+    check_model(model, config, dtype, verify)
 
     from ldmkit_checkpoints.export import save_diffusers
     from ldmkit_checkpoints.export_parts import save_diffusers_codec, save_diffusers_parts
@@ -40,7 +41,7 @@ def export(
     from ldmkit.saving import check_folder
 
     check_folder(out)
-    opened = open_source(model, config=config, ema=ema, variant=variant)
+    opened = open_source(model, config=config, ema=ema, variant=variant, verify=verify)
     try:
         whole = opened.spec is not None
     except SourceError as alone:
@@ -50,7 +51,8 @@ def export(
     if not whole:
         from ldmkit.loading import load_codec
 
-        save_diffusers_codec(load_codec(model, config=config, ema=ema, variant=variant, dtype=dtype, scale=scale), out)
+        codec = load_codec(model, config=config, ema=ema, variant=variant, dtype=dtype, scale=scale, verify=verify)
+        save_diffusers_codec(codec, out)
     elif scale is not None:
         raise InputError("not-for-pipeline", "a pipeline has its scale", where="--scale", fits="a codec alone")
     elif parts:

@@ -74,6 +74,7 @@ def edit_spec(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
     path = folder / "pipeline.json"
     spec = json.loads(path.read_text())
     change(spec)
+    spec.pop("digest", None)  # as who means the edit does
     path.write_text(json.dumps(spec))
     return folder
 

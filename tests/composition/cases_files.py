@@ -19,7 +19,7 @@ from ldmkit.weights import open_safetensors
 FILE = "denoiser.safetensors"
 DAMAGED = ("source.truncated", "source.json-invalid", "source.safetensors-invalid", "source.unknown-dtype",
            "source.duplicate-key", "weights.missing", "weights.unexpected", "weights.wrong-shape",
-           "weights.wrong-dtype")  # fmt: skip
+           "weights.wrong-dtype", "source.digest-differs")  # fmt: skip
 """What a flipped bit in a header may look like: never a model with other numbers in it."""
 
 

@@ -107,6 +107,7 @@ def test_adapters_and_parts_in_parts_are_named_too(tmp_path: Path) -> None:
     }  # fmt: skip
     assert ldmkit.load(tmp_path / "model").spec == pipe.spec
     spec["codec"]["config"]["inner"] |= {"type": "spiral", "distribution": "spiral-codec", "version": "3.1"}
+    del spec["digest"]
     (tmp_path / "model" / SPEC_FILE).write_text(json.dumps(spec))
     with pytest.raises(ldmkit.PluginError, match=r"not-installed.*codec\.inner.*pip install spiral-codec==3\.1"):
         ldmkit.load(tmp_path / "model")
@@ -143,6 +144,7 @@ def test_what_to_install_is_said(install: Install, saved: Path) -> None:
 def test_all_that_is_missing_is_said_at_once(install: Install, saved: Path) -> None:
     spec = json.loads((saved / SPEC_FILE).read_text())
     spec["codec"] |= {"type": "spiral", "distribution": "spiral-codec", "version": "3.1"}
+    del spec["digest"]
     (saved / SPEC_FILE).write_text(json.dumps(spec))
     reinstall(site_of(install), "sound-parts", "")
     with pytest.raises(ldmkit.PluginError) as caught:
@@ -236,6 +238,7 @@ def test_the_recorded_distribution_decides(install: Install, saved: Path) -> Non
 def test_a_codec_alone_is_compared_too(install: Install, saved: Path) -> None:
     spec = json.loads((saved / SPEC_FILE).read_text())
     spec["codec"]["version"] = "0.0.9"
+    del spec["digest"]
     (saved / SPEC_FILE).write_text(json.dumps(spec))
     with pytest.warns(UserWarning, match=rf"ldmkit 0\.0\.9 when it was saved, {ldmkit.__version__} now \(codec\)"):
         ldmkit.load_codec(saved)
