@@ -98,7 +98,9 @@ def exit_code(error: LdmkitError) -> int:
 
 def emit(data: Any) -> None:
     """Print JSON for programs on stdout."""
-    print(printable_json(json.dumps(data, ensure_ascii=False, indent=2)))
+    # what a stream of another encoding cannot say would be escaped by it, and not as JSON does
+    any_character = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    print(printable_json(json.dumps(data, ensure_ascii=not any_character, indent=2)))
 
 
 def _report(error: LdmkitError, as_json: bool) -> None:

@@ -143,6 +143,7 @@ def test_arguments(
     assert not any(line.startswith("error [forged]") for line in (said.out + said.err).splitlines())
 
 
+@pytest.mark.skipif(not sys.getfilesystemencoding().startswith("utf"), reason="such names cannot be made here")
 def test_files_of_such_names_on_a_real_terminal(tmp_path: Path) -> None:
     """What a terminal gets of a run: bars and lines, and nothing of a name's own."""
     folder = tmp_path / "a\x1b[31m\u202e"
@@ -155,3 +156,12 @@ def test_files_of_such_names_on_a_real_terminal(tmp_path: Path) -> None:
         assert subprocess.run(command, stdout=theirs, stderr=theirs, timeout=60).returncode != 0
         told = os.read(ours, 65536).decode()
         assert "error" in told and steers(told) == []
+
+
+def test_json_on_a_stream_of_another_encoding(tmp_path: Path) -> None:
+    """It stays JSON, and says the same."""
+    command = [sys.executable, "-m", "ldmkit", "check", "no-such-ä-模.safetensors", "--json"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:backslashreplace"}
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=300)
+    assert done.returncode != 0 and done.stdout.isascii()
+    assert "no-such-ä-模.safetensors" in str(json.loads(done.stdout))
