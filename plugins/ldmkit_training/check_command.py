@@ -37,7 +37,7 @@ def checked(recipe: Recipe, folder: Path) -> list[Check]:
     device = open_accelerator().device
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)
-    check_ready(recipe, stage, train, device)
+    check_ready(recipe, stage, train, validation, device)
     train, _ = checked_data(recipe, stage, train, validation)
     stage.to(device)
     for turn in stage.turns.values():

@@ -71,9 +71,9 @@ class Engine:
         self.stage: Stage = build_stage(recipe, folder)
         self.train_data, self.validation_data = open_data(recipe.data, folder)
         self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
-        # nothing is written or moved before everything that the recipe names was found and built
-        check_ready(recipe, self.stage, self.train_data, self.device, processes=self.accelerator.num_processes)
         data = (self.train_data, self.validation_data)
+        # nothing is written or moved before everything that the recipe names was found and built
+        check_ready(recipe, self.stage, *data, self.device, processes=self.accelerator.num_processes)
         self.train_data, self.validation_data = checked_data(recipe, self.stage, *data)
         if not self.sharded:  # whole networks may not fit where their shares do
             rehearse(recipe, self.stage, self.train_data, self.accelerator)

@@ -116,7 +116,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     device, world = accelerator.device, accelerator.num_processes
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)
-    check_ready(recipe, stage, train, device, processes=world)
+    check_ready(recipe, stage, train, validation, device, processes=world)
     train, validation = checked_data(recipe, stage, train, validation)
     rehearse(recipe, stage, train, accelerator)
     stage.to(device)

@@ -25,13 +25,22 @@ from ldmkit_training.recipe import RECIPES, Recipe
 from ldmkit_training.rows import checked_rows
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import check_trackers
+from ldmkit_training.without_effect import Case, without_effect
 
 KEYS = frozenset(key for recipe in RECIPES.values() for key in recipe.model_fields)
 
 
-def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, *, processes: int = 1) -> None:
+def check_ready(
+    recipe: Recipe,
+    stage: Stage,
+    train: Dataset,
+    held: Dataset | None,
+    device: torch.device,
+    *,
+    processes: int = 1,
+) -> None:
     """Whether a recipe, its stage and its data go together. A conditioner that is trained and whose input the data
-    do not have is a warning.
+    do not have is a warning, and so is a key that cannot take effect.
 
     Raises:
         SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`.
@@ -46,12 +55,12 @@ def check_ready(recipe: Recipe, stage: Stage, train: Dataset, device: torch.devi
     if recipe.data.cache is not None and "codec" not in stage.frozen:
         raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
     check_trackers(recipe.tracking)
-    for said in without_effect(recipe):
-        warnings.warn(said, stacklevel=2)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)
     if (pipeline := pipeline_of(stage)) is not None:
         _check_sampling(recipe, pipeline)
+    for said in without_effect(Case(recipe, stage, train, held, processes)):
+        warnings.warn(said, stacklevel=2)
 
 
 def checked_data(
@@ -65,21 +74,6 @@ def checked_data(
     if validation is not None and section is not None:
         validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
     return checked_rows(stage, train, recipe.data, "data.train"), validation
-
-
-def without_effect(recipe: Recipe) -> list[str]:
-    """Keys of a recipe that cannot take effect, each with the reason."""
-    said = []
-    adversary: Any = getattr(getattr(recipe, "objective", None), "discriminator", None)
-    if adversary is not None and recipe.steps and adversary.start >= recipe.steps:
-        last = f"and the last step is {recipe.steps - 1} (counted from 0): it never acts"
-        said.append(f"objective.discriminator: its `start` is {adversary.start}, {last}")
-    if recipe.validation is not None and "validation" in recipe.model_fields_set and recipe.data.validation is None:
-        said.append("validation: nothing is held out (`data.validation` is null), so nothing is validated")
-    warmup = getattr(recipe.schedule, "warmup", 0)
-    if recipe.steps and warmup >= recipe.steps:
-        said.append(f"schedule.warmup: {warmup} steps of {recipe.steps}: the rate never reaches `optimiser.lr`")
-    return said
 
 
 def _check_size(recipe: Recipe, stage: Stage) -> None:

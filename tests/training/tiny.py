@@ -31,7 +31,7 @@ def base(out: Path) -> dict[str, Any]:
         "data": {"train": world("train", 24), "validation": world("validation", 4), "size": [SIZE, SIZE], "batch": 4},
         "optimiser": {"lr": 1e-3, "betas": [0.9, 0.99]},
         "schedule": {"type": "cosine", "warmup": 2},
-        "ema": {"decay": 0.99},
+        "ema": {},
         "precision": "float32",  # the same figures on every CPU
         "checkpoints": {"every": 2, "keep": 2},
         "validation": {"every": 3, "count": 4},

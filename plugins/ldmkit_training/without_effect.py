@@ -1,0 +1,370 @@
+"""Keys of a recipe that cannot take effect are said before a run: whoever wrote them expects something.
+
+Every key of every recipe is either in `RULES`, or in `ALWAYS`; a test walks them all. Only what a recipe itself says
+is judged: a default that has nothing to act on is nobody's expectation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel
+
+from ldmkit.contracts import Codec
+from ldmkit.data import Dataset
+from ldmkit.errors import LdmkitError
+from ldmkit_training.data.section import renamed_names
+from ldmkit_training.observe import undisturbed
+from ldmkit_training.optimisers import Cycles, Warmed
+from ldmkit_training.previews import codec_of, pipeline_of
+from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
+from ldmkit_training.second_stage.model import CodecSection
+from ldmkit_training.second_stage.objective import dropped_names
+from ldmkit_training.stage import Stage
+
+
+class Case(NamedTuple):
+    """What a recipe is judged by.
+
+    Args:
+        stage: that it trains.
+        train, held: its data.
+        processes: that train together.
+    """
+
+    recipe: Recipe
+    stage: Stage
+    train: Dataset
+    held: Dataset | None
+    processes: int
+
+    def says(self, section: BaseModel | None, key: str) -> bool:
+        """Whether the recipe itself says a key. A recipe that says all of them was written by a run, with all the
+        defaults: there only other values count."""
+        if section is None or key not in section.model_fields_set:
+            return False
+        everything = self.recipe.model_fields_set >= set(type(self.recipe).model_fields)
+        default = type(section).model_fields[key].get_default(call_default_factory=True, validated_data={})
+        return not everything or getattr(section, key) != default
+
+    @property
+    def objective(self) -> Any:
+        """The recipe's; None where there is none."""
+        return getattr(self.recipe, "objective", None)
+
+    @property
+    def given(self) -> set[str]:
+        """Inputs that the data have, by the model's names."""
+        return set(renamed_names(self.train, self.recipe.data).values())
+
+
+Said = Iterator[tuple[str, str]]
+"""(key, reason)."""
+
+Rule = Callable[[Case], Said]
+
+
+def without_effect(case: Case) -> list[str]:
+    """`key: reason` of everything in a recipe that cannot take effect, each key once."""
+    found: dict[str, str] = {}
+    for rule in dict.fromkeys(RULES.values()):
+        for key, reason in rule(case):
+            found.setdefault(key, reason)
+    return [f"{key}: {reason}" for key, reason in found.items()]
+
+
+def _sections(case: Case, path: str, section: BaseModel | None, keys: tuple[str, ...], reason: str) -> Said:
+    for key in keys:
+        if case.says(section, key):
+            yield f"{path}.{key.rstrip('_')}", reason
+
+
+def _untrained(case: Case) -> Said:
+    recipe = case.recipe
+    if recipe.steps == 0:
+        for key in ("optimiser", "schedule", "accumulate", "clip", "ema", "precision"):
+            if case.says(recipe, key):
+                yield key, "steps: 0 trains nothing"
+
+
+def _optimiser(case: Case) -> Said:
+    section = case.recipe.optimiser
+    if section.type == "sgd":
+        yield from _sections(case, "optimiser", section, ("betas", "eps"), "sgd has none")
+    else:
+        yield from _sections(case, "optimiser", section, ("momentum",), f"{section.type} takes `betas`")
+    if section.weight_decay == 0:
+        yield from _sections(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
+    if set(case.stage.turns) <= set(section.rates):
+        yield from _sections(case, "optimiser", section, ("lr",), "every turn has a rate of its own in `rates`")
+
+
+def _schedule(case: Case) -> Said:
+    schedule, steps = case.recipe.schedule, case.recipe.steps
+    if isinstance(schedule, Warmed):
+        if schedule.type == "constant":
+            yield from _sections(case, "schedule", schedule, ("final",), "a constant rate does not come down to it")
+        if steps and schedule.warmup > steps:
+            yield "schedule.warmup", f"{schedule.warmup} steps of {steps}: the rate never reaches `optimiser.lr`"
+        elif steps and schedule.warmup == steps and schedule.type != "constant":
+            yield "schedule.type", f"the warm-up takes all {steps} steps: nothing comes down"
+    elif isinstance(schedule, Cycles) and steps:
+        starts = [0, *accumulate(schedule.lengths)][: len(schedule.lengths)]
+        late = next((i for i, start in enumerate(starts) if start >= steps), None)
+        if late is not None:
+            yield "schedule.lengths", f"cycle {late + 1} begins after {starts[late]} steps, the run has {steps}"
+
+
+def _ema(case: Case) -> Said:
+    section, steps = case.recipe.ema, case.recipe.steps
+    if section is None or not section.warmup or not steps:
+        return
+    most = (1 + steps) / (10 + steps)
+    if most < section.decay and case.says(section, "decay"):
+        yield "ema.decay", f"{section.decay:g} is not reached in {steps} steps of `warmup`, which goes up to {most:.4g}"
+
+
+def _often(case: Case) -> Said:
+    recipe = case.recipe
+    for name in ("checkpoints", "validation", "previews", "probe", "tracking"):
+        section = getattr(recipe, name, None)
+        if section is not None and recipe.steps and section.every > recipe.steps and case.says(section, "every"):
+            yield f"{name}.every", f"{section.every} of {recipe.steps} steps: only after the last one"
+
+
+def _held_out(case: Case) -> Said:
+    recipe, section = case.recipe, case.recipe.validation
+    if case.held is None:
+        if section is not None and case.says(recipe, "validation"):
+            yield "validation", "nothing is held out (`data.validation` is null), so nothing is validated"
+        return
+    if section is None and recipe.previews is None and getattr(recipe, "probe", None) is None:
+        yield "data.validation", "validation, previews and probe are null: nothing looks at it"
+    if section is not None and section.count > len(case.held) and case.says(section, "count"):
+        yield "validation.count", f"{section.count}, and {len(case.held)} are held out"
+
+
+def _watched(case: Case) -> Said:
+    recipe: Any = case.recipe
+    shown = case.train if case.held is None else case.held
+    for name in ("previews", "probe"):
+        section = getattr(recipe, name, None)
+        if section is not None and section.count > len(shown) and case.says(section, "count"):
+            yield f"{name}.count", f"{section.count}, and there are {len(shown)}"
+    if codec_of(case.stage) is not None:
+        keys = ("steps", "seed", "guidance", "sampler", "grid")
+        yield from _sections(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
+    pipeline, probe = pipeline_of(case.stage), getattr(recipe, "probe", None)
+    if pipeline is None or probe is None:
+        return
+    if not pipeline.conditioners and case.says(recipe, "probe"):
+        yield "probe", "the model has no conditions to try"
+    elif len(dropped_names(pipeline)) < 2:
+        yield from _sections(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
+
+
+def _tracking(case: Case) -> Said:
+    section = case.recipe.tracking
+    if not set(section.to) - {"tensorboard"}:
+        reason = "none of the trackers has projects" if section.to else "nothing is tracked (`to` is empty)"
+        yield from _sections(case, "tracking", section, ("project",), reason)
+
+
+def _pictures(case: Case) -> Said:
+    section = case.recipe.data
+    if section.fit != "random-crop":
+        yield from _sections(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
+    if not case.stage.inputs:
+        yield from _sections(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
+    else:
+        for name in section.moves:
+            if section.inputs.get(name, name) not in case.stage.inputs:
+                yield f"data.moves.{name}", "the model does not read it"
+
+
+def _cache(case: Case) -> Said:
+    section, cache = case.recipe.data, case.recipe.data.cache
+    if cache is None:
+        return
+    if isinstance(case.recipe, ProposerRecipe):
+        yield "data.cache", "a proposer looks at no pictures"
+    if cache.views > 1 and not section.random:
+        yield "data.cache.views", "nothing is cropped or mirrored at random: all views are alike"
+    if cache.deviation and getattr(case.objective, "posterior", "sample") == "mode":
+        reason = "objective.posterior: mode reads no deviation"
+        yield from _sections(case, "data.cache", cache, ("deviation",), reason)
+
+
+def _posterior(case: Case) -> Said:
+    codec, cache = case.stage.frozen.get("codec"), case.recipe.data.cache
+    if not isinstance(codec, Codec) or not case.says(case.objective, "posterior"):
+        return
+    if cache is not None and not cache.deviation and case.objective.posterior == "sample":
+        reason = "data.cache.deviation: false keeps the mode alone"
+    elif not _has_posterior(codec):
+        reason = "the codec has no posterior: its latents do not depend on noise"
+    else:
+        return
+    yield "objective.posterior", reason
+
+
+def _has_posterior(codec: Codec) -> bool:
+    image = torch.zeros(1, 3, codec.multiple, codec.multiple, device=codec.device, dtype=codec.dtype)
+    try:
+        with undisturbed([codec]):
+            mode = codec.encode(image)
+            return not torch.equal(codec.encode(image, torch.ones_like(mode)), mode)
+    except LdmkitError:  # a codec that takes no picture of that size: not for us to say
+        return True
+
+
+def _first_stage(case: Case) -> Said:
+    if not isinstance(case.recipe, CodecRecipe):
+        return
+    objective, adversary = case.recipe.objective, case.recipe.objective.discriminator
+    perceptual, steps = objective.perceptual, case.recipe.steps
+    if perceptual.type == "none":
+        keys: tuple[str, ...] = ("config", "files", "weight")
+        yield from _sections(case, "objective.perceptual", perceptual, keys, "type: none has no distance")
+    elif perceptual.weight == 0 and (case.held is None or case.recipe.validation is None):
+        keys = ("type", "config", "files")
+        yield from _sections(
+            case, "objective.perceptual", perceptual, keys, "its weight is 0, and nothing is validated"
+        )
+    if adversary is not None and steps and adversary.start >= steps:
+        last = f"and the last step is {steps - 1} (counted from 0): it never acts"
+        yield "objective.discriminator", f"its `start` is {adversary.start}, {last}"
+    for name, key in (("kl", "kl_weight"), ("codebook", "codebook_weight")):
+        if not case.says(objective, key):
+            continue
+        if case.recipe.model.train == "decoder":
+            yield f"objective.{key}", "model.train: decoder leaves the encoder as it is, and the latents with it"
+        elif (losses := _regularisers(case.stage)) is not None and name not in losses:
+            yield f"objective.{key}", f"{type(codec_of(case.stage)).__name__} has no such loss"
+
+
+def _regularisers(stage: Stage) -> frozenset[str] | None:
+    """Names of the losses that a codec adds to its reconstruction; None where that cannot be told."""
+    codec = codec_of(stage)
+    if codec is None:
+        return None
+    side = 4 * codec.multiple
+    try:
+        with undisturbed([codec]):
+            made = codec.reconstruct(torch.zeros(1, 3, side, side, device=codec.device, dtype=codec.dtype))
+    except LdmkitError:
+        return None
+    return frozenset(made.losses)
+
+
+def _second_stage(case: Case) -> Said:
+    pipeline, objective = pipeline_of(case.stage), case.objective
+    if not isinstance(case.recipe, DenoiserRecipe) or pipeline is None:
+        return
+    if objective.simple == 0:
+        yield from _sections(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
+    logvar = objective.logvar
+    if logvar is not None and not logvar.train and logvar.init == 0:
+        yield "objective.logvar", "`init` 0 that is not trained changes nothing"
+    dropout, names = objective.dropout, dropped_names(pipeline)
+    if not names:
+        yield from _sections(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
+    if dropout.none + dropout.all + sum(dropout.alone.values()) >= 1:
+        yield from _sections(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
+    for key in ("rates", "alone"):
+        for name in getattr(dropout, key):
+            if name in names and name not in case.given:
+                yield f"objective.dropout.{key}.{name}", "the data have no such input: its null is all that is seen"
+    if case.recipe.sharded and case.processes == 1:
+        yield "sharded", "there is one process"
+    for name, section in case.recipe.model.conditioners.items():
+        if section.shares is not None:
+            reason = f"its weights are those of {section.shares!r} (`shares`)"
+            yield from _sections(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
+
+
+def _codec_source(case: Case) -> Said:
+    codec = getattr(getattr(case.recipe, "model", None), "codec", None)
+    if isinstance(codec, CodecSection) and codec.from_ is not None:
+        yield from _sections(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("Recipe.optimiser", "Recipe.schedule", "Recipe.accumulate", "Recipe.clip"), _untrained),
+    **dict.fromkeys(("Recipe.ema", "Recipe.precision"), _untrained),
+    **dict.fromkeys((f"OptimiserSection.{key}" for key in ("betas", "eps", "momentum", "decay", "lr")), _optimiser),
+    **dict.fromkeys(("Warmed.type", "Warmed.warmup", "Warmed.final", "Cycles.lengths"), _schedule),
+    "EmaSection.decay": _ema,
+    **dict.fromkeys((f"{name}Section.every" for name in ("Checkpoints", "Validation", "Previews", "Probe")), _often),
+    "TrackingSection.every": _often,
+    **dict.fromkeys(("Recipe.validation", "DataSection.validation", "ValidationSection.count"), _held_out),
+    **dict.fromkeys((f"PreviewsSection.{key}" for key in ("count", "steps", "seed", "guidance")), _watched),
+    **dict.fromkeys(("PreviewsSection.sampler", "PreviewsSection.grid"), _watched),
+    **dict.fromkeys(("DenoiserRecipe.probe", "ProbeSection.count", "ProbeSection.alone"), _watched),
+    "TrackingSection.project": _tracking,
+    **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
+    **dict.fromkeys(("DataSection.cache", "CacheSection.views", "CacheSection.deviation"), _cache),
+    **dict.fromkeys(("DenoiserObjective.posterior", "ClassifierObjective.posterior"), _posterior),
+    **dict.fromkeys((f"PerceptualSection.{key}" for key in ("type", "config", "files", "weight")), _first_stage),
+    **dict.fromkeys(("CodecObjective.discriminator", "DiscriminatorSection.start"), _first_stage),
+    **dict.fromkeys(("CodecObjective.kl_weight", "CodecObjective.codebook_weight"), _first_stage),
+    **dict.fromkeys((f"DenoiserObjective.{key}" for key in ("weighting", "logvar")), _second_stage),
+    **dict.fromkeys(("LogVariance.init", "LogVariance.train", "DenoiserRecipe.sharded"), _second_stage),
+    **dict.fromkeys((f"ConditionDropout.{key}" for key in ("none", "all", "rates", "alone")), _second_stage),
+    **dict.fromkeys(("ConditionerSection.from_", "ConditionerSection.train"), _second_stage),
+    "CodecSection.config": _codec_source,
+}
+"""Class and key -> the rule that says where it cannot take effect."""
+
+
+ALWAYS = frozenset(
+    f"{name}.{key}"
+    for name, keys in {
+        "Recipe": "out seed steps data checkpoints previews tracking",
+        "CodecRecipe": "stage steps model objective",
+        "DenoiserRecipe": "stage model objective gradient_checkpointing compile",
+        "ClassifierRecipe": "stage model objective previews",
+        "ProposerRecipe": "stage model previews",
+        "DataSection": "train size fit mirror batch workers damaged",
+        "CacheSection": "folder dtype batch",
+        "PartSpec": "type config distribution version",  # the last two say where a part came from
+        "OptimiserSection": "type weight_decay rates",  # a rate of a turn that does not exist is an error
+        "Cycles": "type warmup start peak floor",  # one for each of `lengths`
+        "EmaSection": "warmup",
+        "CheckpointsSection": "keep",
+        "TrackingSection": "to",
+        "ProbeSection": "levels silent",
+        "CodecSection": "type start train from_ scale variant",  # what excludes one another is an error
+        "CodecObjective": "pixel reduction perceptual logvar learn_logvar statistics",
+        "DiscriminatorSection": "layers width norm loss weight adaptive",
+        "ModelSection": "codec denoiser process conditioners adapters defaults start variant",
+        "DenoiserSection": "train",
+        "ConditionerSpec": "slot null input shares",
+        "ConditionerSection": "assets variant",
+        "AdapterSection": "train",
+        "Defaults": "sampler grid guidance steps size dtype",  # saved with the model
+        "DenoiserObjective": "norm times dropout simple elbo",
+        "_Times": "stratified",
+        "UniformTimes": "type",
+        "PowerTimes": "type exponent",
+        "LogitNormalTimes": "type mean std",
+        "LogNormalTimes": "type mean std",
+        "Uniform": "type",
+        "MinSNR": "type gamma",
+        "SNR": "type",
+        "TruncatedSNR": "type least",
+        "SNRPlusOne": "type",
+        "P2": "type k gamma",
+        "Debiased": "type",
+        "EDMWeighting": "type sigma_data",
+        "Sigmoid": "type bias",
+        "ClassifierSection": "codec type config start",
+        "ClassifierObjective": "label times smoothing",
+        "ProposerSection": "start conditioner type config assets",
+    }.items()
+    for key in keys.split()
+)
+"""Keys that act wherever they may stand."""
