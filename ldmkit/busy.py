@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ldmkit.errors import RunError
+from ldmkit.mapped import check_mapped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,14 +27,20 @@ _MOVED = -1
 
 @contextmanager
 def using(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Keep parts where they are for the length of a block; waits while they are being moved."""
+    """Keep parts where they are for the length of a block; waits while they are being moved.
+
+    Raises:
+        RunError: `file-changed`: weights lie in a file that was written to or truncated, before the block or during it.
+    """
     held = list({id(part): part for part in parts}.values())
+    check_mapped(held)
     with _changed:
         _changed.wait_for(lambda: all(_uses.get(part, 0) != _MOVED for part in held))
         for part in held:
             _uses[part] = _uses.get(part, 0) + 1
     try:
         yield
+        check_mapped(held)
     finally:
         with _changed:
             for part in held:
@@ -46,9 +53,10 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
     """Have parts for oneself, to move or convert them.
 
     Raises:
-        RunError: `busy`: a run, or something else that computes with one of them, is under way.
+        RunError: `busy`: a run, or something else that computes with one of them, is under way; `file-changed`.
     """
     held = list({id(part): part for part in parts}.values())
+    check_mapped(held)
     with _changed:
         _changed.wait_for(lambda: all(_uses.get(part, 0) != _MOVED for part in held))
         busy = sorted({type(part).__name__ for part in held if _uses.get(part, 0) > 0})

@@ -37,6 +37,7 @@ def load(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
+    mapped: bool = True,
 ) -> Pipeline:
     """A pipeline from anything that holds one.
 
@@ -51,6 +52,8 @@ def load(
         dtype: of floating weights; None: the model's own default, else as they are in the file.
         verify: how the files of a saved folder are compared with its digests. "fast" reads all of them once, at the
             speed of memory, and finds every flipped bit; "full" takes SHA-256, and refuses what has no digests; "off".
+        mapped: leave weights in their files where that can be, which takes no memory and no time. Such files must stay
+            as they are: a run refuses weights whose file has been written to. False copies them.
 
     Raises:
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
@@ -61,7 +64,7 @@ def load(
     given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
     given["dtype"] = None if kept is None else str(dtype)
     options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
-    return pipeline_of(opened, device=device, dtype=dtype, load_options=options)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=options, mapped=mapped)
 
 
 def pipeline_of(
@@ -70,13 +73,14 @@ def pipeline_of(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     load_options: Mapping[str, Any] | None = None,
+    mapped: bool = True,
 ) -> Pipeline:
     """Compose what a source describes and fill it with its weights; the errors of `load`."""
     source = instance_of(source, Source, "source")
     where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
     spec = source.spec
     parts = compose(spec)
-    fill(parts, spec, source, device=where, dtype=kept)
+    fill(parts, spec, source, device=where, dtype=kept, mapped=mapped)
     parts.denoiser.latents = latents_of(parts.codec)
     _tell(source, named_parts(spec), spec.defaults)
     return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin, load_options=load_options)
@@ -93,6 +97,7 @@ def load_codec(
     scale: float | Sequence[float] | None = None,
     shift: float | Sequence[float] | None = None,
     verify: Verify = "fast",
+    mapped: bool = True,
 ) -> Codec:
     """The first stage alone, from the same sources and from files that hold nothing else.
 
@@ -100,7 +105,7 @@ def load_codec(
         scale, shift: of its latents, standardised = (raw - shift) * scale, a number or one a channel; None: what the
             source says. A first stage's own file often does not: such a codec encodes and decodes, and composes with
             no denoiser.
-        verify: as for `load`; of a whole pipeline's folder the codec's files are compared.
+        verify, mapped: as for `load`; of a whole pipeline's folder the codec's files are compared.
     """
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     spec = opened.codec_spec
@@ -109,9 +114,8 @@ def load_codec(
         spec = spec.model_copy(update={"config": {**spec.config, **given}})
     elif opened.assumption is not None:
         warnings.warn(f"{opened.origin}: {opened.assumption}", stacklevel=2)
-    codec: Codec = _alone(
-        "codec", spec, "codec", opened, check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
-    )
+    where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
+    codec: Codec = _alone("codec", spec, "codec", opened, where, kept, mapped)
     return codec.eval().requires_grad_(False)
 
 
@@ -121,6 +125,7 @@ def load_classifier(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
+    mapped: bool = True,
 ) -> Classifier:
     """A classifier of noisy latents, from the folder that its training saved.
 
@@ -131,7 +136,7 @@ def load_classifier(
     if not isinstance(opened, PartFolder):
         raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
     spec, where = opened.part_spec("classifier"), check_device(device)
-    classifier: Classifier = _alone("classifier", spec, "classifier", opened, where, check_dtype(dtype))
+    classifier: Classifier = _alone("classifier", spec, "classifier", opened, where, check_dtype(dtype), mapped)
     return classifier.eval().requires_grad_(False)
 
 
@@ -144,6 +149,7 @@ def load_adapter(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
+    mapped: bool = True,
 ) -> Adapter:
     """One adapter alone, to be put to a pipeline with `Pipeline.with_adapter`.
 
@@ -151,7 +157,7 @@ def load_adapter(
         source: a ControlNet's folder of diffusers; a file with cldm's keys of a ControlNet, prefixed by
             `control_model.` or not; or any pipeline that `load` reads and that has an adapter.
         name: which one, where the source has several.
-        config, variant, device, dtype, verify: as for `load`.
+        config, variant, device, dtype, verify, mapped: as for `load`.
 
     Raises:
         SourceError: `no-adapter`, and what `load` raises.
@@ -166,19 +172,25 @@ def load_adapter(
         what = f"of the adapters in it, {name!r} names none"
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
     where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
-    adapter: Adapter = _alone("adapter", offered[key], f"adapters.{key}", opened, where, kept)
+    adapter: Adapter = _alone("adapter", offered[key], f"adapters.{key}", opened, where, kept, mapped)
     return adapter.eval().requires_grad_(False)
 
 
 def _alone(
-    kind: str, spec: PartSpec, path: str, source: Source, device: torch.device, dtype: torch.dtype | None
+    kind: str,
+    spec: PartSpec,
+    path: str,
+    source: Source,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    mapped: bool,
 ) -> Any:
     """One part of a source, filled."""
     parts = [*with_inner(Named(path, kind, spec))]
     require(iter(parts))
     with on_meta():
         part = build(kind, spec, path)
-    _fill_part(part, spec, path, source, device, dtype)
+    _fill_part(part, spec, path, source, device, dtype, mapped)
     _tell(source, iter(parts))
     return part
 
@@ -229,14 +241,22 @@ def open_source(
     return opened
 
 
-def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.device, dtype: torch.dtype | None) -> None:
+def fill(
+    parts: Parts,
+    spec: PipelineSpec,
+    source: Source,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    mapped: bool = True,
+) -> None:
     """Read the weights of every part; parts that share another's weights adopt them."""
     specs = {one.path: one.spec for one in named_parts(spec)}
     for path, part in parts.items().items():
         name = path.removeprefix("conditioners.")
         if path.startswith("conditioners.") and spec.conditioners[name].shares is not None:
             continue
-        _fill_part(part, specs[path], path, source, device, dtype)
+        _fill_part(part, specs[path], path, source, device, dtype, mapped)
     for name, wire in spec.conditioners.items():
         if wire.shares is not None:
             parts.conditioners[name].adopt(parts.conditioners[wire.shares])
@@ -246,12 +266,18 @@ def fill(parts: Parts, spec: PipelineSpec, source: Source, *, device: torch.devi
 
 
 def _fill_part(
-    part: Part, spec: PartSpec, path: str, source: Source, device: torch.device, dtype: torch.dtype | None
+    part: Part,
+    spec: PartSpec,
+    path: str,
+    source: Source,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    mapped: bool,
 ) -> None:
     count = sum(parameter.numel() for parameter in part.parameters())
     try:
         with memory(f"loading {path}", f"{count:,} parameters"):
-            assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype)
+            assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype, mapped=mapped)
     except WeightsError as error:
         blame_version(error, spec)
         raise

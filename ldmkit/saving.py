@@ -18,6 +18,7 @@ from ldmkit.contracts import Part
 from ldmkit.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.jsonio import check_writable, on_disk, write_json
+from ldmkit.mapped import check_mapped
 from ldmkit.plugins import name_of
 from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file
 from ldmkit.spec import SPEC_FILE, PipelineSpec
@@ -41,6 +42,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path, store: torch.dtype | None = 
     """
     check_folder(folder)
     check_store(store)
+    check_mapped(pipeline.parts.items().values())
     for path, part in pipeline.parts.items().items():
         name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
     name_of("process", type(pipeline.process))
@@ -86,6 +88,7 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
         InputError, PluginError, RunError: as `save_pipeline`.
     """
     check_folder(folder, part_file(kind))
+    check_mapped([part])
     name_of(kind, type(part))
     with replacing_folder(folder) as building:
         _write_part(part, kind, building, part.state_dict())

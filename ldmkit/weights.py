@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ldmkit.errors import SourceError, WeightsError
 from ldmkit.files import check_ordinary
 from ldmkit.jsonio import parse_json, replacing
+from ldmkit.mapped import MappedFile, filling
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -72,6 +73,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     header, start = _header(path)
     try:
+        file = MappedFile(path)
         mapped = safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
         raise SourceError("safetensors-invalid", f"damaged file: {error}", where=str(path)) from None
@@ -93,7 +95,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         ) -> Tensor:
             if copy:
                 return read_span(path, *span).view(dtype).view(shape)
-            return mapped.get_tensor(key)  # type: ignore[no-any-return, no-untyped-call]
+            return file.holds(mapped.get_tensor(key))  # type: ignore[no-untyped-call]
 
         found[key] = LazyTensor(shape, dtype, read)
     return found
@@ -178,6 +180,7 @@ def assign(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    mapped: bool = True,
 ) -> None:
     """Fill a module built on the meta device, tensor by tensor, converting on the way; strict both ways.
 
@@ -186,6 +189,7 @@ def assign(
         tensors: native key -> tensor; nothing is read before all keys, shapes and dtypes were checked.
         where: name of the part, for errors.
         dtype: of floating tensors; None keeps the file's own, the widest of them where it has several.
+        mapped: leave tensors in their file where dtype, device and alignment let them; False copies all.
 
     Raises:
         WeightsError: missing or unexpected keys, shapes or dtypes that do not fit.
@@ -197,18 +201,19 @@ def assign(
     if dtype is None and len(floats) > 1:  # layers of one network must agree, and widening loses nothing
         dtype = reduce(torch.promote_types, floats)
     held: Callable[[torch.dtype], torch.dtype] = getattr(module, "held_dtype", lambda dtype: dtype)
-    for key in module.state_dict():
-        lazy = tensors[key]
-        wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
-        moves = wanted != lazy.dtype or device.type != "cpu"
-        filled[key] = (lazy.read(True) if moves else _mapped(lazy)).to(device=device, dtype=wanted)
-    module.load_state_dict(filled, strict=True, assign=True)
+    with filling(module):
+        for key in module.state_dict():
+            lazy = tensors[key]
+            wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
+            copied = not mapped or wanted != lazy.dtype or device.type != "cpu"
+            filled[key] = (lazy.read(True) if copied else _in_place(lazy)).to(device=device, dtype=wanted)
+        module.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
         raise WeightsError("uninitialised", f"{_some(left)} got no value", where=where)
 
 
-def _mapped(lazy: LazyTensor) -> Tensor:
+def _in_place(lazy: LazyTensor) -> Tensor:
     """The tensor where it lies in its file, or in memory of its own where that is no good place."""
     tensor = lazy.read(False)
     return tensor if tensor.data_ptr() % MAPPED_ALIGNMENT == 0 else lazy.read(True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldmkit.errors import SourceError
 from ldmkit.files import check_ordinary
+from ldmkit.mapped import MappedFile
 from ldmkit.weights import LazyTensor, read_span
 from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torch_zip import Entry, checksum, entry_bytes, read_entries
@@ -109,13 +110,15 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, Entry]) -> Any:
         # the same call as torch.load(mmap=True) makes: private pages, nothing is written back
         return cast(torch.UntypedStorage, torch.UntypedStorage.from_file(str(path), False, path.stat().st_size))
 
+    file = MappedFile(path)
+
     data = {name.removeprefix("data/"): entry for name, entry in entries.items() if name.startswith("data/")}
     sums = {key: checksum(path, entry, f"data/{key}") for key, entry in data.items()}
     done: dict[int, Any] = {}
 
     def walk(node: Any, depth: int = 0) -> Any:
         if isinstance(node, Stored):
-            return _tensor(node, path, entries, sums, mapped)
+            return _tensor(node, file, entries, sums, mapped)
         if isinstance(node, Global):
             return node.dtype if node.what == "dtype" else node.name
         if isinstance(node, Storage):
@@ -144,12 +147,13 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, Entry]) -> Any:
 
 def _tensor(
     stored: Stored,
-    path: Path,
+    file: MappedFile,
     entries: Mapping[str, Entry],
     sums: Mapping[str, Callable[[], None]],
     mapped: Callable[[], torch.UntypedStorage],
 ) -> LazyTensor:
     storage, offset, shape, stride = stored
+    path = file.path
     begin = _storage_begin(storage, entries, str(path))
     check_sum = sums[storage.key]
     width = storage.dtype.itemsize
@@ -163,7 +167,7 @@ def _tensor(
             flat = read_span(path, first, count * width).view(storage.dtype)
             return flat.as_strided(shape, stride)
         view = torch.empty(0, dtype=storage.dtype)
-        return view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride)
+        return file.holds(view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride))
 
     return LazyTensor(shape, storage.dtype, read)
 

@@ -1,0 +1,86 @@
+"""Files whose pages are weights: who rewrites such a file changes the weights, who truncates it ends the program.
+
+A mapped tensor has no bytes but those of its file. What can be seen from outside, the file's size and the time of its
+last change, is compared before and after everything that computes with a part. A new file that takes the name of the
+old one does no harm: the old one stays until nobody maps it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import chain
+from pathlib import Path
+from weakref import WeakKeyDictionary, finalize
+
+from torch import Tensor, nn
+
+from ldmkit.errors import RunError
+
+
+class MappedFile:
+    """A file as it was when it was opened, and where tensors that lie in it are in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        finalize(self, os.close, self._handle)
+        self._was = self._now()
+        self._places: set[int] = set()
+
+    def holds(self, tensor: Tensor) -> Tensor:
+        """The same tensor, which lies in the file."""
+        self._places.add(tensor.untyped_storage().data_ptr())
+        if (files := _filling.get()) is not None:
+            files.add(self)
+        return tensor
+
+    def problem(self, tensors: Iterable[Tensor]) -> str | None:
+        """What has happened to the file, if anything has and one of the tensors still lies in it."""
+        size, changed = self._now()
+        if (size, changed) == self._was:
+            return None
+        if not any(tensor.device.type == "cpu" and _place(tensor) in self._places for tensor in tensors):
+            return None
+        return f"it had {self._was[0]} bytes, and has {size}" if size != self._was[0] else "it was written to"
+
+    def _now(self) -> tuple[int, int]:
+        found = os.fstat(self._handle)
+        return found.st_size, found.st_mtime_ns
+
+
+_filling: ContextVar[set[MappedFile] | None] = ContextVar("filling", default=None)
+_mapped: WeakKeyDictionary[nn.Module, set[MappedFile]] = WeakKeyDictionary()
+
+
+@contextmanager
+def filling(module: nn.Module) -> Iterator[None]:
+    """A block that gives a module its weights: the files that they stay in are remembered."""
+    files: set[MappedFile] = set()
+    token = _filling.set(files)
+    try:
+        yield
+    finally:
+        _filling.reset(token)
+    if files:
+        _mapped[module] = files
+
+
+def check_mapped(modules: Iterable[nn.Module]) -> None:
+    """Refuse to compute with weights whose file is not what it was when they were loaded.
+
+    Raises:
+        RunError: `file-changed`, naming the file.
+    """
+    for module in modules:
+        for file in _mapped.get(module, ()):
+            if (what := file.problem(chain(module.parameters(), module.buffers()))) is not None:
+                fits = "load it again; mapped=False, when loading, keeps weights in memory of their own"
+                what = f"weights in use lie in this file, which has changed since it was loaded: {what}"
+                raise RunError("file-changed", what, where=str(file.path), fits=fits)
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
