@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ldmkit.errors import LdmkitError, PluginError
+from ldmkit.errors import LdmkitError, PluginError, SourceError, shown
+from ldmkit.installed import HOME, normal
 from ldmkit.plugins import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
 
 if TYPE_CHECKING:
@@ -116,11 +117,23 @@ def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[
             if hook == "ldmkit_identify_checkpoint":
                 raise  # a reader's answer: it knows the format, and the file is damaged
             _report(entry, hook, error)
+        except Exception as error:
+            if hook == "ldmkit_identify_checkpoint" and normal(entry.dist) == HOME:
+                raise _own_crash(entry, error, arguments) from error
+            _report(entry, hook, error)
         except BaseException as error:  # SystemExit among them: a listener must not end the run
             _report(entry, hook, error)
         return _RAISED if hook == "ldmkit_step" else None
 
     return call
+
+
+def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> LdmkitError:
+    """What to say when a reader that comes with ldmkit raises what it should not: it is nobody's plugin."""
+    path = next((str(given) for given in arguments if isinstance(given, Path)), None)
+    what = f"ldmkit's own reader {entry.name!r} stopped with {type(error).__name__}: {shown(str(error), 200)}"
+    fits = f"a good copy, for the file is probably damaged; if it is not: a report with this line, of {HOME} {entry.version}"
+    return SourceError("reader-crashed", what, where=path, fits=fits)
 
 
 _PASSED = (KeyboardInterrupt, GeneratorExit)

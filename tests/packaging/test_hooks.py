@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,3 +173,24 @@ def test_a_reader_may_refuse_a_file(install: Install, tmp_path: Path) -> None:
     install("reader", "[ldmkit]\nreader = reading\n", {"reading": READER.format(error=error)})
     with pytest.raises(ldmkit.SourceError, match="half of it"):
         ldmkit.load(tmp_path)
+
+
+def test_a_crash_of_our_own_reader_is_not_blamed_on_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ldmkit_checkpoints.compvis
+
+    def crash(*args: object, **options: object) -> None:
+        raise KeyError("a key that is not there\x1b[31m")
+
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
+    monkeypatch.setattr(ldmkit_checkpoints.compvis, "open_compvis", crash)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ldmkit.SourceError) as caught:
+            ldmkit.load(path)
+    said = str(caught.value)
+    assert caught.value.code == "source.reader-crashed" and isinstance(caught.value.__cause__, KeyError)
+    assert all(
+        word in said for word in ("model.ckpt", "ldmkit's own reader", "KeyError", "damaged", ldmkit.__version__)
+    )
+    assert "hook" not in said and "plugin" not in said and "\x1b" not in said
