@@ -132,7 +132,8 @@ def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> Ld
     """What to say when a reader that comes with ldmkit raises what it should not: it is nobody's plugin."""
     path = next((str(given) for given in arguments if isinstance(given, Path)), None)
     what = f"ldmkit's own reader {entry.name!r} stopped with {type(error).__name__}: {shown(str(error), 200)}"
-    fits = f"a good copy, for the file is probably damaged; if it is not: a report with this line, of {HOME} {entry.version}"
+    made = f"{HOME} {entry.version}"
+    fits = f"a good copy, for the file is probably damaged; if it is not: a report of this line, {made}, and the file"
     return SourceError("reader-crashed", what, where=path, fits=fits)
 
 
