@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from ldmkit.errors import InputError
 from ldmkit.examples import Example
-from ldmkit.value import Value
+from ldmkit.value import Value, integer
 
 Geometry: TypeAlias = Literal["none", "boxes", "map"]
 """How a crop or a mirror changes an input: not at all; boxes, as the layout conditioners take them (a list of
@@ -26,7 +27,7 @@ class Sample:
         id: unique within its source; errors and reports name it (a file's path relative to the source's folder).
         image: (H,W,3) uint8, RGB, upright.
         inputs: raw inputs of conditioners by name (`text`, `label`, `layout`, `semantic` ...); a modality that
-            this sample has not is left out.
+            this sample has not is left out. Plain data (a picture by its path or as a data URI), and arrays for maps.
     """
 
     id: str
@@ -112,3 +113,27 @@ class Data(Value, ABC):
 
         Nothing where a source reads no files.
         """
+
+
+PLAIN = "text (a picture's path or data URI), numbers, lists, boxes or maps; or data.cache: null"
+"""What may stand beside cached latents."""
+
+
+def plain(value: Any, where: str) -> Any:
+    """An input as JSON data, as a cache of latents keeps it beside them; label maps are kept as arrays.
+
+    Raises:
+        InputError: `not-cacheable`: a picture, a tensor, an array ...
+    """
+    if isinstance(value, (str, bool, float, type(None))):
+        return value
+    if (number := integer(value)) is not None:
+        return number
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, where) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [plain(item, where) for item in value]
+    what = f"a {type(value).__name__} cannot be kept beside cached latents"
+    raise InputError("not-cacheable", what, where=where, fits=PLAIN)

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.data import Data, Dataset, Geometry, Sample, plain
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.examples import Example
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
@@ -199,6 +199,24 @@ def inputs(s: Subject) -> None:
         for index, sample in enumerate(_read(dataset)):
             found, wanted = dict(dataset.inputs(index)), dict(sample.inputs)
             expect(content(found) == content(wanted), f"inputs({index}): {wanted!r:.200}", f"{found!r:.200}")
+
+
+@check("data", "plain-inputs")
+def plain_inputs(s: Subject) -> None:
+    """Inputs but maps are plain data: text, numbers, lists and mappings.
+
+    Training keeps them beside cached latents, and refuses what is none (`input.not-cacheable`): a PIL picture, a
+    tensor, an open file. A picture goes by its path, or as a data URI (`ldmkit.pictures.data_uri`); numbers as lists.
+    """
+    with s.opened() as dataset:
+        for sample in _read(dataset):
+            for name, value in sample.inputs.items():
+                if dataset.geometry.get(name) == "map":
+                    continue
+                try:
+                    plain(value, name)
+                except InputError as problem:
+                    expect(False, f"the input {name!r} of {sample.id!r}: plain data", problem.what)
 
 
 @check("data", "fingerprint")

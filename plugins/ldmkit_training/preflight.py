@@ -22,7 +22,7 @@ from ldmkit_training.devices import arithmetic, scaler
 from ldmkit_training.moving import laid
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import RECIPES, Recipe
-from ldmkit_training.rows import checked_rows
+from ldmkit_training.rows import check_cacheable, checked_rows
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import check_trackers
 from ldmkit_training.without_effect import Case, without_effect
@@ -73,6 +73,8 @@ def checked_data(
         validation = laid(stage, validation, recipe.data)
     if validation is not None and section is not None:
         validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
+    if recipe.data.cache is not None:
+        check_cacheable(train)
     return checked_rows(stage, train, recipe.data, "data.train"), validation
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ldmkit.data import Dataset, Sample
+from ldmkit.data import Dataset, Sample, plain
 from ldmkit.errors import InputError
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
-from ldmkit_training.data.lying import lying_of
+from ldmkit_training.data.lying import array_places, lying_of, replaced
 from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.wrapping import Wrapping
@@ -50,6 +50,22 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
         what = f"{len(found)} of {rows} samples have inputs that cannot be used: {ids}; the first: {first}"
         raise InputError("bad-rows", what, where=where, fits="data that are put right, or data.damaged: skip")
     return CheckedRows(dataset, dict(sorted(found.items())))
+
+
+def check_cacheable(dataset: Dataset) -> None:
+    """Whether what a source gives beside pictures can be kept with cached latents, by `SPREAD` of its samples.
+
+    Raises:
+        InputError: `not-cacheable`, naming the sample and the input.
+    """
+    places, count = array_places(dataset), len(dataset)
+    for index in sorted({i * count // SPREAD for i in range(SPREAD)}):
+        try:
+            others = replaced(dataset.inputs(index), places, lambda value, place: None)
+        except InputError:
+            continue  # a file that cannot be read is met, and skipped or not, when its turn comes
+        for name, value in others.items():
+            plain(value, f"{dataset.id(index)}: {name}")
 
 
 class CheckedRows(Wrapping):

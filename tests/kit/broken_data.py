@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from ldmkit import Data, Dataset, Example, InputError, Sample
 from ldmkit.data import Geometry
@@ -181,6 +182,16 @@ class Forgetful(Greys):
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(self.id(index), np.zeros((4, 6, 3), dtype=np.uint8), Greys.inputs(self, index))
+
+
+@breaks("plain-inputs")
+class DrawnInput(Greys):
+    """Gives a picture as it has drawn it."""
+
+    geometry: Mapping[str, Geometry] = {**Greys.geometry, "hint": "none"}
+
+    def inputs(self, index: int) -> dict[str, Any]:
+        return {**super().inputs(index), "hint": Image.new("RGB", (6, 4))}
 
 
 @breaks("fingerprint")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from data_sources import Squares
 from ldmkit_training.check_command import checked
 from ldmkit_training.engine import Engine
 from ldmkit_training.plan import make_plan
-from ldmkit_training.recipe import Recipe
+from ldmkit_training.preflight import checked_data
+from ldmkit_training.recipe import Recipe, build_stage
 from PIL import Image
 
+from ldmkit.data import Geometry, Sample
 from ldmkit.errors import InputError
 
 COUNT, BAD = 100, 77
@@ -105,3 +109,27 @@ def test_members_of_archives_are_read_before_the_first_step(tmp_path: Path, bad:
     with pytest.raises(InputError) as caught:
         Engine(recipe(tmp_path, train=train), tmp_path)
     assert caught.value.code == "input.bad-rows" and "a.tar/077.png" in caught.value.what
+
+
+class Drawn(Squares):
+    """Beside each picture another one, as it was drawn: no file."""
+
+    geometry: Mapping[str, Geometry] = {"label": "none", "hint": "none"}
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return Sample(sample.id, sample.image, {"label": "snow", "hint": Image.new("RGB", (4, 4))})
+
+
+def test_what_cannot_be_kept_beside_cached_latents_is_refused_before_the_run(tmp_path: Path) -> None:
+    """Also where the model does not read it: the cache holds all inputs. Engine, plan and check share this look."""
+    for override, refused in (("data.cache={folder: cache}", True), ("data.cache=null", False)):
+        made = recipe(tmp_path, override)
+        stage = build_stage(made, tmp_path)
+        if not refused:
+            assert checked_data(made, stage, Drawn(), None)[1] is None
+            continue
+        with pytest.raises(InputError, match="a Image cannot be kept beside cached latents") as caught:
+            checked_data(made, stage, Drawn(), None)
+        assert caught.value.code == "input.not-cacheable" and caught.value.where == "0.png: hint"
+        assert "data URI" in str(caught.value.fits)

@@ -9,16 +9,16 @@ inputs, and which maps it has;
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from ldmkit.errors import InputError, LdmkitError
+from ldmkit.errors import LdmkitError
 from ldmkit.jsonio import read_json
-from ldmkit.value import Value, integer
+from ldmkit.value import Value
 from ldmkit_training.data.lying import Place
 
 META = "cache.json"
@@ -64,26 +64,6 @@ def map_name(place: Place) -> str:
 def map_file(name: str) -> str:
     """File of the maps of an input."""
     return f"map-{name.replace(FIELD, '.')}.npy"
-
-
-def plain(value: Any, where: str) -> Any:
-    """An input as JSON data.
-
-    Raises:
-        InputError: `not-cacheable`: a picture, a tensor ...
-    """
-    if isinstance(value, (str, bool, float, type(None))):
-        return value
-    if (number := integer(value)) is not None:
-        return number
-    if isinstance(value, np.floating):
-        return float(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item, where) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [plain(item, where) for item in value]
-    what = f"a {type(value).__name__} cannot be kept beside cached latents"
-    raise InputError("not-cacheable", what, where=where, fits="text, numbers, lists, boxes or maps; or cache: null")
 
 
 class StoredInputs:

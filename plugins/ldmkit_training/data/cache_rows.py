@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.data import Dataset
+from ldmkit.data import Dataset, plain
 from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
 from ldmkit.value import Value
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, map_name, plain
+from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, map_name
 from ldmkit_training.data.lying import Place, array_places, replaced
 from ldmkit_training.data.reading import Row
 
