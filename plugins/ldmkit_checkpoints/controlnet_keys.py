@@ -12,6 +12,7 @@ from ldmkit.errors import SourceError
 from ldmkit_checkpoints.keys import KeyMap, same
 from ldmkit_checkpoints.unet_config import unet_from_compvis
 from ldmkit_checkpoints.unet_config_diffusers import unet_from_diffusers, unet_to_diffusers
+from ldmkit_checkpoints.unet_fields import refuse
 from ldmkit_checkpoints.unet_keys import encoder_compvis, encoder_diffusers
 
 _MIRROR = {
@@ -20,6 +21,7 @@ _MIRROR = {
     "CrossAttnDownBlock2D": "CrossAttnUpBlock2D",
     "ResnetDownsampleBlock2D": "ResnetUpsampleBlock2D",
 }
+_HINT_WIDTHS = (16, 32, 96, 256)
 _ONLY = {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 
@@ -61,13 +63,22 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
     unet = {key: value for key, value in config.items() if not key.startswith("_")}
     for key, only in _ONLY.items():
         if unet.pop(key, only) != only:
-            raise SourceError("unsupported", f"{key} = {config[key]!r} is not supported", where=key, fits=repr(only))
-    hint, widths = unet.pop("conditioning_channels", 3), unet.pop("conditioning_embedding_out_channels", None)
-    down = unet.get("down_block_types") or ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
-    unet["up_block_types"] = [_MIRROR.get(name, name) for name in reversed(down)]
+            raise refuse(key, config[key], repr(only))
+    hint, widths = unet.pop("conditioning_channels", 3), unet.pop("conditioning_embedding_out_channels", _HINT_WIDTHS)
+    for key, value in (("conditioning_channels", [hint]), ("conditioning_embedding_out_channels", widths)):
+        if not isinstance(value, (list, tuple)) or not value or any(type(v) is not int or v < 1 for v in value):
+            raise refuse(key, config[key], "whole numbers of 1 or more")
+    for key in ("cross_attention_dim", "layers_per_block"):  # one for all levels in that class
+        if isinstance(config.get(key), (list, tuple)):
+            raise refuse(key, config[key], "a whole number")
+    if unet.get("class_embed_type") == "simple_projection":  # that class makes no embedding of it
+        raise refuse("class_embed_type", "simple_projection", "none, timestep, identity, projection")
+    down = unet.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
+    if isinstance(down, (list, tuple)):
+        unet["up_block_types"] = [_MIRROR.get(name, name) if isinstance(name, str) else name for name in reversed(down)]
     unet["in_channels"] = unet["out_channels"] = unet.get("in_channels", 4)
     data = {"unet": unet_from_diffusers({"_class_name": "UNet2DConditionModel", **unet}), "hint_channels": hint}
-    return ControlNetConfig.of({**data, "hint_widths": tuple(widths or (16, 32, 96, 256)), **options})
+    return ControlNetConfig.of({**data, "hint_widths": tuple(widths), **options})
 
 
 def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> dict[str, Any]:

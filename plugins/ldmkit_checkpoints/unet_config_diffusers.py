@@ -8,7 +8,8 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig, at
 from ldmkit_denoisers.encoder import takes_context
 
-from ldmkit.errors import SourceError, suggest
+from ldmkit.errors import SourceError, SpecError
+from ldmkit_checkpoints.unet_fields import CROSS, PLAIN, read_options, refuse
 
 _DOWN = {
     "DownBlock2D": ("none", False),
@@ -22,85 +23,18 @@ _UP = {
     "CrossAttnUpBlock2D": ("cross", False),
     "ResnetUpsampleBlock2D": ("none", True),
 }
-_PLAIN = {
-    "sample_size": None,
-    "in_channels": 3,
-    "out_channels": 3,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-    "mid_block_type": "UNetMidBlock2D",
-    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (224, 448, 672, 896),
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "dropout": 0.0,
-    "attention_head_dim": 8,
-    "norm_num_groups": 32,
-    "attn_norm_num_groups": None,
-    "norm_eps": 1e-5,
-    "resnet_time_scale_shift": "default",
-    "add_attention": True,
-    "class_embed_type": None,
-    "num_class_embeds": None,
-    "time_embedding_dim": None,
-    "num_train_timesteps": None,
+_NATIVE = {
+    "widths": "block_out_channels",
+    "blocks": "layers_per_block",
+    "depth": "transformer_layers_per_block",
+    "heads": "attention_head_dim",
+    "context_dim": "cross_attention_dim",
+    "norm_groups": "norm_num_groups",
+    "mid_groups": "attn_norm_num_groups",
+    "time_dim": "time_embedding_dim",
+    "vector_dim": "projection_class_embeddings_input_dim",
 }
-_CROSS = {
-    "sample_size": None,
-    "in_channels": 4,
-    "out_channels": 4,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "downsample_padding": 1,
-    "dropout": 0.0,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-5,
-    "cross_attention_dim": 1280,
-    "transformer_layers_per_block": 1,
-    "attention_head_dim": 8,
-    "use_linear_projection": False,
-    "class_embed_type": None,
-    "addition_embed_type": None,
-    "addition_time_embed_dim": None,
-    "num_class_embeds": None,
-    "upcast_attention": False,
-    "resnet_time_scale_shift": "default",
-    "time_embedding_dim": None,
-    "projection_class_embeddings_input_dim": None,
-    "addition_embed_type_num_heads": 64,
-}
-_ONLY = {
-    "center_input_sample": (False,),
-    "time_embedding_type": ("positional",),
-    "mid_block_scale_factor": (1,),
-    "act_fn": ("silu", "swish"),
-    "only_cross_attention": (False,),
-    "reverse_transformer_layers_per_block": (None,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "num_attention_heads": (None,),
-    "dual_cross_attention": (False,),
-    "resnet_skip_time_act": (False,),
-    "resnet_out_scale_factor": (1,),
-    "time_embedding_act_fn": (None,),
-    "timestep_post_act": (None,),
-    "time_cond_proj_dim": (None,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "attention_type": ("default",),
-    "class_embeddings_concat": (False,),
-    "mid_block_only_cross_attention": (None, False),
-    "cross_attention_norm": (None,),
-}
-"""Options of which this U-Net has only these values."""
+"""Names of fields in UNetConfig -> theirs, for errors; other fields have the same name."""
 
 
 def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None = None) -> UNetConfig:
@@ -113,7 +47,7 @@ def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None =
         SourceError: another class, an unknown key, or an option that this U-Net does not have.
     """
     cross = _is_conditional(config)
-    options = read_options(config, _CROSS if cross else _PLAIN)
+    options = read_options(config, CROSS if cross else PLAIN)
     kinds, residual = _levels(options)
     widths = tuple(options["block_out_channels"])
     inputs, outputs = options["in_channels"], options["out_channels"]
@@ -137,8 +71,14 @@ def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None =
         "vector": vector,
         "vector_dim": vector_dim,
     }
-    own = _cross_only(options, widths, kinds) if cross else _plain_only(options, widths)
-    return UNetConfig.of({**shared, **own}, "config.json")
+    own = _cross_only(options, widths, kinds) if cross else _plain_only(options, widths, kinds)
+    try:
+        return UNetConfig.of({**shared, **own}, "config.json")
+    except SpecError as error:
+        native = (error.where or "").removeprefix("config.json").strip(".").split("[")[0]
+        name = _NATIVE.get(native, native)
+        what = f"{name} = {options[name]!r}: {error.what}" if name in options else error.what
+        raise SourceError("unsupported", what, where=name or "config.json", fits=error.fits) from None
 
 
 def diffusers_options(config: Mapping[str, Any], keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -148,42 +88,20 @@ def diffusers_options(config: Mapping[str, Any], keys: Iterable[str] = ()) -> di
     return {"vector": "add_embedding" if added else "class_embedding", "deprecated": deprecated}
 
 
-def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json with the defaults filled in, after refusing what is unknown or not supported."""
-    for key, value in config.items():
-        if key.startswith("_") or key in defaults:
-            continue
-        if key not in _ONLY:
-            raise SourceError(
-                "unknown-key", f"unknown U-Net key {key!r}", where=key, fits=suggest(key, {*defaults, *_ONLY})
-            )
-        plain = set(value) if isinstance(value, (list, tuple)) else {value}
-        if not plain <= set(_ONLY[key]):
-            raise SourceError("unsupported", f"{key} = {value!r} is not supported", where=key, fits=repr(_ONLY[key][0]))
-    options = {**defaults, **{k: v for k, v in config.items() if k in defaults}}
-    if options["resnet_time_scale_shift"] not in ("default", "scale_shift"):
-        what = f"resnet_time_scale_shift = {options['resnet_time_scale_shift']!r} is not supported"
-        raise SourceError("unsupported", what, where="resnet_time_scale_shift", fits="default, scale_shift")
-    if options["norm_num_groups"] is None:
-        raise SourceError("unsupported", "norm_num_groups = None is not supported", where="norm_num_groups")
-    return options
-
-
 def listed(value: Any) -> Any:
     """JSON's lists as tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def known(name: str | None, table: Mapping[Any, Any], where: str) -> Any:
-    """The entry of a block type.
+    """The entry of a block type; files of the first releases put UNetRes before its name.
 
     Raises:
         SourceError: this U-Net has no such block.
     """
+    name = name if name is None else name.removeprefix("UNetRes")
     if name not in table:
-        raise SourceError(
-            "unsupported", f"block type {name!r} is not supported", where=where, fits=", ".join(map(str, table))
-        )
+        raise refuse(where, name, ", ".join(map(str, table)))
     return table[name]
 
 
@@ -200,66 +118,82 @@ def _levels(options: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[bool, ..
     residual_down = [r or (k == "self" and options.get("downsample_type") == "resnet") for k, r in down]
     residual_up = [r or (k == "self" and options.get("upsample_type") == "resnet") for k, r in up]
     if [k for k, _ in down] != [k for k, _ in up]:
-        raise SourceError("unsupported", "the way up is not the mirror of the way down", where="up_block_types")
+        what = "the way up is not the mirror of the way down: up_block_types and down_block_types do not go together"
+        raise SourceError("unsupported", what, where="up_block_types")
     if residual_down[1:-1] != residual_up[1:-1]:
-        raise SourceError("unsupported", "down- and upsampling are of different types", where="upsample_type")
+        what = (
+            "down- and upsampling are of different types: downsample_type or down_block_types, and those of the way up"
+        )
+        raise SourceError("unsupported", what, where="upsample_type")
     return tuple(k for k, _ in down), (*residual_down[:-1], residual_up[-1])
 
 
-def _plain_only(options: Mapping[str, Any], widths: tuple[int, ...]) -> dict[str, Any]:
+def _plain_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tuple[Any, ...]) -> dict[str, Any]:
     size = options["attention_head_dim"]
     mid = known(options["mid_block_type"], {"UNetMidBlock2D": "self", None: "absent"}, "mid_block_type")
+    mid = "none" if mid == "self" and not options["add_attention"] else mid
+    for key in ("downsample_type", "upsample_type"):
+        if options[key] not in ("conv", "resnet"):
+            raise refuse(key, options[key], "conv, resnet")
     groups = options["attn_norm_num_groups"]
     if groups is None and options["resnet_time_scale_shift"] != "default":
         groups = 0
+    attended = [*kinds[:-1], "self" if mid == "self" else kinds[-1]]
     return {
-        "heads": tuple(_heads(width, size) for width in widths),
-        "mid": "none" if mid == "self" and not options["add_attention"] else mid,
+        "heads": tuple(_heads(width, size, kind) for width, kind in zip(widths, attended, strict=True)),
+        "mid": mid,
         "mid_groups": groups,
     }
 
 
-def _heads(width: int, size: int | None) -> int:
-    if size is not None and width >= size and width % size:
-        what = f"attention_head_dim {size} does not divide width {width}"
-        raise SourceError("unsupported", what, where="attention_head_dim")
-    return 1 if size is None else max(width // size, 1)
+def _heads(width: int, size: int | None, kind: str) -> int:
+    """Heads of a level of "self" attention, whose attention_head_dim is the channels a head."""
+    if size is None:
+        return 1
+    if kind != "none" and width % size:
+        raise refuse("attention_head_dim", size, f"a divisor of the {width} channels that attend")
+    return max(width // size, 1)
 
 
 def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tuple[Any, ...]) -> dict[str, Any]:
     numbers, depth = listed(options["attention_head_dim"]), listed(options["transformer_layers_per_block"])
-    context = options["cross_attention_dim"]
-    if isinstance(context, (list, tuple)) and len(set(context)) == 1:
+    context = listed(options["cross_attention_dim"])
+    if isinstance(context, tuple):
+        if len(set(context)) > 1:
+            raise refuse("cross_attention_dim", context, "one width for all levels")
         context = context[0]
-    for name, value in (("transformer_layers_per_block", depth), ("cross_attention_dim", context)):
-        if isinstance(value, (list, tuple)) and (name != "transformer_layers_per_block" or not _all_int(value)):
-            raise SourceError("unsupported", f"{name} = {value!r} is not supported", where=name)
     middle = {"UNetMidBlock2DCrossAttn": "cross", None: "absent"}
-    heads = [
-        _heads(width, at(numbers, level)) if kinds[level] == "self" else at(numbers, level)
-        for level, width in enumerate(widths)
-    ]
+    mid = known(options["mid_block_type"], middle, "mid_block_type")
+    attended = [*((kind, at(numbers, i)) for i, kind in enumerate(kinds)), (mid, at(numbers, len(widths) - 1))]
+    for width, (kind, heads) in zip((*widths, widths[-1]), attended, strict=True):
+        if kind == "cross" and width % heads:
+            raise refuse("attention_head_dim", numbers, f"a number of heads that divides {width} channels")
     return {
-        "heads": tuple(heads),
-        "mid": known(options["mid_block_type"], middle, "mid_block_type"),
+        "heads": tuple(
+            _heads(width, number, "self") if kind == "self" else number
+            for width, (kind, number) in zip(widths, attended[:-1], strict=True)
+        ),
+        "mid": mid,
         "mid_heads": at(numbers, len(widths) - 1),
         "depth": depth,
         "context_dim": context,
         "linear_projections": options["use_linear_projection"],
-        "upcast_attention": bool(options["upcast_attention"]),
+        "upcast_attention": options["upcast_attention"],
     }
-
-
-def _all_int(values: Iterable[Any]) -> bool:
-    return all(isinstance(v, int) for v in values)
 
 
 def _vector(options: Mapping[str, Any]) -> tuple[str, int | None]:
     kind, added = options["class_embed_type"], options.get("addition_embed_type")
     wide = options.get("projection_class_embeddings_input_dim")
     if added is not None:
-        if added != "text_time" or kind is not None or options["num_class_embeds"] is not None:
-            raise SourceError("unsupported", f"addition_embed_type = {added!r}", where="addition_embed_type")
+        if added != "text_time":
+            raise refuse("addition_embed_type", added, "text_time, or none")
+        for key in ("class_embed_type", "num_class_embeds"):
+            if options[key] is not None:
+                raise refuse(key, options[key], "none beside an addition_embed_type")
+        for key in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+            if options[key] is None:
+                raise refuse(key, None, "a width, which addition_embed_type text_time needs")
         return "mlp", wide
     if kind is None:
         classes = options["num_class_embeds"]
@@ -267,6 +201,8 @@ def _vector(options: Mapping[str, Any]) -> tuple[str, int | None]:
     table = {"timestep": ("timestep", None), "identity": ("identity", None)}
     if "projection_class_embeddings_input_dim" in options:
         table |= {"projection": ("mlp", wide), "simple_projection": ("linear", wide)}
+    if kind in ("projection", "simple_projection") and kind in table and wide is None:
+        raise refuse("projection_class_embeddings_input_dim", None, f"a width, which class_embed_type {kind} needs")
     return known(kind, table, "class_embed_type")  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,172 @@
+"""Fields of diffusers' U-Nets: every class's defaults, which values have a counterpart here, and their types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.errors import SourceError, shown, suggest
+
+PLAIN = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (224, 448, 672, 896),
+    "layers_per_block": 2,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+    "time_embedding_dim": None,
+    "num_train_timesteps": None,
+}
+CROSS = {
+    "sample_size": None,
+    "in_channels": 4,
+    "out_channels": 4,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    "cross_attention_dim": 1280,
+    "transformer_layers_per_block": 1,
+    "attention_head_dim": 8,
+    "use_linear_projection": False,
+    "class_embed_type": None,
+    "addition_embed_type": None,
+    "addition_time_embed_dim": None,
+    "num_class_embeds": None,
+    "upcast_attention": False,
+    "resnet_time_scale_shift": "default",
+    "time_embedding_dim": None,
+    "projection_class_embeddings_input_dim": None,
+    "addition_embed_type_num_heads": 64,
+}
+ONLY = {
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "mid_block_scale_factor": (1,),
+    "act_fn": ("silu", "swish"),
+    "only_cross_attention": (False,),
+    "reverse_transformer_layers_per_block": (None,),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "num_attention_heads": (None,),
+    "dual_cross_attention": (False,),
+    "resnet_skip_time_act": (False,),
+    "resnet_out_scale_factor": (1,),
+    "time_embedding_act_fn": (None,),
+    "timestep_post_act": (None,),
+    "time_cond_proj_dim": (None,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "attention_type": ("default",),
+    "class_embeddings_concat": (False,),
+    "mid_block_only_cross_attention": (None, False),
+    "cross_attention_norm": (None,),
+}
+"""Options of which this U-Net has only these values."""
+
+_PER_LEVEL = ("layers_per_block", "attention_head_dim", "transformer_layers_per_block", "cross_attention_dim")
+"""Numbers of which UNet2DConditionModel takes a list, one a level."""
+
+_OPTIONAL: dict[str, type] = {
+    **dict.fromkeys(("class_embed_type", "addition_embed_type", "mid_block_type"), str),
+    **dict.fromkeys(("num_class_embeds", "time_embedding_dim", "attn_norm_num_groups", "num_train_timesteps"), int),
+    **dict.fromkeys(("addition_time_embed_dim", "projection_class_embeddings_input_dim", "attention_head_dim"), int),
+}
+"""Fields that may be null, and what they are otherwise."""
+
+
+def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json with the class's defaults filled in.
+
+    Raises:
+        SourceError: `unknown-key`; `unsupported`: a value of another type, or without a counterpart here.
+    """
+    for key, value in config.items():
+        if key.startswith("_") or key in defaults:
+            continue
+        if key not in ONLY:
+            fits = suggest(key, {*defaults, *ONLY})
+            raise SourceError("unknown-key", f"unknown U-Net key {key!r}", where=key, fits=fits)
+        values = value if key == "only_cross_attention" and isinstance(value, (list, tuple)) and value else [value]
+        if any(one not in ONLY[key] for one in values):
+            raise refuse(key, value, repr(ONLY[key][0]))
+    options = {**defaults, **{k: v for k, v in config.items() if k in defaults}}
+    for key, value in options.items():
+        fits = _misfit(key, value, defaults)
+        if fits:
+            raise refuse(key, value, fits)
+    if options["resnet_time_scale_shift"] not in ("default", "scale_shift"):
+        raise refuse("resnet_time_scale_shift", options["resnet_time_scale_shift"], "default, scale_shift")
+    if options["downsample_padding"] not in (0, 1):
+        raise refuse("downsample_padding", options["downsample_padding"], "0 or 1")
+    _check_levels(options)
+    return {k: bool(v) if isinstance(defaults[k], bool) else v for k, v in options.items()}
+
+
+def refuse(key: str, value: Any, fits: str) -> SourceError:
+    """The error for a field at a value that this U-Net does not have."""
+    return SourceError("unsupported", f"{key} = {shown(value)} is not supported", where=key, fits=fits)
+
+
+def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
+    """What would fit, for a value of another type than the field's; empty where it fits."""
+    default, many = defaults[key], isinstance(value, (list, tuple))
+    if key == "sample_size":
+        fits = value is None or _whole(value) or (many and len(value) == 2 and all(map(_whole, value)))
+        return "" if fits else "a number of latent pixels, or two"
+    if isinstance(default, bool):
+        return "" if value is None or isinstance(value, bool) else "true or false"
+    if isinstance(default, tuple):
+        fits = many and value and all(isinstance(v, str) if isinstance(default[0], str) else _whole(v) for v in value)
+        return "" if fits else f"a list like {list(default)}"
+    if key in _OPTIONAL and value is None and (key != "attention_head_dim" or "cross_attention_dim" not in defaults):
+        return ""
+    if isinstance(default, str) or _OPTIONAL.get(key) is str:
+        return "" if isinstance(value, str) else "a name"
+    if key in ("freq_shift", "norm_eps", "dropout"):
+        return "" if type(value) in (int, float) and math.isfinite(value) else "a number"
+    if many and key in _PER_LEVEL and "cross_attention_dim" in defaults:
+        return "" if value and all(map(_whole, value)) else "a whole number, or one a level"
+    return "" if _whole(value) or (key == "downsample_padding" and value == 0) else "a whole number of 1 or more"
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _check_levels(options: Mapping[str, Any]) -> None:
+    levels = len(options["block_out_channels"])
+    for key in ("down_block_types", "up_block_types", *_PER_LEVEL):
+        value = options.get(key)
+        if isinstance(value, (list, tuple)) and len(value) != levels:
+            what = f"{key} has {len(value)} entries, block_out_channels {levels}"
+            raise SourceError("unsupported", what, where=key, fits="one entry a level in both")
+    groups, middle = options["norm_num_groups"], options.get("attn_norm_num_groups")
+    if any(width % groups for width in options["block_out_channels"]):
+        raise refuse("norm_num_groups", groups, "a divisor of all block_out_channels")
+    if middle is not None and options["block_out_channels"][-1] % middle:
+        raise refuse("attn_norm_num_groups", middle, "a divisor of the last of block_out_channels")
