@@ -23,7 +23,7 @@ COMMON: dict[str, list[Any]] = {
     "center_input_sample": [True],
     "time_embedding_type": ["fourier", "learned"],
     "time_embedding_dim": [40],
-    "freq_shift": [1, 0.5],
+    "freq_shift": [0.5],
     "flip_sin_to_cos": [False, None],
     "block_out_channels": [[32, 16], [16], 16],
     "layers_per_block": [2, [1, 2], 0],
@@ -31,7 +31,7 @@ COMMON: dict[str, list[Any]] = {
     "downsample_padding": [0, 2],
     "dropout": [0.5],
     "act_fn": ["swish", "mish"],
-    "attention_head_dim": [2, 16, 3, None],
+    "attention_head_dim": [2, 3, None],
     "norm_num_groups": [4, 3, None],
     "norm_eps": [1e-2, "x"],
     "resnet_time_scale_shift": ["scale_shift", "spatial"],
@@ -51,7 +51,7 @@ PLAIN: dict[str, list[Any]] = {
 }
 CROSS: dict[str, list[Any]] = {
     **COMMON,
-    "attention_head_dim": [2, [2, 4], [4], 3],
+    "attention_head_dim": [[2, 4], [4], 3],
     "cross_attention_dim": [8, [24, 24], [24, 8], None],
     "only_cross_attention": [[False, False], [True, False]],
     "transformer_layers_per_block": [2, [2, 1], [[1, 2], [1]]],
@@ -62,7 +62,7 @@ CROSS: dict[str, list[Any]] = {
     "dual_cross_attention": [True],
     "use_linear_projection": [True],
     "class_embed_type": ["timestep", "identity", "projection", "simple_projection"],
-    "addition_embed_type": ["text", "text_time", "image", "image_hint", "text_image"],
+    "addition_embed_type": ["text_time", "text", "image_hint"],
     "addition_time_embed_dim": [8],
     "addition_embed_type_num_heads": [8],
     "projection_class_embeddings_input_dim": [20],
@@ -82,7 +82,7 @@ CROSS: dict[str, list[Any]] = {
     "up_block_types": [["UpBlock2D", "AttnUpBlock2D"], ["UpBlock2D", "SimpleCrossAttnUpBlock2D"]],
 }
 CONTROL: dict[str, list[Any]] = {
-    **CROSS,
+    **{field: values[:1] for field, values in CROSS.items()},
     "conditioning_channels": [1, 6, None],
     "conditioning_embedding_out_channels": [[4], [4, 4, 8], None, []],
     "controlnet_conditioning_channel_order": ["bgr"],
