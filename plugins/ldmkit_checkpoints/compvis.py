@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from ldmkit_checkpoints import compvis_ldm, compvis_sgm
 from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis_process import check_buffers
 from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
-from ldmkit_checkpoints.file_metadata import disagreement, stated_prediction
+from ldmkit_checkpoints.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.yaml_config import read_yaml, section
+
+_NOTHING: Mapping[str, str] = {}
 
 
 class CompVisSource(Source):
@@ -29,9 +32,11 @@ class CompVisSource(Source):
         config: the parsed yaml.
         origin: the file; `config_origin`: the yaml; both for errors.
         ema: averaged (True) or raw (False) weights; None: averaged where the file has them.
+        metadata: of a safetensors file.
 
     Raises:
-        SourceError: a config that is unknown in a place that matters; `no-ema` where averaged weights are asked for.
+        SourceError: a config that is unknown in a place that matters; metadata and marker keys that disagree with it,
+            or with each other; `no-ema` where averaged weights are asked for.
     """
 
     def __init__(
@@ -42,10 +47,11 @@ class CompVisSource(Source):
         *,
         config_origin: str = "config",
         ema: bool | None = None,
+        metadata: Mapping[str, str] = _NOTHING,
     ) -> None:
         super().__init__(origin)
         self.inventory = Inventory(tensors, self.report, origin)
-        self.plan = _plan(config, self.inventory, config_origin)
+        self.plan = _plan(config, self.inventory, config_origin, metadata)
         self.averaged = self._choose(ema)
         self.report.notes += self.plan.notes
         self._taken: dict[str, dict[str, LazyTensor]] = {}
@@ -94,7 +100,7 @@ class CompVisSource(Source):
     def _account(self) -> None:
         for part in self.plan.parts:
             self._take(part)
-        check_buffers(self.inventory.tensors, self.plan.buffers, self.origin)
+        check_buffers(self.inventory.tensors, self.plan.buffers, self.origin, self.plan.unscaled)
         self.inventory.ignore_if(self.plan.ignore)
         self.inventory.finish()
 
@@ -141,18 +147,32 @@ def checkpoint_in(folder: Path) -> Path | None:
     return files[0] if len(files) == 1 and config_beside(files[0]) is not None else None
 
 
-def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str) -> Plan:
+def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata: Mapping[str, str]) -> Plan:
     model = section(config, "model", origin)
     target, where = model["target"], f"{origin}: model.params"
     if target in FIRST_STAGES:
         return plan_first_stage(model, f"{origin}: model")
+    evidence = gather(metadata, inventory.tensors, inventory.where)
+    evidence.check_family(family_of(inventory.tensors), "its U-Net's shape")
     if target in compvis_ldm.TARGETS:
-        return compvis_ldm.plan_ldm(model, inventory, where)
+        return _sized(compvis_ldm.plan_ldm(model, inventory, where, evidence), evidence)
     if target in compvis_sgm.TARGETS:
-        return compvis_sgm.plan_sgm(model, inventory, where)
+        return _sized(compvis_sgm.plan_sgm(model, inventory, where, evidence), evidence)
     known = {*FIRST_STAGES, *compvis_ldm.TARGETS, *compvis_sgm.TARGETS}
     what = f"the model {target!r} is not known"
     raise SourceError("unknown-target", what, where=f"{origin}: model.target", fits=suggest(target, known))
+
+
+def _sized(plan: Plan, evidence: Evidence) -> Plan:
+    """The plan with the size that the file says it was trained for."""
+    plan.notes += evidence.notes
+    for note in evidence.notes:
+        warnings.warn(f"{evidence.where}: {note}", stacklevel=2)
+    if evidence.size is not None and evidence.size != plan.defaults.get("size"):
+        height, width = evidence.size
+        plan.notes.append(f"{height}x{width} pixels by default, as the file's metadata say")
+        plan.defaults["size"] = evidence.size
+    return plan
 
 
 def _group(specs: Mapping[str, PartSpec], prefix: str) -> dict[str, Any]:
@@ -172,17 +192,14 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
     if is_controlnet(tensors):
-        whole = None if chosen is None else read_yaml(chosen)
-        return ControlNetFile(tensors, whole, str(path), str(chosen))
-    stated = stated_prediction(read_metadata(path), str(path)) if path.suffix == ".safetensors" else None
+        control = None if chosen is None else read_yaml(chosen)
+        return ControlNetFile(tensors, control, str(path), str(chosen))
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if chosen is not None:
-        source = CompVisSource(tensors, read_yaml(chosen), str(path), config_origin=str(chosen), ema=ema)
-        process = source.plan.process
-        predicts = None if process is None else process.config.get("prediction", "eps")
-        if stated is not None and predicts not in (None, stated):
-            raise disagreement(str(chosen), str(predicts), "the file's metadata", stated, str(path))
-        return source
-    guessed, notes = infer_config(tensors, extras, str(path), stated)
-    source = CompVisSource(tensors, guessed, str(path), config_origin=f"{path}: config from its keys", ema=ema)
+        whole = read_yaml(chosen)
+        return CompVisSource(tensors, whole, str(path), config_origin=str(chosen), ema=ema, metadata=metadata)
+    guessed, notes = infer_config(tensors, extras, str(path), metadata)
+    origin = f"{path}: config from its keys"
+    source = CompVisSource(tensors, guessed, str(path), config_origin=origin, ema=ema, metadata=metadata)
     source.report.notes += notes
     return source

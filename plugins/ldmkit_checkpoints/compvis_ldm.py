@@ -15,6 +15,7 @@ from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, 
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis_process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
@@ -46,7 +47,7 @@ _NO_EFFECT = {
 }
 
 
-def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan:
+def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> Plan:
     """The plan of a `model` section with a LatentDiffusion target.
 
     Raises:
@@ -56,7 +57,7 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
     known_only(params, _READ | _NO_EFFECT, where)
     codec = _codec(params, inventory, where)
     channels, factor = codec_shape(codec)
-    process = process_from_ldm(params, where)
+    process = process_from_ldm(params, where, evidence)
     unet_section = section(params, "unet_config", where)
     unet_params = params_of(unet_section)
     unet = unet_from_compvis(unet_params, channels)
@@ -65,11 +66,15 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
     parts = {"codec": codec, "denoiser": _unet(unet, unet_params)}
     parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
     parts |= _control(params, where)
+    schedule, posterior = Discrete.of(process.config), params.get("v_posterior", 0.0)
+    rescaled = schedule.zero_terminal_snr
+    plain = schedule.model_copy(update={"zero_terminal_snr": False})
     return Plan(
         parts,
         _ignore(params, parts, conditions),
         process,
-        expected_buffers(Discrete.of(process.config), params.get("v_posterior", 0.0)),
+        expected_buffers(schedule, posterior),
+        expected_buffers(plain, posterior) if rescaled else {},
         _defaults(params, factor, conditions),
         conditions.notes,
     )
@@ -129,6 +134,8 @@ def _ignore(
     def ignore(key: str) -> str | None:
         if key in BUFFERS:
             return "schedule: computed from the config, and compared with it"
+        if key in MARKERS:
+            return "marker of the prediction type"
         if key in unet:
             return "raw weights: the averaged ones are used"
         if key in shadows:

@@ -54,6 +54,7 @@ class Plan:
         parts: by part path, `codec` first; the first stage alone where there is no `process`.
         ignore: why a key that no part takes may stay unread; None if it may not.
         buffers: what schedule buffers in the file must hold.
+        unscaled: what they may hold as well, where the schedule is rescaled when the model is read.
         defaults: of the pipeline spec.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     ignore: Callable[[str], str | None]
     process: PartSpec | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    unscaled: Mapping[str, Tensor] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     assumption: str | None = None

@@ -13,6 +13,7 @@ from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
 from ldmkit.value import validated
 from ldmkit.weights import LazyTensor
+from ldmkit_checkpoints.evidence import Evidence
 from ldmkit_checkpoints.yaml_config import params_of, section
 
 _SCHEDULES = {"linear": "linear-sqrt", "cosine": "cosine", "sqrt_linear": "linear", "sqrt": "sqrt"}
@@ -30,11 +31,11 @@ _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, tor
 """Of a buffer against its largest value; float32 tables were computed in float64 and rounded once."""
 
 
-def process_from_ldm(params: Mapping[str, Any], where: str) -> PartSpec:
+def process_from_ldm(params: Mapping[str, Any], where: str, evidence: Evidence | None = None) -> PartSpec:
     """The process of LatentDiffusion's parameters.
 
     Raises:
-        SourceError: a schedule or parameterization that is not known.
+        SourceError: a schedule or parameterization that is not known; evidence of the file that disagrees.
     """
     schedule, prediction = params.get("beta_schedule", "linear"), params.get("parameterization", "eps")
     if params.get("given_betas") is None and schedule not in _SCHEDULES:
@@ -51,7 +52,7 @@ def process_from_ldm(params: Mapping[str, Any], where: str) -> PartSpec:
             what, fits = "given_betas is no schedule", "a list of two betas or more"
             raise SourceError("unsupported", what, where=f"{where}.given_betas", fits=fits)
         given = {"schedule": "betas", "values": betas, "steps": len(betas), "prediction": _PREDICTIONS[prediction]}
-        return _discrete(given, where)
+        return _discrete(given, where, evidence)
     config: dict[str, Any] = {
         "schedule": _SCHEDULES[schedule],
         "beta_start": params.get("linear_start", 1e-4),
@@ -60,14 +61,14 @@ def process_from_ldm(params: Mapping[str, Any], where: str) -> PartSpec:
         "steps": params.get("timesteps", 1000),
         "prediction": _PREDICTIONS[prediction],
     }
-    return _discrete(config, where)
+    return _discrete(config, where, evidence)
 
 
-def process_from_sgm(section_: Mapping[str, Any], where: str, zero_terminal_snr: bool = False) -> PartSpec:
+def process_from_sgm(section_: Mapping[str, Any], where: str, evidence: Evidence | None = None) -> PartSpec:
     """The process of an sgm `denoiser_config`: DiscreteDenoiser over the legacy schedule.
 
     Raises:
-        SourceError: another denoiser, scaling or discretization.
+        SourceError: another denoiser, scaling or discretization; evidence of the file that disagrees.
     """
     params = params_of(section_)
     if section_["target"].rpartition(".")[2] not in ("DiscreteDenoiser", "LegacyDDPMDiscretization"):
@@ -86,13 +87,15 @@ def process_from_sgm(section_: Mapping[str, Any], where: str, zero_terminal_snr:
         "beta_end": betas.get("linear_end", 0.012),
         "steps": betas.get("num_timesteps", params.get("num_idx", 1000)),
         "prediction": _SCALINGS[scaling],
-        "zero_terminal_snr": zero_terminal_snr,
         "time_rule": "nearest",
     }
-    return _discrete(config, where)
+    return _discrete(config, where, evidence)
 
 
-def _discrete(config: dict[str, Any], where: str) -> PartSpec:
+def _discrete(config: dict[str, Any], where: str, evidence: Evidence | None) -> PartSpec:
+    if evidence is not None:
+        evidence.check("predicts", config["prediction"], where)
+        config["zero_terminal_snr"] = evidence.zero_snr(config["prediction"], where)
     value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
@@ -112,12 +115,29 @@ def expected_buffers(process: Discrete, v_posterior: float = 0.0) -> dict[str, T
     return dict(zip(BUFFERS, values, strict=True))
 
 
-def check_buffers(found: Mapping[str, LazyTensor], expected: Mapping[str, Tensor], where: str) -> None:
+def check_buffers(
+    found: Mapping[str, LazyTensor],
+    expected: Mapping[str, Tensor],
+    where: str,
+    unscaled: Mapping[str, Tensor] | None = None,
+) -> None:
     """Compare the schedule in a file with the config's.
+
+    Args:
+        unscaled: the schedule before it was rescaled; programs that rescale it leave the file's buffers as they were.
 
     Raises:
         SourceError: `schedule-mismatch` naming the buffer and the largest difference.
     """
+    try:
+        _check_buffers(found, expected, where)
+    except SourceError:
+        if not unscaled:
+            raise
+        _check_buffers(found, unscaled, where)
+
+
+def _check_buffers(found: Mapping[str, LazyTensor], expected: Mapping[str, Tensor], where: str) -> None:
     for name, want in expected.items():
         if name not in found:
             continue

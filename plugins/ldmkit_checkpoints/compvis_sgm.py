@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from ldmkit_processes.discrete import Discrete
+from torch import Tensor
 
 from ldmkit.spec import PartSpec
 from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_embedders
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis_process import process_from_sgm
+from ldmkit_checkpoints.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
@@ -36,7 +38,7 @@ SIZE = 1024
 """Height and width that both models were trained for, in pixels; the yaml does not say it."""
 
 
-def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan:
+def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> Plan:
     """The plan of a `model` section with a DiffusionEngine target.
 
     Raises:
@@ -49,8 +51,7 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
     scale = float(params.get("scale_factor", 1.0))
     codec = plan_codec(first, scale, CODEC, f"{where}.first_stage_config", upcast=upcast)
     channels, _ = codec_shape(codec)
-    zero_snr = "ztsnr" in inventory.tensors
-    process = process_from_sgm(section(params, "denoiser_config", where), f"{where}.denoiser_config", zero_snr)
+    process = process_from_sgm(section(params, "denoiser_config", where), f"{where}.denoiser_config", evidence)
     network = params_of(section(params, "network_config", where))
     unet = unet_from_compvis(network, channels)
     embedders = section(params, "conditioner_config", where)
@@ -60,10 +61,22 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str) -> Plan
     spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
     parts = {"codec": codec, "denoiser": PartPlan(spec, keymap, averaged=True)}
     parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
-    sigmas = torch.tensor(Discrete.of(process.config).table.sigmas, dtype=torch.float64)
+    schedule = Discrete.of(process.config)
+    rescaled = schedule.zero_terminal_snr
+    plain = schedule.model_copy(update={"zero_terminal_snr": False})
     return Plan(
-        parts, _ignore(parts, conditions), process, {"denoiser.sigmas": sigmas}, _defaults(conditions), conditions.notes
+        parts,
+        _ignore(parts, conditions),
+        process,
+        _buffers(schedule),
+        _buffers(plain) if rescaled else {},
+        _defaults(conditions),
+        conditions.notes,
     )
+
+
+def _buffers(schedule: Discrete) -> dict[str, Tensor]:
+    return {"denoiser.sigmas": torch.tensor(schedule.table.sigmas, dtype=torch.float64)}
 
 
 def _ignore(parts: Mapping[str, PartPlan], conditions: Conditions) -> Callable[[str], str | None]:
@@ -73,7 +86,7 @@ def _ignore(parts: Mapping[str, PartPlan], conditions: Conditions) -> Callable[[
     def ignore(key: str) -> str | None:
         if key == "denoiser.sigmas":
             return "schedule: computed from the config, and compared with it"
-        if key in ("v_pred", "ztsnr"):
+        if key in MARKERS:
             return "marker of the prediction type"
         if key in unet:
             return "raw weights: the averaged ones are used"

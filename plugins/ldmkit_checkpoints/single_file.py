@@ -8,8 +8,8 @@ from typing import Any
 from ldmkit.errors import SourceError
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.compvis_conditions import PLANES
+from ldmkit_checkpoints.evidence import gather
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds
-from ldmkit_checkpoints.file_metadata import disagreement
 
 UNET = "model.diffusion_model."
 _CLIP = "cond_stage_model.transformer."
@@ -26,7 +26,7 @@ _KL_F8: dict[str, Any] = {
 
 
 def infer_config(
-    tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str, stated: str | None = None
+    tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str, metadata: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """The config of a published model in the structure of its original yaml, and what was assumed.
 
@@ -34,11 +34,12 @@ def infer_config(
     ControlNet, SDXL base (for inpainting too) and refiner, and stand-alone first stages of any size.
 
     Args:
-        stated: `eps` or `v`, where the file's metadata says so (`file_metadata.stated_prediction`).
+        extras: the other entries of a training checkpoint.
+        metadata: of a safetensors file; with the marker keys it says what the network predicts.
 
     Raises:
         SourceError: `config-needed` for any other file; `prediction-unknown` for SD 2.x, whose eps and v models have
-            the same keys and shapes.
+            the same keys and shapes; what `evidence.gather` raises.
     """
     first = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if first is None:
@@ -47,6 +48,8 @@ def infer_config(
         refuse_other_kinds(tensors, where)
         raise _needed(where)
     refuse_other_kinds(tensors, where)
+    evidence = gather(metadata or {}, tensors, where)
+    stated = evidence.get("predicts")
     if any(key.startswith(_EMBEDDERS) for key in tensors):
         return _sdxl(tensors, where, stated)
     context = _shape(tensors, UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
@@ -57,9 +60,9 @@ def infer_config(
         config = _predicting(_sd(tensors, first[1], None), stated)
         return config, [f"config from its keys: Stable Diffusion 1, predicts {stated or 'eps'}"]
     if context[1] == 1024 and any(key.startswith(_OPEN_CLIP) for key in tensors):
-        if stated == "v" and extras.get("global_step") == SD2_BASE_STEPS:
-            raise disagreement(f"global_step {SD2_BASE_STEPS}", "eps", "the file's metadata", "v", where)
-        if stated is None and first[1] == 4 and extras.get("global_step") != SD2_BASE_STEPS:
+        if extras.get("global_step") == SD2_BASE_STEPS:
+            evidence.check("predicts", "eps", f"global_step {SD2_BASE_STEPS}")
+        elif stated is None and first[1] == 4:
             what = "Stable Diffusion 2 files of the eps and the v model have the same keys"
             fits = "config= with parameterization eps (512-base) or v (768-v)"
             raise SourceError("prediction-unknown", what, where=where, fits=fits)
@@ -132,9 +135,7 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> 
     if entry is None:
         raise _needed(where)
     _check_inputs(entry[1], "SDXL: ", where)
-    predicts_v = "v_pred" in tensors or stated == "v"
-    if "v_pred" in tensors and stated == "eps":
-        raise disagreement("the key 'v_pred'", "v", "the file's metadata", "eps", where)
+    predicts_v = stated == "v"
     unet: dict[str, Any] = {
         "adm_in_channels": label[1], "num_classes": "sequential", "in_channels": entry[1], "out_channels": 4,
         "num_res_blocks": 2, "attention_resolutions": [4, 2], "num_head_channels": 64,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ldmkit_checkpoints.file_metadata import stated_prediction
 from ldmkit_checkpoints.single_file import infer_config
 from safetensors.torch import save_file
 
@@ -66,29 +65,6 @@ def sdxl(channels: int = 4, *markers: str) -> dict[str, LazyTensor]:
     shapes = {UNET + "input_blocks.0.0.weight": (320, channels, 3, 3), UNET + "label_emb.0.0.weight": (1280, 2816)}
     shapes |= {"conditioner.embedders.1.x": (1, 1), "first_stage_model.encoder.conv_in.weight": (1, 1)}
     return {key: LazyTensor.of(torch.zeros(shape)) for key, shape in (shapes | dict.fromkeys(markers, (1,))).items()}
-
-
-@pytest.mark.parametrize("stated", ["eps", "v"])
-def test_the_prediction_that_metadata_states(stated: str) -> None:
-    for tensors in (sd(768, "transformer.x"), sd(1024, "model.x")):
-        config, _ = infer_config(tensors, {}, "a", stated)
-        assert config["model"]["params"]["parameterization"] == stated
-    config, _ = infer_config(sdxl(), {}, "a", stated)
-    target = config["model"]["params"]["denoiser_config"]["params"]["scaling_config"]["target"]
-    assert target.endswith("VScaling" if stated == "v" else "EpsScaling")
-
-
-def test_evidence_that_disagrees_shows_both() -> None:
-    with pytest.raises(ldmkit.LdmkitError, match=r"v_pred.*predicts v.*metadata.*eps"):
-        infer_config(sdxl(4, "v_pred"), {}, "a", "eps")
-    with pytest.raises(ldmkit.LdmkitError, match=r"global_step.*eps.*metadata.* v"):
-        infer_config(sd(1024, "model.x"), {"global_step": 875_000}, "a", "v")
-    with pytest.raises(ldmkit.LdmkitError, match=r"modelspec.*predicts v.*ss_v_parameterization.*eps"):
-        stated_prediction({"modelspec.prediction_type": "v", "ss_v_parameterization": "False"}, "a")
-    with pytest.raises(ldmkit.LdmkitError, match=r"modelspec\.prediction_type"):
-        stated_prediction({"modelspec.prediction_type": "flow"}, "a")
-    assert stated_prediction({}, "a") is None
-    assert stated_prediction({"modelspec.prediction_type": "epsilon"}, "a") == "eps"
 
 
 def test_sdxl_for_inpainting_is_not_read_as_the_base_model() -> None:
