@@ -6,8 +6,10 @@ Same ids as transformers' CLIPTokenizer and BertTokenizer, without importing tra
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, TypeAlias
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from ldmkit.errors import InputError, SourceError
+from ldmkit.files import read_file
 from ldmkit.jsonio import read_json, write_json
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, read_stated
 
@@ -339,10 +342,12 @@ def _merges(file: Path) -> Merges:
 
 def _original_merges(file: Path) -> Merges:
     try:
-        with gzip.open(file) as stream:
-            data = stream.read(_MAX_FILE)
+        with gzip.open(io.BytesIO(read_file(file, _MAX_FILE))) as stream:
+            data = stream.read(_MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            raise ValueError(f"it unpacks to more than {_MAX_FILE} bytes")
         lines = data.decode().split("\n")
-    except (OSError, EOFError, ValueError) as failure:
+    except (OSError, EOFError, ValueError, zlib.error) as failure:
         raise SourceError("bad-vocabulary", f"not a gzip of text: {failure}", where=str(file)) from None
     return _pairs(lines[1 : _GZ_MERGES + 1], file)
 
@@ -373,9 +378,7 @@ def _original_ids(merges: Merges) -> dict[str, int]:
 
 
 def _text(file: Path) -> str:
-    if file.stat().st_size > _MAX_FILE:
-        raise SourceError("too-large", f"{file.stat().st_size} bytes for a vocabulary", where=str(file))
     try:
-        return file.read_text(encoding="utf-8")
+        return read_file(file, _MAX_FILE).decode()
     except UnicodeDecodeError as failure:
         raise SourceError("bad-vocabulary", f"not UTF-8: {failure}", where=str(file)) from None

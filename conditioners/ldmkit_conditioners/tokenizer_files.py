@@ -8,6 +8,7 @@ A special token is a string, or an object with `content` and how it is matched (
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,7 @@ def _id(value: Any, file: Path) -> int:
 
 
 def _object(file: Path) -> dict[str, Any] | None:
-    return _mapping(read_json(file), file) if file.is_file() else None
+    return _mapping(read_json(file), file) if os.path.lexists(file) else None
 
 
 def _mapping(data: Any, file: Path) -> dict[str, Any]:

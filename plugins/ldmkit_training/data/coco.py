@@ -13,6 +13,7 @@ from pydantic import Field
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
+from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json
 from ldmkit.value import integer
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, normal, pictures_in
@@ -95,15 +96,9 @@ def read_annotations(path: Path) -> dict[str, Any]:
     """The file's content, with its lists of images, annotations and categories.
 
     Raises:
-        InputError: `not-found`, `json-invalid`, `annotation`.
+        InputError: those of `read_file`; `json-invalid`, `annotation`.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("bad-file", f"{path.stat().st_size} bytes of annotations", where=str(path), fits="2 GiB")
-        text = path.read_bytes()
-    except OSError as problem:
-        raise InputError("not-found", f"cannot be read: {problem.strerror}", where=str(path)) from None
-    content = parse_json(text, str(path), InputError)
+    content = parse_json(read_file(path, MAX_BYTES, InputError), str(path), InputError)
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
+from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, left_out, normal, pictures_in
 
 METADATA = "metadata.jsonl"
+MAX_BYTES = 2 * 2**30
 
 
 class FolderData(FileData):
@@ -66,12 +68,9 @@ def read_metadata(path: Path, pictures: Mapping[str, Path]) -> dict[str, dict[st
     """Picture -> its inputs; keys that are null are left out.
 
     Raises:
-        InputError: `not-found`, `json-invalid`, `metadata-line`, all with the line's number.
+        InputError: those of `read_file`; `json-invalid`, `metadata-line`, with the line's number.
     """
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
-    except OSError as problem:
-        raise InputError("not-found", f"cannot be read: {problem.strerror}", where=str(path)) from None
+    lines = read_file(path, MAX_BYTES, InputError).removeprefix(b"\xef\xbb\xbf").splitlines()
     found: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, shown
+from ldmkit.files import check_ordinary
+from ldmkit.picture_files import MAX_FILE_BYTES
 
 
 class Member(NamedTuple):
@@ -21,8 +23,10 @@ class Member(NamedTuple):
         """Its content.
 
         Raises:
-            InputError: `bad-file`: the archive became shorter, or cannot be read.
+            InputError: `bad-file`: the archive became shorter, or cannot be read; or it is larger than any picture.
         """
+        if self.size > MAX_FILE_BYTES:
+            raise InputError("bad-file", f"{self.size} bytes", where=self.place, fits=f"at most {MAX_FILE_BYTES} bytes")
         try:
             with self.archive.open("rb", buffering=0) as file:
                 file.seek(self.start)
@@ -39,16 +43,45 @@ class Member(NamedTuple):
         return f"{self.archive}: {self.name}"
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, as it stands in the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _EXTENSIONS and found.size > MAX_EXTENSION_BYTES):
+            raise ValueError(f"a header that claims {found.size} bytes")
+        return found
+
+
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Headers whose content is read into memory: long names and the fields of PAX."""
+
+MAX_EXTENSION_BYTES = 1 << 20
+
+
 def members(path: Path) -> list[Member]:
     """The files in an archive, in its order; folders are left out.
 
     Raises:
-        InputError: `bad-file`: no tar archive, compressed, cut off, damaged; links and sparse files in it.
+        InputError: `bad-file`: no tar archive, compressed, cut off, damaged; links and sparse files in it. `not-found`,
+            `not-a-file`, `unreadable`: there is no ordinary file.
     """
+    check_ordinary(path, InputError)
     found: list[Member] = []
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_Header) as archive:
+            before = -1
             for info in archive:
+                if info.size < 0 or archive.offset <= before:  # a field of PAX may say so
+                    raise ValueError(f"the member {info.name!r} leads back")
+                before = archive.offset
                 if info.isdir():
                     continue
                 if not info.isreg() or info.issparse():
@@ -56,12 +89,13 @@ def members(path: Path) -> list[Member]:
                 found.append(Member(path, info.name, info.offset_data, info.size))
             end = archive.offset
         _check_end(path, end)
-    except (tarfile.TarError, EOFError, ValueError) as problem:
-        if isinstance(problem, InputError):
-            raise
-        raise _bad(path, f"not a tar archive, or a damaged one: {problem}", "an uncompressed, complete .tar") from None
+    except InputError:
+        raise
     except OSError as problem:
-        raise InputError("not-found", f"cannot be read: {problem.strerror}", where=str(path)) from None
+        raise InputError("unreadable", f"cannot be read: {problem.strerror}", where=str(path)) from None
+    except Exception as problem:  # of damaged fields, tarfile lets through whatever int(), decode() and zip() raise
+        what = f"not a tar archive, or a damaged one: {shown(str(problem), 200)}"
+        raise _bad(path, what, "an uncompressed, complete .tar") from None
     return found
 
 
