@@ -51,6 +51,9 @@ class Dataset(ABC):
     numbering: Mapping[str, Sequence[str]] = {}
     """Inputs whose labels are positions in a list of names -> that list: sources used together must have the same."""
 
+    choices: frozenset[str] = frozenset()
+    """Inputs whose value may be a list of alternatives (captions): one of them is drawn whenever a sample is used."""
+
     @abstractmethod
     def __len__(self) -> int:
         """How many samples there are."""
@@ -78,6 +81,10 @@ class Dataset(ABC):
         Raises:
             InputError: `bad-file`, as `inputs`.
         """
+        return None
+
+    def base(self, index: int, name: str) -> Path | None:
+        """Folder that relative paths in the input `name` of sample `index` start from; None: they stand as they are."""
         return None
 
     def content(self, index: int) -> tuple[bytes, bytes] | None:

@@ -13,7 +13,9 @@ from ldmkit.contracts import Conditioner
 from ldmkit.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
 from ldmkit.pictures import LabelMap, Mask, Picture
-from ldmkit_training.data.lying import Laid, Lying, Place
+from ldmkit_training.data.located import Located
+from ldmkit_training.data.lying import Laid, Lying
+from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.stage import Stage
@@ -50,7 +52,15 @@ class _Laying:
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []
 
+    def located(self) -> Dataset:
+        """The source, with paths in its inputs that the model reads as pictures starting from the data's folder."""
+        readers = [(name, part) for name, new in self.names.items() for part in self.readers.get(new, ())]
+        places = {Place(name, field): None for name, part in readers for field, _ in fields(part.Input)}
+        places = {place: None for place in places if self.dataset.geometry[place.name] == "none"}
+        return Located(self.dataset, places) if places else self.dataset
+
     def laid(self) -> Dataset:
+        self.dataset = self.located()
         for name, new in self.names.items():
             for part in self.readers.get(new, ()):
                 self._look(name, part)

@@ -11,6 +11,7 @@ from PIL import Image
 from ldmkit.data import Dataset, Sample, plain
 from ldmkit.errors import InputError
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
+from ldmkit_training.data.choosing import each_of, one_of
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
 from ldmkit_training.data.lying import array_places, lying_of, replaced
@@ -100,7 +101,8 @@ def _refused(
     for index in rows:
         try:
             inputs = (dataset.known(index) or {}) if known else dataset.inputs(index)
-            stage.parsed(chosen_inputs(inputs, names), dataset.id(index))
+            for one in each_of(inputs, dataset.choices):
+                stage.parsed(chosen_inputs(one, names), dataset.id(index))
             check_boxes(inputs, dataset.geometry, dataset.id(index))
         except InputError as problem:
             # a picture or map that cannot be read is met, and skipped or not, when its turn comes
@@ -118,7 +120,8 @@ def _pictures(
         if index in refused:
             continue
         try:
-            parsed = stage.parsed(chosen_inputs(dataset.inputs(index), names), dataset.id(index))
+            one = one_of(dataset.inputs(index), dataset.choices)
+            parsed = stage.parsed(chosen_inputs(one, names), dataset.id(index))
         except InputError:
             continue
         return maps | {n for n, new in names.items() if isinstance(parsed.get(new), (torch.Tensor, Image.Image, Path))}

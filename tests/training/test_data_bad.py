@@ -178,10 +178,33 @@ def _nothing(path: Path) -> Case:
     return "folder", {"folder": "in"}
 
 
-def _csv(path: Path) -> Case:
-    picture(path / "a.png")
-    (path / "metadata.csv").write_text("file_name,text\n")
-    return "folder", {"folder": "."}
+def _named(name: str, **config: Any) -> Callable[[Path], Case]:
+    def make(path: Path) -> Case:
+        picture(path / "a.png")
+        lines(path / "metadata.jsonl", A) if name == "metadata.csv" else None
+        (path / name).write_text("file_name,text\na.png,x\n")
+        return "folder", {"folder": ".", **config}
+
+    return make
+
+
+def _csv(text: str) -> Callable[[Path], Case]:
+    def make(path: Path) -> Case:
+        picture(path / "a.png"), picture(path / "deep/b.png")
+        (path / "metadata.csv").write_text(text, encoding="latin-1")
+        return "folder", {"folder": "."}
+
+    return make
+
+
+def _sidecars(captions: str = ".txt", **files: bytes) -> Callable[[Path], Case]:
+    def make(path: Path) -> Case:
+        picture(path / "a.png"), picture(path / "b.png")
+        for name, content in files.items():
+            (path / name.replace("_", ".")).write_bytes(content)
+        return "folder", {"folder": ".", "captions": captions}
+
+    return make
 
 
 def _surrogate(path: Path) -> Case:
@@ -195,7 +218,23 @@ A, B = {"file_name": "a.png", "text": "x"}, {"file_name": "deep/b.png", "text": 
 CASES: dict[str, tuple[Callable[[Path], Case], str, str]] = {
     "no folder": (lambda p: ("folder", {"folder": "nowhere"}), "not-found", "nowhere"),
     "no pictures": (_nothing, "no-samples", ".png, .jpg"),
-    "csv": (_csv, "metadata-csv", "metadata.jsonl"),
+    "parquet": (_named("metadata.parquet"), "metadata-format", "metadata.jsonl"),
+    "kohya's json": (_named("meta_cap.json"), "metadata-format", "meta_cap.json is not read"),
+    "csv and jsonl": (_named("metadata.csv"), "file-twice", "there is metadata"),
+    "json by name": (_named("m.json", metadata="m.json"), "metadata-format", "a .json is not read"),
+    "cells": (_csv("file_name,text\na.png,red, blue\n"), "metadata-line", "3 cells under 2 columns"),
+    "quote": (_csv('file_name,text\na.png,"red\n'), "metadata-line", "unexpected end of data"),
+    "semicolons": (_csv("file_name;text\na.png;red\n"), "metadata-line", "['file_name;text']"),
+    "column twice": (_csv("file_name,text,text\na.png,x,y\n"), "metadata-line", "once each"),
+    "csv of latin-1": (_csv("file_name,text\na.png,\xfc\ndeep/b.png,x\n"), "bad-file", "not UTF-8"),
+    "csv of another name": (_csv("file_name,text\nb.png,x\n"), "metadata-line", "metadata.csv:2"),
+    "latin-1": (_sidecars(a_txt=b"gr\xfcn", b_txt=b"x"), "bad-file", "another encoding (Latin-1, say)"),
+    "utf-16": (_sidecars(a_txt="x".encode("utf-16"), b_txt=b"x"), "bad-file", "UTF-16"),
+    "no caption": (_sidecars(a_txt=b"x"), "missing-counterpart", "1 picture(s) have no .txt: 'b.png'"),
+    "no captions": (_sidecars(".caption", a_txt=b"x"), "missing-counterpart", "no picture has a .caption"),
+    "empty caption": (_sidecars(a_txt=b"x", b_txt=b" \r\n"), "missing-counterpart", "have an empty .txt: 'b.png'"),
+    "two lines": (_sidecars(a_txt=b"x\ny\n", b_txt=b"x"), "bad-file", "lines: each"),
+    "nul": (_sidecars(a_txt=b"x\0", b_txt=b"x"), "bad-file", "a NUL character"),
     "name not utf-8": (_surrogate, "bad-file", "its name is not UTF-8"),
     "no metadata": (_folder(A, B, metadata="meta.jsonl"), "not-found", "meta.jsonl"),
     "broken json": (_folder(A, '{"file_name": "deep/b.png",'), "json-invalid", "metadata.jsonl:2"),

@@ -50,7 +50,7 @@ def test_recipes_of_the_page(files: Path, number: int) -> None:
 
 
 def test_the_page_shows_every_source() -> None:
-    assert len(RECIPES) == 9 == PAGE.count("```yaml")
+    assert len(RECIPES) == 10 == PAGE.count("```yaml")
     assert {kind for _, text in RECIPES for kind in re.findall(r"type: (\w+)", text)} == {
         "folder",
         "classes",

@@ -16,7 +16,8 @@ from ldmkit_conditioners.semantic import Semantic
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.geometry import Window, fit_lying, fit_picture
 from ldmkit_training.data.identity import differing, identity
-from ldmkit_training.data.lying import Lying, Place
+from ldmkit_training.data.lying import Lying
+from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import open_data
 from ldmkit_training.engine import Engine
 from ldmkit_training.moving import beside

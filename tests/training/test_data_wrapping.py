@@ -19,7 +19,7 @@ def test_every_member_of_a_dataset_is_passed_on() -> None:
     methods = {name for name, _ in inspect.getmembers(Dataset) if not name.startswith("_")} | {"__len__", "__getitem__"}
     fields = set(Dataset.__annotations__)
     assert all(name in vars(Wrapping) for name in methods - fields)
-    assert fields == {"geometry", "notes", "mixture", "numbering"}
+    assert fields == {"geometry", "notes", "mixture", "numbering", "choices"}
 
 
 def test_wrappers_keep_shares_and_numbers(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ldmkit.data import Dataset
 from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache import LatentCache
+from ldmkit_training.data.choosing import one_of
 from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
@@ -78,7 +79,7 @@ class Batches:
         self.report = Report()
         self.length, self.mixture = len(dataset), checked_mixture(dataset.mixture, len(dataset))
         self.names = input_names(dataset, section, names)
-        self.cache = cache
+        self.cache, self.choices = cache, dataset.choices
         self._reader = Reader(dataset, section)
 
     def steps(self, start: int = 0) -> Generator[tuple[int, list[Batch]]]:
@@ -148,7 +149,10 @@ class Batches:
             images=images,
             latents=latents,
             deviation=deviation,
-            inputs=[chosen_inputs(row.inputs, self.names) for row in rows],
+            inputs=[
+                chosen_inputs(one_of(row.inputs, self.choices, self.seed, *place), self.names)
+                for row, place in zip(rows, self.samples(step, part), strict=True)
+            ],
             size=self.section.size,
             draws=Draws(self.seed, step, tuple(self.rows(part))),
         )
@@ -220,7 +224,7 @@ def validation_batches(
                 positions.append(index)
                 rows.append(row)
         if rows:
-            inputs = [chosen_inputs(row.inputs, chosen) for row in rows]
+            inputs = [chosen_inputs(one_of(row.inputs, dataset.choices), chosen) for row in rows]
             draws = Draws(seed, 0, tuple(positions))
             ids = tuple(row.id for row in rows)
             made.append(Batch(ids, unit(stacked(rows)), None, None, inputs, section.size, draws))

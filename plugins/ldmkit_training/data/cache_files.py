@@ -19,7 +19,7 @@ from pydantic import Field
 from ldmkit.errors import LdmkitError
 from ldmkit.jsonio import read_json
 from ldmkit.value import Value
-from ldmkit_training.data.lying import Place
+from ldmkit_training.data.places import Place
 
 META = "cache.json"
 LINES, OFFSETS = "rows.jsonl", "rows.npy"

@@ -16,7 +16,8 @@ from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
 from ldmkit.value import Value
 from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, map_name
-from ldmkit_training.data.lying import Place, array_places, replaced
+from ldmkit_training.data.lying import array_places
+from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Row
 
 STATE = "building.json"

@@ -27,7 +27,8 @@ from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, map_file, map_name, read_meta
 from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
 from ldmkit_training.data.geometry import draw
-from ldmkit_training.data.lying import Place, array_places, lying_of, replaced
+from ldmkit_training.data.lying import array_places, lying_of
+from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, left_out, pictures_in, some
+from ldmkit_training.data.finding import listing
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
 
 
 class ClassesData(FileData):
@@ -33,7 +34,8 @@ class ClassesData(FileData):
 
     def open(self, folder: Path) -> Records:
         root = folder / self.folder
-        pictures = pictures_in(root)
+        files = listing(root)
+        pictures = files.pictures
         loose = [name for name in pictures if "/" not in name]
         if loose:
             what = f"{len(loose)} picture(s) stand in no class's folder: {some(loose)}"
@@ -47,7 +49,7 @@ class ClassesData(FileData):
                     "no-class", f"there is no class {name!r}", where=str(root), fits=suggest(name, classes)
                 )
         empty = [name for name in classes if name not in present]
-        notes = left_out(root, pictures)
+        notes = files.left_out()
         notes += lacking(empty, "class(es) have no pictures", self.missing, str(root))
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]

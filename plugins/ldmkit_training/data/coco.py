@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError
@@ -16,17 +16,21 @@ from ldmkit.examples import Example
 from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json
 from ldmkit.value import integer
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, normal, pictures_in
+from ldmkit_training.data.coco_other import other_format
+from ldmkit_training.data.finding import Listing, listing, normal
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking
 
 MAX_BYTES = 2**31
 EDGE = 1e-6
 
 
 class CocoData(FileData):
-    """Part `coco`: pictures with labelled boxes. A picture without annotations has an empty layout.
+    """Part `coco`: pictures with labelled boxes, captions, or both. A picture without boxes has an empty layout.
 
     Args:
-        annotations: the JSON file.
+        annotations: the JSON file of boxes; null: captions alone.
+        captions: the JSON file of captions, which become the input `text`; of several captions of a picture one is
+            drawn whenever it is used.
         pictures: folder that its `file_name`s start from.
         name: of the input, a list of {"label", "box": [x0, y0, x1, y1]} relative to the picture, in the file's order.
         numbers: labels are positions in the file's categories, sorted by id, not names.
@@ -41,7 +45,8 @@ class CocoData(FileData):
         Example({"annotations": "boxes.json", "pictures": "pictures", "numbers": True, "most": 1, "crowds": "group"}),
     )
 
-    annotations: str
+    annotations: str | None = None
+    captions: str | None = None
     pictures: str
     name: str = "layout"
     numbers: bool = False
@@ -49,27 +54,69 @@ class CocoData(FileData):
     crowds: Literal["drop", "keep", "group"] = "drop"
     most: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> CocoData:
+        if self.annotations is None and self.captions is None:
+            raise ValueError("annotations, captions or both: the files that say what is in the pictures")
+        return self
+
     def open(self, folder: Path) -> Records:
-        source, root = folder / self.annotations, folder / self.pictures
+        texts = None if self.captions is None else self._captions(folder)
+        boxes = None if self.annotations is None else self._boxes(folder, self.annotations)
+        if boxes is None or texts is None:
+            found = boxes or texts
+            assert found is not None
+            return found
+        return _both(boxes, texts, self)
+
+    def _captions(self, folder: Path) -> Records:
+        assert self.captions is not None
+        source, root = folder / self.captions, folder / self.pictures
+        content = read_annotations(source, ("images", "annotations"))
+        files = listing(root)
+        images = _images(content, files.pictures, source, root)
+        found: dict[int, list[str]] = {key: [] for key in images}
+        for i, entry in enumerate(content["annotations"]):
+            image, caption = integer(entry.get("image_id")), entry.get("caption")
+            if image is None or image not in images or not isinstance(caption, str):
+                raise _wrong(source, "annotations", i, entry, "the `image_id` of one of its images, and a `caption`")
+            found[image] += [caption.strip()] if caption.strip() else []
+        notes = self._missing(images, files, source, root)
+        without = [images[key].name for key, captions in found.items() if not captions]
+        notes += lacking(without, "picture(s) have no caption", self.missing, str(source))
+        records = [
+            Record(image.name, files.pictures[image.name], {"text": found[key]} if found[key] else {}, {}, image.size)
+            for key, image in images.items()
+            if image.name in files.pictures
+        ]
+        return Records(records, {"text": "none"}, self.background, notes, choices=frozenset({"text"}))
+
+    def _boxes(self, folder: Path, annotations: str) -> Records:
+        source, root = folder / annotations, folder / self.pictures
         content = read_annotations(source)
-        files = pictures_in(root)
-        images = _images(content, files, source, root)
+        files = listing(root)
+        images = _images(content, files.pictures, source, root)
         boxes = _Boxes(self, content, images, source)
         kept, counts = boxes.read()
-        notes = [f"{source}: {count} box(es) {what}" for what, count in counts.items()]
-        notes += lacking([i.name for i in images.values() if i.name not in files], "picture(s) are not there",
-                         self.missing, str(root))  # fmt: skip
-        named = {image.name for image in images.values()}
-        notes += lacking([n for n in files if n not in named], "picture(s) are not in it", self.missing, str(source))
+        notes = self._missing(images, files, source, root)
+        notes += [f"{source}: {count} box(es) {what}" for what, count in counts.items()]
         records = [
-            Record(image.name, files[image.name], {self.name: kept[key]}, {}, image.size)
+            Record(image.name, files.pictures[image.name], {self.name: kept[key]}, {}, image.size)
             for key, image in images.items()
-            if image.name in files
+            if image.name in files.pictures
         ]
         geometry: dict[str, Geometry] = {self.name: "boxes"}
-        return Records(
-            records, geometry, self.background, notes, numbering={self.name: boxes.names} if self.numbers else {}
-        )
+        numbering = {self.name: boxes.names} if self.numbers else {}
+        return Records(records, geometry, self.background, notes, numbering=numbering)
+
+    def _missing(self, images: Mapping[int, _Image], files: Listing, source: Path, root: Path) -> list[str]:
+        """What the file or the folder has and the other has not."""
+        names = {image.name for image in images.values()}
+        notes = files.left_out()
+        absent = [name for name in names if name not in files.pictures]
+        notes += lacking(sorted(absent), "picture(s) are not there", self.missing, str(root))
+        unknown = [name for name in files.pictures if name not in names]
+        return notes + lacking(unknown, "picture(s) are not in it", self.missing, str(source))
 
     def write_example(self, folder: Path) -> None:
         names = ("0.png", "1.png")
@@ -84,7 +131,11 @@ class CocoData(FileData):
             ],
             "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         }
-        (folder / self.annotations).write_text(json.dumps(content))
+        if self.annotations is not None:
+            (folder / self.annotations).write_text(json.dumps(content))
+        if self.captions is not None:
+            texts = [{"id": i, "image_id": 1 + i // 2, "caption": f"caption {i}"} for i in range(4)]
+            (folder / self.captions).write_text(json.dumps({"images": content["images"], "annotations": texts}))
 
 
 class _Image(NamedTuple):
@@ -92,17 +143,34 @@ class _Image(NamedTuple):
     size: tuple[int, int]
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
+def _both(boxes: Records, texts: Records, config: CocoData) -> Records:
+    """Boxes and captions of the same pictures."""
+    captions = {record.id: record.inputs for record in texts.records}
+    known = {record.id for record in boxes.records}
+    notes = list(dict.fromkeys([*boxes.notes, *texts.notes]))
+    where, missing = f"{config.annotations}, {config.captions}", config.missing
+    notes += lacking([n for n in known if n not in captions], "picture(s) have boxes and no captions", missing, where)
+    notes += lacking([n for n in captions if n not in known], "picture(s) have captions and no boxes", missing, where)
+    records = [record._replace(inputs={**record.inputs, **captions.get(record.id, {})}) for record in boxes.records]
+    return Records(
+        records, {**boxes.geometry, **texts.geometry}, config.background, notes,
+        numbering=boxes.numbering, choices=texts.choices,
+    )  # fmt: skip
+
+
+def read_annotations(path: Path, lists: Sequence[str] = ("images", "annotations", "categories")) -> dict[str, Any]:
     """The file's content, with its lists of images, annotations and categories.
 
     Raises:
         InputError: those of `read_file`; `json-invalid`, `annotation`.
     """
     content = parse_json(read_file(path, MAX_BYTES, InputError), str(path), InputError)
-    for key in ("images", "annotations", "categories"):
+    for key in lists:
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            fits = "an object with the lists `images`, `annotations` and `categories`"
+            fits = f"an object with the lists {', '.join(lists)}"
+            if other := other_format(content):
+                raise InputError("annotation", f"it is {other}, which is not read", where=str(path), fits=fits)
             raise InputError("annotation", f"there is no list {key!r} of objects", where=str(path), fits=fits)
     found: dict[str, Any] = content
     return found

@@ -121,6 +121,7 @@ class ConcatDataset(Dataset):
         self.geometry: Mapping[str, Geometry] = {k: rule for source in sources for k, rule in source.geometry.items()}
         self.numbering = {k: names for source in sources for k, names in source.numbering.items()}
         self.mixture = tuple(zip(map(len, sources), draws, strict=True)) if draws else ()
+        self.choices = frozenset[str]().union(*(source.choices for source in sources))
         self._ends = list(accumulate(map(len, sources)))
 
     def __len__(self) -> int:
@@ -153,6 +154,10 @@ class ConcatDataset(Dataset):
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         _, source, place = self._at(index)
         return source.content(place)
+
+    def base(self, index: int, name: str) -> Path | None:
+        _, source, place = self._at(index)
+        return source.base(place, name)
 
     @property
     def fingerprint(self) -> str:

@@ -1,21 +1,25 @@
-"""A folder of pictures, with what is known about them in `metadata.jsonl`."""
+"""A folder of pictures, with what is known about them in `metadata.jsonl`, `metadata.csv` or files beside them."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import Field, model_validator
 
 from ldmkit.data import Geometry
-from ldmkit.errors import InputError, suggest
+from ldmkit.errors import InputError, SpecError
 from ldmkit.examples import Example
-from ldmkit.files import read_file
-from ldmkit.jsonio import parse_json
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, left_out, normal, pictures_in
+from ldmkit_training.data.finding import Listing, listing, normal
+from ldmkit_training.data.metadata import NAMES, metadata_files, read_metadata
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
+from ldmkit_training.data.sidecars import Lines, Sidecars, read_sidecars
 
-METADATA = "metadata.jsonl"
-MAX_BYTES = 2 * 2**30
+CAPTION = "text"
+"""The input that caption files are."""
 
 
 class FolderData(FileData):
@@ -23,8 +27,14 @@ class FolderData(FileData):
 
     Args:
         folder: of the pictures.
-        metadata: a file in it with one JSON object a line: `file_name`, and any other keys, which become inputs of
-            these names (`text`, `caption`, `label` ...). Null: `metadata.jsonl` where there is one.
+        metadata: a file in it, .jsonl with one JSON object a line or .csv: `file_name`, and any other keys, which
+            become inputs of these names (`text`, `caption`, `label` ...). Null: every `metadata.jsonl` and
+            `metadata.csv` in it and below, each about the pictures of its own folder.
+        captions: ending of caption files beside the pictures (.txt, .caption), which become the input `text`; null:
+            such files are not read.
+        lines: what several lines of a caption file are: an error (one), a caption each, of which one is drawn whenever
+            the picture is used, the first alone, or one caption (whole).
+        choose: names of inputs that may be lists of alternatives, of which one is drawn whenever the picture is used.
         boxes: names of inputs that hold boxes: [{"label": ..., "box": [x0, y0, x1, y1]}], relative to the picture.
     """
 
@@ -32,28 +42,85 @@ class FolderData(FileData):
 
     folder: str
     metadata: str | None = None
+    captions: str | None = Field(default=None, pattern=r"^\.[A-Za-z0-9_.-]+$")
+    lines: Lines = "one"
+    choose: tuple[str, ...] = (CAPTION, "caption")
     boxes: tuple[str, ...] = ("layout",)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FolderData:
+        if twice := set(self.choose) & set(self.boxes):
+            raise ValueError(f"{min(twice)!r} holds either boxes or alternatives")
+        return self
 
     def open(self, folder: Path) -> Records:
         root = folder / self.folder
-        pictures = pictures_in(root)
-        if self.metadata is None and not (root / METADATA).is_file():
-            if (root / "metadata.csv").is_file():
-                what = "captions in metadata.csv are not read"
-                raise InputError("metadata-csv", what, where=str(root), fits=f"{METADATA}: one JSON object a line")
-            alone = [Record(name, path, {}) for name, path in pictures.items()]
-            return Records(alone, {}, self.background, left_out(root, pictures))
-        source = root / (self.metadata or METADATA)
-        known = read_metadata(source, pictures)
-        keys = list(dict.fromkeys(key for inputs in known.values() for key in inputs))
-        notes = left_out(root, pictures)
-        notes += lacking([n for n in pictures if n not in known], "picture(s) have no line", self.missing, str(source))
-        for key in keys:
-            without = [name for name, inputs in known.items() if key not in inputs]
-            notes += lacking(without, f"line(s) have no {key!r}", self.missing, str(source))
-        geometry: dict[str, Geometry] = {key: "boxes" if key in self.boxes else "none" for key in keys}
-        records = [Record(name, path, known.get(name, {})) for name, path in pictures.items()]
-        return Records(records, geometry, self.background, notes)
+        files = listing(root)
+        rows = self._rows(files)
+        beside = rows.named(files) - rows.inputs.keys()
+        names = [name for name in files.pictures if name not in beside]
+        notes = files.left_out(() if self.captions is None else (self.captions.lower(),))
+        if beside:
+            notes.append(f"{len(beside)} picture(s) are inputs of others, not samples: {some(sorted(beside))}")
+        notes += self._check_rows(rows, names)
+        inputs, wrong = dict(rows.inputs), dict[str, InputError]()
+        if self.captions is not None:
+            texts = read_sidecars(files, names, self.captions, self.lines)
+            notes += self._check_texts(texts, rows, names, root)
+            for name, found in texts.captions.items():
+                if isinstance(found, InputError):
+                    wrong[name] = found
+                else:
+                    inputs[name] = {**inputs.get(name, {}), CAPTION: found[0] if len(found) == 1 else found}
+        geometry: dict[str, Geometry] = {key: "boxes" if key in self.boxes else "none" for key in rows.keys}
+        geometry |= {} if self.captions is None else {CAPTION: "none"}
+        records = [
+            Record(
+                name, files.pictures[name], inputs.get(name, {}), base=rows.base.get(name, root), wrong=wrong.get(name)
+            )
+            for name in names
+        ]
+        choices = frozenset(self.choose) & geometry.keys()
+        return Records(records, geometry, self.background, notes, choices=choices)
+
+    def _rows(self, files: Listing) -> _Rows:
+        rows = _Rows(metadata_files(files, self.metadata), {}, {}, [])
+        for source in rows.sources:
+            for name, inputs in read_metadata(source, files, self.boxes).items():
+                if name in rows.inputs:
+                    what = f"the picture {name!r} stands in another one too"
+                    raise InputError("metadata-line", what, where=str(source), fits="one line a picture")
+                kept = {key: value for key, value in inputs.items() if not (value == [] and key in self.choose)}
+                rows.inputs[name], rows.base[name] = kept, source.parent
+        rows.keys.extend(dict.fromkeys(key for inputs in rows.inputs.values() for key in inputs))
+        return rows
+
+    def _check_rows(self, rows: _Rows, names: Sequence[str]) -> list[str]:
+        if not rows.sources:
+            return []
+        where = ", ".join(map(str, rows.sources[:2])) + (" ..." if len(rows.sources) > 2 else "")
+        without = [name for name in names if name not in rows.inputs]
+        notes = lacking(without, "picture(s) have no line", self.missing, where)
+        for key in rows.keys:
+            without = [name for name, inputs in rows.inputs.items() if key not in inputs]
+            notes += lacking(without, f"line(s) have no {key!r}", self.missing, where)
+        return notes
+
+    def _check_texts(self, texts: Sidecars, rows: _Rows, names: Sequence[str], root: Path) -> list[str]:
+        if CAPTION in rows.keys:
+            what = f"{rows.sources[0].name} has the input {CAPTION!r}, and so have the {self.captions} files"
+            raise SpecError("input-twice", what, where=str(root), fits="one of them")
+        if len(texts.missing) == len(names):
+            what = f"no picture has a {self.captions} file beside it"
+            raise InputError("missing-counterpart", what, where=str(root), fits="1.txt for 1.png, with captions: .txt")
+        where, ending = str(root), self.captions
+        notes = lacking(texts.missing, f"picture(s) have no {ending}", self.missing, where)
+        notes += lacking(texts.empty, f"picture(s) have an empty {ending}", self.missing, where)
+        if texts.alone:
+            notes.append(f"{len(texts.alone)} {ending} without a picture not read: {some(texts.alone)}")
+        if texts.cut:
+            notes.append(f"{len(texts.cut)} {ending} have several lines, and the first is read: {some(texts.cut)}")
+        return notes
 
     def write_example(self, folder: Path) -> None:
         box = {"label": "dot", "box": [0.25, 0.25, 0.75, 1]}
@@ -61,35 +128,28 @@ class FolderData(FileData):
         for number in range(3):
             draw(folder / self.folder / f"{number}.png", number)
             lines.append({"file_name": f"{number}.png", "text": f"colour {number}", "layout": [box] * number})
-        (folder / self.folder / METADATA).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        (folder / self.folder / NAMES[0]).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
-def read_metadata(path: Path, pictures: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Picture -> its inputs; keys that are null are left out.
+class _Rows(NamedTuple):
+    """What metadata files say: inputs by picture, the folder that relative paths in them start from, all keys."""
 
-    Raises:
-        InputError: those of `read_file`; `json-invalid`, `metadata-line`, with the line's number.
-    """
-    lines = read_file(path, MAX_BYTES, InputError).removeprefix(b"\xef\xbb\xbf").splitlines()
-    found: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        entry = parse_json(line, where, InputError)
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            fits = '{"file_name": "1.png", "text": "..."}'
-            raise InputError("metadata-line", "the line names no file", where=where, fits=fits)
-        name = normal(name)
-        if name not in pictures:
-            raise InputError("metadata-line", f"no picture {name!r}", where=where, fits=_close(name, list(pictures)))
-        if name in found:
-            raise InputError("metadata-line", f"the picture {name!r} stands here for the second time", where=where)
-        found[name] = {key: value for key, value in entry.items() if key != "file_name" and value is not None}
-    return found
+    sources: list[Path]
+    inputs: dict[str, dict[str, Any]]
+    base: dict[str, Path]
+    keys: list[str]
+
+    def named(self, files: Listing) -> set[str]:
+        """Pictures of the folder that are named as inputs."""
+        found: set[str] = set()
+        root = Path(os.path.normpath(files.folder))
+        for name, inputs in self.inputs.items():
+            for value in inputs.values():
+                values = value.values() if isinstance(value, Mapping) else (value,)
+                paths = [Path(os.path.normpath(self.base[name] / one)) for one in values if _may_be_path(one)]
+                found |= {normal(path.relative_to(root).as_posix()) for path in paths if path.is_relative_to(root)}
+        return found & files.pictures.keys()
 
 
-def _close(name: str, pictures: Sequence[str]) -> str:
-    hint = suggest(name, pictures) if len(pictures) <= 10_000 else ""
-    return hint if hint.startswith("did") else "a path relative to the folder"
+def _may_be_path(value: Any) -> bool:
+    return isinstance(value, str) and "." in value[-6:] and "\0" not in value

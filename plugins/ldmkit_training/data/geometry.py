@@ -10,7 +10,8 @@ import numpy as np
 
 from ldmkit.data import Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit_training.data.lying import Lying, Place, replaced, resized
+from ldmkit_training.data.lying import Lying, resized
+from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
 
 KEPT = 1 / 3

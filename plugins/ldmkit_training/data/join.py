@@ -13,8 +13,9 @@ from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError, SpecError
 from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
+from ldmkit_training.data.finding import stem
 from ldmkit_training.data.identity import joined
-from ldmkit_training.data.records import Missing, check_map, lacking, stem
+from ldmkit_training.data.records import Missing, check_map, lacking
 from ldmkit_training.data.section import open_part
 
 CONCAT = "type: concat, where the pictures of all are wanted, one source after another"
@@ -108,6 +109,7 @@ class JoinedDataset(Dataset):
         self.sources, self.rows, self.notes = sources, rows, tuple(notes)
         self.geometry: Mapping[str, Geometry] = {k: rule for source in sources for k, rule in source.geometry.items()}
         self.numbering = {k: names for source in sources for k, names in source.numbering.items()}
+        self.choices = frozenset[str]().union(*(source.choices for source in sources))
         self.mixture = sources[0].mixture  # its samples are the first source's, in their order
 
     def __len__(self) -> int:
@@ -150,6 +152,11 @@ class JoinedDataset(Dataset):
         if len(known) < len(parts):
             return None
         return joined([part[0] for part in known]), joined([part[1] for part in known])
+
+    def base(self, index: int, name: str) -> Path | None:
+        found = zip(self.sources, self.rows[index], strict=True)
+        place = next(((s, at) for s, at in found if name in s.geometry and at is not None), None)
+        return None if place is None else place[0].base(place[1], name)
 
     @property
     def fingerprint(self) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ from PIL import Image
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.pictures import read_label_map, read_mask, read_picture
-from ldmkit_training.data.identity import file_bytes, joined, known_bytes
-from ldmkit_training.data.records import stamp
+from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.wrapping import Wrapping
 
 WHOLE_LEVEL = 1e-3
@@ -36,16 +34,6 @@ class Lying(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """Of the array that it becomes."""
         return (*self.size, 3) if self.kind == "picture" else self.size
-
-
-class Place(NamedTuple):
-    """An input, or a field of one that is a mapping."""
-
-    name: str
-    field: str | None = None
-
-    def __str__(self) -> str:
-        return self.name if self.field is None else f"{self.name}.{self.field}"
 
 
 class Laid(Wrapping):
@@ -83,32 +71,9 @@ class Laid(Wrapping):
         apart = {place.name for place in self.lying}
         return None if known is None else {name: value for name, value in known.items() if name not in apart}
 
-    def content(self, index: int) -> tuple[bytes, bytes] | None:
-        found, known = self.dataset.content(index), self.dataset.known(index)
-        if found is None or known is None:
-            return None
-        files: list[bytes] = []
-
-        def taken(value: Any, place: Place) -> str:
-            found = file_bytes(Path(value)) if _is_file(value) else known_bytes({"value": value})
-            files.append(f"{place}:".encode() + found)
-            return str(place)
-
-        others = replaced(known, self.lying, taken)
-        return known_bytes(others), joined([found[1], *files])
-
     @property
     def fingerprint(self) -> str:
-        parts = [self.dataset.fingerprint, f"{sorted(self.lying.items())} {sorted(self.rules.items())}"]
-
-        def stamped(value: Any, _: Place) -> Any:
-            if _is_file(value):
-                parts.append(stamp(Path(value)))
-            return value
-
-        for index in range(len(self) if self.lying else 0):
-            replaced(self.dataset.known(index) or {}, self.lying, stamped)
-        return "\n".join(parts)
+        return f"{self.dataset.fingerprint}\n{sorted(self.lying.items())} {sorted(self.rules.items())}"
 
     def _decoded(self, inputs: Mapping[str, Any], where: str) -> dict[str, Any]:
         return replaced(inputs, self.lying, lambda value, place: decoded(value, self.lying[place], f"{where}: {place}"))
@@ -124,24 +89,6 @@ def array_places(dataset: Dataset) -> list[Place]:
     """Where the inputs of a source's samples are arrays: its label maps, and what is decoded."""
     maps = [Place(name) for name, rule in dataset.geometry.items() if rule == "map"]
     return [*maps, *lying_of(dataset)]
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, Path) or (isinstance(value, str) and not value.startswith("data:"))
-
-
-def replaced(inputs: Mapping[str, Any], places: Iterable[Place], make: Callable[[Any, Place], Any]) -> dict[str, Any]:
-    """Inputs with what stands at some places replaced by `make(value, place)`; places that are absent stay so."""
-    made = dict(inputs)
-    for place in places:
-        name, field = place
-        if name not in made:
-            continue
-        if field is None:
-            made[name] = make(made[name], place)
-        elif isinstance(made[name], Mapping) and made[name].get(field) is not None:
-            made[name] = {**made[name], field: make(made[name][field], place)}
-    return made
 
 
 def decoded(raw: Any, lies: Lying, where: str) -> np.ndarray:

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
+from ldmkit_training.data.finding import listing, stem
 from ldmkit_training.data.labels import LabelRule
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, pictures_in, stem
+from ldmkit_training.data.records import FileData, Record, Records, draw, lacking
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -55,7 +56,7 @@ class MapsData(FileData):
         root, beside = folder / self.pictures, folder / self.maps
         maps = self._maps(beside)
         taken = set(maps.values())
-        pictures = {name: path for name, path in pictures_in(root).items() if path not in taken}
+        pictures = {name: path for name, path in listing(root).pictures.items() if path not in taken}
         twice = next((one for one, other in pairwise(sorted(pictures, key=stem)) if stem(one) == stem(other)), None)
         if twice is not None:
             what = "another picture has the same name but for its ending: the map may belong to either"
@@ -75,7 +76,7 @@ class MapsData(FileData):
     def _maps(self, folder: Path) -> dict[str, Path]:
         """Stem of the picture -> file."""
         found: dict[str, Path] = {}
-        for name, path in pictures_in(folder).items():
+        for name, path in listing(folder).pictures.items():
             if not stem(name).endswith(self.suffix):
                 continue
             key = stem(name).removesuffix(self.suffix)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import unicodedata
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,24 +14,9 @@ from pydantic import Field
 
 from ldmkit.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit.picture_files import decoders
 from ldmkit.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.labels import LabelRule, read_labels
-
-PICTURES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif",
-)  # fmt: skip
-"""Endings of files that are taken for pictures; what is in them is told by their contents."""
-
-DECODED = {".heic": "HEIF", ".heif": "HEIF"}
-"""Endings that are taken for pictures where the decoder is registered with Pillow."""
-
-LIKE = (
-    ".apng", ".avifs", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".svg", ".exr", ".hdr", ".tga", ".ico", ".dng", ".cr2",
-    ".cr3", ".nef", ".arw", ".raf", ".dds", ".pfm", ".qoi", ".mpo", ".eps", ".xcf", ".pnm",
-)  # fmt: skip
-"""Endings of other pictures, which are not read, and said so."""
 
 SHOWN = 3
 
@@ -64,6 +46,8 @@ class Record(NamedTuple):
         inputs: what is known without reading a file.
         maps: input name -> file of a label map.
         size: (height, width) that the picture must have; None: any.
+        base: folder that relative paths in inputs start from.
+        wrong: why its inputs cannot be read.
     """
 
     id: str
@@ -71,6 +55,18 @@ class Record(NamedTuple):
     inputs: Mapping[str, Any]
     maps: Mapping[str, Path] = {}
     size: tuple[int, int] | None = None
+    base: Path | None = None
+    wrong: InputError | None = None
+
+    def checked(self) -> Mapping[str, Any]:
+        """Its inputs.
+
+        Raises:
+            InputError: `bad-file`.
+        """
+        if self.wrong is not None:
+            raise InputError("bad-file", self.wrong.what, where=self.wrong.where, fits=self.wrong.fits)
+        return self.inputs
 
 
 class Records(Dataset):
@@ -88,9 +84,10 @@ class Records(Dataset):
         notes: Sequence[str] = (),
         rules: Mapping[str, LabelRule] | None = None,
         numbering: Mapping[str, Sequence[str]] | None = None,
+        choices: frozenset[str] = frozenset(),
     ) -> None:
         self.records, self.geometry, self.notes = records, geometry, tuple(notes)
-        self.numbering = numbering or {}
+        self.numbering, self.choices = numbering or {}, choices
         self._background, self._rules = background, rules or {}
 
     def __len__(self) -> int:
@@ -112,22 +109,26 @@ class Records(Dataset):
 
     def inputs(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        return {**record.inputs, **{n: read_labels(p, str(p), self._rules[n]) for n, p in record.maps.items()}}
+        return {**record.checked(), **{n: read_labels(p, str(p), self._rules[n]) for n, p in record.maps.items()}}
 
     def known(self, index: int) -> Mapping[str, Any]:
-        return self.records[index].inputs
+        return self.records[index].checked()
+
+    def base(self, index: int, name: str) -> Path | None:
+        return self.records[index].base
 
     def content(self, index: int) -> tuple[bytes, bytes]:
         record = self.records[index]
         rules = [f"{self._background}", *(self._rules[name].model_dump_json() for name in record.maps)]
         files = [file_bytes(path) for path in (record.picture, *record.maps.values())]
-        return known_bytes(record.inputs), joined([*(rule.encode() for rule in rules), *files])
+        known = known_bytes(record.inputs) if record.wrong is None else str(record.wrong.what).encode()
+        return known, joined([*(rule.encode() for rule in rules), *files])
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self._background}{self._rules}".encode())
         for record in self.records:
-            known = json.dumps(record.inputs, sort_keys=True, default=str)
+            known = json.dumps(record.inputs, sort_keys=True, default=str) + str(record.wrong or "")
             files = [stamp(path) for path in (record.picture, *record.maps.values())]
             digest.update(f"{record.id}\n{known}\n{files}\n".encode())
         return digest.hexdigest()
@@ -167,99 +168,6 @@ def check_map(labels: np.ndarray, image: np.ndarray, where: str) -> None:
 
 def _size(shape: Sequence[int]) -> str:
     return f"{shape[1]} x {shape[0]}"
-
-
-def pictures_in(folder: Path) -> dict[str, Path]:
-    """Path relative to the folder -> file, of every picture in it and below, sorted; hidden ones left out.
-
-    Raises:
-        InputError: `not-found`, `no-samples`; `bad-file`: a name that is not UTF-8.
-    """
-    if not folder.is_dir():
-        raise InputError("not-found", "there is no such folder", where=str(folder))
-    found: dict[str, Path] = {}
-    seen: set[str] = set()
-    endings = read_endings()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real in seen:  # a link back up, or to a folder that is here already
-            continue
-        seen.add(real)
-        for name in files:
-            path = Path(parent) / name
-            if not name.startswith(".") and path.suffix.lower() in endings:
-                found[_relative(path, folder)] = path
-    if not found:
-        unread = "; ".join(left_out(folder, ()))
-        what = "there are no pictures in it" + (f" ({unread})" if unread else "")
-        raise InputError("no-samples", what, where=str(folder), fits=", ".join(read_endings()))
-    return dict(sorted(found.items()))
-
-
-def read_endings() -> tuple[str, ...]:
-    """Endings of the pictures that can be read here."""
-    known = decoders()
-    missing = ".avif" if "AVIF" not in known else ""
-    return (*(e for e in PICTURES if e != missing), *(e for e, decoder in DECODED.items() if decoder in known))
-
-
-def left_out(folder: Path, read: Collection[str], used: Collection[str] = ()) -> list[str]:
-    """What stands in a folder and below and is not read, as notes of a source: picture-like files by their endings,
-    texts beside pictures, hidden pictures.
-
-    Args:
-        read: the pictures that are read, relative to the folder.
-        used: endings of texts that are read.
-    """
-    unread, hidden, beside = Counter[str](), 0, Counter[str]()
-    stems, endings = {stem(name) for name in read}, read_endings()
-    for parent, folders, files in os.walk(folder):
-        for name in files:
-            path, ending = Path(parent) / name, Path(name).suffix.lower()
-            relative = normal(path.relative_to(folder).as_posix())
-            concealed = any(part.startswith(".") for part in relative.split("/"))
-            if concealed:
-                hidden += ending in endings
-            elif ending in (*PICTURES, *DECODED, *LIKE) and ending not in endings:
-                unread[ending] += 1
-            elif ending in TEXTS and ending not in used and stem(relative) in stems:
-                beside[ending] += 1
-        folders.sort()
-    notes: list[str] = []
-    if unread:
-        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(unread.items()))
-        notes.append(f"{len(read)} of {len(read) + unread.total()} picture-like files read; not read: {listed}")
-    if hidden:
-        notes.append(f"{hidden} hidden picture(s) not read")
-    if beside:
-        listed = ", ".join(f"{count} {ending}" for ending, count in sorted(beside.items()))
-        notes.append(f"{listed} beside pictures not read")
-    return notes
-
-
-TEXTS = (".txt", ".caption", ".json")
-"""Endings of files beside pictures, in which other programs keep what is known about each."""
-
-
-def _relative(path: Path, folder: Path) -> str:
-    name = normal(path.relative_to(folder).as_posix())
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        where = str(path).encode(errors="replace").decode()
-        raise InputError("bad-file", "its name is not UTF-8", where=where, fits="another name") from None
-    return name
-
-
-def normal(name: str) -> str:
-    """A file's name as it is compared: systems write accents in two ways."""
-    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix())
-
-
-def stem(name: str) -> str:
-    """A relative path without its ending."""
-    return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).suffix else name
 
 
 def stamp(path: Path) -> str:

@@ -191,6 +191,9 @@ class ShardsDataset(Dataset):
         ]
         return joined(known), joined(files)
 
+    def base(self, index: int, name: str) -> Path | None:
+        return _member(self._groups[index]).archive.parent
+
     @property
     def fingerprint(self) -> str:
         text = "\n".join([self.config.model_dump_json(), *(stamp(path) for path in self.paths)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ldmkit.data import Dataset, Sample
@@ -17,7 +18,7 @@ class Wrapping(Dataset):
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.geometry, self.notes = dataset, dataset.geometry, tuple(dataset.notes)
-        self.mixture, self.numbering = dataset.mixture, dataset.numbering
+        self.mixture, self.numbering, self.choices = dataset.mixture, dataset.numbering, dataset.choices
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -36,6 +37,9 @@ class Wrapping(Dataset):
 
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         return self.dataset.content(index)
+
+    def base(self, index: int, name: str) -> Path | None:
+        return self.dataset.base(index, name)
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,147 @@
+"""The files in a data folder: the pictures that are read, and what is not."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ldmkit.errors import InputError
+from ldmkit.picture_files import decoders
+
+PICTURES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif",
+)  # fmt: skip
+"""Endings of files that are taken for pictures; what is in them is told by their contents."""
+
+DECODED = {".heic": "HEIF", ".heif": "HEIF"}
+"""Endings that are taken for pictures where the decoder is registered with Pillow."""
+
+LIKE = (
+    ".apng", ".avifs", ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".svg", ".exr", ".hdr", ".tga", ".ico", ".dng", ".cr2",
+    ".cr3", ".nef", ".arw", ".raf", ".dds", ".pfm", ".qoi", ".mpo", ".eps", ".xcf", ".pnm",
+)  # fmt: skip
+"""Endings of other pictures, which are not read, and said so."""
+
+TEXTS = (".txt", ".caption", ".json", ".xml")
+"""Endings of files beside pictures, in which other programs keep what is known about each."""
+
+
+class Listing(NamedTuple):
+    """What stands in a folder and below, by path relative to it, sorted.
+
+    Args:
+        pictures: those that are read.
+        others: every other file but hidden ones.
+        hidden: pictures whose name, or that of a folder above them, begins with a dot.
+    """
+
+    folder: Path
+    pictures: dict[str, Path]
+    others: dict[str, Path]
+    hidden: int
+
+    def left_out(self, used: Collection[str] = ()) -> list[str]:
+        """What is not read, as notes of a source: picture-like files by their endings, texts beside pictures.
+
+        Args:
+            used: endings of texts that are read.
+        """
+        unread, beside = Counter[str](), Counter[str]()
+        stems = {stem(name) for name in self.pictures}
+        for name in self.others:
+            ending = PurePosixPath(name).suffix.lower()
+            if ending in (*PICTURES, *DECODED, *LIKE):
+                unread[ending] += 1
+            elif ending in TEXTS and ending not in used and stem(name) in stems:
+                beside[ending] += 1
+        notes: list[str] = []
+        if unread:
+            of = len(self.pictures) + unread.total()
+            notes.append(f"{len(self.pictures)} of {of} picture-like files read; not read: {counted(unread)}")
+        if self.hidden:
+            notes.append(f"{self.hidden} hidden picture(s) not read")
+        if beside:
+            notes.append(f"{counted(beside)} beside pictures not read")
+        return notes
+
+
+def counted(endings: Counter[str]) -> str:
+    """`3 .avif, 2 .jfif`."""
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
+
+
+def listing(folder: Path) -> Listing:
+    """The files of a folder and below; links to folders are followed once.
+
+    Raises:
+        InputError: `not-found`, `no-samples`; `bad-file`: a name that is not UTF-8; `file-twice`: two names that differ
+            in how their accents are written alone.
+    """
+    if not folder.is_dir():
+        raise InputError("not-found", "there is no such folder", where=str(folder))
+    pictures: dict[str, Path] = {}
+    others: dict[str, Path] = {}
+    endings, hidden = read_endings(), 0
+    for path in _walked(folder):
+        relative = normal(path.relative_to(folder).as_posix())
+        picture = path.suffix.lower() in endings
+        if any(part.startswith(".") for part in relative.split("/")):
+            hidden += picture
+            continue
+        kept = pictures if picture else others
+        if picture:
+            _check_name(path, relative)
+        if relative in kept:
+            what = f"{kept[relative].name!r} has the same name, with its accents written otherwise"
+            raise InputError("file-twice", what, where=str(path), fits="names that differ")
+        kept[relative] = path
+    found = Listing(folder, dict(sorted(pictures.items())), dict(sorted(others.items())), hidden)
+    if not pictures:
+        unread = "; ".join(found.left_out())
+        what = "there are no pictures in it" + (f" ({unread})" if unread else "")
+        raise InputError("no-samples", what, where=str(folder), fits=", ".join(endings))
+    return found
+
+
+def _walked(folder: Path) -> Iterable[Path]:
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link back up, or to a folder that is here already
+            folders[:] = []
+            continue
+        seen.add(real)
+        if any(part.startswith(".") for part in Path(parent).relative_to(folder).parts):
+            # what a link in a hidden folder leads to may be there by itself, and would then count as hidden
+            folders[:] = [name for name in folders if not (Path(parent) / name).is_symlink()]
+        folders.sort(key=lambda name: (name.startswith("."), name))
+        yield from (Path(parent) / name for name in files)
+
+
+def read_endings() -> tuple[str, ...]:
+    """Endings of the pictures that can be read here."""
+    known = decoders()
+    missing = ".avif" if "AVIF" not in known else ""
+    return (*(e for e in PICTURES if e != missing), *(e for e, decoder in DECODED.items() if decoder in known))
+
+
+def _check_name(path: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        where = str(path).encode(errors="replace").decode()
+        raise InputError("bad-file", "its name is not UTF-8", where=where, fits="another name") from None
+
+
+def normal(name: str) -> str:
+    """A file's name as it is compared: systems write accents in two ways."""
+    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix())
+
+
+def stem(name: str) -> str:
+    """A relative path without its ending."""
+    return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).suffix else name
