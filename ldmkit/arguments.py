@@ -7,16 +7,19 @@ Torch is imported by those that ask it something: paths are checked before it is
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ldmkit.errors import InputError, shown
+from ldmkit.errors import InputError, raised, shown
 from ldmkit.spec import check_dtype_name
+from ldmkit.value import listed, plain
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def path_of(value: object, where: str) -> Path:
@@ -27,26 +30,71 @@ def path_of(value: object, where: str) -> Path:
     """
     if not isinstance(value, (str, os.PathLike)):
         raise InputError("path-type", f"got {shown(value)}", where=where, fits="a path")
+    path: Path = taken(lambda: Path(value), where, "a path")
+    if value == "":  # pathlib takes it for the current folder
+        raise InputError("no-path", "the path is empty", where=where, fits='a path ("." is the current folder)')
     try:
-        path = Path(value)
         os.fsencode(path)
-        path.lstat() if "\0" in str(path) else path.exists()
+        found = path.lstat() if "\0" in str(path) else path.exists()
     except (OSError, ValueError, TypeError) as problem:
         raise InputError("no-path", f"it is no usable path: {problem}", where=where) from None
+    if not found and path.parts[0] == "~" and not Path("~").exists():
+        fits = os.path.expanduser(path)  # noqa: PTH111  Path's own raises where nobody knows a home
+        raise InputError("no-path", "a shell expands ~, this does not", where=where, fits=fits)
     return path
+
+
+def taken(make: Callable[[], T], where: str, fits: str | None = None) -> T:
+    """What a caller's own container, or number, gives when it is read.
+
+    Raises:
+        InputError: `unreadable`: its methods fail, which is nobody's fault but its own.
+    """
+    try:
+        return make()
+    except Exception as problem:
+        raise InputError("unreadable", f"reading it failed: {raised(problem)}", where=where, fits=fits) from problem
 
 
 def mapping_of(value: object, where: str, fits: str) -> dict[str, Any]:
     """A mapping with text for keys, as a dict; None is an empty one.
 
     Raises:
-        InputError: `not-a-mapping`.
+        InputError: `not-a-mapping`, `unreadable`.
     """
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InputError("not-a-mapping", f"got {shown(value)}", where=where, fits=fits)
-    return dict(value)
+    if isinstance(value, Mapping):
+        own = taken(lambda: dict(value), where, fits)
+        if all(isinstance(key, str) for key in own):
+            return own
+    raise InputError("not-a-mapping", f"got {shown(value)}", where=where, fits=fits)
+
+
+def list_of(value: object, where: str, code: str, fits: str) -> list[Any]:
+    """The items of a list or tuple, or of an array or tensor with one axis: not of a text, nor of what has no order.
+
+    Raises:
+        InputError: `code`, `unreadable`.
+    """
+    value = listed(value)
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
+        return taken(lambda: list(value), where, fits)
+    raise InputError(code, f"got {shown(value)}", where=where, fits=fits)
+
+
+def names_of(value: object, where: str) -> frozenset[str]:
+    """Names, in any collection of texts; a text alone would be taken for its letters.
+
+    Raises:
+        InputError: `names-type`, `unreadable`.
+    """
+    fits = "a set or list of names"
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        names = taken(lambda: list(value), where, fits)
+        if all(isinstance(name, str) for name in names):
+            return frozenset(names)
+    raise InputError("names-type", f"got {shown(value)}", where=where, fits=fits)
 
 
 def instance_of(value: Any, kind: type, where: str) -> Any:
@@ -59,6 +107,24 @@ def instance_of(value: Any, kind: type, where: str) -> Any:
         article = "an" if kind.__name__[0] in "AEIO" else "a"
         raise InputError("wrong-kind", f"got {shown(value)}", where=where, fits=f"{article} {kind.__name__}")
     return value
+
+
+def check_callback(value: object, where: str, fits: str) -> None:
+    """Refuse a callback that cannot be called; asked before the work begins, not after its first step.
+
+    Raises:
+        InputError: `callback-type`.
+    """
+    if not callable(value):
+        raise InputError("callback-type", f"got {shown(value)}", where=where, fits=fits)
+
+
+def fraction(value: object) -> float | None:
+    """A number in [0, 1], of Python or any library, as a float; None for anything else."""
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
+        return None
+    return float(number)
 
 
 def numbers_of(tensor: Tensor, where: str) -> Tensor:
@@ -77,8 +143,12 @@ def numbers_of(tensor: Tensor, where: str) -> Tensor:
     return tensor
 
 
-def check_device(device: torch.device | str | None) -> torch.device:
-    """A device that this machine has."""
+def check_device(device: torch.device | str | None, *, meta: bool = False) -> torch.device:
+    """A device that this machine has, or (`meta`) the one without numbers, for rehearsals.
+
+    Raises:
+        InputError: `device`.
+    """
     import torch
 
     try:
@@ -89,6 +159,7 @@ def check_device(device: torch.device | str | None) -> torch.device:
         ) from None
     count = torch.cuda.device_count()
     usable = {"cpu": True, "cuda": (chosen.index or 0) < count, "mps": torch.backends.mps.is_available()}
+    usable["meta"] = meta
     if not usable.get(chosen.type, False):
         fits = f"cpu, or cuda:0 to cuda:{count - 1}" if count else "cpu"
         raise InputError("device", f"this machine has no device {str(chosen)!r}", where="device", fits=fits)

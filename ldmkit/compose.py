@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import ne
 from typing import Any
 
-from ldmkit.arguments import instance_of, mapping_of
+from ldmkit.arguments import instance_of, mapping_of, taken
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
@@ -95,9 +97,25 @@ def wired(given: Mapping[str, Conditioner], wiring: object) -> dict[str, Conditi
         own, mine = part_spec("conditioner", part).model_dump(), asked.get(name)
         if isinstance(mine, ConditionerSpec):
             mine = mine.model_dump(exclude_unset=True)
-        fields = mapping_of(mine, f"wiring.{name}", "slot, null, input")
+        elif mine is not None:
+            mine = _own_wiring(mapping_of(mine, f"wiring.{name}", "slot, null, input"), own, name)
+        fields = mine or {}
         wires[name] = ConditionerSpec.of({**own, **fields, **own}, name)
     return wires
+
+
+def _own_wiring(fields: dict[str, Any], own: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Wiring that says no more of the part itself than what is so.
+
+    Raises:
+        CompositionError: `other-part`.
+    """
+    for key in fields:
+        where = f"wiring.{name}"
+        if key in own and taken(partial(ne, fields[key], own[key]), where):
+            what = f"{key} is {shown(fields[key])}, but the part has {shown(own[key])}"
+            raise CompositionError("other-part", what, where=where, fits="slot, null, input, shares")
+    return fields
 
 
 def check_added(name: object, adapter: object, conditioners: object) -> None:

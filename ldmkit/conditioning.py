@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ldmkit.arguments import check_callback, fraction, list_of, mapping_of, names_of, numbers_of
 from ldmkit.contracts import Join, Slot, View
-from ldmkit.errors import CompositionError, suggest
+from ldmkit.errors import CompositionError, InputError, shown, suggest
 from ldmkit.signals import (
     AXES,
     KIND_OF,
@@ -75,14 +76,25 @@ class Conditioning:
         return frozenset(self.names) - {part.name for part in self.parts if not part.same and part.null is not None}
 
     def view(self, drop: Iterable[str] = frozenset()) -> dict[str, Signal]:
-        """Signals by slot, with the named inputs replaced by their nulls."""
-        return self.batch([frozenset(drop)]).signals
+        """Signals by slot, with the named inputs replaced by their nulls.
+
+        Raises:
+            InputError: `names-type`: no collection of names.
+            CompositionError: `unknown-condition`: none of `names`.
+        """
+        return self.batch([names_of(drop, "drop")]).signals
 
     def batch(self, views: Sequence[View]) -> Batch:
-        """Several views one after the other along the batch: view v of sample b is row v * B + b."""
+        """Several views one after the other along the batch: view v of sample b is row v * B + b.
+
+        Raises:
+            InputError: `no-views`, `views-type`, `names-type`.
+            CompositionError: `unknown-condition`.
+        """
+        views = [names_of(view, f"views[{i}]") for i, view in enumerate(_views(views))]
         for view in views:
             for name in view - set(self.names):
-                raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
+                raise _unknown(name, self.names)
         signals = self._joined([(p.slot, cat_rows([_seen(p, view) for view in views])) for p in self.parts])
         present: dict[str, Tensor] = {}
         for part in self.parts:
@@ -98,16 +110,29 @@ class Conditioning:
         Args:
             rates: input name -> probability in [0, 1]; names left out are kept.
             uniform: name -> (B,) numbers in [0, 1), one draw an input, so that parts of one input drop together.
+
+        Raises:
+            InputError: `not-a-mapping`, `rate-range`, `callback-type`, `draws`.
+            CompositionError: `unknown-condition`.
         """
-        for name in rates:
+        rates = mapping_of(rates, "rates", "input name -> probability")
+        for name, rate in rates.items():
             if name not in self.names:
-                raise CompositionError("unknown-condition", f"no condition {name!r}", fits=suggest(name, self.names))
-        keep = {name: uniform(name) >= rate for name, rate in rates.items()}
+                raise _unknown(name, self.names)
+            if (share := fraction(rate)) is None:
+                fits = "a probability in [0, 1]"
+                raise InputError("rate-range", f"got {shown(rate)}", where=f"rates.{name}", fits=fits)
+            rates[name] = share
+        check_callback(uniform, "uniform", "a function of an input's name")
+        keep = {name: _draws(uniform(name), self._rows(name), name) >= rate for name, rate in rates.items()}
         mixed = [
             (p.slot, p.signal if p.null is None or p.name not in keep else select_rows(keep[p.name], p.signal, p.null))
             for p in self.parts
         ]
         return self._joined(mixed)
+
+    def _rows(self, name: str) -> int:
+        return next(rows_of(part.signal) for part in self.parts if part.name == name)
 
     def _joined(self, pairs: Sequence[tuple[str, Signal]]) -> dict[str, Signal]:
         by_slot: dict[str, list[Signal]] = {}
@@ -221,6 +246,26 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     if kind != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
         got = f"{kind} with {rows_of(signal)} rows and dim {dim_of(signal)}"
         raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=fits)
+
+
+def _views(views: Sequence[View]) -> list[View]:
+    given = list_of(views, "views", "views-type", "a list of sets of names")
+    if not given:
+        raise InputError("no-views", "the list of views is empty", where="views", fits="one view or more")
+    return given
+
+
+def _draws(numbers: object, rows: int, name: str) -> Tensor:
+    where = f"uniform({name!r})"
+    dense = numbers_of(numbers, where) if isinstance(numbers, Tensor) else None
+    if dense is None or tuple(dense.shape) != (rows,):
+        got = shown(numbers) if dense is None else f"shape {tuple(dense.shape)}"
+        raise InputError("draws", f"got {got}", where=where, fits=f"a tensor ({rows},) of floats")
+    return dense
+
+
+def _unknown(name: object, names: Sequence[str]) -> CompositionError:
+    return CompositionError("unknown-condition", f"no condition {shown(name)}", fits=suggest(name, names))
 
 
 def _seen(part: Encoded, view: View) -> Signal:

@@ -10,7 +10,7 @@ import torch
 from ldmkit.compose import Parts
 from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts import Conditioner, Slot
-from ldmkit.errors import InputError, shown, suggest
+from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.guards import finite, memory
 from ldmkit.signals import Residuals, Signal, Tokens, select_rows, tensors_of, to, zeros_like
 from ldmkit.sizes import latent_size
@@ -51,9 +51,19 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
                     raise InputError(
                         "unknown-input", f"there is no input {shown(key)}", where=place, fits=suggest(key, owners)
                     )
-            done[id(row)] = {key: owners[key].parse(value, f"{place}.{key}") for key, value in row.items()}
+            done[id(row)] = {key: _parsed(owners[key], value, f"{place}.{key}") for key, value in row.items()}
         parsed.append(done[id(row)])
     return parsed
+
+
+def _parsed(conditioner: Conditioner, value: Any, where: str) -> Any:
+    try:
+        return conditioner.parse(value, where)
+    except LdmkitError:
+        raise
+    except Exception as problem:
+        what = f"{type(conditioner).__name__} cannot read {shown(value)}: {raised(problem)}"
+        raise InputError("unreadable", what, where=where) from problem
 
 
 def parse_negatives(parts: Parts, wiring: Mapping[str, ConditionerSpec], given: Sequence[Row], rows: int) -> list[Row]:

@@ -36,7 +36,7 @@ class LdmkitError(Exception):
         return (_rebuild, (type(self), self.code, self.what, self.where, self.fits))
 
     def __str__(self) -> str:
-        place = f"{printable(str(self.where))}: " if self.where else ""
+        place = f"{_one_line(self.where)}: " if self.where else ""
         hint = f" ({_one_line(self.fits)})" if self.fits else ""
         # a lone surrogate from a user's text cannot be printed, and breaks pydantic when raised in a validator
         return f"[{self.code}] {place}{_one_line(self.what)}{hint}"
@@ -91,9 +91,14 @@ def _rebuild(cls: type[LdmkitError], code: str, what: str, where: str | None, fi
     return cls(code.removeprefix(cls.family + "."), what, where=where, fits=fits)
 
 
+LONGEST = 1200
+"""Characters of each part of a message: what is longer was put in by somebody, and its middle says nothing."""
+
+
 def _one_line(text: str) -> str:
-    """What other programs say in several lines as one, and nothing in it that steers a terminal."""
-    return printable(re.sub(r"\s*[\r\n]\s*", " ", str(text)))
+    """What other programs say in several lines as one, of bounded length, and nothing in it steers a terminal."""
+    line = printable(re.sub(r"\s*[\r\n]\s*", " ", str(text)))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 203]}...{line[-200:]}"
 
 
 def shown(value: object, limit: int = 60) -> str:
@@ -103,6 +108,16 @@ def shown(value: object, limit: int = 60) -> str:
     except Exception:  # nested too deeply, or a faulty __repr__: neither is what the error is about
         text = f"a {type(value).__name__}"
     text = printable(text)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def raised(problem: BaseException, limit: int = 200) -> str:
+    """Type and message of somebody else's exception for an error's text; whatever it is, it can be shown."""
+    try:
+        text = str(problem)
+    except Exception:  # a faulty __str__
+        text = ""
+    text = f"{type(problem).__name__}: {text}" if text else type(problem).__name__
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

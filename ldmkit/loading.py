@@ -11,7 +11,7 @@ import torch
 
 from ldmkit.arguments import check_device as check_device
 from ldmkit.arguments import check_dtype as check_dtype
-from ldmkit.arguments import instance_of
+from ldmkit.arguments import instance_of, list_of
 from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts import Adapter, Classifier, Codec, Part
 from ldmkit.digests import no_digests
@@ -25,6 +25,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
 from ldmkit.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
+from ldmkit.value import plain
 from ldmkit.weights import assign
 
 
@@ -109,7 +110,7 @@ def load_codec(
     """
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     spec = opened.codec_spec
-    given = {key: value for key, value in (("scale", scale), ("shift", shift)) if value is not None}
+    given = {key: _figure(value, key) for key, value in (("scale", scale), ("shift", shift)) if value is not None}
     if given:
         spec = spec.model_copy(update={"config": {**spec.config, **given}})
     elif opened.assumption is not None:
@@ -117,6 +118,12 @@ def load_codec(
     where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
     codec: Codec = _alone("codec", spec, "codec", opened, where, kept, mapped)
     return codec.eval().requires_grad_(False)
+
+
+def _figure(value: float | Sequence[float], where: str) -> float | list[float]:
+    """A scale or shift as the config has it, which looks at the numbers themselves."""
+    single = plain(value)
+    return single if isinstance(single, float | int) else list_of(value, where, "scale-type", "a number, or a list")
 
 
 def load_classifier(

@@ -7,15 +7,20 @@ noise before it. No global generator is read or advanced.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ldmkit.arguments import check_device, list_of
 from ldmkit.errors import InputError, shown
 from ldmkit.value import integer
 
 SEED_LIMIT = 2**64
+
+MOST_NUMBERS = 2**48
+"""In a batch of noise: far beyond any memory, and within what torch can count."""
 
 
 def check_seed(seed: object, where: str = "seed") -> int:
@@ -46,7 +51,7 @@ def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
 
 def seeded(*key: int | str) -> torch.Generator:
     """A generator on the CPU that depends on the key alone; keys that differ anywhere give independent streams."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogatepass"), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
@@ -57,19 +62,35 @@ class Noise:
         seeds: one a sample.
         shape: of one sample, without the batch axis.
         device: where the noise is wanted; it is drawn on the CPU, so every device gets the same numbers.
+
+    Raises:
+        InputError: `seed-type`, `seed-range`, `noise-shape`, `device`.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
-        if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Sequence) or not seeds:
-            raise InputError("seed-type", f"got {shown(seeds)}", where="seeds", fits="a list of integers")
-        self.seeds = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(seeds))
-        sides = [integer(side) for side in shape] if isinstance(shape, Sequence) else [None]
+        given = list_of(seeds, "seeds", "seed-type", "a list of integers")
+        if not given:
+            raise InputError("seed-type", "the list of seeds is empty", where="seeds", fits="a list of integers")
+        self.seeds = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(given))
+        fits = "a list of integers >= 0"
+        sides = [integer(side) for side in list_of(shape, "shape", "noise-shape", fits)]
         self.shape = tuple(side for side in sides if side is not None and side >= 0)
-        if len(self.shape) != len(sides):
-            raise InputError("noise-shape", f"got {shown(shape)}", where="shape", fits="a list of integers >= 0")
-        self.device = torch.device(device)
+        count = math.prod(max(side, 1) for side in (*self.shape, len(given)))
+        if len(self.shape) != len(sides) or count > MOST_NUMBERS:
+            raise InputError("noise-shape", f"got {shown(shape)}", where="shape", fits=fits)
+        self.device = check_device(device, meta=True)
 
     def __call__(self, index: int, purpose: str = "step") -> Tensor:
+        """Unit normal noise (B, *shape), float32.
+
+        Raises:
+            InputError: `noise-index`: no integer, which would be a stream of its own without a word.
+        """
+        place = index if type(index) is int else integer(index)
+        if place is None or not isinstance(purpose, str):
+            got, fits = (purpose, "a word") if place is not None else (index, "an integer")
+            raise InputError("noise-index", f"noise({shown(got)})", fits=fits)
+        index = place
         rows = [normal(seed, purpose, index, self.shape) for seed in self.seeds]
         batch = rows[0].unsqueeze(0) if len(rows) == 1 else torch.stack(rows)
         return batch.to(self.device, non_blocking=True)

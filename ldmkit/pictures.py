@@ -22,8 +22,9 @@ from PIL import Image, PngImagePlugin
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, raised
 from ldmkit.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+from ldmkit.value import plain
 
 EDGE = 1e-6
 """How far floating values may lie outside their range by rounding; they are kept as they are."""
@@ -44,7 +45,7 @@ def read_picture(source: object, where: str | None = None) -> Tensor:
     if isinstance(source, Tensor):
         return _picture_tensor(source, where)
     if isinstance(source, np.ndarray):
-        return _picture_array(source, where)
+        return _picture_array(unmasked(source, where), where)
     if (stored := array_from_uri(source, where)) is not None:
         return _picture_tensor(torch.from_numpy(stored), where)
     return _levels(torch.from_numpy(read_levels(source, where)).permute(2, 0, 1)).contiguous()
@@ -89,12 +90,12 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
         InputError: as `read_picture`, and a picture that is not grey.
     """
     if isinstance(source, np.ndarray):
+        source = unmasked(source, where)
         if source.dtype.kind not in "biuf" or source.dtype.itemsize > 8:
             fits = "bools, uint8, or floats in [0, 1]"
             raise InputError("picture-dtype", f"a mask of {source.dtype}", where=where, fits=fits)
-        source = torch.from_numpy(
-            np.ascontiguousarray(source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source)
-        )
+        array = source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source
+        source = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         if source.dtype == torch.uint8:
             source = source.float() / 255
     if isinstance(source, Tensor):
@@ -216,6 +217,19 @@ def _transparent(image: Image.Image) -> bool:
     return "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info
 
 
+def unmasked(array: np.ndarray[Any, Any], where: str | None = None) -> np.ndarray[Any, Any]:
+    """The array, if no item of it is masked: the numbers under a mask mean nothing.
+
+    Raises:
+        InputError: `picture-masked`.
+    """
+    if np.ma.is_masked(array):
+        count = int(np.ma.getmaskarray(array).sum())
+        what = f"{count} of {array.size} items of the array are masked"
+        raise InputError("picture-masked", what, where=where, fits="array.filled(...) with what stands there")
+    return np.ma.getdata(array)
+
+
 def dense(tensor: Tensor, where: str | None = None) -> Tensor:
     """The tensor, if its numbers can be read as they lie.
 
@@ -276,11 +290,7 @@ def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
 
 
 def _label_array(source: object, where: str | None) -> Tensor:
-    source = _whole(dense(source, where), where).numpy() if isinstance(source, Tensor) else source
-    try:
-        array = np.asarray(source)
-    except (ValueError, TypeError, OverflowError):
-        raise InputError("picture-shape", "the rows of a label map differ in length", where=where) from None
+    array = _whole(dense(source, where), where).numpy() if isinstance(source, Tensor) else _rows(source, where)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError("picture-shape", f"a label map of shape {array.shape}", where=where, fits="(height, width)")
     if array.dtype.kind not in "iu":
@@ -289,6 +299,22 @@ def _label_array(source: object, where: str | None) -> Tensor:
     if int(labels.min()) < 0:
         raise InputError("picture-range", f"label {int(labels.min())} is negative", where=where, fits="labels >= 0")
     return labels
+
+
+def _rows(source: Any, where: str | None) -> np.ndarray[Any, Any]:
+    if isinstance(source, np.ndarray):
+        return unmasked(source, where)
+    try:
+        array = np.asarray(source)
+        # numpy takes True among integers for 1
+        flags = any(isinstance(plain(label), bool) for row in source if isinstance(row, (list, tuple)) for label in row)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError("picture-shape", "the rows of a label map differ in length", where=where) from None
+    except Exception as problem:  # a list of the caller's that fails as it is read
+        raise InputError("unreadable", f"reading it failed: {raised(problem)}", where=where) from problem
+    if flags:
+        raise InputError("picture-dtype", "True or False among the labels", where=where, fits="integers")
+    return array
 
 
 def _whole(tensor: Tensor, where: str | None) -> Tensor:

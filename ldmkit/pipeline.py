@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import destination, instance_of, path_of
+from ldmkit.arguments import check_callback, destination, instance_of, list_of, path_of
 from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
@@ -32,7 +32,7 @@ from ldmkit.prepared import Prepared, check_current, check_prepared
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import remark
-from ldmkit.request import Inputs, Request, Strategy, check_callback, check_size, mappings, resolve
+from ldmkit.request import Inputs, Request, Strategy, check_size, mappings, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.stages import check_range, decode_latents, encode_pictures
@@ -143,8 +143,9 @@ class Pipeline:
         if isinstance(images, Tensor) and images.ndim == 4:
             batch = check_range(images, "images")
         else:
-            listed = images if isinstance(images, (list, tuple)) else [images]
-            batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(listed)])
+            several = isinstance(images, (list, tuple))
+            given = list_of(images, "images", "picture-type", "pictures") if several else [images]
+            batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(given)])
         return encode_pictures(self.codec, pad(batch, self.codec.multiple), noise)
 
     @uses_parts
@@ -235,7 +236,7 @@ class Pipeline:
             InputError: an argument or input that cannot be used.
             RunError: NaN or infinity (naming stage and step), or memory exhausted.
         """
-        check_callback(on_step)
+        _check_on_step(on_step)
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose,
@@ -246,7 +247,7 @@ class Pipeline:
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:
         """Run what `prepare` made ready; it may be run again, with the same result."""
         check_prepared(prepared)
-        check_callback(on_step)
+        _check_on_step(on_step)
         last: Step | None = None
         for last in self._steps(prepared):
             if on_step is not None:
@@ -390,3 +391,8 @@ class Pipeline:
 
     def _differentiable_decode(self, latents: Tensor, size: Size) -> Tensor:
         return crop(self.codec.decode(latents.to(self.codec.dtype)).float(), size)
+
+
+def _check_on_step(on_step: object) -> None:
+    if on_step is not None:
+        check_callback(on_step, "on_step", "a function of one Step")

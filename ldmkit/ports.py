@@ -20,6 +20,7 @@ from weakref import finalize
 
 from torch import Tensor, nn
 
+from ldmkit.arguments import mapping_of
 from ldmkit.errors import CompositionError, suggest
 
 
@@ -49,8 +50,11 @@ def attached(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> Iterator[Non
     """Attach taps to ports for the length of a `with` block; on leaving, the ports are as they were.
 
     Raises:
+        InputError: `not-a-mapping`.
         CompositionError: a tap names a port that the denoiser does not have.
     """
+    ports = mapping_of(ports, "ports", "port name -> port, as Denoiser.ports has it")
+    taps = mapping_of(taps, "taps", "port name -> tap")
     attach(ports, taps)
     try:
         yield

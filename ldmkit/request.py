@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
+from ldmkit.arguments import list_of, mapping_of, taken
 from ldmkit.compose import build_value
 from ldmkit.contracts import Grid, Guidance, Sampler
 from ldmkit.errors import InputError, shown
@@ -98,10 +100,8 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
         InputError: empty, not mappings, or two lists of different lengths.
     """
     rows = mappings(inputs, "inputs")
-    seeds = listed(seeds)
-    if isinstance(seeds, (str, bytes)) or not (integer(seeds) is not None or isinstance(seeds, Sequence)):
-        raise InputError("seed-type", f"got {shown(seeds)}", where="seeds", fits="an integer, or a list of them")
-    numbers = list(seeds) if isinstance(seeds, Sequence) else [seeds]
+    one = integer(seeds)
+    numbers = list_of(seeds, "seeds", "seed-type", "an integer, or a list of them") if one is None else [one]
     if not numbers:
         raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
     checked = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(numbers))
@@ -121,13 +121,16 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
     fits = "a mapping from input name to value, or a list of them"
     if not isinstance(given, (Mapping, list, tuple)):
         raise InputError("not-a-mapping", f"got {type(given).__name__}", where=where, fits=fits)
-    rows = (given,) if isinstance(given, Mapping) else tuple(given)
-    for i, row in enumerate(rows):
+    items = [given] if isinstance(given, Mapping) else list_of(given, where, "not-a-mapping", fits)
+    rows: dict[int, Mapping[str, Any]] = {}  # by identity: one that stands in many rows is parsed once
+    for i, row in enumerate(items):
         if not isinstance(row, Mapping):
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"{where}[{i}]", fits=fits)
+        if id(row) not in rows:
+            rows[id(row)] = taken(partial(dict, row), where if items[0] is given else f"{where}[{i}]", fits)
     if not rows:
         raise InputError("empty-batch", f"the list of {where} is empty", where=where)
-    return rows
+    return tuple(rows[id(row)] for row in items)
 
 
 def check_steps(steps: object) -> int:
@@ -140,25 +143,13 @@ def check_steps(steps: object) -> int:
     return number
 
 
-def check_callback(on_step: object) -> None:
-    """Refuse a callback that cannot be called; asked before the run, not after its first step.
-
-    Raises:
-        InputError: `callback-type`.
-    """
-    if on_step is not None and not callable(on_step):
-        raise InputError("callback-type", f"got {shown(on_step)}", where="on_step", fits="a function of one Step")
-
-
 def check_size(size: object) -> tuple[int, int]:
     """(height, width) in pixels, from a pair or one number for a square."""
-    size = listed(size)
-    pair = size if isinstance(size, (tuple, list)) else (size, size)
+    one, fits = integer(size), "(height, width) in pixels, or one number"
+    pair = list_of(size, "size", "size-type", fits) if one is None else [one, one]
     sides = [side for side in map(integer, pair) if side is not None]
     if len(pair) != 2 or len(sides) != 2:
-        raise InputError(
-            "size-type", f"got {shown(size)}", where="size", fits="(height, width) in pixels, or one number"
-        )
+        raise InputError("size-type", f"got {shown(size)}", where="size", fits=fits)
     if not all(1 <= side <= MAX_SIDE for side in sides):
         raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
     return sides[0], sides[1]
@@ -182,8 +173,9 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
         given = PartSpec(type="explicit", config={"values": given})
     if isinstance(given, str):
         given = PartSpec(type=given)
-    if isinstance(given, Mapping) and isinstance(given.get("type"), str):
-        given = PartSpec.of(_nested(given), kind)
+    if isinstance(given, Mapping):
+        own: dict[str, Any] = taken(partial(dict, given), kind)
+        given = PartSpec.of(_nested(own), kind) if isinstance(own.get("type"), str) else own
     if isinstance(given, PartSpec):
         return build_value(kind, given)
     fits = f"a name ({', '.join(components(kind))}), a {contract.__name__} value, or {{'type': ..., 'config': ...}}"
@@ -218,7 +210,10 @@ def _scaled(guidance: Strategy | float) -> Strategy:
     if isinstance(guidance, (int, float)):
         _check_scale(guidance, "guidance")
         return PartSpec(type="cfg", config={"scale": float(guidance)})
-    if isinstance(guidance, Mapping) and guidance and all(_is_number(v) for v in guidance.values()):
+    if isinstance(guidance, Mapping):
+        guidance = taken(partial(dict, guidance), "guidance")
+    if isinstance(guidance, dict) and guidance and all(_is_number(v) for v in guidance.values()):
+        guidance = mapping_of(guidance, "guidance", "condition name -> scale")
         for name, scale in guidance.items():
             _check_scale(scale, f"guidance.{name}")
         return PartSpec(type="per-condition", config={"scales": {k: float(v) for k, v in guidance.items()}})

@@ -137,6 +137,11 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
     fits = "a new or empty folder"
     if folder.is_symlink() or not folder.is_dir():
         raise InputError("folder-taken", "it is no plain folder", where=str(folder), fits=fits)
+    if Path.cwd().is_relative_to(folder.resolve()):
+        fits = "a folder of its own, or another current folder"
+        raise InputError(
+            "folder-taken", "the current folder is in it, and would be replaced", where=str(folder), fits=fits
+        )
     names = {path.name for path in folder.iterdir()}
     if names and spec_file not in names:
         raise InputError("folder-taken", f"it exists and has no {spec_file}", where=str(folder), fits=fits)

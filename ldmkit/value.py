@@ -5,14 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-from ldmkit.errors import InputError, LdmkitError, SpecError, shown, suggest
+from ldmkit.errors import InputError, LdmkitError, SpecError, raised, shown, suggest
+from ldmkit.exact import EXACT, exact
 
 if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
     from pydantic._internal._model_construction import ModelMetaclass
+    from pydantic_core import CoreSchema
 else:
     ModelMetaclass = type(BaseModel)
 
@@ -36,13 +39,18 @@ class _Raising(ModelMetaclass):
 class Value(BaseModel, metaclass=_Raising):
     """A frozen pydantic model: config, repr, equality, hash and JSON come free.
 
-    Unknown keys are errors, and NaN and infinities are refused.
+    Unknown keys are errors, NaN and infinities are refused, and no value is taken for one of another type (`exact`):
+    True is not 1, "3" is not 3.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     refusal: ClassVar[type[LdmkitError]] = SpecError
     """What is raised for data that do not fit: `SpecError`, or `InputError` for what callers pass to a run."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return exact(handler(source))
 
     @model_validator(mode="before")
     @classmethod
@@ -116,12 +124,12 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
         return _kept_adapter(kind)
     except TypeError:
-        return TypeAdapter(kind)
+        return TypeAdapter(Annotated[kind, EXACT])
 
 
 @lru_cache(maxsize=256)
 def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return TypeAdapter(Annotated[kind, EXACT])
 
 
 def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind: Any) -> T:
@@ -135,6 +143,8 @@ def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind:
         if not (problem.where or "").startswith(where):
             problem.where = f"{where}.{problem.where}" if problem.where else where
         raise
+    except Exception as problem:  # a mapping or list of the caller's that fails as it is read
+        raise error("unreadable", f"reading it failed: {raised(problem)}", where=where) from problem
 
 
 def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind: Any) -> LdmkitError:

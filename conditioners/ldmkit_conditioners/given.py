@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
 import torch
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
@@ -14,7 +15,7 @@ from ldmkit.contracts import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit.picture_files import array_from_uri, array_uri
-from ldmkit.pictures import dense
+from ldmkit.pictures import dense, unmasked
 from ldmkit.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
 from ldmkit.value import Value
 
@@ -30,7 +31,7 @@ def read_numbers(raw: Any) -> Tensor:
     """
     stored = array_from_uri(raw, None)
     raw = raw if stored is None else stored
-    raw = dense(raw).detach() if isinstance(raw, Tensor) else raw
+    raw = dense(raw).detach() if isinstance(raw, Tensor) else unmasked(raw) if isinstance(raw, np.ndarray) else raw
     try:
         tensor = torch.as_tensor(raw)
         tensor = tensor.to(torch.float32)

@@ -40,13 +40,17 @@ def class_number(raw: int | str, n_classes: int, names: Sequence[str], where: st
     """
     if isinstance(raw, str) and raw in names:
         return names.index(raw)
-    if isinstance(raw, str) and not raw.isdecimal():
+    if isinstance(raw, str) and not (raw.isascii() and raw.isdecimal() and len(raw) < 20):
         fits = suggest(raw, names) if names else f"this model's classes have no names: 0 to {n_classes - 1}"
         raise InputError("unknown-label", f"there is no class {shown(raw)}", where=where, fits=fits)
     number = int(raw)
     if not 0 <= number < n_classes:
         raise InputError("label-range", f"class {number}", where=where, fits=f"0 to {n_classes - 1}")
     return number
+
+
+def _around(null: int, count: int) -> list[tuple[int, int]]:
+    return [(first, last) for first, last in ((0, null - 1), (null + 1, count - 1)) if first <= last]
 
 
 class LabelConfig(Value):
@@ -80,7 +84,7 @@ class Label(Conditioner):
 
     Config: ClassVar[type[LabelConfig]] = LabelConfig
     examples: ClassVar[tuple[Example, ...]] = (
-        Example({"n_classes": 5, "dim": 8, "null_class": 4, "names": ["cat", "dog"]}, (0, "dog", "3", 4)),
+        Example({"n_classes": 5, "dim": 8, "null_class": 4, "names": ["cat", "dog"]}, (0, "dog", "3", 2)),
         Example({"n_classes": 5, "dim": 8, "emit": "vector", "zero_null": True}, (0, 1, 2)),
         Example({"n_classes": 5, "dim": 8}),
     )
@@ -94,7 +98,18 @@ class Label(Conditioner):
         self.embedding = nn.Embedding(self.config.n_classes, self.config.dim)
 
     def parse(self, raw: Any, where: str) -> int:
-        return class_number(super().parse(raw, where), self.config.n_classes, self.config.names, where)
+        """The number of a class.
+
+        Raises:
+            InputError: those of `class_number`; `null-class`: the row that stands for "no class", which a caller
+                counting from 1 asks for by accident, and would get pictures of nothing in particular.
+        """
+        number = class_number(super().parse(raw, where), self.config.n_classes, self.config.names, where)
+        if number == self.config.null_class:
+            what = f"class {number} is the null class, which stands for no class"
+            others = ", ".join(f"{a} to {b}" for a, b in _around(number, self.config.n_classes)) or "none"
+            raise InputError("null-class", what, where=where, fits=f"{others}; leave the input out for no class")
+        return number
 
     def example(self, size: tuple[int, int]) -> int:
         return 0

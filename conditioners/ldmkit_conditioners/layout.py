@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from ldmkit.arguments import list_of
 from ldmkit.errors import InputError
 from ldmkit.value import Value, parse
 from ldmkit_conditioners.label import ClassInput, class_number
@@ -157,7 +158,7 @@ class Layout(Value):
             InputError: with the path of the offending item.
         """
         if isinstance(raw, (list, tuple)):
-            return cls(objects=tuple(parse(_Boxes, list(raw), where)))
+            return cls(objects=tuple(parse(_Boxes, list_of(raw, where, "layout-type", "a list of boxes"), where)))
         layout: Layout = parse(cls, raw, where)
         return layout
 

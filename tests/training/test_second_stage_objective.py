@@ -245,12 +245,13 @@ def test_dropped_rows_see_the_null() -> None:
     """A row whose class is dropped costs what the null class costs."""
     dropped = stage(dropout={"rates": {"label": 1.0}})
     given = batch()
-    nulls = Batch(given.ids, None, given.latents, None, [{"label": 3}] * 5, given.size, given.draws)
+    nulls = Batch(given.ids, None, given.latents, None, [{}] * 5, given.size, given.draws)
     kept = stage()
     assert torch.equal(dropped.turn(given, 2).total, kept.turn(nulls, 2).total)
     assert not torch.equal(kept.turn(given, 2).total, kept.turn(nulls, 2).total)
-    absent = Batch(given.ids, None, given.latents, None, [{}] * 5, given.size, given.draws)
-    assert torch.equal(kept.turn(absent, 2).total, kept.turn(nulls, 2).total)
+    row = kept.pipeline.conditioners["label"].embedding.weight[3]
+    null = kept.pipeline.conditioning([{}] * 5, size=given.size).view()
+    assert all(torch.equal(signal.value, row.expand(5, -1)) for signal in null.values())
 
 
 def test_the_bound_and_its_learned_variance() -> None:

@@ -6,14 +6,18 @@ import math
 from collections.abc import Sequence
 
 from ldmkit.contracts import Process
-from ldmkit.errors import CompositionError, InputError
+from ldmkit.errors import CompositionError, InputError, shown
+from ldmkit.spec import MAX_STEPS
+from ldmkit.value import integer
 
 
 def check_steps(steps: int) -> int:
-    """Raises InputError unless `steps` is an integer of at least 1."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError("steps", f"{steps!r} is not a number of steps", where="steps", fits="an integer of at least 1")
-    return steps
+    """Raises InputError unless `steps` is an integer of 1 to `MAX_STEPS`."""
+    number = integer(steps)
+    if number is None or not 1 <= number <= MAX_STEPS:
+        fits = f"an integer of 1 to {MAX_STEPS}"
+        raise InputError("steps", f"{shown(steps)} is not a number of steps", where="steps", fits=fits)
+    return number
 
 
 def check_sigmas(sigmas: Sequence[float], where: str, fits: str | None = None) -> list[float]:
