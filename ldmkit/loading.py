@@ -77,7 +77,7 @@ def pipeline_of(
     mapped: bool = True,
 ) -> Pipeline:
     """Compose what a source describes and fill it with its weights; the errors of `load`."""
-    source = instance_of(source, Source, "source")
+    source, mapped = instance_of(source, Source, "source"), instance_of(mapped, bool, "mapped")
     where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
     spec = source.spec
     parts = compose(spec)
@@ -193,6 +193,7 @@ def _alone(
     mapped: bool,
 ) -> Any:
     """One part of a source, filled."""
+    instance_of(mapped, bool, "mapped")
     parts = [*with_inner(Named(path, kind, spec))]
     require(iter(parts))
     with on_meta():

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.arguments import path_of
+from ldmkit.arguments import instance_of, path_of
 from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files import read_file
 from ldmkit.jsonio import check_target, parse_json, write_new
@@ -81,6 +81,7 @@ class Output:
             InputError: not a .png path, or the folder does not exist or takes no files.
         """
         path = check_png(path)
+        instance_of(overwrite, bool, "overwrite")
         pictures = self.pil()
         many, number, paths = len(pictures) > 1, 0, []
         for picture, recipe in zip(pictures, self.recipes, strict=True):

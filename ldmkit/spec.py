@@ -181,6 +181,6 @@ def check_verify(verify: object) -> Verify:
     Raises:
         InputError: `verify`.
     """
-    if verify not in get_args(Verify):
+    if not isinstance(verify, str) or verify not in get_args(Verify):
         raise InputError("verify", f"got {shown(verify)}", where="verify", fits=", ".join(get_args(Verify)))
     return verify  # type: ignore[return-value]
