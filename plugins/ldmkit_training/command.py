@@ -18,9 +18,12 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 @app.command()
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="YAML file that says what to train, and how.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]", help="YAML file that says what to train, and how.", show_default=False),
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Another value for a key: --set optimiser.lr=1e-4")
+        list[str] | None, typer.Option("--set", help="Other values: --set optimiser.lr=1e-4 data.batch=64")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and stop.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Check where gradients flow, and stop.")] = False,
@@ -35,9 +38,17 @@ def train(
 ) -> int:
     """Train a stage by a recipe, or go on with a run that was stopped."""
     from ldmkit.cli import emit
+    from ldmkit.cli.words import split_words
 
+    named, more = split_words(words or [])
+    recipe = None if named is None else Path(named)
     if recipe is None and not schema:
         raise InputError("usage", "a recipe is needed", fits="ldmkit train recipe.yaml")
+    if (strange := next((word for word in more if "=" not in word), None)) is not None:
+        what = f"{strange!r} is a second recipe, or no key=value"
+        raise InputError("usage", what, fits="ldmkit train recipe.yaml --set optimiser.lr=1e-4 data.batch=64")
+    if more and not overrides:
+        raise InputError("usage", f"{more[0]!r} stands alone", fits=f"--set {more[0]}")
     if recipe is not None and not recipe.exists():
         raise SourceError("not-found", "there is no such file", where=str(recipe))
     if dry_run and check:
@@ -49,7 +60,7 @@ def train(
     if recipe is None or schema:
         emit(recipe_schema())
         return 0
-    read = read_recipe(recipe, overrides or [])
+    read = read_recipe(recipe, [*(overrides or []), *more])
     from ldmkit_training.preflight import naming
 
     with naming(recipe):
@@ -67,6 +78,7 @@ def train(
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli import emit
     from ldmkit.printable import printable
+    from ldmkit_training.devices import automatic
     from ldmkit_training.engine import Engine
     from ldmkit_training.interrupts import INTERRUPTED_SAVED
 
@@ -78,6 +90,9 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
         print(printable(f"the training data changed since that checkpoint: {changed}"), file=sys.stderr)
     for said in engine.bent:
         print(printable(said), file=sys.stderr)
+    if engine.main and not json:
+        for said in automatic(recipe.precision, engine.device):
+            print(said)
     outcome = engine.run()
     if engine.main:
         said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}

@@ -47,6 +47,12 @@ def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
     return Arithmetic("float32", f"{name} has no instructions for bfloat16")
 
 
+def automatic(precision: Precision, device: torch.device) -> list[str]:
+    """What `auto` came to, and why, as a line; none where the recipe names it itself."""
+    chosen = arithmetic(precision, device)
+    return [f"precision auto is {chosen.dtype}: {chosen.why}"] if precision == "auto" else []
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16 by instructions of its own, as torch and oneDNN use them."""
     if device.type == "cuda":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.compose import part_spec
+from ldmkit.conditioning import Encoded
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Perceptual
 from ldmkit.data import Dataset
 from ldmkit.pipeline import Pipeline
@@ -20,7 +21,7 @@ from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data
-from ldmkit_training.devices import arithmetic, autocast, on_device, open_accelerator
+from ldmkit_training.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage
@@ -43,8 +44,9 @@ class PartLine:
 
 @dataclass(frozen=True)
 class WireLine:
-    """A conditioner: what it reads, makes and fills. `dropped` is the share of rows that train without it; `given`
-    is False where the data have no such input: training then sees nothing but its null."""
+    """A conditioner: what it reads, makes and fills. `null` says what stands for it where it is left out; `dropped` is
+    the share of rows that train without it; `given` is False where the data have no such input: training then sees
+    nothing but its null."""
 
     conditioner: str
     type: str
@@ -177,31 +179,47 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
     turn: Any = next(iter(stage.turns.values()))
     dropout = getattr(getattr(turn, "objective", None), "dropout", None)
     expected = {} if dropout is None else dropout.expected(turn.names)
-    with torch.no_grad():
-        encoded = pipeline.conditioning(batch.inputs, size=batch.size)
-    signals = _signals(pipeline, encoded.parts)
+    encoded = pipeline.conditioning(batch.inputs, size=batch.size, grad=True)
+    signals = _encoded(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():
         wire = pipeline.wiring[name]
         key = wire.input or name
-        shape = tuple(tensors_of(signals[name])[0].shape) if name in signals else ()
+        found = signals.get(name)
+        shape = () if found is None else tuple(tensors_of(found.signal)[0].shape)
         lines.append(
             WireLine(
                 name, _type(part), key, part.kind, part.dim, pipeline.parts.routes[name],
-                wire.null, shape, expected.get(key), key in used.values(),
+                null_in_words(part, wire.null, None if found is None else found.null), shape,
+                expected.get(key), key in used.values(),
             )
         )  # fmt: skip
     return lines
 
 
-def _signals(pipeline: Pipeline, encoded: Sequence[Any]) -> dict[str, Signal]:
-    """Signal of each conditioner; the parts come in the conditioners' order, adapters' without input left out."""
+def null_in_words(part: Conditioner, wired: str, null: Signal | None) -> str:
+    """What stands for a conditioner's signal where it is left out."""
+    if wired == "keep":
+        return "never left out"
+    if wired == "zero":
+        return "zeros"
+    if not part.has_null:
+        return "none: it is required"
+    if null is None:
+        return "its own"
+    if any(tensor.requires_grad for tensor in tensors_of(null)):
+        return "its own, trained"
+    return "its own" if any(bool(tensor.any()) for tensor in tensors_of(null)) else "zeros"
+
+
+def _encoded(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encoded]:
+    """What each conditioner made; the parts come in the conditioners' order, adapters' without input left out."""
     left = list(encoded)
-    found: dict[str, Signal] = {}
+    found: dict[str, Encoded] = {}
     for name in pipeline.conditioners:
         key, slot = pipeline.wiring[name].input or name, pipeline.parts.routes[name]
         if left and (left[0].name, left[0].slot) == (key, slot):
-            found[name] = left.pop(0).signal
+            found[name] = left.pop(0)
     return found
 
 
@@ -298,10 +316,7 @@ def _notes(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -
     if train.mixture:
         each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)
         said.append(f"epochs of each source: {', '.join(f'{many:.3g}' for many in each)}")
-    if recipe.precision == "auto":
-        chosen = arithmetic(recipe.precision, device)
-        said.insert(0, f"precision auto is {chosen.dtype}: {chosen.why}")
-    return said
+    return [*automatic(recipe.precision, device), *said]
 
 
 def _cache_notes(recipe: Recipe, stage: Stage, count: int) -> list[str]:

@@ -32,8 +32,11 @@ from ldmkit_training.stage import Batch
 SILENT = 0.005
 """A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet, unless the
 loss is surely lower with the right one."""
-SURE = 2.0
-"""A loss is worse without the right condition where it is so by this many standard errors over the rows."""
+SURE = 3.0
+"""A loss is worse without the right condition where it is so by this many standard errors over many rows; over few,
+by as many as Student's t asks for in their place (see `sure_at`)."""
+HELPS = 0.001
+"""A condition helps where the loss is lower with it by at least this share: what is less is of no use to anybody."""
 
 Quantile = Annotated[float, Field(ge=0, lt=1)]
 
@@ -81,11 +84,25 @@ class Effect(NamedTuple):
         loss: mean of the change of |F - target|^2, relative to the loss with the right condition: > 0 where the
             right condition helps.
         errors: how many standard errors `loss` is from 0, rows being independent.
+        rows: over how many.
     """
 
     change: float
     loss: float
     errors: float
+    rows: int = 10**6
+
+    @property
+    def helps(self) -> bool:
+        """Whether the right condition lowers the loss, surely and by enough to matter."""
+        return self.change > 0 and self.loss >= HELPS and self.errors > sure_at(self.rows)
+
+
+def sure_at(rows: int) -> float:
+    """Standard errors that as many rows must show: the quantile of Student's t that `SURE` is of a normal
+    distribution, by its expansion in 1 / (rows - 1)."""
+    z, free = SURE, max(rows - 1, 1)
+    return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
 
 
 @dataclass(frozen=True)
@@ -109,13 +126,13 @@ class Response:
         return max((e.change for n, e in self.effects.items() if n.startswith("swap")), default=math.nan)
 
     def verdict(self, silent: float = SILENT) -> str:
-        """In words. It helps where the loss is surely lower with the right value (`SURE`); it does nothing where
-        neither that is so nor anything moves the prediction by `silent`."""
+        """In words. It helps where the loss is surely lower with the right value (`SURE`, `HELPS`); it does nothing
+        where neither that is so nor anything moves the prediction by `silent`."""
         swaps = [e for n, e in self.effects.items() if n.startswith("swap")]
         nulls = [e for n, e in self.effects.items() if n.startswith("null")]
         if not swaps and not nulls:
             return "cannot be told: no two rows differ in it"
-        if any(effect.loss > 0 and effect.errors > SURE and effect.change > 0 for effect in swaps or nulls):
+        if any(effect.helps for effect in swaps or nulls):
             return "helps" if self.change() >= silent or not swaps else "helps a little"
         if all(effect.change < silent for effect in self.effects.values()):
             return "does nothing yet"
@@ -287,7 +304,7 @@ def _effect(
     spread = float(worse.std(correction=1)) / math.sqrt(len(worse)) if len(worse) > 1 else math.inf
     mean = float(worse.mean())
     errors = mean / spread if spread else math.copysign(math.inf, mean) if mean else 0.0
-    return Effect(float(change.mean()), mean / right if right else 0.0, errors)
+    return Effect(float(change.mean()), mean / right if right else 0.0, errors, len(worse))
 
 
 def _reordered(part: Encoded, index: Sequence[int]) -> Encoded:

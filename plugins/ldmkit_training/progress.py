@@ -17,6 +17,10 @@ SMOOTHING = 0.1
 """Share of the newest step in the running mean of the time a step takes."""
 
 
+PACED = 4
+"""Updates after which the pace is said."""
+
+
 class Progress:
     """One a run, in the process that reports; a context manager.
 
@@ -44,6 +48,7 @@ class Progress:
         self._seconds: float | None = None
         self._pictures = 0
         self._last = self._written = clock()
+        self._took: list[float] = []
         self._bar: tqdm | None = None
         if shown and self.stream.isatty():
             self._bar = tqdm(total=steps, initial=start, file=self.stream, unit="step", dynamic_ncols=True)
@@ -72,6 +77,7 @@ class Progress:
         took = (now - self._last) / max(1, step - self.done)
         self._seconds = took if self._seconds is None else (1 - SMOOTHING) * self._seconds + SMOOTHING * took
         self._last, self._pictures = now, pictures
+        self._took.append(took) if len(self._took) < PACED else None
         advanced, self.done = step - self.done, step
         if self._bar is not None:
             with self._while_there():
@@ -80,10 +86,19 @@ class Progress:
         elif self.shown and (now - self._written >= self.quiet_every or step == self.steps):
             self._written = now
             self.say(self.line(loss))
+        if len(self._took) == PACED and self.steps - step > PACED:
+            self.say(self.pace())
+            self._took.append(took)  # once
 
     def skip(self) -> None:
         """What took time since the last step (a preview, a checkpoint) is not part of a step."""
         self._last = self.clock()
+
+    def pace(self) -> str:
+        """How long a step takes and all that are left, by the first ones but the very first, which warms up."""
+        a_step = sum(self._took[1:PACED]) / (PACED - 1)
+        left = self.steps - self.done
+        return f"a step takes {a_step:.3g} s: the {left:,} left will take {duration(left * a_step)}"
 
     def line(self, loss: float) -> str:
         """The state in words."""

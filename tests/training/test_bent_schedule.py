@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny
-from ldmkit_training.command import train
 from ldmkit_training.engine import Engine
 from ldmkit_training.same_run import bent
+
+from ldmkit.cli import main
 
 COSINE = "schedule={type: cosine, warmup: 2}"
 
@@ -47,9 +48,9 @@ def test_nothing_is_said_where_nothing_jumps(tmp_path: Path, step: int, steps: i
 def test_the_command_says_it_when_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.denoiser_data(tmp_path / "run", "data.validation=null", "validation=null", COSINE)
     path = tiny.write(data, tmp_path / "recipe.yaml")
-    assert train(path, overrides=None, dry_run=False, check=False, schema=False, fresh=False, json=False) == 0
+    assert main(["train", str(path)]) == 0
     assert "jumps" not in capsys.readouterr().err
-    assert train(path, overrides=["steps=8"], dry_run=False, check=False, schema=False, fresh=False, json=False) == 0
+    assert main(["train", str(path), "--set", "steps=8"]) == 0
     assert "at step 7 the learning rate jumps from the 0 that the cosine schedule led to" in capsys.readouterr().err
 
 

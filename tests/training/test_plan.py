@@ -50,6 +50,24 @@ def test_activations_grow_with_the_rows_of_a_part(tmp_path: Path) -> None:
     assert halves.memory["weights"] == whole.memory["weights"]
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.conditioners.label.null=default", "its own, trained"),
+        ("model.conditioners.label.null=zero", "zeros"),
+        ("model.conditioners.label.null=keep", "never left out"),
+        ("model.conditioners.label.train=false", "its own"),
+        ("model.conditioners.label.config={n_classes: 6, dim: 8, zero_null: true, names: NAMES}", "zeros"),
+        ("model.conditioners.label.config={n_classes: 6, dim: 8, names: NAMES}", "none: it is required"),
+    ],
+)
+def test_the_plan_says_what_a_null_is(tmp_path: Path, override: str, words: str) -> None:
+    (wire,) = make_plan(
+        tiny.denoiser_recipe(tmp_path, "objective={}", override.replace("NAMES", str(list(CLASSES)))), tmp_path
+    ).wiring
+    assert wire.null == words
+
+
 def test_a_codecs_plan_has_its_discriminator_and_what_it_only_reads(tmp_path: Path) -> None:
     plan = make_plan(tiny.codec_recipe(tmp_path), tmp_path)
     parts = {part.name: part for part in plan.parts}

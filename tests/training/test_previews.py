@@ -14,7 +14,7 @@ import torch
 from ldmkit_drawing.charts import line_chart, ticks
 from ldmkit_training.observe import undisturbed
 from ldmkit_training.previews import Previews, PreviewsSection, first_rows
-from ldmkit_training.probe import Effect, Probe, ProbeSection, Response, respond
+from ldmkit_training.probe import Effect, Probe, ProbeSection, Response, respond, sure_at
 from PIL import Image
 from toys import ToyStage, ToyView, same, toy_batch, train, weights
 
@@ -174,7 +174,7 @@ def test_training_makes_conditions_help_except_the_dead_one() -> None:
     losses = train(stage, 100, rows=16)
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     with undisturbed([stage.turn]):
-        found = {r.name: r for r in respond(stage.turn, [toy_batch(5000, 32, seed=9)], ProbeSection(count=32))}
+        found = {r.name: r for r in respond(stage.turn, [toy_batch(5000, 128, seed=9)], ProbeSection(count=128))}
     assert found["semantic"].verdict() == "helps"
     assert found["label"].verdict() == "does nothing yet"
 
@@ -199,6 +199,32 @@ def test_verdicts() -> None:
     assert Response("x", reacts, reacts).verdict() == "reacts, but does not help yet"
     assert Response("x", Effect(0.003, 0.01, 4.0), nothing).verdict() == "helps a little"
     assert Response("x", harms, helps).verdict() == "reacts, but does not help yet"
+
+
+@pytest.mark.parametrize(
+    ("effect", "helps"),
+    [
+        (Effect(0.2, 0.3, 9.0), True),
+        (Effect(0.2, 0.0004, 90.0), False),  # sure, and of no use: it would read "+0.0 %"
+        (Effect(0.2, 0.001, 90.0), True),
+        (Effect(0.2, 0.3, 2.5), False),  # of forty comparisons one is as sure as that by chance
+        (Effect(0.2, 0.3, 4.0, rows=32), True),
+        (Effect(0.2, 0.3, 4.0, rows=4), False),  # four rows do not tell their own spread
+        (Effect(0.2, 0.3, 25.0, rows=2), False),
+        (Effect(0.0, 0.3, 9.0), False),
+    ],
+)
+def test_a_condition_helps_where_that_is_sure_and_matters(effect: Effect, helps: bool) -> None:
+    assert (Response("x", effect, None).verdict() == "helps") is helps
+    assert "helps" not in Response("x", effect, None).line() or "+0.0%" not in Response("x", effect, None).line()
+
+
+def test_how_sure_few_rows_must_be() -> None:
+    """Quantiles of Student's t at the level of three standard deviations, 0.99865: 3.27 for 31 degrees of freedom,
+    3.59 for 15 (tables). The expansion is within 1 % of them, and what it is for fewer is more than for more."""
+    assert sure_at(32) == pytest.approx(3.27, rel=0.01) and sure_at(16) == pytest.approx(3.59, rel=0.01)
+    assert sure_at(10**6) == pytest.approx(3.0, abs=1e-4)
+    assert sure_at(2) > sure_at(4) > sure_at(8) > 4
 
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import yaml
-from ldmkit_training.recipe import RECIPES, overridden, read_recipe, schema
+from ldmkit_training.recipe import RECIPES, build_stage, overridden, parse_recipe, read_recipe, schema
 
 from ldmkit.cli import main
-from ldmkit.errors import LdmkitError
+from ldmkit.errors import LdmkitError, SourceError
 
 
 class Bad(NamedTuple):
@@ -142,6 +142,60 @@ def test_a_sample_that_the_model_refuses_is_named(tmp_path: Path) -> None:
 def test_a_recipe_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 2
     assert "a recipe is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "steps=1", "optimiser.lr=0.5"],
+        ["--set", "steps=1", "--set", "optimiser.lr=0.5"],
+        ["optimiser.lr=0.5", "--set", "steps=1"],
+    ],
+)
+def test_one_set_takes_several_values(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """As `ldmkit sample` reads them; the recipe may stand before or behind."""
+    path = str(tiny.write(tiny.denoiser_data(tmp_path / "run"), tmp_path / "r.yaml"))
+    for given in ([path, *words], [*words, path]):
+        assert main(["train", *given, "--dry-run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["steps"] == 1
+    assert main(["train", path, *words, "optimiser.lr=-1", "--dry-run"]) == 3
+    assert "optimiser.lr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["steps=1"], "--set steps=1"), (["--set", "steps=1", "other.yaml"], "'other.yaml' is a second recipe")],
+)
+def test_words_that_mean_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    path = str(tiny.write(tiny.denoiser_data(tmp_path / "run"), tmp_path / "r.yaml"))
+    assert main(["train", path, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"codec": {"from": "runs/codec"}}, "model.codec.from"),
+        ({"start": "runs/model"}, "model.start"),
+        ({"conditioners": {"label": {"type": "label", "from": "runs/model"}}}, "model.conditioners.label.from"),
+    ],
+)
+def test_a_model_that_is_not_there_yet_is_said_by_its_key_with_one_that_is(
+    tmp_path: Path, change: dict[str, Any], key: str
+) -> None:
+    data = tiny.denoiser_data(tmp_path / "run")
+    recipe = parse_recipe({**data, "model": {**data["model"], **change}})
+    with pytest.raises(SourceError) as caught:
+        build_stage(recipe, tmp_path)
+    assert caught.value.where == key and f"--set {key}=miniworld" in str(caught.value.fits)
+    (tmp_path / "runs/codec").mkdir(parents=True)
+    (tmp_path / "runs/codec/recipe.yaml").touch()
+    (tmp_path / "runs/model").symlink_to("codec")
+    with pytest.raises(SourceError, match="has saved no model") as caught:
+        build_stage(recipe, tmp_path)
+    assert caught.value.where == key and f"--set {key}=miniworld" in str(caught.value.fits)
 
 
 def test_examples_are_valid() -> None:

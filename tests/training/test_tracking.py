@@ -41,6 +41,16 @@ def test_speed_and_time_left_are_those_of_the_steps() -> None:
     assert progress.left == pytest.approx(40.0)
 
 
+def test_the_pace_of_the_first_steps_says_once_how_long_the_run_will_take() -> None:
+    """The very first step warms up: 9 s; the next three take 0.5, 0.25 and 0.75 s."""
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(3604, stream=stream, quiet_every=1e9, clock=clock)
+    for step, seconds in enumerate((9, 0.5, 0.25, 0.75, 4, 4), 1):
+        clock.now += seconds
+        progress.update(step, 0.5, 8)
+    assert stream.getvalue() == "a step takes 0.5 s: the 3,600 left will take 30:00\n"
+
+
 def test_previews_do_not_count_as_steps() -> None:
     clock = Clock()
     progress = Progress(10, stream=io.StringIO(), clock=clock)
@@ -59,7 +69,8 @@ def test_without_a_terminal_there_is_a_line_now_and_then_and_one_at_the_end() ->
     for step in range(1, 21):
         clock.now += 1
         progress.update(step, 0.5, 8)
-    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["5/20", "10/20", "15/20", "20/20"]
+    steps = [line.split()[1] for line in stream.getvalue().splitlines() if line.startswith("step")]
+    assert steps == ["5/20", "10/20", "15/20", "20/20"]
     assert "loss 0.5  8 images/s  0:00 left" in stream.getvalue()
 
 

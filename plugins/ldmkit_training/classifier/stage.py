@@ -21,7 +21,8 @@ from ldmkit.weights import LazyTensor, check
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.draws import Draws
 from ldmkit_training.latents import latents_of
-from ldmkit_training.second_stage.model import frozen_codec, locate_model
+from ldmkit_training.located import locate_model
+from ldmkit_training.second_stage.model import frozen_codec
 from ldmkit_training.second_stage.times import UniformTimes
 from ldmkit_training.stage import Batch, Loss, Stage, Turn
 
@@ -150,7 +151,7 @@ class ClassifierStage(Stage):
 def _classifier(model: ClassifierSection, folder: Path) -> Classifier:
     classifier: Classifier = build("classifier", PartSpec(type=model.type, config=model.config), "model")
     if model.start is not None:
-        path = locate_model(model.start, folder)
+        path = locate_model(model.start, folder, "model.start")
         tensors = load_classifier(path, dtype="float32").state_dict()
         check(classifier, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
         classifier.load_state_dict(tensors)

@@ -20,7 +20,7 @@ from ldmkit_training.first_stage.metrics import psnr, ssim
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.first_stage.statistics import measured
 from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
-from ldmkit_training.second_stage.model import locate_model
+from ldmkit_training.located import locate_model
 from ldmkit_training.stage import Batch, Stage, Turn
 
 
@@ -118,7 +118,7 @@ def _codec(model: CodecSection, folder: Path) -> Codec:
 
 def _started(model: CodecSection, start: str, folder: Path) -> Codec:
     """The codec with the weights of another one, and its type and config too where the recipe gives none."""
-    path = locate_model(start, folder)
+    path = locate_model(start, folder, "model.start")
     theirs = load_codec(path, dtype="float32")
     spec = part_spec("codec", theirs) if model.type is None else PartSpec(type=model.type, config=model.config)
     codec: Codec = build("codec", spec, "model")

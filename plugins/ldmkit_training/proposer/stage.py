@@ -16,8 +16,8 @@ from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
 from ldmkit.loading import load
 from ldmkit.pipeline import Pipeline
 from ldmkit.spec import PartSpec
+from ldmkit_training.located import assets_folder, locate_model
 from ldmkit_training.proposer.section import ProposerSection
-from ldmkit_training.second_stage.model import assets_folder, locate_model
 from ldmkit_training.stage import Batch, Loss, Stage, Turn
 
 
@@ -125,7 +125,7 @@ class ProposerStage(Stage):
 
 def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
     """The start, with the conditioner as the recipe wants it."""
-    found = load(locate_model(model.start, folder), dtype="float32")
+    found = load(locate_model(model.start, folder, "model.start"), dtype="float32")
     name = model.conditioner
     if name not in found.conditioners:
         what = f"the model has no conditioner {name!r}"

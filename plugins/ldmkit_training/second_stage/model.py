@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from ldmkit.compose import build, build_value, fit
 from ldmkit.conditioning import route
 from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part
-from ldmkit.errors import CompositionError, SourceError, SpecError, suggest
+from ldmkit.errors import CompositionError, SpecError, suggest
 from ldmkit.loading import load_codec, open_source
 from ldmkit.meta import on_meta
 from ldmkit.pipeline import Pipeline
@@ -25,9 +23,9 @@ from ldmkit.source import Source
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, check_names
 from ldmkit.value import Value
 from ldmkit.weights import assign
+from ldmkit_training.located import assets_folder, locate_model
 
-RUN_RECIPE, RUN_MODEL = "recipe.yaml", "model"
-"""What tells a run's folder, and the model in it."""
+START = "model.start"
 
 
 class CodecSection(Value):
@@ -168,7 +166,7 @@ def compose_model(model: ModelSection, folder: Path, seed: int = 0, size: tuple[
 class _Composer:
     def __init__(self, model: ModelSection, folder: Path, seed: int, size: tuple[int, int] | None) -> None:
         self.model, self.folder, self.seed, self.size = model, folder, seed, size
-        found = None if model.start is None else locate_model(model.start, folder)
+        found = None if model.start is None else locate_model(model.start, folder, START)
         self.start = None if found is None else open_source(found, variant=model.variant)
         self.notes: list[str] = []
 
@@ -213,7 +211,7 @@ class _Composer:
         if self.model.codec is not None:
             return frozen_codec(self.model.codec, self.folder)
         assert self.model.start is not None, "checked by ModelSection"
-        found = locate_model(self.model.start, self.folder)
+        found = locate_model(self.model.start, self.folder, START)
         return load_codec(found, dtype="float32", variant=self.model.variant)
 
     def _denoiser_spec(self) -> PartSpec:
@@ -243,7 +241,8 @@ class _Composer:
         path = f"conditioners.{name}"
         source, theirs = self.start, path
         if section.from_ is not None:
-            source = open_source(locate_model(section.from_, self.folder), variant=section.variant)
+            found = locate_model(section.from_, self.folder, f"model.{path}.from")
+            source = open_source(found, variant=section.variant)
             theirs = _named(source, name, section.type)
         if section.shares is not None:
             part: Conditioner = self._new("conditioner", section, path)
@@ -309,23 +308,6 @@ class _Composer:
         return trained
 
 
-def assets_folder(text: str, folder: Path, where: str) -> Path:
-    """A folder of assets: a path from the recipe's folder, or as it stands, or `package:folder`.
-
-    Raises:
-        SourceError: `not-found`.
-    """
-    package, _, inner = text.partition(":")
-    places = [folder / text, Path(text)]
-    if inner and find_spec(package) is not None:
-        places.append(Path(str(files(package))) / inner)
-    for path in places:
-        if path.is_dir():
-            return path
-    fits = f"a folder, relative to {folder} or to the working directory, or package:folder"
-    raise SourceError("not-found", f"there is no folder {text!r}", where=where, fits=fits)
-
-
 class _Seeded:
     """Torch's generator of the CPU set for a block, and put back after it."""
 
@@ -350,26 +332,13 @@ def frozen_codec(section: CodecSection, folder: Path) -> Codec:
         SourceError, WeightsError: what was to be loaded is missing or does not fit.
     """
     if section.from_ is not None:
-        found = locate_model(section.from_, folder)
+        found = locate_model(section.from_, folder, "model.codec.from")
         return load_codec(found, dtype="float32", scale=section.scale, variant=section.variant)
     codec: Codec = build("codec", PartSpec(type=str(section.type), config=section.config), "model.codec")
     if any(True for _ in codec.parameters()):
         fits = "`from`, with a trained codec"
         raise CompositionError("untrained-codec", f"a new {section.type!r}", where="model.codec", fits=fits)
     return codec.eval()
-
-
-def locate_model(text: str, folder: Path) -> str:
-    """What `ldmkit.load` or `load_codec` is to open: a path relative to `folder`, or to the working directory, or a
-    name; of a run's folder, the model in it."""
-    for path in (folder / text, Path(text)):
-        if path.is_dir() and (path / RUN_RECIPE).is_file():
-            if not (path / RUN_MODEL).is_dir():
-                raise SourceError("no-model-yet", "this run has saved no model", where=str(path))
-            return str(path / RUN_MODEL)
-        if path.exists():
-            return str(path)
-    return text
 
 
 def _spec_in(source: Source, path: str) -> PartSpec | None:
