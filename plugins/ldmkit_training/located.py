@@ -28,7 +28,8 @@ def locate_model(text: str, folder: Path, key: str) -> str:
     for path in (folder / text, Path(text)):
         if path.is_dir() and (path / RUN_RECIPE).is_file():
             if not (path / RUN_MODEL).is_dir():
-                what, fits = f"the run in {path} has saved no model", f"its end (ldmkit train {path / RUN_RECIPE})"
+                what = f"the run in {path} has saved no model"
+                fits = f"its end (ldmkit train {path / RUN_RECIPE})"
                 raise SourceError("no-model-yet", what, where=key, fits=fits + instead)
             return str(path / RUN_MODEL)
         if path.exists():
