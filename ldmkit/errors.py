@@ -122,11 +122,64 @@ def raised(problem: BaseException, limit: int = 200) -> str:
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """`did you mean 'steps'?` or the list of known words, for an unknown one."""
+    """`did you mean 'steps'?` for a misspelt name, or one cut short; else the list of known names.
+
+    Only what differs as a slip of the pen does is suggested: names with other words or digits in them, and short ones
+    that differ in more than a letter, are other names, and may be real ones of something else.
+    """
     names = sorted(known)
     # far longer than any name: comparing would take minutes, and find nothing
-    comparable = isinstance(word, str) and len(word) < 1000
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6) if comparable else []
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if isinstance(word, str) and 0 < len(word) < 1000:
+        plain = _plain(word)
+        same = [name for name in names if _plain(name) == plain]
+        longer = [name for name in names if len(plain) >= 3 and _plain(name).startswith(plain)]
+        close = difflib.get_close_matches(word, names, n=5, cutoff=0.6)
+        misspelt = [name for name in close if _misspelt(word, name)] if len(longer) < 2 else []
+        for found in (same, misspelt, longer if len(longer) == 1 else []):
+            if found:
+                return f"did you mean {found[0]!r}?"
     return "known: " + ", ".join(names) if names else "nothing is known here"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s._:/-]", "", name).lower()
+
+
+def _words(name: str) -> list[str]:
+    """`StableDiffusion3Pipeline` -> stable, diffusion, 3, pipeline."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\s\d._:/a-zA-Z-]+", name)]
+
+
+def _misspelt(word: str, name: str) -> bool:
+    ones, others = _words(word), _words(name)
+    if len(ones) != len(others):  # a slip may also split or join words
+        ones, others = [_plain(word)], [_plain(name)]
+        if re.findall(r"\d+", ones[0]) != re.findall(r"\d+", others[0]):
+            return False
+        return _slips(ones[0], others[0]) <= 1 and len(others[0]) > 5
+    return all(
+        one == other or _slips(one, other) <= _allowed(one, other) for one, other in zip(ones, others, strict=True)
+    )
+
+
+def _allowed(one: str, other: str) -> int:
+    """Slips that leave a word the same word. Short ones, acronyms among them, are others where they begin otherwise."""
+    if one.isdigit() or other.isdigit() or len(other) < 3:
+        return 0
+    if len(other) < 6:
+        return int(one[0] == other[0] or sorted(one) == sorted(other))
+    return 2
+
+
+def _slips(one: str, other: str) -> int:
+    """Letters that were left out, put in, replaced, or exchanged with their neighbour (optimal string alignment)."""
+    before, last = list[int](), list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, theirs in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != theirs))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == theirs:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]

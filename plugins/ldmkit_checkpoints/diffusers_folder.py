@@ -9,11 +9,12 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.errors import SourceError, suggest
+from ldmkit.errors import SourceError
 from ldmkit.source import Source, adapter_only
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.compvis_plan import given_vector
+from ldmkit_checkpoints.diffusers_names import PIPELINES, unknown_pipeline
 from ldmkit_checkpoints.diffusers_parts import (
     CODECS,
     UNETS,
@@ -32,16 +33,6 @@ from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
-
-PIPELINES = frozenset(
-    [
-        *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
-        *("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
-        *("StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
-        *("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", "LDMPipeline", "DDPMPipeline"),
-        *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline"),
-    ]
-)
 
 _TEXT_GUIDANCE = {"clip-text": 7.5, "ldm-text": 5.0, "t5-text": 7.5}
 _TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
@@ -70,10 +61,7 @@ class DiffusersFolder(Source):
         self.index = read_member_json(folder, INDEX)
         name = self.index.get("_class_name")
         if name not in PIPELINES:
-            fits = suggest(str(name), PIPELINES)
-            raise SourceError(
-                "unsupported", f"the pipeline {name!r} is not known", where=f"{folder}/{INDEX}", fits=fits
-            )
+            raise unknown_pipeline(name, f"{folder}/{INDEX}")
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}
