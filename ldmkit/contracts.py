@@ -10,7 +10,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from ldmkit.data import Data as Data
 from ldmkit.errors import CompositionError
 from ldmkit.examples import Example
+from ldmkit.guides import Evaluate as Evaluate
+from ldmkit.guides import Guidance as Guidance
+from ldmkit.guides import View as View
 from ldmkit.jsonio import raw_input
 from ldmkit.judges import Classifier as Classifier
 from ldmkit.judges import Perceptual as Perceptual
@@ -33,6 +36,8 @@ from ldmkit.runs import Run as Run
 from ldmkit.runs import Step as Step
 from ldmkit.signals import Signal, SignalKind, zeros_like
 from ldmkit.value import Value, parse
+from ldmkit.work import Direction as Direction
+from ldmkit.work import Work as Work
 
 Join: TypeAlias = Literal["only", "length", "feature", "sum"]
 
@@ -89,6 +94,10 @@ class Codec(Part, ABC):
         """A cheap decode for progress pictures; may be small. Defaults to `decode`."""
         return self.decode(latents)
 
+    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+        """What one `encode` or `decode` of `batch` pictures of (height, width) takes, without running it. Optional."""
+        return Work()
+
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Encode and decode with the regulariser's loss, for training. Optional."""
         raise CompositionError("not-trainable", f"{type(self).__name__} cannot be trained: it has no reconstruct()")
@@ -123,6 +132,10 @@ class Denoiser(Part, ABC):
         """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps.
 
         Nothing is kept on the module, not even for the length of a call: threads share it."""
+
+    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+        """What one call for x (rows, channels, *size) takes, without running it. Optional."""
+        return Work()
 
     def plan(self, name: str) -> Network:
         """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
@@ -349,48 +362,6 @@ class Grid(Value, ABC):
     @abstractmethod
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """steps + 1 strictly decreasing values; the last may be 0 or the process's smallest."""
-
-
-View: TypeAlias = frozenset[str]
-"""A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
-
-
-class Evaluate(Protocol):
-    """What guidance may ask for."""
-
-    names: tuple[str, ...]
-    process: Process
-
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
-        """x0 estimates, one a view, from one batch."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of latents through the codec, differentiable."""
-
-
-class Guidance(Value, ABC):
-    """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
-
-    examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    api: ClassVar[int]  # both as `Part` has them
-
-    @abstractmethod
-    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
-        """The guided x0 estimate."""
-
-    def views(self, names: Sequence[str]) -> int:
-        """Rows of the network's batch per sample at most, for these condition names."""
-        return 1
-
-    @property
-    def differentiates(self) -> bool:
-        """Whether it takes gradients through the network."""
-        return False
-
-    def plain(self, scale: float) -> Guidance | None:
-        """The same rule at one scale for all conditions, without options; None where it has no such form. 1 gives the
-        conditional estimate, 0 the unconditional one, and one condition without + scale (conditional - without)."""
-        return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ldmkit.bounds import MAX_PIXELS
 from ldmkit.errors import InputError
 from ldmkit.files import read_file
-
-MAX_PIXELS = 1 << 26
-"""Largest picture that is decoded (8192 x 8192): a small file may claim to be much larger."""
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS
 """Of a file: four channels of 16 bits in the largest picture, uncompressed."""

@@ -17,25 +17,24 @@ from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.conditioning import Conditioning
-from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Run, Step
-from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
-from ldmkit.errors import CompositionError, InputError, RunError, shown, suggest
-from ldmkit.guards import check_end, check_levels, check_step, is_finite, memory
-from ldmkit.guided import Evaluator, Guided
+from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Step
+from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows
+from ldmkit.errors import CompositionError, RunError, shown, suggest
+from ldmkit.guards import check_end, check_step, is_finite, memory
 from ldmkit.hookspecs import manager, step_listener
-from ldmkit.inpaint import KnownRegion, kept, latent_mask
-from ldmkit.noise import Noise
+from ldmkit.inpaint import kept
 from ldmkit.output import Output, Start, stack
 from ldmkit.plans import Network
 from ldmkit.ports import hold_for
 from ldmkit.prepared import Prepared, check_current, check_prepared
+from ldmkit.preparing import prepare_run
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
-from ldmkit.remarks import remark
-from ldmkit.request import Inputs, Request, Strategy, check_size, mappings, resolve
-from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
+from ldmkit.remarks import caller_level
+from ldmkit.request import Inputs, Strategy, check_size, mappings
+from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
-from ldmkit.stages import check_range, decode_latents, encode_pictures
+from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
 
 
 class Pipeline:
@@ -136,8 +135,12 @@ class Pipeline:
         return self
 
     @uses_parts
-    def encode(self, images: Any, noise: Tensor | None = None) -> Tensor:
-        """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec."""
+    def encode(self, images: Any, noise: Tensor | None = None, *, allow_large: bool = False) -> Tensor:
+        """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec.
+
+        Raises:
+            InputError: `too-much-work`, unless `allow_large`: see `prepare`.
+        """
         from ldmkit.pictures import read_picture
 
         if isinstance(images, Tensor) and images.ndim == 4:
@@ -146,11 +149,17 @@ class Pipeline:
             several = isinstance(images, (list, tuple))
             given = list_of(images, "images", "picture-type", "pictures") if several else [images]
             batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(given)])
+        check_codec(self.codec, len(batch), (batch.shape[-2], batch.shape[-1]), "encode", allow_large)
         return encode_pictures(self.codec, pad(batch, self.codec.multiple), noise)
 
     @uses_parts
-    def decode(self, latents: Tensor, size: Size | None = None) -> Tensor:
-        """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given."""
+    def decode(self, latents: Tensor, size: Size | None = None, *, allow_large: bool = False) -> Tensor:
+        """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given.
+
+        Raises:
+            InputError: `too-much-work`, unless `allow_large`: see `prepare`.
+        """
+        check_latents(self.codec, latents, allow_large)
         return decode_latents(self.codec, latents, None if size is None else check_size(size))
 
     @uses_parts
@@ -169,32 +178,14 @@ class Pipeline:
 
     @uses_parts
     def prepare(self, inputs: Inputs, **options: Any) -> Prepared:
-        """Everything of a call up to the first step; options as in `__call__`.
+        """Everything of a call up to the first step, and what it will take (`Prepared.estimate`); options as in
+        `__call__`.
 
         Raises:
-            InputError: an argument or input that cannot be used.
+            InputError: an argument or input that cannot be used; `too-much-work`: a run that this machine has no memory
+                for, or that nobody means, with its estimate.
         """
-        request = resolve(self.defaults, inputs, **options)
-        parsed = parse_rows(self.parts, self.wiring, request.inputs, "inputs")
-        negative = parse_negatives(self.parts, self.wiring, request.negative, request.batch)
-        original = request.start.image if request.start else None
-        start_size = None if original is None else (original.shape[-2], original.shape[-1])
-        size = choose(request.size, start_size, self._plane_size(parsed), self.defaults.size)
-        check_smallest(size, self.codec, self.denoiser.smallest)
-        remark(parsed, size, self.defaults.size, self.codec)
-        asked = request.propose and original is None
-        proposed = proposals(self.parts, self.wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
-        rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
-        conditioning = encode_conditions(self.parts, self.wiring, rows, negative, size)
-        run = Run(self._sigmas(request), latent_size(size, self.codec))
-        evaluate = Evaluator(
-            self.denoiser, self.process, conditioning, run,
-            adapters=self.adapters, decode=partial(self._differentiable_decode, size=size), network=self.network,
-        )  # fmt: skip
-        noise = Noise(request.seeds, (self.codec.channels, *run.size), self.device)
-        checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
-        with memory("start", f"latents {(request.batch, *noise.shape)}"):
-            return self._started(checked, size, run.sigmas, Guided(evaluate, request.guidance), noise)
+        return prepare_run(self, inputs, options)
 
     def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
         """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`.
@@ -216,6 +207,7 @@ class Pipeline:
         grid: Strategy = None,
         guidance: Strategy | float = None,
         propose: bool = True,
+        allow_large: bool = False,
         on_step: Callable[[Step], None] | None = None,
     ) -> Output:
         """Draw pictures.
@@ -230,6 +222,7 @@ class Pipeline:
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.
             propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
+            allow_large: run what the machine has no memory for by the estimate, or what looks like a mistake.
             on_step: called after every step.
 
         Raises:
@@ -239,7 +232,7 @@ class Pipeline:
         _check_on_step(on_step)
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
-            start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose,
+            start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose, allow_large=allow_large,
         )  # fmt: skip
         return self.run(prepared, on_step)
 
@@ -255,7 +248,9 @@ class Pipeline:
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
         if any(prepared.request.negative) and not prepared.evaluate.dropped:
-            warnings.warn("the negative input had no effect: this guidance never looks at it", stacklevel=3)
+            warnings.warn(
+                "the negative input had no effect: this guidance never looks at it", stacklevel=caller_level()
+            )
         return self.finish(prepared, last)
 
     @uses_parts
@@ -264,7 +259,7 @@ class Pipeline:
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         latents = self.process.settled(last.x, last.sigma_next)
-        images = self.decode(latents, prepared.size).cpu()
+        images = decode_latents(self.codec, latents, prepared.size).cpu()
         if prepared.mask is not None and prepared.original is not None:
             images = kept(images, prepared.original, prepared.mask)
         for name, conditioner in self.conditioners.items():
@@ -347,50 +342,6 @@ class Pipeline:
                     listener(step.copied())
                 yield step.copied() if copies else step
         check_end(step, prepared.sigmas, sampler)
-
-    def _sigmas(self, request: Request) -> tuple[float, ...]:
-        sigmas = request.grid.sigmas(self.process, request.steps)
-        check_levels(sigmas)
-        if request.start is None:
-            return tuple(sigmas)
-        count = len(sigmas) - 1
-        run = int(count * request.start.strength + 1e-9)
-        if run == 0:
-            fits = f"strength of at least {1 / count:.3g}, or more steps"
-            raise InputError("strength-too-small", "no step would be run", where="start.strength", fits=fits)
-        return tuple(sigmas[count - run :])
-
-    def _started(
-        self, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise
-    ) -> Prepared:
-        unit, evaluate = noise(0, "start"), denoise.evaluate
-        if request.start is None:
-            return Prepared(request, size, sigmas, self.process.prior(unit, sigmas[0]), denoise, noise, evaluate)
-        known = self.encode(request.start.image.unsqueeze(0)).to(self.device).expand(request.batch, -1, -1, -1)
-        x = known + sigmas[0] * unit
-        if request.start.mask is None:
-            return Prepared(request, size, sigmas, x, denoise, noise, evaluate)
-        mask = request.start.mask.unsqueeze(0)
-        if tuple(mask.shape[-2:]) != size:
-            got = f"{mask.shape[-2]}x{mask.shape[-1]}"
-            raise InputError("size-mismatch", f"the mask is {got}, the picture {size[0]}x{size[1]}", where="start.mask")
-        region = latent_mask(pad(mask, self.codec.multiple), self.codec.factor).to(self.device)
-        inpaint = KnownRegion(denoise, known, region)
-        return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, request.start.image, mask)
-
-    def _plane_size(self, rows: Sequence[Mapping[str, Any]]) -> Size | None:
-        """Picture size that the given condition planes ask for."""
-        for name, conditioner in self.conditioners.items():
-            key = self.wiring[name].input or name
-            given = next((row[key] for row in rows if key in row), None)
-            if conditioner.kind != "plane" or given is None:
-                continue
-            if (size := conditioner.picture_size(given, self.codec.factor)) is not None:
-                return size
-        return None
-
-    def _differentiable_decode(self, latents: Tensor, size: Size) -> Tensor:
-        return crop(self.codec.decode(latents.to(self.codec.dtype)).float(), size)
 
 
 def _check_on_step(on_step: object) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoiser, Grid, Sampler, Step
 from ldmkit.errors import InputError, RunError, shown
+from ldmkit.estimate import Estimate
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
@@ -26,6 +27,8 @@ class Prepared:
     denoise: Callable[[Tensor, float], Tensor]
     noise: Noise
     evaluate: Evaluator
+    estimate: Estimate
+    """What it will take."""
     original: Tensor | None = None
     mask: Tensor | None = None
 
@@ -62,6 +65,7 @@ class Prepared:
             x=evaluate.process.prior(self.noise(0, "start"), sigmas[0]),
             denoise=Guided(evaluate, self.request.guidance),
             evaluate=evaluate,
+            estimate=self.estimate.of_run(steps, sampler.evaluations(steps)),
         )
 
 

@@ -82,13 +82,13 @@ def replay(
     """
     folders = () if folder is None else (Path(folder),)
     if trust:
-        return _replay(pipeline, recipe)
+        return _replay(pipeline, recipe, allow_large=True)
     check_needs(input_needs(recipe, *folders), "recipe")
     with only_within(*folders):
         return _replay(pipeline, recipe)
 
 
-def _replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
+def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
     if recipe.get("spec") != pipeline.spec.hash:
         what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")
@@ -106,6 +106,7 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Output:
         sampler=recipe["sampler"],
         grid=recipe["grid"],
         guidance=recipe["guidance"],
+        allow_large=allow_large,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,4 +38,12 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
 
 
 def _say(what: str) -> None:
-    warnings.warn(what, DrawingWarning, stacklevel=5)
+    warnings.warn(what, DrawingWarning, stacklevel=caller_level() + 1)
+
+
+def caller_level() -> int:
+    """The `stacklevel` with which a warning names the first line outside of ldmkit that led here."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ldmkit":
+        frame, level = frame.f_back, level + 1
+    return level

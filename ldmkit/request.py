@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 from ldmkit.arguments import list_of, mapping_of, taken
+from ldmkit.bounds import MAX_NUMBER, MAX_SIDE, MAX_STEPS
 from ldmkit.compose import build_value
 from ldmkit.contracts import Grid, Guidance, Sampler
 from ldmkit.errors import InputError, shown
 from ldmkit.noise import check_seed
 from ldmkit.output import Start
 from ldmkit.plugins import components
-from ldmkit.spec import MAX_SIDE, MAX_STEPS, Defaults, PartSpec
+from ldmkit.spec import Defaults, PartSpec
 from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -84,7 +86,7 @@ def resolve(
         negative=negatives * (count // len(negatives)),
         seeds=all_seeds,
         steps=_steps(visited, steps, defaults.steps),
-        size=check_size(size) if size is not None else None,
+        size=check_size(size, MAX_NUMBER) if size is not None else None,
         start=Start.of(start, "start") if start is not None else None,
         sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
         grid=visited,
@@ -133,24 +135,34 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows[id(row)] for row in items)
 
 
-def check_steps(steps: object) -> int:
-    """A step count in [1, 10000]."""
+def length(given: object) -> int:
+    """Rows that an argument stands for; 1 for what is no list, which is looked at later."""
+    if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__"):
+        return 1
+    try:
+        return len(given)
+    except (TypeError, OverflowError, RuntimeError):  # without axes, or more than memory can hold
+        return 1 if getattr(given, "ndim", None) == 0 else sys.maxsize
+
+
+def check_steps(steps: object, most: int = MAX_STEPS) -> int:
+    """A step count in [1, most]."""
     number = integer(steps)
     if number is None:
         raise InputError("steps-type", f"steps is an integer, got {shown(steps)}", where="steps")
-    if not 1 <= number <= MAX_STEPS:
+    if not 1 <= number <= most:
         raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
     return number
 
 
-def check_size(size: object) -> tuple[int, int]:
-    """(height, width) in pixels, from a pair or one number for a square."""
+def check_size(size: object, most: int = MAX_SIDE) -> tuple[int, int]:
+    """(height, width) in pixels, from a pair or one number for a square; sides in [1, most]."""
     one, fits = integer(size), "(height, width) in pixels, or one number"
     pair = list_of(size, "size", "size-type", fits) if one is None else [one, one]
     sides = [side for side in map(integer, pair) if side is not None]
     if len(pair) != 2 or len(sides) != 2:
         raise InputError("size-type", f"got {shown(size)}", where="size", fits=fits)
-    if not all(1 <= side <= MAX_SIDE for side in sides):
+    if not all(1 <= side <= most for side in sides):
         raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
     return sides[0], sides[1]
 
@@ -186,8 +198,8 @@ def _steps(grid: Grid, asked: int | None, default: int) -> int:
     """The number of steps: what was asked for, the model's default for None, or the only one that the grid makes."""
     own = grid.own_steps
     if asked is None:
-        return check_steps(default if own is None else own)
-    steps = check_steps(asked)
+        return check_steps(default if own is None else own, MAX_NUMBER)
+    steps = check_steps(asked, MAX_NUMBER)
     if own is not None and steps != own:
         fits = f"{own} steps, or none named"
         raise InputError("grid-length", f"{steps} steps, but the grid makes {own}", where="steps", fits=fits)

@@ -10,21 +10,18 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import Field, field_validator
 
+from ldmkit.bounds import MAX_SIDE, MAX_STEPS
 from ldmkit.errors import InputError, SpecError, shown, suggest
 from ldmkit.value import Value
 
 SPEC_VERSION: Literal[1] = 1
 
-MAX_STEPS = 10_000
 SPEC_FILE = "pipeline.json"
 """What the spec is called in the folder of a saved pipeline."""
 
 DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
 Verify: TypeAlias = Literal["fast", "full", "off"]
 """How files are compared with their digests when a saved folder is loaded."""
-
-MAX_SIDE = 16_384
-"""Pixels."""
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 

@@ -8,8 +8,10 @@ from torch import Tensor
 from ldmkit.arguments import instance_of, numbers_of
 from ldmkit.contracts import Codec
 from ldmkit.errors import InputError
+from ldmkit.estimate import check_estimate, estimate_codec, together
 from ldmkit.guards import finite, memory
 from ldmkit.sizes import Size, crop
+from ldmkit.work import Direction
 
 OVERSHOOT = 4.0
 """What no picture in [-1, 1] reaches, however a decoder overshoots; pictures in [0, 255] do."""
@@ -32,6 +34,24 @@ def check_range(images: Tensor, where: str) -> Tensor:
     return images
 
 
+def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allow_large: bool) -> None:
+    """Refuse to encode or decode more than the machine has memory for.
+
+    Raises:
+        InputError: `too-much-work`, with the estimate.
+    """
+    if not instance_of(allow_large, bool, "allow_large"):
+        where = "images" if direction == "encode" else "latents"
+        check_estimate(estimate_codec(codec, count, size, direction), where, False)
+
+
+def check_latents(codec: Codec, latents: object, allow_large: bool = False) -> None:
+    """`check_codec` for what is to be decoded; what is no batch of latents is left to `decode_latents`."""
+    if isinstance(latents, Tensor) and latents.ndim == 4 and 0 not in latents.shape:
+        size = (latents.shape[-2] * codec.factor, latents.shape[-1] * codec.factor)
+        check_codec(codec, len(latents), size, "decode", allow_large)
+
+
 def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -> Tensor:
     """Latents float32 of pictures (B,3,H,W) in [-1,1] that fit the codec.
 
@@ -41,9 +61,24 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
     batch = images.to(codec.device, codec.dtype)
     noise = None if noise is None else numbers_of(instance_of(noise, Tensor, "noise"), "noise").to(batch)
     with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
-        latents = codec.encode(batch, noise).float()
+        latents = _in_groups(codec, batch, noise)
     finite(latents, "codec.encode")
     return latents
+
+
+def _in_groups(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
+    group = together(codec, (batch.shape[-2], batch.shape[-1]), "encode")
+    if len(batch) <= group or (noise is not None and len(noise) != len(batch)):
+        return codec.encode(batch, noise).float()
+    noises = [None] * len(batch) if noise is None else list(torch.split(noise, group))
+    return joined(
+        [codec.encode(part, drawn).float() for part, drawn in zip(torch.split(batch, group), noises, strict=False)]
+    )
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Parts of a batch as one; the same tensor where there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None) -> Tensor:
@@ -60,7 +95,10 @@ def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None) -> T
     if latents.ndim < 4 or latents.shape[1] != codec.channels or 0 in latents.shape:
         raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
     with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):
-        images = codec.decode(latents.to(codec.device, codec.dtype)).float()
+        side = codec.factor
+        group = together(codec, (latents.shape[-2] * side, latents.shape[-1] * side), "decode")
+        parts = torch.split(latents.to(codec.device, codec.dtype), group)
+        images = joined([codec.decode(part).float() for part in parts])
     finite(images, "codec.decode")
     images = (images + 1).mul_(0.5).clamp_(0, 1)
     if size is not None and (min(size) < 1 or size[0] > images.shape[-2] or size[1] > images.shape[-1]):

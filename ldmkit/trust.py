@@ -6,12 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ldmkit.bounds import MAX_PIXELS, MAX_STEPS
 from ldmkit.errors import SourceError, shown
 from ldmkit.files import is_within
-
-MAX_STEPS = 10_000
-MAX_PIXELS = 1 << 26
-"""Bounds of a replay without trust; the first is ten times the steps that any published model was trained with."""
 
 
 def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:

@@ -28,3 +28,6 @@ Verify = Annotated[
     Literal["fast", "full", "off"],
     typer.Option(help="How the files of a saved folder are compared with its digests: fast, full or off."),
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Run what the machine has no memory for by the estimate, or looks like a mistake.")
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale, Variant, Verify
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Model, Overwrite, Scale, Variant, Verify, Yes
 
 
 def encode(
@@ -15,6 +15,7 @@ def encode(
     picture: Annotated[Path, typer.Argument(help="Picture to encode.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Safetensors file to write.")] = Path("latents.safetensors"),
     overwrite: Overwrite = False,
+    yes: Yes = False,
     config: Config = None,
     ema: Ema = None,
     variant: Variant = None,
@@ -35,13 +36,14 @@ def encode(
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
     from ldmkit.sizes import pad
-    from ldmkit.stages import encode_pictures
+    from ldmkit.stages import check_codec, encode_pictures
     from ldmkit.weights import write_safetensors
 
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
     image = read_picture(picture, str(picture)).unsqueeze(0)
+    check_codec(codec, 1, (image.shape[-2], image.shape[-1]), "encode", yes)
     latents = encode_pictures(codec, pad(image, codec.multiple))
     size = [int(side) for side in image.shape[-2:]]
     about = {"height": str(size[0]), "width": str(size[1])}
@@ -58,6 +60,7 @@ def decode(
     latents: Annotated[Path, typer.Argument(help="Safetensors file that `ldmkit encode` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("decoded.png"),
     overwrite: Overwrite = False,
+    yes: Yes = False,
     config: Config = None,
     ema: Ema = None,
     variant: Variant = None,
@@ -78,7 +81,7 @@ def decode(
     from ldmkit.loading import load_codec
     from ldmkit.output import check_png
     from ldmkit.pictures import to_pil
-    from ldmkit.stages import decode_latents
+    from ldmkit.stages import check_latents, decode_latents
     from ldmkit.weights import open_safetensors, read_metadata
 
     check_png(out)
@@ -93,7 +96,9 @@ def decode(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
-    images = decode_latents(codec, tensors["latents"].read(True), size)
+    stored = tensors["latents"].read(True)
+    check_latents(codec, stored, yes)
+    images = decode_latents(codec, stored, size)
     picture = to_pil(images)[0]
     out = write_new(out, lambda path: picture.save(path, format="PNG"), overwrite=overwrite)
     if json:

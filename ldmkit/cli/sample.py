@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant, Verify
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant, Verify, Yes
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
 from ldmkit.errors import InputError
 
@@ -20,9 +20,7 @@ def sample(
     ctx: typer.Context,
     model: ModelOrBundled = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write; several get -0, -1, ...")] = Path("out.png"),
-    number: Annotated[
-        int, typer.Option("-n", "--number", min=1, max=1024, help="Pictures to draw, with following seeds.")
-    ] = 1,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw, with following seeds.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Transitions of the sampler.")] = None,
     size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")] = None,
@@ -44,6 +42,7 @@ def sample(
     ] = False,
     plan: Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = None,
     overwrite: Overwrite = False,
+    yes: Yes = False,
     config: Config = None,
     ema: Ema = None,
     variant: Variant = None,
@@ -81,13 +80,14 @@ def sample(
     options: dict[str, Any] = {
         "negative": negatives(pipeline, negative or []),
         "size": parse_size(size),
-        "seeds": [seed + i for i in range(number)],
+        "seeds": range(seed, seed + number),
         "steps": steps,
         "start": starts,
         "sampler": parse_strategy(sampler, "--sampler"),
         "grid": parse_strategy(grid, "--grid"),
         "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
         "propose": propose,
+        "allow_large": yes,
     }
     prepared = pipeline.prepare(given, **options)
     with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:
@@ -95,7 +95,7 @@ def sample(
     paths = [str(path) for path in output.save(out, overwrite=overwrite)]
     timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
     if json:
-        counts = {"evaluations": prepared.evaluations, "rows": prepared.rows}
+        counts = {"evaluations": prepared.evaluations, "rows": prepared.rows, "memory": prepared.estimate.bytes}
         recipe = {key: value for key, value in output.recipes[0].items() if key != "inputs"}
         emit({"paths": paths, **timing, **counts, "recipe": recipe})
         return

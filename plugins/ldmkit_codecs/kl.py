@@ -8,9 +8,10 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts import Codec, Direction, Reconstruction, Work
 from ldmkit.examples import Example
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
+from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise, held_dtype, restore, standardise
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -121,6 +122,10 @@ class KLCodec(Codec):
         """Decoded posterior sample (mode without noise). Loss `kl`: summed over c, h, w, mean over the batch."""
         posterior = self.posterior(images)
         return Reconstruction(self._decode_raw(_draw(posterior, noise)), {"kl": posterior.kl().mean()}, {})
+
+    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+        """See `Codec.footprint`."""
+        return autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float32 where float16 is asked for and the config says `force_upcast`."""

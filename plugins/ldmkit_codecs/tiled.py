@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.compose import part_spec
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts import Codec, Direction, Reconstruction, Work
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
 from ldmkit.plugins import get
@@ -26,7 +26,6 @@ from ldmkit_codecs.stretches import LayerPlan, Measure, best_stretches, measure
 from ldmkit_codecs.tiles import Axis, best_axes
 from ldmkit_codecs.wholes import Place, Unknown, has_norms, passes, twin
 
-Direction = Literal["encode", "decode"]
 Tile: TypeAlias = Callable[..., Tensor]
 """(codec, top, bottom, left, right), in pixels -> what the codec makes of that part."""
 SIDES = ("top", "bottom", "left", "right")
@@ -244,6 +243,11 @@ class TiledCodec(Codec):
         module: Any = self.inner._modules[name]
         other._modules[name] = Streamed(module, self._measured(direction), plan)
         return other
+
+    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+        """The inner codec's, with no more memory than the budget. What tiles repeat is not counted."""
+        whole = self.inner.footprint(batch, size, direction)
+        return Work(min(whole.bytes, int(self.config.budget_mib * MIB)), whole.flops)
 
     def raw(self, latents: Tensor) -> Tensor:
         """The inner codec's."""

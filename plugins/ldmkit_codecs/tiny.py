@@ -14,9 +14,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts import Codec, Direction, Reconstruction, Work
 from ldmkit.examples import Example
 from ldmkit.value import Value
+from ldmkit_codecs.footprint import tiny_footprint
 from ldmkit_codecs.shapes import (
     PerChannel,
     check_images,
@@ -195,6 +196,10 @@ class TinyCodec(Codec):
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Encoded and decoded pictures; there is no regulariser and no loss."""
         return Reconstruction(self.decode(self.encode(images)), {}, {})
+
+    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+        """See `Codec.footprint`."""
+        return tiny_footprint(self.config, batch, size, direction, self.dtype.itemsize)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float32 where float16 is asked for and the config says `force_upcast`."""

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ldmkit.attention import exact
 from ldmkit.bounds import Rows
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts import Codec, Direction, Reconstruction, Work
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
+from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise
 
 SEARCH_ELEMENTS = 2**23
@@ -164,6 +165,14 @@ class VQCodec(Codec):
         share = counts.float() / codes.numel()
         metrics = {"usage": (counts > 0).float().mean(), "perplexity": torch.special.entr(share).sum().exp()}
         return Reconstruction(images, {"codebook": loss}, metrics)
+
+    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+        """See `Codec.footprint`; decoding searches the codebook first, in parts."""
+        work = autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
+        positions = batch * size[0] * size[1] // self.factor**2
+        distances = positions * self.config.codebook_size if direction == "decode" else 0
+        searched = min(distances, max(SEARCH_ELEMENTS, self.config.codebook_size))
+        return Work(max(work.bytes, 4 * searched), work.flops + 2 * distances * self.channels)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float32 where float16 is asked for and the config says `force_upcast`."""

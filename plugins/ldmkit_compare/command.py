@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant, Verify
+from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant, Verify, Yes
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -41,6 +41,7 @@ def compare(
     negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "auto",
     overwrite: Overwrite = False,
+    yes: Yes = False,
     config: Config = None,
     ema: Ema = None,
     variant: Variant = None,
@@ -78,6 +79,7 @@ def compare(
         "seeds": [seed + i for i in range(number)],
         "grid": parse_strategy(grid, "--grid"),
         "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
+        "allow_large": yes,
     }
     first = pipe.prepare(given, steps=numbers[0], **options)
     calls = check_plan(entrants, numbers, first.request.grid, pipe.process, 2 * reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.compose import part_spec
-from ldmkit.contracts import Context, Denoiser
+from ldmkit.contracts import Context, Denoiser, Work
 from ldmkit.errors import CompositionError, SpecError
 from ldmkit.examples import Example
 from ldmkit.plugins import get
@@ -101,6 +102,13 @@ class PatchedDenoiser(Denoiser):
         """The denoiser itself (not a copy) in patches; `settings` as in `PatchedConfig`."""
         settings = {"inner": part_spec("denoiser", denoiser), **settings}
         return cls(PatchedConfig.of(settings, "PatchedDenoiser config"), denoiser)
+
+    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+        """The inner denoiser's for one patch, and that many times its operations."""
+        patch = (min(size[0], _pair(self.config.kernel)[0]), min(size[1], _pair(self.config.kernel)[1]))
+        count = math.prod(len(_starts(*side)) for side in zip(size, patch, _pair(self.config.stride), strict=True))
+        one = self.inner.footprint(rows, patch)
+        return Work(one.bytes, one.flops * count)
 
     def prepare(self, signals: Mapping[str, Signal]) -> PatchedContext:
         """The inner denoiser's `prepare`."""

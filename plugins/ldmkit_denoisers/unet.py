@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts import Context, Denoiser, Frame
+from ldmkit.contracts import Context, Denoiser, Frame, Work
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
 from ldmkit.plans import Network, check_plan_name
@@ -24,6 +24,7 @@ from ldmkit_denoisers.encoder import (
     inner_ports,
     unet_slots,
 )
+from ldmkit_denoisers.footprint import footprint
 from ldmkit_denoisers.packing import packable
 from ldmkit_denoisers.ported import activate, zeroed
 from ldmkit_denoisers.resnet import ResBlock
@@ -109,6 +110,10 @@ class UNet(Encoder, Denoiser):
             h = self.mid_port(h, frame)
         h = self._decode(h, skips, emb, frame, projected)
         return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
+
+    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+        """See `Denoiser.footprint`."""
+        return footprint(self.config, rows, size, self.dtype.itemsize)
 
     def plan(self, name: str) -> Network:
         """See `Denoiser.plan`. "prepacked" is for the CPU, in float32 or bfloat16, and what "auto" takes there.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant, Verify
+from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant, Verify, Yes
 
 if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Sheet
@@ -53,6 +53,7 @@ def miniworld(
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a PNG of the first pictures of each set.")] = None,
     overwrite: Overwrite = False,
+    yes: Yes = False,
     ema: Ema = None,
     variant: Variant = None,
     device: Device = None,
@@ -88,6 +89,7 @@ def miniworld(
         plan=plan,
         batch=batch,
         propose=propose,
+        allow_large=yes,
     )
     pipe = load(model, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
     world = World(picture_size(pipe, size))

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import InputError
+from ldmkit.estimate import check_estimate
 from ldmkit.pipeline import Pipeline
+from ldmkit.prepared import Prepared
 from ldmkit_miniworld.asking import (
     Conditions,
     asked_sets,
@@ -50,6 +52,7 @@ class How:
         plan: of execution, see `Pipeline.planned`.
         batch: pictures at once; it changes the speed, not what is drawn.
         propose: whether the model may make up inputs that it is not given, where it can.
+        allow_large: draw what the machine has no memory for by the estimate, or what looks like a mistake.
     """
 
     steps: int | None = None
@@ -60,6 +63,7 @@ class How:
     plan: str = "eager"
     batch: int = BATCH
     propose: bool = True
+    allow_large: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,11 @@ def evaluate(
     sets = asked_sets(conditions, taken, required(pipe, taken))
     running = pipe if how.plan == "eager" else pipe.planned(how.plan)
     # what is wrong with the options is told before anything is drawn
-    request = running.prepare(inputs_of(world.sample(split, 0), sets[0]), **_options(pipe, how, sets[0], world)).request
+    seeds = range(how.seed, how.seed + min(count, how.batch))
+    first = inputs_of(world.sample(split, 0), sets[0])
+    prepared = running.prepare(first, seeds=seeds, **_options(pipe, how, sets[0], world))
+    request = prepared.request
+    _check_work(prepared, count, len(sets), references, how)
     judge, pictures = _judge(world, split, count, references, oracle or bundled(), tell)
     names = tuple(dict.fromkeys(name for chosen in sets for name in chosen))
     renders, codec, shuffled = _ends(running, judge, pictures, names, how.batch, tell, keep)
@@ -213,6 +221,13 @@ def _judge(
     return Judge(asked, oracle.read(as_tensor(others)).features, oracle), pictures
 
 
+def _check_work(prepared: Prepared, count: int, sets: int, references: int, how: How) -> None:
+    """Refuse more pictures than the machine has memory for, or than anyone waits for."""
+    side, runs = prepared.size[0], sets * -(-count // how.batch)
+    held = 3 * (8 * count * side**2 + 5 * references * SIDE**2)  # in 8 bits and as floats
+    check_estimate(prepared.estimate.repeated(runs, held), "count", how.allow_large)
+
+
 def _options(pipe: Pipeline, how: How, conditions: Conditions, world: World) -> dict[str, Any]:
     made_up = proposed_inputs(pipe) if how.propose else ()
     return {
@@ -222,6 +237,7 @@ def _options(pipe: Pipeline, how: How, conditions: Conditions, world: World) -> 
         "guidance": guidance_of(pipe, how.guidance, (*conditions, *made_up)),
         "size": (world.size, world.size),
         "propose": how.propose,
+        "allow_large": how.allow_large,
     }
 
 

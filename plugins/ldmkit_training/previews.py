@@ -14,10 +14,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit.bounds import MAX_STEPS
 from ldmkit.contracts import Codec
 from ldmkit.encoding import input_owners
 from ldmkit.pipeline import Pipeline
-from ldmkit.spec import MAX_STEPS, PartSpec
+from ldmkit.spec import PartSpec
 from ldmkit.stages import decode_latents, encode_pictures
 from ldmkit.value import Value
 from ldmkit_training.observe import View, networks, undisturbed

@@ -1,0 +1,56 @@
+"""The contract of guidance: what it may ask the model for, and what it answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+from torch import Tensor
+
+from ldmkit.examples import Example
+from ldmkit.value import Value
+
+if TYPE_CHECKING:
+    from ldmkit.contracts import Process
+
+View: TypeAlias = frozenset[str]
+"""A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
+
+
+class Evaluate(Protocol):
+    """What guidance may ask for."""
+
+    names: tuple[str, ...]
+    process: Process
+
+    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+        """x0 estimates, one a view, from one batch."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents through the codec, differentiable."""
+
+
+class Guidance(Value, ABC):
+    """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
+
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+    api: ClassVar[int]  # both as `Part` has them
+
+    @abstractmethod
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        """The guided x0 estimate."""
+
+    def views(self, names: Sequence[str]) -> int:
+        """Rows of the network's batch per sample at most, for these condition names."""
+        return 1
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it takes gradients through the network."""
+        return False
+
+    def plain(self, scale: float) -> Guidance | None:
+        """The same rule at one scale for all conditions, without options; None where it has no such form. 1 gives the
+        conditional estimate, 0 the unconditional one, and one condition without + scale (conditional - without)."""
+        return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None

@@ -1,0 +1,146 @@
+"""From the arguments of a call to a run that is ready: resolved, estimated, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ldmkit.arguments import instance_of
+from ldmkit.bounds import MAX_BATCH
+from ldmkit.contracts import Run
+from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
+from ldmkit.errors import InputError
+from ldmkit.estimate import Estimate, check_estimate, estimate_run
+from ldmkit.guards import check_levels, memory
+from ldmkit.guided import Evaluator, Guided
+from ldmkit.inpaint import KnownRegion, latent_mask
+from ldmkit.noise import Noise
+from ldmkit.prepared import Prepared
+from ldmkit.remarks import remark
+from ldmkit.request import Inputs, Request, length, resolve
+from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
+
+if TYPE_CHECKING:
+    from ldmkit.pipeline import Pipeline
+
+
+def prepare_run(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) -> Prepared:
+    """See `Pipeline.prepare`."""
+    allow = instance_of(options.get("allow_large", False), bool, "allow_large")
+    given = {name: value for name, value in options.items() if name != "allow_large"}
+    if not allow:
+        _check_count(pipeline, inputs, given)
+    parts, wiring = pipeline.parts, pipeline.wiring
+    request = resolve(pipeline.defaults, inputs, **given)
+    parsed = parse_rows(parts, wiring, request.inputs, "inputs")
+    negative = parse_negatives(parts, wiring, request.negative, request.batch)
+    size = _size(pipeline, request, parsed)
+    estimate = _estimate(pipeline, request, size, request.batch)
+    check_estimate(estimate, "size", allow)
+    check_smallest(size, pipeline.codec, pipeline.denoiser.smallest)
+    remark(parsed, size, pipeline.defaults.size, pipeline.codec)
+    asked = request.propose and request.start is None
+    proposed = proposals(parts, wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
+    rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
+    conditioning = encode_conditions(parts, wiring, rows, negative, size)
+    run = Run(_sigmas(pipeline, request), latent_size(size, pipeline.codec))
+    evaluate = Evaluator(
+        pipeline.denoiser, pipeline.process, conditioning, run,
+        adapters=pipeline.adapters, decode=partial(_decode, pipeline, size=size), network=pipeline.network,
+    )  # fmt: skip
+    noise = Noise(request.seeds, (pipeline.codec.channels, *run.size), pipeline.device)
+    views = request.guidance.views([name for name in evaluate.names if name not in evaluate.absent])
+    if estimate.rows != views * request.batch:  # a conditioner made up an input
+        estimate = _estimate(pipeline, request, size, request.batch, views)
+    checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
+    with memory("start", f"latents {(request.batch, *noise.shape)}"):
+        return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
+
+
+def _check_count(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) -> None:
+    """Refuse a batch that nobody means before a row of it is looked at.
+
+    Raises:
+        InputError: `too-much-work`, with the estimate of as many pictures like the first.
+    """
+    many = max(map(length, (inputs, options.get("seeds"), options.get("negative"), options.get("start"))))
+    if many <= MAX_BATCH:
+        return
+    one = {name: value for name, value in options.items() if name not in ("seeds", "negative", "start")}
+    request = resolve(pipeline.defaults, inputs[:1] if isinstance(inputs, Sequence) else inputs, **one)
+    parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
+    check_estimate(_estimate(pipeline, request, _size(pipeline, request, parsed), many), "seeds", False)
+
+
+def _size(pipeline: Pipeline, request: Request, parsed: Sequence[Mapping[str, Any]]) -> Size:
+    original = request.start.image if request.start else None
+    start = None if original is None else (original.shape[-2], original.shape[-1])
+    return choose(request.size, start, _plane_size(pipeline, parsed), pipeline.defaults.size)
+
+
+def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
+    if views is None:
+        names = {pipeline.wiring[name].input or name for name in pipeline.conditioners}
+        given = [name for name in names if any(name in row for row in (*request.inputs, *request.negative))]
+        views = request.guidance.views(given)
+    steps = request.steps if request.start is None else max(1, int(request.steps * request.start.strength + 1e-9))
+    return estimate_run(
+        pipeline.codec, pipeline.denoiser, pipeline.parts.items().values(),
+        pictures=pictures, views=views, steps=steps, evaluations=request.sampler.evaluations(steps),
+        size=size, starts=0 if request.start is None else 1,
+    )  # fmt: skip
+
+
+def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size | None:
+    """Picture size that the given condition planes ask for."""
+    for name, conditioner in pipeline.conditioners.items():
+        key = pipeline.wiring[name].input or name
+        given = next((row[key] for row in rows if key in row), None)
+        if conditioner.kind != "plane" or given is None:
+            continue
+        if (size := conditioner.picture_size(given, pipeline.codec.factor)) is not None:
+            return size
+    return None
+
+
+def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
+    sigmas = request.grid.sigmas(pipeline.process, request.steps)
+    check_levels(sigmas)
+    if request.start is None:
+        return tuple(sigmas)
+    count = len(sigmas) - 1
+    run = int(count * request.start.strength + 1e-9)
+    if run == 0:
+        fits = f"strength of at least {1 / count:.3g}, or more steps"
+        raise InputError("strength-too-small", "no step would be run", where="start.strength", fits=fits)
+    return tuple(sigmas[count - run :])
+
+
+def _started(
+    pipeline: Pipeline, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
+    estimate: Estimate,
+) -> Prepared:  # fmt: skip
+    unit, evaluate, codec = noise(0, "start"), denoise.evaluate, pipeline.codec
+    if request.start is None:
+        x = pipeline.process.prior(unit, sigmas[0])
+        return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
+    known = pipeline.encode(request.start.image.unsqueeze(0)).to(pipeline.device).expand(request.batch, -1, -1, -1)
+    x = known + sigmas[0] * unit
+    if request.start.mask is None:
+        return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
+    mask = request.start.mask.unsqueeze(0)
+    if tuple(mask.shape[-2:]) != size:
+        got = f"{mask.shape[-2]}x{mask.shape[-1]}"
+        raise InputError("size-mismatch", f"the mask is {got}, the picture {size[0]}x{size[1]}", where="start.mask")
+    region = latent_mask(pad(mask, codec.multiple), codec.factor).to(pipeline.device)
+    inpaint = KnownRegion(denoise, known, region)
+    return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, estimate, request.start.image, mask)
+
+
+def _decode(pipeline: Pipeline, latents: Tensor, size: Size) -> Tensor:
+    """Pictures of latents, with gradients."""
+    return crop(pipeline.codec.decode(latents.to(pipeline.codec.dtype)).float(), size)
