@@ -141,8 +141,10 @@ def length(given: object) -> int:
         return 1
     try:
         return len(given)
-    except (TypeError, OverflowError, RuntimeError):  # without axes, or more than memory can hold
-        return 1 if getattr(given, "ndim", None) == 0 else sys.maxsize
+    except OverflowError:  # more than Python counts
+        return sys.maxsize
+    except Exception:  # a tensor without axes, or a faulty __len__
+        return 1
 
 
 def check_steps(steps: object, most: int = MAX_STEPS) -> int:
