@@ -3,8 +3,9 @@
 python benchmarks/digests.py [--rounds 7] [--flips 1000] [--folder /tmp/sd15]
 
 The folder is written by diffusers with random weights, imported (4.3 GB of float32), and both are deleted afterwards.
-Loads with `verify` "off", "fast" and "full" take turns in one process of one thread, files in the page cache;
-`touched_s`: the first number of every page of the denoiser's weights is read afterwards, as a first run does.
+Loads with `verify` "off", "fast" and "full" take turns in one process of one thread, files in the page cache; `_cpu_s`:
+processor time of a load; `_touched_s`: the first number of every page of the denoiser's weights is read afterwards, as a
+first run does.
 `save_s`: writing the folder, digests and the disk included. Flips: of each, one random bit of one file of weights of
 the bundled model, saved as a folder, header included; `found` counts the loads that were refused.
 """
@@ -42,12 +43,14 @@ def costs(work: Path, rounds: int, given: Path | None) -> dict[str, Any]:
     del pipe
     size = sum(path.stat().st_size for path in (work / "saved").rglob("*.safetensors"))
     times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    busy: dict[str, list[float]] = {mode: [] for mode in MODES}
     touched: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(rounds + 1):
         for mode in MODES:
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             pipe = ldmkit.load(work / "saved", verify=mode)
             times[mode].append(time.perf_counter() - began)
+            busy[mode].append(time.process_time() - worked)
             began = time.perf_counter()
             for parameter in pipe.denoiser.parameters():
                 parameter.detach().view(-1)[::1024].sum()
@@ -56,6 +59,7 @@ def costs(work: Path, rounds: int, given: Path | None) -> dict[str, Any]:
     row: dict[str, Any] = {"what": "load a saved SD 1.5 folder again", "bytes": size, "save_s": round(saving, 2)}
     for mode in MODES:
         row[f"{mode}_s"] = round(statistics.median(times[mode][1:]), 3)
+        row[f"{mode}_cpu_s"] = round(statistics.median(busy[mode][1:]), 3)
         row[f"{mode}_touched_s"] = round(statistics.median(touched[mode][1:]), 3)
     return row
 

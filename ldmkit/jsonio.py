@@ -8,10 +8,11 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import InputError, LdmkitError, RunError, SourceError
+from ldmkit.errors import InputError, LdmkitError, RunError, SourceError, shown
 from ldmkit.files import read_file
 
 MAX_TEXT_BYTES = 64 * 2**20
@@ -39,10 +40,14 @@ def parse_json(
     def constant(name: str) -> Any:
         if infinities and name != "NaN":
             return float(name)
-        raise error("json-invalid", f"{name} is not a number", where=where)
+        raise error("json-invalid", f"{shown(name)} is not a number", where=where)
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        return value if isfinite(value) else constant(digits)
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
     except LdmkitError:
         raise  # an InputError is a ValueError too
     except (ValueError, RecursionError) as problem:

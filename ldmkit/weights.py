@@ -45,6 +45,8 @@ MAPPED_ALIGNMENT = 16
 """Bytes that a tensor mapped from anyone's file starts on at least; what does not is copied."""
 
 MAX_HEADER_BYTES = 100_000_000
+MAX_TENSORS = 200_000
+"""Of a file: a hundred times what the largest published model of this field has."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         header = parse_json(file.read(length), where)
     if not isinstance(header, dict):
         raise SourceError("safetensors-invalid", "the header is no JSON object", where=where)
+    if len(header) > MAX_TENSORS:
+        raise SourceError("too-large", f"a header of {len(header)} tensors", where=where, fits=f"at most {MAX_TENSORS}")
     for key, info in header.items():
         if key != "__metadata__" and not (isinstance(info, dict) and {"dtype", "shape", "data_offsets"} <= info.keys()):
             raise SourceError("safetensors-invalid", f"the header entry of {key!r} is incomplete", where=where)

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ldmkit.errors import InputError, SourceError
+from ldmkit.errors import InputError, SourceError, shown
 from ldmkit.files import read_file
 from ldmkit.jsonio import read_json, write_json
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, read_stated
@@ -227,6 +227,11 @@ def _bert(ids: dict[str, int], stated: Stated, file: Path) -> Tokenizer:
         if (needed := stated.special.get(name)) not in ids:
             raise SourceError("bad-vocabulary", f"{needed} is not in the list", where=str(file))
     options = {key: (stated.config or {}).get(key, default) for key, default in _BERT_OPTIONS.items()}
+    if wrong := next(
+        (key for key, value in options.items() if not isinstance(value, (bool, type(_BERT_OPTIONS[key])))), ""
+    ):
+        what = f"{wrong} is {shown(options[wrong])}"
+        raise SourceError("bad-vocabulary", what, where=str(file.with_name(CONFIG)), fits="true or false")
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token=_unknown_of(stated)))
     tokenizer.normalizer = normalizers.BertNormalizer(
         lowercase=options["do_lower_case"],
