@@ -3,9 +3,9 @@
 python benchmarks/digests.py [--rounds 7] [--flips 1000] [--folder /tmp/sd15]
 
 The folder is written by diffusers with random weights, imported (4.3 GB of float32), and both are deleted afterwards.
-Loads with `verify` "off", "fast" and "full" take turns in one process of one thread, files in the page cache; `_cpu_s`:
-processor time of a load; `_touched_s`: the first number of every page of the denoiser's weights is read afterwards, as a
-first run does.
+Loads with `verify` "off", "fast" and "full" take turns in one process of one thread, files in the page cache;
+`_cpu_s`: processor time of a load; `_touched_s`: the first number of every page of the denoiser's weights is read
+afterwards, as a first run does.
 `save_s`: writing the folder, digests and the disk included. Flips: of each, one random bit of one file of weights of
 the bundled model, saved as a folder, header included; `found` counts the loads that were refused.
 """
