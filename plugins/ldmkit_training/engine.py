@@ -39,15 +39,12 @@ from ldmkit_training.same_run import bent, check_same_run
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
+from ldmkit_training.together import Stopped, Together
 from ldmkit_training.tracking import Tracker
 from ldmkit_training.watchers import watchers
 
 ASKED_EVERY = 10
 """Steps between two looks at whether another process was asked to stop, on GPUs."""
-
-
-class _Stopped(Exception):
-    """A signal came before the first step."""
 
 
 class Engine:
@@ -64,6 +61,7 @@ class Engine:
         self.recipe, self.folder = recipe, folder
         self.accelerator = open_accelerator()
         self.device: torch.device = self.accelerator.device
+        self.together = Together(self.accelerator)
         self.out = Path(recipe.out)
         check_run_folder(self.out)
         self.checkpoints = self.out / CHECKPOINTS
@@ -161,7 +159,7 @@ class Engine:
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
-                with suppress(_Stopped), few_warnings(self.say):
+                with suppress(Stopped), few_warnings(self.say):
                     self._loop(interrupts, progress)
                 self._tell_damaged()
             if self.step < self.recipe.steps:
@@ -184,14 +182,19 @@ class Engine:
         except Exception as error:
             buffers = self._changes is not None and self._changes != changes(self.stage.turns.values())
             half = self.steps.half or buffers
-            if self._saved < self.step and self.main and not self.sharded and may_be_saved(error, half):
+            here = self.together.failed if self.sharded else self.main
+            if self._saved < self.step and here and may_be_saved(error, half):
                 rescued(error, self.step, self._write)
             raise
 
     def _train(self, interrupts: Interrupts, progress: Progress) -> None:
         recipe = self.recipe
         often = 1 if self.device.type == "cpu" else recipe.tracking.every
-        for step, parts in islice(self._batches(interrupts), recipe.steps - self.step):
+        with self.together.agreed():
+            batches = iter(self._batches(interrupts))
+        for _ in range(recipe.steps - self.step):
+            with self.together.agreed():
+                step, parts = self._next(batches)
             self._one(step, parts)
             self.step = step + 1
             last = self.step == recipe.steps
@@ -213,6 +216,15 @@ class Engine:
             self.save()
         if recipe.steps == 0:  # nothing is trained, but what is there has figures too
             self._watch(interrupts, True)
+
+    def _next(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]]:
+        """The next step's parts. Of several processes each looks at its inputs before the step: in the middle of it, an
+        error in one would leave the others waiting."""
+        step, parts = next(batches)
+        for part in parts if self.together.count > 1 else ():
+            for name, inputs in zip(part.ids, part.inputs, strict=True):
+                self.stage.parsed(inputs, name)
+        return step, parts
 
     def _one(self, step: int, parts: list[Batch]) -> None:
         self._changes = changes(self.stage.turns.values())
@@ -237,17 +249,20 @@ class Engine:
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
         if not due and not validate:
             return
-        if self.main or self.sharded:
-            asked = (lambda: None) if self.sharded else (lambda: interrupts.asked)
-            try:
-                with between_calls(asked), whole(self.stage.turns.values(), self.sharded):
-                    if validate:
-                        self._validate()
-                    for callback in due:
-                        callback(self, self.step)
-            except Signalled as signalled:
-                self.say(f"{signalled.name}: what was being looked at after step {self.step} is left out")
-        self.accelerator.wait_for_everyone()
+        with self.together.agreed():
+            if self.main or self.sharded:
+                self._look(interrupts, due, validate)
+
+    def _look(self, interrupts: Interrupts, due: list[Callback], validate: bool) -> None:
+        asked = (lambda: None) if self.sharded else (lambda: interrupts.asked)
+        try:
+            with between_calls(asked), whole(self.stage.turns.values(), self.sharded):
+                if validate:
+                    self._validate()
+                for callback in due:
+                    callback(self, self.step)
+        except Signalled as signalled:
+            self.say(f"{signalled.name}: what was being looked at after step {self.step} is left out")
 
     def _validate(self) -> None:
         assert self.recipe.validation is not None and self.validation_data is not None
@@ -300,7 +315,7 @@ class Engine:
 
         def progress(_done: int, _samples: int) -> None:
             if interrupts is not None and interrupts.asked is not None:
-                raise _Stopped  # encoding goes on from here in the next run
+                raise Stopped  # encoding goes on from here in the next run
 
         return latent_cache(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
 

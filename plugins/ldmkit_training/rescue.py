@@ -38,7 +38,8 @@ _NO_PLACE = ("run.loss-not-finite", "run.checkpoint-failed")
 
 
 def rescued(error: Exception, step: int, save: Callable[[], Path | None]) -> str:
-    """Save the steps that are done before `error` ends the run, and say so in it; also returns what it says.
+    """Save the steps that are done before `error` ends the run, and say so in it; also returns what it says (nothing in
+    a process that only gave its share).
 
     A checkpoint that cannot be written hides no error: it is said beside it.
     """
@@ -47,6 +48,8 @@ def rescued(error: Exception, step: int, save: Callable[[], Path | None]) -> str
     except (RunError, OSError) as problem:
         said = f"no checkpoint of step {step} could be written: {problem}"
     else:
+        if path is None:
+            return ""
         said = f"the {step} steps before it are saved in {path}: once it is put right, the same command goes on"
     if isinstance(error, LdmkitError):
         error.fits = f"{error.fits}; {said}" if error.fits else said

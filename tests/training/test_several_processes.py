@@ -7,11 +7,15 @@ import multiprocessing
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
+
+from ldmkit.errors import InputError, LdmkitError
 
 SPAWN = multiprocessing.get_context("forkserver")
 STAGES = ("ldmkit_training.first_stage.stage", "ldmkit_training.second_stage.stage")
@@ -108,4 +112,66 @@ def test_a_signal_to_one_stops_all_and_one_goes_on(tmp_path: Path, sharded: str)
     assert [path.name for path in (tmp_path / "two/checkpoints").iterdir() if "3" in path.name] == ["step-00000003"]
     outcome = tiny.train(tiny.denoiser_recipe(tmp_path / "two"))
     assert outcome.step == STEPS
+    assert_close(tmp_path / "one", tmp_path / "two")
+
+
+BAD = InputError("bad-file", "cut short", where="d/7.png")
+
+
+def failing(rank: int, port: int, kind: str, out: Path, overrides: tuple[str, ...], where: str, told: Any) -> None:
+    """One of two processes; the second one meets an error after three steps."""
+    torch.set_num_threads(1)
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    from ldmkit_training.data.batches import Batches
+    from ldmkit_training.engine import Engine
+
+    plain = Batches.steps
+
+    def steps(self: Batches, start: int = 0) -> Iterator[tuple[int, list[Any]]]:
+        for step, parts in plain(self, start):
+            if step == 3 and rank == 1 and where == "file":
+                raise BAD
+            if step == 3 and rank == 1:
+                parts[0].inputs[0]["label"] = "no such class"
+            yield step, parts
+
+    Batches.steps = steps  # type: ignore[method-assign]
+    engine = Engine(tiny.denoiser_recipe(out, f"steps={STEPS}", "checkpoints.every=100", *overrides), Path())
+    try:
+        engine.run()
+    except LdmkitError as error:
+        told.put((rank, error.code, str(error)))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("where", "sharded", "code"),
+    [
+        ("file", "false", "input.bad-file"),
+        ("file", "true", "input.bad-file"),
+        ("input", "false", "input.unknown-label"),
+    ],
+)
+def test_an_error_in_one_ends_all_and_saves_the_steps_before(
+    tmp_path: Path, where: str, sharded: str, code: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told, overrides = SPAWN.Queue(), (f"sharded={sharded}",)
+    args = [(rank, port, "denoiser", tmp_path / "two", overrides, where, told) for rank in range(2)]
+    made = [SPAWN.Process(target=failing, args=each) for each in args]
+    for process in made:
+        process.start()
+    said = {rank: (found, text) for rank, found, text in (told.get(timeout=300), told.get(timeout=300))}
+    for process in made:
+        process.join()
+    assert [process.exitcode for process in made] == [0, 0]
+    assert said[1][0] == code and said[0][0] == "run.other-process"
+    assert said[0][1].startswith("[run.other-process] process 1 of 2 met an error: [" + code)
+    assert "the 3 steps before it are saved in" in said[0][1] and "None" not in said[1][1]
+    assert [path.name for path in (tmp_path / "two/checkpoints").iterdir()] == ["step-00000003"]
+    tiny.train(tiny.denoiser_recipe(tmp_path / "one"))
+    assert tiny.train(tiny.denoiser_recipe(tmp_path / "two")).step == STEPS
     assert_close(tmp_path / "one", tmp_path / "two")
