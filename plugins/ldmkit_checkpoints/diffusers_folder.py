@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ldmkit.source import Source, adapter_only
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.compvis_plan import given_vector
+from ldmkit_checkpoints.diffusers_latents import as_applied, version_of
 from ldmkit_checkpoints.diffusers_names import PIPELINES, unknown_pipeline
 from ldmkit_checkpoints.diffusers_parts import (
     CODECS,
@@ -33,6 +33,9 @@ from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
+
+_STEPS = {"DDPMPipeline": 1000, "LDMSuperResolutionPipeline": 100}
+"""Steps that a pipeline's code takes where it is told none; 50 in all others."""
 
 _TEXT_GUIDANCE = {"clip-text": 7.5, "ldm-text": 5.0, "t5-text": 7.5}
 _TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
@@ -60,7 +63,7 @@ class DiffusersFolder(Source):
         self.folder = folder
         self.index = read_member_json(folder, INDEX)
         name = self.index.get("_class_name")
-        if name not in PIPELINES:
+        if not isinstance(name, str) or name not in PIPELINES:
             raise unknown_pipeline(name, f"{folder}/{INDEX}")
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
@@ -118,7 +121,7 @@ class DiffusersFolder(Source):
                 sampler=scheduler.sampler,
                 grid=scheduler.grid,
                 guidance=_guidance(conditioners, self._is_xl()),
-                steps=50,
+                steps=min(_STEPS.get(str(self.index["_class_name"]), 50), scheduler.process.config.get("steps", 1000)),
                 size=size,
             ),
         )
@@ -142,8 +145,8 @@ class DiffusersFolder(Source):
 
     def _repaired_size(self, size: Any) -> Any:
         """The U-Net's sample_size: those of diffusers before 0.9 said 32 where 64 is meant."""
-        version = re.match(r"(\d+)\.(\d+)", str(self._config("unet").get("_diffusers_version", "")))
-        old = version is not None and (int(version[1]), int(version[2])) < (0, 9)
+        version = version_of(self._config("unet"))
+        old = version is not None and version < (0, 9)
         if not (self._repairs() and old and type(size) is int and size < 64):
             return size
         self.report.notes.append(f"unet: sample_size is {size} in this old file; 64 is taken, as diffusers does")
@@ -152,13 +155,13 @@ class DiffusersFolder(Source):
     def _networks(self) -> tuple[Component, UNetConfig, Any]:
         names = [name for name in ("vae", "vqvae") if self._has(name)]
         if names:
-            config = self._config(names[0])
+            config = {"_class_name": self.index[names[0]][1], **self._config(names[0])}
             where = f"{self.folder}/{names[0]}/config.json"
+            config, notes = as_applied(config, self.index, where)
+            self.report.notes += notes
             codec = codec_component(config, self._inventory(names[0]).tensors, where)
             self._components["codec"] = (names[0], codec)
-            if codec.spec.type == "vq" and config.get("scaling_factor", 1.0) != 1.0:
-                self.report.notes.append("scaling_factor of the VQ codec is not used: see vq_from_diffusers")
-        config = self._config("unet")
+        config = {"_class_name": (self.index.get("unet") or [None, None])[1], **self._config("unet")}
         pixels = None if names else config.get("out_channels", 3)
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))

@@ -16,7 +16,7 @@ from ldmkit_codecs.tiny import TinyConfig
 
 from ldmkit.errors import SourceError
 from ldmkit_checkpoints.keys import Entry, KeyMap, same
-from ldmkit_checkpoints.vae_config import checked, inexpressible, known_only, numbers, public
+from ldmkit_checkpoints.vae_config import NATIVE, checked, inexpressible, known_only, numbers, public, scaling
 
 _CONVS = {"conv1": "conv.0", "conv2": "conv.2", "conv3": "conv.4"}
 _POOL = r"pool\.(?:0\.weight|1\.(?:weight|bias)|3\.weight)"
@@ -155,11 +155,19 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
     known_only(config, _DIFFUSERS, where)
     for key, fits in _FIXED.items():
         if config.get(key, fits) != fits:
-            raise SourceError("unsupported", f"{key} {config[key]!r}", where=where, fits=repr(fits))
+            raise SourceError("unsupported", f"{key} {config[key]!r}", where=f"{where}.{key}", fits=repr(fits))
     sides = ("encoder_block_out_channels", "decoder_block_out_channels")
     widths = {width for side in sides for width in numbers(config.get(side, (64,) * 4), f"{where}.{side}")}
     if len(widths) != 1:
-        raise SourceError("unsupported", f"widths {sorted(widths)} in one model", where=where, fits="one width")
+        what = f"{' and '.join(sides)} name widths {sorted(widths)} in one model"
+        raise SourceError("unsupported", what, where=where, fits="one width")
+    for side, default in (("encoder", (1, 3, 3, 3)), ("decoder", (3, 3, 3, 1))):
+        blocks = numbers(config.get(f"num_{side}_blocks", default), f"{where}.num_{side}_blocks")
+        stages = len(config.get(f"{side}_block_out_channels", (64,) * 4))
+        if len(blocks) != stages:
+            what = f"num_{side}_blocks has {len(blocks)} entries, {side}_block_out_channels {stages}"
+            raise SourceError("invalid", what, where=where, fits="one a stage in both")
+    scale, shift = scaling(config, where, 1.0)
     native = {
         "in_channels": config.get("in_channels", 3),
         "out_channels": config.get("out_channels", 3),
@@ -167,11 +175,11 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
         "encoder_blocks": config.get("num_encoder_blocks", (1, 3, 3, 3)),
         "decoder_blocks": config.get("num_decoder_blocks", (3, 3, 3, 1)),
         "latent_channels": config.get("latent_channels", 4),
-        "scale": config.get("scaling_factor", 1.0),
-        "shift": config.get("shift_factor") or 0.0,
-        "force_upcast": config.get("force_upcast", False),
+        "scale": scale,
+        "shift": shift,
+        "force_upcast": bool(config.get("force_upcast", False)),
     }
-    return checked(TinyConfig, native, where)
+    return checked(TinyConfig, native, where, NATIVE)
 
 
 def tiny_to_diffusers(config: Mapping[str, Any] | TinyConfig) -> dict[str, Any]:

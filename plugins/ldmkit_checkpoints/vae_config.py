@@ -6,6 +6,7 @@ might change what the model computes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit.errors import SourceError, suggest
+from ldmkit.errors import LdmkitError, SourceError, suggest
 from ldmkit.value import Value, validated
+from ldmkit_checkpoints.diffusers_latents import DEFAULT_SCALE, never_scaled
 
 Kind = Literal["kl", "vq", "identity"]
 
@@ -126,7 +128,22 @@ _DIFFUSERS_COMMON = {
     "mid_block_add_attention",
 }
 _DIFFUSERS_KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
-_KL_SCALE = 0.18215
+NATIVE = {
+    "widths": "block_out_channels",
+    "blocks": "layers_per_block",
+    "norm_groups": "norm_num_groups",
+    "z_channels": "latent_channels",
+    "embed_dim": "vq_embed_dim",
+    "codebook_size": "num_vq_embeddings",
+    "quant_conv": "use_quant_conv",
+    "post_quant_conv": "use_post_quant_conv",
+    "scale": "scaling_factor",
+    "shift": "shift_factor",
+    "encoder_blocks": "num_encoder_blocks",
+    "decoder_blocks": "num_decoder_blocks",
+}
+"""Names of fields in our configs -> theirs, for errors; other fields have the same name."""
+
 _DIFFUSERS_VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 
 
@@ -141,20 +158,18 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
     native = _from_diffusers(config, where, latent_channels=4)
     native["quant_conv"] = config.get("use_quant_conv", True)
     native["post_quant_conv"] = config.get("use_post_quant_conv", True)
-    native["scale"], native["shift"] = _scaling(config, where)
-    native["force_upcast"] = config.get("force_upcast", True)
-    return checked(KLConfig, native, where)
+    native["scale"], native["shift"] = scaling(config, where)
+    native["force_upcast"] = bool(config.get("force_upcast", True))
+    return checked(KLConfig, native, where, NATIVE)
 
 
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
-    """Native VQ config of a VQModel's config.json.
-
-    A `scaling_factor` of 0.18215 is left out: no published VQ pipeline was trained on scaled latents, and files carry
-    that default of the KL models. Another one is the scale.
+    """Native VQ config of a VQModel's config.json, by itself: what its pipeline applies is in `diffusers_latents`.
 
     Raises:
         SourceError: unknown or unsupported entries.
     """
+    unscaled = never_scaled(config)
     config = public(config)
     known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
     if config.get("norm_type", "group") != "group":
@@ -163,12 +178,11 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
         what = "lookup_from_codebook true: latents would be indices of the codebook"
         raise SourceError("unsupported", what, where=f"{where}.lookup_from_codebook", fits="false")
     native = _from_diffusers(config, where, latent_channels=3)
-    factor, _ = _scaling(config, where)
-    native["scale"] = 1.0 if factor == _KL_SCALE else factor
-    native["embed_dim"] = config.get("vq_embed_dim") or native["z_channels"]
+    native["scale"] = 1.0 if unscaled else scaling(config, where)[0]
+    native["embed_dim"] = native["z_channels"] if config.get("vq_embed_dim") is None else config["vq_embed_dim"]
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
-    native["force_upcast"] = config.get("force_upcast", False)
-    return checked(VQConfig, native, where)
+    native["force_upcast"] = bool(config.get("force_upcast", False))
+    return checked(VQConfig, native, where, NATIVE)
 
 
 def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
@@ -210,11 +224,17 @@ def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int)
     up = _names(config.get("up_block_types", ("UpDecoderBlock2D",)), f"{where}.up_block_types")
     attended = _attended(down, "DownEncoderBlock2D", f"{where}.down_block_types")
     if attended != _attended(up[::-1], "UpDecoderBlock2D", f"{where}.up_block_types"):
-        raise SourceError("unsupported", "encoder and decoder attend at different levels", where=where)
+        what = "encoder and decoder attend at different levels: down_block_types and up_block_types do not go together"
+        raise SourceError("unsupported", what, where=where)
     if len(down) != levels or len(up) != levels:
-        raise SourceError("invalid", f"{len(down)} down and {len(up)} up blocks for {levels} widths", where=where)
+        what = f"down_block_types has {len(down)} entries, up_block_types {len(up)}, block_out_channels {levels}"
+        raise SourceError("invalid", what, where=where)
+    groups = config.get("norm_num_groups", 32)
+    if type(groups) is not int or groups < 1 or any(width % groups for width in widths):
+        fits = "a divisor of all block_out_channels"
+        raise SourceError("invalid", f"norm_num_groups {groups!r}", where=f"{where}.norm_num_groups", fits=fits)
     if config.get("act_fn", "silu") not in ("silu", "swish"):
-        raise SourceError("unsupported", f"act_fn {config['act_fn']!r}", where=where, fits="'silu'")
+        raise SourceError("unsupported", f"act_fn {config['act_fn']!r}", where=f"{where}.act_fn", fits="'silu'")
     return {
         "in_channels": config.get("in_channels", 3),
         "out_channels": config.get("out_channels", 3),
@@ -222,7 +242,7 @@ def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int)
         "blocks": config.get("layers_per_block", 1),
         "attention_levels": attended,
         "mid_attention": "vanilla" if config.get("mid_block_add_attention", True) else "none",
-        "norm_groups": config.get("norm_num_groups", 32),
+        "norm_groups": groups,
         "z_channels": config.get("latent_channels", latent_channels),
     }
 
@@ -235,11 +255,19 @@ def _attended(blocks: list[str], plain: str, where: str) -> list[int]:
     return [level for level, block in enumerate(blocks) if known[block]]
 
 
-def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
-    factor = config.get("scaling_factor", _KL_SCALE)
-    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-        raise SourceError("invalid", f"scaling_factor {factor!r}", where=f"{where}.scaling_factor", fits="a number")
-    mean, std, shift = config.get("latents_mean"), config.get("latents_std"), config.get("shift_factor")
+def scaling(config: Mapping[str, Any], where: str, default: float = DEFAULT_SCALE) -> tuple[Any, Any]:
+    """Scale and shift of a config.json: scaling_factor, shift_factor, or latents_mean and latents_std.
+
+    Raises:
+        SourceError: none are numbers, or they do not go together.
+    """
+    factor, shift = config.get("scaling_factor", default), config.get("shift_factor")
+    for key, value in (("scaling_factor", factor), ("shift_factor", shift or 0.0)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise SourceError("invalid", f"{key} {value!r}", where=f"{where}.{key}", fits="a number")
+    if factor == 0:
+        raise SourceError("invalid", "scaling_factor 0", where=f"{where}.scaling_factor", fits="another number")
+    mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None and std is None:
         return factor, shift or 0.0
     if mean is None or std is None or shift:
@@ -248,7 +276,7 @@ def _scaling(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
     try:
         return [factor / s for s in std], list(mean)
     except (TypeError, ZeroDivisionError):
-        what = f"numbers are wanted, and none of latents_std 0; got {mean!r}, {std!r}"
+        what = f"numbers are wanted, and none of latents_std 0; latents_mean, latents_std are {mean!r}, {std!r}"
         raise SourceError("invalid", what, where=where) from None
 
 
@@ -316,7 +344,19 @@ def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
     return given[key]
 
 
-def checked(config: type[Value], native: dict[str, Any], where: str) -> dict[str, Any]:
-    """The native config as plain JSON data, defaults left out, after validation under the source's name."""
-    value = validated(lambda: config.model_validate(native), where, SourceError, config)
+def checked(
+    config: type[Value], native: dict[str, Any], where: str, names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The native config as plain JSON data, defaults left out, after validation under the source's name.
+
+    Args:
+        names: of native fields in the source, for errors.
+    """
+    try:
+        value = validated(lambda: config.model_validate(native), where, SourceError, config)
+    except LdmkitError as error:
+        place = str(error.where or where).removeprefix(where).strip(".").split(".")[0].split("[")[0]
+        if place in (names or {}):
+            error.where = f"{where}.{(names or {})[place]}"
+        raise
     return value.model_dump(mode="json", exclude_defaults=True)

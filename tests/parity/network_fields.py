@@ -62,8 +62,8 @@ def filled(model: Any) -> Any:
 
 def edited(folder: Path, changes: Mapping[str, Any] = {}, drop: str | None = None) -> None:
     path = folder / "config.json"
-    data = {key: value for key, value in json.loads(path.read_text()).items() if key != drop}
-    path.write_text(json.dumps({**data, **changes}))
+    data = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key != drop}
+    path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
 
 
 def made(name: str, folder: Path, changes: Options, drop: str | None = None) -> Any:

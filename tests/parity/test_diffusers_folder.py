@@ -19,82 +19,17 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.deprecated.latent_diffusion_uncond import pipeline_latent_diffusion_uncond
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+from ldm_pipelines import paper_text, pixels, plain_unet, start_noise, super_resolution, unconditional
 from ldmkit_checkpoints.diffusers_folder import DiffusersComponent
 from ldmkit_checkpoints.export import save_diffusers
 from ldmkit_checkpoints.folder_files import component_tensors, member
 from torch import Tensor, nn
-from transformers import BertTokenizer
 
 import ldmkit
 from ldmkit.loading import open_source
-from ldmkit.noise import Noise
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny
-
-LDM_BETAS = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear", "clip_sample": False}
-
-
-def start_noise(shape: tuple[int, ...]) -> Tensor:
-    return Noise([0], shape)(0, "start")
-
-
-def vq_model() -> diffusers.VQModel:
-    return diffusers.VQModel(
-        block_out_channels=(32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=3,
-        num_vq_embeddings=16,
-        scaling_factor=1.0,
-    )
-
-
-def plain_unet(channels: int = 3) -> diffusers.UNet2DModel:
-    return diffusers.UNet2DModel(
-        sample_size=16,
-        in_channels=channels,
-        out_channels=3,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8,
-    )
-
-
-def ready(pipe: Any) -> Any:
-    for part in pipe.components.values():
-        if isinstance(part, nn.Module):
-            part.eval()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def unconditional() -> Any:
-    torch.manual_seed(1)
-    return ready(diffusers.LDMPipeline(vq_model(), plain_unet(), diffusers.DDIMScheduler(**LDM_BETAS)))
-
-
-def pixels() -> Any:
-    torch.manual_seed(2)
-    return ready(diffusers.DDPMPipeline(plain_unet(), diffusers.DDPMScheduler(clip_sample=False)))
-
-
-def super_resolution() -> Any:
-    torch.manual_seed(3)
-    scheduler = diffusers.DDIMScheduler(**LDM_BETAS)
-    return ready(diffusers.LDMSuperResolutionPipeline(vq_model(), plain_unet(6), scheduler))
-
-
-def paper_text(folder: Path) -> Any:
-    torch.manual_seed(4)
-    shape = {"encoder_layers": 2, "encoder_attention_heads": 2, "head_dim": 8, "encoder_ffn_dim": 128}
-    bert = LDMBertModel(LDMBertConfig(vocab_size=50, d_model=32, max_position_embeddings=77, **shape))
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat"]))
-    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
-    return ready(diffusers.LDMTextToImagePipeline(tiny.vae(), bert, tokenizer, tiny.unet(), tiny.scheduler()))
 
 
 def inpainting() -> Any:
