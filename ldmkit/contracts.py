@@ -10,7 +10,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -29,33 +29,18 @@ from ldmkit.latents import Reconstruction as Reconstruction
 from ldmkit.parts import Part as Part
 from ldmkit.plans import Network, network_of
 from ldmkit.ports import Port, Tap
+from ldmkit.runs import Arrivals as Arrivals
 from ldmkit.runs import Context as Context
 from ldmkit.runs import Denoise as Denoise
 from ldmkit.runs import Frame as Frame
 from ldmkit.runs import Run as Run
 from ldmkit.runs import Step as Step
+from ldmkit.signals import Join as Join
 from ldmkit.signals import Signal, SignalKind, zeros_like
+from ldmkit.signals import Slot as Slot
 from ldmkit.value import Value, parse
 from ldmkit.work import Direction as Direction
 from ldmkit.work import Work as Work
-
-Join: TypeAlias = Literal["only", "length", "feature", "sum"]
-
-
-class Slot(NamedTuple):
-    """A condition that a denoiser (or adapter) takes.
-
-    Args:
-        kind: the signal it wants.
-        dim: D of tokens and vectors, C of planes; where parts join by feature, of all of them together.
-        join: how several parts of one slot become one signal.
-        required: composing without it is an error.
-    """
-
-    kind: SignalKind
-    dim: int
-    join: Join = "only"
-    required: bool = False
 
 
 class Codec(Part, ABC):
@@ -279,6 +264,10 @@ class Process(Value, ABC):
     def time(self, sigma: float) -> float:
         """What the network reads for a noise level."""
 
+    def time_between(self, sigma: float) -> float:
+        """What the network reads for a noise level that a sampler visits between those of the grid."""
+        return self.time(sigma)
+
     @property
     def timesteps(self) -> int | None:
         """T where the schedule is a table over the integers 0 ... T-1; None where time is continuous."""
@@ -347,6 +336,10 @@ class Sampler(Value, ABC):
         """How often `denoise` is called in a run of `steps` transitions that ends at sigma 0."""
         return steps
 
+    def arriving(self, arrivals: Arrivals) -> Sampler:
+        """This sampler with its steps going where `arrivals` says; itself where it goes from level to level anyway."""
+        return self
+
 
 class Grid(Value, ABC):
     """Which sigmas a run visits."""
@@ -362,6 +355,10 @@ class Grid(Value, ABC):
     @abstractmethod
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """steps + 1 strictly decreasing values; the last may be 0 or the process's smallest."""
+
+    def arrivals(self, process: Process, steps: int) -> Arrivals | None:
+        """Where the steps from these sigmas go; None: each to the next."""
+        return None
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:

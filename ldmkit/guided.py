@@ -70,7 +70,7 @@ class Evaluator:
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             # filled on the device: a transfer from the host would wait for all that is queued there
-            time = torch.full((), self.process.time(sigma), dtype=torch.float32, device=self._device)
+            time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
             level = self._levels[sigma] = (*self.process.scalings(sigma), time)
         skip, out, scale, time = level
         seen = [view - self.absent for view in views]

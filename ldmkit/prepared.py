@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ldmkit.contracts import Denoiser, Grid, Sampler, Step
+from ldmkit.contracts import Arrivals, Denoiser, Grid, Sampler, Step
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.estimate import Estimate
 from ldmkit.guided import Evaluator, Guided
@@ -34,7 +34,16 @@ class Prepared:
 
     def steps(self) -> Iterator[Step]:
         """The sampler's steps."""
-        return self.request.sampler.steps(self.denoise, self.x, self.sigmas, self.noise)
+        sampler, arrivals = self.request.sampler, self._arrivals()
+        if arrivals is not None:
+            sampler = sampler.arriving(arrivals)
+        return sampler.steps(self.denoise, self.x, self.sigmas, self.noise)
+
+    def _arrivals(self) -> Arrivals | None:
+        """Those of the grid, from where this run starts."""
+        whole = self.request.grid.arrivals(self.evaluate.process, self.request.steps)
+        count = len(self.sigmas) - 1
+        return None if whole is None else Arrivals(whole.levels[-count:], whole.origins[-count:])
 
     @property
     def evaluations(self) -> int:

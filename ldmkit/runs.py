@@ -24,6 +24,19 @@ class Run(NamedTuple):
         return min(max(reached, 0), steps) / steps
 
 
+class Arrivals(NamedTuple):
+    """A run whose steps do not end at the next of its noise levels: where each goes, after which its state is taken for
+    one at the next level, its scale in the process's own frame kept. diffusers' DDIM and PNDM do so.
+
+    Args:
+        levels: the level that each step ends at.
+        origins: the level from which such a step would end at the run's next one.
+    """
+
+    levels: tuple[float, ...]
+    origins: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""

@@ -20,6 +20,23 @@ from torch import Tensor
 from ldmkit.errors import CompositionError
 
 SignalKind: TypeAlias = Literal["tokens", "vector", "plane", "residuals"]
+Join: TypeAlias = Literal["only", "length", "feature", "sum"]
+
+
+class Slot(NamedTuple):
+    """A condition that a denoiser (or adapter) takes.
+
+    Args:
+        kind: the signal it wants.
+        dim: D of tokens and vectors, C of planes; where parts join by feature, of all of them together.
+        join: how several parts of one slot become one signal.
+        required: composing without it is an error.
+    """
+
+    kind: SignalKind
+    dim: int
+    join: Join = "only"
+    required: bool = False
 
 
 class Tokens(NamedTuple):

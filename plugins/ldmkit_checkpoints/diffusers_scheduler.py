@@ -12,6 +12,7 @@ from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
 from ldmkit.value import validated
 from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
+from ldmkit_checkpoints.diffusers_scheduler_notes import differences
 
 
 class Plan(NamedTuple):
@@ -28,8 +29,12 @@ _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 _MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
 _FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
 """Samplers of the schedulers whose state is x0 + sigma n: they start from sigma n, and visit fractions of timesteps."""
-_EQUAL_FROM = {"plms": 5, "heun": 10, "lms": 5, "dpm2": 10, "deis": 15, "dpmpp-3m": 50}
-"""From so many steps on whole runs equal theirs; below, long steps and the last ones are of another order here."""
+_NONE_LONG = ("plms", "heun", "lms", "dpm2", "deis", "dpmpp-3m")
+"""Samplers that take long steps otherwise by themselves; those of a file's scheduler take them as diffusers does."""
+_ZERO_SIGNAL = ("ddim", "ddpm", "lcm")
+"""Samplers of the schedulers whose last alpha_bar is 0 where it is rescaled to that; the others' is 2^-24."""
+TERMINAL = 2.0**-40
+"""What stands for it: 1e-6 of x0 is off."""
 _SPACINGS = ("leading", "trailing", "linspace")
 
 
@@ -51,47 +56,33 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
         fits = suggest(name, {*CLASSES, *REPLACED})
         raise SourceError("unsupported", f"the scheduler {name!r} is not known", where=where, fits=fits)
     options = options_of(config, kind, where)
-    if name == "DPMSolverMultistepScheduler":
-        notes += _start_of_multistep(options, where)
+    _check(name, options, where)
     process = _process(options, where, kind.sampler)
     sampler = _sampler(kind, options)
-    grid, more = _grid(kind.sampler, options, where, name in REPLACED)
-    return Plan(process, sampler, grid, notes + more + _differences(sampler, options))
+    grid = _grid(kind.sampler, options, where)
+    return Plan(process, sampler, grid, notes + differences(sampler, options))
 
 
-def _differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of whole runs is not theirs; said aloud where usual numbers of steps differ, or all do."""
-    ancestral = sampler.type == "dpm2" and bool(sampler.config.get("eta"))
-    count = 70 if ancestral else _EQUAL_FROM.get(sampler.type)
-    notes = []
-    if count is not None:
-        what = f"runs of fewer than {count} steps may differ from diffusers'"
-        notes.append(f"{what}: {sampler.type} treats long steps otherwise")
-    if sampler.type == "dpm2" and options["use_karras_sigmas"]:
-        what = (
-            "use_karras_sigmas: diffusers' network reads rounded timesteps at whole steps of dpm2, and fractions half"
-        )
-        notes.append(f"{what} way; here it reads fractions at both, at most half a timestep from theirs")
-    if ancestral or len(notes) > 1:
-        warnings.warn("; ".join(notes), UserWarning, stacklevel=3)
-    if sampler.type in ("lms", "deis") and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
-        notes.append(
-            "runs of nearly as many steps as there are timesteps may differ by 0.03: diffusers rounds to float32"
-        )
-    return tuple(notes)
+def _check(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Refuse pairs of values of which one alone would do.
 
-
-def _start_of_multistep(options: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """DPM++ of two estimates is the midpoint form here, and that of three starts with the other one.
-
-    diffusers' own SDE of three estimates is another method: the 1/2 in its last weight has the other sign.
+    DPM++ of two estimates is the midpoint form here. diffusers' own SDE of three estimates is another method: the 1/2
+    in its last weight has the other sign. With its larger variance DDPM ends on noise unless it ends at timestep 0.
     """
-    third, heun = options.get("solver_order", 2) == 3, options.get("solver_type", "midpoint") == "heun"
-    if third and options.get("algorithm_type", "dpmsolver++") != "dpmsolver++":
-        raise unsupported("solver_order", 3, where, (2,))
-    if heun and not third:
-        raise unsupported("solver_type", "heun", where, ("midpoint",))
-    return ("solver_order 3 with solver_type midpoint: its second step is that of 'heun' here",) if third > heun else ()
+    if name == "DPMSolverMultistepScheduler":
+        third = options["solver_order"] == 3
+        if third and options["algorithm_type"] != "dpmsolver++":
+            raise unsupported("solver_order", 3, where, (2,))
+        if options["solver_type"] == "heun" and not third:
+            raise unsupported("solver_type", "heun", where, ("midpoint",))
+    last = options["steps_offset"] if options["timestep_spacing"] == "leading" else 0
+    noisy = last or options["timestep_spacing"] == "trailing"
+    if name == "DDPMScheduler" and options["variance_type"] == "fixed_large" and noisy:
+        raise unsupported("variance_type", "fixed_large", where, ("fixed_small",))
+    if name == "LCMScheduler" and options["num_train_timesteps"] < 8 * options["original_inference_steps"]:
+        fits = "num_train_timesteps / 8 or less"
+        what = f"original_inference_steps = {options['original_inference_steps']!r} is not supported"
+        raise SourceError("unsupported", what, where=f"{where}.original_inference_steps", fits=fits)
 
 
 def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
@@ -103,8 +94,10 @@ def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
         "prediction": _PREDICTIONS[prediction],
         "zero_terminal_snr": bool(options["rescale_betas_zero_snr"]),
     }
+    if sampler in _ZERO_SIGNAL and options["rescale_betas_zero_snr"]:
+        config["terminal_alpha_bar"] = TERMINAL
     if options["trained_betas"] is not None:
-        config |= {"schedule": "betas", "values": options["trained_betas"], "steps": len(options["trained_betas"])}
+        config |= {"schedule": "betas", "values": _betas(options, where)}
     elif schedule not in _SCHEDULES:
         raise unsupported("beta_schedule", schedule, where, _SCHEDULES)
     else:
@@ -116,6 +109,8 @@ def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
         config["finish"] = "noise"
     if sampler in _MULTISTEPS and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
         config["time_rule"] = "floor" if _cut_down(sampler, options) else "round"
+    if sampler == "dpm2" and options["use_karras_sigmas"]:
+        config |= {"time_rule": "round", "between": "interpolate"}
     value = validated(lambda: Discrete.model_validate(config), where, SourceError, Discrete)
     return PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
 
@@ -126,8 +121,10 @@ def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
         name = "dpmpp-3m"
     if name == "dpmpp-2m" and options.get("algorithm_type") == "sde-dpmsolver++":
         name = "dpmpp-2m-sde"
+    if name == "dpmpp-3m":
+        config = {"pairs": "heun" if options["solver_type"] == "heun" else "midpoint", "lowered": 15}
     if name == "deis":
-        config = {"solver_order": options.get("solver_order", 2)}
+        config = {"solver_order": options["solver_order"], "lowered": 15}
     if name == "tcd":
         config = {"timesteps": options["num_train_timesteps"]}
         config |= {key: options[key] for key in ("beta_start", "beta_end")}
@@ -138,7 +135,18 @@ def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
         config = {"variance": options.get("variance_type", "fixed_small").removeprefix("fixed_")}
     if name in ("ddim", "ddpm"):
         config |= _limits(options)
+    if name in _NONE_LONG:
+        config["long_step"] = None
     return PartSpec(type=name, config=config)
+
+
+def _betas(options: Mapping[str, Any], where: str) -> Any:
+    """The given table. Of one that has another length diffusers visits the timesteps of `num_train_timesteps`."""
+    values, total = options["trained_betas"], options["num_train_timesteps"]
+    if isinstance(values, (list, tuple)) and len(values) != total:
+        what = f"num_train_timesteps = {total!r} and {len(values)} trained_betas are not supported"
+        raise SourceError("unsupported", what, where=f"{where}.trained_betas", fits=f"{total!r} values")
+    return values
 
 
 def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,18 +156,18 @@ def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"limits": {"bound": options.get("clip_sample_range", 1.0)}} if options.get("clip_sample") else {}
 
 
-def _grid(sampler: str, options: Mapping[str, Any], where: str, replaced: bool) -> tuple[PartSpec, tuple[str, ...]]:
+def _grid(sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
     spacing, ends_low = options["timestep_spacing"], options["final_sigmas_type"] == "sigma_min"
     if options["final_sigmas_type"] not in ("zero", "sigma_min"):
         raise unsupported("final_sigmas_type", options["final_sigmas_type"], where, ("zero", "sigma_min"))
     if sampler in ("lcm", "tcd"):
         chosen = {"out_of": options["original_inference_steps"]}
-        return PartSpec(type="trailing", config=chosen | ({"end": "first"} if sampler == "tcd" else {})), ()
+        return PartSpec(type="trailing", config=chosen | ({"end": "first"} if sampler == "tcd" else {}))
     if spacing not in _SPACINGS:
         raise unsupported("timestep_spacing", spacing, where, _SPACINGS)
     for key, name in (("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")):
         if options[key]:
-            return _curve(name, sampler, options, where), ()
+            return _curve(name, sampler, options, where)
     config: dict[str, Any] = {}
     if spacing == "leading" and options["steps_offset"]:
         config["offset"] = options["steps_offset"]
@@ -171,9 +179,9 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str, replaced: bool) 
             config |= {"rounding": "none", "between": "sigma"}
     if ends_low or (sampler in ("ddim", "plms") and not options["set_alpha_to_one"]):
         config["end"] = "first"
-    if sampler in ("ddim", "plms") and not replaced:
+    if sampler in ("ddim", "plms"):
         config["strides"] = "whole"
-    return PartSpec(type=spacing, config=config), ()
+    return PartSpec(type=spacing, config=config)
 
 
 def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:

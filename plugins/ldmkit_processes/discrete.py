@@ -48,9 +48,12 @@ class Discrete(Process):
         cosine_s: offset of the cosine schedule.
         prediction: what the network returns: the noise, v = sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x0, or x0.
         zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023); not with eps.
+        terminal_alpha_bar: alpha_bar of that step in place of 0, so that sigma is finite.
         time_rule: what the network reads for a sigma between two timesteps. "interpolate": the fractional timestep,
             linear in log sigma; "round", "floor": an integer of that; "nearest": the timestep of the nearest
             sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
+        between: what it reads for a sigma that a sampler visits between those of the grid: the same, or "interpolate"
+            (diffusers' second-order samplers round the levels of their grid alone).
         start: a run starts from unit noise n as sqrt(1 + sigma^2) n ("variance": that of the noisy data), or as
             sigma n ("noise": what diffusers' sigma-based schedulers do).
         finish: the latents of a run that ends at a sigma above 0: its last state in the process's own frame
@@ -73,7 +76,9 @@ class Discrete(Process):
     cosine_s: float = Field(default=0.008, ge=0)
     prediction: Prediction = "eps"
     zero_terminal_snr: bool = False
+    terminal_alpha_bar: float = Field(default=schedules.SMALLEST_ALPHA_BAR, gt=0, lt=1e-3)
     time_rule: TimeRule = "interpolate"
+    between: Literal["same", "interpolate"] = "same"
     start: Literal["variance", "noise"] = "variance"
     finish: Literal["variance", "noise"] = "variance"
 
@@ -129,6 +134,15 @@ class Discrete(Process):
         """The timestep, exact for a sigma of the table; below the first and above the last it stays there."""
         if self.time_rule == "nearest":
             return float(self._nearest(sigma))
+        time = self._interpolated(sigma)
+        if self.time_rule == "interpolate":
+            return time
+        return float(round(time) if self.time_rule == "round" else math.floor(time))
+
+    def time_between(self, sigma: float) -> float:
+        return self.time(sigma) if self.between == "same" else self._interpolated(sigma)
+
+    def _interpolated(self, sigma: float) -> float:
         sigmas, logs = self.table.sigmas, self.table.log_sigmas
         if sigma <= sigmas[0]:
             return 0.0
@@ -138,10 +152,7 @@ class Discrete(Process):
         if sigmas[above] == sigma:
             return float(above)
         low, high = logs[above - 1], logs[above]
-        time = above - 1 + (math.log(sigma) - low) / (high - low)
-        if self.time_rule == "interpolate":
-            return time
-        return float(round(time) if self.time_rule == "round" else math.floor(time))
+        return above - 1 + (math.log(sigma) - low) / (high - low)
 
     def sigma_of_time(self, time: float) -> float:
         """sigma of a timestep in [0, T-1], which need not be an integer.
@@ -199,7 +210,7 @@ def _table(process: Discrete) -> Table:
     else:
         bars = schedules.cumulative(schedules.square_root(start, end, steps))
     if process.zero_terminal_snr:
-        bars = schedules.zero_terminal(bars)
+        bars = schedules.zero_terminal(bars, process.terminal_alpha_bar)
     betas = tuple(1 - bar / before for before, bar in zip([1.0, *bars], bars, strict=False))
     sigmas = tuple(math.sqrt((1 - bar) / bar) for bar in bars)
     return Table(betas, tuple(bars), sigmas, tuple(math.log(s) for s in sigmas))

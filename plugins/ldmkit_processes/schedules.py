@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from operator import mul
 
 SMALLEST_ALPHA_BAR = 2.0**-24
-"""A terminal alpha_bar of zero is raised to this, so that every sigma is finite (at most 4096)."""
+"""A terminal alpha_bar of zero is raised to this where nothing else is said, so that every sigma is finite (4096)."""
 
 
 def spaced(start: float, end: float, count: int) -> list[float]:
@@ -44,9 +44,12 @@ def cumulative(betas: Iterable[float]) -> list[float]:
     return list(accumulate((1 - beta for beta in betas), mul))
 
 
-def zero_terminal(alpha_bars: Sequence[float]) -> list[float]:
-    """Shift and scale sqrt(alpha_bar) so that it ends at 0 and starts where it did (Lin et al. 2023, algorithm 1)."""
+def zero_terminal(alpha_bars: Sequence[float], last: float = SMALLEST_ALPHA_BAR) -> list[float]:
+    """Shift and scale sqrt(alpha_bar) so that it ends at 0 and starts where it did (Lin et al. 2023, algorithm 1).
+
+    The 0 itself becomes `last`.
+    """
     roots = [math.sqrt(a) for a in alpha_bars]
-    first, last = roots[0], roots[-1]
-    rescaled = [((r - last) * first / (first - last)) ** 2 for r in roots]
-    return [*rescaled[:-1], SMALLEST_ALPHA_BAR]
+    first, end = roots[0], roots[-1]
+    rescaled = [((r - end) * first / (first - end)) ** 2 for r in roots]
+    return [*rescaled[:-1], last]

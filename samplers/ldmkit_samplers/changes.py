@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Step
-from ldmkit_samplers.heun import LONG_STEP
+from ldmkit_samplers.heun import LONG_STEP, is_long
 
 
 class Row(NamedTuple):
@@ -30,26 +30,47 @@ def plus(x: Tensor, changes: Sequence[Tensor], weights: Sequence[float]) -> Tens
     return x
 
 
-def plan(sigmas: Sequence[float], eta: float, curvature: float) -> list[Row]:
+class Orders(NamedTuple):
+    """How steps of fewer than three estimates are made.
+
+    Args:
+        midpoint: two estimates hold x0 half way in log sigma; otherwise they are integrated, as three are.
+        lowered: in runs of fewer steps than this, the last step but one has two estimates.
+        limit: a step over more than this in sigma has one; None: none for that reason.
+    """
+
+    midpoint: bool = False
+    lowered: int = 0
+    limit: float | None = LONG_STEP
+
+
+PUBLISHED = Orders()
+
+
+def plan(sigmas: Sequence[float], eta: float, curvature: float, orders: Orders = PUBLISHED) -> list[Row]:
     """Exponential multistep of up to three x0 estimates, h = log(sigma / sigma'), H = (1 + eta) h.
 
     x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2, and h^2 x0'' / 2 enters with `curvature` times the weight
-    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact. A long step (`LONG_STEP`)
-    takes x0 as it is: what it would be extrapolated from lies in a small part of the step.
+    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact. A long step takes x0
+    as it is: what it would be extrapolated from lies in a small part of the step.
     """
     rows: list[Row] = []
     past: list[float] = []  # steps in log sigma before this one, newest first
-    for sigma, after in pairwise(sigmas):
+    count = len(sigmas) - 1
+    for i, (sigma, after) in enumerate(pairwise(sigmas)):
         if after == 0:
             rows.append(Row(0.0, (), 0.0))
             break
         h = math.log(sigma / after)
         whole = (1 + eta) * h
         phi = 1 + math.expm1(-whole) / whole
-        before = [step / h for step in past] if sigma <= LONG_STEP * after else []
+        usable = 1 if i == count - 2 and count < orders.lowered else 2
+        before = [] if is_long(sigma, after, orders.limit) else [step / h for step in past[:usable]]
         weights: tuple[float, ...] = ()
         if before:
             weights = (phi / before[0],)
+        if len(before) == 1 and orders.midpoint:
+            weights = (-math.expm1(-whole) / (2 * before[0]),)
         if len(before) == 2:
             near, far = before
             bend = (phi * near + curvature * (0.5 - phi / whole)) / (near + far)

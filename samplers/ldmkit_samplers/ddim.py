@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts import Arrivals, Denoise, Sampler, Step
 from ldmkit.examples import Example
-from ldmkit_samplers.first_order import ancestral, transitions
+from ldmkit_samplers.first_order import ancestral, retaken, transitions
 from ldmkit_samplers.limits import Limits
 
 
@@ -41,3 +41,18 @@ class DDIM(Sampler):
     ) -> Iterator[Step]:
         pairs = [ancestral(a, b, self.eta) for a, b in pairwise(sigmas)]
         return transitions(denoise, x, sigmas, pairs, noise, self.limits)
+
+    def arriving(self, arrivals: Arrivals) -> DDIM:
+        return _Arriving(eta=self.eta, limits=self.limits, revision=self.revision, arrivals=arrivals)
+
+
+class _Arriving(DDIM):
+    arrivals: Arrivals
+
+    def steps(
+        self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+    ) -> Iterator[Step]:
+        levels = self.arrivals.levels
+        pairs = [ancestral(a, b, self.eta) for a, b in zip(sigmas, levels, strict=False)]
+        factors = [retaken(a, b) for a, b in zip(levels, sigmas[1:], strict=True)]
+        return transitions(denoise, x, sigmas, pairs, noise, self.limits, factors)

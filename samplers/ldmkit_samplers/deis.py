@@ -10,21 +10,27 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit.examples import Example
-from ldmkit_samplers.slopes import interpolated, transitions
+from ldmkit_samplers.heun import LONG_STEP
+from ldmkit_samplers.slopes import interpolated, lowering, transitions
 
 
 class DEIS(Sampler):
     """Zhang and Chen 2023, algorithm 1 (tAB-DEIS): with the polynomial in log sigma, as other software runs it.
 
     The predicted noise is extrapolated by the polynomial through its last values, and integrated exactly. A long step
-    (`LONG_STEP`) is Euler's, slopes from before it are not used after it; a last step to sigma 0 is Euler's.
+    is Euler's, slopes from before it are not used after it; a last step to sigma 0 is Euler's.
 
     Args:
         solver_order: how many values the polynomial goes through, 1 to 3; fewer while fewer are at hand.
+        lowered: in runs of fewer steps than this, the last step has one value and the one before at most two; other
+            software says 15.
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"solver_order": 2}))
     solver_order: int = Field(default=3, ge=1, le=3)
+    lowered: int = Field(default=0, ge=0)
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     @property
@@ -34,4 +40,6 @@ class DEIS(Sampler):
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, interpolated(sigmas, self.solver_order, log=True))
+        most = lowering(len(sigmas) - 1, self.solver_order, self.lowered)
+        rows = interpolated(sigmas, most, log=True, limit=self.long_step)
+        return transitions(denoise, x, sigmas, rows)

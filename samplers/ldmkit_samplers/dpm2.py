@@ -10,20 +10,23 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit.examples import Example
+from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.midpoint import plan, transitions
 
 
 class DPM2(Sampler):
     """Lu et al. 2022 (DPM-Solver), algorithm 1: the noise half way in log sigma, held over the whole step.
 
-    Two evaluations a step, one for a step to sigma 0. A long step (`LONG_STEP`) holds x0 instead.
+    Two evaluations a step, one for a step to sigma 0. A long step holds x0 instead.
 
     Args:
         eta: share of ancestral noise after each step, 0 to 1; at 1 it is the sampler known as DPM2 ancestral.
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))
     eta: float = Field(default=0.0, ge=0, le=1)
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     @property
@@ -33,7 +36,7 @@ class DPM2(Sampler):
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, slopes=True), noise)
+        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, slopes=True, limit=self.long_step), noise)
 
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1

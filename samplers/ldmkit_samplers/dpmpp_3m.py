@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit.examples import Example
-from ldmkit_samplers.changes import plan, transitions
+from ldmkit_samplers.changes import Orders, plan, transitions
+from ldmkit_samplers.heun import LONG_STEP
 
 
 class DPMpp3M(Sampler):
@@ -18,14 +19,20 @@ class DPMpp3M(Sampler):
 
     The second divided difference of x0, h^2 x0'' / 2 in log sigma, takes the weight of h^2 x0'', so the method
     tends to order 2 as steps become many; at few steps it is often the better one. `dpmpp-3m-third-order` has the full
-    weight. A long step (`LONG_STEP`) takes x0 as it is.
+    weight. A long step takes x0 as it is.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1; at 1 it is the sampler known as DPM++ 3M SDE.
+        pairs: a step with two estimates integrates them ("heun"), or holds x0 half way ("midpoint").
+        lowered: in runs of fewer steps than this, the last step but one has two estimates; other software says 15.
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))
     eta: float = Field(default=0.0, ge=0, le=1)
+    pairs: Literal["heun", "midpoint"] = "heun"
+    lowered: int = Field(default=0, ge=0)
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     @property
@@ -35,4 +42,5 @@ class DPMpp3M(Sampler):
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, curvature=1.0), noise)
+        orders = Orders(self.pairs == "midpoint", self.lowered, self.long_step)
+        return transitions(denoise, x, sigmas, plan(sigmas, self.eta, curvature=1.0, orders=orders), noise)

@@ -23,10 +23,12 @@ def transitions(
     pairs: Sequence[tuple[float, float]],
     noise: Callable[[int], Tensor],
     limits: Limits | None = None,
+    factors: Sequence[float] = (),
 ) -> Iterator[Step]:
     """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition.
 
-    `limits` act on the first x0 alone: the noise x - x0 stays what the network says it is.
+    `limits` act on the first x0 alone: the noise x - x0 stays what the network says it is. `factors`, one a transition,
+    multiply x' where it is taken for a state of another level (`retaken`).
     """
     count = len(pairs)
     for i, (keep, renew) in enumerate(pairs):
@@ -38,7 +40,15 @@ def transitions(
             x0 = limited
         if renew:
             x.add_(noise(i), alpha=renew)
+        if factors:
+            x.mul_(factors[i])
         yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)
+
+
+def retaken(sigma: float, other: float) -> float:
+    """Factor of a state x0 + sigma n that is taken for one at another level: it stays the same in the own frame of a
+    variance-preserving process, where it is x / sqrt(1 + sigma^2)."""
+    return math.sqrt((1 + other * other) / (1 + sigma * sigma))
 
 
 def ancestral(sigma: float, after: float, eta: float) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
@@ -15,13 +16,22 @@ LONG_STEP = 20.0
 from sigma 2^20, or of a schedule with zero terminal SNR, from 4096."""
 
 
+def is_long(sigma: float, after: float, limit: float | None) -> bool:
+    """Whether a transition is over more than `limit` in sigma; none is where that is None, nor is one to sigma 0."""
+    return limit is not None and sigma > limit * after > 0
+
+
 class Heun(Sampler):
     """Karras et al. 2022, algorithm 1: an Euler step, corrected by the slope at its end; a step to 0 stays Euler's.
 
-    A long step (`LONG_STEP`) averages the x0 estimates of its two ends instead, which is the same method in log sigma.
+    A long step averages the x0 estimates of its two ends instead, which is the same method in log sigma.
+
+    Args:
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     order: ClassVar[int | None] = 2
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     def steps(
@@ -31,19 +41,21 @@ class Heun(Sampler):
         for i in range(count):
             sigma, after = sigmas[i], sigmas[i + 1]
             x0 = denoise(x, sigma)
-            x = corrected(denoise, x, x0, sigma, after)
+            x = corrected(denoise, x, x0, sigma, after, self.long_step)
             yield Step(i, count, sigma, after, x, x0)
 
     def evaluations(self, steps: int) -> int:
         return 2 * steps - 1
 
 
-def corrected(denoise: Denoise, x: Tensor, x0: Tensor, sigma: float, after: float) -> Tensor:
+def corrected(
+    denoise: Denoise, x: Tensor, x0: Tensor, sigma: float, after: float, limit: float | None = LONG_STEP
+) -> Tensor:
     """x at sigma' = `after`, by the mean of the slopes at both ends; Euler's where that is 0."""
     ahead = torch.lerp(x0, x, after / sigma)
     if after == 0:
         return ahead
     x0_ahead = denoise(ahead, after)
-    if sigma > LONG_STEP * after:
+    if is_long(sigma, after, limit):
         return torch.lerp(torch.lerp(x0, x0_ahead, 0.5), x, after / sigma)
     return torch.lerp(x, torch.lerp(x0_ahead, ahead, 2 - sigma / after), 0.5)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.slopes import equal_steps, transitions
 
 
@@ -15,14 +17,18 @@ class IPNDM(Sampler):
     """Zhang and Chen 2023 (DEIS), iPNDM: PNDM's combination of slopes (Liu et al. 2022, equation 12) from the start on.
 
     Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps whatever the grid, which leaves order 2
-    on grids that are smooth but not even in sigma. One evaluation a step. A long step (`LONG_STEP`) is Euler's, and
-    slopes from before it are not used after it.
+    on grids that are smooth but not even in sigma. One evaluation a step. A long step is Euler's, and slopes from
+    before it are not used after it.
+
+    Args:
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     order: ClassVar[int | None] = 2
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, equal_steps(sigmas))
+        return transitions(denoise, x, sigmas, equal_steps(sigmas, self.long_step))

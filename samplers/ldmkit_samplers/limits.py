@@ -14,6 +14,7 @@ class Limits(Value):
     Args:
         bound: x0 is clamped to [-bound, bound].
         quantile: of a sample's |x0|: where it exceeds 1 it becomes the bound, up to `bound`, and x0 is divided by it.
+            A `bound` below 1 is the bound always.
     """
 
     bound: float = Field(default=1.0, gt=0)
@@ -24,6 +25,6 @@ class Limits(Value):
         if self.quantile is None:
             return x0.clamp(-self.bound, self.bound)
         flat = x0.abs().flatten(1).float()
-        bound = flat.quantile(self.quantile, dim=1).clamp(1, max(self.bound, 1)).to(x0.dtype)
+        bound = flat.quantile(self.quantile, dim=1).clamp(min=1).clamp(max=self.bound).to(x0.dtype)
         bound = bound.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-bound, bound) / bound

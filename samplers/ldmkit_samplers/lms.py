@@ -10,21 +10,24 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Sampler, Step
 from ldmkit.examples import Example
+from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.slopes import interpolated, transitions
 
 
 class LMS(Sampler):
     """Adams-Bashforth on dx/dsigma (k-diffusion's sampler): with the weights of the grid as it is.
 
-    The predicted noise is extrapolated by the polynomial in sigma through its last values. A long step (`LONG_STEP`) is
+    The predicted noise is extrapolated by the polynomial in sigma through its last values. A long step is
     Euler's, and slopes from before it are not used after it.
 
     Args:
         steps_used: how many values the polynomial goes through, 1 to 4; fewer while fewer are at hand.
+        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"steps_used": 2}))
     steps_used: int = Field(default=4, ge=1, le=4)
+    long_step: float | None = Field(default=LONG_STEP, gt=1)
     revision: Literal[1] = 1
 
     @property
@@ -34,4 +37,5 @@ class LMS(Sampler):
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        return transitions(denoise, x, sigmas, interpolated(sigmas, self.steps_used, log=False))
+        rows = interpolated(sigmas, [self.steps_used] * (len(sigmas) - 1), log=False, limit=self.long_step)
+        return transitions(denoise, x, sigmas, rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise, Step
 from ldmkit_samplers.first_order import ancestral
-from ldmkit_samplers.heun import LONG_STEP
+from ldmkit_samplers.heun import is_long
 
 
 class Row(NamedTuple):
@@ -25,16 +25,19 @@ class Row(NamedTuple):
     renew: float
 
 
-def plan(sigmas: Sequence[float], eta: float, slopes: bool) -> list[Row]:
+def plan(sigmas: Sequence[float], eta: float, slopes: bool, limit: float | None = None) -> list[Row]:
     """Coefficients of every transition. With `slopes` the noise is held over the step, without it x0 is.
 
-    A long step (`LONG_STEP`) always holds x0: the slope half way says nothing about one end.
+    A long step (its way down is over more than `limit` in sigma) holds x0: the slope half way says nothing about the
+    other end.
     """
     rows = []
     for sigma, after in pairwise(sigmas):
         keep, renew = ancestral(sigma, after, eta)
         mid = sigma * math.sqrt(keep)
-        held = slopes and mid > 0 and keep * LONG_STEP >= 1
+        if mid == after > 0:  # with eta = 1 it always is, but for rounding: still a level between two of the grid
+            mid = math.nextafter(mid, sigma)
+        held = slopes and mid > 0 and not is_long(1.0, keep, limit)
         rows.append(Row(mid, (keep - 1) * sigma / mid if held else 0.0, keep, renew))
     return rows
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ldmkit.contracts import Denoise, Step
-from ldmkit_samplers.heun import LONG_STEP
+from ldmkit_samplers.heun import is_long
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Weights of the newest, second newest ... slope by how many are at hand (Liu et al. 2022, PNDM, equation 12)."""
@@ -46,34 +46,42 @@ def combined(x0: Tensor, slopes: Sequence[Tensor], row: Sequence[float]) -> Tens
     return moved
 
 
-def equal_steps(sigmas: Sequence[float]) -> list[list[float]]:
+def equal_steps(sigmas: Sequence[float], limit: float | None) -> list[list[float]]:
     """Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps, whatever the grid."""
 
     def weigh(levels: Sequence[float], after: float) -> list[float]:
         return [(after - levels[0]) * weight for weight in ADAMS_BASHFORTH[len(levels) - 1]]
 
-    return _rows(sigmas, 4, weigh)
+    return _rows(sigmas, [4] * (len(sigmas) - 1), weigh, limit)
 
 
-def interpolated(sigmas: Sequence[float], order: int, log: bool) -> list[list[float]]:
-    """The integral of the polynomial through up to `order` past slopes, in sigma or in log sigma."""
-    return _rows(sigmas, order, lambda levels, after: _integrals(tuple(levels), after, log))
+def interpolated(sigmas: Sequence[float], most: Sequence[int], log: bool, limit: float | None) -> list[list[float]]:
+    """The integral of the polynomial through past slopes, `most[i]` in step i, in sigma or in log sigma."""
+    return _rows(sigmas, most, lambda levels, after: _integrals(tuple(levels), after, log), limit)
+
+
+def lowering(count: int, order: int, lowered: int) -> list[int]:
+    """`order` for each of `count` steps; where those are fewer than `lowered`, 1 for the last and 2 before it."""
+    return [min(order, count - i) if count < lowered else order for i in range(count)]
 
 
 def _rows(
-    sigmas: Sequence[float], order: int, weigh: Callable[[Sequence[float], float], Sequence[float]]
+    sigmas: Sequence[float],
+    most: Sequence[int],
+    weigh: Callable[[Sequence[float], float], Sequence[float]],
+    limit: float | None,
 ) -> list[list[float]]:
     """`weigh(levels, after)` says the weights of the predicted noises at past levels, newest first.
 
-    A long step (`LONG_STEP`) is Euler's, and slopes from before it are not used after it.
+    A long step (over more than `limit` in sigma) is Euler's, and slopes from before it are not used after it.
     """
     rows, usable = [], 1
     for i, (sigma, after) in enumerate(pairwise(sigmas)):
-        long = sigma > LONG_STEP * after > 0
-        levels = [sigmas[i - j] for j in range(1 if long else usable)]
+        long = is_long(sigma, after, limit)
+        levels = [sigmas[i - j] for j in range(1 if long else min(usable, most[i]))]
         row = [weight / level for weight, level in zip(weigh(levels, after), levels, strict=True)]
         rows.append([1 + row[0], *row[1:]])
-        usable = 1 if long else min(usable + 1, order)
+        usable = 1 if long else min(usable + 1, max(most))
     return rows
 
 

@@ -47,11 +47,12 @@ class TCD(Sampler):
         return transitions(denoise, x, sigmas, pairs, noise)
 
     def _share(self, sigma: float) -> float:
-        """sigma_s / sigma', of the timestep nearest to sigma' and the one that it comes down to."""
+        """sigma_s / sigma', of the timestep nearest to sigma' and the one that it comes down to, a whole one but for
+        rounding kept."""
         table = _table(self.beta_start, self.beta_end, self.timesteps)
         above = min(max(bisect_left(table, sigma), 1), len(table) - 1)
         nearest = above if table[above] - sigma < sigma - table[above - 1] else above - 1
-        return table[math.floor((1 - self.gamma) * nearest)] / table[nearest]
+        return table[math.floor(round((1 - self.gamma) * nearest, 5))] / table[nearest]
 
 
 @lru_cache(maxsize=8)

@@ -6,9 +6,13 @@ as the pipelines call it: with the scaled state and the scheduler's own timestep
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import diffusers
+import numpy as np
 import torch
 from diffusers_runs import GENERATED, Draws, one_path
 from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
@@ -16,6 +20,7 @@ from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
 from ldmkit.plugins import get
+from ldmkit.prepared import Prepared
 
 SHAPE = (2, 3, 4)
 
@@ -25,42 +30,70 @@ def network(x: Tensor, t: float) -> Tensor:
     return torch.tanh(0.7 * x.double() + 0.3 * x.double().roll(1, -1) + 0.2) * (0.8 + t / 4000)
 
 
-def theirs(config: dict[str, Any], steps: int) -> Tensor:
-    """The last state of diffusers' run."""
+def theirs(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
+    """The last state of diffusers' run, of all steps but the first `begin`."""
     scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(11)
     if config["_class_name"] == "DPMSolverSDEScheduler":
         scheduler.noise_sampler = one_path(Draws())
-    z = start() * scheduler.init_noise_sigma
+    z = start() * (1.0 if begin else scheduler.init_noise_sigma)
     more = {"generator": generator} if config["_class_name"] in (*GENERATED, "DPMSolverMultistepScheduler") else {}
-    for t in scheduler.timesteps:
-        z = scheduler.step(network(scheduler.scale_model_input(z, t), float(t)).float(), t, z, **more).prev_sample
+    for t in scheduler.timesteps[begin:]:
+        output = network(scheduler.scale_model_input(z, t), float(t)).to(torch.get_default_dtype())
+        z = scheduler.step(output, t, z, **more).prev_sample
     return z
+
+
+def theirs_in_double(config: dict[str, Any], steps: int) -> Tensor:
+    """The same by their own code, with every float32 in it made float64: their formulas without their rounding."""
+    draw, single, double = torch.randn, torch.float32, torch.float64
+
+    def drawn(*shape: Any, dtype: Any = None, **given: Any) -> Tensor:  # the numbers of the other run
+        return draw(*shape, dtype=single, **given).to(double)
+
+    with ExitStack() as patches:
+        for owner, name, value in (
+            *((torch, "float32", double), (np, "float32", np.float64)),
+            *((torch, "randn", drawn), (Tensor, "float", Tensor.double)),
+        ):
+            patches.enter_context(mock.patch.object(owner, name, value))
+        torch.set_default_dtype(double)
+        patches.callback(torch.set_default_dtype, single)
+        return theirs(config, steps)
 
 
 def start() -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(2))
 
 
-def ours(config: dict[str, Any], steps: int) -> Tensor:
+def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
     """The last state of our run, in the frame of a pipeline's latents."""
     plan = read_scheduler(config)
     process = Discrete.of(plan.process.config)
     grid = get("grid", plan.grid.type).of(plan.grid.config)
     sampler = get("sampler", plan.sampler.type).of(plan.sampler.config)
-    sigmas = grid.sigmas(process, steps)
+    sigmas = tuple(grid.sigmas(process, steps))[begin:]
+    visited = set(sigmas)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         skip, out, scale = process.scalings(sigma)
-        return skip * x + out * network(scale * x, process.time(sigma))
+        time = process.time(sigma) if sigma in visited else process.time_between(sigma)
+        return skip * x + out * network(scale * x, time)
 
-    x = process.prior(start().double(), sigmas[0])
-    *_, step = sampler.steps(denoise, x, sigmas, Draws())
+    x = start().double() / process.alpha(sigmas[0]) if begin else process.prior(start().double(), sigmas[0])
+    request: Any = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
+    evaluate: Any = SimpleNamespace(process=process)
+    noise: Any = Draws()
+    *_, step = Prepared(request, SHAPE[1:], sigmas, x, denoise, noise, evaluate).steps()
     return process.settled(step.x, step.sigma_next)
 
 
-def distance(config: dict[str, Any], steps: int) -> float:
+def distance(config: dict[str, Any], steps: int, begin: int = 0) -> float:
     """Of both runs, relative to the largest value of theirs."""
-    right = theirs(config, steps).double()
-    return float((ours(config, steps) - right).abs().max() / right.abs().max())
+    return apart(ours(config, steps, begin), theirs(config, steps, begin))
+
+
+def apart(found: Tensor, right: Tensor) -> float:
+    """Largest difference, relative to the largest value of the second."""
+    return float((found - right.double()).abs().max() / right.double().abs().max())

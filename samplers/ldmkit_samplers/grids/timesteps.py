@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts import Grid, Process
+from ldmkit.contracts import Arrivals, Grid, Process
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps, total_timesteps
@@ -27,9 +27,9 @@ class TimestepGrid(Grid):
     Args:
         end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does. Where
             timestep 0 is visited itself, the run ends on it: `steps` noise levels, one transition fewer.
-        strides: "whole" takes only numbers of steps that put every timestep T // steps below the one before, and ends
-            that far below the last one where a timestep is there. diffusers' DDIM and PNDM step down so far wherever
-            their next timestep is, which is no step from one noise level to the next unless the two agree.
+        strides: "whole": every step goes T // steps timesteps down from its own, or to the `end` where that is below 0,
+            wherever the next timestep is, as diffusers' DDIM and PNDM do. Where that is no step to the next noise
+            level, `arrivals` say where it goes, and the levels end at 0.
     """
 
     name: ClassVar[str]
@@ -41,17 +41,34 @@ class TimestepGrid(Grid):
         """Decreasing timesteps out of 0 ... total-1, before any check."""
 
     def sigmas(self, process: Process, steps: int) -> list[float]:
-        """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range, or
-        timesteps that are not as far apart as `strides` has them."""
+        """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range."""
         total = total_timesteps(process, self.name)
         times = self._checked(total, check_steps(steps))
         levels = [self.level(process, t) for t in times]
-        below = times[-1] - total // steps if self.strides == "whole" else -1
-        if self.end == "first" and times[-1] > 0:
+        if self.strides == "whole":
+            levels.append(self._below(process, times[-1] - total // steps) if self._even(times, total, steps) else 0.0)
+        elif self.end == "first" and times[-1] > 0:
             levels.append(process.sigma_of_time(0))
         elif self.end == "zero":
-            levels.append(0.0 if below < 0 else self.level(process, below))
+            levels.append(0.0)
         return check_sigmas(levels, f"grid {self.name}")
+
+    def arrivals(self, process: Process, steps: int) -> Arrivals | None:
+        """The levels T // steps timesteps below each; None where those are the levels of the grid."""
+        total = total_timesteps(process, self.name)
+        times = self._checked(total, check_steps(steps))
+        stride = total // steps
+        if self.strides == "any" or self._even(times, total, steps):
+            return None
+        origins = [process.sigma_of_time(min(t + stride, total - 1)) for t in times[1:]]
+        levels = [self._below(process, t - stride) for t in times]
+        return Arrivals(tuple(levels), (*origins, self.level(process, times[-1])))
+
+    def _below(self, process: Process, time: float) -> float:
+        """The level that a step of a whole stride ends at."""
+        if time >= 0:
+            return self.level(process, time)
+        return 0.0 if self.end == "zero" else process.sigma_of_time(0)
 
     def level(self, process: Process, time: float) -> float:
         """The noise level of a timestep."""
@@ -59,28 +76,22 @@ class TimestepGrid(Grid):
 
     def _checked(self, total: int, steps: int) -> list[float]:
         times = self.timesteps(total, steps) if steps <= total else []
-        if self.end == "first" and times == [0.0]:
+        if self.end == "first" and times == [0.0] and self.strides == "any":
             what = f"{steps} step of this grid starts where it ends, at timestep 0"
             raise InputError("no-transition", what, where=f"grid {self.name}", fits=self._fits(total, steps))
         if not self._valid(times, total):
             what = f"{steps} steps do not fit into {total} timesteps"
             raise InputError("too-many-steps", what, where=f"grid {self.name}", fits=self._fits(total, steps))
-        if not self._even(times, total, steps):
-            what = (
-                f"timestep_spacing {self.name}: {steps} steps over {total} timesteps are not all {total // steps}"
-                " apart, as far as diffusers' DDIM and PNDM go down at each"
-            )
-            fits = f"{self._fits(total, steps) or 'another number of steps'}, or a grid of your own choice"
-            raise InputError("uneven-steps", what, where=f"grid {self.name}", fits=fits)
         return times
 
     def _even(self, times: list[float], total: int, steps: int) -> bool:
+        """Whether whole strides go from level to level, and the last of several one further."""
         stride = total // steps
-        ends = self.end == "zero" or times[-1] <= stride
-        return self.strides == "any" or (ends and all(a - b == stride for a, b in itertools.pairwise(times)))
+        further = self.end == "zero" or (times[-1] > 0 and steps > 1)
+        return further and all(a - b == stride for a, b in itertools.pairwise(times))
 
     def _valid(self, times: list[float], total: int) -> bool:
-        if self.end == "first" and times == [0.0]:
+        if self.end == "first" and times == [0.0] and self.strides == "any":
             return False  # a run that starts where it ends
         falling = all(a > b for a, b in itertools.pairwise(times))
         return bool(times) and falling and times[0] <= total - 1 and times[-1] >= 0
@@ -97,7 +108,7 @@ class TimestepGrid(Grid):
 def _working(grid: TimestepGrid, total: int) -> tuple[int, ...]:
     """Numbers of steps that a grid has timesteps for; kept, as to find them takes longer than to make a grid."""
     found = ((n, grid.timesteps(total, n)) for n in range(1, total + 1))
-    return tuple(n for n, times in found if grid._valid(times, total) and grid._even(times, total, n))
+    return tuple(n for n, times in found if grid._valid(times, total))
 
 
 class Leading(TimestepGrid):
