@@ -82,10 +82,10 @@ def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
         return skip * x + out * network(scale * x, time)
 
     x = start().double() / process.alpha(sigmas[0]) if begin else process.prior(start().double(), sigmas[0])
-    request: Any = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
-    evaluate: Any = SimpleNamespace(process=process)
-    noise: Any = Draws()
-    *_, step = Prepared(request, SHAPE[1:], sigmas, x, denoise, noise, evaluate).steps()
+    request = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
+    evaluate = SimpleNamespace(process=process)
+    parts: dict[str, Any] = {"request": request, "noise": Draws(), "evaluate": evaluate, "estimate": None}
+    *_, step = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts).steps()
     return process.settled(step.x, step.sigma_next)
 
 
