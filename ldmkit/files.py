@@ -30,6 +30,8 @@ _WAITS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """How files are opened: a FIFO put in the place of a file after it was looked at does not block either."""
 
 
+_TRUST = "trust=True, --trust at the command line, where the recipe comes from someone you trust"
+
 _fence: ContextVar[tuple[Path, ...] | None] = ContextVar("fence", default=None)
 
 
@@ -41,6 +43,16 @@ def only_within(*folders: Path) -> Iterator[None]:
         yield
     finally:
         _fence.reset(token)
+
+
+def check_network(what: str, error: type[LdmkitError] = SourceError) -> None:
+    """Refuse to ask another machine for something inside of `only_within`: who names a place may be watching it.
+
+    Raises:
+        error: `not-trusted`.
+    """
+    if _fence.get() is not None:
+        raise error("not-trusted", "a recipe asks for something on the hub", where=what, fits=_TRUST)
 
 
 def is_within(path: Path, *folders: Path) -> bool:
@@ -61,8 +73,7 @@ def check_ordinary(path: Path, error: type[LdmkitError] = SourceError, *, where:
     place = str(path)[:200] if where is None else where
     allowed = _fence.get()
     if allowed is not None and not is_within(path, *allowed):
-        fits = "trust=True, --trust at the command line, where the recipe comes from someone you trust"
-        raise error("not-trusted", "a recipe asks for a file outside of its picture's folder", where=place, fits=fits)
+        raise error("not-trusted", "a recipe asks for a file outside of its picture's folder", where=place, fits=_TRUST)
     try:
         found = path.stat()
     except (OSError, ValueError) as problem:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ldmkit.errors import SourceError
+from ldmkit.files import check_network
 
 _TEXTS = frozenset({".json", ".txt", ".yaml", ".yml", ".model", ".gz"})
 _PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
@@ -83,6 +84,7 @@ def fetch(name: str, variant: str | None = None) -> Path:
     Raises:
         SourceError: `hub`, `no-variant`, `variant-needed`.
     """
+    check_network(f"hf:{name}")
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -29,12 +29,15 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
 
 
 def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
-    """Pictures that a recipe names by paths outside of the folders, and work beyond the bounds."""
+    """Pictures and models of guidance outside of the folders that a recipe names, and work beyond the bounds."""
     needs: list[str] = []
     for place in ("start", "inputs", "negative", "proposed", "guidance", "sampler", "grid"):
         for where, value in _pictures(recipe.get(place), place):
             if not is_within(Path(value), *folders):
                 needs.append(f"the file {shown(value, 200)} ({where})")
+    for where, model in _models(recipe.get("guidance"), "guidance"):
+        if not any(_known(model, folder) for folder in folders):
+            needs.append(f"the model {shown(model, 200)} ({where})")
     steps, size = recipe.get("steps"), recipe.get("size")
     if isinstance(steps, int) and steps > MAX_STEPS:
         needs.append(f"{steps} steps, more than {MAX_STEPS}")
@@ -69,6 +72,19 @@ def _known(model: object, folder: Path) -> bool:
     except OSError:
         return False
     return is_within(Path(model), folder) if there else model in by_name("model")
+
+
+def _models(value: object, where: str) -> Iterator[tuple[str, object]]:
+    """Models that a guidance, or one within it, names (a classifier)."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key == "model" and inner is not None:
+                yield f"{where}.{key}", inner
+            else:
+                yield from _models(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _models(inner, f"{where}[{number}]")
 
 
 def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:

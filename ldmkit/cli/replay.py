@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,9 @@ def replay_picture(
     """
     from ldmkit.cli import emit
     from ldmkit.errors import SourceError
+    from ldmkit.files import only_within
     from ldmkit.loading import load
+    from ldmkit.locate import locate
     from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import load_options, part_versions, replay
@@ -48,7 +51,9 @@ def replay_picture(
         needs = model_needs(recipe, folder, given=model is not None)
         check_needs([*needs, *input_needs(recipe, folder)], str(picture))
     options = {**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})}
-    pipeline = load(source, **options, verify=check_verify(verify))
+    fenced = nullcontext() if trust or model is not None else only_within(folder, locate(source)[0])
+    with fenced:
+        pipeline = load(source, **options, verify=check_verify(verify))
     output = replay(pipeline, recipe, trust=trust, folder=folder)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 import ldmkit
 from ldmkit import loading
 from ldmkit.cli import main
+from ldmkit.files import only_within
 from ldmkit.recipe import replay
 
 
@@ -98,3 +99,74 @@ def test_python_asks_as_well(class_folder: Path, tmp_path: Path) -> None:
         replay(pipe, recipe)
     assert caught.value.code == "source.recipe-needs"
     assert replay(pipe, recipe, folder=tmp_path).images.shape == replay(pipe, recipe, trust=True).images.shape
+
+
+def classifier(model: str, depth: int = 0) -> Callable[[dict[str, Any]], Any]:
+    guidance: dict[str, Any] = {"type": "classifier", "config": {"model": model, "labels": [1], "scale": 1.0}}
+    for _ in range(depth):
+        guidance = {"type": "classifier", "config": {"model": "miniworld", "labels": [1], "base": guidance}}
+    return lambda recipe: recipe.update(guidance=guidance)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("model", ["hf:someone/judge", "/dev/zero", "~/judge", "../../judge", "/etc"])
+def test_a_classifier_of_the_recipe_is_a_file_like_others(
+    model: str, depth: int, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(changed(drawn, classifier(model, depth)))]) == 3
+    said = capsys.readouterr().err
+    assert "source.recipe-needs" in said and model in said
+
+
+def test_no_hub_is_asked_whoever_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: pytest.fail("the hub was asked"))
+    with only_within(tmp_path), pytest.raises(ldmkit.SourceError, match="not-trusted"):
+        ldmkit.load("hf:someone/something")
+
+
+def test_a_model_beside_the_picture_reads_nothing_elsewhere(
+    drawn: Path, class_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of diffusers may consist of links, as the hub's cache does; a stranger's may not lead out."""
+    model = drawn.parent / "model"
+    (model / "denoiser.safetensors").unlink()
+    (model / "denoiser.safetensors").symlink_to(class_folder / "denoiser.safetensors")
+    assert main(["replay", str(drawn)]) == 3
+    assert "path-escapes" in capsys.readouterr().err
+
+
+ODD = [
+    *("", "~", "~/x", "$HOME/x", "%USERPROFILE%", "file:///etc/passwd", "FILE:/etc/passwd", "http://x/y.png", "HF:x/y"),
+    *("//etc/passwd", "/ETC/passwd", "./../../x", "x" * 5000, "a\0b", "\x1b]0;title\x07", "\u202etxt.exe"),
+    *("C:\\x", "\\\\h\\s"),
+    *("/proc/self/environ", "/dev/stdin", "/dev/tty", "pipe:", "-", "--trust", "\ud800"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["model", "load.config", "start.image", "start.mask", "guidance.config.model"])
+def test_odd_names_in_every_place(
+    place: str, drawn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "locate", lambda *_: pytest.fail("it was looked for"))
+    original = drawn.read_bytes()
+    for odd in ODD:
+        drawn.write_bytes(original)
+
+        def change(recipe: dict[str, Any], odd: str = odd) -> None:
+            if place.startswith("start"):
+                recipe["start"] = {"image": "data:image/png;base64,", "strength": 0.5, "mask": None}
+            if place.startswith("guidance"):
+                classifier("x")(recipe)
+            at = recipe
+            *above, last = place.split(".")
+            for key in above:
+                at = at[key]
+            at[last] = odd
+
+        code = main(["replay", str(changed(drawn, change))])
+        said = capsys.readouterr().err
+        assert code == 3 and "source.recipe-needs" in said, (odd, said)
+        assert all(line.isprintable() for line in said.splitlines()) and len(said) < 2000

@@ -194,6 +194,26 @@ def test_leftovers_of_another_build_are_not_used(counting: Counting, tmp_path: P
     assert len(latent_cache(Squares(9), cached(), counting, tmp_path)) == 9 and counting.seen > 0
 
 
+@pytest.mark.parametrize("name", ["mode.npy", "rows.jsonl", "rows.npy"])
+def test_a_cache_that_was_damaged_is_built_anew(name: str, counting: Counting, tmp_path: Path) -> None:
+    whole = latent_cache(Squares(), cached(), counting, tmp_path).latents(range(10))[0].clone()
+    path = tmp_path / "kept/latents" / name
+    good = path.read_bytes()
+    for bad in (good[:-1] + bytes([good[-1] ^ 1]), good[:-3], None):
+        path.unlink()
+        path.write_bytes(bad) if bad is not None else path.mkdir()
+        counting.seen, said = 0, Said()
+        again = latent_cache(Squares(), cached(), counting, tmp_path, say=said)
+        assert counting.seen and name in said[0]
+        assert torch.equal(again.latents(range(10))[0], whole) and path.read_bytes() == good
+    described = json.loads((path.parent / "cache.json").read_text())
+    del described["files"]  # as it was before there were sums
+    (path.parent / "cache.json").write_text(json.dumps(described))
+    counting.seen = 0
+    latent_cache(Squares(), cached(), counting, tmp_path)
+    assert counting.seen == 0
+
+
 def test_damaged_samples(codec: KLCodec, tmp_path: Path) -> None:
     data = Squares(broken=frozenset({0, 4, 9}))
     with pytest.raises(InputError, match=r"0\.png: damaged on purpose"):

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts import Codec
 from ldmkit.data import Dataset
 from ldmkit.errors import InputError, SpecError
-from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, differing, read_meta
+from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
 from ldmkit_training.data.cache_key import cache_key
 from ldmkit_training.data.cache_write import alone, build_cache
 from ldmkit_training.data.order import Mixture, after
@@ -100,10 +100,10 @@ def latent_cache(
     target = folder / section.cache.folder
     key = cache_key(dataset, section, codec)
     speak = (lambda _: None) if say is None else say
-    found = read_meta(target)
+    found = _whole(target, speak)
     if found is None or differing(found.key, key):
         with alone(target, speak):
-            found = read_meta(target)  # another process may have made it in the meantime
+            found = _whole(target, speak)  # another process may have made it in the meantime
             if found is not None and (changed := differing(found.key, key)):
                 speak(f"the latents in {target} are out of date ({', '.join(changed)} changed): they are encoded anew")
                 found = None
@@ -114,3 +114,12 @@ def latent_cache(
     if len(found.damaged) == found.samples:
         raise InputError("no-samples", "none of the samples could be read", where=str(target))
     return LatentCache(target, found)
+
+
+def _whole(target: Path, say: Callable[[str], None]) -> Meta | None:
+    """The description of a complete cache whose files are as they were written."""
+    found = read_meta(target)
+    if found is not None and (name := changed_file(target, found)) is not None:
+        say(f"{target / name} is not as it was written: the latents are encoded anew")
+        return None
+    return found

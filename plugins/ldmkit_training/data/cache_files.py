@@ -9,14 +9,17 @@ inputs, and which maps it has;
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from ldmkit.digests import page_sums
 from ldmkit.errors import LdmkitError
+from ldmkit.files import check_ordinary
 from ldmkit.jsonio import read_json
 from ldmkit.value import Value
 from ldmkit_training.data.places import Place
@@ -26,15 +29,27 @@ LINES, OFFSETS = "rows.jsonl", "rows.npy"
 MODE, DEVIATION = "mode.npy", "deviation.npy"
 
 
+def _numbered(value: Any) -> Any:
+    """Keys as numbers: in JSON they are text."""
+    if not isinstance(value, Mapping):
+        return value
+    return {int(k) if isinstance(k, str) and re.fullmatch("[0-9]{1,18}", k) else k: v for k, v in value.items()}
+
+
+Damaged: TypeAlias = Annotated[dict[int, str], BeforeValidator(_numbered)]
+"""Index of a sample -> what was wrong with its file."""
+
+
 class Meta(Value):
-    """What `cache.json` holds. `damaged`: index -> what was wrong with the sample's file."""
+    """What `cache.json` holds. `files`: name -> its page sums (`ldmkit.digests`); None in older caches."""
 
     key: dict[str, str]
     samples: int = Field(ge=1)
     views: int = Field(ge=1)
     deviation: bool
     maps: tuple[str, ...] = ()
-    damaged: dict[int, str] = Field(default_factory=dict)
+    damaged: Damaged = Field(default_factory=dict)
+    files: dict[str, str] | None = None
 
 
 def read_meta(folder: Path) -> Meta | None:
@@ -45,6 +60,17 @@ def read_meta(folder: Path) -> Meta | None:
         return Meta.of(read_json(folder / META), str(folder / META))
     except LdmkitError:
         return None  # of another version, or damaged: built anew like one that is out of date
+
+
+def changed_file(folder: Path, meta: Meta) -> str | None:
+    """The first file that is not what was written, read at the speed of memory; None where all are."""
+    for name, sums in (meta.files or {}).items():
+        try:
+            if name != Path(name).name or not check_ordinary(folder / name) or page_sums(folder / name) != sums:
+                return name
+        except (LdmkitError, OSError):
+            return name
+    return None
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

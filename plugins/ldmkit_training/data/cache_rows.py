@@ -12,10 +12,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.data import Dataset, plain
+from ldmkit.digests import page_sums
 from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
 from ldmkit.value import Value
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Meta, map_file, map_name
+from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Damaged, Meta, map_file, map_name
 from ldmkit_training.data.lying import array_places
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Row
@@ -36,7 +37,7 @@ class State(Value):
     arrays: Arrays
     done: int = Field(default=0, ge=0)
     lines: int = Field(default=0, ge=0)
-    damaged: dict[int, str] = Field(default_factory=dict)
+    damaged: Damaged = Field(default_factory=dict)
 
 
 class Chunk(NamedTuple):
@@ -109,6 +110,7 @@ class Writer:
             deviation=DEVIATION in self.state.arrays,
             maps=tuple(map_name(place) for place in self._places),
             damaged=self.state.damaged,
+            files={name: page_sums(self.folder / name) for name in (*self.state.arrays, LINES, OFFSETS)},
         )
         write_json(self.folder / META, meta.model_dump(mode="json"))
 
