@@ -78,11 +78,15 @@ def train(
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli import emit
     from ldmkit.printable import printable
+    from ldmkit_training.data.section import said_of_data
     from ldmkit_training.devices import automatic
     from ldmkit_training.engine import Engine
     from ldmkit_training.interrupts import INTERRUPTED_SAVED
 
     engine = Engine(recipe, folder, **how)
+    if engine.main and not json:
+        for note in said_of_data(engine.train_data, engine.validation_data):
+            print(printable(f"note     {note}"))
     if engine.main and engine.step and not json:
         print(printable(f"going on from step {engine.step} of {recipe.steps} in {engine.out}"))
     if engine.main and engine.changed:

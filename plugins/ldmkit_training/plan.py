@@ -20,7 +20,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
-from ldmkit_training.data.section import open_data
+from ldmkit_training.data.section import open_data, said_of_data
 from ldmkit_training.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import pipeline_of
@@ -143,7 +143,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used)),
         memory=_memory(recipe, stage, activations, parts[0]),
         seconds={"step": step, "reading": reading, "run": max(step, reading) * recipe.steps},
-        notes=_notes(recipe, stage, train, device),
+        notes=_notes(recipe, stage, train, validation, device),
     )  # fmt: skip
 
 
@@ -311,8 +311,9 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
     return shapes
 
 
-def _notes(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -> list[str]:
-    said = [*getattr(stage, "notes", ()), *train.notes, *_cache_notes(recipe, stage, len(train))]
+def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None, device: torch.device) -> list[str]:
+    data = said_of_data(train, validation)
+    said = [*getattr(stage, "notes", ()), *data, *_cache_notes(recipe, stage, len(train))]
     if train.mixture:
         each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)
         said.append(f"epochs of each source: {', '.join(f'{many:.3g}' for many in each)}")

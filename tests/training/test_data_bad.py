@@ -264,8 +264,8 @@ CASES: dict[str, tuple[Callable[[Path], Case], str, str]] = {
         "annotation",
         "stand once",
     ),
-    "picture absent": (
-        _coco(images=[{"id": i, "file_name": f"{i}.png", "width": 12, "height": 8} for i in "ab"], annotations=[]),
+    "no id": (
+        _coco(images=[{"id": 1.5, "file_name": f"{i}.png", "width": 12, "height": 8} for i in "ab"], annotations=[]),
         "annotation",
         "images[0]",
     ),

@@ -75,9 +75,9 @@ class CocoData(FileData):
         content = read_annotations(source, ("images", "annotations"))
         files = listing(root)
         images = _images(content, files.pictures, source, root)
-        found: dict[int, list[str]] = {key: [] for key in images}
+        found: dict[Id, list[str]] = {key: [] for key in images}
         for i, entry in enumerate(content["annotations"]):
-            image, caption = integer(entry.get("image_id")), entry.get("caption")
+            image, caption = _id(entry.get("image_id")), entry.get("caption")
             if image is None or image not in images or not isinstance(caption, str):
                 raise _wrong(source, "annotations", i, entry, "the `image_id` of one of its images, and a `caption`")
             found[image] += [caption.strip()] if caption.strip() else []
@@ -109,7 +109,7 @@ class CocoData(FileData):
         numbering = {self.name: boxes.names} if self.numbers else {}
         return Records(records, geometry, self.background, notes, numbering=numbering)
 
-    def _missing(self, images: Mapping[int, _Image], files: Listing, source: Path, root: Path) -> list[str]:
+    def _missing(self, images: Mapping[Id, _Image], files: Listing, source: Path, root: Path) -> list[str]:
         """What the file or the folder has and the other has not."""
         names = {image.name for image in images.values()}
         notes = files.left_out()
@@ -136,6 +136,19 @@ class CocoData(FileData):
         if self.captions is not None:
             texts = [{"id": i, "image_id": 1 + i // 2, "caption": f"caption {i}"} for i in range(4)]
             (folder / self.captions).write_text(json.dumps({"images": content["images"], "annotations": texts}))
+
+
+Id = int | str
+"""Of pictures and categories: numbers in COCO's own files, text in those of some tools."""
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, 640.0 among them."""
+    return int(value) if isinstance(value, float) and value.is_integer() else integer(value)
+
+
+def _id(value: Any) -> Id | None:
+    return value if isinstance(value, str) and value else _whole(value)
 
 
 class _Image(NamedTuple):
@@ -181,12 +194,12 @@ def _wrong(path: Path, key: str, i: int, entry: Mapping[str, Any], fits: str) ->
     return InputError("annotation", f"not as it should be: {shown}", where=f"{path}: {key}[{i}]", fits=fits)
 
 
-def _images(content: Mapping[str, Any], files: Mapping[str, Path], path: Path, root: Path) -> dict[int, _Image]:
-    found: dict[int, _Image] = {}
+def _images(content: Mapping[str, Any], files: Mapping[str, Path], path: Path, root: Path) -> dict[Id, _Image]:
+    found: dict[Id, _Image] = {}
     names: set[str] = set()
     for i, entry in enumerate(content["images"]):
-        number, name = integer(entry.get("id")), entry.get("file_name")
-        height, width = integer(entry.get("height")), integer(entry.get("width"))
+        number, name = _id(entry.get("id")), entry.get("file_name")
+        height, width = _whole(entry.get("height")), _whole(entry.get("width"))
         if number is None or not isinstance(name, str) or not (height and width and height > 0 and width > 0):
             raise _wrong(path, "images", i, entry, "id, file_name, and a width and height > 0")
         if number in found or normal(name) in names:
@@ -202,20 +215,20 @@ def _images(content: Mapping[str, Any], files: Mapping[str, Path], path: Path, r
 class _Boxes:
     """Annotations to layouts, counting what is done to them."""
 
-    def __init__(self, config: CocoData, content: Mapping[str, Any], images: Mapping[int, _Image], path: Path) -> None:
+    def __init__(self, config: CocoData, content: Mapping[str, Any], images: Mapping[Id, _Image], path: Path) -> None:
         self.config, self.content, self.images, self.path = config, content, images, path
         self.counts: Counter[str] = Counter()
         self.labels = self._labels()
 
-    def read(self) -> tuple[dict[int, list[dict[str, Any]]], Mapping[str, int]]:
+    def read(self) -> tuple[dict[Id, list[dict[str, Any]]], Mapping[str, int]]:
         """Image id -> boxes, and how many were mended or left out, by what was wrong."""
-        kept: dict[int, list[dict[str, Any]]] = {key: [] for key in self.images}
+        kept: dict[Id, list[dict[str, Any]]] = {key: [] for key in self.images}
         for i, entry in enumerate(self.content["annotations"]):
-            image, label = integer(entry.get("image_id")), integer(entry.get("category_id"))
+            image, label = _id(entry.get("image_id")), _id(entry.get("category_id"))
             if image is None or image not in self.images:
                 raise _wrong(self.path, "annotations", i, entry, "the `image_id` of one of its images")
             if label is None or label not in self.labels:
-                raise _wrong(self.path, "annotations", i, entry, f"a `category_id` among {sorted(self.labels)[:20]}")
+                raise _wrong(self.path, "annotations", i, entry, f"a `category_id` among {list(self.labels)[:20]}")
             crowd = bool(entry.get("iscrowd", 0))
             if crowd and self.config.crowds == "drop":
                 self.counts["of crowds left out"] += 1
@@ -228,14 +241,18 @@ class _Boxes:
             kept = {key: self._largest(boxes, self.config.most) for key, boxes in kept.items()}
         return kept, self.counts
 
-    def _labels(self) -> dict[int, int | str]:
-        found: dict[int, str] = {}
+    def _labels(self) -> dict[Id, int | str]:
+        found: dict[Id, str] = {}
         for i, entry in enumerate(self.content["categories"]):
-            number, name = integer(entry.get("id")), entry.get("name")
+            number, name = _id(entry.get("id")), entry.get("name")
             if number is None or not isinstance(name, str) or number in found or name in found.values():
                 raise _wrong(self.path, "categories", i, entry, "an id and a name that stand once")
             found[number] = name
-        order = sorted(found)
+        if len({type(number) for number in found}) > 1:
+            raise _wrong(
+                self.path, "categories", 0, self.content["categories"][0], "ids that are all numbers or all text"
+            )
+        order = sorted(found, key=lambda number: (str(number) if isinstance(number, str) else "", number))
         self.names = [found[number] for number in order]
         return {number: order.index(number) if self.config.numbers else found[number] for number in order}
 

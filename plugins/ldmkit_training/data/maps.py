@@ -56,13 +56,15 @@ class MapsData(FileData):
         root, beside = folder / self.pictures, folder / self.maps
         maps = self._maps(beside)
         taken = set(maps.values())
-        pictures = {name: path for name, path in listing(root).pictures.items() if path not in taken}
+        files = listing(root)
+        pictures = {name: path for name, path in files.pictures.items() if path not in taken}
         twice = next((one for one, other in pairwise(sorted(pictures, key=stem)) if stem(one) == stem(other)), None)
         if twice is not None:
             what = "another picture has the same name but for its ending: the map may belong to either"
             raise InputError("file-twice", what, where=str(pictures[twice]), fits="one picture of each name")
         without = [name for name in pictures if stem(name) not in maps]
-        notes = lacking(without, "picture(s) have no map", self.missing, str(beside))
+        notes = [f"{root}: {note}" for note in files.left_out()]
+        notes += lacking(without, "picture(s) have no map", self.missing, str(beside))
         stems = {stem(name) for name in pictures}
         alone = [path.name for key, path in maps.items() if key not in stems]
         notes += lacking(alone, "map(s) have no picture", self.missing, str(root))

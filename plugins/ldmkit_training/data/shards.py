@@ -19,29 +19,40 @@ from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
+from ldmkit_training.data.grouping import (
+    JSON,
+    LABEL,
+    TEXT,
+    Group,
+    Left,
+    Names,
+    Others,
+    Rule,
+    grouped,
+    picture_ending,
+)
 from ldmkit_training.data.identity import file_bytes, joined
 from ldmkit_training.data.labels import LabelRule, read_labels
 from ldmkit_training.data.records import FileData, check_map, lacking, read_image, stamp
-from ldmkit_training.data.tars import Member, members
-
-PICTURE = ("jpg", "jpeg", "png", "webp")
-TEXT, LABEL, JSON = "txt", "cls", "json"
-
-Group = dict[str, Member]
-"""Ending, without its dot -> member."""
+from ldmkit_training.data.tars import Member
 
 
 class ShardsData(FileData):
     """Part `shards`: the members of a sample share their name up to the first dot of its last part.
 
-    `KEY.jpg` (or jpeg, png, webp) is the picture, `KEY.txt` the input `text`, `KEY.cls` the input `label` (a number or
-    a name), the keys of `KEY.json` are inputs of their names, and `KEY.NAME.png` is a label map, the input NAME.
+    `KEY.jpg` (or any other kind of picture that can be read) is the picture, `KEY.txt` the input `text`, `KEY.cls` the
+    input `label` (a number or a name), the keys of `KEY.json` are inputs of their names, and `KEY.NAME.png` is a label
+    map, the input NAME. Hidden members, which systems write for themselves, are not read, and counted.
 
     Args:
         shards: archives, uncompressed; a pattern with * and ?, or a list of files.
         boxes: inputs of the JSON members that hold boxes, as in `folder`.
         maps: names of label maps, and how their values are read.
+        choose: inputs of the JSON members that may be lists of alternatives, as in `folder`.
         ignored: other endings that may be there and are not read.
+        names: where the ending of a member's name begins: at the first dot, as webdataset has it, or at the last.
+        others: members of other endings are an error, or skipped and counted.
+        picture: ending of the pictures, where a sample has several; null: any.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -52,19 +63,31 @@ class ShardsData(FileData):
     shards: str | tuple[str, ...]
     boxes: tuple[str, ...] = ("layout",)
     maps: dict[str, LabelRule] = Field(default_factory=dict)
+    choose: tuple[str, ...] = ("text", "caption")
     ignored: tuple[str, ...] = ()
+    names: Names = "first-dot"
+    others: Others = "error"
+    picture: str | None = Field(default=None, pattern=r"^[a-z0-9_.-]+$")
+
+    @property
+    def rule(self) -> Rule:
+        """How members are read."""
+        known = (TEXT, LABEL, JSON, *(f"{name}.png" for name in self.maps))
+        return Rule(self.names, self.others, self.picture, known, self.ignored)
 
     def open(self, folder: Path) -> ShardsDataset:
         paths = self._paths(folder)
         groups: dict[str, Group] = {}
+        rule, left = self.rule, Left([], Counter())
         for path, name in zip(paths, _names(paths), strict=True):
-            for key, group in self._groups(path).items():
+            for key, group in grouped(path, rule, left).items():
                 groups[f"{name}/{key}"] = group
         where = ", ".join(map(str, paths[:2])) + (" ..." if len(paths) > 2 else "")
-        without = [key for key, group in groups.items() if not _picture(group)]
-        notes = lacking(without, "sample(s) have no picture", self.missing, where)
-        groups = {key: group for key, group in groups.items() if _picture(group)}
-        others = dict.fromkeys(e for group in groups.values() for e in group if e not in PICTURE)
+        without = [key for key, group in groups.items() if not picture_ending(group, rule.pictures)]
+        notes = left.notes(where)
+        notes += lacking(without, "sample(s) have no picture", self.missing, where)
+        groups = {key: group for key, group in groups.items() if picture_ending(group, rule.pictures)}
+        others = dict.fromkeys(e for group in groups.values() for e in group if e in rule.known)
         for ending in others:
             lack = [key for key, group in groups.items() if ending not in group]
             notes += lacking(lack, f"sample(s) have no .{ending}", self.missing, where)
@@ -75,29 +98,19 @@ class ShardsData(FileData):
             return [folder / name for name in self.shards]
         pattern = Path(self.shards)
         root = Path(pattern.anchor) if pattern.is_absolute() else folder
-        found = sorted(root.glob(pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards))
+        found = sorted(
+            path
+            for path in root.glob(pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards)
+            if not path.name.startswith(".") or pattern.name.startswith(".")
+        )
         if not found:
-            raise InputError("not-found", f"no file matches {self.shards!r}", where=str(folder))
+            raise InputError(
+                "not-found",
+                f"no file matches {self.shards!r}",
+                where=str(folder),
+                fits="a pattern with * and ?, or a list",
+            )
         return found
-
-    def _groups(self, path: Path) -> dict[str, Group]:
-        known = (*PICTURE, TEXT, LABEL, JSON, *self.ignored, *(f"{name}.png" for name in self.maps))
-        groups: dict[str, Group] = {}
-        for member in members(path):
-            parent, _, name = member.name.rpartition("/")
-            key, _, ending = name.partition(".")
-            ending = ending.lower()
-            if not key or ending not in known:
-                fits = f"KEY.ENDING with {', '.join(known)}; others by `ignored` or `maps`"
-                raise InputError("unknown-member", "a member of no known ending", where=member.place, fits=fits)
-            if ending in self.ignored:
-                continue
-            group = groups.setdefault(f"{parent}/{key}" if parent else key, {})
-            if ending in group or (ending in PICTURE and _picture(group)):
-                what = "the sample has such a member already"
-                raise InputError("file-twice", what, where=member.place, fits="one picture, one .txt ... a sample")
-            group[ending] = member
-        return groups
 
     def write_example(self, folder: Path) -> None:
         picture, labels = io.BytesIO(), io.BytesIO()
@@ -127,10 +140,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [path.relative_to(root).as_posix() for path in full]
 
 
-def _picture(group: Group) -> Member | None:
-    return next((group[ending] for ending in PICTURE if ending in group), None)
-
-
 class ShardsDataset(Dataset):
     """Members read where they lie. The keys of JSON members are learned from the first sample that has one."""
 
@@ -139,8 +148,15 @@ class ShardsDataset(Dataset):
     ) -> None:
         self.config, self.paths, self.notes = config, paths, tuple(notes)
         self._groups = list(groups.values())
-        self._ids = [f"{key}.{_member(group).name.rpartition('.')[2]}" for key, group in groups.items()]
+        self._pictures = config.rule.pictures
+        self._ids = [f"{key}.{self._member(group).name.rpartition('.')[2]}" for key, group in groups.items()]
         self.geometry = self._geometry()
+        self.choices = frozenset(config.choose) & self.geometry.keys()
+
+    def _member(self, group: Group) -> Member:
+        found = picture_ending(group, self._pictures)
+        assert found is not None
+        return group[found]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -149,7 +165,7 @@ class ShardsDataset(Dataset):
         return self._ids[index]
 
     def __getitem__(self, index: int) -> Sample:
-        member = _member(self._groups[index])
+        member = self._member(self._groups[index])
         image = read_image(member.read(), member.place, self.config.background)
         inputs = self.inputs(index)
         for name in self.config.maps:
@@ -192,7 +208,7 @@ class ShardsDataset(Dataset):
         return joined(known), joined(files)
 
     def base(self, index: int, name: str) -> Path | None:
-        return _member(self._groups[index]).archive.parent
+        return self._member(self._groups[index]).archive.parent
 
     @property
     def fingerprint(self) -> str:
@@ -205,7 +221,8 @@ class ShardsDataset(Dataset):
             if key in others or key in self.config.maps or (key not in self.geometry):
                 what = f"the key {key!r} is another member's input, or not in the first sample's JSON"
                 raise InputError("bad-file", what, where=member.place, fits="the same keys in all samples")
-        return {key: value for key, value in content.items() if value is not None}
+        empty = [key for key in content if content[key] is None or (content[key] == [] and key in self.config.choose)]
+        return {key: value for key, value in content.items() if key not in empty}
 
     def _geometry(self) -> dict[str, Geometry]:
         found: dict[str, Geometry] = {}
@@ -218,15 +235,9 @@ class ShardsDataset(Dataset):
         return found | {n: "map" for n in self.config.maps if any(f"{n}.png" in group for group in self._groups)}
 
 
-def _member(group: Group) -> Member:
-    found = _picture(group)
-    assert found is not None
-    return found
-
-
 def _text(member: Member) -> str:
     try:
-        return member.read().decode()
+        return member.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError("bad-file", "not UTF-8 text", where=member.place, fits="UTF-8") from None
 

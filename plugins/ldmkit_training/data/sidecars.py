@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -12,6 +13,9 @@ from ldmkit_training.data.finding import Listing, stem
 
 MAX_BYTES = 1 << 20
 """Of a caption file."""
+
+YOLO = re.compile(r"\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}")
+"""A line of the files that YOLO's tools keep beside pictures, with the ending of captions."""
 
 Lines = Literal["one", "each", "first", "whole"]
 """What several lines of a caption file are: an error; captions each, of which one is drawn whenever the picture is
@@ -85,6 +89,9 @@ def _captions(path: Path, lines: Lines, cut: list[str], name: str) -> list[str]:
         raise InputError("bad-file", "a NUL character in a text", where=str(path), fits="UTF-8 text")
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     listed = [line.strip() for line in plain.split("\n") if line.strip()]
+    if listed and all(YOLO.fullmatch(line) for line in listed):
+        what = f"{listed[0][:60]!r} is no caption: a class and a box or an outline, as YOLO writes them"
+        raise InputError("bad-file", what, where=str(path), fits="texts; or boxes in metadata.jsonl or COCO's format")
     if len(listed) <= 1 or lines == "each":
         return listed
     if lines == "whole":
