@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 from data_sources import opened, picture
+from ldmkit_training.command import _train
+from ldmkit_training.plan import make_plan
 from PIL import Image, features
 
 from ldmkit.errors import InputError
@@ -47,3 +50,19 @@ def test_a_join_that_adds_no_input_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="its pictures would be lost") as caught:
             opened("join", tmp_path, sources=sources, missing=missing)
         assert caught.value.code == "input.nothing-joined"
+
+
+def test_a_run_says_what_is_left_out_when_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("d/0.png", "d/1.png", "held/0.png"):
+        picture(tmp_path / name, (16, 16))
+    for name in ("d/2.jxl", "held/1.psd"):
+        (tmp_path / name).write_bytes(b"x")
+    data = tiny.denoiser_data(tmp_path / "run", "steps=1")
+    for key, name in (("train", "d"), ("validation", "held")):
+        data["data"][key] = {"type": "folder", "config": {"folder": name}}
+    recipe = tiny.parse_recipe(data)
+    notes = make_plan(recipe, tmp_path).notes
+    assert _train(recipe, tmp_path, False) == 0
+    told = capsys.readouterr().out
+    for said in ("2 of 3 picture-like files read; not read: 1 .jxl", "held out: 1 of 2 picture-like files read"):
+        assert said in told and any(said in note for note in notes)
