@@ -238,7 +238,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], str, str]] = {
     "name not utf-8": (_surrogate, "bad-file", "its name is not UTF-8"),
     "no metadata": (_folder(A, B, metadata="meta.jsonl"), "not-found", "meta.jsonl"),
     "broken json": (_folder(A, '{"file_name": "deep/b.png",'), "json-invalid", "metadata.jsonl:2"),
-    "nan": (_folder(A, '{"file_name": "deep/b.png", "x": NaN}'), "json-invalid", "NaN is not a number"),
+    "nan": (_folder(A, '{"file_name": "deep/b.png", "x": NaN}'), "json-invalid", "'NaN' is not a number"),
     "key twice": (_folder(A, '{"file_name": "deep/b.png", "x": 1, "x": 2}'), "duplicate-key", "metadata.jsonl:2"),
     "no file name": (_folder(A, {"text": "y"}), "metadata-line", '{"file_name":'),
     "a list": (_folder(A, [1]), "metadata-line", "metadata.jsonl:2"),
