@@ -92,11 +92,11 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     if engine.main and engine.changed:
         changed = "; ".join(engine.changed)
         print(printable(f"the training data changed since that checkpoint: {changed}"), file=sys.stderr)
-    for said in engine.bent:
-        print(printable(said), file=sys.stderr)
+    for line in engine.bent:
+        print(printable(line), file=sys.stderr)
     if engine.main and not json:
-        for said in automatic(recipe.precision, engine.device):
-            print(said)
+        for line in automatic(recipe.precision, engine.device):
+            print(line)
     outcome = engine.run()
     if engine.main:
         said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}

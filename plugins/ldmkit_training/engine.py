@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -37,6 +38,7 @@ from ldmkit_training.resuming import check_state, check_tensors, under
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
 from ldmkit_training.same_run import bent, check_same_run
 from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
+from ldmkit_training.space import short_of_space
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.steps import Steps
 from ldmkit_training.together import Stopped, Together
@@ -63,7 +65,7 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.together = Together(self.accelerator)
         self.out = Path(recipe.out)
-        check_run_folder(self.out)
+        check_run_folder(self.out, fresh=fresh)
         self.checkpoints = self.out / CHECKPOINTS
         self.step = 0
         self.stage: Stage = build_stage(recipe, folder)
@@ -74,12 +76,15 @@ class Engine:
         check_ready(recipe, self.stage, *data, self.device, processes=self.accelerator.num_processes)
         self.train_data, self.validation_data = checked_data(recipe, self.stage, *data)
         if not self.sharded:  # whole networks may not fit where their shares do
-            rehearse(recipe, self.stage, self.train_data, self.accelerator)
+            with self.together.agreed():
+                rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator)
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []
         self.bent: list[str] = []
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
+        if self.main and (said := short_of_space(recipe, self.stage, self.out)) is not None:
+            warnings.warn(said, stacklevel=2)
         with released_on_error(self._lock):
             self._open()
 
@@ -101,7 +106,6 @@ class Engine:
         self.callbacks: list[Callback] = []
         self.batches: Batches | None = None
         self._progress: Progress | None = None
-        self._saved = self.step
         self._changes: int | None = None
 
     @property
@@ -147,15 +151,14 @@ class Engine:
         Raises:
             RunError: a loss that is NaN, a full disk, memory exhausted; the last good checkpoint is named.
         """
-        data = (self.train_data, self.validation_data)
         if self.main or self.sharded:
+            data = (self.train_data, self.validation_data)
             self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
         if self.main:
             write_recipe(self.recipe, self.out / RECIPE)
             checkpoints.keep_newest(self.checkpoints, self.step, self.recipe.checkpoints.keep)
-            self.tracker = Tracker(
-                self.recipe.tracking, self.out, start=self.step, config=self.recipe.model_dump(mode="json")
-            )
+            config = self.recipe.model_dump(mode="json")
+            self.tracker = Tracker(self.recipe.tracking, self.out, start=self.step, config=config)
         try:
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress

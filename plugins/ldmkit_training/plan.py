@@ -26,10 +26,8 @@ from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.rehearsal import rehearse
+from ldmkit_training.space import STATES
 from ldmkit_training.stage import Batch, Stage
-
-STATES = {"adamw": 2, "adam": 2, "sgd": 1}
-"""Numbers that an optimiser keeps a parameter."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     train, validation = open_data(recipe.data, folder)
     check_ready(recipe, stage, train, validation, device, processes=world)
     train, validation = checked_data(recipe, stage, train, validation)
-    rehearse(recipe, stage, train, accelerator)
+    rehearse(recipe, stage, train, validation, accelerator)
     stage.to(device)
     for turn in stage.turns.values():
         turn.to(device).train()

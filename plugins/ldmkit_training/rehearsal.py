@@ -1,28 +1,45 @@
-"""Every turn's losses of the first batch, once, before anything is written: also of what joins in a later step."""
+"""What acts in a later step is run once, on little, before anything is written: every turn's losses, validation,
+previews, the probe, what is measured at the end, and saving the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
+from ldmkit.contracts import Part
 from ldmkit.data import Dataset
-from ldmkit_training.data.batches import Batches
+from ldmkit.errors import InputError, LdmkitError
+from ldmkit.request import resolve
+from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.devices import autocast, on_device
+from ldmkit_training.finishing import measure
 from ldmkit_training.observe import networks, undisturbed
+from ldmkit_training.previews import Previews, PreviewsSection, head, pipeline_of
+from ldmkit_training.probe import respond
 from ldmkit_training.recipe import MOST_STEPS, Recipe
 from ldmkit_training.stage import Stage
 from ldmkit_training.steps import naming
 
+FEW = 2
+"""Rows that what looks on is rehearsed with, and steps of its samplers."""
 
-def rehearse(recipe: Recipe, stage: Stage, train: Dataset, accelerator: Any) -> None:
-    """Run all turns as in a step after the last phase has begun; weights, buffers, modes and generators stay.
+SMALL = 64 * 2**20
+"""Bytes of weights up to which saving is rehearsed whole, in the system's folder for temporary files."""
+
+
+def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, accelerator: Any) -> None:
+    """Run all turns as in a step after the last phase has begun, and in the main process what looks on and what ends
+    the run; weights, buffers, configs, modes and generators stay.
 
     Raises:
-        LdmkitError: whatever a step would raise, of the first batch.
+        LdmkitError: whatever these would raise, of the first rows.
     """
     device, section = accelerator.device, recipe.data.model_copy(update={"workers": 0})
     batches = Batches(
@@ -34,18 +51,93 @@ def rehearse(recipe: Recipe, stage: Stage, train: Dataset, accelerator: Any) -> 
     stage.to(device)
     for turn in turns.values():
         turn.to(device)
-    with undisturbed(networks(stage)), _buffers_kept(list(turns.values())), torch.enable_grad():
+    with undisturbed(networks(stage)), _kept(networks(stage)), torch.enable_grad():
         for turn in turns.values():
             with autocast(recipe.precision, device), naming(batch):
                 turn(batch, MOST_STEPS)
+    if accelerator.is_main_process:
+        with undisturbed(networks(stage)), _kept(networks(stage)):
+            _look(recipe, stage, train, held, device)
+            _end(recipe.model_copy(update={"data": section}), stage, train, device)
+
+
+def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device) -> None:
+    """Validation, previews and the probe; of validation, all of the rows are read."""
+    if held is not None and recipe.validation is not None:
+        rows = validation_batches(held, recipe.data, recipe.validation.count, names=stage.inputs)
+        stage.validate([on_device(head(rows[0], FEW), device)])
+    probe: Any = getattr(recipe, "probe", None)
+    if recipe.previews is None and probe is None:
+        return
+    shown = train if held is None else held
+    read = validation_batches(shown, recipe.data, FEW, seed=recipe.seed, names=stage.inputs)
+    few = [on_device(batch, device) for batch in read]
+    if recipe.previews is not None:
+        sheet = Previews(_fewer(recipe.previews, stage), few).sheet(_Alone(stage), 0)
+        if sheet is not None:
+            sheet.render()
+    if probe is not None and pipeline_of(stage) is not None:
+        turn: Any = next(iter(stage.turns.values()))
+        respond(turn, few, probe)
+
+
+def _fewer(section: PreviewsSection, stage: Stage) -> PreviewsSection:
+    """With few rows and steps; with its own number of steps where the grid makes no other."""
+    pipeline = pipeline_of(stage)
+    fewer = section.model_copy(update={"count": 1, "steps": min(FEW, section.steps)})
+    if pipeline is None:
+        return fewer
+    try:
+        request = resolve(pipeline.defaults, {}, steps=fewer.steps, sampler=section.sampler, grid=section.grid)
+        request.grid.sigmas(pipeline.process, request.steps)
+    except LdmkitError:
+        return fewer.model_copy(update={"steps": section.steps})
+    return fewer
+
+
+def _end(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -> None:
+    """What is measured after the last step, on one batch, and saving what is small."""
+    try:
+        measure(stage, train, recipe, device, most=1)
+    except InputError as problem:
+        if problem.code != "input.dead-latent":  # a few pictures, before training, may well have such a channel
+            raise
+    weights = {id(p): p.numel() * p.element_size() for module in networks(stage) for p in module.parameters()}
+    if sum(weights.values()) > SMALL:
+        return
+    with tempfile.TemporaryDirectory(prefix="ldmkit-rehearsal-") as folder:
+        stage.save(Path(folder) / "model")
 
 
 @contextmanager
-def _buffers_kept(modules: list[nn.Module]) -> Iterator[None]:
-    kept = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+def _kept(modules: list[nn.Module]) -> Iterator[None]:
+    """Buffers and configs are put back."""
+    inner = [module for root in modules for module in root.modules()]
+    buffers = [(buffer, buffer.clone()) for module in inner for buffer in module.buffers(recurse=False)]
+    configs = [(module, module.config) for module in inner if isinstance(module, Part)]
     try:
         yield
     finally:
+        for part, config in configs:
+            part.config = config
         with torch.no_grad():
-            for buffer, before in kept:
+            for buffer, before in buffers:
                 buffer.copy_(before)
+
+
+class _Alone:
+    """What previews see of a run that has not begun."""
+
+    out, main, has_average = Path(), True, False
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def averaged(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def track(self, figures: Mapping[str, float], step: int) -> None: ...
+
+    def picture(self, name: str, image: Image.Image, step: int) -> None: ...
+
+    def say(self, text: str) -> None: ...

@@ -17,9 +17,16 @@ except ImportError:  # Windows: two runs in one folder go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
 from ldmkit.errors import InputError, RunError
+from ldmkit.jsonio import check_writable
+from ldmkit.saving import check_folder
+from ldmkit.source import part_file
+from ldmkit.spec import SPEC_FILE
 from ldmkit_training import checkpoints
 
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
+
+FOLDERS, FILES = (CHECKPOINTS, MODEL, "previews", "tensorboard"), (RECIPE, "log.jsonl", "probe.jsonl", "probe.png")
+"""What a run writes, now or at its end."""
 
 _LOCK, _HALF_WRITTEN = ".lock", ".ldmkit-"
 
@@ -118,22 +125,55 @@ def _in_use(out: Path) -> RunError:
     return RunError("folder-in-use", "another run is at work in it", where=str(out), fits=fits)
 
 
-def check_run_folder(out: Path) -> None:
-    """Whether a run can be in that folder.
+def check_run_folder(out: Path, *, fresh: bool = False) -> None:
+    """Whether a run can be in that folder, and write what it will write there in the end.
+
+    Args:
+        fresh: what is in it will be moved away.
 
     Raises:
-        InputError: `folder-taken`: it is a file, or holds something that is no run.
+        InputError: `folder-taken`: it is a file, or holds something that is no run, or that is in a run's way;
+            `not-writable`.
     """
     fits = "`out`: a new or empty folder, or that of an earlier run"
     if (out.is_symlink() and not out.exists()) or (out.exists() and not out.is_dir()):
         raise InputError("folder-taken", "it is no folder", where=str(out), fits=fits)
-    for name in (CHECKPOINTS, MODEL):
-        if out.is_dir() and (out / name).exists() and not (out / name).is_dir():
-            raise InputError("folder-taken", "it is no folder, and the run needs one", where=str(out / name), fits=fits)
     ours = (_LOCK, _HALF_WRITTEN)
     other = out.is_dir() and not all(path.name.startswith(ours) for path in out.iterdir())
     if other and not (out / RECIPE).is_file():
         raise InputError("folder-taken", f"it holds something, and no run ({RECIPE})", where=str(out), fits=fits)
+    if out.is_dir() and not fresh:
+        _check_inside(out, fits)
+
+
+def _check_inside(out: Path, fits: str) -> None:
+    for name in FOLDERS:
+        if not os.path.lexists(out / name):
+            continue
+        if not (out / name).is_dir():
+            raise InputError("folder-taken", "it is no folder, and the run needs one", where=str(out / name), fits=fits)
+        check_writable(out / name)
+    for name in FILES:
+        if not os.path.lexists(out / name):
+            continue
+        if not (out / name).is_file():
+            raise InputError("folder-taken", "it is no file, and the run writes one", where=str(out / name), fits=fits)
+        if not os.access(out / name, os.W_OK):
+            raise InputError("not-writable", "it may not be written to", where=str(out / name), fits=fits)
+    if (out / MODEL).is_dir():
+        _check_model(out / MODEL)
+
+
+def _check_model(model: Path) -> None:
+    """Whether saving at the end may replace what is there."""
+    problem = None
+    for spec_file in (SPEC_FILE, part_file("codec"), part_file("classifier")):
+        try:
+            return check_folder(model, spec_file)
+        except InputError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
 
 
 def _free_name(out: Path) -> Path:

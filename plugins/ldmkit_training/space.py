@@ -1,0 +1,41 @@
+"""Whether the disk holds what a run will write."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ldmkit_training.observe import networks
+from ldmkit_training.recipe import Recipe
+from ldmkit_training.runfolder import CHECKPOINTS
+from ldmkit_training.stage import Stage
+
+STATES = {"adamw": 2, "adam": 2, "sgd": 1}
+"""Numbers that an optimiser keeps a parameter."""
+
+
+def checkpoint_bytes(recipe: Recipe, stage: Stage) -> int:
+    """About as many as a checkpoint takes: weights, the optimiser's states, the average."""
+    turns = stage.turns.values()
+    weights = sum(t.numel() * t.element_size() for turn in turns for t in turn.state_dict().values())
+    trained = sum(p.numel() * 4 for turn in turns for p in turn.parameters() if p.requires_grad)
+    averaged = sum(p.numel() * 4 for p in stage.averaged.parameters() if p.requires_grad)
+    return weights + STATES[recipe.optimiser.type] * trained + (averaged if recipe.ema is not None else 0)
+
+
+def short_of_space(recipe: Recipe, stage: Stage, out: Path) -> str | None:
+    """What will not fit on the disk of a run's folder, in words; None where all does."""
+    one = checkpoint_bytes(recipe, stage)
+    model = sum({id(p): p.numel() * p.element_size() for n in networks(stage) for p in n.parameters()}.values())
+    there = len(list((out / CHECKPOINTS).glob("step-*")))
+    # a new checkpoint is complete before the oldest one goes
+    wanted = one * max(recipe.checkpoints.keep + 1 - there, 1) + model
+    free = shutil.disk_usage(out).free
+    if wanted <= free:
+        return None
+    kept = f"{recipe.checkpoints.keep} checkpoints of {_size(one)} and one that is being written, and the model"
+    return f"{out}: {kept} take {_size(wanted)} more, and {_size(free)} are free: the run will end with a full disk"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
