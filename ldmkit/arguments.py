@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def path_of(value: object, where: str) -> Path:
-    """A path of the file system, from text or a path.
+    """A path of the file system, from text or a path; ~ is the home folder, as it is to `load`.
 
     Raises:
         InputError: `path-type`: something else; `no-path`: no system has such a path.
@@ -34,13 +34,11 @@ def path_of(value: object, where: str) -> Path:
     if value == "":  # pathlib takes it for the current folder
         raise InputError("no-path", "the path is empty", where=where, fits='a path ("." is the current folder)')
     try:
+        path = path.expanduser()
         os.fsencode(path)
-        found = path.lstat() if "\0" in str(path) else path.exists()
-    except (OSError, ValueError, TypeError) as problem:
+        path.lstat() if "\0" in str(path) else path.exists()
+    except (OSError, ValueError, TypeError, RuntimeError) as problem:
         raise InputError("no-path", f"it is no usable path: {problem}", where=where) from None
-    if not found and path.parts[0] == "~" and not Path("~").exists():
-        fits = os.path.expanduser(path)  # noqa: PTH111  Path's own raises where nobody knows a home
-        raise InputError("no-path", "a shell expands ~, this does not", where=where, fits=fits)
     return path
 
 

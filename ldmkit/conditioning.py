@@ -238,6 +238,9 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     fits = f"{slot.kind}, {rows} rows, dim {dim}"
     if type(signal) not in KIND_OF:
         raise CompositionError("wrong-signal", f"conditioner {name!r} returned {type(signal).__name__}", fits=fits)
+    if not all(isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors_of(signal)):
+        got = ", ".join(str(getattr(t, "dtype", type(t).__name__)) for t in tensors_of(signal))
+        raise CompositionError("wrong-signal", f"conditioner {name!r} returned {kind_of(signal)} of {got}", fits=fits)
     kind, axes = kind_of(signal), AXES[kind_of(signal)]
     shapes = [tuple(tensor.shape) for tensor in tensors_of(signal)]
     if any(len(shape) != axes for shape in shapes):
@@ -246,6 +249,12 @@ def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> 
     if kind != slot.kind or rows_of(signal) != rows or dim_of(signal) != dim:
         got = f"{kind} with {rows_of(signal)} rows and dim {dim_of(signal)}"
         raise CompositionError("wrong-signal", f"conditioner {name!r} returned {got}", fits=fits)
+    if isinstance(signal, Tokens) and signal.mask is not None:
+        mask, wanted = signal.mask, tuple(signal.value.shape[:2])
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
+            got = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+            what = f"conditioner {name!r} returned tokens with a mask {got}"
+            raise CompositionError("wrong-signal", what, fits=f"a mask {wanted} of bools, or None")
 
 
 def _views(views: Sequence[View]) -> list[View]:

@@ -12,7 +12,7 @@ from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts import Conditioner, Slot
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.guards import finite, memory
-from ldmkit.signals import Residuals, Signal, Tokens, select_rows, tensors_of, to, zeros_like
+from ldmkit.signals import Residuals, Signal, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.sizes import latent_size
 from ldmkit.spec import ConditionerSpec
 
@@ -185,7 +185,7 @@ def _encode(
     signal = _forward(name, conditioner, slot, filled, grid)
     null = _null(name, conditioner, spec, slot, signal, negatives, grid)
     if any(absent):
-        signal = _without(absent, signal, _empty(conditioner, spec, signal))
+        signal = _without(absent, signal, _empty(name, conditioner, spec, slot, signal))
     return signal, null
 
 
@@ -203,18 +203,21 @@ def _null(
     has_null = conditioner.has_null or spec.null == "zero"
     stand_in = next((value for value in negatives if value is not None), None)
     if stand_in is None:
-        return _empty(conditioner, spec, signal) if has_null else None
+        return _empty(name, conditioner, spec, slot, signal) if has_null else None
     absent = [value is None for value in negatives]
     if any(absent) and not has_null:
         what = f"the input {input_name(name, spec)!r} cannot be left out, so each picture needs a negative of it"
         raise InputError("missing-condition", what, where=f"negative[{absent.index(True)}]")
     filled = [stand_in if value is None else value for value in negatives]
     made = _forward(name, conditioner, slot, filled, grid)
-    return _without(absent, made, _empty(conditioner, spec, made)) if any(absent) else made
+    return _without(absent, made, _empty(name, conditioner, spec, slot, made)) if any(absent) else made
 
 
-def _empty(conditioner: Conditioner, spec: ConditionerSpec, like: Signal) -> Signal:
-    empty: Signal = zeros_like(like) if spec.null == "zero" else conditioner.null(like)
+def _empty(name: str, conditioner: Conditioner, spec: ConditionerSpec, slot: Slot, like: Signal) -> Signal:
+    if spec.null == "zero":
+        return zeros_like(like)
+    empty: Signal = conditioner.null(like)
+    check_signal(f"{name}.null", empty, slot, rows_of(like), conditioner.dim)
     return empty
 
 

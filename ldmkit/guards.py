@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ldmkit.errors import InputError, PluginError, RunError
+from ldmkit.errors import InputError, PluginError, RunError, shown
 from ldmkit.plugins import name_of
 from ldmkit.runs import Step
-from ldmkit.value import Value
+from ldmkit.value import Value, plain
 
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -41,21 +42,65 @@ def check_step(step: object, state: Tensor, sampler: Value) -> None:
     """
     if not isinstance(step, Step):
         raise _bad_step(sampler, f"yielded {type(step).__name__}", "an ldmkit.Step")
+    if not isinstance(step.x, Tensor) or not isinstance(step.x0, Tensor):
+        raise _bad_step(sampler, f"yielded a Step with {_said(step.x)} and {_said(step.x0)}", "tensors x and x0")
     if step.x.shape != state.shape or step.x.dtype != state.dtype or step.x.device != state.device:
-        got, wanted = (f"{tuple(t.shape)} {t.dtype} on {t.device}" for t in (step.x, state))
-        raise _bad_step(sampler, f"yielded {got} for a state {wanted}", "shape, dtype and device kept")
+        what = f"yielded {_said(step.x)} for a state {_said(state)}"
+        raise _bad_step(sampler, what, "shape, dtype and device kept")
+    if step.x0.shape != state.shape:
+        raise _bad_step(sampler, f"yielded an x0 of {_said(step.x0)} for a state {_said(state)}", "shape kept")
 
 
-def check_levels(sigmas: Sequence[float]) -> None:
-    """Refuse noise levels that no float32 can carry through a run.
+def steps_of(made: object, sampler: Value) -> Iterator[Step]:
+    """What a sampler's `steps` returned, to be asked for one step after the other.
 
     Raises:
-        InputError: `grid-range`.
+        RunError: `bad-step`: it cannot be.
     """
+    if not isinstance(made, Iterable):
+        raise _bad_step(sampler, f"returned {_said(made)} from steps", "a generator of Steps")
+    return iter(made)
+
+
+def check_returned(
+    value: object, shapes: Sequence[Sequence[int]], kind: str, part: object, method: str = "__call__"
+) -> Tensor:
+    """Refuse what a part returned that is no tensor of floats of one of the shapes, which torch would broadcast.
+
+    Raises:
+        RunError: `bad-return`, naming the part and its distribution.
+    """
+    if isinstance(value, Tensor) and value.is_floating_point() and any(value.shape == torch.Size(s) for s in shapes):
+        return value
+    who, fits = part_name(kind, part), " or ".join(str(tuple(shape)) for shape in shapes)
+    what = f"{who} breaks its contract: {method} returned {_said(value)}"
+    raise RunError("bad-return", what, fits=f"a tensor of floats {fits}")
+
+
+def _said(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)} {value.dtype} on {value.device}"
+
+
+def check_levels(made: object, grid: Value) -> list[float]:
+    """The noise levels that a grid made, if a run can visit them.
+
+    Raises:
+        RunError: `bad-return`, naming the grid: no numbers, or none that decrease.
+        InputError: `grid-range`: numbers that no float32 can carry through a run.
+    """
+    levels = list(made) if isinstance(made, (list, tuple)) else []
+    sigmas = [float(level) for level in map(plain, levels) if isinstance(level, int | float)]
+    falling = all(after < before for before, after in pairwise(sigmas))
+    if len(sigmas) < 2 or len(sigmas) != len(levels) or not falling:
+        what = f"{part_name('grid', grid)} breaks its contract: sigmas returned {shown(made)}"
+        raise RunError("bad-return", what, fits="a list of two floats or more, each below the one before it")
     for i, sigma in enumerate(sigmas):
         if not (sigma == 0 or 1e-10 <= sigma <= 1e10):
             fits = "noise levels of 1e-10 to 1e10, or 0 at the end"
             raise InputError("grid-range", f"noise level {sigma!r}", where=f"grid[{i}]", fits=fits)
+    return sigmas
 
 
 def is_finite(state: Tensor) -> bool:
@@ -80,12 +125,16 @@ def check_end(step: Step | None, sigmas: Sequence[float], sampler: Value) -> Non
 
 
 def _bad_step(sampler: Value, what: str, fits: str) -> RunError:
+    return RunError("bad-step", f"{part_name('sampler', sampler)} breaks its contract: it {what}", fits=fits)
+
+
+def part_name(kind: str, part: object) -> str:
+    """A part for a message: by its registered name and distribution, or by its class where nobody registered it."""
     try:
-        entry = name_of("sampler", type(sampler))
-        who = f"sampler {entry.name!r} of {entry.dist} {entry.version}"
-    except PluginError:  # a class that nobody registered
-        who = f"sampler {type(sampler).__module__}:{type(sampler).__qualname__}"
-    return RunError("bad-step", f"{who} breaks its contract: it {what}", fits=fits)
+        entry = name_of(kind, type(part))
+    except PluginError:
+        return f"{kind} {type(part).__module__}:{type(part).__qualname__}"
+    return f"{kind} {entry.name!r} of {entry.dist} {entry.version}"
 
 
 @contextmanager

@@ -8,8 +8,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from ldmkit.arguments import names_of
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts import Adapter, Context, Denoiser, Guidance, Process, Run, View
+from ldmkit.errors import RunError
+from ldmkit.guards import check_returned, part_name
 from ldmkit.plans import Network
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
@@ -26,7 +29,13 @@ class Guided:
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided x0 estimate for x = x0 + sigma * n, float32 (B, C, ...)."""
-        return self.guidance(self.evaluate, x, sigma)
+        before = 0 if x.is_inference() else x._version
+        made = check_returned(self.guidance(self.evaluate, x, sigma), (x.shape,), "guidance", self.guidance)
+        if not x.is_inference() and x._version != before:
+            who = part_name("guidance", self.guidance)
+            what = f"{who} breaks its contract: it wrote into the state that it was given"
+            raise RunError("bad-return", what, fits="a new tensor")
+        return made
 
 
 class Evaluator:
@@ -73,7 +82,8 @@ class Evaluator:
             time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
             level = self._levels[sigma] = (*self.process.scalings(sigma), time)
         skip, out, scale, time = level
-        seen = [view - self.absent for view in views]
+        plain = (v if type(v) is frozenset else names_of(v, f"views[{i}]") for i, v in enumerate(views))
+        seen = [view - self.absent for view in plain]
         distinct = tuple(dict.fromkeys(seen))
         count, rows = len(distinct), x.shape[0]
         scaled = (x * scale).to(self._dtype)
@@ -81,7 +91,9 @@ class Evaluator:
             scaled = torch.cat([scaled] * count)
         # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
         raw = self._network(scaled, time.expand(count * rows), self.context(distinct), sigma)
-        if raw.shape[1] != x.shape[1]:
+        if not isinstance(raw, Tensor) or raw.shape != scaled.shape or not raw.is_floating_point():
+            learned = (scaled.shape[0], 2 * scaled.shape[1], *scaled.shape[2:])  # with a variance, which is not read
+            check_returned(raw, (scaled.shape, learned), "denoiser", self._denoiser, "forward")
             raw = raw[:, : x.shape[1]]
         kept = x if skip == 1 else x * skip
         if count == 1:
@@ -117,6 +129,10 @@ class Evaluator:
             signals, present = self._conditioning.batch(views)
             with torch.no_grad():
                 context = self._denoiser.prepare(signals)
+                if not isinstance(context, Context):
+                    who, got = part_name("denoiser", self._denoiser), type(context).__name__
+                    what = f"{who} breaks its contract: prepare returned {got}"
+                    raise RunError("bad-return", what, fits="an ldmkit.Context")
                 context.signals, context.present, context.run = signals, present, self._run
                 for name, adapter in self._adapters.items():
                     context.adapters[name] = adapter.prepare(context, name)

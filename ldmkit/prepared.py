@@ -10,6 +10,7 @@ from torch import Tensor
 from ldmkit.contracts import Arrivals, Denoiser, Grid, Sampler, Step
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.estimate import Estimate
+from ldmkit.guards import check_levels, steps_of
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
@@ -37,7 +38,7 @@ class Prepared:
         sampler, arrivals = self.request.sampler, self._arrivals()
         if arrivals is not None:
             sampler = sampler.arriving(arrivals)
-        return sampler.steps(self.denoise, self.x, self.sigmas, self.noise)
+        return steps_of(sampler.steps(self.denoise, self.x, self.sigmas, self.noise), sampler)
 
     def _arrivals(self) -> Arrivals | None:
         """Those of the grid, from where this run starts."""
@@ -65,7 +66,7 @@ class Prepared:
         """
         if self.original is not None:
             raise ValueError("a run that starts from a picture is not prepared again")
-        sigmas = tuple(grid.sigmas(self.evaluate.process, steps))
+        sigmas = tuple(check_levels(grid.sigmas(self.evaluate.process, steps), grid))
         evaluate = self.evaluate.over(sigmas)
         return replace(
             self,

@@ -108,8 +108,7 @@ def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size |
 
 
 def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
-    sigmas = request.grid.sigmas(pipeline.process, request.steps)
-    check_levels(sigmas)
+    sigmas = check_levels(request.grid.sigmas(pipeline.process, request.steps), request.grid)
     if request.start is None:
         return tuple(sigmas)
     count = len(sigmas) - 1

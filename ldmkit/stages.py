@@ -9,7 +9,7 @@ from ldmkit.arguments import instance_of, numbers_of
 from ldmkit.contracts import Codec
 from ldmkit.errors import InputError
 from ldmkit.estimate import check_estimate, estimate_codec, together
-from ldmkit.guards import finite, memory
+from ldmkit.guards import check_returned, finite, memory
 from ldmkit.sizes import Size, crop
 from ldmkit.work import Direction
 
@@ -69,11 +69,22 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
 def _in_groups(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
     group = together(codec, (batch.shape[-2], batch.shape[-1]), "encode")
     if len(batch) <= group or (noise is not None and len(noise) != len(batch)):
-        return codec.encode(batch, noise).float()
+        return _encoded(codec, batch, noise)
     noises = [None] * len(batch) if noise is None else list(torch.split(noise, group))
-    return joined(
-        [codec.encode(part, drawn).float() for part, drawn in zip(torch.split(batch, group), noises, strict=False)]
-    )
+    pairs = zip(torch.split(batch, group), noises, strict=False)
+    return joined([_encoded(codec, part, drawn) for part, drawn in pairs])
+
+
+def _encoded(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
+    sides = (side // codec.factor for side in batch.shape[-2:])
+    shape = (len(batch), codec.channels, *sides)
+    return check_returned(codec.encode(batch, noise), (shape,), "codec", codec, "encode").float()
+
+
+def _decoded(codec: Codec, latents: Tensor) -> Tensor:
+    sides = (side * codec.factor for side in latents.shape[-2:])
+    shape = (len(latents), 3, *latents.shape[2:-2], *sides)
+    return check_returned(codec.decode(latents), (shape,), "codec", codec, "decode").float()
 
 
 def joined(parts: list[Tensor]) -> Tensor:
@@ -98,7 +109,7 @@ def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None) -> T
         side = codec.factor
         group = together(codec, (latents.shape[-2] * side, latents.shape[-1] * side), "decode")
         parts = torch.split(latents.to(codec.device, codec.dtype), group)
-        images = joined([codec.decode(part).float() for part in parts])
+        images = joined([_decoded(codec, part) for part in parts])
     finite(images, "codec.decode")
     images = (images + 1).mul_(0.5).clamp_(0, 1)
     if size is not None and (min(size) < 1 or size[0] > images.shape[-2] or size[1] > images.shape[-1]):

@@ -32,25 +32,37 @@ ClassInput: TypeAlias = Annotated[
 """Pydantic type of a class: its number, or its name where the config lists names."""
 
 
-def class_number(raw: int | str, n_classes: int, names: Sequence[str], where: str | None = None) -> int:
+def class_number(
+    raw: int | str, n_classes: int, names: Sequence[str], where: str | None = None, null: int | None = None
+) -> int:
     """The number of a class. Digits are taken for a number, as the command line gives them.
 
+    Args:
+        null: the number that stands for no class, and is no answer: who counts from 1 asks for it by accident, and
+            would get pictures of nothing in particular.
+
     Raises:
-        InputError: out of range, an unknown name, a name where there are none.
+        InputError: out of range, an unknown name, a name where there are none; `null-class`.
     """
     if isinstance(raw, str) and raw in names:
         return names.index(raw)
     if isinstance(raw, str) and not (raw.isascii() and raw.isdecimal() and len(raw) < 20):
-        fits = suggest(raw, names) if names else f"this model's classes have no names: 0 to {n_classes - 1}"
+        fits = suggest(raw, names) if names else f"this model's classes have no names: {_numbers(n_classes, null)}"
         raise InputError("unknown-label", f"there is no class {shown(raw)}", where=where, fits=fits)
     number = int(raw)
     if not 0 <= number < n_classes:
-        raise InputError("label-range", f"class {number}", where=where, fits=f"0 to {n_classes - 1}")
+        raise InputError("label-range", f"class {number}", where=where, fits=_numbers(n_classes, null))
+    if number == null:
+        what = f"class {number} is the null class, which stands for no class"
+        fits = f"{_numbers(n_classes, null)}; leave the input out for no class"
+        raise InputError("null-class", what, where=where, fits=fits)
     return number
 
 
-def _around(null: int, count: int) -> list[tuple[int, int]]:
-    return [(first, last) for first, last in ((0, null - 1), (null + 1, count - 1)) if first <= last]
+def _numbers(n_classes: int, null: int | None) -> str:
+    gap = n_classes if null is None else null
+    spans = [(first, last) for first, last in ((0, gap - 1), (gap + 1, n_classes - 1)) if first <= last]
+    return ", ".join(f"{first} to {last}" for first, last in spans) or "none"
 
 
 class LabelConfig(Value):
@@ -98,18 +110,8 @@ class Label(Conditioner):
         self.embedding = nn.Embedding(self.config.n_classes, self.config.dim)
 
     def parse(self, raw: Any, where: str) -> int:
-        """The number of a class.
-
-        Raises:
-            InputError: those of `class_number`; `null-class`: the row that stands for "no class", which a caller
-                counting from 1 asks for by accident, and would get pictures of nothing in particular.
-        """
-        number = class_number(super().parse(raw, where), self.config.n_classes, self.config.names, where)
-        if number == self.config.null_class:
-            what = f"class {number} is the null class, which stands for no class"
-            others = ", ".join(f"{a} to {b}" for a, b in _around(number, self.config.n_classes)) or "none"
-            raise InputError("null-class", what, where=where, fits=f"{others}; leave the input out for no class")
-        return number
+        config = self.config
+        return class_number(super().parse(raw, where), config.n_classes, config.names, where, config.null_class)
 
     def example(self, size: tuple[int, int]) -> int:
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -14,6 +15,9 @@ from ldmkit.printable import escaped_output, printable, printable_json
 
 USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
 """Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
+
+_NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
+"""Of the system's errors those that a path is to blame for, not the disk."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +55,9 @@ def _main(arguments: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in _NO_PATH:
+            _report(InputError("no-path", f"{error.strerror}", where=_file_of(error)), "--json" in given)
+            return USAGE
         _report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
         return RUN
     finally:
@@ -73,10 +80,13 @@ def _run(given: list[str]) -> int:
     try:
         result = app(given, prog_name="ldmkit", standalone_mode=False)
     except usage_error as error:
-        if "--json" in given:
-            _report(InputError("usage", str(error)), True)
-        else:
-            error.show()  # type: ignore[attr-defined]
+        said = str(error.format_message())  # type: ignore[attr-defined]
+        if said.startswith("Usage:"):  # no command at all: the help is the answer
+            print(said, file=sys.stderr)
+            return USAGE
+        command = getattr(getattr(error, "ctx", None), "command_path", "ldmkit")
+        what = said.rstrip(".").replace("Value error, ", "")
+        _report(InputError("usage", what, fits=f"{command} --help"), "--json" in given)
         return USAGE
     except typer.Abort:
         return INTERRUPTED

@@ -26,7 +26,8 @@ def check_model(
     if dtype is not None:
         check_dtype_name(dtype)
     check_config(config)
-    return None if model is not None and model.startswith("hf:") else locate(model or default_model())[0]
+    named = default_model() if model is None else model
+    return None if named.startswith("hf:") else locate(named)[0]
 
 
 def check_call(

@@ -42,7 +42,7 @@ def replay_picture(
     if out is not None:
         check_png(out)
     recipe = read_recipe(picture)
-    source = model or recipe["model"]
+    source = recipe["model"] if model is None else model
     if source is None:
         fits = "--model with the folder or name of the model"
         raise SourceError("no-model", "the recipe names no model", where=str(picture), fits=fits)

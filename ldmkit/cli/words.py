@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldmkit.errors import InputError, suggest
+from ldmkit.errors import InputError, shown, suggest
 from ldmkit.jsonio import parse_json
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None
     for pair in re.split(r",(?=\w+=)", rest):
         key, equals, value = pair.partition("=")
         if not equals or key in config:
-            raise InputError("strategy-config", f"got {pair!r}", where=option, fits="name:key=value,key=value")
+            raise InputError("strategy-config", f"got {shown(pair)}", where=option, fits="name:key=value,key=value")
         try:
             config[key] = parse_json(value, option, InputError)
         except InputError:
@@ -93,9 +93,20 @@ def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None
 def parse_guidance(text: str | None) -> str | float | dict[str, Any] | None:
     """A scale, a name, or a name with its config."""
     try:
-        return None if text is None else float(text)
+        return None if text is None else _number(text)
     except ValueError:
         return parse_strategy(text, "--guidance")
+
+
+def _number(text: str) -> float:
+    """A number as it is written in JSON or C, where `float` also takes 1_000, digits of any script, and blanks.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not text.isascii() or "_" in text or text != text.strip():
+        raise ValueError(text)
+    return float(text)
 
 
 def parse_scales(pairs: list[str]) -> dict[str, float]:
@@ -106,10 +117,10 @@ def parse_scales(pairs: list[str]) -> dict[str, float]:
         if name in scales:
             raise InputError("option-twice", f"{name!r} has two scales", where="--set")
         try:
-            scales[name] = float(number)
+            scales[name] = _number(number)
         except ValueError:
             fits = "name=scale, e.g. text=7.5"
-            raise InputError("scale-type", f"got {pair!r}", where="--set", fits=fits) from None
+            raise InputError("scale-type", f"got {shown(pair)}", where="--set", fits=fits) from None
     return scales
 
 

@@ -68,7 +68,7 @@ def compare(
     from ldmkit_compare.sheet import draw, save_png
 
     entrants, numbers = parse_samplers(samplers), parse_steps(steps)
-    source = model or default_model()
+    source = default_model() if model is None else model
     pipe = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify).planned(
         plan
     )
@@ -119,9 +119,10 @@ def targets(out: Path) -> tuple[Path, Path]:
         check_target(html)
         check_target(png)
         return html, png
-    if out.suffix:
+    if out.suffix or out.exists() or out.is_symlink():
         fits = "a path that ends in .html, or a folder"
-        raise InputError("compare-out", f"a comparison is no {out.suffix} file", where=str(out), fits=fits)
+        what = f"a comparison is no {out.suffix} file" if out.suffix else "there is a file of that name"
+        raise InputError("compare-out", what, where=str(out), fits=fits)
     check_target(out)
     return out / "compare.html", out / "compare.png"
 

@@ -45,7 +45,7 @@ def demo(
 
     check_png(out)
     began = time.perf_counter()
-    pipe = load(model or default_model(), device=device, dtype=dtype, verify=verify).planned(plan)
+    pipe = load(default_model() if model is None else model, device=device, dtype=dtype, verify=verify).planned(plan)
     loaded = time.perf_counter()
     with Bars("step", quiet=json) as progress:
         drawing = Demo(pipe, seed, steps, number, progress)

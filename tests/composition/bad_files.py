@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -130,6 +131,12 @@ def truncated(path: Path, keep: float = 0.5) -> Path:
     png(path, size=(64, 64))
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * keep)])
+    return path
+
+
+def fifo(path: Path) -> Path:
+    """A pipe that nobody writes to."""
+    os.mkfifo(path)
     return path
 
 

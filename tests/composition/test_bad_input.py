@@ -14,18 +14,20 @@ from cases_checkpoints import CHECKPOINTS
 from cases_cli import CLI, Cli
 from cases_failures import FAILURES
 from cases_files import FILES
+from cases_strangers import STRANGERS
+from cases_values import VALUES
 from PIL import Image
 
 import ldmkit
 from ldmkit.cli import main
 
-TABLE = [*CALLS, *FAILURES, *FILES, *CHECKPOINTS]
+TABLE = [*CALLS, *VALUES, *FAILURES, *STRANGERS, *FILES, *CHECKPOINTS]
 
 
 def test_the_table_is_long_enough() -> None:
     names = [case.name for case in TABLE]
-    assert len(names) == len(set(names)) >= 150
-    assert len(CLI) >= 30
+    assert len(names) == len(set(names)) >= 450
+    assert len(CLI) >= 57
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name.replace(" ", "-"))
