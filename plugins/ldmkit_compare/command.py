@@ -121,8 +121,8 @@ def targets(out: Path) -> tuple[Path, Path]:
         return html, png
     if out.suffix or out.exists() or out.is_symlink():
         fits = "a path that ends in .html, or a folder"
-        what = f"a comparison is no {out.suffix} file" if out.suffix else "there is a file of that name"
-        raise InputError("compare-out", what, where=str(out), fits=fits)
+        kind = f"{out.suffix} file" if out.suffix else "file without an ending"
+        raise InputError("compare-out", f"a comparison is no {kind}", where=str(out), fits=fits)
     check_target(out)
     return out / "compare.html", out / "compare.png"
 

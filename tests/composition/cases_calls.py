@@ -181,11 +181,11 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 INPUTS = [
-    called("label too large", "input.label-range", "inputs.label", "class 6", "0 to 5", inputs={"label": 6}),
+    called("label too large", "input.label-range", "inputs.label", "class 6", "0 to 4", inputs={"label": 6}),
     called("label negative", "input.label-range", "class -1", inputs={"label": -1}),
     called("label bool", "input.label-type", "inputs.label", "bool", inputs={"label": True}),
     called("label float", "input.label-type", "float", inputs={"label": 1.5}),
-    called("label name", "input.unknown-label", "'cat'", "0 to 5", inputs={"label": "cat"}),
+    called("label name", "input.unknown-label", "'cat'", "0 to 4", inputs={"label": "cat"}),
     called("label in a batch", "input.label-range", "inputs[1].label", inputs=[L, {"label": 77}]),
     called("label None", "input.label-type", "NoneType", inputs={"label": None}),
     boxed("box inverted", "input.box-inverted", "inputs.layout[1].box", "x0 < x1", box=[0.5, 0.1, 0.2, 0.5]),
