@@ -78,7 +78,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         file = MappedFile(path)
         mapped = safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise SourceError("safetensors-invalid", f"damaged file: {error}", where=str(path)) from None
+        raise _damaged(header, start, path, error) from None
     found: dict[str, LazyTensor] = {}
     for key, info in header.items():
         if key == "__metadata__":
@@ -101,6 +101,17 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
 
         found[key] = LazyTensor(shape, dtype, read)
     return found
+
+
+def _damaged(header: Mapping[str, Any], start: int, path: Path, error: Exception) -> SourceError:
+    """What a file's length says of its damage, or else the library that reads it."""
+    spans = [info["data_offsets"] for key, info in header.items() if key != "__metadata__"]
+    ends = [span[1] for span in spans if isinstance(span, list) and len(span) == 2 and type(span[1]) is int]
+    needs, has = start + max(ends, default=0), path.stat().st_size
+    if needs > has:
+        what = f"its header lists tensors of {needs} bytes in all, the file has {has}: the rest is missing"
+        return SourceError("truncated", what, where=str(path), fits="the whole file: an unfinished download, perhaps")
+    return SourceError("safetensors-invalid", f"damaged file: {error}", where=str(path))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:

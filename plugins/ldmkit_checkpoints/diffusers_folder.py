@@ -28,6 +28,7 @@ from ldmkit_checkpoints.diffusers_scheduler import Plan, read_scheduler
 from ldmkit_checkpoints.diffusers_scheduler_fields import REPAIRS, repaired
 from ldmkit_checkpoints.folder_files import component_tensors, member, read_member_json
 from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.other_formats import refuse_other_library
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.variants import wanted_variants
@@ -65,6 +66,7 @@ class DiffusersFolder(Source):
         name = self.index.get("_class_name")
         if not isinstance(name, str) or name not in PIPELINES:
             raise unknown_pipeline(name, f"{folder}/{INDEX}")
+        refuse_other_library(self.index, f"{folder}/{INDEX}")
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}

@@ -23,9 +23,9 @@ _FAMILIES = re.compile(
     r"|Kandinsky|KarrasVe|Kolors|Krea|LEdits|LLaDA|LTX|LatentConsistency|Latte|LongCat|Lucy|Lumina|Marigold|MiniMax"
     r"|Mochi|Modular|Motif|MusicLDM|Nucleus|OmniGen|Onnx|Ovis|PIA|PNDM|PRX|PaintByExample|PixArt|Qwen|RFD4|RePaint|Sana"
     r"|ScoreSdeVe|SemanticStable|ShapE|SkyReels|SpectrogramDiffusion|Stable|TextToVideo|UnCLIP|UnDiffuser|UniDiffuser"
-    r"|VQDiffusion|VersatileDiffusion|VideoToVideo|VisualCloze|Wan|Wuerstchen|ZImage)\w*Pipeline"
+    r"|VQDiffusion|VersatileDiffusion|VideoToVideo|VisualCloze|Wan|Wuerstchen|ZImage)\w*Pipeline\w*"
 )
-"""Pipelines of diffusers begin with these words."""
+"""Pipelines of diffusers begin with these words, and a few go on after the word itself."""
 
 
 def unknown_pipeline(name: object, where: str) -> SourceError:

@@ -20,12 +20,11 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     """
     from ldmkit_checkpoints.compvis import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers_folder import INDEX, open_diffusers
-    from ldmkit_checkpoints.file_kinds import refuse_other_bytes
+    from ldmkit_checkpoints.other_formats import refuse_other_bytes
     from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
 
-    if path.is_file():
-        refuse_other_bytes(path)
     if is_checkpoint(path):
+        refuse_other_bytes(path)
         return open_compvis(path, config, ema)
     if not path.is_dir():
         return None
@@ -36,3 +35,15 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     if (alone := checkpoint_in(path)) is not None:
         return open_compvis(alone, config, ema)
     return open_diffusers(path, ema, variant)
+
+
+@hookimpl(specname="ldmkit_identify_checkpoint", trylast=True)
+def name_what_nobody_reads(path: Path) -> None:
+    """Say what a file or folder is that no reader took.
+
+    Raises:
+        SourceError: it is something that is known.
+    """
+    from ldmkit_checkpoints.other_formats import refuse_other_files
+
+    refuse_other_files(path)

@@ -14,6 +14,7 @@ from ldmkit.errors import SourceError
 from ldmkit.files import check_ordinary
 from ldmkit.mapped import MappedFile
 from ldmkit.weights import LazyTensor, read_span
+from ldmkit_checkpoints.file_kinds import refuse_other_kinds
 from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torch_zip import Entry, checksum, entry_bytes, read_entries
 
@@ -36,7 +37,12 @@ def open_pickled(path: Path) -> Any:
     where = str(path)
     check_ordinary(path)
     entries, data = _archive(path)
-    tree = read_pickle(data, where)
+    try:
+        tree = read_pickle(data, where)
+    except SourceError as error:
+        if error.code == "source.pickle-global" and b"string_to_param" in data:  # kept as a module by A1111
+            refuse_other_kinds(["string_to_param"], where)
+        raise
     return _lazy(tree, path, entries)
 
 
@@ -58,14 +64,42 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
     found: dict[str, LazyTensor] = {}
     for key, value in level.items():
         if not isinstance(key, str):
+            refuse_other_kinds(_names(tree), str(path))
             raise SourceError("no-tensors", f"the state dict has a key of type {type(key).__name__}", where=str(path))
         if not isinstance(value, LazyTensor):
+            _refuse_tree(tree, str(path))
             what = f"{key!r} is a {type(value).__name__}, not a tensor"
             raise SourceError("no-tensors", what, where=str(path), fits="a state dict, or one under 'state_dict'")
         found[key] = value
     if not found:
+        refuse_other_kinds(_names(tree), str(path))
         raise SourceError("no-tensors", "the file holds no tensors", where=str(path))
     return found, extras
+
+
+def _refuse_tree(tree: Mapping[Any, Any], where: str) -> None:
+    """Say what a file of nested containers is, or where in it the tensors are."""
+    refuse_other_kinds(_names(tree), where)
+    inner = {
+        key: value
+        for key, value in tree.items()
+        if isinstance(value, dict) and any(isinstance(one, LazyTensor) for one in value.values())
+    }
+    if inner:
+        what = f"its tensors are under {', '.join(map(repr, inner))}, not under 'state_dict'"
+        key = next(iter(inner))
+        fits = f"torch.save({{'state_dict': checkpoint[{key!r}]}}, new_path), where these are the model's"
+        raise SourceError("no-tensors", what, where=where, fits=fits)
+
+
+def _names(tree: Any, before: str = "", depth: int = 0) -> list[str]:
+    """The keys of nested mappings, joined by dots, four levels deep."""
+    if not isinstance(tree, dict) or depth > 3:
+        return []
+    found: list[str] = []
+    for key, value in tree.items():
+        found += [f"{before}{key}", *_names(value, f"{before}{key}.", depth + 1)]
+    return found
 
 
 def _archive(path: Path) -> tuple[dict[str, Entry], bytes]:
@@ -76,8 +110,6 @@ def _archive(path: Path) -> tuple[dict[str, Entry], bytes]:
     if len(pickles) != 1:
         raise SourceError("torch-invalid", "the zip archive holds no data.pkl", where=where, fits="a torch file")
     root = pickles[0].removesuffix("data.pkl")
-    if root + "constants.pkl" in listed:
-        raise SourceError("torch-invalid", "the file is a TorchScript program", where=where, fits=CONVERT)
     entries = {name.removeprefix(root): entry for name, entry in listed.items()}
     pickle, order = entries["data.pkl"], entries.get("byteorder")
     if pickle.size > MAX_PICKLE_BYTES:

@@ -43,9 +43,11 @@ def infer_config(
     """
     first = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if first is None:
+        refuse_other_kinds(tensors, where)
         if "encoder.conv_in.weight" in tensors and "decoder.conv_in.weight" in tensors:
             return {"model": _first_stage(tensors, where)}, ["first stage from its keys"]
-        refuse_other_kinds(tensors, where)
+        if len(tensors) == 1:
+            refuse_other_kinds(["emb_params"] if _is_embedding(*tensors.values()) else [], where)
         raise _needed(where)
     refuse_other_kinds(tensors, where)
     evidence = gather(metadata or {}, tensors, where)
@@ -74,6 +76,11 @@ def infer_config(
 def _predicting(config: dict[str, Any], prediction: str | None) -> dict[str, Any]:
     config["model"]["params"]["parameterization"] = prediction or "eps"
     return config
+
+
+def _is_embedding(tensor: LazyTensor) -> bool:
+    """Whether a file's only tensor has the shape of words for a text encoder; its key may be any word."""
+    return len(tensor.shape) in (1, 2) and tensor.shape[-1] in (768, 1024, 1280, 2048, 4096)
 
 
 def _shape(tensors: Mapping[str, LazyTensor], key: str) -> tuple[int, ...] | None:
@@ -190,6 +197,10 @@ def _first_stage(tensors: Mapping[str, LazyTensor], where: str) -> dict[str, Any
     out = _shape(tensors, "decoder.conv_out.weight")
     z = _shape(tensors, "decoder.conv_in.weight")
     post = _shape(tensors, "post_quant_conv.weight")
+    if post is None and z is not None and widths:
+        what = f"it is a first stage of {z[1]} channels without a 1x1 convolution before its decoder (FLUX, SD 3)"
+        fits = "ldmkit.load_codec with diffusers' folder of it, config.json included"
+        raise SourceError("unsupported", what, where=where, fits=fits)
     if not widths or entry is None or out is None or z is None or post is None or any(w % entry[0] for w in widths):
         raise _needed(where)
     codebook = _shape(tensors, "quantize.embedding.weight")

@@ -135,6 +135,9 @@ def _check_directory(file: BinaryIO, size: int, where: str) -> None:
 
 def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where: str) -> Entry:
     name = info.orig_filename
+    if "/code/" in name or name.endswith("/constants.pkl"):
+        what = "it is a TorchScript program (torch.jit.save), whose weights belong to its code"
+        raise SourceError("unsupported", what, where=where, fits="torch.jit.load; or the weights alone, by torch.save")
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         what = f"entry {name!r} is compressed or encrypted"
         raise SourceError("torch-invalid", what, where=where, fits="a file written by torch.save")

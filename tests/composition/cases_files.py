@@ -84,7 +84,7 @@ WEIGHTS = [
             damage=bad.edit_header('"shape":[8]', '"shape":"8"')),
     weights("header offsets inverted", "source.safetensors-invalid",
             damage=bad.edit_header('"data_offsets":[0,', '"data_offsets":[999999,')),
-    weights("data truncated", "source.safetensors-invalid", "damaged",
+    weights("data truncated", "source.truncated", "the rest is missing",
             damage=lambda p: p.write_bytes(p.read_bytes()[:-10])),
     weights("data oversized", "source.safetensors-invalid", damage=lambda p: p.write_bytes(p.read_bytes() + b"\0" * 9)),
     weights("seven bytes", "source.truncated", "7 bytes", damage=lambda p: p.write_bytes(b"\1" * 7)),

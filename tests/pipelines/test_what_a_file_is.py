@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from ldmkit_checkpoints.single_file import infer_config
@@ -36,6 +37,47 @@ NAMED = {
     "encoder.down_blocks.0.resnets.0.conv1.weight": "first stage",
     "text_model.embeddings.token_embedding.weight": "text encoder alone",
     "position_net.linears.0.weight": "GLIGEN",
+    "lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight": "LLLite",
+    "unet.down_blocks.0.attentions.0.to_q.lora_linear_layer.up.weight": "LoRA",
+    "down_blocks.0.attentions.0.processor.to_q_lora.down.weight": "LoRA",
+    "double_blocks.0.processor.qkv_lora1.down.weight": "LoRA",
+    "lora_unet_mid_block.diff": "LyCORIS",
+    "id_encoder.layers.0.weight": "face",
+    "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": "AnimateDiff",
+    "model.diffusion_model.double_blocks.0.img_attn_qkv.weight": "HunyuanVideo",
+    "distilled_guidance_layer.in_proj.weight": "Chroma",
+    "cond_seq_linear.weight": "AuraFlow",
+    "text_embedding_padding": "Hunyuan-DiT",
+    "head.modulation": "Wan",
+    "conv_first.weight": "upscaler",
+    "model.1.sub.0.RDB1.conv1.0.weight": "upscaler",
+    "body.0.rdb1.conv1.weight": "upscaler",
+    "body.12.weight": "upscaler",
+    "scaled_fp8": "8-bit",
+    "model.layers.0.self_attn.q_proj.weight": "language model",
+    "encoder.layers.0.self_attn.q_proj.weight": "text encoder alone",
+    "encoder.layers.0.weight": "TAESD",
+    "3.conv.0.weight": "TAESD",
+    "shared.weight": "T5",
+    "transformer.resblocks.0.attn.in_proj_weight": "text encoder alone",
+    "decoder.middle.0.residual.0.gamma": "first stage of videos",
+    "vquantizer.codebook.weight": "Cascade",
+}
+MODELS = {
+    "cc_projection.weight": "Zero-1-to-3",
+    "depth_model.model.pretrained.cls_token": "depth model",
+    "low_scale_model.betas": "upscaler",
+    "noise_augmentor.time_embed.0.weight": "unCLIP",
+    "cond_stage_model.model.visual.proj": "picture variations",
+    "cond_stage_model.transformer.vision_model.embeddings.class_embedding": "picture variations",
+    "edm_mean": "Playground",
+    "edm_vpred.sigma_max": "CosXL",
+    UNET + "input_blocks.1.1.time_stack.0.norm1.weight": "Stable Video",
+    UNET + "time_embed.cond_proj.weight": "latent consistency",
+    UNET + "input_blocks.1.1.transformer_blocks.0.fuser.alpha_attn": "GLIGEN",
+    UNET + "input_blocks.1.1.proj_in.scale_weight": "8-bit floats",
+    UNET + "input_blocks.1.1.proj_in.weight.absmax": "bitsandbytes",
+    UNET + "input_blocks.1.1.proj_in.lora_A.weight": "LoRA that is not fused",
 }
 
 
@@ -45,6 +87,59 @@ def test_named(key: str, tmp_path: Path) -> None:
     with pytest.raises(ldmkit.LdmkitError, match=NAMED[key]) as caught:
         ldmkit.load(tmp_path / "a.safetensors")
     assert "yaml" not in str(caught.value) or "U-Net" in NAMED[key]
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_models_that_are_others_in_one_thing(key: str) -> None:
+    """A whole Stable Diffusion but for one key."""
+    with pytest.raises(ldmkit.SourceError, match=f"unsupported.*it is .*{MODELS[key]}"):
+        infer_config(sd(768, "transformer.x") | {key: LazyTensor.of(torch.zeros(1))}, {}, "a")
+
+
+def test_one_word_of_any_name_is_an_embedding() -> None:
+    for width in (768, 1024, 1280):
+        with pytest.raises(ldmkit.SourceError, match="textual inversion"):
+            infer_config({"sks": LazyTensor.of(torch.zeros(2, width))}, {}, "a")
+
+
+CLASSES = {
+    "AutoencoderKL": "first stage with diffusers' keys",
+    "VQModel": "first stage with diffusers' keys",
+    "AutoencoderTiny": "TAESD",
+    "AutoencoderDC": "first stage of videos, or of another family",
+    "AutoencoderKLWan": "first stage of videos, or of another family",
+    "AutoencoderKLTemporalDecoder": "Stable Video Diffusion",
+    "UNet2DConditionModel": "U-Net alone",
+    "UNet3DConditionModel": "U-Net of videos",
+    "UNetSpatioTemporalConditionModel": "Stable Video Diffusion",
+    "MotionAdapter": "AnimateDiff",
+    "ControlNetModel": "ControlNet with diffusers' keys",
+    "ControlNetXSAdapter": "ControlNet-XS",
+    "T2IAdapter": "T2I-Adapter",
+    "FluxTransformer2DModel": "FLUX",
+    "FluxControlNetModel": "ControlNet of FLUX",
+    "SD3Transformer2DModel": "Stable Diffusion 3",
+    "PixArtTransformer2DModel": "PixArt",
+    "SanaTransformer2DModel": "Sana",
+    "AuraFlowTransformer2DModel": "AuraFlow",
+    "ChromaTransformer2DModel": "Chroma",
+    "StableCascadeUNet": "Stable Cascade",
+    "QwenImageTransformer2DModel": "Qwen-Image",
+    "HunyuanVideoTransformer3DModel": "HunyuanVideo",
+    "PriorTransformer": "transformer of a family that is not known",
+    "CogView4Transformer2DModel": "transformer of a family that is not known",
+    "WanTransformer3DModel": "transformer of a family that is not known",
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_weights_of_diffusers_classes_without_their_config(name: str) -> None:
+    """The keys that the installed class has at its default size."""
+    with torch.device("meta"):
+        keys = getattr(diffusers, name)().state_dict()
+    with pytest.raises(ldmkit.SourceError, match=CLASSES[name]) as caught:
+        infer_config({key: LazyTensor.of(torch.zeros(1)) for key in keys}, {}, "a")
+    assert "yaml" not in str(caught.value)
 
 
 def test_a_model_without_its_text_encoder_is_told_so(tmp_path: Path) -> None:
