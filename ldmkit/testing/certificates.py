@@ -17,9 +17,8 @@ import torch
 from ldmkit.contracts import Sampler
 from ldmkit.plugins import HOME, catalogue, load_entry
 from ldmkit.testing.certificate import EXACT, TRIED, Certificate, calls, certify
-from ldmkit.testing.marginals import ALLOWED, ROWS, STEPS
+from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, STEPS
 from ldmkit.testing.reference import Prediction
-from ldmkit.testing.sampler_laws import ALPHA
 
 PAGE = "docs/certificates.md"
 MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.certificates --write -->"

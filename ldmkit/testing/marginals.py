@@ -18,6 +18,8 @@ ROWS = 8192
 STEPS = 200
 ALLOWED = 0.1
 """Bias that is not held against a sampler, in standard deviations of the statistics (Mahalanobis distance)."""
+ALPHA = 1e-6
+"""Probability with which a sampler whose bias is below `ALLOWED` fails `marginals`."""
 
 
 class Moments(NamedTuple):

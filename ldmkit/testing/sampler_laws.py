@@ -22,7 +22,7 @@ from ldmkit.testing.convergence import (
     slope,
     weak_error,
 )
-from ldmkit.testing.marginals import ALLOWED, ROWS, marginals
+from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, marginals
 from ldmkit.testing.reference import FAR, Reference, Rho7
 from ldmkit.testing.sampler_runs import PROCESS, SHAPE, Subject, start
 from ldmkit.testing.tensors import expect_close
@@ -131,10 +131,6 @@ def weak_order(subject: Subject) -> str:
     expect(fine < 0.1, "an error of mean and variance below 0.1 with 320 steps", came)
     expect(fine < 0.02 or found > 0.75, "an error of mean and variance that goes away", came)
     return came
-
-
-ALPHA = 1e-6
-"""Probability with which a sampler whose bias is below `ALLOWED` fails `marginals`."""
 
 
 @check("sampler", "marginals")

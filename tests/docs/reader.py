@@ -129,8 +129,10 @@ class Reader:
         for point in found.entry_points.select(group="console_scripts"):
             script = self.bin / point.name
             module, _, function = point.value.partition(":")
-            script.write_text(f"#!{self.bin / 'python'}\nimport sys\nfrom {module} import {function}\n"
-                              f"sys.exit({function}())\n")  # fmt: skip
+            # as pip writes it where the interpreter's path has a space
+            start = f"#!/bin/sh\n'''exec' {shlex.quote(str(self.bin / 'python'))} \"$0\" \"$@\"\n' '''\n"
+            call = f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+            script.write_text(start + call, encoding="utf-8")
             script.chmod(0o755)
 
     def run(self, *words: str) -> None:
