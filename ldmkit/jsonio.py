@@ -17,6 +17,9 @@ from ldmkit.files import read_file
 
 MAX_TEXT_BYTES = 64 * 2**20
 
+_HALVES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""What may be half of a pair that stands for one character."""
+
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 
 
@@ -47,7 +50,11 @@ def parse_json(
         return value if isfinite(value) else constant(digits)
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
+        if _HALVES.search(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
+            # half of a pair is no character: nothing that is made of it can be encoded
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except LdmkitError:
         raise  # an InputError is a ValueError too
     except (ValueError, RecursionError) as problem:

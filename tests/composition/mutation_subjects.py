@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import shutil
+import sys
 import tarfile
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from ldmkit.jsonio import read_json
 from ldmkit.loading import open_source
 from ldmkit.output import read_recipe
 from ldmkit.pictures import read_label_map, read_picture
+from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec, PipelineSpec
 from ldmkit.weights import open_safetensors
 
@@ -281,8 +283,43 @@ def training_checkpoint(folder: Path) -> Subject:
     return Subject("training-checkpoint", files, read)
 
 
+def diffusers_folder(folder: Path) -> Subject:
+    sys.path.append(str(ROOT / "tests" / "pipelines"))
+    import tiny_diffusers
+
+    tiny_diffusers.saved(tiny_diffusers.stable_diffusion(), folder / "model")
+    texts = (path for path in (folder / "model").rglob("*") if path.suffix in (".json", ".txt"))
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in texts))
+
+    def read(folder: Path) -> str:
+        pipe = ldmkit.load(folder / "model")
+        return pipe.spec.hash + str(pipe.defaults)
+
+    return Subject("diffusers-folder", files, read)
+
+
+def diffusers_weights(folder: Path) -> Subject:
+    import tiny_diffusers
+
+    tiny_diffusers.saved(tiny_diffusers.stable_diffusion(), folder / "model")
+    files = tuple(sorted(p.relative_to(folder).as_posix() for p in (folder / "model").rglob("*.safetensors")))
+
+    def read(folder: Path) -> str:
+        pipe = ldmkit.load(folder / "model")
+        return pipe.spec.hash + "".join(tensors_of_part(part.state_dict()) for part in pipe.parts.items().values())
+
+    return Subject("diffusers-weights", files, read)
+
+
+def part_folder(folder: Path) -> Subject:
+    save_part("codec", tiny_parts.kl_codec(), folder / "codec")
+    files = ("codec/codec.json", "codec/codec.safetensors")
+    read = lambda folder: tensors_of_part(ldmkit.load_codec(folder / "codec").state_dict())  # noqa: E731
+    return Subject("part-folder", files, read, exact=True)
+
+
 BUILDERS: tuple[Callable[[Path], Subject], ...] = (
     *(saved_weights, saved_spec, spec, safetensors, checkpoint, checkpoint_opened, legacy),
     *(tokenizer_slow, tokenizer_fast, tokenizer_original, tokenizer_bert, png, pictures, shards, folder_metadata, coco),
-    *(training_recipe, original_yaml, training_checkpoint),
+    *(training_recipe, original_yaml, training_checkpoint, diffusers_folder, diffusers_weights, part_folder),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import shutil
 import signal
@@ -19,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -154,8 +156,55 @@ def _deep(data: bytearray, draw: Draw) -> bytes:
     return bytes(data)
 
 
+_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 3, 64, 2**31, 2**63, 10**25, 0.5, -0.0, 1e308, 5e-324, 1.0000001),
+    *("", "x", "1", "true", "../x", "\x1b[2J", "\ud800", "\0", "x" * 3000, [], {}, [[]], {"a": {}}, [None], [1, 2, 3]),
+    *([1] * 300, {"type": "x", "config": {}}, "hf:a/b", "/dev/zero", "epsilon", "identity", "none"),
+)  # fmt: skip
+
+
+def _structured(data: bytearray, draw: Draw) -> bytes:
+    """One value, or key, of a JSON file or of a safetensors header becomes another; of others, a word."""
+    begin, end = 0, len(data)
+    if len(data) > 8 and data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
+        begin, end = 8, 8 + int.from_bytes(data[:8], "little")
+    elif data[-1:] == b"\n" and data.count(b"\n{"):
+        lines = [0, *(i + 1 for i, byte in enumerate(data) if byte == 10)]
+        begin, end = draw.choice(list(pairwise(lines)))
+    try:
+        tree = json.loads(bytes(data[begin:end]))
+    except ValueError:
+        return _word(data, draw)
+    places = list(_places(tree))
+    if not places:
+        return _word(data, draw)
+    holder, key = draw.choice(places)
+    act = draw.randrange(6)
+    if act == 0 and isinstance(holder, dict):
+        holder[draw.choice(("x", "", f"{key}s", str(key)[::-1], "type", "config"))] = holder.pop(key)
+    elif act == 1:
+        del holder[key]
+    elif act == 2:
+        other, at = draw.choice(places)
+        if at in other if isinstance(other, dict) else at < len(other):
+            holder[key] = json.loads(json.dumps(other[at]))
+    else:
+        holder[key] = draw.choice(_VALUES)
+    text = json.dumps(tree).encode("utf-8", "surrogatepass") + (b"\n" if begin and data[8:9] != b"{" else b"")
+    head = len(text).to_bytes(8, "little") if begin == 8 and data[8:9] == b"{" else bytes(data[:begin])
+    return head + text + bytes(data[end:])
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(tree, (dict, list)):
+        for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+            yield tree, key
+            yield from _places(tree[key])
+
+
 MUTATIONS: tuple[Callable[[bytearray, Draw], bytes], ...] = (
     *(_flip, _flip, _early, _early, _cut, _remove, _repeat, _noise, _zeros, _move, _number, _number, _word, _word),
+    *(_structured,) * 12,
     _deep,
 )  # fmt: skip
 

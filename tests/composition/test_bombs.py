@@ -133,6 +133,13 @@ def test_json_that_is_deep_or_has_numbers_that_are_none(text: str, tmp_path: Pat
         read_json(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"\\udfff": 1}', '["\\udc00\\ud800"]', '"\ud800"'])
+def test_half_a_character_is_none(text: str) -> None:
+    with pytest.raises(ldmkit.SourceError, match="json-invalid"):
+        parse_json(text, "a")
+    assert parse_json('"\\ud83d\\ude00 \\u00e9"', "a") == "\U0001f600 \u00e9"
+
+
 def test_infinities_where_they_are_asked_for() -> None:
     assert parse_json("[1e999, -Infinity, 1.5]", "a", infinities=True) == [float("inf"), float("-inf"), 1.5]
 

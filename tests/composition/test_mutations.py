@@ -16,6 +16,7 @@ NAMES = (
     *("saved-weights", "saved-spec", "spec", "safetensors", "checkpoint", "checkpoint-opened", "legacy"),
     *("tokenizer-slow", "tokenizer-fast", "tokenizer-original", "tokenizer-bert", "png", "pictures", "shards"),
     *("metadata", "coco", "training-recipe", "original-yaml", "training-checkpoint"),
+    *("diffusers-folder", "diffusers-weights", "part-folder"),
 )  # fmt: skip
 
 
