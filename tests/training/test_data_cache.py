@@ -60,7 +60,7 @@ def test_rows_are_what_the_codec_makes(codec: KLCodec, tmp_path: Path) -> None:
     reader = Reader(Squares(), rule)
     for index in range(10):
         for view in range(3):
-            row = reader.read(index, draw("cache", view, index))
+            row = reader.read(index, draw("cache", view, Squares().id(index)))
             with torch.no_grad():
                 posterior = codec.posterior(unit(stacked([row])))
             mode, deviation = cache.latents([index * 3 + view])

@@ -80,8 +80,9 @@ def latent_cache(
     """The latents of a dataset: those on disk where they still hold, else encoded now.
 
     The cache is keyed by the codec's config and weights, the data's fingerprint and what a section does to pictures.
-    One that was built for anything else is built anew, and replaced when the new one is complete; a build that was
-    interrupted goes on. Of several processes one encodes while the others wait, and then open what it made.
+    One that was built for anything else is built anew, and replaced when the new one is complete; latents of views that
+    it has by the same codec are taken from it. A build that was interrupted goes on. Of several processes one
+    encodes while the others wait, and then open what it made.
 
     Args:
         section: has a `cache`.
@@ -105,8 +106,9 @@ def latent_cache(
         with alone(target, speak):
             found = _whole(target, speak)  # another process may have made it in the meantime
             if found is not None and (changed := differing(found.key, key)):
-                speak(f"the latents in {target} are out of date ({', '.join(changed)} changed): they are encoded anew")
-                found = None
+                speak(f"the latents in {target} are out of date ({', '.join(changed)} changed)")
+                build_cache(dataset, section, codec, target, key, speak, progress, older=found)
+                found = read_meta(target)
             if found is None:
                 build_cache(dataset, section, codec, target, key, speak, progress)
                 found = read_meta(target)

@@ -3,7 +3,7 @@
 `cache.json` describes it, and is there only when all else is complete; `mode.npy`, `deviation.npy` (rows, C, h, w);
 `map-NAME.npy` (rows, H, W) of labels, (rows, H, W, 3) of colours; `rows.jsonl`, one row a line: its id, its other
 inputs, and which maps it has;
-`rows.npy`, the offset of each line.
+`rows.npy`, the offset of each line; `digests.npy` (rows, 16), what each view showed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ldmkit_training.data.places import Place
 META = "cache.json"
 LINES, OFFSETS = "rows.jsonl", "rows.npy"
 MODE, DEVIATION = "mode.npy", "deviation.npy"
+DIGESTS = "digests.npy"
 
 
 def _numbered(value: Any) -> Any:

@@ -10,7 +10,7 @@ from ldmkit.data import Dataset
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.digests import bits
 
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_key(dataset: Dataset, section: DataSection, codec: Codec) -> dict[str, str]:

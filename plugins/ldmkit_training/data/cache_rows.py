@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,7 +17,18 @@ from ldmkit.digests import page_sums
 from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
 from ldmkit.value import Value
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, Damaged, Meta, map_file, map_name
+from ldmkit_training.data.cache_files import (
+    DEVIATION,
+    DIGESTS,
+    LINES,
+    META,
+    MODE,
+    OFFSETS,
+    Damaged,
+    Meta,
+    map_file,
+    map_name,
+)
 from ldmkit_training.data.lying import array_places
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Row
@@ -75,8 +87,10 @@ class Writer:
         for file in (self._lines, *self._files.values()):
             file.close()
 
-    def add(self, chunk: Chunk, mode: Tensor | None, deviation: Tensor | None) -> None:
-        """Append a chunk, given the latents of its readable rows; damaged samples' rows hold zeros."""
+    def add(
+        self, chunk: Chunk, mode: Tensor | None, deviation: Tensor | None, digests: Sequence[np.ndarray] = ()
+    ) -> None:
+        """Append a chunk, given the latents and digests of its readable rows; damaged samples' rows hold zeros."""
         readable = iter(range(0 if mode is None else len(mode)))
         damaged = dict(self.state.damaged)
         for index, views in zip(chunk.indices, chunk.rows, strict=True):
@@ -88,6 +102,7 @@ class Writer:
                 self._append(MODE, None if place is None or mode is None else mode[place].numpy())
                 if DEVIATION in self._files:
                     self._append(DEVIATION, None if place is None or deviation is None else deviation[place].numpy())
+                self._append(DIGESTS, None if place is None else digests[place])
                 self._line(row)
         self.state = self.state.model_copy(
             update={"done": chunk.indices[-1] + 1, "lines": self._lines.tell(), "damaged": damaged}

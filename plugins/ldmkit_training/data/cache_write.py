@@ -24,7 +24,19 @@ from ldmkit.guards import finite
 from ldmkit.jsonio import read_json
 from ldmkit.spec import check_names
 from ldmkit_training.data.ahead import ahead
-from ldmkit_training.data.cache_files import DEVIATION, LINES, META, MODE, OFFSETS, map_file, map_name, read_meta
+from ldmkit_training.data.cache_files import (
+    DEVIATION,
+    DIGESTS,
+    LINES,
+    META,
+    MODE,
+    OFFSETS,
+    Meta,
+    map_file,
+    map_name,
+    read_meta,
+)
+from ldmkit_training.data.cache_reuse import Older, view_digest
 from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
 from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.lying import array_places, lying_of
@@ -44,8 +56,13 @@ def build_cache(
     key: Mapping[str, str],
     say: Callable[[str], None],
     progress: Callable[[int, int], None] | None,
+    older: Meta | None = None,
 ) -> None:
-    """Encode all samples into `target`, replacing what is there at the end; the errors of `latent_cache`."""
+    """Encode all samples into `target`, replacing what is there at the end; the errors of `latent_cache`.
+
+    Args:
+        older: what is there, where it is whole: latents of views that show the same are taken from it.
+    """
     cache = section.cache
     assert cache is not None
     _check_target(target)
@@ -56,17 +73,22 @@ def build_cache(
             state = _interrupted(aside, key)
             if state is None:
                 state = _fresh(aside, State(key=dict(key), arrays=_arrays(dataset, section, codec)))
-            say(f"encoding {len(dataset) - state.done} of {len(dataset)} samples into {target}")
+            known = Older(target, older, key)
+            many = f"{len(dataset) - state.done} of {len(dataset)} samples into {target}"
+            say(f"encoding what is new of {many}" if known else f"encoding {many}")
             with Writer(aside, state, dataset, cache.views) as writer:
                 told = time.monotonic()
                 for chunk in _chunks(dataset, section, state.done):
-                    writer.add(chunk, *_encode(codec, chunk, DEVIATION in state.arrays))
+                    writer.add(chunk, *_encode(codec, chunk, DEVIATION in state.arrays, known))
                     if time.monotonic() - told > TELL_EVERY:
                         told = time.monotonic()
                         say(f"encoded {writer.state.done} of {len(dataset)} samples")
                     if progress is not None:
                         progress(writer.state.done, len(dataset))
                 writer.finish()
+            if known:
+                say(f"{known.kept} views were taken from the older latents, which show the same")
+            known.close()
         _replace(aside, target)
 
 
@@ -108,7 +130,9 @@ def _check_target(target: Path) -> None:
     if not target.exists():
         return
     names = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}
-    foreign = sorted(n for n in names if not (n in (META, LINES, OFFSETS, MODE, DEVIATION) or n.startswith("map-")))
+    foreign = sorted(
+        n for n in names if not (n in (META, LINES, OFFSETS, MODE, DEVIATION, DIGESTS) or n.startswith("map-"))
+    )
     if foreign:
         what = f"the folder for cached latents holds something else: {foreign[0]!r}"
         raise InputError("folder-taken", what, where=str(target), fits="a new or empty folder")
@@ -138,7 +162,7 @@ def _arrays(dataset: Dataset, section: DataSection, codec: Codec) -> Arrays:
     images = unit(stacked([row])).to(device=codec.device, dtype=codec.dtype)
     mode = codec.encode(images)
     shape = tuple(mode.shape[1:])
-    found: Arrays = {MODE: (cache.dtype, shape)}
+    found: Arrays = {MODE: (cache.dtype, shape), DIGESTS: ("uint8", (16,))}
     if cache.deviation and _has_deviation(codec, images, mode):
         found[DEVIATION] = (cache.dtype, shape)
     found |= _maps(dataset, section, row)
@@ -190,7 +214,8 @@ class _Read:
 
     def _views(self, index: int) -> tuple[Row, ...] | InputError:
         random = self.reader.section.random
-        draws = [draw("cache", view, index) if random else None for view in range(self.views)]
+        name = self.reader.dataset.id(index)  # not the index: a sample looks the same when others come or go
+        draws = [draw("cache", view, name) if random else None for view in range(self.views)]
         return self.reader.try_views(index, draws)
 
 
@@ -216,12 +241,27 @@ def _evaluating(codec: Codec) -> Iterator[None]:
         codec.train(training)
 
 
-def _encode(codec: Codec, chunk: Chunk, varies: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Mode and deviation (rows,C,h,w) of a chunk's readable rows; None where there are none."""
+def _encode(
+    codec: Codec, chunk: Chunk, varies: bool, older: Older
+) -> tuple[Tensor | None, Tensor | None, list[np.ndarray]]:
+    """Mode and deviation (rows,C,h,w) of a chunk's readable rows, and what these show; None where there are none."""
     rows = [row for views in chunk.rows if not isinstance(views, InputError) for row in views]
     if not rows:
-        return None, None
-    images = unit(stacked(rows)).to(device=codec.device, dtype=codec.dtype)
-    mode = codec.encode(images)
-    finite(mode, "codec")
-    return mode.float().cpu(), (codec.encode(images, torch.ones_like(mode)) - mode).float().cpu() if varies else None
+        return None, None, []
+    digests = [view_digest(row) for row in rows]
+    places = older.places(digests)
+    fresh = [i for i, place in enumerate(places) if place is None]
+    kept = [(i, place) for i, place in enumerate(places) if place is not None]
+    parts: list[tuple[list[int], Tensor, Tensor | None]] = []
+    if fresh:
+        images = unit(stacked([rows[i] for i in fresh])).to(device=codec.device, dtype=codec.dtype)
+        mode = codec.encode(images)
+        finite(mode, "codec")
+        deviation = (codec.encode(images, torch.ones_like(mode)) - mode).float().cpu() if varies else None
+        parts.append((fresh, mode.float().cpu(), deviation))
+    if kept:
+        parts.append(([i for i, _ in kept], *older.latents([place for _, place in kept])))
+    order = torch.argsort(torch.tensor([i for part, _, _ in parts for i in part]))
+    deviations = [deviation for _, _, deviation in parts if deviation is not None]
+    mode = torch.cat([mode for _, mode, _ in parts])[order]
+    return mode, torch.cat(deviations)[order] if deviations else None, digests
