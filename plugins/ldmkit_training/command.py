@@ -76,14 +76,19 @@ def train(
 
 
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
-    from ldmkit.cli import emit
+    from ldmkit.cli import INTERRUPTED, emit
     from ldmkit.printable import printable
     from ldmkit_training.data.section import said_of_data
     from ldmkit_training.devices import automatic
     from ldmkit_training.engine import Engine
-    from ldmkit_training.interrupts import INTERRUPTED_SAVED
+    from ldmkit_training.interrupts import INTERRUPTED_SAVED, Signalled, at_once
 
-    engine = Engine(recipe, folder, **how)
+    try:
+        with at_once():
+            engine = Engine(recipe, folder, **how)
+    except Signalled as signalled:
+        print(f"stopped by {signalled.name} before the first step; the run is as it was", file=sys.stderr)
+        return INTERRUPTED
     if engine.main and not json:
         for note in said_of_data(engine.train_data, engine.validation_data):
             print(printable(f"note     {note}"))

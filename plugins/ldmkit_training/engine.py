@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ldmkit.errors import RunError
 from ldmkit.guards import memory
@@ -27,19 +26,19 @@ from ldmkit_training.ema import Ema, averaged_weights
 from ldmkit_training.finishing import measure, save_gathered
 from ldmkit_training.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.observe import Callback
-from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
 from ldmkit_training.rehearsal import rehearse
 from ldmkit_training.rescue import changes, may_be_saved, rescued, with_last_good
-from ldmkit_training.resuming import check_state, check_tensors, under
+from ldmkit_training.resuming import check_state, check_tensors
 from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
 from ldmkit_training.same_run import bent, check_same_run
-from ldmkit_training.sharding import gathered, gathered_all, parted, placed, shard, whole
+from ldmkit_training.sharding import parted, shard, whole
 from ldmkit_training.space import short_of_space
 from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.state import put_back, taken
 from ldmkit_training.steps import Steps
 from ldmkit_training.together import Stopped, Together
 from ldmkit_training.tracking import Tracker
@@ -101,7 +100,8 @@ class Engine:
         optimisers = {name: recipe.optimiser.build(turn, name) for name, turn in self.stage.turns.items()}
         self.steps = Steps(recipe, self._wrapped(), optimisers, self.accelerator)
         if found is not None:
-            self._restore(found)
+            put_back(found, self.stage, self.steps, self.ema)
+            self.step = found.step
         self.tracker: Tracker | None = None
         self.callbacks: list[Callback] = []
         self.batches: Batches | None = None
@@ -151,15 +151,12 @@ class Engine:
         Raises:
             RunError: a loss that is NaN, a full disk, memory exhausted; the last good checkpoint is named.
         """
-        if self.main or self.sharded:
-            data = (self.train_data, self.validation_data)
-            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
-        if self.main:
-            write_recipe(self.recipe, self.out / RECIPE)
-            checkpoints.keep_newest(self.checkpoints, self.step, self.recipe.checkpoints.keep)
-            config = self.recipe.model_dump(mode="json")
-            self.tracker = Tracker(self.recipe.tracking, self.out, start=self.step, config=config)
         try:
+            try:
+                with at_once():
+                    self._begin()
+            except Signalled as signalled:
+                return Outcome(self.step, signalled.name, None)
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
                 with suppress(Stopped), few_warnings(self.say):
@@ -177,6 +174,17 @@ class Engine:
                 self.tracker.close()
             if self._lock is not None:
                 self._lock.close()
+
+    def _begin(self) -> None:
+        """What looks on, and where figures go."""
+        if self.main or self.sharded:
+            data = (self.train_data, self.validation_data)
+            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
+        if self.main:
+            write_recipe(self.recipe, self.out / RECIPE)
+            checkpoints.keep_newest(self.checkpoints, self.step, self.recipe.checkpoints.keep)
+            config = self.recipe.model_dump(mode="json")
+            self.tracker = Tracker(self.recipe.tracking, self.out, start=self.step, config=config)
 
     def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
         self._saved = self.step
@@ -211,6 +219,7 @@ class Engine:
             stopping = self._stopping(interrupts)
             if self.step % recipe.checkpoints.every == 0 or last or stopping:
                 self.save()
+                stopping |= self.accelerator.num_processes == 1 and interrupts.asked is not None  # while it was written
             if self.step % often == 0:
                 progress.skip()
             if stopping:
@@ -343,28 +352,10 @@ class Engine:
         return written
 
     def _write(self) -> Path | None:
-        made = self._checkpoint()
+        made = taken(
+            self.step, self.recipe, self.stage, self.steps, self.ema, {"frozen": self._frozen, "data": self._data}
+        )
         return checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep) if self.main else None
-
-    def _checkpoint(self) -> Checkpoint:
-        weights: dict[str, Tensor] = {}
-        optimisers: dict[str, Tensor] = {}
-        for name, turn in self.stage.turns.items():
-            weights |= {f"{name}/{key}": gathered(tensor) for key, tensor in turn.state_dict().items()}
-            state = optimiser_tensors(self.steps.optimisers[name], turn)
-            optimisers |= {f"{name}/{key}": gathered(tensor) for key, tensor in state.items()}
-        tensors: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimiser": optimisers}
-        if self.ema is not None:
-            tensors["ema"] = gathered_all(self.ema.tensors)
-        state = {
-            "recipe": self.recipe.model_dump(mode="json"),
-            "frozen": self._frozen,
-            "data": self._data,
-            "ema_updates": 0 if self.ema is None else self.ema.updates,
-            "scaler": self.steps.scaler.state_dict(),
-            "torch": str(torch.__version__),
-        }
-        return Checkpoint(self.step, tensors, state)
 
     def _found(self) -> Checkpoint | None:
         """The newest checkpoint that this run can go on from, if there is one; the main process looks for all."""
@@ -387,14 +378,3 @@ class Engine:
         )
         check_tensors(found, self.stage, self.recipe, folder)
         self.bent = bent(found.state["recipe"], self.recipe, found.step)
-
-    def _restore(self, found: Checkpoint) -> None:
-        for name, turn in self.stage.turns.items():
-            own, saved = turn.state_dict(), under(name, found.tensors["weights"])
-            turn.load_state_dict({key: placed(t, own[key]) if key in own else t for key, t in saved.items()})
-            restore_optimiser(self.steps.optimisers[name], turn, under(name, found.tensors["optimiser"]))
-        if self.ema is not None:
-            self.ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))
-        if found.state["scaler"] and self.steps.scaler.is_enabled():
-            self.steps.scaler.load_state_dict(found.state["scaler"])
-        self.step = found.step

@@ -38,8 +38,8 @@ class Outcome(NamedTuple):
     model: Path | None
 
 
-class Signalled(BaseException):
-    """A signal came inside `at_once`; no error that anybody handles on the way, like KeyboardInterrupt."""
+class Signalled(KeyboardInterrupt):
+    """A signal came inside `at_once`; like every KeyboardInterrupt, no error that anybody handles on the way."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -48,9 +48,12 @@ class Signalled(BaseException):
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Inside the block the first signal raises `Signalled`, so that what is half-written is removed on the way out."""
+    """Inside the block the first signal raises `Signalled`, so that what is half-written is removed on the way out; the
+    next one acts as usual."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for other, handler in before.items():
+            signal.signal(other, handler)
         raise Signalled(signal.Signals(number).name)
 
     if threading.current_thread() is not threading.main_thread():

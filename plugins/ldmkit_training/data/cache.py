@@ -103,7 +103,7 @@ def latent_cache(
     speak = (lambda _: None) if say is None else say
     found = _whole(target, speak)
     if found is None or differing(found.key, key):
-        with alone(target, speak):
+        with alone(target, speak, lambda: None if progress is None else progress(0, len(dataset))):
             found = _whole(target, speak)  # another process may have made it in the meantime
             if found is not None and (changed := differing(found.key, key)):
                 speak(f"the latents in {target} are out of date ({', '.join(changed)} changed)")

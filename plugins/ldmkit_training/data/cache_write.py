@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -44,6 +45,8 @@ from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
 
+WAITED = 0.1
+"""Seconds between two looks at whether another process's build is over."""
 TELL_EVERY = 20.0
 """Seconds between two sentences about how far a build has come."""
 
@@ -93,8 +96,9 @@ def build_cache(
 
 
 @contextmanager
-def alone(target: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other process builds the same cache, and keep others waiting; the system ends it with a process."""
+def alone(target: Path, say: Callable[[str], None], look: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other process builds the same cache, and keep others waiting; the system ends it with a process.
+    While it waits, `look` is called now and then: it may end the waiting by an exception."""
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = target.with_name(f"{target.name}.lock").open("wb")
@@ -104,8 +108,18 @@ def alone(target: Path, say: Callable[[str], None]) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 say(f"waiting for another process that encodes into {target}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                while not _taken(lock):
+                    look()
+                    time.sleep(WAITED)
         yield
+
+
+def _taken(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _replace(aside: Path, target: Path) -> None:

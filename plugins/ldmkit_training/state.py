@@ -1,0 +1,57 @@
+"""What a checkpoint holds of a run: taken from its parts, and put back into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit_training.checkpoints import Checkpoint
+from ldmkit_training.ema import Ema
+from ldmkit_training.optimisers import optimiser_tensors, restore_optimiser
+from ldmkit_training.recipe import Recipe
+from ldmkit_training.resuming import under
+from ldmkit_training.sharding import gathered, gathered_all, placed
+from ldmkit_training.stage import Stage
+from ldmkit_training.steps import Steps
+
+
+def taken(
+    step: int, recipe: Recipe, stage: Stage, steps: Steps, ema: Ema | None, known: Mapping[str, Any]
+) -> Checkpoint:
+    """A checkpoint of a run as it is now; with shared-out weights, every process has to ask.
+
+    Args:
+        known: what else is to be in its plain data.
+    """
+    weights: dict[str, Tensor] = {}
+    optimisers: dict[str, Tensor] = {}
+    for name, turn in stage.turns.items():
+        weights |= {f"{name}/{key}": gathered(tensor) for key, tensor in turn.state_dict().items()}
+        state = optimiser_tensors(steps.optimisers[name], turn)
+        optimisers |= {f"{name}/{key}": gathered(tensor) for key, tensor in state.items()}
+    tensors: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimiser": optimisers}
+    if ema is not None:
+        tensors["ema"] = gathered_all(ema.tensors)
+    plain = {
+        "recipe": recipe.model_dump(mode="json"),
+        **known,
+        "ema_updates": 0 if ema is None else ema.updates,
+        "scaler": steps.scaler.state_dict(),
+        "torch": str(torch.__version__),
+    }
+    return Checkpoint(step, tensors, plain)
+
+
+def put_back(found: Checkpoint, stage: Stage, steps: Steps, ema: Ema | None) -> None:
+    """Weights, optimisers, the average and the scaling of a checkpoint that holds all of them."""
+    for name, turn in stage.turns.items():
+        own, saved = turn.state_dict(), under(name, found.tensors["weights"])
+        turn.load_state_dict({key: placed(t, own[key]) if key in own else t for key, t in saved.items()})
+        restore_optimiser(steps.optimisers[name], turn, under(name, found.tensors["optimiser"]))
+    if ema is not None:
+        ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))
+    if found.state["scaler"] and steps.scaler.is_enabled():
+        steps.scaler.load_state_dict(found.state["scaler"])
