@@ -22,8 +22,8 @@ import ldmkit
 from ldmkit import plugins
 from ldmkit.cli import main
 
-SLOW, HANG = "1", "4"
-"""Seconds: the slow import takes 1.2, the hanging one 600."""
+SLOW, HANG = "3", "12"
+"""Seconds: the slow import sleeps for 3.2, the hanging one for 600, and all others take a small part of one."""
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_files_of_such_names_on_a_real_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     for name in ("bad\n\x1b]0;x\x07.png", "no recipe\x1b[2J.png", "none\x9b.png"):
         command = [sys.executable, "-m", "ldmkit", "replay", str(folder / name)]
-        assert subprocess.run(command, stdout=theirs, stderr=theirs, timeout=60).returncode != 0
+        assert subprocess.run(command, stdout=theirs, stderr=theirs, timeout=300).returncode != 0
         told = os.read(ours, 65536).decode()
         assert "error" in told and steers(told) == []
 

@@ -7,7 +7,6 @@ here lie below those figures, since 16 scenes are few and 10 steps are less than
 
 from __future__ import annotations
 
-import time
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counting import calls_at_most
 from ldmkit_miniworld.asking import MODALITIES, inputs_of
 from ldmkit_miniworld.evaluation import Judge
 from ldmkit_miniworld.oracle import as_tensor, bundled
@@ -99,9 +99,8 @@ def test_it_is_stored_in_16_bits_and_runs_in_float32() -> None:
 
 def test_it_loads_quickly() -> None:
     pipe()  # imports the parts
-    began = time.process_time()
-    ldmkit.load("miniworld")
-    assert time.process_time() - began < 1.5  # about 0.1 where nothing else runs
+    with calls_at_most(700_000):  # three times what it takes
+        ldmkit.load("miniworld")
 
 
 def test_the_same_seed_gives_the_same_picture() -> None:

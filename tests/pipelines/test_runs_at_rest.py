@@ -76,11 +76,11 @@ def test_parts_are_not_moved_during_the_run_of_another_thread() -> None:
 
     def wait(step: ldmkit.Step) -> None:
         inside.set()
-        assert go.wait(60)
+        assert go.wait(600)
 
     thread = threading.Thread(target=lambda: found.append(pipe(L, on_step=wait).images))
     thread.start()
-    assert inside.wait(60)
+    assert inside.wait(600)
     with pytest.raises(ldmkit.RunError, match=r"run\.busy"):
         pipe.to(torch.float64)
     go.set()

@@ -6,11 +6,11 @@ import io
 import os
 import socket
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from counting import calls_at_most
 from ldmkit_training.data.coco import read_annotations
 from ldmkit_training.data.folder import read_metadata
 from ldmkit_training.data.tars import MAX_EXTENSION_BYTES, Member, members
@@ -82,10 +82,8 @@ def test_fields_of_pax(tmp_path: Path) -> None:
     info = tarfile.TarInfo("0.txt")
     info.pax_headers = {"size": "-512"}
     path = archive(tmp_path / "a.tar", info)
-    began = time.monotonic()
-    with pytest.raises(InputError, match=r"bad-file.*a\.tar"):
+    with pytest.raises(InputError, match=r"bad-file.*a\.tar"), calls_at_most(10_000):  # it used to go round and round
         members(path)
-    assert time.monotonic() - began < 60  # it used to go round and round
     info = tarfile.TarInfo("0.txt")
     info.pax_headers = {"comment": "x" * (MAX_EXTENSION_BYTES + 1)}
     with pytest.raises(InputError, match=r"bad-file.*claims"):

@@ -112,7 +112,7 @@ class _Alone:
 def _hold(out: Path, ready: Any, done: Any) -> None:
     lock = open_folder(out, _Alone(), fresh=False)
     ready.set()
-    done.wait(60)
+    done.wait(600)
     assert lock is not None
 
 
@@ -123,7 +123,7 @@ def test_two_runs_in_one_folder(tmp_path: Path, fresh: bool) -> None:
     ready, done = process.Event(), process.Event()
     other = process.Process(target=_hold, args=(out, ready, done))
     other.start()
-    assert ready.wait(60)
+    assert ready.wait(600)
     with pytest.raises(RunError, match="another run") as caught:
         open_folder(out, _Alone(), fresh=fresh)
     assert caught.value.code == "run.folder-in-use" and out.is_dir()
