@@ -13,6 +13,7 @@ from ldmkit.source import Source, adapter_only
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.compvis_plan import given_vector
+from ldmkit_checkpoints.diffusers_components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers_latents import as_applied, version_of
 from ldmkit_checkpoints.diffusers_names import PIPELINES, unknown_pipeline
 from ldmkit_checkpoints.diffusers_parts import (
@@ -30,17 +31,19 @@ from ldmkit_checkpoints.folder_files import component_tensors, member, read_memb
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.other_formats import refuse_other_library
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
+from ldmkit_checkpoints.unet_fields import refuse
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
 from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
 
+_REFINERS = ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
+"""Pipelines that read `requires_aesthetics_score`."""
+
 _STEPS = {"DDPMPipeline": 1000, "LDMSuperResolutionPipeline": 100}
 """Steps that a pipeline's code takes where it is told none; 50 in all others."""
 
 _TEXT_GUIDANCE = {"clip-text": 7.5, "ldm-text": 5.0, "t5-text": 7.5}
-_TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
-"""Component of a text encoder -> that of its tokenizer."""
 
 
 class DiffusersFolder(Source):
@@ -67,6 +70,8 @@ class DiffusersFolder(Source):
         if not isinstance(name, str) or name not in PIPELINES:
             raise unknown_pipeline(name, f"{folder}/{INDEX}")
         refuse_other_library(self.index, f"{folder}/{INDEX}")
+        self._classes, notes = components_of(self.index, f"{folder}/{INDEX}")
+        self.report.notes += notes
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}
@@ -130,13 +135,13 @@ class DiffusersFolder(Source):
 
     def _scheduler(self) -> Plan:
         config = self._config("scheduler", "scheduler_config.json")
-        entry, own = self.index.get("scheduler"), config.get("_class_name")
-        if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) and entry[1] != own:
-            what = f"scheduler: {INDEX} says {entry[1]}, its own config {own}; the first counts, as in diffusers"
+        entry, own = self._classes["scheduler"], config.get("_class_name")
+        if own not in (None, entry):
+            what = f"scheduler: {INDEX} says {entry}, its own config {own}; the first counts, as in diffusers"
             self.report.notes.append(what)
-            config = {**config, "_class_name": entry[1]}
-        config, notes = repaired(config, str(self.index["_class_name"]))
-        self.report.notes += notes
+        config = {**config, "_class_name": entry}
+        config, changed = repaired(config, str(self.index["_class_name"]))
+        self.report.notes += changed
         plan = read_scheduler(config, f"{self.folder}/scheduler")
         self.report.notes += plan.notes
         return plan
@@ -155,20 +160,22 @@ class DiffusersFolder(Source):
         return 64
 
     def _networks(self) -> tuple[Component, UNetConfig, Any]:
-        names = [name for name in ("vae", "vqvae") if self._has(name)]
+        names = [name for name in ("vae", "vqvae") if name in self._classes]
         if names:
-            config = {"_class_name": self.index[names[0]][1], **self._config(names[0])}
             where = f"{self.folder}/{names[0]}/config.json"
-            config, notes = as_applied(config, self.index, where)
+            config, notes = as_applied(self._as_class(names[0]), self.index, where)
             self.report.notes += notes
             codec = codec_component(config, self._inventory(names[0]).tensors, where)
             self._components["codec"] = (names[0], codec)
-        config = {"_class_name": (self.index.get("unet") or [None, None])[1], **self._config("unet")}
+        config = self._as_class("unet")
         pixels = None if names else config.get("out_channels", 3)
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
         keys = self._inventory("unet").tensors
         join = "feature" if self._is_xl() else "length"
+        if (config.get("addition_embed_type") == "text_time") != self._is_xl():
+            fits = "text_time in pipelines of SDXL, and there alone"
+            raise refuse("addition_embed_type", config.get("addition_embed_type"), fits)
         component, unet = unet_component(config, keys, codec.channels, join)
         self._components["denoiser"] = ("unet", component)
         return codec, unet, config.get("sample_size")
@@ -196,14 +203,16 @@ class DiffusersFolder(Source):
         if xl and self.index.get("force_zeros_for_empty_prompt", True):
             wiring["null"] = "zero"
         found: dict[str, ConditionerSpec] = {}
-        for name in filter(self._has, _TOWERS):
+        for name in (tower for tower in TOWERS if tower in self._classes):
             part = f"text-{len(found) + 1}" if found else "text"
             more = {**wiring, "input": "text"} if found else wiring
             config, where = self._config(name), f"{self.folder}/{name}/config.json"
-            keys, tokenizer = self._inventory(name).tensors, self._folder(_TOWERS[name])
-            component = text_component(config, keys, tokenizer, where, str(self.index[name][1]), **more)
+            keys, tokenizer = self._inventory(name).tensors, self._folder(TOWERS[name])
+            component = text_component(config, keys, tokenizer, where, self._classes[name], **more)
+            place = f"{self.folder}/{INDEX}: {TOWERS[name]}"
+            check_tokenizer(self._classes.get(TOWERS[name]), _conditioner(component).type, tokenizer, place)
             self._components[f"conditioners.{part}"] = (name, component)
-            self._tokenizers[part] = _TOWERS[name]
+            self._tokenizers[part] = TOWERS[name]
             found[part] = _conditioner(component)
         if xl and found:
             found |= self._xl_vector(*list(found.items())[-1])
@@ -214,9 +223,14 @@ class DiffusersFolder(Source):
         self._tokenizers["pooled"] = self._tokenizers[tower]
         own = {key: value for key, value in spec.config.items() if key not in ("layer", "final_norm")}
         pooled = ConditionerSpec(type="clip-pooled", config=own, null=spec.null, input="text", shares=tower)
-        scored = bool(self.index.get("requires_aesthetics_score", False))
+        refines = str(self.index["_class_name"]) in _REFINERS
+        scored = refines and bool(self.index.get("requires_aesthetics_score", False))
         reads = ["original", "crop", "aesthetic" if scored else "target"]
-        width = self._config("unet").get("addition_time_embed_dim")
+        unet = self._config("unet")
+        width = unet.get("addition_time_embed_dim")
+        for key, only in (("flip_sin_to_cos", True), ("freq_shift", 0)):  # of the codes of sizes too
+            if unet.get(key, only) != only:
+                raise refuse(key, unet[key], f"{only!r} beside addition_embed_type text_time")
         sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width})
         return {"pooled": pooled, "sizes": sizes}
 
@@ -224,27 +238,33 @@ class DiffusersFolder(Source):
         folders, found = self._control_folders(), dict[str, PartSpec]()
         for i, folder in enumerate(folders):
             name = "control" if len(folders) == 1 else f"control-{i + 1}"
-            component = controlnet_component(self._config(folder), join)
+            config = self._config(folder)
+            if (own := config.get("_class_name", "ControlNetModel")) != "ControlNetModel":
+                where = f"{self.folder}/{folder}/config.json"
+                raise SourceError("unsupported", f"the ControlNet {own!r} is not known", where=where)
+            component = controlnet_component(config, join)
             self._components[f"adapters.{name}"] = (folder, component)
             found[name] = component.spec
         return found
 
     def _control_folders(self) -> list[str]:
-        folders = ["controlnet"] if self._has("controlnet") else []
+        folders = ["controlnet"] if "controlnet" in self._classes else []
         while folders and (self.folder / f"controlnet_{len(folders)}").is_dir():
             folders.append(f"controlnet_{len(folders)}")
         return folders
 
     def _weighted(self) -> list[str]:
         """The components whose weights are read."""
-        return [*filter(self._has, ("vae", "vqvae", "unet", *_TOWERS)), *self._control_folders()]
+        return [
+            *(name for name in ("vae", "vqvae", "unet", *TOWERS) if name in self._classes),
+            *self._control_folders(),
+        ]
 
-    def _has(self, name: str) -> bool:
-        entry = self.index.get(name)
-        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+    def _as_class(self, name: str) -> dict[str, Any]:
+        return as_class(self._config(name), self._classes[name], f"{self.folder}/{name}/config.json")
 
     def _is_xl(self) -> bool:
-        return bool(self._config("unet").get("addition_embed_type") == "text_time")
+        return str(self.index["_class_name"]).startswith("StableDiffusionXL")
 
     def _folder(self, name: str) -> Path | None:
         folder = member(self.folder, name)

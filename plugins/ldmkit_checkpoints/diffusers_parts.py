@@ -102,7 +102,8 @@ def text_component(
     Raises:
         SourceError: a model that is not known.
     """
-    stated = str((config.get("architectures") or [config.get("_class_name") or cls])[0])
+    listed = config.get("architectures") or [config.get("_class_name") or cls]
+    stated = str(listed if isinstance(listed, str) else next(iter(listed)))
     name = cls if cls is not None and stated in (*TEXTS, "CLIPModel") else stated
     own = {key: wiring.pop(key) for key in ("layer", "final_norm") if key in wiring}
     if name in ("CLIPTextModel", "CLIPTextModelWithProjection"):

@@ -1,4 +1,4 @@
-"""Files of diffusers' first releases, which its pipelines repair when they load: each repair by itself, by its effect."""
+"""Files of diffusers' first releases, which its pipelines repair when they load: each repair by its effect."""
 
 from __future__ import annotations
 

@@ -1,0 +1,101 @@
+"""Components of a pipeline of diffusers, as its class and model_index.json have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import SourceError, shown
+from ldmkit.jsonio import read_json
+
+TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
+"""Component of a text encoder -> that of its tokenizer."""
+
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+"""They change no picture that is drawn here, so that nothing is said of them."""
+
+_TOKENIZERS = {
+    "clip-text": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "t5-text": ("T5Tokenizer", "T5TokenizerFast"),
+    "ldm-text": ("BertTokenizer", "BertTokenizerFast"),
+}
+_AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes that read tokenizer.json as it stands, for any text encoder whose own config names them too."""
+
+
+def components_of(index: Mapping[str, Any], where: str) -> tuple[dict[str, str], list[str]]:
+    """The components that a pipeline's class reads -> their classes, and notes on entries that it does not read.
+
+    Raises:
+        SourceError: `unsupported`: an entry that names no class; a component that the class cannot do without.
+    """
+    name = str(index["_class_name"])
+    needed, more = _read_by(name)
+    found, notes = dict[str, str](), list[str]()
+    for key, entry in index.items():
+        if not isinstance(entry, list) or key.startswith("_"):
+            if key in (*needed, *more):
+                raise _no_class(key, entry, where)
+            continue
+        if key in (*needed, *more):
+            if len(entry) != 2 or not all(isinstance(part, (str, type(None))) for part in entry):
+                raise _no_class(key, entry, where)
+            if entry[1] is not None:
+                found[key] = entry[1]
+        elif any(entry) and key not in _UNUSED:
+            notes.append(f"{key}: not read, as {name} of diffusers has no such component")
+    for key in needed:
+        if key not in found:
+            what = f"there is no {key}, without which {name} draws nothing"
+            raise SourceError("unsupported", what, where=f"{where}: {key}", fits="a library and a class")
+    return found, notes
+
+
+def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The components that a pipeline's class needs, and those that it reads where they are."""
+    if name in ("DDPMPipeline", "DDIMPipeline"):
+        return ("unet", "scheduler"), ()
+    if name == "LDMTextToImagePipeline":
+        return ("vqvae", "bert", "tokenizer", "unet", "scheduler"), ()
+    if name.startswith("LDM"):
+        return ("vqvae", "unet", "scheduler"), ()
+    control = ("controlnet",) if "ControlNet" in name else ()
+    second = ("text_encoder_2", "tokenizer_2") if name.startswith("StableDiffusionXL") else ()
+    return ("vae", "unet", "scheduler", *control), ("text_encoder", "tokenizer", *second)
+
+
+def _no_class(key: str, entry: Any, where: str) -> SourceError:
+    what = f"{key} is {shown(entry)}"
+    return SourceError("unsupported", what, where=f"{where}: {key}", fits="a library and a class, or two nulls")
+
+
+def as_class(config: Mapping[str, Any], cls: str, where: str) -> dict[str, Any]:
+    """A network's config as of the class that the index names.
+
+    Raises:
+        SourceError: `unsupported`: it names another one itself.
+    """
+    own = config.get("_class_name")
+    if own not in (None, cls):
+        what = f"its class is {shown(own)}; model_index.json says {cls!r}"
+        raise SourceError("unsupported", what, where=where, fits="the same class in both")
+    return {**config, "_class_name": cls}
+
+
+def check_tokenizer(cls: str | None, kind: str, folder: Path | None, where: str) -> None:
+    """Refuse a tokenizer's class that reads texts in another way than the one of this kind of text encoder.
+
+    Raises:
+        SourceError: `unsupported`.
+    """
+    known = _TOKENIZERS[kind]
+    if cls is None or cls in known:
+        return
+    config = None if folder is None else folder / "tokenizer_config.json"
+    if cls in _AS_WRITTEN and config is not None and config.is_file():
+        data = read_json(config)
+        if isinstance(data, dict) and data.get("tokenizer_class") in _AS_WRITTEN:
+            return
+    what = f"the tokenizer {cls!r} is not known for a text encoder of kind {kind!r}"
+    raise SourceError("unsupported", what, where=where, fits=", ".join(known))
