@@ -170,6 +170,9 @@ REPLACED: dict[str, Mapping[str, Any]] = {
 _ELSEWHERE = {key for kind in CLASSES.values() for key in (*kind.defaults, *kind.only)} | {"skip_prk_steps"}
 """Fields of any class: a config that was made from another class's keeps that one's, which then mean nothing."""
 
+_FIRST_RELEASES: dict[str, tuple[Any, ...]] = {"tensor_format": ("pt", "np"), "timestep_values": (None,)}
+"""Fields of diffusers before 0.3, and the values at which they mean nothing."""
+
 _COMMON: dict[str, Any] = {
     **_ZERO_SNR,
     **_CURVES,
@@ -190,7 +193,7 @@ def options_of(config: Mapping[str, Any], kind: SchedulerClass, where: str) -> d
     """
     public = {key: value for key, value in config.items() if not key.startswith("_")}
     for key in public:
-        if key not in _ELSEWHERE:
+        if key not in _ELSEWHERE and public[key] not in _FIRST_RELEASES.get(key, ()):
             fits = suggest(key, _ELSEWHERE)
             raise SourceError("unknown-key", f"unknown scheduler field {key!r}", where=f"{where}.{key}", fits=fits)
     for key, allowed in kind.only.items():

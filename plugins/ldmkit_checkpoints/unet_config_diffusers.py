@@ -168,6 +168,10 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
     for width, (kind, heads) in zip((*widths, widths[-1]), attended, strict=True):
         if kind == "cross" and width % heads:
             raise refuse("attention_head_dim", numbers, f"a number of heads that divides {width} channels")
+    if any(kind == "cross" and at(depth, level) < 1 for level, kind in enumerate(kinds)) or (
+        mid == "cross" and at(depth, len(widths) - 1) < 1
+    ):
+        raise refuse("transformer_layers_per_block", depth, "1 or more where there is cross-attention")
     return {
         "heads": tuple(
             _heads(width, number, "self") if kind == "self" else number
@@ -175,7 +179,7 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
         ),
         "mid": mid,
         "mid_heads": at(numbers, len(widths) - 1),
-        "depth": depth,
+        "depth": tuple(max(number, 1) for number in depth) if isinstance(depth, tuple) else depth,
         "context_dim": context,
         "linear_projections": options["use_linear_projection"],
         "upcast_attention": options["upcast_attention"],

@@ -150,7 +150,9 @@ def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
     if key in ("freq_shift", "norm_eps", "dropout"):
         return "" if type(value) in (int, float) and math.isfinite(value) else "a number"
     if many and key in _PER_LEVEL and "cross_attention_dim" in defaults:
-        return "" if value and all(map(_whole, value)) else "a whole number, or one a level"
+        least = 0 if key == "transformer_layers_per_block" else 1  # 0 where a level has no transformers
+        fits = value and all(type(v) is int and v >= least for v in value)
+        return "" if fits else "a whole number, or one a level"
     return "" if _whole(value) or (key == "downsample_padding" and value == 0) else "a whole number of 1 or more"
 
 

@@ -129,6 +129,16 @@ def read(name: str, config: Options) -> Any:
     return reader({"_class_name": name, **config})
 
 
+@pytest.mark.parametrize("middle", [None, "UNetMidBlock2DCrossAttn"])
+@pytest.mark.parametrize("depth", [[1, 0], [0, 1], [2, 0]], ids=str)
+def test_levels_without_transformers(depth: list[int], middle: str | None, tmp_path: Path) -> None:
+    """As pruned models of SDXL have them; the second level of this one has no attention, the middle follows it."""
+    changes = {"transformer_layers_per_block": depth, "mid_block_type": middle}
+    check("UNet2DConditionModel", tmp_path, changes)
+    if middle is None and depth[0]:
+        loaded("UNet2DConditionModel", tmp_path)
+
+
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("key", ["attention_head_dims", "num_attention_head", "norm_num_group"])
 def test_a_misspelt_field_is_named(name: str, key: str) -> None:

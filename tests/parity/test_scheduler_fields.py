@@ -201,3 +201,11 @@ def test_a_scheduler_without_counterpart_says_both_names() -> None:
     with pytest.warns(UserWarning, match=r"DPMSolverSinglestepScheduler.*DDIM"):
         plan = read_scheduler({"_class_name": "DPMSolverSinglestepScheduler", **SD})
     assert "DDIM" in plan.notes[0]
+
+
+def test_fields_of_the_first_releases_mean_nothing() -> None:
+    read = {"_class_name": "DDIMScheduler", **SD}
+    plain = read_scheduler(read, "scheduler")
+    assert read_scheduler({**read, "tensor_format": "pt", "timestep_values": None}, "scheduler") == plain
+    with pytest.raises(ldmkit.SourceError, match="timestep_values"):
+        read_scheduler({**read, "timestep_values": [1, 2]}, "scheduler")
