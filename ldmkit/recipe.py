@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
+from ldmkit.arguments import mapping_of
 from ldmkit.encoding import input_owners
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files import only_within
@@ -80,6 +81,7 @@ def replay(
         SourceError: the recipe was made with a value that JSON cannot hold, or by another model; `recipe-needs`: it
             names files elsewhere, or more work than a picture takes; `not-trusted`.
     """
+    recipe = check_recipe(dict(mapping_of(recipe, "recipe", "a recipe, as Output.recipes has them")), "recipe")
     folders = () if folder is None else (Path(folder),)
     if trust:
         return _replay(pipeline, recipe, allow_large=True)
@@ -125,13 +127,15 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
     for key, kinds in _SHAPE.items():
-        if not isinstance(recipe.get(key, {} if key == "proposed" else None), kinds):
+        if not isinstance(recipe.get(key, {} if key == "proposed" else _ABSENT), kinds):
             raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
     if recipe["recipe"] > RECIPE_VERSION:
         what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
         raise SourceError("newer-version", what, where=where)
     return recipe
 
+
+_ABSENT = object()
 
 _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("recipe", "steps", "seed"), (int,)),

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalize
 from ldmkit.errors import InputError, SourceError, shown
 from ldmkit.files import read_file
 from ldmkit.jsonio import read_json, write_json
-from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, read_stated
+from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, check_largest, read_stated
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_FILES = "tokenizer.json, vocab.json with merges.txt, or bpe_simple_vocab_16e6.txt.gz"
@@ -213,6 +213,7 @@ def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:
         except Exception as failure:
             raise SourceError("bad-vocabulary", f"not a sentence-piece model: {failure}", where=str(file)) from None
         tokenizer, named = theirs.backend_tokenizer, theirs.special_tokens_map
+        check_largest(tokenizer.get_vocab().values(), file)
         tokenizer.no_truncation()
         tokenizer.no_padding()
         own = {key: str(named[key]) for key in ("eos_token", "unk_token", "pad_token") if named.get(key)}
@@ -326,6 +327,7 @@ def _from_json(file: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_str(text)
     except Exception as failure:
         raise SourceError("bad-vocabulary", f"not a tokenizer: {failure}", where=str(file)) from None
+    check_largest(tokenizer.get_vocab().values(), file)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -335,6 +337,7 @@ def _clip_ids(file: Path) -> dict[str, int]:
     data = read_json(file)
     if not isinstance(data, dict) or not all(isinstance(i, int) and i >= 0 for i in data.values()):
         raise SourceError("bad-vocabulary", "not an object of token -> id", where=str(file))
+    check_largest(data.values(), file)
     return data
 
 

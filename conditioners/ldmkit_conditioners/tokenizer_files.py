@@ -9,7 +9,7 @@ A special token is a string, or an object with `content` and how it is matched (
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ CONFIG = "tokenizer_config.json"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 UNBOUNDED = 1 << 31
 """Lengths from here on mean "no limit": transformers writes 1e30 for it."""
+
+MAX_ID = 1 << 22
+"""More than ten times what the largest vocabulary has."""
 
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 _SIDES = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
@@ -163,7 +166,18 @@ def _id(value: Any, file: Path) -> int:
         number = -1
     if number < 0:
         raise SourceError("bad-vocabulary", f"{str(value)[:60]!r} is no id of a token", where=str(file))
+    check_largest([number], file)
     return number
+
+
+def check_largest(ids: Iterable[int], file: Path) -> None:
+    """Refuse ids beyond any vocabulary: the tokenizers package writes something for each below the largest.
+
+    Raises:
+        SourceError: `bad-vocabulary`.
+    """
+    if (largest := max(ids, default=0)) > MAX_ID:
+        raise SourceError("bad-vocabulary", f"it has id {largest}", where=str(file), fits=f"ids up to {MAX_ID}")
 
 
 def _object(file: Path) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, clip_vocabulary
+from ldmkit_conditioners.tokenizer_files import MAX_ID
 from ldmkit_training.recipe import read_recipe as read_training
 from PIL import Image
 
@@ -160,3 +162,20 @@ def test_training_recipes_of_few_bytes(text: str, tmp_path: Path) -> None:
         read_training(path)
     found: Any = caught.value.code
     assert found in ("source.yaml-aliases", "source.yaml-invalid", "source.too-large")
+
+
+@pytest.mark.parametrize("number", [MAX_ID + 1, 2**31, 2**32 - 1, 2**40])
+def test_ids_of_a_vocabulary_that_leave_a_gap_of_gigabytes(number: int, tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, CLIP_START: 1, CLIP_END: number}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ldmkit.SourceError, match=r"bad-vocabulary.*vocab\.json"):
+        clip_vocabulary(tmp_path, 100)
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, CLIP_START: 1, CLIP_END: 2}))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<x>": number}))
+    with pytest.raises(ldmkit.SourceError, match=r"bad-vocabulary.*added_tokens\.json"):
+        clip_vocabulary(tmp_path, 100)
+    if number < 2**32:
+        model = {"type": "BPE", "vocab": {"a": 0, CLIP_START: 1, CLIP_END: number}, "merges": []}
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model, "added_tokens": []}))
+        with pytest.raises(ldmkit.SourceError, match=r"bad-vocabulary.*tokenizer\.json"):
+            clip_vocabulary(tmp_path, 100)

@@ -13,6 +13,7 @@ import ldmkit
 from ldmkit import loading
 from ldmkit.cli import main
 from ldmkit.files import only_within
+from ldmkit.output import read_recipe
 from ldmkit.recipe import replay
 
 
@@ -116,6 +117,28 @@ def test_a_classifier_of_the_recipe_is_a_file_like_others(
     assert main(["replay", str(changed(drawn, classifier(model, depth)))]) == 3
     said = capsys.readouterr().err
     assert "source.recipe-needs" in said and model in said
+
+
+def test_a_recipe_that_lacks_something_is_damaged(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = drawn.read_bytes()
+    keys = set(read_recipe(drawn)) - {"ldmkit", "torch", "plan"}
+    assert {"model", "start", "parts", "load", "seed", "guidance"} <= keys
+    for key in sorted(keys):
+        drawn.write_bytes(original)
+        changed(drawn, lambda recipe, key=key: recipe.pop(key))  # type: ignore[misc]
+        assert main(["replay", str(drawn)]) == 3
+        said = capsys.readouterr().err
+        assert "source.no-recipe" in said and repr(key) in said
+        with pytest.raises(ldmkit.SourceError, match="no-recipe"):
+            replay(ldmkit.load("miniworld"), recipe_of(drawn))
+    with pytest.raises(ldmkit.InputError, match="not-a-mapping"):
+        replay(ldmkit.load("miniworld"), 5)  # type: ignore[arg-type]
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    with Image.open(path) as opened:
+        found: dict[str, Any] = json.loads(opened.text["ldmkit"])  # type: ignore[attr-defined]
+    return found
 
 
 def test_no_hub_is_asked_whoever_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
