@@ -6,12 +6,17 @@ import base64
 import binascii
 import io
 import struct
+import threading
 import zlib
+from contextlib import suppress
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ldmkit.bounds import MAX_PIXELS
 from ldmkit.errors import InputError
@@ -22,7 +27,7 @@ MAX_FILE_BYTES = 8 * MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 """The only decoders that a file can reach. AVIF is there where Pillow was built with it, HEIF where pillow-heif is
-registered."""
+installed."""
 
 URI_PREFIX = "data:image/png;base64,"
 _ARRAY_PREFIX = "data:application/x-npy;base64,"
@@ -41,9 +46,41 @@ _BROKEN = (
 
 
 def decoders() -> tuple[str, ...]:
-    """Those of `FORMATS` that can be read here."""
+    """Those of `FORMATS` that can be read here; HEIF wherever its decoder is installed, registered or not."""
     Image.init()
+    if "HEIF" not in Image.OPEN:
+        _register_heif()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@lru_cache(maxsize=1)
+def _register_heif() -> None:
+    if find_spec("pillow_heif") is not None:
+        with suppress(Exception):  # a decoder that cannot be loaded is one that is not there
+            import_module("pillow_heif").register_heif_opener()
+
+
+class _Complete:
+    """While anything is decoded here, what ends early is an error, although another library may have told Pillow to
+    fill up what is missing."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_complete = _Complete()
 
 
 class Opened(NamedTuple):
@@ -68,7 +105,7 @@ def open_picture(source: object, where: str | None) -> Opened:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("the file claims a huge size", where) from None
     except UnidentifiedImageError:
-        fits = "PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF; HEIC where its decoder is registered"
+        fits = "PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF; HEIC where pillow-heif is installed"
         raise InputError("picture-unreadable", "not a picture file", where=where, fits=fits) from None
     except _BROKEN as failure:
         raise InputError("picture-unreadable", f"a damaged picture file: {failure}", where=where) from None
@@ -112,7 +149,8 @@ def _uri_bytes(uri: str, where: str | None) -> bytes:
 
 def _upright(image: Image.Image, where: str | None) -> Image.Image:
     try:
-        image.load()
+        with _complete:
+            image.load()
         return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large("the file holds a huge picture", where) from None

@@ -64,19 +64,11 @@ def read_levels(
         InputError: as `read_picture`.
     """
     opened = open_picture(source, where)
+    _check_depth(opened, "picture", "8 bits a channel")
     if background is not None and _transparent(opened.image):
-        image = opened.image.convert("RGBA")
+        image = _rgba(opened)
         return np.array(Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB"))
-    image = _opaque(opened)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        raise InputError(
-            "picture-depth", f"a {image.mode} picture has more than 8 bits", where=opened.where, fits="8 bits a channel"
-        )
-    try:
-        return np.array(image.convert("RGB"))
-    except ValueError:
-        what = f"a {image.mode} picture has no defined colours here"
-        raise InputError("picture-mode", what, where=opened.where, fits="convert it to RGB first") from None
+    return np.array(_converted(_opaque(opened), "RGB", opened.where))
 
 
 def read_mask(source: object, where: str | None = None) -> Tensor:
@@ -103,11 +95,8 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
     if (stored := array_from_uri(source, where)) is not None:
         return _mask_tensor(torch.from_numpy(stored), where)
     opened = open_picture(source, where)
+    _check_depth(opened, "mask", "an 8-bit grey mask")
     image = _opaque(opened)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        raise InputError(
-            "picture-depth", f"a {image.mode} mask has more than 8 bits", where=opened.where, fits="an 8-bit grey mask"
-        )
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
     if not (np.array_equal(red, green) and np.array_equal(red, blue)):
         raise InputError(
@@ -202,7 +191,8 @@ def _opaque(opened: Opened) -> Image.Image:
         )
     if not _transparent(image):
         return image
-    alpha = image.convert("RGBA").getchannel("A")
+    rgba = _rgba(opened)
+    alpha = rgba.getchannel("A")
     if alpha.getextrema() != (255, 255):
         raise InputError(
             "picture-alpha",
@@ -210,7 +200,26 @@ def _opaque(opened: Opened) -> Image.Image:
             where=opened.where,
             fits="composite it on a background first",
         )
-    return image.convert("RGBA").convert("RGB")
+    return rgba.convert("RGB")
+
+
+def _check_depth(opened: Opened, what: str, fits: str) -> None:
+    """Before anything is converted: what has a transparent level would else be clipped to white."""
+    mode = opened.image.mode
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        raise InputError("picture-depth", f"a {mode} {what} has more than 8 bits", where=opened.where, fits=fits)
+
+
+def _rgba(opened: Opened) -> Image.Image:
+    return _converted(opened.image, "RGBA", opened.where)
+
+
+def _converted(image: Image.Image, mode: str, where: str | None) -> Image.Image:
+    try:
+        return image.convert(mode)
+    except ValueError:
+        what = f"a {image.mode} picture has no defined colours here"
+        raise InputError("picture-mode", what, where=where, fits="convert it to RGB first") from None
 
 
 def _transparent(image: Image.Image) -> bool:
