@@ -151,5 +151,6 @@ def with_plane(h: Tensor, plane: Tensor) -> Tensor:
     """The map with the plane behind it, of the same size."""
     if plane.shape[2:] != h.shape[2:]:
         got, want = tuple(plane.shape[2:]), tuple(h.shape[2:])
-        raise InputError("plane-size", f"the plane is {got}, the latents are {want}", where="plane")
+        fits = "conditioners of this slot that make planes of the latents' size: the picture's over the codec's factor"
+        raise InputError("plane-size", f"the plane is {got}, the latents are {want}", where="plane", fits=fits)
     return torch.cat([h, plane.to(h.dtype)], dim=1)

@@ -14,7 +14,7 @@ from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.choosing import each_of, one_of
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
-from ldmkit_training.data.lying import array_places, lying_of
+from ldmkit_training.data.lying import Laid, array_places, lying_of
 from ldmkit_training.data.places import replaced
 from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
@@ -24,7 +24,8 @@ from ldmkit_training.stage import Stage
 
 def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:
     """A source whose inputs the stage takes: all that are known without decoding a picture are parsed, pictures and
-    maps those of `SPREAD` rows. With `damaged: skip` what does not fit is damaged like a file that cannot be read.
+    maps those of `SPREAD` rows; files beside pictures (hints, masks) have to be there. With `damaged: skip` what does
+    not fit is damaged like a file that cannot be read.
 
     Args:
         where: the source's key in the recipe, for errors.
@@ -44,6 +45,8 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
     cheap = {name: new for name, new in names.items() if name not in pictures}
     if dataset.known(0) is not None and cheap:
         found = {**_refused(stage, dataset, cheap, used, known=True), **found}
+    if isinstance(dataset, Laid):
+        found |= {index: said for index in used if (said := dataset.absent(index)) is not None}
     if not found:
         return dataset
     if section.damaged == "stop" or len(found) == rows:

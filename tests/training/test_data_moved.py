@@ -246,6 +246,18 @@ def test_what_a_hint_shows_is_part_of_what_the_data_are(tmp_path: Path) -> None:
     assert differing(before, identity(read(moved)[0])) == ["pictures or maps, or how they are read"]
 
 
+def test_a_hint_that_is_not_there_is_found_before_the_first_step(tmp_path: Path) -> None:
+    rows = hints(tmp_path)
+    (tmp_path / "h/4.png").unlink()
+    (tmp_path / "h/5.png").unlink()
+    (tmp_path / "h/5.png").mkdir()
+    with pytest.raises(InputError, match=r"2 of 6 samples.*'4\.png', '5\.png'.*4\.png: given .*no such file") as caught:
+        Engine(recipe(tmp_path, {"type": "image"}, rows, "data.mirror=0.5"), tmp_path)
+    assert caught.value.code == "input.bad-rows" and not (tmp_path / "run").exists()
+    skipping = recipe(tmp_path, {"type": "image"}, rows, "data.damaged=skip")
+    assert {name for batch in read(skipping)[1] for name in batch.ids} == {f"{number}.png" for number in range(4)}
+
+
 def test_a_hint_that_cannot_be_read_is_a_damaged_file(tmp_path: Path) -> None:
     rows = hints(tmp_path)
     (tmp_path / "h/2.png").write_bytes(b"no picture")

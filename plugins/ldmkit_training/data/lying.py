@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
+from ldmkit.files import check_ordinary
 from ldmkit.pictures import read_label_map, read_mask, read_picture
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.wrapping import Wrapping
@@ -70,6 +72,19 @@ class Laid(Wrapping):
         known = self.dataset.known(index)
         apart = {place.name for place in self.lying}
         return None if known is None else {name: value for name, value in known.items() if name not in apart}
+
+    def absent(self, index: int) -> str | None:
+        """What is wrong with the files of sample `index` that can be told without opening them; None: nothing."""
+
+        def looked(value: Any, place: Place) -> None:
+            if isinstance(value, Path) or (isinstance(value, str) and not value.startswith("data:")):
+                check_ordinary(Path(value), InputError, where=f"{self.id(index)}: {place} ({value})")
+
+        try:
+            replaced(self.dataset.known(index) or {}, self.lying, looked)
+        except InputError as problem:
+            return str(problem)
+        return None
 
     @property
     def fingerprint(self) -> str:
