@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.arguments import path_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
@@ -99,7 +100,9 @@ class LayoutProposed(LayoutBoxes):
         self._vocabulary: Vocabulary | None = None
 
     def load_assets(self, folder: Path) -> None:
-        self._vocabulary = bert_vocabulary(folder, self.config.proposer.vocab_size) or self._vocabulary
+        self._vocabulary = (
+            bert_vocabulary(path_of(folder, "folder"), self.config.proposer.vocab_size) or self._vocabulary
+        )
 
     def save_assets(self, folder: Path) -> None:
         if self._vocabulary is not None:

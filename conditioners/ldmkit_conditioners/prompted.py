@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ldmkit.arguments import path_of
 from ldmkit.contracts import Conditioner
 from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary
 from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
@@ -48,7 +49,7 @@ class Prompted(Conditioner):
         """The ids of the empty prompt, without padding."""
 
     def load_assets(self, folder: Path) -> None:
-        self._vocabulary = self.find_vocabulary(folder) or self._vocabulary
+        self._vocabulary = self.find_vocabulary(path_of(folder, "folder")) or self._vocabulary
 
     def save_assets(self, folder: Path) -> None:
         if self._vocabulary is not None:

@@ -39,9 +39,11 @@ def test_fixed_signatures() -> None:
     assert call["seeds"].default == (0,)
     for function in (ldmkit.load, ldmkit.load_codec):
         parameters = inspect.signature(function).parameters
-        assert list(parameters)[:5] == ["source", "config", "ema", "device", "dtype"]
-        assert list(parameters)[5:] == (["scale", "shift"] if function is ldmkit.load_codec else [])
-        assert all(p.default is None for n, p in parameters.items() if n != "source")
+        assert list(parameters)[:6] == ["source", "config", "ema", "variant", "device", "dtype"]
+        more = ["scale", "shift"] if function is ldmkit.load_codec else []
+        assert list(parameters)[6:] == [*more, "verify", "mapped"]
+        fixed = {"source": inspect.Parameter.empty, "verify": "fast", "mapped": True}
+        assert {n: p.default for n, p in parameters.items()} == {n: fixed.get(n) for n in parameters}
     assert [*ldmkit.Start.model_fields] == ["image", "strength", "mask"]
     assert list(inspect.signature(ldmkit.get).parameters) == ["kind", "name"]
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ldmkit.arguments import path_of
 from ldmkit.errors import InputError
 from ldmkit.picture_files import decoders
 
@@ -81,7 +82,7 @@ def listing(folder: Path) -> Listing:
         InputError: `not-found`, `no-samples`; `bad-file`: a name that is not UTF-8; `file-twice`: two names that differ
             in how their accents are written alone.
     """
-    if not folder.is_dir():
+    if not path_of(folder, "folder").is_dir():
         raise InputError("not-found", "there is no such folder", where=str(folder))
     pictures: dict[str, Path] = {}
     others: dict[str, Path] = {}

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
+from ldmkit.arguments import taken
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
@@ -98,11 +99,9 @@ class ShardsData(FileData):
             return [folder / name for name in self.shards]
         pattern = Path(self.shards)
         root = Path(pattern.anchor) if pattern.is_absolute() else folder
-        found = sorted(
-            path
-            for path in root.glob(pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards)
-            if not path.name.startswith(".") or pattern.name.startswith(".")
-        )
+        below = pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards
+        matches = taken(lambda: sorted(root.glob(below)), "shards") if pattern.name else []
+        found = [path for path in matches if not path.name.startswith(".") or pattern.name.startswith(".")]
         if not found:
             raise InputError(
                 "not-found",
