@@ -33,6 +33,7 @@ class CompVisSource(Source):
         origin: the file; `config_origin`: the yaml; both for errors.
         ema: averaged (True) or raw (False) weights; None: averaged where the file has them.
         metadata: of a safetensors file.
+        prefix: what all keys of the file begin with besides, for the report.
 
     Raises:
         SourceError: a config that is unknown in a place that matters; metadata and marker keys that disagree with it,
@@ -48,9 +49,10 @@ class CompVisSource(Source):
         config_origin: str = "config",
         ema: bool | None = None,
         metadata: Mapping[str, str] = _NOTHING,
+        prefix: str = "",
     ) -> None:
         super().__init__(origin)
-        self.inventory = Inventory(tensors, self.report, origin)
+        self.inventory = Inventory(tensors, self.report, origin, prefix)
         self.plan = _plan(config, self.inventory, config_origin, metadata)
         self.averaged = self._choose(ema)
         self.report.notes += self.plan.notes
@@ -191,15 +193,49 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
 
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
+    tensors, prefix, said = without_wrapping(tensors, first_stage=chosen is None)
     if is_controlnet(tensors):
         control = None if chosen is None else read_yaml(chosen)
         return ControlNetFile(tensors, control, str(path), str(chosen))
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if chosen is not None:
         whole = read_yaml(chosen)
-        return CompVisSource(tensors, whole, str(path), config_origin=str(chosen), ema=ema, metadata=metadata)
+        source = CompVisSource(
+            tensors, whole, str(path), config_origin=str(chosen), ema=ema, metadata=metadata, prefix=prefix
+        )
+        source.report.notes += said
+        return source
     guessed, notes = infer_config(tensors, extras, str(path), metadata)
     origin = f"{path}: config from its keys"
-    source = CompVisSource(tensors, guessed, str(path), config_origin=origin, ema=ema, metadata=metadata)
-    source.report.notes += notes
+    source = CompVisSource(tensors, guessed, str(path), config_origin=origin, ema=ema, metadata=metadata, prefix=prefix)
+    source.report.notes += [*notes, *said]
     return source
+
+
+_CORES = ("model.diffusion_model.input_blocks.0.0.weight", "encoder.conv_in.weight", "input_hint_block.0.weight")
+_COMPILED = "_orig_mod."
+
+
+def without_wrapping(
+    tensors: dict[str, LazyTensor], first_stage: bool = True
+) -> tuple[dict[str, LazyTensor], str, list[str]]:
+    """A model's tensors without what wrappers put before all keys (`module.`, `state_dict.`), that prefix, and notes.
+
+    `_orig_mod.`, which torch's compiler puts before the keys of what it compiled, is left out wherever it stands.
+
+    Args:
+        first_stage: a file of nothing but a model's `first_stage_model.` is a first stage alone.
+    """
+    said: list[str] = []
+    plain = {key.replace(_COMPILED, ""): tensor for key, tensor in tensors.items()}
+    if plain.keys() != tensors.keys() and len(plain) == len(tensors):
+        said.append(f"{_COMPILED!r}, which torch's compiler put into the keys, is left out")
+        tensors = plain
+    kept = ("control_model.", *(() if first_stage else ("first_stage_model.",)))
+    for core in _CORES:
+        for key in tensors:
+            prefix = key.removesuffix(core)
+            if key.endswith("." + core) and prefix not in kept and all(k.startswith(prefix) for k in tensors):
+                said.append(f"every key begins with {prefix!r}, which is left out")
+                return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, prefix, said
+    return tensors, "", said

@@ -229,5 +229,8 @@ def refuse_other_kinds(keys: Iterable[str], where: str) -> None:
             fits = "the whole model; or config= with the original yaml, if that names no such part"
             raise SourceError("denoiser-only", f"it is {alone}", where=where, fits=fits)
         return
+    heads = {key.partition(".")[0] for key in names}
+    if "first_stage_model" in heads and heads & {"cond_stage_model", "conditioner"}:
+        raise SourceError("unsupported", "it is a model without its U-Net", where=where, fits="the whole model")
     if (kind := kind_of(names)) is not None:
         raise SourceError(kind.code, f"it is {kind.name}", where=where, fits=kind.fits)

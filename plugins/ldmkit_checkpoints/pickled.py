@@ -42,6 +42,10 @@ def open_pickled(path: Path) -> Any:
     except SourceError as error:
         if error.code == "source.pickle-global" and b"string_to_param" in data:  # kept as a module by A1111
             refuse_other_kinds(["string_to_param"], where)
+        if error.code == "source.pickle-global" and b"_rebuild_tensor_v3" in data:
+            what = "it holds tensors of a dtype that is none of torch's first ones: 8-bit floats, or unsigned integers"
+            fits = "the same model in float16, bfloat16 or float32"
+            raise SourceError("unsupported", what, where=where, fits=fits) from None
         raise
     return _lazy(tree, path, entries)
 

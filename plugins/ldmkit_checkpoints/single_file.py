@@ -134,10 +134,14 @@ def _sd(tensors: Mapping[str, LazyTensor], in_channels: int, context: int | None
 
 
 def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> tuple[dict[str, Any], list[str]]:
-    base = any(key.startswith(f"{_EMBEDDERS}1.") for key in tensors)
     label = _shape(tensors, UNET + "label_emb.0.0.weight")
-    if label is None or label[1] != (2816 if base else 2560):
+    if label is None or label[1] not in (2816, 2560):
         raise _needed(where)
+    base = label[1] == 2816
+    for i in range(2 if base else 1):
+        if not any(key.startswith(f"{_EMBEDDERS}{i}.") for key in tensors):
+            what = f"it is an SDXL model without its text encoder {_EMBEDDERS}{i}"
+            raise SourceError("denoiser-only", what, where=where, fits="the whole model")
     entry = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if entry is None:
         raise _needed(where)

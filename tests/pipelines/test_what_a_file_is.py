@@ -158,7 +158,8 @@ def sd(context: int, end: str) -> dict[str, LazyTensor]:
 
 def sdxl(channels: int = 4, *markers: str) -> dict[str, LazyTensor]:
     shapes = {UNET + "input_blocks.0.0.weight": (320, channels, 3, 3), UNET + "label_emb.0.0.weight": (1280, 2816)}
-    shapes |= {"conditioner.embedders.1.x": (1, 1), "first_stage_model.encoder.conv_in.weight": (1, 1)}
+    shapes |= {"conditioner.embedders.0.x": (1, 1), "conditioner.embedders.1.x": (1, 1)}
+    shapes |= {"first_stage_model.encoder.conv_in.weight": (1, 1)}
     return {key: LazyTensor.of(torch.zeros(shape)) for key, shape in (shapes | dict.fromkeys(markers, (1,))).items()}
 
 
