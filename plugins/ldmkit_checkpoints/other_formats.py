@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldmkit.errors import LdmkitError, SourceError, shown
+from ldmkit.files import check_ordinary
 from ldmkit.jsonio import read_json
 
 
@@ -88,8 +89,9 @@ def refuse_other_bytes(path: Path) -> None:
     """Say what a checkpoint's file really is, by its name and its first bytes, where it is none.
 
     Raises:
-        SourceError: `unsupported`, `truncated`.
+        SourceError: `unsupported`, `truncated`; those of `check_ordinary`.
     """
+    check_ordinary(path)
     with path.open("rb") as file:
         start = file.read(256)
     word = start.lstrip().lower()
@@ -123,6 +125,7 @@ def refuse_other_files(path: Path) -> None:
         return
     if not path.is_file():
         return
+    check_ordinary(path)
     with path.open("rb") as file:
         word = file.read(64).lstrip().lower()
     for other in _BEGINNINGS:

@@ -173,7 +173,7 @@ def _structured(data: bytearray, draw: Draw) -> bytes:
         begin, end = draw.choice(list(pairwise(lines)))
     try:
         tree = json.loads(bytes(data[begin:end]))
-    except ValueError:
+    except (ValueError, RecursionError):
         return _word(data, draw)
     places = list(_places(tree))
     if not places:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image, PngImagePlugin
 
 import ldmkit
@@ -148,6 +149,25 @@ def test_no_hub_is_asked_whoever_names_it(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: pytest.fail("the hub was asked"))
     with only_within(tmp_path), pytest.raises(ldmkit.SourceError, match="not-trusted"):
         ldmkit.load("hf:someone/something")
+
+
+def test_no_reader_opens_anything_outside(tmp_path: Path, class_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (inside := tmp_path / "inside").mkdir()
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "a.ckpt")
+    shutil.copy(class_folder / "denoiser.safetensors", tmp_path / "a.safetensors")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model_index.json").write_text("{}")
+    opened = Path.open
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda self, *a, **k: (
+            pytest.fail(f"{self} was opened") if self.is_relative_to(tmp_path) else opened(self, *a, **k)
+        ),
+    )
+    for source in (tmp_path / "a.ckpt", tmp_path / "a.safetensors", tmp_path / "folder", class_folder):
+        with only_within(inside), pytest.raises(ldmkit.SourceError, match="not-trusted"):
+            ldmkit.load(source)
 
 
 def test_a_model_beside_the_picture_reads_nothing_elsewhere(
