@@ -89,6 +89,10 @@ def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
     schedule, prediction = options["beta_schedule"], options["prediction_type"]
     if prediction not in _PREDICTIONS:
         raise unsupported("prediction_type", prediction, where, _PREDICTIONS)
+    if options["rescale_betas_zero_snr"] and prediction == "epsilon":
+        what = "rescale_betas_zero_snr = True with prediction_type = 'epsilon' is not supported"
+        fits = "v_prediction or sample: eps says nothing about x0 where the signal is zero"
+        raise SourceError("unsupported", what, where=f"{where}.rescale_betas_zero_snr", fits=fits)
     config: dict[str, Any] = {
         "steps": options["num_train_timesteps"],
         "prediction": _PREDICTIONS[prediction],
@@ -123,6 +127,8 @@ def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
         name = "dpmpp-2m-sde"
     if name == "dpmpp-3m":
         config = {"pairs": "heun" if options["solver_type"] == "heun" else "midpoint", "lowered": 15}
+    if name == "plms" and options["prediction_type"] == "v_prediction":
+        config = {"combines": "v"}
     if name == "deis":
         config = {"solver_order": options["solver_order"], "lowered": 15}
     if name == "tcd":

@@ -81,7 +81,7 @@ CLASSES: dict[str, SchedulerClass] = {
     "PNDMScheduler": SchedulerClass(
         "plms",
         {**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": False, "skip_prk_steps": False},
-        {**_PLAIN, "skip_prk_steps": (True,), "prediction_type": ("epsilon",)},
+        {**_PLAIN, "skip_prk_steps": (True,), "prediction_type": ("epsilon", "v_prediction")},
     ),
     "EulerDiscreteScheduler": SchedulerClass(
         "euler",
@@ -170,8 +170,13 @@ REPLACED: dict[str, Mapping[str, Any]] = {
 _ELSEWHERE = {key for kind in CLASSES.values() for key in (*kind.defaults, *kind.only)} | {"skip_prk_steps"}
 """Fields of any class: a config that was made from another class's keeps that one's, which then mean nothing."""
 
-_FIRST_RELEASES: dict[str, tuple[Any, ...]] = {"tensor_format": ("pt", "np"), "timestep_values": (None,)}
-"""Fields of diffusers before 0.3, and the values at which they mean nothing."""
+_FIRST_RELEASES: dict[str, tuple[Any, ...]] = {
+    "tensor_format": ("pt", "np", None),
+    "timestep_values": (None,),
+    "predict_epsilon": (True, None),
+    "denoise_final": (True, None),
+}
+"""Fields of diffusers' releases 0.1 to 0.9 that later ones do not read, and the values that are today's behaviour."""
 
 _COMMON: dict[str, Any] = {
     **_ZERO_SNR,
@@ -191,7 +196,8 @@ def options_of(config: Mapping[str, Any], kind: SchedulerClass, where: str) -> d
     Raises:
         SourceError: `unknown-key` for a field that no class has; `unsupported` for a value without a counterpart.
     """
-    public = {key: value for key, value in config.items() if not key.startswith("_")}
+    said = {key: value for key, value in config.items() if not key.startswith("_")}
+    public = {key: value for key, value in said.items() if not _left_to_class(config, key)}
     for key in public:
         if key not in _ELSEWHERE and public[key] not in _FIRST_RELEASES.get(key, ()):
             fits = suggest(key, _ELSEWHERE)
@@ -201,6 +207,12 @@ def options_of(config: Mapping[str, Any], kind: SchedulerClass, where: str) -> d
         if value not in allowed:
             raise unsupported(key, value, where, allowed)
     return {**_COMMON, **kind.defaults, **{key: value for key, value in public.items() if key in kind.defaults}}
+
+
+def _left_to_class(config: Mapping[str, Any], key: str) -> bool:
+    """Whether the file says that a value was its class's default: diffusers then takes that of the class it loads."""
+    names = config.get("_use_default_values", [])
+    return isinstance(names, list) and key in names
 
 
 def unsupported(key: str, value: Any, where: str, allowed: Any) -> SourceError:

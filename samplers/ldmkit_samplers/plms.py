@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Literal
@@ -26,15 +27,23 @@ class PLMS(Sampler):
 
     Args:
         long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        combines: "noise" is published; "v" extrapolates v = alpha n - alpha sigma x0, and no step is long, as
+            diffusers' PNDM does for networks that predict v.
     """
 
     order: ClassVar[int | None] = 2
     long_step: float | None = Field(default=LONG_STEP, gt=1)
+    combines: Literal["noise", "v"] = "noise"
     revision: Literal[1] = 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
+        if self.combines == "noise":
+            return self._along(denoise, x, sigmas)
+        return _arriving(denoise, x, sigmas, Arrivals(tuple(sigmas[1:]), tuple(sigmas[:-1])), True)
+
+    def _along(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Iterator[Step]:
         count = len(sigmas) - 1
         slopes: deque[Tensor] = deque(maxlen=4)
         for i, row in enumerate(equal_steps(sigmas, self.long_step)):
@@ -50,37 +59,55 @@ class PLMS(Sampler):
         return steps + 1 if steps > 1 else 1
 
     def arriving(self, arrivals: Arrivals) -> PLMS:
-        return _Arriving(long_step=self.long_step, revision=self.revision, arrivals=arrivals)
+        return _Arriving(long_step=self.long_step, combines=self.combines, revision=self.revision, arrivals=arrivals)
 
 
 class _Arriving(PLMS):
-    """No step of it is long: where the steps go is another library's, and so is the rest."""
-
     arrivals: Arrivals
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        count = len(sigmas) - 1
-        noises: deque[Tensor] = deque(maxlen=4)
-        for i, (sigma, level) in enumerate(zip(sigmas, self.arrivals.levels, strict=False)):
-            after = sigmas[i + 1]
-            noises.appendleft((x - denoise(x, sigma)) / sigma)
-            mean = combined_noise(noises)
-            x0 = x.add(mean, alpha=-sigma)
-            moved = x.add(mean, alpha=level - sigma).mul_(retaken(level, after))
-            if i == 0 and count > 1:
-                mean = torch.lerp(mean, (moved - denoise(moved, after)) / after, 0.5)
-                origin = self.arrivals.origins[0]
-                moved = x.mul(retaken(sigma, origin)).add_(mean, alpha=after - origin)
-            x = moved
-            yield Step(i, count, sigma, after, x, x0)
+        return _arriving(denoise, x, sigmas, self.arrivals, self.combines == "v")
 
 
-def combined_noise(noises: Sequence[Tensor]) -> Tensor:
+def _arriving(denoise: Denoise, x: Tensor, sigmas: Sequence[float], arrivals: Arrivals, of_v: bool) -> Iterator[Step]:
+    """The same method where steps go elsewhere, or v is combined in place of the noise. No step is long: it is another
+    library's way. Its second call corrects the first step from the origin of the second level."""
+    count = len(sigmas) - 1
+    values: deque[Tensor] = deque(maxlen=4)
+    for i, (sigma, level) in enumerate(zip(sigmas, arrivals.levels, strict=False)):
+        after = sigmas[i + 1]
+        values.appendleft(_value(x, denoise(x, sigma), sigma, of_v))
+        noise = _noise(_mean(values), x, sigma, of_v)
+        x0 = x.add(noise, alpha=-sigma)
+        moved = x.add(noise, alpha=level - sigma).mul_(retaken(level, after))
+        if i == 0 and count > 1:
+            mean = torch.lerp(values[0], _value(moved, denoise(moved, after), after, of_v), 0.5)
+            origin = arrivals.origins[0]
+            start = x.mul(retaken(sigma, origin))
+            moved = start.add(_noise(mean, start, origin, of_v), alpha=after - origin)
+        x = moved
+        yield Step(i, count, sigma, after, x, x0)
+
+
+def _value(x: Tensor, x0: Tensor, sigma: float, of_v: bool) -> Tensor:
+    """The noise in x = x0 + sigma n, or v."""
+    noise = (x - x0) / sigma
+    return noise.sub_(x0, alpha=sigma).div_(math.sqrt(1 + sigma * sigma)) if of_v else noise
+
+
+def _noise(value: Tensor, x: Tensor, sigma: float, of_v: bool) -> Tensor:
+    """The noise of `_value` at a state."""
+    if not of_v:
+        return value
+    return (value / math.sqrt(1 + sigma * sigma)).add_(x, alpha=sigma / (1 + sigma * sigma))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
     """Adams-Bashforth with the weights of equal steps, newest first; a new tensor."""
-    first, *rest = ADAMS_BASHFORTH[len(noises) - 1]
-    mean = noises[0] * first
-    for value, weight in zip(list(noises)[1:], rest, strict=True):
+    first, *rest = ADAMS_BASHFORTH[len(values) - 1]
+    mean = values[0] * first
+    for value, weight in zip(list(values)[1:], rest, strict=True):
         mean.add_(value, alpha=weight)
     return mean
