@@ -78,6 +78,8 @@ class Pair:
 
 def _field(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
+    if value.isdigit():
+        return key, int(value)
     return key, value if value.isalpha() or value.startswith("bh") else float(value)
 
 
