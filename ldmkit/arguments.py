@@ -11,15 +11,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ldmkit.bounds import MAX_SIDE, MAX_STEPS
 from ldmkit.errors import InputError, raised, shown
+from ldmkit.jsonio import check_target
 from ldmkit.spec import check_dtype_name
-from ldmkit.value import listed, plain
+from ldmkit.value import integer, listed, plain
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 T = TypeVar("T")
+
+SEED_LIMIT = 2**64
+
+MAX_SCALE = 1e6
+"""Far above any scale in use (1 to 30): what lies beyond is an accident, and overflows float32 on its way."""
 
 
 def path_of(value: object, where: str) -> Path:
@@ -139,6 +146,67 @@ def numbers_of(tensor: Tensor, where: str) -> Tensor:
     if tensor.is_quantized or not tensor.is_floating_point():
         raise InputError("tensor-dtype", f"a tensor of {tensor.dtype}", where=where, fits=fits)
     return tensor
+
+
+def check_steps(steps: object, most: int = MAX_STEPS) -> int:
+    """A step count in [1, most]."""
+    number = integer(steps)
+    if number is None:
+        raise InputError("steps-type", f"steps is an integer, got {shown(steps)}", where="steps")
+    if not 1 <= number <= most:
+        raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
+    return number
+
+
+def check_size(size: object, most: int = MAX_SIDE) -> tuple[int, int]:
+    """(height, width) in pixels, from a pair or one number for a square; sides in [1, most]."""
+    one, fits = integer(size), "(height, width) in pixels, or one number"
+    pair = list_of(size, "size", "size-type", fits) if one is None else [one, one]
+    sides = [side for side in map(integer, pair) if side is not None]
+    if len(pair) != 2 or len(sides) != 2:
+        raise InputError("size-type", f"got {shown(size)}", where="size", fits=fits)
+    if not all(1 <= side <= most for side in sides):
+        raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
+    return sides[0], sides[1]
+
+
+def check_seed(seed: object, where: str = "seed") -> int:
+    """A seed as an int in [0, 2**64).
+
+    Raises:
+        InputError: not an integer, or outside 64 bits.
+    """
+    number = integer(seed)
+    if number is None:
+        raise InputError("seed-type", f"a seed is an integer, got {shown(seed)}", where=where)
+    if not 0 <= number < SEED_LIMIT:
+        raise InputError("seed-range", f"{number} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
+    return number
+
+
+def check_scale(scale: float, where: str) -> None:
+    """A scale of guidance: finite, and of a size that float32 carries.
+
+    Raises:
+        InputError: `guidance-range`.
+    """
+    if not 0 <= scale <= MAX_SCALE:
+        fits = f"a finite scale >= 0, at most {MAX_SCALE:g}"
+        raise InputError("guidance-range", f"scale {shown(scale)}", where=where, fits=fits)
+
+
+def check_png(path: str | Path) -> Path:
+    """A path that a PNG can be written to; asked before a long run, not after it.
+
+    Raises:
+        InputError: not a .png path, or its folder does not exist or takes no files.
+    """
+    path = path_of(path, "path")
+    if path.suffix.lower() != ".png":
+        fits = "a path ending in .png"
+        raise InputError("not-png", "the recipe travels in PNG files only", where=str(path), fits=fits)
+    check_target(path)
+    return path
 
 
 def check_device(device: torch.device | str | None, *, meta: bool = False) -> torch.device:

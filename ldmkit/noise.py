@@ -14,27 +14,12 @@ import torch
 from torch import Tensor
 
 from ldmkit.arguments import check_device, list_of
+from ldmkit.arguments import check_seed as check_seed
 from ldmkit.errors import InputError, shown
 from ldmkit.value import integer
 
-SEED_LIMIT = 2**64
-
 MOST_NUMBERS = 2**48
 """In a batch of noise: far beyond any memory, and within what torch can count."""
-
-
-def check_seed(seed: object, where: str = "seed") -> int:
-    """A seed as an int in [0, 2**64).
-
-    Raises:
-        InputError: not an integer, or outside 64 bits.
-    """
-    number = integer(seed)
-    if number is None:
-        raise InputError("seed-type", f"a seed is an integer, got {shown(seed)}", where=where)
-    if not 0 <= number < SEED_LIMIT:
-        raise InputError("seed-range", f"{number} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
-    return number
 
 
 def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:

@@ -15,10 +15,11 @@ from PIL import Image, PngImagePlugin
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit.arguments import check_png as check_png
 from ldmkit.arguments import instance_of, path_of
 from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files import read_file
-from ldmkit.jsonio import check_target, parse_json, write_new
+from ldmkit.jsonio import parse_json, write_new
 from ldmkit.picture_files import MAX_FILE_BYTES
 from ldmkit.pictures import Mask, Picture, to_pil
 from ldmkit.recipe import check_recipe
@@ -92,20 +93,6 @@ class Output:
             if many:  # numbers rise with the pictures, also where some were passed over
                 number = int(paths[-1].stem.rpartition("-")[2]) + 1
         return paths
-
-
-def check_png(path: str | Path) -> Path:
-    """A path that a PNG can be written to; asked before a long run, not after it.
-
-    Raises:
-        InputError: not a .png path, or its folder does not exist or takes no files.
-    """
-    path = path_of(path, "path")
-    if path.suffix.lower() != ".png":
-        fits = "a path ending in .png"
-        raise InputError("not-png", "the recipe travels in PNG files only", where=str(path), fits=fits)
-    check_target(path)
-    return path
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

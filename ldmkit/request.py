@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from ldmkit.arguments import list_of, mapping_of, taken
-from ldmkit.bounds import MAX_NUMBER, MAX_SIDE, MAX_STEPS
+from ldmkit.arguments import check_scale, check_seed, list_of, mapping_of, taken
+from ldmkit.arguments import check_size as check_size
+from ldmkit.arguments import check_steps as check_steps
+from ldmkit.bounds import MAX_NUMBER
 from ldmkit.compose import build_value
 from ldmkit.contracts import Grid, Guidance, Sampler
 from ldmkit.errors import InputError, shown
-from ldmkit.noise import check_seed
 from ldmkit.output import Start
 from ldmkit.plugins import components
 from ldmkit.spec import Defaults, PartSpec
@@ -21,9 +22,6 @@ from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
-
-MAX_SCALE = 1e6
-"""Far above any scale in use (1 to 30): what lies beyond is an accident, and overflows float32 on its way."""
 
 
 @dataclass(frozen=True)
@@ -147,28 +145,6 @@ def length(given: object) -> int:
         return 1
 
 
-def check_steps(steps: object, most: int = MAX_STEPS) -> int:
-    """A step count in [1, most]."""
-    number = integer(steps)
-    if number is None:
-        raise InputError("steps-type", f"steps is an integer, got {shown(steps)}", where="steps")
-    if not 1 <= number <= most:
-        raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
-    return number
-
-
-def check_size(size: object, most: int = MAX_SIDE) -> tuple[int, int]:
-    """(height, width) in pixels, from a pair or one number for a square; sides in [1, most]."""
-    one, fits = integer(size), "(height, width) in pixels, or one number"
-    pair = list_of(size, "size", "size-type", fits) if one is None else [one, one]
-    sides = [side for side in map(integer, pair) if side is not None]
-    if len(pair) != 2 or len(sides) != 2:
-        raise InputError("size-type", f"got {shown(size)}", where="size", fits=fits)
-    if not all(1 <= side <= most for side in sides):
-        raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
-    return sides[0], sides[1]
-
-
 def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
     """A sampler, grid or guidance from a name, a value, a spec, or nothing (the default).
 
@@ -222,22 +198,16 @@ def _scaled(guidance: Strategy | float) -> Strategy:
     if isinstance(guidance, bool):
         raise InputError("strategy-type", f"got {shown(guidance)}", where="guidance", fits="a scale, a name or a value")
     if isinstance(guidance, (int, float)):
-        _check_scale(guidance, "guidance")
+        check_scale(guidance, "guidance")
         return PartSpec(type="cfg", config={"scale": float(guidance)})
     if isinstance(guidance, Mapping):
         guidance = taken(partial(dict, guidance), "guidance")
     if isinstance(guidance, dict) and guidance and all(_is_number(v) for v in guidance.values()):
         guidance = mapping_of(guidance, "guidance", "condition name -> scale")
         for name, scale in guidance.items():
-            _check_scale(scale, f"guidance.{name}")
+            check_scale(scale, f"guidance.{name}")
         return PartSpec(type="per-condition", config={"scales": {k: float(v) for k, v in guidance.items()}})
     return guidance
-
-
-def _check_scale(scale: float, where: str) -> None:
-    if not 0 <= scale <= MAX_SCALE:
-        fits = f"a finite scale >= 0, at most {MAX_SCALE:g}"
-        raise InputError("guidance-range", f"scale {shown(scale)}", where=where, fits=fits)
 
 
 def _switch(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ldmkit.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
 from ldmkit.errors import InputError, suggest
 from ldmkit.jsonio import read_json
@@ -51,23 +52,51 @@ def check_call(
     Raises:
         InputError, PluginError: as the pipeline would.
     """
-    parse_size(size)
+    if (sides := parse_size(size)) is not None:
+        check_size(sides)
     options, pairs = _options(words)
     chosen = chosen_guidance(guidance, [*scales, *pairs])
+    for scale in chosen.values() if isinstance(chosen, dict) and "type" not in chosen else [chosen]:
+        if isinstance(scale, float):
+            check_scale(scale, "guidance")
     named = guidance if isinstance(chosen, str) or (isinstance(chosen, dict) and "type" in chosen) else None
     for kind, text in {**strategies, "guidance": named}.items():
         parsed = parse_strategy(text, f"--{kind}")
         if parsed is not None:
             find(kind, parsed if isinstance(parsed, str) else parsed["type"])
-    for option, path in (pictures or {}).items():
-        if path is not None and not path.exists():
-            raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}")
+    check_pictures(pictures or {})
     if folder is None or (known := _inputs(folder)) is None:
         return
     for name in options:
         if name not in known:
             what = f"neither the command nor the model {folder.name} has an option --{name}"
             raise InputError("unknown-option", what, fits=suggest(name, known))
+
+
+def check_pictures(pictures: Mapping[str, Path | None]) -> None:
+    """Refuse files that are not there.
+
+    Args:
+        pictures: option, or argument -> file that will be read.
+
+    Raises:
+        InputError: `picture-missing`.
+    """
+    for option, path in pictures.items():
+        if path is not None and not path.exists():
+            raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}".strip())
+
+
+def check_draws(steps: int | None, seed: int, number: int = 1) -> None:
+    """Refuse numbers of steps and seeds that no run takes; `number` seeds from `seed` on.
+
+    Raises:
+        InputError: `steps-range`, `seed-range`.
+    """
+    if steps is not None:
+        check_steps(steps)
+    for drawn in (seed, seed + number - 1):
+        check_seed(drawn, "seeds[0]" if drawn == seed else f"seeds[{number - 1}]")
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:

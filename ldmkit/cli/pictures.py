@@ -27,11 +27,12 @@ def encode(
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
-    from ldmkit.cli.early import check_model
+    from ldmkit.cli.early import check_model, check_pictures
     from ldmkit.jsonio import check_target, write_new
 
     check_target(out)
     check_model(model, config, dtype, verify)
+    check_pictures({"": picture})
 
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture

@@ -52,9 +52,12 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
+    from ldmkit.arguments import check_png
     from ldmkit.cli import emit
-    from ldmkit.cli.early import check_call, check_model
+    from ldmkit.cli.early import check_call, check_draws, check_model
 
+    check_png(out)
+    check_draws(steps, seed, number)
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
     starts = _start(start, strength, mask)
     check_call(
@@ -64,9 +67,7 @@ def sample(
 
     from ldmkit.loading import load
     from ldmkit.locate import default_model
-    from ldmkit.output import check_png
 
-    check_png(out)
     began = time.perf_counter()
     source = default_model() if named is None else named
     pipeline = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
