@@ -98,9 +98,8 @@ def test_another_folder_with_other_pictures_is_another_recipe(tmp_path: Path) ->
 
 def test_a_checkpoint_that_says_nothing_of_its_data_is_resumed(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "d")
-    engine = Engine(recipe(tmp_path), tmp_path)
-    engine.run()
-    made = engine._checkpoint()
+    Engine(recipe(tmp_path), tmp_path).run()
+    made = checkpoints.read(checkpoints.folder_of(tmp_path / "run/checkpoints", 2))
     del made.state["data"]
     shutil.rmtree(tmp_path / "run/checkpoints")
     (tmp_path / "run/checkpoints").mkdir()
