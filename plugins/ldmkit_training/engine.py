@@ -352,10 +352,12 @@ class Engine:
         return written
 
     def _write(self) -> Path | None:
-        made = taken(
-            self.step, self.recipe, self.stage, self.steps, self.ema, {"frozen": self._frozen, "data": self._data}
-        )
+        made = self._checkpoint()
         return checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep) if self.main else None
+
+    def _checkpoint(self) -> Checkpoint:
+        known = {"frozen": self._frozen, "data": self._data}
+        return taken(self.step, self.recipe, self.stage, self.steps, self.ema, known)
 
     def _found(self) -> Checkpoint | None:
         """The newest checkpoint that this run can go on from, if there is one; the main process looks for all."""
