@@ -172,7 +172,7 @@ def test_a_misspelt_field_is_named(name: str) -> None:
         ("DPMSolverMultistepScheduler", "variance_type", "learned_range"),
         ("DEISMultistepScheduler", "use_exponential_sigmas", True),
         ("DEISMultistepScheduler", "use_karras_sigmas", True),
-        ("PNDMScheduler", "prediction_type", "v_prediction"),
+        ("PNDMScheduler", "prediction_type", "sample"),
         ("LCMScheduler", "timestep_scaling", 1.0),
         ("TCDScheduler", "rescale_betas_zero_snr", True),
         ("TCDScheduler", "beta_schedule", "linear"),
