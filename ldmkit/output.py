@@ -8,42 +8,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, PngImagePlugin
-from pydantic import Field
 from torch import Tensor
 
 from ldmkit.arguments import check_png as check_png
 from ldmkit.arguments import instance_of, path_of
-from ldmkit.errors import InputError, LdmkitError, SourceError
+from ldmkit.errors import InputError, SourceError
 from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json, write_new
 from ldmkit.picture_files import MAX_FILE_BYTES
-from ldmkit.pictures import Mask, Picture, to_pil
+from ldmkit.pictures import to_pil
 from ldmkit.recipe import check_recipe
-from ldmkit.value import Value
+from ldmkit.starts import Start as Start
+
+if TYPE_CHECKING:
+    from ldmkit.contracts import Codec
 
 RECIPE_KEY = "ldmkit"
-
-
-class Start(Value):
-    """A picture to start from.
-
-    Args:
-        image: anything `ldmkit.pictures` reads; a tensor is (3,H,W) in [-1,1] (an `Output`'s are in [0,1]: pass its
-            `pil()`).
-        strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
-            the highest noise level.
-        mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
-    """
-
-    refusal: ClassVar[type[LdmkitError]] = InputError
-
-    image: Picture
-    strength: float = Field(default=0.8, gt=0, le=1, strict=True)
-    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +38,13 @@ class Output:
         images: (B,3,H,W) float32 in [0,1], on the CPU.
         latents: (B,C,h,w) float32, what the codec decoded.
         write_recipes: makes `recipes`.
+        codec: what decoded the latents, where the pictures are that and nothing else.
     """
 
     images: Tensor
     latents: Tensor
     write_recipes: Callable[[], tuple[dict[str, Any], ...]] = field(repr=False)
+    codec: Codec | None = field(default=None, repr=False)
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:

@@ -23,7 +23,7 @@ from ldmkit.errors import CompositionError, RunError, shown, suggest
 from ldmkit.guards import check_end, check_step, is_finite, memory
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import kept
-from ldmkit.output import Output, Start, stack
+from ldmkit.output import Output, stack
 from ldmkit.plans import Network
 from ldmkit.ports import hold_for
 from ldmkit.prepared import Prepared, check_current, check_prepared
@@ -31,7 +31,7 @@ from ldmkit.preparing import prepare_run
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import caller_level
-from ldmkit.request import Inputs, Strategy, check_size, mappings
+from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
 from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
@@ -202,7 +202,7 @@ class Pipeline:
         size: int | Size | None = None,
         seeds: Sequence[int] | int = (0,),
         steps: int | None = None,
-        start: Start | Mapping[str, Any] | None = None,
+        start: Starting = None,
         sampler: Strategy = None,
         grid: Strategy = None,
         guidance: Strategy | float = None,
@@ -218,7 +218,8 @@ class Pipeline:
             size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
             seeds: one a picture; one seed serves all inputs, one input serves all seeds.
             steps: transitions of the sampler; None: the model's own number, or the one that an explicit grid makes.
-            start: picture to start from, with strength and mask.
+            start: picture to start from, with strength and mask: a `Start`, a mapping of its fields, a picture, latents
+                (`{"latents": ...}`), an `Output`, or a list of these, one a picture.
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.
             propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
@@ -260,14 +261,18 @@ class Pipeline:
         check_step(last, prepared.x, prepared.request.sampler)
         latents = self.process.settled(last.x, last.sigma_next)
         images = decode_latents(self.codec, latents, prepared.size).cpu()
+        plain = True
         if prepared.mask is not None and prepared.original is not None:
+            plain = False
             images = kept(images, prepared.original, prepared.mask)
         for name, conditioner in self.conditioners.items():
             for i, row in enumerate(prepared.request.inputs):
                 known = conditioner.known(row[key]) if (key := self.wiring[name].input or name) in row else None
                 if known is not None:
+                    plain = False
                     images[i] = kept(images[i], *known)
-        return Output(images, latents.cpu(), partial(make_recipes, self, prepared.request, prepared.size))
+        recipes = partial(make_recipes, self, prepared.request, prepared.size)
+        return Output(images, latents.cpu(), recipes, self.codec if plain else None)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.

@@ -64,7 +64,7 @@ class Prepared:
         Raises:
             InputError: what the grid has against it.
         """
-        if self.original is not None:
+        if self.request.starts:
             raise ValueError("a run that starts from a picture is not prepared again")
         sigmas = tuple(check_levels(grid.sigmas(self.evaluate.process, steps), grid))
         evaluate = self.evaluate.over(sigmas)

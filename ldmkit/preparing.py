@@ -17,7 +17,7 @@ from ldmkit.errors import InputError
 from ldmkit.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.guards import check_levels, memory
 from ldmkit.guided import Evaluator, Guided
-from ldmkit.inpaint import KnownRegion, latent_mask
+from ldmkit.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.noise import Noise
 from ldmkit.prepared import Prepared
 from ldmkit.remarks import remark
@@ -35,7 +35,7 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) 
     if not allow:
         _check_count(pipeline, inputs, given)
     parts, wiring = pipeline.parts, pipeline.wiring
-    request = resolve(pipeline.defaults, inputs, **given)
+    request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
     parsed = parse_rows(parts, wiring, request.inputs, "inputs")
     negative = parse_negatives(parts, wiring, request.negative, request.batch)
     size = _size(pipeline, request, parsed)
@@ -43,7 +43,7 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) 
     check_estimate(estimate, "size", allow)
     check_smallest(size, pipeline.codec, pipeline.denoiser.smallest)
     remark(parsed, size, pipeline.defaults.size, pipeline.codec)
-    asked = request.propose and request.start is None
+    asked = request.propose and not request.starts
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
     conditioning = encode_conditions(parts, wiring, rows, negative, size)
@@ -77,9 +77,22 @@ def _check_count(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any])
 
 
 def _size(pipeline: Pipeline, request: Request, parsed: Sequence[Mapping[str, Any]]) -> Size:
-    original = request.start.image if request.start else None
-    start = None if original is None else (original.shape[-2], original.shape[-1])
-    return choose(request.size, start, _plane_size(pipeline, parsed), pipeline.defaults.size)
+    plane, own = _plane_size(pipeline, parsed), pipeline.defaults.size
+    if not request.starts:
+        return choose(request.size, None, plane, own)
+    sizes = {start.size(pipeline.codec.factor): start for start in request.starts}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        fits = "pictures of one size in a batch"
+        raise InputError("picture-sizes", f"starts of {listed} (height x width)", where="start", fits=fits)
+    (size, first), given = *sizes.items(), request.size or request.start_size
+    if (
+        first.latents is not None
+        and given is not None
+        and latent_size(given, pipeline.codec) == first.latents.shape[-2:]
+    ):
+        size = given  # of which the latents hold a padded picture
+    return choose(request.size, size, plane, own)
 
 
 def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
@@ -87,11 +100,11 @@ def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, v
         names = {pipeline.wiring[name].input or name for name in pipeline.conditioners}
         given = [name for name in names if any(name in row for row in (*request.inputs, *request.negative))]
         views = request.guidance.views(given)
-    steps = request.steps if request.start is None else max(1, int(request.steps * request.start.strength + 1e-9))
+    steps = max(1, int(request.steps * request.strength + 1e-9))
     return estimate_run(
         pipeline.codec, pipeline.denoiser, pipeline.parts.items().values(),
         pictures=pictures, views=views, steps=steps, evaluations=request.sampler.evaluations(steps),
-        size=size, starts=0 if request.start is None else 1,
+        size=size, starts=len({id(start) for start in request.starts}),
     )  # fmt: skip
 
 
@@ -109,10 +122,10 @@ def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size |
 
 def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
     sigmas = check_levels(request.grid.sigmas(pipeline.process, request.steps), request.grid)
-    if request.start is None:
+    if not request.starts:
         return tuple(sigmas)
     count = len(sigmas) - 1
-    run = int(count * request.start.strength + 1e-9)
+    run = int(count * request.strength + 1e-9)
     if run == 0:
         fits = f"strength of at least {1 / count:.3g}, or more steps"
         raise InputError("strength-too-small", "no step would be run", where="start.strength", fits=fits)
@@ -123,21 +136,18 @@ def _started(
     pipeline: Pipeline, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
     estimate: Estimate,
 ) -> Prepared:  # fmt: skip
-    unit, evaluate, codec = noise(0, "start"), denoise.evaluate, pipeline.codec
-    if request.start is None:
+    unit, evaluate = noise(0, "start"), denoise.evaluate
+    if not request.starts:
         x = pipeline.process.prior(unit, sigmas[0])
         return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
-    known = pipeline.encode(request.start.image.unsqueeze(0)).to(pipeline.device).expand(request.batch, -1, -1, -1)
+    known = known_latents(pipeline, request.starts, size)
     x = known + sigmas[0] * unit
-    if request.start.mask is None:
+    if all(start.mask is None for start in request.starts):
         return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
-    mask = request.start.mask.unsqueeze(0)
-    if tuple(mask.shape[-2:]) != size:
-        got = f"{mask.shape[-2]}x{mask.shape[-1]}"
-        raise InputError("size-mismatch", f"the mask is {got}, the picture {size[0]}x{size[1]}", where="start.mask")
-    region = latent_mask(pad(mask, codec.multiple), codec.factor).to(pipeline.device)
+    original, mask = known_pictures(pipeline, request.starts, known, size)
+    region = latent_mask(pad(mask, pipeline.codec.multiple), pipeline.codec.factor).to(pipeline.device)
     inpaint = KnownRegion(denoise, known, region)
-    return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, estimate, request.start.image, mask)
+    return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, estimate, original, mask)
 
 
 def _decode(pipeline: Pipeline, latents: Tensor, size: Size) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ldmkit.output import Output
     from ldmkit.pipeline import Pipeline
     from ldmkit.request import Request
+    from ldmkit.starts import Start
 
 RECIPE_VERSION = 1
 
@@ -42,15 +43,16 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "parts": part_versions(pipeline),
         "steps": request.steps,
         "size": list(size),
-        "start": None if request.start is None else request.start.model_dump(mode="json"),
+        "start": None,
         "sampler": _strategy("sampler", request.sampler),
         "grid": _strategy("grid", request.grid),
         "guidance": _strategy("guidance", request.guidance),
     }
-    rows = zip(request.inputs, request.negative, request.seeds, strict=True)
+    starts = _starts(request.starts) or [None] * request.batch
+    rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
     recipes = [
-        {**common, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
-        for row, negative, seed in rows
+        {**common, "start": start, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
+        for row, negative, seed, start in rows
     ]
     for recipe, made_up in zip(recipes, request.proposed, strict=True):
         if made_up:
@@ -150,6 +152,16 @@ _SHAPE: dict[str, tuple[type, ...]] = {
 def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
     owners = input_owners(pipeline.conditioners, pipeline.wiring)
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
+
+
+def _starts(starts: Sequence[Start]) -> list[Any]:
+    """Each start as JSON, written once where it stands in several rows; latents only where there are any."""
+    written: dict[int, dict[str, Any]] = {}
+    for start in starts:
+        if id(start) not in written:
+            unused = "image" if start.image is None else "latents"
+            written[id(start)] = start.model_dump(mode="json", exclude={unused})
+    return [written[id(start)] for start in starts]
 
 
 def _strategy(kind: str, value: Value) -> dict[str, Any]:

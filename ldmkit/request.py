@@ -13,22 +13,25 @@ from ldmkit.arguments import check_size as check_size
 from ldmkit.arguments import check_steps as check_steps
 from ldmkit.bounds import MAX_NUMBER
 from ldmkit.compose import build_value
-from ldmkit.contracts import Grid, Guidance, Sampler
+from ldmkit.contracts import Codec, Grid, Guidance, Sampler
 from ldmkit.errors import InputError, shown
-from ldmkit.output import Start
 from ldmkit.plugins import components
 from ldmkit.spec import Defaults, PartSpec
+from ldmkit.starts import Begun, Start, starts_of
 from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
 
+Starting: TypeAlias = Any
+"""What a run starts from: see `ldmkit.starts.starts_of`."""
 
 @dataclass(frozen=True)
 class Request:
     """One call, resolved: one mapping of inputs, one of negative inputs and one seed a picture.
 
     Args:
+        starts: one a picture; (): from noise. `start_size` is that of their pictures where their latents do not say it.
         propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
         proposed: what they made up, a mapping a picture.
     """
@@ -38,12 +41,18 @@ class Request:
     seeds: tuple[int, ...]
     steps: int
     size: tuple[int, int] | None
-    start: Start | None
+    starts: tuple[Start, ...]
+    start_size: tuple[int, int] | None
     sampler: Sampler
     grid: Grid
     guidance: Guidance
     propose: bool = True
     proposed: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def strength(self) -> float:
+        """Share of the steps that are run: all of them where nothing is started from."""
+        return self.starts[0].strength if self.starts else 1.0
 
     @property
     def batch(self) -> int:
@@ -59,13 +68,15 @@ def resolve(
     size: int | tuple[int, int] | None = None,
     seeds: Sequence[int] | int = (0,),
     steps: int | None = None,
-    start: Start | Mapping[str, Any] | None = None,
+    start: Starting = None,
     sampler: Strategy = None,
     grid: Strategy = None,
     guidance: Strategy | float = None,
     propose: bool = True,
+    codec: Codec | None = None,
 ) -> Request:
-    """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers.
+    """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers. `codec` is the
+    pipeline's, which may have made the output that is started from.
 
     Raises:
         InputError: naming the argument.
@@ -73,10 +84,13 @@ def resolve(
     """
     rows, all_seeds = pair(inputs, seeds)
     negatives = mappings({} if negative is None else negative, "negative")
-    count = max(len(rows), len(negatives))
-    if min(len(rows), len(negatives)) not in (1, count):
-        what = f"{len(negatives)} negatives for {len(rows)} pictures"
-        raise InputError("batch-mismatch", what, where="negative", fits="one mapping, or one for each picture")
+    begun = () if start is None else starts_of(start, codec)
+    count = max(len(rows), len(negatives), len(begun))
+    for where, what, many in (("negative", "negatives", len(negatives)), ("start", "starts", len(begun) or 1)):
+        if many not in (1, count) or (many == count and len(rows) not in (1, count)):
+            fits = "one, or one for each picture"
+            pictures = count if many != count else len(rows)
+            raise InputError("batch-mismatch", f"{many} {what} for {pictures} pictures", where=where, fits=fits)
     rows, all_seeds = rows * (count // len(rows)), all_seeds * (count // len(rows))
     visited: Grid = strategy("grid", grid, defaults.grid, Grid)
     return Request(
@@ -85,12 +99,20 @@ def resolve(
         seeds=all_seeds,
         steps=_steps(visited, steps, defaults.steps),
         size=check_size(size, MAX_NUMBER) if size is not None else None,
-        start=Start.of(start, "start") if start is not None else None,
+        starts=tuple(one.start for one in begun) * (count // len(begun)) if begun else (),
+        start_size=_one_size(begun),
         sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
         grid=visited,
         guidance=strategy("guidance", _scaled(guidance), defaults.guidance, Guidance),
         propose=_switch(propose),
     )
+
+
+def _one_size(begun: Sequence[Begun]) -> tuple[int, int] | None:
+    sizes = {one.size for one in begun if one.size is not None}
+    if len(sizes) > 1:
+        raise InputError("picture-sizes", "outputs of several sizes", where="start", fits="pictures of one size")
+    return next(iter(sizes), None)
 
 
 def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str, Any], ...], tuple[int, ...]]:

@@ -97,5 +97,5 @@ def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:
             yield from _pictures(inner, f"{where}[{number}]")
     elif isinstance(value, str) and not value.startswith("data:"):
         name = where.rpartition(".")[2]
-        if where == "start" or name in ("image", "mask", "picture", "hint", "reference"):
+        if where == "start" or name in ("image", "latents", "mask", "picture", "hint", "reference"):
             yield where, value

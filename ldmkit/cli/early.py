@@ -39,7 +39,7 @@ def check_call(
     strategies: Mapping[str, str | None],
     guidance: str | None = None,
     scales: Sequence[str] = (),
-    pictures: Mapping[str, Path | None] | None = None,
+    pictures: Mapping[str, Sequence[Path]] | None = None,
 ) -> None:
     """Refuse what is wrong in a call before its model is loaded; the rest is checked once it is.
 
@@ -47,7 +47,7 @@ def check_call(
         folder: of the model, where that is known.
         words: the arguments that are no options of the command itself.
         strategies: kind -> name, with its config or without: sampler, grid.
-        pictures: option -> file that will be read.
+        pictures: option -> files that will be read.
 
     Raises:
         InputError, PluginError: as the pipeline would.
@@ -73,17 +73,17 @@ def check_call(
             raise InputError("unknown-option", what, fits=suggest(name, known))
 
 
-def check_pictures(pictures: Mapping[str, Path | None]) -> None:
+def check_pictures(pictures: Mapping[str, Sequence[Path]]) -> None:
     """Refuse files that are not there.
 
     Args:
-        pictures: option, or argument -> file that will be read.
+        pictures: option, or argument -> files that will be read.
 
     Raises:
         InputError: `picture-missing`.
     """
-    for option, path in pictures.items():
-        if path is not None and not path.exists():
+    for option, path in ((option, path) for option, paths in pictures.items() for path in paths):
+        if not path.exists():
             raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}".strip())
 
 

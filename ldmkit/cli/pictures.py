@@ -32,7 +32,7 @@ def encode(
 
     check_target(out)
     check_model(model, config, dtype, verify)
-    check_pictures({"": picture})
+    check_pictures({"": [picture]})
 
     from ldmkit.loading import load_codec
     from ldmkit.pictures import read_picture
@@ -74,6 +74,7 @@ def decode(
     """Decode latents into a picture."""
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_model
+    from ldmkit.cli.starting import stored_latents
     from ldmkit.errors import SourceError
     from ldmkit.jsonio import write_new
 
@@ -83,13 +84,10 @@ def decode(
     from ldmkit.output import check_png
     from ldmkit.pictures import to_pil
     from ldmkit.stages import check_latents, decode_latents
-    from ldmkit.weights import open_safetensors, read_metadata
+    from ldmkit.weights import read_metadata
 
     check_png(out)
-    tensors, about = open_safetensors(latents), read_metadata(latents)
-    if "latents" not in tensors or tensors["latents"].shape[:1] != (1,):
-        what = "there is no tensor `latents` (1, channels, height, width) in it"
-        raise SourceError("no-latents", what, where=str(latents), fits="a file that `ldmkit encode` wrote")
+    found, about = stored_latents(latents), read_metadata(latents)
     sides = [about[name] for name in ("height", "width") if name in about]
     if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
         raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
@@ -97,7 +95,7 @@ def decode(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
-    stored = tensors["latents"].read(True)
+    stored = found.read(True)
     check_latents(codec, stored, yes)
     images = decode_latents(codec, stored, size)
     picture = to_pil(images)[0]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, ModelOrBundled, Overwrite, Variant, Verify, Yes
+from ldmkit.cli.starting import check_start, starting
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, split_words
-from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
@@ -29,11 +29,16 @@ def sample(
     guidance: Annotated[str | None, typer.Option(help="A scale, or a name.")] = None,
     scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Picture to start from.")] = None,
+    start: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture to start from, or latents of `ldmkit encode`; once for each of several."),
+    ] = None,
     strength: Annotated[
         float | None, typer.Option(help="How much of the start picture is drawn anew, in (0, 1]; default 0.8.")
     ] = None,
-    mask: Annotated[Path | None, typer.Option(help="White is drawn anew, black is preserved.")] = None,
+    mask: Annotated[
+        list[Path] | None, typer.Option(help="White is drawn anew, black is preserved; one, or one for each start.")
+    ] = None,
     propose: Annotated[
         bool, typer.Option(help="Let the model make up inputs that are not given, where it can: boxes from a text.")
     ] = True,
@@ -59,10 +64,10 @@ def sample(
     check_png(out)
     check_draws(steps, seed, number)
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
-    starts = _start(start, strength, mask)
+    check_start(start or [], strength, mask or [])
     check_call(
         check_model(named, config, dtype, verify), words, size=size, strategies={"sampler": sampler, "grid": grid},
-        guidance=guidance, scales=scales or [], pictures={"--start": start, "--mask": mask},
+        guidance=guidance, scales=scales or [], pictures={"--start": start or [], "--mask": mask or []},
     )  # fmt: skip
 
     from ldmkit.loading import load
@@ -81,9 +86,9 @@ def sample(
     options: dict[str, Any] = {
         "negative": negatives(pipeline, negative or []),
         "size": parse_size(size),
-        "seeds": range(seed, seed + number),
+        "seeds": range(seed, seed + (len(start or [0]) if number == 1 else number)),
         "steps": steps,
-        "start": starts,
+        "start": starting(start or [], strength, mask or []),
         "sampler": parse_strategy(sampler, "--sampler"),
         "grid": parse_strategy(grid, "--grid"),
         "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
@@ -117,16 +122,6 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
         if names := getattr(part.config, "names", ()):
             found[name]["names"] = list(names)
     return found
-
-
-def _start(picture: Path | None, strength: float | None, mask: Path | None) -> dict[str, Any] | None:
-    if picture is None:
-        for option, value in (("--strength", strength), ("--mask", mask)):
-            if value is not None:
-                fits = "--start PICTURE, or the model's own input for a masked picture"
-                raise InputError("option-conflict", f"{option} says nothing without --start", where=option, fits=fits)
-        return None
-    return {"image": picture, "mask": mask, **({} if strength is None else {"strength": strength})}
 
 
 class _progress:

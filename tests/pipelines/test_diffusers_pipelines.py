@@ -82,7 +82,32 @@ def test_image_to_image(tmp_path: Path, sampler: str, prediction: str) -> None:
     close(out.latents, want)
 
 
-def oracle_image_to_image(pipe: Any, known: Tensor, noise: Tensor, strength: float) -> Tensor:
+@each_sampler
+def test_image_to_image_with_several_pictures(tmp_path: Path, sampler: str) -> None:
+    """The library takes a list of pictures beside a list of prompts, a noise for each."""
+    theirs = tiny.stable_diffusion()
+    theirs.scheduler = tiny.scheduler(SAMPLERS[sampler], prediction_type="epsilon")
+    theirs, ours = both(theirs, tmp_path)
+    images = [picture(seed=seed) for seed in (1, 2)]
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**theirs.components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    known = ours.encode(images)
+    noise = torch.cat([start_noise(5), start_noise(6)])
+    want = oracle_image_to_image(pipe, known, noise, 0.6, [PROMPT, NEGATIVE])
+    texts = [{"text": PROMPT}, {"text": NEGATIVE}]
+    for start in (
+        {"image": images, "strength": 0.6},
+        [{"image": image, "strength": 0.6} for image in images],
+        {"latents": known, "strength": 0.6},
+        [ldmkit.Start(latents=row, strength=0.6) for row in known],
+    ):
+        out = ours(texts, start=start, steps=10, guidance=4.0, seeds=[5, 6])
+        close(out.latents, want)
+
+
+def oracle_image_to_image(
+    pipe: Any, known: Tensor, noise: Tensor, strength: float, prompt: str | list[str] = PROMPT
+) -> Tensor:
     """The library takes latents in place of a picture; its noise comes from `randn_tensor`, replaced here."""
     from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as module
 
@@ -90,7 +115,7 @@ def oracle_image_to_image(pipe: Any, known: Tensor, noise: Tensor, strength: flo
     module.randn_tensor = lambda *args, **kwargs: noise  # type: ignore[assignment]
     try:
         return pipe(  # type: ignore[no-any-return]
-            PROMPT, image=known, strength=strength, num_inference_steps=10, guidance_scale=4.0, output_type="latent"
+            prompt, image=known, strength=strength, num_inference_steps=10, guidance_scale=4.0, output_type="latent"
         ).images
     finally:
         module.randn_tensor = original

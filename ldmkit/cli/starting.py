@@ -1,0 +1,60 @@
+"""The words of a command line that say what a run starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ldmkit.errors import InputError, SourceError
+
+
+def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> None:
+    """Refuse options that say nothing without a start, or that do not pair up; nothing is read.
+
+    Raises:
+        InputError: `option-conflict`, `batch-mismatch`.
+    """
+    for option, given in (("--strength", strength is not None), ("--mask", bool(masks))):
+        if given and not starts:
+            fits = "--start PICTURE, or the model's own input for a masked picture"
+            raise InputError("option-conflict", f"{option} says nothing without --start", where=option, fits=fits)
+    if masks and starts and len(masks) != len(starts) and 1 not in (len(masks), len(starts)):
+        what = f"{len(masks)} masks for {len(starts)} pictures"
+        raise InputError("batch-mismatch", what, where="--mask", fits="one mask, or one for each start")
+
+
+def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> Any:
+    """What `Pipeline.prepare` takes as `start`; None: the run starts from noise.
+
+    Raises:
+        SourceError: `no-latents`: a safetensors file without any.
+    """
+    if not starts:
+        return None
+    count = max(len(starts), len(masks))
+    shared = {} if strength is None else {"strength": strength}
+    read = [_read(path) for path in starts]
+    each = [{**read[i % len(read)], **shared} for i in range(count)]
+    return [{**row, "mask": masks[i % len(masks)]} if masks else row for i, row in enumerate(each)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() != ".safetensors":
+        return {"image": path}
+    return {"latents": stored_latents(path).read(True)[0]}
+
+
+def stored_latents(path: Path) -> Any:
+    """The latents (1,C,h,w) of a file that `ldmkit encode` wrote, not read yet.
+
+    Raises:
+        SourceError: `no-latents`.
+    """
+    from ldmkit.weights import open_safetensors
+
+    tensors = open_safetensors(path)
+    if "latents" not in tensors or tensors["latents"].shape[:1] != (1,):
+        what = "there is no tensor `latents` (1, channels, height, width) in it"
+        raise SourceError("no-latents", what, where=str(path), fits="a file that `ldmkit encode` wrote")
+    return tensors["latents"]

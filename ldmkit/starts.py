@@ -1,0 +1,179 @@
+"""What a run starts from: pictures or latents, one for all of a batch or one a picture, with their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
+
+import numpy as np
+import torch
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from torch import Tensor
+
+from ldmkit.arguments import list_of, mapping_of
+from ldmkit.errors import InputError, LdmkitError, shown
+from ldmkit.picture_files import array_from_uri, array_uri
+from ldmkit.pictures import Mask, Picture, dense
+from ldmkit.sizes import Size
+from ldmkit.value import Value
+
+if TYPE_CHECKING:
+    from ldmkit.contracts import Codec
+    from ldmkit.output import Output
+
+
+def read_latents(source: object) -> Tensor:
+    """Latents (C,h,w) float32 on the CPU, from a tensor or array of floats, or the data URI of an array.
+
+    Raises:
+        InputError: `latent-type`, `latent-shape`, `latent-values`.
+    """
+    fits = "a tensor of floats (channels, h, w)"
+    if (stored := array_from_uri(source, None)) is not None:
+        source = stored
+    if isinstance(source, np.ndarray) and source.dtype.kind == "f":
+        source = torch.from_numpy(np.ascontiguousarray(source, np.float32))
+    if not isinstance(source, Tensor) or not dense(source).is_floating_point():
+        raise InputError("latent-type", f"got {shown(source)}", fits=fits)
+    if source.ndim != 3 or 0 in source.shape:
+        raise InputError("latent-shape", f"latents of shape {list(source.shape)}", fits=fits)
+    latents = source.detach().float().cpu()
+    if not bool(torch.isfinite(latents).all()):
+        raise InputError("latent-values", "NaN or infinity among the latents", fits="finite numbers")
+    return latents
+
+
+StartLatents: TypeAlias = Annotated[
+    Tensor,
+    PlainValidator(read_latents),
+    PlainSerializer(lambda latents: array_uri(latents.numpy()), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "title": "Latents", "description": "data URI of an array (channels, h, w)"}),
+]
+
+
+class Start(Value):
+    """A picture to start from, or its latents.
+
+    Args:
+        image: anything `ldmkit.pictures` reads; a tensor is (3,H,W) in [-1,1].
+        strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
+            the highest noise level.
+        mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
+        latents: (C,h,w) as the codec makes them, in the picture's place.
+    """
+
+    refusal: ClassVar[type[LdmkitError]] = InputError
+
+    image: Picture | None = None
+    strength: float = Field(default=0.8, gt=0, le=1, strict=True)
+    mask: Mask | None = None
+    latents: StartLatents | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.image is None) == (self.latents is None):
+            what = "neither a picture nor latents" if self.image is None else "a picture and latents"
+            raise InputError("start-what", what, where="image", fits="image=..., or latents=...")
+        return self
+
+    def size(self, factor: int) -> Size:
+        """(height, width) in pixels, of a codec of that factor."""
+        if self.latents is not None:
+            return self.latents.shape[-2] * factor, self.latents.shape[-1] * factor
+        assert self.image is not None
+        return self.image.shape[-2], self.image.shape[-1]
+
+
+class Begun(NamedTuple):
+    """A start, and its size in pixels where its latents are those of a larger, padded picture."""
+
+    start: Start
+    size: Size | None = None
+
+
+def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
+    """Starts, one a picture, of anything that a call takes: a `Start`, a mapping, a picture, an `Output`, a tensor
+    (B,3,H,W), or a list of these. In a mapping, `image`, `latents` and `mask` may be several too.
+
+    Args:
+        codec: of the pipeline that draws: the latents of an output of its own are used as they are.
+
+    Raises:
+        InputError: `batch-mismatch`, `strength-rows`, and what `Start` raises.
+    """
+    if isinstance(given, (list, tuple)):
+        if not len(given):
+            raise InputError("empty-batch", "the list of starts is empty", where="start")
+        items = list_of(given, "start", "picture-type", "pictures")
+        found = [one for i, item in enumerate(items) for one in _rows(item, f"start[{i}]", codec)]
+    else:
+        found = _rows(given, "start", codec)
+    strengths = sorted({one.start.strength for one in found})
+    if len(strengths) > 1:
+        what = f"strengths {strengths[0]} and {strengths[-1]}: the pictures of a batch visit the same noise levels"
+        raise InputError("strength-rows", what, where="start.strength", fits="one strength, or a call for each")
+    return tuple(found)
+
+
+def _rows(given: Any, where: str, codec: Codec | None) -> list[Begun]:
+    if isinstance(given, Start):
+        return [Begun(given)]
+    own = mapping_of(given, where, "a picture") if isinstance(given, Mapping) else {"image": given}
+    if isinstance(strength := own.get("strength"), (list, tuple)):
+        what = f"got {shown(strength)}: the pictures of a batch visit the same noise levels"
+        raise InputError("strength-rows", what, where=f"{where}.strength", fits="one strength, or a call for each")
+    output = _output(own.get("image"))
+    images: list[Any]
+    if output is not None:
+        images = _of_output(output, "mask" in own and own["mask"] is not None, codec)
+        rest = {key: value for key, value in own.items() if key not in ("image", "mask")}
+    else:
+        name = "latents" if own.get("latents") is not None else "image"
+        if name == "image":
+            _no_latents(own.get("image"), where, codec)
+        images = [({name: item}, None) for item in _several(own.get(name))]
+        rest = {key: value for key, value in own.items() if key not in (name, "mask")}
+    masks = _several(own.get("mask"))
+    count = max(len(images), len(masks))
+    if min(len(images), len(masks)) not in (1, count):
+        what = f"{len(masks)} masks for {len(images)} pictures"
+        raise InputError("batch-mismatch", what, where=f"{where}.mask", fits="one mask, or one for each picture")
+    images, masks = images * (count // len(images)), masks * (count // len(masks))
+    names = [where] if count == 1 else [f"{where}[{i}]" for i in range(count)]
+    return [
+        Begun(Start.of({**rest, **image, "mask": mask} if "mask" in own else {**rest, **image}, name), size)
+        for name, (image, size), mask in zip(names, images, masks, strict=True)
+    ]
+
+
+def _output(given: object) -> Output | None:
+    from ldmkit.output import Output
+
+    return given if isinstance(given, Output) else None
+
+
+def _of_output(output: Output, masked: bool, codec: Codec | None) -> list[Any]:
+    """Fields of a start and its size, for each picture of an output: its latents where this pipeline's codec made the
+    picture of nothing else, the picture in floats where it did not, or is to be kept in part."""
+    size = (output.images.shape[-2], output.images.shape[-1])
+    if output.codec is not None and output.codec is codec and not masked:
+        return [({"latents": latents}, size) for latents in output.latents]
+    return [({"image": image * 2 - 1}, None) for image in output.images]
+
+
+def _several(given: Any) -> list[Any]:
+    if isinstance(given, (list, tuple)):
+        if not len(given):
+            raise InputError("empty-batch", "the list is empty", where="start")
+        return list_of(given, "start", "picture-type", "pictures")
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == 4 and len(given):
+        return list(dense(given).unbind()) if isinstance(given, Tensor) else list(given)
+    return [given]
+
+
+def _no_latents(given: object, where: str, codec: Codec | None) -> None:
+    """Refuse a tensor that has the channels of latents and not of a picture, with what it would be given as."""
+    channels = None if codec is None else codec.channels
+    if isinstance(given, Tensor) and given.ndim in (3, 4) and given.shape[-3] == channels != 3:
+        what = f"a tensor of shape {list(given.shape)} is no picture"
+        raise InputError("start-latents", what, where=where, fits='start={"latents": tensor}')
