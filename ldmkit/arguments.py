@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ldmkit.bounds import MAX_SIDE, MAX_STEPS
+from ldmkit.bounds import MAX_SCALE, MAX_SIDE, MAX_STEPS
 from ldmkit.errors import InputError, raised, shown
 from ldmkit.jsonio import check_target
 from ldmkit.spec import check_dtype_name
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SEED_LIMIT = 2**64
-
-MAX_SCALE = 1e6
-"""Far above any scale in use (1 to 30): what lies beyond is an accident, and overflows float32 on its way."""
 
 
 def path_of(value: object, where: str) -> Path:

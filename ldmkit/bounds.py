@@ -28,6 +28,15 @@ MAX_BATCH = 4096
 MAX_DAYS = 30
 """That a call takes by the estimate, and likewise."""
 
+MAX_SCALE = 1e6
+"""Of guidance; far above any in use (1 to 30): what lies beyond is an accident, and overflows float32 on its way."""
+
+Scale: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SCALE)]
+"""Of guidance, in specs as in calls."""
+
+SignedScale: TypeAlias = Annotated[float, Field(ge=-MAX_SCALE, le=MAX_SCALE)]
+"""Of a gradient: below 0 it leads away."""
+
 MAX_WIDTH = 2**18
 MAX_LAYERS = 512
 MAX_HEADS = 4096

@@ -101,6 +101,11 @@ class Evaluator:
         estimates = torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0)
         return [estimates[distinct.index(view)] for view in seen]
 
+    @property
+    def denoiser(self) -> Denoiser:
+        """Whose estimates these are."""
+        return self._denoiser
+
     def over(self, sigmas: tuple[float, ...]) -> Evaluator:
         """The same conditions for a run that visits other noise levels."""
         return Evaluator(

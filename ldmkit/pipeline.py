@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ldmkit.inpaint import kept
 from ldmkit.output import Output, stack
 from ldmkit.plans import Network
 from ldmkit.ports import hold_for
-from ldmkit.prepared import Prepared, check_current, check_prepared
+from ldmkit.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.preparing import prepare_run
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
@@ -34,6 +34,7 @@ from ldmkit.remarks import caller_level
 from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
 from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
+from ldmkit.spellings import no_attribute
 from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
 
 
@@ -72,7 +73,16 @@ class Pipeline:
             conditioner.bind(parts.codec)
         for name, adapter in parts.adapters.items():
             hold_for(self, parts.denoiser.ports, adapter.taps(name))
+        self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self).__name__, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_made" in self.__dict__ and name not in self.__dict__ and not hasattr(type(self), name):
+            raise no_attribute(type(self).__name__, name)  # set, it would change nothing
+        super().__setattr__(name, value)
 
     @classmethod
     def of(
@@ -177,7 +187,7 @@ class Pipeline:
         return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)
 
     @uses_parts
-    def prepare(self, inputs: Inputs, **options: Any) -> Prepared:
+    def prepare(self, inputs: Inputs | None = None, **options: Any) -> Prepared:
         """Everything of a call up to the first step, and what it will take (`Prepared.estimate`); options as in
         `__call__`.
 
@@ -187,16 +197,16 @@ class Pipeline:
         """
         return prepare_run(self, inputs, options)
 
-    def stream(self, inputs: Inputs, **options: Any) -> Iterator[Step]:
+    def stream(self, inputs: Inputs | None = None, **options: Any) -> Iterator[Step]:
         """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`.
 
         Arguments are checked and conditions encoded at once; the network runs as the steps are asked for.
         """
-        return self._steps(self.prepare(inputs, **options), copies=True)
+        return Stream(self._steps(self.prepare(inputs, **options), copies=True))
 
     def __call__(
         self,
-        inputs: Inputs,
+        inputs: Inputs | None = None,
         *,
         negative: Inputs | None = None,
         size: int | Size | None = None,
@@ -209,6 +219,7 @@ class Pipeline:
         propose: bool = True,
         allow_large: bool = False,
         on_step: Callable[[Step], None] | None = None,
+        **unknown: Any,
     ) -> Output:
         """Draw pictures.
 
@@ -225,6 +236,7 @@ class Pipeline:
             propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
             allow_large: run what the machine has no memory for by the estimate, or what looks like a mistake.
             on_step: called after every step.
+            unknown: refused, with what is meant: other libraries have other names.
 
         Raises:
             InputError: an argument or input that cannot be used.
@@ -234,6 +246,7 @@ class Pipeline:
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose, allow_large=allow_large,
+            **unknown,
         )  # fmt: skip
         return self.run(prepared, on_step)
 
@@ -333,7 +346,7 @@ class Pipeline:
         kept |= {"network": self.network, "plan": self.plan}
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
-    def _steps(self, prepared: Prepared, *, copies: bool = False) -> Iterator[Step]:
+    def _steps(self, prepared: Prepared, *, copies: bool = False) -> Generator[Step, None, None]:
         listener = step_listener(self)
         every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
         step, sampler = None, prepared.request.sampler

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor
 
+from ldmkit.busy import using
 from ldmkit.contracts import Arrivals, Denoiser, Grid, Sampler, Step
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.estimate import Estimate
@@ -15,6 +18,8 @@ from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
 from ldmkit.sizes import Size
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,18 @@ class Prepared:
     mask: Tensor | None = None
 
     def steps(self) -> Iterator[Step]:
-        """The sampler's steps."""
+        """The sampler's steps; the network stays where it is until they are through, or closed.
+
+        Raises:
+            RunError: `stale-run`.
+        """
+        denoiser = self.evaluate.denoiser
+        with using([denoiser]):
+            check_current(self, denoiser)
+            for step in self._drawn():  # noqa: UP028 - `yield from` would close a sampler that cannot be closed
+                yield step
+
+    def _drawn(self) -> Iterator[Step]:
         sampler, arrivals = self.request.sampler, self._arrivals()
         if arrivals is not None:
             sampler = sampler.arriving(arrivals)
@@ -77,6 +93,41 @@ class Prepared:
             evaluate=evaluate,
             estimate=self.estimate.of_run(steps, sampler.evaluations(steps)),
         )
+
+
+class Stream(Iterator[Step]):
+    """The steps of a run as they are asked for, by one thread at a time; what holds the parts ends with it.
+
+    It closes and takes exceptions as a generator does.
+    """
+
+    def __init__(self, steps: Generator[Step, None, None]) -> None:
+        self._generator, self._lock = steps, threading.Lock()
+
+    def __next__(self) -> Step:
+        """Draw the next step.
+
+        Raises:
+            RunError: `stream-busy`: another thread is at it.
+        """
+        return self._alone(self._generator.__next__)
+
+    def close(self) -> None:
+        """End the run: nothing more is drawn."""
+        self._alone(self._generator.close)
+
+    def throw(self, problem: BaseException) -> Step:
+        """Raise an exception where the run stands."""
+        return self._alone(lambda: self._generator.throw(problem))
+
+    def _alone(self, act: Callable[[], T]) -> T:
+        if not self._lock.acquire(blocking=False):
+            fits = "one thread for a stream, or a stream for each"
+            raise RunError("stream-busy", "its next step is being drawn already", where="stream", fits=fits)
+        try:
+            return act()
+        finally:
+            self._lock.release()
 
 
 def check_prepared(prepared: object) -> None:

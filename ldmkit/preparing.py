@@ -12,7 +12,7 @@ from torch import Tensor
 from ldmkit.arguments import instance_of
 from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts import Run
-from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows, proposals
+from ldmkit.encoding import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.errors import InputError
 from ldmkit.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.guards import check_levels, memory
@@ -23,13 +23,26 @@ from ldmkit.prepared import Prepared
 from ldmkit.remarks import remark
 from ldmkit.request import Inputs, Request, length, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
+from ldmkit.spellings import check_arguments
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
 
 
-def prepare_run(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) -> Prepared:
+ARGUMENTS = (
+    *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "propose", "allow_large"),
+    "on_step",
+)
+"""Of a call; `prepare` and `stream` take no `on_step`."""
+
+
+def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
     """See `Pipeline.prepare`."""
+    own = input_owners(pipeline.conditioners, pipeline.wiring)
+    check_arguments(options, ARGUMENTS[:-1], own)
+    if inputs is None:
+        fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
+        raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:

@@ -26,6 +26,7 @@ Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] |
 Starting: TypeAlias = Any
 """What a run starts from: see `ldmkit.starts.starts_of`."""
 
+
 @dataclass(frozen=True)
 class Request:
     """One call, resolved: one mapping of inputs, one of negative inputs and one seed a picture.
@@ -141,6 +142,7 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
         InputError: `not-a-mapping`, `empty-batch`.
     """
     fits = "a mapping from input name to value, or a list of them"
+    fits += ': {"text": "a red house"}' if isinstance(given, str) else ""
     if not isinstance(given, (Mapping, list, tuple)):
         raise InputError("not-a-mapping", f"got {type(given).__name__}", where=where, fits=fits)
     items = [given] if isinstance(given, Mapping) else list_of(given, where, "not-a-mapping", fits)

@@ -71,9 +71,13 @@ class Start(Value):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.image is None) == (self.latents is None):
-            what = "neither a picture nor latents" if self.image is None else "a picture and latents"
-            raise InputError("start-what", what, where="image", fits="image=..., or latents=...")
+        if self.image is None and self.latents is None:
+            fits = "image=..., or latents=..."
+            raise InputError("missing-key", "neither a picture nor latents", where="start.image", fits=fits)
+        if self.image is not None and self.latents is not None:
+            raise InputError(
+                "start-twice", "a picture and latents", where="start.image", fits="image=..., or latents=..."
+            )
         return self
 
     def size(self, factor: int) -> Size:

@@ -28,7 +28,9 @@ def sample(
     grid: Annotated[str | None, typer.Option(help="Which noise levels are visited.")] = None,
     guidance: Annotated[str | None, typer.Option(help="A scale, or a name.")] = None,
     scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
-    negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
+    negative: Annotated[
+        list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")
+    ] = None,
     start: Annotated[
         list[Path] | None,
         typer.Option(help="Picture to start from, or latents of `ldmkit encode`; once for each of several."),
@@ -83,10 +85,12 @@ def sample(
         pipeline = pipeline.planned(plan)
     given, more_scales = conditions(pipeline, words)
     ready = time.perf_counter()
+    opposite = negatives(pipeline, negative or [])
+    rows = max(len(start or []), len(mask or []), len(opposite) if isinstance(opposite, list) else 1)
     options: dict[str, Any] = {
-        "negative": negatives(pipeline, negative or []),
+        "negative": opposite,
         "size": parse_size(size),
-        "seeds": range(seed, seed + (len(start or [0]) if number == 1 else number)),
+        "seeds": range(seed, seed + (rows if number == 1 else number)),
         "steps": steps,
         "start": starting(start or [], strength, mask or []),
         "sampler": parse_strategy(sampler, "--sampler"),

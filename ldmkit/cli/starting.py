@@ -36,7 +36,8 @@ def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Pat
     shared = {} if strength is None else {"strength": strength}
     read = [_read(path) for path in starts]
     each = [{**read[i % len(read)], **shared} for i in range(count)]
-    return [{**row, "mask": masks[i % len(masks)]} if masks else row for i, row in enumerate(each)]
+    rows = [{**row, "mask": masks[i % len(masks)]} if masks else row for i, row in enumerate(each)]
+    return rows[0] if count == 1 else rows
 
 
 def _read(path: Path) -> dict[str, Any]:

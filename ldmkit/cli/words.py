@@ -132,7 +132,23 @@ def chosen_guidance(guidance: str | None, pairs: list[str]) -> Any:
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
 
 
-def negatives(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any]:
-    """Inputs to move away from, from the `name=value` pairs of `--negative`."""
-    words = [part for pair in pairs for part in (f"--{pair.partition('=')[0]}", pair.partition("=")[2])]
-    return conditions(pipeline, words)[0]
+def negatives(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any] | list[dict[str, Any]]:
+    """Inputs to move away from, from the `name=value` pairs of `--negative`: one mapping, or one a picture where a name
+    is given several times; names that are given once stand in all of them.
+
+    Raises:
+        InputError: `batch-mismatch`: names that are given several times, and not as often.
+    """
+    by_name: dict[str, list[str]] = {}
+    for pair in pairs:
+        by_name.setdefault(pair.partition("=")[0], []).append(pair.partition("=")[2])
+    count = max((len(values) for values in by_name.values()), default=1)
+    for name, values in by_name.items():
+        if len(values) not in (1, count):
+            what = f"{name!r} is given {len(values)} times, another {count} times"
+            raise InputError("batch-mismatch", what, where="--negative", fits="once, or once for each picture")
+    rows = [
+        conditions(pipeline, [f"--{name}={values[i % len(values)]}" for name, values in by_name.items()])[0]
+        for i in range(count)
+    ]
+    return rows[0] if count == 1 else rows

@@ -14,7 +14,7 @@ from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit.bounds import MAX_LEVELS, Width
+from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
 from ldmkit.contracts import Adapter, Context, Denoiser, Frame, Run, Slot
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
@@ -46,7 +46,7 @@ class ControlNetConfig(Value):
     unet: UNetConfig
     hint_channels: Width = 3
     hint_widths: tuple[Width, ...] = Field((16, 32, 96, 256), min_length=1, max_length=MAX_LEVELS)
-    scale: float = 1.0
+    scale: SignedScale = 1.0
     start: float = Field(0.0, ge=0, le=1)
     end: float = Field(1.0, ge=0, le=1)
     guess: bool = False

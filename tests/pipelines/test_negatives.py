@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import ldmkit
+from ldmkit.cli import main
 from ldmkit.errors import InputError
 from ldmkit.recipe import replay
 
@@ -66,3 +69,16 @@ def test_refusals_name_the_row(class_pipe: ldmkit.Pipeline, negative: Any, code:
     with pytest.raises(InputError) as caught:
         class_pipe({"label": 3}, negative=negative, seeds=[1, 2, 3], steps=2)
     assert (caught.value.code, caught.value.where) == (code, where)
+
+
+def test_the_command_line_takes_one_a_picture(
+    class_folder: Path, class_pipe: ldmkit.Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["sample", str(class_folder), "--label", "1", "--steps", "3", "--guidance", "3", "--seed", "7"]
+    negatives = ["--negative", "label=2", "--negative", "label=4"]
+    assert main([*call, *negatives, "--out", str(tmp_path / "a.png")]) == 0
+    want = class_pipe({"label": 1}, negative=[{"label": 2}, {"label": 4}], steps=3, guidance=3.0, seeds=[7, 8]).pil()
+    for i, picture in enumerate(want):
+        assert Image.open(tmp_path / f"a-{i}.png").tobytes() == picture.tobytes()
+    assert main([*call, *negatives, "-n", "3", "--out", str(tmp_path / "b.png")]) == 2
+    assert "2 negatives for 3 pictures" in capsys.readouterr().err

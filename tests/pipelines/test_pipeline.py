@@ -35,7 +35,7 @@ def test_fixed_signatures() -> None:
     assert list(call)[1:10] == [
         *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance"),
     ]
-    assert all(p.kind is p.KEYWORD_ONLY for n, p in call.items() if n not in ("self", "inputs"))
+    assert all(p.kind is p.KEYWORD_ONLY for n, p in call.items() if n not in ("self", "inputs", "unknown"))
     assert call["seeds"].default == (0,)
     for function in (ldmkit.load, ldmkit.load_codec):
         parameters = inspect.signature(function).parameters

@@ -112,6 +112,91 @@ def test_a_run_prepared_before_a_move_is_refused() -> None:
         next(stream)
 
 
+def test_steps_of_a_prepared_run_hold_the_network() -> None:
+    """Asked for one by one without a pipeline's `run`: moved under them, they would end in an error of torch."""
+    pipe = tiny_parts.class_pipeline()
+    prepared = pipe.prepare(L)
+    wanted = pipe.run(prepared).latents
+    steps = prepared.steps()
+    next(steps)
+    with pytest.raises(ldmkit.RunError, match=r"run\.busy"):
+        pipe.to(torch.float64)
+    *_, last = steps
+    assert torch.equal(pipe.finish(prepared, last).latents, wanted)
+    pipe.to(torch.float64)
+    with pytest.raises(ldmkit.RunError, match=r"run\.stale-run"):
+        next(prepared.steps())
+    pipe.to(torch.float32)
+
+
+def test_two_threads_at_one_stream() -> None:
+    """Each step is drawn once; who comes while one is being drawn is told so."""
+    pipe = tiny_parts.class_pipeline()
+    inside, go, found = threading.Event(), threading.Event(), []
+
+    class Waiting:
+        def __call__(self, *given: object) -> torch.Tensor:
+            inside.set()
+            assert go.wait(60)
+            return pipe.denoiser(*given)
+
+    pipe.network = Waiting()
+    stream = pipe.stream(L, steps=2)
+    other = threading.Thread(target=lambda: found.extend(stream))
+    other.start()
+    assert inside.wait(60)
+    for act in (lambda: next(stream), stream.close):  # type: ignore[attr-defined]
+        with pytest.raises(ldmkit.RunError, match=r"run\.stream-busy.*a stream for each"):
+            act()
+    go.set()
+    other.join(60)
+    assert [step.index for step in found] == [0, 1] and list(stream) == []
+    pipe.network = None
+    pipe.to(torch.float64)
+
+
+def test_a_stream_that_another_thread_drops() -> None:
+    pipe = tiny_parts.class_pipeline()
+    held = [pipe.stream(L)]
+    next(held[0])
+    other = threading.Thread(target=held.clear)
+    other.start()
+    other.join(60)
+    gc.collect()
+    pipe.to(torch.float64)
+
+
+def test_adapters_and_plans_come_and_go_under_the_run_of_another_thread() -> None:
+    pipe = tiny_parts.class_pipeline()
+    wanted, inside, go = pipe(L).images, threading.Event(), threading.Event()
+    found: list[torch.Tensor] = []
+
+    def wait(step: ldmkit.Step) -> None:
+        inside.set()
+        assert go.wait(60)
+
+    other = threading.Thread(target=lambda: found.append(pipe(L, on_step=wait).images))
+    other.start()
+    assert inside.wait(60)
+    hinted = adapted(pipe)
+    picture = torch.zeros(3, 8, 8)
+    hinted({**L, "hint": picture}), hinted.tuned("hint", scale=0.5)({**L, "hint": picture})
+    assert torch.equal(pipe.planned("eager")(L).images, wanted)
+    del hinted
+    gc.collect()
+    go.set()
+    other.join(60)
+    assert torch.equal(found[0], wanted) and taps(pipe) == 0
+
+
+def test_an_output_outlives_a_move() -> None:
+    pipe = tiny_parts.class_pipeline("kl")
+    out = pipe(L)
+    pipe.to(torch.float64)
+    assert out.recipes[0]["seed"] == 0 and out.images.dtype == torch.float32
+    assert pipe(L, start=out).images.shape == out.images.shape
+
+
 def test_runs_wait_for_a_move() -> None:
     from ldmkit.busy import moving, using
 

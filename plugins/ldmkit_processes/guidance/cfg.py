@@ -9,6 +9,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from ldmkit.bounds import Scale
 from ldmkit.contracts import Evaluate, Guidance
 from ldmkit.errors import CompositionError, SpecError
 from ldmkit.examples import Example
@@ -59,7 +60,7 @@ class CFG(Guidance):
         Example({"scale": 4.0, "interval": (0.5, 2.0)}),
         Example({"scale": 4.0, "rescale": 0.7}),
     )
-    scale: float = Field(default=7.5, ge=0, le=1e6)
+    scale: Scale = 7.5
     interval: Interval = None
     rescale: float = Field(default=0.0, ge=0, le=1)
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
+from ldmkit.bounds import SignedScale
 from ldmkit.contracts import Classifier, Evaluate, Guidance
 from ldmkit.errors import SpecError
 from ldmkit.examples import Example
@@ -58,7 +59,7 @@ class ClassifierGuidance(Guidance):
     classifier: SkipJsonSchema[Callable[[Tensor, Tensor], Tensor] | None] = Field(default=None, exclude=True)
     labels: tuple[Label, ...] = ()
     log_prob: SkipJsonSchema[Callable[[Tensor, float], Tensor] | None] = Field(default=None, exclude=True)
-    scale: float = 1.0
+    scale: SignedScale = 1.0
     base: Nested = NoGuidance()
     model: str | None = None
 

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
+from ldmkit.bounds import SignedScale
 from ldmkit.contracts import Evaluate, Guidance
 from ldmkit.errors import InputError, SpecError
 from ldmkit.examples import Example
@@ -52,7 +53,7 @@ class ImageGuidance(Guidance):
     factor: int = Field(default=2, ge=1)
     mask: SkipJsonSchema[Tensor | None] = Field(default=None, exclude=True, repr=False)
     box: tuple[int, int, int, int] | None = None
-    scale: float = 1.0
+    scale: SignedScale = 1.0
     base: Nested = NoGuidance()
 
     @model_validator(mode="after")

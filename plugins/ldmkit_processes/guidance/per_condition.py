@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, field_serializer, field_validator
+from pydantic import field_serializer, field_validator
 from torch import Tensor
 
+from ldmkit.bounds import Scale
 from ldmkit.contracts import Evaluate, Guidance, View
 from ldmkit.errors import CompositionError, suggest
 from ldmkit.examples import Example
@@ -40,7 +41,7 @@ class PerCondition(Guidance):
         Example({"scales": {"image": 1.5, "text": 7.0}, "composition": "independent"}, ("image", "text")),
         Example({"scales": {"image": 1.5, "text": 7.0}, "interval": (0.5, 2.0)}, ("image", "text")),
     )
-    scales: tuple[tuple[str, NonNegativeFloat], ...]
+    scales: tuple[tuple[str, Scale], ...]
     composition: Literal["chained", "independent"] = "chained"
     interval: Interval = None
 
@@ -48,6 +49,13 @@ class PerCondition(Guidance):
     @classmethod
     def _pairs(cls, scales: Any) -> Any:
         return tuple(scales.items()) if isinstance(scales, Mapping) else scales
+
+    @field_validator("scales")
+    @classmethod
+    def _once(cls, scales: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
+        if len(dict(scales)) != len(scales):
+            raise ValueError("a condition has two scales")
+        return scales
 
     @field_serializer("scales")
     def _mapping(self, scales: tuple[tuple[str, float], ...]) -> dict[str, float]:

@@ -1,0 +1,86 @@
+"""What callers of other libraries write, and how it is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ldmkit.errors import InputError, suggest
+
+_TEXT = 'inputs={"text": ...}'
+_START = 'start={"image": ..., "strength": 0.6, "mask": ...}'
+_SEEDS = "seeds=[...], one a picture"
+_TUNED = 'pipe.tuned("its name", scale=..., start=..., end=...)'
+_SIZE = "size=(height, width)"
+_ENCODED = "conditions are encoded in the call: inputs"
+
+CALLS: Mapping[str, str] = {
+    **dict.fromkeys(("prompt", "prompts", "prompt_2", "caption", "class_labels"), _TEXT),
+    **dict.fromkeys(("negative_prompt", "negative_prompt_2", "negative_prompts", "uncond"), 'negative={"text": ...}'),
+    **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "ddim_steps", "sampling_steps"), "steps"),
+    **dict.fromkeys(("guidance_scale", "cfg_scale", "cfg", "scale", "unconditional_guidance_scale"), "guidance"),
+    **dict.fromkeys(("height", "width", "H", "W", "image_size", "resolution", "target_size", "original_size"), _SIZE),
+    **dict.fromkeys(("generator", "seed", "num_images_per_prompt", "num_images", "batch_size", "n_samples"), _SEEDS),
+    **dict.fromkeys(("image", "init_image", "input_image", "strength", "denoising_strength"), _START),
+    **dict.fromkeys(("mask_image", "mask", "masked_image", "inpaint_mask"), _START),
+    **dict.fromkeys(("latents", "init_latents", "x_T"), 'seeds, which noise follows from, or start={"latents": ...}'),
+    **dict.fromkeys(("scheduler", "sampler_name"), "sampler, and grid for the noise levels"),
+    **dict.fromkeys(("timesteps", "sigmas", "noise_schedule"), "grid=[...], the noise levels from high to low"),
+    **dict.fromkeys(("callback", "callback_on_step_end", "img_callback"), "on_step, a function of one Step"),
+    **dict.fromkeys(("callback_steps", "callback_on_step_end_tensor_inputs"), "on_step is called after every step"),
+    **dict.fromkeys(("eta", "ddim_eta"), 'sampler={"type": "ddim", "eta": ...}'),
+    "guidance_rescale": 'guidance={"type": "cfg", "scale": ..., "rescale": ...}',
+    **dict.fromkeys(("denoising_start", "denoising_end"), "grid=[...], the noise levels to visit"),
+    "clip_skip": "the text conditioner's config, when the model is loaded",
+    **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds"), _ENCODED),
+    **dict.fromkeys(("output_type", "return_dict"), "out.images, out.latents and out.pil() of what is returned"),
+    **dict.fromkeys(("cross_attention_kwargs", "controlnet_conditioning_scale", "control_guidance_start"), _TUNED),
+    **dict.fromkeys(("control_guidance_end", "adapter_conditioning_scale", "lora_scale", "ip_adapter_scale"), _TUNED),
+    **dict.fromkeys(("control_image", "ip_adapter_image", "adapter_image"), 'inputs={"its name": ...}'),
+    **dict.fromkeys(("verbose", "progress", "show_progress", "disable_progress_bar"), "on_step, or pipe.stream(...)"),
+}  # fmt: skip
+"""Argument -> ours."""
+
+ATTRIBUTES: Mapping[str, str] = {
+    **dict.fromkeys(("scheduler", "sampler"), "sampler=... and grid=... of a call, or pipe.defaults"),
+    **dict.fromkeys(("vae", "first_stage_model", "autoencoder"), "pipe.codec"),
+    **dict.fromkeys(("unet", "transformer", "model"), "pipe.denoiser"),
+    **dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "cond_stage_model"), "pipe.conditioners"),
+    **dict.fromkeys(("controlnet", "adapter"), "pipe.adapters"),
+    **dict.fromkeys(("from_pretrained", "from_single_file"), "ldmkit.load(...)"),
+    "save_pretrained": "pipe.save(folder)",
+    **dict.fromkeys(("cuda", "half"), 'pipe.to("cuda"), pipe.to(torch.float16)'),
+    **dict.fromkeys(("enable_vae_tiling", "enable_vae_slicing"), "ldmkit.get('codec', 'tiled').wrap(...)"),
+    **dict.fromkeys(("load_lora_weights", "load_ip_adapter", "set_adapters"), "pipe.with_adapter(...)"),
+    **dict.fromkeys(("set_progress_bar_config", "progress_bar"), "on_step of a call, or pipe.stream(...)"),
+    **dict.fromkeys(("encode_prompt", "embed"), "pipe.conditioning(inputs, size=...)"),
+    **dict.fromkeys(("guidance_scale", "guidance"), "guidance=... of a call"),
+    **dict.fromkeys(("num_inference_steps", "steps"), "steps=... of a call"),
+    **dict.fromkeys(("safety_checker", "feature_extractor", "watermark"), "none: there is no such part"),
+}  # fmt: skip
+"""Attribute or method of a pipeline -> ours."""
+
+
+def check_arguments(given: Collection[str], known: Collection[str], inputs: Collection[str]) -> None:
+    """Refuse an argument that a call does not have, with the one that is meant.
+
+    Args:
+        inputs: of the model: one that stands beside the mapping belongs into it.
+
+    Raises:
+        InputError: `unknown-argument`.
+    """
+    for name in given:
+        if name in known:
+            continue
+        fits = CALLS.get(name) or suggest(name, known)
+        if name in inputs:
+            fits = f'inputs={{"{name}": ...}}'
+        raise InputError("unknown-argument", f"a call has no argument {name!r}", where=name, fits=fits)
+
+
+def no_attribute(owner: str, name: str) -> AttributeError:
+    """The error for an attribute that a pipeline does not have, with ours."""
+    ours = ATTRIBUTES.get(name)
+    if ours is None and name.startswith("enable_"):
+        ours = "ldmkit.load(..., device=..., dtype=...), pipe.planned(...) for how the network is run"
+    return AttributeError(f"a {owner} has no attribute {name!r}" + (f"; here: {ours}" if ours else ""))
