@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ldmkit.arguments import check_scale, check_seed, check_size, check_steps
@@ -36,7 +36,7 @@ def check_call(
     words: Sequence[str],
     *,
     size: str | None = None,
-    strategies: Mapping[str, str | None],
+    strategies: Iterable[tuple[str, str | None]],
     guidance: str | None = None,
     scales: Sequence[str] = (),
     pictures: Mapping[str, Sequence[Path]] | None = None,
@@ -46,7 +46,7 @@ def check_call(
     Args:
         folder: of the model, where that is known.
         words: the arguments that are no options of the command itself.
-        strategies: kind -> name, with its config or without: sampler, grid.
+        strategies: (kind, name, with its config or without): sampler, grid.
         pictures: option -> files that will be read.
 
     Raises:
@@ -60,7 +60,7 @@ def check_call(
         if isinstance(scale, float):
             check_scale(scale, "guidance")
     named = guidance if isinstance(chosen, str) or (isinstance(chosen, dict) and "type" in chosen) else None
-    for kind, text in {**strategies, "guidance": named}.items():
+    for kind, text in (*strategies, ("guidance", named)):
         parsed = parse_strategy(text, f"--{kind}")
         if parsed is not None:
             find(kind, parsed if isinstance(parsed, str) else parsed["type"])

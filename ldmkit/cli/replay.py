@@ -29,6 +29,14 @@ def replay_picture(
     Without --trust only bundled models, --model, and files in the picture's own folder are read.
     """
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_pictures
+    from ldmkit.spec import check_dtype_name, check_verify
+
+    check_pictures({"": [picture]})
+    check_verify(verify)
+    if dtype is not None:
+        check_dtype_name(dtype)
+
     from ldmkit.errors import SourceError
     from ldmkit.files import only_within
     from ldmkit.loading import load
@@ -36,7 +44,6 @@ def replay_picture(
     from ldmkit.output import check_png, read_recipe
     from ldmkit.pictures import read_picture
     from ldmkit.recipe import load_options, part_versions, replay
-    from ldmkit.spec import check_verify
     from ldmkit.trust import check_needs, input_needs, model_needs
 
     if out is not None:
@@ -53,7 +60,7 @@ def replay_picture(
     options = {**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})}
     fenced = nullcontext() if trust or model is not None else only_within(folder, locate(source)[0])
     with fenced:
-        pipeline = load(source, **options, verify=check_verify(verify))
+        pipeline = load(source, **options, verify=verify)
     output = replay(pipeline, recipe, trust=trust, folder=folder)
     before = read_picture(picture, str(picture))
     after = output.images[0].mul(255).round().div(127.5) - 1

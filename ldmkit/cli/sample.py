@@ -68,7 +68,7 @@ def sample(
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
     check_start(start or [], strength, mask or [])
     check_call(
-        check_model(named, config, dtype, verify), words, size=size, strategies={"sampler": sampler, "grid": grid},
+        check_model(named, config, dtype, verify), words, size=size, strategies=[("sampler", sampler), ("grid", grid)],
         guidance=guidance, scales=scales or [], pictures={"--start": start or [], "--mask": mask or []},
     )  # fmt: skip
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ldmkit.cli.words import parse_strategy
 from ldmkit.contracts import Grid, Process, Sampler
 from ldmkit.errors import InputError
-from ldmkit.request import check_steps, strategy
+from ldmkit.request import strategy
 from ldmkit.spec import PartSpec
+from ldmkit_compare.words import sampler_words
 
 MAX_RUNS = 200
 MAX_EVALUATIONS = 50_000
-_COMMA = re.compile(r",(?![^\[{]*[\]}])(?!\s*\w+=)")
-"""A comma between samplers: not one in brackets, nor one before `key=`."""
 
 
 class Entrant(NamedTuple):
@@ -33,10 +31,7 @@ def parse_samplers(text: str, option: str = "--samplers") -> tuple[Entrant, ...]
         SpecError, PluginError: a config that does not fit, a name that nobody has.
     """
     found: list[Entrant] = []
-    for name in (part.strip() for part in _COMMA.split(text)):
-        if not name:
-            fits = "names between commas: euler,dpmpp-2m,unipc"
-            raise InputError("sampler-missing", f"got {text!r}", where=option, fits=fits)
+    for name in sampler_words(text, option):
         sampler: Sampler = strategy("sampler", parse_strategy(name, option), PartSpec(type=name), Sampler)
         for other in found:
             if type(other.sampler) is type(sampler) and other.sampler == sampler:
@@ -44,24 +39,6 @@ def parse_samplers(text: str, option: str = "--samplers") -> tuple[Entrant, ...]
                 raise InputError("sampler-twice", what, where=option, fits="every sampler once")
         found.append(Entrant(name, sampler))
     return tuple(found)
-
-
-def parse_steps(text: str, option: str = "--steps") -> tuple[int, ...]:
-    """`5,10,20` as numbers in order.
-
-    Raises:
-        InputError: `steps-type`, `steps-range`, `steps-twice`.
-    """
-    numbers: list[int] = []
-    for part in (part.strip() for part in text.split(",")):
-        if not (part.isascii() and part.isdecimal() and len(part) < 9):
-            fits = "numbers between commas: 5,10,20"
-            raise InputError("steps-type", f"steps are integers, got {part!r}", where=option, fits=fits)
-        number = check_steps(int(part))
-        if number in numbers:
-            raise InputError("steps-twice", f"{number} stands twice", where=option, fits="every number once")
-        numbers.append(number)
-    return tuple(sorted(numbers))
 
 
 def check_plan(entrants: Sequence[Entrant], steps: Sequence[int], grid: Grid, process: Process, extra: int) -> int:

@@ -55,19 +55,22 @@ def compare(
     from ldmkit.cli.bars import Bars
     from ldmkit.cli.early import check_call, check_model
     from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
+    from ldmkit_compare.words import parse_steps, sampler_words
 
     html, png = targets(out)
     folder = check_model(model, config, dtype, verify)
-    check_call(folder, ctx.args, size=size, strategies={"grid": grid}, guidance=guidance, scales=scales or [])
+    strategies = [("grid", grid), *(("sampler", word) for word in sampler_words(samplers))]
+    check_call(folder, ctx.args, size=size, strategies=strategies, guidance=guidance, scales=scales or [])
+    numbers = parse_steps(steps)
 
     from ldmkit.loading import load
     from ldmkit.locate import default_model
-    from ldmkit_compare.asked import check_plan, parse_samplers, parse_steps
+    from ldmkit_compare.asked import check_plan, parse_samplers
     from ldmkit_compare.page import page, save_html
     from ldmkit_compare.runs import Comparing
     from ldmkit_compare.sheet import draw, save_png
 
-    entrants, numbers = parse_samplers(samplers), parse_steps(steps)
+    entrants = parse_samplers(samplers)
     source = default_model() if model is None else model
     pipe = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify).planned(
         plan

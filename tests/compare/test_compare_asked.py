@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ldmkit_compare.asked import check_plan, parse_samplers, parse_steps
+from ldmkit_compare.asked import check_plan, parse_samplers
+from ldmkit_compare.words import parse_steps
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.euler import Euler
 from ldmkit_samplers.grids.timesteps import Trailing

@@ -42,6 +42,11 @@ WRONG = [
     ("compare --model nowhere", "source.not-found"),
     ("compare --grid karas", "plugin.unknown"),
     ("compare --lable lake", "input.unknown-option"),
+    ("compare --samplers eulr", "plugin.unknown"),
+    ("compare --samplers euler,,ddim", "input.sampler-missing"),
+    ("compare --steps 5,many", "input.steps-type"),
+    ("replay no.png", "input.picture-missing"),
+    ("replay there.png --dtype int8", "input.dtype"),
     ("train", "input.usage"),
     ("train no.yaml", "source.not-found"),
 ]
