@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ldmkit.contracts import Denoise
 from ldmkit.errors import InputError
-from ldmkit.sizes import Size, latent_size
-from ldmkit.stages import decode_latents
+from ldmkit.sizes import Size, latent_size, pad
+from ldmkit.stages import decode_latents, encode_pictures
 from ldmkit.starts import Start
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def known_latents(pipeline: Pipeline, starts: Sequence[Start], size: Size) -> Te
 
     def latents(start: Start) -> Tensor:
         if start.latents is None:
-            return pipeline.encode([start.image], allow_large=True)[0].to(pipeline.device)
+            assert start.image is not None, "one of both is there"
+            padded = pad(start.image[None], pipeline.codec.multiple)
+            return encode_pictures(pipeline.codec, padded)[0].to(pipeline.device)
         if tuple(start.latents.shape) != want:
             what = f"latents of shape {list(start.latents.shape)}"
             raise InputError("latent-shape", what, where="start.latents", fits=f"{list(want)} for {size[0]}x{size[1]}")

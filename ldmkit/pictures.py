@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ldmkit.errors import InputError, raised
 from ldmkit.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+from ldmkit.remarks import remark_picture
 from ldmkit.value import plain
 
 EDGE = 1e-6
@@ -89,6 +90,7 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
         array = source[..., 0] if source.ndim == 3 and source.shape[-1] == 1 else source
         source = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         if source.dtype == torch.uint8:
+            _check_levels(int(source.max()) if source.numel() else 0, "mask", where)
             source = source.float() / 255
     if isinstance(source, Tensor):
         return _mask_tensor(source, where)
@@ -102,6 +104,7 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
         raise InputError(
             "picture-not-grey", "a mask has no colours", where=opened.where, fits="white where to fill, black elsewhere"
         )
+    _check_levels(int(red.max()), "mask", opened.where)
     return (torch.from_numpy(red.copy()).float() / 255)[None]
 
 
@@ -210,6 +213,13 @@ def _check_depth(opened: Opened, what: str, fits: str) -> None:
         raise InputError("picture-depth", f"a {mode} {what} has more than 8 bits", where=opened.where, fits=fits)
 
 
+def _check_levels(most: int, what: str, where: str | None) -> None:
+    """Levels 0 and 1 of 255 are a picture in [0, 1] whose numbers were taken for levels: black to every eye."""
+    if most == 1:
+        said = f"the {what}'s largest level is 1 of 255: all of it is black"
+        raise InputError("picture-range", said, where=where, fits="levels from 0 to 255: those of 0 and 1 times 255")
+
+
 def _rgba(opened: Opened) -> Image.Image:
     return _converted(opened.image, "RGBA", opened.where)
 
@@ -260,7 +270,9 @@ def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
         )
     if not tensor.is_floating_point():
         raise InputError("picture-dtype", f"a tensor of {tensor.dtype}", where=where, fits="floats in [-1, 1]")
-    return _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
+    picture = _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
+    remark_picture(picture, where)
+    return picture
 
 
 def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
@@ -271,6 +283,7 @@ def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
     if array.dtype == np.uint8:
+        _check_levels(int(array[..., :3].max()), "picture", where)
         mode = "RGBA" if array.shape[2] == 4 else "RGB"
         return _from_bytes(_opaque(Opened(Image.fromarray(np.ascontiguousarray(array), mode), where)).convert("RGB"))
     if array.dtype.kind != "f":

@@ -20,7 +20,7 @@ from ldmkit.guided import Evaluator, Guided
 from ldmkit.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.noise import Noise
 from ldmkit.prepared import Prepared
-from ldmkit.remarks import remark
+from ldmkit.remarks import remark, remark_call
 from ldmkit.request import Inputs, Request, length, resolve
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spellings import check_arguments
@@ -70,6 +70,7 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str,
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
+    remark_call(checked, [name for name in evaluate.names if name not in evaluate.absent])
     with memory("start", f"latents {(request.batch, *noise.shape)}"):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
 

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ldmkit.contracts import Codec
+from torch import Tensor
+
 from ldmkit.sizes import Size, padded
+
+if TYPE_CHECKING:
+    from ldmkit.contracts import Codec
+    from ldmkit.request import Request
 
 FAR = 2.0
 """Sides this many times larger or smaller than the model's own draw a remark."""
+
+FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network"),
+    (r"\bembedding:\S+", "loads an embedding"),
+    (r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]", "weighs words"),
+    (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)", "weighs words"),
+    (r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}", "alternates between words"),
+    (r"\b(?:BREAK|AND)\b", "combines texts"),
+)
+"""What means something in prompts of A1111, ComfyUI, kohya's scripts and compel, and is plain text to a tokenizer."""
 
 
 class DrawingWarning(UserWarning):
@@ -35,6 +51,45 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
     if default is not None and any(not 1 / FAR <= side / own <= FAR for side, own in zip(size, default, strict=True)):
         what = f"the model draws {default[0]}x{default[1]} by itself"
         _say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
+
+
+def remark_call(request: Request, names: Sequence[str]) -> None:
+    """Warn of what a call holds and cannot act: conditions, negatives, masks, other programs' syntax.
+
+    Args:
+        request: its inputs and negatives parsed.
+        names: conditions of the model that were given and may be left out.
+    """
+    for side in (request.inputs, request.negative):
+        _foreign(side)
+    scale = getattr(request.guidance, "scale", None)
+    if names and scale == 0 and request.guidance.plain(0.0) is not None:
+        what = "a guidance scale of 0 draws without conditions: what the inputs ask for has no effect"
+        _say(f"{what} (1 follows them without guidance, which other programs write as 0 or 1)")
+    elif request.guidance.views(names) == 1 and any(request.negative):
+        _say("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
+    masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
+    if any(not bool(mask.any()) for mask in masks):
+        _say("the mask is black everywhere: nothing is drawn anew (white is)")
+
+
+def remark_picture(picture: Tensor, where: str | None) -> None:
+    """Warn of a tensor that looks like a picture in [0, 1], where [-1, 1] is read."""
+    least, most = float(picture.amin()), float(picture.amax())
+    if 0 <= least < most <= 1:
+        what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
+        _say(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")
+
+
+def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
+    for key, text in dict.fromkeys((k, v) for row in rows for k, v in row.items() if isinstance(v, str)):
+        for pattern, meaning in FOREIGN:
+            found = re.search(pattern, text)
+            if found is None or (meaning == "combines texts" and text.isupper()):
+                continue
+            what = f"the input {key!r} holds {found[0][:60]!r}, which {meaning} in other programs"
+            _say(f"{what}: here it is read as the words that it is made of")
+            break
 
 
 def _say(what: str) -> None:

@@ -172,7 +172,20 @@ def _write_spec(path: Path, data: dict[str, Any]) -> None:
 def _stored(state: Mapping[str, Tensor], store: torch.dtype | None) -> Mapping[str, Tensor]:
     if store is None:
         return state
-    return {key: tensor.to(store) if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    return {key: _narrowed(key, t, store) if t.is_floating_point() else t for key, t in state.items()}
+
+
+def _narrowed(key: str, tensor: Tensor, store: torch.dtype) -> Tensor:
+    most = torch.finfo(store).max
+    if most < torch.finfo(tensor.dtype).max and tensor.numel():
+        made = tensor.to(store)
+        lost = int((~torch.isfinite(made) & torch.isfinite(tensor)).sum())
+        if lost:
+            kept = str(store).removeprefix("torch.")
+            what = f"{lost} value(s) of {key!r} lie beyond {most:g}, the largest of {kept}, and would be infinite"
+            raise InputError("dtype", what, where="store", fits="bfloat16, or float32")
+        return made
+    return tensor.to(store)
 
 
 def _spec(pipeline: Pipeline, store: torch.dtype | None) -> PipelineSpec:

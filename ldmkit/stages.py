@@ -10,6 +10,7 @@ from ldmkit.contracts import Codec
 from ldmkit.errors import InputError
 from ldmkit.estimate import check_estimate, estimate_codec, together
 from ldmkit.guards import check_returned, finite, memory
+from ldmkit.remarks import remark_picture
 from ldmkit.sizes import Size, crop
 from ldmkit.work import Direction
 
@@ -31,6 +32,7 @@ def check_range(images: Tensor, where: str) -> Tensor:
         images = images.float()
     if images.numel() and not float(images.abs().amax()) < OVERSHOOT:
         raise InputError("picture-range", f"values up to {float(images.abs().amax()):.4g}", where=where, fits=fits)
+    remark_picture(images, where)
     return images
 
 

@@ -17,12 +17,14 @@ from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, 
 from ldmkit.pipeline import Pipeline
 from ldmkit.request import resolve
 from ldmkit_training.data.batches import Batches
+from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.devices import arithmetic, scaler
 from ldmkit_training.moving import laid
 from ldmkit_training.previews import codec_of, pipeline_of
-from ldmkit_training.recipe import RECIPES, Recipe
+from ldmkit_training.recipe import RECIPES, DenoiserRecipe, Recipe
 from ldmkit_training.rows import check_cacheable, checked_rows
+from ldmkit_training.second_stage.objective import dropped_names
 from ldmkit_training.stage import Stage
 from ldmkit_training.tracking import check_trackers
 from ldmkit_training.without_effect import Case, without_effect
@@ -59,6 +61,9 @@ def check_ready(
     _check_inputs(recipe, stage, train)
     if (pipeline := pipeline_of(stage)) is not None:
         _check_sampling(recipe, pipeline)
+        _check_nulls(recipe, pipeline, train)
+    if (said := leaked(recipe.data, train, held)) is not None:
+        warnings.warn(said, stacklevel=2)
     for said in without_effect(Case(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
 
@@ -104,6 +109,16 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
                 f"{', '.join(sorted(there)) or 'none'}): it will see nothing but its null",
                 stacklevel=2,
             )
+
+
+def _check_nulls(recipe: Recipe, pipeline: Pipeline, train: Dataset) -> None:
+    if not isinstance(recipe, DenoiserRecipe) or recipe.model.start is not None:
+        return  # a model that is trained on may have learnt its nulls before
+    there = set(renamed_names(train, recipe.data).values())
+    shares = recipe.objective.dropout.expected(dropped_names(pipeline))
+    if never := [name for name, share in shares.items() if share == 0 and name in there]:
+        what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
+        warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
 
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:

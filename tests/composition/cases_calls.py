@@ -162,6 +162,9 @@ ARGUMENTS = [
     started("mask of another size", "input.size-mismatch", "start.mask", "8x9", "8x8", mask=np.zeros((8, 9), np.uint8)),
     started("mask coloured", "input.picture-not-grey", "m.png", mask=lambda t: bad.png(t / "m.png")),
     started("mask NaN", "input.picture-not-finite", "start.mask", mask=np.full((8, 8), NAN, np.float32)),
+    started("mask of levels 0 and 1", "input.picture-range", "start.mask", "1 of 255", mask=np.eye(8, dtype=np.uint8)),
+    started("mask file of levels 0 and 1", "input.picture-range", "m.png", "1 of 255",
+            mask=lambda t: _saved(t / "m.png")),
     started("mask out of range", "input.picture-range", "0", "2", mask=np.full((8, 8), 2.0, np.float32)),
     case("start of another size", "input.size-mismatch", "8x8", "16x16",
          act=lambda e: e.pipe(L, size=16, start={"image": np.zeros((8, 8, 3), np.uint8)})),
@@ -237,6 +240,12 @@ INPUTS = [
 ]  # fmt: skip
 
 
+def _saved(path: Path) -> Path:
+    """A grey file whose levels are 0 and 1."""
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
+    return path
+
+
 def _sizeless() -> ldmkit.Pipeline:
     pipe = tiny_parts.class_pipeline()
     parts = {"codec": pipe.codec, "denoiser": pipe.denoiser, "process": pipe.process}
@@ -265,6 +274,8 @@ PICTURES = [
     pictured("picture number", "input.picture-type", "int", make=lambda t: 3),
     pictured("picture NaN", "input.picture-not-finite", "start.image", make=lambda t: torch.full((3, 8, 8), NAN)),
     pictured("picture out of range", "input.picture-range", "[-1, 1]", make=lambda t: torch.full((3, 8, 8), 2.0)),
+    pictured("picture of levels 0 and 1", "input.picture-range", "start.image", "1 of 255",
+             make=lambda t: np.stack([np.eye(8, dtype=np.uint8)] * 3, axis=-1)),
     pictured("picture integer tensor", "input.picture-dtype", "int64",
              make=lambda t: torch.zeros(3, 8, 8, dtype=torch.long)),
     pictured("picture of two axes", "input.picture-shape", "(8, 8)", make=lambda t: torch.zeros(8, 8)),

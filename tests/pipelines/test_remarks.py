@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import ldmkit
-from ldmkit.remarks import DrawingWarning
+from ldmkit.remarks import DrawingWarning, _foreign
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,64 @@ def test_nothing_is_said_of_what_the_model_was_made_for(pipe: ldmkit.Pipeline) -
         warnings.simplefilter("error")
         pipe.prepare([{"text": "a red house"}, {"label": "lake"}], seeds=(0, 1))
         pipe.prepare({"text": "a red house"}, size=(96, 128), negative={"text": ""})
+
+
+PLAIN = "a red house (with a garden): 10:30, 3 to 4, e.g. [sic]; cats & dogs - see <https://example.org>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a (red:1.4) house", "a (red house: .8)", "((red)) house", "[[red]] house", "red++ house", "a house-- by it",
+        "a house <lora:ink:0.8>", "embedding:easynegative, blur", "red BREAK house", "red AND blue",
+        "[red|blue] house", "[red:blue:0.5] house", "a {red|blue} house",
+    ],
+)  # fmt: skip
+def test_syntax_of_other_programs(pipe: ldmkit.Pipeline, text: str) -> None:
+    for inputs, negative in (({"text": text}, {}), ({"text": "a lake"}, {"text": text})):
+        with pytest.warns(DrawingWarning, match="in other programs: here it is read as the words"):
+            pipe.prepare(inputs, negative=negative, guidance=3.0)
+
+
+@pytest.mark.parametrize("text", [PLAIN, PLAIN.upper(), "A HOUSE AND A LAKE", "well-known -- and c++"])
+def test_ordinary_texts_hold_none(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _foreign([{"text": text}])
+
+
+def test_conditions_that_guidance_leaves_out(pipe: ldmkit.Pipeline) -> None:
+    with pytest.warns(DrawingWarning, match="scale of 0 draws without conditions"):
+        pipe.prepare({"label": "lake"}, guidance=0.0)
+    for guidance in (1.0, "none"):
+        with pytest.warns(DrawingWarning, match="negative inputs have no effect"):
+            pipe.prepare({"label": "lake"}, negative={"label": "snow"}, guidance=guidance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.prepare({"label": "lake"}, guidance=1.0)
+        pipe.prepare({}, guidance=0.0)
+        pipe.prepare({"label": "lake"}, negative={"label": "snow"}, guidance=2.0)
+
+
+def test_a_mask_that_is_black(pipe: ldmkit.Pipeline) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with pytest.warns(DrawingWarning, match="black everywhere"):
+        pipe.prepare({"label": "lake"}, start=ldmkit.Start(image=picture, mask=np.zeros((64, 64), bool)))
+
+
+def test_tensors_that_look_like_pictures_from_0_to_1(pipe: ldmkit.Pipeline) -> None:
+    levels = np.random.default_rng(0).integers(140, 256, (64, 64, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
+    with pytest.warns(DrawingWarning, match="0 is mid-grey"):
+        pipe.prepare({"label": "lake"}, start=ldmkit.Start(image=tensor))
+    for images in (tensor, tensor[None]):
+        with pytest.warns(DrawingWarning, match="0 is mid-grey"):
+            pipe.encode(images)
+    with warnings.catch_warnings():  # a bright file is a bright file, and its range is known
+        warnings.simplefilter("error")
+        pipe.prepare({"label": "lake"}, start=ldmkit.Start(image=Image.fromarray(levels)))
+        pipe.encode([levels, levels / 255])
+        pipe.encode(torch.zeros(3, 64, 64))
 
 
 def test_letters_of_unknown_words_are_counted(pipe: ldmkit.Pipeline) -> None:

@@ -32,6 +32,21 @@ def test_a_dtype_that_does_not_load_is_refused(pipe: ldmkit.Pipeline, tmp_path: 
     assert contents(folder) == before
 
 
+def test_values_that_a_dtype_cannot_hold_are_refused(tmp_path: Path) -> None:
+    pipe = ldmkit.load("miniworld", mapped=False)
+    weight = next(iter(pipe.denoiser.parameters()))
+    folder = pipe.save(tmp_path / "model", store=torch.float16)
+    before = contents(folder)
+    with torch.no_grad():
+        weight.view(-1)[:2] = torch.tensor([1e5, -7e4])
+    with pytest.raises(InputError, match=r"input\.dtype.*2 value\(s\) of .* beyond 65504.*bfloat16"):
+        pipe.save(folder, store=torch.float16)
+    assert contents(folder) == before
+    pipe.save(folder, store=torch.bfloat16)
+    stored = next(iter(ldmkit.load(folder).denoiser.parameters())).view(-1)[:2]
+    assert torch.allclose(stored, torch.tensor([1e5, -7e4]), rtol=2**-8)  # half a unit of bfloat16's last place
+
+
 def test_what_was_written_is_verified_before_the_old_goes(
     pipe: ldmkit.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

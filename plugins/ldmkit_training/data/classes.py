@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,9 @@ from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
 from ldmkit_training.data.finding import listing
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
+
+SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Folders that hold classes, where they are found in their place."""
 
 
 class ClassesData(FileData):
@@ -43,6 +47,10 @@ class ClassesData(FileData):
         found = {name: name.split("/")[0] for name in pictures}
         present = sorted(set(found.values()))
         classes = self.classes or tuple(present)
+        if self.classes is None and SPLITS.issuperset(present) and all(name.count("/") > 1 for name in pictures):
+            what = f"the folders {some(present)} are named like splits, not like classes"
+            fits = f"folder: {self.folder}/{present[0]}, or `classes` if they are classes"
+            raise InputError("no-class", what, where=str(root), fits=fits)
         for name in present:
             if name not in classes:
                 raise InputError(
@@ -52,6 +60,8 @@ class ClassesData(FileData):
         notes = files.left_out()
         notes += lacking(empty, "class(es) have no pictures", self.missing, str(root))
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
+        if self.numbers and self.classes is None:
+            notes += _renumbered(self.name, classes)
         records = [Record(name, path, {self.name: labels[found[name]]}) for name, path in pictures.items()]
         geometry: dict[str, Geometry] = {self.name: "none"}
         numbering = {self.name: classes} if self.numbers else {}
@@ -60,3 +70,14 @@ class ClassesData(FileData):
     def write_example(self, folder: Path) -> None:
         for number, name in enumerate(("day", "night", "day")):
             draw(folder / self.folder / name / f"{number}.png", number)
+
+
+def _renumbered(name: str, classes: Sequence[str]) -> list[str]:
+    """The note that folders named by numbers have others: sorted as text, 10 stands before 2."""
+    if not all(one.isascii() and one.isdigit() for one in classes):
+        return []
+    other = [f"folder {one!r} is {place}" for place, one in enumerate(classes) if int(one) != place]
+    if not other:
+        return []
+    more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+    return [f"{name}: folders' names are sorted as text: {', '.join(other[:3])}{more} (`classes` says an order)"]
