@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from ldmkit.ambient import usual_device
 from ldmkit.errors import RunError
 from ldmkit.mapped import check_mapped
 
@@ -80,7 +81,7 @@ def uses_parts(method: F) -> F:
 
     @wraps(method)
     def kept(self: Any, *args: Any, **options: Any) -> Any:
-        with using(self.parts.items().values()):
+        with usual_device(), using(self.parts.items().values()):
             return method(self, *args, **options)
 
     return kept  # type: ignore[return-value]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ldmkit.ambient import usual_device
 from ldmkit.arguments import check_device as check_device
 from ldmkit.arguments import check_dtype as check_dtype
 from ldmkit.arguments import instance_of, list_of
@@ -29,6 +30,7 @@ from ldmkit.value import plain
 from ldmkit.weights import assign
 
 
+@usual_device()
 def load(
     source: str | Path,
     *,
@@ -87,6 +89,7 @@ def pipeline_of(
     return Pipeline(parts, spec.conditioners, spec.defaults, origin=source.origin, load_options=load_options)
 
 
+@usual_device()
 def load_codec(
     source: str | Path,
     *,
@@ -126,6 +129,7 @@ def _figure(value: float | Sequence[float], where: str) -> float | list[float]:
     return single if isinstance(single, float | int) else list_of(value, where, "scale-type", "a number, or a list")
 
 
+@usual_device()
 def load_classifier(
     source: str | Path,
     *,

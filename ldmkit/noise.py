@@ -31,13 +31,14 @@ def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
         index: position in the purpose's stream, e.g. the step.
         shape: of one sample, without the batch axis.
     """
-    return torch.randn(tuple(shape), generator=seeded(seed, purpose, index))
+    # neither may depend on torch.set_default_dtype and set_default_device
+    return torch.randn(tuple(shape), generator=seeded(seed, purpose, index), dtype=torch.float32, device="cpu")
 
 
 def seeded(*key: int | str) -> torch.Generator:
     """A generator on the CPU that depends on the key alone; keys that differ anywhere give independent streams."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogatepass"), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 class Noise:

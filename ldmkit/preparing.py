@@ -70,7 +70,8 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str,
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
-    remark_call(checked, [name for name in evaluate.names if name not in evaluate.absent])
+    names = [name for name in evaluate.names if name not in evaluate.absent]
+    remark_call(checked, names, pipeline.device.type)
     with memory("start", f"latents {(request.batch, *noise.shape)}"):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
 

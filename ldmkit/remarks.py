@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ldmkit.sizes import Size, padded
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 FAR = 2.0
 """Sides this many times larger or smaller than the model's own draw a remark."""
+
+NEAR = 24 / 255
+"""How far JPEG of usual quality takes levels from black and white."""
 
 FOREIGN: tuple[tuple[str, str], ...] = (
     (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network"),
@@ -53,12 +57,13 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
         _say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
 
 
-def remark_call(request: Request, names: Sequence[str]) -> None:
+def remark_call(request: Request, names: Sequence[str], device: str) -> None:
     """Warn of what a call holds and cannot act: conditions, negatives, masks, other programs' syntax.
 
     Args:
         request: its inputs and negatives parsed.
         names: conditions of the model that were given and may be left out.
+        device: that the run is on, `cpu` or `cuda`.
     """
     for side in (request.inputs, request.negative):
         _foreign(side)
@@ -71,6 +76,19 @@ def remark_call(request: Request, names: Sequence[str]) -> None:
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
         _say("the mask is black everywhere: nothing is drawn anew (white is)")
+    if any(map(_rough, masks)):
+        what = "the mask has many levels near black or white: traces of JPEG compression, say"
+        _say(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
+    if torch.is_autocast_enabled(device):
+        dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
+        _say(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
+
+
+def _rough(mask: Tensor) -> bool:
+    """Whether most of what is neither black nor white in a mask nearly is: a soft edge has all levels alike."""
+    between = (mask > 0) & (mask < 1)
+    near = between & ((mask < NEAR) | (mask > 1 - NEAR))
+    return int(near.sum()) > 0.8 * int(between.sum()) and int(near.sum()) > 0.01 * mask.numel()
 
 
 def remark_picture(picture: Tensor, where: str | None) -> None:

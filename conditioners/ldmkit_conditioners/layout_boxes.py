@@ -112,5 +112,5 @@ class LayoutBoxes(Boxed):
 
 def fourier(values: Tensor, frequencies: int) -> Tensor:
     """sin and cos of pi * 2^k * value, k < frequencies: (N, 4) in [0, 1] -> (N, 8 * frequencies)."""
-    angles = values[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=values.device))
+    angles = values[..., None] * (math.pi * 2.0 ** torch.arange(frequencies, device=values.device, dtype=values.dtype))
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

@@ -28,11 +28,14 @@ class Draws:
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
         """Unit normal (B, *shape) float32 on the CPU; `shape` is one row's."""
-        return torch.stack([torch.randn(tuple(shape), generator=self._generator(purpose, row)) for row in self.rows])
+        made = {"dtype": torch.float32, "device": "cpu"}  # whatever the process's defaults are
+        rows = [torch.randn(tuple(shape), generator=self._generator(purpose, row), **made) for row in self.rows]
+        return torch.stack(rows)
 
     def uniform(self, purpose: str) -> Tensor:
         """Numbers (B,) in [0, 1), float64 on the CPU."""
-        rows = [torch.rand((), generator=self._generator(purpose, row), dtype=torch.float64) for row in self.rows]
+        made = {"dtype": torch.float64, "device": "cpu"}
+        rows = [torch.rand((), generator=self._generator(purpose, row), **made) for row in self.rows]
         return torch.stack(rows)
 
     def _generator(self, purpose: str, row: int) -> torch.Generator:
