@@ -1,4 +1,4 @@
-"""Held-out data that are trained on, nulls that no row trains, and folders of classes that are something else."""
+"""Said before a run: held-out data that are trained on, untrained nulls, folders that are no classes, stretching."""
 
 from __future__ import annotations
 
@@ -120,3 +120,32 @@ def test_folders_named_by_numbers_that_get_others(tmp_path: Path) -> None:
     for folder in ("ten", "padded"):
         assert opened(tmp_path, folder=folder, numbers=True).notes == ()
     assert opened(tmp_path, folder="twelve").notes == ()  # names are labels as they are
+
+
+def test_names_that_mean_something_elsewhere(tmp_path: Path) -> None:
+    def notes(kind: str, name: str) -> tuple[str, ...]:
+        data = DataSection.model_validate({"train": {"type": kind, "config": {"folder": name}}, "size": [8, 8]})
+        return tuple(open_data(data, tmp_path)[0].notes)
+
+    pictures(tmp_path / "splits", ["train/1.png", "test/1.png"])
+    pictures(tmp_path / "kohya", ["10_sks dog/1.png", "1_dog/1.png"])
+    pictures(tmp_path / "plain", ["train/1.png", "day/1.png", "2.png"])
+    for kind in ("folder", "classes"):
+        assert "'test', 'train' are named like splits: the pictures of all are read" in notes(kind, "splits")[0]
+        assert "the numbers repeat nothing here" in notes(kind, "kohya")[0]
+    assert notes("folder", "plain") == () == notes("folder", "splits/train")
+
+
+def test_pictures_that_are_stretched(tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for name, size in (("1.png", (32, 16)), ("2.png", (16, 16)), ("3.png", (17, 16))):
+        Image.new("RGB", size).save(folder / name)
+    data = tiny.codec_data(tmp_path / "out", "validation=null")
+    data["data"] |= {"train": source(str(folder)), "validation": None}
+    with pytest.warns(UserWarning, match=r"1 of 3 pictures looked at are stretched, up to 2 times, to 16x16"):
+        ready(parse_recipe(data))
+    for fit in ("resize", "crop"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ready(parse_recipe(data | {"data": data["data"] | {"fit": fit}}))

@@ -9,11 +9,9 @@ from typing import ClassVar
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, suggest
 from ldmkit.examples import Example
+from ldmkit_training.data.conventions import SPLITS, said_of_folders
 from ldmkit_training.data.finding import listing
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
-
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-"""Folders that hold classes, where they are found in their place."""
 
 
 class ClassesData(FileData):
@@ -57,7 +55,7 @@ class ClassesData(FileData):
                     "no-class", f"there is no class {name!r}", where=str(root), fits=suggest(name, classes)
                 )
         empty = [name for name in classes if name not in present]
-        notes = files.left_out()
+        notes = files.left_out() + (said_of_folders(pictures) if self.classes is None else [])
         notes += lacking(empty, "class(es) have no pictures", self.missing, str(root))
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         if self.numbers and self.classes is None:

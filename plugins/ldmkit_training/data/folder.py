@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from ldmkit.data import Geometry
 from ldmkit.errors import InputError, SpecError
 from ldmkit.examples import Example
+from ldmkit_training.data.conventions import said_of_folders
 from ldmkit_training.data.finding import Listing, listing, normal
 from ldmkit_training.data.metadata import NAMES, metadata_files, read_metadata
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
@@ -62,6 +63,7 @@ class FolderData(FileData):
         notes = files.left_out(() if self.captions is None else (self.captions.lower(),))
         if beside:
             notes.append(f"{len(beside)} picture(s) are inputs of others, not samples: {some(sorted(beside))}")
+        notes += said_of_folders(names)
         notes += self._check_rows(rows, names)
         inputs, wrong = dict(rows.inputs), dict[str, InputError]()
         if self.captions is not None:
