@@ -45,7 +45,8 @@ def using(parts: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         with _changed:
             for part in held:
-                _uses[part] -= 1
+                if part in _uses:  # gone where a stream that was left open is collected with its parts
+                    _uses[part] -= 1
             _changed.notify_all()
 
 

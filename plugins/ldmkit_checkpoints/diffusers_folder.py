@@ -27,7 +27,7 @@ from ldmkit_checkpoints.diffusers_parts import (
 )
 from ldmkit_checkpoints.diffusers_scheduler import Plan, read_scheduler
 from ldmkit_checkpoints.diffusers_scheduler_fields import REPAIRS, repaired
-from ldmkit_checkpoints.folder_files import component_tensors, member, read_member_json
+from ldmkit_checkpoints.folder_files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.other_formats import refuse_other_library
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
@@ -71,7 +71,7 @@ class DiffusersFolder(Source):
             raise unknown_pipeline(name, f"{folder}/{INDEX}")
         refuse_other_library(self.index, f"{folder}/{INDEX}")
         self._classes, notes = components_of(self.index, f"{folder}/{INDEX}")
-        self.report.notes += notes
+        self.report.notes += [*notes, *left_beside(folder)]
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,17 @@ def _sharded(folder: Path, index: Path, root: Path) -> dict[str, LazyTensor]:
 
 def _open(path: Path) -> dict[str, LazyTensor]:
     return open_safetensors(path) if path.name.endswith(".safetensors") else open_state_dict(path)[0]
+
+
+ADAPTED = ("pytorch_lora_weights", "learned_embeds", "pytorch_custom_diffusion_weights")
+"""Stems of files that diffusers' training scripts write, and that no pipeline loads by itself."""
+
+
+def left_beside(folder: Path) -> list[str]:
+    """Notes on weights beside a pipeline's components that are not part of it, here as in diffusers; warned of too."""
+    names = sorted(path.name for path in folder.iterdir() if path.name.startswith(ADAPTED))
+    if not names:
+        return []
+    said = f"{', '.join(names)} beside the pipeline: not applied; save it with diffusers once they are loaded and fused"
+    warnings.warn(f"{folder}: {said}", UserWarning, stacklevel=2)
+    return [said]

@@ -255,3 +255,17 @@ def test_a_model_trained_for_inpainting(tmp_path: Path) -> None:
     (name,) = [n for n in ours.conditioners if n != "text"]
     out = ours({"text": PROMPT, name: {"image": image, "mask": mask}}, steps=STEPS, guidance=4.0, seeds=[9])
     close(out.latents, want)
+
+
+def test_weights_beside_a_pipeline_are_named(tmp_path: Path) -> None:
+    tiny.saved(tiny.stable_diffusion(), tmp_path)
+    for name in ("pytorch_lora_weights.safetensors", "learned_embeds-steps-500.bin"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"learned_embeds-steps-500.bin, pytorch_lora_weights.* not applied"):
+        ours = ldmkit.load(tmp_path)
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+    theirs.set_progress_bar_config(disable=True)
+    want = theirs(
+        PROMPT, num_inference_steps=2, guidance_scale=4.0, latents=start_noise(3), output_type="latent"
+    ).images
+    close(ours({"text": PROMPT}, steps=2, guidance=4.0, seeds=[3]).latents, want)

@@ -247,3 +247,15 @@ def test_an_adapter_stays_as_long_as_anything_draws_with_it() -> None:
     del prepared
     gc.collect()
     assert taps(pipe) == 0
+
+
+def test_a_stream_that_is_collected_with_its_pipeline_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+    stream = tiny_parts.class_pipeline().stream(L, steps=3)
+    next(stream)
+    cycle: list[object] = [stream]  # found by the collector, which clears weak references before it ends the run
+    cycle.append(cycle)
+    del stream, cycle
+    gc.collect()
+    assert said == []
