@@ -229,7 +229,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "half a normalisation": (kl_from_diffusers, {"latents_mean": (0.0,) * 4}, "latents_std"),
     "mixed widths": (tiny_from_diffusers, {"encoder_block_out_channels": (8, 16, 16, 16)}, "[8, 16, 64]"),
     "tiny with silu": (tiny_from_diffusers, {"act_fn": "silu"}, "silu"),
-    "groups": (kl_from_diffusers, {"block_out_channels": (30,)}, "32 groups"),
+    "groups": (kl_from_diffusers, {"block_out_channels": (30,)}, "norm_num_groups 32"),
 }
 
 
