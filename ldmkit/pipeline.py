@@ -34,7 +34,7 @@ from ldmkit.remarks import caller_level
 from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
 from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
-from ldmkit.spellings import no_attribute
+from ldmkit.spellings import no_attribute, own_arguments
 from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
 
 
@@ -204,6 +204,7 @@ class Pipeline:
         """
         return Stream(self._steps(self.prepare(inputs, **options), copies=True))
 
+    @own_arguments
     def __call__(
         self,
         inputs: Inputs | None = None,
@@ -219,7 +220,6 @@ class Pipeline:
         propose: bool = True,
         allow_large: bool = False,
         on_step: Callable[[Step], None] | None = None,
-        **unknown: Any,
     ) -> Output:
         """Draw pictures.
 
@@ -236,17 +236,16 @@ class Pipeline:
             propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
             allow_large: run what the machine has no memory for by the estimate, or what looks like a mistake.
             on_step: called after every step.
-            unknown: refused, with what is meant: other libraries have other names.
 
         Raises:
-            InputError: an argument or input that cannot be used.
+            InputError: an argument or input that cannot be used; `unknown-argument`: one that a call does not have,
+                with ours for it, as other libraries have other names.
             RunError: NaN or infinity (naming stage and step), or memory exhausted.
         """
         _check_on_step(on_step)
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose, allow_large=allow_large,
-            **unknown,
         )  # fmt: skip
         return self.run(prepared, on_step)
 

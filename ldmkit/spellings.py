@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 
+from ldmkit.encoding import input_owners
 from ldmkit.errors import InputError, suggest
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _TEXT = 'inputs={"text": ...}'
 _START = 'start={"image": ..., "strength": 0.6, "mask": ...}'
@@ -76,6 +82,19 @@ def check_arguments(given: Collection[str], known: Collection[str], inputs: Coll
         if name in inputs:
             fits = f'inputs={{"{name}": ...}}'
         raise InputError("unknown-argument", f"a call has no argument {name!r}", where=name, fits=fits)
+
+
+def own_arguments(method: F) -> F:
+    """A method of a pipeline that refuses keywords which it does not have as `check_arguments` does; for type checkers
+    it is the method itself, so that they refuse them too."""
+    known = tuple(inspect.signature(method).parameters)[1:]
+
+    @wraps(method)
+    def checked(self: Any, *args: Any, **options: Any) -> Any:
+        check_arguments(options, known, input_owners(self.conditioners, self.wiring))
+        return method(self, *args, **options)
+
+    return checked  # type: ignore[return-value]
 
 
 def no_attribute(owner: str, name: str) -> AttributeError:

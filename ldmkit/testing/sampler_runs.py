@@ -86,6 +86,7 @@ def trial(
 
     def drawn(index: int) -> Tensor:
         seen.draws.append(index)
+        index = index if type(index) is int and index >= 0 else 0  # the check `noise-once` tells what it was
         return seen.keep(noise(index), f"noise({index})")
 
     seen.keep(x, "the starting state")

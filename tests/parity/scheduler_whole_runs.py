@@ -85,7 +85,8 @@ def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
     request = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
     evaluate = SimpleNamespace(process=process)
     parts: dict[str, Any] = {"request": request, "noise": Draws(), "evaluate": evaluate, "estimate": None}
-    *_, step = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts).steps()
+    run = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts)
+    *_, step = run._drawn()  # there is no network to hold, as `steps` does
     return process.settled(step.x, step.sigma_next)
 
 

@@ -20,7 +20,7 @@ RECIPES = re.findall(r"```yaml\n# inputs: ([^\n]*)\n(.*?)```", PAGE, re.S)
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The files of the page: those listed as text blocks, and those whose contents are shown."""
-    for block in re.findall(r"```text\n(.*?)```", PAGE, re.S):
+    for block in re.findall(r"(?<!`:\n\n)```text\n(.*?)```", PAGE, re.S):
         for name in block.split():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> Path:
                 Image.fromarray(labels).save(path)
             else:
                 picture(path, (48, 32))
-    for name, content in re.findall(r"`([^`\n]+)`:\n\n```json\n(.*?)```", PAGE, re.S):
+    for name, content in re.findall(r"`([^`\n]+)`:\n\n```(?:json|text)\n(.*?)```", PAGE, re.S):
         (tmp_path / name).write_text(content, encoding="utf-8")
     return tmp_path
 
