@@ -29,15 +29,15 @@ def replay_picture(
     Without --trust only bundled models, --model, and files in the picture's own folder are read.
     """
     from ldmkit.cli import emit
-    from ldmkit.cli.early import check_pictures
+    from ldmkit.errors import SourceError
     from ldmkit.spec import check_dtype_name, check_verify
 
-    check_pictures({"": [picture]})
+    if not picture.exists():
+        raise SourceError("not-found", "there is no such file", where=str(picture)[:200])
     check_verify(verify)
     if dtype is not None:
         check_dtype_name(dtype)
 
-    from ldmkit.errors import SourceError
     from ldmkit.files import only_within
     from ldmkit.loading import load
     from ldmkit.locate import locate

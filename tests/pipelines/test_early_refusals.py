@@ -45,7 +45,7 @@ WRONG = [
     ("compare --samplers eulr", "plugin.unknown"),
     ("compare --samplers euler,,ddim", "input.sampler-missing"),
     ("compare --steps 5,many", "input.steps-type"),
-    ("replay no.png", "input.picture-missing"),
+    ("replay no.png", "source.not-found"),
     ("replay there.png --dtype int8", "input.dtype"),
     ("train", "input.usage"),
     ("train no.yaml", "source.not-found"),

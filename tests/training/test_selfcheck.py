@@ -88,11 +88,14 @@ class NeverDropped(DenoiserTurn):
         return super().context(conditioning, None)
 
 
+DICE = torch.Generator().manual_seed(3)
+
+
 class DroppedTwice(DenoiserTurn):
     """Twice the rate."""
 
     def context(self, conditioning: Any, kept: Any = None) -> Any:
-        other = self.objective.dropout.kept(self.names, toy_batch(777 + int(torch.randint(10**6, ()))).draws)
+        other = self.objective.dropout.kept(self.names, toy_batch(777 + int(torch.randint(10**6, (), generator=DICE))).draws)
         kept = kept and {name: keep & other[name] for name, keep in kept.items()}
         return super().context(conditioning, kept)
 
@@ -140,7 +143,7 @@ def test_a_frozen_network_that_changes_by_one_bit_is_caught() -> None:
 def test_a_loss_that_cannot_be_learnt_is_caught() -> None:
     class Random(DenoiserTurn):
         def forward(self, batch: Batch, step: int) -> Loss:
-            fresh = toy_batch(int(torch.randint(10**6, ())), len(batch.ids))
+            fresh = toy_batch(int(torch.randint(10**6, (), generator=DICE)), len(batch.ids))
             target = torch.randn_like(self.latents(batch))
             made = self.predict(
                 self.latents(batch), self.context(self.conditioning(batch)), target, [1.0] * len(fresh.ids)
