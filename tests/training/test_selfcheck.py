@@ -95,7 +95,8 @@ class DroppedTwice(DenoiserTurn):
     """Twice the rate."""
 
     def context(self, conditioning: Any, kept: Any = None) -> Any:
-        other = self.objective.dropout.kept(self.names, toy_batch(777 + int(torch.randint(10**6, (), generator=DICE))).draws)
+        seed = 777 + int(torch.randint(10**6, (), generator=DICE))
+        other = self.objective.dropout.kept(self.names, toy_batch(seed).draws)
         kept = kept and {name: keep & other[name] for name, keep in kept.items()}
         return super().context(conditioning, kept)
 
