@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -51,7 +52,8 @@ def decoders(budget: float) -> dict[str, Any]:
 def memory(name: str, budget: float) -> int:
     """Bytes beyond the weights at the peak of one decode, in a process of its own."""
     code = f"import codec_decode as c; c.report_memory({name!r}, {budget})"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    command, here = [sys.executable, "-W", "ignore", "-c", code], Path(__file__).parent
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1]))
 
 
