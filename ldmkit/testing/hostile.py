@@ -89,15 +89,15 @@ def _arrays(schema: Schema, root: Schema, depth: int) -> list[Any]:
 
 def _strings(schema: Schema) -> list[Any]:
     if schema.get("format") == "picture":
-        return [_picture(i) for i in range(3)]
+        return [*(_picture(i, 255) for i in range(3)), *(_picture(i, 1) for i in range(3))]
     least, most = int(schema.get("minLength", 0)), int(schema.get("maxLength", 1000))
     words = ("a", "red house", "Großes Bild 山", "0123456789")
     return [word.ljust(least, "a")[:most] for word in words]
 
 
-def _picture(number: int) -> str:
-    """A grey PNG of 0s and 1s: read as a picture, as a mask and as a map of two classes."""
-    return png_uri((np.arange(64).reshape(8, 8) % (number + 2) == 0).astype(np.uint8))
+def _picture(number: int, level: int) -> str:
+    """A grey PNG of two levels: with 255 a picture or a mask, with 1 a map of two classes."""
+    return png_uri((np.arange(64).reshape(8, 8) % (number + 2) == 0).astype(np.uint8) * np.uint8(level))
 
 
 def _integers(schema: Schema) -> list[Any]:
@@ -206,7 +206,7 @@ def _pictures() -> Iterator[tuple[str, Any]]:
     yield "an array of 16-bit numbers", np.zeros((8, 8, 3), dtype=np.uint16)
     yield "the path of no file", "no/such/file.png"
     yield "the path of a folder", "/"
-    uri = _picture(0)
+    uri = _picture(0, 255)
     yield "half a picture file", uri[: len(uri) // 2]
     yield "a picture file with damaged bytes", uri[:60] + "AAAA" + uri[64:]
     yield "a data URI of text", "data:text/plain;base64,aGVsbG8="
