@@ -88,8 +88,9 @@ def test_on_files_of_the_public_layout(name: str, tmp_path: Path, monkeypatch: p
     assert len((out / "log.jsonl").read_text().splitlines()) >= 1 and (out / "probe.jsonl").is_file()
     pipe = ldmkit.load(out / "model")
     assert isinstance(pipe.codec.config.scale, tuple), "the latents were measured"
-    pictures = pipe([inputs, {}], seeds=[0, 0], steps=1).images
-    assert pictures.shape == (2, 3, *size) and not torch.equal(pictures[0], pictures[1])
+    drawn = pipe([inputs, {}], seeds=[0, 0], steps=1)
+    assert drawn.images.shape == (2, 3, *size)
+    assert not torch.equal(*drawn.latents), "the pictures may both be black after so few steps"
 
 
 def run(recipe: Path, *overrides: str) -> int:
