@@ -23,10 +23,8 @@ class Bars:
         if name != self.name:
             self.__exit__()
             hidden = True if self.quiet else None
-            self.bar, self.name = (
-                tqdm(desc=printable(name), total=total, unit=self.unit, disable=hidden, leave=False),
-                name,
-            )
+            self.bar = tqdm(desc=printable(name), total=total, unit=self.unit, disable=hidden, leave=False)
+            self.name = name
         self.bar.update(done - self.bar.n)
 
     def __exit__(self, *failure: object) -> None:

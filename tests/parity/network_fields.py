@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,19 @@ def edited(folder: Path, changes: Mapping[str, Any] = {}, drop: str | None = Non
 
 
 def made(name: str, folder: Path, changes: Options, drop: str | None = None) -> Any:
-    """Their network, and its folder; None where they cannot make it: then the folder is the base's, config edited."""
-    cls = getattr(diffusers, name)
+    """Their network of `BASES`: see `saved`."""
+    return saved(getattr(diffusers, name), BASES[name], folder, changes, drop)
+
+
+def saved(
+    cls: Any, base: Options, folder: Path, changes: Options, drop: str | None, fill: Callable[[Any], Any] = filled
+) -> Any:
+    """Their model, and its folder; None where they cannot make it: then the folder is the base's, config edited."""
     try:
-        model = filled(cls(**BASES[name] | changes))
+        model = fill(cls(**base | changes))
         model.save_pretrained(folder)
     except Exception:
-        filled(cls(**BASES[name])).save_pretrained(folder)
+        filled(cls(**base)).save_pretrained(folder)
         edited(folder, changes)
         return None
     if drop is None:

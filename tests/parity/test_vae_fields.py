@@ -11,7 +11,7 @@ import pytest
 import torch
 from ldmkit_checkpoints.tiny_keys import tiny_from_diffusers
 from ldmkit_checkpoints.vae_config import kl_from_diffusers, vq_from_diffusers
-from network_fields import TOLERANCE, Options, edited, filled, normal
+from network_fields import TOLERANCE, Options, filled, normal, saved
 from torch import Tensor
 
 import ldmkit
@@ -82,23 +82,14 @@ def fields(name: str) -> list[str]:
 
 def made(name: str, folder: Path, changes: Options, drop: str | None = None) -> Any:
     """Their codec; None where they cannot make it: then the folder is the base's, its config edited."""
-    cls = getattr(diffusers, name)
-    try:
-        model = filled(cls(**BASES[name] | changes))
-    except Exception:
-        filled(cls(**BASES[name])).save_pretrained(folder)
-        edited(folder, changes)
-        return None
-    if name == "VQModel":
-        model.quantize.embedding.weight.data = normal(*model.quantize.embedding.weight.shape, seed=8)
-    model.save_pretrained(folder)
-    if drop is None:
+
+    def fill(model: Any) -> Any:
+        model = filled(model)
+        if name == "VQModel":
+            model.quantize.embedding.weight.data = normal(*model.quantize.embedding.weight.shape, seed=8)
         return model
-    edited(folder, drop=drop)
-    try:
-        return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
-    except Exception:
-        return None
+
+    return saved(getattr(diffusers, name), BASES[name], folder, changes, drop, fill)
 
 
 def theirs_of(model: Any, name: str, images: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:

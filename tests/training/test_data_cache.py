@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counting_codec import TINY, Counting
 from data_sources import Squares, section
 from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_codecs.kl import KLCodec
@@ -25,8 +26,6 @@ from torch import Tensor
 
 from ldmkit.data import Dataset, Geometry, Sample
 from ldmkit.errors import CompositionError, InputError, RunError, SpecError
-
-TINY = {"widths": [4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
 
 
 @pytest.fixture
@@ -113,20 +112,6 @@ def test_the_mode_alone_and_half_the_bytes(codec: KLCodec, tmp_path: Path) -> No
     assert deviation is None and mode.dtype == torch.float32
     torch.testing.assert_close(mode, whole, atol=1e-3, rtol=1e-3)  # float16 has 11 bits
     assert (tmp_path / "kept/latents/mode.npy").stat().st_size == 128 + 10 * 2 * 8 * 8 * 2
-
-
-class Counting(KLCodec):
-    """Counts the pictures that it encodes, and is killed at one of them."""
-
-    seen = 0
-    fatal: int | None = None
-
-    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        if noise is None:
-            self.seen += len(images)
-        if self.fatal is not None and self.seen > self.fatal:
-            raise KeyboardInterrupt
-        return super().encode(images, noise)
 
 
 @pytest.fixture

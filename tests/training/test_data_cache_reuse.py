@@ -10,34 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counting_codec import TINY, Counting
 from data_sources import lines, opened, section
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_training.data.cache import LatentCache, latent_cache
 from PIL import Image
-from torch import Tensor
 
 COUNT = 8
-
-
-class Counting(KLCodec):
-    """Counts the pictures that it encodes, and is killed at one of them."""
-
-    seen = 0
-    fatal: int | None = None
-
-    def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        if noise is None:
-            self.seen += len(images)
-        if self.fatal is not None and self.seen > self.fatal:
-            raise KeyboardInterrupt
-        return super().encode(images, noise)
 
 
 @pytest.fixture
 def codec() -> Counting:
     torch.manual_seed(0)
-    config = {"widths": [4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
-    return Counting(Counting.Config.of(config))
+    return Counting(Counting.Config.of(TINY))
 
 
 @pytest.fixture
