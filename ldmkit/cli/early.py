@@ -23,12 +23,21 @@ def check_model(
         SourceError: no such model or config file.
         InputError: no dtype of weights, no way to verify.
     """
-    check_verify(verify)
-    if dtype is not None:
-        check_dtype_name(dtype)
+    check_reading(dtype, verify)
     check_config(config)
     named = default_model() if model is None else model
     return None if named.startswith("hf:") else locate(named)[0]
+
+
+def check_reading(dtype: str | None, verify: str) -> None:
+    """Refuse a way to read weights that there is not.
+
+    Raises:
+        InputError: no dtype of weights, no way to verify.
+    """
+    check_verify(verify)
+    if dtype is not None:
+        check_dtype_name(dtype)
 
 
 def check_call(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ldmkit.cli.options import Device, Dtype, Json, Overwrite, Verify
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def replay_picture(
@@ -29,20 +32,17 @@ def replay_picture(
     Without --trust only bundled models, --model, and files in the picture's own folder are read.
     """
     from ldmkit.cli import emit
+    from ldmkit.cli.early import check_reading
     from ldmkit.errors import SourceError
-    from ldmkit.spec import check_dtype_name, check_verify
 
     if not picture.exists():
         raise SourceError("not-found", "there is no such file", where=str(picture)[:200])
-    check_verify(verify)
-    if dtype is not None:
-        check_dtype_name(dtype)
+    check_reading(dtype, verify)
 
     from ldmkit.files import only_within
     from ldmkit.loading import load
     from ldmkit.locate import locate
     from ldmkit.output import check_png, read_recipe
-    from ldmkit.pictures import read_picture
     from ldmkit.recipe import load_options, part_versions, replay
     from ldmkit.trust import check_needs, input_needs, model_needs
 
@@ -62,12 +62,7 @@ def replay_picture(
     with fenced:
         pipeline = load(source, **options, verify=verify)
     output = replay(pipeline, recipe, trust=trust, folder=folder)
-    before = read_picture(picture, str(picture))
-    after = output.images[0].mul(255).round().div(127.5) - 1
-    if before.shape != after.shape:
-        what = f"the picture is {before.shape[1]}x{before.shape[2]}, its recipe draws {after.shape[1]}x{after.shape[2]}"
-        raise SourceError("other-size", what, where=str(picture))
-    largest = round(float((before - after).abs().max()) * 127.5)
+    largest = _difference(picture, output.images[0])
     now = part_versions(pipeline)
     changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}
     written = {} if out is None else {"path": str(output.save(out, overwrite=overwrite)[0])}
@@ -79,3 +74,20 @@ def replay_picture(
     print(f"largest difference: {largest} of 255")
     for path in written.values():
         print(path)
+
+
+def _difference(picture: Path, image: Tensor) -> int:
+    """The largest difference of a saved picture to one that was drawn, (3, H, W) in [0, 1], in 8-bit steps.
+
+    Raises:
+        SourceError: `other-size`.
+    """
+    from ldmkit.errors import SourceError
+    from ldmkit.pictures import read_picture
+
+    before = read_picture(picture, str(picture))
+    after = image.mul(255).round().div(127.5) - 1
+    if before.shape != after.shape:
+        what = f"the picture is {before.shape[1]}x{before.shape[2]}, its recipe draws {after.shape[1]}x{after.shape[2]}"
+        raise SourceError("other-size", what, where=str(picture))
+    return round(float((before - after).abs().max()) * 127.5)
