@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from ldmkit import contracts
+import ldmkit
 from ldmkit.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ def _catalogue() -> str:
 
 
 def _kind_page(kind: str) -> str:
-    contract = getattr(contracts, kind.capitalize())
+    contract = getattr(ldmkit, kind.capitalize())
     lines = [MADE, "", f"# {plural(kind).capitalize()}", "", _text(described(contract).text), ""]
     lines += [f"Entry points of the group `{GROUPS[kind]}`. What is promised and checked: "]
     lines[-1] += f"[contracts](../contracts.md#{kind}). The class to implement is [at the end](#the-contract)."

@@ -15,13 +15,20 @@ for _home, _names in {
     "ldmkit.output": ("Output", "Start"),
     "ldmkit.source": ("Source",),
     "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
-    "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind"),
+    "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
-    "ldmkit.contracts": (
-        *("Adapter", "Classifier", "Codec", "Conditioner", "Context", "Denoise", "Denoiser", "Evaluate", "Frame"),
-        *("Grid", "Guidance", "Part", "Perceptual", "Process", "Reconstruction", "Run", "Sampler", "Slot", "Step"),
-        "View",
-    ),
+    "ldmkit.contracts.adapter": ("Adapter",),
+    "ldmkit.contracts.codec": ("Codec",),
+    "ldmkit.contracts.conditioner": ("Conditioner",),
+    "ldmkit.contracts.denoiser": ("Denoiser",),
+    "ldmkit.contracts.grid": ("Grid",),
+    "ldmkit.contracts.process": ("Process",),
+    "ldmkit.contracts.sampler": ("Sampler",),
+    "ldmkit.guides": ("Evaluate", "Guidance", "View"),
+    "ldmkit.judges": ("Classifier", "Perceptual"),
+    "ldmkit.latents": ("Reconstruction",),
+    "ldmkit.parts": ("Part",),
+    "ldmkit.runs": ("Context", "Denoise", "Frame", "Run", "Step"),
     "ldmkit.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.examples": ("Example",),
     "ldmkit.noise": ("Noise",),
@@ -44,26 +51,13 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from ldmkit.conditioning import Conditioning as Conditioning
     from ldmkit.conditioning import Encoded as Encoded
-    from ldmkit.contracts import Adapter as Adapter
-    from ldmkit.contracts import Classifier as Classifier
-    from ldmkit.contracts import Codec as Codec
-    from ldmkit.contracts import Conditioner as Conditioner
-    from ldmkit.contracts import Context as Context
-    from ldmkit.contracts import Denoise as Denoise
-    from ldmkit.contracts import Denoiser as Denoiser
-    from ldmkit.contracts import Evaluate as Evaluate
-    from ldmkit.contracts import Frame as Frame
-    from ldmkit.contracts import Grid as Grid
-    from ldmkit.contracts import Guidance as Guidance
-    from ldmkit.contracts import Part as Part
-    from ldmkit.contracts import Perceptual as Perceptual
-    from ldmkit.contracts import Process as Process
-    from ldmkit.contracts import Reconstruction as Reconstruction
-    from ldmkit.contracts import Run as Run
-    from ldmkit.contracts import Sampler as Sampler
-    from ldmkit.contracts import Slot as Slot
-    from ldmkit.contracts import Step as Step
-    from ldmkit.contracts import View as View
+    from ldmkit.contracts.adapter import Adapter as Adapter
+    from ldmkit.contracts.codec import Codec as Codec
+    from ldmkit.contracts.conditioner import Conditioner as Conditioner
+    from ldmkit.contracts.denoiser import Denoiser as Denoiser
+    from ldmkit.contracts.grid import Grid as Grid
+    from ldmkit.contracts.process import Process as Process
+    from ldmkit.contracts.sampler import Sampler as Sampler
     from ldmkit.data import Data as Data
     from ldmkit.data import Dataset as Dataset
     from ldmkit.data import Geometry as Geometry
@@ -78,7 +72,13 @@ if TYPE_CHECKING:
     from ldmkit.errors import SpecError as SpecError
     from ldmkit.errors import WeightsError as WeightsError
     from ldmkit.examples import Example as Example
+    from ldmkit.guides import Evaluate as Evaluate
+    from ldmkit.guides import Guidance as Guidance
+    from ldmkit.guides import View as View
     from ldmkit.hookspecs import hookimpl as hookimpl
+    from ldmkit.judges import Classifier as Classifier
+    from ldmkit.judges import Perceptual as Perceptual
+    from ldmkit.latents import Reconstruction as Reconstruction
     from ldmkit.loading import load as load
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
@@ -87,16 +87,23 @@ if TYPE_CHECKING:
     from ldmkit.noise import Noise as Noise
     from ldmkit.output import Output as Output
     from ldmkit.output import Start as Start
+    from ldmkit.parts import Part as Part
     from ldmkit.pipeline import Pipeline as Pipeline
     from ldmkit.plugins import components as components
     from ldmkit.plugins import get as get
     from ldmkit.ports import Port as Port
     from ldmkit.ports import Tap as Tap
     from ldmkit.ports import attached as attached
+    from ldmkit.runs import Context as Context
+    from ldmkit.runs import Denoise as Denoise
+    from ldmkit.runs import Frame as Frame
+    from ldmkit.runs import Run as Run
+    from ldmkit.runs import Step as Step
     from ldmkit.signals import Plane as Plane
     from ldmkit.signals import Residuals as Residuals
     from ldmkit.signals import Signal as Signal
     from ldmkit.signals import SignalKind as SignalKind
+    from ldmkit.signals import Slot as Slot
     from ldmkit.signals import Tokens as Tokens
     from ldmkit.signals import Vector as Vector
     from ldmkit.source import Source as Source

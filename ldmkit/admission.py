@@ -35,7 +35,7 @@ def admit(entry: Entry) -> Any:
     where = f"{entry.kind}:{entry.name} ({entry.dist} {entry.version}, {entry.value})"
     module = entry.value.partition(":")[0]
     if entry.kind in GROUPS:
-        import_module("ldmkit.contracts")  # before the plugin: torch's settings are compared from here on
+        import_module("ldmkit.contracts.codec")  # before the plugin: torch's settings are compared from here on
     try:
         with _unharmed(entry):
             loaded: Any = import_module(module)
@@ -117,9 +117,9 @@ def _check(entry: Entry, loaded: Any, where: str) -> None:
 
 
 def _check_part(entry: Entry, loaded: Any, where: str) -> None:
-    from ldmkit import contracts
+    import ldmkit
 
-    contract = getattr(contracts, entry.kind.capitalize())
+    contract = getattr(ldmkit, entry.kind.capitalize())
     if not inspect.isclass(loaded):
         what = f"{_repr(loaded)} is no class"
         raise PluginError("not-a-class", what, where=where, fits=f"a subclass of ldmkit.{contract.__name__}")
@@ -161,9 +161,9 @@ def _check_config(cls: type, where: str) -> None:
 
 def _other(cls: type) -> str:
     """The group that a class of another kind would belong to."""
-    from ldmkit import contracts
+    import ldmkit
 
-    kinds = [kind for kind in GROUPS if issubclass(cls, getattr(contracts, kind.capitalize()))]
+    kinds = [kind for kind in GROUPS if issubclass(cls, getattr(ldmkit, kind.capitalize()))]
     return f"the entry-point group {GROUPS[kinds[0]]}" if kinds else "a class of the kind that its group names"
 
 

@@ -10,12 +10,18 @@ from typing import Any
 
 from ldmkit.arguments import instance_of, mapping_of, taken
 from ldmkit.conditioning import check_dims, route
-from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Process, Slot
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.process import Process
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
 from ldmkit.latents import check_latents_fit
 from ldmkit.meta import on_meta
+from ldmkit.parts import Part
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
+from ldmkit.signals import Slot
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.value import Value
 

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from ldmkit.arguments import check_callback, fraction, list_of, mapping_of, names_of, numbers_of
-from ldmkit.contracts import Join, Slot, View
 from ldmkit.errors import CompositionError, InputError, shown, suggest
+from ldmkit.guides import View
 from ldmkit.signals import (
     AXES,
     KIND_OF,
+    Join,
     Plane,
     Residuals,
     Signal,
     SignalKind,
+    Slot,
     Tokens,
     Vector,
     cat_rows,

@@ -24,7 +24,8 @@ from ldmkit.sizes import Size, latent_size, padded
 from ldmkit.work import Direction, Work
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Codec, Denoiser
+    from ldmkit.contracts.codec import Codec
+    from ldmkit.contracts.denoiser import Denoiser
 
 STATES = 6
 """Tensors of the latents' size that a run holds: state, noise, the last step, and what a sampler remembers."""

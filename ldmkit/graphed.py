@@ -14,7 +14,8 @@ from ldmkit.errors import CompositionError
 from ldmkit.plans import check_fresh, fingerprint
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Context, Denoiser
+    from ldmkit.contracts.denoiser import Denoiser
+    from ldmkit.runs import Context
 
 WARMUPS = 3
 """Eager calls before a recording: libraries choose their algorithms and allocate their workspaces in them."""

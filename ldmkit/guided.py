@@ -10,10 +10,14 @@ from torch import Tensor
 
 from ldmkit.arguments import names_of
 from ldmkit.conditioning import Conditioning
-from ldmkit.contracts import Adapter, Context, Denoiser, Guidance, Process, Run, View
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.process import Process
 from ldmkit.errors import RunError
 from ldmkit.guards import check_returned, part_name
+from ldmkit.guides import Guidance, View
 from ldmkit.plans import Network
+from ldmkit.runs import Context, Run
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
 """skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""

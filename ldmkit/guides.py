@@ -12,7 +12,7 @@ from ldmkit.examples import Example
 from ldmkit.value import Value
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Process
+    from ldmkit.contracts.process import Process
 
 View: TypeAlias = frozenset[str]
 """A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""

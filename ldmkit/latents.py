@@ -11,7 +11,8 @@ from torch import Tensor
 from ldmkit.errors import CompositionError
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Codec, Denoiser
+    from ldmkit.contracts.codec import Codec
+    from ldmkit.contracts.denoiser import Denoiser
 
 
 class Reconstruction(NamedTuple):

@@ -14,14 +14,17 @@ from ldmkit.arguments import check_device as check_device
 from ldmkit.arguments import check_dtype as check_dtype
 from ldmkit.arguments import instance_of, list_of
 from ldmkit.compose import Parts, build, compose
-from ldmkit.contracts import Adapter, Classifier, Codec, Part
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
 from ldmkit.digests import no_digests
 from ldmkit.errors import InputError, SourceError, WeightsError, shown
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
+from ldmkit.judges import Classifier
 from ldmkit.latents import latents_of
 from ldmkit.locate import bundled_models, check_config, locate
 from ldmkit.meta import on_meta
+from ldmkit.parts import Part
 from ldmkit.pipeline import Pipeline
 from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
 from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Context, Denoiser, Process, column
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.process import Process, column
+from ldmkit.runs import Context
 from ldmkit.signals import Signal
 
 Weighting = Callable[[float], float]

@@ -25,7 +25,7 @@ from ldmkit.recipe import check_recipe
 from ldmkit.starts import Start as Start
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Codec
+    from ldmkit.contracts.codec import Codec
 
 RECIPE_KEY = "ldmkit"
 

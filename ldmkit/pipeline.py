@@ -17,7 +17,11 @@ from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.conditioning import Conditioning
-from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Process, Step
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.process import Process
 from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows
 from ldmkit.errors import CompositionError, RunError, shown, suggest
 from ldmkit.guards import check_end, check_step, is_finite, memory
@@ -32,6 +36,7 @@ from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import caller_level
 from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
+from ldmkit.runs import Step
 from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.spellings import no_attribute, own_arguments

@@ -18,7 +18,8 @@ from ldmkit.errors import CompositionError, shown, suggest
 from ldmkit.ports import Port
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Context, Denoiser
+    from ldmkit.contracts.denoiser import Denoiser
+    from ldmkit.runs import Context
 
 Network: TypeAlias = "Callable[[Tensor, Tensor, Context, float | None], Tensor]"
 """(x, t, context, sigma) -> F: the call of a denoiser, by any plan."""

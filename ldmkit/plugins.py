@@ -28,19 +28,16 @@ from ldmkit.installed import Installed, Problem, normal, scan
 from ldmkit.kinds import GROUPS
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import (
-        Adapter,
-        Classifier,
-        Codec,
-        Conditioner,
-        Data,
-        Denoiser,
-        Grid,
-        Guidance,
-        Perceptual,
-        Process,
-        Sampler,
-    )
+    from ldmkit.contracts.adapter import Adapter
+    from ldmkit.contracts.codec import Codec
+    from ldmkit.contracts.conditioner import Conditioner
+    from ldmkit.contracts.denoiser import Denoiser
+    from ldmkit.contracts.grid import Grid
+    from ldmkit.contracts.process import Process
+    from ldmkit.contracts.sampler import Sampler
+    from ldmkit.data import Data
+    from ldmkit.guides import Guidance
+    from ldmkit.judges import Classifier, Perceptual
 
 V = TypeVar("V", covariant=True)
 

@@ -10,13 +10,16 @@ from typing import TypeVar
 from torch import Tensor
 
 from ldmkit.busy import using
-from ldmkit.contracts import Arrivals, Denoiser, Grid, Sampler, Step
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.estimate import Estimate
 from ldmkit.guards import check_levels, steps_of
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
+from ldmkit.runs import Arrivals, Step
 from ldmkit.sizes import Size
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldmkit.sizes import Size, padded
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Codec
+    from ldmkit.contracts.codec import Codec
     from ldmkit.request import Request
 
 FAR = 2.0

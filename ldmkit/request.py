@@ -13,8 +13,11 @@ from ldmkit.arguments import check_size as check_size
 from ldmkit.arguments import check_steps as check_steps
 from ldmkit.bounds import MAX_NUMBER
 from ldmkit.compose import build_value
-from ldmkit.contracts import Codec, Grid, Guidance, Sampler
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import InputError, shown
+from ldmkit.guides import Guidance
 from ldmkit.plugins import components
 from ldmkit.spec import Defaults, PartSpec
 from ldmkit.starts import Begun, Start, starts_of

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.arguments import instance_of, numbers_of
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError
 from ldmkit.estimate import check_estimate, estimate_codec, together
 from ldmkit.guards import check_returned, finite, memory

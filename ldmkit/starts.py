@@ -18,7 +18,7 @@ from ldmkit.sizes import Size
 from ldmkit.value import Value
 
 if TYPE_CHECKING:
-    from ldmkit.contracts import Codec
+    from ldmkit.contracts.codec import Codec
     from ldmkit.output import Output
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import model_validator
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError, SourceError
 from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of

@@ -11,7 +11,7 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit.bounds import Width
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit.picture_files import array_from_uri, array_uri

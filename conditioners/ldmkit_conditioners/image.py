@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.pictures import Picture
 from ldmkit.signals import Plane, SignalKind

@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import Rows, Width
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError, shown, suggest
 from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field, model_validator
 
 from ldmkit.bounds import Heads, Layers, Rows, Width
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Tokens, rows_of

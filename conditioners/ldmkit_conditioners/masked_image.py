@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.bounds import Width
-from ldmkit.contracts import Codec, Conditioner
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.pictures import Mask, Picture
 from ldmkit.signals import Plane, SignalKind

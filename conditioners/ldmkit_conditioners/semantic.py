@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts import Codec, Conditioner
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
 from ldmkit.pictures import LabelMap

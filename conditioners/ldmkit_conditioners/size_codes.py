@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.bounds import Width
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.examples import Example
 from ldmkit.signals import Signal, SignalKind, Vector
 from ldmkit.value import Value

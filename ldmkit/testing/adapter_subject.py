@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Adapter, Context, Denoiser, Run
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import LdmkitError
 from ldmkit.plugins import get
 from ldmkit.ports import attached
+from ldmkit.runs import Context, Run
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
 from ldmkit.testing.modules import ModuleSubject, stirred

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Process, Sampler
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.testing.convergence import (
     MIXTURE,
     NotLinear,

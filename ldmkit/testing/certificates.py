@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from ldmkit.contracts import Sampler
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.plugins import HOME, catalogue, load_entry
 from ldmkit.testing.certificate import EXACT, TRIED, Certificate, calls, certify
 from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, STEPS

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.examples import Example
+from ldmkit.latents import Reconstruction
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import LdmkitError
 from ldmkit.examples import Example
 from ldmkit.meta import on_meta

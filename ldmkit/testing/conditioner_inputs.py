@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.signals import tensors_of
 from ldmkit.testing.batches import same

@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import LdmkitError
 from ldmkit.examples import Example
 from ldmkit.signals import KIND_OF, Residuals, Signal, Tokens, tensors_of

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Process, Sampler
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.sampler import Sampler
+from ldmkit.runs import Denoise
 from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import Reference, Rho7, predicted
 

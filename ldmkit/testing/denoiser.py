@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.contracts import Denoiser
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.examples import Example
 from ldmkit.testing import denoiser_inputs as denoiser_inputs
 from ldmkit.testing import denoiser_ports as denoiser_ports

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Context, Denoiser, Slot
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.ports import Tap
-from ldmkit.signals import Plane, Signal, Tokens, Vector
+from ldmkit.runs import Context
+from ldmkit.signals import Plane, Signal, Slot, Tokens, Vector
 from ldmkit.testing.batches import normal
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.modules import ROWS, ModuleSubject

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ldmkit.contracts import Grid, Process
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.examples import Example
 from ldmkit.testing.checks import Report, check, expect, fail, report

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Process, Sampler
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.testing.convergence import LARGEST, MEANS, VARIANCES, gaussian_end
 from ldmkit.testing.mixture import Mixture
 from ldmkit.testing.reference import Rho7, predicted

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Denoise
+from ldmkit.runs import Denoise
 
 
 class Mixture:

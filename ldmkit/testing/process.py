@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.errors import CompositionError
 from ldmkit.examples import Example
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report

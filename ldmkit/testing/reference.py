@@ -11,7 +11,9 @@ from typing import ClassVar, Literal, TypeAlias
 
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Grid, Process
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.process import Process
+from ldmkit.runs import Denoise
 
 Prediction: TypeAlias = Literal["eps", "v", "x0", "flow"]
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0", "flow")

@@ -7,8 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.noise import Noise
+from ldmkit.runs import Denoise
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.convergence import (
     MEANS,

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.noise import Noise
+from ldmkit.runs import Denoise, Step
 from ldmkit.testing.reference import Reference, Rho7
 
 PROCESS = Reference()

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts import Codec, Conditioner
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError
 from ldmkit.value import Value
 

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts import Context, Denoiser, Frame, Slot
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import CompositionError
 from ldmkit.ports import Port
-from ldmkit.signals import Signal, Tokens, Vector
+from ldmkit.runs import Context, Frame
+from ldmkit.signals import Signal, Slot, Tokens, Vector
 from ldmkit.value import Value
 
 

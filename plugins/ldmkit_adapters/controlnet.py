@@ -15,11 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
-from ldmkit.contracts import Adapter, Context, Denoiser, Frame, Run, Slot
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.examples import Example
 from ldmkit.ports import Tap
-from ldmkit.signals import Plane
+from ldmkit.runs import Context, Frame, Run
+from ldmkit.signals import Plane, Slot
 from ldmkit.value import Value
 
 GUESS_DECAY = 0.825

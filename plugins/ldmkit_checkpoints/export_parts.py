@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldmkit.compose import part_spec
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError, suggest
 from ldmkit.jsonio import write_json
 from ldmkit.pipeline import Pipeline

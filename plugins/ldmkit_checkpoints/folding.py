@@ -8,7 +8,7 @@ import torch
 from ldmkit_codecs.kl import KLCodec, KLConfig
 from torch import Tensor
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import SourceError
 
 

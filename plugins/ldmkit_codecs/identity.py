@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ldmkit.bounds import Width
-from ldmkit.contracts import Codec, Reconstruction
+from ldmkit.contracts.codec import Codec
 from ldmkit.examples import Example
+from ldmkit.latents import Reconstruction
 from ldmkit.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
 

@@ -14,9 +14,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts import Codec, Direction, Reconstruction, Work
+from ldmkit.contracts.codec import Codec
 from ldmkit.examples import Example
+from ldmkit.latents import Reconstruction
 from ldmkit.value import Value
+from ldmkit.work import Direction, Work
 from ldmkit_codecs.footprint import tiny_footprint
 from ldmkit_codecs.shapes import (
     PerChannel,

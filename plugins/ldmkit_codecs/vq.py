@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from ldmkit.attention import exact
 from ldmkit.bounds import Rows
-from ldmkit.contracts import Codec, Direction, Reconstruction, Work
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
+from ldmkit.latents import Reconstruction
+from ldmkit.work import Direction, Work
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ldmkit.cli.words import parse_strategy
-from ldmkit.contracts import Grid, Process, Sampler
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import InputError
 from ldmkit.request import strategy
 from ldmkit.spec import PartSpec

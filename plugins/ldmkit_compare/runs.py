@@ -11,10 +11,11 @@ from ldmkit_samplers.grids.sigmas import Exponential, Karras, SigmaGrid
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import LdmkitError
 from ldmkit.pipeline import Pipeline
 from ldmkit.prepared import Prepared
+from ldmkit.runs import Denoise, Step
 from ldmkit.value import Value
 from ldmkit_compare.asked import Entrant
 from ldmkit_compare.figures import marginal, psnr, rms, spread

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit.attention import attention
-from ldmkit.contracts import Frame
 from ldmkit.ports import Port
+from ldmkit.runs import Frame
 from ldmkit_denoisers.ported import PortedLinear, zeroed
 
 KeysValues = tuple[Tensor, Tensor]

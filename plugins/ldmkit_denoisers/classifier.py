@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from ldmkit.attention import attention
 from ldmkit.bounds import Rows
 from ldmkit.compose import build_value
-from ldmkit.contracts import Classifier, Context, Frame, Process, column
+from ldmkit.contracts.process import Process, column
 from ldmkit.errors import CompositionError
 from ldmkit.examples import Example
+from ldmkit.judges import Classifier
+from ldmkit.runs import Context, Frame
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
 from ldmkit_denoisers.config import SMALL, UNetConfig

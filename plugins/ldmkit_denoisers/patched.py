@@ -13,13 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.compose import part_spec
-from ldmkit.contracts import Context, Denoiser, Work
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import CompositionError, SpecError
 from ldmkit.examples import Example
 from ldmkit.plugins import get
+from ldmkit.runs import Context
 from ldmkit.signals import Plane, Signal
 from ldmkit.spec import PartSpec
 from ldmkit.value import Value
+from ldmkit.work import Work
 from ldmkit_denoisers.config import SMALL
 
 UNET = {

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts import Frame
 from ldmkit.ports import Port
+from ldmkit.runs import Frame
 
 M = TypeVar("M", bound=nn.Module)
 

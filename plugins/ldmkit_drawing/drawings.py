@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.pictures import read_label_map
 from ldmkit_drawing.sheets import EMPTY, FAINT, INK, PAPER, Content, Drawing, font, picture, words, wrap
 

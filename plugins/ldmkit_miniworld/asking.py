@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.encoding import input_name, input_owners
 from ldmkit.errors import InputError, suggest
 from ldmkit.pipeline import Pipeline

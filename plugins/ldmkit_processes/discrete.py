@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.errors import SpecError
 from ldmkit.examples import Example
 from ldmkit_processes import schedules

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.examples import Example
 
 

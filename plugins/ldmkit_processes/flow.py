@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.examples import Example
 
 LARGEST = 2.0**20

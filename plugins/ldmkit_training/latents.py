@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit_training.stage import Batch
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
 from ldmkit.pictures import LabelMap, Mask, Picture

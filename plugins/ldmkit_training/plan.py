@@ -14,8 +14,13 @@ from torch import Tensor, nn
 
 from ldmkit.compose import part_spec
 from ldmkit.conditioning import Encoded
-from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part, Perceptual
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.data import Dataset
+from ldmkit.judges import Perceptual
+from ldmkit.parts import Part
 from ldmkit.pipeline import Pipeline
 from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline

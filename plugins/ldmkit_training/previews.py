@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.bounds import MAX_STEPS
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.encoding import input_owners
 from ldmkit.pipeline import Pipeline
 from ldmkit.spec import PartSpec

@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.conditioning import Conditioning, Encoded
-from ldmkit.contracts import Context
 from ldmkit.encoding import pick_rows
 from ldmkit.jsonio import replacing
 from ldmkit.pipeline import Pipeline
+from ldmkit.runs import Context
 from ldmkit.value import Value
 from ldmkit_training.lines import Lines
 from ldmkit_training.observe import View, networks, undisturbed

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.data import Dataset
 from ldmkit.errors import LdmkitError
 from ldmkit_training.data.section import renamed_names

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
+from ldmkit.runs import Denoise, Step
 
 LONG_STEP = 20.0
 """sigma / sigma' from which on the slope in sigma says nothing about the step's other end: the first step of a flow,

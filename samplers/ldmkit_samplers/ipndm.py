@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
+from ldmkit.runs import Denoise, Step
 from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.slopes import equal_steps, transitions
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
+from ldmkit.runs import Denoise, Step
 from ldmkit_samplers.first_order import transitions
 
 

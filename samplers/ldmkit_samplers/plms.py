@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Arrivals, Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
+from ldmkit.runs import Arrivals, Denoise, Step
 from ldmkit_samplers.first_order import retaken
 from ldmkit_samplers.heun import LONG_STEP, corrected
 from ldmkit_samplers.slopes import ADAMS_BASHFORTH, combined, equal_steps

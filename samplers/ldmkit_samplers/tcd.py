@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Sampler, Step
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.examples import Example
+from ldmkit.runs import Denoise, Step
 from ldmkit_samplers.first_order import transitions
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Denoise, Step
+from ldmkit.runs import Denoise, Step
 
 
 class Row(NamedTuple):

@@ -8,11 +8,16 @@ from typing import Any
 
 from surface_fields import in_tree
 
-from ldmkit.contracts import Adapter, Classifier, Codec, Conditioner, Denoiser, Slot
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import LdmkitError
+from ldmkit.judges import Classifier
 from ldmkit.kinds import MODULES
 from ldmkit.meta import on_meta
 from ldmkit.plugins import load_entry
+from ldmkit.signals import Slot
 
 
 def parts() -> list[str]:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit import CompositionError, InputError, SourceError, SpecError
-from ldmkit.contracts import Codec, Conditioner
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
 
 ATOL = 1e-5
 

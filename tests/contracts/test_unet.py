@@ -227,7 +227,7 @@ def test_missing_and_wrong_conditions_are_named() -> None:
     with pytest.raises(InputError, match="plane"):
         call(net, {**signals, "plane": Plane(normal(2, 2, 4, 4))})
     with pytest.raises(CompositionError):
-        from ldmkit.contracts import Context
+        from ldmkit.runs import Context
 
         net(normal(2, 3, 8, 6), torch.zeros(2), Context(signals))
 

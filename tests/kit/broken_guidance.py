@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldmkit import Example, Guidance
-from ldmkit.contracts import Evaluate
+from ldmkit.guides import Evaluate
 
 NOTHING: frozenset[str] = frozenset()
 

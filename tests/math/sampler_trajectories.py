@@ -18,7 +18,7 @@ from typing import TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Sampler
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.plugins import catalogue, get
 from ldmkit.testing.mixture import Mixture
 

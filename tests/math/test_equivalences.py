@@ -17,7 +17,7 @@ from ldmkit_samplers.grids.sigmas import FlowShift, Karras
 from ldmkit_samplers.grids.timesteps import Leading
 from torch import Tensor
 
-from ldmkit.contracts import Sampler
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.testing.mixture import Mixture
 
 PROCESS = Discrete()

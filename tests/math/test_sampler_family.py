@@ -25,7 +25,7 @@ from ldmkit_samplers.tcd import TCD
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
-from ldmkit.contracts import Sampler
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import SpecError
 from ldmkit.testing.mixture import Mixture
 

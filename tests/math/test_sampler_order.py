@@ -28,7 +28,9 @@ from ldmkit_samplers.plms import PLMS
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
-from ldmkit.contracts import Grid, Process, Sampler
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.testing.convergence import error, no_noise, slope
 from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import Reference

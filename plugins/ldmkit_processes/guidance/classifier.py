@@ -13,9 +13,10 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from ldmkit.bounds import SignedScale
-from ldmkit.contracts import Classifier, Evaluate, Guidance
 from ldmkit.errors import SpecError
 from ldmkit.examples import Example
+from ldmkit.guides import Evaluate, Guidance
+from ldmkit.judges import Classifier
 from ldmkit.loading import load_classifier
 from ldmkit.value import Value
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit.compose import build
-from ldmkit.contracts import Classifier, Codec, Process, column
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.process import Process, column
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.judges import Classifier
 from ldmkit.loading import load_classifier
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec

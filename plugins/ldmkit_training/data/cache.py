@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.data import Dataset
 from ldmkit.errors import InputError, SpecError
 from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta

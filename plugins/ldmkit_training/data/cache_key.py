@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.data import Dataset
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.digests import bits

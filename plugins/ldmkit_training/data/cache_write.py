@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts import Codec
+from ldmkit.contracts.codec import Codec
 from ldmkit.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError
 from ldmkit.guards import finite

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from torch import Tensor, nn
 
-from ldmkit.contracts import Perceptual
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
+from ldmkit.judges import Perceptual
 from ldmkit.value import Value
 from ldmkit.weights import LazyTensor, assign, open_safetensors
 

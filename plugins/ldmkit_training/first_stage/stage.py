@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.compose import build, part_spec
-from ldmkit.contracts import Codec, Perceptual
+from ldmkit.contracts.codec import Codec
 from ldmkit.errors import SpecError
+from ldmkit.judges import Perceptual
 from ldmkit.loading import load_codec
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts import Perceptual
 from ldmkit.examples import Example
+from ldmkit.judges import Perceptual
 from ldmkit.value import Value
 from ldmkit_training.first_stage.scales import mean_over_scales
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.compose import build, fit
-from ldmkit.contracts import Conditioner
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.encoding import input_name, parse_rows
 from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
 from ldmkit.loading import load

@@ -13,10 +13,14 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ldmkit.compose import build, build_value, fit
 from ldmkit.conditioning import route
-from ldmkit.contracts import Adapter, Codec, Conditioner, Denoiser, Part
+from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.errors import CompositionError, SpecError, suggest
 from ldmkit.loading import load_codec, open_source
 from ldmkit.meta import on_meta
+from ldmkit.parts import Part
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import get
 from ldmkit.source import Source

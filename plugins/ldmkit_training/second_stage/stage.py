@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts import Denoiser
+from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.encoding import parse_rows
 from ldmkit.errors import CompositionError
 from ldmkit.loss import errors

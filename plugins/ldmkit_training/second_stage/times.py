@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.value import Value
 from ldmkit_training.draws import Draws
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.errors import SpecError
 from ldmkit.value import Value
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ldmkit.contracts import Process
+from ldmkit.contracts.process import Process
 from ldmkit.errors import CompositionError, InputError, shown
 from ldmkit.spec import MAX_STEPS
 from ldmkit.value import integer

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts import Grid, Process
+from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError
 from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps

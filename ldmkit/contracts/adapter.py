@@ -1,0 +1,42 @@
+"""The contract of adapters, which extend a denoiser through its ports."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+from ldmkit.parts import Part
+from ldmkit.ports import Tap
+from ldmkit.runs import Context
+from ldmkit.signals import Slot
+
+
+class Adapter(Part, ABC):
+    """Extends a denoiser through its ports. A new, zero-initialised one is the identity, bit for bit."""
+
+    slots: Mapping[str, Slot]
+
+    @abstractmethod
+    def taps(self, name: str) -> Mapping[str, Tap]:
+        """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`).
+
+        Equal taps at every call, of tuned copies too; without an entry of that name they return what they get."""
+
+    def prepare(self, context: Context, name: str) -> Any:
+        """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas.
+
+        The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent. Rows in which
+        `context.present["<name>.<slot>"]` is False get what they would get without the condition."""
+        return None
+
+    def drops(self, slot: str) -> bool:
+        """Whether the input of a slot is dropped with the others although its wiring says `keep`."""
+        return False
+
+    def tuned(self, **changes: Any) -> Self:
+        """The same weights with other options; which ones may change after building is the adapter's to say."""
+        other = copy.copy(self)
+        other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
+        return other

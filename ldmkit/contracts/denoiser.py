@@ -1,0 +1,56 @@
+"""The contract of denoisers: the network F(x, t, context), with its slots and ports."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ldmkit.latents import Latents
+from ldmkit.parts import Part
+from ldmkit.plans import Network, network_of
+from ldmkit.ports import Port
+from ldmkit.runs import Context
+from ldmkit.signals import Signal, Slot
+from ldmkit.work import Work
+
+
+class Denoiser(Part, ABC):
+    """The raw network F(x, t, context). It publishes slots (conditions) and ports (places for adapters)."""
+
+    channels: int
+    slots: Mapping[str, Slot]
+    ports: Mapping[str, Port]
+    latents: Latents | None = None
+    """Those of the codec that it was loaded with."""
+    smallest: int = 1
+    """Latents must have at least this many rows and columns."""
+    plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
+    """Execution plans that `plan` takes; "auto" is the fastest one for the device by what was measured."""
+    regions: tuple[type[nn.Module], ...] = ()
+    """Classes of the repeated blocks, which the plan "compiled" compiles one by one; (): the whole network at once."""
+
+    @abstractmethod
+    def prepare(self, signals: Mapping[str, Signal]) -> Context:
+        """Once per run: project cross-attention K and V, embed vectors. Absent optional slots are allowed."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
+        """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps.
+
+        Nothing is kept on the module, not even for the length of a call: threads share it."""
+
+    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+        """What one call for x (rows, channels, *size) takes, without running it. Optional."""
+        return Work()
+
+    def plan(self, name: str) -> Network:
+        """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
+
+        A plan is made from the weights as they are now; it refuses a run after they changed, moved or were converted.
+
+        Raises:
+            CompositionError: `unknown-plan` (with those on offer), or `plan-unavailable` on this device or dtype.
+        """
+        return network_of(self, name)
