@@ -23,7 +23,7 @@ FAMILIES = {
 }  # fmt: skip
 
 GENERIC = {
-    "ldmkit/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": ("source", "input"),
+    "ldmkit/contracts/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": ("source", "input"),
     "ldmkit/deprecation.py": ("spec", "input"), "ldmkit/files.py": ("source", "input"),
 }  # fmt: skip
 """Files with functions that raise the class they are given: the classes that their callers give."""

@@ -15,7 +15,7 @@ for _home, _names in {
     "ldmkit.output": ("Output", "Start"),
     "ldmkit.source": ("Source",),
     "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
-    "ldmkit.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
+    "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter",),
     "ldmkit.contracts.codec": ("Codec",),
@@ -24,16 +24,16 @@ for _home, _names in {
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process",),
     "ldmkit.contracts.sampler": ("Sampler",),
-    "ldmkit.guides": ("Evaluate", "Guidance", "View"),
-    "ldmkit.judges": ("Classifier", "Perceptual"),
-    "ldmkit.latents": ("Reconstruction",),
-    "ldmkit.parts": ("Part",),
-    "ldmkit.runs": ("Context", "Denoise", "Frame", "Run", "Step"),
-    "ldmkit.data": ("Data", "Dataset", "Geometry", "Sample"),
-    "ldmkit.examples": ("Example",),
+    "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "View"),
+    "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
+    "ldmkit.contracts.latents": ("Reconstruction",),
+    "ldmkit.contracts.part": ("Part",),
+    "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
+    "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
+    "ldmkit.contracts.example": ("Example",),
     "ldmkit.noise": ("Noise",),
-    "ldmkit.ports": ("Port", "Tap", "attached"),
-    "ldmkit.value": ("Value",),
+    "ldmkit.contracts.ports": ("Port", "Tap", "attached"),
+    "ldmkit.contracts.value": ("Value",),
     "ldmkit.weights": ("LazyTensor",),
     "ldmkit.loss": ("diffusion_loss",),
     "ldmkit.hookspecs": ("hookimpl",),
@@ -54,14 +54,38 @@ if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
+    from ldmkit.contracts.data import Data as Data
+    from ldmkit.contracts.data import Dataset as Dataset
+    from ldmkit.contracts.data import Geometry as Geometry
+    from ldmkit.contracts.data import Sample as Sample
     from ldmkit.contracts.denoiser import Denoiser as Denoiser
+    from ldmkit.contracts.example import Example as Example
     from ldmkit.contracts.grid import Grid as Grid
+    from ldmkit.contracts.guidance import Evaluate as Evaluate
+    from ldmkit.contracts.guidance import Guidance as Guidance
+    from ldmkit.contracts.guidance import View as View
+    from ldmkit.contracts.judges import Classifier as Classifier
+    from ldmkit.contracts.judges import Perceptual as Perceptual
+    from ldmkit.contracts.latents import Reconstruction as Reconstruction
+    from ldmkit.contracts.part import Part as Part
+    from ldmkit.contracts.ports import Port as Port
+    from ldmkit.contracts.ports import Tap as Tap
+    from ldmkit.contracts.ports import attached as attached
     from ldmkit.contracts.process import Process as Process
     from ldmkit.contracts.sampler import Sampler as Sampler
-    from ldmkit.data import Data as Data
-    from ldmkit.data import Dataset as Dataset
-    from ldmkit.data import Geometry as Geometry
-    from ldmkit.data import Sample as Sample
+    from ldmkit.contracts.signals import Plane as Plane
+    from ldmkit.contracts.signals import Residuals as Residuals
+    from ldmkit.contracts.signals import Signal as Signal
+    from ldmkit.contracts.signals import SignalKind as SignalKind
+    from ldmkit.contracts.signals import Slot as Slot
+    from ldmkit.contracts.signals import Tokens as Tokens
+    from ldmkit.contracts.signals import Vector as Vector
+    from ldmkit.contracts.step import Context as Context
+    from ldmkit.contracts.step import Denoise as Denoise
+    from ldmkit.contracts.step import Frame as Frame
+    from ldmkit.contracts.step import Run as Run
+    from ldmkit.contracts.step import Step as Step
+    from ldmkit.contracts.value import Value as Value
     from ldmkit.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.errors import CompositionError as CompositionError
     from ldmkit.errors import InputError as InputError
@@ -71,14 +95,7 @@ if TYPE_CHECKING:
     from ldmkit.errors import SourceError as SourceError
     from ldmkit.errors import SpecError as SpecError
     from ldmkit.errors import WeightsError as WeightsError
-    from ldmkit.examples import Example as Example
-    from ldmkit.guides import Evaluate as Evaluate
-    from ldmkit.guides import Guidance as Guidance
-    from ldmkit.guides import View as View
     from ldmkit.hookspecs import hookimpl as hookimpl
-    from ldmkit.judges import Classifier as Classifier
-    from ldmkit.judges import Perceptual as Perceptual
-    from ldmkit.latents import Reconstruction as Reconstruction
     from ldmkit.loading import load as load
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
@@ -87,30 +104,13 @@ if TYPE_CHECKING:
     from ldmkit.noise import Noise as Noise
     from ldmkit.output import Output as Output
     from ldmkit.output import Start as Start
-    from ldmkit.parts import Part as Part
     from ldmkit.pipeline import Pipeline as Pipeline
     from ldmkit.plugins import components as components
     from ldmkit.plugins import get as get
-    from ldmkit.ports import Port as Port
-    from ldmkit.ports import Tap as Tap
-    from ldmkit.ports import attached as attached
-    from ldmkit.runs import Context as Context
-    from ldmkit.runs import Denoise as Denoise
-    from ldmkit.runs import Frame as Frame
-    from ldmkit.runs import Run as Run
-    from ldmkit.runs import Step as Step
-    from ldmkit.signals import Plane as Plane
-    from ldmkit.signals import Residuals as Residuals
-    from ldmkit.signals import Signal as Signal
-    from ldmkit.signals import SignalKind as SignalKind
-    from ldmkit.signals import Slot as Slot
-    from ldmkit.signals import Tokens as Tokens
-    from ldmkit.signals import Vector as Vector
     from ldmkit.source import Source as Source
     from ldmkit.spec import ConditionerSpec as ConditionerSpec
     from ldmkit.spec import PartSpec as PartSpec
     from ldmkit.spec import PipelineSpec as PipelineSpec
-    from ldmkit.value import Value as Value
     from ldmkit.weights import LazyTensor as LazyTensor
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any

@@ -151,7 +151,7 @@ def _negotiate(entry: Entry, cls: type, where: str) -> None:
 
 
 def _check_config(cls: type, where: str) -> None:
-    from ldmkit.value import Value
+    from ldmkit.contracts.value import Value
 
     config = getattr(cls, "Config", None)
     if not (inspect.isclass(config) and issubclass(config, Value)):

@@ -10,15 +10,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.guidance import View
+from ldmkit.contracts.step import Step
+from ldmkit.contracts.value import Value
 from ldmkit.errors import PluginError, RunError
 from ldmkit.guards import not_finite
 from ldmkit.guided import Evaluator, Guided
-from ldmkit.guides import View
 from ldmkit.inpaint import KnownRegion
 from ldmkit.plugins import name_of
 from ldmkit.prepared import Prepared
-from ldmkit.runs import Step
-from ldmkit.value import Value
 
 
 def blamed(prepared: Prepared, failed: Step) -> RunError:

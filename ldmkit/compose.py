@@ -8,22 +8,22 @@ from functools import partial
 from operator import ne
 from typing import Any
 
-from ldmkit.arguments import instance_of, mapping_of, taken
 from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.arguments import instance_of, mapping_of, taken
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.latents import check_latents_fit
+from ldmkit.contracts.part import Part
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.signals import Slot
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
-from ldmkit.latents import check_latents_fit
 from ldmkit.meta import on_meta
-from ldmkit.parts import Part
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
-from ldmkit.signals import Slot
 from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
-from ldmkit.value import Value
 
 
 @dataclass(frozen=True)

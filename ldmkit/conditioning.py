@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import check_callback, fraction, list_of, mapping_of, names_of, numbers_of
-from ldmkit.errors import CompositionError, InputError, shown, suggest
-from ldmkit.guides import View
-from ldmkit.signals import (
+from ldmkit.contracts.arguments import check_callback, fraction, list_of, mapping_of, names_of, numbers_of
+from ldmkit.contracts.guidance import View
+from ldmkit.contracts.signals import (
     AXES,
     KIND_OF,
     Join,
@@ -31,6 +30,7 @@ from ldmkit.signals import (
     select_rows,
     tensors_of,
 )
+from ldmkit.errors import CompositionError, InputError, shown, suggest
 
 
 class Encoded(NamedTuple):

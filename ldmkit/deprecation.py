@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from ldmkit.value import Value
+    from ldmkit.contracts.value import Value
 
 NOTICE_PERIOD = 2
 """Minor versions that warn before something goes."""

@@ -10,9 +10,9 @@ import torch
 from ldmkit.compose import Parts
 from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.guards import finite, memory
-from ldmkit.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.sizes import latent_size
 from ldmkit.spec import ConditionerSpec
 

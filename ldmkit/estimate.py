@@ -17,11 +17,11 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ldmkit.bounds import MAX_BATCH, MAX_DAYS, MAX_NUMBER, MAX_PIXELS, MAX_STEPS
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import InputError
 from ldmkit.machine import Room, room
-from ldmkit.parts import Part
 from ldmkit.sizes import Size, latent_size, padded
-from ldmkit.work import Direction, Work
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec

@@ -15,7 +15,7 @@ from ldmkit.plans import check_fresh, fingerprint
 
 if TYPE_CHECKING:
     from ldmkit.contracts.denoiser import Denoiser
-    from ldmkit.runs import Context
+    from ldmkit.contracts.step import Context
 
 WARMUPS = 3
 """Eager calls before a recording: libraries choose their algorithms and allocate their workspaces in them."""

@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.step import Step
+from ldmkit.contracts.value import Value, plain
 from ldmkit.errors import InputError, PluginError, RunError, shown
 from ldmkit.plugins import name_of
-from ldmkit.runs import Step
-from ldmkit.value import Value, plain
 
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 

@@ -8,16 +8,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import names_of
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.arguments import names_of
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import RunError
 from ldmkit.guards import check_returned, part_name
-from ldmkit.guides import Guidance, View
 from ldmkit.plans import Network
-from ldmkit.runs import Context, Run
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
 """skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""

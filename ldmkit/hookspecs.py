@@ -16,8 +16,8 @@ from ldmkit.installed import HOME, normal
 from ldmkit.plugins import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
 
 if TYPE_CHECKING:
+    from ldmkit.contracts.step import Step
     from ldmkit.pipeline import Pipeline
-    from ldmkit.runs import Step
     from ldmkit.source import Source
 
 hookspec = pluggy.HookspecMarker("ldmkit")

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
-from ldmkit.runs import Denoise
 from ldmkit.sizes import Size, latent_size, pad
 from ldmkit.stages import decode_latents, encode_pictures
 from ldmkit.starts import Start

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from ldmkit.arguments import path_of
+from ldmkit.contracts.arguments import path_of
 from ldmkit.errors import SourceError, suggest
 from ldmkit.hub import fetch
 from ldmkit.installed import Entry

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process, column
-from ldmkit.runs import Context
-from ldmkit.signals import Signal
+from ldmkit.contracts.signals import Signal
+from ldmkit.contracts.step import Context
 
 Weighting = Callable[[float], float]
 """Noise level -> weight of a sample's loss."""

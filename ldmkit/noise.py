@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import check_device, list_of
-from ldmkit.arguments import check_seed as check_seed
+from ldmkit.contracts.arguments import check_device, list_of
+from ldmkit.contracts.arguments import check_seed as check_seed
+from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError, shown
-from ldmkit.value import integer
 
 MOST_NUMBERS = 2**48
 """In a batch of noise: far beyond any memory, and within what torch can count."""

@@ -14,8 +14,8 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ldmkit.arguments import check_png as check_png
-from ldmkit.arguments import instance_of, path_of
+from ldmkit.contracts.arguments import check_png as check_png
+from ldmkit.contracts.arguments import instance_of, path_of
 from ldmkit.errors import InputError, SourceError
 from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json, write_new

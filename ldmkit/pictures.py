@@ -22,10 +22,10 @@ from PIL import Image, PngImagePlugin
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
+from ldmkit.contracts.value import plain
 from ldmkit.errors import InputError, raised
 from ldmkit.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
 from ldmkit.remarks import remark_picture
-from ldmkit.value import plain
 
 EDGE = 1e-6
 """How far floating values may lie outside their range by rounding; they are kept as they are."""

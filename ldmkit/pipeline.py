@@ -12,16 +12,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import check_callback, destination, instance_of, list_of, path_of
 from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
 from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.arguments import check_callback, destination, instance_of, list_of, path_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.step import Step
 from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows
 from ldmkit.errors import CompositionError, RunError, shown, suggest
 from ldmkit.guards import check_end, check_step, is_finite, memory
@@ -29,14 +31,12 @@ from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import kept
 from ldmkit.output import Output, stack
 from ldmkit.plans import Network
-from ldmkit.ports import hold_for
 from ldmkit.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.preparing import prepare_run
 from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import caller_level
 from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
-from ldmkit.runs import Step
 from ldmkit.sizes import Size, pad
 from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.spellings import no_attribute, own_arguments

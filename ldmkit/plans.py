@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ldmkit.contracts.ports import Port
 from ldmkit.errors import CompositionError, shown, suggest
-from ldmkit.ports import Port
 
 if TYPE_CHECKING:
     from ldmkit.contracts.denoiser import Denoiser
-    from ldmkit.runs import Context
+    from ldmkit.contracts.step import Context
 
 Network: TypeAlias = "Callable[[Tensor, Tensor, Context, float | None], Tensor]"
 """(x, t, context, sigma) -> F: the call of a denoiser, by any plan."""

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter
     from ldmkit.contracts.codec import Codec
     from ldmkit.contracts.conditioner import Conditioner
+    from ldmkit.contracts.data import Data
     from ldmkit.contracts.denoiser import Denoiser
     from ldmkit.contracts.grid import Grid
+    from ldmkit.contracts.guidance import Guidance
+    from ldmkit.contracts.judges import Classifier, Perceptual
     from ldmkit.contracts.process import Process
     from ldmkit.contracts.sampler import Sampler
-    from ldmkit.data import Data
-    from ldmkit.guides import Guidance
-    from ldmkit.judges import Classifier, Perceptual
 
 V = TypeVar("V", covariant=True)
 

@@ -13,13 +13,13 @@ from ldmkit.busy import using
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.sampler import Sampler
+from ldmkit.contracts.step import Arrivals, Step
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.estimate import Estimate
 from ldmkit.guards import check_levels, steps_of
 from ldmkit.guided import Evaluator, Guided
 from ldmkit.noise import Noise
 from ldmkit.request import Request
-from ldmkit.runs import Arrivals, Step
 from ldmkit.sizes import Size
 
 T = TypeVar("T")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ldmkit.arguments import instance_of
 from ldmkit.bounds import MAX_BATCH
+from ldmkit.contracts.arguments import instance_of
+from ldmkit.contracts.step import Run
 from ldmkit.encoding import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.errors import InputError
 from ldmkit.estimate import Estimate, check_estimate, estimate_run
@@ -21,7 +22,6 @@ from ldmkit.noise import Noise
 from ldmkit.prepared import Prepared
 from ldmkit.remarks import remark, remark_call
 from ldmkit.request import Inputs, Request, length, resolve
-from ldmkit.runs import Run
 from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.spellings import check_arguments
 

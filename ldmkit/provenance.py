@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, PluginError, SpecError, WeightsError
 from ldmkit.installed import HOME, Entry, normal
 from ldmkit.kinds import GROUPS, MODULES
 from ldmkit.plugins import catalogue, find, load_entry
 from ldmkit.spec import Defaults, PartSpec, PipelineSpec
-from ldmkit.value import Value
 
 STRATEGIES = ("sampler", "grid", "guidance")
 """Kinds that a spec names among its defaults."""

@@ -10,13 +10,13 @@ import torch
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from ldmkit.arguments import mapping_of
+from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.value import Value
 from ldmkit.encoding import input_owners
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files import only_within
 from ldmkit.plugins import name_of, registered_name
 from ldmkit.trust import check_needs, input_needs
-from ldmkit.value import Value
 
 if TYPE_CHECKING:
     from ldmkit.output import Output

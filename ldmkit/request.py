@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
-from ldmkit.arguments import check_scale, check_seed, list_of, mapping_of, taken
-from ldmkit.arguments import check_size as check_size
-from ldmkit.arguments import check_steps as check_steps
 from ldmkit.bounds import MAX_NUMBER
 from ldmkit.compose import build_value
+from ldmkit.contracts.arguments import check_scale, check_seed, list_of, mapping_of, taken
+from ldmkit.contracts.arguments import check_size as check_size
+from ldmkit.contracts.arguments import check_steps as check_steps
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.grid import Grid
+from ldmkit.contracts.guidance import Guidance
 from ldmkit.contracts.sampler import Sampler
+from ldmkit.contracts.value import Value, integer, listed, plain
 from ldmkit.errors import InputError, shown
-from ldmkit.guides import Guidance
 from ldmkit.plugins import components
 from ldmkit.spec import Defaults, PartSpec
 from ldmkit.starts import Begun, Start, starts_of
-from ldmkit.value import Value, integer, listed, plain
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, field_validator
 
 from ldmkit.bounds import MAX_SIDE, MAX_STEPS
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, shown, suggest
-from ldmkit.value import Value
 
 SPEC_VERSION: Literal[1] = 1
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldmkit.arguments import instance_of, numbers_of
+from ldmkit.contracts.arguments import instance_of, numbers_of
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
 from ldmkit.estimate import check_estimate, estimate_codec, together
 from ldmkit.guards import check_returned, finite, memory
 from ldmkit.remarks import remark_picture
 from ldmkit.sizes import Size, crop
-from ldmkit.work import Direction
 
 OVERSHOOT = 4.0
 """What no picture in [-1, 1] reaches, however a decoder overshoots; pictures in [0, 255] do."""

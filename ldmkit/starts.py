@@ -10,12 +10,12 @@ import torch
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 from torch import Tensor
 
-from ldmkit.arguments import list_of, mapping_of
+from ldmkit.contracts.arguments import list_of, mapping_of
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.picture_files import array_from_uri, array_uri
 from ldmkit.pictures import Mask, Picture, dense
 from ldmkit.sizes import Size
-from ldmkit.value import Value
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec

@@ -9,9 +9,9 @@ import torch
 from pydantic import model_validator
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit.errors import CompositionError, InputError, SourceError
-from ldmkit.examples import Example
-from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_conditioners.prompted import Prompted

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_conditioners.transformer import Activation, Block
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ldmkit.bounds import Width
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
 from ldmkit.picture_files import array_from_uri, array_uri
 from ldmkit.pictures import dense, unmasked
-from ldmkit.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
-from ldmkit.value import Value
 
 _AXES = {"tokens": 2, "vector": 1, "plane": 3}
 _SHAPES = {"tokens": "(length, {dim})", "vector": "({dim},)", "plane": "({dim}, height, width)"}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.signals import Plane, SignalKind
 from ldmkit.errors import InputError
 from ldmkit.pictures import Picture
-from ldmkit.signals import Plane, SignalKind
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:

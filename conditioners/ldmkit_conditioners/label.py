@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import Rows, Width
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Signal, SignalKind, Tokens, Vector, rows_of
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, shown, suggest
-from ldmkit.examples import Example
-from ldmkit.signals import Signal, SignalKind, Tokens, Vector, rows_of
-from ldmkit.value import Value
 
 
 def read_class(raw: Any) -> int | str:

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
-from ldmkit.examples import Example
-from ldmkit.signals import Signal, SignalKind, Tokens
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Signal, SignalKind, Tokens
+from ldmkit.contracts.value import Value
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

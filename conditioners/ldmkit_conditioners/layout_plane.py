@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.bounds import Length, Rows, Width
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Plane, SignalKind
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
-from ldmkit.signals import Plane, SignalKind
-from ldmkit.value import Value
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

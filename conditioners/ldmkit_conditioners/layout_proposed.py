@@ -10,11 +10,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit.arguments import path_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit.contracts.arguments import path_of
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
-from ldmkit.value import Value
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

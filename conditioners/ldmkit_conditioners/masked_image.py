@@ -12,11 +12,11 @@ from torch import Tensor
 from ldmkit.bounds import Width
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.signals import Plane, SignalKind
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.pictures import Mask, Picture
-from ldmkit.signals import Plane, SignalKind
 from ldmkit.sizes import pad
-from ldmkit.value import Value
 from ldmkit_conditioners.image import one_size
 
 

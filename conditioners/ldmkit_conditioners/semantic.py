@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Plane, SignalKind
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.examples import Example
 from ldmkit.pictures import LabelMap
-from ldmkit.signals import Plane, SignalKind
 from ldmkit.sizes import pad
-from ldmkit.value import Value
 from ldmkit_conditioners.image import PictureInput, one_size
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ldmkit.bounds import Width
 from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.examples import Example
-from ldmkit.signals import Signal, SignalKind, Vector
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Signal, SignalKind, Vector
+from ldmkit.contracts.value import Value
 
 Name: TypeAlias = Literal["original", "crop", "target", "aesthetic"]
 Pixels: TypeAlias = tuple[int, int]

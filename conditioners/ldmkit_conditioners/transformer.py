@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.attention import attention
+from ldmkit.contracts.nn import attention
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ldmkit.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
+from ldmkit.contracts.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.errors import InputError, suggest
 from ldmkit.jsonio import read_json
 from ldmkit.locate import check_config, default_model, locate

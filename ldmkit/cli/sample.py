@@ -59,9 +59,9 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
-    from ldmkit.arguments import check_png
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_call, check_draws, check_model
+    from ldmkit.contracts.arguments import check_png
 
     check_png(out)
     check_draws(steps, seed, number)

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
-from ldmkit.parts import Part
-from ldmkit.ports import Tap
-from ldmkit.runs import Context
-from ldmkit.signals import Slot
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import Tap
+from ldmkit.contracts.signals import Slot
+from ldmkit.contracts.step import Context
 
 
 class Adapter(Part, ABC):

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from ldmkit.contracts.latents import Reconstruction
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError
-from ldmkit.latents import Reconstruction
-from ldmkit.parts import Part
-from ldmkit.work import Direction, Work
 
 
 class Codec(Part, ABC):

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.signals import Signal, SignalKind, zeros_like
+from ldmkit.contracts.value import parse
 from ldmkit.errors import CompositionError
 from ldmkit.jsonio import raw_input
-from ldmkit.parts import Part
-from ldmkit.signals import Signal, SignalKind, zeros_like
-from ldmkit.value import parse
 
 
 class Conditioner(Part, ABC):

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ldmkit.latents import Latents
-from ldmkit.parts import Part
+from ldmkit.contracts.latents import Latents
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.signals import Signal, Slot
+from ldmkit.contracts.step import Context
+from ldmkit.contracts.work import Work
 from ldmkit.plans import Network, network_of
-from ldmkit.ports import Port
-from ldmkit.runs import Context
-from ldmkit.signals import Signal, Slot
-from ldmkit.work import Work
 
 
 class Denoiser(Part, ABC):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from ldmkit.contracts.example import Example
 from ldmkit.contracts.process import Process
-from ldmkit.examples import Example
-from ldmkit.runs import Arrivals
-from ldmkit.value import Value
+from ldmkit.contracts.step import Arrivals
+from ldmkit.contracts.value import Value
 
 
 class Grid(Value, ABC):

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
-from ldmkit.examples import Example
-from ldmkit.value import Value
 
 
 class Process(Value, ABC):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
-from ldmkit.examples import Example
-from ldmkit.runs import Arrivals, Denoise, Step
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.step import Arrivals, Denoise, Step
+from ldmkit.contracts.value import Value
 
 
 class Sampler(Value, ABC):

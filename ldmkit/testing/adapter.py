@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.ports import attached
+from ldmkit.contracts.signals import Signal, Slot, select_rows, zeros_like
 from ldmkit.errors import LdmkitError, suggest
-from ldmkit.examples import Example
-from ldmkit.ports import attached
-from ldmkit.signals import Signal, Slot, select_rows, zeros_like
 from ldmkit.testing.adapter_subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, expect_state, same, snapshot

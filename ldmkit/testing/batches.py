@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.parts import Part
+from ldmkit.contracts.part import Part
 from ldmkit.testing.checks import expect, fail
 from ldmkit.testing.tensors import expect_close, expect_equal
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.judges import Classifier
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
-from ldmkit.judges import Classifier
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, normal
 from ldmkit.testing.checks import Report, check, expect, fail, report

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.latents import Reconstruction
 from ldmkit.errors import CompositionError, LdmkitError
-from ldmkit.examples import Example
-from ldmkit.latents import Reconstruction
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.signals import tensors_of
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.signals import tensors_of
 from ldmkit.testing.batches import same
 from ldmkit.testing.checks import check, expect, fail, place
 from ldmkit.testing.conditioner_subject import Subject, flat, no_grad, quiet

@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import KIND_OF, Residuals, Signal, Tokens, tensors_of
 from ldmkit.errors import LdmkitError
-from ldmkit.examples import Example
-from ldmkit.signals import KIND_OF, Residuals, Signal, Tokens, tensors_of
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.hostile import sound
 from ldmkit.testing.modules import ModuleSubject

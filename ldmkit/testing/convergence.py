@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.runs import Denoise
+from ldmkit.contracts.step import Denoise
 from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import Reference, Rho7, predicted
 

@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ldmkit.data import Data, Dataset, Geometry, Sample, plain
+from ldmkit.contracts.data import Data, Dataset, Geometry, Sample, plain
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.examples import Example
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import rng_states

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.examples import Example
+from ldmkit.contracts.example import Example
 from ldmkit.testing import denoiser_inputs as denoiser_inputs
 from ldmkit.testing import denoiser_ports as denoiser_ports
 from ldmkit.testing import denoiser_runs as denoiser_runs

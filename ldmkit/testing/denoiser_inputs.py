@@ -7,9 +7,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.signals import Join, SignalKind, Slot, Tokens
+from ldmkit.contracts.step import Context
 from ldmkit.errors import LdmkitError
-from ldmkit.runs import Context
-from ldmkit.signals import Join, SignalKind, Slot, Tokens
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.denoiser_subject import LENGTH, DenoiserSubject, call, inputs, size_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.ports import Port, attached
+from ldmkit.contracts.ports import Port, attached
 from ldmkit.testing.batches import differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.denoiser_subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe

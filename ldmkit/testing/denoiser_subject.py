@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.ports import Tap
-from ldmkit.runs import Context
-from ldmkit.signals import Plane, Signal, Slot, Tokens, Vector
+from ldmkit.contracts.ports import Tap
+from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
+from ldmkit.contracts.step import Context
 from ldmkit.testing.batches import normal
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.modules import ROWS, ModuleSubject

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from ldmkit.contracts.example import Example
 from ldmkit.errors import PluginError, suggest
-from ldmkit.examples import Example
 from ldmkit.installed import normal
 from ldmkit.kinds import GROUPS
 from ldmkit.plugins import Entry, catalogue, load_entry

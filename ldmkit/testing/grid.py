@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from ldmkit.contracts.example import Example
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.examples import Example
 from ldmkit.testing.checks import Report, check, expect, fail, report
 from ldmkit.testing.reference import Reference, Stepped
 

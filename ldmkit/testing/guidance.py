@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
-from ldmkit.examples import Example
-from ldmkit.guides import Guidance, View
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.reference import Reference

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ldmkit.runs import Denoise
+from ldmkit.contracts.step import Denoise
 
 
 class Mixture:

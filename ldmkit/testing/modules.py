@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldmkit.examples import Example
+from ldmkit.contracts.example import Example
 from ldmkit.meta import on_meta
 from ldmkit.testing.batches import close, expect_keys, expect_state, leaves, rows_of, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told

@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
-from ldmkit.examples import Example
 from ldmkit.kinds import MODULES
 from ldmkit.plugins import Entry, load_entry
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
-from ldmkit.value import Value
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.judges import Perceptual
 from ldmkit.errors import LdmkitError
-from ldmkit.examples import Example
-from ldmkit.judges import Perceptual
 from ldmkit.testing.batches import expect_state, normal, same, snapshot
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
 from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.example import Example
 from ldmkit.contracts.process import Process
 from ldmkit.errors import CompositionError
-from ldmkit.examples import Example
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.tensors import expect_close, expect_equal
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
-from ldmkit.runs import Denoise
+from ldmkit.contracts.step import Denoise
 
 Prediction: TypeAlias = Literal["eps", "v", "x0", "flow"]
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0", "flow")

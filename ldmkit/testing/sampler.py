@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ldmkit.contracts.example import Example
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.examples import Example
 from ldmkit.testing import sampler_conduct as sampler_conduct
 from ldmkit.testing import sampler_laws as sampler_laws
 from ldmkit.testing.checks import Report, report

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.step import Step
 from ldmkit.noise import Noise
-from ldmkit.runs import Step
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
 from ldmkit.testing.convergence import is_drawn

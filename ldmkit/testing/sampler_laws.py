@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
+from ldmkit.contracts.step import Denoise
 from ldmkit.noise import Noise
-from ldmkit.runs import Denoise
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.convergence import (
     MEANS,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit.noise import Noise
-from ldmkit.runs import Denoise, Step
 from ldmkit.testing.reference import Reference, Rho7
 
 PROCESS = Reference()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
-from ldmkit.value import Value
 
 CHANNELS = (3, 4, 8, 16, 1, 2, 6, 12, 32)
 """Latent channels that are tried, one after the other, where a part wants a certain number."""

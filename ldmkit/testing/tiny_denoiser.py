@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.signals import Signal, Slot, Tokens, Vector
+from ldmkit.contracts.step import Context, Frame
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
-from ldmkit.ports import Port
-from ldmkit.runs import Context, Frame
-from ldmkit.signals import Signal, Slot, Tokens, Vector
-from ldmkit.value import Value
 
 
 class TinyConfig(Value):

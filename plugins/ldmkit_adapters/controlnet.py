@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.ports import Tap
+from ldmkit.contracts.signals import Plane, Slot
+from ldmkit.contracts.step import Context, Frame, Run
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.examples import Example
-from ldmkit.ports import Tap
-from ldmkit.runs import Context, Frame, Run
-from ldmkit.signals import Plane, Slot
-from ldmkit.value import Value
 
 GUESS_DECAY = 0.825
 """Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""

@@ -9,9 +9,9 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
+from ldmkit.contracts.value import validated
 from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
-from ldmkit.value import validated
 from ldmkit.weights import LazyTensor
 from ldmkit_checkpoints.evidence import Evidence
 from ldmkit_checkpoints.yaml_config import params_of, section

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from ldmkit_processes.discrete import Discrete
 
+from ldmkit.contracts.value import validated
 from ldmkit.errors import SourceError, suggest
 from ldmkit.spec import PartSpec
-from ldmkit.value import validated
 from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
 from ldmkit_checkpoints.diffusers_scheduler_notes import differences
 

@@ -14,8 +14,8 @@ from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
+from ldmkit.contracts.value import Value, validated
 from ldmkit.errors import LdmkitError, SourceError, suggest
-from ldmkit.value import Value, validated
 from ldmkit_checkpoints.diffusers_latents import DEFAULT_SCALE, never_scaled
 
 Kind = Literal["kl", "vq", "identity"]

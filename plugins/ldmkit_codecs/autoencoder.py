@@ -16,7 +16,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
 
 EPS = 1e-6

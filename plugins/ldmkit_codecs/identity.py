@@ -6,9 +6,9 @@ from torch import Tensor
 
 from ldmkit.bounds import Width
 from ldmkit.contracts.codec import Codec
-from ldmkit.examples import Example
-from ldmkit.latents import Reconstruction
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.latents import Reconstruction
+from ldmkit.contracts.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
 
 

@@ -9,9 +9,9 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.examples import Example
-from ldmkit.latents import Reconstruction
-from ldmkit.work import Direction, Work
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.latents import Reconstruction
+from ldmkit.contracts.work import Direction, Work
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise, held_dtype, restore, standardise

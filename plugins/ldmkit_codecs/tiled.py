@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ldmkit.compose import part_spec
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.latents import Reconstruction
+from ldmkit.contracts.value import Value
+from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.examples import Example
-from ldmkit.latents import Reconstruction
 from ldmkit.plugins import get
 from ldmkit.spec import PartSpec
-from ldmkit.value import Value
-from ldmkit.work import Direction, Work
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.streamed import Streamed

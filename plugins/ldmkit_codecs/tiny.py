@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts.codec import Codec
-from ldmkit.examples import Example
-from ldmkit.latents import Reconstruction
-from ldmkit.value import Value
-from ldmkit.work import Direction, Work
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.latents import Reconstruction
+from ldmkit.contracts.value import Value
+from ldmkit.contracts.work import Direction, Work
 from ldmkit_codecs.footprint import tiny_footprint
 from ldmkit_codecs.shapes import (
     PerChannel,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldmkit.cli.tables import aligned
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 
 HEADS = ("sampler", "steps", "calls", "error", "PSNR", "marginals", "spread", "seconds")
 DOUBT = 3.0

@@ -12,11 +12,11 @@ from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
+from ldmkit.contracts.step import Denoise, Step
+from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
 from ldmkit.pipeline import Pipeline
 from ldmkit.prepared import Prepared
-from ldmkit.runs import Denoise, Step
-from ldmkit.value import Value
 from ldmkit_compare.asked import Entrant
 from ldmkit_compare.figures import marginal, psnr, rms, spread
 from ldmkit_compare.results import Comparison, Drawn, Figures, Reference

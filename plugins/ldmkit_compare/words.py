@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ldmkit.arguments import check_steps
+from ldmkit.contracts.arguments import check_steps
 from ldmkit.errors import InputError
 
 _COMMA = re.compile(r",(?![^\[{]*[\]}])(?!\s*\w+=)")

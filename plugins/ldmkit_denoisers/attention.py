@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.attention import attention
-from ldmkit.ports import Port
-from ldmkit.runs import Frame
+from ldmkit.contracts.nn import attention
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.step import Frame
 from ldmkit_denoisers.ported import PortedLinear, zeroed
 
 KeysValues = tuple[Tensor, Tensor]

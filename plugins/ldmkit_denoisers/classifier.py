@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit.attention import attention
 from ldmkit.bounds import Rows
 from ldmkit.compose import build_value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.judges import Classifier
+from ldmkit.contracts.nn import attention
 from ldmkit.contracts.process import Process, column
+from ldmkit.contracts.step import Context, Frame
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
-from ldmkit.examples import Example
-from ldmkit.judges import Classifier
-from ldmkit.runs import Context, Frame
 from ldmkit.spec import PartSpec
-from ldmkit.value import Value
 from ldmkit_denoisers.config import SMALL, UNetConfig
 from ldmkit_denoisers.encoder import Encoder
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
+from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import CompositionError
-from ldmkit.ports import Port
-from ldmkit.runs import Context, Frame
-from ldmkit.signals import Plane, Signal, Slot, Tokens, Vector
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
 from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal

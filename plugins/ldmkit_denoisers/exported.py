@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldmkit.contracts.step import Context
 from ldmkit.errors import CompositionError
 from ldmkit.graphed import tensors_in
 from ldmkit.plans import check_fresh, fingerprint
-from ldmkit.runs import Context
 from ldmkit_denoisers.encoder import Projected, UNetContext
 from ldmkit_denoisers.unet import UNet
 

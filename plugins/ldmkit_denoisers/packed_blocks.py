@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.ports import Port
-from ldmkit.runs import Frame
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.step import Frame
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock, attend
 from ldmkit_denoisers.encoder import Projected
 from ldmkit_denoisers.packing import PackedConv, PackedLinear

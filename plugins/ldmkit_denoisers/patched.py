@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ldmkit.compose import part_spec
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.signals import Plane, Signal
+from ldmkit.contracts.step import Context
+from ldmkit.contracts.value import Value
+from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, SpecError
-from ldmkit.examples import Example
 from ldmkit.plugins import get
-from ldmkit.runs import Context
-from ldmkit.signals import Plane, Signal
 from ldmkit.spec import PartSpec
-from ldmkit.value import Value
-from ldmkit.work import Work
 from ldmkit_denoisers.config import SMALL
 
 UNET = {

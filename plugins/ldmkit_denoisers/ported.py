@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.ports import Port
-from ldmkit.runs import Frame
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.step import Frame
 
 M = TypeVar("M", bound=nn.Module)
 

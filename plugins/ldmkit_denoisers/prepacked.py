@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import CompositionError
 from ldmkit.plans import check_fresh, fingerprint
-from ldmkit.runs import Context, Frame
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
 from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext

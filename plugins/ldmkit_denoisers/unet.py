@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.signals import Signal
+from ldmkit.contracts.step import Context, Frame
+from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.examples import Example
 from ldmkit.plans import Network, check_plan_name
-from ldmkit.ports import Port
-from ldmkit.runs import Context, Frame
-from ldmkit.signals import Signal
-from ldmkit.work import Work
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import SMALL, UNetConfig, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (

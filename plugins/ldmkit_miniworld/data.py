@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ldmkit.data import Data, Dataset, Geometry, Sample
-from ldmkit.examples import Example
+from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.example import Example
 from ldmkit_miniworld.world import MAX_SIDE, World, digest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldmkit.cli.tables import aligned
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_miniworld.metrics import LayoutFigures, TextFigures
 
 

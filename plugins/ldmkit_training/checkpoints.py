@@ -23,10 +23,10 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, RunError, SourceError, shown
 from ldmkit.files import check_ordinary
 from ldmkit.jsonio import read_json, write_json
-from ldmkit.value import Value
 from ldmkit.weights import open_safetensors, write_safetensors
 
 FORMAT = 1

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.conditioning import Conditioning
+from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
 from ldmkit.pipeline import Pipeline
-from ldmkit.signals import Residuals, Signal, Tokens, tensors_of
 from ldmkit_training.stage import Batch, Stage
 
 ROWS = 2048

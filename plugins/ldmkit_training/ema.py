@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import WeightsError
-from ldmkit.value import Value
 from ldmkit_training.sharding import placed
 from ldmkit_training.stage import Stage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.devices import on_device
 from ldmkit_training.ema import Ema, averaged_weights

@@ -10,7 +10,7 @@ from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
 from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.data import Dataset, Geometry
+from ldmkit.contracts.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
 from ldmkit.pictures import LabelMap, Mask, Picture
 from ldmkit_training.data.located import Located

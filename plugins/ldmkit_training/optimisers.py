@@ -14,8 +14,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError, suggest
-from ldmkit.value import Value
 from ldmkit_training.sharding import placed
 
 Rate = Annotated[float, Field(ge=0)]

@@ -17,12 +17,12 @@ from ldmkit.conditioning import Encoded
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.data import Dataset
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.data import Dataset
-from ldmkit.judges import Perceptual
-from ldmkit.parts import Part
+from ldmkit.contracts.judges import Perceptual
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.signals import Signal, tensors_of
 from ldmkit.pipeline import Pipeline
-from ldmkit.signals import Signal, tensors_of
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data

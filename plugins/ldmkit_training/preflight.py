@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline
 from ldmkit.request import resolve

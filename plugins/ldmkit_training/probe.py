@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.conditioning import Conditioning, Encoded
+from ldmkit.contracts.step import Context
+from ldmkit.contracts.value import Value
 from ldmkit.encoding import pick_rows
 from ldmkit.jsonio import replacing
 from ldmkit.pipeline import Pipeline
-from ldmkit.runs import Context
-from ldmkit.value import Value
 from ldmkit_training.lines import Lines
 from ldmkit_training.observe import View, networks, undisturbed
 from ldmkit_training.previews import first_rows, pipeline_of

@@ -12,9 +12,9 @@ import yaml
 from ldmkit_checkpoints.yaml_config import read_yaml, yaml_value
 from pydantic import Field, TypeAdapter
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.jsonio import replacing
-from ldmkit.value import Value
 from ldmkit_training.checkpoints import CheckpointsSection
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.data.section import DataSection

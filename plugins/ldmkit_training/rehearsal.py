@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
+from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.parts import Part
 from ldmkit.request import resolve
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.devices import autocast, on_device

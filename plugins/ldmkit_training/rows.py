@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ldmkit.data import Dataset, Sample, plain
+from ldmkit.contracts.data import Dataset, Sample, plain
 from ldmkit.errors import InputError
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.choosing import each_of, one_of

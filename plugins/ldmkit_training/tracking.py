@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, suggest
-from ldmkit.value import Value
 from ldmkit_training.lines import Lines
 
 LOG = "log.jsonl"

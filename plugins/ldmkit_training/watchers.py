@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.devices import on_device
 from ldmkit_training.observe import Callback

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import LdmkitError
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.observe import undisturbed

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.runs import Denoise, Step
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.first_order import transitions
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ldmkit.runs import Denoise, Step
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.limits import Limits
 
 

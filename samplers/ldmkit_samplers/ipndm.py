@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.runs import Denoise, Step
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.slopes import equal_steps, transitions
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.runs import Denoise, Step
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.first_order import ancestral
 from ldmkit_samplers.heun import is_long
 

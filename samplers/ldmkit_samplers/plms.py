@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.runs import Arrivals, Denoise, Step
+from ldmkit.contracts.step import Arrivals, Denoise, Step
 from ldmkit_samplers.first_order import retaken
 from ldmkit_samplers.heun import LONG_STEP, corrected
 from ldmkit_samplers.slopes import ADAMS_BASHFORTH, combined, equal_steps

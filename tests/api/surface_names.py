@@ -14,8 +14,8 @@ from surface_render import signature_text, type_text, value_text
 
 import ldmkit
 from ldmkit import kinds
+from ldmkit.contracts.value import Value
 from ldmkit.hookspecs import Hooks
-from ldmkit.value import Value
 
 DUNDERS = ("__init__", "__call__", "__len__", "__getitem__", "__iter__", "__enter__", "__exit__", "__str__")
 

@@ -12,12 +12,12 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.judges import Classifier
+from ldmkit.contracts.signals import Slot
 from ldmkit.errors import LdmkitError
-from ldmkit.judges import Classifier
 from ldmkit.kinds import MODULES
 from ldmkit.meta import on_meta
 from ldmkit.plugins import load_entry
-from ldmkit.signals import Slot
 
 
 def parts() -> list[str]:

@@ -147,7 +147,7 @@ def test_a_class_and_a_property() -> None:
 
 def test_names_of_a_module() -> None:
     notice = Notice("ldmkit.old.Slot", "0.2", "0.4", use="ldmkit.Slot")
-    find = deprecated_names("ldmkit.old", {"Slot": ("ldmkit.signals:Slot", notice)})
+    find = deprecated_names("ldmkit.old", {"Slot": ("ldmkit.contracts.signals:Slot", notice)})
     result, (message,) = warned(lambda: find("Slot"))
     assert result is ldmkit.Slot and message == notice.message
     with pytest.raises(AttributeError, match=r"module 'ldmkit\.old' has no attribute 'Slto'"):

@@ -13,8 +13,8 @@ from ldmkit_denoisers.unet import UNet, UNetConfig
 from torch import Tensor
 
 from ldmkit import Denoiser, Plane, Signal, Slot, attached
+from ldmkit.contracts.step import Context
 from ldmkit.errors import CompositionError, SpecError
-from ldmkit.runs import Context
 
 
 class Pointwise(Denoiser):

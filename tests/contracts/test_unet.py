@@ -10,8 +10,8 @@ from ldmkit_denoisers.unet import UNet, UNetConfig
 from torch import Tensor
 
 from ldmkit import Example, Plane, Tokens, Vector, attached
+from ldmkit.contracts.ports import attach, detach
 from ldmkit.errors import CompositionError, InputError, SpecError
-from ldmkit.ports import attach, detach
 from ldmkit.testing.checks import Report, checks, run
 from ldmkit.testing.denoiser import subject
 
@@ -227,7 +227,7 @@ def test_missing_and_wrong_conditions_are_named() -> None:
     with pytest.raises(InputError, match="plane"):
         call(net, {**signals, "plane": Plane(normal(2, 2, 4, 4))})
     with pytest.raises(CompositionError):
-        from ldmkit.runs import Context
+        from ldmkit.contracts.step import Context
 
         net(normal(2, 3, 8, 6), torch.zeros(2), Context(signals))
 

@@ -15,7 +15,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit import Conditioner, Example, InputError, Tokens, Vector
-from ldmkit.signals import Signal
+from ldmkit.contracts.signals import Signal
 
 BROKEN: dict[str, type[Conditioner]] = {}
 """Check -> a part that breaks this promise."""

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ldmkit import Data, Dataset, Example, InputError, Sample
-from ldmkit.data import Geometry
+from ldmkit.contracts.data import Geometry
 
 GREYS = "greys.txt"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldmkit import Example, Guidance
-from ldmkit.guides import Evaluate
+from ldmkit.contracts.guidance import Evaluate
 
 NOTHING: frozenset[str] = frozenset()
 

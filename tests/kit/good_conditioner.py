@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from ldmkit import Conditioner, Example, Tokens, Value, Vector
-from ldmkit.signals import Signal, SignalKind
+from ldmkit.contracts.signals import Signal, SignalKind
 
 Colour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
 

@@ -16,7 +16,7 @@ from ldmkit_miniworld.pieces import SPECIAL, VOCABULARY, pieces
 from ldmkit_miniworld.scene import Scene
 from ldmkit_miniworld.world import World
 
-from ldmkit.data import Sample
+from ldmkit.contracts.data import Sample
 from ldmkit.errors import SpecError
 from ldmkit.kinds import GROUPS
 

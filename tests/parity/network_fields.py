@@ -15,7 +15,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit import Plane, Tokens, Vector
-from ldmkit.runs import Context
+from ldmkit.contracts.step import Context
 from ldmkit.weights import assign
 
 Options = dict[str, Any]

@@ -24,8 +24,8 @@ from ldmkit_denoisers.unet import UNet
 from torch import Tensor, nn
 
 from ldmkit import Plane, Run, Tokens, Vector, attached
+from ldmkit.contracts.step import Context
 from ldmkit.errors import CompositionError, InputError, SourceError
-from ldmkit.runs import Context
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))

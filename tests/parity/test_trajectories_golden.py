@@ -24,8 +24,8 @@ from ldmkit_samplers.plms import PLMS
 from torch import Tensor
 
 from ldmkit import Conditioning, Encoded, Grid, Guidance, Plane, Run, Sampler, Step
+from ldmkit.contracts.ports import attach
 from ldmkit.guided import Evaluator, Guided
-from ldmkit.ports import attach
 
 MODELS = [
     "ldm_celeba256",

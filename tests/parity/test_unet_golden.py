@@ -25,7 +25,7 @@ from ldmkit_denoisers.unet import UNet
 from torch import Tensor, nn
 
 from ldmkit import Plane, Tokens, Vector
-from ldmkit.runs import Context, Frame
+from ldmkit.contracts.step import Context, Frame
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))

@@ -13,7 +13,7 @@ import numpy as np
 from ldmkit_training.data.section import DataSection, open_part
 from PIL import Image
 
-from ldmkit.data import Dataset, Geometry, Sample
+from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.spec import PartSpec
 

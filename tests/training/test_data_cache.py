@@ -24,7 +24,7 @@ from ldmkit_training.data.reading import Reader, stacked, unit
 from ldmkit_training.data.section import DataSection
 from torch import Tensor
 
-from ldmkit.data import Dataset, Geometry, Sample
+from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.errors import CompositionError, InputError, RunError, SpecError
 
 

@@ -10,7 +10,7 @@ from data_sources import Squares, section
 from ldmkit_training.data.geometry import Window, draw, fit_boxes, fit_map, fit_picture, fitted, window
 from PIL import Image
 
-from ldmkit.data import Sample
+from ldmkit.contracts.data import Sample
 from ldmkit.errors import InputError, SpecError
 
 BOX = {"label": "a", "box": [0.25, 0.25, 0.75, 0.75]}

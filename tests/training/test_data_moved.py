@@ -26,7 +26,7 @@ from ldmkit_training.preflight import checked_data
 from ldmkit_training.recipe import Recipe, build_stage
 from PIL import Image
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, SpecError
 from ldmkit.pictures import read_picture
 

@@ -19,7 +19,7 @@ from ldmkit_training.preflight import checked_data
 from ldmkit_training.recipe import Recipe, build_stage
 from PIL import Image
 
-from ldmkit.data import Geometry, Sample
+from ldmkit.contracts.data import Geometry, Sample
 from ldmkit.errors import InputError
 
 COUNT, BAD = 100, 77

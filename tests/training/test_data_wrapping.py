@@ -11,7 +11,7 @@ from ldmkit_training.data.numbering import Renumbered
 from ldmkit_training.data.wrapping import Wrapping
 from ldmkit_training.rows import CheckedRows
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 
 
 def test_every_member_of_a_dataset_is_passed_on() -> None:

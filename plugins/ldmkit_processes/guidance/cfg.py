@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from ldmkit.bounds import Scale
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.guidance import Evaluate, Guidance
 from ldmkit.errors import CompositionError, SpecError
-from ldmkit.examples import Example
-from ldmkit.guides import Evaluate, Guidance
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""

@@ -13,12 +13,12 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from ldmkit.bounds import SignedScale
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.guidance import Evaluate, Guidance
+from ldmkit.contracts.judges import Classifier
+from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
-from ldmkit.examples import Example
-from ldmkit.guides import Evaluate, Guidance
-from ldmkit.judges import Classifier
 from ldmkit.loading import load_classifier
-from ldmkit.value import Value
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested

@@ -12,9 +12,9 @@ from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
 from ldmkit.bounds import SignedScale
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.guidance import Evaluate, Guidance
 from ldmkit.errors import InputError, SpecError
-from ldmkit.examples import Example
-from ldmkit.guides import Evaluate, Guidance
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested

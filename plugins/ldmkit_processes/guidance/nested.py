@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
+from ldmkit.contracts.guidance import Guidance
 from ldmkit.errors import SpecError
-from ldmkit.guides import Guidance
 from ldmkit.plugins import get, name_of, registered_name
 
 

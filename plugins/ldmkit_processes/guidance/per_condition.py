@@ -11,9 +11,9 @@ from pydantic import field_serializer, field_validator
 from torch import Tensor
 
 from ldmkit.bounds import Scale
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.guidance import Evaluate, Guidance, View
 from ldmkit.errors import CompositionError, suggest
-from ldmkit.examples import Example
-from ldmkit.guides import Evaluate, Guidance, View
 from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_training.second_stage.model import CodecSection
 from ldmkit_training.second_stage.times import Times, UniformTimes
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ldmkit.compose import build
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.process import Process, column
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.judges import Classifier
 from ldmkit.loading import load_classifier
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache import LatentCache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, SpecError
 from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
 from ldmkit_training.data.cache_key import cache_key

@@ -17,11 +17,11 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from ldmkit.contracts.value import Value
 from ldmkit.digests import page_sums
 from ldmkit.errors import LdmkitError
 from ldmkit.files import check_ordinary
 from ldmkit.jsonio import read_json
-from ldmkit.value import Value
 from ldmkit_training.data.places import Place
 
 META = "cache.json"

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.digests import bits
 

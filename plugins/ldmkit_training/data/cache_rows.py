@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.data import Dataset, plain
+from ldmkit.contracts.data import Dataset, plain
+from ldmkit.contracts.value import Value
 from ldmkit.digests import page_sums
 from ldmkit.errors import InputError
 from ldmkit.jsonio import write_json
-from ldmkit.value import Value
 from ldmkit_training.data.cache_files import (
     DEVIATION,
     DIGESTS,

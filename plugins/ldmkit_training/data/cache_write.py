@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.codec import Codec
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError
 from ldmkit.guards import finite
 from ldmkit.jsonio import read_json

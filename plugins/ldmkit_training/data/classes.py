@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ldmkit.data import Geometry
+from ldmkit.contracts.data import Geometry
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, suggest
-from ldmkit.examples import Example
 from ldmkit_training.data.conventions import SPLITS, said_of_folders
 from ldmkit_training.data.finding import listing
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some

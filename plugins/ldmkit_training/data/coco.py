@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ldmkit.data import Geometry
+from ldmkit.contracts.data import Geometry
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
 from ldmkit.files import read_file
 from ldmkit.jsonio import parse_json
-from ldmkit.value import integer
 from ldmkit_training.data.coco_other import other_format
 from ldmkit_training.data.finding import Listing, listing, normal
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking

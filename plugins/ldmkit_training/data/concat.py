@@ -13,9 +13,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from ldmkit.compose import build_value
-from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
 from ldmkit_training.data.numbering import check_numbering
 from ldmkit_training.data.records import Missing, some

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ldmkit.arguments import path_of
+from ldmkit.contracts.arguments import path_of
 from ldmkit.errors import InputError
 from ldmkit.picture_files import decoders
 

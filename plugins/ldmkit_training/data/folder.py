@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ldmkit.data import Geometry
+from ldmkit.contracts.data import Geometry
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit.examples import Example
 from ldmkit_training.data.conventions import said_of_folders
 from ldmkit_training.data.finding import Listing, listing, normal
 from ldmkit_training.data.metadata import NAMES, metadata_files, read_metadata

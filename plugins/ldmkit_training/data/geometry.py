@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldmkit.data import Geometry, Sample
+from ldmkit.contracts.data import Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.lying import Lying, resized
 from ldmkit_training.data.places import Place, replaced

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmkit.data import Dataset
+from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError
 
 WHOLE = 64 * 1024

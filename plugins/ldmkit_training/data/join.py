@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ldmkit.compose import build_value
-from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit.examples import Example
 from ldmkit.spec import PartSpec
 from ldmkit_training.data.finding import stem
 from ldmkit_training.data.identity import joined

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ldmkit.data import Dataset, Geometry, Sample
+from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.files import check_ordinary
 from ldmkit.pictures import read_label_map, read_mask, read_picture

@@ -9,9 +9,9 @@ from typing import ClassVar
 from PIL import Image
 from pydantic import Field, model_validator
 
-from ldmkit.data import Geometry
+from ldmkit.contracts.data import Geometry
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
 from ldmkit_training.data.finding import listing, stem
 from ldmkit_training.data.labels import LabelRule
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking

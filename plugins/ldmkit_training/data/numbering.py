@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldmkit.data import Dataset, Sample
+from ldmkit.contracts.data import Dataset, Sample
 from ldmkit.errors import InputError, suggest
 from ldmkit_training.data.wrapping import Wrapping
 

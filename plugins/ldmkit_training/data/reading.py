@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.data import Dataset, Sample
+from ldmkit.contracts.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.lying import lying_of

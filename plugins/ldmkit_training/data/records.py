@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from ldmkit.data import Data, Dataset, Geometry, Sample
+from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ldmkit.compose import build_value
-from ldmkit.data import Data, Dataset
+from ldmkit.contracts.data import Data, Dataset
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.spec import PartSpec, Side
-from ldmkit.value import Value
 from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]

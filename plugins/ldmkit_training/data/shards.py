@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
-from ldmkit.arguments import taken
-from ldmkit.data import Dataset, Geometry, Sample
+from ldmkit.contracts.arguments import taken
+from ldmkit.contracts.data import Dataset, Geometry, Sample
+from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
 from ldmkit.jsonio import parse_json
 from ldmkit_training.data.grouping import (
     JSON,

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from torch import Tensor, nn
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.judges import Perceptual
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
-from ldmkit.judges import Perceptual
-from ldmkit.value import Value
 from ldmkit.weights import LazyTensor, assign, open_safetensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)

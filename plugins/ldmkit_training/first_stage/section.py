@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
-from ldmkit.value import Value
 
 
 class CodecSection(Value):

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.examples import Example
-from ldmkit.judges import Perceptual
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.judges import Perceptual
+from ldmkit.contracts.value import Value
 from ldmkit_training.first_stage.scales import mean_over_scales
 
 

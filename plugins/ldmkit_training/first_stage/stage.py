@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ldmkit.compose import build, part_spec
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.judges import Perceptual
 from ldmkit.errors import SpecError
-from ldmkit.judges import Perceptual
 from ldmkit.loading import load_codec
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.judges import Perceptual
+from ldmkit.contracts.latents import Reconstruction
 from ldmkit.errors import CompositionError
-from ldmkit.judges import Perceptual
-from ldmkit.latents import Reconstruction
 from ldmkit_training.first_stage.discriminator import (
     PatchDiscriminator,
     adaptive_weight,

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
-from ldmkit.value import Value
 from ldmkit_training.draws import Draws
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]

@@ -17,15 +17,15 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
 from ldmkit.loading import load_codec, open_source
 from ldmkit.meta import on_meta
-from ldmkit.parts import Part
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import get
 from ldmkit.source import Source
 from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, check_names
-from ldmkit.value import Value
 from ldmkit.weights import assign
 from ldmkit_training.located import assets_folder, locate_model
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.conditioning import Conditioning
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.signals import Signal
+from ldmkit.contracts.step import Context
 from ldmkit.loss import errors, predict
-from ldmkit.parts import Part
 from ldmkit.pipeline import Pipeline
-from ldmkit.runs import Context
-from ldmkit.signals import Signal
 from ldmkit_training.latents import latents_of
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.second_stage.weightings import elbo_weights

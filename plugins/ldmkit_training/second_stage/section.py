@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_training.second_stage.dropout import ConditionDropout
 from ldmkit_training.second_stage.times import Times, UniformTimes
 from ldmkit_training.second_stage.weightings import Uniform, Weighting

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from ldmkit.contracts.process import Process
-from ldmkit.value import Value
+from ldmkit.contracts.value import Value
 from ldmkit_training.draws import Draws
 
 _GOLDEN = (math.sqrt(5) - 1) / 2

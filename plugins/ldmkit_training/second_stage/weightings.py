@@ -17,8 +17,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
-from ldmkit.value import Value
 
 
 class _Weighting(Value, ABC):

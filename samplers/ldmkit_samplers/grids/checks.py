@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.value import integer
 from ldmkit.errors import CompositionError, InputError, shown
 from ldmkit.spec import MAX_STEPS
-from ldmkit.value import integer
 
 
 def check_steps(steps: int) -> int:

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ldmkit.contracts.example import Example
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Trailing
 

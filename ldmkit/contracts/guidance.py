@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
 
-from ldmkit.examples import Example
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value
 
 if TYPE_CHECKING:
     from ldmkit.contracts.process import Process

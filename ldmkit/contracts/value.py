@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, get_a
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
+from ldmkit.contracts.exact import EXACT, exact
 from ldmkit.errors import InputError, LdmkitError, SpecError, raised, shown, suggest
-from ldmkit.exact import EXACT, exact
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler

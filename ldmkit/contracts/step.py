@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from ldmkit.signals import Signal
+from ldmkit.contracts.signals import Signal
 
 
 class Run(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ldmkit.examples import Example
-from ldmkit.value import Value
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value
 
 
 class Part(nn.Module):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, suggest
-from ldmkit.parts import Part
 
 
 class Perceptual(Part, ABC):

@@ -20,7 +20,7 @@ from weakref import finalize
 
 from torch import Tensor, nn
 
-from ldmkit.arguments import mapping_of
+from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import CompositionError, suggest
 
 

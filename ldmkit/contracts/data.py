@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from ldmkit.contracts.example import Example
+from ldmkit.contracts.value import Value, integer
 from ldmkit.errors import InputError
-from ldmkit.examples import Example
-from ldmkit.value import Value, integer
 
 Geometry: TypeAlias = Literal["none", "boxes", "map"]
 """How a crop or a mirror changes an input: not at all; boxes, as the layout conditioners take them (a list of
