@@ -23,8 +23,8 @@ FAMILIES = {
 }  # fmt: skip
 
 GENERIC = {
-    "ldmkit/contracts/value.py": ("spec", "input", "source"), "ldmkit/jsonio.py": ("source", "input"),
-    "ldmkit/deprecation.py": ("spec", "input"), "ldmkit/files.py": ("source", "input"),
+    "ldmkit/contracts/value.py": ("spec", "input", "source"), "ldmkit/files/json.py": ("source", "input"),
+    "ldmkit/deprecation.py": ("spec", "input"), "ldmkit/files/reading.py": ("source", "input"),
 }  # fmt: skip
 """Files with functions that raise the class they are given: the classes that their callers give."""
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import LdmkitError, SourceError, shown
-from ldmkit.files import check_ordinary
-from ldmkit.jsonio import inside, parse_json
+from ldmkit.files.json import inside, parse_json
+from ldmkit.files.reading import check_ordinary
 from ldmkit.spec import FileDigest, Verify
 from ldmkit.weights import open_safetensors, read_metadata
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ldmkit.errors import SourceError
-from ldmkit.files import check_network
+from ldmkit.files.reading import check_network
 
 _TEXTS = frozenset({".json", ".txt", ".yaml", ".yml", ".model", ".gz"})
 _PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})

@@ -17,10 +17,10 @@ from torch import Tensor
 from ldmkit.contracts.arguments import check_png as check_png
 from ldmkit.contracts.arguments import instance_of, path_of
 from ldmkit.errors import InputError, SourceError
-from ldmkit.files import read_file
-from ldmkit.jsonio import parse_json, write_new
-from ldmkit.picture_files import MAX_FILE_BYTES
-from ldmkit.pictures import to_pil
+from ldmkit.files.json import parse_json, write_new
+from ldmkit.files.picture_files import MAX_FILE_BYTES
+from ldmkit.files.pictures import to_pil
+from ldmkit.files.reading import read_file
 from ldmkit.recipe import check_recipe
 from ldmkit.starts import Start as Start
 

@@ -156,7 +156,7 @@ class Pipeline:
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`.
         """
-        from ldmkit.pictures import read_picture
+        from ldmkit.files.pictures import read_picture
 
         if isinstance(images, Tensor) and images.ndim == 4:
             batch = check_range(images, "images")

@@ -17,7 +17,7 @@ from ldmkit.compose import compose, part_spec
 from ldmkit.contracts.part import Part
 from ldmkit.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
-from ldmkit.jsonio import check_writable, on_disk, write_json
+from ldmkit.files.json import check_writable, on_disk, write_json
 from ldmkit.mapped import check_mapped
 from ldmkit.plugins import name_of
 from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file

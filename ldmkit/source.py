@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldmkit.digests import Checked, check_spec
 from ldmkit.errors import SourceError
-from ldmkit.jsonio import inside, read_json
+from ldmkit.files.json import inside, read_json
 from ldmkit.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Verify
 from ldmkit.weights import LazyTensor, open_safetensors
 

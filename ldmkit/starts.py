@@ -13,8 +13,8 @@ from torch import Tensor
 from ldmkit.contracts.arguments import list_of, mapping_of
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
-from ldmkit.picture_files import array_from_uri, array_uri
-from ldmkit.pictures import Mask, Picture, dense
+from ldmkit.files.picture_files import array_from_uri, array_uri
+from ldmkit.files.pictures import Mask, Picture, dense
 from ldmkit.sizes import Size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Start(Value):
     """A picture to start from, or its latents.
 
     Args:
-        image: anything `ldmkit.pictures` reads; a tensor is (3,H,W) in [-1,1].
+        image: anything `ldmkit.files.pictures` reads; a tensor is (3,H,W) in [-1,1].
         strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
             the highest noise level.
         mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.

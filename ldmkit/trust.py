@@ -8,7 +8,7 @@ from typing import Any
 
 from ldmkit.bounds import MAX_PIXELS, MAX_STEPS
 from ldmkit.errors import SourceError, shown
-from ldmkit.files import is_within
+from ldmkit.files.reading import is_within
 
 
 def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:

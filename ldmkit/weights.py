@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ldmkit.errors import SourceError, WeightsError
-from ldmkit.files import check_ordinary
-from ldmkit.jsonio import parse_json, replacing
+from ldmkit.files.json import parse_json, replacing
+from ldmkit.files.reading import check_ordinary
 from ldmkit.mapped import MappedFile, filling
 
 DTYPES: dict[str, torch.dtype] = {

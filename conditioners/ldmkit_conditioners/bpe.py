@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from ldmkit.errors import InputError, SourceError, shown
-from ldmkit.files import read_file
-from ldmkit.jsonio import read_json, write_json
+from ldmkit.files.json import read_json, write_json
+from ldmkit.files.reading import read_file
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, check_largest, read_stated
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"

@@ -16,8 +16,8 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.picture_files import array_from_uri, array_uri
-from ldmkit.pictures import dense, unmasked
+from ldmkit.files.picture_files import array_from_uri, array_uri
+from ldmkit.files.pictures import dense, unmasked
 
 _AXES = {"tokens": 2, "vector": 1, "plane": 3}
 _SHAPES = {"tokens": "(length, {dim})", "vector": "({dim},)", "plane": "({dim}, height, width)"}

@@ -11,7 +11,7 @@ from torch import Tensor
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Plane, SignalKind
 from ldmkit.errors import InputError
-from ldmkit.pictures import Picture
+from ldmkit.files.pictures import Picture
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:

@@ -15,7 +15,7 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Plane, SignalKind
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.pictures import Mask, Picture
+from ldmkit.files.pictures import Mask, Picture
 from ldmkit.sizes import pad
 from ldmkit_conditioners.image import one_size
 

@@ -17,7 +17,7 @@ def check_spec(
     """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed."""
     from ldmkit.cli import emit
     from ldmkit.compose import compose
-    from ldmkit.jsonio import read_json
+    from ldmkit.files.json import read_json
     from ldmkit.provenance import differences, named_parts
     from ldmkit.spec import SPEC_FILE, PipelineSpec
 

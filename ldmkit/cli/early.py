@@ -8,7 +8,7 @@ from pathlib import Path
 from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
 from ldmkit.contracts.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.errors import InputError, suggest
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
 from ldmkit.locate import check_config, default_model, locate
 from ldmkit.plugins import find
 from ldmkit.spec import SPEC_FILE, check_dtype_name, check_verify

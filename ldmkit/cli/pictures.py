@@ -28,14 +28,14 @@ def encode(
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli import emit
     from ldmkit.cli.early import check_model, check_pictures
-    from ldmkit.jsonio import check_target, write_new
+    from ldmkit.files.json import check_target, write_new
 
     check_target(out)
     check_model(model, config, dtype, verify)
     check_pictures({"": [picture]})
 
+    from ldmkit.files.pictures import read_picture
     from ldmkit.loading import load_codec
-    from ldmkit.pictures import read_picture
     from ldmkit.sizes import pad
     from ldmkit.stages import check_codec, encode_pictures
     from ldmkit.weights import write_safetensors
@@ -76,13 +76,13 @@ def decode(
     from ldmkit.cli.early import check_model
     from ldmkit.cli.starting import stored_latents
     from ldmkit.errors import SourceError
-    from ldmkit.jsonio import write_new
+    from ldmkit.files.json import write_new
 
     check_model(model, config, dtype, verify)
 
+    from ldmkit.files.pictures import to_pil
     from ldmkit.loading import load_codec
     from ldmkit.output import check_png
-    from ldmkit.pictures import to_pil
     from ldmkit.stages import check_latents, decode_latents
     from ldmkit.weights import read_metadata
 

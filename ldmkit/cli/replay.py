@@ -39,7 +39,7 @@ def replay_picture(
         raise SourceError("not-found", "there is no such file", where=str(picture)[:200])
     check_reading(dtype, verify)
 
-    from ldmkit.files import only_within
+    from ldmkit.files.reading import only_within
     from ldmkit.loading import load
     from ldmkit.locate import locate
     from ldmkit.output import check_png, read_recipe
@@ -83,7 +83,7 @@ def _difference(picture: Path, image: Tensor) -> int:
         SourceError: `other-size`.
     """
     from ldmkit.errors import SourceError
-    from ldmkit.pictures import read_picture
+    from ldmkit.files.pictures import read_picture
 
     before = read_picture(picture, str(picture))
     after = image.mul(255).round().div(127.5) - 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldmkit.errors import InputError, shown, suggest
-from ldmkit.jsonio import parse_json
+from ldmkit.files.json import parse_json
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline

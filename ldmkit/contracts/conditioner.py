@@ -13,7 +13,7 @@ from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Signal, SignalKind, zeros_like
 from ldmkit.contracts.value import parse
 from ldmkit.errors import CompositionError
-from ldmkit.jsonio import raw_input
+from ldmkit.files.json import raw_input
 
 
 class Conditioner(Part, ABC):

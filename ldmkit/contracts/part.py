@@ -21,7 +21,7 @@ class Part(nn.Module):
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     """Small configurations, with which the contract kit checks the class; () where none can be built without files."""
     api: ClassVar[int]
-    """The version of its kind's contract (`ldmkit.kinds.API`) that a class was written against; 1 where none says."""
+    """The version of its kind's contract (`kinds.API`) that a class was written against; 1 where none says."""
 
     def __init__(self, config: Any = None):
         super().__init__()

@@ -206,7 +206,7 @@ def plain_inputs(s: Subject) -> None:
     """Inputs but maps are plain data: text, numbers, lists and mappings.
 
     Training keeps them beside cached latents, and refuses what is none (`input.not-cacheable`): a PIL picture, a
-    tensor, an open file. A picture goes by its path, or as a data URI (`ldmkit.pictures.data_uri`); numbers as lists.
+    tensor, an open file. A picture goes by its path, or as a data URI (`data_uri`); numbers as lists.
     """
     with s.opened() as dataset:
         for sample in _read(dataset):

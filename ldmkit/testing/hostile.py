@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldmkit.picture_files import png_uri
+from ldmkit.files.picture_files import png_uri
 
 Schema = Mapping[str, Any]
 

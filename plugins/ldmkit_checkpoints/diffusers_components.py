@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import SourceError, shown
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
 
 TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
 """Component of a text encoder -> that of its tokenizer."""

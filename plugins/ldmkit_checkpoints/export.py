@@ -18,7 +18,7 @@ from torch import Tensor
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, SourceError
-from ldmkit.jsonio import read_json, write_json
+from ldmkit.files.json import read_json, write_json
 from ldmkit.pipeline import Pipeline
 from ldmkit.saving import check_folder, replacing_folder
 from ldmkit.source import is_native

@@ -8,7 +8,7 @@ from pathlib import Path
 from ldmkit.compose import part_spec
 from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError, suggest
-from ldmkit.jsonio import write_json
+from ldmkit.files.json import write_json
 from ldmkit.pipeline import Pipeline
 from ldmkit.saving import check_folder, replacing_folder
 from ldmkit.source import is_native, is_part

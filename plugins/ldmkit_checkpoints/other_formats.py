@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ldmkit.errors import LdmkitError, SourceError, shown
-from ldmkit.files import check_ordinary
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
+from ldmkit.files.reading import check_ordinary
 
 
 class Other(NamedTuple):

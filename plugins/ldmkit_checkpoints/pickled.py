@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import SourceError
-from ldmkit.files import check_ordinary
+from ldmkit.files.reading import check_ordinary
 from ldmkit.mapped import MappedFile
 from ldmkit.weights import LazyTensor, read_span
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds

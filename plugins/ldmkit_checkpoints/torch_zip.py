@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ldmkit.errors import SourceError
-from ldmkit.files import check_ordinary
+from ldmkit.files.reading import check_ordinary
 
 MAX_DIRECTORY_BYTES = 64 * 2**20
 MAX_ENTRIES = 200_000

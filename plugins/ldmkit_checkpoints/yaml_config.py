@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ldmkit.errors import SourceError
-from ldmkit.files import read_file
+from ldmkit.files.reading import read_file
 
 MAX_YAML_BYTES = 2**20
 MAX_ALIASES = 200

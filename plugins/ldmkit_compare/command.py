@@ -110,7 +110,7 @@ def targets(out: Path) -> tuple[Path, Path]:
         InputError: no such folder to write to, or a name with another ending.
     """
     from ldmkit.errors import InputError
-    from ldmkit.jsonio import check_target
+    from ldmkit.files.json import check_target
 
     if out.suffix.lower() == ".html":
         html, png = out, out.with_suffix(".png")

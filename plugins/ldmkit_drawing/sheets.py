@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldmkit.jsonio import write_new
+from ldmkit.files.json import write_new
+from ldmkit.files.pictures import to_pil
 from ldmkit.output import check_png
-from ldmkit.pictures import to_pil
 
 Drawing: TypeAlias = Callable[[tuple[int, int]], Image.Image]
 """Draws itself at (width, height) in pixels."""

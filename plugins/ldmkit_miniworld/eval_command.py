@@ -66,7 +66,7 @@ def miniworld(
     from ldmkit.cli.bars import Bars
     from ldmkit.cli.early import check_model
     from ldmkit.cli.words import parse_strategy
-    from ldmkit.jsonio import check_target, write_json, write_new
+    from ldmkit.files.json import check_target, write_json, write_new
 
     check_model(model, dtype=dtype)
 

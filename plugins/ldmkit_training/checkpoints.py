@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, RunError, SourceError, shown
-from ldmkit.files import check_ordinary
-from ldmkit.jsonio import read_json, write_json
+from ldmkit.files.json import read_json, write_json
+from ldmkit.files.reading import check_ordinary
 from ldmkit.weights import open_safetensors, write_safetensors
 
 FORMAT = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.jsonio import replacing
+from ldmkit.files.json import replacing
 
 
 class Lines:

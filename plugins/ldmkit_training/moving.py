@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
-from ldmkit.pictures import LabelMap, Mask, Picture
+from ldmkit.files.pictures import LabelMap, Mask, Picture
 from ldmkit_training.data.located import Located
 from ldmkit_training.data.lying import Laid, Lying
 from ldmkit_training.data.places import Place

@@ -22,7 +22,7 @@ from ldmkit.conditioning import Conditioning, Encoded
 from ldmkit.contracts.step import Context
 from ldmkit.contracts.value import Value
 from ldmkit.encoding import pick_rows
-from ldmkit.jsonio import replacing
+from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit_training.lines import Lines
 from ldmkit_training.observe import View, networks, undisturbed

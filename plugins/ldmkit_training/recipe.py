@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
-from ldmkit.jsonio import replacing
+from ldmkit.files.json import replacing
 from ldmkit_training.checkpoints import CheckpointsSection
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.data.section import DataSection

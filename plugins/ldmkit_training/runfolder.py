@@ -17,7 +17,7 @@ except ImportError:  # Windows: two runs in one folder go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
 from ldmkit.errors import InputError, RunError
-from ldmkit.jsonio import check_writable
+from ldmkit.files.json import check_writable
 from ldmkit.saving import check_folder
 from ldmkit.source import part_file
 from ldmkit.spec import SPEC_FILE

@@ -12,9 +12,9 @@ import torch
 from cases_calls import Env
 
 import ldmkit
+from ldmkit.files.pictures import read_label_map, read_mask, read_picture
 from ldmkit.loading import open_source, pipeline_of
 from ldmkit.output import read_recipe
-from ldmkit.pictures import read_label_map, read_mask, read_picture
 
 A_FLOAT = "5|1.5|fraction|int scalar|number tensor"
 SCALES = "5|1.5|-0.0|1e-320|int scalar|number tensor"

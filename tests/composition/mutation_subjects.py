@@ -30,10 +30,10 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit.compose import compose
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
+from ldmkit.files.pictures import read_label_map, read_picture
 from ldmkit.loading import open_source
 from ldmkit.output import read_recipe
-from ldmkit.pictures import read_label_map, read_picture
 from ldmkit.saving import save_part
 from ldmkit.spec import PartSpec, PipelineSpec
 from ldmkit.weights import open_safetensors

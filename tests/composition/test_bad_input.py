@@ -113,7 +113,8 @@ def test_duplicate_condition_names_in_json(env: Env) -> None:
 def test_a_failed_save_keeps_the_old_folder(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = env.folder()
     before = listing(env.tmp)
-    monkeypatch.setattr("ldmkit.saving.write_safetensors", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    full = OSError(28, "disk full")
+    monkeypatch.setattr("ldmkit.saving.write_safetensors", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(ldmkit.RunError, match="disk full"):
         env.kl.save(folder)
     assert listing(env.tmp) == before

@@ -18,9 +18,9 @@ from PIL import Image
 
 import ldmkit
 from ldmkit import weights
-from ldmkit.jsonio import parse_json, read_json
+from ldmkit.files.json import parse_json, read_json
+from ldmkit.files.pictures import read_picture
 from ldmkit.output import read_recipe
-from ldmkit.pictures import read_picture
 from ldmkit.weights import open_safetensors
 
 SIDE = 65_535

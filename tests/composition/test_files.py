@@ -15,9 +15,9 @@ from ldmkit_checkpoints.pickled import open_state_dict
 from ldmkit_checkpoints.yaml_config import read_yaml
 
 import ldmkit
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
+from ldmkit.files.pictures import read_picture
 from ldmkit.output import read_recipe
-from ldmkit.pictures import read_picture
 from ldmkit.weights import open_safetensors
 
 READERS: dict[str, Callable[[Path], object]] = {

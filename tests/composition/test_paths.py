@@ -11,9 +11,9 @@ import pytest
 import tiny_parts
 
 import ldmkit
+from ldmkit.files.pictures import read_label_map, read_mask, read_picture
 from ldmkit.loading import open_source
 from ldmkit.output import read_recipe
-from ldmkit.pictures import read_label_map, read_mask, read_picture
 
 
 class Odd:

@@ -18,8 +18,8 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from ldmkit import InputError
-from ldmkit.picture_files import MAX_PIXELS
-from ldmkit.pictures import (
+from ldmkit.files.picture_files import MAX_PIXELS
+from ldmkit.files.pictures import (
     LabelMap,
     Mask,
     Picture,

@@ -251,7 +251,7 @@ def test_truncation_is_reported_in_one_line(capsys: Capture, monkeypatch: pytest
         warnings.warn("the prompt has 90 tokens, 75 fit", stacklevel=1)
         raise ldmkit.InputError("x", "y")
 
-    monkeypatch.setattr("ldmkit.jsonio.read_json", warn)
+    monkeypatch.setattr("ldmkit.files.json.read_json", warn)
     code, _, err = run(capsys, "check", "spec.json")
     assert code == 2
     assert err.splitlines() == ["warning: the prompt has 90 tokens, 75 fit", "error [input.x] y"]

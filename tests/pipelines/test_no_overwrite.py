@@ -15,7 +15,7 @@ from ldmkit_drawing.sheets import Sheet
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.errors import InputError
-from ldmkit.jsonio import check_target, replacing, write_new
+from ldmkit.files.json import check_target, replacing, write_new
 from ldmkit.output import Output
 from ldmkit.saving import check_folder
 

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 import ldmkit
 from ldmkit import loading
 from ldmkit.cli import main
-from ldmkit.files import only_within
+from ldmkit.files.reading import only_within
 from ldmkit.output import read_recipe
 from ldmkit.recipe import replay
 

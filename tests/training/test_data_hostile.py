@@ -16,7 +16,7 @@ from ldmkit_training.data.folder import read_metadata
 from ldmkit_training.data.tars import MAX_EXTENSION_BYTES, Member, members
 
 from ldmkit.errors import InputError
-from ldmkit.picture_files import MAX_FILE_BYTES
+from ldmkit.files.picture_files import MAX_FILE_BYTES
 
 
 def zero(path: Path) -> None:

@@ -28,7 +28,7 @@ from PIL import Image
 
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, SpecError
-from ldmkit.pictures import read_picture
+from ldmkit.files.pictures import read_picture
 
 COUNT, HEIGHT, WIDTH = 6, 20, 36
 

@@ -16,8 +16,8 @@ from data_sources import opened
 from PIL import Image, ImageFile, ImageOps, features
 
 from ldmkit.errors import InputError
-from ldmkit.picture_files import decoders
-from ldmkit.pictures import read_levels, read_mask, read_picture
+from ldmkit.files.picture_files import decoders
+from ldmkit.files.pictures import read_levels, read_mask, read_picture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
 MODES = (

@@ -20,8 +20,8 @@ from pydantic import BeforeValidator, Field
 from ldmkit.contracts.value import Value
 from ldmkit.digests import page_sums
 from ldmkit.errors import LdmkitError
-from ldmkit.files import check_ordinary
-from ldmkit.jsonio import read_json
+from ldmkit.files.json import read_json
+from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place
 
 META = "cache.json"

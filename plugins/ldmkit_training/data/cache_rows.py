@@ -16,7 +16,7 @@ from ldmkit.contracts.data import Dataset, plain
 from ldmkit.contracts.value import Value
 from ldmkit.digests import page_sums
 from ldmkit.errors import InputError
-from ldmkit.jsonio import write_json
+from ldmkit.files.json import write_json
 from ldmkit_training.data.cache_files import (
     DEVIATION,
     DIGESTS,

@@ -14,8 +14,8 @@ from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError
-from ldmkit.files import read_file
-from ldmkit.jsonio import parse_json
+from ldmkit.files.json import parse_json
+from ldmkit.files.reading import read_file
 from ldmkit_training.data.coco_other import other_format
 from ldmkit_training.data.finding import Listing, listing, normal
 from ldmkit_training.data.records import FileData, Record, Records, draw, lacking

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ldmkit.contracts.arguments import path_of
 from ldmkit.errors import InputError
-from ldmkit.picture_files import decoders
+from ldmkit.files.picture_files import decoders
 
 PICTURES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".avif",

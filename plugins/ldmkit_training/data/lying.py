@@ -11,8 +11,8 @@ from PIL import Image
 
 from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit.files import check_ordinary
-from ldmkit.pictures import read_label_map, read_mask, read_picture
+from ldmkit.files.pictures import read_label_map, read_mask, read_picture
+from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.wrapping import Wrapping
 

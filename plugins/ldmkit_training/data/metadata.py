@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ldmkit.errors import InputError, suggest
-from ldmkit.files import read_file
-from ldmkit.jsonio import parse_json
+from ldmkit.files.json import parse_json
+from ldmkit.files.reading import read_file
 from ldmkit_training.data.finding import Listing, normal
 
 NAMES = ("metadata.jsonl", "metadata.csv")

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit.pictures import read_levels
+from ldmkit.files.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.labels import LabelRule, read_labels
 

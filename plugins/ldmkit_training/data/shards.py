@@ -19,7 +19,7 @@ from ldmkit.contracts.arguments import taken
 from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
-from ldmkit.jsonio import parse_json
+from ldmkit.files.json import parse_json
 from ldmkit_training.data.grouping import (
     JSON,
     LABEL,

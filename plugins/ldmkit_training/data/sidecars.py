@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from ldmkit.errors import InputError
-from ldmkit.files import read_file
+from ldmkit.files.reading import read_file
 from ldmkit_training.data.finding import Listing, stem
 
 MAX_BYTES = 1 << 20

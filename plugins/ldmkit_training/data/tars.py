@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from ldmkit.errors import InputError, shown
-from ldmkit.files import check_ordinary
-from ldmkit.picture_files import MAX_FILE_BYTES
+from ldmkit.files.picture_files import MAX_FILE_BYTES
+from ldmkit.files.reading import check_ordinary
 
 
 class Member(NamedTuple):

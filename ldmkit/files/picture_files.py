@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ldmkit.bounds import MAX_PIXELS
 from ldmkit.errors import InputError
-from ldmkit.files import read_file
+from ldmkit.files.reading import read_file
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS
 """Of a file: four channels of 16 bits in the largest picture, uncompressed."""

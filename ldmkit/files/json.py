@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import InputError, LdmkitError, RunError, SourceError, shown
-from ldmkit.files import read_file
+from ldmkit.files.reading import read_file
 
 MAX_TEXT_BYTES = 64 * 2**20
 

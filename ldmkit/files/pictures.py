@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ldmkit.contracts.value import plain
 from ldmkit.errors import InputError, raised
-from ldmkit.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
 from ldmkit.remarks import remark_picture
 
 EDGE = 1e-6

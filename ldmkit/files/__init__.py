@@ -1,0 +1,1 @@
+"""Reading and writing of users' files: pictures, JSON, and what is checked before either."""
