@@ -13,8 +13,8 @@ for _home, _names in {
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.output": ("Output", "Start"),
-    "ldmkit.source": ("Source",),
-    "ldmkit.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
+    "ldmkit.models.source": ("Source",),
+    "ldmkit.models.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
     "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter",),
@@ -34,7 +34,7 @@ for _home, _names in {
     "ldmkit.noise": ("Noise",),
     "ldmkit.contracts.ports": ("Port", "Tap", "attached"),
     "ldmkit.contracts.value": ("Value",),
-    "ldmkit.weights": ("LazyTensor",),
+    "ldmkit.models.weights": ("LazyTensor",),
     "ldmkit.loss": ("diffusion_loss",),
     "ldmkit.hookspecs": ("hookimpl",),
     "ldmkit.deprecation": ("LdmkitDeprecationWarning",),
@@ -101,17 +101,17 @@ if TYPE_CHECKING:
     from ldmkit.loading import load_classifier as load_classifier
     from ldmkit.loading import load_codec as load_codec
     from ldmkit.loss import diffusion_loss as diffusion_loss
+    from ldmkit.models.source import Source as Source
+    from ldmkit.models.spec import ConditionerSpec as ConditionerSpec
+    from ldmkit.models.spec import PartSpec as PartSpec
+    from ldmkit.models.spec import PipelineSpec as PipelineSpec
+    from ldmkit.models.weights import LazyTensor as LazyTensor
     from ldmkit.noise import Noise as Noise
     from ldmkit.output import Output as Output
     from ldmkit.output import Start as Start
     from ldmkit.pipeline import Pipeline as Pipeline
     from ldmkit.plugins import components as components
     from ldmkit.plugins import get as get
-    from ldmkit.source import Source as Source
-    from ldmkit.spec import ConditionerSpec as ConditionerSpec
-    from ldmkit.spec import PartSpec as PartSpec
-    from ldmkit.spec import PipelineSpec as PipelineSpec
-    from ldmkit.weights import LazyTensor as LazyTensor
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from torch import nn
 
 from ldmkit.ambient import usual_device
 from ldmkit.errors import RunError
-from ldmkit.mapped import check_mapped
+from ldmkit.models.mapped import check_mapped
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -17,8 +17,8 @@ from ldmkit.plugins import Entry, catalogue, load_entry, note_failure, on_refres
 
 if TYPE_CHECKING:
     from ldmkit.contracts.step import Step
+    from ldmkit.models.source import Source
     from ldmkit.pipeline import Pipeline
-    from ldmkit.source import Source
 
 hookspec = pluggy.HookspecMarker("ldmkit")
 hookimpl = pluggy.HookimplMarker("ldmkit")

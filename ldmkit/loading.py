@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from ldmkit.ambient import usual_device
-from ldmkit.compose import Parts, build, compose
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_device as check_device
 from ldmkit.contracts.arguments import check_dtype as check_dtype
@@ -20,17 +19,18 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.latents import latents_of
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.value import plain
-from ldmkit.digests import no_digests
 from ldmkit.errors import InputError, SourceError, WeightsError, shown
 from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
-from ldmkit.locate import bundled_models, check_config, locate
-from ldmkit.meta import on_meta
+from ldmkit.models.compose import Parts, build, compose
+from ldmkit.models.digests import no_digests
+from ldmkit.models.locate import bundled_models, check_config, locate
+from ldmkit.models.meta import on_meta
+from ldmkit.models.provenance import Named, blame_version, differences, named_parts, require, with_inner
+from ldmkit.models.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
+from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
+from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
-from ldmkit.provenance import Named, blame_version, differences, named_parts, require, with_inner
-from ldmkit.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
-from ldmkit.weights import assign
 
 
 @usual_device()

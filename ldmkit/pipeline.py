@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ldmkit.blame import blamed
 from ldmkit.busy import moving, uses_parts, using
-from ldmkit.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_callback, destination, instance_of, list_of, path_of
@@ -29,16 +28,17 @@ from ldmkit.errors import CompositionError, RunError, shown, suggest
 from ldmkit.guards import check_end, check_step, is_finite, memory
 from ldmkit.hookspecs import manager, step_listener
 from ldmkit.inpaint import kept
+from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
+from ldmkit.models.provenance import stamped_defaults
+from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.output import Output, stack
 from ldmkit.plans import Network
 from ldmkit.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.preparing import prepare_run
-from ldmkit.provenance import stamped_defaults
 from ldmkit.recipe import make_recipes
 from ldmkit.remarks import caller_level
 from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
 from ldmkit.sizes import Size, pad
-from ldmkit.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.spellings import no_attribute, own_arguments
 from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
 
@@ -297,7 +297,7 @@ class Pipeline:
         Args:
             store: dtype of floating weights in the files, to make them smaller; loaded, they have today's dtype again.
         """
-        from ldmkit.saving import save_pipeline
+        from ldmkit.models.saving import save_pipeline
 
         return save_pipeline(self, path_of(folder, "folder"), store)
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ldmkit.bounds import MAX_NUMBER
-from ldmkit.compose import build_value
 from ldmkit.contracts.arguments import check_scale, check_seed, list_of, mapping_of, taken
 from ldmkit.contracts.arguments import check_size as check_size
 from ldmkit.contracts.arguments import check_steps as check_steps
@@ -19,8 +18,9 @@ from ldmkit.contracts.guidance import Guidance
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.value import Value, integer, listed, plain
 from ldmkit.errors import InputError, shown
+from ldmkit.models.compose import build_value
+from ldmkit.models.spec import Defaults, PartSpec
 from ldmkit.plugins import components
-from ldmkit.spec import Defaults, PartSpec
 from ldmkit.starts import Begun, Start, starts_of
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]

@@ -16,10 +16,10 @@ def check_spec(
 ) -> None:
     """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed."""
     from ldmkit.cli import emit
-    from ldmkit.compose import compose
     from ldmkit.files.json import read_json
-    from ldmkit.provenance import differences, named_parts
-    from ldmkit.spec import SPEC_FILE, PipelineSpec
+    from ldmkit.models.compose import compose
+    from ldmkit.models.provenance import differences, named_parts
+    from ldmkit.models.spec import SPEC_FILE, PipelineSpec
 
     path = spec / SPEC_FILE if spec.is_dir() else spec
     read = PipelineSpec.read(read_json(path), str(path))

@@ -33,7 +33,7 @@ def import_model(
     check_model(source, config, dtype, verify)
 
     from ldmkit.loading import check_dtype, open_source, pipeline_of
-    from ldmkit.saving import check_folder, save_pipeline
+    from ldmkit.models.saving import check_folder, save_pipeline
 
     check_folder(out)
     stored = check_dtype(store)

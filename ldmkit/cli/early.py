@@ -9,9 +9,9 @@ from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
 from ldmkit.contracts.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import read_json
-from ldmkit.locate import check_config, default_model, locate
+from ldmkit.models.locate import check_config, default_model, locate
+from ldmkit.models.spec import SPEC_FILE, check_dtype_name, check_verify
 from ldmkit.plugins import find
-from ldmkit.spec import SPEC_FILE, check_dtype_name, check_verify
 
 
 def check_model(

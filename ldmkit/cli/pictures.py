@@ -36,9 +36,9 @@ def encode(
 
     from ldmkit.files.pictures import read_picture
     from ldmkit.loading import load_codec
+    from ldmkit.models.weights import write_safetensors
     from ldmkit.sizes import pad
     from ldmkit.stages import check_codec, encode_pictures
-    from ldmkit.weights import write_safetensors
 
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
@@ -82,9 +82,9 @@ def decode(
 
     from ldmkit.files.pictures import to_pil
     from ldmkit.loading import load_codec
+    from ldmkit.models.weights import read_metadata
     from ldmkit.output import check_png
     from ldmkit.stages import check_latents, decode_latents
-    from ldmkit.weights import read_metadata
 
     check_png(out)
     found, about = stored_latents(latents), read_metadata(latents)

@@ -41,7 +41,7 @@ def replay_picture(
 
     from ldmkit.files.reading import only_within
     from ldmkit.loading import load
-    from ldmkit.locate import locate
+    from ldmkit.models.locate import locate
     from ldmkit.output import check_png, read_recipe
     from ldmkit.recipe import load_options, part_versions, replay
     from ldmkit.trust import check_needs, input_needs, model_needs

@@ -73,7 +73,7 @@ def sample(
     )  # fmt: skip
 
     from ldmkit.loading import load
-    from ldmkit.locate import default_model
+    from ldmkit.models.locate import default_model
 
     began = time.perf_counter()
     source = default_model() if named is None else named

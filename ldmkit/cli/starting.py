@@ -52,7 +52,7 @@ def stored_latents(path: Path) -> Any:
     Raises:
         SourceError: `no-latents`.
     """
-    from ldmkit.weights import open_safetensors
+    from ldmkit.models.weights import open_safetensors
 
     tensors = open_safetensors(path)
     if "latents" not in tensors or tensors["latents"].shape[:1] != (1,):

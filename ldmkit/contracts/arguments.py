@@ -15,7 +15,7 @@ from ldmkit.bounds import MAX_SCALE, MAX_SIDE, MAX_STEPS
 from ldmkit.contracts.value import integer, listed, plain
 from ldmkit.errors import InputError, raised, shown
 from ldmkit.files.json import check_target
-from ldmkit.spec import check_dtype_name
+from ldmkit.models.spec import check_dtype_name
 
 if TYPE_CHECKING:
     import torch

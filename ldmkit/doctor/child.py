@@ -114,9 +114,9 @@ def _hooks(entry: Entry) -> tuple[int, list[Found]]:
 
 def _model(entry: Entry) -> tuple[int, list[Found]]:
     """A bundled model's folder is there, and its parts fit; no weight is read."""
-    from ldmkit.compose import compose
-    from ldmkit.locate import model_folder
-    from ldmkit.source import NativeFolder
+    from ldmkit.models.compose import compose
+    from ldmkit.models.locate import model_folder
+    from ldmkit.models.source import NativeFolder
 
     try:
         compose(NativeFolder(model_folder(entry)).spec)

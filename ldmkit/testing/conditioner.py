@@ -14,7 +14,7 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import AXES, KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
 from ldmkit.errors import LdmkitError
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
 from ldmkit.testing import conditioner_inputs as conditioner_inputs
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.example import Example
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
+from ldmkit.models.weights import LazyTensor, assign, open_safetensors, write_safetensors
 from ldmkit.testing.batches import close, expect_keys, expect_state, leaves, rows_of, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.opened import files_opened
-from ldmkit.weights import LazyTensor, assign, open_safetensors, write_safetensors
 
 ROWS = 3
 """Samples in the kit's batches."""

@@ -161,7 +161,7 @@ def files(s: PerceptualSubject) -> None:
     """`load_files` refuses files that are not there with an `LdmkitError`.
 
     What is inherited refuses all files, for distances that need none. One that does, checks names and shapes of the
-    tensors: `ldmkit.weights.assign` does.
+    tensors: `ldmkit.models.weights.assign` does.
     """
     part = s.make()
     missing = Path("no-such-file.safetensors")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import SourceError, suggest
-from ldmkit.source import Source
-from ldmkit.spec import Defaults, PartSpec, PipelineSpec
-from ldmkit.weights import LazyTensor, open_safetensors, read_metadata
+from ldmkit.models.source import Source
+from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
+from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
 from ldmkit_checkpoints import compvis_ldm, compvis_sgm
 from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis_process import check_buffers

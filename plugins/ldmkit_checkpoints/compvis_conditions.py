@@ -9,7 +9,7 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import SourceError
-from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis_plan import PartPlan, given_vector
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed

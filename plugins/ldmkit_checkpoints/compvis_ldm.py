@@ -10,7 +10,7 @@ from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.discrete import Discrete
 
 from ldmkit.errors import SourceError, WeightsError
-from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_conditions
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis_process import BUFFERS, expected_buffers, process_from_ldm

@@ -12,7 +12,7 @@ from ldmkit_denoisers.config import UNetConfig
 from torch import Tensor
 
 from ldmkit.errors import SourceError
-from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.keys import KeyMap, prefixed
 from ldmkit_checkpoints.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key, kl_compvis_keys, vq_compvis_keys

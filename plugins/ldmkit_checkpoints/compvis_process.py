@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ldmkit.contracts.value import validated
 from ldmkit.errors import SourceError, suggest
-from ldmkit.spec import PartSpec
-from ldmkit.weights import LazyTensor
+from ldmkit.models.spec import PartSpec
+from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.evidence import Evidence
 from ldmkit_checkpoints.yaml_config import params_of, section
 

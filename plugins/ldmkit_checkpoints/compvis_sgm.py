@@ -9,7 +9,7 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.spec import PartSpec
+from ldmkit.models.spec import PartSpec
 from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_embedders
 from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis_process import process_from_sgm

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldmkit.errors import SourceError
-from ldmkit.source import Source, adapter_only
-from ldmkit.spec import PartSpec, PipelineSpec
-from ldmkit.weights import LazyTensor
+from ldmkit.models.source import Source, adapter_only
+from ldmkit.models.spec import PartSpec, PipelineSpec
+from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed

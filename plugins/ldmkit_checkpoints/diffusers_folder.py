@@ -9,9 +9,9 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import SourceError
-from ldmkit.source import Source, adapter_only
-from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
-from ldmkit.weights import LazyTensor
+from ldmkit.models.source import Source, adapter_only
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
+from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis_plan import given_vector
 from ldmkit_checkpoints.diffusers_components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers_latents import as_applied, version_of

@@ -13,7 +13,7 @@ from ldmkit_codecs.vq import VQConfig
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import CompositionError, SourceError
-from ldmkit.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.controlnet_keys import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_config_hf import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf

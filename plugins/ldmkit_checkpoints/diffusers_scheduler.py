@@ -10,7 +10,7 @@ from ldmkit_processes.discrete import Discrete
 
 from ldmkit.contracts.value import validated
 from ldmkit.errors import SourceError, suggest
-from ldmkit.spec import PartSpec
+from ldmkit.models.spec import PartSpec
 from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
 from ldmkit_checkpoints.diffusers_scheduler_notes import differences
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ldmkit.errors import SourceError, shown
-from ldmkit.spec import MAX_SIDE
-from ldmkit.weights import LazyTensor
+from ldmkit.models.spec import MAX_SIDE
+from ldmkit.models.weights import LazyTensor
 
 MARKERS = ("v_pred", "ztsnr")
 """Keys of tensors without weights."""

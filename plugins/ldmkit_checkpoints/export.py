@@ -19,11 +19,11 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, SourceError
 from ldmkit.files.json import read_json, write_json
+from ldmkit.models.saving import check_folder, replacing_folder
+from ldmkit.models.source import is_native
+from ldmkit.models.spec import ConditionerSpec, PipelineSpec
+from ldmkit.models.weights import write_safetensors
 from ldmkit.pipeline import Pipeline
-from ldmkit.saving import check_folder, replacing_folder
-from ldmkit.source import is_native
-from ldmkit.spec import ConditionerSpec, PipelineSpec
-from ldmkit.weights import write_safetensors
 from ldmkit_checkpoints.diffusers_scheduler import write_scheduler
 from ldmkit_checkpoints.folding import standard
 from ldmkit_checkpoints.keys import KeyMap

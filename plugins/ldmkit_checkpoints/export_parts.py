@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldmkit.compose import part_spec
 from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import write_json
+from ldmkit.models.compose import part_spec
+from ldmkit.models.saving import check_folder, replacing_folder
+from ldmkit.models.source import is_native, is_part
+from ldmkit.models.weights import write_safetensors
 from ldmkit.pipeline import Pipeline
-from ldmkit.saving import check_folder, replacing_folder
-from ldmkit.source import is_native, is_part
-from ldmkit.weights import write_safetensors
 from ldmkit_checkpoints.export import codec_component, published, scheduler_component, unet_component
 from ldmkit_checkpoints.folding import standard
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ldmkit.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from ldmkit.source import Source
+    from ldmkit.models.source import Source
 
 
 @hookimpl

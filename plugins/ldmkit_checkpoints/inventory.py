@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import WeightsError
-from ldmkit.source import Report
-from ldmkit.weights import LazyTensor
+from ldmkit.models.source import Report
+from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.keys import Entry, KeyMap, same
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ldmkit.errors import SourceError
 from ldmkit.files.reading import check_ordinary
-from ldmkit.mapped import MappedFile
-from ldmkit.weights import LazyTensor, read_span
+from ldmkit.models.mapped import MappedFile
+from ldmkit.models.weights import LazyTensor, read_span
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds
 from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torch_zip import Entry, checksum, entry_bytes, read_entries

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldmkit.errors import SourceError
-from ldmkit.weights import LazyTensor
+from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis_conditions import PLANES
 from ldmkit_checkpoints.evidence import gather
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds

@@ -18,7 +18,7 @@ class Planned(NamedTuple):
 
     Args:
         name: in the spec.
-        spec: data of a `ldmkit.spec.ConditionerSpec`.
+        spec: data of a `ldmkit.models.spec.ConditionerSpec`.
         prefix: of its keys in the file.
         layout: of its keys, for `text_keys.conditioner_keys`; empty: it has no weights of its own.
     """

@@ -8,9 +8,9 @@ from pathlib import Path
 from ldmkit_codecs.tiny import TinyConfig
 
 from ldmkit.errors import SourceError
-from ldmkit.source import Source
-from ldmkit.spec import PartSpec, PipelineSpec
-from ldmkit.weights import LazyTensor, open_safetensors
+from ldmkit.models.source import Source
+from ldmkit.models.spec import PartSpec, PipelineSpec
+from ldmkit.models.weights import LazyTensor, open_safetensors
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.tiny_keys import tiny_from_sequential, tiny_sequential_keys

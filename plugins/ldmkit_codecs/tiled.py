@@ -12,15 +12,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit.compose import part_spec
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.value import Value
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError, InputError
+from ldmkit.models.compose import part_spec
+from ldmkit.models.spec import PartSpec
 from ldmkit.plugins import get
-from ldmkit.spec import PartSpec
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.streamed import Streamed

@@ -10,8 +10,8 @@ from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import InputError
+from ldmkit.models.spec import PartSpec
 from ldmkit.request import strategy
-from ldmkit.spec import PartSpec
 from ldmkit_compare.words import sampler_words
 
 MAX_RUNS = 200

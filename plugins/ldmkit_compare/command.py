@@ -64,7 +64,7 @@ def compare(
     numbers = parse_steps(steps)
 
     from ldmkit.loading import load
-    from ldmkit.locate import default_model
+    from ldmkit.models.locate import default_model
     from ldmkit_compare.asked import check_plan, parse_samplers
     from ldmkit_compare.page import page, save_html
     from ldmkit_compare.runs import Comparing

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import Rows
-from ldmkit.compose import build_value
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.nn import attention
@@ -19,7 +18,8 @@ from ldmkit.contracts.process import Process, column
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
-from ldmkit.spec import PartSpec
+from ldmkit.models.compose import build_value
+from ldmkit.models.spec import PartSpec
 from ldmkit_denoisers.config import SMALL, UNetConfig
 from ldmkit_denoisers.encoder import Encoder
 

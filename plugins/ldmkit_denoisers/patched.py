@@ -12,7 +12,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit.compose import part_spec
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import Plane, Signal
@@ -20,8 +19,9 @@ from ldmkit.contracts.step import Context
 from ldmkit.contracts.value import Value
 from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, SpecError
+from ldmkit.models.compose import part_spec
+from ldmkit.models.spec import PartSpec
 from ldmkit.plugins import get
-from ldmkit.spec import PartSpec
 from ldmkit_denoisers.config import SMALL
 
 UNET = {

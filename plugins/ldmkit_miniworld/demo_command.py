@@ -39,7 +39,7 @@ def demo(
     check_model(model, dtype=dtype)
 
     from ldmkit.loading import load
-    from ldmkit.locate import default_model
+    from ldmkit.models.locate import default_model
     from ldmkit.output import check_png
     from ldmkit_miniworld.demo import Demo
 

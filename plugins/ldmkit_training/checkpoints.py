@@ -27,7 +27,7 @@ from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, RunError, SourceError, shown
 from ldmkit.files.json import read_json, write_json
 from ldmkit.files.reading import check_ordinary
-from ldmkit.weights import open_safetensors, write_safetensors
+from ldmkit.models.weights import open_safetensors, write_safetensors
 
 FORMAT = 1
 STATE, MANIFEST = "state.json", "manifest.json"

@@ -38,7 +38,7 @@ def export(
 
     from ldmkit.cli import emit
     from ldmkit.loading import open_source, pipeline_of
-    from ldmkit.saving import check_folder
+    from ldmkit.models.saving import check_folder
 
     check_folder(out)
     opened = open_source(model, config=config, ema=ema, variant=variant, verify=verify)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ldmkit.errors import SourceError
-from ldmkit.locate import bundled_models
+from ldmkit.models.locate import bundled_models
 
 RUN_RECIPE, RUN_MODEL = "recipe.yaml", "model"
 """What tells a run's folder, and the model in it."""

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.compose import part_spec
 from ldmkit.conditioning import Encoded
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
@@ -22,6 +21,7 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Signal, tensors_of
+from ldmkit.models.compose import part_spec
 from ldmkit.pipeline import Pipeline
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes

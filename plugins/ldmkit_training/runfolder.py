@@ -18,9 +18,9 @@ except ImportError:  # Windows: two runs in one folder go unnoticed there
 
 from ldmkit.errors import InputError, RunError
 from ldmkit.files.json import check_writable
-from ldmkit.saving import check_folder
-from ldmkit.source import part_file
-from ldmkit.spec import SPEC_FILE
+from ldmkit.models.saving import check_folder
+from ldmkit.models.source import part_file
+from ldmkit.models.spec import SPEC_FILE
 from ldmkit_training import checkpoints
 
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"

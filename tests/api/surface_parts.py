@@ -16,7 +16,7 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.signals import Slot
 from ldmkit.errors import LdmkitError
 from ldmkit.kinds import MODULES
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
 from ldmkit.plugins import load_entry
 
 

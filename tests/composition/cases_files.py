@@ -13,8 +13,8 @@ import torch
 from cases_calls import Case, Env, L, case
 
 import ldmkit
+from ldmkit.models.weights import open_safetensors
 from ldmkit.output import read_recipe
-from ldmkit.weights import open_safetensors
 
 FILE = "denoiser.safetensors"
 DAMAGED = ("source.truncated", "source.json-invalid", "source.safetensors-invalid", "source.unknown-dtype",

@@ -29,14 +29,14 @@ from tokenizers import pre_tokenizers
 from torch import Tensor
 
 import ldmkit
-from ldmkit.compose import compose
 from ldmkit.files.json import read_json
 from ldmkit.files.pictures import read_label_map, read_picture
 from ldmkit.loading import open_source
+from ldmkit.models.compose import compose
+from ldmkit.models.saving import save_part
+from ldmkit.models.spec import PartSpec, PipelineSpec
+from ldmkit.models.weights import open_safetensors
 from ldmkit.output import read_recipe
-from ldmkit.saving import save_part
-from ldmkit.spec import PartSpec, PipelineSpec
-from ldmkit.weights import open_safetensors
 
 STATE = {"a.weight": torch.arange(24.0).reshape(4, 6), "a.bias": torch.ones(4), "steps": torch.tensor(3)}
 ENDINGS = ("jpg", "gif", "webp", "tiff", "bmp", "ppm")
@@ -63,7 +63,7 @@ def _loaded(folder: Path) -> str:
 
 def tensors_of_part(state: dict[str, Tensor]) -> str:
     """Names and numbers of a part's tensors."""
-    return tensors_of({key: ldmkit.weights.LazyTensor.of(value) for key, value in state.items()})
+    return tensors_of({key: ldmkit.models.weights.LazyTensor.of(value) for key, value in state.items()})
 
 
 def saved_weights(folder: Path) -> Subject:

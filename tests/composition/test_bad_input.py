@@ -114,7 +114,7 @@ def test_a_failed_save_keeps_the_old_folder(env: Env, monkeypatch: pytest.Monkey
     folder = env.folder()
     before = listing(env.tmp)
     full = OSError(28, "disk full")
-    monkeypatch.setattr("ldmkit.saving.write_safetensors", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("ldmkit.models.saving.write_safetensors", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(ldmkit.RunError, match="disk full"):
         env.kl.save(folder)
     assert listing(env.tmp) == before

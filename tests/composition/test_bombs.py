@@ -17,11 +17,11 @@ from ldmkit_training.recipe import read_recipe as read_training
 from PIL import Image
 
 import ldmkit
-from ldmkit import weights
 from ldmkit.files.json import parse_json, read_json
 from ldmkit.files.pictures import read_picture
+from ldmkit.models import weights
+from ldmkit.models.weights import open_safetensors
 from ldmkit.output import read_recipe
-from ldmkit.weights import open_safetensors
 
 SIDE = 65_535
 

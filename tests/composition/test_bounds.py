@@ -8,8 +8,8 @@ import pytest
 from counting import calls_at_most
 
 import ldmkit
-from ldmkit.compose import compose
-from ldmkit.spec import PipelineSpec
+from ldmkit.models.compose import compose
+from ldmkit.models.spec import PipelineSpec
 
 UNET: dict[str, Any] = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}
 CROSS: dict[str, Any] = {**UNET, "attention": ["none", "cross"], "context_dim": 8}

@@ -17,8 +17,8 @@ from ldmkit_checkpoints.yaml_config import read_yaml
 import ldmkit
 from ldmkit.files.json import read_json
 from ldmkit.files.pictures import read_picture
+from ldmkit.models.weights import open_safetensors
 from ldmkit.output import read_recipe
-from ldmkit.weights import open_safetensors
 
 READERS: dict[str, Callable[[Path], object]] = {
     "json": read_json,

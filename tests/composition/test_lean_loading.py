@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldmkit.locate import bundled_models
-from ldmkit.meta import on_meta
+from ldmkit.models.locate import bundled_models
+from ldmkit.models.meta import on_meta
 
 ROOT = Path(__file__).parents[1]
 GOLDENS = sorted(path.parent.name for path in (ROOT / "goldens").glob("*/config.yaml"))
@@ -31,7 +31,7 @@ BUILT = """
 import sys
 import torch
 import ldmkit
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
 from ldmkit.plugins import catalogue
 for entry in catalogue():
     if entry.name == "t5-text":

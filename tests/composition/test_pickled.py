@@ -20,7 +20,7 @@ from ldmkit_checkpoints.pickle_reader import read_pickle
 from ldmkit_checkpoints.pickled import open_pickled, open_state_dict
 
 import ldmkit
-from ldmkit.weights import LazyTensor
+from ldmkit.models.weights import LazyTensor
 
 CANARY: list[str] = []
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import ldmkit
-from ldmkit.weights import (
+from ldmkit.models.weights import (
     ALIGNMENT,
     MAPPED_ALIGNMENT,
     assign,

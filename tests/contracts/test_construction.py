@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import ldmkit
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
 
 KINDS = ("codec", "denoiser", "conditioner", "adapter")
 REQUIRED = {"tiled": "inner", "patched": "inner", "unet": "channels", "controlnet": "unet"}

@@ -11,7 +11,7 @@ from ldmkit_checkpoints.text_config_hf import clip_from_hf, ldm_bert_from_diffus
 
 import ldmkit
 from ldmkit import SourceError
-from ldmkit.spec import ConditionerSpec
+from ldmkit.models.spec import ConditionerSpec
 
 ENCODERS = "ldm.modules.encoders.modules."
 

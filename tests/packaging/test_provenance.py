@@ -18,9 +18,9 @@ from broken_distributions import GRID, GUIDANCE, MODALITY, SAMPLER
 import ldmkit
 from ldmkit import plugins
 from ldmkit.cli import main
-from ldmkit.provenance import STRATEGIES
+from ldmkit.models.provenance import STRATEGIES
+from ldmkit.models.source import SPEC_FILE
 from ldmkit.recipe import replay
-from ldmkit.source import SPEC_FILE
 
 Install = Callable[..., Path]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import ldmkit
 from ldmkit import Plane, Tokens, Vector
 from ldmkit.contracts.step import Context
-from ldmkit.weights import assign
+from ldmkit.models.weights import assign
 
 Options = dict[str, Any]
 LEVELS: Options = {"block_out_channels": [16, 32], "norm_num_groups": 8, "layers_per_block": 1}

@@ -17,8 +17,8 @@ from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
 import ldmkit
-from ldmkit.compose import Parts, compose
-from ldmkit.weights import LazyTensor, check
+from ldmkit.models.compose import Parts, compose
+from ldmkit.models.weights import LazyTensor, check
 
 LDM, UNET = "ldm.models.diffusion.ddpm", "ldm.modules.diffusionmodules.openaimodel.UNetModel"
 STAGES = "ldm.models.autoencoder"

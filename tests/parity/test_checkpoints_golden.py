@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ldmkit
-from ldmkit.compose import build, compose
-from ldmkit.weights import LazyTensor, check
+from ldmkit.models.compose import build, compose
+from ldmkit.models.weights import LazyTensor, check
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))

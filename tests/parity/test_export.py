@@ -14,7 +14,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.saving import save_part
+from ldmkit.models.saving import save_part
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(2, 3, 32, 32, generator=GENERATOR) * 2 - 1

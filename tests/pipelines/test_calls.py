@@ -14,7 +14,7 @@ import torch
 
 import ldmkit
 from ldmkit.errors import InputError, PluginError
-from ldmkit.weights import LazyTensor, assign
+from ldmkit.models.weights import LazyTensor, assign
 
 
 def same(a: ldmkit.Output, b: ldmkit.Output) -> bool:

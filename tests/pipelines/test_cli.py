@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.cli.words import split_words
-from ldmkit.locate import default_model
+from ldmkit.models.locate import default_model
 from ldmkit.output import read_recipe
 
 Capture = pytest.CaptureFixture[str]

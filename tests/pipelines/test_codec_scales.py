@@ -15,8 +15,8 @@ from ldmkit_codecs.kl import KLCodec, KLConfig
 from safetensors.torch import save_file
 
 import ldmkit
-from ldmkit.compose import fit, part_spec
 from ldmkit.errors import CompositionError, SourceError
+from ldmkit.models.compose import fit, part_spec
 
 GEOMETRY = {"widths": (32, 64), "blocks": 1}
 
@@ -111,7 +111,7 @@ def test_shapes_of_stable_diffusion_take_its_scale_and_say_so() -> None:
 def test_a_codec_without_a_scale_is_saved_and_loaded_as_such(
     wide: tuple[ldmkit.Pipeline, Path], tmp_path: Path
 ) -> None:
-    from ldmkit.saving import save_part
+    from ldmkit.models.saving import save_part
 
     folder = save_part("codec", ldmkit.load_codec(wide[1]), tmp_path / "codec")
     assert not ldmkit.load_codec(folder).standardises

@@ -16,11 +16,11 @@ import torch
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.digests import PAGE, TENSORS, page_sums
 from ldmkit.errors import InputError, SourceError
-from ldmkit.saving import save_part
-from ldmkit.spec import PipelineSpec
-from ldmkit.weights import open_safetensors, read_metadata
+from ldmkit.models.digests import PAGE, TENSORS, page_sums
+from ldmkit.models.saving import save_part
+from ldmkit.models.spec import PipelineSpec
+from ldmkit.models.weights import open_safetensors, read_metadata
 
 MODES: tuple[Any, ...] = ("fast", "full")
 

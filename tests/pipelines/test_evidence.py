@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from test_original_family import full_file, small_towers
 
 import ldmkit
-from ldmkit.weights import LazyTensor
+from ldmkit.models.weights import LazyTensor
 
 __all__ = ["small_towers"]
 

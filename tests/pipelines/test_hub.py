@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 import ldmkit
-from ldmkit.hub import check_variant, wanted
+from ldmkit.models.hub import check_variant, wanted
 
 STABLE_DIFFUSION = {
     "README.md": False,

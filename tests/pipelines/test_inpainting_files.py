@@ -23,8 +23,8 @@ from test_original_family import full_file, reference_stage, reference_unet, sma
 from torch import Tensor
 
 import ldmkit
+from ldmkit.models.weights import LazyTensor
 from ldmkit.noise import Noise
-from ldmkit.weights import LazyTensor
 
 __all__ = ["small_towers"]
 

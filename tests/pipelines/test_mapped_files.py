@@ -15,9 +15,9 @@ from torch import nn
 
 import ldmkit
 from ldmkit.errors import RunError
-from ldmkit.mapped import check_mapped
-from ldmkit.saving import save_part
-from ldmkit.weights import assign, open_safetensors
+from ldmkit.models.mapped import check_mapped
+from ldmkit.models.saving import save_part
+from ldmkit.models.weights import assign, open_safetensors
 
 CALL = {"label": "lake"}
 

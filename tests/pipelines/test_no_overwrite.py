@@ -16,8 +16,8 @@ import ldmkit
 from ldmkit.cli import main
 from ldmkit.errors import InputError
 from ldmkit.files.json import check_target, replacing, write_new
+from ldmkit.models.saving import check_folder
 from ldmkit.output import Output
-from ldmkit.saving import check_folder
 
 UNWRITABLE = Path("/proc/self")  # where not even root makes a file
 

@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 
 import ldmkit
 from ldmkit.cli.app import app
-from ldmkit.compose import build, compose
+from ldmkit.models.compose import build, compose
+from ldmkit.models.weights import LazyTensor, check
 from ldmkit.noise import Noise
-from ldmkit.weights import LazyTensor, check
 
 diffusers = pytest.importorskip("diffusers")
 from diffusers.loaders.single_file_utils import (  # noqa: E402

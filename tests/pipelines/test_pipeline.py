@@ -67,7 +67,7 @@ def test_output(kl_pipe: ldmkit.Pipeline) -> None:
 
 
 def test_default_is_thirty_steps() -> None:
-    assert ldmkit.spec.Defaults().steps == 30
+    assert ldmkit.models.spec.Defaults().steps == 30
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp-2m-sde"])

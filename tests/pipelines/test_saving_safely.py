@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ldmkit
-from ldmkit import saving
 from ldmkit.errors import InputError, RunError
+from ldmkit.models import saving
 
 
 @pytest.fixture(scope="module")

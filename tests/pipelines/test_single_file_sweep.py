@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from test_original_family import full_file, small_towers
 
 import ldmkit
-from ldmkit.compose import compose
-from ldmkit.source import Source
-from ldmkit.weights import LazyTensor, check
+from ldmkit.models.compose import compose
+from ldmkit.models.source import Source
+from ldmkit.models.weights import LazyTensor, check
 
 __all__ = ["small_towers"]
 

@@ -11,7 +11,7 @@ from ldmkit_checkpoints.single_file import infer_config
 from safetensors.torch import save_file
 
 import ldmkit
-from ldmkit.weights import LazyTensor
+from ldmkit.models.weights import LazyTensor
 
 UNET = "model.diffusion_model."
 NAMED = {

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit.spec import PartSpec
+from ldmkit.models.spec import PartSpec
 
 
 class Squares(Dataset):

@@ -17,7 +17,7 @@ from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.engine import Engine
 
 from ldmkit.errors import InputError, RunError, SourceError, SpecError
-from ldmkit.weights import open_safetensors, write_safetensors
+from ldmkit.models.weights import open_safetensors, write_safetensors
 
 
 def some(step: int) -> Checkpoint:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.spec import PartSpec
+from ldmkit.models.spec import PartSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted(EXAMPLES.rglob("*.yaml"))

@@ -15,7 +15,7 @@ from ldmkit_training.first_stage.structure import NoDistance, Structure
 from torch import Tensor
 
 import ldmkit
-from ldmkit.weights import write_safetensors
+from ldmkit.models.weights import write_safetensors
 
 ALEX = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
 """Index among torchvision's `features` -> (channels out, in, kernel)."""

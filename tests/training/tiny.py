@@ -11,7 +11,7 @@ from ldmkit_miniworld.vocabulary import CLASSES
 from ldmkit_training.engine import Engine, Outcome
 from ldmkit_training.recipe import Recipe, overridden, parse_recipe
 
-from ldmkit.weights import open_safetensors
+from ldmkit.models.weights import open_safetensors
 
 SIZE = 16
 """Side of the pictures."""

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.compose import build
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.process import Process, column
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.loading import load_classifier
-from ldmkit.saving import save_part
-from ldmkit.spec import PartSpec
-from ldmkit.weights import LazyTensor, check
+from ldmkit.models.compose import build
+from ldmkit.models.saving import save_part
+from ldmkit.models.spec import PartSpec
+from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.draws import Draws
 from ldmkit_training.latents import latents_of

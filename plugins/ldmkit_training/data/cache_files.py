@@ -18,10 +18,10 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from ldmkit.contracts.value import Value
-from ldmkit.digests import page_sums
 from ldmkit.errors import LdmkitError
 from ldmkit.files.json import read_json
 from ldmkit.files.reading import check_ordinary
+from ldmkit.models.digests import page_sums
 from ldmkit_training.data.places import Place
 
 META = "cache.json"
@@ -42,7 +42,7 @@ Damaged: TypeAlias = Annotated[dict[int, str], BeforeValidator(_numbered)]
 
 
 class Meta(Value):
-    """What `cache.json` holds. `files`: name -> its page sums (`ldmkit.digests`); None in older caches."""
+    """What `cache.json` holds. `files`: name -> its page sums (`ldmkit.models.digests`); None in older caches."""
 
     key: dict[str, str]
     samples: int = Field(ge=1)

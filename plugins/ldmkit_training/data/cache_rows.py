@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ldmkit.contracts.data import Dataset, plain
 from ldmkit.contracts.value import Value
-from ldmkit.digests import page_sums
 from ldmkit.errors import InputError
 from ldmkit.files.json import write_json
+from ldmkit.models.digests import page_sums
 from ldmkit_training.data.cache_files import (
     DEVIATION,
     DIGESTS,

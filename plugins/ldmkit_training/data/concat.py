@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ldmkit.compose import build_value
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit.spec import PartSpec
+from ldmkit.models.compose import build_value
+from ldmkit.models.spec import PartSpec
 from ldmkit_training.data.numbering import check_numbering
 from ldmkit_training.data.records import Missing, some
 from ldmkit_training.data.section import open_part

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.compose import build_value
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit.spec import PartSpec
+from ldmkit.models.compose import build_value
+from ldmkit.models.spec import PartSpec
 from ldmkit_training.data.finding import stem
 from ldmkit_training.data.identity import joined
 from ldmkit_training.data.records import Missing, check_map, lacking

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ldmkit.compose import build_value
 from ldmkit.contracts.data import Data, Dataset
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
-from ldmkit.spec import PartSpec, Side
+from ldmkit.models.compose import build_value
+from ldmkit.models.spec import PartSpec, Side
 from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -15,7 +15,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
-from ldmkit.weights import LazyTensor, assign, open_safetensors
+from ldmkit.models.weights import LazyTensor, assign, open_safetensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's channel means and deviations, for pictures in [-1,1]."""

@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ldmkit.compose import build, part_spec
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.errors import SpecError
 from ldmkit.loading import load_codec
-from ldmkit.saving import save_part
-from ldmkit.spec import PartSpec
-from ldmkit.weights import LazyTensor, check
+from ldmkit.models.compose import build, part_spec
+from ldmkit.models.saving import save_part
+from ldmkit.models.spec import PartSpec
+from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.first_stage.discriminator import PatchDiscriminator
 from ldmkit_training.first_stage.metrics import psnr, ssim
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection

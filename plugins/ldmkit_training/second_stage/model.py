@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from ldmkit.compose import build, build_value, fit
 from ldmkit.conditioning import route
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
@@ -21,12 +20,13 @@ from ldmkit.contracts.part import Part
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
 from ldmkit.loading import load_codec, open_source
-from ldmkit.meta import on_meta
+from ldmkit.models.compose import build, build_value, fit
+from ldmkit.models.meta import on_meta
+from ldmkit.models.source import Source
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, check_names
+from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import get
-from ldmkit.source import Source
-from ldmkit.spec import ConditionerSpec, Defaults, PartSpec, check_names
-from ldmkit.weights import assign
 from ldmkit_training.located import assets_folder, locate_model
 
 START = "model.start"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.value import integer
 from ldmkit.errors import CompositionError, InputError, shown
-from ldmkit.spec import MAX_STEPS
+from ldmkit.models.spec import MAX_STEPS
 
 
 def check_steps(steps: int) -> int:

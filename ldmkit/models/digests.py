@@ -19,8 +19,8 @@ from torch import Tensor
 from ldmkit.errors import LdmkitError, SourceError, shown
 from ldmkit.files.json import inside, parse_json
 from ldmkit.files.reading import check_ordinary
-from ldmkit.spec import FileDigest, Verify
-from ldmkit.weights import open_safetensors, read_metadata
+from ldmkit.models.spec import FileDigest, Verify
+from ldmkit.models.weights import open_safetensors, read_metadata
 
 TENSORS = "ldmkit.sha256"
 """Key of a safetensors file's metadata: a JSON object, name of a tensor -> SHA-256 of its bytes."""

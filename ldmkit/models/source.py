@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ldmkit.digests import Checked, check_spec
 from ldmkit.errors import SourceError
 from ldmkit.files.json import inside, read_json
-from ldmkit.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Verify
-from ldmkit.weights import LazyTensor, open_safetensors
+from ldmkit.models.digests import Checked, check_spec
+from ldmkit.models.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Verify
+from ldmkit.models.weights import LazyTensor, open_safetensors
 
 ALONE = ("codec", "classifier")
 """Kinds of part that can be saved by themselves."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ldmkit.errors import SourceError, WeightsError
 from ldmkit.files.json import parse_json, replacing
 from ldmkit.files.reading import check_ordinary
-from ldmkit.mapped import MappedFile, filling
+from ldmkit.models.mapped import MappedFile, filling
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,

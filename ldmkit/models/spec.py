@@ -46,7 +46,7 @@ class FileDigest(Value):
     Args:
         size: bytes.
         sha256: 64 hex digits, of the whole file.
-        pages: 32 hex digits, of the sums of its 4 KiB pages (`ldmkit.digests.page_sums`); for files of weights.
+        pages: 32 hex digits, of the sums of its 4 KiB pages (`ldmkit.models.digests.page_sums`); for files of weights.
     """
 
     size: int = Field(ge=0)

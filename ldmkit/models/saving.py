@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ldmkit.compose import compose, part_spec
 from ldmkit.contracts.part import Part
-from ldmkit.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.files.json import check_writable, on_disk, write_json
-from ldmkit.mapped import check_mapped
+from ldmkit.models.compose import compose, part_spec
+from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
+from ldmkit.models.mapped import check_mapped
+from ldmkit.models.source import NativeFolder, assets_folder, part_file, weights_file
+from ldmkit.models.spec import SPEC_FILE, PipelineSpec
+from ldmkit.models.weights import FLOATS, check, write_safetensors
 from ldmkit.plugins import name_of
-from ldmkit.source import NativeFolder, assets_folder, part_file, weights_file
-from ldmkit.spec import SPEC_FILE, PipelineSpec
-from ldmkit.weights import FLOATS, check, write_safetensors
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ldmkit.contracts.arguments import path_of
 from ldmkit.errors import SourceError, suggest
-from ldmkit.hub import fetch
 from ldmkit.installed import Entry
+from ldmkit.models.hub import fetch
 from ldmkit.plugins import HOME, by_name, load_entry
 
 

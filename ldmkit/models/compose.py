@@ -20,10 +20,10 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
-from ldmkit.meta import on_meta
+from ldmkit.models.meta import on_meta
+from ldmkit.models.provenance import blame_version, named_parts, require, resolve, stamped_config
+from ldmkit.models.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.plugins import name_of, registered_name
-from ldmkit.provenance import blame_version, named_parts, require, resolve, stamped_config
-from ldmkit.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 
 
 @dataclass(frozen=True)

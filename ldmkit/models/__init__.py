@@ -1,0 +1,1 @@
+"""From a folder to parts on a device, and back: specs, sources, weights, provenance."""
