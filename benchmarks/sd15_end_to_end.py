@@ -38,7 +38,7 @@ pipe.set_progress_bar_config(disable=True)
 config = pipe.scheduler.config
 pipe.scheduler = diffusers.DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False)
 loaded = time.time()
-from ldmkit.noise import normal
+from ldmkit.run.noise import normal
 latents = pipe({prompt!r}, height=256, width=256, num_inference_steps={steps}, guidance_scale=7.5,
                latents=normal(0, "start", 0, (4, 32, 32))[None], output_type="latent").images
 with torch.no_grad():

@@ -12,11 +12,11 @@ for _home, _names in {
     "ldmkit.plugins": ("components", "get"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
-    "ldmkit.output": ("Output", "Start"),
+    "ldmkit.run.output": ("Output", "Start"),
     "ldmkit.models.source": ("Source",),
     "ldmkit.models.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
     "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
-    "ldmkit.conditioning": ("Conditioning", "Encoded"),
+    "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter",),
     "ldmkit.contracts.codec": ("Codec",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
@@ -31,11 +31,11 @@ for _home, _names in {
     "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.contracts.example": ("Example",),
-    "ldmkit.noise": ("Noise",),
+    "ldmkit.run.noise": ("Noise",),
     "ldmkit.contracts.ports": ("Port", "Tap", "attached"),
     "ldmkit.contracts.value": ("Value",),
     "ldmkit.models.weights": ("LazyTensor",),
-    "ldmkit.loss": ("diffusion_loss",),
+    "ldmkit.run.loss": ("diffusion_loss",),
     "ldmkit.hookspecs": ("hookimpl",),
     "ldmkit.deprecation": ("LdmkitDeprecationWarning",),
     "ldmkit.errors": (
@@ -49,8 +49,6 @@ for _home, _names in {
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
-    from ldmkit.conditioning import Conditioning as Conditioning
-    from ldmkit.conditioning import Encoded as Encoded
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
@@ -100,18 +98,20 @@ if TYPE_CHECKING:
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
     from ldmkit.loading import load_codec as load_codec
-    from ldmkit.loss import diffusion_loss as diffusion_loss
     from ldmkit.models.source import Source as Source
     from ldmkit.models.spec import ConditionerSpec as ConditionerSpec
     from ldmkit.models.spec import PartSpec as PartSpec
     from ldmkit.models.spec import PipelineSpec as PipelineSpec
     from ldmkit.models.weights import LazyTensor as LazyTensor
-    from ldmkit.noise import Noise as Noise
-    from ldmkit.output import Output as Output
-    from ldmkit.output import Start as Start
     from ldmkit.pipeline import Pipeline as Pipeline
     from ldmkit.plugins import components as components
     from ldmkit.plugins import get as get
+    from ldmkit.run.conditioning import Conditioning as Conditioning
+    from ldmkit.run.conditioning import Encoded as Encoded
+    from ldmkit.run.loss import diffusion_loss as diffusion_loss
+    from ldmkit.run.noise import Noise as Noise
+    from ldmkit.run.output import Output as Output
+    from ldmkit.run.output import Start as Start
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

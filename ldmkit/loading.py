@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ldmkit.ambient import usual_device
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_device as check_device
 from ldmkit.contracts.arguments import check_dtype as check_dtype
@@ -20,7 +19,6 @@ from ldmkit.contracts.latents import latents_of
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.value import plain
 from ldmkit.errors import InputError, SourceError, WeightsError, shown
-from ldmkit.guards import memory
 from ldmkit.hookspecs import manager
 from ldmkit.models.compose import Parts, build, compose
 from ldmkit.models.digests import no_digests
@@ -31,6 +29,8 @@ from ldmkit.models.source import NativeFolder, PartFolder, Source, is_native, is
 from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
 from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.ambient import usual_device
+from ldmkit.run.guards import memory
 
 
 @usual_device()

@@ -12,9 +12,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ldmkit.blame import blamed
-from ldmkit.busy import moving, uses_parts, using
-from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_callback, destination, instance_of, list_of, path_of
 from ldmkit.contracts.codec import Codec
@@ -23,24 +20,27 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
-from ldmkit.encoding import encode_conditions, parse_negatives, parse_rows
 from ldmkit.errors import CompositionError, RunError, shown, suggest
-from ldmkit.guards import check_end, check_step, is_finite, memory
 from ldmkit.hookspecs import manager, step_listener
-from ldmkit.inpaint import kept
 from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
-from ldmkit.output import Output, stack
 from ldmkit.plans import Network
-from ldmkit.prepared import Prepared, Stream, check_current, check_prepared
-from ldmkit.preparing import prepare_run
-from ldmkit.recipe import make_recipes
-from ldmkit.remarks import caller_level
-from ldmkit.request import Inputs, Starting, Strategy, check_size, mappings
-from ldmkit.sizes import Size, pad
-from ldmkit.spellings import no_attribute, own_arguments
-from ldmkit.stages import check_codec, check_latents, check_range, decode_latents, encode_pictures
+from ldmkit.run.blame import blamed
+from ldmkit.run.busy import moving, uses_parts, using
+from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.guards import check_end, check_step, is_finite, memory
+from ldmkit.run.inpaint import kept
+from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
+from ldmkit.run.latents import check_codec, check_latents, check_range, decode_latents, encode_pictures
+from ldmkit.run.output import Output, stack
+from ldmkit.run.prepare import prepare_run
+from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
+from ldmkit.run.recipe import make_recipes
+from ldmkit.run.remarks import caller_level
+from ldmkit.run.request import Inputs, Starting, Strategy, check_size, mappings
+from ldmkit.run.sizes import Size, pad
+from ldmkit.run.spellings import no_attribute, own_arguments
 
 
 class Pipeline:

@@ -16,7 +16,7 @@ from ldmkit.contracts.signals import Plane, SignalKind
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.files.pictures import Mask, Picture
-from ldmkit.sizes import pad
+from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import one_size
 
 

@@ -17,7 +17,7 @@ from ldmkit.contracts.signals import Plane, SignalKind
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.files.pictures import LabelMap
-from ldmkit.sizes import pad
+from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import PictureInput, one_size
 
 

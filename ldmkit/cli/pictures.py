@@ -37,8 +37,8 @@ def encode(
     from ldmkit.files.pictures import read_picture
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import write_safetensors
-    from ldmkit.sizes import pad
-    from ldmkit.stages import check_codec, encode_pictures
+    from ldmkit.run.latents import check_codec, encode_pictures
+    from ldmkit.run.sizes import pad
 
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
@@ -83,8 +83,8 @@ def decode(
     from ldmkit.files.pictures import to_pil
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import read_metadata
-    from ldmkit.output import check_png
-    from ldmkit.stages import check_latents, decode_latents
+    from ldmkit.run.latents import check_latents, decode_latents
+    from ldmkit.run.output import check_png
 
     check_png(out)
     found, about = stored_latents(latents), read_metadata(latents)

@@ -42,9 +42,9 @@ def replay_picture(
     from ldmkit.files.reading import only_within
     from ldmkit.loading import load
     from ldmkit.models.locate import locate
-    from ldmkit.output import check_png, read_recipe
-    from ldmkit.recipe import load_options, part_versions, replay
-    from ldmkit.trust import check_needs, input_needs, model_needs
+    from ldmkit.run.output import check_png, read_recipe
+    from ldmkit.run.recipe import load_options, part_versions, replay
+    from ldmkit.run.trust import check_needs, input_needs, model_needs
 
     if out is not None:
         check_png(out)

@@ -118,7 +118,7 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
     """JSON schema of every input of a model, with the names of its classes where it has any (`names`)."""
     from pydantic import TypeAdapter
 
-    from ldmkit.encoding import input_owners
+    from ldmkit.run.inputs import input_owners
 
     found: dict[str, Any] = {}
     for name, part in input_owners(pipeline.conditioners, pipeline.wiring).items():

@@ -35,7 +35,7 @@ def split_words(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
-    from ldmkit.encoding import input_owners
+    from ldmkit.run.inputs import input_owners
 
     owners = input_owners(pipeline.conditioners, pipeline.wiring)
     given: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from torch import Tensor
 from ldmkit.contracts.value import plain
 from ldmkit.errors import InputError, raised
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
-from ldmkit.remarks import remark_picture
+from ldmkit.run.remarks import remark_picture
 
 EDGE = 1e-6
 """How far floating values may lie outside their range by rounding; they are kept as they are."""

@@ -8,7 +8,6 @@ from functools import partial
 from operator import ne
 from typing import Any
 
-from ldmkit.conditioning import check_dims, route
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import instance_of, mapping_of, taken
 from ldmkit.contracts.codec import Codec
@@ -24,6 +23,7 @@ from ldmkit.models.meta import on_meta
 from ldmkit.models.provenance import blame_version, named_parts, require, resolve, stamped_config
 from ldmkit.models.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.plugins import name_of, registered_name
+from ldmkit.run.conditioning import check_dims, route
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.step import Step
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
 from ldmkit.testing.convergence import is_drawn

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.convergence import (
     MEANS,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise, Step
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 from ldmkit.testing.reference import Reference, Rho7
 
 PROCESS = Reference()

@@ -11,7 +11,7 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import InputError
 from ldmkit.models.spec import PartSpec
-from ldmkit.request import strategy
+from ldmkit.run.request import strategy
 from ldmkit_compare.words import sampler_words
 
 MAX_RUNS = 200

@@ -16,7 +16,7 @@ from ldmkit.contracts.step import Denoise, Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
 from ldmkit.pipeline import Pipeline
-from ldmkit.prepared import Prepared
+from ldmkit.run.prepared import Prepared
 from ldmkit_compare.asked import Entrant
 from ldmkit_compare.figures import marginal, psnr, rms, spread
 from ldmkit_compare.results import Comparison, Drawn, Figures, Reference

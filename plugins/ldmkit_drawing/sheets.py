@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ldmkit.files.json import write_new
 from ldmkit.files.pictures import to_pil
-from ldmkit.output import check_png
+from ldmkit.run.output import check_png
 
 Drawing: TypeAlias = Callable[[tuple[int, int]], Image.Image]
 """Draws itself at (width, height) in pixels."""

@@ -40,7 +40,7 @@ def demo(
 
     from ldmkit.loading import load
     from ldmkit.models.locate import default_model
-    from ldmkit.output import check_png
+    from ldmkit.run.output import check_png
     from ldmkit_miniworld.demo import Demo
 
     check_png(out)

@@ -71,7 +71,7 @@ def miniworld(
     check_model(model, dtype=dtype)
 
     from ldmkit.loading import load
-    from ldmkit.output import check_png
+    from ldmkit.run.output import check_png
     from ldmkit_miniworld.asking import picture_size
     from ldmkit_miniworld.evaluation import How, evaluate
     from ldmkit_miniworld.world import World

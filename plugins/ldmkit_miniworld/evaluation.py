@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import InputError
-from ldmkit.estimate import check_estimate
 from ldmkit.pipeline import Pipeline
-from ldmkit.prepared import Prepared
+from ldmkit.run.estimate import check_estimate
+from ldmkit.run.prepared import Prepared
 from ldmkit_miniworld.asking import (
     Conditions,
     asked_sets,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldmkit.noise import seeded
+from ldmkit.run.noise import seeded
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.conditioning import Conditioning
 from ldmkit_training.stage import Batch, Stage
 
 ROWS = 2048

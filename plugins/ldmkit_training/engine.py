@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ldmkit.errors import RunError
-from ldmkit.guards import memory
+from ldmkit.run.guards import memory
 from ldmkit_training import checkpoints
 from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.data.batches import Batches, validation_batches

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.conditioning import Encoded
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
@@ -23,6 +22,7 @@ from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Signal, tensors_of
 from ldmkit.models.compose import part_spec
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.conditioning import Encoded
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data

@@ -15,7 +15,7 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline
-from ldmkit.request import resolve
+from ldmkit.run.request import resolve
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names

@@ -17,10 +17,10 @@ from torch import Tensor
 from ldmkit.bounds import MAX_STEPS
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.value import Value
-from ldmkit.encoding import input_owners
 from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
-from ldmkit.stages import decode_latents, encode_pictures
+from ldmkit.run.inputs import input_owners
+from ldmkit.run.latents import decode_latents, encode_pictures
 from ldmkit_training.observe import View, networks, undisturbed
 from ldmkit_training.stage import Batch, Stage
 

@@ -18,12 +18,12 @@ from ldmkit_drawing.charts import line_chart
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.conditioning import Conditioning, Encoded
 from ldmkit.contracts.step import Context
 from ldmkit.contracts.value import Value
-from ldmkit.encoding import pick_rows
 from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.conditioning import Conditioning, Encoded
+from ldmkit.run.inputs import pick_rows
 from ldmkit_training.lines import Lines
 from ldmkit_training.observe import View, networks, undisturbed
 from ldmkit_training.previews import first_rows, pipeline_of

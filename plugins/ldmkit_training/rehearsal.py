@@ -16,7 +16,7 @@ from torch import nn
 from ldmkit.contracts.data import Dataset
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.request import resolve
+from ldmkit.run.request import resolve
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.devices import autocast, on_device
 from ldmkit_training.finishing import measure

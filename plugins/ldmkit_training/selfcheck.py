@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError
-from ldmkit.sizes import latent_size
+from ldmkit.run.sizes import latent_size
 from ldmkit_training.digests import digest_of
 from ldmkit_training.dropout_check import check_dropout
 from ldmkit_training.previews import head

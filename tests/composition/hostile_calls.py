@@ -14,7 +14,7 @@ from cases_calls import Env
 import ldmkit
 from ldmkit.files.pictures import read_label_map, read_mask, read_picture
 from ldmkit.loading import open_source, pipeline_of
-from ldmkit.output import read_recipe
+from ldmkit.run.output import read_recipe
 
 A_FLOAT = "5|1.5|fraction|int scalar|number tensor"
 SCALES = "5|1.5|-0.0|1e-320|int scalar|number tensor"

@@ -36,7 +36,7 @@ from ldmkit.models.compose import compose
 from ldmkit.models.saving import save_part
 from ldmkit.models.spec import PartSpec, PipelineSpec
 from ldmkit.models.weights import open_safetensors
-from ldmkit.output import read_recipe
+from ldmkit.run.output import read_recipe
 
 STATE = {"a.weight": torch.arange(24.0).reshape(4, 6), "a.bias": torch.ones(4), "steps": torch.tensor(3)}
 ENDINGS = ("jpg", "gif", "webp", "tiff", "bmp", "ppm")

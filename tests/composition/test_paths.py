@@ -13,7 +13,7 @@ import tiny_parts
 import ldmkit
 from ldmkit.files.pictures import read_label_map, read_mask, read_picture
 from ldmkit.loading import open_source
-from ldmkit.output import read_recipe
+from ldmkit.run.output import read_recipe
 
 
 class Odd:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit import InputError, Pipeline
-from ldmkit.loss import predict
+from ldmkit.run.loss import predict
 
 BOX = [0.125, 0.25, 0.75, 1.0]
 """On 2 x 4 cells: columns 1/2, 1, 1, 0 covered, rows 1/2 and 1."""

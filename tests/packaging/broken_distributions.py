@@ -68,7 +68,7 @@ MODALITY = """
 
 GRID = """
     import ldmkit
-    from ldmkit.request import check_steps
+    from ldmkit.run.request import check_steps
 
 
     class Even(ldmkit.Grid):

@@ -20,7 +20,7 @@ from ldmkit import plugins
 from ldmkit.cli import main
 from ldmkit.models.provenance import STRATEGIES
 from ldmkit.models.source import SPEC_FILE
-from ldmkit.recipe import replay
+from ldmkit.run.recipe import replay
 
 Install = Callable[..., Path]
 

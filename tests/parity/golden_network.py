@@ -17,7 +17,7 @@ from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
 from ldmkit import Conditioning, Encoded, Guidance, Plane, Process, Run, Tokens, Vector
-from ldmkit.guided import Evaluator, Guided
+from ldmkit.run.denoise import Evaluator, Guided
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))

@@ -12,7 +12,7 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBe
 from torch import Tensor, nn
 from transformers import BertTokenizer
 
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny

@@ -20,7 +20,7 @@ from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
 from ldmkit.plugins import get
-from ldmkit.prepared import Prepared
+from ldmkit.run.prepared import Prepared
 
 SHAPE = (2, 3, 4)
 

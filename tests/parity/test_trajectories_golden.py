@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ldmkit import Conditioning, Encoded, Grid, Guidance, Plane, Run, Sampler, Step
 from ldmkit.contracts.ports import attach
-from ldmkit.guided import Evaluator, Guided
+from ldmkit.run.denoise import Evaluator, Guided
 
 MODELS = [
     "ldm_celeba256",

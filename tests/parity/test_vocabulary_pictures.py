@@ -17,7 +17,7 @@ import torch
 from ldmkit_checkpoints.export import save_diffusers
 
 import ldmkit
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny

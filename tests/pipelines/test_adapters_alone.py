@@ -24,7 +24,7 @@ from ldmkit_conditioners.image import Hint
 import ldmkit
 from ldmkit.models.meta import on_meta
 from ldmkit.models.weights import write_safetensors
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 HINT = np.random.default_rng(4).integers(0, 2, (32, 32, 3), dtype=np.uint8) * 255
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import ldmkit
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 PROMPT, NEGATIVE = "the red house", "a blur"
 STEPS = 6

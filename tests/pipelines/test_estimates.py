@@ -11,13 +11,13 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit import estimate, machine
 from ldmkit.bounds import MAX_BATCH, MAX_PIXELS, MAX_STEPS
 from ldmkit.cli import main
 from ldmkit.errors import InputError, SourceError
-from ldmkit.estimate import estimate_run
-from ldmkit.machine import Room
-from ldmkit.recipe import replay
+from ldmkit.run import estimate, machine
+from ldmkit.run.estimate import estimate_run
+from ldmkit.run.machine import Room
+from ldmkit.run.recipe import replay
 
 GIB = 2**30
 SD = {"channels": 4, "widths": (320, 640, 1280, 1280), "attention": ("cross", "cross", "cross", "none"),

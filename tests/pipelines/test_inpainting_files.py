@@ -24,7 +24,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit.models.weights import LazyTensor
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 __all__ = ["small_towers"]
 

@@ -17,7 +17,7 @@ from ldmkit.cli import main
 from ldmkit.errors import InputError
 from ldmkit.files.json import check_target, replacing, write_new
 from ldmkit.models.saving import check_folder
-from ldmkit.output import Output
+from ldmkit.run.output import Output
 
 UNWRITABLE = Path("/proc/self")  # where not even root makes a file
 

@@ -27,7 +27,7 @@ import ldmkit
 from ldmkit.cli.app import app
 from ldmkit.models.compose import build, compose
 from ldmkit.models.weights import LazyTensor, check
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 diffusers = pytest.importorskip("diffusers")
 from diffusers.loaders.single_file_utils import (  # noqa: E402

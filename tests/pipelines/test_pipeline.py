@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import ldmkit
-from ldmkit.output import read_recipe
-from ldmkit.recipe import replay
+from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import replay
 
 CLASSES = {"label": 1}
 ROUNDING = 2e-5

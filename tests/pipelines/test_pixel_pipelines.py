@@ -20,7 +20,7 @@ from ldmkit_checkpoints.export import save_diffusers
 from torch import Tensor
 
 import ldmkit
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 STEPS = 6
 NOISE = Noise([3], (3, 16, 16))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import ldmkit
-from ldmkit.remarks import DrawingWarning, _foreign
+from ldmkit.run.remarks import DrawingWarning, _foreign
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit.loading import open_source
-from ldmkit.noise import Noise
+from ldmkit.run.noise import Noise
 
 NAMES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
 SCHEDULERS = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")

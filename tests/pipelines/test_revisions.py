@@ -11,7 +11,7 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit.recipe import replay
+from ldmkit.run.recipe import replay
 
 CLASSES = {"label": 1}
 

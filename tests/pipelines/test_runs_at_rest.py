@@ -198,7 +198,7 @@ def test_an_output_outlives_a_move() -> None:
 
 
 def test_runs_wait_for_a_move() -> None:
-    from ldmkit.busy import moving, using
+    from ldmkit.run.busy import moving, using
 
     pipe = tiny_parts.class_pipeline()
     parts, seen = list(pipe.parts.items().values()), []

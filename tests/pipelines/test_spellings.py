@@ -12,8 +12,8 @@ import ldmkit
 from ldmkit.bounds import MAX_SCALE
 from ldmkit.cli.app import app
 from ldmkit.errors import InputError, SpecError
-from ldmkit.preparing import ARGUMENTS
-from ldmkit.spellings import ATTRIBUTES, CALLS
+from ldmkit.run.prepare import ARGUMENTS
+from ldmkit.run.spellings import ATTRIBUTES, CALLS
 
 L = {"label": 1}
 OURS = {

@@ -14,8 +14,8 @@ import ldmkit
 from ldmkit import loading
 from ldmkit.cli import main
 from ldmkit.files.reading import only_within
-from ldmkit.output import read_recipe
-from ldmkit.recipe import replay
+from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import replay
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ldmkit.output import read_recipe
+from ldmkit.run.output import read_recipe
 
 EACH = 12
 WRITER = """
 import sys
 from pathlib import Path
 import torch
-from ldmkit.output import Output
+from ldmkit.run.output import Output
 who, folder, count, overwrite = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "overwrite"
 recipe = {"recipe": 1, "steps": 1, "seed": 0, "parts": {}, "inputs": {}, "negative": {}, "sampler": {}, "grid": {},
           "guidance": {}, "model": None, "start": None, "spec": "", "size": [8, 8], "load": {}}

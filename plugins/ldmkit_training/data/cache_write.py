@@ -22,8 +22,8 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError
 from ldmkit.files.json import read_json
-from ldmkit.guards import finite
 from ldmkit.models.spec import check_names
+from ldmkit.run.guards import finite
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache_files import (
     DEVIATION,

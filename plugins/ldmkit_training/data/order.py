@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 
 from ldmkit.errors import SpecError
-from ldmkit.noise import seeded
+from ldmkit.run.noise import seeded
 
 Mixture: TypeAlias = tuple[tuple[int, int], ...]
 """(samples, draws) of stretches of indices, see `ldmkit.Dataset.mixture`."""

@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from ldmkit.conditioning import route
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
@@ -27,6 +26,7 @@ from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, check_names
 from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins import get
+from ldmkit.run.conditioning import route
 from ldmkit_training.located import assets_folder, locate_model
 
 START = "model.start"

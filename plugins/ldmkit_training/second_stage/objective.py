@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Signal
 from ldmkit.contracts.step import Context
-from ldmkit.loss import errors, predict
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.loss import errors, predict
 from ldmkit_training.latents import latents_of
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.second_stage.weightings import elbo_weights

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.signals import Signal
-from ldmkit.encoding import parse_rows
 from ldmkit.errors import CompositionError
-from ldmkit.loss import errors
+from ldmkit.run.inputs import parse_rows
+from ldmkit.run.loss import errors
 from ldmkit_training.draws import Draws
 from ldmkit_training.second_stage.model import ModelSection, compose_model
 from ldmkit_training.second_stage.objective import DenoiserTurn

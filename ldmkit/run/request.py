@@ -21,13 +21,13 @@ from ldmkit.errors import InputError, shown
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import Defaults, PartSpec
 from ldmkit.plugins import components
-from ldmkit.starts import Begun, Start, starts_of
+from ldmkit.run.starts import Begun, Start, starts_of
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
 
 Starting: TypeAlias = Any
-"""What a run starts from: see `ldmkit.starts.starts_of`."""
+"""What a run starts from: see `ldmkit.run.starts.starts_of`."""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from ldmkit.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
-from ldmkit.guards import finite, memory
 from ldmkit.models.compose import Parts
 from ldmkit.models.spec import ConditionerSpec
-from ldmkit.sizes import latent_size
+from ldmkit.run.conditioning import Conditioning, Encoded, check_signal
+from ldmkit.run.guards import finite, memory
+from ldmkit.run.sizes import latent_size
 
 Row = Mapping[str, Any]
 

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from ldmkit.ambient import usual_device
 from ldmkit.errors import RunError
 from ldmkit.models.mapped import check_mapped
+from ldmkit.run.ambient import usual_device
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,17 +12,17 @@ from pydantic_core import PydanticSerializationError
 
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.contracts.value import Value
-from ldmkit.encoding import input_owners
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files.reading import only_within
 from ldmkit.plugins import name_of, registered_name
-from ldmkit.trust import check_needs, input_needs
+from ldmkit.run.inputs import input_owners
+from ldmkit.run.trust import check_needs, input_needs
 
 if TYPE_CHECKING:
-    from ldmkit.output import Output
     from ldmkit.pipeline import Pipeline
-    from ldmkit.request import Request
-    from ldmkit.starts import Start
+    from ldmkit.run.output import Output
+    from ldmkit.run.request import Request
+    from ldmkit.run.starts import Start
 
 RECIPE_VERSION = 1
 

@@ -9,18 +9,18 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ldmkit.busy import using
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Arrivals, Step
 from ldmkit.errors import InputError, RunError, shown
-from ldmkit.estimate import Estimate
-from ldmkit.guards import check_levels, steps_of
-from ldmkit.guided import Evaluator, Guided
-from ldmkit.noise import Noise
-from ldmkit.request import Request
-from ldmkit.sizes import Size
+from ldmkit.run.busy import using
+from ldmkit.run.denoise import Evaluator, Guided
+from ldmkit.run.estimate import Estimate
+from ldmkit.run.guards import check_levels, steps_of
+from ldmkit.run.noise import Noise
+from ldmkit.run.request import Request
+from ldmkit.run.sizes import Size
 
 T = TypeVar("T")
 

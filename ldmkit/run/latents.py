@@ -9,10 +9,10 @@ from ldmkit.contracts.arguments import instance_of, numbers_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
-from ldmkit.estimate import check_estimate, estimate_codec, together
-from ldmkit.guards import check_returned, finite, memory
-from ldmkit.remarks import remark_picture
-from ldmkit.sizes import Size, crop
+from ldmkit.run.estimate import check_estimate, estimate_codec, together
+from ldmkit.run.guards import check_returned, finite, memory
+from ldmkit.run.remarks import remark_picture
+from ldmkit.run.sizes import Size, crop
 
 OVERSHOOT = 4.0
 """What no picture in [-1, 1] reaches, however a decoder overshoots; pictures in [0, 255] do."""

@@ -12,18 +12,18 @@ from torch import Tensor
 from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
 from ldmkit.contracts.step import Run
-from ldmkit.encoding import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.errors import InputError
-from ldmkit.estimate import Estimate, check_estimate, estimate_run
-from ldmkit.guards import check_levels, memory
-from ldmkit.guided import Evaluator, Guided
-from ldmkit.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
-from ldmkit.noise import Noise
-from ldmkit.prepared import Prepared
-from ldmkit.remarks import remark, remark_call
-from ldmkit.request import Inputs, Request, length, resolve
-from ldmkit.sizes import Size, check_smallest, choose, crop, latent_size, pad
-from ldmkit.spellings import check_arguments
+from ldmkit.run.denoise import Evaluator, Guided
+from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
+from ldmkit.run.guards import check_levels, memory
+from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
+from ldmkit.run.inputs import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
+from ldmkit.run.noise import Noise
+from ldmkit.run.prepared import Prepared
+from ldmkit.run.remarks import remark, remark_call
+from ldmkit.run.request import Inputs, Request, length, resolve
+from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size, pad
+from ldmkit.run.spellings import check_arguments
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from ldmkit.encoding import input_owners
 from ldmkit.errors import InputError, suggest
+from ldmkit.run.inputs import input_owners
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,7 +8,6 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ldmkit.conditioning import Conditioning
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import names_of
 from ldmkit.contracts.denoiser import Denoiser
@@ -16,8 +15,9 @@ from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import RunError
-from ldmkit.guards import check_returned, part_name
 from ldmkit.plans import Network
+from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.guards import check_returned, part_name
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
 """skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""

@@ -20,8 +20,8 @@ from ldmkit.bounds import MAX_BATCH, MAX_DAYS, MAX_NUMBER, MAX_PIXELS, MAX_STEPS
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import InputError
-from ldmkit.machine import Room, room
-from ldmkit.sizes import Size, latent_size, padded
+from ldmkit.run.machine import Room, room
+from ldmkit.run.sizes import Size, latent_size, padded
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
-from ldmkit.sizes import Size, latent_size, pad
-from ldmkit.stages import decode_latents, encode_pictures
-from ldmkit.starts import Start
+from ldmkit.run.latents import decode_latents, encode_pictures
+from ldmkit.run.sizes import Size, latent_size, pad
+from ldmkit.run.starts import Start
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline

@@ -14,11 +14,11 @@ from ldmkit.contracts.guidance import View
 from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import PluginError, RunError
-from ldmkit.guards import not_finite
-from ldmkit.guided import Evaluator, Guided
-from ldmkit.inpaint import KnownRegion
 from ldmkit.plugins import name_of
-from ldmkit.prepared import Prepared
+from ldmkit.run.denoise import Evaluator, Guided
+from ldmkit.run.guards import not_finite
+from ldmkit.run.inpaint import KnownRegion
+from ldmkit.run.prepared import Prepared
 
 
 def blamed(prepared: Prepared, failed: Step) -> RunError:

@@ -21,8 +21,8 @@ from ldmkit.files.json import parse_json, write_new
 from ldmkit.files.picture_files import MAX_FILE_BYTES
 from ldmkit.files.pictures import to_pil
 from ldmkit.files.reading import read_file
-from ldmkit.recipe import check_recipe
-from ldmkit.starts import Start as Start
+from ldmkit.run.recipe import check_recipe
+from ldmkit.run.starts import Start as Start
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec

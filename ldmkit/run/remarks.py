@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ldmkit.sizes import Size, padded
+from ldmkit.run.sizes import Size, padded
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
-    from ldmkit.request import Request
+    from ldmkit.run.request import Request
 
 FAR = 2.0
 """Sides this many times larger or smaller than the model's own draw a remark."""
