@@ -25,7 +25,7 @@ from ldmkit.hookspecs import manager, step_listener
 from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
-from ldmkit.plans import Network
+from ldmkit.plans.base import Network
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning

@@ -13,7 +13,7 @@ from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Signal, Slot
 from ldmkit.contracts.step import Context
 from ldmkit.contracts.work import Work
-from ldmkit.plans import Network, network_of
+from ldmkit.plans.base import Network, network_of
 
 
 class Denoiser(Part, ABC):

@@ -15,7 +15,7 @@ from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import RunError
-from ldmkit.plans import Network
+from ldmkit.plans.base import Network
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.guards import check_returned, part_name
 

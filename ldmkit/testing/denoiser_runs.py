@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import CompositionError
-from ldmkit.plans import MAX_RECOMPILES, shadow
+from ldmkit.plans.base import MAX_RECOMPILES, shadow
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.step import Context
 from ldmkit.errors import CompositionError
-from ldmkit.graphed import tensors_in
-from ldmkit.plans import check_fresh, fingerprint
+from ldmkit.plans.base import check_fresh, fingerprint
+from ldmkit.plans.graphed import tensors_in
 from ldmkit_denoisers.encoder import Projected, UNetContext
 from ldmkit_denoisers.unet import UNet
 

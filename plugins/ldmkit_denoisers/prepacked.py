@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import CompositionError
-from ldmkit.plans import check_fresh, fingerprint
+from ldmkit.plans.base import check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
 from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext

@@ -14,7 +14,7 @@ from ldmkit.contracts.signals import Signal
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.plans import Network, check_plan_name
+from ldmkit.plans.base import Network, check_plan_name
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import SMALL, UNetConfig, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (

@@ -18,7 +18,7 @@ from PIL import Image
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.plans import Network
+from ldmkit.plans.base import Network
 
 L = {"label": 1}
 

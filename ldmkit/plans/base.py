@@ -54,7 +54,7 @@ def network_of(denoiser: Denoiser, name: str) -> Network:
     if name == "compiled":
         return Compiled(denoiser)
     if name == "graphed":
-        from ldmkit.graphed import Graphed
+        from ldmkit.plans.graphed import Graphed
 
         return Graphed(denoiser)
     return denoiser

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import CompositionError
-from ldmkit.plans import check_fresh, fingerprint
+from ldmkit.plans.base import check_fresh, fingerprint
 
 if TYPE_CHECKING:
     from ldmkit.contracts.denoiser import Denoiser
