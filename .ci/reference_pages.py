@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 import ldmkit
-from ldmkit.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP
+from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"

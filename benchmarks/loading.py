@@ -57,7 +57,7 @@ print(json.dumps(out))
 FIRST_STEP = """
 import os
 from ldmkit.cli import main
-from ldmkit.hookspecs import hookimpl, manager
+from ldmkit.plugins.hooks import hookimpl, manager
 class Stop:
     @hookimpl
     def ldmkit_step(self, pipeline, step):

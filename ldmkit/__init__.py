@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {}
 for _home, _names in {
-    "ldmkit.plugins": ("components", "get"),
+    "ldmkit.plugins.catalogue": ("components", "get"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.run.output": ("Output", "Start"),
@@ -36,8 +36,8 @@ for _home, _names in {
     "ldmkit.contracts.value": ("Value",),
     "ldmkit.models.weights": ("LazyTensor",),
     "ldmkit.run.loss": ("diffusion_loss",),
-    "ldmkit.hookspecs": ("hookimpl",),
-    "ldmkit.deprecation": ("LdmkitDeprecationWarning",),
+    "ldmkit.plugins.hooks": ("hookimpl",),
+    "ldmkit.plugins.deprecation": ("LdmkitDeprecationWarning",),
     "ldmkit.errors": (
         *("CompositionError", "InputError", "LdmkitError", "PluginError", "RunError", "SourceError"),
         *("SpecError", "WeightsError"),
@@ -84,7 +84,6 @@ if TYPE_CHECKING:
     from ldmkit.contracts.step import Run as Run
     from ldmkit.contracts.step import Step as Step
     from ldmkit.contracts.value import Value as Value
-    from ldmkit.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.errors import CompositionError as CompositionError
     from ldmkit.errors import InputError as InputError
     from ldmkit.errors import LdmkitError as LdmkitError
@@ -93,7 +92,6 @@ if TYPE_CHECKING:
     from ldmkit.errors import SourceError as SourceError
     from ldmkit.errors import SpecError as SpecError
     from ldmkit.errors import WeightsError as WeightsError
-    from ldmkit.hookspecs import hookimpl as hookimpl
     from ldmkit.loading import load as load
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
@@ -104,8 +102,10 @@ if TYPE_CHECKING:
     from ldmkit.models.spec import PipelineSpec as PipelineSpec
     from ldmkit.models.weights import LazyTensor as LazyTensor
     from ldmkit.pipeline import Pipeline as Pipeline
-    from ldmkit.plugins import components as components
-    from ldmkit.plugins import get as get
+    from ldmkit.plugins.catalogue import components as components
+    from ldmkit.plugins.catalogue import get as get
+    from ldmkit.plugins.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
+    from ldmkit.plugins.hooks import hookimpl as hookimpl
     from ldmkit.run.conditioning import Conditioning as Conditioning
     from ldmkit.run.conditioning import Encoded as Encoded
     from ldmkit.run.loss import diffusion_loss as diffusion_loss

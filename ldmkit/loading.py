@@ -19,7 +19,6 @@ from ldmkit.contracts.latents import latents_of
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.value import plain
 from ldmkit.errors import InputError, SourceError, WeightsError, shown
-from ldmkit.hookspecs import manager
 from ldmkit.models.compose import Parts, build, compose
 from ldmkit.models.digests import no_digests
 from ldmkit.models.locate import bundled_models, check_config, locate
@@ -29,6 +28,7 @@ from ldmkit.models.source import NativeFolder, PartFolder, Source, is_native, is
 from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
 from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
+from ldmkit.plugins.hooks import manager
 from ldmkit.run.ambient import usual_device
 from ldmkit.run.guards import memory
 

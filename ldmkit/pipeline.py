@@ -21,11 +21,11 @@ from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
 from ldmkit.errors import CompositionError, RunError, shown, suggest
-from ldmkit.hookspecs import manager, step_listener
 from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.plans.base import Network
+from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning

@@ -11,7 +11,7 @@ from ldmkit import __version__
 from ldmkit.cli import check, convert, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
 from ldmkit.cli.summaries import summary
-from ldmkit.plugins import Entry, by_name, load_entry
+from ldmkit.plugins.catalogue import Entry, by_name, load_entry
 
 
 class LazyGroup(TyperGroup):

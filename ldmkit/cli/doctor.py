@@ -11,13 +11,13 @@ import typer
 
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
-from ldmkit.installed import normal
-from ldmkit.plugins import catalogue, problems
+from ldmkit.plugins.catalogue import catalogue, problems
+from ldmkit.plugins.installed import normal
 from ldmkit.printable import printable
 
 if TYPE_CHECKING:
-    from ldmkit.doctor.faults import Fault, Seen
-    from ldmkit.doctor.supervisor import Diagnosis
+    from ldmkit.plugins.doctor.faults import Fault, Seen
+    from ldmkit.plugins.doctor.supervisor import Diagnosis
 
 SHOWN = 3
 """Failed checks of one part that are printed; `--json` has all."""
@@ -36,7 +36,7 @@ def doctor(
 ) -> int:
     """Import and try every third-party plugin, each distribution in a process of its own; name what is wrong."""
     from ldmkit.cli import PLUGIN, emit
-    from ldmkit.doctor.supervisor import Limits, diagnose
+    from ldmkit.plugins.doctor.supervisor import Limits, diagnose
 
     names = [_installed(name) for name in distributions or ()]
     found = diagnose(

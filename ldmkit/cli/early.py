@@ -11,7 +11,7 @@ from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import read_json
 from ldmkit.models.locate import check_config, default_model, locate
 from ldmkit.models.spec import SPEC_FILE, check_dtype_name, check_verify
-from ldmkit.plugins import find
+from ldmkit.plugins.catalogue import find
 
 
 def check_model(

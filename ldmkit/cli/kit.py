@@ -11,7 +11,7 @@ import typer
 from ldmkit.cli.options import Json
 
 if TYPE_CHECKING:
-    from ldmkit.plugins import Entry
+    from ldmkit.plugins.catalogue import Entry
     from ldmkit.testing.checks import Outcome
     from ldmkit.testing.discovery import Case
 

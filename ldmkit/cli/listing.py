@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ldmkit.errors import PluginError, suggest
-from ldmkit.installed import Entry
-from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Verdict, catalogue, forbidden, load_entry, problems, verdict
+from ldmkit.plugins.catalogue import Verdict, catalogue, forbidden, load_entry, problems, verdict
+from ldmkit.plugins.installed import Entry
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.printable import printable
 
 

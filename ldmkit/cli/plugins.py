@@ -11,8 +11,8 @@ from ldmkit.cli.kit import check_parts
 from ldmkit.cli.listing import print_listing, row, tried
 from ldmkit.cli.options import Json
 from ldmkit.errors import PluginError, suggest
-from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import Entry, catalogue, load_entry
+from ldmkit.plugins.kinds import GROUPS
 
 app = typer.Typer(help="List what is installed, or show one part.", rich_markup_mode=None)
 

@@ -6,7 +6,7 @@ import ast
 from importlib.util import find_spec
 from pathlib import Path
 
-from ldmkit.installed import Entry
+from ldmkit.plugins.installed import Entry
 
 _LARGEST = 1 << 20
 

@@ -22,7 +22,7 @@ from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError
 from ldmkit.models.meta import on_meta
 from ldmkit.models.provenance import blame_version, named_parts, require, resolve, stamped_config
 from ldmkit.models.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
-from ldmkit.plugins import name_of, registered_name
+from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.conditioning import check_dims, route
 
 

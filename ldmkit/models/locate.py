@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ldmkit.contracts.arguments import path_of
 from ldmkit.errors import SourceError, suggest
-from ldmkit.installed import Entry
 from ldmkit.models.hub import fetch
-from ldmkit.plugins import HOME, by_name, load_entry
+from ldmkit.plugins.catalogue import HOME, by_name, load_entry
+from ldmkit.plugins.installed import Entry
 
 
 def locate(source: str | Path, variant: str | None = None) -> tuple[Path, str]:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, PluginError, SpecError, WeightsError
-from ldmkit.installed import HOME, Entry, normal
-from ldmkit.kinds import GROUPS, MODULES
 from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
-from ldmkit.plugins import catalogue, find, load_entry
+from ldmkit.plugins.catalogue import catalogue, find, load_entry
+from ldmkit.plugins.installed import HOME, Entry, normal
+from ldmkit.plugins.kinds import GROUPS, MODULES
 
 STRATEGIES = ("sampler", "grid", "guidance")
 """Kinds that a spec names among its defaults."""

@@ -22,7 +22,7 @@ from ldmkit.models.mapped import check_mapped
 from ldmkit.models.source import NativeFolder, assets_folder, part_file, weights_file
 from ldmkit.models.spec import SPEC_FILE, PipelineSpec
 from ldmkit.models.weights import FLOATS, check, write_safetensors
-from ldmkit.plugins import name_of
+from ldmkit.plugins.catalogue import name_of
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline

@@ -14,7 +14,7 @@ from ldmkit.contracts.guidance import View
 from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import PluginError, RunError
-from ldmkit.plugins import name_of
+from ldmkit.plugins.catalogue import name_of
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.guards import not_finite
 from ldmkit.run.inpaint import KnownRegion

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value, plain
 from ldmkit.errors import InputError, PluginError, RunError, shown
-from ldmkit.plugins import name_of
+from ldmkit.plugins.catalogue import name_of
 
 _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 

@@ -14,7 +14,7 @@ from ldmkit.contracts.arguments import mapping_of
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files.reading import only_within
-from ldmkit.plugins import name_of, registered_name
+from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.trust import check_needs, input_needs
 

@@ -20,7 +20,7 @@ from ldmkit.contracts.value import Value, integer, listed, plain
 from ldmkit.errors import InputError, shown
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import Defaults, PartSpec
-from ldmkit.plugins import components
+from ldmkit.plugins.catalogue import components
 from ldmkit.run.starts import Begun, Start, starts_of
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]

@@ -63,7 +63,7 @@ def check_needs(needs: Sequence[str], where: str) -> None:
 
 
 def _known(model: object, folder: Path) -> bool:
-    from ldmkit.plugins import by_name
+    from ldmkit.plugins.catalogue import by_name
 
     if not isinstance(model, str) or model.startswith(("hf:", "~")) or not model or "\0" in model:
         return False

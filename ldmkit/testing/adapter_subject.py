@@ -15,7 +15,7 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.ports import attached
 from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import LdmkitError
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
 from ldmkit.testing.modules import ModuleSubject, stirred

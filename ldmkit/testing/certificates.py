@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.plugins import HOME, catalogue, load_entry
+from ldmkit.plugins.catalogue import HOME, catalogue, load_entry
 from ldmkit.testing.certificate import EXACT, TRIED, Certificate, calls, certify
 from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, STEPS
 from ldmkit.testing.reference import Prediction

@@ -16,9 +16,9 @@ from typing import Any
 
 from ldmkit.contracts.example import Example
 from ldmkit.errors import PluginError, suggest
-from ldmkit.installed import normal
-from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import Entry, catalogue, load_entry
+from ldmkit.plugins.installed import normal
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing import part
 from ldmkit.testing.checks import Check, Outcome, Report, checks, outcome, run
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing.checks import PAGE, checks
 
 MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.page --write -->"

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
-from ldmkit.kinds import MODULES
-from ldmkit.plugins import Entry, load_entry
+from ldmkit.plugins.catalogue import Entry, load_entry
+from ldmkit.plugins.kinds import MODULES
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 
 

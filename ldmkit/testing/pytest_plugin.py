@@ -13,7 +13,7 @@ import pytest
 from ldmkit.errors import LdmkitError
 
 if TYPE_CHECKING:
-    from ldmkit.plugins import Entry
+    from ldmkit.plugins.catalogue import Entry
     from ldmkit.testing.checks import Check, Outcome
     from ldmkit.testing.discovery import Case
 
@@ -158,7 +158,7 @@ class CheckItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """File and line of the part's class, so that a failure leads there."""
-        from ldmkit.plugins import load_entry
+        from ldmkit.plugins.catalogue import load_entry
 
         try:
             cls = load_entry(self.case.entry)

@@ -14,7 +14,7 @@ from string import Template
 
 from ldmkit import __version__
 from ldmkit.errors import InputError, RunError
-from ldmkit.kinds import API, GROUPS
+from ldmkit.plugins.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 
 _SAID = {"data": "source of data", "perceptual": "perceptual distance"}
@@ -27,7 +27,7 @@ def distribution(kind: str, name: str, author: str | None = None, taken: bool = 
     """Names and files (path within the folder -> text) of a distribution with one part.
 
     Args:
-        kind: of part, one of `ldmkit.kinds.GROUPS`.
+        kind: of part, one of `ldmkit.plugins.kinds.GROUPS`.
         author: `Name` or `Name <mail>`; None leaves a placeholder.
         taken: another distribution has a part of that name, so that `dist:name` means the new one.
 

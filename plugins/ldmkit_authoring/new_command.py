@@ -24,7 +24,7 @@ def new(
     """Write a distribution with a part of your own: ldmkit-NAME, with tests that are green at once."""
     from ldmkit.cli import emit
     from ldmkit.errors import PluginError, suggest
-    from ldmkit.kinds import GROUPS
+    from ldmkit.plugins.kinds import GROUPS
     from ldmkit_authoring.distribution import distribution, write
 
     if kind not in GROUPS:
@@ -50,6 +50,6 @@ def new(
 
 def _namesakes(kind: str, name: str) -> list[str]:
     """Distributions, with their versions, that have a part of that name."""
-    from ldmkit.plugins import catalogue
+    from ldmkit.plugins.catalogue import catalogue
 
     return [f"{entry.dist} {entry.version}" for entry in catalogue() if entry.kind == kind and entry.name == name]

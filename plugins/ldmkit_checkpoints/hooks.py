@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldmkit.hookspecs import hookimpl
+from ldmkit.plugins.hooks import hookimpl
 
 if TYPE_CHECKING:
     from ldmkit.models.source import Source

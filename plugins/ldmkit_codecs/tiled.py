@@ -20,7 +20,7 @@ from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.models.compose import part_spec
 from ldmkit.models.spec import PartSpec
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.streamed import Streamed

@@ -21,7 +21,7 @@ from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, SpecError
 from ldmkit.models.compose import part_spec
 from ldmkit.models.spec import PartSpec
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 from ldmkit_denoisers.config import SMALL
 
 UNET = {

@@ -14,7 +14,7 @@ from surface_render import type_text, value_text
 from typer.models import ArgumentInfo, OptionInfo
 
 from ldmkit.cli.app import app
-from ldmkit.plugins import HOME, catalogue, load_entry
+from ldmkit.plugins.catalogue import HOME, catalogue, load_entry
 from ldmkit.testing import pytest_plugin
 
 ROOT = Path(__file__).parents[2]

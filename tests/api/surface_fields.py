@@ -11,9 +11,9 @@ from surface_render import facts, field_text, type_text
 
 import ldmkit
 from ldmkit.contracts.value import Value
-from ldmkit.kinds import GROUPS
 from ldmkit.models.spec import SPEC_VERSION, PipelineSpec
-from ldmkit.plugins import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.kinds import GROUPS
 
 PROSE = frozenset({"title", "description"})
 """Words of a JSON schema that are for people: they may be put better at any time."""

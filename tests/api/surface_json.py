@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ldmkit.cli import main
-from ldmkit.plugins import refresh
+from ldmkit.plugins.catalogue import refresh
 
 TESTS = Path(__file__).parents[1]
 TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string"}

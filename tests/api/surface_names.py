@@ -13,9 +13,9 @@ from typing import Any
 from surface_render import signature_text, type_text, value_text
 
 import ldmkit
-from ldmkit import kinds
 from ldmkit.contracts.value import Value
-from ldmkit.hookspecs import Hooks
+from ldmkit.plugins import kinds
+from ldmkit.plugins.hooks import Hooks
 
 DUNDERS = ("__init__", "__call__", "__len__", "__getitem__", "__iter__", "__enter__", "__exit__", "__str__")
 

@@ -15,9 +15,9 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.signals import Slot
 from ldmkit.errors import LdmkitError
-from ldmkit.kinds import MODULES
 from ldmkit.models.meta import on_meta
-from ldmkit.plugins import load_entry
+from ldmkit.plugins.catalogue import load_entry
+from ldmkit.plugins.kinds import MODULES
 
 
 def parts() -> list[str]:

@@ -18,9 +18,9 @@ import pytest
 import typer
 
 import ldmkit
-from ldmkit import deprecation
 from ldmkit.cli import main
-from ldmkit.deprecation import (
+from ldmkit.plugins import deprecation
+from ldmkit.plugins.deprecation import (
     Notice,
     deprecated,
     deprecated_fields,
@@ -230,7 +230,7 @@ def test_a_notice_is_complete(given: dict[str, str], word: str) -> None:
 
 
 SCRIPT = """
-from ldmkit.deprecation import deprecated
+from ldmkit.plugins.deprecation import deprecated
 
 @deprecated(since="0.2", removal="0.4", use="new()")
 def old():

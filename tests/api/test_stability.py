@@ -11,8 +11,8 @@ import pytest
 import snapshot
 
 import ldmkit
-from ldmkit import deprecation
-from ldmkit.kinds import API, GROUPS
+from ldmkit.plugins import deprecation
+from ldmkit.plugins.kinds import API, GROUPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from packaging.specifiers import SpecifierSet
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.errors import InputError, RunError
-from ldmkit.kinds import API, GROUPS, MODULES
+from ldmkit.plugins.kinds import API, GROUPS, MODULES
 
 KINDS = sorted(GROUPS)
 Capture = pytest.CaptureFixture[str]

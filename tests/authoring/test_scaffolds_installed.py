@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from ldmkit_authoring.distribution import distribution, write
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed")]
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from ldmkit_authoring.distribution import distribution
 from walkthrough import Walk
 
 import ldmkit
-from ldmkit import plugins
+from ldmkit.plugins import catalogue
 from ldmkit.testing import check_conditioner, check_sampler
 
 PAGES = Path(__file__).parents[2] / "docs" / "tutorials"
@@ -27,7 +27,7 @@ def walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     yield made
     made.entered()  # forgets the tutorial's modules
     monkeypatch.undo()
-    plugins.refresh()
+    catalogue.refresh()
 
 
 def test_palette(walk: Walk) -> None:

@@ -24,8 +24,8 @@ from pathlib import Path
 import pytest
 from editable import install
 
-from ldmkit import plugins
 from ldmkit.cli import main
+from ldmkit.plugins import catalogue
 
 BLOCK = re.compile(
     r"(?:^`(?P<path>[^`\n]+)`(?P<end>, at its end)?:\n\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```", re.M | re.S
@@ -115,7 +115,7 @@ class Walk:
         self.patch.chdir(self.folder)
         for name in [name for name in sys.modules if self.is_tutorial(name)]:
             del sys.modules[name]
-        plugins.refresh()
+        catalogue.refresh()
 
     def is_tutorial(self, module: str) -> bool:
         found = getattr(sys.modules[module], "__file__", None)

@@ -18,8 +18,8 @@ from ldmkit_compare.runs import Comparing
 from PIL import Image
 
 import ldmkit
-from ldmkit import plugins
 from ldmkit.cli import main
+from ldmkit.plugins import catalogue
 
 Capture = pytest.CaptureFixture[str]
 
@@ -183,10 +183,10 @@ def theirs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     (info / "entry_points.txt").write_text("[ldmkit.samplers]\neuler = their_sampler:Mine\nmine = their_sampler:Mine\n")
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
-    plugins.refresh()
+    catalogue.refresh()
     yield
     monkeypatch.undo()
-    plugins.refresh()
+    catalogue.refresh()
 
 
 def test_samplers_of_others(theirs: None, class_folder: Path, tmp_path: Path, capsys: Capture) -> None:

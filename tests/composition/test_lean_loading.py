@@ -32,7 +32,7 @@ import sys
 import torch
 import ldmkit
 from ldmkit.models.meta import on_meta
-from ldmkit.plugins import catalogue
+from ldmkit.plugins.catalogue import catalogue
 for entry in catalogue():
     if entry.name == "t5-text":
         continue  # transformers' T5 imports torch's compiler itself

@@ -16,7 +16,7 @@ from ldmkit_checkpoints.diffusers_scheduler import CLASSES, REPLACED
 
 import ldmkit
 from ldmkit.errors import suggest
-from ldmkit.plugins import catalogue
+from ldmkit.plugins.catalogue import catalogue
 
 SLIPS = [
     *(("StableDiffusonPipeline", "StableDiffusionPipeline"), ("stablediffusionpipeline", "StableDiffusionPipeline")),

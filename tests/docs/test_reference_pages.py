@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

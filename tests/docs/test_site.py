@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=\"?(https?:[^\s\">]+)")

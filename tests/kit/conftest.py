@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_distributions
 import pytest
 
-from ldmkit import plugins
+from ldmkit.plugins import catalogue
 
 
 @pytest.fixture
@@ -20,4 +20,4 @@ def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fa
     monkeypatch.syspath_prepend(str(site))
     yield partial(fake_distributions.write, site)
     monkeypatch.undo()
-    plugins.refresh()
+    catalogue.refresh()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from ldmkit import plugins
+from ldmkit.plugins import catalogue
 
 Distribution: TypeAlias = Callable[[str, str], Path]
 """distribution(name, entry_points): installed until the test ends; returns the folder for PYTHONPATH."""
@@ -20,5 +20,5 @@ def write(site: Path, name: str, entry_points: str) -> Path:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text(entry_points)
     importlib.invalidate_caches()
-    plugins.refresh()
+    catalogue.refresh()
     return site

@@ -15,7 +15,7 @@ from pydantic import ConfigDict
 import ldmkit.testing
 from ldmkit import Example, PluginError
 from ldmkit.cli import PLUGIN, USAGE, main
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing import discovery, part
 from ldmkit.testing.checks import checks
 

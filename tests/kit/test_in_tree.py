@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ldmkit.kinds import GROUPS
-from ldmkit.plugins import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing.discovery import cases
 
 PARTS = [entry for entry in catalogue() if entry.dist == HOME and entry.kind in GROUPS]

@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing import page
 from ldmkit.testing.checks import checks
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.plugins import catalogue, get
+from ldmkit.plugins.catalogue import catalogue, get
 from ldmkit.testing.mixture import Mixture
 
 Rows: TypeAlias = list[list[float]]

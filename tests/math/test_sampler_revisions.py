@@ -14,7 +14,7 @@ import torch
 from sampler_trajectories import FOLDER, RUNS, entries, names, read, revisions, trajectory
 
 from ldmkit.errors import SpecError
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "far": 1e-10}
 ACCEPT = "a change of numbers is a new revision (docs/samplers.md); python tests/math/sampler_trajectories.py writes it"

@@ -18,7 +18,7 @@ from ldmkit_miniworld.world import World
 
 from ldmkit.contracts.data import Sample
 from ldmkit.errors import SpecError
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 
 PIXEL = 2 / 64
 

@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 from environments import ROOT, SOURCES, wheel_of
 
-from ldmkit import plugins
+from ldmkit.plugins import catalogue
 
 Install = Callable[..., Path]
 
@@ -40,14 +40,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
         (folder / "entry_points.txt").write_text(dedent(entry_points))
         importlib.invalidate_caches()
-        plugins.refresh()
+        catalogue.refresh()
         return site
 
     yield add
     for module in made:
         sys.modules.pop(module, None)
     monkeypatch.undo()
-    plugins.refresh()
+    catalogue.refresh()
 
 
 @pytest.fixture(scope="session")

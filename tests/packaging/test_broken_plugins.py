@@ -19,8 +19,8 @@ import torch
 from broken_distributions import BROKEN, DEADLY, GOOD, UNREADABLE, Broken
 
 import ldmkit
-from ldmkit import plugins
 from ldmkit.cli import main
+from ldmkit.plugins import catalogue
 
 SLOW, HANG = "3", "12"
 """Seconds: the slow import sleeps for 3.2, the hanging one for 600, and all others take a small part of one."""
@@ -37,12 +37,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         importlib.invalidate_caches()
-        plugins.refresh()
+        catalogue.refresh()
         yield folder
     for module in {*sys.modules} - before:
         if module.startswith(("sound_", "broken_")):
             del sys.modules[module]
-    plugins.refresh()
+    catalogue.refresh()
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +82,12 @@ def test_the_good_parts_and_the_core_work(site: Path) -> None:
     "broken", [b for b in BROKEN if b.status not in (None, "ok") and not b.tried], ids=lambda b: b.name
 )
 def test_the_loader_survives(site: Path, broken: Broken) -> None:
-    entry = next(e for e in plugins.catalogue() if e.dist == broken.name)
+    entry = next(e for e in catalogue.catalogue() if e.dist == broken.name)
     with pytest.raises(ldmkit.PluginError) as caught:
         ldmkit.get(entry.kind, entry.name)
     assert caught.value.code == f"plugin.{broken.code}"
     assert re.search(broken.cause, caught.value.what) and f"{broken.name} 1.0" in str(caught.value)
-    judged = plugins.verdict(entry)
+    judged = catalogue.verdict(entry)
     assert judged.status == broken.status and re.search(broken.remedy, judged.remedy)
 
 
@@ -179,10 +179,10 @@ def test_pip_installs_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for folder in (installed, written):
         with monkeypatch.context() as patch:
             patch.syspath_prepend(str(folder))
-            plugins.refresh()
-            found.append((plugins.catalogue(), plugins.problems()))
+            catalogue.refresh()
+            found.append((catalogue.catalogue(), catalogue.problems()))
     assert found[0] == found[1] and len({entry.dist for entry in found[0][0]}) > len(GOOD) + 15
-    plugins.refresh()
+    catalogue.refresh()
 
 
 def test_metadata_that_is_not_utf8_is_not_blamed_on_the_others(tmp_path: Path) -> None:

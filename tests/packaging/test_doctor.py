@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import ldmkit
-from ldmkit import plugins
-from ldmkit.doctor.child import look
-from ldmkit.doctor.faults import LONGEST, Seen, fault, faults_of_metadata
-from ldmkit.doctor.supervisor import Limits, examine
+from ldmkit.plugins import catalogue
+from ldmkit.plugins.doctor.child import look
+from ldmkit.plugins.doctor.faults import LONGEST, Seen, fault, faults_of_metadata
+from ldmkit.plugins.doctor.supervisor import Limits, examine
 
 Install = Callable[..., Path]
 
@@ -41,8 +41,8 @@ HOOKS = {
 }  # fmt: skip
 
 
-def entry_of(dist: str) -> plugins.Entry:
-    return next(entry for entry in plugins.catalogue() if entry.dist == dist)
+def entry_of(dist: str) -> catalogue.Entry:
+    return next(entry for entry in catalogue.catalogue() if entry.dist == dist)
 
 
 def looked_at(dist: str, run: bool = True) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def test_one_that_ends_its_process_leaves_the_others(install: Install) -> None:
     kill = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
     files = {"first_part": good, "exits_part": "import os\nos._exit(0)", "killed_part": kill, "last_part": good}
     install("some-parts", points, files)
-    entries = [entry for entry in plugins.catalogue() if entry.dist == "some-parts"]
+    entries = [entry for entry in catalogue.catalogue() if entry.dist == "some-parts"]
     seen: list[Seen] = list(examine(entries, False, Limits()))
     assert [one.entry for one in seen] == entries
     assert [[found.code for found in one.faults] for one in seen] == [[], ["died"], ["died"], []]

@@ -12,10 +12,10 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit import plugins
 from ldmkit.cli import main
-from ldmkit.hookspecs import manager, raised
 from ldmkit.loading import open_source
+from ldmkit.plugins import catalogue
+from ldmkit.plugins.hooks import manager, raised
 
 Install = Callable[..., Path]
 
@@ -102,10 +102,10 @@ def test_a_raising_hook_stops_no_run(install: Install) -> None:
         import listening
 
         assert len(listening.seen) == 3 * number
-    entry = next(e for e in plugins.catalogue() if e.name == "raising")
-    assert plugins.verdict(entry).status == "failed" and "2 times" in plugins.verdict(entry).reason
+    entry = next(e for e in catalogue.catalogue() if e.name == "raising")
+    assert catalogue.verdict(entry).status == "failed" and "2 times" in catalogue.verdict(entry).reason
     assert raised(entry) == 3
-    plugins.refresh()
+    catalogue.refresh()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LDMKIT_SAFE_MODE", "1")
         assert torch.equal(quiet()({"label": 1}, steps=3).latents, out.latents)

@@ -16,8 +16,8 @@ import pytest
 from broken_distributions import Distribution
 
 from ldmkit.cli import main
-from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
-from ldmkit.plugins import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import HOME, Entry, catalogue, load_entry
+from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "numpy", "diffusers", "safetensors", "PIL", "huggingface_hub")

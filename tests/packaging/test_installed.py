@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ldmkit import plugins
-from ldmkit.installed import MAX_BYTES, Entry, Problem, normal
+from ldmkit.plugins import catalogue
+from ldmkit.plugins.installed import MAX_BYTES, Entry, Problem, normal
 from ldmkit.printable import printable
 
 POINTS = "[ldmkit.samplers]\n{name} = some_module:Some\n"
@@ -23,10 +23,10 @@ def sites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pat
     for folder in reversed(folders):
         folder.mkdir()
         monkeypatch.syspath_prepend(str(folder))
-    plugins.refresh()
+    catalogue.refresh()
     yield folders
     monkeypatch.undo()
-    plugins.refresh()
+    catalogue.refresh()
 
 
 def put(site: Path, name: str, version: str, points: str | bytes = "", ending: str = "dist-info") -> Path:
@@ -37,25 +37,25 @@ def put(site: Path, name: str, version: str, points: str | bytes = "", ending: s
     text = points or POINTS.format(name=f"part-{version}")
     (folder / "entry_points.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     importlib.invalidate_caches()
-    plugins.refresh()
+    catalogue.refresh()
     return folder
 
 
 def entries(*dists: str) -> list[Entry]:
-    return [entry for entry in plugins.catalogue() if normal(entry.dist) in dists]
+    return [entry for entry in catalogue.catalogue() if normal(entry.dist) in dists]
 
 
 def problems(*dists: str) -> list[Problem]:
-    return [problem for problem in plugins.problems() if normal(problem.dist) in dists]
+    return [problem for problem in catalogue.problems() if normal(problem.dist) in dists]
 
 
 def test_everything_agrees_with_importlib() -> None:
     """The fast reader against the standard one, on all that is installed here."""
-    for entry in plugins.catalogue():
+    for entry in catalogue.catalogue():
         dist = metadata.distribution(entry.dist)
         assert (dist.name, dist.version) == (entry.dist, entry.version)
         assert any(point.name == entry.name and point.value == entry.value for point in dist.entry_points)
-    assert not plugins.problems()
+    assert not catalogue.problems()
 
 
 def test_the_first_copy_on_the_path_counts(sites: tuple[Path, Path]) -> None:
@@ -85,7 +85,7 @@ def test_a_stale_copy_is_noticed_and_an_equal_one_is_not(sites: tuple[Path, Path
     put(sites[0], "some_parts", "1.0", ending="egg-info")
     assert not problems("some-parts") and len(entries("some-parts")) == 1
     (sites[0] / "some_parts-1.0.egg-info" / "entry_points.txt").write_text(POINTS.format(name="older"))
-    plugins.refresh()
+    catalogue.refresh()
     assert [p.flaw for p in problems("some-parts")] == ["two-versions"]
     assert [e.name for e in entries("some-parts")] == ["older"]
 
@@ -116,7 +116,7 @@ def test_names_that_cannot_be_used(sites: tuple[Path, Path], name: str) -> None:
 def test_names_that_can(sites: tuple[Path, Path], name: str) -> None:
     put(sites[0], "some_parts", "1.0", POINTS.format(name=name))
     assert not problems("some-parts") and len(entries("some-parts")) == 1
-    assert plugins.find("sampler", name).dist == "some_parts"
+    assert catalogue.find("sampler", name).dist == "some_parts"
 
 
 @pytest.mark.parametrize(

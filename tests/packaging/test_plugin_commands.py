@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import ldmkit
-from ldmkit import plugins
 from ldmkit.cli import main
+from ldmkit.plugins import catalogue
 
 Install = Callable[..., Path]
 
@@ -45,7 +45,7 @@ def test_no_plugin_takes_a_command_or_model_away(install: Install, capsys: pytes
     assert "hi" not in words and main(["hi"]) == 2
     assert main(["greeter:train", "world"]) == 0
     assert capsys.readouterr().out.endswith("hello world\n")
-    assert plugins.by_name("model")["miniworld"].dist == "ldmkit"
+    assert catalogue.by_name("model")["miniworld"].dist == "ldmkit"
 
 
 @pytest.mark.parametrize(("line", "code"), [("app = 3", "plugin.not-a-command"), ("", "plugin.import-failed")])

@@ -15,8 +15,8 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit import kinds, plugins
 from ldmkit.cli import main
+from ldmkit.plugins import catalogue, kinds
 
 Install = Callable[..., Path]
 
@@ -276,7 +276,7 @@ def test_api_versions_are_negotiated(
     assert f"version {said} of the sampler contract" in caught.value.what and "other-parts 1.0" in str(caught.value)
     package = "ldmkit" if said > newest else "other-parts"
     assert caught.value.fits == f"pip install --upgrade {package}"
-    judged = plugins.verdict(plugins.catalogue()[[e.name for e in plugins.catalogue()].index("plain")])
+    judged = catalogue.verdict(catalogue.catalogue()[[e.name for e in catalogue.catalogue()].index("plain")])
     assert (judged.status, judged.remedy) == ("incompatible", caught.value.fits) and "plain" not in ldmkit.components(
         "sampler"
     )
@@ -349,4 +349,4 @@ def test_unregistered_parts_are_named() -> None:
             return latents
 
     with pytest.raises(ldmkit.PluginError, match=r"unregistered.*Mine.*entry point"):
-        plugins.name_of("codec", Mine)
+        catalogue.name_of("codec", Mine)

@@ -16,10 +16,10 @@ import torch
 from broken_distributions import GRID, GUIDANCE, MODALITY, SAMPLER
 
 import ldmkit
-from ldmkit import plugins
 from ldmkit.cli import main
 from ldmkit.models.provenance import STRATEGIES
 from ldmkit.models.source import SPEC_FILE
+from ldmkit.plugins import catalogue
 from ldmkit.run.recipe import replay
 
 Install = Callable[..., Path]
@@ -66,7 +66,7 @@ def reinstall(site: Path, name: str, version: str, source: tuple[str, str] | Non
     if source is not None:
         module, text = source
         exec(compile(text, module, "exec"), vars(__import__(module)))
-    plugins.refresh()
+    catalogue.refresh()
 
 
 def site_of(install: Install) -> Path:
@@ -215,7 +215,7 @@ def test_a_version_without_the_part(install: Install, saved: Path) -> None:
     site = site_of(install)
     reinstall(site, "sound-parts", "2.0")
     (site / "sound_parts-2.0.dist-info" / "entry_points.txt").write_text("")
-    plugins.refresh()
+    catalogue.refresh()
     with pytest.raises(ldmkit.PluginError) as caught:
         ldmkit.load(saved)
     assert "sound-parts 2.0 is installed, and has no conditioner of that name" in caught.value.what

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from environments import ROOT, environment, run, wheel_of
 
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.kinds import GROUPS
 
 FOLDER = ROOT / "tests" / "thirdparty"
 FROZEN = {"v1": "c5e34ff6200247d99bb88b87adbf97ec"}

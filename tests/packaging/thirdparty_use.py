@@ -18,9 +18,9 @@ import torch
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.kinds import GROUPS
 from ldmkit.models.saving import save_part
-from ldmkit.plugins import catalogue, load_entry, verdict
+from ldmkit.plugins.catalogue import catalogue, load_entry, verdict
+from ldmkit.plugins.kinds import GROUPS
 
 DIST = "thirdparty-v1"
 INPUTS = [{"palette": ["#ff0000", "#0000ff"], "tint": [0.0, 1.0]}, {"palette": ["#00ff00"], "tint": [1.0, 0.25]}]

@@ -22,7 +22,7 @@ from ldmkit_samplers.grids.timesteps import Leading
 from torch import Tensor
 
 from ldmkit import Grid, Sampler
-from ldmkit.plugins import catalogue, get
+from ldmkit.plugins.catalogue import catalogue, get
 
 PAGE = Path(__file__).parents[2] / "docs" / "samplers.md"
 PROCESS = Discrete()

@@ -19,7 +19,7 @@ from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 from ldmkit.run.prepared import Prepared
 
 SHAPE = (2, 3, 4)

@@ -10,8 +10,8 @@ import pytest
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.cli.summaries import summary
-from ldmkit.installed import Entry
-from ldmkit.plugins import by_name
+from ldmkit.plugins.catalogue import by_name
+from ldmkit.plugins.installed import Entry
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from ldmkit.contracts.guidance import Guidance
 from ldmkit.errors import SpecError
-from ldmkit.plugins import get, name_of, registered_name
+from ldmkit.plugins.catalogue import get, name_of, registered_name
 
 
 def _read(given: Any) -> Any:

@@ -25,7 +25,7 @@ from ldmkit.models.source import Source
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, check_names
 from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import get
+from ldmkit.plugins.catalogue import get
 from ldmkit.run.conditioning import route
 from ldmkit_training.located import assets_folder, locate_model
 

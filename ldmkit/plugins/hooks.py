@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ldmkit.errors import LdmkitError, PluginError, SourceError, shown
-from ldmkit.installed import HOME, normal
-from ldmkit.plugins import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
+from ldmkit.plugins.catalogue import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
+from ldmkit.plugins.installed import HOME, normal
 
 if TYPE_CHECKING:
     from ldmkit.contracts.step import Step

@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ldmkit.admission import Meddling
-from ldmkit.doctor.faults import Found
 from ldmkit.errors import LdmkitError, PluginError
-from ldmkit.installed import Entry
-from ldmkit.kinds import GROUPS
-from ldmkit.plugins import Status, load_entry, verdict
+from ldmkit.plugins.admission import Meddling
+from ldmkit.plugins.catalogue import Status, load_entry, verdict
+from ldmkit.plugins.doctor.faults import Found
+from ldmkit.plugins.installed import Entry
+from ldmkit.plugins.kinds import GROUPS
 
 
 def look(entry: Entry, run: bool, slow: float) -> Iterator[dict[str, Any]]:
@@ -107,7 +107,7 @@ def _kit(entry: Entry) -> tuple[int, list[Found]]:
 
 
 def _hooks(entry: Entry) -> tuple[int, list[Found]]:
-    from ldmkit.doctor.rehearsal import rehearse
+    from ldmkit.plugins.doctor.rehearsal import rehearse
 
     return rehearse(entry)
 

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
-from ldmkit.doctor.faults import Fault, Seen, fault, faults_of_metadata
-from ldmkit.installed import HOME, Entry
-from ldmkit.plugins import catalogue, verdict
+from ldmkit.plugins.catalogue import catalogue, verdict
+from ldmkit.plugins.doctor.faults import Fault, Seen, fault, faults_of_metadata
+from ldmkit.plugins.installed import HOME, Entry
 
 BOOT = """
 import json, sys
 job = json.load(sys.stdin)
 sys.path[:] = job["path"]
-from ldmkit.doctor.host import main
+from ldmkit.plugins.doctor.host import main
 main(job)
 """
 

@@ -15,8 +15,8 @@ from typing import Any
 from warnings import warn
 
 from ldmkit.errors import PluginError
-from ldmkit.installed import Entry
-from ldmkit.kinds import API, GROUPS, MODULES, oldest_api
+from ldmkit.plugins.installed import Entry
+from ldmkit.plugins.kinds import API, GROUPS, MODULES, oldest_api
 
 
 class Meddling(UserWarning):
@@ -171,7 +171,7 @@ def _provider(entry: Entry, module: str | None) -> str:
     """How to install a module: by the name that the distribution's own extras give it, where they do."""
     from importlib import metadata
 
-    from ldmkit.installed import normal
+    from ldmkit.plugins.installed import normal
 
     wanted = normal(str(module).split(".")[0])
     try:

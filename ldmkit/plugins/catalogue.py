@@ -19,13 +19,13 @@ from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
-from ldmkit.admission import admit
-from ldmkit.deprecation import renamed_part
 from ldmkit.errors import PluginError, shown, suggest
-from ldmkit.installed import HOME as HOME
-from ldmkit.installed import Entry as Entry
-from ldmkit.installed import Installed, Problem, normal, scan
-from ldmkit.kinds import GROUPS
+from ldmkit.plugins.admission import admit
+from ldmkit.plugins.deprecation import renamed_part
+from ldmkit.plugins.installed import HOME as HOME
+from ldmkit.plugins.installed import Entry as Entry
+from ldmkit.plugins.installed import Installed, Problem, normal, scan
+from ldmkit.plugins.kinds import GROUPS
 
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ldmkit.errors import suggest
-from ldmkit.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
+from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, HOOKS_GROUP, MODELS_GROUP
 from ldmkit.printable import printable
 
 HOME = "ldmkit"

@@ -15,10 +15,10 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ldmkit.doctor.faults import Seen, fault
 from ldmkit.errors import PluginError
-from ldmkit.installed import Entry
-from ldmkit.plugins import catalogue, leave_out
+from ldmkit.plugins.catalogue import catalogue, leave_out
+from ldmkit.plugins.doctor.faults import Seen, fault
+from ldmkit.plugins.installed import Entry
 
 
 def main(job: dict[str, Any]) -> None:
@@ -37,7 +37,7 @@ def _warm_up(job: dict[str, Any]) -> None:
     """Import what all children need, so that it neither costs each of them time nor counts as theirs."""
     catalogue()
     kinds = {data["kind"] for group in job["groups"] for data in group}
-    common = ["ldmkit.pipeline", "ldmkit.doctor.child", *(["typer"] if "command" in kinds else [])]
+    common = ["ldmkit.pipeline", "ldmkit.plugins.doctor.child", *(["typer"] if "command" in kinds else [])]
     for name in common:
         import_module(name)
     if job["run"]:
@@ -97,7 +97,7 @@ def _exit(code: int | None) -> str:
 
 
 def _child(todo: list[Entry], job: dict[str, Any], send: Connection) -> None:
-    from ldmkit.doctor.child import endless, look
+    from ldmkit.plugins.doctor.child import endless, look
 
     sys.path[:] = job["path"]
     tried: set[tuple[str, str]] = set()

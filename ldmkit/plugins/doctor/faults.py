@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ldmkit.installed import HOME, Entry
-from ldmkit.plugins import Status, catalogue, forbidden, leave_out, problems, verdict
+from ldmkit.plugins.catalogue import Status, catalogue, forbidden, leave_out, problems, verdict
+from ldmkit.plugins.installed import HOME, Entry
 from ldmkit.printable import printable
 
 Found = tuple[str, Status, str, str]

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from ldmkit import plugins
-from ldmkit.doctor.faults import Found
 from ldmkit.errors import LdmkitError
-from ldmkit.hookspecs import manager, raised
-from ldmkit.installed import Entry
 from ldmkit.pipeline import Pipeline
-from ldmkit.plugins import load_entry, verdict
+from ldmkit.plugins import catalogue
+from ldmkit.plugins.catalogue import load_entry, verdict
+from ldmkit.plugins.doctor.faults import Found
+from ldmkit.plugins.hooks import manager, raised
+from ldmkit.plugins.installed import Entry
 
 
 def rehearse(entry: Entry) -> tuple[int, list[Found]]:
     """Call every hook of a plugin, and no other third-party one; how many went well, and what did not."""
     before = {name: os.environ.get(name) for name in ("LDMKIT_PLUGINS_ALLOW", "LDMKIT_SAFE_MODE")}
     os.environ["LDMKIT_PLUGINS_ALLOW"] = entry.qualified
-    plugins.refresh()
+    catalogue.refresh()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -43,7 +43,7 @@ def _registers(entry: Entry) -> list[Found]:
     return [] if judged.status == "ok" else [("bad-hook", judged.status, judged.reason, _WANTED)]
 
 
-_WANTED = "plain @ldmkit.hookimpl functions with the names and arguments of ldmkit.hookspecs.Hooks"
+_WANTED = "plain @ldmkit.hookimpl functions with the names and arguments of ldmkit.plugins.hooks.Hooks"
 
 
 def _reads(entry: Entry) -> list[Found]:
@@ -71,16 +71,16 @@ def _reads(entry: Entry) -> list[Found]:
 def _runs(entry: Entry) -> list[Found]:
     torch.manual_seed(0)
     parts: dict[str, Any] = {
-        "codec": plugins.get("codec", "identity")(),
-        "denoiser": plugins.get("denoiser", "unet")(_SMALL),
-        "process": plugins.get("process", "discrete")(),
+        "codec": catalogue.get("codec", "identity")(),
+        "denoiser": catalogue.get("denoiser", "unet")(_SMALL),
+        "process": catalogue.get("process", "discrete")(),
     }
     for part in (parts["codec"], parts["denoiser"]):
         part.eval().requires_grad_(False)
     drawn = []
     for safe in ("1", "0"):
         os.environ["LDMKIT_SAFE_MODE"] = safe
-        plugins.refresh()
+        catalogue.refresh()
         pipeline = Pipeline.of(**parts, defaults={"size": (8, 8)})
         drawn.append(pipeline({}, steps=3, seeds=1).latents)
     found = _faults(entry)

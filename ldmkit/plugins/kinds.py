@@ -24,7 +24,7 @@ MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual"
 """Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values."""
 
 HOOKS_GROUP = "ldmkit"
-"""Entry points of this group are pluggy plugins (see `ldmkit.hookspecs`)."""
+"""Entry points of this group are pluggy plugins (see `ldmkit.plugins.hooks`)."""
 
 COMMANDS_GROUP = "ldmkit.commands"
 """Entry points of this group are Typer apps, mounted lazily as `ldmkit NAME`."""
