@@ -17,19 +17,19 @@ for _home, _names in {
     "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
     "ldmkit.testing.discovery": ("check", "select"),
     "ldmkit.testing.codec": ("check_codec",),
-    "ldmkit.testing.denoiser": ("check_denoiser",),
-    "ldmkit.testing.conditioner": ("check_conditioner",),
-    "ldmkit.testing.adapter": ("check_adapter",),
+    "ldmkit.testing.denoiser.checks": ("check_denoiser",),
+    "ldmkit.testing.conditioner.checks": ("check_conditioner",),
+    "ldmkit.testing.adapter.checks": ("check_adapter",),
     "ldmkit.testing.perceptual": ("check_perceptual",),
     "ldmkit.testing.classifier": ("check_classifier",),
     "ldmkit.testing.data": ("check_data",),
-    "ldmkit.testing.sampler": ("check_sampler",),
+    "ldmkit.testing.sampler.checks": ("check_sampler",),
     "ldmkit.testing.process": ("check_process",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance": ("check_guidance",),
-    "ldmkit.testing.mixture": ("Mixture", "solution"),
-    "ldmkit.testing.tiny_denoiser": ("TinyDenoiser",),
-    "ldmkit.testing.certificate": ("Certificate", "certify"),
+    "ldmkit.testing.sampler.mixture": ("Mixture", "solution"),
+    "ldmkit.testing.denoiser.tiny": ("TinyDenoiser",),
+    "ldmkit.testing.sampler.certificate": ("Certificate", "certify"),
 }.items():
     for _name in _names:
         _HOMES[_name] = _home
@@ -37,9 +37,7 @@ for _home, _names in {
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
-    from ldmkit.testing.adapter import check_adapter as check_adapter
-    from ldmkit.testing.certificate import Certificate as Certificate
-    from ldmkit.testing.certificate import certify as certify
+    from ldmkit.testing.adapter.checks import check_adapter as check_adapter
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable
@@ -47,19 +45,21 @@ if TYPE_CHECKING:
     from ldmkit.testing.checks import Report as Report
     from ldmkit.testing.classifier import check_classifier as check_classifier
     from ldmkit.testing.codec import check_codec as check_codec
-    from ldmkit.testing.conditioner import check_conditioner as check_conditioner
+    from ldmkit.testing.conditioner.checks import check_conditioner as check_conditioner
     from ldmkit.testing.data import check_data as check_data
-    from ldmkit.testing.denoiser import check_denoiser as check_denoiser
+    from ldmkit.testing.denoiser.checks import check_denoiser as check_denoiser
+    from ldmkit.testing.denoiser.tiny import TinyDenoiser as TinyDenoiser
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
     from ldmkit.testing.grid import check_grid as check_grid
     from ldmkit.testing.guidance import check_guidance as check_guidance
-    from ldmkit.testing.mixture import Mixture as Mixture
-    from ldmkit.testing.mixture import solution as solution
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
-    from ldmkit.testing.sampler import check_sampler as check_sampler
-    from ldmkit.testing.tiny_denoiser import TinyDenoiser as TinyDenoiser
+    from ldmkit.testing.sampler.certificate import Certificate as Certificate
+    from ldmkit.testing.sampler.certificate import certify as certify
+    from ldmkit.testing.sampler.checks import check_sampler as check_sampler
+    from ldmkit.testing.sampler.mixture import Mixture as Mixture
+    from ldmkit.testing.sampler.mixture import solution as solution
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

@@ -16,9 +16,9 @@ import torch
 
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.plugins.catalogue import HOME, catalogue, load_entry
-from ldmkit.testing.certificate import EXACT, TRIED, Certificate, calls, certify
-from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, STEPS
 from ldmkit.testing.reference import Prediction
+from ldmkit.testing.sampler.certificate import EXACT, TRIED, Certificate, calls, certify
+from ldmkit.testing.sampler.marginals import ALLOWED, ALPHA, ROWS, STEPS
 
 PAGE = "docs/certificates.md"
 MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.certificates --write -->"

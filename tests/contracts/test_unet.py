@@ -13,7 +13,7 @@ from ldmkit import Example, Plane, Tokens, Vector, attached
 from ldmkit.contracts.ports import attach, detach
 from ldmkit.errors import CompositionError, InputError, SpecError
 from ldmkit.testing.checks import Report, checks, run
-from ldmkit.testing.denoiser import subject
+from ldmkit.testing.denoiser.checks import subject
 
 SMALL: dict[str, Any] = {
     "channels": 3,

@@ -11,10 +11,10 @@ from good_sampler import Jumps, Renewed, Straight, TwoStage
 
 from ldmkit.testing import certify
 from ldmkit.testing.certificates import declared, file, in_tree, row, stale, tables
-from ldmkit.testing.convergence import gaussian_moments, path, weak_error
-from ldmkit.testing.marginals import hotelling
-from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import PREDICTIONS, Prediction, Reference, Rho7
+from ldmkit.testing.sampler.convergence import gaussian_moments, path, weak_error
+from ldmkit.testing.sampler.marginals import hotelling
+from ldmkit.testing.sampler.mixture import Mixture, solution
 
 PAGE = tables(file().read_text(encoding="utf-8"))
 SAMPLERS = list(in_tree())
@@ -110,7 +110,7 @@ def test_moments_without_sampling_agree_with_samples() -> None:
     process, sampler = Reference(), Renewed()
     sigmas = Rho7(zero=False).sigmas(process, 12)
     mean, variance = gaussian_moments(sampler, process, sigmas)
-    from ldmkit.testing.convergence import MEANS, VARIANCES, gaussian_mean
+    from ldmkit.testing.sampler.convergence import MEANS, VARIANCES, gaussian_mean
 
     generator = torch.Generator().manual_seed(8)
 

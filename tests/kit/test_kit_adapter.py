@@ -9,7 +9,7 @@ from broken_adapter import BROKEN
 from good_adapter import Nudge
 
 from ldmkit.testing import check_adapter
-from ldmkit.testing.adapter import subject
+from ldmkit.testing.adapter.checks import subject
 from ldmkit.testing.checks import checks, run
 
 CHECKS = {one.name: one for one in checks("adapter")}

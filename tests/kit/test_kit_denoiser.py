@@ -10,8 +10,8 @@ from good_denoiser import PatchNet
 
 from ldmkit.testing import check_denoiser
 from ldmkit.testing.checks import checks, run
-from ldmkit.testing.denoiser import subject
-from ldmkit.testing.tiny_denoiser import TinyDenoiser
+from ldmkit.testing.denoiser.checks import subject
+from ldmkit.testing.denoiser.tiny import TinyDenoiser
 
 CHECKS = {one.name: one for one in checks("denoiser")}
 CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]

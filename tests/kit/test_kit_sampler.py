@@ -10,7 +10,7 @@ from good_sampler import Jumps, Renewed, Straight, TwoStage
 
 from ldmkit.testing import check_sampler
 from ldmkit.testing.checks import checks, run
-from ldmkit.testing.sampler import subject
+from ldmkit.testing.sampler.checks import subject
 
 CHECKS = {one.name: one for one in checks("sampler")}
 CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]

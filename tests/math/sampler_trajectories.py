@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.plugins.catalogue import catalogue, get
-from ldmkit.testing.mixture import Mixture
+from ldmkit.testing.sampler.mixture import Mixture
 
 Rows: TypeAlias = list[list[float]]
 

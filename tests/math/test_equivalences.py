@@ -18,7 +18,7 @@ from ldmkit_samplers.grids.timesteps import Leading
 from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing.mixture import Mixture
+from ldmkit.testing.sampler.mixture import Mixture
 
 PROCESS = Discrete()
 MIXTURE = Mixture.random()

@@ -20,7 +20,7 @@ from ldmkit_samplers.heun import Heun
 from torch import Tensor
 
 from ldmkit import CompositionError, Guidance, InputError, Process, SpecError, View
-from ldmkit.testing.mixture import Mixture
+from ldmkit.testing.sampler.mixture import Mixture
 
 PROCESS = Discrete()
 MIXTURE = Mixture.random()

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.errors import SpecError
-from ldmkit.testing.mixture import Mixture
+from ldmkit.testing.sampler.mixture import Mixture
 
 PROCESS = Discrete()
 MIXTURE = Mixture.random()

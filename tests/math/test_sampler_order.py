@@ -31,9 +31,9 @@ from torch import Tensor
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing.convergence import error, no_noise, slope
-from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import Reference
+from ldmkit.testing.sampler.convergence import error, no_noise, slope
+from ldmkit.testing.sampler.mixture import Mixture, solution
 
 VARIANTS: list[tuple[Sampler, int]] = [
     (UniPC(solver_order=1), 2),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ldmkit import Grid, Process, Sampler
-from ldmkit.testing.mixture import Mixture
+from ldmkit.testing.sampler.mixture import Mixture
 
 SHAPE = (3, 4)
 MIXTURE = Mixture.random(SHAPE)

@@ -14,7 +14,7 @@ from ldmkit.plans.base import MAX_RECOMPILES, shadow
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
-from ldmkit.testing.denoiser_subject import DenoiserSubject, call, inputs, size_of
+from ldmkit.testing.denoiser.subject import DenoiserSubject, call, inputs, size_of
 
 THREADS, ROUNDS = 3, 6
 

@@ -17,9 +17,9 @@ from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import LdmkitError
 from ldmkit.plugins.catalogue import get
 from ldmkit.testing.checks import NotApplicable
-from ldmkit.testing.denoiser_subject import inputs, signals_of, size_of
+from ldmkit.testing.denoiser.subject import inputs, signals_of, size_of
+from ldmkit.testing.denoiser.tiny import TinyDenoiser
 from ldmkit.testing.modules import ModuleSubject, stirred
-from ldmkit.testing.tiny_denoiser import TinyDenoiser
 
 NAME = "kit"
 """Under which adapters are attached."""

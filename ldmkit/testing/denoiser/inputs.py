@@ -12,7 +12,7 @@ from ldmkit.contracts.step import Context
 from ldmkit.errors import LdmkitError
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
-from ldmkit.testing.denoiser_subject import LENGTH, DenoiserSubject, call, inputs, size_of
+from ldmkit.testing.denoiser.subject import LENGTH, DenoiserSubject, call, inputs, size_of
 from ldmkit.testing.modules import ROWS
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise
-from ldmkit.testing.mixture import Mixture, solution
 from ldmkit.testing.reference import Reference, Rho7, predicted
+from ldmkit.testing.sampler.mixture import Mixture, solution
 
 MIXTURE = Mixture.random()
 ROWS = 16

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing.convergence import LARGEST, MEANS, VARIANCES, gaussian_end
-from ldmkit.testing.mixture import Mixture
 from ldmkit.testing.reference import Rho7, predicted
+from ldmkit.testing.sampler.convergence import LARGEST, MEANS, VARIANCES, gaussian_end
+from ldmkit.testing.sampler.mixture import Mixture
 
 ROWS = 8192
 STEPS = 200

@@ -14,8 +14,8 @@ from ldmkit.contracts.step import Step
 from ldmkit.run.noise import Noise
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
-from ldmkit.testing.convergence import is_drawn
-from ldmkit.testing.sampler_runs import (
+from ldmkit.testing.sampler.convergence import is_drawn
+from ldmkit.testing.sampler.runs import (
     SHAPE,
     Subject,
     final,

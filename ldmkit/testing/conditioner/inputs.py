@@ -13,7 +13,7 @@ from ldmkit.contracts.signals import tensors_of
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.testing.batches import same
 from ldmkit.testing.checks import check, expect, fail, place
-from ldmkit.testing.conditioner_subject import Subject, flat, no_grad, quiet
+from ldmkit.testing.conditioner.subject import Subject, flat, no_grad, quiet
 from ldmkit.testing.content import content
 from ldmkit.testing.hostile import hostile
 

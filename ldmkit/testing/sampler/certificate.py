@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing.convergence import (
+from ldmkit.testing.reference import Prediction, Reference, Rho7, predicted
+from ldmkit.testing.sampler.convergence import (
     MIXTURE,
     NotLinear,
     error,
@@ -21,9 +22,8 @@ from ldmkit.testing.convergence import (
     slope,
     weak_error,
 )
-from ldmkit.testing.marginals import marginals
-from ldmkit.testing.reference import Prediction, Reference, Rho7, predicted
-from ldmkit.testing.sampler_runs import humps
+from ldmkit.testing.sampler.marginals import marginals
+from ldmkit.testing.sampler.runs import humps
 
 FEW, SOME, COARSE, FINE = 10, 20, 160, 320
 TRIED = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)

@@ -11,7 +11,8 @@ from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise
 from ldmkit.run.noise import Noise
 from ldmkit.testing.checks import NotApplicable, check, expect
-from ldmkit.testing.convergence import (
+from ldmkit.testing.reference import FAR, Reference, Rho7
+from ldmkit.testing.sampler.convergence import (
     MEANS,
     VARIANCES,
     NotLinear,
@@ -23,9 +24,8 @@ from ldmkit.testing.convergence import (
     slope,
     weak_error,
 )
-from ldmkit.testing.marginals import ALLOWED, ALPHA, ROWS, marginals
-from ldmkit.testing.reference import FAR, Reference, Rho7
-from ldmkit.testing.sampler_runs import PROCESS, SHAPE, Subject, start
+from ldmkit.testing.sampler.marginals import ALLOWED, ALPHA, ROWS, marginals
+from ldmkit.testing.sampler.runs import PROCESS, SHAPE, Subject, start
 from ldmkit.testing.tensors import expect_close
 
 COARSE, FINE = 160, 320

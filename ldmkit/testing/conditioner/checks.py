@@ -15,10 +15,9 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import AXES, KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
 from ldmkit.errors import LdmkitError
 from ldmkit.models.meta import on_meta
-from ldmkit.testing import conditioner_inputs as conditioner_inputs
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
-from ldmkit.testing.conditioner_subject import SIZE, Subject, flat, no_grad, of, read, row
+from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of, read, row
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
 

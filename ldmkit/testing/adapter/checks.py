@@ -17,7 +17,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.ports import attached
 from ldmkit.contracts.signals import Signal, Slot, select_rows, zeros_like
 from ldmkit.errors import LdmkitError, suggest
-from ldmkit.testing.adapter_subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
+from ldmkit.testing.adapter.subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told

@@ -11,11 +11,8 @@ from typing import Any
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
-from ldmkit.testing import denoiser_inputs as denoiser_inputs
-from ldmkit.testing import denoiser_ports as denoiser_ports
-from ldmkit.testing import denoiser_runs as denoiser_runs
 from ldmkit.testing.checks import Report, report
-from ldmkit.testing.denoiser_subject import DenoiserSubject
+from ldmkit.testing.denoiser.subject import DenoiserSubject
 from ldmkit.testing.modules import first_example, share
 
 share("denoiser")

@@ -12,7 +12,7 @@ from torch import Tensor
 from ldmkit.contracts.ports import Port, attached
 from ldmkit.testing.batches import differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect
-from ldmkit.testing.denoiser_subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
+from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
 FAMILIES = re.compile(r"input|mid|skip\.\d+|(cross|self|linear)\..+")
 

@@ -7,10 +7,8 @@ from typing import Any
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing import sampler_conduct as sampler_conduct
-from ldmkit.testing import sampler_laws as sampler_laws
 from ldmkit.testing.checks import Report, report
-from ldmkit.testing.sampler_runs import Subject
+from ldmkit.testing.sampler.runs import Subject
 
 
 def subject(cls: type[Sampler], example: Example) -> Subject:
