@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
-from ldmkit_training.devices import on_device, open_accelerator
+from ldmkit_training.loop.devices import on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import head
 from ldmkit_training.recipe import Recipe, build_stage

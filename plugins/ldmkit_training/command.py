@@ -79,9 +79,9 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli import INTERRUPTED, emit
     from ldmkit.printable import printable
     from ldmkit_training.data.section import said_of_data
-    from ldmkit_training.devices import automatic
-    from ldmkit_training.engine import Engine
-    from ldmkit_training.interrupts import INTERRUPTED_SAVED, Signalled, at_once
+    from ldmkit_training.loop.devices import automatic
+    from ldmkit_training.loop.engine import Engine
+    from ldmkit_training.loop.interrupts import INTERRUPTED_SAVED, Signalled, at_once
 
     try:
         with at_once():

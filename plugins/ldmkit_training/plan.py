@@ -26,7 +26,7 @@ from ldmkit.run.conditioning import Encoded
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data
-from ldmkit_training.devices import arithmetic, autocast, automatic, on_device, open_accelerator
+from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage

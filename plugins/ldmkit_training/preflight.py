@@ -19,7 +19,7 @@ from ldmkit.run.request import resolve
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
-from ldmkit_training.devices import arithmetic, scaler
+from ldmkit_training.loop.devices import arithmetic, scaler
 from ldmkit_training.moving import laid
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import RECIPES, DenoiserRecipe, ProposerRecipe, Recipe

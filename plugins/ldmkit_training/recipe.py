@@ -15,13 +15,13 @@ from pydantic import Field, TypeAdapter
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.files.json import replacing
-from ldmkit_training.checkpoints import CheckpointsSection
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.devices import Precision
-from ldmkit_training.ema import EmaSection
 from ldmkit_training.first_stage.section import CodecObjective, CodecSection
-from ldmkit_training.optimisers import OptimiserSection, Schedule, Warmed
+from ldmkit_training.loop.checkpoints import CheckpointsSection
+from ldmkit_training.loop.devices import Precision
+from ldmkit_training.loop.ema import EmaSection
+from ldmkit_training.loop.optimisers import OptimiserSection, Schedule, Warmed
 from ldmkit_training.previews import PreviewsSection
 from ldmkit_training.probe import ProbeSection
 from ldmkit_training.proposer.section import ProposerSection

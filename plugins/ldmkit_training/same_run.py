@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import SpecError
-from ldmkit_training import checkpoints
-from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.data.identity import differing
+from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.recipe import MAY_CHANGE, Recipe
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ldmkit_training.loop.runfolder import CHECKPOINTS
 from ldmkit_training.observe import networks
 from ldmkit_training.recipe import Recipe
-from ldmkit_training.runfolder import CHECKPOINTS
 from ldmkit_training.stage import Stage
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 
 
 @dataclass(frozen=True)

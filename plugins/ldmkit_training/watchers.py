@@ -8,7 +8,7 @@ import torch
 
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import validation_batches
-from ldmkit_training.devices import on_device
+from ldmkit_training.loop.devices import on_device
 from ldmkit_training.observe import Callback
 from ldmkit_training.previews import Previews
 from ldmkit_training.probe import Probe

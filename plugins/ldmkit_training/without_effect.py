@@ -17,8 +17,8 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import LdmkitError
 from ldmkit_training.data.section import renamed_names
+from ldmkit_training.loop.optimisers import Cycles, Warmed
 from ldmkit_training.observe import undisturbed
-from ldmkit_training.optimisers import Cycles, Warmed
 from ldmkit_training.previews import codec_of, pipeline_of
 from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
 from ldmkit_training.second_stage.model import CodecSection

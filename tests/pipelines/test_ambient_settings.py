@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from torch import Tensor
 
 import ldmkit

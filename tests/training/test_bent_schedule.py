@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
 from ldmkit_training.same_run import bent
 
 from ldmkit.cli import main

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from ldmkit_training import checkpoints
-from ldmkit_training.checkpoints import Checkpoint
+from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.checkpoints import Checkpoint
 
 from ldmkit.errors import RunError, SourceError, SpecError
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from ldmkit_training import checkpoints
-from ldmkit_training.checkpoints import Checkpoint
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.checkpoints import Checkpoint
+from ldmkit_training.loop.engine import Engine
 
 from ldmkit.errors import InputError, RunError, SourceError, SpecError
 from ldmkit.models.weights import open_safetensors, write_safetensors

@@ -14,7 +14,7 @@ from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.grids.sigmas import Karras
 from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.classifier.stage import ClassifierStage
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.stage import Batch
 from tiny import base, train
 from torch import Tensor

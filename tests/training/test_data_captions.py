@@ -15,7 +15,7 @@ from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.cache import latent_cache
 from ldmkit_training.data.choosing import each_of
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
 
 from ldmkit.errors import InputError, LdmkitError, SpecError
 

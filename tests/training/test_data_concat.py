@@ -18,7 +18,7 @@ from ldmkit_training.data.cache import latent_cache
 from ldmkit_training.data.concat import _whole
 from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.data.order import passes, place
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
 from ldmkit_training.plan import make_plan
 
 from ldmkit.errors import InputError, LdmkitError, SpecError

@@ -19,7 +19,7 @@ from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.data.lying import Lying
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import open_data
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
 from ldmkit_training.moving import beside
 from ldmkit_training.plan import make_plan
 from ldmkit_training.preflight import checked_data

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from data_sources import Squares
 from ldmkit_training.check_command import checked
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
 from ldmkit_training.plan import make_plan
 from ldmkit_training.preflight import checked_data
 from ldmkit_training.recipe import Recipe, build_stage

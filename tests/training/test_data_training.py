@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tiny
 from data_sources import lines, picture
-from ldmkit_training import engine as engines
-from ldmkit_training.engine import Engine
-from ldmkit_training.runfolder import MODEL
+from ldmkit_training.loop import engine as engines
+from ldmkit_training.loop.engine import Engine
+from ldmkit_training.loop.runfolder import MODEL
 
 
 def test_training_on_cached_latents_is_the_same_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

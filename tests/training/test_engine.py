@@ -12,8 +12,8 @@ import pytest
 import tiny
 import torch
 import yaml
-from ldmkit_training.engine import Engine
-from ldmkit_training.interrupts import Interrupts
+from ldmkit_training.loop.engine import Engine
+from ldmkit_training.loop.interrupts import Interrupts
 
 import ldmkit
 from ldmkit.errors import InputError, RunError, SpecError

@@ -20,7 +20,6 @@ from ldmkit_checkpoints.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec
-from ldmkit_training.draws import Draws
 from ldmkit_training.first_stage.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
@@ -30,6 +29,7 @@ from ldmkit_training.first_stage.discriminator import (
 from ldmkit_training.first_stage.lpips import LPIPS
 from ldmkit_training.first_stage.section import CodecObjective
 from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.stage import Batch
 from torch import Tensor
 

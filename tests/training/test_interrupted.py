@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from ldmkit_training.engine import Engine
-from ldmkit_training.interrupts import Signalled, between_calls
+from ldmkit_training.loop.engine import Engine
+from ldmkit_training.loop.interrupts import Signalled, between_calls
 
 from ldmkit.errors import InputError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from ldmkit_training.runfolder import CHECKPOINTS
+from ldmkit_training.loop.runfolder import CHECKPOINTS
 
 CHAINS, KILLS = 2, 6
 """Runs that are killed, and how often each of them."""
@@ -21,7 +21,7 @@ CHAINS, KILLS = 2, 6
 SPAWN = multiprocessing.get_context("forkserver")
 STAGES = ("ldmkit_training.first_stage.stage", "ldmkit_training.second_stage.stage")
 SPAWN.set_forkserver_preload(
-    ["torch._dynamo", "ldmkit_training.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
+    ["torch._dynamo", "ldmkit_training.loop.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
 )
 
 

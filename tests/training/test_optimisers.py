@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ldmkit_training.ema import Ema, EmaSection
-from ldmkit_training.optimisers import (
+from ldmkit_training.loop.ema import Ema, EmaSection
+from ldmkit_training.loop.optimisers import (
     Cycles,
     OptimiserSection,
     Schedule,

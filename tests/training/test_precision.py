@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from ldmkit_training import devices
-from ldmkit_training.devices import arithmetic, autocast
+from ldmkit_training.loop import devices
+from ldmkit_training.loop.devices import arithmetic, autocast
 from ldmkit_training.plan import make_plan
 
 CPU = torch.device("cpu")
@@ -49,7 +49,9 @@ def test_float32_is_never_changed(has: bool) -> None:
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="the masks are those of x86")
 def test_a_cpu_without_the_instructions_is_known() -> None:
-    code = "import torch; from ldmkit_training.devices import has_bfloat16; print(has_bfloat16(torch.device('cpu')))"
+    code = (
+        "import torch; from ldmkit_training.loop.devices import has_bfloat16; print(has_bfloat16(torch.device('cpu')))"
+    )
     masked = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     run = subprocess.run([sys.executable, "-c", code], env=masked, capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False"]

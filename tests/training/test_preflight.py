@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import tiny
 from ldmkit_training.data.maps import MapsData
-from ldmkit_training.engine import Engine
+from ldmkit_training.loop.engine import Engine
+from ldmkit_training.loop.runfolder import open_folder
 from ldmkit_training.quieter import SHOWN, few_warnings
 from ldmkit_training.recipe import read_recipe
-from ldmkit_training.runfolder import open_folder
 from PIL import Image
 
 from ldmkit.cli import main

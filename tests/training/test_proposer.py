@@ -11,7 +11,7 @@ from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES
 from ldmkit_training.check_command import checked
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.stage import Batch
 from tiny import base, tensors, train

@@ -12,8 +12,8 @@ import tiny
 import torch
 from ldmkit_drawing.sheets import Sheet
 from ldmkit_training import rehearsal
-from ldmkit_training.engine import Engine
 from ldmkit_training.first_stage.stage import CodecStage
+from ldmkit_training.loop.engine import Engine
 from ldmkit_training.observe import networks
 from ldmkit_training.plan import make_plan
 from ldmkit_training.recipe import Recipe, build_stage
@@ -80,7 +80,7 @@ def test_a_rehearsed_run_is_the_run(tmp_path: Path, make: Any, monkeypatch: pyte
     """To the bit, statistics in the codec's config included."""
     overrides = [PREVIEWS] + ([PROBE] if make is tiny.denoiser_recipe else [])
     tiny.train(make(tmp_path / "rehearsed", *overrides))
-    monkeypatch.setattr("ldmkit_training.engine.rehearse", lambda *_: None)
+    monkeypatch.setattr("ldmkit_training.loop.engine.rehearse", lambda *_: None)
     tiny.train(make(tmp_path / "plain", *overrides))
     tiny.assert_same(tiny.tensors(tmp_path / "rehearsed/model"), tiny.tensors(tmp_path / "plain/model"))
     for path in (tmp_path / "plain/model").glob("*.json"):
@@ -132,7 +132,7 @@ def test_a_folder_that_takes_no_files_is_said_before_a_run(tmp_path: Path, monke
     def refused(folder: Path) -> None:
         raise InputError("not-writable", "no file can be made in the folder", where=str(folder))
 
-    monkeypatch.setattr("ldmkit_training.runfolder.check_writable", refused)
+    monkeypatch.setattr("ldmkit_training.loop.runfolder.check_writable", refused)
     with pytest.raises(InputError, match="no file can be made") as caught:
         Engine(tiny.denoiser_recipe(tmp_path / "run"), tmp_path)
     assert caught.value.where == str(tmp_path / "run/previews")

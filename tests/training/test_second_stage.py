@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.second_stage import DenoiserObjective, DenoiserStage, ModelSection
 from ldmkit_training.second_stage.model import compose_model
 from ldmkit_training.stage import Batch

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.second_stage import DenoiserObjective, DenoiserStage, ModelSection
 from ldmkit_training.second_stage.dropout import ConditionDropout
 from ldmkit_training.second_stage.weightings import elbo_weights

@@ -20,7 +20,7 @@ from ldmkit.errors import InputError, LdmkitError
 SPAWN = multiprocessing.get_context("forkserver")
 STAGES = ("ldmkit_training.first_stage.stage", "ldmkit_training.second_stage.stage")
 SPAWN.set_forkserver_preload(
-    ["torch._dynamo", "ldmkit_training.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
+    ["torch._dynamo", "ldmkit_training.loop.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
 )
 
 STEPS = 6
@@ -34,7 +34,7 @@ def child(rank: int, world: int, port: int, kind: str, out: Path, overrides: tup
     torch.set_num_threads(1)
     os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
-    from ldmkit_training.engine import Engine
+    from ldmkit_training.loop.engine import Engine
 
     make = tiny.codec_recipe if kind == "codec" else tiny.denoiser_recipe
     engine = Engine(make(out, f"steps={STEPS}", *overrides), Path())
@@ -124,7 +124,7 @@ def failing(rank: int, port: int, kind: str, out: Path, overrides: tuple[str, ..
     os.environ |= {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     from ldmkit_training.data.batches import Batches
-    from ldmkit_training.engine import Engine
+    from ldmkit_training.loop.engine import Engine
 
     plain = Batches.steps
 

@@ -15,13 +15,13 @@ import pytest
 import tiny
 from ldmkit_training.data.cache_write import alone
 from ldmkit_training.first_stage.stage import CodecStage
-from ldmkit_training.steps import Steps
-from ldmkit_training.together import Stopped
+from ldmkit_training.loop.steps import Steps
+from ldmkit_training.loop.together import Stopped
 
 from ldmkit.cli import INTERRUPTED, main
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
-ENGINE = "ldmkit_training.engine."
+ENGINE = "ldmkit_training.loop.engine."
 
 PHASES: list[tuple[str, int, int]] = [  # where the signal comes, in which call, steps that are saved
     (f"{ENGINE}build_stage", 1, 0),
@@ -32,15 +32,15 @@ PHASES: list[tuple[str, int, int]] = [  # where the signal comes, in which call,
     (f"{ENGINE}open_folder", 1, 0),
     (f"{ENGINE}watchers", 1, 0),
     (f"{ENGINE}Tracker", 1, 0),
-    ("ldmkit_training.steps.Steps.run", 1, 1),
-    ("ldmkit_training.steps.Steps.run", 3, 3),
-    ("ldmkit_training.ema.Ema.update", 1, 1),
+    ("ldmkit_training.loop.steps.Steps.run", 1, 1),
+    ("ldmkit_training.loop.steps.Steps.run", 3, 3),
+    ("ldmkit_training.loop.ema.Ema.update", 1, 1),
     ("ldmkit_training.tracking.Tracker.log", 1, 1),
-    ("ldmkit_training.checkpoints.write", 1, 2),
+    ("ldmkit_training.loop.checkpoints.write", 1, 2),
     ("ldmkit_training.first_stage.stage.CodecStage.validate", 2, 3),  # the first one is the rehearsal's
     ("ldmkit_training.previews.Previews.sheet", 2, 3),
     ("ldmkit_drawing.sheets.Sheet.save", 1, 3),
-    ("ldmkit_training.engine.measure", 1, 6),
+    ("ldmkit_training.loop.engine.measure", 1, 6),
     ("ldmkit_training.first_stage.stage.CodecStage.save", 2, 6),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ldmkit_training.interrupts import INTERRUPTED_SAVED
+from ldmkit_training.loop.interrupts import INTERRUPTED_SAVED
 from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, parse_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,8 +9,8 @@ from typing import Any
 
 import tiny_parts
 import torch
-from ldmkit_training.draws import Draws
-from ldmkit_training.ema import Ema, EmaSection, averaged_weights
+from ldmkit_training.loop.draws import Draws
+from ldmkit_training.loop.ema import Ema, EmaSection, averaged_weights
 from ldmkit_training.second_stage.dropout import ConditionDropout
 from ldmkit_training.second_stage.objective import DenoiserTurn
 from ldmkit_training.second_stage.section import DenoiserObjective

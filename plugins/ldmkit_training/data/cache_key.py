@@ -8,7 +8,7 @@ import json
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.digests import bits
+from ldmkit_training.loop.digests import bits
 
 FORMAT = 2
 

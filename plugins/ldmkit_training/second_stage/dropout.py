@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 

@@ -16,7 +16,7 @@ from ldmkit.contracts.signals import Signal
 from ldmkit.errors import CompositionError
 from ldmkit.run.inputs import parse_rows
 from ldmkit.run.loss import errors
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 from ldmkit_training.second_stage.model import ModelSection, compose_model
 from ldmkit_training.second_stage.objective import DenoiserTurn
 from ldmkit_training.second_stage.section import DenoiserObjective

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.value import Value
-from ldmkit_training.draws import Draws
+from ldmkit_training.loop.draws import Draws
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EDGE = 1e-9

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import WeightsError
-from ldmkit_training.sharding import placed
+from ldmkit_training.loop.sharding import placed
 from ldmkit_training.stage import Stage
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from ldmkit.errors import LdmkitError, RunError
-from ldmkit_training import checkpoints
+from ldmkit_training.loop import checkpoints
 
 
 def changes(modules: Iterable[nn.Module]) -> int:

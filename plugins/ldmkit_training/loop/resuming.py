@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ldmkit.errors import shown
-from ldmkit_training.checkpoints import STATE, Checkpoint, damaged
+from ldmkit_training.loop.checkpoints import STATE, Checkpoint, damaged
 from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Stage
 

@@ -21,7 +21,7 @@ from ldmkit.files.json import check_writable
 from ldmkit.models.saving import check_folder
 from ldmkit.models.source import part_file
 from ldmkit.models.spec import SPEC_FILE
-from ldmkit_training import checkpoints
+from ldmkit_training.loop import checkpoints
 
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
 

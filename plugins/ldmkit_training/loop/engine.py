@@ -15,32 +15,32 @@ from PIL import Image
 
 from ldmkit.errors import RunError
 from ldmkit.run.guards import memory
-from ldmkit_training import checkpoints
-from ldmkit_training.checkpoints import Checkpoint
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.identity import identity
 from ldmkit_training.data.section import open_data
-from ldmkit_training.devices import on_device, open_accelerator
-from ldmkit_training.digests import digest_of
-from ldmkit_training.ema import Ema, averaged_weights
-from ldmkit_training.finishing import measure, save_gathered
-from ldmkit_training.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
+from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.checkpoints import Checkpoint
+from ldmkit_training.loop.devices import on_device, open_accelerator
+from ldmkit_training.loop.digests import digest_of
+from ldmkit_training.loop.ema import Ema, averaged_weights
+from ldmkit_training.loop.finishing import measure, save_gathered
+from ldmkit_training.loop.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
+from ldmkit_training.loop.rescue import changes, may_be_saved, rescued, with_last_good
+from ldmkit_training.loop.resuming import check_state, check_tensors
+from ldmkit_training.loop.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
+from ldmkit_training.loop.sharding import parted, shard, whole
+from ldmkit_training.loop.state import put_back, taken
+from ldmkit_training.loop.steps import Steps
+from ldmkit_training.loop.together import Stopped, Together
 from ldmkit_training.observe import Callback
 from ldmkit_training.preflight import check_ready, checked_data
 from ldmkit_training.progress import Progress
 from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
 from ldmkit_training.rehearsal import rehearse
-from ldmkit_training.rescue import changes, may_be_saved, rescued, with_last_good
-from ldmkit_training.resuming import check_state, check_tensors
-from ldmkit_training.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
 from ldmkit_training.same_run import bent, check_same_run
-from ldmkit_training.sharding import parted, shard, whole
 from ldmkit_training.space import short_of_space
 from ldmkit_training.stage import Batch, Stage, Turn
-from ldmkit_training.state import put_back, taken
-from ldmkit_training.steps import Steps
-from ldmkit_training.together import Stopped, Together
 from ldmkit_training.tracking import Tracker
 from ldmkit_training.watchers import watchers
 

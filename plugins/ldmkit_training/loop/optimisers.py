@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError, suggest
-from ldmkit_training.sharding import placed
+from ldmkit_training.loop.sharding import placed
 
 Rate = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
