@@ -9,10 +9,10 @@ from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.devices import on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
-from ldmkit_training.previews import head
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.selfcheck import Check, self_check
 from ldmkit_training.stage import Batch
+from ldmkit_training.watch.previews import head
 
 ROWS = 8
 """Rows of a batch at most: the check is about gradients, not about statistics of the data."""

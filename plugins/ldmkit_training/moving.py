@@ -17,8 +17,8 @@ from ldmkit_training.data.located import Located
 from ldmkit_training.data.lying import Laid, Lying
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
-from ldmkit_training.previews import pipeline_of
 from ldmkit_training.stage import Stage
+from ldmkit_training.watch.previews import pipeline_of
 
 KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))
 """Types of raw inputs that are pictures, and how each is read."""

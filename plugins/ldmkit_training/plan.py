@@ -28,11 +28,11 @@ from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.preflight import check_ready, checked_data
-from ldmkit_training.previews import pipeline_of
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.rehearsal import rehearse
 from ldmkit_training.space import STATES
 from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.watch.previews import pipeline_of
 
 
 @dataclass(frozen=True)

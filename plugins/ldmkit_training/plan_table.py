@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ldmkit.printable import cell, print_rich, printable
 from ldmkit_training.plan import Plan, WireLine
-from ldmkit_training.progress import duration
+from ldmkit_training.watch.progress import duration
 
 
 def show(plan: Plan) -> None:

@@ -22,13 +22,13 @@ from ldmkit_training.loop.checkpoints import CheckpointsSection
 from ldmkit_training.loop.devices import Precision
 from ldmkit_training.loop.ema import EmaSection
 from ldmkit_training.loop.optimisers import OptimiserSection, Schedule, Warmed
-from ldmkit_training.previews import PreviewsSection
-from ldmkit_training.probe import ProbeSection
 from ldmkit_training.proposer.section import ProposerSection
 from ldmkit_training.second_stage.model import ModelSection
 from ldmkit_training.second_stage.section import DenoiserObjective
 from ldmkit_training.stage import Stage
-from ldmkit_training.tracking import TrackingSection
+from ldmkit_training.watch.previews import PreviewsSection
+from ldmkit_training.watch.probe import ProbeSection
+from ldmkit_training.watch.tracking import TrackingSection
 
 MOST_STEPS = 10**12
 

@@ -21,11 +21,11 @@ from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import naming
-from ldmkit_training.observe import networks, undisturbed
-from ldmkit_training.previews import Previews, PreviewsSection, head, pipeline_of
-from ldmkit_training.probe import respond
 from ldmkit_training.recipe import MOST_STEPS, Recipe
 from ldmkit_training.stage import Stage
+from ldmkit_training.watch.observe import networks, undisturbed
+from ldmkit_training.watch.previews import Previews, PreviewsSection, head, pipeline_of
+from ldmkit_training.watch.probe import respond
 
 FEW = 2
 """Rows that what looks on is rehearsed with, and steps of its samplers."""

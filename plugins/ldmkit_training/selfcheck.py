@@ -18,8 +18,8 @@ from ldmkit.errors import LdmkitError
 from ldmkit.run.sizes import latent_size
 from ldmkit_training.dropout_check import check_dropout
 from ldmkit_training.loop.digests import digest_of
-from ldmkit_training.previews import head
 from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.watch.previews import head
 
 WARM_UP = 8
 """Real optimiser steps before gradients are looked at: layers that start at zero let none through at first."""

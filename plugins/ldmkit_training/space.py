@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from ldmkit_training.loop.runfolder import CHECKPOINTS
-from ldmkit_training.observe import networks
 from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Stage
+from ldmkit_training.watch.observe import networks
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}
 """Numbers that an optimiser keeps a parameter."""

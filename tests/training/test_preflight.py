@@ -15,8 +15,8 @@ import tiny
 from ldmkit_training.data.maps import MapsData
 from ldmkit_training.loop.engine import Engine
 from ldmkit_training.loop.runfolder import open_folder
-from ldmkit_training.quieter import SHOWN, few_warnings
 from ldmkit_training.recipe import read_recipe
+from ldmkit_training.watch.quieter import SHOWN, few_warnings
 from PIL import Image
 
 from ldmkit.cli import main

@@ -12,9 +12,9 @@ import pytest
 import tiny
 import torch
 from ldmkit_drawing.charts import line_chart, ticks
-from ldmkit_training.observe import undisturbed
-from ldmkit_training.previews import Previews, PreviewsSection, first_rows
-from ldmkit_training.probe import Effect, Probe, ProbeSection, Response, respond, sure_at
+from ldmkit_training.watch.observe import undisturbed
+from ldmkit_training.watch.previews import Previews, PreviewsSection, first_rows
+from ldmkit_training.watch.probe import Effect, Probe, ProbeSection, Response, respond, sure_at
 from PIL import Image
 from toys import ToyStage, ToyView, same, toy_batch, train, weights
 

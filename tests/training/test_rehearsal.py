@@ -14,11 +14,11 @@ from ldmkit_drawing.sheets import Sheet
 from ldmkit_training import rehearsal
 from ldmkit_training.first_stage.stage import CodecStage
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.observe import networks
 from ldmkit_training.plan import make_plan
 from ldmkit_training.recipe import Recipe, build_stage
 from ldmkit_training.second_stage.stage import DenoiserStage
 from ldmkit_training.space import checkpoint_bytes, short_of_space
+from ldmkit_training.watch.observe import networks
 from PIL import Image
 
 from ldmkit.errors import InputError, LdmkitError

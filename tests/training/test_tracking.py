@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ldmkit_training.lines import Lines
-from ldmkit_training.progress import Progress, duration
-from ldmkit_training.tracking import Tracker, TrackingSection
+from ldmkit_training.watch.lines import Lines
+from ldmkit_training.watch.progress import Progress, duration
+from ldmkit_training.watch.tracking import Tracker, TrackingSection
 from PIL import Image
 
 from ldmkit.errors import InputError, SpecError
@@ -147,7 +147,7 @@ from importlib import util
 found = util.find_spec
 util.find_spec = lambda name, *rest: None if name.startswith("tensorboard") else found(name, *rest)
 from pathlib import Path
-from ldmkit_training.tracking import Tracker, TrackingSection
+from ldmkit_training.watch.tracking import Tracker, TrackingSection
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     Tracker(TrackingSection(), Path({str(tmp_path)!r})).log({{"loss": 1.0}}, 1)

@@ -32,17 +32,17 @@ from ldmkit_training.loop.sharding import parted, shard, whole
 from ldmkit_training.loop.state import put_back, taken
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
-from ldmkit_training.observe import Callback
 from ldmkit_training.preflight import check_ready, checked_data
-from ldmkit_training.progress import Progress
-from ldmkit_training.quieter import few_warnings
 from ldmkit_training.recipe import Recipe, build_stage, write_recipe
 from ldmkit_training.rehearsal import rehearse
 from ldmkit_training.same_run import bent, check_same_run
 from ldmkit_training.space import short_of_space
 from ldmkit_training.stage import Batch, Stage, Turn
-from ldmkit_training.tracking import Tracker
-from ldmkit_training.watchers import watchers
+from ldmkit_training.watch.observe import Callback
+from ldmkit_training.watch.progress import Progress
+from ldmkit_training.watch.quieter import few_warnings
+from ldmkit_training.watch.tracking import Tracker
+from ldmkit_training.watch.watchers import watchers
 
 ASKED_EVERY = 10
 """Steps between two looks at whether another process was asked to stop, on GPUs."""

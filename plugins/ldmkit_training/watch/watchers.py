@@ -9,11 +9,11 @@ import torch
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.loop.devices import on_device
-from ldmkit_training.observe import Callback
-from ldmkit_training.previews import Previews
-from ldmkit_training.probe import Probe
 from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.watch.observe import Callback
+from ldmkit_training.watch.previews import Previews
+from ldmkit_training.watch.probe import Probe
 
 
 def watchers(

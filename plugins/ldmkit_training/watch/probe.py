@@ -24,10 +24,10 @@ from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning, Encoded
 from ldmkit.run.inputs import pick_rows
-from ldmkit_training.lines import Lines
-from ldmkit_training.observe import View, networks, undisturbed
-from ldmkit_training.previews import first_rows, pipeline_of
 from ldmkit_training.stage import Batch
+from ldmkit_training.watch.lines import Lines
+from ldmkit_training.watch.observe import View, networks, undisturbed
+from ldmkit_training.watch.previews import first_rows, pipeline_of
 
 SILENT = 0.005
 """A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet, unless the

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, suggest
-from ldmkit_training.lines import Lines
+from ldmkit_training.watch.lines import Lines
 
 LOG = "log.jsonl"
 
