@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ldmkit_training.before.recipe import DenoiserRecipe, Recipe, build_stage, read_recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.runfolder import CHECKPOINTS, MODEL
-from ldmkit_training.recipe import DenoiserRecipe, Recipe, build_stage, read_recipe
 from ldmkit_training.stage import Batch
 from numpy.typing import NDArray
 from PIL import Image

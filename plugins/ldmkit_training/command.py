@@ -11,7 +11,7 @@ import typer
 from ldmkit.errors import InputError, SourceError
 
 if TYPE_CHECKING:
-    from ldmkit_training.recipe import Recipe
+    from ldmkit_training.before.recipe import Recipe
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -54,18 +54,18 @@ def train(
     if dry_run and check:
         raise InputError("option-conflict", "--dry-run and --check exclude each other")
 
-    from ldmkit_training.recipe import read_recipe
-    from ldmkit_training.recipe import schema as recipe_schema
+    from ldmkit_training.before.recipe import read_recipe
+    from ldmkit_training.before.recipe import schema as recipe_schema
 
     if recipe is None or schema:
         emit(recipe_schema())
         return 0
     read = read_recipe(recipe, [*(overrides or []), *more])
-    from ldmkit_training.preflight import naming
+    from ldmkit_training.before.preflight import naming
 
     with naming(recipe):
         if dry_run:
-            from ldmkit_training.plan import run_plan
+            from ldmkit_training.before.plan import run_plan
 
             return run_plan(read, recipe.absolute().parent, json=json)
         if check:

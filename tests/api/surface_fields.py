@@ -79,7 +79,7 @@ def spec() -> list[str]:
 
 def recipe() -> list[str]:
     """Fields of training recipes, one line each."""
-    from ldmkit_training.recipe import RECIPES
+    from ldmkit_training.before.recipe import RECIPES
 
     inner: list[Any] = []
     lines = [line for name, cls in RECIPES.items() for line in _fields(f"recipe of a {name}", cls, inner)]

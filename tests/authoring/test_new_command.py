@@ -18,7 +18,7 @@ import pytest
 import yaml
 from ldmkit_authoring.distribution import bound, distribution, write
 from ldmkit_authoring.naming import suggestion
-from ldmkit_training.recipe import parse_recipe
+from ldmkit_training.before.recipe import parse_recipe
 from packaging.specifiers import SpecifierSet
 
 import ldmkit

@@ -19,9 +19,9 @@ import torch
 from ldmkit_checkpoints.pickled import open_state_dict
 from ldmkit_checkpoints.yaml_config import read_yaml
 from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, bert_vocabulary, clip_vocabulary
+from ldmkit_training.before.recipe import read_recipe as read_training
 from ldmkit_training.data.section import open_part
 from ldmkit_training.loop import checkpoints
-from ldmkit_training.recipe import read_recipe as read_training
 from mutations import Subject, tensors_of
 from PIL import Image
 from safetensors.torch import save_file

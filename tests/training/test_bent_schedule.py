@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import tiny
+from ldmkit_training.before.same_run import bent
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.same_run import bent
 
 from ldmkit.cli import main
 

@@ -170,7 +170,7 @@ def test_the_codec_must_fit_and_be_trained() -> None:
 
 def test_a_recipe_trains_one(tmp_path: Path) -> None:
     from ldmkit_miniworld.vocabulary import CLASSES
-    from ldmkit_training.recipe import parse_recipe
+    from ldmkit_training.before.recipe import parse_recipe
 
     data = base(tmp_path / "run") | {"stage": "classifier"}
     data["model"] = {

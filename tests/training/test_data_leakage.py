@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from ldmkit_training.before.preflight import check_ready
+from ldmkit_training.before.recipe import build_stage, parse_recipe
 from ldmkit_training.data import leakage
 from ldmkit_training.data.section import DataSection, open_data
-from ldmkit_training.preflight import check_ready
-from ldmkit_training.recipe import build_stage, parse_recipe
 from PIL import Image
 from torch import device
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 from data_sources import opened, picture
+from ldmkit_training.before.plan import make_plan
 from ldmkit_training.command import _train
-from ldmkit_training.plan import make_plan
 from PIL import Image, features
 
 from ldmkit.errors import InputError

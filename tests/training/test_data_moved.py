@@ -13,6 +13,10 @@ import torch
 from data_sources import section as plain_section
 from ldmkit_conditioners.image import ImagePlane
 from ldmkit_conditioners.semantic import Semantic
+from ldmkit_training.before.moving import beside
+from ldmkit_training.before.plan import make_plan
+from ldmkit_training.before.preflight import checked_data
+from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.geometry import Window, fit_lying, fit_picture
 from ldmkit_training.data.identity import differing, identity
@@ -20,10 +24,6 @@ from ldmkit_training.data.lying import Lying
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.moving import beside
-from ldmkit_training.plan import make_plan
-from ldmkit_training.preflight import checked_data
-from ldmkit_training.recipe import Recipe, build_stage
 from PIL import Image
 
 from ldmkit.contracts.data import Dataset

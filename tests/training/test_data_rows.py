@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import tiny
 from data_sources import Squares
+from ldmkit_training.before.plan import make_plan
+from ldmkit_training.before.preflight import checked_data
+from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.check_command import checked
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.plan import make_plan
-from ldmkit_training.preflight import checked_data
-from ldmkit_training.recipe import Recipe, build_stage
 from PIL import Image
 
 from ldmkit.contracts.data import Geometry, Sample

@@ -6,10 +6,10 @@ import inspect
 from pathlib import Path
 
 from data_sources import opened, picture
+from ldmkit_training.before.rows import CheckedRows
 from ldmkit_training.data.lying import Laid
 from ldmkit_training.data.numbering import Renumbered
 from ldmkit_training.data.wrapping import Wrapping
-from ldmkit_training.rows import CheckedRows
 
 from ldmkit.contracts.data import Dataset
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from ldmkit_checkpoints.tiny_keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
-from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, read_recipe
+from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, read_recipe
 from PIL import Image
 from safetensors.torch import save_file
 

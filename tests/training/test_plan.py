@@ -9,10 +9,10 @@ import pytest
 import tiny
 import yaml
 from ldmkit_miniworld.vocabulary import CLASSES
+from ldmkit_training.before.plan import make_plan, run_plan
+from ldmkit_training.before.plan_table import lines, mebibytes
+from ldmkit_training.before.recipe import build_stage, parse_recipe
 from ldmkit_training.check_command import checked
-from ldmkit_training.plan import make_plan, run_plan
-from ldmkit_training.plan_table import lines, mebibytes
-from ldmkit_training.recipe import build_stage, parse_recipe
 
 from ldmkit.cli import main
 from ldmkit.errors import CompositionError, LdmkitError

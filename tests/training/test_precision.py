@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from ldmkit_training.before.plan import make_plan
 from ldmkit_training.loop import devices
 from ldmkit_training.loop.devices import arithmetic, autocast
-from ldmkit_training.plan import make_plan
 
 CPU = torch.device("cpu")
 

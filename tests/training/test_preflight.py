@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import tiny
+from ldmkit_training.before.recipe import read_recipe
 from ldmkit_training.data.maps import MapsData
 from ldmkit_training.loop.engine import Engine
 from ldmkit_training.loop.runfolder import open_folder
-from ldmkit_training.recipe import read_recipe
 from ldmkit_training.watch.quieter import SHOWN, few_warnings
 from PIL import Image
 

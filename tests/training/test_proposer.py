@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES
+from ldmkit_training.before.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.check_command import checked
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.stage import Batch
 from tiny import base, tensors, train
 

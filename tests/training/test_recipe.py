@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import yaml
-from ldmkit_training.recipe import RECIPES, build_stage, overridden, parse_recipe, read_recipe, schema
+from ldmkit_training.before.recipe import RECIPES, build_stage, overridden, parse_recipe, read_recipe, schema
 
 from ldmkit.cli import main
 from ldmkit.errors import LdmkitError, SourceError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from ldmkit_training.recipe import Recipe, build_stage
+from ldmkit_training.before.recipe import Recipe, build_stage
 
 import ldmkit
 

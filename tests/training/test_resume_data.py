@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import tiny
 from data_sources import opened
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.recipe import Recipe
 from PIL import Image
 
 from ldmkit.errors import SpecError

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from ldmkit_training.before.dropout_check import count_dropped
+from ldmkit_training.before.recipe import build_stage
+from ldmkit_training.before.selfcheck import Check, all_active, self_check
 from ldmkit_training.check_command import FAILED, run_check
-from ldmkit_training.dropout_check import count_dropped
 from ldmkit_training.first_stage.turns import DiscriminatorTurn
-from ldmkit_training.recipe import build_stage
 from ldmkit_training.second_stage.dropout import ConditionDropout
 from ldmkit_training.second_stage.objective import DenoiserTurn
 from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.selfcheck import Check, all_active, self_check
 from ldmkit_training.stage import Batch, Loss, Stage
 from toys import ToyStage, same, toy_batch, weights
 
@@ -210,6 +210,6 @@ def test_a_discriminator_that_learns_nothing_is_caught(tmp_path: Path) -> None:
 
 def test_a_failed_check_is_a_failed_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ConditionDropout, "kept", lambda self, names, draws: {})
-    monkeypatch.setattr("ldmkit_training.selfcheck.TESTS", ("dropout",))
+    monkeypatch.setattr("ldmkit_training.before.selfcheck.TESTS", ("dropout",))
     recipe = tiny.denoiser_recipe(tmp_path)
     assert run_check(recipe, tmp_path, json=True) == FAILED == 7

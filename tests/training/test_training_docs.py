@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ldmkit_training.before.recipe import MAY_CHANGE, Recipe, build_stage, parse_recipe
 from ldmkit_training.loop.interrupts import INTERRUPTED_SAVED
-from ldmkit_training.recipe import MAY_CHANGE, Recipe, build_stage, parse_recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "training.md").read_text()

@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import pytest
 import tiny
+from ldmkit_training.before.preflight import check_ready
+from ldmkit_training.before.recipe import RECIPES, Recipe, build_stage, read_recipe, write_recipe
+from ldmkit_training.before.without_effect import ALWAYS, RULES, Case, without_effect
 from ldmkit_training.data.section import open_data
-from ldmkit_training.preflight import check_ready
-from ldmkit_training.recipe import RECIPES, Recipe, build_stage, read_recipe, write_recipe
-from ldmkit_training.without_effect import ALWAYS, RULES, Case, without_effect
 from pydantic import BaseModel
 from torch import device
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import yaml
 from ldmkit_miniworld.vocabulary import CLASSES
+from ldmkit_training.before.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.loop.engine import Engine, Outcome
-from ldmkit_training.recipe import Recipe, overridden, parse_recipe
 
 from ldmkit.models.weights import open_safetensors
 

@@ -15,6 +15,11 @@ from PIL import Image
 
 from ldmkit.errors import RunError
 from ldmkit.run.guards import memory
+from ldmkit_training.before.preflight import check_ready, checked_data
+from ldmkit_training.before.recipe import Recipe, build_stage, write_recipe
+from ldmkit_training.before.rehearsal import rehearse
+from ldmkit_training.before.same_run import bent, check_same_run
+from ldmkit_training.before.space import short_of_space
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.identity import identity
 from ldmkit_training.data.section import open_data
@@ -32,11 +37,6 @@ from ldmkit_training.loop.sharding import parted, shard, whole
 from ldmkit_training.loop.state import put_back, taken
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
-from ldmkit_training.preflight import check_ready, checked_data
-from ldmkit_training.recipe import Recipe, build_stage, write_recipe
-from ldmkit_training.rehearsal import rehearse
-from ldmkit_training.same_run import bent, check_same_run
-from ldmkit_training.space import short_of_space
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.progress import Progress

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ldmkit.errors import shown
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import STATE, Checkpoint, damaged
-from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Stage
 
 

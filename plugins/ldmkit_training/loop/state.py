@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.ema import Ema
 from ldmkit_training.loop.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.loop.resuming import under
 from ldmkit_training.loop.sharding import gathered, gathered_all, placed
 from ldmkit_training.loop.steps import Steps
-from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Stage
 
 

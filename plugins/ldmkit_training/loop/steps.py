@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import InputError, RunError
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.devices import autocast, on_device, scaler, seed_everything, summed
 from ldmkit_training.loop.optimisers import set_rate
 from ldmkit_training.loop.sharding import gathered
-from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Batch, Turn
 
 REMEMBERED = 256

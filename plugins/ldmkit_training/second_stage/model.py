@@ -27,7 +27,7 @@ from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins.catalogue import get
 from ldmkit.run.conditioning import route
-from ldmkit_training.located import assets_folder, locate_model
+from ldmkit_training.before.located import assets_folder, locate_model
 
 START = "model.start"
 

@@ -23,14 +23,14 @@ from ldmkit.contracts.signals import Signal, tensors_of
 from ldmkit.models.compose import part_spec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Encoded
+from ldmkit_training.before.preflight import check_ready, checked_data
+from ldmkit_training.before.recipe import Recipe, build_stage
+from ldmkit_training.before.rehearsal import rehearse
+from ldmkit_training.before.space import STATES
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
-from ldmkit_training.preflight import check_ready, checked_data
-from ldmkit_training.recipe import Recipe, build_stage
-from ldmkit_training.rehearsal import rehearse
-from ldmkit_training.space import STATES
 from ldmkit_training.stage import Batch, Stage
 from ldmkit_training.watch.previews import pipeline_of
 
@@ -105,7 +105,7 @@ def run_plan(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
 
         emit(dataclasses.asdict(plan))
     else:
-        from ldmkit_training.plan_table import show
+        from ldmkit_training.before.plan_table import show
 
         show(plan)
     return 0

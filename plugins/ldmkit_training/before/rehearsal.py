@@ -17,11 +17,11 @@ from ldmkit.contracts.data import Dataset
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.run.request import resolve
+from ldmkit_training.before.recipe import MOST_STEPS, Recipe
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import naming
-from ldmkit_training.recipe import MOST_STEPS, Recipe
 from ldmkit_training.stage import Stage
 from ldmkit_training.watch.observe import networks, undisturbed
 from ldmkit_training.watch.previews import Previews, PreviewsSection, head, pipeline_of

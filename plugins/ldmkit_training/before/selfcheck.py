@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError
 from ldmkit.run.sizes import latent_size
-from ldmkit_training.dropout_check import check_dropout
+from ldmkit_training.before.dropout_check import check_dropout
 from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.stage import Batch, Stage, Turn
 from ldmkit_training.watch.previews import head

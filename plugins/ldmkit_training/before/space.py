@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.runfolder import CHECKPOINTS
-from ldmkit_training.recipe import Recipe
 from ldmkit_training.stage import Stage
 from ldmkit_training.watch.observe import networks
 

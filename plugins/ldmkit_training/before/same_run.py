@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.errors import SpecError
+from ldmkit_training.before.recipe import MAY_CHANGE, Recipe
 from ldmkit_training.data.identity import differing
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.checkpoints import Checkpoint
-from ldmkit_training.recipe import MAY_CHANGE, Recipe
 
 
 def check_same_run(

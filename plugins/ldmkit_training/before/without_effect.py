@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import LdmkitError
+from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.optimisers import Cycles, Warmed
-from ldmkit_training.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
 from ldmkit_training.second_stage.model import CodecSection
 from ldmkit_training.second_stage.objective import dropped_names
 from ldmkit_training.stage import Stage

@@ -16,18 +16,18 @@ from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.request import resolve
+from ldmkit_training.before.moving import laid
+from ldmkit_training.before.recipe import RECIPES, DenoiserRecipe, ProposerRecipe, Recipe
+from ldmkit_training.before.rows import check_cacheable, checked_rows
+from ldmkit_training.before.without_effect import Case, without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.devices import arithmetic, scaler
-from ldmkit_training.moving import laid
-from ldmkit_training.recipe import RECIPES, DenoiserRecipe, ProposerRecipe, Recipe
-from ldmkit_training.rows import check_cacheable, checked_rows
 from ldmkit_training.second_stage.objective import dropped_names
 from ldmkit_training.stage import Stage
 from ldmkit_training.watch.previews import codec_of, pipeline_of
 from ldmkit_training.watch.tracking import check_trackers
-from ldmkit_training.without_effect import Case, without_effect
 
 KEYS = frozenset(key for recipe in RECIPES.values() for key in recipe.model_fields)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from ldmkit.printable import cell, print_rich, printable
-from ldmkit_training.plan import Plan, WireLine
+from ldmkit_training.before.plan import Plan, WireLine
 from ldmkit_training.watch.progress import duration
 
 
