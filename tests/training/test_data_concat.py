@@ -16,9 +16,9 @@ from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_training.before.plan import make_plan
 from ldmkit_training.data.batches import Batches, held_out, validation_batches
 from ldmkit_training.data.cache import latent_cache
-from ldmkit_training.data.concat import _whole
 from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.data.order import passes, place
+from ldmkit_training.data.sources.concat import _whole
 from ldmkit_training.loop.engine import Engine
 
 from ldmkit.errors import InputError, LdmkitError, SpecError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from counting import calls_at_most
-from ldmkit_training.data.coco import read_annotations
-from ldmkit_training.data.folder import read_metadata
-from ldmkit_training.data.tars import MAX_EXTENSION_BYTES, Member, members
+from ldmkit_training.data.sources.coco import read_annotations
+from ldmkit_training.data.sources.folder import read_metadata
+from ldmkit_training.data.sources.tars import MAX_EXTENSION_BYTES, Member, members
 
 from ldmkit.errors import InputError
 from ldmkit.files.picture_files import MAX_FILE_BYTES

@@ -12,8 +12,8 @@ import pytest
 import tiny
 from data_sources import lines, opened, picture
 from ldmkit_training.data.identity import identity
-from ldmkit_training.data.located import Located
 from ldmkit_training.data.places import Place
+from ldmkit_training.data.sources.located import Located
 from ldmkit_training.loop.engine import Engine
 
 from ldmkit.errors import InputError

@@ -20,9 +20,9 @@ from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.geometry import Window, fit_lying, fit_picture
 from ldmkit_training.data.identity import differing, identity
-from ldmkit_training.data.lying import Lying
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import open_data
+from ldmkit_training.data.sources.lying import Lying
 from ldmkit_training.loop.engine import Engine
 from PIL import Image
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data_sources import opened, picture
 from ldmkit_training.before.rows import CheckedRows
-from ldmkit_training.data.lying import Laid
 from ldmkit_training.data.numbering import Renumbered
-from ldmkit_training.data.wrapping import Wrapping
+from ldmkit_training.data.sources.lying import Laid
+from ldmkit_training.data.sources.wrapping import Wrapping
 
 from ldmkit.contracts.data import Dataset
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny
 from ldmkit_training.before.recipe import read_recipe
-from ldmkit_training.data.maps import MapsData
+from ldmkit_training.data.sources.maps import MapsData
 from ldmkit_training.loop.engine import Engine
 from ldmkit_training.loop.runfolder import open_folder
 from ldmkit_training.watch.quieter import SHOWN, few_warnings

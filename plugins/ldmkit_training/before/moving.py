@@ -13,10 +13,10 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
 from ldmkit.files.pictures import LabelMap, Mask, Picture
-from ldmkit_training.data.located import Located
-from ldmkit_training.data.lying import Laid, Lying
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
+from ldmkit_training.data.sources.located import Located
+from ldmkit_training.data.sources.lying import Laid, Lying
 from ldmkit_training.stage import Stage
 from ldmkit_training.watch.previews import pipeline_of
 

@@ -14,11 +14,11 @@ from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.choosing import each_of, one_of
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
-from ldmkit_training.data.lying import Laid, array_places, lying_of
 from ldmkit_training.data.places import replaced
-from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.wrapping import Wrapping
+from ldmkit_training.data.sources.lying import Laid, array_places, lying_of
+from ldmkit_training.data.sources.records import some
+from ldmkit_training.data.sources.wrapping import Wrapping
 from ldmkit_training.stage import Stage
 
 

@@ -29,9 +29,9 @@ from ldmkit_training.data.cache_files import (
     map_file,
     map_name,
 )
-from ldmkit_training.data.lying import array_places
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Row
+from ldmkit_training.data.sources.lying import array_places
 
 STATE = "building.json"
 SAVED_EVERY = 1024

@@ -40,10 +40,10 @@ from ldmkit_training.data.cache_files import (
 from ldmkit_training.data.cache_reuse import Older, view_digest
 from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
 from ldmkit_training.data.geometry import draw
-from ldmkit_training.data.lying import array_places, lying_of
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.sources.lying import array_places, lying_of
 
 WAITED = 0.1
 """Seconds between two looks at whether another process's build is over."""

@@ -10,9 +10,9 @@ import numpy as np
 
 from ldmkit.contracts.data import Geometry, Sample
 from ldmkit.errors import InputError
-from ldmkit_training.data.lying import Lying, resized
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.sources.lying import Lying, resized
 
 KEPT = 1 / 3
 """A box is kept if at least this share of its area lies inside the crop; it is clipped to the crop."""

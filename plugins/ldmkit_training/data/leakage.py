@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import held_out
-from ldmkit_training.data.records import some
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.sources.records import some
 
 MOST_HELD = 1000
 """Held-out samples that are looked at, at equal distances."""

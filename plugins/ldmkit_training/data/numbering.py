@@ -7,7 +7,7 @@ from typing import Any
 
 from ldmkit.contracts.data import Dataset, Sample
 from ldmkit.errors import InputError, suggest
-from ldmkit_training.data.wrapping import Wrapping
+from ldmkit_training.data.sources.wrapping import Wrapping
 
 
 def check_numbering(one: str, first: Dataset, other: str, second: Dataset, where: str) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from ldmkit.contracts.data import Dataset, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
-from ldmkit_training.data.lying import lying_of
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.sources.lying import lying_of
 
 
 class Row(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ldmkit_training.data.records import some
+from ldmkit_training.data.sources.records import some
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folders that hold parts of a data set."""

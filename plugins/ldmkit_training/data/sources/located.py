@@ -10,8 +10,8 @@ from typing import Any
 from ldmkit.contracts.data import Dataset, Sample
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.places import Place, replaced
-from ldmkit_training.data.records import some, stamp
-from ldmkit_training.data.wrapping import Wrapping
+from ldmkit_training.data.sources.records import some, stamp
+from ldmkit_training.data.sources.wrapping import Wrapping
 
 
 class Located(Wrapping):

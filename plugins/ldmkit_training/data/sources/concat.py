@@ -18,8 +18,8 @@ from ldmkit.errors import InputError, SpecError
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import PartSpec
 from ldmkit_training.data.numbering import check_numbering
-from ldmkit_training.data.records import Missing, some
 from ldmkit_training.data.section import open_part
+from ldmkit_training.data.sources.records import Missing, some
 
 MOST_DRAWS = 1_000_000
 """Draws after which a mixture repeats: they are put in order at once."""

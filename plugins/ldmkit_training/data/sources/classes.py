@@ -9,9 +9,9 @@ from typing import ClassVar
 from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, suggest
-from ldmkit_training.data.conventions import SPLITS, said_of_folders
-from ldmkit_training.data.finding import listing
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
+from ldmkit_training.data.sources.conventions import SPLITS, said_of_folders
+from ldmkit_training.data.sources.finding import listing
+from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking, some
 
 
 class ClassesData(FileData):

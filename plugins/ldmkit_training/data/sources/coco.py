@@ -16,9 +16,9 @@ from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError
 from ldmkit.files.json import parse_json
 from ldmkit.files.reading import read_file
-from ldmkit_training.data.coco_other import other_format
-from ldmkit_training.data.finding import Listing, listing, normal
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking
+from ldmkit_training.data.sources.coco_other import other_format
+from ldmkit_training.data.sources.finding import Listing, listing, normal
+from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking
 
 MAX_BYTES = 2**31
 EDGE = 1e-6

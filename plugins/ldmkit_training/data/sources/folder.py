@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit_training.data.conventions import said_of_folders
-from ldmkit_training.data.finding import Listing, listing, normal
-from ldmkit_training.data.metadata import NAMES, metadata_files, read_metadata
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking, some
-from ldmkit_training.data.sidecars import Lines, Sidecars, read_sidecars
+from ldmkit_training.data.sources.conventions import said_of_folders
+from ldmkit_training.data.sources.finding import Listing, listing, normal
+from ldmkit_training.data.sources.metadata import NAMES, metadata_files, read_metadata
+from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking, some
+from ldmkit_training.data.sources.sidecars import Lines, Sidecars, read_sidecars
 
 CAPTION = "text"
 """The input that caption files are."""

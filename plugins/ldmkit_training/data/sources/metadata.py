@@ -12,7 +12,7 @@ from typing import Any
 from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import parse_json
 from ldmkit.files.reading import read_file
-from ldmkit_training.data.finding import Listing, normal
+from ldmkit_training.data.sources.finding import Listing, normal
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 """Files that are read, in the data folder or in those below; each is about the pictures of its own folder."""

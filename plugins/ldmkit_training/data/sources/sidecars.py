@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from ldmkit.errors import InputError
 from ldmkit.files.reading import read_file
-from ldmkit_training.data.finding import Listing, stem
+from ldmkit_training.data.sources.finding import Listing, stem
 
 MAX_BYTES = 1 << 20
 """Of a caption file."""

@@ -16,7 +16,7 @@ from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit.files.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
-from ldmkit_training.data.labels import LabelRule, read_labels
+from ldmkit_training.data.sources.labels import LabelRule, read_labels
 
 SHOWN = 3
 

@@ -13,10 +13,10 @@ from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import PartSpec
-from ldmkit_training.data.finding import stem
 from ldmkit_training.data.identity import joined
-from ldmkit_training.data.records import Missing, check_map, lacking
 from ldmkit_training.data.section import open_part
+from ldmkit_training.data.sources.finding import stem
+from ldmkit_training.data.sources.records import Missing, check_map, lacking
 
 CONCAT = "type: concat, where the pictures of all are wanted, one source after another"
 

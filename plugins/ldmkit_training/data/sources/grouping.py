@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ldmkit.errors import InputError
-from ldmkit_training.data.finding import LIKE, PICTURES, read_endings
-from ldmkit_training.data.tars import Member, members
+from ldmkit_training.data.sources.finding import LIKE, PICTURES, read_endings
+from ldmkit_training.data.sources.tars import Member, members
 
 TEXT, LABEL, JSON = "txt", "cls", "json"
 

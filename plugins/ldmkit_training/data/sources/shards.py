@@ -20,7 +20,8 @@ from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
 from ldmkit.files.json import parse_json
-from ldmkit_training.data.grouping import (
+from ldmkit_training.data.identity import file_bytes, joined
+from ldmkit_training.data.sources.grouping import (
     JSON,
     LABEL,
     TEXT,
@@ -32,10 +33,9 @@ from ldmkit_training.data.grouping import (
     grouped,
     picture_ending,
 )
-from ldmkit_training.data.identity import file_bytes, joined
-from ldmkit_training.data.labels import LabelRule, read_labels
-from ldmkit_training.data.records import FileData, check_map, lacking, read_image, stamp
-from ldmkit_training.data.tars import Member
+from ldmkit_training.data.sources.labels import LabelRule, read_labels
+from ldmkit_training.data.sources.records import FileData, check_map, lacking, read_image, stamp
+from ldmkit_training.data.sources.tars import Member
 
 
 class ShardsData(FileData):

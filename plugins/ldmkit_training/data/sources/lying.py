@@ -14,7 +14,7 @@ from ldmkit.errors import InputError
 from ldmkit.files.pictures import read_label_map, read_mask, read_picture
 from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place, replaced
-from ldmkit_training.data.wrapping import Wrapping
+from ldmkit_training.data.sources.wrapping import Wrapping
 
 WHOLE_LEVEL = 1e-3
 """How far eight-bit levels may be off whole numbers by the rounding of float32."""

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
-from ldmkit_training.data.finding import listing, stem
-from ldmkit_training.data.labels import LabelRule
-from ldmkit_training.data.records import FileData, Record, Records, draw, lacking
+from ldmkit_training.data.sources.finding import listing, stem
+from ldmkit_training.data.sources.labels import LabelRule
+from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 

@@ -1,0 +1,1 @@
+"""Sources of training data: folders, annotation files and archives, and sources made of other sources."""
