@@ -16,9 +16,9 @@ from data_sources import Squares, section
 from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec
-from ldmkit_training.data import cache_rows
 from ldmkit_training.data.batches import Batches
-from ldmkit_training.data.cache import LatentCache, latent_cache
+from ldmkit_training.data.cache import rows as cache_rows
+from ldmkit_training.data.cache.reading import LatentCache, latent_cache
 from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.reading import Reader, stacked, unit
 from ldmkit_training.data.section import DataSection

@@ -13,7 +13,7 @@ import torch
 from counting_codec import TINY, Counting
 from data_sources import lines, opened, section
 from ldmkit_codecs.kl import KLCodec
-from ldmkit_training.data.cache import LatentCache, latent_cache
+from ldmkit_training.data.cache.reading import LatentCache, latent_cache
 from PIL import Image
 
 COUNT = 8

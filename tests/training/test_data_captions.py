@@ -13,7 +13,7 @@ import tiny
 from data_sources import coco, lines, opened, picture, section
 from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_training.data.batches import Batches, validation_batches
-from ldmkit_training.data.cache import latent_cache
+from ldmkit_training.data.cache.reading import latent_cache
 from ldmkit_training.data.choosing import each_of
 from ldmkit_training.loop.engine import Engine
 

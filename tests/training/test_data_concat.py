@@ -15,7 +15,7 @@ from data_sources import coco, lines, opened, picture, section, tar
 from ldmkit_codecs.identity import IdentityCodec
 from ldmkit_training.before.plan import make_plan
 from ldmkit_training.data.batches import Batches, held_out, validation_batches
-from ldmkit_training.data.cache import latent_cache
+from ldmkit_training.data.cache.reading import latent_cache
 from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.data.order import passes, place
 from ldmkit_training.data.sources.concat import _whole

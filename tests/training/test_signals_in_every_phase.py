@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
-from ldmkit_training.data.cache_write import alone
+from ldmkit_training.data.cache.writing import alone
 from ldmkit_training.first_stage.stage import CodecStage
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped

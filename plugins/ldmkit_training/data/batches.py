@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
-from ldmkit_training.data.cache import LatentCache
+from ldmkit_training.data.cache.reading import LatentCache
 from ldmkit_training.data.choosing import one_of
 from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.order import checked_mixture, place

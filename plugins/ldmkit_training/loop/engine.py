@@ -323,7 +323,7 @@ class Engine:
         if self.recipe.data.cache is None:
             return None
         codec: Any = self.stage.frozen["codec"]
-        from ldmkit_training.data.cache import latent_cache
+        from ldmkit_training.data.cache.reading import latent_cache
 
         def progress(_done: int, _samples: int) -> None:
             if interrupts is not None and interrupts.asked is not None:

@@ -25,7 +25,7 @@ from ldmkit.files.json import read_json
 from ldmkit.models.spec import check_names
 from ldmkit.run.guards import finite
 from ldmkit_training.data.ahead import ahead
-from ldmkit_training.data.cache_files import (
+from ldmkit_training.data.cache.files import (
     DEVIATION,
     DIGESTS,
     LINES,
@@ -37,8 +37,8 @@ from ldmkit_training.data.cache_files import (
     map_name,
     read_meta,
 )
-from ldmkit_training.data.cache_reuse import Older, view_digest
-from ldmkit_training.data.cache_rows import STATE, Arrays, Chunk, State, Writer
+from ldmkit_training.data.cache.reuse import Older, view_digest
+from ldmkit_training.data.cache.rows import STATE, Arrays, Chunk, State, Writer
 from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit_training.data.cache_files import DEVIATION, DIGESTS, MODE, Meta
+from ldmkit_training.data.cache.files import DEVIATION, DIGESTS, MODE, Meta
 from ldmkit_training.data.reading import Row
 
 SAME = ("format", "codec", "dtype", "deviation")

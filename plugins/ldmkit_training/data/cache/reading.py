@@ -13,9 +13,9 @@ from torch import Tensor
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, SpecError
-from ldmkit_training.data.cache_files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
-from ldmkit_training.data.cache_key import cache_key
-from ldmkit_training.data.cache_write import alone, build_cache
+from ldmkit_training.data.cache.files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
+from ldmkit_training.data.cache.key import cache_key
+from ldmkit_training.data.cache.writing import alone, build_cache
 from ldmkit_training.data.order import Mixture, after
 from ldmkit_training.data.section import DataSection
 

@@ -17,7 +17,7 @@ from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError
 from ldmkit.files.json import write_json
 from ldmkit.models.digests import page_sums
-from ldmkit_training.data.cache_files import (
+from ldmkit_training.data.cache.files import (
     DEVIATION,
     DIGESTS,
     LINES,

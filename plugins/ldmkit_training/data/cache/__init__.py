@@ -1,0 +1,1 @@
+"""Latents encoded once and read in place of pictures."""
