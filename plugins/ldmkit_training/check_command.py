@@ -11,7 +11,7 @@ from ldmkit_training.before.selfcheck import Check, self_check
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.devices import on_device, open_accelerator
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 from ldmkit_training.watch.previews import head
 
 ROWS = 8

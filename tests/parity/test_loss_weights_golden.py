@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from golden_network import Golden, golden, gw
-from ldmkit_training.second_stage.weightings import elbo_weights
+from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from torch import Tensor
 
 from ldmkit import diffusion_loss

@@ -12,10 +12,10 @@ from ldmkit_processes.flow import Flow
 from ldmkit_processes.guidance.classifier import ClassifierGuidance
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.grids.sigmas import Karras
-from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
-from ldmkit_training.classifier.stage import ClassifierStage
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
+from ldmkit_training.stages.classifier.stage import ClassifierStage
+from ldmkit_training.stages.stage import Batch
 from tiny import base, train
 from torch import Tensor
 

@@ -14,7 +14,7 @@ from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.order import place
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 
 from ldmkit.errors import InputError, RunError, SpecError
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_codecs.kl import KLCodec
-from ldmkit_training.first_stage.metrics import psnr, ssim
-from ldmkit_training.first_stage.section import CodecObjective, CodecSection
-from ldmkit_training.first_stage.stage import CodecStage
-from ldmkit_training.first_stage.statistics import measured
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.codec.metrics import psnr, ssim
+from ldmkit_training.stages.codec.section import CodecObjective, CodecSection
+from ldmkit_training.stages.codec.stage import CodecStage
+from ldmkit_training.stages.codec.statistics import measured
+from ldmkit_training.stages.stage import Batch
 from torch import Tensor, nn
 
 import ldmkit

@@ -20,17 +20,17 @@ from ldmkit_checkpoints.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec
-from ldmkit_training.first_stage.discriminator import (
+from ldmkit_training.loop.draws import Draws
+from ldmkit_training.stages.codec.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
     discriminator_loss,
     generator_loss,
 )
-from ldmkit_training.first_stage.lpips import LPIPS
-from ldmkit_training.first_stage.section import CodecObjective
-from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.codec.lpips import LPIPS
+from ldmkit_training.stages.codec.section import CodecObjective
+from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read
+from ldmkit_training.stages.stage import Batch
 from torch import Tensor
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -68,7 +68,7 @@ def lpips() -> LPIPS:
     made = LPIPS()
     keys = [(k, s) for k, s in MANIFEST["key_lists"]["LPIPSWithDiscriminator_n3"] if k.startswith("perceptual_loss.")]
     state = {key: gw.golden_tensor(key, shape) for key, shape in keys if "scaling_layer" not in key}
-    from ldmkit_training.first_stage.lpips import _native  # the published names, without a file of 60 MB
+    from ldmkit_training.stages.codec.lpips import _native  # the published names, without a file of 60 MB
 
     made.load_state_dict({_native(key): value for key, value in state.items()})
     return made.eval().requires_grad_(False)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from ldmkit_training.first_stage.lpips import LPIPS
-from ldmkit_training.first_stage.section import CodecObjective, CodecSection
-from ldmkit_training.first_stage.similarity import Similarity
-from ldmkit_training.first_stage.stage import CodecStage
-from ldmkit_training.first_stage.structure import NoDistance, Structure
+from ldmkit_training.stages.codec.lpips import LPIPS
+from ldmkit_training.stages.codec.section import CodecObjective, CodecSection
+from ldmkit_training.stages.codec.similarity import Similarity
+from ldmkit_training.stages.codec.stage import CodecStage
+from ldmkit_training.stages.codec.structure import NoDistance, Structure
 from torch import Tensor
 
 import ldmkit

@@ -13,7 +13,7 @@ from ldmkit_training.check_command import checked
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 from tiny import base, tensors, train
 
 import ldmkit

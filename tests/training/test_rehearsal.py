@@ -15,9 +15,9 @@ from ldmkit_training.before import rehearsal
 from ldmkit_training.before.plan import make_plan
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.before.space import checkpoint_bytes, short_of_space
-from ldmkit_training.first_stage.stage import CodecStage
 from ldmkit_training.loop.engine import Engine
-from ldmkit_training.second_stage.stage import DenoiserStage
+from ldmkit_training.stages.codec.stage import CodecStage
+from ldmkit_training.stages.denoiser.stage import DenoiserStage
 from ldmkit_training.watch.observe import networks
 from PIL import Image
 

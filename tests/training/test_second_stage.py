@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.second_stage import DenoiserObjective, DenoiserStage, ModelSection
-from ldmkit_training.second_stage.model import compose_model
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.denoiser import DenoiserObjective, DenoiserStage, ModelSection
+from ldmkit_training.stages.denoiser.model import compose_model
+from ldmkit_training.stages.stage import Batch
 from torch import Tensor
 
 import ldmkit

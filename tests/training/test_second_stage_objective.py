@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.second_stage import DenoiserObjective, DenoiserStage, ModelSection
-from ldmkit_training.second_stage.dropout import ConditionDropout
-from ldmkit_training.second_stage.weightings import elbo_weights
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.denoiser import DenoiserObjective, DenoiserStage, ModelSection
+from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.weightings import elbo_weights
+from ldmkit_training.stages.stage import Batch
 from pydantic import TypeAdapter
 from torch import Tensor
 

@@ -13,11 +13,11 @@ from ldmkit_training.before.dropout_check import count_dropped
 from ldmkit_training.before.recipe import build_stage
 from ldmkit_training.before.selfcheck import Check, all_active, self_check
 from ldmkit_training.check_command import FAILED, run_check
-from ldmkit_training.first_stage.turns import DiscriminatorTurn
-from ldmkit_training.second_stage.dropout import ConditionDropout
-from ldmkit_training.second_stage.objective import DenoiserTurn
-from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.stage import Batch, Loss, Stage
+from ldmkit_training.stages.codec.turns import DiscriminatorTurn
+from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.stage import Batch, Loss, Stage
 from toys import ToyStage, same, toy_batch, weights
 
 

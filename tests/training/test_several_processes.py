@@ -18,7 +18,7 @@ import torch
 from ldmkit.errors import InputError, LdmkitError
 
 SPAWN = multiprocessing.get_context("forkserver")
-STAGES = ("ldmkit_training.first_stage.stage", "ldmkit_training.second_stage.stage")
+STAGES = ("ldmkit_training.stages.codec.stage", "ldmkit_training.stages.denoiser.stage")
 SPAWN.set_forkserver_preload(
     ["torch._dynamo", "ldmkit_training.loop.engine", *STAGES, "ldmkit_miniworld.data", "accelerate.tracking"]
 )

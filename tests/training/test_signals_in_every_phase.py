@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import tiny
 from ldmkit_training.data.cache.writing import alone
-from ldmkit_training.first_stage.stage import CodecStage
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped
+from ldmkit_training.stages.codec.stage import CodecStage
 
 from ldmkit.cli import INTERRUPTED, main
 
@@ -37,11 +37,11 @@ PHASES: list[tuple[str, int, int]] = [  # where the signal comes, in which call,
     ("ldmkit_training.loop.ema.Ema.update", 1, 1),
     ("ldmkit_training.watch.tracking.Tracker.log", 1, 1),
     ("ldmkit_training.loop.checkpoints.write", 1, 2),
-    ("ldmkit_training.first_stage.stage.CodecStage.validate", 2, 3),  # the first one is the rehearsal's
+    ("ldmkit_training.stages.codec.stage.CodecStage.validate", 2, 3),  # the first one is the rehearsal's
     ("ldmkit_training.watch.previews.Previews.sheet", 2, 3),
     ("ldmkit_drawing.sheets.Sheet.save", 1, 3),
     ("ldmkit_training.loop.engine.measure", 1, 6),
-    ("ldmkit_training.first_stage.stage.CodecStage.save", 2, 6),
+    ("ldmkit_training.stages.codec.stage.CodecStage.save", 2, 6),
 ]
 
 

@@ -11,10 +11,10 @@ import tiny_parts
 import torch
 from ldmkit_training.loop.draws import Draws
 from ldmkit_training.loop.ema import Ema, EmaSection, averaged_weights
-from ldmkit_training.second_stage.dropout import ConditionDropout
-from ldmkit_training.second_stage.objective import DenoiserTurn
-from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.stage import Batch, Stage
 from PIL import Image
 
 SIZE = (8, 8)

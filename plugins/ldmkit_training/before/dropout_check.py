@@ -18,7 +18,7 @@ from torch import Tensor
 from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.stage import Batch, Stage
 
 ROWS = 2048
 """Rows that are counted."""

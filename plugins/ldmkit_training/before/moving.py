@@ -17,7 +17,7 @@ from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.data.sources.located import Located
 from ldmkit_training.data.sources.lying import Laid, Lying
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.previews import pipeline_of
 
 KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))

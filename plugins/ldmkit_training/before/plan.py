@@ -31,7 +31,7 @@ from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.stage import Batch, Stage
 from ldmkit_training.watch.previews import pipeline_of
 
 

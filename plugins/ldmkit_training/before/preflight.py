@@ -24,8 +24,8 @@ from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.devices import arithmetic, scaler
-from ldmkit_training.second_stage.objective import dropped_names
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.denoiser.objective import dropped_names
+from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.previews import codec_of, pipeline_of
 from ldmkit_training.watch.tracking import check_trackers
 

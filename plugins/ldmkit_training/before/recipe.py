@@ -15,17 +15,17 @@ from pydantic import Field, TypeAdapter
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, SpecError, suggest
 from ldmkit.files.json import replacing
-from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.first_stage.section import CodecObjective, CodecSection
 from ldmkit_training.loop.checkpoints import CheckpointsSection
 from ldmkit_training.loop.devices import Precision
 from ldmkit_training.loop.ema import EmaSection
 from ldmkit_training.loop.optimisers import OptimiserSection, Schedule, Warmed
-from ldmkit_training.proposer.section import ProposerSection
-from ldmkit_training.second_stage.model import ModelSection
-from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
+from ldmkit_training.stages.codec.section import CodecObjective, CodecSection
+from ldmkit_training.stages.denoiser.model import ModelSection
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.proposer.section import ProposerSection
+from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.previews import PreviewsSection
 from ldmkit_training.watch.probe import ProbeSection
 from ldmkit_training.watch.tracking import TrackingSection
@@ -92,7 +92,7 @@ class CodecRecipe(Recipe):
 
     def make_stage(self, folder: Path) -> Stage:
         """See `Recipe`."""
-        from ldmkit_training.first_stage.stage import CodecStage
+        from ldmkit_training.stages.codec.stage import CodecStage
 
         return CodecStage(self.model, self.objective, folder)
 
@@ -116,7 +116,7 @@ class DenoiserRecipe(Recipe):
 
     def make_stage(self, folder: Path) -> Stage:
         """See `Recipe`."""
-        from ldmkit_training.second_stage.stage import DenoiserStage
+        from ldmkit_training.stages.denoiser.stage import DenoiserStage
 
         return DenoiserStage(
             self.model, self.objective, folder,
@@ -135,7 +135,7 @@ class ClassifierRecipe(Recipe):
 
     def make_stage(self, folder: Path) -> Stage:
         """See `Recipe`."""
-        from ldmkit_training.classifier.stage import ClassifierStage
+        from ldmkit_training.stages.classifier.stage import ClassifierStage
 
         return ClassifierStage(self.model, self.objective, folder)
 
@@ -149,7 +149,7 @@ class ProposerRecipe(Recipe):
 
     def make_stage(self, folder: Path) -> Stage:
         """See `Recipe`."""
-        from ldmkit_training.proposer.stage import ProposerStage
+        from ldmkit_training.stages.proposer.stage import ProposerStage
 
         return ProposerStage(self.model, folder)
 

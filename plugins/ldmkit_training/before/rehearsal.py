@@ -22,7 +22,7 @@ from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import naming
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.observe import networks, undisturbed
 from ldmkit_training.watch.previews import Previews, PreviewsSection, head, pipeline_of
 from ldmkit_training.watch.probe import respond

@@ -19,7 +19,7 @@ from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import Laid, array_places, lying_of
 from ldmkit_training.data.sources.records import some
 from ldmkit_training.data.sources.wrapping import Wrapping
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.stage import Stage
 
 
 def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:

@@ -18,7 +18,7 @@ from ldmkit.errors import LdmkitError
 from ldmkit.run.sizes import latent_size
 from ldmkit_training.before.dropout_check import check_dropout
 from ldmkit_training.loop.digests import digest_of
-from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.stages.stage import Batch, Stage, Turn
 from ldmkit_training.watch.previews import head
 
 WARM_UP = 8

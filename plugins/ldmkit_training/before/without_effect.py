@@ -19,9 +19,9 @@ from ldmkit.errors import LdmkitError
 from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.optimisers import Cycles, Warmed
-from ldmkit_training.second_stage.model import CodecSection
-from ldmkit_training.second_stage.objective import dropped_names
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.denoiser.model import CodecSection
+from ldmkit_training.stages.denoiser.objective import dropped_names
+from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.observe import undisturbed
 from ldmkit_training.watch.previews import codec_of, pipeline_of
 

@@ -20,7 +20,7 @@ from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 
 VALIDATION_BATCH = 32
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import PluginError, SpecError
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ldmkit.contracts.value import Value
 from ldmkit.errors import WeightsError
 from ldmkit_training.loop.sharding import placed
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.stage import Stage
 
 
 class EmaSection(Value):

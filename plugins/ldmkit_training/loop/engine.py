@@ -37,7 +37,7 @@ from ldmkit_training.loop.sharding import parted, shard, whole
 from ldmkit_training.loop.state import put_back, taken
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
-from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.stages.stage import Batch, Stage, Turn
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.progress import Progress
 from ldmkit_training.watch.quieter import few_warnings

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit_training.stage import Turn
+from ldmkit_training.stages.stage import Turn
 
 
 def shard(turn: Turn, device: torch.device, processes: int) -> None:

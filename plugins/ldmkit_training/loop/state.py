@@ -15,7 +15,7 @@ from ldmkit_training.loop.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.loop.resuming import under
 from ldmkit_training.loop.sharding import gathered, gathered_all, placed
 from ldmkit_training.loop.steps import Steps
-from ldmkit_training.stage import Stage
+from ldmkit_training.stages.stage import Stage
 
 
 def taken(

@@ -21,7 +21,7 @@ from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.stage import Batch, Stage
 from ldmkit_training.watch.observe import View, networks, undisturbed
 
 GAIN = 4.0

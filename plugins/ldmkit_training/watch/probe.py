@@ -24,7 +24,7 @@ from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning, Encoded
 from ldmkit.run.inputs import pick_rows
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 from ldmkit_training.watch.lines import Lines
 from ldmkit_training.watch.observe import View, networks, undisturbed
 from ldmkit_training.watch.previews import first_rows, pipeline_of

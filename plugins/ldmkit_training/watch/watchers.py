@@ -10,7 +10,7 @@ from ldmkit.contracts.data import Dataset
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.loop.devices import on_device
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.stage import Batch, Stage
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.previews import Previews
 from ldmkit_training.watch.probe import Probe

@@ -17,12 +17,12 @@ from ldmkit.models.saving import save_part
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.before.located import locate_model
-from ldmkit_training.first_stage.discriminator import PatchDiscriminator
-from ldmkit_training.first_stage.metrics import psnr, ssim
-from ldmkit_training.first_stage.section import CodecObjective, CodecSection, PerceptualSection
-from ldmkit_training.first_stage.statistics import measured
-from ldmkit_training.first_stage.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
-from ldmkit_training.stage import Batch, Stage, Turn
+from ldmkit_training.stages.codec.discriminator import PatchDiscriminator
+from ldmkit_training.stages.codec.metrics import psnr, ssim
+from ldmkit_training.stages.codec.section import CodecObjective, CodecSection, PerceptualSection
+from ldmkit_training.stages.codec.statistics import measured
+from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
+from ldmkit_training.stages.stage import Batch, Stage, Turn
 
 
 class CodecStage(Stage):

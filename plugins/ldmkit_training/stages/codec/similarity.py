@@ -9,7 +9,7 @@ from torch import Tensor
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.contracts.value import Value
-from ldmkit_training.first_stage.scales import mean_over_scales
+from ldmkit_training.stages.codec.scales import mean_over_scales
 
 
 class SimilarityConfig(Value):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.codec import Codec
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:

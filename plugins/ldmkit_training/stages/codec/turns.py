@@ -13,14 +13,14 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.contracts.latents import Reconstruction
 from ldmkit.errors import CompositionError
-from ldmkit_training.first_stage.discriminator import (
+from ldmkit_training.stages.codec.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
     discriminator_loss,
     generator_loss,
 )
-from ldmkit_training.first_stage.section import CodecObjective, DiscriminatorSection
-from ldmkit_training.stage import Batch, Loss, Turn
+from ldmkit_training.stages.codec.section import CodecObjective, DiscriminatorSection
+from ldmkit_training.stages.stage import Batch, Loss, Turn
 
 GROUPS = {"quant_conv": "encoder", "post_quant_conv": "decoder"}
 """Group of a codec's child, where it is not the child's own name."""

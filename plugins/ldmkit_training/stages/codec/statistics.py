@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldmkit.contracts.codec import Codec
 from ldmkit.errors import CompositionError, InputError
-from ldmkit_training.stage import Batch
+from ldmkit_training.stages.stage import Batch
 
 DEAD = 1e-6
 """Deviation of a latent that carries nothing, relative to the largest mean (or to 1)."""

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ldmkit.contracts.value import Value
-from ldmkit_training.second_stage.model import CodecSection
-from ldmkit_training.second_stage.times import Times, UniformTimes
+from ldmkit_training.stages.denoiser.model import CodecSection
+from ldmkit_training.stages.denoiser.times import Times, UniformTimes
 
 
 class ClassifierSection(Value):

@@ -17,8 +17,8 @@ from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
-from ldmkit_training.proposer.section import ProposerSection
-from ldmkit_training.stage import Batch, Loss, Stage, Turn
+from ldmkit_training.stages.proposer.section import ProposerSection
+from ldmkit_training.stages.stage import Batch, Loss, Stage, Turn
 
 
 class ProposerTurn(Turn):

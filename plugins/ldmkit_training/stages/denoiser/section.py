@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ldmkit.contracts.value import Value
-from ldmkit_training.second_stage.dropout import ConditionDropout
-from ldmkit_training.second_stage.times import Times, UniformTimes
-from ldmkit_training.second_stage.weightings import Uniform, Weighting
+from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.times import Times, UniformTimes
+from ldmkit_training.stages.denoiser.weightings import Uniform, Weighting
 
 
 class LogVariance(Value):

@@ -17,11 +17,11 @@ from ldmkit.errors import CompositionError
 from ldmkit.run.inputs import parse_rows
 from ldmkit.run.loss import errors
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.second_stage.model import ModelSection, compose_model
-from ldmkit_training.second_stage.objective import DenoiserTurn
-from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.second_stage.times import UniformTimes
-from ldmkit_training.stage import Batch, Stage
+from ldmkit_training.stages.denoiser.model import ModelSection, compose_model
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.denoiser.times import UniformTimes
+from ldmkit_training.stages.stage import Batch, Stage
 
 QUARTERS = 4
 MAX_RECOMPILES = 256

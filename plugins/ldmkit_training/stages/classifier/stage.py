@@ -21,12 +21,12 @@ from ldmkit.models.saving import save_part
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.before.located import locate_model
-from ldmkit_training.classifier.section import ClassifierObjective, ClassifierSection
-from ldmkit_training.latents import latents_of
 from ldmkit_training.loop.draws import Draws
-from ldmkit_training.second_stage.model import frozen_codec
-from ldmkit_training.second_stage.times import UniformTimes
-from ldmkit_training.stage import Batch, Loss, Stage, Turn
+from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
+from ldmkit_training.stages.denoiser.model import frozen_codec
+from ldmkit_training.stages.denoiser.times import UniformTimes
+from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.stage import Batch, Loss, Stage, Turn
 
 QUARTERS = 4
 

@@ -13,10 +13,10 @@ from ldmkit.contracts.step import Context
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.loss import errors, predict
-from ldmkit_training.latents import latents_of
-from ldmkit_training.second_stage.section import DenoiserObjective
-from ldmkit_training.second_stage.weightings import elbo_weights
-from ldmkit_training.stage import Batch, Loss, Turn
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.denoiser.weightings import elbo_weights
+from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.stage import Batch, Loss, Turn
 
 
 class DenoiserTurn(Turn):

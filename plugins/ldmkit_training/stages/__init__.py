@@ -1,0 +1,1 @@
+"""What is trained: codecs, denoisers, classifiers and proposers."""
