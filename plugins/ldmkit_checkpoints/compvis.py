@@ -17,7 +17,7 @@ from ldmkit_checkpoints.compvis_process import check_buffers
 from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.inventory import Inventory
-from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
+from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.yaml_config import read_yaml, section
 

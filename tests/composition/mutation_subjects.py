@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tiny_parts
 import torch
-from ldmkit_checkpoints.pickled import open_state_dict
+from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 from ldmkit_checkpoints.yaml_config import read_yaml
 from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, bert_vocabulary, clip_vocabulary
 from ldmkit_training.before.recipe import read_recipe as read_training

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from counting import calls_at_most
-from ldmkit_checkpoints.pickle_reader import read_pickle
-from ldmkit_checkpoints.pickled import open_pickled, open_state_dict
+from ldmkit_checkpoints.torchfile.pickle_reader import read_pickle
+from ldmkit_checkpoints.torchfile.state_dict import open_pickled, open_state_dict
 
 import ldmkit
 from ldmkit.models.weights import LazyTensor

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ldmkit_checkpoints.pickled import open_state_dict
+from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 from torch import nn
 
 import ldmkit

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from ldmkit_checkpoints.pickled import SUFFIXES, open_state_dict
+from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 from torch import Tensor, nn
 
 from ldmkit.contracts.example import Example

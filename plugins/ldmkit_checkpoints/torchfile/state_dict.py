@@ -15,8 +15,8 @@ from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile
 from ldmkit.models.weights import LazyTensor, read_span
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds
-from ldmkit_checkpoints.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
-from ldmkit_checkpoints.torch_zip import Entry, checksum, entry_bytes, read_entries
+from ldmkit_checkpoints.torchfile.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
+from ldmkit_checkpoints.torchfile.zip_archive import Entry, checksum, entry_bytes, read_entries
 
 MAX_PICKLE_BYTES = 64 * 2**20
 
