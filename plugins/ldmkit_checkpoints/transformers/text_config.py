@@ -11,7 +11,7 @@ from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_conditioners.ldm_text import LdmText, LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 
-from ldmkit_checkpoints.text_fields import nested, read_fields, refuse
+from ldmkit_checkpoints.transformers.text_fields import nested, read_fields, refuse
 
 _LEGACY_EOS = 2
 """CLIP configs written before 2023 say 2, which transformers takes as "pool at the largest id"."""

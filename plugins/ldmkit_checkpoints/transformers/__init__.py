@@ -1,0 +1,1 @@
+"""transformers' text models: config.json and tokenizer files, read and written."""
