@@ -16,7 +16,7 @@ from ldmkit_codecs.vq import VQConfig
 
 from ldmkit.contracts.value import Value, validated
 from ldmkit.errors import LdmkitError, SourceError, suggest
-from ldmkit_checkpoints.diffusers_latents import DEFAULT_SCALE, never_scaled
+from ldmkit_checkpoints.diffusers.latents import DEFAULT_SCALE, never_scaled
 
 Kind = Literal["kl", "vq", "identity"]
 

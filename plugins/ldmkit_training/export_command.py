@@ -33,8 +33,8 @@ def export(
 
     check_model(model, config, dtype, verify)
 
-    from ldmkit_checkpoints.export import save_diffusers
-    from ldmkit_checkpoints.export_parts import save_diffusers_codec, save_diffusers_parts
+    from ldmkit_checkpoints.diffusers.export import save_diffusers
+    from ldmkit_checkpoints.diffusers.export_parts import save_diffusers_codec, save_diffusers_parts
 
     from ldmkit.cli import emit
     from ldmkit.loading import open_source, pipeline_of

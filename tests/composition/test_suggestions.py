@@ -11,8 +11,8 @@ import diffusers
 import pytest
 from ldmkit_checkpoints import compvis_ldm, compvis_sgm, text_config, vae_config
 from ldmkit_checkpoints.compvis_process import _PREDICTIONS, _SCALINGS, _SCHEDULES
-from ldmkit_checkpoints.diffusers_names import PIPELINES
-from ldmkit_checkpoints.diffusers_scheduler import CLASSES, REPLACED
+from ldmkit_checkpoints.diffusers.pipelines import PIPELINES
+from ldmkit_checkpoints.diffusers.scheduler import CLASSES, REPLACED
 
 import ldmkit
 from ldmkit.errors import suggest

@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 import torch
-from ldmkit_checkpoints.diffusers_folder import DiffusersComponent, open_diffusers
+from ldmkit_checkpoints.diffusers.folder import DiffusersComponent, open_diffusers
 from ldmkit_denoisers.unet import UNet
 from torch import Tensor
 

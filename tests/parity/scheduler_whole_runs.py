@@ -15,7 +15,7 @@ import diffusers
 import numpy as np
 import torch
 from diffusers_runs import GENERATED, Draws, one_path
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 

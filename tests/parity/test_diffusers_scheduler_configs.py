@@ -11,7 +11,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler, write_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler, write_scheduler
 from ldmkit_processes.discrete import Discrete
 
 import ldmkit

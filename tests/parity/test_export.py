@@ -9,7 +9,7 @@ import diffusers
 import pytest
 import tiny_parts
 import torch
-from ldmkit_checkpoints.folding import standard
+from ldmkit_checkpoints.diffusers.folding import standard
 from torch import Tensor
 
 import ldmkit

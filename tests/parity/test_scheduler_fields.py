@@ -10,8 +10,8 @@ from typing import Any
 
 import diffusers
 import pytest
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
-from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, repaired
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, repaired
 from scheduler_whole_runs import distance, ours
 
 import ldmkit

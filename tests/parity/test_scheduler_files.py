@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from scheduler_whole_runs import distance
 
 import ldmkit

@@ -14,8 +14,8 @@ from typing import Any
 
 import diffusers
 import pytest
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
-from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES
 from scheduler_whole_runs import apart, ours, theirs, theirs_in_double
 
 import ldmkit

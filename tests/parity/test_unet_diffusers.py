@@ -7,7 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from ldmkit_checkpoints.unet_config_diffusers import diffusers_options, unet_from_diffusers, unet_to_diffusers
+from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers, unet_to_diffusers
 from ldmkit_checkpoints.unet_keys import unet_diffusers
 from ldmkit_denoisers.config import UNetConfig, down_levels, mid_level, up_levels
 from ldmkit_denoisers.unet import UNet

@@ -6,7 +6,7 @@ import inspect
 
 import diffusers
 import pytest
-from ldmkit_checkpoints import unet_fields
+from ldmkit_checkpoints.diffusers import unet_fields
 
 TABLES = {"UNet2DModel": unet_fields.PLAIN, "UNet2DConditionModel": unet_fields.CROSS}
 

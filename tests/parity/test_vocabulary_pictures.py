@@ -14,7 +14,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from ldmkit_checkpoints.export import save_diffusers
+from ldmkit_checkpoints.diffusers.export import save_diffusers
 
 import ldmkit
 from ldmkit.run.noise import Noise

@@ -162,7 +162,7 @@ def test_bfloat16_and_codecs_without_the_mark_are_as_asked(folder: Path) -> None
 
 def test_the_mark_travels(folder: Path, tmp_path: Path) -> None:
     import diffusers
-    from ldmkit_checkpoints.export_parts import save_diffusers_codec
+    from ldmkit_checkpoints.diffusers.export_parts import save_diffusers_codec
 
     for wanted in (True, False):
         codec = KLCodec(KLConfig(**GEOMETRY, force_upcast=wanted)).eval()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_diffusers as tiny
 import torch
-from ldmkit_checkpoints.diffusers_scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_checkpoints.single_file import infer_config
 from original_files import reduced, write
 from original_inputs import CLIP_IDS

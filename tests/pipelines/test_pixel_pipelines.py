@@ -16,7 +16,7 @@ import torch
 from diffusers.pipelines.ddim import pipeline_ddim
 from diffusers.pipelines.ddpm import pipeline_ddpm
 from diffusers.schedulers import scheduling_ddpm
-from ldmkit_checkpoints.export import save_diffusers
+from ldmkit_checkpoints.diffusers.export import save_diffusers
 from torch import Tensor
 
 import ldmkit

@@ -10,8 +10,8 @@ from typing import Any
 from ldmkit.errors import SourceError
 from ldmkit.files.json import inside, read_json
 from ldmkit.models.weights import LazyTensor, open_safetensors
+from ldmkit_checkpoints.diffusers.variants import is_shard, variants_in
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
-from ldmkit_checkpoints.variants import is_shard, variants_in
 
 
 def member(folder: Path, name: str, root: Path | None = None) -> Path:

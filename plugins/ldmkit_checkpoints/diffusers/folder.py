@@ -13,10 +13,10 @@ from ldmkit.models.source import Source, adapter_only
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis_plan import given_vector
-from ldmkit_checkpoints.diffusers_components import TOWERS, as_class, check_tokenizer, components_of
-from ldmkit_checkpoints.diffusers_latents import as_applied, version_of
-from ldmkit_checkpoints.diffusers_names import PIPELINES, unknown_pipeline
-from ldmkit_checkpoints.diffusers_parts import (
+from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
+from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
+from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
+from ldmkit_checkpoints.diffusers.parts import (
     CODECS,
     UNETS,
     Component,
@@ -25,15 +25,15 @@ from ldmkit_checkpoints.diffusers_parts import (
     text_component,
     unet_component,
 )
-from ldmkit_checkpoints.diffusers_scheduler import Plan, read_scheduler
-from ldmkit_checkpoints.diffusers_scheduler_fields import REPAIRS, repaired
-from ldmkit_checkpoints.folder_files import component_tensors, left_beside, member, read_member_json
+from ldmkit_checkpoints.diffusers.pipelines import PIPELINES, unknown_pipeline
+from ldmkit_checkpoints.diffusers.scheduler import Plan, read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler_fields import REPAIRS, repaired
+from ldmkit_checkpoints.diffusers.unet_fields import refuse
+from ldmkit_checkpoints.diffusers.variants import wanted_variants
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.other_formats import refuse_other_library
 from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
-from ldmkit_checkpoints.unet_fields import refuse
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
-from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
 

@@ -9,7 +9,7 @@ from ldmkit_denoisers.config import UNetConfig, at
 from ldmkit_denoisers.encoder import takes_context
 
 from ldmkit.errors import SourceError, SpecError
-from ldmkit_checkpoints.unet_fields import CROSS, PLAIN, read_options, refuse
+from ldmkit_checkpoints.diffusers.unet_fields import CROSS, PLAIN, read_options, refuse
 
 _DOWN = {
     "DownBlock2D": ("none", False),

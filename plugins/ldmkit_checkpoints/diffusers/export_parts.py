@@ -13,8 +13,8 @@ from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native, is_part
 from ldmkit.models.weights import write_safetensors
 from ldmkit.pipeline import Pipeline
-from ldmkit_checkpoints.export import codec_component, published, scheduler_component, unet_component
-from ldmkit_checkpoints.folding import standard
+from ldmkit_checkpoints.diffusers.export import codec_component, published, scheduler_component, unet_component
+from ldmkit_checkpoints.diffusers.folding import standard
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FOLDERS = {"codec": "vae", "denoiser": "unet", "process": "scheduler"}

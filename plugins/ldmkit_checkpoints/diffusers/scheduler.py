@@ -11,8 +11,8 @@ from ldmkit_processes.discrete import Discrete
 from ldmkit.contracts.value import validated
 from ldmkit.errors import SourceError, suggest
 from ldmkit.models.spec import PartSpec
-from ldmkit_checkpoints.diffusers_scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
-from ldmkit_checkpoints.diffusers_scheduler_notes import differences
+from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
+from ldmkit_checkpoints.diffusers.scheduler_notes import differences
 
 
 class Plan(NamedTuple):

@@ -1,0 +1,1 @@
+"""diffusers' folders: model_index.json and a folder a component, read and written."""
