@@ -9,10 +9,10 @@ from ldmkit_adapters.controlnet import ControlNetConfig
 from ldmkit_denoisers.config import skip_widths
 
 from ldmkit.errors import SourceError
+from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers, unet_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.keys import KeyMap, same
-from ldmkit_checkpoints.unet_config import unet_from_compvis
 from ldmkit_checkpoints.unet_keys import encoder_compvis, encoder_diffusers
 
 _MIRROR = {

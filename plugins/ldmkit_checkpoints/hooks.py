@@ -18,7 +18,7 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     Raises:
         SourceError: it is one of these, but cannot be read.
     """
-    from ldmkit_checkpoints.compvis import checkpoint_in, is_checkpoint, open_compvis
+    from ldmkit_checkpoints.compvis.checkpoint import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers.folder import INDEX, open_diffusers
     from ldmkit_checkpoints.other_formats import refuse_other_bytes
     from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder

@@ -7,7 +7,7 @@ from typing import Any
 
 from ldmkit.errors import SourceError
 from ldmkit.models.weights import LazyTensor
-from ldmkit_checkpoints.compvis_conditions import PLANES
+from ldmkit_checkpoints.compvis.conditions import PLANES
 from ldmkit_checkpoints.evidence import gather
 from ldmkit_checkpoints.file_kinds import refuse_other_kinds
 

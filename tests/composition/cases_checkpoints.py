@@ -13,8 +13,8 @@ import bad_files as bad
 import numpy as np
 import torch
 from cases_calls import Case, Env, case
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
-from ldmkit_checkpoints.yaml_config import read_yaml
 
 import ldmkit
 

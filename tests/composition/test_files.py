@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
-from ldmkit_checkpoints.yaml_config import read_yaml
 
 import ldmkit
 from ldmkit.files.json import read_json

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import diffusers
 import pytest
-from ldmkit_checkpoints import compvis_ldm, compvis_sgm, text_config, vae_config
-from ldmkit_checkpoints.compvis_process import _PREDICTIONS, _SCALINGS, _SCHEDULES
+from ldmkit_checkpoints import vae_config
+from ldmkit_checkpoints.compvis import ldm, sgm, text_config
+from ldmkit_checkpoints.compvis.process import _PREDICTIONS, _SCALINGS, _SCHEDULES
 from ldmkit_checkpoints.diffusers.pipelines import PIPELINES
 from ldmkit_checkpoints.diffusers.scheduler import CLASSES, REPLACED
 
@@ -74,7 +75,7 @@ OTHERS: dict[str, tuple[Iterable[str], Iterable[str]]] = {
     "conditioners": (["clip-vision", "t5", "umt5", "clip-image", "gemma", "layout", "canny"], names("conditioner")),
     "ldm": (
         [LDM + name for name in DDPM],
-        [*compvis_ldm.TARGETS, *compvis_sgm.TARGETS, *vae_config.TARGETS],
+        [*ldm.TARGETS, *sgm.TARGETS, *vae_config.TARGETS],
     ),
     "text": (
         ["FrozenCLIPT5Encoder", "FrozenOpenCLIPImageEmbedder", "FrozenCLIPImageEmbedder", "FrozenT5Embedder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ldmkit_checkpoints.yaml_config import read_yaml, yaml_value
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml, yaml_value
 
 import ldmkit
 

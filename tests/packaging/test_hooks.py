@@ -176,14 +176,14 @@ def test_a_reader_may_refuse_a_file(install: Install, tmp_path: Path) -> None:
 
 
 def test_a_crash_of_our_own_reader_is_not_blamed_on_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ldmkit_checkpoints.compvis
+    import ldmkit_checkpoints.compvis.checkpoint
 
     def crash(*args: object, **options: object) -> None:
         raise KeyError("a key that is not there\x1b[31m")
 
     path = tmp_path / "model.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
-    monkeypatch.setattr(ldmkit_checkpoints.compvis, "open_compvis", crash)
+    monkeypatch.setattr(ldmkit_checkpoints.compvis.checkpoint, "open_compvis", crash)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ldmkit.SourceError) as caught:

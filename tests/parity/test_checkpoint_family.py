@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_checkpoints.compvis import CompVisSource
-from ldmkit_checkpoints.compvis_plan import shadow
-from ldmkit_checkpoints.compvis_process import BUFFERS, expected_buffers
+from ldmkit_checkpoints.compvis.checkpoint import CompVisSource
+from ldmkit_checkpoints.compvis.plan import shadow
+from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 

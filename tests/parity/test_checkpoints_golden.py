@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ldmkit_checkpoints.compvis import CompVisSource, open_compvis
+from ldmkit_checkpoints.compvis.checkpoint import CompVisSource, open_compvis
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml
 from ldmkit_checkpoints.single_file import infer_config
-from ldmkit_checkpoints.yaml_config import read_yaml
 from safetensors.torch import save_file
 from torch import Tensor
 

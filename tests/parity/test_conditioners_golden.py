@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.keys import KeyMap, prefixed
-from ldmkit_checkpoints.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.text_keys import (
     bert_keys,
     clip_hf_keys,

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from ldmkit_adapters.controlnet import ControlNet
+from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
 from ldmkit_checkpoints.controlnet_keys import (
     controlnet_compvis,
     controlnet_diffusers,
@@ -18,7 +19,6 @@ from ldmkit_checkpoints.controlnet_keys import (
     controlnet_from_diffusers,
     controlnet_to_diffusers,
 )
-from ldmkit_checkpoints.unet_config import unet_from_compvis
 from ldmkit_checkpoints.unet_keys import unet_compvis
 from ldmkit_denoisers.unet import UNet
 from torch import Tensor, nn

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ldmkit_adapters.controlnet import ControlNet
-from ldmkit_checkpoints import text_config
+from ldmkit_checkpoints.compvis import text_config
 from ldmkit_codecs.tiled import TiledCodec
 from ldmkit_denoisers.patched import PatchedDenoiser
 from ldmkit_processes.guidance.classifier import ClassifierGuidance

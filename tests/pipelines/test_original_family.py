@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_checkpoints import text_config
-from ldmkit_checkpoints.compvis import CompVisSource
+from ldmkit_checkpoints.compvis import text_config
+from ldmkit_checkpoints.compvis.checkpoint import CompVisSource
 from ldmkit_checkpoints.single_file import infer_config
 from original_files import reduced, write
 from original_inputs import inputs_for

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_checkpoints import compvis
+from ldmkit_checkpoints.compvis import checkpoint
 from original_files import reduced, state_dict, write
 from original_inputs import CLIP_IDS
 from original_models import MODELS
@@ -39,8 +39,8 @@ def text_of(name: str) -> str:
 
 def opened(tensors: dict[str, LazyTensor], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     """As `ldmkit.load` opens a file of these tensors, with every tensor looked at that a part wants."""
-    monkeypatch.setattr(compvis, "open_checkpoint", lambda path: (tensors, {}))
-    source = compvis.open_compvis(folder / "file.ckpt", None, None)
+    monkeypatch.setattr(checkpoint, "open_checkpoint", lambda path: (tensors, {}))
+    source = checkpoint.open_compvis(folder / "file.ckpt", None, None)
     for path, part in compose(source.spec).items().items():
         wire = source.spec.conditioners.get(path.removeprefix("conditioners."))
         if wire is None or wire.shares is None:

@@ -12,7 +12,7 @@ from ldmkit.errors import SourceError
 from ldmkit.models.source import Source, adapter_only
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor
-from ldmkit_checkpoints.compvis_plan import given_vector
+from ldmkit_checkpoints.compvis.plan import given_vector
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from ldmkit_checkpoints.yaml_config import read_yaml, yaml_value
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml, yaml_value
 from pydantic import Field, TypeAdapter
 
 from ldmkit.contracts.value import Value

@@ -11,15 +11,15 @@ from ldmkit.errors import SourceError, suggest
 from ldmkit.models.source import Source
 from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
-from ldmkit_checkpoints import compvis_ldm, compvis_sgm
-from ldmkit_checkpoints.compvis_plan import Plan, plan_first_stage, shadow
-from ldmkit_checkpoints.compvis_process import check_buffers
+from ldmkit_checkpoints.compvis import ldm, sgm
+from ldmkit_checkpoints.compvis.plan import Plan, plan_first_stage, shadow
+from ldmkit_checkpoints.compvis.process import check_buffers
+from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
 from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
-from ldmkit_checkpoints.yaml_config import read_yaml, section
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -156,11 +156,11 @@ def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata
         return plan_first_stage(model, f"{origin}: model")
     evidence = gather(metadata, inventory.tensors, inventory.where)
     evidence.check_family(family_of(inventory.tensors), "its U-Net's shape")
-    if target in compvis_ldm.TARGETS:
-        return _sized(compvis_ldm.plan_ldm(model, inventory, where, evidence), evidence)
-    if target in compvis_sgm.TARGETS:
-        return _sized(compvis_sgm.plan_sgm(model, inventory, where, evidence), evidence)
-    known = {*FIRST_STAGES, *compvis_ldm.TARGETS, *compvis_sgm.TARGETS}
+    if target in ldm.TARGETS:
+        return _sized(ldm.plan_ldm(model, inventory, where, evidence), evidence)
+    if target in sgm.TARGETS:
+        return _sized(sgm.plan_sgm(model, inventory, where, evidence), evidence)
+    known = {*FIRST_STAGES, *ldm.TARGETS, *sgm.TARGETS}
     what = f"the model {target!r} is not known"
     raise SourceError("unknown-target", what, where=f"{origin}: model.target", fits=suggest(target, known))
 

@@ -10,17 +10,17 @@ from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
 from ldmkit.models.spec import PartSpec
-from ldmkit_checkpoints.compvis_conditions import Conditions, default_guidance, plan_embedders
-from ldmkit_checkpoints.compvis_plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
-from ldmkit_checkpoints.compvis_process import process_from_sgm
+from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_embedders
+from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis.process import process_from_sgm
+from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
-from ldmkit_checkpoints.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.unet_keys import unet_compvis
 from ldmkit_checkpoints.vae_config import known_only
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key
-from ldmkit_checkpoints.yaml_config import params_of, section
 
 UNET, CODEC = "model.diffusion_model.", "first_stage_model."
 
