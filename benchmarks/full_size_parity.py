@@ -20,7 +20,7 @@ import torch
 import transformers
 from common import deviation, write
 from ldmkit_adapters.controlnet import ControlNet
-from ldmkit_checkpoints.controlnet_keys import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.controlnet.keys import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_keys import clip_hf_keys, clip_hf_level

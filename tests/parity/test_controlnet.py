@@ -12,7 +12,7 @@ import torch
 import yaml
 from ldmkit_adapters.controlnet import ControlNet
 from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
-from ldmkit_checkpoints.controlnet_keys import (
+from ldmkit_checkpoints.controlnet.keys import (
     controlnet_compvis,
     controlnet_diffusers,
     controlnet_from_compvis,

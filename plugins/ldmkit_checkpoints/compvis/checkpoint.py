@@ -15,7 +15,7 @@ from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
-from ldmkit_checkpoints.controlnet_file import ControlNetFile, is_controlnet
+from ldmkit_checkpoints.controlnet.file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict

@@ -16,7 +16,7 @@ from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, code
 from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
-from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed

@@ -14,7 +14,7 @@ from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import CompositionError, SourceError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
-from ldmkit_checkpoints.controlnet_keys import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.controlnet.keys import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_keys import clip_hf_level, conditioner_keys

@@ -10,7 +10,7 @@ from ldmkit.models.source import Source, adapter_only
 from ldmkit.models.spec import PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
-from ldmkit_checkpoints.controlnet_keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 

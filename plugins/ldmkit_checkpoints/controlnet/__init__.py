@@ -1,0 +1,1 @@
+"""ControlNets as cldm and diffusers publish them."""
