@@ -21,7 +21,7 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     from ldmkit_checkpoints.compvis.checkpoint import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers.folder import INDEX, open_diffusers
     from ldmkit_checkpoints.other_formats import refuse_other_bytes
-    from ldmkit_checkpoints.tiny_source import TinyFolder, is_tiny_folder
+    from ldmkit_checkpoints.tiny.folder import TinyFolder, is_tiny_folder
 
     if is_checkpoint(path):
         refuse_other_bytes(path)

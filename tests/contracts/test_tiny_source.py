@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ldmkit_checkpoints.tiny_keys import tiny_sequential_keys
+from ldmkit_checkpoints.tiny.keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
 from safetensors.torch import save_file
 from torch import Tensor

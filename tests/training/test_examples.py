@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ldmkit_checkpoints.tiny_keys import tiny_sequential_keys
+from ldmkit_checkpoints.tiny.keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
 from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, read_recipe
 from PIL import Image

@@ -29,7 +29,7 @@ from ldmkit_checkpoints.diffusers.scheduler import write_scheduler
 from ldmkit_checkpoints.diffusers.unet_config import unet_to_diffusers
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys
-from ldmkit_checkpoints.tiny_keys import tiny_diffusers_keys, tiny_to_diffusers
+from ldmkit_checkpoints.tiny.keys import tiny_diffusers_keys, tiny_to_diffusers
 from ldmkit_checkpoints.transformers.text_config import clip_to_hf, ldm_bert_to_diffusers
 from ldmkit_checkpoints.unet_keys import unet_diffusers
 from ldmkit_checkpoints.vae_config import kl_to_diffusers, vq_to_diffusers

@@ -18,7 +18,7 @@ from ldmkit_checkpoints.controlnet.keys import controlnet_diffusers, controlnet_
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.text_keys import clip_hf_level, conditioner_keys
-from ldmkit_checkpoints.tiny_keys import tiny_diffusers_keys, tiny_from_diffusers
+from ldmkit_checkpoints.tiny.keys import tiny_diffusers_keys, tiny_from_diffusers
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf
 from ldmkit_checkpoints.unet_keys import unet_diffusers
 from ldmkit_checkpoints.vae_config import kl_from_diffusers, vq_from_diffusers

@@ -1,0 +1,1 @@
+"""Tiny autoencoders as taesd and diffusers publish them."""
