@@ -16,7 +16,7 @@ import torch
 import yaml
 from ldmkit_checkpoints.compvis.checkpoint import CompVisSource, open_compvis
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml
-from ldmkit_checkpoints.single_file import infer_config
+from ldmkit_checkpoints.singlefile.models import infer_config
 from safetensors.torch import save_file
 from torch import Tensor
 

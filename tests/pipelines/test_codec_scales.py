@@ -8,7 +8,7 @@ import pytest
 import tiny_diffusers
 import torch
 from ldmkit_checkpoints.compvis.plan import SD_KL, plan_first_stage
-from ldmkit_checkpoints.single_file import _kl_f8
+from ldmkit_checkpoints.singlefile.models import _kl_f8
 from ldmkit_checkpoints.vae_keys import kl_compvis_keys
 from ldmkit_codecs import tiled
 from ldmkit_codecs.kl import KLCodec, KLConfig

@@ -13,8 +13,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from ldmkit_checkpoints.compvis.checkpoint import CompVisSource
-from ldmkit_checkpoints.evidence import gather
-from ldmkit_checkpoints.single_file import infer_config
+from ldmkit_checkpoints.singlefile.evidence import gather
+from ldmkit_checkpoints.singlefile.models import infer_config
 from original_files import reduced, state_dict, write
 from original_layout import schedule
 from original_models import MODELS

@@ -15,7 +15,7 @@ import pytest
 import tiny_diffusers as tiny
 import torch
 from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
-from ldmkit_checkpoints.single_file import infer_config
+from ldmkit_checkpoints.singlefile.models import infer_config
 from original_files import reduced, write
 from original_inputs import CLIP_IDS
 from original_models import MODELS

@@ -15,7 +15,7 @@ import pytest
 import torch
 from ldmkit_checkpoints.compvis import text_config
 from ldmkit_checkpoints.compvis.checkpoint import CompVisSource
-from ldmkit_checkpoints.single_file import infer_config
+from ldmkit_checkpoints.singlefile.models import infer_config
 from original_files import reduced, write
 from original_inputs import inputs_for
 from original_layout import filled, first_stage_loss

@@ -7,7 +7,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from ldmkit_checkpoints.single_file import infer_config
+from ldmkit_checkpoints.singlefile.models import infer_config
 from safetensors.torch import save_file
 
 import ldmkit

@@ -16,8 +16,8 @@ from ldmkit_checkpoints.compvis.plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
 from ldmkit_checkpoints.controlnet.file import ControlNetFile, is_controlnet
-from ldmkit_checkpoints.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
 
@@ -189,7 +189,7 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     Raises:
         SourceError: an unreadable file; no yaml, and a model that cannot be told from the keys.
     """
-    from ldmkit_checkpoints.single_file import infer_config
+    from ldmkit_checkpoints.singlefile.models import infer_config
 
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)

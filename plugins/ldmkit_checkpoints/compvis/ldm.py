@@ -17,9 +17,9 @@ from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, proces
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
-from ldmkit_checkpoints.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
+from ldmkit_checkpoints.singlefile.evidence import MARKERS, Evidence
 from ldmkit_checkpoints.unet_keys import unet_compvis
 from ldmkit_checkpoints.vae_config import known_only
 from ldmkit_checkpoints.vae_keys import ignorable_vae_key

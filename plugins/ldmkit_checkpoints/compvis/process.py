@@ -14,7 +14,7 @@ from ldmkit.errors import SourceError, suggest
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
-from ldmkit_checkpoints.evidence import Evidence
+from ldmkit_checkpoints.singlefile.evidence import Evidence
 
 _SCHEDULES = {"linear": "linear-sqrt", "cosine": "cosine", "sqrt_linear": "linear", "sqrt": "sqrt"}
 _PREDICTIONS = {"eps": "eps", "x0": "x0", "v": "v"}

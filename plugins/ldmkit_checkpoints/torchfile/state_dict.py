@@ -14,7 +14,7 @@ from ldmkit.errors import SourceError
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile
 from ldmkit.models.weights import LazyTensor, read_span
-from ldmkit_checkpoints.file_kinds import refuse_other_kinds
+from ldmkit_checkpoints.singlefile.kinds import refuse_other_kinds
 from ldmkit_checkpoints.torchfile.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torchfile.zip_archive import Entry, checksum, entry_bytes, read_entries
 

@@ -8,8 +8,8 @@ from typing import Any
 from ldmkit.errors import SourceError
 from ldmkit.models.weights import LazyTensor
 from ldmkit_checkpoints.compvis.conditions import PLANES
-from ldmkit_checkpoints.evidence import gather
-from ldmkit_checkpoints.file_kinds import refuse_other_kinds
+from ldmkit_checkpoints.singlefile.evidence import gather
+from ldmkit_checkpoints.singlefile.kinds import refuse_other_kinds
 
 UNET = "model.diffusion_model."
 _CLIP = "cond_stage_model.transformer."

@@ -1,0 +1,1 @@
+"""What a single file is, told from its keys, shapes and metadata."""
