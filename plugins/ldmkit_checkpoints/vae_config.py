@@ -164,7 +164,7 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
 
 
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
-    """Native VQ config of a VQModel's config.json, by itself: what its pipeline applies is in `diffusers_latents`.
+    """Native VQ config of a VQModel's config.json, by itself: what its pipeline applies is in `diffusers.latents`.
 
     Raises:
         SourceError: unknown or unsupported entries.

@@ -1,1 +1,1 @@
-"""The original layout of latent-diffusion, Stable Diffusion and sgm: one file of weights and the yaml that describes it."""
+"""Latent-diffusion, Stable Diffusion and sgm as first published: a file of weights and the yaml beside it."""
