@@ -27,6 +27,7 @@ for _home, _names in {
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
     "ldmkit.contracts.latents": ("Reconstruction",),
+    "ldmkit.contracts.nn": ("PortedLinear",),
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual
     from ldmkit.contracts.latents import Reconstruction as Reconstruction
+    from ldmkit.contracts.nn import PortedLinear as PortedLinear
     from ldmkit.contracts.part import Part as Part
     from ldmkit.contracts.ports import Port as Port
     from ldmkit.contracts.ports import Tap as Tap

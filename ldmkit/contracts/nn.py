@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, by whatever is fastest and exact enough for the device."""
+"""Scaled dot-product attention, by whatever is fastest and exact enough for the device; linear layers with a port."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from ldmkit.contracts.ports import Port
+from ldmkit.contracts.step import Frame
 
 _NARROW = (torch.float16, torch.bfloat16)
 
@@ -34,3 +37,22 @@ def attention(
 def exact(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast inside; the meta device knows none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+class PortedLinear(nn.Linear):
+    """A linear layer whose output passes a port (family `linear`); its state-dict keys are those of `nn.Linear`.
+
+    The port's value is the output (..., outputs); while taps run, `frame.scratch["input"]` is the layer's input,
+    which is what a low-rank update needs. Without a frame (a conditioner called by itself) taps are not called.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, bias)
+        self.port = Port()
+
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        if self.port.taps and frame is not None:
+            frame.scratch["input"] = x
+            y = self.port(y, frame)
+        return y

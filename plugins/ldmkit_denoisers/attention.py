@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.nn import attention
+from ldmkit.contracts.nn import PortedLinear, attention
 from ldmkit.contracts.ports import Port
 from ldmkit.contracts.step import Frame
-from ldmkit_denoisers.ported import PortedLinear, zeroed
+from ldmkit_denoisers.ported import zeroed
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, (B, H, L, D) each."""
@@ -116,7 +116,8 @@ class GEGLU(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward: each after a LayerNorm, each with its residual.
 
-    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `cross.<path>` the
+    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `block.<path>` the residual
+    stream (B, L, C) between the two attentions, which GLIGEN's gated attention adds to; `cross.<path>` the
     cross-attention's result (B, L, C) before its output projection, with the queries in `frame.scratch["query"]`.
 
     Args:
@@ -134,13 +135,14 @@ class TransformerBlock(nn.Module):
         self.cross_attn = Attention(channels, heads, context, upcast)
         self.norm_3 = nn.LayerNorm(channels)
         self.ff = GEGLU(channels)
-        self.self_port = Port()
-        self.cross_port = Port()
+        self.self_port, self.block_port, self.cross_port = Port(), Port(), Port()
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.norm_1(x), frame)
         if self.self_port.taps:
             x = self.self_port(x, frame)
+        if self.block_port.taps:
+            x = self.block_port(x, frame)
         if self.context_dim is None:
             x = x + self.cross_attn(self.norm_2(x), frame, port=self.cross_port)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ldmkit.contracts.nn import PortedLinear
 from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
 from ldmkit.contracts.step import Context, Frame
@@ -18,7 +19,6 @@ from ldmkit.errors import CompositionError
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
 from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal
-from ldmkit_denoisers.ported import PortedLinear
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
 
@@ -49,7 +49,11 @@ class UNetContext(Context):
 
 
 class Stage(nn.Module):
-    """One level of one side: residual blocks, their attentions, and the resampling to the next level."""
+    """One level of one side: residual blocks, their attentions, and the resampling to the next level.
+
+    On the way down `port` gets the level's last map, before it is kept as a skip and resampled (`down.<level>`), and
+    `resample_port` the resampled map (`down.<level>.resample`).
+    """
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, way: str, index: int):
         super().__init__()
@@ -60,6 +64,7 @@ class Stage(nn.Module):
             attention(config, plan, index + i * steps) for i in range(len(plan.inputs)) if kind != "none"
         )
         self.resample = _resampler(config, plan, way)
+        self.port, self.resample_port = Port(), Port()
 
 
 class Middle(nn.Module):
@@ -130,11 +135,16 @@ class Encoder(nn.Module):
         """From the output of `conv_in` to that of the middle, with the maps left for the way up, h first."""
         skips = [h]
         for stage in self.down:
+            last = len(stage.res) - 1
             for i, res in enumerate(stage.res):
                 h = self.block(res, stage.attn[i] if stage.attn else None, h, emb, frame, projected)
+                if i == last and stage.port.taps:
+                    h = stage.port(h, frame)
                 skips.append(h)
             if stage.resample is not None:
                 h = stage.resample(h, emb)
+                if stage.resample_port.taps:
+                    h = stage.resample_port(h, frame)
                 skips.append(h)
         if self.mid is not None:
             h = self.block(self.mid.res[0], self.mid.attn, h, emb, frame, projected)
@@ -207,7 +217,19 @@ def inner_ports(module: nn.Module) -> dict[str, Port]:
             ports[f"self.{path}"] = part.port
         elif isinstance(part, TransformerBlock):
             ports[f"self.{path}"] = part.self_port
+            ports[f"block.{path}"] = part.block_port
             ports[f"cross.{path}"] = part.cross_port
+    return ports
+
+
+def level_ports(stages: Iterable[nn.Module]) -> dict[str, Port]:
+    """Ports of the levels of the way down: `down.<level>`, and `down.<level>.resample` where the level has one."""
+    ports: dict[str, Port] = {}
+    for level, stage in enumerate(stages):
+        assert isinstance(stage, Stage)
+        ports[f"down.{level}"] = stage.port
+        if stage.resample is not None:
+            ports[f"down.{level}.resample"] = stage.resample_port
     return ports
 
 

@@ -97,9 +97,11 @@ class PrepackedUNet:
         for stage in self._down:
             for i in range(len(stage.res)):
                 h = stage.block(i, h, shifts, frame, projected)
+                if i == len(stage.res) - 1:
+                    h = _tapped(stage.port, h, frame)
                 skips.append(h)
             if stage.resample is not None:
-                h = stage.resampled(h, shifts)
+                h = _tapped(stage.resample_port, stage.resampled(h, shifts), frame)
                 skips.append(h)
         if self._mid is not None:
             for i in range(len(self._mid.res)):
@@ -139,6 +141,8 @@ class _PackedStage:
             self.res.append((net.add_res(block), PackedResBlock(block)))
             self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None))
         last = stage.resample if isinstance(stage, Stage) else None
+        self.port = stage.port if isinstance(stage, Stage) else None
+        self.resample_port = stage.resample_port if isinstance(stage, Stage) else None
         if isinstance(last, ResBlock):
             self.resample = (net.add_res(last), PackedResBlock(last))
         elif last is not None:
@@ -171,4 +175,4 @@ def _packed_mlp(mlp: EmbeddingMLP) -> tuple[PackedLinear, PackedLinear]:
 
 
 def _tapped(port: Any, value: Tensor, frame: Frame) -> Tensor:
-    return channels_last(port(value, frame)) if port.taps else value
+    return channels_last(port(value, frame)) if port is not None and port.taps else value

@@ -24,6 +24,7 @@ from ldmkit_denoisers.encoder import (
     UNetContext,
     checked_plane,
     inner_ports,
+    level_ports,
     unet_slots,
 )
 from ldmkit_denoisers.footprint import footprint
@@ -42,9 +43,11 @@ class UNet(Encoder, Denoiser):
     Slots (where the configuration has them): `context` tokens for cross-attention, `vector` added to the time
     embedding, `plane` concatenated to x.
 
-    Ports: `input` (x with the plane, before `conv_in`); `skip.<i>`, map i of the way down in the order they are made,
-    at the moment the way up reads it; `mid`, the middle's output; `self.<path>`, `cross.<path>` and `linear.<path>` of
-    every attention and of the linear layers in them, by module path.
+    Ports: `input` (x with the plane, before `conv_in`); `down.<level>`, a level's last map before it becomes a skip and
+    is resampled; `down.<level>.resample`, the resampled map, which is a skip and the next level's input; `skip.<i>`,
+    map i of the way down in the order they are made, at the moment the way up reads it; `mid`, the middle's output;
+    `self.<path>`, `block.<path>`, `cross.<path>` and `linear.<path>` of every attention, of the residual stream between
+    the attentions of a transformer block, and of the linear layers in them, by module path.
 
     State-dict names: conv_in, time_embed, vector_embed, down.<level>.{res,attn,resample}, mid.{res,attn},
     up.<level>.{res,attn,resample}, norm_out, conv_out; levels count from the full resolution on both sides.
@@ -77,7 +80,8 @@ class UNet(Encoder, Denoiser):
         self.skip_ports = nn.ModuleList(Port() for _ in skip_widths(config))
         self.slots = unet_slots(config)
         skips = {f"skip.{i}": port for i, port in enumerate(self.skip_ports)}
-        self.ports = {"input": self.input_port, **skips, "mid": self.mid_port, **inner_ports(self)}
+        levels = level_ports(self.down)
+        self.ports = {"input": self.input_port, **levels, **skips, "mid": self.mid_port, **inner_ports(self)}
 
     def prepare(self, signals: Mapping[str, Signal]) -> UNetContext:
         """Project keys, values and the vector, once per run.

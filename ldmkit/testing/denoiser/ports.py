@@ -14,7 +14,8 @@ from ldmkit.testing.batches import differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
-FAMILIES = re.compile(r"input|mid|skip\.\d+|(cross|self|linear)\..+")
+FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(block|cross|self|linear)\..+")
+KNOWN = "input, down.<level>[.resample], skip.<i>, mid, self.<path>, block.<path>, cross.<path>, linear.<path>"
 
 Calls = list[tuple[str, Tensor, Any]]
 
@@ -23,13 +24,13 @@ Calls = list[tuple[str, Tensor, Any]]
 def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
-    `input`, `skip.<i>`, `mid`, `cross.<path>`, `self.<path>`, `linear.<path>`: an adapter finds by these names what
-    it knows how to extend, in any denoiser.
+    `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `self.<path>`, `block.<path>`, `cross.<path>`,
+    `linear.<path>`: an adapter finds by these names what it knows how to extend, in any denoiser.
     """
     part = s.make()
     for name, port in part.ports.items():
         known = isinstance(name, str) and FAMILIES.fullmatch(name) is not None
-        expect(known, "port names input, skip.<i>, mid, cross.<path>, self.<path>, linear.<path>", f"{name!r}")
+        expect(known, f"port names of the families {KNOWN}", f"{name!r}")
         expect(isinstance(port, Port), f"a Port at {name!r}", type(port).__name__)
     twice = len(part.ports) - len({id(port) for port in part.ports.values()})
     expect(twice == 0, "another Port object under every name", f"{twice} name(s) share one")
@@ -126,7 +127,8 @@ def frames(s: DenoiserSubject) -> None:
 def port_values(s: DenoiserSubject) -> None:
     """Ports of a family carry what the family says.
 
-    `input`, `skip.<i>` and `mid` carry maps (B, C, h, w). `linear.<path>` carries a linear layer's output, and the
+    `input`, `down.<level>`, `skip.<i>` and `mid` carry maps (B, C, h, w). `block.<path>` carries the residual stream
+    between two attentions, (B, places, C). `linear.<path>` carries a linear layer's output, and the
     layer's input is in `frame.scratch["input"]`, which a low-rank update needs. `cross.<path>` carries the result of
     the attention to tokens before its output projection, (B, places, C), and the queries (B, heads, places, width) are
     in `frame.scratch["query"]`, for attention to further tokens.
@@ -147,8 +149,10 @@ def port_values(s: DenoiserSubject) -> None:
         call(part, given)
     for name, (value, beside) in found.items():
         family = name.split(".")[0]
-        if family in ("input", "skip", "mid"):
+        if family in ("input", "down", "skip", "mid"):
             expect(value.ndim == 4, f"a map (B,C,h,w) at {name!r}", f"{tuple(value.shape)}")
+        elif family == "block":
+            expect(value.ndim == 3, f"tokens (B, places, C) at {name!r}", f"{tuple(value.shape)}")
         elif family == "linear":
             fits = isinstance(beside, Tensor) and beside.shape[:-1] == value.shape[:-1]
             expect(fits, f"the layer's input in frame.scratch['input'] at {name!r}", _shape(beside))

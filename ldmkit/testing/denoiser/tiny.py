@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.nn import PortedLinear
 from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Signal, Slot, Tokens, Vector
 from ldmkit.contracts.step import Context, Frame
@@ -45,24 +46,20 @@ class TinyContext(Context):
     vector: Tensor | None = None
 
 
-class Projection(nn.Linear):
-    """A linear layer with a port."""
+class Projection(PortedLinear):
+    """A linear layer with a port and without a bias."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs, bias=False)
-        self.port = Port()
-
-    def forward(self, x: Tensor, frame: Frame) -> Tensor:  # type: ignore[override]
-        frame.scratch["input"] = x
-        return self.port(super().forward(x), frame)  # type: ignore[no-any-return]
 
 
 class TinyDenoiser(Denoiser):
     """F(x, t, context): x (B,channels,h,w), t (B,) in training steps; any h and w. One level down, and up again.
 
     Slots, both optional: `context` (tokens, 6 wide), `vector` (4 wide). Ports: `input`; `skip.0` (8 channels) and
-    `skip.1` (16 channels at half the size), which the way up reads; `mid`; `self.mid` after the self-attention,
-    `cross.mid`, and `linear.mid.to_{q,k,v,out}` of the attention to tokens.
+    `skip.1` (16 channels at half the size), which the way up reads; `down.0` and `down.0.resample`, where these two
+    are made; `mid`; `self.mid` after the self-attention, `block.mid` before the attention to tokens, `cross.mid`, and
+    `linear.mid.to_{q,k,v,out}` of that attention.
     """
 
     Config = TinyConfig
@@ -85,15 +82,19 @@ class TinyDenoiser(Denoiser):
         self.join = nn.Conv2d(2 * deep, deep, 1)
         self.conv_out = nn.Conv2d(deep + width, c.channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        self.inputs, self.mid, self.after_self, self.cross = Port(), Port(), Port(), Port()
+        self.inputs, self.mid, self.after_self, self.between, self.cross = (Port() for _ in range(5))
+        self.level, self.resampled = Port(), Port()
         skips = [Port(), Port()]
         self.skips = nn.ModuleList(skips)
         self.ports = {
             "input": self.inputs,
+            "down.0": self.level,
+            "down.0.resample": self.resampled,
             "skip.0": skips[0],
             "skip.1": skips[1],
             "mid": self.mid,
             "self.mid": self.after_self,
+            "block.mid": self.between,
             "cross.mid": self.cross,
             **{f"linear.mid.to_{key}": getattr(self, f"to_{key}").port for key in ("q", "k", "v", "out")},
         }
@@ -131,8 +132,8 @@ class TinyDenoiser(Denoiser):
         emb = self.time(_code(t, self.config.width).to(x.dtype))
         if context.vector is not None:
             emb = emb + context.vector
-        shallow = self.conv_in(self.inputs(x, frame))
-        deep = self.down(shallow) + emb[:, :, None, None]
+        shallow = self.level(self.conv_in(self.inputs(x, frame)), frame)
+        deep = self.resampled(self.down(shallow) + emb[:, :, None, None], frame)
         h = self.mid(self._middle(deep, context, frame), frame)
         h = self.join(F.silu(torch.cat([h, self.skips[1](deep, frame)], 1)))
         h = F.interpolate(h, size=shallow.shape[2:], mode="nearest")
@@ -144,6 +145,7 @@ class TinyDenoiser(Denoiser):
         x = self.norm(h).flatten(2).transpose(1, 2)
         q, k, v = (_heads(part) for part in self.self_qkv(x).chunk(3, -1))
         x = self.after_self(x + _joined(F.scaled_dot_product_attention(q, k, v)), frame)
+        x = self.between(x, frame)
         if context.keys is not None and context.values is not None:
             q = _heads(self.to_q(x, frame))
             y = _joined(_attend(q, context.keys, context.values, context.mask))
