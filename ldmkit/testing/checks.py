@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from ldmkit.errors import LdmkitError
@@ -152,6 +153,18 @@ def check(kind: str, name: str) -> Callable[[Run], Run]:
 def checks(kind: str) -> tuple[Check, ...]:
     """All checks of a kind, in the order of their registration."""
     return tuple(_CHECKS.get(kind, {}).values())
+
+
+def home(kind: str) -> str | None:
+    """The module that registers the checks of a kind: `ldmkit.testing.<kind>`, or `.checks` in a folder; None: no such.
+
+    Importing it registers all of them.
+    """
+    name = f"ldmkit.testing.{kind}"
+    spec = find_spec(name)
+    if spec is None:
+        return None
+    return name if spec.submodule_search_locations is None else f"{name}.checks"
 
 
 def run(one: Check, subject: Any) -> Outcome:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +19,7 @@ from ldmkit.plugins.catalogue import Entry, catalogue, load_entry
 from ldmkit.plugins.installed import normal
 from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing import part
-from ldmkit.testing.checks import Check, Outcome, Report, checks, outcome, run
+from ldmkit.testing.checks import Check, Outcome, Report, checks, home, outcome, run
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,9 @@ def suite(kind: str) -> ModuleType:
     Raises:
         PluginError: `no-suite`: there is none, or it registers no check, or has no `subject`.
     """
-    name = f"ldmkit.testing.{kind}"
-    if kind not in GROUPS or find_spec(name) is None:
-        kinds = ", ".join(sorted(k for k in GROUPS if find_spec(f"ldmkit.testing.{k}") is not None))
+    name = home(kind) if kind in GROUPS else None
+    if name is None:
+        kinds = ", ".join(sorted(k for k in GROUPS if home(k) is not None))
         raise PluginError("no-suite", f"there are no checks for parts of kind {kind!r}", fits=f"kinds: {kinds}")
     module = import_module(name)
     if not checks(kind) or not callable(getattr(module, "subject", None)):

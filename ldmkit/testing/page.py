@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
 
 from ldmkit.plugins.kinds import GROUPS
-from ldmkit.testing.checks import PAGE, checks
+from ldmkit.testing.checks import PAGE, checks, home
 
 MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.page --write -->"
 
@@ -20,12 +19,12 @@ MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.pa
 def page(opening: str) -> str:
     """The whole page, with what stands above the mark in `opening`."""
     head = opening.partition(MARK)[0]
-    kinds = ("part", *(kind for kind in GROUPS if find_spec(f"ldmkit.testing.{kind}") is not None))
-    return "\n".join([head.rstrip(), "", MARK, "", *(_section(kind) for kind in kinds)])
+    homes = {kind: name for kind in ("part", *GROUPS) if (name := home(kind)) is not None}
+    return "\n".join([head.rstrip(), "", MARK, "", *(_section(kind, name) for kind, name in homes.items())])
 
 
-def _section(kind: str) -> str:
-    module = import_module(f"ldmkit.testing.{kind}")
+def _section(kind: str, name: str) -> str:
+    module = import_module(name)
     lines = [f"## {kind}", "", cleandoc(module.__doc__ or ""), ""]
     for one in checks(kind):
         lines += [f"### {kind}-{one.name}", "", one.promise, ""]

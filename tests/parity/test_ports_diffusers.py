@@ -118,6 +118,8 @@ def test_gligen_gated_attention(options: dict[str, Any]) -> None:
 
 
 def test_ports_of_the_levels_hold_no_weights() -> None:
-    ours = UNet({"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ("none", "none")})
+    ours = UNet(
+        {"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ("none", "none")}
+    )
     assert {name for name in ours.ports if name.startswith("down")} == {"down.0", "down.0.resample", "down.1"}
     assert not [key for key in ours.state_dict() if "port" in key]

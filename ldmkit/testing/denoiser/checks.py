@@ -12,6 +12,9 @@ from typing import Any
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
 from ldmkit.testing.checks import Report, report
+from ldmkit.testing.denoiser import inputs as inputs
+from ldmkit.testing.denoiser import ports as ports
+from ldmkit.testing.denoiser import runs as runs
 from ldmkit.testing.denoiser.subject import DenoiserSubject
 from ldmkit.testing.modules import first_example, share
 

@@ -8,6 +8,8 @@ from typing import Any
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.testing.checks import Report, report
+from ldmkit.testing.sampler import conduct as conduct
+from ldmkit.testing.sampler import laws as laws
 from ldmkit.testing.sampler.runs import Subject
 
 
