@@ -116,8 +116,8 @@ class GEGLU(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward: each after a LayerNorm, each with its residual.
 
-    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `block.<path>` the residual
-    stream (B, L, C) between the two attentions, which GLIGEN's gated attention adds to; `cross.<path>` the
+    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `block.<path>` the
+    residual stream (B, L, C) between the two attentions, which GLIGEN's gated attention adds to; `cross.<path>` the
     cross-attention's result (B, L, C) before its output projection, with the queries in `frame.scratch["query"]`.
 
     Args:

@@ -245,6 +245,15 @@ class FlatSkip(PatchNet):
         return super().forward(flat.view(x.shape), t, context, sigma)
 
 
+class BlockOfMaps(PatchNet):
+    """Calls a block port with a map."""
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.ports = {**self.ports, "block.block": self.mid_port}
+        del self.ports["mid"]
+
+
 class SilentLinear(PatchNet):
     """Does not say what went into the linear layer."""
 
@@ -337,7 +346,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "detach": [Sticky],
     "port-copies": [PortsOfTheClass],
     "frames": [NoSigma, EmptyFrame],
-    "port-values": [FlatSkip, SilentLinear],
+    "port-values": [FlatSkip, SilentLinear, BlockOfMaps],
     "interleaved": [OnTheModule],
     "threads": [OneCallAtATime],
     "no-waiting": [WithItem, WithBranch],
