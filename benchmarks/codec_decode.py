@@ -18,8 +18,8 @@ from typing import Any
 import diffusers
 import torch
 from common import deviation, paired, peak_rss, reset_peak, summary, write
-from ldmkit_checkpoints.vae_config import kl_from_diffusers
-from ldmkit_checkpoints.vae_keys import kl_diffusers_keys
+from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers
+from ldmkit_checkpoints.diffusers.vae_keys import kl_diffusers_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.tiled import TiledCodec
 

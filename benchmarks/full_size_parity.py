@@ -20,14 +20,14 @@ import torch
 import transformers
 from common import deviation, write
 from ldmkit_adapters.controlnet import ControlNet
-from ldmkit_checkpoints.controlnet.keys import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
+from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers
+from ldmkit_checkpoints.diffusers.vae_keys import kl_diffusers_keys
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.text_keys import clip_hf_keys, clip_hf_level
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf
-from ldmkit_checkpoints.unet_keys import unet_diffusers
-from ldmkit_checkpoints.vae_config import kl_from_diffusers
-from ldmkit_checkpoints.vae_keys import kl_diffusers_keys
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_denoisers.unet import UNet

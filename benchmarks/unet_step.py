@@ -13,7 +13,7 @@ import torch
 from common import deviation, paired, summary, write
 from diffusers import UNet2DConditionModel
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers
-from ldmkit_checkpoints.unet_keys import unet_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
 from ldmkit_denoisers.unet import UNet
 
 from ldmkit import Tokens

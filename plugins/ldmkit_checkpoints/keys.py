@@ -5,7 +5,7 @@ A layout of a part is a `KeyMap`: native key -> Entry. Nothing else knows both n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -39,6 +39,16 @@ KeyMap: TypeAlias = dict[str, Entry]
 def same(key: str) -> Entry:
     """The tensor as it is, under another name."""
     return Entry((key,))
+
+
+def layer(native: str, foreign: str, bias: bool = True) -> KeyMap:
+    """Weight and bias of one layer, as they are, under another name."""
+    return {f"{native}.{name}": same(f"{foreign}.{name}") for name in ("weight", "bias")[: 1 + bias]}
+
+
+def layers(names: Mapping[str, str]) -> KeyMap:
+    """Weights and biases of several layers: native name -> published name."""
+    return {key: entry for native, foreign in names.items() for key, entry in layer(native, foreign).items()}
 
 
 def as_linear(key: str) -> Entry:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis, kl_from_compvis, vq_from_compvis
 from ldmkit_checkpoints.tiny.keys import is_tiny_sequential, tiny_from_sequential, tiny_sequential_keys
-from ldmkit_checkpoints.vae_config import first_stage_from_compvis, kl_from_compvis, vq_from_compvis
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.unread import ignorable_vae_key
 from ldmkit_codecs.tiny import TinyCodec
 from ldmkit_codecs.vq import VQCodec
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
-from ldmkit_checkpoints.transformers.text_config import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf
+from ldmkit_checkpoints.diffusers.ldm_bert import ldm_bert_from_diffusers
+from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
 
 import ldmkit
 from ldmkit import SourceError

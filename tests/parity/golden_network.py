@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import yaml
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
-from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_denoisers.unet import UNet
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor

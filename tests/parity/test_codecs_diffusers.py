@@ -8,10 +8,15 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers, tiny_to_diffusers
+from ldmkit_checkpoints.diffusers.vae_config import (
+    kl_from_diffusers,
+    kl_to_diffusers,
+    vq_from_diffusers,
+    vq_to_diffusers,
+)
+from ldmkit_checkpoints.diffusers.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.tiny.keys import tiny_diffusers_keys, tiny_from_diffusers, tiny_to_diffusers
-from ldmkit_checkpoints.vae_config import kl_from_diffusers, kl_to_diffusers, vq_from_diffusers, vq_to_diffusers
-from ldmkit_checkpoints.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.tiny import TinyCodec
 from ldmkit_codecs.vq import VQCodec

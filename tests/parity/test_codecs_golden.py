@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
+from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
-from ldmkit_checkpoints.vae_config import first_stage_from_compvis
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key, kl_compvis_keys, vq_compvis_keys
+from ldmkit_checkpoints.unread import ignorable_vae_key
 from ldmkit_codecs.autoencoder import Attention, Downsample, LinearAttention, ResnetBlock, Upsample
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec

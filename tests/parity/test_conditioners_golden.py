@@ -14,14 +14,10 @@ import pytest
 import torch
 import yaml
 from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.compvis.text_keys import bert_keys, conditioner_keys, open_clip_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
-from ldmkit_checkpoints.text_keys import (
-    bert_keys,
-    clip_hf_keys,
-    conditioner_keys,
-    ignorable_conditioner_key,
-    open_clip_keys,
-)
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys
+from ldmkit_checkpoints.unread import ignorable_conditioner_key
 from ldmkit_conditioners.clip_text import ClipPooled, ClipText
 from ldmkit_conditioners.image import ImagePlane
 from ldmkit_conditioners.label import Label

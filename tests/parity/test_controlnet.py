@@ -11,15 +11,14 @@ import pytest
 import torch
 import yaml
 from ldmkit_adapters.controlnet import ControlNet
+from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
-from ldmkit_checkpoints.controlnet.keys import (
-    controlnet_compvis,
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
+from ldmkit_checkpoints.diffusers.controlnet import (
     controlnet_diffusers,
-    controlnet_from_compvis,
     controlnet_from_diffusers,
     controlnet_to_diffusers,
 )
-from ldmkit_checkpoints.unet_keys import unet_compvis
 from ldmkit_denoisers.unet import UNet
 from torch import Tensor, nn
 

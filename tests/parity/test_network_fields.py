@@ -8,7 +8,7 @@ from typing import Any
 
 import diffusers
 import pytest
-from ldmkit_checkpoints.controlnet.keys import controlnet_from_diffusers
+from ldmkit_checkpoints.diffusers.controlnet import controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers
 from network_fields import BASES, TOLERANCE, Options, difference, edited, filled, loaded, made
 from safetensors.torch import load_file, save_file

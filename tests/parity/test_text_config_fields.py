@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys, clip_hf_level, t5_keys
-from ldmkit_checkpoints.transformers.text_config import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf
+from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
+from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
 from ldmkit_checkpoints.transformers.text_fields import NO_EFFECT
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
 from ldmkit_conditioners.clip_text import ClipPooled, ClipText
 from ldmkit_conditioners.ldm_text import LdmText
 from ldmkit_conditioners.t5_text import T5Text

@@ -13,16 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers, ldm_bert_to_diffusers
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys, clip_hf_level, t5_keys
-from ldmkit_checkpoints.transformers.text_config import (
-    clip_from_hf,
-    clip_to_hf,
-    ldm_bert_from_diffusers,
-    ldm_bert_to_diffusers,
-    t5_from_hf,
-    t5_to_hf,
-)
+from ldmkit_checkpoints.transformers.text_config import clip_from_hf, clip_to_hf, t5_from_hf, t5_to_hf
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
 from ldmkit_conditioners.bpe import (
     CLIP_END,
     CLIP_START,

@@ -12,7 +12,7 @@ import torch
 import yaml
 from golden_network import GOLDENS, Golden, golden, gw
 from ldmkit_adapters.controlnet import ControlNet
-from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.ddpm import DDPM

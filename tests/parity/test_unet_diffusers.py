@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers, unet_to_diffusers
-from ldmkit_checkpoints.unet_keys import unet_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
 from ldmkit_denoisers.config import UNetConfig, down_levels, mid_level, up_levels
 from ldmkit_denoisers.unet import UNet
 from torch import Tensor

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
-from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_denoisers.unet import UNet
 
 from ldmkit.errors import SourceError

@@ -14,8 +14,9 @@ import pytest
 import torch
 import yaml
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.unet_keys import transformer_block, unet_compvis
+from ldmkit_checkpoints.unet_keys import transformer_block
 from ldmkit_denoisers.attention import SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import UNetConfig
 from ldmkit_denoisers.embeddings import frequencies, sinusoidal

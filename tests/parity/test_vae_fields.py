@@ -9,8 +9,8 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from ldmkit_checkpoints.tiny.keys import tiny_from_diffusers
-from ldmkit_checkpoints.vae_config import kl_from_diffusers, vq_from_diffusers
+from ldmkit_checkpoints.diffusers.tiny import tiny_from_diffusers
+from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers, vq_from_diffusers
 from network_fields import TOLERANCE, Options, filled, normal, saved
 from torch import Tensor
 

@@ -16,8 +16,8 @@ import tiny_parts
 import torch
 import yaml
 from ldmkit_adapters.controlnet import ControlNet, ControlNetConfig
-from ldmkit_checkpoints.controlnet.file import infer_controlnet
-from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.controlnet_file import infer_controlnet
 from ldmkit_checkpoints.diffusers.export import published
 from ldmkit_conditioners.image import Hint
 

@@ -8,8 +8,8 @@ import pytest
 import tiny_diffusers
 import torch
 from ldmkit_checkpoints.compvis.plan import SD_KL, plan_first_stage
+from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys
 from ldmkit_checkpoints.singlefile.models import _kl_f8
-from ldmkit_checkpoints.vae_keys import kl_compvis_keys
 from ldmkit_codecs import tiled
 from ldmkit_codecs.kl import KLCodec, KLConfig
 from safetensors.torch import save_file
@@ -119,7 +119,7 @@ def test_a_codec_without_a_scale_is_saved_and_loaded_as_such(
 
 
 def test_diffusers_without_a_number_is_refused(tmp_path: Path) -> None:
-    from ldmkit_checkpoints.vae_config import kl_from_diffusers
+    from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers
 
     with pytest.raises(SourceError, match="scaling_factor"):
         kl_from_diffusers({"scaling_factor": None, "norm_num_groups": 8})

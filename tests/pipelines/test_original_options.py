@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
-from ldmkit_checkpoints.unet_keys import unet_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_denoisers.unet import UNet
 
 import ldmkit

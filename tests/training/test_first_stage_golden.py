@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from ldmkit_checkpoints.vae_config import first_stage_from_compvis
-from ldmkit_checkpoints.vae_keys import kl_compvis_keys, vq_compvis_keys
+from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
+from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec
 from ldmkit_training.loop.draws import Draws

@@ -12,14 +12,14 @@ from ldmkit.models.source import Source
 from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
+from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.compvis.plan import Plan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
+from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
-from ldmkit_checkpoints.controlnet.file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
-from ldmkit_checkpoints.vae_config import TARGETS as FIRST_STAGES
 
 _NOTHING: Mapping[str, str] = {}
 

@@ -12,9 +12,10 @@ from ldmkit.errors import SourceError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis.plan import PartPlan, given_vector
 from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.compvis.text_keys import conditioner_keys
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
-from ldmkit_checkpoints.text_keys import conditioner_keys, ignorable_conditioner_key
+from ldmkit_checkpoints.unread import ignorable_conditioner_key
 
 _GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
 """Guidance scales of the published scripts, for conditions that the models were also trained without."""

@@ -12,17 +12,17 @@ from ldmkit_processes.discrete import Discrete
 from ldmkit.errors import SourceError, WeightsError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_conditions
+from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
-from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.singlefile.evidence import MARKERS, Evidence
-from ldmkit_checkpoints.unet_keys import unet_compvis
-from ldmkit_checkpoints.vae_config import known_only
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNET, CODEC, COND = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ldmkit.errors import SourceError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
+from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
-from ldmkit_checkpoints.vae_config import first_stage_from_compvis
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key, kl_compvis_keys, vq_compvis_keys
+from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNREAD_BUFFERS = {
     "logvar": "training only: log-variance of the loss",

@@ -14,13 +14,13 @@ from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, 
 from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis.process import process_from_sgm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
+from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
+from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 from ldmkit_checkpoints.singlefile.evidence import MARKERS, Evidence
-from ldmkit_checkpoints.unet_keys import unet_compvis
-from ldmkit_checkpoints.vae_config import known_only
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNET, CODEC = "model.diffusion_model.", "first_stage_model."
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldmkit.errors import SourceError, suggest
+from ldmkit_checkpoints.compvis.text_keys import conditioner_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
-from ldmkit_checkpoints.text_keys import conditioner_keys
 
 
 class Planned(NamedTuple):

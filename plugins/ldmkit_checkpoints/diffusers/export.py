@@ -25,15 +25,16 @@ from ldmkit.models.spec import ConditionerSpec, PipelineSpec
 from ldmkit.models.weights import write_safetensors
 from ldmkit.pipeline import Pipeline
 from ldmkit_checkpoints.diffusers.folding import standard
+from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_to_diffusers
 from ldmkit_checkpoints.diffusers.scheduler import write_scheduler
+from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import unet_to_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
+from ldmkit_checkpoints.diffusers.vae_config import kl_to_diffusers, vq_to_diffusers
+from ldmkit_checkpoints.diffusers.vae_keys import kl_diffusers_keys, vq_diffusers_keys
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.text_keys import bert_diffusers_keys, clip_hf_keys
-from ldmkit_checkpoints.tiny.keys import tiny_diffusers_keys, tiny_to_diffusers
-from ldmkit_checkpoints.transformers.text_config import clip_to_hf, ldm_bert_to_diffusers
-from ldmkit_checkpoints.unet_keys import unet_diffusers
-from ldmkit_checkpoints.vae_config import kl_to_diffusers, vq_to_diffusers
-from ldmkit_checkpoints.vae_keys import kl_diffusers_keys, vq_diffusers_keys
+from ldmkit_checkpoints.transformers.text_config import clip_to_hf
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys
 
 VERSION = "0.42.1"
 """Of diffusers, whose formats are written."""

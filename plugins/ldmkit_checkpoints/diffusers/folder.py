@@ -32,8 +32,7 @@ from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.diffusers.variants import wanted_variants
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.other_formats import refuse_other_library
-from ldmkit_checkpoints.text_keys import ignorable_conditioner_key
-from ldmkit_checkpoints.vae_keys import ignorable_vae_key
+from ldmkit_checkpoints.unread import ignorable_conditioner_key, ignorable_vae_key
 
 INDEX = "model_index.json"
 

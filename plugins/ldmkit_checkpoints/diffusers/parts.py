@@ -10,19 +10,23 @@ from ldmkit_adapters.controlnet import ControlNetConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.tiny import TinyConfig
 from ldmkit_codecs.vq import VQConfig
+from ldmkit_conditioners.clip_tower import ClipConfig
+from ldmkit_conditioners.ldm_text import LdmTextConfig
+from ldmkit_conditioners.t5_text import T5TextConfig
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import CompositionError, SourceError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
-from ldmkit_checkpoints.controlnet.keys import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
+from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
+from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
+from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers, vq_from_diffusers
+from ldmkit_checkpoints.diffusers.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
 from ldmkit_checkpoints.keys import KeyMap
-from ldmkit_checkpoints.text_keys import clip_hf_level, conditioner_keys
-from ldmkit_checkpoints.tiny.keys import tiny_diffusers_keys, tiny_from_diffusers
-from ldmkit_checkpoints.transformers.text_config import clip_from_hf, ldm_bert_from_diffusers, t5_from_hf
-from ldmkit_checkpoints.unet_keys import unet_diffusers
-from ldmkit_checkpoints.vae_config import kl_from_diffusers, vq_from_diffusers
-from ldmkit_checkpoints.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
+from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
+from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
 
 CODECS = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
@@ -107,15 +111,15 @@ def text_component(
     name = cls if cls is not None and stated in (*TEXTS, "CLIPModel") else stated
     own = {key: wiring.pop(key) for key in ("layer", "final_norm") if key in wiring}
     if name in ("CLIPTextModel", "CLIPTextModelWithProjection"):
-        projected = name == "CLIPTextModelWithProjection"
-        kind, native = "clip-text", clip_from_hf(config, tokenizer, where, projected) | own
-        layout = "hf" if clip_hf_level(keys) else "hf-flat"
+        tower = clip_from_hf(config, tokenizer, where, name == "CLIPTextModelWithProjection")
+        keymap = clip_hf_keys(ClipConfig.of(tower), clip_hf_level(keys))
+        kind, native = "clip-text", tower | own
     elif name == "T5EncoderModel":
         native = t5_from_hf(config, where=where, tokenizer=tokenizer) | {"masked": False}  # as diffusers reads it
-        kind, layout = "t5-text", "hf"
+        kind, keymap = "t5-text", t5_keys(T5TextConfig.of(native))
     elif name == "LDMBertModel":
-        kind, native, layout = "ldm-text", ldm_bert_from_diffusers(config, tokenizer, where), "ldm-bert"
+        native = ldm_bert_from_diffusers(config, tokenizer, where)
+        kind, keymap = "ldm-text", bert_diffusers_keys(LdmTextConfig.of(native))
     else:
         raise SourceError("unsupported", f"the text encoder {name!r} is not known", where=where, fits=", ".join(TEXTS))
-    spec = ConditionerSpec(type=kind, config=native, **wiring)
-    return Component(spec, conditioner_keys(kind, native, layout))
+    return Component(ConditionerSpec(type=kind, config=native, **wiring), keymap)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit_conditioners.bpe import bert_vocabulary, clip_vocabulary, sentence_pieces
+from ldmkit_conditioners.bpe import clip_vocabulary, sentence_pieces
 from ldmkit_conditioners.clip_tower import ClipConfig
-from ldmkit_conditioners.ldm_text import LdmText, LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 
 from ldmkit_checkpoints.transformers.text_fields import nested, read_fields, refuse
@@ -16,11 +15,10 @@ from ldmkit_checkpoints.transformers.text_fields import nested, read_fields, ref
 _LEGACY_EOS = 2
 """CLIP configs written before 2023 say 2, which transformers takes as "pool at the largest id"."""
 
-LDM_ROW = 77
-"""Ids in a row of diffusers' LDMTextToImagePipeline, whatever its tokenizer says."""
 
 _CLIP_WORDS = 49408
 """Of the published vocabulary; rows of an embedding beyond it are those of added tokens."""
+
 
 _CLIP = {
     "vocab_size": "vocab_size",
@@ -31,6 +29,8 @@ _CLIP = {
     "positions": "max_position_embeddings",
     "activation": "hidden_act",
 }
+
+
 _T5 = {
     "vocab_size": "vocab_size",
     "dim": "d_model",
@@ -41,14 +41,6 @@ _T5 = {
     "feed_forward": "feed_forward_proj",
     "buckets": "relative_attention_num_buckets",
     "max_distance": "relative_attention_max_distance",
-}
-_LDM_BERT = {
-    "vocab_size": "vocab_size",
-    "dim": "d_model",
-    "layers": "encoder_layers",
-    "heads": "encoder_attention_heads",
-    "head_dim": "head_dim",
-    "max_length": "max_position_embeddings",
 }
 
 
@@ -132,40 +124,3 @@ def t5_to_hf(config: T5TextConfig) -> dict[str, Any]:
     data = {foreign: getattr(config, native) for native, foreign in _T5.items()}
     ids = {"eos_token_id": config.end, "pad_token_id": config.pad, "decoder_start_token_id": config.pad}
     return {"architectures": ["T5EncoderModel"], "model_type": "t5", **data, **ids}
-
-
-def ldm_bert_from_diffusers(
-    data: Mapping[str, Any], tokenizer: Path | None = None, where: str = "bert"
-) -> dict[str, Any]:
-    """Config of LdmText for diffusers' LDMBertConfig.
-
-    Args:
-        tokenizer: its folder, which knows the special tokens (LDMBertConfig does not); None: bert-base-uncased's.
-
-    Raises:
-        SourceError: a field that is unknown, or at a value that the paper's transformer does not have.
-    """
-    fields = read_fields("ldmbert", data, where)
-    config = {native: fields[foreign] for native, foreign in _LDM_BERT.items()}
-    if fields["encoder_ffn_dim"] != 4 * config["dim"]:
-        raise refuse("encoder_ffn_dim", fields["encoder_ffn_dim"], where, f"{4 * config['dim']} (4 times d_model)")
-    if config["max_length"] > LDM_ROW:
-        fits = f"at most {LDM_ROW}, the ids that LDMTextToImagePipeline reads"
-        raise refuse("max_position_embeddings", config["max_length"], where, fits)
-    config["pad"] = fields["pad_token_id"]
-    vocabulary = None if tokenizer is None else bert_vocabulary(tokenizer, config["vocab_size"])
-    return config | (LdmText.special_tokens(vocabulary) if vocabulary is not None else {})
-
-
-def ldm_bert_to_diffusers(config: LdmTextConfig) -> dict[str, Any]:
-    """config.json of diffusers' LDMBertModel."""
-    data = {foreign: getattr(config, native) for native, foreign in _LDM_BERT.items()}
-    return {
-        "architectures": ["LDMBertModel"],
-        "model_type": "ldmbert",
-        **data,
-        "encoder_ffn_dim": 4 * config.dim,
-        "num_hidden_layers": config.layers,
-        "activation_function": "gelu",
-        "pad_token_id": config.pad,
-    }

@@ -1,4 +1,4 @@
-"""ControlNet in the published layouts: keys and configurations of cldm and of diffusers' ControlNetModel."""
+"""diffusers' ControlNetModel: config.json and keys, read and written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from ldmkit_adapters.controlnet import ControlNetConfig
 from ldmkit_denoisers.config import skip_widths
 
 from ldmkit.errors import SourceError
-from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers, unet_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
-from ldmkit_checkpoints.keys import KeyMap, same
-from ldmkit_checkpoints.unet_keys import encoder_compvis, encoder_diffusers
+from ldmkit_checkpoints.diffusers.unet_keys import encoder_diffusers
+from ldmkit_checkpoints.keys import KeyMap, layers
 
 _MIRROR = {
     "DownBlock2D": "UpBlock2D",
@@ -21,37 +20,22 @@ _MIRROR = {
     "CrossAttnDownBlock2D": "CrossAttnUpBlock2D",
     "ResnetDownsampleBlock2D": "ResnetUpsampleBlock2D",
 }
+
+
 _HINT_WIDTHS = (16, 32, 96, 256)
+
+
 _ONLY = {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
-
-
-def controlnet_compvis(config: ControlNetConfig) -> KeyMap:
-    """Keys of the published layout, without the `control_model.` prefix."""
-    hints = {f"hint.convs.{i}": f"input_hint_block.{2 * i}" for i in range(_hint_convs(config))}
-    zeros = {f"zero.{i}": f"zero_convs.{i}.0" for i in range(len(skip_widths(config.unet)))}
-    return encoder_compvis(config.unet) | _all({**hints, **zeros, "zero_mid": "middle_block_out.0"})
 
 
 def controlnet_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> KeyMap:
     """Keys of diffusers' ControlNetModel; `vector` as for `unet_diffusers`."""
-    count, encoder = _hint_convs(config), "controlnet_cond_embedding"
+    count, encoder = 2 * len(config.hint_widths), "controlnet_cond_embedding"
     names = ["conv_in", *(f"blocks.{i}" for i in range(count - 2)), "conv_out"]
     hints = {f"hint.convs.{i}": f"{encoder}.{name}" for i, name in enumerate(names)}
     zeros = {f"zero.{i}": f"controlnet_down_blocks.{i}" for i in range(len(skip_widths(config.unet)))}
-    others = _all({**hints, **zeros, "zero_mid": "controlnet_mid_block"})
+    others = layers({**hints, **zeros, "zero_mid": "controlnet_mid_block"})
     return encoder_diffusers(config.unet, vector) | others
-
-
-def controlnet_from_compvis(params: Mapping[str, Any], **options: Any) -> ControlNetConfig:
-    """The configuration behind `control_stage_config.params` of a cldm yaml; `options` are its run-time fields.
-
-    Raises:
-        SourceError: as `unet_from_compvis`.
-    """
-    unet = {key: value for key, value in params.items() if key != "hint_channels"}
-    unet["out_channels"] = params.get("in_channels")
-    hint = int(params.get("hint_channels", 3))
-    return ControlNetConfig.of({"unet": unet_from_compvis(unet), "hint_channels": hint, **options})
 
 
 def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> ControlNetConfig:
@@ -98,11 +82,3 @@ def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embeddi
         "conditioning_channels": config.hint_channels,
         "conditioning_embedding_out_channels": list(config.hint_widths),
     }
-
-
-def _hint_convs(config: ControlNetConfig) -> int:
-    return 2 * len(config.hint_widths)
-
-
-def _all(names: Mapping[str, str]) -> KeyMap:
-    return {f"{n}.{part}": same(f"{f}.{part}") for n, f in names.items() for part in ("weight", "bias")}

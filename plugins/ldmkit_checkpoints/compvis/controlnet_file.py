@@ -9,16 +9,23 @@ from ldmkit.errors import SourceError
 from ldmkit.models.source import Source, adapter_only
 from ldmkit.models.spec import PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor
+from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
-from ldmkit_checkpoints.controlnet.keys import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 
 PREFIX = "control_model."
+
+
 PART = "adapters.control"
 
+
 _FIRST = "input_hint_block.0.weight"
+
+
 _HEADS = 8
+
+
 _HEAD_CHANNELS = 64
 
 

@@ -1,134 +1,30 @@
-"""Configs of first stages: the CompVis and sgm yaml, and diffusers' config.json, to native configs and back.
-
-Native configs come out as plain dicts, ready for a spec. A parameter that is not known here is an error: it
-might change what the model computes.
-"""
+"""config.json of diffusers' AutoencoderKL and VQModel, read and written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit.contracts.value import Value, validated
-from ldmkit.errors import LdmkitError, SourceError, suggest
+from ldmkit.errors import SourceError, suggest
+from ldmkit_checkpoints.config_fields import checked, known_only, numbers
 from ldmkit_checkpoints.diffusers.latents import DEFAULT_SCALE, never_scaled
 
-Kind = Literal["kl", "vq", "identity"]
-
-TARGETS: dict[str, Kind] = {
-    "ldm.models.autoencoder.AutoencoderKL": "kl",
-    "ldm.models.autoencoder.VQModel": "vq",
-    "ldm.models.autoencoder.VQModelInterface": "vq",
-    "ldm.models.autoencoder.IdentityFirstStage": "identity",
-    "taming.models.vqgan.VQModel": "vq",
-    "sgm.models.autoencoder.AutoencoderKL": "kl",
-    "sgm.models.autoencoder.AutoencoderKLInferenceWrapper": "kl",
-    "sgm.models.autoencoder.IdentityFirstStage": "identity",
-}
-"""Class named by a yaml's `target` -> our codec."""
-
-_TRAINING_ONLY = {
-    *("ckpt_path", "ignore_keys", "image_key", "colorize_nlabels", "monitor", "lossconfig", "loss_config"),
-    *("batch_resize_range", "scheduler_config", "lr_g_factor", "use_ema", "ema_decay", "optimizer_config"),
-    *("learning_rate", "input_key", "ckpt_engine", "max_batch_size"),
-}
-_DDCONFIG = {
-    *("double_z", "z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks"),
-    *("attn_resolutions", "dropout", "resamp_with_conv", "use_linear_attn", "attn_type", "tanh_out", "give_pre_end"),
-}
-_ATTENTION = {"vanilla": "vanilla", "vanilla-xformers": "vanilla", "linear": "linear", "none": "none"}
-
-
-def first_stage_from_compvis(
-    section: Mapping[str, Any], where: str = "first_stage_config"
-) -> tuple[Kind, dict[str, Any]]:
-    """The codec's name and native config of a yaml section with `target` and `params`.
-
-    Raises:
-        SourceError: a target or parameter that is not known, named with a suggestion.
-    """
-    target = section.get("target")
-    if target not in TARGETS:
-        what = f"the first stage {target!r} is not known"
-        raise SourceError("unknown-target", what, where=f"{where}.target", fits=suggest(str(target), TARGETS))
-    params = section.get("params") or {}
-    kind = TARGETS[target]
-    if kind == "identity":
-        return kind, {}
-    make: Callable[..., dict[str, Any]] = kl_from_compvis if kind == "kl" else vq_from_compvis
-    return kind, make(params, where=f"{where}.params")
-
-
-def kl_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
-    """Native KL config of AutoencoderKL's yaml parameters; `scale_factor` is the diffusion model's to add as `scale`.
-
-    Raises:
-        SourceError: unknown, missing or unsupported parameters.
-    """
-    known_only(params, {"embed_dim", "ddconfig", *_TRAINING_ONLY}, where)
-    native = _from_ddconfig(params, where, double_z=True)
-    return checked(KLConfig, native, where)
-
-
-def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
-    """Native VQ config of VQModel's or VQModelInterface's yaml parameters.
-
-    `remap`, `sane_index_shape` only renumber and reshape indices, which no picture depends on.
-
-    Raises:
-        SourceError: unknown, missing or unsupported parameters.
-    """
-    ours = {"embed_dim", "n_embed", "ddconfig", "remap", "sane_index_shape"}
-    known_only(params, {*ours, *_TRAINING_ONLY}, where)
-    native = _from_ddconfig(params, where, double_z=False)
-    return checked(VQConfig, {**native, "codebook_size": _need(params, "n_embed", where)}, where)
-
-
-def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dict[str, Any]:
-    dd, place = _need(params, "ddconfig", where), f"{where}.ddconfig"
-    if not isinstance(dd, Mapping):
-        raise SourceError("invalid", f"a mapping is wanted, got {type(dd).__name__}", where=place)
-    known_only(dd, _DDCONFIG, place)
-    if bool(dd.get("double_z", True)) != double_z:
-        raise SourceError("unsupported", f"double_z {dd.get('double_z', True)}", where=place, fits=str(double_z))
-    if dd.get("give_pre_end"):
-        raise SourceError("unsupported", "give_pre_end true: the decoder would return features", where=place)
-    kind = "linear" if dd.get("use_linear_attn") else dd.get("attn_type", "vanilla")
-    if kind not in _ATTENTION:
-        raise SourceError("unsupported", f"attn_type {kind!r}", where=place, fits=", ".join(_ATTENTION))
-    kind = _ATTENTION[kind]
-    multipliers = numbers(_need(dd, "ch_mult", place), f"{place}.ch_mult")
-    ch, resolution = numbers([_need(dd, "ch", place), _need(dd, "resolution", place)], f"{place}.ch, resolution")
-    resolutions = numbers(dd.get("attn_resolutions") or (), f"{place}.attn_resolutions")
-    attended = [level for level in range(len(multipliers)) if resolution // 2**level in resolutions]
-    return {
-        "in_channels": dd.get("in_channels", 3),
-        "out_channels": dd.get("out_ch", 3),
-        "widths": [ch * m for m in multipliers],
-        "blocks": _need(dd, "num_res_blocks", place),
-        "attention_levels": [] if kind == "none" else attended,
-        "level_attention": "vanilla" if kind == "none" else kind,
-        "mid_attention": kind,
-        "z_channels": _need(dd, "z_channels", place),
-        "embed_dim": _need(params, "embed_dim", where),
-        "resample_conv": dd.get("resamp_with_conv", True),
-        "tanh_out": dd.get("tanh_out", False),
-        "dropout": dd.get("dropout", 0.0),
-    }
-
-
-_DIFFUSERS_COMMON = {
+_COMMON = {
     *("in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block"),
     *("act_fn", "latent_channels", "norm_num_groups", "sample_size", "scaling_factor", "force_upcast"),
     "mid_block_add_attention",
 }
-_DIFFUSERS_KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
-NATIVE = {
+
+
+_KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
+
+
+NAMES = {
     "widths": "block_out_channels",
     "blocks": "layers_per_block",
     "norm_groups": "norm_num_groups",
@@ -144,7 +40,8 @@ NATIVE = {
 }
 """Names of fields in our configs -> theirs, for errors; other fields have the same name."""
 
-_DIFFUSERS_VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
+
+_VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 
 
 def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json") -> dict[str, Any]:
@@ -154,13 +51,13 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
         SourceError: unknown or unsupported entries.
     """
     config = public(config)
-    known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_KL, where)
+    known_only(config, _COMMON | _KL, where)
     native = _from_diffusers(config, where, latent_channels=4)
     native["quant_conv"] = config.get("use_quant_conv", True)
     native["post_quant_conv"] = config.get("use_post_quant_conv", True)
     native["scale"], native["shift"] = scaling(config, where)
     native["force_upcast"] = bool(config.get("force_upcast", True))
-    return checked(KLConfig, native, where, NATIVE)
+    return checked(KLConfig, native, where, NAMES)
 
 
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
@@ -171,7 +68,7 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     """
     unscaled = never_scaled(config)
     config = public(config)
-    known_only(config, _DIFFUSERS_COMMON | _DIFFUSERS_VQ, where)
+    known_only(config, _COMMON | _VQ, where)
     if config.get("norm_type", "group") != "group":
         raise SourceError("unsupported", f"norm_type {config['norm_type']!r}", where=where, fits="'group'")
     if config.get("lookup_from_codebook"):
@@ -182,7 +79,7 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     native["embed_dim"] = native["z_channels"] if config.get("vq_embed_dim") is None else config["vq_embed_dim"]
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
     native["force_upcast"] = bool(config.get("force_upcast", False))
-    return checked(VQConfig, native, where, NATIVE)
+    return checked(VQConfig, native, where, NAMES)
 
 
 def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
@@ -317,46 +214,7 @@ def public(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not str(key).startswith("_")}
 
 
-def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuse parameters of a yaml section that are not known: `unknown-parameter`, with the nearest name."""
-    for key in given:
-        if key not in known:
-            what = f"the parameter {key!r} is not known"
-            raise SourceError("unknown-parameter", what, where=f"{where}.{key}", fits=suggest(str(key), known))
-
-
-def numbers(values: Any, where: str) -> list[int]:
-    """Whole numbers of a yaml list."""
-    if not isinstance(values, (list, tuple)) or not all(type(v) is int for v in values):
-        raise SourceError("invalid", f"whole numbers are wanted, got {values!r}", where=where)
-    return list(values)
-
-
 def _names(values: Any, where: str) -> list[str]:
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
         raise SourceError("invalid", f"a list of names is wanted, got {values!r}", where=where)
     return list(values)
-
-
-def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
-    if given.get(key) is None:
-        raise SourceError("missing-parameter", f"{key!r} is required, but not given", where=where)
-    return given[key]
-
-
-def checked(
-    config: type[Value], native: dict[str, Any], where: str, names: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The native config as plain JSON data, defaults left out, after validation under the source's name.
-
-    Args:
-        names: of native fields in the source, for errors.
-    """
-    try:
-        value = validated(lambda: config.model_validate(native), where, SourceError, config)
-    except LdmkitError as error:
-        place = str(error.where or where).removeprefix(where).strip(".").split(".")[0].split("[")[0]
-        if place in (names or {}):
-            error.where = f"{where}.{(names or {})[place]}"
-        raise
-    return value.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,32 @@
+"""cldm's ControlNet: the yaml's parameters as a config, and the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit_adapters.controlnet import ControlNetConfig
+from ldmkit_denoisers.config import skip_widths
+
+from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
+from ldmkit_checkpoints.compvis.unet_keys import encoder_compvis
+from ldmkit_checkpoints.keys import KeyMap, layers
+
+
+def controlnet_compvis(config: ControlNetConfig) -> KeyMap:
+    """Keys of the published layout, without the `control_model.` prefix."""
+    hints = {f"hint.convs.{i}": f"input_hint_block.{2 * i}" for i in range(2 * len(config.hint_widths))}
+    zeros = {f"zero.{i}": f"zero_convs.{i}.0" for i in range(len(skip_widths(config.unet)))}
+    return encoder_compvis(config.unet) | layers({**hints, **zeros, "zero_mid": "middle_block_out.0"})
+
+
+def controlnet_from_compvis(params: Mapping[str, Any], **options: Any) -> ControlNetConfig:
+    """The configuration behind `control_stage_config.params` of a cldm yaml; `options` are its run-time fields.
+
+    Raises:
+        SourceError: as `unet_from_compvis`.
+    """
+    unet = {key: value for key, value in params.items() if key != "hint_channels"}
+    unet["out_channels"] = params.get("in_channels")
+    hint = int(params.get("hint_channels", 3))
+    return ControlNetConfig.of({"unet": unet_from_compvis(unet), "hint_channels": hint, **options})

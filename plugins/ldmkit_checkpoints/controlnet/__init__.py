@@ -1,1 +1,0 @@
-"""ControlNets as cldm and diffusers publish them."""
