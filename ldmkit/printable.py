@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -48,6 +48,13 @@ def printable_text(text: str) -> str:
 def printable_json(text: str) -> str:
     """JSON that says the same, with an escape of JSON's own for each character that would steer a terminal."""
     return text if text.isprintable() else text.translate(_JSON)
+
+
+def first_few(names: Iterable[object], most: int = 4, show: Callable[[object], str] = repr) -> str:
+    """The first of many names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(map(show, listed[:most])) + more
 
 
 _UP = "\x1b[A"

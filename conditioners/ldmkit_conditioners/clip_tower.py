@@ -1,7 +1,7 @@
 """The CLIP text transformer: OpenAI's CLIP-L, open-CLIP's ViT-H and bigG, by config.
 
 Written here rather than imported: transformers' CLIP classes take seconds to import, and their key names
-change between versions. Native keys never do; `ldmkit_checkpoints.text_keys` maps the published layouts.
+change between versions. Native keys never do; `ldmkit_checkpoints` maps the published layouts.
 """
 
 from __future__ import annotations

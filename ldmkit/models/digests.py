@@ -21,6 +21,7 @@ from ldmkit.files.json import inside, parse_json
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.spec import FileDigest, Verify
 from ldmkit.models.weights import open_safetensors, read_metadata
+from ldmkit.printable import first_few
 
 TENSORS = "ldmkit.sha256"
 """Key of a safetensors file's metadata: a JSON object, name of a tensor -> SHA-256 of its bytes."""
@@ -168,5 +169,4 @@ def _damage(path: Path) -> str:
         return "; its header is damaged, or it is cut short"
     if not kept:
         return ""
-    named = ", ".join(shown(key) for key in differ[:4]) + (f" and {len(differ) - 4} more" if len(differ) > 4 else "")
-    return f": tensor {named}" if differ else ": its header, or what is between its tensors"
+    return f": tensor {first_few(differ, show=shown)}" if differ else ": its header, or what is between its tensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,6 +18,7 @@ from ldmkit.errors import SourceError, WeightsError
 from ldmkit.files.json import parse_json, replacing
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile, filling
+from ldmkit.printable import first_few
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -225,7 +226,7 @@ def assign(
         module.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
-        raise WeightsError("uninitialised", f"{_some(left)} got no value", where=where)
+        raise WeightsError("uninitialised", f"{first_few(left)} got no value", where=where)
 
 
 def _in_place(lazy: LazyTensor) -> Tensor:
@@ -239,10 +240,12 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
-        raise WeightsError("missing", f"{len(missing)} tensor(s) are missing: {_some(missing)}", where=where)
+        raise WeightsError("missing", f"{len(missing)} tensor(s) are missing: {first_few(missing)}", where=where)
     unexpected = [key for key in tensors if key not in wanted]
     if unexpected:
-        raise WeightsError("unexpected", f"{len(unexpected)} tensor(s) have no place: {_some(unexpected)}", where=where)
+        raise WeightsError(
+            "unexpected", f"{len(unexpected)} tensor(s) have no place: {first_few(unexpected)}", where=where
+        )
     for key, tensor in wanted.items():
         lazy = tensors[key]
         if lazy.shape != tuple(tensor.shape):
@@ -253,9 +256,3 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
             what = f"{key!r} has dtype {lazy.dtype}, the module holds {tensor.dtype}"
             fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
             raise WeightsError("wrong-dtype", what, where=where, fits=fits)
-
-
-def _some(keys: Iterable[str]) -> str:
-    listed = list(keys)
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return ", ".join(repr(key) for key in listed[:4]) + more

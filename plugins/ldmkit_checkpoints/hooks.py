@@ -20,11 +20,11 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     """
     from ldmkit_checkpoints.compvis.checkpoint import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers.folder import INDEX, open_diffusers
-    from ldmkit_checkpoints.singlefile.other_formats import refuse_other_bytes
     from ldmkit_checkpoints.tiny.folder import TinyFolder, is_tiny_folder
+    from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file
 
     if is_checkpoint(path):
-        refuse_other_bytes(path)
+        refuse_unsupported_file(path)
         return open_compvis(path, config, ema)
     if not path.is_dir():
         return None
@@ -44,6 +44,6 @@ def name_what_nobody_reads(path: Path) -> None:
     Raises:
         SourceError: it is something that is known.
     """
-    from ldmkit_checkpoints.singlefile.other_formats import refuse_other_files
+    from ldmkit_checkpoints.unsupported.files import refuse_unsupported
 
-    refuse_other_files(path)
+    refuse_unsupported(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,8 @@ from torch import Tensor
 from ldmkit.errors import WeightsError
 from ldmkit.models.source import Report
 from ldmkit.models.weights import LazyTensor
-from ldmkit_checkpoints.keys import Entry, KeyMap, same
+from ldmkit.printable import first_few
+from ldmkit_checkpoints.keys import Conversion, KeyMap, renamed
 
 
 class Inventory:
@@ -47,7 +47,7 @@ class Inventory:
         renamed = {native: tuple(map(rename, entry.keys)) for native, entry in keymap.items()}
         absent = [key for keys in renamed.values() for key in keys if key not in self.tensors]
         if absent:
-            what = f"{len(absent)} tensor(s) of the {part} are missing: {listed(absent)}"
+            what = f"{len(absent)} tensor(s) of the {part} are missing: {first_few(absent)}"
             raise WeightsError("missing", what, where=self.where)
         found = {}
         for native, entry in keymap.items():
@@ -82,17 +82,17 @@ class Inventory:
         """
         left = self.left()
         if left:
-            what = f"{len(left)} tensor(s) have no place in the model the config describes: {listed(left)}"
+            what = f"{len(left)} tensor(s) have no place in the model the config describes: {first_few(left)}"
             raise WeightsError("unexpected", what, where=self.where)
 
 
-def convert(entry: Entry, sources: list[LazyTensor], keys: tuple[str, ...], where: str) -> LazyTensor:
+def convert(entry: Conversion, sources: list[LazyTensor], keys: tuple[str, ...], where: str) -> LazyTensor:
     """A native tensor made of published ones when it is read; its shape is found without reading.
 
     Raises:
         WeightsError: the published shapes cannot be converted.
     """
-    if entry.read is same("").read and len(sources) == 1:
+    if entry.read is renamed("").read and len(sources) == 1:
         return sources[0]
     try:
         meta = entry.read(*(torch.empty(s.shape, dtype=s.dtype, device="meta") for s in sources))
@@ -104,10 +104,3 @@ def convert(entry: Entry, sources: list[LazyTensor], keys: tuple[str, ...], wher
         return entry.read(*(source.read(copy) for source in sources))
 
     return LazyTensor(tuple(meta.shape), meta.dtype, read)
-
-
-def listed(keys: Iterable[Any]) -> str:
-    """The first few of many keys."""
-    names = list(keys)
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(repr(key) for key in names[:4]) + more

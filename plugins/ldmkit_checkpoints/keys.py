@@ -1,6 +1,6 @@
 """How a native tensor is made of tensors in a published layout, and back.
 
-A layout of a part is a `KeyMap`: native key -> Entry. Nothing else knows both names.
+A layout of a part is a `KeyMap`: native key -> Conversion. Nothing else knows both names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _alone(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Conversion:
     """One native tensor: the foreign keys it is read from, the way there and the way back.
 
     `read` must also work on meta tensors: shapes are checked with them before any data is read.
@@ -33,17 +33,17 @@ class Entry:
     write: Callable[[Tensor], tuple[Tensor, ...]] = _alone
 
 
-KeyMap: TypeAlias = dict[str, Entry]
+KeyMap: TypeAlias = dict[str, Conversion]
 
 
-def same(key: str) -> Entry:
+def renamed(key: str) -> Conversion:
     """The tensor as it is, under another name."""
-    return Entry((key,))
+    return Conversion((key,))
 
 
 def layer(native: str, foreign: str, bias: bool = True) -> KeyMap:
     """Weight and bias of one layer, as they are, under another name."""
-    return {f"{native}.{name}": same(f"{foreign}.{name}") for name in ("weight", "bias")[: 1 + bias]}
+    return {f"{native}.{name}": renamed(f"{foreign}.{name}") for name in ("weight", "bias")[: 1 + bias]}
 
 
 def layers(names: Mapping[str, str]) -> KeyMap:
@@ -51,23 +51,23 @@ def layers(names: Mapping[str, str]) -> KeyMap:
     return {key: entry for native, foreign in names.items() for key, entry in layer(native, foreign).items()}
 
 
-def as_linear(key: str) -> Entry:
+def as_linear(key: str) -> Conversion:
     """A native linear weight (out, in) stored as a 1x1 convolution (out, in, 1[, 1]) elsewhere.
 
     Written back with two trailing axes; use `as_linear_1d` for the weights of a Conv1d.
     """
-    return Entry((key,), lambda w: w.flatten(1), lambda w: (w[..., None, None],))
+    return Conversion((key,), lambda w: w.flatten(1), lambda w: (w[..., None, None],))
 
 
-def as_linear_1d(key: str) -> Entry:
+def as_linear_1d(key: str) -> Conversion:
     """The same for a Conv1d weight (out, in, 1)."""
-    return Entry((key,), lambda w: w.flatten(1), lambda w: (w[..., None],))
+    return Conversion((key,), lambda w: w.flatten(1), lambda w: (w[..., None],))
 
 
-def stacked(keys: Sequence[str]) -> Entry:
+def stacked(keys: Sequence[str]) -> Conversion:
     """Several foreign tensors stacked along the first axis (q, k, v -> qkv), all of one size."""
     names = tuple(keys)
-    return Entry(names, _cat, lambda w: w.chunk(len(names)))
+    return Conversion(names, _cat, lambda w: w.chunk(len(names)))
 
 
 def _cat(*parts: Tensor) -> Tensor:
@@ -83,6 +83,6 @@ def _cat(*parts: Tensor) -> Tensor:
 def prefixed(keymap: KeyMap, native: str = "", foreign: str = "") -> KeyMap:
     """The same map with prefixes put in front of both names."""
     return {
-        native + name: Entry(tuple(foreign + key for key in entry.keys), entry.read, entry.write)
+        native + name: Conversion(tuple(foreign + key for key in entry.keys), entry.read, entry.write)
         for name, entry in keymap.items()
     }

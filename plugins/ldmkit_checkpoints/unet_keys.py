@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldmkit_denoisers.config import LevelPlan, UNetConfig
 
-from ldmkit_checkpoints.keys import KeyMap, as_linear, layer, prefixed, same
+from ldmkit_checkpoints.keys import KeyMap, as_linear, layer, prefixed, renamed
 
 _BLOCK = {
     "norm_1": "norm1",
@@ -21,8 +21,8 @@ def transformer(config: UNetConfig, plan: LevelPlan, native: str, foreign: str) 
     keymap = layer(f"{native}.norm", f"{foreign}.norm")
     for name in ("proj_in", "proj_out"):
         weight = f"{foreign}.{name}.weight"
-        keymap[f"{native}.{name}.weight"] = same(weight) if config.linear_projections else as_linear(weight)
-        keymap[f"{native}.{name}.bias"] = same(f"{foreign}.{name}.bias")
+        keymap[f"{native}.{name}.weight"] = renamed(weight) if config.linear_projections else as_linear(weight)
+        keymap[f"{native}.{name}.bias"] = renamed(f"{foreign}.{name}.bias")
     for i in range(plan.depth):
         block = transformer_block()
         keymap |= prefixed(block, f"{native}.blocks.{i}.", f"{foreign}.transformer_blocks.{i}.")
@@ -36,7 +36,7 @@ def transformer_block() -> KeyMap:
         keymap |= layer(native, foreign)
     for native, foreign in (("self_attn", "attn1"), ("cross_attn", "attn2")):
         for name in ("to_q", "to_k", "to_v"):
-            keymap[f"{native}.{name}.weight"] = same(f"{foreign}.{name}.weight")
+            keymap[f"{native}.{name}.weight"] = renamed(f"{foreign}.{name}.weight")
     return keymap
 
 

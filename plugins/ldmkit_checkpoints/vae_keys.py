@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldmkit_codecs.autoencoder import AutoencoderConfig
 
-from ldmkit_checkpoints.keys import KeyMap, layers, same
+from ldmkit_checkpoints.keys import KeyMap, layers, renamed
 
 
 def residual_block(native: str, foreign: str, skip: str | None) -> KeyMap:
@@ -15,7 +15,7 @@ def residual_block(native: str, foreign: str, skip: str | None) -> KeyMap:
 
 def codebook() -> KeyMap:
     """The codebook of a VQ codec."""
-    return {"codebook.embedding.weight": same("quantize.embedding.weight")}
+    return {"codebook.embedding.weight": renamed("quantize.embedding.weight")}
 
 
 def quant_convs(quant: bool, post: bool) -> KeyMap:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.compvis.text_config import PlannedConditioner, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.diffusers.ldm_bert import ldm_bert_from_diffusers
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
 
@@ -17,11 +17,11 @@ from ldmkit.models.spec import ConditionerSpec
 ENCODERS = "ldm.modules.encoders.modules."
 
 
-def compvis(target: str, params: dict[str, Any] | None = None, **model: Any) -> list[Planned]:
+def compvis(target: str, params: dict[str, Any] | None = None, **model: Any) -> list[PlannedConditioner]:
     return conditioners_from_compvis({"target": ENCODERS + target, "params": params or {}}, model, 4)
 
 
-def sgm(*models: tuple[str, str, dict[str, Any]]) -> list[Planned]:
+def sgm(*models: tuple[str, str, dict[str, Any]]) -> list[PlannedConditioner]:
     listed = [{"target": f"sgm.modules.encoders.modules.{t}", "input_key": key, "params": p} for t, key, p in models]
     return conditioners_from_sgm({"params": {"emb_models": listed}})
 
@@ -30,7 +30,7 @@ BIG = {"arch": "ViT-bigG-14", "layer": "penultimate", "always_return_pooled": Tr
 SIZES = [(key, {"outdim": 256}) for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")]
 
 
-def built(planned: Planned) -> Any:
+def built(planned: PlannedConditioner) -> Any:
     spec = ConditionerSpec.of(planned.spec)
     with torch.device("meta"):
         part = ldmkit.get("conditioner", spec.type)(spec.config)
@@ -39,7 +39,7 @@ def built(planned: Planned) -> Any:
     return part
 
 
-def foreign(planned: Planned) -> set[str]:
+def foreign(planned: PlannedConditioner) -> set[str]:
     return {key for entry in planned.keymap().values() for key in entry.keys}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.compvis.text_config import PlannedConditioner, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.compvis.text_keys import bert_keys, conditioner_keys, open_clip_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
 from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys
@@ -204,7 +204,7 @@ def test_spatial_rescaler_methods(modules: tuple[dict[str, Any], Any], method: s
 # ---- conditioners of whole models, from their own yaml and checkpoint
 
 
-def plan(name: str, full: bool = False) -> list[Planned]:
+def plan(name: str, full: bool = False) -> list[PlannedConditioner]:
     data = yaml.safe_load((GOLDENS / name / ("config_full.yaml" if full else "config.yaml")).read_text())
     params = data["model"]["params"]
     if "conditioner_config" in params:

@@ -198,10 +198,10 @@ class Block:
 
 def below(keymap: KeyMap, native: str, foreign: str) -> KeyMap:
     """The part of a key map under two prefixes."""
-    from ldmkit_checkpoints.keys import Entry
+    from ldmkit_checkpoints.keys import Conversion
 
     return {
-        name.removeprefix(native): Entry(tuple(k.removeprefix(foreign) for k in e.keys), e.read, e.write)
+        name.removeprefix(native): Conversion(tuple(k.removeprefix(foreign) for k in e.keys), e.read, e.write)
         for name, e in keymap.items()
         if name.startswith(native)
     }

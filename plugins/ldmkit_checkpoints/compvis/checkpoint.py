@@ -13,12 +13,13 @@ from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
-from ldmkit_checkpoints.compvis.plan import Plan, plan_first_stage, shadow
+from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
+from ldmkit_checkpoints.singlefile.models import infer_config
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 
 _NOTHING: Mapping[str, str] = {}
@@ -149,7 +150,7 @@ def checkpoint_in(folder: Path) -> Path | None:
     return files[0] if len(files) == 1 and config_beside(files[0]) is not None else None
 
 
-def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata: Mapping[str, str]) -> Plan:
+def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata: Mapping[str, str]) -> CheckpointPlan:
     model = section(config, "model", origin)
     target, where = model["target"], f"{origin}: model.params"
     if target in FIRST_STAGES:
@@ -165,7 +166,7 @@ def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata
     raise SourceError("unknown-target", what, where=f"{origin}: model.target", fits=suggest(target, known))
 
 
-def _sized(plan: Plan, evidence: Evidence) -> Plan:
+def _sized(plan: CheckpointPlan, evidence: Evidence) -> CheckpointPlan:
     """The plan with the size that the file says it was trained for."""
     plan.notes += evidence.notes
     for note in evidence.notes:
@@ -189,8 +190,6 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     Raises:
         SourceError: an unreadable file; no yaml, and a model that cannot be told from the keys.
     """
-    from ldmkit_checkpoints.singlefile.models import infer_config
-
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
     tensors, prefix, said = without_wrapping(tensors, first_stage=chosen is None)

@@ -10,28 +10,25 @@ from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit.errors import SourceError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
-from ldmkit_checkpoints.compvis.plan import PartPlan, given_vector
-from ldmkit_checkpoints.compvis.text_config import Planned, conditioners_from_compvis, conditioners_from_sgm
+from ldmkit_checkpoints.compvis.plan import PartPlan
+from ldmkit_checkpoints.compvis.text_config import PlannedConditioner, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.compvis.text_keys import conditioner_keys
+from ldmkit_checkpoints.conditioners import given_vector, masked_image
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
+from ldmkit_checkpoints.singlefile.models import PLANES
 from ldmkit_checkpoints.unread import ignorable_conditioner_key
 
 _GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
 """Guidance scales of the published scripts, for conditions that the models were also trained without."""
 
+
 _FROZEN = frozenset(["clip-text", "clip-pooled", "t5-text"])
 """Encoders that were not trained with the model, so that some files leave them out."""
 
+
 _HOLED = ("mask", "masked_image")
 """`concat_keys` of the inpainting models, and what they are where the yaml does not say."""
-
-PLANES = {
-    5: "a depth model: a map of depths beside the latent",
-    7: "an upscaler: the small picture beside the latent",
-    8: "InstructPix2Pix, or another model that reads a second latent",
-}
-"""Input channels of published U-Nets over four latent channels whose planes no part here makes."""
 
 
 @dataclass
@@ -99,7 +96,7 @@ def plan_embedders(section: Mapping[str, Any], unet: UNetConfig, inventory: Inve
     return found
 
 
-def _collected(planned: Sequence[Planned], unet: UNetConfig, inventory: Inventory) -> Conditions:
+def _collected(planned: Sequence[PlannedConditioner], unet: UNetConfig, inventory: Inventory) -> Conditions:
     absent = [p for p in planned if p.spec["type"] in _FROZEN and p.layout and not inventory.has(p.prefix)]
     if absent:
         return _given(unet, f"the file holds no text encoder under {absent[0].prefix!r}")
@@ -125,7 +122,7 @@ def _given(unet: UNetConfig, why: str) -> Conditions:
     return Conditions({name: PartPlan(spec) for name, spec in wanted.items()}, notes=notes)
 
 
-def _masked(unet: UNetConfig, where: str, keys: Sequence[str] = _HOLED) -> Planned:
+def _masked(unet: UNetConfig, where: str, keys: Sequence[str] = _HOLED) -> PlannedConditioner:
     """The condition of Stable Diffusion's inpainting models, SDXL's too: the mask, and the latent of what it leaves.
 
     Raises:
@@ -138,5 +135,4 @@ def _masked(unet: UNetConfig, where: str, keys: Sequence[str] = _HOLED) -> Plann
         known = f" ({PLANES[unet.in_channels]})" if unet.in_channels in PLANES else ""
         fits = f"{2 * unet.channels + 1}: the latent, a mask, and the latent of the masked picture"
         raise SourceError("unsupported", what + known, where=where, fits=fits)
-    config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True, "latent_channels": unet.channels}
-    return Planned("masked-image", {"type": "masked-image", "config": config}, "", "")
+    return PlannedConditioner("masked-image", masked_image(unet.channels).model_dump(exclude_defaults=True), "", "")

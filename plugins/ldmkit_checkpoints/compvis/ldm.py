@@ -13,7 +13,7 @@ from ldmkit.errors import SourceError, WeightsError
 from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_conditions
 from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
-from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
@@ -47,7 +47,7 @@ _NO_EFFECT = {
 }
 
 
-def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> Plan:
+def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> CheckpointPlan:
     """The plan of a `model` section with a LatentDiffusion target.
 
     Raises:
@@ -69,7 +69,7 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
     schedule, posterior = Discrete.of(process.config), params.get("v_posterior", 0.0)
     rescaled = schedule.zero_terminal_snr
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
-    return Plan(
+    return CheckpointPlan(
         parts,
         _ignore(params, parts, conditions),
         process,

@@ -8,11 +8,10 @@ from typing import Any
 
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
-from ldmkit_denoisers.config import UNetConfig
 from torch import Tensor
 
 from ldmkit.errors import SourceError
-from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import PartSpec
 from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
@@ -48,7 +47,7 @@ class PartPlan:
 
 
 @dataclass
-class Plan:
+class CheckpointPlan:
     """A whole checkpoint.
 
     Args:
@@ -104,7 +103,7 @@ def codec_shape(plan: PartPlan) -> tuple[int, int]:
     return config.latent_channels, config.factor
 
 
-def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
+def plan_first_stage(section: Mapping[str, Any], where: str) -> CheckpointPlan:
     """A file that holds a first stage alone, keys without prefix."""
     kind, config = first_stage_from_compvis(section, where)
     scale, assumption = _own_scale(kind, config)
@@ -119,7 +118,7 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> Plan:
             return None
         return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
 
-    return Plan({"codec": codec}, ignore, assumption=assumption)
+    return CheckpointPlan({"codec": codec}, ignore, assumption=assumption)
 
 
 def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str | None]:
@@ -135,20 +134,12 @@ def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str 
 
 SD_KL = KLConfig(widths=(128, 256, 512, 512), embed_dim=4)
 """The shapes of Stable Diffusion's first stage, and of SDXL's."""
+
+
 SD_SCALE = 0.18215
+
+
 _ASSUMED = (
     "its file does not say the scale of its latents, and its shapes are Stable Diffusion's: 0.18215 was assumed. "
     "SDXL's codec has the same shapes and 0.13025: say which by scale="
 )
-
-
-def given_vector(unet: UNetConfig) -> ConditionerSpec:
-    """A ready-made vector for a U-Net; a class or a timestep is never dropped, since no number means none."""
-    null: Any = "keep" if unet.vector in ("table", "timestep") else "default"
-    config = {"kind": "vector", "dim": unet.vector_width}
-    return ConditionerSpec(type="given", config=config, slot="vector", null=null)
-
-
-def conditioner(type_: str, config: dict[str, Any], **wiring: Any) -> ConditionerSpec:
-    """A conditioner's spec."""
-    return ConditionerSpec(type=type_, config=config, **wiring)

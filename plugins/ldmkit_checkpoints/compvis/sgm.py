@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldmkit.models.spec import PartSpec
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_embedders
-from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, PartPlan, Plan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis.process import process_from_sgm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
@@ -38,7 +38,7 @@ SIZE = 1024
 """Height and width that both models were trained for, in pixels; the yaml does not say it."""
 
 
-def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> Plan:
+def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> CheckpointPlan:
     """The plan of a `model` section with a DiffusionEngine target.
 
     Raises:
@@ -64,7 +64,7 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
     schedule = Discrete.of(process.config)
     rescaled = schedule.zero_terminal_snr
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
-    return Plan(
+    return CheckpointPlan(
         parts,
         _ignore(parts, conditions),
         process,

@@ -13,14 +13,14 @@ from ldmkit_checkpoints.compvis.text_keys import conditioner_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
 
 
-class Planned(NamedTuple):
+class PlannedConditioner(NamedTuple):
     """One conditioner to build and where its weights are.
 
     Args:
         name: in the spec.
         spec: data of a `ldmkit.models.spec.ConditionerSpec`.
         prefix: of its keys in the file.
-        layout: of its keys, for `text_keys.conditioner_keys`; empty: it has no weights of its own.
+        layout: of its keys, for `conditioner_keys`; empty: it has no weights of its own.
     """
 
     name: str
@@ -61,7 +61,7 @@ def conditioners_from_compvis(
     model: Mapping[str, Any],
     latent_channels: int,
     where: str = "cond_stage_config",
-) -> list[Planned]:
+) -> list[PlannedConditioner]:
     """Conditioners of a LatentDiffusion yaml.
 
     Args:
@@ -79,7 +79,7 @@ def conditioners_from_compvis(
         if key != "masked_image":
             what = f"the first stage as conditioner for {key!r}"
             raise SourceError("unknown-condition", what, where=where, fits="cond_stage_key masked_image (inpainting)")
-        return [Planned("masked-image", _spec("masked-image", latent_channels=latent_channels), prefix, "")]
+        return [PlannedConditioner("masked-image", _spec("masked-image", latent_channels=latent_channels), prefix, "")]
     if not isinstance(cond_stage, Mapping):
         raise SourceError("unknown-target", f"{cond_stage!r} is no conditioner", where=where, fits="target and params")
     target, params = str(cond_stage.get("target")), dict(cond_stage.get("params") or {})
@@ -91,7 +91,7 @@ def conditioners_from_compvis(
 
 def conditioners_from_sgm(
     section: Mapping[str, Any], where: str = "conditioner_config", prefix: str = "conditioner.embedders."
-) -> list[Planned]:
+) -> list[PlannedConditioner]:
     """Conditioners of sgm's GeneralConditioner, in its order; texts read one input, sizes become one part.
 
     Raises:
@@ -100,7 +100,7 @@ def conditioners_from_sgm(
     models = (section.get("params") or {}).get("emb_models")
     if not isinstance(models, Sequence) or isinstance(models, str):
         raise SourceError("missing-section", "emb_models is no list", where=f"{where}.params")
-    planned: list[Planned] = []
+    planned: list[PlannedConditioner] = []
     for i, model in enumerate(models):
         place = f"{where}.params.emb_models[{i}]"
         if not isinstance(model, Mapping):
@@ -144,23 +144,23 @@ def _number(params: Mapping[str, Any], name: str, where: str, default: int | Non
     return value
 
 
-def _identity(key: str, model: Mapping[str, Any], prefix: str, where: str) -> Planned:
+def _identity(key: str, model: Mapping[str, Any], prefix: str, where: str) -> PlannedConditioner:
     use = model.get("conditioning_key") or ("concat" if model.get("concat_mode", True) else "crossattn")
     if use != "concat":
         what = f"torch.nn.Identity for {key!r}, read by {use}: the condition is computed elsewhere"
         raise SourceError("unknown-condition", what, where=where, fits="a picture that is concatenated")
-    return Planned("image", _spec("image"), prefix, "")
+    return PlannedConditioner("image", _spec("image"), prefix, "")
 
 
-def _class_embedder(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _class_embedder(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     _only(params, {"n_classes", "embed_dim", "key"}, where)
     n_classes = _number(params, "n_classes", where, 1000)
     null = n_classes - 1 if n_classes == 1001 or params.get("ucg_rate") else None
     config = {"n_classes": n_classes, "dim": _number(params, "embed_dim", where), "null_class": null}
-    return Planned("label", _spec("label", **config), prefix, "compvis")
+    return PlannedConditioner("label", _spec("label", **config), prefix, "compvis")
 
 
-def _bert(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _bert(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     known = {"n_embed", "n_layer", "vocab_size", "max_seq_len", "use_tokenizer", "embedding_dropout"}
     _only(params, known, where)
     vocab, length = _number(params, "vocab_size", where, 30522), _number(params, "max_seq_len", where, 77)
@@ -171,16 +171,16 @@ def _bert(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
         if rest == 1:
             raise SourceError("unknown-parameter", f"{length} layout tokens", where=where, fits="3 n, or 3 n + 2")
         layout = {"n_tokens": vocab, "max_objects": objects, "encode_crop": rest == 2}
-        return Planned("layout", _spec("layout-tokens", **shape, **layout), prefix, "bert")
+        return PlannedConditioner("layout", _spec("layout-tokens", **shape, **layout), prefix, "bert")
     config = {**shape, "vocab_size": vocab, "max_length": length, "words": words}
-    return Planned("text", _spec("ldm-text", **config), prefix, "bert")
+    return PlannedConditioner("text", _spec("ldm-text", **config), prefix, "bert")
 
 
-def _transformer_ids(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _transformer_ids(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     return _bert({**params, "use_tokenizer": False}, key, prefix, where)
 
 
-def _rescaler(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _rescaler(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     _only(params, {"n_stages", "method", "multiplier", "in_channels", "out_channels", "bias"}, where)
     config = {
         "n_classes": params.get("in_channels", 3),
@@ -191,10 +191,10 @@ def _rescaler(params: dict[str, Any], key: str, prefix: str, where: str) -> Plan
         "bias": params.get("bias", False),
         "zero_null": False,
     }
-    return Planned("semantic", _spec("semantic", **config), prefix, "compvis")
+    return PlannedConditioner("semantic", _spec("semantic", **config), prefix, "compvis")
 
 
-def _clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _clip(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     _only(params, {"max_length", "layer", "layer_idx", "always_return_pooled"}, where)
     layer = params.get("layer", "last")
     if layer not in ("last", "hidden") or (layer == "hidden") != (params.get("layer_idx") is not None):
@@ -208,15 +208,15 @@ def _clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
         "final_norm": layer == "last",
     }
     config["positions"] = params.get("max_length", 77)
-    return Planned("text", _spec("clip-text", **config), f"{prefix}transformer.", "hf")
+    return PlannedConditioner("text", _spec("clip-text", **config), f"{prefix}transformer.", "hf")
 
 
-def _open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Planned:
+def _open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> PlannedConditioner:
     known = {"arch", "max_length", "layer", "legacy", "always_return_pooled"}
     _only(params, known, where)
     shape = _arch(params, where)
     config = {**shape, "projection": None, **_OPEN, "layer": params.get("layer", "last"), "final_norm": True}
-    return Planned("text", _spec("clip-text", **config), f"{prefix}model.", "open-clip")
+    return PlannedConditioner("text", _spec("clip-text", **config), f"{prefix}model.", "open-clip")
 
 
 def _arch(params: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _arch(params: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {**OPEN_CLIP[arch], "positions": params.get("max_length", 77)}
 
 
-_COMPVIS: dict[str, Callable[[dict[str, Any], str, str, str], Planned]] = {
+_COMPVIS: dict[str, Callable[[dict[str, Any], str, str, str], PlannedConditioner]] = {
     "ClassEmbedder": _class_embedder,
     "BERTEmbedder": _bert,
     "TransformerEmbedder": _transformer_ids,
@@ -240,44 +240,44 @@ _COMPVIS: dict[str, Callable[[dict[str, Any], str, str, str], Planned]] = {
 }
 
 
-def _sgm_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+def _sgm_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
     return [_clip(params, key, prefix, where)]
 
 
-def _sgm_open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+def _sgm_open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
     return [_open_clip(params, key, prefix, where)]
 
 
-def _sgm_open_clip2(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+def _sgm_open_clip2(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
     """Hidden states, and the pooled vector from the same tower; `legacy` applies the final norm to the states."""
     _only(params, {"arch", "max_length", "layer", "legacy", "always_return_pooled"}, where)
     config = {**_arch(params, where), **_OPEN}
     layer, legacy = params.get("layer", "last"), bool(params.get("legacy", True))
     text = _spec("clip-text", **config, layer=layer, final_norm=legacy or layer == "last")
-    planned = [Planned("text", text, f"{prefix}model.", "open-clip")]
+    planned = [PlannedConditioner("text", text, f"{prefix}model.", "open-clip")]
     if params.get("always_return_pooled"):
         pooled = {**_spec("clip-pooled", **config), "shares": "text"}
-        planned.append(Planned("pooled", pooled, f"{prefix}model.", ""))
+        planned.append(PlannedConditioner("pooled", pooled, f"{prefix}model.", ""))
     return planned
 
 
-def _sgm_size(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+def _sgm_size(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
     _only(params, {"outdim"}, where)
     if key not in SIZE_KEYS:
         raise SourceError("unknown-condition", f"input {key!r}", where=where, fits=suggest(key, SIZE_KEYS))
     config = {"reads": [SIZE_KEYS[key]], "width": _number(params, "outdim", where)}
-    return [Planned("sizes", _spec("size-codes", **config), prefix, "")]
+    return [PlannedConditioner("sizes", _spec("size-codes", **config), prefix, "")]
 
 
-def _sgm_class(params: dict[str, Any], key: str, prefix: str, where: str) -> list[Planned]:
+def _sgm_class(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
     _only(params, {"n_classes", "embed_dim", "add_sequence_dim"}, where)
     emit = "tokens" if params.get("add_sequence_dim") else "vector"
     n_classes, dim = _number(params, "n_classes", where, 1000), _number(params, "embed_dim", where)
     config = {"n_classes": n_classes, "dim": dim, "emit": emit}
-    return [Planned("label", _spec("label", **config, zero_null=True), prefix, "compvis")]
+    return [PlannedConditioner("label", _spec("label", **config, zero_null=True), prefix, "compvis")]
 
 
-_SGM: dict[str, Callable[[dict[str, Any], str, str, str], list[Planned]]] = {
+_SGM: dict[str, Callable[[dict[str, Any], str, str, str], list[PlannedConditioner]]] = {
     "FrozenCLIPEmbedder": _sgm_clip,
     "FrozenOpenCLIPEmbedder": _sgm_open_clip,
     "FrozenOpenCLIPEmbedder2": _sgm_open_clip2,
@@ -286,9 +286,9 @@ _SGM: dict[str, Callable[[dict[str, Any], str, str, str], list[Planned]]] = {
 }
 
 
-def _merged_sizes(planned: Sequence[Planned]) -> list[Planned]:
+def _merged_sizes(planned: Sequence[PlannedConditioner]) -> list[PlannedConditioner]:
     """Size embedders that follow one another as one part: their codes are concatenated in this order anyway."""
-    merged: list[Planned] = []
+    merged: list[PlannedConditioner] = []
     for item in planned:
         before = merged[-1] if merged else None
         config = item.spec["config"]
@@ -305,9 +305,9 @@ def _merged_sizes(planned: Sequence[Planned]) -> list[Planned]:
     return merged
 
 
-def _named(planned: Sequence[Planned]) -> list[Planned]:
+def _named(planned: Sequence[PlannedConditioner]) -> list[PlannedConditioner]:
     """Distinct names; every text reads the input `text`, and a pooled part shares the tower made just before it."""
-    named: list[Planned] = []
+    named: list[PlannedConditioner] = []
     for item in planned:
         count = sum(1 for other in named if other.name.partition("-")[0] == item.name)
         name = item.name if not count else f"{item.name}-{count + 1}"

@@ -13,26 +13,26 @@ from ldmkit_conditioners.semantic import SemanticConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 from torch import Tensor
 
-from ldmkit_checkpoints.keys import Entry, KeyMap, layer, same, stacked
+from ldmkit_checkpoints.keys import Conversion, KeyMap, layer, renamed, stacked
 from ldmkit_checkpoints.transformers.text_keys import QKV, clip_hf_keys, t5_keys
 
 
 def open_clip_keys(config: ClipConfig) -> KeyMap:
     """open-CLIP's text tower: `transformer.resblocks.*`, packed projections, a projection stored transposed."""
     keys: KeyMap = {
-        "tower.tokens.weight": same("token_embedding.weight"),
-        "tower.positions.weight": same("positional_embedding"),
+        "tower.tokens.weight": renamed("token_embedding.weight"),
+        "tower.positions.weight": renamed("positional_embedding"),
         **layer("tower.norm", "ln_final"),
     }
     for i in range(config.layers):
         native, foreign = f"tower.blocks.{i}", f"transformer.resblocks.{i}"
         for name in ("weight", "bias"):
-            keys[f"{native}.qkv.{name}"] = same(f"{foreign}.attn.in_proj_{name}")
+            keys[f"{native}.qkv.{name}"] = renamed(f"{foreign}.attn.in_proj_{name}")
         parts = {"out": "attn.out_proj", "norm1": "ln_1", "norm2": "ln_2", "fc1": "mlp.c_fc", "fc2": "mlp.c_proj"}
         for ours, theirs in parts.items():
             keys.update(layer(f"{native}.{ours}", f"{foreign}.{theirs}"))
     if config.projection is not None:
-        keys["tower.projection.weight"] = Entry(("text_projection",), _transposed, lambda w: (_transposed(w),))
+        keys["tower.projection.weight"] = Conversion(("text_projection",), _transposed, lambda w: (_transposed(w),))
     return keys
 
 
@@ -44,8 +44,8 @@ def bert_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
     """CompVis' BERTEmbedder, of LdmText as of LayoutTokens: `transformer.token_emb.weight` ..."""
     head = "transformer."
     keys: KeyMap = {
-        "encoder.tokens.weight": same(f"{head}token_emb.weight"),
-        "encoder.positions.weight": same(f"{head}pos_emb.emb.weight"),
+        "encoder.tokens.weight": renamed(f"{head}token_emb.weight"),
+        "encoder.positions.weight": renamed(f"{head}pos_emb.emb.weight"),
         **layer("encoder.norm", f"{head}norm"),
     }
     for i in range(config.layers):
@@ -62,7 +62,7 @@ def bert_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
 
 def class_embedder_keys(config: LabelConfig) -> KeyMap:
     """CompVis' and sgm's ClassEmbedder: one table."""
-    return {"embedding.weight": same("embedding.weight")}
+    return {"embedding.weight": renamed("embedding.weight")}
 
 
 def spatial_rescaler_keys(config: SemanticConfig) -> KeyMap:
@@ -70,7 +70,7 @@ def spatial_rescaler_keys(config: SemanticConfig) -> KeyMap:
     if config.dim is None:
         return {}
     names = ("weight", "bias") if config.bias else ("weight",)
-    return {f"channel_mapper.{name}": same(f"channel_mapper.{name}") for name in names}
+    return {f"channel_mapper.{name}": renamed(f"channel_mapper.{name}") for name in names}
 
 
 _CONFIGS: dict[str, Any] = {

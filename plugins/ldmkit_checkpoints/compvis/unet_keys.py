@@ -5,7 +5,7 @@ from __future__ import annotations
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, up_levels
 from torch import Tensor
 
-from ldmkit_checkpoints.keys import Entry, KeyMap, as_linear_1d, layer, same
+from ldmkit_checkpoints.keys import Conversion, KeyMap, as_linear_1d, layer, renamed
 from ldmkit_checkpoints.unet_keys import resampling, residual_block, transformer, two_layers
 
 _RESIDUAL = {
@@ -67,13 +67,13 @@ def _attention(config: UNetConfig, plan: LevelPlan, native: str, foreign: str, n
     if plan.attention == "cross":
         return transformer(config, plan, native, foreign)
     weight, bias = f"{foreign}.qkv.weight", f"{foreign}.qkv.bias"
-    qkv = (as_linear_1d(weight), same(bias)) if new_order else _by_head(weight, bias, plan.heads)
+    qkv = (as_linear_1d(weight), renamed(bias)) if new_order else _by_head(weight, bias, plan.heads)
     return {
         **layer(f"{native}.norm", f"{foreign}.norm"),
         f"{native}.qkv.weight": qkv[0],
         f"{native}.qkv.bias": qkv[1],
         f"{native}.out.weight": as_linear_1d(f"{foreign}.proj_out.weight"),
-        f"{native}.out.bias": same(f"{foreign}.proj_out.bias"),
+        f"{native}.out.bias": renamed(f"{foreign}.proj_out.bias"),
     }
 
 
@@ -83,11 +83,11 @@ def _vector(config: UNetConfig) -> KeyMap:
     if config.vector == "timestep":
         return two_layers("vector_embed.mlp", "label_emb.1.0", "label_emb.1.2")
     if config.vector == "table":
-        return {"vector_embed.table.weight": same("label_emb.weight")}
+        return {"vector_embed.table.weight": renamed("label_emb.weight")}
     return layer("vector_embed", "label_emb") if config.vector == "linear" else {}
 
 
-def _by_head(weight: str, bias: str, heads: int) -> tuple[Entry, Entry]:
+def _by_head(weight: str, bias: str, heads: int) -> tuple[Conversion, Conversion]:
     """Rows ordered [head, q|k|v, channel] in the file, [q|k|v, head, channel] natively."""
 
     def read(tensor: Tensor) -> Tensor:
@@ -98,6 +98,6 @@ def _by_head(weight: str, bias: str, heads: int) -> tuple[Entry, Entry]:
         return tensor.unflatten(0, (3, heads, -1)).transpose(0, 1).flatten(0, 2)
 
     return (
-        Entry((weight,), read, lambda w: (write(w)[..., None],)),
-        Entry((bias,), read, lambda b: (write(b),)),
+        Conversion((weight,), read, lambda w: (write(w)[..., None],)),
+        Conversion((bias,), read, lambda b: (write(b),)),
     )

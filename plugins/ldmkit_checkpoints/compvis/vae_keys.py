@@ -6,7 +6,7 @@ from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit_checkpoints.keys import KeyMap, as_linear, layer, same
+from ldmkit_checkpoints.keys import KeyMap, as_linear, layer, renamed
 from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, widths_in
 
 
@@ -48,10 +48,10 @@ def _attention(native: str, foreign: str, kind: str) -> KeyMap:
         return {
             f"{native}.qkv.weight": as_linear(f"{foreign}.to_qkv.weight"),
             f"{native}.out.weight": as_linear(f"{foreign}.to_out.weight"),
-            f"{native}.out.bias": same(f"{foreign}.to_out.bias"),
+            f"{native}.out.bias": renamed(f"{foreign}.to_out.bias"),
         }
     keymap = layer(f"{native}.norm", f"{foreign}.norm")
     for part, theirs in {"q": "q", "k": "k", "v": "v", "out": "proj_out"}.items():
         keymap[f"{native}.{part}.weight"] = as_linear(f"{foreign}.{theirs}.weight")
-        keymap[f"{native}.{part}.bias"] = same(f"{foreign}.{theirs}.bias")
+        keymap[f"{native}.{part}.bias"] = renamed(f"{foreign}.{theirs}.bias")
     return keymap

@@ -24,6 +24,7 @@ from ldmkit.models.source import is_native
 from ldmkit.models.spec import ConditionerSpec, PipelineSpec
 from ldmkit.models.weights import write_safetensors
 from ldmkit.pipeline import Pipeline
+from ldmkit_checkpoints.conditioners import MASKED_IMAGE
 from ldmkit_checkpoints.diffusers.folding import standard
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_to_diffusers
 from ldmkit_checkpoints.diffusers.scheduler import write_scheduler
@@ -245,8 +246,7 @@ class _Export:
         return found | {tokenizer: ["transformers", "CLIPTokenizer"]}
 
     def _check_masked(self, spec: ConditionerSpec) -> None:
-        wanted = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
-        for key, value in wanted.items():
+        for key, value in MASKED_IMAGE.items():
             if spec.config.get(key) != value:
                 raise inexpressible(f"masked-image with {key} {spec.config.get(key)!r}")
 

@@ -12,7 +12,7 @@ from ldmkit.errors import SourceError
 from ldmkit.models.source import Source, adapter_only
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor
-from ldmkit_checkpoints.compvis.plan import given_vector
+from ldmkit_checkpoints.conditioners import given_vector, masked_image
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
@@ -26,13 +26,13 @@ from ldmkit_checkpoints.diffusers.parts import (
     unet_component,
 )
 from ldmkit_checkpoints.diffusers.pipelines import PIPELINES, unknown_pipeline
-from ldmkit_checkpoints.diffusers.scheduler import Plan, read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import SchedulerParts, read_scheduler
 from ldmkit_checkpoints.diffusers.scheduler_fields import REPAIRS, repaired
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.diffusers.variants import wanted_variants
 from ldmkit_checkpoints.inventory import Inventory
-from ldmkit_checkpoints.singlefile.other_formats import refuse_other_library
 from ldmkit_checkpoints.unread import ignorable_conditioner_key, ignorable_vae_key
+from ldmkit_checkpoints.unsupported.folders import refuse_other_library
 
 INDEX = "model_index.json"
 
@@ -132,7 +132,7 @@ class DiffusersFolder(Source):
             ),
         )
 
-    def _scheduler(self) -> Plan:
+    def _scheduler(self) -> SchedulerParts:
         config = self._config("scheduler", "scheduler_config.json")
         entry, own = self._classes["scheduler"], config.get("_class_name")
         if own not in (None, entry):
@@ -187,9 +187,7 @@ class DiffusersFolder(Source):
             found["vector"] = given_vector(unet)
         plane = unet.plane_channels
         if plane and plane == codec.channels + 1:
-            config = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
-            config["latent_channels"] = codec.channels
-            found["masked-image"] = ConditionerSpec(type="masked-image", config=config)
+            found["masked-image"] = masked_image(codec.channels)
         elif plane == 3 and self.index["_class_name"] == "LDMSuperResolutionPipeline":
             found["image"] = ConditionerSpec(type="image")
         elif plane:

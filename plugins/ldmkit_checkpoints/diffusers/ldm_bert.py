@@ -10,7 +10,7 @@ from ldmkit_conditioners.bpe import bert_vocabulary
 from ldmkit_conditioners.layout_tokens import LayoutTokensConfig
 from ldmkit_conditioners.ldm_text import LdmText, LdmTextConfig
 
-from ldmkit_checkpoints.keys import KeyMap, layer, same, stacked
+from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
 from ldmkit_checkpoints.transformers.text_fields import read_fields, refuse
 from ldmkit_checkpoints.transformers.text_keys import QKV
 
@@ -18,8 +18,8 @@ from ldmkit_checkpoints.transformers.text_keys import QKV
 def bert_diffusers_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
     """The same transformer as diffusers' LDMBertModel."""
     keys: KeyMap = {
-        "encoder.tokens.weight": same("model.embed_tokens.weight"),
-        "encoder.positions.weight": same("model.embed_positions.weight"),
+        "encoder.tokens.weight": renamed("model.embed_tokens.weight"),
+        "encoder.positions.weight": renamed("model.embed_positions.weight"),
         **layer("encoder.norm", "model.layer_norm"),
     }
     for i in range(config.layers):

@@ -15,7 +15,7 @@ from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, REPLACED, Sch
 from ldmkit_checkpoints.diffusers.scheduler_notes import differences
 
 
-class Plan(NamedTuple):
+class SchedulerParts(NamedTuple):
     """What a scheduler stands for, and what was replaced by something else."""
 
     process: PartSpec
@@ -38,7 +38,7 @@ TERMINAL = 2.0**-40
 _SPACINGS = ("leading", "trailing", "linspace")
 
 
-def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
+def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> SchedulerParts:
     """The plan of a scheduler_config.json.
 
     Raises:
@@ -60,7 +60,7 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Plan:
     process = _process(options, where, kind.sampler)
     sampler = _sampler(kind, options)
     grid = _grid(kind.sampler, options, where)
-    return Plan(process, sampler, grid, notes + differences(sampler, options))
+    return SchedulerParts(process, sampler, grid, notes + differences(sampler, options))
 
 
 def _check(name: str, options: Mapping[str, Any], where: str) -> None:

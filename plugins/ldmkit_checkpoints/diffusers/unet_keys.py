@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, up_levels
 
-from ldmkit_checkpoints.keys import KeyMap, layer, same, stacked
+from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
 from ldmkit_checkpoints.unet_keys import resampling, residual_block, transformer, two_layers
 
 _RESIDUAL = {
@@ -77,5 +77,5 @@ def _vector(config: UNetConfig, name: str) -> KeyMap:
     if config.vector == "timestep":
         return two_layers("vector_embed.mlp", "class_embedding.linear_1", "class_embedding.linear_2")
     if config.vector == "table":
-        return {"vector_embed.table.weight": same("class_embedding.weight")}
+        return {"vector_embed.table.weight": renamed("class_embedding.weight")}
     return layer("vector_embed", "class_embedding") if config.vector == "linear" else {}

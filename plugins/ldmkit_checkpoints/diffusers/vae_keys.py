@@ -8,7 +8,7 @@ from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit_checkpoints.keys import Entry, KeyMap, layer, same
+from ldmkit_checkpoints.keys import Conversion, KeyMap, layer, renamed
 from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, widths_in
 
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
@@ -61,10 +61,10 @@ def _attention(native: str, foreign: str, old: bool) -> KeyMap:
     keymap = layer(f"{native}.norm", f"{foreign}.group_norm")
     for part, theirs in (_OLD_ATTENTION if old else _ATTENTION).items():
         keymap[f"{native}.{part}.weight"] = _linear(f"{foreign}.{theirs}.weight")
-        keymap[f"{native}.{part}.bias"] = same(f"{foreign}.{theirs}.bias")
+        keymap[f"{native}.{part}.bias"] = renamed(f"{foreign}.{theirs}.bias")
     return keymap
 
 
-def _linear(key: str) -> Entry:
+def _linear(key: str) -> Conversion:
     # some converted files keep the 1x1 convolution's trailing axes
-    return Entry((key,), lambda w: w.flatten(1) if w.ndim > 2 else w)
+    return Conversion((key,), lambda w: w.flatten(1) if w.ndim > 2 else w)

@@ -7,17 +7,32 @@ from typing import Any
 
 from ldmkit.errors import SourceError
 from ldmkit.models.weights import LazyTensor
-from ldmkit_checkpoints.compvis.conditions import PLANES
 from ldmkit_checkpoints.singlefile.evidence import gather
-from ldmkit_checkpoints.singlefile.kinds import refuse_other_kinds
+from ldmkit_checkpoints.unsupported.tensors import refuse_unsupported_tensors
+
+PLANES = {
+    5: "a depth model: a map of depths beside the latent",
+    7: "an upscaler: the small picture beside the latent",
+    8: "InstructPix2Pix, or another model that reads a second latent",
+}
+"""Input channels of published U-Nets over four latent channels whose planes no part here makes."""
+
 
 UNET = "model.diffusion_model."
+
+
 _CLIP = "cond_stage_model.transformer."
+
+
 _OPEN_CLIP = "cond_stage_model.model."
+
+
 _EMBEDDERS = "conditioner.embedders."
+
 
 SD2_BASE_STEPS = 875_000
 """`global_step` inside Stable Diffusion 2's published 512-base file, the one that predicts eps."""
+
 
 _KL_F8: dict[str, Any] = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
@@ -43,13 +58,13 @@ def infer_config(
     """
     first = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if first is None:
-        refuse_other_kinds(tensors, where)
+        refuse_unsupported_tensors(tensors, where)
         if "encoder.conv_in.weight" in tensors and "decoder.conv_in.weight" in tensors:
             return {"model": _first_stage(tensors, where)}, ["first stage from its keys"]
         if len(tensors) == 1:
-            refuse_other_kinds(["emb_params"] if _is_embedding(*tensors.values()) else [], where)
+            refuse_unsupported_tensors(["emb_params"] if _is_embedding(*tensors.values()) else [], where)
         raise _needed(where)
-    refuse_other_kinds(tensors, where)
+    refuse_unsupported_tensors(tensors, where)
     evidence = gather(metadata or {}, tensors, where)
     stated = evidence.get("predicts")
     if any(key.startswith(_EMBEDDERS) for key in tensors):

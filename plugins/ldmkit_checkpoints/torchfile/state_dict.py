@@ -14,9 +14,9 @@ from ldmkit.errors import SourceError
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile
 from ldmkit.models.weights import LazyTensor, read_span
-from ldmkit_checkpoints.singlefile.kinds import refuse_other_kinds
 from ldmkit_checkpoints.torchfile.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
-from ldmkit_checkpoints.torchfile.zip_archive import Entry, checksum, entry_bytes, read_entries
+from ldmkit_checkpoints.torchfile.zip_archive import ZipEntry, checksum, entry_bytes, read_entries
+from ldmkit_checkpoints.unsupported.tensors import refuse_unsupported_tensors
 
 MAX_PICKLE_BYTES = 64 * 2**20
 
@@ -41,7 +41,7 @@ def open_pickled(path: Path) -> Any:
         tree = read_pickle(data, where)
     except SourceError as error:
         if error.code == "source.pickle-global" and b"string_to_param" in data:  # kept as a module by A1111
-            refuse_other_kinds(["string_to_param"], where)
+            refuse_unsupported_tensors(["string_to_param"], where)
         if error.code == "source.pickle-global" and b"_rebuild_tensor_v3" in data:
             what = "it holds tensors of a dtype that is none of torch's first ones: 8-bit floats, or unsigned integers"
             fits = "the same model in float16, bfloat16 or float32"
@@ -68,7 +68,7 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
     found: dict[str, LazyTensor] = {}
     for key, value in level.items():
         if not isinstance(key, str):
-            refuse_other_kinds(_names(tree), str(path))
+            refuse_unsupported_tensors(_names(tree), str(path))
             raise SourceError("no-tensors", f"the state dict has a key of type {type(key).__name__}", where=str(path))
         if not isinstance(value, LazyTensor):
             _refuse_tree(tree, str(path))
@@ -76,14 +76,14 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
             raise SourceError("no-tensors", what, where=str(path), fits="a state dict, or one under 'state_dict'")
         found[key] = value
     if not found:
-        refuse_other_kinds(_names(tree), str(path))
+        refuse_unsupported_tensors(_names(tree), str(path))
         raise SourceError("no-tensors", "the file holds no tensors", where=str(path))
     return found, extras
 
 
 def _refuse_tree(tree: Mapping[Any, Any], where: str) -> None:
     """Say what a file of nested containers is, or where in it the tensors are."""
-    refuse_other_kinds(_names(tree), where)
+    refuse_unsupported_tensors(_names(tree), where)
     inner = {
         key: value
         for key, value in tree.items()
@@ -106,7 +106,7 @@ def _names(tree: Any, before: str = "", depth: int = 0) -> list[str]:
     return found
 
 
-def _archive(path: Path) -> tuple[dict[str, Entry], bytes]:
+def _archive(path: Path) -> tuple[dict[str, ZipEntry], bytes]:
     where = str(path)
     _check_kind(path)
     listed = read_entries(path)
@@ -138,7 +138,7 @@ def _check_kind(path: Path) -> None:
     raise SourceError("torch-invalid", "neither a zip archive nor a pickle", where=where, fits="a torch file")
 
 
-def _lazy(tree: Any, path: Path, entries: Mapping[str, Entry]) -> Any:
+def _lazy(tree: Any, path: Path, entries: Mapping[str, ZipEntry]) -> Any:
     """The same containers with lazy tensors; shared and self-referring containers stay what they are."""
 
     @cache
@@ -184,7 +184,7 @@ def _lazy(tree: Any, path: Path, entries: Mapping[str, Entry]) -> Any:
 def _tensor(
     stored: Stored,
     file: MappedFile,
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, ZipEntry],
     sums: Mapping[str, Callable[[], None]],
     mapped: Callable[[], torch.UntypedStorage],
 ) -> LazyTensor:
@@ -208,7 +208,7 @@ def _tensor(
     return LazyTensor(shape, storage.dtype, read)
 
 
-def _storage_begin(storage: Storage, entries: Mapping[str, Entry], where: str) -> int:
+def _storage_begin(storage: Storage, entries: Mapping[str, ZipEntry], where: str) -> int:
     entry = entries.get(f"data/{storage.key}")
     if entry is None:
         raise SourceError("torch-invalid", f"storage {storage.key!r} is not in the archive", where=where)

@@ -29,7 +29,7 @@ _CHUNK = 2**20
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """Place of one uncompressed archive entry in the file, in bytes, and its CRC-32; None where none was kept."""
 
     begin: int
@@ -37,7 +37,7 @@ class Entry:
     crc: int | None
 
 
-def read_entries(path: Path) -> dict[str, Entry]:
+def read_entries(path: Path) -> dict[str, ZipEntry]:
     """Name -> place, of every entry.
 
     Raises:
@@ -62,7 +62,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
     return found
 
 
-def entry_bytes(path: Path, entry: Entry, name: str) -> bytes:
+def entry_bytes(path: Path, entry: ZipEntry, name: str) -> bytes:
     """The content of a small entry.
 
     Raises:
@@ -78,7 +78,7 @@ def entry_bytes(path: Path, entry: Entry, name: str) -> bytes:
     return data
 
 
-def checksum(path: Path, entry: Entry, name: str) -> Callable[[], None]:
+def checksum(path: Path, entry: ZipEntry, name: str) -> Callable[[], None]:
     """A check of an entry's content, which is read through once, at the first call.
 
     The check raises SourceError: `truncated`, `checksum`.
@@ -133,7 +133,7 @@ def _check_directory(file: BinaryIO, size: int, where: str) -> None:
         raise SourceError("torch-invalid", f"damaged archive: it does not list {count} entries", where=where)
 
 
-def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where: str) -> Entry:
+def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where: str) -> ZipEntry:
     name = info.orig_filename
     if "/code/" in name or name.endswith("/constants.pkl"):
         what = "it is a TorchScript program (torch.jit.save), whose weights belong to its code"
@@ -160,7 +160,7 @@ def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where
     if not fits:
         what = f"entry {name!r} is described in two ways, before its data and in the archive's directory"
         raise SourceError("torch-invalid", what, where=where, fits="a new copy of the file")
-    return Entry(begin, info.file_size, info.CRC if summed else None)
+    return ZipEntry(begin, info.file_size, info.CRC if summed else None)
 
 
 def _descriptor_fits(data: bytes, info: zipfile.ZipInfo) -> bool:
@@ -168,7 +168,7 @@ def _descriptor_fits(data: bytes, info: zipfile.ZipInfo) -> bool:
     return any(len(data) >= kind.size and kind.unpack(data[: kind.size]) == wanted for kind in _DESCRIPTORS)
 
 
-def _check_apart(entries: dict[str, Entry], where: str) -> None:
+def _check_apart(entries: dict[str, ZipEntry], where: str) -> None:
     """No entry lies within another: such an archive unpacks to more than its size."""
     end, before = 0, ""
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].size)):

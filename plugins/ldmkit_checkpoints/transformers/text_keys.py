@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 
-from ldmkit_checkpoints.keys import KeyMap, layer, same, stacked
+from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
 
 QKV = ("q", "k", "v")
 
@@ -19,8 +19,8 @@ def clip_hf_keys(config: ClipConfig, level: str = "text_model.") -> KeyMap:
         level: `text_model.`, or empty as CLIPTextModel names its tensors since transformers 5 (`clip_hf_level`).
     """
     keys: KeyMap = {
-        "tower.tokens.weight": same(f"{level}embeddings.token_embedding.weight"),
-        "tower.positions.weight": same(f"{level}embeddings.position_embedding.weight"),
+        "tower.tokens.weight": renamed(f"{level}embeddings.token_embedding.weight"),
+        "tower.positions.weight": renamed(f"{level}embeddings.position_embedding.weight"),
         **layer("tower.norm", f"{level}final_layer_norm"),
     }
     for i in range(config.layers):
@@ -31,7 +31,7 @@ def clip_hf_keys(config: ClipConfig, level: str = "text_model.") -> KeyMap:
         for ours, theirs in (parts | {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}).items():
             keys.update(layer(f"{native}.{ours}", f"{foreign}.{theirs}"))
     if config.projection is not None:
-        keys["tower.projection.weight"] = same("text_projection.weight")
+        keys["tower.projection.weight"] = renamed("text_projection.weight")
     return keys
 
 
@@ -43,8 +43,8 @@ def clip_hf_level(keys: Iterable[str]) -> str:
 def t5_keys(config: T5TextConfig) -> KeyMap:
     """transformers' T5EncoderModel: its own names, the embedding under `shared.weight`."""
     keys = {
-        "encoder.embed_tokens.weight": same("shared.weight"),
-        "encoder.final_layer_norm.weight": same("encoder.final_layer_norm.weight"),
+        "encoder.embed_tokens.weight": renamed("shared.weight"),
+        "encoder.final_layer_norm.weight": renamed("encoder.final_layer_norm.weight"),
     }
     gated = config.feed_forward == "gated-gelu"
     for i in range(config.layers):
@@ -53,5 +53,5 @@ def t5_keys(config: T5TextConfig) -> KeyMap:
         names += [f"layer.1.DenseReluDense.{part}.weight" for part in (("wi_0", "wi_1") if gated else ("wi",))]
         if i == 0:
             names.append("layer.0.SelfAttention.relative_attention_bias.weight")
-        keys.update({key: same(key) for key in (f"encoder.block.{i}.{name}" for name in names)})
+        keys.update({key: renamed(key) for key in (f"encoder.block.{i}.{name}" for name in names)})
     return keys

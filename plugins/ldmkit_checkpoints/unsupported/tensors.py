@@ -1,167 +1,164 @@
-"""What a file is that is no whole model: told from its keys, one row a kind, first match wins."""
+"""What a file of tensors is that is no whole model: told from its keys."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from ldmkit.errors import SourceError
+from ldmkit_checkpoints.unsupported.formats import Format
 
 _ADAPTER = (
     "the whole model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
 )
+
+
 _FAMILY = "the program of that family; ldmkit does not load it yet"
+
+
 _WHOLE = "the same model in float16, bfloat16 or float32"
 
 
-class Kind(NamedTuple):
-    """A kind of file: a pattern that one of its keys matches, its name, and what would load it."""
-
-    pattern: str
-    name: str
-    fits: str
-    code: str = "unsupported"
-
-
 KINDS = (
-    Kind(r"^lllite_", "a ControlNet-LLLite", _ADAPTER),
-    Kind(
+    Format(r"^lllite_", "a ControlNet-LLLite", _ADAPTER),
+    Format(
         r"\.lora_mid\.|\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|on_input|dora_scale|diff(_b)?)$",
         "a LyCORIS adapter",
         _ADAPTER,
     ),
-    Kind(r"^lora_(unet|te\d?|transformer)_|\.lora_(down|up)\.weight$", "a LoRA with kohya's keys", _ADAPTER),
-    Kind(
+    Format(r"^lora_(unet|te\d?|transformer)_|\.lora_(down|up)\.weight$", "a LoRA with kohya's keys", _ADAPTER),
+    Format(
         r"\.lora_[AB]\.(\w+\.)?weight$|[._]lora\d?\.(down|up)\.weight$|\.lora_magnitude_vector|\.lora_linear_layer\.",
         "a LoRA with peft's keys",
         _ADAPTER,
     ),
-    Kind(
+    Format(
         r"^(emb_params|string_to_param(\.|$)|string_to_token|clip_[lg]$|t5xxl$|<[^>]+>$)",
         "a textual inversion embedding",
         "the whole model, saved by diffusers as a folder after load_textual_inversion",
     ),
-    Kind(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
-    Kind(r"^(id_encoder|pulid_encoder|id_adapter)\.", "an adapter for a person's face", _ADAPTER),
-    Kind(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter", _ADAPTER),
-    Kind(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
-    Kind(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
-    Kind(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
-    Kind(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet union", _FAMILY),
-    Kind(r"lora_controlnet", "a ControlNet-LoRA", _FAMILY),
-    Kind(
+    Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
+    Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "an adapter for a person's face", _ADAPTER),
+    Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter", _ADAPTER),
+    Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
+    Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
+    Format(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
+    Format(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet union", _FAMILY),
+    Format(r"lora_controlnet", "a ControlNet-LoRA", _FAMILY),
+    Format(
         r"^(controlnet_blocks\.|controlnet_x_embedder\.|controlnet_double_blocks\.)",
         "a ControlNet of FLUX or SD 3",
         _FAMILY,
     ),
-    Kind(r"(^|\.)motion_modules\.", "a motion module of AnimateDiff, or a U-Net with some", _FAMILY),
-    Kind(
+    Format(r"(^|\.)motion_modules\.", "a motion module of AnimateDiff, or a U-Net with some", _FAMILY),
+    Format(
         r"\.(time_stack|time_mixer|temporal_transformer_blocks|spatial_res_block)\.", "Stable Video Diffusion", _FAMILY
     ),
-    Kind(
+    Format(
         r"^(down_blocks|mid_block|up_blocks)\..*\.?(temp_convs|temp_attentions)\.|^transformer_in\.",
         "a U-Net of videos",
         _FAMILY,
     ),
-    Kind(r"(^|\.)distilled_guidance_layer\.", "a Chroma transformer", _FAMILY),
-    Kind(
+    Format(r"(^|\.)distilled_guidance_layer\.", "a Chroma transformer", _FAMILY),
+    Format(
         r"(^|\.)(double_blocks\.\d+\.img_attn_qkv|(txt_in|context_embedder)\.\w*token_refiner)",
         "a HunyuanVideo transformer",
         _FAMILY,
     ),
-    Kind(r"(^|\.)double_blocks\.\d+\.(img|txt)_attn", "a FLUX transformer", _FAMILY),
-    Kind(
+    Format(r"(^|\.)double_blocks\.\d+\.(img|txt)_attn", "a FLUX transformer", _FAMILY),
+    Format(
         r"(^|\.)(cond_seq_linear\.|double_layers\.\d+\.|joint_transformer_blocks\.)", "an AuraFlow transformer", _FAMILY
     ),
-    Kind(r"(^|\.)transformer_blocks\.\d+\.(img|txt)_mod\.", "a transformer of Qwen-Image's kind", _FAMILY),
-    Kind(
+    Format(r"(^|\.)transformer_blocks\.\d+\.(img|txt)_mod\.", "a transformer of Qwen-Image's kind", _FAMILY),
+    Format(
         r"(^|\.)single_transformer_blocks\.\d+\.",
         "a FLUX transformer, or one of its kind, with diffusers' keys",
         _FAMILY,
     ),
-    Kind(
+    Format(
         r"(^|\.)joint_blocks\.\d+\.|^transformer_blocks\.\d+\.attn\.add_q_proj",
         "a Stable Diffusion 3 transformer",
         _FAMILY,
     ),
-    Kind(r"(^|\.)patchify_proj\.", "an LTX-Video transformer", _FAMILY),
-    Kind(r"(^|\.)(text_embedding_padding$|style_embedder\.|mlp_t5\.)", "a Hunyuan-DiT transformer", _FAMILY),
-    Kind(
+    Format(r"(^|\.)patchify_proj\.", "an LTX-Video transformer", _FAMILY),
+    Format(r"(^|\.)(text_embedding_padding$|style_embedder\.|mlp_t5\.)", "a Hunyuan-DiT transformer", _FAMILY),
+    Format(
         r"(^|\.)(cap_embedder\.|head\.modulation$|blocks\.\d+\.attn\.qkv_[xy])",
         "a transformer of Lumina, Wan or Mochi",
         _FAMILY,
     ),
-    Kind(
+    Format(
         r"(^|\.)(pos_embed\.proj\.|adaln_single\.|caption_projection\.|t_block\.1|y_embedder\.y_proj)",
         "a transformer of PixArt's kind (PixArt, DiT, Sana, LTX-Video)",
         _FAMILY,
     ),
-    Kind(r"^(effnet_mapper|clip_txt(_pooled)?_mapper|clip_mapper|vquantizer\.)", "a Stable Cascade stage", _FAMILY),
-    Kind(
+    Format(r"^(effnet_mapper|clip_txt(_pooled)?_mapper|clip_mapper|vquantizer\.)", "a Stable Cascade stage", _FAMILY),
+    Format(
         r"^(conv_first\.|RRDB_trunk|body\.\d+\.(rdb1\.|weight$)|model\.1\.sub\.\d+\.|layers\.\d+\.residual_group\.)"
         r"|^params(_ema)?\.(conv_first|body|model)\.",
         "an upscaler of pictures (ESRGAN and its kind)",
         "the program that enlarges pictures with it",
     ),
-    Kind(r"^(params_ema\.)?stylegan_decoder\.|^fuse_convs_dict\.", "a restorer of faces", "the program that it is for"),
-    Kind(
+    Format(
+        r"^(params_ema\.)?stylegan_decoder\.|^fuse_convs_dict\.", "a restorer of faces", "the program that it is for"
+    ),
+    Format(
         r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "weights in 8-bit floats with scales of their own", _WHOLE
     ),
-    Kind(
+    Format(
         r"\.quant_state\.bitsandbytes|\.absmax$|\.SCB$|\.qweight$",
         "weights in 4 or 8 bits (bitsandbytes, GPTQ)",
         _WHOLE,
     ),
-    Kind(
+    Format(
         r"^(encoder|decoder)\.(middle\.\d+\.residual|stages\.|\w+_blocks?\.\d+\.(\d+\.|norm\d\.|residual))"
         r"|^(en|de)coder\..*\.gamma$|\.time_(mix_conv|conv_out)\.|^(en|de)coder\..*conv(_in|\d)?\.conv\.",
         "a first stage of videos, or of another family",
         _FAMILY,
     ),
-    Kind(
+    Format(
         r"^(taesd_)?(encoder|decoder)\.(layers\.)?\d+\.(conv\.\d+\.)?(weight|bias)$|^\d+\.(conv\.\d+\.)?weight$",
         "a tiny autoencoder (TAESD), or half of one",
         "ldmkit.load_codec with the folder that holds its encoder and decoder, or diffusers' AutoencoderTiny folder",
     ),
-    Kind(
+    Format(
         r"^(controlnet_cond_embedding|controlnet_down_blocks)\.",
         "a ControlNet with diffusers' keys",
         "ldmkit.load_adapter with its folder, config.json included",
         "adapter-only",
     ),
-    Kind(r"^(first_stage_model|vae)\.", "a first stage with a model's prefix", "the file of the whole model"),
-    Kind(
+    Format(r"^(first_stage_model|vae)\.", "a first stage with a model's prefix", "the file of the whole model"),
+    Format(
         r"^(en|de)coder\.(down|up)_blocks\.\d+\.",
         "a first stage with diffusers' keys",
         "ldmkit.load_codec with its folder, config.json included",
         "codec-only",
     ),
-    Kind(
+    Format(
         r"^(model\.diffusion_model\.)?(input_blocks\.0\.0|down_blocks\.\d+)\.",
         "a U-Net alone",
         "the whole model: with its first stage and text encoder",
         "denoiser-only",
     ),
-    Kind(
+    Format(
         r"^(model\.)?layers\.\d+\.(self_attn|input_layernorm)\.|^model\.embed_tokens\.",
         "a language model, or another transformer",
         "transformers",
     ),
-    Kind(r"^(vision_model|visual)\.", "a picture encoder of CLIP, or all of CLIP", "the whole model"),
-    Kind(r"^(shared\.weight$|encoder\.block\.\d+\.layer\.)", "a T5 text encoder alone", "the whole model"),
-    Kind(
+    Format(r"^(vision_model|visual)\.", "a picture encoder of CLIP, or all of CLIP", "the whole model"),
+    Format(r"^(shared\.weight$|encoder\.block\.\d+\.layer\.)", "a T5 text encoder alone", "the whole model"),
+    Format(
         r"^(text_model\.|transformer\.text_model\.|(embeddings\.)?token_embedding\.|encoder\.layers\.\d+\.(self_attn|mlp)\."
         r"|(model\.)?transformer\.resblocks\.|cond_stage_model\.|conditioner\.|te\d?_)",
         "a text encoder alone",
         "the whole model",
     ),
-    Kind(
+    Format(
         r"(^|\.)(\w*transformer_blocks|blocks|layers|\w+_stream_blocks|noise_refiner)\.\d+\.\w*(attn|attention|norm|mlp|ff)",
         "a transformer of a family that is not known here",
         _FAMILY,
     ),
-    Kind(
+    Format(
         r"^(optimizer_states|param_groups|shadow_params|optimizer)(\.|$)",
         "a trainer's state without the model's weights",
         "the model that the trainer saved",
@@ -171,45 +168,47 @@ KINDS = (
 
 
 MODELS = (
-    Kind(r"\.(time_stack|time_mixer)\.", "Stable Video Diffusion", _FAMILY),
-    Kind(r"motion_modules\.|\.temporal_transformer\.", "a model with AnimateDiff's motion modules in it", _FAMILY),
-    Kind(r"^cc_projection\.", "Zero-1-to-3", _FAMILY),
-    Kind(r"^depth_model\.", "Stable Diffusion 2's depth model", "diffusers (StableDiffusionDepth2ImgPipeline)"),
-    Kind(r"^low_scale_model\.", "Stable Diffusion's upscaler", "diffusers (StableDiffusionUpscalePipeline)"),
-    Kind(r"^(embedder|noise_augmentor)\.", "Stable unCLIP", "diffusers (StableUnCLIPPipeline)"),
-    Kind(
+    Format(r"\.(time_stack|time_mixer)\.", "Stable Video Diffusion", _FAMILY),
+    Format(r"motion_modules\.|\.temporal_transformer\.", "a model with AnimateDiff's motion modules in it", _FAMILY),
+    Format(r"^cc_projection\.", "Zero-1-to-3", _FAMILY),
+    Format(r"^depth_model\.", "Stable Diffusion 2's depth model", "diffusers (StableDiffusionDepth2ImgPipeline)"),
+    Format(r"^low_scale_model\.", "Stable Diffusion's upscaler", "diffusers (StableDiffusionUpscalePipeline)"),
+    Format(r"^(embedder|noise_augmentor)\.", "Stable unCLIP", "diffusers (StableUnCLIPPipeline)"),
+    Format(
         r"^cond_stage_model\.((model\.)?visual|(transformer\.)?vision_model|model\.vision_model)\.",
         "a model of picture variations: it reads a picture in place of a text",
         _FAMILY,
     ),
-    Kind(
+    Format(
         r"^edm_(mean|std)$",
         "Playground v2.5: SDXL's network with EDM's noise levels and latents of their own statistics",
         _FAMILY,
     ),
-    Kind(r"^edm_vpred\.", "CosXL: SDXL's network with EDM's continuous noise levels", _FAMILY),
-    Kind(r"\.time_embed\.cond_proj\.", "a latent consistency model that reads the guidance scale", _FAMILY),
-    Kind(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
-    Kind(
+    Format(r"^edm_vpred\.", "CosXL: SDXL's network with EDM's continuous noise levels", _FAMILY),
+    Format(r"\.time_embed\.cond_proj\.", "a latent consistency model that reads the guidance scale", _FAMILY),
+    Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
+    Format(
         r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "a model in 8-bit floats with scales of their own", _WHOLE
     ),
-    Kind(r"\.quant_state\.bitsandbytes|\.absmax$|\.SCB$", "a model in 4 or 8 bits (bitsandbytes)", _WHOLE),
-    Kind(r"\.lora_[AB]\.|\.lora_(down|up)\.", "a model with a LoRA that is not fused", "the model with the LoRA fused"),
+    Format(r"\.quant_state\.bitsandbytes|\.absmax$|\.SCB$", "a model in 4 or 8 bits (bitsandbytes)", _WHOLE),
+    Format(
+        r"\.lora_[AB]\.|\.lora_(down|up)\.", "a model with a LoRA that is not fused", "the model with the LoRA fused"
+    ),
 )
 """Whole models whose U-Net has the keys of those that are read here, and that are others."""
 
 
-def kind_of(keys: Iterable[str], kinds: Iterable[Kind] = KINDS) -> Kind | None:
+def format_of(keys: Iterable[str], kinds: Iterable[Format] = KINDS) -> Format | None:
     """The first kind that any of the keys shows; None for what may be a whole model or a first stage."""
     names = list(keys)
     for kind in kinds:
-        pattern = re.compile(kind.pattern)
+        pattern = re.compile(kind.sign)
         if any(pattern.search(key) for key in names):
             return kind
     return None
 
 
-def refuse_other_kinds(keys: Iterable[str], where: str) -> None:
+def refuse_unsupported_tensors(keys: Iterable[str], where: str) -> None:
     """Say what the file is, if it is no whole model.
 
     Raises:
@@ -218,7 +217,7 @@ def refuse_other_kinds(keys: Iterable[str], where: str) -> None:
     names = list(keys)
     unet = "model.diffusion_model."
     if any(key.startswith(unet + "input_blocks.") for key in names):
-        if (model := kind_of(names, MODELS)) is not None:
+        if (model := format_of(names, MODELS)) is not None:
             raise SourceError(model.code, f"it is {model.name}", where=where, fits=model.fits)
         missing = {"first stage": ("first_stage_model.", "vae.")}
         if any(".attn2.to_k." in key for key in names):  # without cross-attention there may have been none
@@ -232,5 +231,5 @@ def refuse_other_kinds(keys: Iterable[str], where: str) -> None:
     heads = {key.partition(".")[0] for key in names}
     if "first_stage_model" in heads and heads & {"cond_stage_model", "conditioner"}:
         raise SourceError("unsupported", "it is a model without its U-Net", where=where, fits="the whole model")
-    if (kind := kind_of(names)) is not None:
+    if (kind := format_of(names)) is not None:
         raise SourceError(kind.code, f"it is {kind.name}", where=where, fits=kind.fits)
