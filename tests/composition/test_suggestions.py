@@ -9,8 +9,7 @@ from pathlib import Path
 
 import diffusers
 import pytest
-from ldmkit_checkpoints import vae_config
-from ldmkit_checkpoints.compvis import ldm, sgm, text_config
+from ldmkit_checkpoints.compvis import ldm, sgm, text_config, vae_config
 from ldmkit_checkpoints.compvis.process import _PREDICTIONS, _SCALINGS, _SCHEDULES
 from ldmkit_checkpoints.diffusers.pipelines import PIPELINES
 from ldmkit_checkpoints.diffusers.scheduler import CLASSES, REPLACED
