@@ -2,14 +2,15 @@
 
 A port is a parameter-less module that the denoiser calls at a published place. It returns its input
 unchanged until taps are attached, so a denoiser without adapters pays one call and its state-dict keys
-never change. Names: `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `self.<path>`, `block.<path>`,
-`cross.<path>`, `linear.<path>`.
+never change. Names: `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
+`block.<path>`, `cross.<path>`, `linear.<path>`.
 
 `input`, `down`, `skip` and `mid` carry maps (B,C,h,w): `down.<level>` a level's last map, which becomes a skip and is
 resampled after the port (T2I-Adapter adds there), `down.<level>.resample` the resampled map. `block` carries the
-residual stream (B,L,C) of a transformer block between its two attentions (GLIGEN adds there); `cross` what an attention
-to tokens gives before its output projection, (B,L,C), with the queries (B,heads,L,D) in `frame.scratch["query"]`;
-`linear` a linear layer's output, with the layer's input in `frame.scratch["input"]`.
+residual stream (B,L,C) of a transformer block between its two attentions (GLIGEN adds there); `attn` what a
+self-attention, and `cross` what an attention to tokens, gives before its output projection, (B,L,C), with `query`,
+`key` and `value` (B,heads,L,D) in `frame.scratch`; `linear` a linear layer's output, with the layer's input in
+`frame.scratch["input"]`.
 """
 
 from __future__ import annotations

@@ -22,10 +22,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, upcast: bool) -
     return attention(q, k, v, mask, upcast=upcast).transpose(1, 2).flatten(2)
 
 
+def tapped(port: Port, y: Tensor, source: tuple[Tensor, Tensor, Tensor], frame: Frame) -> Tensor:
+    """An attention's result (B, L, C) through a port, with what it was made from at `query`, `key` and `value` of
+    `frame.scratch`, (B, H, L, D) each."""
+    frame.scratch.update(zip(("query", "key", "value"), source, strict=True))
+    return port(y, frame)  # type: ignore[no-any-return]
+
+
 class SelfAttention2d(nn.Module):
     """Self-attention of a map with itself: GroupNorm, one projection to q|k|v, attention, projection, residual.
 
-    The rows of `qkv` are q, then k, then v, each split into heads. Port `self.<path>`: the block's output (B, C, h, w).
+    The rows of `qkv` are q, then k, then v, each split into heads. Ports: `attn.<path>` gets what the attention gives
+    before its output projection (B, L, C), with `query`, `key` and `value` (B, H, L, D) in `frame.scratch`;
+    `self.<path>` the block's output (B, C, h, w).
 
     Args:
         channels: of the map.
@@ -41,14 +50,17 @@ class SelfAttention2d(nn.Module):
         self.norm = nn.GroupNorm(groups, channels, eps) if groups else None
         self.qkv = PortedLinear(channels, 3 * channels)
         self.out = zeroed(PortedLinear(channels, channels))
-        self.port = Port()
+        self.attn_port, self.port = Port(), Port()
 
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
         b, c, h, w = x.shape
         tokens = (x if self.norm is None else self.norm(x)).flatten(2).transpose(1, 2)
         qkv = self.qkv(tokens, frame).view(b, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        y = self.out(attend(q, k, v, None, self.upcast), frame)
+        y = attend(q, k, v, None, self.upcast)
+        if self.attn_port.taps:
+            y = tapped(self.attn_port, y, (q, k, v), frame)
+        y = self.out(y, frame)
         x = x + y.transpose(1, 2).view(b, c, h, w)
         return self.port(x, frame) if self.port.taps else x
 
@@ -84,15 +96,12 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         port: Port | None = None,
     ) -> Tensor:
-        """x (B, L, channels) -> the same shape; `port` is called before the output projection, with the queries at
-        `frame.scratch["query"]` (B, H, L, D).
-        """
+        """x (B, L, channels) -> the same shape; `port` is called before the output projection (see `tapped`)."""
         q = self._split(self.to_q(x, frame))
         k, v = self.keys_values(x, frame) if kv is None else kv
         y = attend(q, k, v, mask, self.upcast)
         if port is not None and port.taps:
-            frame.scratch["query"] = q
-            y = port(y, frame)
+            y = tapped(port, y, (q, k, v), frame)
         return self.to_out(y, frame)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -116,9 +125,10 @@ class GEGLU(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention, feed-forward: each after a LayerNorm, each with its residual.
 
-    Ports: `self.<path>` gets the hidden states (B, L, C) after the self-attention's residual; `block.<path>` the
-    residual stream (B, L, C) between the two attentions, which GLIGEN's gated attention adds to; `cross.<path>` the
-    cross-attention's result (B, L, C) before its output projection, with the queries in `frame.scratch["query"]`.
+    Ports: `attn.<path>` gets the self-attention's result (B, L, C) before its output projection, and `cross.<path>` the
+    cross-attention's, both with `query`, `key` and `value` (B, H, L, D) in `frame.scratch`; `self.<path>` the hidden
+    states (B, L, C) after the self-attention's residual; `block.<path>` the residual stream (B, L, C) between the two
+    attentions, which GLIGEN's gated attention adds to.
 
     Args:
         channels, heads, upcast: of the attentions.
@@ -135,10 +145,10 @@ class TransformerBlock(nn.Module):
         self.cross_attn = Attention(channels, heads, context, upcast)
         self.norm_3 = nn.LayerNorm(channels)
         self.ff = GEGLU(channels)
-        self.self_port, self.block_port, self.cross_port = Port(), Port(), Port()
+        self.attn_port, self.self_port, self.block_port, self.cross_port = Port(), Port(), Port(), Port()
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.norm_1(x), frame)
+        x = x + self.self_attn(self.norm_1(x), frame, port=self.attn_port)
         if self.self_port.taps:
             x = self.self_port(x, frame)
         if self.block_port.taps:

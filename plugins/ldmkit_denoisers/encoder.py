@@ -214,8 +214,10 @@ def inner_ports(module: nn.Module) -> dict[str, Port]:
         if isinstance(part, PortedLinear):
             ports[f"linear.{path}"] = part.port
         elif isinstance(part, SelfAttention2d):
+            ports[f"attn.{path}"] = part.attn_port
             ports[f"self.{path}"] = part.port
         elif isinstance(part, TransformerBlock):
+            ports[f"attn.{path}"] = part.attn_port
             ports[f"self.{path}"] = part.self_port
             ports[f"block.{path}"] = part.block_port
             ports[f"cross.{path}"] = part.cross_port

@@ -46,8 +46,8 @@ class UNet(Encoder, Denoiser):
     Ports: `input` (x with the plane, before `conv_in`); `down.<level>`, a level's last map before it becomes a skip and
     is resampled; `down.<level>.resample`, the resampled map, which is a skip and the next level's input; `skip.<i>`,
     map i of the way down in the order they are made, at the moment the way up reads it; `mid`, the middle's output;
-    `self.<path>`, `block.<path>`, `cross.<path>` and `linear.<path>` of every attention, of the residual stream between
-    the attentions of a transformer block, and of the linear layers in them, by module path.
+    `attn.<path>`, `self.<path>`, `block.<path>`, `cross.<path>` and `linear.<path>` of every attention, of the residual
+    stream between the attentions of a transformer block, and of the linear layers in them, by module path.
 
     State-dict names: conv_in, time_embed, vector_embed, down.<level>.{res,attn,resample}, mid.{res,attn},
     up.<level>.{res,attn,resample}, norm_out, conv_out; levels count from the full resolution on both sides.

@@ -118,7 +118,7 @@ def test_prepacked_bfloat16(name: str) -> None:
     assert deviation(got, unet(x, t, context)) < 5e-2
 
 
-@pytest.mark.parametrize("port", ["input", "skip.0", "skip.3", "mid", "linear.", "cross.", "self."])
+@pytest.mark.parametrize("port", ["input", "skip.0", "skip.3", "mid", "linear.", "cross.", "self.", "attn."])
 def test_prepacked_calls_every_port(port: str) -> None:
     unet = network("class-conditional")
     packed = prepacked(unet)

@@ -140,6 +140,8 @@ def test_taps_see_what_the_docstrings_say() -> None:
         f"cross.{path}": tap("cross", "query"),
         f"linear.{path}.ff.proj": tap("linear", "input"),
         f"self.{path}": tap("self", ""),
+        f"attn.{path}": tap("attn", "value"),
+        "attn.down.0.attn.0": tap("attn of a map", "value"),
     }
     with attached(net.ports, taps):
         net(normal(2, 3, 8, 6), torch.tensor([3.0, 7.0]), net.prepare(conditions(net, 2, 8, 6)), 2.5)
@@ -149,6 +151,8 @@ def test_taps_see_what_the_docstrings_say() -> None:
         "cross": (2, 12, 32, 2, 2, 12, 16),
         "linear": (2, 12, 256, 2, 12, 32),
         "self": (2, 12, 32),
+        "attn": (2, 12, 32, 2, 2, 12, 16),
+        "attn of a map": (2, 48, 16, 2, 1, 48, 16),
     }
 
 

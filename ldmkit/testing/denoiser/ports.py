@@ -14,8 +14,8 @@ from ldmkit.testing.batches import differ, expect_state, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
-FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(block|cross|self|linear)\..+")
-KNOWN = "input, down.<level>[.resample], skip.<i>, mid, self.<path>, block.<path>, cross.<path>, linear.<path>"
+FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
+KNOWN = "input, down.<level>[.resample], skip.<i>, mid, attn.<path>, self.<path>, block.<path>, cross.<path>, linear.<path>"
 
 Calls = list[tuple[str, Tensor, Any]]
 
@@ -24,8 +24,8 @@ Calls = list[tuple[str, Tensor, Any]]
 def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
-    `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `self.<path>`, `block.<path>`, `cross.<path>`,
-    `linear.<path>`: an adapter finds by these names what it knows how to extend, in any denoiser.
+    `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
+    `block.<path>`, `cross.<path>`, `linear.<path>`: an adapter finds by these names what it knows how to extend, in any denoiser.
     """
     part = s.make()
     for name, port in part.ports.items():
