@@ -15,7 +15,9 @@ from ldmkit.testing.checks import NotApplicable, check, expect
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
 FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
-KNOWN = "input, down.<level>[.resample], skip.<i>, mid, attn.<path>, self.<path>, block.<path>, cross.<path>, linear.<path>"
+KNOWN = (
+    "input, down.<level>[.resample], skip.<i>, mid, attn.<path>, self.<path>, block.<path>, cross.<path>, linear.<path>"
+)
 
 Calls = list[tuple[str, Tensor, Any]]
 
