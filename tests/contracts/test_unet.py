@@ -152,7 +152,7 @@ def test_taps_see_what_the_docstrings_say() -> None:
         "linear": (2, 12, 256, 2, 12, 32),
         "self": (2, 12, 32),
         "attn": (2, 12, 32, 2, 2, 12, 16),
-        "attn of a map": (2, 48, 16, 2, 1, 48, 16),
+        "attn of a map": (2, 48, 16, 2, 2, 48, 8),
     }
 
 

@@ -27,7 +27,8 @@ def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
     `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
-    `block.<path>`, `cross.<path>`, `linear.<path>`: an adapter finds by these names what it knows how to extend, in any denoiser.
+    `block.<path>`, `cross.<path>`, `linear.<path>`: an adapter finds by these names what it knows how
+    to extend, in any denoiser.
     """
     part = s.make()
     for name, port in part.ports.items():
