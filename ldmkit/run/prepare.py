@@ -18,6 +18,7 @@ from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.guards import check_levels, memory
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
+from ldmkit.run.levels import check_range
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
@@ -137,6 +138,7 @@ def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size |
 
 def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
     sigmas = check_levels(request.grid.sigmas(pipeline.process, request.steps), request.grid)
+    check_range(sigmas, pipeline.process, bool(request.starts))
     if not request.starts:
         return tuple(sigmas)
     count = len(sigmas) - 1

@@ -47,14 +47,14 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
     """
     empty = sorted({key for row in rows for key, value in row.items() if isinstance(value, str) and not value.strip()})
     for key in empty:
-        _say(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
+        say(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
     drawn = padded(size, codec.multiple)
     if drawn != size:
         what = f"{size[0]}x{size[1]} is no multiple of the codec's {codec.multiple} pixels"
-        _say(f"{what}: {drawn[0]}x{drawn[1]} is drawn and cut at the bottom and right")
+        say(f"{what}: {drawn[0]}x{drawn[1]} is drawn and cut at the bottom and right")
     if default is not None and any(not 1 / FAR <= side / own <= FAR for side, own in zip(size, default, strict=True)):
         what = f"the model draws {default[0]}x{default[1]} by itself"
-        _say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
+        say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
 
 
 def remark_call(request: Request, names: Sequence[str], device: str) -> None:
@@ -70,18 +70,18 @@ def remark_call(request: Request, names: Sequence[str], device: str) -> None:
     scale = getattr(request.guidance, "scale", None)
     if names and scale == 0 and request.guidance.plain(0.0) is not None:
         what = "a guidance scale of 0 draws without conditions: what the inputs ask for has no effect"
-        _say(f"{what} (1 follows them without guidance, which other programs write as 0 or 1)")
+        say(f"{what} (1 follows them without guidance, which other programs write as 0 or 1)")
     elif request.guidance.views(names) == 1 and any(request.negative):
-        _say("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
+        say("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
-        _say("the mask is black everywhere: nothing is drawn anew (white is)")
+        say("the mask is black everywhere: nothing is drawn anew (white is)")
     if any(map(_rough, masks)):
         what = "the mask has many levels near black or white: traces of JPEG compression, say"
-        _say(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
+        say(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
     if torch.is_autocast_enabled(device):
         dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
-        _say(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
+        say(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
 
 
 def _rough(mask: Tensor) -> bool:
@@ -96,7 +96,7 @@ def remark_picture(picture: Tensor, where: str | None) -> None:
     least, most = float(picture.amin()), float(picture.amax())
     if 0 <= least < most <= 1:
         what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
-        _say(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")
+        say(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")
 
 
 def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -106,11 +106,12 @@ def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
             if found is None or (meaning == "combines texts" and text.isupper()):
                 continue
             what = f"the input {key!r} holds {found[0][:60]!r}, which {meaning} in other programs"
-            _say(f"{what}: here it is read as the words that it is made of")
+            say(f"{what}: here it is read as the words that it is made of")
             break
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Warn of a call, at the line that made it."""
     warnings.warn(what, DrawingWarning, stacklevel=caller_level() + 1)
 
 

@@ -17,6 +17,7 @@ _START = 'start={"image": ..., "strength": 0.6, "mask": ...}'
 _SEEDS = "seeds=[...], one a picture"
 _TUNED = 'pipe.tuned("its name", scale=..., start=..., end=...)'
 _SIZE = "size=(height, width)"
+_NOISE = 'seeds, which the noise follows from: it is not given; start={"latents": ...} takes those of a picture'
 _ENCODED = "conditions are encoded in the call: inputs"
 
 CALLS: Mapping[str, str] = {
@@ -28,9 +29,10 @@ CALLS: Mapping[str, str] = {
     **dict.fromkeys(("generator", "seed", "num_images_per_prompt", "num_images", "batch_size", "n_samples"), _SEEDS),
     **dict.fromkeys(("image", "init_image", "input_image", "strength", "denoising_strength"), _START),
     **dict.fromkeys(("mask_image", "mask", "masked_image", "inpaint_mask"), _START),
-    **dict.fromkeys(("latents", "init_latents", "x_T"), 'seeds, which noise follows from, or start={"latents": ...}'),
+    **dict.fromkeys(("latents", "init_latents", "x_T"), _NOISE),
     **dict.fromkeys(("scheduler", "sampler_name"), "sampler, and grid for the noise levels"),
-    **dict.fromkeys(("timesteps", "sigmas", "noise_schedule"), "grid=[...], the noise levels from high to low"),
+    **dict.fromkeys(("sigmas", "noise_schedule"), "grid=[...], the noise levels from high to low, ending in 0"),
+    "timesteps": "grid=[...], the noise levels (pipe.process.sigma_of_time(t)) from high to low, ending in 0",
     **dict.fromkeys(("callback", "callback_on_step_end", "img_callback"), "on_step, a function of one Step"),
     **dict.fromkeys(("callback_steps", "callback_on_step_end_tensor_inputs"), "on_step is called after every step"),
     **dict.fromkeys(("eta", "ddim_eta"), 'sampler={"type": "ddim", "eta": ...}'),

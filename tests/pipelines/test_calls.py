@@ -153,7 +153,7 @@ def test_a_negative_that_nobody_looks_at_is_said(class_pipe: ldmkit.Pipeline) ->
         class_pipe({"label": 1}, negative={"label": 2}, steps=1, guidance="none")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        class_pipe({"label": 1}, negative={"label": 2}, steps=1, guidance=2.0)
+        class_pipe({"label": 1}, negative={"label": 2}, steps=4, guidance=2.0)
 
 
 def test_pictures_on_another_scale_are_refused(class_pipe: ldmkit.Pipeline) -> None:
