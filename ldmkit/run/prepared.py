@@ -18,6 +18,7 @@ from ldmkit.run.busy import using
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate
 from ldmkit.run.guards import check_levels, steps_of
+from ldmkit.run.levels import check_range
 from ldmkit.run.noise import Noise
 from ldmkit.run.request import Request
 from ldmkit.run.sizes import Size
@@ -86,6 +87,7 @@ class Prepared:
         if self.request.starts:
             raise ValueError("a run that starts from a picture is not prepared again")
         sigmas = tuple(check_levels(grid.sigmas(self.evaluate.process, steps), grid))
+        check_range(sigmas, self.evaluate.process, started=False)
         evaluate = self.evaluate.over(sigmas)
         return replace(
             self,

@@ -28,9 +28,13 @@ def pipe() -> ldmkit.Pipeline:
 @pytest.fixture(scope="module")
 def flow() -> ldmkit.Pipeline:
     own = tiny_parts.class_pipeline()
-    process = ldmkit.get("process", "flow")()
-    return ldmkit.Pipeline.of(codec=own.codec, denoiser=own.denoiser, process=process, conditioners=own.conditioners,
-                              defaults={"size": (8, 8), "grid": {"type": "flow-shift"}, "sampler": {"type": "euler"}})  # fmt: skip
+    return ldmkit.Pipeline.of(
+        codec=own.codec,
+        denoiser=own.denoiser,
+        process=ldmkit.get("process", "flow")(),
+        conditioners=own.conditioners,
+        defaults={"size": (8, 8), "grid": {"type": "flow-shift"}, "sampler": {"type": "euler"}},
+    )
 
 
 @pytest.mark.parametrize(
