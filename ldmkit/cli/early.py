@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy
+from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy, words_of
 from ldmkit.contracts.arguments import check_scale, check_seed, check_size, check_steps
 from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import read_json
@@ -63,7 +63,9 @@ def check_call(
     """
     if (sides := parse_size(size)) is not None:
         check_size(sides)
-    options, pairs = _options(words)
+    named_words = list(words_of(words))
+    options = [name for name, _ in named_words if name is not None]
+    pairs = [word for name, word in named_words if name is None and word is not None]
     chosen = chosen_guidance(guidance, [*scales, *pairs])
     for scale in chosen.values() if isinstance(chosen, dict) and "type" not in chosen else [chosen]:
         if isinstance(scale, float):
@@ -106,22 +108,6 @@ def check_draws(steps: int | None, seed: int, number: int = 1) -> None:
         check_steps(steps)
     for drawn in (seed, seed + number - 1):
         check_seed(drawn, "seeds[0]" if drawn == seed else f"seeds[{number - 1}]")
-
-
-def _options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(names of options, words that belong to none) among words that may be either."""
-    names: list[str] = []
-    pairs: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("--"):
-            pairs.append(word)
-            continue
-        name, has_value, _ = word[2:].partition("=")
-        names.append(name)
-        if not has_value:
-            next(rest, None)
-    return names, pairs
 
 
 def _inputs(folder: Path) -> set[str] | None:

@@ -31,3 +31,27 @@ Verify = Annotated[
 Yes = Annotated[
     bool, typer.Option("--yes", help="Run what the machine has no memory for by the estimate, or looks like a mistake.")
 ]
+
+Size = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")]
+Seed = Annotated[int, typer.Option(help="Seed of the first picture.")]
+Sampler = Annotated[str | None, typer.Option(help="See `ldmkit plugins`; default: the model's own.")]
+Grid = Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")]
+Guidance = Annotated[str | None, typer.Option(help="A scale, or a name; default: the model's own.")]
+Scales = Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")]
+Negative = Annotated[
+    list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")
+]
+Plan = Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")]
+Propose = Annotated[
+    bool, typer.Option(help="Let the model make up inputs that are not given, where it can: boxes from a text.")
+]
+Starts = Annotated[
+    list[Path] | None,
+    typer.Option(help="Picture to start from, or latents of `ldmkit encode`; once for each of several."),
+]
+Strength = Annotated[
+    float | None, typer.Option(help="How much of the start picture is drawn anew, in (0, 1]; default 0.8.")
+]
+Masks = Annotated[
+    list[Path] | None, typer.Option(help="White is drawn anew, black is preserved; one, or one for each start.")
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,49 +14,55 @@ if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
 
 
-def split_words(arguments: list[str]) -> tuple[str | None, list[str]]:
+def words_of(arguments: Iterable[str]) -> Iterator[tuple[str | None, str | None]]:
+    """(name, value) of every option, `--name value` or `--name=value`, and (None, word) of what stands by itself.
+
+    The value of an option that has none is None; only the last can.
+    """
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            yield None, word
+            continue
+        name, has_value, value = word[2:].partition("=")
+        yield name, value if has_value else next(words, None)
+
+
+def split_words(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
     """(the model, all other words) of the arguments that are no options of the command itself.
 
     The model is the first word that stands by itself and is no scale (`text=7.5`), or no more than a path that exists.
     """
     rest: list[str] = []
     model: str | None = None
-    words = iter(arguments)
-    for word in words:
-        if word.startswith("--"):
-            rest.append(word)
-            if "=" not in word:
-                rest += [value for value in (next(words, None),) if value is not None]
-        elif model is None and ("=" not in word or Path(word).exists()):
-            model = word
-        else:
-            rest.append(word)
+    for name, value in words_of(arguments):
+        if name is not None:
+            rest.append(f"--{name}" if value is None else f"--{name}={value}")
+        elif value is not None and model is None and ("=" not in value or Path(value).exists()):
+            model = value
+        elif value is not None:
+            rest.append(value)
     return model, rest
 
 
-def conditions(pipeline: Pipeline, arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+def conditions(pipeline: Pipeline, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
     from ldmkit.run.inputs import input_owners
 
     owners = input_owners(pipeline.conditioners, pipeline.wiring)
     given: dict[str, Any] = {}
     scales: list[str] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            scales.append(word)
+    for name, value in words_of(arguments):
+        if name is None:
+            scales += [] if value is None else [value]
             continue
-        name, has_value, value = word[2:].partition("=")
         if name not in owners:
             what = f"neither the command nor the model {pipeline.origin or ''}".rstrip() + f" has an option --{name}"
             raise InputError("unknown-option", what, fits=suggest(name, owners))
         if name in given:
             raise InputError("option-twice", f"--{name} is given twice")
-        if not has_value:
-            if not rest:
-                raise InputError("option-empty", f"--{name} wants a value")
-            value = rest.pop(0)
+        if value is None:
+            raise InputError("option-empty", f"--{name} wants a value")
         given[name] = owners[name].from_text(value)
     return given, scales
 
@@ -132,7 +139,7 @@ def chosen_guidance(guidance: str | None, pairs: list[str]) -> Any:
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
 
 
-def negatives(pipeline: Pipeline, pairs: list[str]) -> dict[str, Any] | list[dict[str, Any]]:
+def negatives(pipeline: Pipeline, pairs: Iterable[str]) -> dict[str, Any] | list[dict[str, Any]]:
     """Inputs to move away from, from the `name=value` pairs of `--negative`: one mapping, or one a picture where a name
     is given several times; names that are given once stand in all of them.
 

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ldmkit.cli.options import Config, Device, Dtype, Ema, Json, Overwrite, Variant, Verify, Yes
+from ldmkit.cli.asked import Drawing, Reading
+from ldmkit.cli.options import (
+    Config,
+    Device,
+    Dtype,
+    Ema,
+    Grid,
+    Guidance,
+    Json,
+    Negative,
+    Overwrite,
+    Scales,
+    Seed,
+    Size,
+    Variant,
+    Verify,
+    Yes,
+)
+from ldmkit.cli.words import words_of
+
+if TYPE_CHECKING:
+    from ldmkit_compare.runs import Comparing
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -27,18 +48,18 @@ def compare(
     number: Annotated[
         int, typer.Option("-n", "--number", min=1, max=16, help="Pictures of each run, with following seeds.")
     ] = 4,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture.")] = 0,
+    seed: Seed = 0,
     reference: Annotated[
         int, typer.Option(min=10, max=10000, help="Steps of the reference, and of the run that checks it.")
     ] = 200,
     model: Annotated[
         str | None, typer.Option(help="Folder, checkpoint, bundled name or hf:org/name; default: the bundled model.")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")] = None,
-    grid: Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")] = None,
-    guidance: Annotated[str | None, typer.Option(help="A scale, or a name.")] = None,
-    scales: Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")] = None,
-    negative: Annotated[list[str] | None, typer.Option(help="Input to move away from: text='blurry'.")] = None,
+    size: Size = None,
+    grid: Grid = None,
+    guidance: Guidance = None,
+    scales: Scales = None,
+    negative: Negative = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "auto",
     overwrite: Overwrite = False,
     yes: Yes = False,
@@ -51,46 +72,39 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare samplers: a table, error over network calls, pictures. Conditions are options as in `ldmkit sample`."""
-    from ldmkit.cli import RUN, emit
-    from ldmkit.cli.bars import Bars
-    from ldmkit.cli.early import check_call, check_model
-    from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
     from ldmkit_compare.words import parse_steps, sampler_words
 
-    html, png = targets(out)
-    folder = check_model(model, config, dtype, verify)
-    strategies = [("grid", grid), *(("sampler", word) for word in sampler_words(samplers))]
-    check_call(folder, ctx.args, size=size, strategies=strategies, guidance=guidance, scales=scales or [])
+    html = targets(out)[0]
+    reading = Reading(model, config, ema, variant, device, dtype, verify)
+    others = {"seeds": [seed + i for i in range(number)], "allow_large": yes}
+    drawing = Drawing(ctx.args, size, grid, guidance, scales, negative, others)
+    drawing.check(reading.check(), sampler_words(samplers), {})
     numbers = parse_steps(steps)
 
-    from ldmkit.loading import load
-    from ldmkit.models.locate import default_model
     from ldmkit_compare.asked import check_plan, parse_samplers
-    from ldmkit_compare.page import page, save_html
     from ldmkit_compare.runs import Comparing
-    from ldmkit_compare.sheet import draw, save_png
 
     entrants = parse_samplers(samplers)
-    source = default_model() if model is None else model
-    pipe = load(source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify).planned(
-        plan
-    )
-    given, more_scales = conditions(pipe, ctx.args)
-    options: dict[str, Any] = {
-        "negative": negatives(pipe, negative or []),
-        "size": parse_size(size),
-        "seeds": [seed + i for i in range(number)],
-        "grid": parse_strategy(grid, "--grid"),
-        "guidance": chosen_guidance(guidance, [*(scales or []), *more_scales]),
-        "allow_large": yes,
-    }
+    pipe = reading.load().planned(plan)
+    given, options = drawing.call(pipe)
     first = pipe.prepare(given, steps=numbers[0], **options)
     calls = check_plan(entrants, numbers, first.request.grid, pipe.process, 2 * reference)
     if not json:
         print(f"{calls} calls of the network with a batch of {first.rows}, {2 * reference} of them for the reference")
-    with Bars("step", quiet=json) as progress:
-        comparing = Comparing(pipe, first, entrants, numbers, reference, progress)
-        found, pictures = comparing.run(_shown(ctx.args))
+    shown = {name: value or "" for name, value in words_of(ctx.args) if name is not None}
+    comparing = Comparing(pipe, first, entrants, numbers, reference)
+    return _compared(comparing, shown, html, overwrite=overwrite, json=json)
+
+
+def _compared(comparing: Comparing, shown: dict[str, str], html: Path, *, overwrite: bool, json: bool) -> int:
+    """Run it, write its two files, and say what was found."""
+    from ldmkit.cli import RUN, emit
+    from ldmkit.cli.bars import Bars
+    from ldmkit_compare.page import page, save_html
+    from ldmkit_compare.sheet import draw, save_png
+
+    with Bars("step", quiet=json) as comparing.progress:
+        found, pictures = comparing.run(shown)
     text, image = page(found, pictures), draw(found, pictures)
     html.parent.mkdir(exist_ok=True)
     html = save_html(text, html, overwrite)
@@ -128,15 +142,3 @@ def targets(out: Path) -> tuple[Path, Path]:
         raise InputError("compare-out", f"a comparison is no {kind}", where=str(out), fits=fits)
     check_target(out)
     return out / "compare.html", out / "compare.png"
-
-
-def _shown(words: list[str]) -> dict[str, str]:
-    """The conditions as they were given: name -> value."""
-    shown: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if word.startswith("--"):
-            name, has_value, value = word[2:].partition("=")
-            shown[name] = value if has_value else rest.pop(0)
-    return shown

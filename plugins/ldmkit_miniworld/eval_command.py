@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldmkit.cli.options import Device, Dtype, Ema, Json, Model, Overwrite, Variant, Verify, Yes
+from ldmkit.cli.asked import Reading
+from ldmkit.cli.options import (
+    Device,
+    Dtype,
+    Ema,
+    Grid,
+    Json,
+    Model,
+    Overwrite,
+    Propose,
+    Sampler,
+    Variant,
+    Verify,
+    Yes,
+)
+from ldmkit.cli.words import parse_strategy
 
 if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Sheet
     from torch import Tensor
 
+    from ldmkit.pipeline import Pipeline
+    from ldmkit_miniworld.evaluation import How
     from ldmkit_miniworld.world import World
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=True)
@@ -39,15 +58,15 @@ def miniworld(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Transitions of the sampler; default: the model's own.")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
-    grid: Annotated[str | None, typer.Option(help="Default: the model's own.")] = None,
+    sampler: Sampler = None,
+    grid: Grid = None,
     guidance: Annotated[
         str | None, typer.Option(help="A scale, a name, or one scale a condition: text=4,layout=2.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; the others follow, none is picked.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 16,
     references: Annotated[int, typer.Option(min=2, help="Renders that Frechet distances are measured to.")] = 1000,
-    propose: Annotated[bool, typer.Option(help="Let the model make up boxes for a text that stands alone.")] = True,
+    propose: Propose = True,
     size: Annotated[int | None, typer.Option(help="Side of the pictures; default: the model's own.")] = None,
     plan: Annotated[str, typer.Option(help="How the network is run: eager, auto, prepacked ...")] = "eager",
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
@@ -62,51 +81,74 @@ def miniworld(
     json: Json = False,
 ) -> None:
     """Text, class, layout and map by themselves and together, on conditions that the model has not seen."""
+    reading = Reading(model, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
+    reading.check()
+
+    from ldmkit_miniworld.evaluation import How
+
+    targets = Targets(out, sheet, overwrite)
+    targets.check()
+    how = How(
+        steps=steps, sampler=parse_strategy(sampler, "--sampler"), grid=parse_strategy(grid, "--grid"),
+        guidance=parse_guidance(guidance), seed=seed, plan=plan, batch=batch, propose=propose, allow_large=yes,
+    )  # fmt: skip
+    asked = {"count": count, "split": split, "conditions": conditions, "references": references}
+    _measured(reading.load(), size, how, asked, targets, json)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a report and a sheet of pictures are written; None: nowhere."""
+
+    report: Path | None
+    sheet: Path | None
+    overwrite: bool
+
+    def check(self) -> None:
+        """Refuse files that could not be written, before anything is drawn.
+
+        Raises:
+            InputError: no such folder, or another ending.
+        """
+        from ldmkit.contracts.arguments import check_png
+        from ldmkit.files.json import check_target
+
+        if self.sheet is not None:
+            check_png(self.sheet)
+        if self.report is not None:
+            check_target(self.report)
+
+    def write(self, report: dict[str, Any], sheet: Callable[[], Sheet]) -> list[Path]:
+        """What was written, under the names that it has."""
+        from ldmkit.files.json import write_json, write_new
+
+        written: list[Path] = []
+        if self.report is not None:
+            written.append(write_new(self.report, lambda path: write_json(path, report), overwrite=self.overwrite))
+        if self.sheet is not None:
+            written.append(sheet().save(self.sheet, overwrite=self.overwrite))
+        return written
+
+
+def _measured(pipe: Pipeline, size: int | None, how: How, asked: dict[str, Any], targets: Targets, json: bool) -> None:
+    """Draw, measure, write, and say what was found."""
     from ldmkit.cli import emit
     from ldmkit.cli.bars import Bars
-    from ldmkit.cli.early import check_model
-    from ldmkit.cli.words import parse_strategy
-    from ldmkit.files.json import check_target, write_json, write_new
-
-    check_model(model, dtype=dtype)
-
-    from ldmkit.loading import load
-    from ldmkit.run.output import check_png
     from ldmkit_miniworld.asking import picture_size
-    from ldmkit_miniworld.evaluation import How, evaluate
+    from ldmkit_miniworld.evaluation import evaluate
     from ldmkit_miniworld.world import World
 
-    if sheet is not None:
-        check_png(sheet)
-    if out is not None:
-        check_target(out)
-    how = How(
-        steps=steps,
-        sampler=parse_strategy(sampler, "--sampler"),
-        grid=parse_strategy(grid, "--grid"),
-        guidance=parse_guidance(guidance),
-        seed=seed,
-        plan=plan,
-        batch=batch,
-        propose=propose,
-        allow_large=yes,
-    )
-    pipe = load(model, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify)
     world = World(picture_size(pipe, size))
     kept: dict[str, Tensor] = {}
     with Bars("picture", quiet=json) as progress:
         report = evaluate(
-            pipe, world, count, split=split, conditions=conditions, how=how, references=references, progress=progress,
+            pipe, world, how=how, progress=progress, **asked,
             keep=lambda name, images: kept.update({name: images[:_SHOWN].clone()}),
         )  # fmt: skip
-    written: list[Path] = []
-    if out is not None:
-        said = report.model_dump(mode="json")
-        written.append(write_new(out, lambda path: write_json(path, said), overwrite=overwrite))
-    if sheet is not None:
-        written.append(draw_sheet(kept, world, split, report.model).save(sheet, overwrite=overwrite))
+    said = report.model_dump(mode="json")
+    written = targets.write(said, lambda: draw_sheet(kept, world, asked["split"], report.model))
     if json:
-        emit(report.model_dump(mode="json"))
+        emit(said)
     else:
         print(report.table(), *written, sep="\n")
 

@@ -90,11 +90,11 @@ def test_conditions_are_options(scene_folder: Path, tmp_path: Path, capsys: Capt
 @pytest.mark.parametrize(
     ("words", "model", "rest"),
     [
-        (["m", "--label", "3"], "m", ["--label", "3"]),
-        (["--label", "3", "m"], "m", ["--label", "3"]),
+        (["m", "--label", "3"], "m", ["--label=3"]),
+        (["--label", "3", "m"], "m", ["--label=3"]),
         (["--label=3", "m", "text=2"], "m", ["--label=3", "text=2"]),
-        (["layout=3", "--text", "a house", "label=1"], None, ["layout=3", "--text", "a house", "label=1"]),
-        (["--text", "--label", "3"], "3", ["--text", "--label"]),
+        (["layout=3", "--text", "a house", "label=1"], None, ["layout=3", "--text=a house", "label=1"]),
+        (["--text", "--label", "3"], "3", ["--text=--label"]),
         (["m", "stray"], "m", ["stray"]),
         (["--text"], None, ["--text"]),
         ([], None, []),

@@ -1,0 +1,86 @@
+"""What a command that draws is asked for: which model, read how, and what of it, in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ldmkit.cli.early import check_call, check_model
+from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
+
+if TYPE_CHECKING:
+    from ldmkit.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A model and how it is read; None as `model` is the bundled one. The other fields are those of `ldmkit.load`."""
+
+    model: str | None
+    config: Path | None = None
+    ema: bool | None = None
+    variant: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    verify: Literal["fast", "full", "off"] = "fast"
+
+    def check(self) -> Path | None:
+        """Where the model is, as `early.check_model` finds it without torch. Raises what that raises."""
+        return check_model(self.model, self.config, self.dtype, self.verify)
+
+    def load(self) -> Pipeline:
+        """The model. Raises what `ldmkit.load` raises."""
+        from ldmkit.loading import load
+        from ldmkit.models.locate import default_model
+
+        source = default_model() if self.model is None else self.model
+        return load(
+            source, config=self.config, ema=self.ema, variant=self.variant, device=self.device, dtype=self.dtype,
+            verify=self.verify,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn.
+
+    Args:
+        words: options that are the model's inputs, and `name=scale` pairs.
+        scales: more of these pairs.
+        negative: `name=value` pairs to move away from.
+        others: options of a call that need no reading, by their names in `Pipeline.prepare`.
+    """
+
+    words: Sequence[str]
+    size: str | None
+    grid: str | None
+    guidance: str | None
+    scales: Sequence[str] | None
+    negative: Sequence[str] | None
+    others: Mapping[str, Any]
+
+    def check(
+        self, folder: Path | None, samplers: Sequence[str | None], pictures: Mapping[str, Sequence[Path]]
+    ) -> None:
+        """Refuse what is wrong before the model in `folder` is loaded. Raises what `early.check_call` raises."""
+        check_call(
+            folder, self.words, size=self.size, guidance=self.guidance, scales=self.scales or [], pictures=pictures,
+            strategies=[("grid", self.grid), *(("sampler", sampler) for sampler in samplers)],
+        )  # fmt: skip
+
+    def call(self, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(inputs, other arguments) of `Pipeline.prepare`.
+
+        Raises:
+            InputError: an option that the model does not have, or a value that it cannot take.
+        """
+        given, pairs = conditions(pipeline, self.words)
+        options: dict[str, Any] = {
+            "negative": negatives(pipeline, self.negative or []),
+            "size": parse_size(self.size),
+            "grid": parse_strategy(self.grid, "--grid"),
+            "guidance": chosen_guidance(self.guidance, [*(self.scales or []), *pairs]),
+        }
+        return given, {**options, **self.others}
