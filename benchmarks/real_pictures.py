@@ -17,11 +17,11 @@ from ldmkit_training.data.section import open_data
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.runfolder import CHECKPOINTS, MODEL
-from ldmkit_training.stages.stage import Batch
 from numpy.typing import NDArray
 from PIL import Image
 
 import ldmkit
+from ldmkit import Batch
 
 Picture = NDArray[np.uint8]
 Inputs = list[dict[str, Any]]

@@ -31,6 +31,8 @@ for _home, _names in {
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
+    "ldmkit.contracts.draws": ("Draws",),
+    "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
     "ldmkit.run.noise": ("Noise",),
     "ldmkit.contracts.ports": ("Port", "Tap", "attached"),
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.data import Geometry as Geometry
     from ldmkit.contracts.data import Sample as Sample
     from ldmkit.contracts.denoiser import Denoiser as Denoiser
+    from ldmkit.contracts.draws import Draws as Draws
     from ldmkit.contracts.example import Example as Example
     from ldmkit.contracts.grid import Grid as Grid
     from ldmkit.contracts.guidance import Evaluate as Evaluate
@@ -80,6 +83,11 @@ if TYPE_CHECKING:
     from ldmkit.contracts.signals import Slot as Slot
     from ldmkit.contracts.signals import Tokens as Tokens
     from ldmkit.contracts.signals import Vector as Vector
+    from ldmkit.contracts.stage import Batch as Batch
+    from ldmkit.contracts.stage import Loss as Loss
+    from ldmkit.contracts.stage import Stage as Stage
+    from ldmkit.contracts.stage import StageSetup as StageSetup
+    from ldmkit.contracts.stage import Turn as Turn
     from ldmkit.contracts.step import Context as Context
     from ldmkit.contracts.step import Denoise as Denoise
     from ldmkit.contracts.step import Frame as Frame

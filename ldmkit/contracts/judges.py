@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ldmkit.contracts.part import Part
+from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError, suggest
 
 
@@ -39,6 +40,8 @@ class Classifier(Part, ABC):
     classes: int
     names: tuple[str, ...] = ()
     """Of the classes, in order; empty where they have numbers only."""
+    process: Process | None = None
+    """Whose noise levels it is trained on; None: it cannot be trained here."""
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Sequence[float]) -> Tensor:

@@ -16,7 +16,7 @@ from warnings import warn
 
 from ldmkit.errors import PluginError
 from ldmkit.plugins.installed import Entry
-from ldmkit.plugins.kinds import API, GROUPS, MODULES, oldest_api
+from ldmkit.plugins.kinds import API, CONFIGURED, GROUPS, oldest_api
 
 
 class Meddling(UserWarning):
@@ -132,7 +132,7 @@ def _check_part(entry: Entry, loaded: Any, where: str) -> None:
         absent = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
         what = f"{loaded.__name__} does not implement {absent}"
         raise PluginError("abstract", what, where=where, fits=f"define {absent}")
-    if entry.kind in MODULES:
+    if entry.kind in CONFIGURED:
         _check_config(loaded, where)
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.judges import Classifier, Perceptual
     from ldmkit.contracts.process import Process
     from ldmkit.contracts.sampler import Sampler
+    from ldmkit.contracts.stage import Stage
 
 V = TypeVar("V", covariant=True)
 
@@ -201,6 +202,8 @@ def get(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
 def get(kind: Literal["perceptual"], name: str) -> type[Perceptual]: ...
 @overload
 def get(kind: Literal["classifier"], name: str) -> type[Classifier]: ...
+@overload
+def get(kind: Literal["stage"], name: str) -> type[Stage]: ...
 @overload
 def get(kind: Literal["sampler"], name: str) -> ValueClass[Sampler]: ...
 @overload

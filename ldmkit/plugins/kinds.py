@@ -14,6 +14,7 @@ GROUPS: dict[str, str] = {
     "data": "ldmkit.data",
     "perceptual": "ldmkit.perceptual",
     "classifier": "ldmkit.classifiers",
+    "stage": "ldmkit.stages",
 }
 """kind -> entry-point group whose values are classes."""
 
@@ -21,7 +22,10 @@ API: dict[str, int] = dict.fromkeys(GROUPS, 1)
 """kind -> version of its contract in this release. A class says which one it was written against: `api = 1`."""
 
 MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual", "classifier"})
-"""Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values."""
+"""Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values, except stages."""
+
+CONFIGURED = MODULES | {"stage"}
+"""Kinds whose classes have a `Config`; the others are their own configuration."""
 
 HOOKS_GROUP = "ldmkit"
 """Entry points of this group are pluggy plugins (see `ldmkit.plugins.hooks`)."""

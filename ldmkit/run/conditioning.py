@@ -53,8 +53,8 @@ class Encoded(NamedTuple):
     same: bool = False
 
 
-class Batch(NamedTuple):
-    """Signals by slot for a batch, and which rows of each slot carry a real condition."""
+class SlotSignals(NamedTuple):
+    """Signals by slot for a batch; slot -> (B,) bool, which of its rows carry a real condition rather than a null."""
 
     signals: dict[str, Signal]
     present: dict[str, Tensor]
@@ -86,7 +86,7 @@ class Conditioning:
         """
         return self.batch([names_of(drop, "drop")]).signals
 
-    def batch(self, views: Sequence[View]) -> Batch:
+    def batch(self, views: Sequence[View]) -> SlotSignals:
         """Several views one after the other along the batch: view v of sample b is row v * B + b.
 
         Raises:
@@ -104,7 +104,7 @@ class Conditioning:
             rows = [row and (part.null is None or part.name not in view) for view in views for row in given]
             real = torch.tensor(rows, device=_device(part.signal))
             present[part.slot] = present[part.slot] | real if part.slot in present else real
-        return Batch(signals, present)
+        return SlotSignals(signals, present)
 
     def dropout(self, rates: Mapping[str, float], uniform: Callable[[str], Tensor]) -> dict[str, Signal]:
         """Training view: each named input is replaced by its null in a share `rates[name]` of the rows.
@@ -127,11 +127,36 @@ class Conditioning:
             rates[name] = share
         check_callback(uniform, "uniform", "a function of an input's name")
         keep = {name: _draws(uniform(name), self._rows(name), name) >= rate for name, rate in rates.items()}
-        mixed = [
-            (p.slot, p.signal if p.null is None or p.name not in keep else select_rows(keep[p.name], p.signal, p.null))
-            for p in self.parts
-        ]
-        return self._joined(mixed)
+        return self.kept(keep).signals
+
+    def kept(self, kept: Mapping[str, Tensor]) -> SlotSignals:
+        """Training view: each named input keeps its condition in some rows, and is replaced by its null in the others.
+
+        Args:
+            kept: input name -> (B,) bool, True where the row keeps it; names left out are kept in every row. Parts of
+                one input are dropped together.
+
+        Raises:
+            InputError: `row-mask`.
+            CompositionError: `unknown-condition`.
+        """
+        for name, mask in kept.items():
+            if name not in self.names:
+                raise _unknown(name, self.names)
+            if mask.dtype != torch.bool or tuple(mask.shape) != (self._rows(name),):
+                got, fits = f"{tuple(mask.shape)} of {mask.dtype}", f"({self._rows(name)},) of torch.bool"
+                raise InputError("row-mask", f"got {got}", where=f"kept.{name}", fits=fits)
+        pairs: list[tuple[str, Signal]] = []
+        present: dict[str, Tensor] = {}
+        for part in self.parts:
+            device, signal = _device(part.signal), part.signal
+            real = torch.tensor(part.given or (True,) * rows_of(signal), device=device)
+            if part.null is not None and part.name in kept:
+                mask = kept[part.name].to(device)
+                signal, real = select_rows(mask, signal, part.null), real & mask
+            pairs.append((part.slot, signal))
+            present[part.slot] = present[part.slot] | real if part.slot in present else real
+        return SlotSignals(self._joined(pairs), present)
 
     def _rows(self, name: str) -> int:
         return next(rows_of(part.signal) for part in self.parts if part.name == name)

@@ -17,6 +17,7 @@ from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import RunError
 from ldmkit.plans.base import Network
 from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.context import prepared_context
 from ldmkit.run.guards import check_returned, part_name
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
@@ -137,14 +138,7 @@ class Evaluator:
         if views not in self._contexts:
             signals, present = self._conditioning.batch(views)
             with torch.no_grad():
-                context = self._denoiser.prepare(signals)
-                if not isinstance(context, Context):
-                    who, got = part_name("denoiser", self._denoiser), type(context).__name__
-                    what = f"{who} breaks its contract: prepare returned {got}"
-                    raise RunError("bad-return", what, fits="an ldmkit.Context")
-                context.signals, context.present, context.run = signals, present, self._run
-                for name, adapter in self._adapters.items():
-                    context.adapters[name] = adapter.prepare(context, name)
+                context = prepared_context(self._denoiser, self._adapters, signals, present, self._run)
             self._contexts[views] = context
         return self._contexts[views]
 

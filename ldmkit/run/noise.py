@@ -6,7 +6,6 @@ noise before it. No global generator is read or advanced.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ldmkit.contracts.arguments import check_device, list_of
 from ldmkit.contracts.arguments import check_seed as check_seed
+from ldmkit.contracts.draws import seeded as seeded
 from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError, shown
 
@@ -33,12 +33,6 @@ def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
     """
     # neither may depend on torch.set_default_dtype and set_default_device
     return torch.randn(tuple(shape), generator=seeded(seed, purpose, index), dtype=torch.float32, device="cpu")
-
-
-def seeded(*key: int | str) -> torch.Generator:
-    """A generator on the CPU that depends on the key alone; keys that differ anywhere give independent streams."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogatepass"), digest_size=8).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 class Noise:

@@ -27,6 +27,7 @@ for _home, _names in {
     "ldmkit.testing.process": ("check_process",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance": ("check_guidance",),
+    "ldmkit.testing.stage": ("check_stage",),
     "ldmkit.testing.sampler.mixture": ("Mixture", "solution"),
     "ldmkit.testing.denoiser.tiny": ("TinyDenoiser",),
     "ldmkit.testing.sampler.certificate": ("Certificate", "certify"),
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.sampler.checks import check_sampler as check_sampler
     from ldmkit.testing.sampler.mixture import Mixture as Mixture
     from ldmkit.testing.sampler.mixture import solution as solution
+    from ldmkit.testing.stage import check_stage as check_stage
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

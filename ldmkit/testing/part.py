@@ -14,7 +14,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
 from ldmkit.plugins.catalogue import Entry, load_entry
-from ldmkit.plugins.kinds import MODULES
+from ldmkit.plugins.kinds import CONFIGURED
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 
 
@@ -32,7 +32,7 @@ class Subject:
     @property
     def config(self) -> type[Value]:
         """What its configurations are: the class itself, for values."""
-        found = self.cls.Config if self.entry.kind in MODULES else self.cls
+        found = self.cls.Config if self.entry.kind in CONFIGURED else self.cls
         if not (inspect.isclass(found) and issubclass(found, Value)):
             fail("`Config` to be a subclass of ldmkit.Value", f"{found!r}")
         return found

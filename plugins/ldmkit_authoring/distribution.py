@@ -17,7 +17,7 @@ from ldmkit.errors import InputError, RunError
 from ldmkit.plugins.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 
-_SAID = {"data": "source of data", "perceptual": "perceptual distance"}
+_SAID = {"data": "source of data", "perceptual": "perceptual distance", "stage": "training stage"}
 """What parts of a kind are called in a sentence, where that is not the kind's name."""
 
 _MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from ldmkit import Batch
 from ldmkit_training.before.preflight import check_ready, checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.before.selfcheck import Check, self_check
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.devices import on_device, open_accelerator
-from ldmkit_training.stages.stage import Batch
 from ldmkit_training.watch.previews import head
 
 ROWS = 8

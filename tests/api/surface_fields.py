@@ -79,8 +79,9 @@ def spec() -> list[str]:
 
 def recipe() -> list[str]:
     """Fields of training recipes, one line each."""
-    from ldmkit_training.before.recipe import RECIPES
+    from ldmkit_training.before.recipe import recipe_class
 
     inner: list[Any] = []
-    lines = [line for name, cls in RECIPES.items() for line in _fields(f"recipe of a {name}", cls, inner)]
+    names = [entry.name for entry in in_tree() if entry.kind == "stage"]
+    lines = [line for name in names for line in _fields(f"recipe of a {name}", recipe_class(name), inner)]
     return lines + sorted(_inner(inner))

@@ -54,7 +54,9 @@ def _plain(value: Any) -> Any:
 
 def _facts(kind: str, cls: Any, config: Mapping[str, Any]) -> Iterator[str]:
     try:
-        if kind not in MODULES:
+        if kind == "stage":  # its config and what it trains: parts have entries of their own
+            part = cls.Config.of(config)
+        elif kind not in MODULES:
             part = cls.of(config)
         else:
             with on_meta():

@@ -74,7 +74,10 @@ def test_its_module_is_a_part_of_that_kind(kind: str, tmp_path: Path) -> None:
         assert issubclass(cls, getattr(ldmkit, kind.capitalize())) and vars(cls)["api"] == API[kind]
         assert cls.__doc__ and cls.examples
         for example in cls.examples:
-            made = cls(example.config) if kind in MODULES else cls.of(example.config)
+            if kind == "stage":
+                made = cls.build(cls.Config.of(example.config), ldmkit.StageSetup(tmp_path))
+            else:
+                made = cls(example.config) if kind in MODULES else cls.of(example.config)
             assert isinstance(made, cls)
     finally:
         del sys.modules[spec.name]
@@ -110,7 +113,7 @@ model: {type: kl}
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stage"])  # that one is trained by its own recipe
 def test_what_its_readme_says_of_recipes(kind: str) -> None:
     """Whole recipes, and parts of one that are put into another, have no key that does not exist."""
     _, texts = distribution(kind, "red-kite")

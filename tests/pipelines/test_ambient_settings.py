@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ldmkit_training.loop.draws import Draws
 from torch import Tensor
 
 import ldmkit
+from ldmkit import Draws
 from ldmkit.run.noise import Noise
 from ldmkit.run.remarks import DrawingWarning
 

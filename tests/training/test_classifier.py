@@ -12,14 +12,13 @@ from ldmkit_processes.flow import Flow
 from ldmkit_processes.guidance.classifier import ClassifierGuidance
 from ldmkit_samplers.ddim import DDIM
 from ldmkit_samplers.grids.sigmas import Karras
-from ldmkit_training.loop.draws import Draws
 from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
 from ldmkit_training.stages.classifier.stage import ClassifierStage
-from ldmkit_training.stages.stage import Batch
 from tiny import base, train
 from torch import Tensor
 
 import ldmkit
+from ldmkit import Batch, Draws
 from ldmkit.cli.words import parse_guidance
 
 NAMES = ("red", "green", "blue")

@@ -13,9 +13,8 @@ from data_sources import Squares, section
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.order import place
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.stage import Batch
 
+from ldmkit import Batch, Draws
 from ldmkit.errors import InputError, RunError, SpecError
 
 RANDOM = {"fit": "random-crop", "mirror": 0.5}

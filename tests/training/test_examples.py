@@ -14,7 +14,7 @@ import pytest
 import torch
 from ldmkit_checkpoints.tiny.keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
-from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, read_recipe
+from ldmkit_training.before.recipe import Recipe, read_recipe
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -32,18 +32,18 @@ RANDOM = np.random.default_rng(0)
 def test_recipes_name_what_exists(path: Path) -> None:
     recipe = read_recipe(path)
     named = [("data", spec) for spec in (recipe.data.train, recipe.data.validation) if spec is not None]
-    if isinstance(recipe, DenoiserRecipe):
+    if recipe.stage == "denoiser":
         parts = [recipe.model.denoiser, recipe.model.process, *recipe.model.conditioners.values()]
         kinds = ["denoiser", "process", *("conditioner" for _ in recipe.model.conditioners)]
         named += [(kind, part) for kind, part in zip(kinds, parts, strict=True) if part is not None]
-    if isinstance(recipe, ProposerRecipe):
+    if recipe.stage == "proposer":
         named.append(("conditioner", PartSpec(type=str(recipe.model.type), config=recipe.model.config)))
-    if isinstance(recipe, DenoiserRecipe) and recipe.model.start is None:
+    if recipe.stage == "denoiser" and recipe.model.start is None:
         assert recipe.model.defaults is not None and recipe.model.defaults.size == recipe.data.size
         assert recipe.model.codec is not None and recipe.model.codec.from_ is not None
         (first,) = [read_recipe(other) for other in RECIPES if other.parent == path.parent and _makes(other, recipe)]
         assert first.data.size == recipe.data.size
-    if isinstance(recipe, (DenoiserRecipe, ProposerRecipe)) and recipe.model.start is not None:
+    if recipe.stage in ("denoiser", "proposer") and recipe.model.start is not None:
         others = [read_recipe(other).out for other in RECIPES if other.parent == path.parent]
         assert recipe.model.start in [f"../../{out}/model" for out in others]
     for kind, spec in named:
@@ -52,11 +52,11 @@ def test_recipes_name_what_exists(path: Path) -> None:
         config.of(spec.config, f"{path}: {spec.type}")
 
 
-def _makes(path: Path, recipe: DenoiserRecipe) -> bool:
+def _makes(path: Path, recipe: Recipe) -> bool:
     """Whether a recipe's run is where another takes its codec from."""
     assert recipe.model.codec is not None
     first = read_recipe(path)
-    return isinstance(first, CodecRecipe) and first.out == recipe.model.codec.from_
+    return first.stage == "codec" and first.out == recipe.model.codec.from_
 
 
 @pytest.mark.parametrize("name", ["blood_cells", "camvid", "emoji"])

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_codecs.kl import KLCodec
-from ldmkit_training.loop.draws import Draws
 from ldmkit_training.stages.codec.metrics import psnr, ssim
 from ldmkit_training.stages.codec.section import CodecObjective, CodecSection
 from ldmkit_training.stages.codec.stage import CodecStage
 from ldmkit_training.stages.codec.statistics import measured
-from ldmkit_training.stages.stage import Batch
 from torch import Tensor, nn
 
 import ldmkit
+from ldmkit import Batch, Draws
 
 GEOMETRY = {"widths": [8, 16], "blocks": 1, "mid_attention": "none", "norm_groups": 4, "z_channels": 3}
 ADVERSARY = {"layers": 1, "width": 8, "start": 2, "weight": 0.7}

@@ -20,7 +20,6 @@ from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_codecs.kl import KLCodec
 from ldmkit_codecs.vq import VQCodec
-from ldmkit_training.loop.draws import Draws
 from ldmkit_training.stages.codec.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
@@ -30,8 +29,9 @@ from ldmkit_training.stages.codec.discriminator import (
 from ldmkit_training.stages.codec.lpips import LPIPS
 from ldmkit_training.stages.codec.section import CodecObjective
 from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read
-from ldmkit_training.stages.stage import Batch
 from torch import Tensor
+
+from ldmkit import Batch, Draws
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.append(str(GOLDENS))

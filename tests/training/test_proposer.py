@@ -12,12 +12,10 @@ from ldmkit_training.before.recipe import Recipe, overridden, parse_recipe
 from ldmkit_training.check_command import checked
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.stage import Batch
 from tiny import base, tensors, train
 
 import ldmkit
-from ldmkit import CompositionError, InputError, SourceError, SpecError, WeightsError
+from ldmkit import Batch, CompositionError, Draws, InputError, SourceError, SpecError, WeightsError
 
 BOXES = {"n_classes": len(LAYOUT_CLASSES), "dim": 8, "frequencies": 2, "max_objects": 8, "names": list(LAYOUT_CLASSES)}
 WORDS = {"vocab_size": 192, "start": 2, "end": 3, "pad": 0}

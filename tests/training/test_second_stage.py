@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.denoiser import DenoiserObjective, DenoiserStage, ModelSection
-from ldmkit_training.stages.denoiser.model import compose_model
-from ldmkit_training.stages.stage import Batch
+from ldmkit_training.stages.denoiser.model import ModelSection, compose_model
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.denoiser.stage import DenoiserStage
 from torch import Tensor
 
 import ldmkit
+from ldmkit import Batch, Draws
 from ldmkit.errors import CompositionError, LdmkitError, SourceError, SpecError, WeightsError
 
 SIDE = 16

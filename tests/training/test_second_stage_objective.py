@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.denoiser import DenoiserObjective, DenoiserStage, ModelSection
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.model import ModelSection
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.denoiser.stage import DenoiserStage
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
-from ldmkit_training.stages.stage import Batch
 from pydantic import TypeAdapter
 from torch import Tensor
 
 import ldmkit
+from ldmkit import Batch, Draws
 from ldmkit.errors import CompositionError, SpecError
 
 SIDE = 8

@@ -17,8 +17,9 @@ from ldmkit_training.stages.codec.turns import DiscriminatorTurn
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.stage import Batch, Loss, Stage
 from toys import ToyStage, same, toy_batch, weights
+
+from ldmkit import Batch, Loss, Stage
 
 
 def checks_of(stage: Stage, source: Callable[[int], Batch] = toy_batch) -> dict[str, Check]:
@@ -166,7 +167,7 @@ def test_the_rules_of_the_dropout_are_counted_as_well() -> None:
     dropout = ConditionDropout(rates={"label": 0.5}, none=0.1, all=0.2, alone={"layout": 0.3})
     stage = ToyStage(objective=DenoiserObjective(dropout=dropout))
     before = weights(stage)
-    counts, rows = count_dropped(stage.pipeline, stage.turn, toy_batch(0, 16))
+    counts, rows = count_dropped(stage.turn, toy_batch(0, 16))
     assert rows == 2048 and set(counts) == {"layout", "label", "semantic"}
     for name, share in dropout.expected(tuple(counts)).items():
         assert counts[name] / rows == pytest.approx(share, abs=0.05)

@@ -9,13 +9,15 @@ from typing import Any
 
 import tiny_parts
 import torch
-from ldmkit_training.loop.draws import Draws
 from ldmkit_training.loop.ema import Ema, EmaSection, averaged_weights
+from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.stage import Batch, Stage
+from ldmkit_training.stages.pipeline import PipelineStage
 from PIL import Image
+
+from ldmkit import Batch, Draws, Stage, StageSetup
 
 SIZE = (8, 8)
 COLOURS = torch.tensor([[0.9, -0.9, -0.9], [-0.9, 0.9, -0.9], [-0.9, -0.9, 0.9], [0.9, 0.9, -0.9], [0.0, 0.0, 0.0]])
@@ -38,10 +40,14 @@ def toy_batch(step: int, rows: int = 8, seed: int = 0) -> Batch:
     return Batch(tuple(f"toy-{step}-{i}" for i in range(rows)), images, None, None, inputs, SIZE, draws)
 
 
-class ToyStage(Stage):
+class ToyStage(PipelineStage):
     """Trains `tiny_parts.scene_pipeline()`, the real turn and all; `frozen_parts` are left as they are."""
 
-    inputs = None
+    Config = DenoiserConfig
+
+    @classmethod
+    def build(cls, config: DenoiserConfig, setup: StageSetup) -> ToyStage:
+        return cls()
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class ToyStage(Stage):
         objective: DenoiserObjective | None = None,
         turn: Callable[..., DenoiserTurn] = DenoiserTurn,
     ) -> None:
-        self.pipeline = tiny_parts.scene_pipeline()
+        self.read(tiny_parts.scene_pipeline())
         every = {"denoiser": self.pipeline.denoiser, **self.pipeline.conditioners}
         trained = {name: part for name, part in every.items() if any(True for _ in part.parameters())}
         trained = {name: part for name, part in trained.items() if name not in frozen_parts}
@@ -58,6 +64,7 @@ class ToyStage(Stage):
         rates = {"layout": 0.1, "label": 0.2, "semantic": 0.3}
         self.objective = objective or DenoiserObjective(dropout=ConditionDropout(rates=rates))
         self.turn = turn(self.pipeline, self.objective, trained)
+        self.denoising = self.turn
         self.turns = {"denoiser": self.turn}
         self._frozen = {"codec": self.pipeline.codec, **{name: every[name] for name in frozen_parts}}
 
@@ -68,9 +75,6 @@ class ToyStage(Stage):
     @property
     def frozen(self) -> Mapping[str, torch.nn.Module]:
         return self._frozen
-
-    def save(self, folder: Path) -> None:
-        self.pipeline.save(folder)
 
 
 class ToyView:

@@ -16,6 +16,7 @@ from ldmkit.contracts.ports import attached
 from ldmkit.contracts.step import Context, Run
 from ldmkit.errors import LdmkitError
 from ldmkit.plugins.catalogue import get
+from ldmkit.run.context import prepared_context
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.denoiser.subject import inputs, signals_of, size_of
 from ldmkit.testing.denoiser.tiny import TinyDenoiser
@@ -90,19 +91,14 @@ def prepared(
         run: False: as in training, where no run and no noise level are known.
         absent: rows in which no slot of an adapter carries a condition.
     """
-    signals = given["signals"]
-    context = host.prepare(signals)
-    context.signals = signals
-    rows = given["x"].shape[0]
+    signals, rows = given["signals"], given["x"].shape[0]
+    present: dict[str, Tensor] = {}
     if host.device.type != "meta":  # no numbers there: nothing is said of the rows
-        context.present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
-        for slot, present in context.present.items():
-            present[list(absent)] = slot in host.slots
+        present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
+        for slot, there in present.items():
+            there[list(absent)] = slot in host.slots
     h, w = given["x"].shape[2:]
-    context.run = Run(SIGMAS, (h, w)) if run else None
-    for name, adapter in adapters.items():
-        context.adapters[name] = adapter.prepare(context, name)
-    return context
+    return prepared_context(host, adapters, signals, present, Run(SIGMAS, (h, w)) if run else None)
 
 
 def extended(

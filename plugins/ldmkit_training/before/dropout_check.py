@@ -1,7 +1,7 @@
-"""At which rate conditions are really dropped: counted at the denoiser's door.
+"""At which rate conditions are really dropped: counted where the denoiser is called.
 
 Every part of the conditioning is marked (its signal by zeros, its null by a power of two of its own), the turn runs
-up to the denoiser's `prepare`, and the marks in what arrives there tell, row by row, what was dropped.
+up to the call of the denoiser, and the marks in the context that it is called with tell, row by row, what was dropped.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit import Batch, Denoiser, Pipeline, Stage
 from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
-from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning
-from ldmkit_training.stages.stage import Batch, Stage
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+from ldmkit_training.stages.pipeline import denoising_of
 
 ROWS = 2048
 """Rows that are counted."""
@@ -34,13 +35,10 @@ class _Arrived(Exception):
 
 def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]]:
     """(name, passed, found, wanted) of each input that may be dropped; nothing for a stage without conditions."""
-    pipeline = getattr(stage, "pipeline", None)
-    turn: Any = next(iter(stage.turns.values()))
-    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
-    if not isinstance(pipeline, Pipeline) or dropout is None:
+    if (turn := denoising_of(stage)) is None:
         return []
-    counts, rows = count_dropped(pipeline, turn, batch)
-    expected: Mapping[str, float] = dropout.expected(tuple(counts))
+    counts, rows = count_dropped(turn, batch)
+    expected = turn.drop_rates
     checks = []
     for name, count in counts.items():
         rate = expected[name]
@@ -52,16 +50,16 @@ def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]
     return checks
 
 
-def count_dropped(pipeline: Pipeline, turn: Any, batch: Batch) -> tuple[dict[str, int], int]:
+def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int]:
     """How many rows drop each input, over `ROWS` rows of as many steps as it takes; and how many rows there were."""
-    batch = _cheap(pipeline, batch)
+    batch = _cheap(turn.pipeline, batch)
     with torch.no_grad():
-        encoded = pipeline.conditioning(batch.inputs, size=batch.size)
+        encoded = turn.conditioning(batch)
     if not encoded.names:
         return {}, 0
     marked, bits = _marked(encoded)
     counts, rows, step = dict.fromkeys(encoded.names, 0), 0, 0
-    with _spied(pipeline, marked) as arrived:
+    with turn.encoding_by(lambda _: marked), _arriving(turn.pipeline.denoiser) as arrived:
         while rows < ROWS:
             draws = type(batch.draws)(batch.draws.seed, 1_000_000 + step, batch.draws.rows)
             try:
@@ -111,24 +109,24 @@ def _bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
     for signal in signals.values():
         for tensor in tensors_of(signal):
             for row, values in enumerate(tensor.detach().float().cpu().flatten(1)):
-                for value in values.unique():
+                for value in values.unique().tolist():
+                    if value != int(value) or not 0 <= value < 2**MARKS:
+                        raise RuntimeError("the turn does not take the batch's conditions from conditioning()")
                     found[row] |= int(value)
     return found
 
 
 @contextmanager
-def _spied(pipeline: Pipeline, marked: Conditioning) -> Iterator[list[Mapping[str, Signal]]]:
+def _arriving(denoiser: Denoiser) -> Iterator[list[Mapping[str, Signal]]]:
+    """The signals of every call of the denoiser, which ends before it computes anything."""
     arrived: list[Mapping[str, Signal]] = []
 
-    def prepare(signals: Mapping[str, Signal]) -> Any:
-        arrived.append(signals)
+    def look(_: Any, given: tuple[Any, ...]) -> None:
+        arrived.append(given[2].signals)
         raise _Arrived
 
-    denoiser: Any = pipeline.denoiser
-    spied: Any = pipeline
-    spied.conditioning = lambda *args, **options: marked
-    denoiser.prepare = prepare
+    handle = denoiser.register_forward_pre_hook(look)
     try:
         yield arrived
     finally:
-        del spied.conditioning, denoiser.prepare
+        handle.remove()

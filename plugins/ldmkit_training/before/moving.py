@@ -9,16 +9,17 @@ import numpy as np
 from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
+from ldmkit import Stage
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.data import Dataset, Geometry
 from ldmkit.errors import LdmkitError, SpecError
 from ldmkit.files.pictures import LabelMap, Mask, Picture
+from ldmkit.run.inputs import input_name
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.data.sources.located import Located
 from ldmkit_training.data.sources.lying import Laid, Lying
-from ldmkit_training.stages.stage import Stage
-from ldmkit_training.watch.previews import pipeline_of
+from ldmkit_training.stages.pipeline import pipeline_of
 
 KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))
 """Types of raw inputs that are pictures, and how each is read."""
@@ -47,7 +48,7 @@ class _Laying:
         self.factor = 1 if pipeline is None else pipeline.codec.factor
         self.readers: dict[str, list[Conditioner]] = {}
         for name, part in {} if pipeline is None else pipeline.conditioners.items():
-            self.readers.setdefault(pipeline.wiring[name].input or name, []).append(part)
+            self.readers.setdefault(input_name(name, pipeline.wiring[name]), []).append(part)
         self.lying: dict[Place, Lying] = {}
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Stage
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
@@ -23,6 +24,7 @@ from ldmkit.contracts.signals import Signal, tensors_of
 from ldmkit.models.compose import part_spec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Encoded
+from ldmkit.run.inputs import input_name
 from ldmkit_training.before.preflight import check_ready, checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.before.rehearsal import rehearse
@@ -31,8 +33,8 @@ from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import open_data, said_of_data
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
-from ldmkit_training.stages.stage import Batch, Stage
-from ldmkit_training.watch.previews import pipeline_of
+from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.pipeline import PipelineStage, pipeline_of
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,12 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
 
 def part_lines(stage: Stage) -> list[PartLine]:
     """Every network once: parts by their own names, what else a turn trains, and what is read only."""
-    pipeline, codec = pipeline_of(stage), getattr(stage, "codec", None)
+    pipeline, codec = pipeline_of(stage), stage.codec
     named: dict[str, nn.Module] = {}
     if pipeline is not None:
         named = {"codec": pipeline.codec, "denoiser": pipeline.denoiser}
         named |= {**pipeline.conditioners, **pipeline.adapters}
-    elif isinstance(codec, Codec):
+    elif codec is not None:
         named = {"codec": codec}
     named |= {name: module for name, module in stage.frozen.items() if module not in named.values()}
     for name, turn in stage.turns.items():
@@ -176,18 +178,15 @@ def part_lines(stage: Stage) -> list[PartLine]:
 
 def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, str]) -> list[WireLine]:
     """Every conditioner of a denoiser's stage, as it is wired and fed."""
-    pipeline = pipeline_of(stage)
-    if pipeline is None:
+    if not isinstance(stage, PipelineStage):
         return []
-    turn: Any = next(iter(stage.turns.values()))
-    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
-    expected = {} if dropout is None else dropout.expected(turn.names)
+    pipeline, expected = stage.pipeline, stage.drop_rates
     encoded = pipeline.conditioning(batch.inputs, size=batch.size, grad=True)
     signals = _encoded(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():
         wire = pipeline.wiring[name]
-        key = wire.input or name
+        key = input_name(name, wire)
         found = signals.get(name)
         shape = () if found is None else tuple(tensors_of(found.signal)[0].shape)
         lines.append(
@@ -220,7 +219,7 @@ def _encoded(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encode
     left = list(encoded)
     found: dict[str, Encoded] = {}
     for name in pipeline.conditioners:
-        key, slot = pipeline.wiring[name].input or name, pipeline.parts.routes[name]
+        key, slot = input_name(name, pipeline.wiring[name]), pipeline.parts.routes[name]
         if left and (left[0].name, left[0].slot) == (key, slot):
             found[name] = left.pop(0)
     return found
@@ -228,10 +227,10 @@ def _encoded(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encode
 
 def _as_trained(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
     """With latents where the recipe keeps them."""
-    turn: Any = next(iter(stage.turns.values()))
-    if recipe.data.cache is None or not hasattr(turn, "latents"):
+    codec = stage.frozen_codec
+    if recipe.data.cache is None or codec is None or not stage.reads_images:
         return batch
-    return dataclasses.replace(batch, images=None, latents=turn.latents(batch))
+    return dataclasses.replace(batch, images=None, latents=latents_of(batch, codec, codec.device, sample=False))
 
 
 class _Trial:
@@ -304,11 +303,8 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
     shapes: dict[str, tuple[int, ...]] = {}
     if batch.images is not None:
         shapes["pictures"] = tuple(batch.images.shape)
-    turn: Any = next(iter(stage.turns.values()))
-    if hasattr(turn, "latents"):
-        with torch.no_grad():
-            shapes["latents"] = tuple(turn.latents(batch).shape)
-    elif (codec := getattr(stage, "codec", None)) is not None:
+    codec = stage.codec
+    if codec is not None and stage.reads_images:
         height, width = (side // codec.factor for side in batch.size)
         shapes["latents"] = (len(batch.ids), codec.channels, height, width)
     return shapes
@@ -316,7 +312,7 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
 
 def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None, device: torch.device) -> list[str]:
     data = said_of_data(train, validation)
-    said = [*getattr(stage, "notes", ()), *data, *_cache_notes(recipe, stage, len(train))]
+    said = [*stage.notes, *data, *_cache_notes(recipe, stage, len(train))]
     if train.mixture:
         each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)
         said.append(f"epochs of each source: {', '.join(f'{many:.3g}' for many in each)}")
@@ -324,11 +320,11 @@ def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | N
 
 
 def _cache_notes(recipe: Recipe, stage: Stage, count: int) -> list[str]:
-    cache, pipeline = recipe.data.cache, pipeline_of(stage)
-    if cache is None or pipeline is None:
+    cache, codec = recipe.data.cache, stage.frozen_codec
+    if cache is None or codec is None:
         return []
-    height, width = (side // pipeline.codec.factor for side in recipe.data.size)
-    numbers = count * cache.views * pipeline.codec.channels * height * width * (2 if cache.deviation else 1)
+    height, width = (side // codec.factor for side in recipe.data.size)
+    numbers = count * cache.views * codec.channels * height * width * (2 if cache.deviation else 1)
     size = numbers * (4 if cache.dtype == "float32" else 2)
     return [f"latents of {count} samples are kept in {cache.folder}: {size / 2**20:,.0f} MiB at most"]
 

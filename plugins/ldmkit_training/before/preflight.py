@@ -7,29 +7,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ldmkit.contracts.codec import Codec
+from ldmkit import Stage
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
 from ldmkit_training.before.moving import laid
-from ldmkit_training.before.recipe import RECIPES, DenoiserRecipe, ProposerRecipe, Recipe
+from ldmkit_training.before.recipe import Recipe, recipes
 from ldmkit_training.before.rows import check_cacheable, checked_rows
 from ldmkit_training.before.without_effect import Case, without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.devices import arithmetic, scaler
-from ldmkit_training.stages.denoiser.objective import dropped_names
-from ldmkit_training.stages.stage import Stage
-from ldmkit_training.watch.previews import codec_of, pipeline_of
+from ldmkit_training.stages.denoiser.config import DenoiserConfig
+from ldmkit_training.stages.pipeline import PipelineStage, pipeline_of
 from ldmkit_training.watch.tracking import check_trackers
-
-KEYS = frozenset(key for recipe in RECIPES.values() for key in recipe.model_fields)
 
 
 def check_ready(
@@ -54,17 +51,17 @@ def check_ready(
     if (chosen := arithmetic(recipe.precision, device)).slow:
         warnings.warn(f"precision: {chosen.dtype}: {chosen.why}; `precision: auto` is float32 here", stacklevel=2)
     Batches(train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs)
-    if recipe.data.cache is not None and "codec" not in stage.frozen:
+    if recipe.data.cache is not None and stage.frozen_codec is None:
         raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
     check_trackers(recipe.tracking)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)
     if (pipeline := pipeline_of(stage)) is not None:
         _check_sampling(recipe, pipeline)
-        _check_nulls(recipe, pipeline, train)
+    _check_nulls(recipe, stage, train)
     if (said := leaked(recipe.data, train, held)) is not None:
         warnings.warn(said, stacklevel=2)
-    if (said := _reshaped(recipe, train)) is not None:
+    if stage.reads_images and (said := _reshaped(recipe, train)) is not None:
         warnings.warn(said, stacklevel=2)
     for said in without_effect(Case(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
@@ -86,8 +83,7 @@ def checked_data(
 
 
 def _check_size(recipe: Recipe, stage: Stage) -> None:
-    codec: Any = codec_of(stage) or stage.frozen.get("codec")
-    if not isinstance(codec, Codec):
+    if (codec := stage.codec) is None:
         return
     wrong = [side for side in recipe.data.size if side % codec.multiple]
     if wrong:
@@ -105,19 +101,18 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     groups = {name for turn in stage.turns.values() for name in turn.groups()}
     pipeline = pipeline_of(stage)
     for name, wire in pipeline.wiring.items() if pipeline is not None else ():
-        if name in groups and (wire.input or name) not in there:
+        if name in groups and (read := input_name(name, wire)) not in there:
             warnings.warn(
-                f"conditioner {name!r} is trained, and the data have no input {wire.input or name!r} (they have: "
+                f"conditioner {name!r} is trained, and the data have no input {read!r} (they have: "
                 f"{', '.join(sorted(there)) or 'none'}): it will see nothing but its null",
                 stacklevel=2,
             )
 
 
-def _check_nulls(recipe: Recipe, pipeline: Pipeline, train: Dataset) -> None:
-    if not isinstance(recipe, DenoiserRecipe) or recipe.model.start is not None:
+def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
+    if not isinstance(stage, PipelineStage) or (isinstance(recipe, DenoiserConfig) and recipe.model.start is not None):
         return  # a model that is trained on may have learnt its nulls before
-    there = set(renamed_names(train, recipe.data).values())
-    shares = recipe.objective.dropout.expected(dropped_names(pipeline))
+    there, shares = set(renamed_names(train, recipe.data).values()), stage.drop_rates
     if never := [name for name, share in shares.items() if share == 0 and name in there]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
         warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
@@ -133,7 +128,7 @@ STRETCHED = 1.1
 def _reshaped(recipe: Recipe, train: Dataset) -> str | None:
     """What a size that the recipe says nothing more about does to pictures; None: little."""
     section, shapes = recipe.data, []
-    if "fit" in section.model_fields_set or isinstance(recipe, ProposerRecipe):
+    if "fit" in section.model_fields_set:
         return None
     for index in sorted({i * len(train) // LOOKED_AT for i in range(LOOKED_AT)}):
         try:
@@ -163,7 +158,7 @@ def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
             guidance=section.guidance,
         )  # fmt: skip
         request.grid.sigmas(pipeline.process, request.steps)
-        known = {wire.input or name for name, wire in pipeline.wiring.items()}
+        known = {input_name(name, wire) for name, wire in pipeline.wiring.items()}
         for name, _ in getattr(request.guidance, "scales", ()):
             if name not in known:
                 what = f"there is no condition {name!r} to scale"
@@ -186,7 +181,7 @@ def naming(recipe: Path) -> Iterator[None]:
         yield
     except LdmkitError as error:
         key = re.split(r"[.\[]", error.where or "", maxsplit=1)[0]
-        if key in KEYS:
+        if any(key in found.model_fields for found in recipes().values()):
             error.where = f"{recipe}: {error.where}"
         elif not error.where and error.family in ("spec", "compose", "plugin", "source"):
             error.where = str(recipe)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import torch
 import yaml
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, yaml_value
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, create_model
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError, SpecError, suggest
+from ldmkit import InputError, PluginError, SpecError, Stage, StageSetup, Value, components, get
+from ldmkit.errors import suggest
 from ldmkit.files.json import replacing
+from ldmkit_training.bounds import MOST_STEPS
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.loop.checkpoints import CheckpointsSection
 from ldmkit_training.loop.devices import Precision
 from ldmkit_training.loop.ema import EmaSection
 from ldmkit_training.loop.optimisers import OptimiserSection, Schedule, Warmed
-from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
-from ldmkit_training.stages.codec.section import CodecObjective, CodecSection
-from ldmkit_training.stages.denoiser.model import ModelSection
-from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.proposer.section import ProposerSection
-from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.previews import PreviewsSection
-from ldmkit_training.watch.probe import ProbeSection
 from ldmkit_training.watch.tracking import TrackingSection
-
-MOST_STEPS = 10**12
 
 
 class ValidationSection(Value):
@@ -78,89 +73,44 @@ class Recipe(Value):
     tracking: TrackingSection = TrackingSection()
 
     def make_stage(self, folder: Path) -> Stage:
-        """The stage that this recipe trains; relative paths start from `folder`."""
-        raise NotImplementedError
+        """The stage that this recipe trains; relative paths start from `folder`.
+
+        Raises:
+            LdmkitError: see `ldmkit.Stage.build`.
+        """
+        return get("stage", self.stage).build(self, StageSetup(folder, self.seed, self.data.size))
 
 
-class CodecRecipe(Recipe):
-    """Trains a first stage: the codec in `model`. With `steps: 0` it stays as it is, and only latents are measured."""
-
-    stage: Literal["codec"]
-    steps: int = Field(ge=0, le=MOST_STEPS)
-    model: CodecSection = CodecSection()
-    objective: CodecObjective = CodecObjective()
-
-    def make_stage(self, folder: Path) -> Stage:
-        """See `Recipe`."""
-        from ldmkit_training.stages.codec.stage import CodecStage
-
-        return CodecStage(self.model, self.objective, folder)
-
-
-class DenoiserRecipe(Recipe):
-    """Trains a second stage: the denoiser in `model`, and those conditioners that are not frozen.
+def recipe_class(name: str) -> type[Recipe]:
+    """What a recipe of a registered stage may say: the keys of all recipes, and the stage's own.
 
     Args:
-        gradient_checkpointing: repeat the blocks' forward pass in the backward one, for less memory.
-        compile: compile the denoiser's repeated blocks.
-        sharded: with several processes, share weights, averages and optimiser states out among them (FSDP2).
+        name: as after `stage:` in a recipe; `dist:name` where several distributions have a stage of that name.
+
+    Raises:
+        PluginError: no such stage, or one that cannot be used.
     """
-
-    stage: Literal["denoiser"]
-    model: ModelSection
-    objective: DenoiserObjective = DenoiserObjective()
-    probe: ProbeSection | None = ProbeSection()
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    sharded: bool = False
-
-    def make_stage(self, folder: Path) -> Stage:
-        """See `Recipe`."""
-        from ldmkit_training.stages.denoiser.stage import DenoiserStage
-
-        return DenoiserStage(
-            self.model, self.objective, folder,
-            seed=self.seed, size=self.data.size, gradient_checkpointing=self.gradient_checkpointing,
-            compile=self.compile,
-        )  # fmt: skip
+    return _composed(get("stage", name), name)
 
 
-class ClassifierRecipe(Recipe):
-    """Trains a classifier of noisy latents, for guidance."""
-
-    stage: Literal["classifier"]
-    model: ClassifierSection
-    objective: ClassifierObjective = ClassifierObjective()
-    previews: None = None
-
-    def make_stage(self, folder: Path) -> Stage:
-        """See `Recipe`."""
-        from ldmkit_training.stages.classifier.stage import ClassifierStage
-
-        return ClassifierStage(self.model, self.objective, folder)
+@cache
+def _composed(stage: type[Stage], name: str) -> type[Recipe]:
+    words = re.split(r"[^A-Za-z0-9]+", name)
+    fields: dict[str, Any] = {"stage": (Literal[name], ...)}
+    made = "".join(word[:1].upper() + word[1:] for word in words) + "Recipe"
+    return create_model(made, __base__=(stage.Config, Recipe), __module__=__name__, __doc__=stage.__doc__, **fields)
 
 
-class ProposerRecipe(Recipe):
-    """Trains what makes a condition up where the caller gave none: boxes from a prompt."""
+def recipes() -> dict[str, type[Recipe]]:
+    """Name of every usable stage -> what its recipe may say; a stage that fails to load is a warning."""
+    found: dict[str, type[Recipe]] = {}
+    for name in components("stage"):
+        try:
+            found[name] = recipe_class(name)
+        except PluginError as error:
+            warnings.warn(f"stage {name!r} is left out: {error}", stacklevel=2)
+    return found
 
-    stage: Literal["proposer"]
-    model: ProposerSection
-    previews: None = None
-
-    def make_stage(self, folder: Path) -> Stage:
-        """See `Recipe`."""
-        from ldmkit_training.stages.proposer.stage import ProposerStage
-
-        return ProposerStage(self.model, folder)
-
-
-RECIPES: dict[str, type[Recipe]] = {
-    "codec": CodecRecipe,
-    "denoiser": DenoiserRecipe,
-    "classifier": ClassifierRecipe,
-    "proposer": ProposerRecipe,
-}
-"""`stage` -> what its recipe may say."""
 
 MAY_CHANGE = (
     *("out", "steps", "checkpoints", "validation", "previews", "probe", "tracking", "precision", "accumulate"),
@@ -182,13 +132,19 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from plain data; the errors of `read_recipe`."""
-    stage = data.get("stage")
+    stage, names = data.get("stage"), components("stage")
     if "stage" not in data:
-        raise SpecError("missing-key", "required, but not given", where=f"{where}.stage", fits=" | ".join(RECIPES))
-    if not isinstance(stage, str) or stage not in RECIPES:
+        raise SpecError("missing-key", "required, but not given", where=f"{where}.stage", fits=" | ".join(names))
+    try:
+        found = recipe_class(stage) if isinstance(stage, str) else None
+    except PluginError as error:
+        if error.code != "plugin.unknown":
+            raise
+        found = None
+    if found is None:
         what = f"there is no stage {stage!r}"
-        raise SpecError("unknown-stage", what, where=f"{where}.stage", fits=suggest(str(stage), RECIPES))
-    return RECIPES[stage].of(data, where)
+        raise SpecError("unknown-stage", what, where=f"{where}.stage", fits=suggest(str(stage), names))
+    return found.of(data, where)
 
 
 def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -245,9 +201,7 @@ def _position(node: list[Any], step: str, path: str) -> int:
 
 def schema() -> dict[str, Any]:
     """JSON schema of all recipes."""
-    kinds: Any = Annotated[
-        CodecRecipe | DenoiserRecipe | ClassifierRecipe | ProposerRecipe, Field(discriminator="stage")
-    ]
+    kinds: Any = Annotated[Union[tuple(recipes().values())], Field(discriminator="stage")]  # noqa: UP007
     return TypeAdapter(kinds).json_schema()
 
 

@@ -13,19 +13,22 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ldmkit import Stage
 from ldmkit.contracts.data import Dataset
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError
 from ldmkit.run.request import resolve
-from ldmkit_training.before.recipe import MOST_STEPS, Recipe
+from ldmkit_training.before.recipe import Recipe
+from ldmkit_training.bounds import MOST_STEPS
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import naming
-from ldmkit_training.stages.stage import Stage
+from ldmkit_training.stages.pipeline import denoising_of, pipeline_of
 from ldmkit_training.watch.observe import networks, undisturbed
-from ldmkit_training.watch.previews import Previews, PreviewsSection, head, pipeline_of
+from ldmkit_training.watch.previews import Previews, PreviewsSection, head
 from ldmkit_training.watch.probe import respond
+from ldmkit_training.watch.probe_section import probe_of
 
 FEW = 2
 """Rows that what looks on is rehearsed with, and steps of its samplers."""
@@ -66,7 +69,7 @@ def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, de
     if held is not None and recipe.validation is not None:
         rows = validation_batches(held, recipe.data, recipe.validation.count, names=stage.inputs)
         stage.validate([on_device(head(rows[0], FEW), device)])
-    probe: Any = getattr(recipe, "probe", None)
+    probe = probe_of(recipe)
     if recipe.previews is None and probe is None:
         return
     shown = train if held is None else held
@@ -76,8 +79,7 @@ def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, de
         sheet = Previews(_fewer(recipe.previews, stage), few).sheet(_Alone(stage), 0)
         if sheet is not None:
             sheet.render()
-    if probe is not None and pipeline_of(stage) is not None:
-        turn: Any = next(iter(stage.turns.values()))
+    if probe is not None and (turn := denoising_of(stage)) is not None:
         respond(turn, few, probe)
 
 

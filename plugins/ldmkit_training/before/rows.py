@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from ldmkit import Stage
 from ldmkit.contracts.data import Dataset, Sample, plain
 from ldmkit.errors import InputError
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
@@ -19,7 +20,6 @@ from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import Laid, array_places, lying_of
 from ldmkit_training.data.sources.records import some
 from ldmkit_training.data.sources.wrapping import Wrapping
-from ldmkit_training.stages.stage import Stage
 
 
 def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:

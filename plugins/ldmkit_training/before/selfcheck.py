@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Stage, Turn
 from ldmkit.errors import LdmkitError
+from ldmkit.run.inputs import input_name
 from ldmkit.run.sizes import latent_size
 from ldmkit_training.before.dropout_check import check_dropout
 from ldmkit_training.loop.digests import digest_of
-from ldmkit_training.stages.stage import Batch, Stage, Turn
+from ldmkit_training.stages.pipeline import PipelineStage
 from ldmkit_training.watch.previews import head
 
 WARM_UP = 8
@@ -210,17 +212,14 @@ def _gradients(stage: Stage, source: Source, late: int) -> list[Check]:
 
 def _untaught(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
     """Parameters that only stand for an absent condition, where the recipe never drops that one."""
-    turn: Any = next(iter(stage.turns.values()))
-    pipeline = getattr(stage, "pipeline", None)
-    dropout = getattr(getattr(turn, "objective", None), "dropout", None)
-    if pipeline is None or dropout is None:
+    if not isinstance(stage, PipelineStage):
         return []
+    pipeline, shares = stage.pipeline, stage.drop_rates
     names = {id(p): key for key, p in missing.items()}
-    shares = dropout.expected(turn.names)
     found = []
     for key, conditioner in pipeline.conditioners.items():
         wire = pipeline.wiring[key]
-        if shares.get(wire.input or key, 0.0) > 0:
+        if shares.get(input_name(key, wire), 0.0) > 0:
             continue
         own = [p for p in conditioner.parameters() if id(p) in names]
         example = conditioner.example((64, 64)) if own else None

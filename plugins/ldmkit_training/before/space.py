@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from ldmkit import Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.runfolder import CHECKPOINTS
-from ldmkit_training.stages.stage import Stage
 from ldmkit_training.watch.observe import networks
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}

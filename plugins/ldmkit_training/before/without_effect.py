@@ -13,17 +13,20 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
+from ldmkit import Stage
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import LdmkitError
-from ldmkit_training.before.recipe import CodecRecipe, DenoiserRecipe, ProposerRecipe, Recipe
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.optimisers import Cycles, Warmed
-from ldmkit_training.stages.denoiser.model import CodecSection
-from ldmkit_training.stages.denoiser.objective import dropped_names
-from ldmkit_training.stages.stage import Stage
+from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective
+from ldmkit_training.stages.codec.section import CodecConfig
+from ldmkit_training.stages.denoiser.config import DenoiserConfig
+from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.pipeline import denoising_of, pipeline_of
 from ldmkit_training.watch.observe import undisturbed
-from ldmkit_training.watch.previews import codec_of, pipeline_of
+from ldmkit_training.watch.probe_section import probe_of
 
 
 class Case(NamedTuple):
@@ -49,11 +52,6 @@ class Case(NamedTuple):
         everything = self.recipe.model_fields_set >= set(type(self.recipe).model_fields)
         default = type(section).model_fields[key].get_default(call_default_factory=True, validated_data={})
         return not everything or getattr(section, key) != default
-
-    @property
-    def objective(self) -> Any:
-        """The recipe's; None where there is none."""
-        return getattr(self.recipe, "objective", None)
 
     @property
     def given(self) -> set[str]:
@@ -129,8 +127,11 @@ def _ema(case: Case) -> Said:
 
 def _often(case: Case) -> Said:
     recipe = case.recipe
-    for name in ("checkpoints", "validation", "previews", "probe", "tracking"):
-        section = getattr(recipe, name, None)
+    sections: dict[str, Any] = {
+        "checkpoints": recipe.checkpoints, "validation": recipe.validation, "previews": recipe.previews,
+        "probe": probe_of(recipe), "tracking": recipe.tracking,
+    }  # fmt: skip
+    for name, section in sections.items():
         if section is not None and recipe.steps and section.every > recipe.steps and case.says(section, "every"):
             yield f"{name}.every", f"{section.every} of {recipe.steps} steps: only after the last one"
 
@@ -141,28 +142,28 @@ def _held_out(case: Case) -> Said:
         if section is not None and case.says(recipe, "validation"):
             yield "validation", "nothing is held out (`data.validation` is null), so nothing is validated"
         return
-    if section is None and recipe.previews is None and getattr(recipe, "probe", None) is None:
+    if section is None and recipe.previews is None and probe_of(recipe) is None:
         yield "data.validation", "validation, previews and probe are null: nothing looks at it"
     if section is not None and section.count > len(case.held) and case.says(section, "count"):
         yield "validation.count", f"{section.count}, and {len(case.held)} are held out"
 
 
 def _watched(case: Case) -> Said:
-    recipe: Any = case.recipe
+    recipe, probe = case.recipe, probe_of(case.recipe)
     shown = case.train if case.held is None else case.held
-    for name in ("previews", "probe"):
-        section = getattr(recipe, name, None)
+    sections: dict[str, Any] = {"previews": recipe.previews, "probe": probe}
+    for name, section in sections.items():
         if section is not None and section.count > len(shown) and case.says(section, "count"):
             yield f"{name}.count", f"{section.count}, and there are {len(shown)}"
-    if codec_of(case.stage) is not None:
+    if case.stage.trained_codec is not None:
         keys = ("steps", "seed", "guidance", "sampler", "grid")
         yield from _sections(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
-    pipeline, probe = pipeline_of(case.stage), getattr(recipe, "probe", None)
-    if pipeline is None or probe is None:
+    pipeline, turn = pipeline_of(case.stage), denoising_of(case.stage)
+    if pipeline is None or turn is None or probe is None:
         return
     if not pipeline.conditioners and case.says(recipe, "probe"):
         yield "probe", "the model has no conditions to try"
-    elif len(dropped_names(pipeline)) < 2:
+    elif len(turn.names) < 2:
         yield from _sections(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
 
 
@@ -189,26 +190,32 @@ def _cache(case: Case) -> Said:
     section, cache = case.recipe.data, case.recipe.data.cache
     if cache is None:
         return
-    if isinstance(case.recipe, ProposerRecipe):
-        yield "data.cache", "a proposer looks at no pictures"
+    if not case.stage.reads_images:
+        yield "data.cache", "this stage looks at no pictures"
     if cache.views > 1 and not section.random:
         yield "data.cache.views", "nothing is cropped or mirrored at random: all views are alike"
-    if cache.deviation and getattr(case.objective, "posterior", "sample") == "mode":
+    if cache.deviation and (objective := _with_posterior(case)) is not None and objective.posterior == "mode":
         reason = "objective.posterior: mode reads no deviation"
         yield from _sections(case, "data.cache", cache, ("deviation",), reason)
 
 
 def _posterior(case: Case) -> Said:
-    codec, cache = case.stage.frozen.get("codec"), case.recipe.data.cache
-    if not isinstance(codec, Codec) or not case.says(case.objective, "posterior"):
+    codec, cache, objective = case.stage.frozen_codec, case.recipe.data.cache, _with_posterior(case)
+    if codec is None or objective is None or not case.says(objective, "posterior"):
         return
-    if cache is not None and not cache.deviation and case.objective.posterior == "sample":
+    if cache is not None and not cache.deviation and objective.posterior == "sample":
         reason = "data.cache.deviation: false keeps the mode alone"
     elif not _has_posterior(codec):
         reason = "the codec has no posterior: its latents do not depend on noise"
     else:
         return
     yield "objective.posterior", reason
+
+
+def _with_posterior(case: Case) -> DenoiserObjective | ClassifierObjective | None:
+    """The objective, where it says which of the posterior's latents are trained on."""
+    recipe = case.recipe
+    return recipe.objective if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
 
 
 def _has_posterior(codec: Codec) -> bool:
@@ -221,8 +228,8 @@ def _has_posterior(codec: Codec) -> bool:
         return True
 
 
-def _first_stage(case: Case) -> Said:
-    if not isinstance(case.recipe, CodecRecipe):
+def _codec_objective(case: Case) -> Said:
+    if not isinstance(case.recipe, CodecConfig):
         return
     objective, adversary = case.recipe.objective, case.recipe.objective.discriminator
     perceptual, steps = objective.perceptual, case.recipe.steps
@@ -243,12 +250,12 @@ def _first_stage(case: Case) -> Said:
         if case.recipe.model.train == "decoder":
             yield f"objective.{key}", "model.train: decoder leaves the encoder as it is, and the latents with it"
         elif (losses := _regularisers(case.stage)) is not None and name not in losses:
-            yield f"objective.{key}", f"{type(codec_of(case.stage)).__name__} has no such loss"
+            yield f"objective.{key}", f"{type(case.stage.codec).__name__} has no such loss"
 
 
 def _regularisers(stage: Stage) -> frozenset[str] | None:
     """Names of the losses that a codec adds to its reconstruction; None where that cannot be told."""
-    codec = codec_of(stage)
+    codec = stage.trained_codec
     if codec is None:
         return None
     side = 4 * codec.multiple
@@ -260,22 +267,23 @@ def _regularisers(stage: Stage) -> frozenset[str] | None:
     return frozenset(made.losses)
 
 
-def _second_stage(case: Case) -> Said:
-    pipeline, objective = pipeline_of(case.stage), case.objective
-    if not isinstance(case.recipe, DenoiserRecipe) or pipeline is None:
+def _denoiser_objective(case: Case) -> Said:
+    turn = denoising_of(case.stage)
+    if not isinstance(case.recipe, DenoiserConfig) or turn is None:
         return
+    objective = case.recipe.objective
     if objective.simple == 0:
         yield from _sections(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
     logvar = objective.logvar
     if logvar is not None and not logvar.train and logvar.init == 0:
         yield "objective.logvar", "`init` 0 that is not trained changes nothing"
-    dropout, names = objective.dropout, dropped_names(pipeline)
+    dropout, names = objective.dropout, turn.names
     if not names:
         yield from _sections(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
     if dropout.none + dropout.all + sum(dropout.alone.values()) >= 1:
         yield from _sections(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
-    for key in ("rates", "alone"):
-        for name in getattr(dropout, key):
+    for key, shares in (("rates", dropout.rates), ("alone", dropout.alone)):
+        for name in shares:
             if name in names and name not in case.given:
                 yield f"objective.dropout.{key}.{name}", "the data have no such input: its null is all that is seen"
     if case.recipe.sharded and case.processes == 1:
@@ -287,8 +295,9 @@ def _second_stage(case: Case) -> Said:
 
 
 def _codec_source(case: Case) -> Said:
-    codec = getattr(getattr(case.recipe, "model", None), "codec", None)
-    if isinstance(codec, CodecSection) and codec.from_ is not None:
+    recipe = case.recipe
+    codec = recipe.model.codec if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
+    if codec is not None and codec.from_ is not None:
         yield from _sections(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
 
 
@@ -303,19 +312,19 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Recipe.validation", "DataSection.validation", "ValidationSection.count"), _held_out),
     **dict.fromkeys((f"PreviewsSection.{key}" for key in ("count", "steps", "seed", "guidance")), _watched),
     **dict.fromkeys(("PreviewsSection.sampler", "PreviewsSection.grid"), _watched),
-    **dict.fromkeys(("DenoiserRecipe.probe", "ProbeSection.count", "ProbeSection.alone"), _watched),
+    **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _watched),
     "TrackingSection.project": _tracking,
     **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
     **dict.fromkeys(("DataSection.cache", "CacheSection.views", "CacheSection.deviation"), _cache),
     **dict.fromkeys(("DenoiserObjective.posterior", "ClassifierObjective.posterior"), _posterior),
-    **dict.fromkeys((f"PerceptualSection.{key}" for key in ("type", "config", "files", "weight")), _first_stage),
-    **dict.fromkeys(("CodecObjective.discriminator", "DiscriminatorSection.start"), _first_stage),
-    **dict.fromkeys(("CodecObjective.kl_weight", "CodecObjective.codebook_weight"), _first_stage),
-    **dict.fromkeys((f"DenoiserObjective.{key}" for key in ("weighting", "logvar")), _second_stage),
-    **dict.fromkeys(("LogVariance.init", "LogVariance.train", "DenoiserRecipe.sharded"), _second_stage),
-    **dict.fromkeys((f"ConditionDropout.{key}" for key in ("none", "all", "rates", "alone")), _second_stage),
-    **dict.fromkeys(("ConditionerSection.from_", "ConditionerSection.train"), _second_stage),
-    "CodecSection.config": _codec_source,
+    **dict.fromkeys((f"PerceptualSection.{key}" for key in ("type", "config", "files", "weight")), _codec_objective),
+    **dict.fromkeys(("CodecObjective.discriminator", "DiscriminatorSection.start"), _codec_objective),
+    **dict.fromkeys(("CodecObjective.kl_weight", "CodecObjective.codebook_weight"), _codec_objective),
+    **dict.fromkeys((f"DenoiserObjective.{key}" for key in ("weighting", "logvar")), _denoiser_objective),
+    **dict.fromkeys(("LogVariance.init", "LogVariance.train", "Sharding.sharded"), _denoiser_objective),
+    **dict.fromkeys((f"ConditionDropout.{key}" for key in ("none", "all", "rates", "alone")), _denoiser_objective),
+    **dict.fromkeys(("ConditionerSection.from_", "ConditionerSection.train"), _denoiser_objective),
+    "FrozenCodecSection.config": _codec_source,
 }
 """Class and key -> the rule that says where it cannot take effect."""
 
@@ -323,11 +332,11 @@ RULES: dict[str, Rule] = {
 ALWAYS = frozenset(
     f"{name}.{key}"
     for name, keys in {
-        "Recipe": "out seed steps data checkpoints previews tracking",
-        "CodecRecipe": "stage steps model objective",
-        "DenoiserRecipe": "stage model objective gradient_checkpointing compile",
-        "ClassifierRecipe": "stage model objective previews",
-        "ProposerRecipe": "stage model previews",
+        "Recipe": "stage out seed steps data checkpoints previews tracking",
+        "CodecConfig": "steps model objective",
+        "DenoiserConfig": "model objective gradient_checkpointing compile",
+        "ClassifierConfig": "model objective previews",
+        "ProposerConfig": "model previews",
         "DataSection": "train size fit mirror batch workers damaged",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
@@ -337,7 +346,8 @@ ALWAYS = frozenset(
         "CheckpointsSection": "keep",
         "TrackingSection": "to",
         "ProbeSection": "levels silent",
-        "CodecSection": "type start train from_ scale variant",  # what excludes one another is an error
+        "CodecSection": "type config start train",
+        "FrozenCodecSection": "from_ type scale variant",  # what excludes one another is an error
         "CodecObjective": "pixel reduction perceptual logvar learn_logvar statistics",
         "DiscriminatorSection": "layers width norm loss weight adaptive",
         "ModelSection": "codec denoiser process conditioners adapters defaults start variant",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ldmkit import Batch, Draws
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
@@ -19,8 +20,6 @@ from ldmkit_training.data.geometry import draw
 from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection, renamed_names
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.stage import Batch
 
 VALIDATION_BATCH = 32
 

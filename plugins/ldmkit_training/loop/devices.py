@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldmkit import Batch
 from ldmkit.errors import PluginError, SpecError
-from ldmkit_training.stages.stage import Batch
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit import Stage
 from ldmkit.contracts.value import Value
 from ldmkit.errors import WeightsError
 from ldmkit_training.loop.sharding import placed
-from ldmkit_training.stages.stage import Stage
 
 
 class EmaSection(Value):

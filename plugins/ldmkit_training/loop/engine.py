@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ldmkit import Batch, Stage, Turn, get
 from ldmkit.errors import RunError
 from ldmkit.run.guards import memory
 from ldmkit_training.before.preflight import check_ready, checked_data
@@ -33,11 +34,10 @@ from ldmkit_training.loop.interrupts import Interrupts, Outcome, Signalled, at_o
 from ldmkit_training.loop.rescue import changes, may_be_saved, rescued, with_last_good
 from ldmkit_training.loop.resuming import check_state, check_tensors
 from ldmkit_training.loop.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
-from ldmkit_training.loop.sharding import parted, shard, whole
+from ldmkit_training.loop.sharding import is_sharded, parted, shard, whole
 from ldmkit_training.loop.state import put_back, taken
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
-from ldmkit_training.stages.stage import Batch, Stage, Turn
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.progress import Progress
 from ldmkit_training.watch.quieter import few_warnings
@@ -64,7 +64,7 @@ class Engine:
         self.device: torch.device = self.accelerator.device
         self.together = Together(self.accelerator)
         self.out = Path(recipe.out)
-        check_run_folder(self.out, fresh=fresh)
+        check_run_folder(self.out, get("stage", recipe.stage), fresh=fresh)
         self.checkpoints = self.out / CHECKPOINTS
         self.step = 0
         self.stage: Stage = build_stage(recipe, folder)
@@ -116,7 +116,7 @@ class Engine:
     @property
     def sharded(self) -> bool:
         """Whether weights are shared out among processes (FSDP2)."""
-        return bool(getattr(self.recipe, "sharded", False)) and self.accelerator.num_processes > 1
+        return is_sharded(self.recipe) and self.accelerator.num_processes > 1
 
     @property
     def has_average(self) -> bool:
@@ -322,7 +322,8 @@ class Engine:
     def _cache(self, interrupts: Interrupts | None) -> Any:
         if self.recipe.data.cache is None:
             return None
-        codec: Any = self.stage.frozen["codec"]
+        codec = self.stage.frozen_codec
+        assert codec is not None, "checked by check_ready"
         from ldmkit_training.data.cache.reading import latent_cache
 
         def progress(_done: int, _samples: int) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from ldmkit import Batch, Stage
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.loop.devices import on_device
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.sharding import gathered_all
-from ldmkit_training.stages.stage import Batch, Stage
 
 FINISHING = 2048
 """Pictures at most that a stage sees before its last save (see `Stage.finish`)."""

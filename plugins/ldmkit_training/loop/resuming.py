@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ldmkit import Stage
 from ldmkit.errors import shown
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import STATE, Checkpoint, damaged
-from ldmkit_training.stages.stage import Stage
 
 
 def check_state(found: Checkpoint, folder: Path) -> None:

@@ -16,11 +16,8 @@ try:
 except ImportError:  # Windows: two runs in one folder go unnoticed there
     fcntl = None  # type: ignore[assignment]
 
-from ldmkit.errors import InputError, RunError
+from ldmkit import InputError, RunError, Stage
 from ldmkit.files.json import check_writable
-from ldmkit.models.saving import check_folder
-from ldmkit.models.source import part_file
-from ldmkit.models.spec import SPEC_FILE
 from ldmkit_training.loop import checkpoints
 
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
@@ -125,10 +122,11 @@ def _in_use(out: Path) -> RunError:
     return RunError("folder-in-use", "another run is at work in it", where=str(out), fits=fits)
 
 
-def check_run_folder(out: Path, *, fresh: bool = False) -> None:
+def check_run_folder(out: Path, stage: type[Stage], *, fresh: bool = False) -> None:
     """Whether a run can be in that folder, and write what it will write there in the end.
 
     Args:
+        stage: whose model it will be.
         fresh: what is in it will be moved away.
 
     Raises:
@@ -143,10 +141,10 @@ def check_run_folder(out: Path, *, fresh: bool = False) -> None:
     if other and not (out / RECIPE).is_file():
         raise InputError("folder-taken", f"it holds something, and no run ({RECIPE})", where=str(out), fits=fits)
     if out.is_dir() and not fresh:
-        _check_inside(out, fits)
+        _check_inside(out, stage, fits)
 
 
-def _check_inside(out: Path, fits: str) -> None:
+def _check_inside(out: Path, stage: type[Stage], fits: str) -> None:
     for name in FOLDERS:
         if not os.path.lexists(out / name):
             continue
@@ -161,19 +159,7 @@ def _check_inside(out: Path, fits: str) -> None:
         if not os.access(out / name, os.W_OK):
             raise InputError("not-writable", "it may not be written to", where=str(out / name), fits=fits)
     if (out / MODEL).is_dir():
-        _check_model(out / MODEL)
-
-
-def _check_model(model: Path) -> None:
-    """Whether saving at the end may replace what is there."""
-    problem = None
-    for spec_file in (SPEC_FILE, part_file("codec"), part_file("classifier")):
-        try:
-            return check_folder(model, spec_file)
-        except InputError as error:
-            problem = problem or error
-    assert problem is not None
-    raise problem
+        stage.check_saved(out / MODEL)
 
 
 def _free_name(out: Path) -> Path:

@@ -9,7 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit_training.stages.stage import Turn
+from ldmkit import Turn, Value
+
+
+class Sharding(Value):
+    """Keys of stages whose weights can be sharded; their `Config` derives from it.
+
+    Args:
+        sharded: with several processes, shard weights, averages and optimiser states among them (FSDP2).
+    """
+
+    sharded: bool = False
+
+
+def is_sharded(recipe: Value) -> bool:
+    """Whether a recipe asks for sharded weights."""
+    return isinstance(recipe, Sharding) and recipe.sharded
 
 
 def shard(turn: Turn, device: torch.device, processes: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit import Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.ema import Ema
@@ -15,7 +16,6 @@ from ldmkit_training.loop.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.loop.resuming import under
 from ldmkit_training.loop.sharding import gathered, gathered_all, placed
 from ldmkit_training.loop.steps import Steps
-from ldmkit_training.stages.stage import Stage
 
 
 def taken(

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit import Batch, Turn
 from ldmkit.errors import InputError, RunError
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.devices import autocast, on_device, scaler, seed_everything, summed
 from ldmkit_training.loop.optimisers import set_rate
 from ldmkit_training.loop.sharding import gathered
-from ldmkit_training.stages.stage import Batch, Turn
 
 REMEMBERED = 256
 """Steps whose sample ids are kept, for the error of a loss that is noticed later."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ldmkit import Batch
 from ldmkit.contracts.codec import Codec
-from ldmkit_training.stages.stage import Batch
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:

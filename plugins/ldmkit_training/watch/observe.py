@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit_training.stages.stage import Stage
+from ldmkit import Stage
 
 
 class View(Protocol):

@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit import Batch
 from ldmkit.bounds import MAX_STEPS
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.value import Value
@@ -21,7 +22,7 @@ from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
-from ldmkit_training.stages.stage import Batch, Stage
+from ldmkit_training.stages.pipeline import pipeline_of
 from ldmkit_training.watch.observe import View, networks, undisturbed
 
 GAIN = 4.0
@@ -76,7 +77,7 @@ class Previews:
         """The sheet itself; None for a stage that draws nothing (a classifier)."""
         if (pipeline := pipeline_of(view.stage)) is not None:
             return self._samples(view, pipeline, step)
-        if (codec := codec_of(view.stage)) is not None:
+        if (codec := view.stage.trained_codec) is not None:
             return self._reconstructions(view, codec, step)
         return None
 
@@ -128,18 +129,6 @@ class Previews:
             cells: list[Content] = [images[i] for _, images in made]
             sheet.row(Cell(real[i], sample), *cells, difference(real[i], made[0][1][i], GAIN))
         return sheet
-
-
-def pipeline_of(stage: Stage) -> Pipeline | None:
-    """The pipeline that a stage trains, if it does."""
-    found = getattr(stage, "pipeline", None)
-    return found if isinstance(found, Pipeline) else None
-
-
-def codec_of(stage: Stage) -> Codec | None:
-    """The codec that a stage trains, if it does."""
-    found = getattr(stage, "codec", None)
-    return found if isinstance(found, Codec) and stage.averaged is found else None
 
 
 def first_rows(batches: Sequence[Batch], count: int) -> list[Batch]:

@@ -10,52 +10,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from ldmkit_drawing.charts import line_chart
-from pydantic import Field
 from torch import Tensor
 
+from ldmkit import Batch
 from ldmkit.contracts.step import Context
-from ldmkit.contracts.value import Value
 from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning, Encoded
 from ldmkit.run.inputs import pick_rows
-from ldmkit_training.stages.stage import Batch
+from ldmkit_training.stages.pipeline import denoising_of
 from ldmkit_training.watch.lines import Lines
 from ldmkit_training.watch.observe import View, networks, undisturbed
-from ldmkit_training.watch.previews import first_rows, pipeline_of
+from ldmkit_training.watch.previews import first_rows
+from ldmkit_training.watch.probe_section import SILENT, ProbeSection
 
-SILENT = 0.005
-"""A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet, unless the
-loss is surely lower with the right one."""
 SURE = 3.0
 """A loss is worse without the right condition where it is so by this many standard errors over many rows; over few,
 by as many as Student's t asks for in their place (see `sure_at`)."""
 HELPS = 0.001
 """A condition helps where the loss is lower with it by at least this share: what is less is of no use to anybody."""
-
-Quantile = Annotated[float, Field(ge=0, lt=1)]
-
-
-class ProbeSection(Value):
-    """
-    Args:
-        every: steps between two probes.
-        count: held-out rows.
-        levels: noise levels, as quantiles of the process's own.
-        alone: also probe every condition with the others dropped.
-        silent: see `SILENT`.
-    """
-
-    every: int = Field(default=500, ge=1)
-    count: int = Field(default=32, ge=2)
-    levels: tuple[Quantile, ...] = Field(default=(0.3, 0.6, 0.9), min_length=1)
-    alone: bool = True
-    silent: float = Field(default=SILENT, gt=0, lt=1)
 
 
 class Probed(Protocol):
@@ -164,9 +142,8 @@ class Probe:
 
     def __call__(self, view: View, step: int) -> None:
         """Probe after optimiser step `step`; weights, modes and generators stay as they are."""
-        if pipeline_of(view.stage) is None:
+        if (turn := denoising_of(view.stage)) is None:
             return
-        turn: Any = next(iter(view.stage.turns.values()))
         with undisturbed(networks(view.stage)):
             found = respond(turn, self.rows, self.section)
         if view.main:

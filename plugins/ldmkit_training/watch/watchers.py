@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from ldmkit import Batch, Stage
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.loop.devices import on_device
-from ldmkit_training.stages.stage import Batch, Stage
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.previews import Previews
 from ldmkit_training.watch.probe import Probe
+from ldmkit_training.watch.probe_section import probe_of
 
 
 def watchers(
@@ -25,7 +24,7 @@ def watchers(
         start: optimiser steps that are done.
     """
     made: list[Callback] = []
-    probe: Any = getattr(recipe, "probe", None)
+    probe = probe_of(recipe)
     count = max([section.count for section in (recipe.previews, probe) if section is not None], default=0)
     if count == 0:
         return made

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ldmkit.contracts.value import Value
-from ldmkit_training.stages.denoiser.model import CodecSection
+from ldmkit_training.stages.denoiser.model import FrozenCodecSection
 from ldmkit_training.stages.denoiser.times import Times, UniformTimes
 
 
@@ -21,7 +21,7 @@ class ClassifierSection(Value):
         start: a saved classifier to take the weights from; relative to the recipe's folder.
     """
 
-    codec: CodecSection
+    codec: FrozenCodecSection
     type: str = "unet-encoder"
     config: dict[str, Any] = Field(default_factory=dict)
     start: str | None = None
@@ -41,3 +41,16 @@ class ClassifierObjective(Value):
     times: Times = UniformTimes()
     posterior: Literal["sample", "mode"] = "sample"
     smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class ClassifierConfig(Value):
+    """
+    Args:
+        model: the classifier to train, and the codec whose latents it reads.
+        objective: what is minimised.
+        previews: a classifier draws nothing.
+    """
+
+    model: ClassifierSection
+    objective: ClassifierObjective = ClassifierObjective()
+    previews: None = None

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit import Batch, Draws, Example, Loss, Stage, StageSetup, Turn
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.process import Process, column
 from ldmkit.errors import CompositionError, InputError
 from ldmkit.loading import load_classifier
 from ldmkit.models.compose import build
-from ldmkit.models.saving import save_part
+from ldmkit.models.saving import check_folder, save_part
+from ldmkit.models.source import part_file
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.before.located import locate_model
-from ldmkit_training.loop.draws import Draws
-from ldmkit_training.stages.classifier.section import ClassifierObjective, ClassifierSection
-from ldmkit_training.stages.denoiser.model import frozen_codec
+from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective, ClassifierSection
+from ldmkit_training.stages.denoiser.model import load_frozen_codec
 from ldmkit_training.stages.denoiser.times import UniformTimes
 from ldmkit_training.stages.latents import latents_of
-from ldmkit_training.stages.stage import Batch, Loss, Stage, Turn
 
+_UNET = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ["none", "none"]}
 QUARTERS = 4
 
 
@@ -93,16 +94,30 @@ class ClassifierStage(Stage):
         CompositionError: `classifier-channels`: its U-Net is for latents of another codec.
     """
 
+    api: ClassVar[int] = 1
+    Config = ClassifierConfig
+    codec: Codec
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"model": {"codec": {"type": "identity"}, "config": {"classes": 3, "unet": _UNET}}},
+            ({"label": 0}, {"label": 2}, {"label": 1}),
+        ),
+    )
+
+    @classmethod
+    def build(cls, config: ClassifierConfig, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(config.model, config.objective, setup.folder)
+
     def __init__(self, model: ClassifierSection, objective: ClassifierObjective, folder: Path):
-        self.codec = frozen_codec(model.codec, folder)
+        self.codec = load_frozen_codec(model.codec, folder)
         self.classifier = _classifier(model, folder)
         if self.classifier.channels != self.codec.channels:
             what = (
                 f"the codec's latents have {self.codec.channels} channels, its U-Net takes {self.classifier.channels}"
             )
             raise CompositionError("classifier-channels", what, where="model.config.unet.channels")
-        process: Process | None = getattr(self.classifier, "process", None)
-        if process is None:
+        if (process := self.classifier.process) is None:
             what = f"{type(self.classifier).__name__} has no process to draw noise levels from"
             raise CompositionError("not-trainable", what, where="model.type")
         self.turn = ClassifierTurn(self.classifier, objective, process, self.codec)
@@ -120,6 +135,10 @@ class ClassifierStage(Stage):
     @property
     def frozen(self) -> Mapping[str, nn.Module]:
         return {"codec": self.codec}
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        check_folder(folder, part_file("classifier"))
 
     def save(self, folder: Path) -> None:
         """A classifier alone, for `ldmkit.load_classifier` and `ClassifierGuidance(model=...)`."""

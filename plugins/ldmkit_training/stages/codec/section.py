@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
+from ldmkit_training.bounds import MOST_STEPS
 
 
 class CodecSection(Value):
@@ -103,3 +104,17 @@ class CodecObjective(Value):
     learn_logvar: bool = False
     discriminator: DiscriminatorSection | None = None
     statistics: Literal["channel", "scale", "none"] = "channel"
+
+
+class CodecConfig(Value):
+    """The codec in `model`. With `steps: 0` it stays as it is, and only its latents are measured.
+
+    Args:
+        steps: optimiser steps of the whole run.
+        model: the codec to train.
+        objective: what is minimised.
+    """
+
+    steps: int = Field(ge=0, le=MOST_STEPS)
+    model: CodecSection = CodecSection()
+    objective: CodecObjective = CodecObjective()

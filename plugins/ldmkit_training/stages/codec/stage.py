@@ -4,35 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Example, Stage, StageSetup, Turn
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.errors import SpecError
 from ldmkit.loading import load_codec
 from ldmkit.models.compose import build, part_spec
-from ldmkit.models.saving import save_part
+from ldmkit.models.saving import check_folder, save_part
+from ldmkit.models.source import part_file
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.weights import LazyTensor, check
 from ldmkit_training.before.located import locate_model
 from ldmkit_training.stages.codec.discriminator import PatchDiscriminator
 from ldmkit_training.stages.codec.metrics import psnr, ssim
-from ldmkit_training.stages.codec.section import CodecObjective, CodecSection, PerceptualSection
+from ldmkit_training.stages.codec.section import CodecConfig, CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.stages.codec.statistics import measured
 from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
-from ldmkit_training.stages.stage import Batch, Stage, Turn
+
+_KL = {"widths": [4, 4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
 
 
 class CodecStage(Stage):
-    """Trains a codec, and a discriminator against it where the objective has one.
+    """Trains a codec (the first stage), and a discriminator against it where the objective has one.
 
     Args:
         model: the codec.
         objective: what is minimised.
         folder: the recipe's, from which relative paths start.
     """
+
+    api: ClassVar[int] = 1
+    Config = CodecConfig
+    codec: Codec
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {
+                "steps": 4,
+                "model": {"type": "kl", "config": _KL},
+                "objective": {
+                    "perceptual": {"type": "structure"},
+                    "discriminator": {"start": 0, "width": 8, "layers": 1},
+                },
+            }
+        ),
+    )
+
+    @classmethod
+    def build(cls, config: CodecConfig, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(config.model, config.objective, setup.folder)
 
     def __init__(self, model: CodecSection, objective: CodecObjective, folder: Path):
         self.objective = objective
@@ -56,6 +81,10 @@ class CodecStage(Stage):
     @property
     def frozen(self) -> Mapping[str, nn.Module]:
         return {"perceptual": self.perceptual}
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        check_folder(folder, part_file("codec"))
 
     def save(self, folder: Path) -> None:
         """A codec alone, for `ldmkit.load_codec`."""

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ldmkit import Batch
 from ldmkit.contracts.codec import Codec
 from ldmkit.errors import CompositionError, InputError
-from ldmkit_training.stages.stage import Batch
 
 DEAD = 1e-6
 """Deviation of a latent that carries nothing, relative to the largest mean (or to 1)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ldmkit import Batch, Loss, Turn
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.contracts.latents import Reconstruction
@@ -20,7 +21,6 @@ from ldmkit_training.stages.codec.discriminator import (
     generator_loss,
 )
 from ldmkit_training.stages.codec.section import CodecObjective, DiscriminatorSection
-from ldmkit_training.stages.stage import Batch, Loss, Turn
 
 GROUPS = {"quant_conv": "encoder", "post_quant_conv": "decoder"}
 """Group of a codec's child, where it is not the child's own name."""

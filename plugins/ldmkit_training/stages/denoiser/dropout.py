@@ -9,9 +9,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit import Draws
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
-from ldmkit_training.loop.draws import Draws
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
@@ -48,8 +48,8 @@ class ConditionDropout(Value):
         Raises:
             CompositionError: `unknown-condition`.
         """
-        for key in ("rates", "alone"):
-            for name in getattr(self, key):
+        for key, shares in (("rates", self.rates), ("alone", self.alone)):
+            for name in shares:
                 if name not in names:
                     what = f"there is no condition {name!r} that may be dropped"
                     raise CompositionError(

@@ -32,7 +32,7 @@ from ldmkit_training.before.located import assets_folder, locate_model
 START = "model.start"
 
 
-class CodecSection(Value):
+class FrozenCodecSection(Value):
     """The first stage, which is read and never trained here: one that exists (`from`), or a new one (`type`).
 
     Args:
@@ -114,7 +114,7 @@ class ModelSection(Value):
             size, it is that of the training pictures; the start's, where the denoiser stays what it is.
     """
 
-    codec: CodecSection | None = None
+    codec: FrozenCodecSection | None = None
     denoiser: DenoiserSection | None = None
     process: PartSpec | None = None
     conditioners: dict[str, ConditionerSection] = Field(default_factory=dict)
@@ -213,7 +213,7 @@ class _Composer:
 
     def _codec(self) -> Codec:
         if self.model.codec is not None:
-            return frozen_codec(self.model.codec, self.folder)
+            return load_frozen_codec(self.model.codec, self.folder)
         assert self.model.start is not None, "checked by ModelSection"
         found = locate_model(self.model.start, self.folder, START)
         return load_codec(found, dtype="float32", variant=self.model.variant)
@@ -328,7 +328,7 @@ class _Seeded:
         torch.set_rng_state(self._state)
 
 
-def frozen_codec(section: CodecSection, folder: Path) -> Codec:
+def load_frozen_codec(section: FrozenCodecSection, folder: Path) -> Codec:
     """The first stage whose latents are trained on.
 
     Raises:

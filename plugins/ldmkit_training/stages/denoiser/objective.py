@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Loss, Turn
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Signal
 from ldmkit.contracts.step import Context
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.context import prepared_context
+from ldmkit.run.inputs import input_name
 from ldmkit.run.loss import errors, predict
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from ldmkit_training.stages.latents import latents_of
-from ldmkit_training.stages.stage import Batch, Loss, Turn
 
 
 class DenoiserTurn(Turn):
@@ -31,6 +34,7 @@ class DenoiserTurn(Turn):
     def __init__(self, pipeline: Pipeline, objective: DenoiserObjective, trained: Mapping[str, Part]) -> None:
         super().__init__()
         self.pipeline, self.objective = pipeline, objective
+        self.encode: Callable[[Batch], Conditioning] = self._encoded
         self.names = dropped_names(pipeline)
         objective.dropout.check(self.names)
         self.trained = nn.Module()
@@ -62,20 +66,30 @@ class DenoiserTurn(Turn):
 
     def conditioning(self, batch: Batch) -> Conditioning:
         """The conditions of a batch, with a graph to the conditioners that are trained."""
-        grad = torch.is_grad_enabled()
-        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=grad)
+        return self.encode(batch)
+
+    @contextmanager
+    def encoding_by(self, encode: Callable[[Batch], Conditioning]) -> Iterator[None]:
+        """Batches' conditions come from another function inside the block, so that a check knows each of them."""
+        before, self.encode = self.encode, encode
+        try:
+            yield
+        finally:
+            self.encode = before
+
+    def _encoded(self, batch: Batch) -> Conditioning:
+        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=torch.is_grad_enabled())
+
+    @property
+    def drop_rates(self) -> Mapping[str, float]:
+        """Input name -> share of the rows that train without it."""
+        return self.objective.dropout.expected(self.names)
 
     def context(self, conditioning: Conditioning, kept: Mapping[str, Tensor] | None = None) -> Context:
         """What the denoiser reads, adapters included; `kept` by input name (B,) bool, None: all."""
-        kept = {} if kept is None else {name: keep for name, keep in kept.items() if name in conditioning.names}
-        on_device = {name: keep.to(self.pipeline.device) for name, keep in kept.items()}
-        signals = conditioning.dropout(dict.fromkeys(on_device, 0.5), lambda name: on_device[name].float())
-        context = self.pipeline.denoiser.prepare(signals)
-        if self.pipeline.adapters:
-            context.signals, context.present = signals, _present(conditioning, on_device)
-            for name, adapter in self.pipeline.adapters.items():
-                context.adapters[name] = adapter.prepare(context, name)
-        return context
+        kept = {name: keep for name, keep in (kept or {}).items() if name in conditioning.names}
+        signals, present = conditioning.kept(kept)
+        return prepared_context(self.pipeline.denoiser, self.pipeline.adapters, signals, present, run=None)
 
     def predict(self, x0: Tensor, signals: Mapping[str, Signal] | Context, noise: Tensor, sigma: list[float]) -> Tensor:
         """F of x0 with noise at one sigma a row, float32."""
@@ -122,14 +136,5 @@ def dropped_names(pipeline: Pipeline) -> tuple[str, ...]:
     for name, part in pipeline.conditioners.items():
         wire = pipeline.wiring[name]
         if wire.null == "zero" or (wire.null == "default" and part.has_null):
-            names.append(wire.input or name)
+            names.append(input_name(name, wire))
     return tuple(dict.fromkeys(names))
-
-
-def _present(conditioning: Conditioning, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Slot -> (B,) bool: which rows of it carry a real condition."""
-    present = conditioning.batch([frozenset()]).present
-    for part in conditioning.parts:
-        if part.name in kept and part.null is not None:
-            present[part.slot] = present[part.slot] & kept[part.name]
-    return present

@@ -6,29 +6,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Draws, Example, StageSetup
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.signals import Signal
 from ldmkit.errors import CompositionError
-from ldmkit.run.inputs import parse_rows
 from ldmkit.run.loss import errors
-from ldmkit_training.loop.draws import Draws
+from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.model import ModelSection, compose_model
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.times import UniformTimes
-from ldmkit_training.stages.stage import Batch, Stage
+from ldmkit_training.stages.pipeline import PipelineStage
 
+_UNET = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}
+_UNET |= {"attention": ["none", "cross"], "context_dim": 8}
 QUARTERS = 4
 MAX_RECOMPILES = 256
 
 
-class DenoiserStage(Stage):
-    """Trains a latent diffusion model.
+class DenoiserStage(PipelineStage):
+    """Trains a denoiser, and those conditioners and adapters that are not frozen.
 
     Args:
         model: what to build; its paths start from `folder`.
@@ -40,14 +42,38 @@ class DenoiserStage(Stage):
         compile: torch.compile the denoiser's repeated blocks, one by one.
 
     Attributes:
-        pipeline: the one being trained: its modules are the trained ones, as they are now.
-        inputs: names of the inputs that its conditioners read.
         notes: a line for each part: new, or from where.
 
     Raises:
         CompositionError: parts that do not fit; `no-checkpointing`; an unknown name under `objective.dropout`.
         SourceError, WeightsError, SpecError, PluginError: see `compose_model`.
     """
+
+    api: ClassVar[int] = 1
+    Config = DenoiserConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {
+                "model": {
+                    "codec": {"type": "identity"},
+                    "denoiser": {"type": "unet", "config": _UNET},
+                    "process": {"type": "flow"},
+                    "conditioners": {"label": {"type": "label", "config": {"n_classes": 4, "dim": 8, "null_class": 3}}},
+                },
+                "objective": {"dropout": {"rates": {"label": 0.5}}},
+            },
+            ({"label": 0}, {"label": 2}, {"label": 1}),
+        ),
+    )
+
+    @classmethod
+    def build(cls, config: DenoiserConfig, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(
+            config.model, config.objective, setup.folder,
+            seed=setup.seed, size=setup.size, gradient_checkpointing=config.gradient_checkpointing,
+            compile=config.compile,
+        )  # fmt: skip
 
     def __init__(
         self,
@@ -61,11 +87,12 @@ class DenoiserStage(Stage):
         compile: bool = False,
     ) -> None:
         composed = compose_model(model, folder, seed, size)
-        self.pipeline, self.objective, self.notes = composed.pipeline, objective, composed.notes
+        self.read(composed.pipeline)
+        self.objective, self.notes = objective, composed.notes
         self.turn = DenoiserTurn(self.pipeline, objective, composed.trained)
+        self.denoising = self.turn
         self.turns = {"denoiser": self.turn}
         wiring = self.pipeline.wiring
-        self.inputs = frozenset(wire.input or name for name, wire in wiring.items())
         self._frozen: dict[str, nn.Module] = {"codec": self.pipeline.codec}
         parts = {"denoiser": self.pipeline.denoiser, **self.pipeline.conditioners, **self.pipeline.adapters}
         for name, part in parts.items():
@@ -76,9 +103,6 @@ class DenoiserStage(Stage):
         if compile:
             _compile(self.pipeline.denoiser)
 
-    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
-
     @property
     def averaged(self) -> nn.Module:
         return self.turn.trained
@@ -86,9 +110,6 @@ class DenoiserStage(Stage):
     @property
     def frozen(self) -> Mapping[str, nn.Module]:
         return self._frozen
-
-    def save(self, folder: Path) -> None:
-        self.pipeline.save(folder)
 
     def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:
         """The plain error (every noise level alike, nothing dropped) with noise that is the same at every call.

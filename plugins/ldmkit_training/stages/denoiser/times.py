@@ -10,9 +10,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from ldmkit import Draws
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.value import Value
-from ldmkit_training.loop.draws import Draws
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EDGE = 1e-9

@@ -32,3 +32,14 @@ class ProposerSection(Value):
             fits = "the `type` that it is of, or no config: the start has its own"
             raise SpecError("config-without-type", "a config, but no type", where="model.config", fits=fits)
         return self
+
+
+class ProposerConfig(Value):
+    """
+    Args:
+        model: the pipeline, and the conditioner whose proposer is trained.
+        previews: a proposer draws nothing.
+    """
+
+    model: ProposerSection
+    previews: None = None

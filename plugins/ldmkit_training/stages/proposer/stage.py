@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Batch, Loss, StageSetup, Turn
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
 from ldmkit.loading import load
@@ -17,8 +18,8 @@ from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
-from ldmkit_training.stages.proposer.section import ProposerSection
-from ldmkit_training.stages.stage import Batch, Loss, Stage, Turn
+from ldmkit_training.stages.pipeline import PipelineStage
+from ldmkit_training.stages.proposer.section import ProposerConfig, ProposerSection
 
 
 class ProposerTurn(Turn):
@@ -62,7 +63,7 @@ class ProposerTurn(Turn):
         return {"proposal": frozenset({"proposer"})}
 
 
-class ProposerStage(Stage):
+class ProposerStage(PipelineStage):
     """Trains what makes a conditioner's input up where the caller gave none (`Conditioner.propose`).
 
     Args:
@@ -74,8 +75,17 @@ class ProposerStage(Stage):
         SourceError, WeightsError: of the pipeline to start from.
     """
 
+    api: ClassVar[int] = 1
+    Config = ProposerConfig
+    reads_images = False
+
+    @classmethod
+    def build(cls, config: ProposerConfig, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(config.model, setup.folder)
+
     def __init__(self, model: ProposerSection, folder: Path):
-        self.pipeline = _pipeline(model, folder)
+        self.read(_pipeline(model, folder))
         conditioner = self.pipeline.conditioners[model.conditioner]
         if conditioner.proposer is None:
             what = f"{type(conditioner).__name__} has no proposer to train"
@@ -86,13 +96,8 @@ class ProposerStage(Stage):
         name = input_name(model.conditioner, self.pipeline.wiring[model.conditioner])
         self.turn = ProposerTurn(self.pipeline, conditioner, name)
         self.turns: Mapping[str, Turn] = {"proposer": self.turn}
-        wiring = self.pipeline.wiring
-        self.inputs = frozenset(input_name(wired, wire) for wired, wire in wiring.items())
         others = {n: part for n, part in self.pipeline.parts.items().items() if part is not conditioner}
         self._frozen = {n.rpartition(".")[2]: part for n, part in others.items()}
-
-    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
 
     @property
     def averaged(self) -> nn.Module:
@@ -106,10 +111,6 @@ class ProposerStage(Stage):
 
     def to(self, device: Any) -> None:
         self.pipeline.to(device)
-
-    def save(self, folder: Path) -> None:
-        """The whole pipeline."""
-        self.pipeline.save(folder)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[Batch]) -> Mapping[str, float]:

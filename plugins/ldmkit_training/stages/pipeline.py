@@ -1,0 +1,57 @@
+"""Stages that train parts of a pipeline: what previews, plans, the probe and the dropout check look at."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit import Pipeline, Stage
+from ldmkit.models.saving import check_folder
+from ldmkit.run.inputs import input_name, parse_rows
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+
+
+class PipelineStage(Stage, ABC):
+    """A stage whose networks are parts of a pipeline, which it saves whole.
+
+    Attributes:
+        pipeline: its modules are the trained ones, as they are now.
+        denoising: the turn that trains with noise, whose conditions the probe tries and whose dropout is checked; None
+            where the denoiser is not trained on.
+    """
+
+    pipeline: Pipeline
+    denoising: DenoiserTurn | None = None
+
+    def read(self, pipeline: Pipeline) -> None:
+        """Set the pipeline, its codec, and the inputs that its conditioners read."""
+        self.pipeline, self.codec = pipeline, pipeline.codec
+        self.inputs = frozenset(input_name(name, wire) for name, wire in pipeline.wiring.items())
+
+    @property
+    def drop_rates(self) -> Mapping[str, float]:
+        """Input name -> share of the rows that train without it, of inputs that may be dropped."""
+        return {} if self.denoising is None else self.denoising.drop_rates
+
+    def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        check_folder(folder)
+
+    def save(self, folder: Path) -> None:
+        """The whole pipeline, for `ldmkit.load`."""
+        self.pipeline.save(folder)
+
+
+def pipeline_of(stage: Stage) -> Pipeline | None:
+    """The pipeline whose parts a stage trains; None for other stages."""
+    return stage.pipeline if isinstance(stage, PipelineStage) else None
+
+
+def denoising_of(stage: Stage) -> DenoiserTurn | None:
+    """The turn of a stage that trains with noise and conditions; None for other stages."""
+    return stage.denoising if isinstance(stage, PipelineStage) else None
