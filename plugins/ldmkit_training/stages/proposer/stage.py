@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Loss, StageSetup, Turn
+from ldmkit import Batch, Example, Loss, StageSetup, Turn
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
 from ldmkit.loading import load
-from ldmkit.models.compose import build, fit
+from ldmkit.models.compose import build, build_value, fit
 from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_name, parse_rows
@@ -63,6 +63,17 @@ class ProposerTurn(Turn):
         return {"proposal": frozenset({"proposer"})}
 
 
+_BOX = {"label": 1, "box": [0.25, 0.25, 0.75, 1.0]}
+_UNET = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}
+_UNET |= {"attention": ["none", "cross"], "context_dim": 8, "context_join": "length"}
+_WORDS = {"vocab_size": 16, "start": 2, "end": 3, "pad": 0, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4}
+_PROPOSER = {"vocab_size": 16, "pad": 0, "length": 8, "bins": 8, "width": 8, "layers": 1, "heads": 2}
+_CONDITIONERS = {
+    "text": {"type": "ldm-text", "config": {**_WORDS, "max_length": 8}},
+    "layout": {"type": "layout-proposed", "config": {"n_classes": 3, "dim": 8, "proposer": _PROPOSER}},
+}
+
+
 class ProposerStage(PipelineStage):
     """Trains what makes a conditioner's input up where the caller gave none (`Conditioner.propose`).
 
@@ -78,6 +89,24 @@ class ProposerStage(PipelineStage):
     api: ClassVar[int] = 1
     Config = ProposerConfig
     reads_images = False
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"model": {"start": "start", "conditioner": "layout"}},
+            ({"text": [2, 7, 9, 3], "layout": [_BOX]}, {"text": [2, 8, 3], "layout": [_BOX, {**_BOX, "label": 0}]}),
+        ),
+    )
+
+    @classmethod
+    def write_example(cls, folder: Path) -> None:
+        """The pipeline that the example starts from: text and boxes."""
+        parts = {name: build("conditioner", PartSpec.of(spec), name) for name, spec in _CONDITIONERS.items()}
+        Pipeline.of(
+            codec=build("codec", PartSpec(type="identity"), "codec"),
+            denoiser=build("denoiser", PartSpec(type="unet", config=_UNET), "denoiser"),
+            process=build_value("process", PartSpec(type="flow"), "process"),
+            conditioners=parts,
+            defaults={"size": (16, 16)},
+        ).save(folder / "start")
 
     @classmethod
     def build(cls, config: ProposerConfig, setup: StageSetup) -> Self:
