@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
@@ -44,6 +44,11 @@ class Guidance(Value, ABC):
     def views(self, names: Sequence[str]) -> int:
         """Rows of the network's batch per sample at most, for these condition names."""
         return 1
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float] | None:
+        """The factor of each view's estimate at a noise level, those that are not 0, for a model with these condition
+        names; None: not told, and then nothing is said of what cannot act in a call."""
+        return None
 
     @property
     def differentiates(self) -> bool:

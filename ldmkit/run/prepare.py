@@ -13,6 +13,7 @@ from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
 from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
+from ldmkit.run.acting import remark_guidance
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.guards import check_levels, memory
@@ -71,8 +72,8 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str,
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
-    names = [name for name in evaluate.names if name not in evaluate.absent]
-    remark_call(checked, names, pipeline.device.type)
+    remark_call(checked, pipeline.device.type)
+    remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
     with memory("start", f"latents {(request.batch, *noise.shape)}"):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
 

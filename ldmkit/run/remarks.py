@@ -57,22 +57,15 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
         say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
 
 
-def remark_call(request: Request, names: Sequence[str], device: str) -> None:
-    """Warn of what a call holds and cannot act: conditions, negatives, masks, other programs' syntax.
+def remark_call(request: Request, device: str) -> None:
+    """Warn of what a call holds and is read otherwise, or not at all: masks, other programs' syntax, autocast.
 
     Args:
         request: its inputs and negatives parsed.
-        names: conditions of the model that were given and may be left out.
         device: that the run is on, `cpu` or `cuda`.
     """
     for side in (request.inputs, request.negative):
         _foreign(side)
-    scale = getattr(request.guidance, "scale", None)
-    if names and scale == 0 and request.guidance.plain(0.0) is not None:
-        what = "a guidance scale of 0 draws without conditions: what the inputs ask for has no effect"
-        say(f"{what} (1 follows them without guidance, which other programs write as 0 or 1)")
-    elif request.guidance.views(names) == 1 and any(request.negative):
-        say("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
         say("the mask is black everywhere: nothing is drawn anew (white is)")

@@ -174,6 +174,24 @@ def views(subject: Subject) -> None:
     expect(none == 1, "1 view where there are no conditions", f"{none}")
 
 
+@check("guidance", "weights")
+def weights(subject: Subject) -> None:
+    """`weights(names, sigma)`, where it tells them, are the factors of the views that are evaluated, and add up to 1.
+
+    A run warns by them of conditions, negatives and intervals that cannot act. None says that they are not told.
+    """
+    for sigma in _levels():
+        told = subject.guidance.weights(subject.conditions, sigma)
+        if told is None:
+            raise NotApplicable("`weights` is None: it does not tell")
+        model = Model(subject.conditions)
+        _ask(subject.guidance, model, _state(sigma), sigma)
+        asked = {view for call in model.calls for view in call}
+        expect(set(told) == asked, f"weights of the views {sorted(map(sorted, asked))}", f"{told}")
+        expect(all(told.values()), "no view with a factor of 0", f"{told}")
+        expect(math.isclose(sum(told.values()), 1.0, abs_tol=1e-9), "factors that add up to 1", f"{told}")
+
+
 def _calls(subject: Subject) -> Iterator[tuple[Model, Tensor, Tensor]]:
     """A model, a state and the result for every noise level."""
     for sigma in _levels():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ldmkit import Example, Guidance
-from ldmkit.contracts.guidance import Evaluate
+from ldmkit.contracts.guidance import Evaluate, View
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -232,11 +232,33 @@ class HostScale(Plain):
         return super().__call__(evaluate, x, sigma) * torch.ones(1, 1, 1, 1, dtype=x.dtype)
 
 
+class ToldWeights(Plain):
+    """A correct one that tells its weights."""
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
+        return {frozenset(names): 1 - self.scale, NOTHING: self.scale}
+
+
+class OneSide(ToldWeights):
+    """Tells the conditional view alone."""
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
+        return {NOTHING: 1.0}
+
+
+class PapersWeights(ToldWeights):
+    """Tells the scale in the paper's convention."""
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
+        return {frozenset(names): -self.scale, NOTHING: self.scale}
+
+
 BROKEN: dict[str, list[type[Guidance]]] = {
     "conditional": [PapersScale],
     "unconditional": [PapersScale, KeepsOne],
     "single": [PapersScale, Squares],
     "views": [SaysOne, SaysThree, AlwaysTwo],
+    "weights": [OneSide, PapersWeights],
     "one-batch": [TwoCalls, UnknownName],
     "untouched": [InPlace, SpoilsTheState],
     "gradients": [SecretGradient, LeavesGradients, SwitchesOff],

@@ -64,7 +64,7 @@ def test_ordinary_texts_hold_none(text: str) -> None:
 
 
 def test_conditions_that_guidance_leaves_out(pipe: ldmkit.Pipeline) -> None:
-    with pytest.warns(DrawingWarning, match="scale of 0 draws without conditions"):
+    with pytest.warns(DrawingWarning, match="draws without 'label'"):
         pipe.prepare({"label": "lake"}, guidance=0.0)
     for guidance in (1.0, "none"):
         with pytest.warns(DrawingWarning, match="negative inputs have no effect"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, TypeAlias
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldmkit.bounds import Scale
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance
+from ldmkit.contracts.guidance import Evaluate, Guidance, View
 from ldmkit.errors import CompositionError, SpecError
 
 EVERYTHING: frozenset[str] = frozenset()
@@ -38,6 +38,9 @@ class NoGuidance(Guidance):
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         return evaluate(x, sigma, EVERYTHING)[0]
+
+    def weights(self, names: Sequence[str], sigma: float) -> dict[View, float]:
+        return {EVERYTHING: 1.0}
 
 
 class CFG(Guidance):
@@ -77,6 +80,11 @@ class CFG(Guidance):
         without, conditional = evaluate(x, sigma, frozenset(names), EVERYTHING)
         guided = torch.lerp(without, conditional, self.scale)
         return rescaled(guided, conditional, self.rescale) if self.rescale else guided
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
+        scale = 1.0 if outside(self.interval, sigma) or not names else self.scale
+        factors = {frozenset(names): 1 - scale, EVERYTHING: scale}
+        return {view: factor for view, factor in factors.items() if factor}
 
     def plain(self, scale: float) -> CFG:
         return CFG(scale=scale)

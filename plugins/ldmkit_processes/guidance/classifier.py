@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldmkit.bounds import SignedScale
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance
+from ldmkit.contracts.guidance import Evaluate, Guidance, View
 from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
@@ -90,6 +90,9 @@ class ClassifierGuidance(Guidance):
 
     def views(self, names: Sequence[str]) -> int:
         return self.base.views(names)
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float] | None:
+        return self.base.weights(names, sigma)
 
     def _log_prob(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         if self.log_prob is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ldmkit.bounds import SignedScale
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance
+from ldmkit.contracts.guidance import Evaluate, Guidance, View
 from ldmkit.errors import InputError, SpecError
 from ldmkit_processes.guidance.cfg import CFG, NoGuidance
 from ldmkit_processes.guidance.gradient import gradient
@@ -85,6 +85,9 @@ class ImageGuidance(Guidance):
 
     def views(self, names: Sequence[str]) -> int:
         return self.base.views(names)
+
+    def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float] | None:
+        return self.base.weights(names, sigma)
 
     def _log_prob(self, images: Tensor) -> Tensor:
         seen, wanted = self._transformed(images), self._transformed_target(images)

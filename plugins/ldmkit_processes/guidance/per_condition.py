@@ -92,6 +92,9 @@ class PerCondition(Guidance):
         given = frozenset(names)
         return len({view & given for view in self._weights()})
 
+    def weights(self, names: Sequence[str], sigma: float) -> dict[View, float]:
+        return {EVERYTHING: 1.0} if outside(self.interval, sigma) else self._weights()
+
     def _weights(self) -> dict[View, float]:
         """View -> its factor, those that count; the factors add up to 1."""
         names = [name for name, _ in self.scales]

@@ -1,0 +1,102 @@
+"""Conditions, negatives and options of guidance that cannot act in a call are named before it is drawn."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import ldmkit
+from ldmkit import Guidance
+from ldmkit.run.remarks import DrawingWarning
+
+BOTH = {"text": "a red house", "label": "lake"}
+SEVERAL = {"type": "per-condition", "config": {"scales": {"text": 3.0, "label": 2.0}, "composition": "independent"}}
+
+
+@pytest.fixture(scope="module")
+def pipe() -> ldmkit.Pipeline:
+    return ldmkit.load("miniworld")
+
+
+def cfg(**config: Any) -> dict[str, Any]:
+    return {"type": "cfg", "config": config}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "guidance", "negative", "words"),
+    [
+        (BOTH, {"text": 1, "label": 3}, {"text": "a car"}, "negative of 'text' has no effect"),
+        (BOTH, {"text": 3}, {"label": "snow"}, "negative of 'label' has no effect"),
+        (BOTH, {"text": 3}, {"label": "snow", "text": "a car"}, "negative of 'label' has no effect"),
+        (BOTH, {"text": 0, "label": 0}, {}, "draws without 'text', 'label'"),
+        (BOTH, {"label": 0, "text": 0}, {"text": "a car"}, "draws without 'text', 'label'"),
+        (BOTH, {"text": 0}, {}, "draws without 'text'"),
+        (BOTH, 0, {}, "draws without 'text', 'label'"),
+        ({"label": "lake"}, {"text": 2}, {}, "scales for 'text', which is not given: 'label' is followed without"),
+        (BOTH, cfg(scale=3.0, interval=(0, 1e-6)), {}, r"is in the guidance's interval \(0.0, 1e-06\)"),
+        (BOTH, cfg(scale=0.0, interval=(0, 1e-6)), {}, "is in the guidance's interval"),
+        (BOTH, cfg(scale=3.0, interval=(0, 1e-6)), {"text": "a car"}, "nothing is guided, so that the negative"),
+        (BOTH, cfg(scale=1.0, interval=(1, 2)), {}, "scale of 1 guides nothing: interval of the guidance"),
+        (BOTH, cfg(scale=1.0, rescale=0.7), {}, "scale of 1 guides nothing: rescale of the guidance"),
+        (BOTH, 1, {"text": "a car"}, "nothing is guided, so that the negative"),
+        (BOTH, "none", {"text": "a car"}, "nothing is guided, so that the negative"),
+    ],
+)
+def test_said(pipe: ldmkit.Pipeline, inputs: Any, guidance: Any, negative: Any, words: str) -> None:
+    with pytest.warns(DrawingWarning, match=words):
+        pipe.prepare(inputs, guidance=guidance, negative=negative, propose=False)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "guidance", "negative"),
+    [
+        (BOTH, {"text": 2, "label": 3}, {"text": "a car"}),
+        (BOTH, {"text": 3}, {"text": "a car"}),
+        (BOTH, {"text": 2}, {}),
+        (BOTH, SEVERAL, {"text": "a car", "label": "snow"}),
+        (BOTH, cfg(scale=0.0, interval=(0.1, 2.0)), {}),
+        (BOTH, cfg(scale=3.0, interval=(0.1, 2.0), rescale=0.5), {"text": "a car"}),
+        ({"label": "lake"}, None, {}),
+        ({}, None, {}),
+        ({}, 5.0, {}),
+        ({"label": "lake"}, 0.5, {}),
+        ({}, {"text": 2}, {"text": "a car"}),
+        ({"label": "lake"}, None, {"text": "a car"}),
+    ],
+)
+def test_not_said(pipe: ldmkit.Pipeline, inputs: Any, guidance: Any, negative: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.prepare(inputs, guidance=guidance, negative=negative, propose=False)
+
+
+@pytest.mark.parametrize("inputs", [BOTH, {"label": "lake"}, {"text": "a red house"}])
+@pytest.mark.parametrize("scales", [{"text": 1, "label": 3}, {"text": 3}, {"label": 1, "text": 2}, {"text": 0}])
+@pytest.mark.parametrize("negative", [{"text": "a car"}, {"label": "snow"}])
+def test_what_is_said_is_so(pipe: ldmkit.Pipeline, inputs: Any, scales: Any, negative: Any) -> None:
+    """A negative is said to have no effect exactly where the latents are those of a call without it."""
+    options: dict[str, Any] = {"guidance": scales, "steps": 4, "propose": False}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        out = pipe(inputs, negative=negative, **options)
+    said = any("negative" in str(warning.message) for warning in found)
+    plain = pipe(inputs, **options)
+    assert torch.equal(out.latents, plain.latents) == said
+
+
+def test_guidance_that_does_not_tell(pipe: ldmkit.Pipeline) -> None:
+    class Silent(Guidance):
+        """A stranger's, without weights."""
+
+        scale: float = 0.0
+
+        def __call__(self, evaluate: Any, x: torch.Tensor, sigma: float) -> torch.Tensor:
+            return evaluate(x, sigma, frozenset(evaluate.names))[0]
+
+    with pytest.warns(DrawingWarning, match="draws without 'text', 'label'"):
+        pipe.prepare(BOTH, guidance=Silent(), propose=False)
+    with pytest.warns(DrawingWarning, match="nothing is guided, so that the negative"):
+        pipe.prepare(BOTH, guidance=Silent(scale=1.0), negative={"text": "a car"})
