@@ -17,7 +17,7 @@ for _home, _names in {
     "ldmkit.models.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
     "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
-    "ldmkit.contracts.adapter": ("Adapter",),
+    "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
     "ldmkit.contracts.codec": ("Codec",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
     "ldmkit.contracts.denoiser": ("Denoiser",),
@@ -27,7 +27,7 @@ for _home, _names in {
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
     "ldmkit.contracts.latents": ("Reconstruction",),
-    "ldmkit.contracts.nn": ("PortedLinear",),
+    "ldmkit.contracts.nn": ("PortedLinear", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
@@ -53,6 +53,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
+    from ldmkit.contracts.adapter import Fusable as Fusable
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
     from ldmkit.contracts.data import Data as Data
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.judges import Perceptual as Perceptual
     from ldmkit.contracts.latents import Reconstruction as Reconstruction
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
+    from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.part import Part as Part
     from ldmkit.contracts.ports import Port as Port
     from ldmkit.contracts.ports import Tap as Tap

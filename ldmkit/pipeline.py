@@ -66,6 +66,7 @@ class Pipeline:
         load_options: Mapping[str, Any] | None = None,
         network: Network | None = None,
         plan: str = "eager",
+        fused_from: tuple[Pipeline, tuple[str, ...]] | None = None,
     ) -> None:
         self.parts = parts
         self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
@@ -74,10 +75,13 @@ class Pipeline:
         self.defaults = defaults
         self.origin, self.load_options = origin, dict(load_options or {})
         self.network, self.plan = network, plan
+        self._fused_from = fused_from
         for conditioner in parts.conditioners.values():
             conditioner.bind(parts.codec)
         for name, adapter in parts.adapters.items():
             hold_for(self, parts.denoiser.ports, adapter.taps(name))
+            for where, taps in adapter.conditioner_taps(name).items():
+                hold_for(self, parts.conditioners[where].ports, taps)
         self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
@@ -344,10 +348,45 @@ class Pipeline:
         adapters = {**self.adapters, name: self.adapters[name].tuned(**changes)}
         return self._varied(replace(self.parts, adapters=adapters))
 
+    def fused(self, *names: str) -> Pipeline:
+        """A new pipeline with adapters added to the weights of the linear layers that they tap, in copies of these; all
+        other tensors are shared, and this pipeline stays as it is. It runs without them as fast as without adapters.
+
+        What it draws agrees with the adapters attached up to rounding; `unfused` gives back what was fused, bit for
+        bit. It is a pipeline in memory: save it to have a folder that loads without the adapters.
+
+        Args:
+            names: of adapters; none: all that can be fused. The others stay attached.
+
+        Raises:
+            CompositionError: `unknown-adapter`; `not-fusable`: one that does more than add to linear layers, or none.
+        """
+        from ldmkit.models.fusing import fused_parts
+
+        parts = fused_parts(self.parts, self.wiring, names)
+        network = None if self.network is None else parts.denoiser.plan(self.plan)
+        gone = (*self.merged, *(name for name in self.adapters if name not in parts.adapters))
+        return self._varied(parts, network=network, origin=None, load_options=None, fused_from=(self, gone))
+
+    def unfused(self) -> Pipeline:
+        """The pipeline that this one was fused from, with its adapters attached and its own weights.
+
+        Raises:
+            CompositionError: `not-fused`.
+        """
+        if self._fused_from is None:
+            raise CompositionError("not-fused", "this pipeline was not made by `fused`", fits="pipeline.fused() before")
+        return self._fused_from[0]
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """The adapters in its weights, see `fused`; recipes hold them."""
+        return () if self._fused_from is None else self._fused_from[1]
+
     def _varied(self, parts: Parts, **changes: Any) -> Pipeline:
         """A pipeline like this one on other parts; adapters of the same names are attached already."""
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
-        kept |= {"network": self.network, "plan": self.plan}
+        kept |= {"network": self.network, "plan": self.plan, "fused_from": self._fused_from}
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
     def _steps(self, prepared: Prepared, *, copies: bool = False) -> Generator[Step, None, None]:

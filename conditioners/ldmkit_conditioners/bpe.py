@@ -70,6 +70,9 @@ class Vocabulary:
     config: Mapping[str, Any] = field(default_factory=dict)
     several: Mapping[str, str] = field(default_factory=dict)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
+        return self  # nothing changes it
+
     def encode(self, text: str, limit: int) -> list[int]:
         """At most `limit` ids, start and end included.
 

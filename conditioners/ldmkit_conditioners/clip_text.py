@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.example import Example
+from ldmkit.contracts.nn import linear_ports
 from ldmkit.contracts.signals import Signal, SignalKind, Tokens, Vector, rows_of
 from ldmkit.errors import CompositionError, InputError, SourceError
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
@@ -22,7 +23,7 @@ _IDS = ([47, 3, 48], "", [47, 9, 8, 7, 48])
 
 
 class ClipPart(Prompted):
-    """What both have: a tower, and rows of ids: start, text, end, padding."""
+    """What both have: a tower, and rows of ids: start, text, end, padding. Ports: `linear.tower.<path>`."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig
     files: ClassVar[str] = CLIP_FILES
@@ -30,6 +31,7 @@ class ClipPart(Prompted):
     def __init__(self, config: Any = None):
         super().__init__(config)
         self.tower: ClipTower | None = ClipTower(self.config)
+        self.ports = linear_ports(self)
 
     @property
     def weights(self) -> ClipTower:
@@ -102,7 +104,7 @@ class ClipText(ClipPart):
         self.dim = self.config.width
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
-        state = self.weights(self.ids(inputs), self.config.blocks)
+        state = self.weights(self.ids(inputs), self.config.blocks, self.frame)
         return Tokens(self.weights.norm(state) if self.config.final_norm else state)
 
     def null(self, like: Signal) -> Tokens:
@@ -112,7 +114,8 @@ class ClipText(ClipPart):
 class ClipPooled(ClipPart):
     """A prompt as one vector (B, projection or width): the final state at the end token, projected.
 
-    `adopt` makes it read another conditioner's tower and vocabulary instead of holding its own.
+    `adopt` makes it read another conditioner's tower and vocabulary instead of holding its own; the tower's ports are
+    that one's then.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -129,7 +132,7 @@ class ClipPooled(ClipPart):
     def forward(self, inputs: list[str | list[int]]) -> Vector:
         for prompt in inputs:
             self._check_end(prompt, None)
-        return Vector(self.weights.pooled(self.ids(inputs)))
+        return Vector(self.weights.pooled(self.ids(inputs), self.frame))
 
     def null(self, like: Signal) -> Vector:
         return Vector(self([""]).value.expand(rows_of(like), -1))
@@ -153,7 +156,7 @@ class ClipPooled(ClipPart):
         if ours != theirs:
             differ = [name for name in ClipConfig.model_fields if getattr(ours, name) != getattr(theirs, name)]
             raise CompositionError("cannot-share", f"the towers differ in {', '.join(differ)}")
-        self.tower = None
+        self.tower, self.ports = None, {}
         self._owner = (other,)
 
     @property

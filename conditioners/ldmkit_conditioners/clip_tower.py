@@ -13,6 +13,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit.contracts.nn import PortedLinear
+from ldmkit.contracts.step import Frame
 from ldmkit.contracts.value import Value
 from ldmkit_conditioners.transformer import Activation, Block
 
@@ -64,18 +66,22 @@ class ClipTower(nn.Module):
         shape = (config.width, config.heads, config.width // config.heads, config.mlp, config.activation)
         self.blocks = nn.ModuleList(Block(*shape, bias=True, causal=True) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.projection = None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
+        wide = config.projection
+        self.projection = None if wide is None else PortedLinear(config.width, wide, bias=False)
 
-    def forward(self, ids: Tensor, blocks: int | None = None) -> Tensor:
-        """State after `blocks` blocks (None: all), without the final norm: (B, L) int64 -> (B, L, width)."""
+    def forward(self, ids: Tensor, blocks: int | None = None, frame: Frame | None = None) -> Tensor:
+        """State after `blocks` blocks (None: all), without the final norm: (B, L) int64 -> (B, L, width).
+
+        With a frame, taps at the ports of the linear layers are called.
+        """
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
         for block in self.blocks[:blocks]:
-            x = block(x)
+            x = block(x, frame)
         return x
 
-    def pooled(self, ids: Tensor) -> Tensor:
+    def pooled(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
         """Final-normed state at the end token, projected where the tower has a projection: (B, projection or width)."""
         wanted = ids if self.config.pool == "argmax" else (ids == self.config.eos).int()
         end = wanted.argmax(dim=1)
-        state = self.norm(self(ids)[torch.arange(len(ids), device=ids.device), end])
-        return state if self.projection is None else self.projection(state)
+        state = self.norm(self(ids, frame=frame)[torch.arange(len(ids), device=ids.device), end])
+        return state if self.projection is None else self.projection(state, frame)

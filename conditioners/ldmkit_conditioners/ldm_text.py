@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit.contracts.example import Example
+from ldmkit.contracts.nn import linear_ports
 from ldmkit.contracts.signals import Signal, SignalKind, Tokens, rows_of
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SourceError
@@ -41,6 +42,7 @@ class LdmText(Prompted):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
     The null is the encoding of the empty prompt (without words: of nothing but padding).
+    Ports: `linear.encoder.<path>`.
     """
 
     Config: ClassVar[type[LdmTextConfig]] = LdmTextConfig
@@ -67,6 +69,7 @@ class LdmText(Prompted):
         c = self.config
         self.dim = c.dim
         self.encoder = Encoder(c.vocab_size, c.dim, c.layers, c.heads, c.head_dim, c.max_length)
+        self.ports = linear_ports(self)
 
     @property
     def length(self) -> int:
@@ -94,7 +97,7 @@ class LdmText(Prompted):
         return {name: id_ for name, id_ in ids.items() if id_ is not None}
 
     def forward(self, inputs: list[str | list[int]]) -> Tokens:
-        return Tokens(self.encoder(self.ids(inputs)))
+        return Tokens(self.encoder(self.ids(inputs), self.frame))
 
     def null(self, like: Signal) -> Tokens:
         return Tokens(self([""]).value.expand(rows_of(like), -1, -1))

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.nn import attention
+from ldmkit.contracts.nn import PortedLinear, attention
+from ldmkit.contracts.step import Frame
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
 
@@ -32,18 +33,18 @@ class Block(nn.Module):
         self.heads, self.activation, self.causal = heads, activation, causal
         inner = heads * head_dim
         self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
-        self.out = nn.Linear(inner, width)
+        self.qkv = PortedLinear(width, 3 * inner, bias=bias)
+        self.out = PortedLinear(inner, width)
         self.norm2 = nn.LayerNorm(width)
-        self.fc1 = nn.Linear(width, mlp)
-        self.fc2 = nn.Linear(mlp, width)
+        self.fc1 = PortedLinear(width, mlp)
+        self.fc2 = PortedLinear(mlp, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, width) -> (B, L, width)."""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        """(B, L, width) -> (B, L, width); with a frame, taps at the ports of its linear layers are called."""
+        q, k, v = self.qkv(self.norm1(x), frame).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = attention(q, k, v, causal=self.causal)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.fc2(self._activate(self.fc1(self.norm2(x))))
+        x = x + self.out(attended.transpose(1, 2).flatten(2), frame)
+        return x + self.fc2(self._activate(self.fc1(self.norm2(x), frame)), frame)
 
     def _activate(self, x: Tensor) -> Tensor:
         return F.gelu(x) if self.activation == "gelu" else x * torch.sigmoid(1.702 * x)
@@ -68,9 +69,9 @@ class Encoder(nn.Module):
         nn.init.normal_(self.tokens.weight, std=0.5)
         nn.init.normal_(self.positions.weight, std=0.25)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
         """(B, L) int64 ids, L <= positions -> (B, L, width)."""
         x = self.tokens(ids) + self.positions.weight[: ids.shape[1]]
         for block in self.blocks:
-            x = block(x)
+            x = block(x, frame)
         return self.norm(x)

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
+from torch import Tensor
+
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Tap
 from ldmkit.contracts.signals import Slot
@@ -24,6 +26,13 @@ class Adapter(Part, ABC):
 
         Equal taps at every call, of tuned copies too; without an entry of that name they return what they get."""
 
+    def conditioner_taps(self, name: str) -> Mapping[str, Mapping[str, Tap]]:
+        """Conditioner name -> port name -> tap, for the ports of text towers and their like; none by default.
+
+        What `taps` promises holds for them too. While conditions are encoded there is no run yet, and no sigma:
+        `frame.context.adapters[name]` is the adapter itself."""
+        return {}
+
     def prepare(self, context: Context, name: str) -> Any:
         """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas.
 
@@ -40,3 +49,22 @@ class Adapter(Part, ABC):
         other = copy.copy(self)
         other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
         return other
+
+
+class Fusable(ABC):
+    """Mixin for an adapter that only adds to what linear layers yield, so that it can be added to their weights.
+
+    It taps `linear.<path>` ports alone, of the denoiser or of conditioners, acts the same in every run and at every
+    noise level, and takes no conditions.
+    """
+
+    @abstractmethod
+    def delta(self, port: str, weight: Tensor) -> Tensor:
+        """What to add to the weight (outputs, inputs) of the linear layer at a port that it taps; of the same shape.
+
+        `port` is the port's name, `conditioners.<name>.linear.<path>` where a conditioner has it. `weight` is the
+        layer's own, without other adapters; it must not be written to.
+
+        Raises:
+            CompositionError: with its options as they are it cannot be fused (it acts in a part of the run only ...).
+        """

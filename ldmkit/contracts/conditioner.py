@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Signal, SignalKind, zeros_like
+from ldmkit.contracts.step import Frame
 from ldmkit.contracts.value import parse
 from ldmkit.errors import CompositionError
 from ldmkit.files.json import raw_input
@@ -27,12 +31,22 @@ class Conditioner(Part, ABC):
     kind: SignalKind
     """Set on the class, or by `__init__` where the config decides."""
     dim: int
+    ports: Mapping[str, Port] = MappingProxyType({})
+    """Places for adapters, as a denoiser has them: `linear.<path>` of a text tower. Called with `self.frame`."""
+    frame: Frame | None = None
+    """What taps at its ports are called with; None where it is called by itself, and taps are left alone."""
     has_null: bool = True
     """False where leaving the condition out has no meaning (a picture to enlarge): the input is then required."""
 
     @abstractmethod
     def forward(self, inputs: list[Any]) -> Signal:
         """Encode a batch of validated inputs: one row each."""
+
+    def framed(self, frame: Frame) -> Self:
+        """The same weights and ports, for one encoding in which taps see `frame`."""
+        other = copy.copy(self)
+        other.frame = frame
+        return other
 
     def on_grid(self, inputs: list[Any], grid: tuple[int, int]) -> Signal:
         """`forward` for latents of grid = (h, w) cells; for planes whose inputs do not tell their size (boxes)."""

@@ -35,6 +35,13 @@ class Denoiser(Part, ABC):
     def prepare(self, signals: Mapping[str, Signal]) -> Context:
         """Once per run: project cross-attention K and V, embed vectors. Absent optional slots are allowed."""
 
+    def adapted(self, context: Context) -> Context:
+        """Called once a run after adapters have prepared: the context, with what ports in `prepare` yield done again.
+
+        In `prepare` itself `frame.context.adapters` is still empty. For denoisers that call ports there, as those of
+        the projections of keys and values; the others keep the default, which returns the context as it is."""
+        return context
+
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps.

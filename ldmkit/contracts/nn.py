@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -56,3 +57,19 @@ class PortedLinear(nn.Linear):
             frame.scratch["input"] = x
             y = self.port(y, frame)
         return y
+
+
+def linear_ports(module: nn.Module) -> dict[str, Port]:
+    """`linear.<path>` -> the port of every `PortedLinear` below a module, by the layer's path in it."""
+    layers = ((path, part) for path, part in module.named_modules() if isinstance(part, PortedLinear))
+    return {f"linear.{path}": part.port for path, part in layers}
+
+
+def linear_of(module: nn.Module, ports: Mapping[str, Port], name: str) -> nn.Linear | None:
+    """The linear layer behind a port `linear.<path>`: the `PortedLinear` that calls it, or the layer at that path."""
+    for part in module.modules():
+        if isinstance(part, PortedLinear) and part.port is ports[name]:
+            return part
+    path = name.removeprefix("linear.")
+    named = dict(module.named_modules()).get(path)
+    return named if isinstance(named, nn.Linear) else None

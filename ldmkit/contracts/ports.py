@@ -48,6 +48,10 @@ class Port(nn.Module):
             value = tap(value, frame)
         return value
 
+    def clear(self) -> None:
+        """Take all taps off, for a copy whose owner attaches its own."""
+        self.taps, self._holds = (), []
+
 
 @contextmanager
 def attached(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> Iterator[None]:

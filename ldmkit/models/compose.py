@@ -164,8 +164,22 @@ def fit(
                 lacks = f"denoiser {_type(denoiser)} has none of that name"
                 what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {lacks}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, denoiser.ports))
+        _check_conditioner_taps(name, adapter, conditioners)
     _check_shares(wiring)
     return Parts(codec, denoiser, process, conditioners, adapters, slots, routes)
+
+
+def _check_conditioner_taps(name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> None:
+    for where, taps in adapter.conditioner_taps(name).items():
+        if where not in conditioners:
+            what = f"adapter {name!r} ({_type(adapter)}) taps the conditioner {where!r}, which is not there"
+            raise CompositionError("unknown-conditioner", what, fits=suggest(where, conditioners))
+        ports = conditioners[where].ports
+        for port in taps:
+            if port not in ports:
+                has = f"conditioner {where!r} ({_type(conditioners[where])}) has none of that name"
+                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {has}"
+                raise CompositionError("unknown-port", what, fits=suggest(port, ports))
 
 
 def build(kind: str, spec: PartSpec, where: str) -> Any:

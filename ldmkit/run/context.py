@@ -21,7 +21,7 @@ def prepared_context(
     present: Mapping[str, Tensor],
     run: Run | None,
 ) -> Context:
-    """`denoiser.prepare(signals)`, then what each adapter prepares from it. Gradients are the caller's to switch off.
+    """`denoiser.prepare(signals)`, what each adapter prepares from it, and `denoiser.adapted`. Gradients are the caller's to switch off.
 
     Args:
         signals: by slot; an adapter's own slots are `<name>.<slot>`.
@@ -38,4 +38,4 @@ def prepared_context(
     context.signals, context.present, context.run = signals, present, run
     for name, adapter in adapters.items():
         context.adapters[name] = adapter.prepare(context, name)
-    return context
+    return denoiser.adapted(context) if adapters else context

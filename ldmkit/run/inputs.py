@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
+from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.models.compose import Parts
 from ldmkit.models.spec import ConditionerSpec
@@ -123,8 +125,10 @@ def encode_conditions(
     for negative in negatives:
         _check_negative(wiring, negative)
     encoded: list[Encoded] = []
+    tapping = {name: adapter for name, adapter in parts.adapters.items() if adapter.conditioner_taps(name)}
     grid = latent_size(size, parts.codec)
-    for name, conditioner in parts.conditioners.items():
+    for name, bare in parts.conditioners.items():
+        conditioner = _framed(bare, tapping)
         spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
         values = [_value(conditioner, row, key, size) for row in rows]
@@ -142,6 +146,14 @@ def encode_conditions(
         for e in encoded
     ]
     return Conditioning(tuple(moved), parts.slots)
+
+
+def _framed(conditioner: Conditioner, tapping: Mapping[str, Adapter]) -> Conditioner:
+    """The conditioner for an encoding in which adapters' taps act; itself where none taps any."""
+    if not tapping:
+        return conditioner
+    nothing = torch.empty(0, device=conditioner.device)  # there is no x and no time yet
+    return conditioner.framed(Frame(nothing, nothing, Context({}, adapters=dict(tapping))))
 
 
 def _as_wanted(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:

@@ -49,6 +49,8 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
         "guidance": _strategy("guidance", request.guidance),
     }
     starts = _starts(request.starts) or [None] * request.batch
+    if pipeline.merged:
+        common["fused"] = list(pipeline.merged)
     rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
     recipes = [
         {**common, "start": start, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
@@ -96,6 +98,12 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = F
     if recipe.get("spec") != pipeline.spec.hash:
         what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")
+    fused = list(pipeline.merged)
+    if recipe.get("fused", []) != fused:
+        what = (
+            f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
+        )
+        raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
     for key in ("sampler", "grid", "guidance"):
         if recipe[key].get("config") is None:
             raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")

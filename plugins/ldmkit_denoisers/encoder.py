@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ldmkit.contracts.nn import PortedLinear
+from ldmkit.contracts.nn import linear_ports
 from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
 from ldmkit.contracts.step import Context, Frame
@@ -115,8 +115,7 @@ class Encoder(nn.Module):
         if tokens is not None:
             value = tokens.value.to(self.conv_in.weight.dtype)
             frame = Frame(value, value.new_zeros(value.shape[0]), context)
-            blocks = sorted((m for m in self.modules() if isinstance(m, TransformerBlock)), key=lambda m: m.index)
-            kv = tuple(_contiguous(block.cross_attn.keys_values(value, frame)) for block in blocks)
+            kv = tuple(_contiguous(block.cross_attn.keys_values(value, frame)) for block in self._crossing())
             mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
         return Projected(
             kv,
@@ -124,6 +123,15 @@ class Encoder(nn.Module):
             None if vector is None else self._embed_vector(vector.value),
             frequencies(self.unet.widths[0], self.unet.freq_shift, self.conv_in.weight.device),
         )
+
+    def _crossing(self) -> list[TransformerBlock]:
+        """The blocks that attend to tokens, in the order of their keys and values."""
+        return sorted((m for m in self.modules() if isinstance(m, TransformerBlock)), key=lambda m: m.index)
+
+    def projects_through_taps(self) -> bool:
+        """Whether a projection of keys or values is tapped."""
+        layers = (layer for b in self._crossing() for layer in (b.cross_attn.to_k, b.cross_attn.to_v))
+        return any(layer.port.taps for layer in layers)
 
     def embed(self, t: Tensor, projected: Projected) -> Tensor:
         """SiLU of the time embedding with the vector added, (B, embedding): what every residual block reads."""
@@ -209,11 +217,9 @@ def checked_plane(config: UNetConfig, signals: Mapping[str, Signal]) -> Tensor |
 
 def inner_ports(module: nn.Module) -> dict[str, Port]:
     """Ports of the attentions and linear layers below a module, by the path of the layer they belong to."""
-    ports: dict[str, Port] = {}
+    ports = linear_ports(module)
     for path, part in module.named_modules():
-        if isinstance(part, PortedLinear):
-            ports[f"linear.{path}"] = part.port
-        elif isinstance(part, SelfAttention2d):
+        if isinstance(part, SelfAttention2d):
             ports[f"attn.{path}"] = part.attn_port
             ports[f"self.{path}"] = part.port
         elif isinstance(part, TransformerBlock):

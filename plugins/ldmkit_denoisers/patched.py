@@ -116,6 +116,12 @@ class PatchedDenoiser(Denoiser):
         """The inner denoiser's `prepare`."""
         return PatchedContext(signals, inner=self.inner.prepare(signals))
 
+    def adapted(self, context: Context) -> Context:
+        """The inner denoiser's `adapted`, with the adapters' states of the whole."""
+        if isinstance(context, PatchedContext) and context.inner is not None:
+            context.inner = self.inner.adapted(_window(context, None))
+        return context
+
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F on every patch, one after the other, and their weighted mean.
 

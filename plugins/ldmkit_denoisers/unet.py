@@ -94,6 +94,12 @@ class UNet(Encoder, Denoiser):
         context.projected = self.project(signals, context)
         return context
 
+    def adapted(self, context: Context) -> Context:
+        """See `Denoiser.adapted`: keys and values once more where their projections are tapped."""
+        if isinstance(context, UNetContext) and self.projects_through_taps():
+            context.projected = self.project(context.signals, context)
+        return context
+
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F, in the network's dtype.
 

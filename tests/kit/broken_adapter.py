@@ -10,9 +10,10 @@ from typing import Any, Self
 import torch
 from broken_modules import module_faults
 from good_adapter import Nudge, NudgeState, Shift
+from low_rank import LowRank
 from torch import Tensor, nn
 
-from ldmkit import Context, Example, Frame, Slot, Tap
+from ldmkit import Context, Example, Frame, Fusable, Slot, Tap
 
 
 class NoHost(Nudge):
@@ -260,6 +261,33 @@ class TakesAnything(Nudge):
         return super().tuned(**{key: value for key, value in changes.items() if key in type(self.config).model_fields})
 
 
+class WrongDelta(LowRank):
+    """Forgets its scale."""
+
+    examples = (Example({"scale": 0.3}),)
+
+    def delta(self, port: str, weight: Tensor) -> Tensor:
+        down, up = self.matrices(port)
+        return up @ down
+
+
+class TurnedDelta(LowRank):
+    def delta(self, port: str, weight: Tensor) -> Tensor:
+        return super().delta(port, weight).T
+
+
+class WritesWeight(LowRank):
+    def delta(self, port: str, weight: Tensor) -> Tensor:
+        return weight.add_(super().delta(port, weight)) * 0
+
+
+class FusesMaps(Fusable, Nudge):
+    """Shifts a map as well."""
+
+    def delta(self, port: str, weight: Tensor) -> Tensor:
+        return torch.zeros_like(weight)
+
+
 BROKEN: dict[str, list[type[Any]]] = {
     "host": [NoHost, HostOfAnotherConfig],
     "slots": [DottedSlot, MaybeDrops],
@@ -276,6 +304,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "interleaved": [OnTheAdapter],
     "without-run": [NeedsARun, OnlyInRuns],
     "no-waiting": [Waits],
+    "fused": [WrongDelta, TurnedDelta, WritesWeight, FusesMaps],
     "tuned": [CopiesWeights, TunesItself, TakesAnything],
     **{name: [cls] for name, cls in module_faults(Nudge, "shifted").items()},
 }

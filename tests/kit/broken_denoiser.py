@@ -254,6 +254,39 @@ class BlockOfMaps(PatchNet):
         del self.ports["mid"]
 
 
+class StaleProjection(PatchNet):
+    """Calls a port in `prepare` alone."""
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.tokens_port = Port()
+        self.ports = {**self.ports, "linear.tokens": self.tokens_port}
+
+    def prepare(self, signals: Mapping[str, Signal]) -> PatchContext:
+        context = super().prepare(signals)
+        if context.kv is not None:
+            value: Any = signals["context"]
+            frame = Frame(value.value, value.value, context, scratch={"input": value.value})
+            context.kv = self.tokens_port(context.kv, frame)
+        return context
+
+
+class OtherLayer(PatchNet):
+    """Publishes the port of one layer under the path of another."""
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.ports = {**self.ports, "linear.block.query": self.block.out_port}
+        del self.ports["linear.block.out"]
+
+
+class NoLayer(PatchNet):
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.ports = {**self.ports, "linear.block.exit": self.block.out_port}
+        del self.ports["linear.block.out"]
+
+
 class SilentLinear(PatchNet):
     """Does not say what went into the linear layer."""
 
@@ -346,6 +379,8 @@ BROKEN: dict[str, list[type[Any]]] = {
     "detach": [Sticky],
     "port-copies": [PortsOfTheClass],
     "frames": [NoSigma, EmptyFrame],
+    "port-states": [StaleProjection],
+    "linear-layers": [OtherLayer, NoLayer],
     "port-values": [FlatSkip, SilentLinear, BlockOfMaps],
     "interleaved": [OnTheModule],
     "threads": [OneCallAtATime],

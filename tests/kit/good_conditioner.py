@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from ldmkit import Conditioner, Example, Tokens, Value, Vector
+from ldmkit import Conditioner, Example, PortedLinear, Tokens, Value, Vector, linear_ports
 from ldmkit.contracts.signals import Signal, SignalKind
 
 Colour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
@@ -74,3 +74,28 @@ class Plain(Conditioner):
 
     def forward(self, inputs: list[Any]) -> Signal:
         return Vector(torch.tensor(inputs, dtype=torch.float32))
+
+
+class Spoken(Conditioner):
+    """Text as a vector (B, 4) of its length and its first letter, by a linear layer with a port."""
+
+    Input: ClassVar[Any] = Annotated[str, Field(min_length=1, max_length=9)]
+    examples: ClassVar[tuple[Example, ...]] = (Example(inputs=("a", "bcd", "efghi")),)
+    kind: SignalKind = "vector"
+    dim = 4
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.layer = PortedLinear(2, self.dim)
+        self.ports = linear_ports(self)
+
+    def numbers(self, inputs: list[str]) -> Tensor:
+        """Length and first letter, (B, 2)."""
+        rows = [[len(text) / 9, ord(text[0]) / 128] for text in inputs]
+        return torch.tensor(rows).to(self.layer.weight)
+
+    def forward(self, inputs: list[str]) -> Signal:
+        return Vector(self.layer(self.numbers(inputs), self.frame))
+
+    def example(self, size: tuple[int, int]) -> str:
+        return "a"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from broken_adapter import BROKEN
 from good_adapter import Nudge
+from low_rank import LowRank
 
 from ldmkit.testing import check_adapter
 from ldmkit.testing.adapter.checks import subject
@@ -31,6 +32,12 @@ def test_a_correct_adapter_passes() -> None:
     for example in Nudge.examples:
         found = check_adapter(Nudge, example.config).require()
         assert sum(one.status == "passed" for one in found.outcomes) > 20
+
+
+def test_one_that_can_be_fused_passes() -> None:
+    for example in LowRank.examples:
+        found = check_adapter(LowRank, example.config).require()
+        assert {one.check.name: one.status for one in found.outcomes}["fused"] == "passed"
 
 
 def test_the_denoiser_is_that_of_the_example() -> None:

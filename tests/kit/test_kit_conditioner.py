@@ -6,7 +6,7 @@ from typing import Any
 
 import broken_conditioner as parts
 import pytest
-from good_conditioner import Palette, Plain
+from good_conditioner import Palette, Plain, Spoken
 
 from ldmkit import Conditioner
 from ldmkit.testing import check_conditioner
@@ -34,11 +34,11 @@ def test_every_check_has_a_broken_part() -> None:
     assert set(parts.BROKEN) == {check.name for check in checks("conditioner")}
 
 
-@pytest.mark.parametrize("cls", [Palette, Plain])
+@pytest.mark.parametrize("cls", [Palette, Plain, Spoken])
 def test_a_sound_part_passes(cls: type[Conditioner]) -> None:
     report = check_conditioner(cls).require()
     skipped = {outcome.check.name for outcome in report.outcomes if outcome.status == "skipped"}
-    assert skipped == (set() if cls is Palette else {"device", "gradients", "leave-out"})
+    assert skipped == {Palette: {"ports"}, Plain: {"device", "gradients", "leave-out", "ports"}, Spoken: set()}[cls]
 
 
 def test_config_and_inputs_can_be_given() -> None:

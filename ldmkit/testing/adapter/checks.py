@@ -17,6 +17,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.ports import attached
 from ldmkit.contracts.signals import Signal, Slot, select_rows, zeros_like
 from ldmkit.errors import LdmkitError, suggest
+from ldmkit.testing.adapter import fusing as fusing
 from ldmkit.testing.adapter.subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, expect_state, same, snapshot
@@ -86,7 +87,7 @@ def taps(s: AdapterSubject) -> None:
     part = s.make()
     host = s.host(part)
     found = dict(part.taps(NAME))
-    expect(bool(found), "at least one tap", "none")
+    expect(bool(found or part.conditioner_taps(NAME)), "at least one tap", "none")
     for port, tap in found.items():
         known = suggest(port, host.ports)
         expect(port in host.ports, f"a port of {type(host).__name__} ({known})", f"{port!r}")

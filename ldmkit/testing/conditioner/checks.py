@@ -18,6 +18,7 @@ from ldmkit.models.meta import on_meta
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.conditioner import inputs as inputs
+from ldmkit.testing.conditioner import ports as ports
 from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of, read, row
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.nn import linear_of
 from ldmkit.contracts.ports import Port, attached
-from ldmkit.testing.batches import differ, expect_state, same, snapshot
-from ldmkit.testing.checks import NotApplicable, check, expect
+from ldmkit.testing.batches import close, differ, expect_state, normal, same, snapshot
+from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
 FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
@@ -124,6 +125,59 @@ def frames(s: DenoiserSubject) -> None:
         there = frame.context is not None and "probe" in frame.context.adapters
         expect(there, f"frame.context.adapters at {name!r} with what was put there", "it is missing")
         expect(isinstance(frame.scratch, dict), f"a dict frame.scratch at {name!r}", type(frame.scratch).__name__)
+
+
+@check("denoiser", "port-states")
+def port_states(s: DenoiserSubject) -> None:
+    """At every port a tap finds what its adapter has prepared, and acts.
+
+    Taps do nothing in runs that do not know their adapter. In `prepare` no adapter has prepared yet, so ports that are
+    called there, as those of projections of keys and values, are called once more in `adapted`.
+    """
+    part = _with_ports(s)
+    given = s.given(part)
+
+    def tap(value: Tensor, frame: Any) -> Tensor:
+        return jolt(value, frame) if "probe" in frame.context.adapters else value
+
+    with torch.no_grad():
+        base = call(part, given)
+        for name in part.ports:
+            with attached(part.ports, {name: tap}):
+                context = part.adapted(with_probe(part.prepare(given["signals"])))
+                found = part(given["x"], given["t"], context, None)
+                expect(differ([found], [base]), f"another F by an adapter's tap at {name!r}", "the same F")
+
+
+@check("denoiser", "linear-layers")
+def linear_layers(s: DenoiserSubject) -> None:
+    """What a tap at `linear.<path>` adds to the output can be added to the layer's weight instead.
+
+    So an adapter can be fused. The port is that of an `ldmkit.PortedLinear`, or its path is that of an `nn.Linear`.
+    """
+    part = _with_ports(s)
+    names = [name for name in part.ports if name.startswith("linear.")]
+    if not names:
+        raise NotApplicable("it publishes no linear ports")
+    given = s.given(part)
+    for name in names:
+        other = copy.deepcopy(part)
+        layer = linear_of(other, other.ports, name)
+        if layer is None:
+            fail(
+                f"a linear layer at {name!r}", "none: neither a PortedLinear of that port nor an nn.Linear of that path"
+            )
+        delta = 0.3 * normal(*layer.weight.shape, seed=3).to(layer.weight)
+
+        def tap(value: Tensor, frame: Any, delta: Tensor = delta) -> Tensor:
+            added: Tensor = frame.scratch["input"] @ delta.T
+            return value + added
+
+        with torch.no_grad():
+            with attached(part.ports, {name: tap}):
+                wanted = call(part, given)
+            layer.weight = torch.nn.Parameter(layer.weight + delta, requires_grad=False)
+            close([call(other, given)], [wanted], f"F with a matrix added to the weight at {name!r}", 1e-4)
 
 
 @check("denoiser", "port-values")

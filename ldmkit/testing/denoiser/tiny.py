@@ -110,15 +110,29 @@ class TinyDenoiser(Denoiser):
         if tokens is not None:
             if not isinstance(tokens, Tokens):
                 raise CompositionError("kind-mismatch", f"slot 'context' got {type(tokens).__name__}")
-            frame = Frame(tokens.value, tokens.value.new_zeros(tokens.value.shape[0]), context)
-            context.keys = _heads(self.to_k(tokens.value, frame))
-            context.values = _heads(self.to_v(tokens.value, frame))
+            self._project(tokens, context)
             context.mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
         if vector is not None:
             if not isinstance(vector, Vector):
                 raise CompositionError("kind-mismatch", f"slot 'vector' got {type(vector).__name__}")
             context.vector = self.vector(vector.value)
         return context
+
+    def adapted(self, context: Context) -> Context:
+        """Keys and values once more where taps act on them, now that these find their adapters' states."""
+        tokens = context.signals.get("context")
+        if (
+            isinstance(context, TinyContext)
+            and isinstance(tokens, Tokens)
+            and (self.to_k.port.taps or self.to_v.port.taps)
+        ):
+            self._project(tokens, context)
+        return context
+
+    def _project(self, tokens: Tokens, context: TinyContext) -> None:
+        frame = Frame(tokens.value, tokens.value.new_zeros(tokens.value.shape[0]), context)
+        context.keys = _heads(self.to_k(tokens.value, frame))
+        context.values = _heads(self.to_v(tokens.value, frame))
 
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F.

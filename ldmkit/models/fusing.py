@@ -1,0 +1,119 @@
+"""Adapters added to copies of the weights that they act on: the parts of a fused pipeline."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldmkit.contracts.adapter import Adapter, Fusable
+from ldmkit.contracts.nn import linear_of
+from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import Port
+from ldmkit.errors import CompositionError, shown, suggest
+from ldmkit.models.compose import Parts
+from ldmkit.models.spec import ConditionerSpec
+
+DENOISER = "denoiser"
+
+
+def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequence[object] = ()) -> Parts:
+    """The same parts with adapters in the weights instead of attached; the given ones are not changed.
+
+    Tensors that no adapter acts on are shared. Sums are made in float32 or wider, from the weights as they are.
+
+    Args:
+        names: of adapters; (): all that can be fused.
+
+    Raises:
+        CompositionError: `unknown-adapter`, `not-fusable`.
+    """
+    chosen = _chosen(parts.adapters, names)
+    acts: dict[str, dict[str, list[tuple[str, Fusable]]]] = {}
+    for name, adapter in chosen.items():
+        for where, tapped in _tapped(name, parts.adapters[name]).items():
+            for port in tapped:
+                acts.setdefault(where, {}).setdefault(port, []).append((name, adapter))
+    named: dict[str, Any] = {DENOISER: parts.denoiser, **parts.conditioners}
+    readers = {name for name, spec in wiring.items() if spec.shares in acts}
+    copies = twins(parts, {where: named[where] for where in {*acts, *readers}})
+    for where, ports in acts.items():
+        for port, adapters in ports.items():
+            _fuse(where, copies[where], port, adapters)
+    left = {name: adapter for name, adapter in parts.adapters.items() if name not in chosen}
+    conditioners = {name: copies.get(name, part) for name, part in parts.conditioners.items()}
+    return replace(parts, denoiser=copies.get(DENOISER, parts.denoiser), conditioners=conditioners, adapters=left)
+
+
+def twins(parts: Parts, which: Mapping[str, Part]) -> dict[str, Any]:
+    """Copies of some parts on the same tensors: other modules, parameters and ports, without taps.
+
+    What they refer to of the other parts is those themselves, and of one another the copies.
+    """
+    memo: dict[int, Any] = {id(part): part for part in parts.items().values() if part not in which.values()}
+    for part in which.values():
+        for own in part.parameters():
+            memo.setdefault(id(own), nn.Parameter(own.detach(), requires_grad=own.requires_grad))
+        memo |= {id(buffer): buffer for buffer in part.buffers()}
+    made: dict[str, Any] = copy.deepcopy(dict(which), memo)
+    for part in made.values():
+        for port in (module for module in part.modules() if isinstance(module, Port)):
+            port.clear()
+    return made
+
+
+def _chosen(adapters: Mapping[str, Adapter], names: Sequence[object]) -> dict[str, Fusable]:
+    for name in names:
+        if not isinstance(name, str) or name not in adapters:
+            raise CompositionError("unknown-adapter", f"no adapter {shown(name)}", fits=suggest(name, adapters))
+    able = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, Fusable)}
+    for name in names:
+        if name not in able:
+            what = f"adapter {name!r} ({type(adapters[str(name)]).__name__}) does more than add to linear layers"
+            raise CompositionError("not-fusable", what, fits=f"adapters that can be fused: {', '.join(able) or 'none'}")
+    if not able:
+        what = f"of {len(adapters)} adapters none can be fused" if adapters else "the pipeline has no adapters"
+        raise CompositionError("not-fusable", what, fits="an adapter that is an ldmkit.Fusable")
+    return {name: adapter for name, adapter in able.items() if not names or name in names}
+
+
+def _tapped(name: str, adapter: Adapter) -> dict[str, list[str]]:
+    """Part -> the linear ports that an adapter taps there.
+
+    Raises:
+        CompositionError: `not-fusable`: it taps others, or takes conditions.
+    """
+    found = {DENOISER: list(adapter.taps(name))}
+    found |= {where: list(taps) for where, taps in adapter.conditioner_taps(name).items()}
+    others = [port for ports in found.values() for port in ports if not port.startswith("linear.")]
+    if others or adapter.slots:
+        why = f"taps {others[0]!r}" if others else f"takes a condition, {next(iter(adapter.slots))!r}"
+        what = f"adapter {name!r} ({type(adapter).__name__}) {why}"
+        raise CompositionError("not-fusable", what, fits="an adapter of linear layers alone, without conditions")
+    return {where: ports for where, ports in found.items() if ports}
+
+
+def _fuse(where: str, part: Any, port: str, adapters: Sequence[tuple[str, Fusable]]) -> None:
+    layer = linear_of(part, part.ports, port)
+    if layer is None:
+        what = f"{type(part).__name__} has no linear layer at {port.removeprefix('linear.')!r}"
+        raise CompositionError("not-fusable", what, fits="ldmkit.PortedLinear, or the layer's own path as the port's")
+    path = port if where == DENOISER else f"conditioners.{where}.{port}"
+    own = layer.weight
+    with torch.no_grad():
+        wide = own.detach().to(torch.promote_types(own.dtype, torch.float32), copy=True)
+        for name, adapter in adapters:
+            wide += _checked(name, adapter.delta(path, own.detach()), own, path)
+        layer.weight = nn.Parameter(wide.to(own.dtype), requires_grad=own.requires_grad)
+
+
+def _checked(name: str, delta: object, weight: Tensor, port: str) -> Tensor:
+    if not isinstance(delta, Tensor) or delta.shape != weight.shape or not delta.is_floating_point():
+        got = f"{delta.dtype} of {tuple(delta.shape)}" if isinstance(delta, Tensor) else shown(delta)
+        what = f"adapter {name!r} breaks its contract: delta({port!r}) returned {got}"
+        raise CompositionError("not-fusable", what, fits=f"floats of {tuple(weight.shape)}")
+    return delta.to(weight.device)
