@@ -17,11 +17,11 @@ from ldmkit.contracts.arguments import check_callback, destination, instance_of,
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
 from ldmkit.errors import CompositionError, RunError, shown, suggest
-from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
+from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
+from ldmkit.models.fusing import fused_parts
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
 from ldmkit.plans.base import Network
@@ -54,6 +54,7 @@ class Pipeline:
         origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
         load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
         plan: the execution plan that calls the network, see `planned`.
+        merged: names of the adapters in its weights, see `fused`; recipes hold them.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Pipeline:
         load_options: Mapping[str, Any] | None = None,
         network: Network | None = None,
         plan: str = "eager",
-        fused_from: tuple[Pipeline, tuple[str, ...]] | None = None,
+        unfused: Pipeline | None = None,
+        merged: tuple[str, ...] = (),
     ) -> None:
         self.parts = parts
         self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
@@ -75,13 +77,10 @@ class Pipeline:
         self.defaults = defaults
         self.origin, self.load_options = origin, dict(load_options or {})
         self.network, self.plan = network, plan
-        self._fused_from = fused_from
+        self._unfused, self.merged = unfused, merged
         for conditioner in parts.conditioners.values():
             conditioner.bind(parts.codec)
-        for name, adapter in parts.adapters.items():
-            hold_for(self, parts.denoiser.ports, adapter.taps(name))
-            for where, taps in adapter.conditioner_taps(name).items():
-                hold_for(self, parts.conditioners[where].ports, taps)
+        hold_adapters(self, parts)
         self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
@@ -349,11 +348,9 @@ class Pipeline:
         return self._varied(replace(self.parts, adapters=adapters))
 
     def fused(self, *names: str) -> Pipeline:
-        """A new pipeline with adapters added to the weights of the linear layers that they tap, in copies of these; all
-        other tensors are shared, and this pipeline stays as it is. It runs without them as fast as without adapters.
+        """A new pipeline with adapters added to copies of the weights that they act on; all other tensors are shared.
 
-        What it draws agrees with the adapters attached up to rounding; `unfused` gives back what was fused, bit for
-        bit. It is a pipeline in memory: save it to have a folder that loads without the adapters.
+        It draws what this one draws up to rounding, at the speed of one without adapters; `unfused` is this one again.
 
         Args:
             names: of adapters; none: all that can be fused. The others stay attached.
@@ -361,12 +358,10 @@ class Pipeline:
         Raises:
             CompositionError: `unknown-adapter`; `not-fusable`: one that does more than add to linear layers, or none.
         """
-        from ldmkit.models.fusing import fused_parts
-
-        parts = fused_parts(self.parts, self.wiring, names)
+        parts, merged = fused_parts(self.parts, self.wiring, names)
         network = None if self.network is None else parts.denoiser.plan(self.plan)
-        gone = (*self.merged, *(name for name in self.adapters if name not in parts.adapters))
-        return self._varied(parts, network=network, origin=None, load_options=None, fused_from=(self, gone))
+        made: dict[str, Any] = {"network": network, "unfused": self, "merged": (*self.merged, *merged)}
+        return self._varied(parts, origin=None, load_options=None, **made)
 
     def unfused(self) -> Pipeline:
         """The pipeline that this one was fused from, with its adapters attached and its own weights.
@@ -374,19 +369,14 @@ class Pipeline:
         Raises:
             CompositionError: `not-fused`.
         """
-        if self._fused_from is None:
+        if self._unfused is None:
             raise CompositionError("not-fused", "this pipeline was not made by `fused`", fits="pipeline.fused() before")
-        return self._fused_from[0]
-
-    @property
-    def merged(self) -> tuple[str, ...]:
-        """The adapters in its weights, see `fused`; recipes hold them."""
-        return () if self._fused_from is None else self._fused_from[1]
+        return self._unfused
 
     def _varied(self, parts: Parts, **changes: Any) -> Pipeline:
         """A pipeline like this one on other parts; adapters of the same names are attached already."""
-        kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
-        kept |= {"network": self.network, "plan": self.plan, "fused_from": self._fused_from}
+        kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options, "network": self.network}
+        kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged}
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
     def _steps(self, prepared: Prepared, *, copies: bool = False) -> Generator[Step, None, None]:

@@ -15,6 +15,7 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.latents import check_latents_fit
 from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
@@ -180,6 +181,14 @@ def _check_conditioner_taps(name: str, adapter: Adapter, conditioners: Mapping[s
                 has = f"conditioner {where!r} ({_type(conditioners[where])}) has none of that name"
                 what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {has}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, ports))
+
+
+def hold_adapters(owner: object, parts: Parts) -> None:
+    """Attach the adapters' taps for as long as `owner` lives."""
+    for name, adapter in parts.adapters.items():
+        hold_for(owner, parts.denoiser.ports, adapter.taps(name))
+        for where, taps in adapter.conditioner_taps(name).items():
+            hold_for(owner, parts.conditioners[where].ports, taps)
 
 
 def build(kind: str, spec: PartSpec, where: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,11 @@ from ldmkit.models.spec import ConditionerSpec
 
 DENOISER = "denoiser"
 
+Fused: TypeAlias = tuple[Parts, tuple[str, ...]]
 
-def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequence[object] = ()) -> Parts:
-    """The same parts with adapters in the weights instead of attached; the given ones are not changed.
+
+def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequence[object] = ()) -> Fused:
+    """The same parts with adapters in the weights instead of attached, and these adapters; nothing given is changed.
 
     Tensors that no adapter acts on are shared. Sums are made in float32 or wider, from the weights as they are.
 
@@ -46,7 +48,8 @@ def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequ
             _fuse(where, copies[where], port, adapters)
     left = {name: adapter for name, adapter in parts.adapters.items() if name not in chosen}
     conditioners = {name: copies.get(name, part) for name, part in parts.conditioners.items()}
-    return replace(parts, denoiser=copies.get(DENOISER, parts.denoiser), conditioners=conditioners, adapters=left)
+    denoiser = copies.get(DENOISER, parts.denoiser)
+    return replace(parts, denoiser=denoiser, conditioners=conditioners, adapters=left), tuple(chosen)
 
 
 def twins(parts: Parts, which: Mapping[str, Part]) -> dict[str, Any]:

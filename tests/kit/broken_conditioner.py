@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from good_conditioner import Colours, Palette, Plain, Spoken
+from good_conditioner import Colours, Palette, Plain
 from pydantic import PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit import Conditioner, Context, Example, Frame, InputError, Tokens, Vector
+from ldmkit import Conditioner, Example, InputError, Tokens, Vector
 from ldmkit.contracts.signals import Signal
 
 BROKEN: dict[str, type[Conditioner]] = {}
@@ -396,20 +396,3 @@ class Shared(Palette):
         self.inputs = inputs
         time.sleep(0.001)
         return super().forward(self.inputs)
-
-
-@breaks("ports")
-class Frameless(Spoken):
-    """Does not hand its frame down."""
-
-    def forward(self, inputs: list[str]) -> Signal:
-        return Vector(self.layer(self.numbers(inputs)))
-
-
-@breaks("ports")
-class AlwaysTapped(Spoken):
-    """Makes up a frame where it has none."""
-
-    def forward(self, inputs: list[str]) -> Signal:
-        value = self.numbers(inputs)
-        return Vector(self.layer(value, self.frame or Frame(value, value, Context({}))))
