@@ -21,7 +21,9 @@ def prepared_context(
     present: Mapping[str, Tensor],
     run: Run | None,
 ) -> Context:
-    """`denoiser.prepare(signals)`, what each adapter prepares from it, and `denoiser.adapted`. Gradients are the caller's to switch off.
+    """`denoiser.prepare(signals)`, then what each adapter prepares from it, then `denoiser.adapted`.
+
+    Gradients are the caller's to switch off.
 
     Args:
         signals: by slot; an adapter's own slots are `<name>.<slot>`.
