@@ -1,4 +1,4 @@
-"""Checks that every reader of a config needs."""
+"""Checks shared by all config readers."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from ldmkit.errors import LdmkitError, SourceError, suggest
 
 
 def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuse parameters of a yaml section that are not known: `unknown-parameter`, with the nearest name."""
+    """Refuse unknown parameters of a config section: `unknown-parameter`, with the closest known name."""
     for key in given:
         if key not in known:
-            what = f"the parameter {key!r} is not known"
+            what = f"unknown parameter {key!r}"
             raise SourceError("unknown-parameter", what, where=f"{where}.{key}", fits=suggest(str(key), known))
 
 
 def numbers(values: Any, where: str) -> list[int]:
-    """Whole numbers of a yaml list."""
+    """A list of integers, as in a config."""
     if not isinstance(values, (list, tuple)) or not all(type(v) is int for v in values):
-        raise SourceError("invalid", f"whole numbers are wanted, got {values!r}", where=where)
+        raise SourceError("invalid", f"expected a list of integers, got {values!r}", where=where)
     return list(values)
 
 
 def checked(
     config: type[Value], native: dict[str, Any], where: str, names: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The native config as plain JSON data, defaults left out, after validation under the source's name.
+    """Validate a native config and return it as plain JSON data without defaults.
 
     Args:
-        names: of native fields in the source, for errors.
+        where: place in the source, for errors.
+        names: native field -> name in the source, for errors.
     """
     try:
         value = validated(lambda: config.model_validate(native), where, SourceError, config)

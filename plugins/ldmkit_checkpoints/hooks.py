@@ -1,4 +1,4 @@
-"""What this package tells the core: which files and folders it can read."""
+"""pluggy hooks: which checkpoint files and folders this package reads."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None, variant: str | None) -> Source | None:
-    """A reader for a checkpoint in the original layout or a diffusers folder; None for anything else.
+    """Return a reader for a CompVis or single-file checkpoint, a diffusers folder or a TAESD folder, else None.
 
     Raises:
-        SourceError: it is one of these, but cannot be read.
+        SourceError: the format is recognised, but the file cannot be read.
     """
     from ldmkit_checkpoints.compvis.checkpoint import checkpoint_in, is_checkpoint, open_compvis
     from ldmkit_checkpoints.diffusers.folder import INDEX, open_diffusers
@@ -39,10 +39,10 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
 
 @hookimpl(specname="ldmkit_identify_checkpoint", trylast=True)
 def name_what_nobody_reads(path: Path) -> None:
-    """Say what a file or folder is that no reader took.
+    """Explain what a file or folder is that no reader accepted.
 
     Raises:
-        SourceError: it is something that is known.
+        SourceError: a known format that ldmkit does not read.
     """
     from ldmkit_checkpoints.unsupported.files import refuse_unsupported
 

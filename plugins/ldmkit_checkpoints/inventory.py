@@ -1,4 +1,4 @@
-"""The keys of a published file: each goes to one part or is ignored for a stated reason; what is left is an error."""
+"""Accounts for every key of a checkpoint: used by a part, ignored for a stated reason, or an error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ldmkit_checkpoints.keys import Conversion, KeyMap, renamed
 
 
 class Inventory:
-    """The tensors of one file, and what became of each.
+    """The tensors of one checkpoint, and what each was used for.
 
     Args:
-        tensors: by published key.
-        report: filled as parts are taken.
+        tensors: tensors by published key.
+        report: filled in as parts take their tensors.
         where: the file, for errors.
-        label: put before keys in the report, where a source has several files.
+        label: prefix of the keys in the report, for sources with several files.
     """
 
     def __init__(self, tensors: Mapping[str, LazyTensor], report: Report, where: str, label: str = "") -> None:
@@ -35,11 +35,11 @@ class Inventory:
         return any(key.startswith(prefix) for key in self.tensors)
 
     def take(self, part: str, keymap: KeyMap, rename: Callable[[str], str] = str) -> dict[str, LazyTensor]:
-        """The part's tensors under native keys.
+        """Return the part's tensors under native keys, and mark them as used.
 
         Args:
-            keymap: native key -> entry with published keys.
-            rename: from the keymap's published key to the file's.
+            keymap: native key -> published keys and conversion.
+            rename: maps a published key to the key used in this file.
 
         Raises:
             WeightsError: `missing` naming the file's keys; `wrong-shape` where a shape cannot be converted.
@@ -58,36 +58,36 @@ class Inventory:
         return found
 
     def ignore(self, keys: Iterable[str], reason: str) -> None:
-        """Leave keys of the file unread, for a reason that the report states."""
+        """Leave keys unread and record the reason in the report."""
         for key in keys:
             if key in self.tensors:
                 self.report.ignored[self.label + key] = reason
 
     def ignore_if(self, judge: Callable[[str], str | None]) -> None:
-        """Ask `judge` about every key that nobody took: a reason to ignore it, or None."""
+        """Ignore each remaining key for which `judge` returns a reason."""
         for key in self.left():
             if (reason := judge(key)) is not None:
                 self.report.ignored[self.label + key] = reason
 
     def left(self) -> list[str]:
-        """Keys that no part took and that were not ignored."""
+        """Keys that are neither used nor ignored."""
         done = self.report.used.keys() | self.report.ignored.keys()
         return [key for key in self.tensors if self.label + key not in done]
 
     def finish(self) -> None:
-        """Every key must have been accounted for.
+        """Check that every key is accounted for.
 
         Raises:
-            WeightsError: `unexpected`, naming the keys that are left.
+            WeightsError: `unexpected`, naming the remaining keys.
         """
         left = self.left()
         if left:
-            what = f"{len(left)} tensor(s) have no place in the model the config describes: {first_few(left)}"
+            what = f"{len(left)} tensor(s) do not belong to the model that the config describes: {first_few(left)}"
             raise WeightsError("unexpected", what, where=self.where)
 
 
 def convert(entry: Conversion, sources: list[LazyTensor], keys: tuple[str, ...], where: str) -> LazyTensor:
-    """A native tensor made of published ones when it is read; its shape is found without reading.
+    """A lazy native tensor, converted from published tensors when read; its shape is computed without reading data.
 
     Raises:
         WeightsError: the published shapes cannot be converted.
@@ -98,7 +98,7 @@ def convert(entry: Conversion, sources: list[LazyTensor], keys: tuple[str, ...],
         meta = entry.read(*(torch.empty(s.shape, dtype=s.dtype, device="meta") for s in sources))
     except (RuntimeError, TypeError, ValueError, IndexError):
         shapes = " and ".join(f"{key!r} {list(s.shape)}" for key, s in zip(keys[:3], sources, strict=False))
-        raise WeightsError("wrong-shape", f"shapes that do not fit: {shapes}", where=where) from None
+        raise WeightsError("wrong-shape", f"shapes that cannot be converted: {shapes}", where=where) from None
 
     def read(copy: bool) -> Tensor:
         return entry.read(*(source.read(copy) for source in sources))

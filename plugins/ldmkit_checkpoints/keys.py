@@ -1,6 +1,6 @@
-"""How a native tensor is made of tensors in a published layout, and back.
+"""Conversion of native tensors from and to a published layout.
 
-A layout of a part is a `KeyMap`: native key -> Conversion. Nothing else knows both names.
+The layout of a part is a `KeyMap`: native key -> Conversion. No other code knows both names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def _alone(tensor: Tensor) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Conversion:
-    """One native tensor: the foreign keys it is read from, the way there and the way back.
+    """One native tensor: the published keys it is read from, and the functions that convert it in both directions.
 
-    `read` must also work on meta tensors: shapes are checked with them before any data is read.
+    `read` must also work on meta tensors, which are used to check shapes before any data is read.
     """
 
     keys: tuple[str, ...]
@@ -37,35 +37,35 @@ KeyMap: TypeAlias = dict[str, Conversion]
 
 
 def renamed(key: str) -> Conversion:
-    """The tensor as it is, under another name."""
+    """The same tensor under another key."""
     return Conversion((key,))
 
 
 def layer(native: str, foreign: str, bias: bool = True) -> KeyMap:
-    """Weight and bias of one layer, as they are, under another name."""
+    """Weight and bias of one layer under another name, unchanged."""
     return {f"{native}.{name}": renamed(f"{foreign}.{name}") for name in ("weight", "bias")[: 1 + bias]}
 
 
 def layers(names: Mapping[str, str]) -> KeyMap:
-    """Weights and biases of several layers: native name -> published name."""
+    """Weights and biases of several layers, given as native name -> published name."""
     return {key: entry for native, foreign in names.items() for key, entry in layer(native, foreign).items()}
 
 
 def as_linear(key: str) -> Conversion:
-    """A native linear weight (out, in) stored as a 1x1 convolution (out, in, 1[, 1]) elsewhere.
+    """A native linear weight (out, in) published as a 1x1 convolution (out, in, 1[, 1]).
 
-    Written back with two trailing axes; use `as_linear_1d` for the weights of a Conv1d.
+    Written with two trailing axes; `as_linear_1d` writes a Conv1d weight.
     """
     return Conversion((key,), lambda w: w.flatten(1), lambda w: (w[..., None, None],))
 
 
 def as_linear_1d(key: str) -> Conversion:
-    """The same for a Conv1d weight (out, in, 1)."""
+    """A native linear weight (out, in) published as a Conv1d weight (out, in, 1)."""
     return Conversion((key,), lambda w: w.flatten(1), lambda w: (w[..., None],))
 
 
 def stacked(keys: Sequence[str]) -> Conversion:
-    """Several foreign tensors stacked along the first axis (q, k, v -> qkv), all of one size."""
+    """Published tensors of equal size, concatenated along the first axis (q, k, v -> qkv)."""
     names = tuple(keys)
     return Conversion(names, _cat, lambda w: w.chunk(len(names)))
 
@@ -73,7 +73,7 @@ def stacked(keys: Sequence[str]) -> Conversion:
 def _cat(*parts: Tensor) -> Tensor:
     if not parts[0].is_meta:
         return torch.cat(parts)
-    # torch.cat of meta tensors imports torch's compiler, which takes a second
+    # torch.cat on meta tensors imports the compiler, which takes a second
     first = parts[0].shape[1:]
     if any(part.shape[1:] != first for part in parts):
         raise ValueError("tensors of different shapes cannot be stacked")
@@ -81,7 +81,7 @@ def _cat(*parts: Tensor) -> Tensor:
 
 
 def prefixed(keymap: KeyMap, native: str = "", foreign: str = "") -> KeyMap:
-    """The same map with prefixes put in front of both names."""
+    """The key map with prefixes added to native and published keys."""
     return {
         native + name: Conversion(tuple(foreign + key for key in entry.keys), entry.read, entry.write)
         for name, entry in keymap.items()

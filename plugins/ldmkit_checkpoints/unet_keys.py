@@ -1,4 +1,4 @@
-"""Blocks of a U-Net whose keys are the same, or spelled alike, in the layouts of CompVis and diffusers."""
+"""U-Net blocks whose keys follow the same pattern in the CompVis and diffusers layouts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def transformer(config: UNetConfig, plan: LevelPlan, native: str, foreign: str) 
 
 
 def transformer_block() -> KeyMap:
-    """One transformer block; both layouts use these names."""
+    """One transformer block; both layouts use the same keys."""
     keymap: KeyMap = {}
     for native, foreign in _BLOCK.items():
         keymap |= layer(native, foreign)

@@ -1,4 +1,4 @@
-"""Blocks of a first stage whose keys are spelled alike in the layouts of CompVis and diffusers."""
+"""First-stage blocks whose keys follow the same pattern in the CompVis and diffusers layouts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def quant_convs(quant: bool, post: bool) -> KeyMap:
 
 
 def widths_in(config: AutoencoderConfig, half: str) -> list[int]:
-    """Channels going into each level, in native level order."""
+    """Input channels of each level, in native order."""
     w = config.widths
     return [w[0], *w[:-1]] if half == "encoder" else [*w[1:], w[-1]]
 

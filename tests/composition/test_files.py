@@ -121,7 +121,7 @@ def test_local_headers_that_contradict_the_directory(checkpoint: Path, offset: i
     data = bytearray(checkpoint.read_bytes())
     data[place(checkpoint, "data/0").header_offset + offset] ^= 1
     checkpoint.write_bytes(data)
-    with pytest.raises(ldmkit.SourceError, match="described in two ways") as caught:
+    with pytest.raises(ldmkit.SourceError, match="described differently") as caught:
         open_state_dict(checkpoint)
     assert caught.value.code == "source.torch-invalid", what
 

@@ -272,7 +272,7 @@ def test_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.ckpt", tensor_pickle((4,), (1,)), {"data/0": bytes(16)})
     with zipfile.ZipFile(path, "a") as target:
         target.writestr("file/data/0", bytes(16))
-    refused(path, "torch-invalid", "one name")
+    refused(path, "torch-invalid", "same name")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, 0.5, 0.99])

@@ -120,7 +120,7 @@ def test_what_the_class_does_not_read_is_not_read_here(copy: Any) -> None:
     edit(folder / "model_index.json", **more, adapter=["diffusers", "T2IAdapter"], requires_aesthetics_score=True)
     assert bool((ldmkit.load(folder)({"text": "a"}, steps=2).images == plain).all())
     notes = " ".join(open_source(folder).report.notes)
-    assert all(f"{name}: not read" in notes for name in (*more, "adapter"))
+    assert all(f"{name}: not used" in notes for name in (*more, "adapter"))
     xl = copy("xl")
     edit(xl / "model_index.json", requires_aesthetics_score=True)  # of the refiner's class only
     assert "aesthetic" not in ldmkit.load(xl).spec.conditioners["sizes"].config["reads"]

@@ -124,7 +124,7 @@ def test_a_variant_that_is_not_there_and_one_that_is_not_asked_for(tmp_path: Pat
         theirs(only, None)
     mixed = unet_only(tmp_path / "mixed")
     (mixed / f"{VAE}.safetensors").rename(mixed / f"{VAE}.bf16.safetensors")
-    with pytest.raises(ldmkit.SourceError, match=r"variant-needed.*no plain weights, and none of .*'fp16'.*'bf16'"):
+    with pytest.raises(ldmkit.SourceError, match=r"variant-needed.*no default weights, and none of .*'fp16'.*'bf16'"):
         ldmkit.load(mixed, variant="fp16")
 
 

@@ -178,7 +178,7 @@ def test_the_size_that_it_was_trained_for() -> None:
     [
         ({SPEC + "encoder_layer": "2"}, "clip skip"),
         ({"ss_clip_skip": "2"}, "clip skip"),
-        ({SPEC + "timestep_range": "0,200"}, "these timesteps alone"),
+        ({SPEC + "timestep_range": "0,200"}, "these timesteps only"),
     ],
 )
 def test_what_only_the_user_can_act_upon_is_said(metadata: dict[str, str], says: str) -> None:

@@ -115,7 +115,7 @@ TREES: dict[str, tuple[Any, str]] = {
                "upscaler"),
     "Lightning without weights": (
         {"epoch": 1, "global_step": 5, "pytorch-lightning_version": "1.4.2", "optimizer_states": [], "callbacks": {}},
-        "trainer's state without the model's weights",
+        "trainer's state without model weights",
     ),
     "an optimiser's state": ({"state": {}, "param_groups": [{"lr": 1.0}]}, "trainer's state"),
     "another level": ({"model": {"a.x": torch.zeros(2)}, "step": 5}, r"under 'model'.*checkpoint\['model'\]"),
@@ -187,16 +187,16 @@ def test_classes_of_diffusers_alone(tmp_path: Path) -> None:
 def test_a_lora_that_diffusers_saved(tmp_path: Path) -> None:
     layers = {f"mid_block.attentions.0.proj_in.lora.{end}.weight": torch.zeros(2, 2) for end in ("down", "up")}
     diffusers.StableDiffusionPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
-    refused(tmp_path, "LoRA of diffusers")
+    refused(tmp_path, "diffusers LoRA")
     refused(tmp_path / "pytorch_lora_weights.safetensors", "LoRA")
 
 
 FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
-    "ONNX": ({"unet/model.onnx": b"\x08", "vae_decoder/model.onnx": b"\x08"}, "networks of ONNX"),
-    "ONNX alone": ({"model.onnx": b"\x08", "notes.txt": b"x"}, "network of ONNX"),
+    "ONNX": ({"unet/model.onnx": b"\x08", "vae_decoder/model.onnx": b"\x08"}, "ONNX networks"),
+    "ONNX alone": ({"model.onnx": b"\x08", "notes.txt": b"x"}, "ONNX network"),
     "ONNX pipeline": (
         {"model_index.json": {"_class_name": "OnnxStableDiffusionPipeline"}},
-        "real pipeline of diffusers",
+        "diffusers pipeline",
     ),
     "ONNX parts": (
         {"model_index.json": {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "OnnxRuntimeModel"]}},
@@ -206,15 +206,15 @@ FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
         {"model_index.json": {"_class_name": "StableDiffusionPipeline", "unet": ["optimum", "OVModelUnet"]}},
         "pipeline of OpenVINO",
     ),
-    "OpenVINO": ({"openvino_model.xml": b"<?xml", "openvino_model.bin": b"\0"}, "network of OpenVINO"),
-    "peft": ({"adapter_config.json": {"peft_type": "LORA"}, "adapter_model.safetensors": b""}, "adapter of peft"),
+    "OpenVINO": ({"openvino_model.xml": b"<?xml", "openvino_model.bin": b"\0"}, "OpenVINO network"),
+    "peft": ({"adapter_config.json": {"peft_type": "LORA"}, "adapter_model.safetensors": b""}, "peft adapter"),
     "embedding": ({"learned_embeds.safetensors": b"x"}, "textual inversion"),
     "T5": ({"config.json": {"architectures": ["T5EncoderModel"], "model_type": "t5"}}, "text encoder alone .T5"),
-    "a language model": ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "model of transformers .'Llama"),
+    "a language model": ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "transformers model .'Llama"),
     "FLUX's transformer": ({"config.json": {"_class_name": "FluxTransformer2DModel"}}, "'FluxTransformer2DModel'"),
     "modular": ({"modular_model_index.json": {}}, "modular pipeline"),
-    "shards alone": ({"model-00001-of-00002.safetensors": b"x"}, "shards of weights, without"),
-    "an index alone": ({"model.safetensors.index.json": {"weight_map": {}}}, "index of shards, without"),
+    "shards alone": ({"model-00001-of-00002.safetensors": b"x"}, "sharded weights without"),
+    "an index alone": ({"model.safetensors.index.json": {"weight_map": {}}}, "shard index without"),
     "a checkpoint in a folder": ({"sd.safetensors": b"x"}, r"holds 'sd\.safetensors'.*no yaml.*the file itself: .*/sd"),
     "two of them": ({"a.ckpt": b"x", "b.ckpt": b"x"}, r"holds 'a\.ckpt', 'b\.ckpt'.*yaml"),
     "nothing known": ({"README.md": b"x"}, "no reader knows this format"),

@@ -60,7 +60,7 @@ NAMED = {
     "3.conv.0.weight": "TAESD",
     "shared.weight": "T5",
     "transformer.resblocks.0.attn.in_proj_weight": "text encoder alone",
-    "decoder.middle.0.residual.0.gamma": "first stage of videos",
+    "decoder.middle.0.residual.0.gamma": "video first stage",
     "vquantizer.codebook.weight": "Cascade",
 }
 MODELS = {
@@ -68,8 +68,8 @@ MODELS = {
     "depth_model.model.pretrained.cls_token": "depth model",
     "low_scale_model.betas": "upscaler",
     "noise_augmentor.time_embed.0.weight": "unCLIP",
-    "cond_stage_model.model.visual.proj": "picture variations",
-    "cond_stage_model.transformer.vision_model.embeddings.class_embedding": "picture variations",
+    "cond_stage_model.model.visual.proj": "image-variation",
+    "cond_stage_model.transformer.vision_model.embeddings.class_embedding": "image-variation",
     "edm_mean": "Playground",
     "edm_vpred.sigma_max": "CosXL",
     UNET + "input_blocks.1.1.time_stack.0.norm1.weight": "Stable Video",
@@ -77,7 +77,7 @@ MODELS = {
     UNET + "input_blocks.1.1.transformer_blocks.0.fuser.alpha_attn": "GLIGEN",
     UNET + "input_blocks.1.1.proj_in.scale_weight": "8-bit floats",
     UNET + "input_blocks.1.1.proj_in.weight.absmax": "bitsandbytes",
-    UNET + "input_blocks.1.1.proj_in.lora_A.weight": "LoRA that is not fused",
+    UNET + "input_blocks.1.1.proj_in.lora_A.weight": "unfused LoRA",
 }
 
 
@@ -106,11 +106,11 @@ CLASSES = {
     "AutoencoderKL": "first stage with diffusers' keys",
     "VQModel": "first stage with diffusers' keys",
     "AutoencoderTiny": "TAESD",
-    "AutoencoderDC": "first stage of videos, or of another family",
-    "AutoencoderKLWan": "first stage of videos, or of another family",
+    "AutoencoderDC": "video first stage, or one of another family",
+    "AutoencoderKLWan": "video first stage, or one of another family",
     "AutoencoderKLTemporalDecoder": "Stable Video Diffusion",
     "UNet2DConditionModel": "U-Net alone",
-    "UNet3DConditionModel": "U-Net of videos",
+    "UNet3DConditionModel": "video U-Net",
     "UNetSpatioTemporalConditionModel": "Stable Video Diffusion",
     "MotionAdapter": "AnimateDiff",
     "ControlNetModel": "ControlNet with diffusers' keys",
@@ -126,9 +126,9 @@ CLASSES = {
     "StableCascadeUNet": "Stable Cascade",
     "QwenImageTransformer2DModel": "Qwen-Image",
     "HunyuanVideoTransformer3DModel": "HunyuanVideo",
-    "PriorTransformer": "transformer of a family that is not known",
-    "CogView4Transformer2DModel": "transformer of a family that is not known",
-    "WanTransformer3DModel": "transformer of a family that is not known",
+    "PriorTransformer": "transformer of an unknown family",
+    "CogView4Transformer2DModel": "transformer of an unknown family",
+    "WanTransformer3DModel": "transformer of an unknown family",
 }
 
 
@@ -145,7 +145,7 @@ def test_weights_of_diffusers_classes_without_their_config(name: str) -> None:
 def test_a_model_without_its_text_encoder_is_told_so(tmp_path: Path) -> None:
     keys = (UNET + "input_blocks.0.0.weight", UNET + "x.attn2.to_k.weight", "first_stage_model.encoder.conv_in.weight")
     save_file({key: torch.zeros(4, 4) for key in keys}, tmp_path / "a.safetensors")
-    with pytest.raises(ldmkit.LdmkitError, match="without its text encoder"):
+    with pytest.raises(ldmkit.LdmkitError, match="without text encoder"):
         ldmkit.load(tmp_path / "a.safetensors")
 
 

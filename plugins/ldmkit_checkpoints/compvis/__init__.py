@@ -1,1 +1,1 @@
-"""Latent-diffusion, Stable Diffusion and sgm as first published: a file of weights and the yaml beside it."""
+"""The original layout of latent-diffusion, Stable Diffusion and sgm: a file of weights and its yaml."""

@@ -1,4 +1,4 @@
-"""Checkpoints in the original layout: one `.ckpt` or `.safetensors` file, and the yaml that describes it."""
+"""Checkpoints in the original layout: one `.ckpt` or `.safetensors` file and its yaml."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _NOTHING: Mapping[str, str] = {}
 
 
 class CompVisSource(Source):
-    """A checkpoint of latent-diffusion, Stable Diffusion 1 and 2, ControlNet or SDXL in its authors' own layout.
+    """A checkpoint of latent-diffusion, Stable Diffusion 1 or 2, ControlNet or SDXL in the original layout.
 
     Args:
-        tensors: by the file's keys, nothing read yet.
+        tensors: lazy tensors by the file's keys.
         config: the parsed yaml.
         origin: the file; `config_origin`: the yaml; both for errors.
-        ema: averaged (True) or raw (False) weights; None: averaged where the file has them.
-        metadata: of a safetensors file.
-        prefix: what all keys of the file begin with besides, for the report.
+        ema: EMA (True) or raw (False) weights; None: EMA if the file has them.
+        metadata: metadata of a safetensors file.
+        prefix: prefix removed from all keys, for the report.
 
     Raises:
-        SourceError: a config that is unknown in a place that matters; metadata and marker keys that disagree with it,
-            or with each other; `no-ema` where averaged weights are asked for.
+        SourceError: unknown entries in the config; metadata or marker keys that disagree with it or each other;
+            `no-ema` if EMA weights are requested and missing.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CompVisSource(Source):
         return self.plan.assumption
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        """The part's tensors. The codec may be had alone; any other part makes every key be accounted for.
+        """The part's tensors. For any part but the codec, every key of the file must be accounted for.
 
         Raises:
             WeightsError: missing, unexpected.
@@ -96,7 +96,7 @@ class CompVisSource(Source):
         return self._take(part)
 
     def assets(self, part: str) -> Path | None:
-        """A `tokenizer` folder beside the file, for the text conditioners."""
+        """The `tokenizer` folder next to the file, for text conditioners."""
         folder = Path(self.origin).parent / "tokenizer"
         return folder if part.startswith("conditioners.") and folder.is_dir() else None
 
@@ -118,11 +118,11 @@ class CompVisSource(Source):
         shadows = {shadow(key) for plan in self.plan.parts.values() if plan.averaged for key in plan.published()}
         present = any(key in self.inventory.tensors for key in shadows)
         if ema and not present:
-            fits = "ema=False, or None: averaged where the file has them"
-            raise SourceError("no-ema", "the file holds no averaged weights", where=self.origin, fits=fits)
+            fits = "ema=False, or ema=None (EMA weights if the file has them)"
+            raise SourceError("no-ema", "the file holds no EMA weights", where=self.origin, fits=fits)
         if present:
-            chosen = "raw" if ema is False else "averaged (EMA)"
-            self.report.notes.append(f"{chosen} weights of the two sets in the file")
+            chosen = "raw" if ema is False else "EMA"
+            self.report.notes.append(f"{chosen} weights are used, of the two sets in the file")
         return present and ema is not False
 
 
@@ -132,12 +132,12 @@ def open_checkpoint(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file's name is one of a checkpoint."""
+    """Whether a path is a file with a checkpoint's suffix."""
     return path.is_file() and path.suffix in (".safetensors", *SUFFIXES)
 
 
 def config_beside(path: Path) -> Path | None:
-    """The yaml that belongs to a checkpoint file: of its own name, or `config.yaml` in its folder."""
+    """The yaml of a checkpoint file: with the same name, or `config.yaml` in its folder."""
     for candidate in (path.with_suffix(".yaml"), path.with_name("config.yaml")):
         if candidate.is_file():
             return candidate
@@ -145,7 +145,7 @@ def config_beside(path: Path) -> Path | None:
 
 
 def checkpoint_in(folder: Path) -> Path | None:
-    """The one checkpoint file of a folder that also has its yaml, as the original model zoo keeps them."""
+    """The only checkpoint file of a folder, if it has a yaml, as in the original model zoo."""
     files = [path for path in folder.iterdir() if is_checkpoint(path)]
     return files[0] if len(files) == 1 and config_beside(files[0]) is not None else None
 
@@ -162,18 +162,18 @@ def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata
     if target in sgm.TARGETS:
         return _sized(sgm.plan_sgm(model, inventory, where, evidence), evidence)
     known = {*FIRST_STAGES, *ldm.TARGETS, *sgm.TARGETS}
-    what = f"the model {target!r} is not known"
+    what = f"unknown model {target!r}"
     raise SourceError("unknown-target", what, where=f"{origin}: model.target", fits=suggest(target, known))
 
 
 def _sized(plan: CheckpointPlan, evidence: Evidence) -> CheckpointPlan:
-    """The plan with the size that the file says it was trained for."""
+    """The plan with the training size stated by the file as default size."""
     plan.notes += evidence.notes
     for note in evidence.notes:
         warnings.warn(f"{evidence.where}: {note}", stacklevel=2)
     if evidence.size is not None and evidence.size != plan.defaults.get("size"):
         height, width = evidence.size
-        plan.notes.append(f"{height}x{width} pixels by default, as the file's metadata say")
+        plan.notes.append(f"{height}x{width} pixels by default, from the file's metadata")
         plan.defaults["size"] = evidence.size
     return plan
 
@@ -183,12 +183,12 @@ def _group(specs: Mapping[str, PartSpec], prefix: str) -> dict[str, Any]:
 
 
 def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
-    """A checkpoint file with its yaml: the one given, the one beside it, or what its keys and shapes tell.
+    """A checkpoint file with the given yaml, the one next to it, or a config inferred from its keys and shapes.
 
-    A pipeline, a first stage alone, or a ControlNet alone.
+    It can hold a pipeline, a first stage alone or a ControlNet alone.
 
     Raises:
-        SourceError: an unreadable file; no yaml, and a model that cannot be told from the keys.
+        SourceError: an unreadable file; no yaml, and a model that cannot be recognised by its keys.
     """
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
@@ -218,23 +218,23 @@ _COMPILED = "_orig_mod."
 def without_wrapping(
     tensors: dict[str, LazyTensor], first_stage: bool = True
 ) -> tuple[dict[str, LazyTensor], str, list[str]]:
-    """A model's tensors without what wrappers put before all keys (`module.`, `state_dict.`), that prefix, and notes.
+    """Tensors without the prefix that wrappers add to all keys (`module.`, `state_dict.`), that prefix, and notes.
 
-    `_orig_mod.`, which torch's compiler puts before the keys of what it compiled, is left out wherever it stands.
+    torch.compile's `_orig_mod.` is removed anywhere in a key.
 
     Args:
-        first_stage: a file of nothing but a model's `first_stage_model.` is a first stage alone.
+        first_stage: read a file with only `first_stage_model.` keys as a first stage alone.
     """
     said: list[str] = []
     plain = {key.replace(_COMPILED, ""): tensor for key, tensor in tensors.items()}
     if plain.keys() != tensors.keys() and len(plain) == len(tensors):
-        said.append(f"{_COMPILED!r}, which torch's compiler put into the keys, is left out")
+        said.append(f"{_COMPILED!r} (torch.compile) is removed from the keys")
         tensors = plain
     kept = ("control_model.", *(() if first_stage else ("first_stage_model.",)))
     for core in _CORES:
         for key in tensors:
             prefix = key.removesuffix(core)
             if key.endswith("." + core) and prefix not in kept and all(k.startswith(prefix) for k in tensors):
-                said.append(f"every key begins with {prefix!r}, which is left out")
+                said.append(f"prefix {prefix!r} is removed from every key")
                 return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, prefix, said
     return tensors, "", said

@@ -1,4 +1,4 @@
-"""The conditioners of an original yaml as part plans; signals of absent encoders are given by the caller."""
+"""Plans for the conditioners of an original yaml; signals of missing encoders are passed in by the caller."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from ldmkit_checkpoints.singlefile.models import PLANES
 from ldmkit_checkpoints.unread import ignorable_conditioner_key
 
 _GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
-"""Guidance scales of the published scripts, for conditions that the models were also trained without."""
+"""Guidance scales of the published scripts, for conditions with dropout in training."""
 
 
 _FROZEN = frozenset(["clip-text", "clip-pooled", "t5-text"])
-"""Encoders that were not trained with the model, so that some files leave them out."""
+"""Pretrained encoders, which some files leave out."""
 
 
 _HOLED = ("mask", "masked_image")
-"""`concat_keys` of the inpainting models, and what they are where the yaml does not say."""
+"""`concat_keys` of the inpainting models, also the default."""
 
 
 @dataclass
 class Conditions:
-    """The conditioners of a model by name, changes to the denoiser's config that they ask for, and notes."""
+    """The conditioners of a model by name, changes they require in the denoiser's config, and notes."""
 
     parts: dict[str, PartPlan] = field(default_factory=dict)
     unet: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def ignore(self, key: str) -> str | None:
-        """Why a key of a conditioner may stay unread; None if it may not, or is none of theirs."""
+        """Reason to ignore a conditioner's key; None if it must be used, or is not a conditioner's."""
         ours = key.startswith(("cond_stage_model.", "conditioner."))
         return ignorable_conditioner_key(key) if ours else None
 
 
 def default_guidance(conditions: Conditions) -> PartSpec:
-    """Classifier-free guidance at the published scale where the model knows a null; else none."""
+    """Classifier-free guidance at the published scale if the model has a null condition, else none."""
     for plan in conditions.parts.values():
         config, kind = plan.spec.config, plan.spec.type
         if kind in _GUIDED and (kind != "label" or config.get("null_class") is not None):
@@ -55,10 +55,10 @@ def default_guidance(conditions: Conditions) -> PartSpec:
 
 
 def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inventory, where: str) -> Conditions:
-    """The conditioners of LatentDiffusion's parameters.
+    """Plan the conditioners of LatentDiffusion's parameters.
 
     Raises:
-        SourceError: a conditioning that is not known.
+        SourceError: an unknown kind of conditioning.
     """
     stage = params.get("cond_stage_config", "__is_unconditional__")
     if stage == "__is_unconditional__":
@@ -69,10 +69,15 @@ def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inve
         raise SourceError("unsupported", f"conditioning_key {way!r}", where=where, fits=fits)
     section = f"{where}.cond_stage_config"
     if way in ("crossattn", "adm") and isinstance(stage, Mapping) and stage.get("target") == "torch.nn.Identity":
-        return _given(unet, "the config's conditioner is the identity")
+        return _given(unet, "the config's conditioner is an identity")
     if way == "adm":
         what = f"conditioning_key 'adm' with the conditioner {stage!r}"
-        raise SourceError("unsupported", what, where=section, fits="torch.nn.Identity: a class, or a ready-made vector")
+        raise SourceError(
+            "unsupported",
+            what,
+            where=section,
+            fits="torch.nn.Identity, for a class or a vector passed in by the caller",
+        )
     planned = conditioners_from_compvis(stage, params, unet.channels, section)
     if way == "hybrid":
         planned.append(_masked(unet, where, params.get("concat_keys", _HOLED)))
@@ -80,8 +85,10 @@ def plan_conditions(params: Mapping[str, Any], unet: UNetConfig, inventory: Inve
 
 
 def plan_embedders(section: Mapping[str, Any], unet: UNetConfig, inventory: Inventory, where: str) -> Conditions:
-    """The conditioners of sgm's GeneralConditioner. Where there is no negative prompt, the base model's texts are
-    zeros, as its own sampling scripts have it; the refiner's are the empty prompt's encodings.
+    """Plan the conditioners of sgm's GeneralConditioner.
+
+    Without a negative prompt, the base model's text conditions are zeros, as in its sampling scripts; the refiner's
+    encode the empty prompt.
     """
     planned = conditioners_from_sgm(section, where)
     if unet.plane_channels:
@@ -104,26 +111,26 @@ def _collected(planned: Sequence[PlannedConditioner], unet: UNetConfig, inventor
     for item in planned:
         spec = ConditionerSpec.of(item.spec, item.name)
         flat = item.layout == "hf" and not inventory.has(f"{item.prefix}text_model.")
-        layout = "hf-flat" if flat else item.layout  # transformers 5 writes CLIP without the level `text_model.`
+        layout = "hf-flat" if flat else item.layout  # transformers 5 writes CLIP without the prefix `text_model.`
         keymap = conditioner_keys(spec.type, spec.config, layout) if layout else {}
         found.parts[item.name] = PartPlan(spec, prefixed(keymap, foreign=item.prefix))
     return found
 
 
 def _given(unet: UNetConfig, why: str) -> Conditions:
-    """Ready-made signals in place of encoders, one a slot of the denoiser."""
+    """Signals passed in by the caller instead of encoders, one for each slot of the denoiser."""
     wanted: dict[str, ConditionerSpec] = {}
     if unet.context_dim is not None:
         config = {"kind": "tokens", "dim": unet.context_dim}
         wanted["context"] = ConditionerSpec(type="given", config=config, slot="context")
     if unet.vector != "none":
         wanted["vector"] = given_vector(unet)
-    notes = [f"{why}: its conditions are given ready-made, as {' and '.join(map(repr, wanted))}"]
+    notes = [f"{why}: pass its conditions in, as {' and '.join(map(repr, wanted))}"]
     return Conditions({name: PartPlan(spec) for name, spec in wanted.items()}, notes=notes)
 
 
 def _masked(unet: UNetConfig, where: str, keys: Sequence[str] = _HOLED) -> PlannedConditioner:
-    """The condition of Stable Diffusion's inpainting models, SDXL's too: the mask, and the latent of what it leaves.
+    """Plan the condition of Stable Diffusion's inpainting models, SDXL's included.
 
     Raises:
         SourceError: planes of another model.

@@ -1,4 +1,4 @@
-"""cldm's ControlNet: the yaml's parameters as a config, and the keys."""
+"""cldm's ControlNet: config from the yaml's parameters, and keys."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ldmkit_checkpoints.keys import KeyMap, layers
 
 
 def controlnet_compvis(config: ControlNetConfig) -> KeyMap:
-    """Keys of the published layout, without the `control_model.` prefix."""
+    """Keys of cldm's ControlNet, without the `control_model.` prefix."""
     hints = {f"hint.convs.{i}": f"input_hint_block.{2 * i}" for i in range(2 * len(config.hint_widths))}
     zeros = {f"zero.{i}": f"zero_convs.{i}.0" for i in range(len(skip_widths(config.unet)))}
     return encoder_compvis(config.unet) | layers({**hints, **zeros, "zero_mid": "middle_block_out.0"})
 
 
 def controlnet_from_compvis(params: Mapping[str, Any], **options: Any) -> ControlNetConfig:
-    """The configuration behind `control_stage_config.params` of a cldm yaml; `options` are its run-time fields.
+    """The native config for `control_stage_config.params` of a cldm yaml; `options` are run-time fields.
 
     Raises:
         SourceError: as `unet_from_compvis`.

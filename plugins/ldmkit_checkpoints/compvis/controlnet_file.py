@@ -1,4 +1,4 @@
-"""A ControlNet alone in one file: cldm's keys, with the prefix they have in a whole model or without."""
+"""A ControlNet alone in a file with cldm's keys, with or without their prefix in a complete model."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _HEAD_CHANNELS = 64
 
 
 def is_controlnet(tensors: Mapping[str, LazyTensor]) -> bool:
-    """Whether a file holds a ControlNet and no network that it controls."""
+    """Whether a file holds a ControlNet without the U-Net that it controls."""
     alone = not any(key.startswith("model.diffusion_model.") for key in tensors)
     return alone and (_FIRST in tensors or PREFIX + _FIRST in tensors)
 
 
 class ControlNetFile(Source):
-    """The adapter `control` of one file.
+    """The source for a ControlNet file; the adapter is named `control`.
 
     Args:
-        tensors: by the file's keys, nothing read yet.
-        config: the parsed yaml of the whole model; None: the network is told from the keys.
+        tensors: lazy tensors by the file's keys.
+        config: the parsed yaml of the complete model; None: infer the network from the keys.
         origin: the file; `config_origin`: the yaml; both for errors.
 
     Raises:
-        SourceError: keys that do not tell the network, or a yaml without a ControlNet.
+        SourceError: keys of an unknown network, or a yaml without a ControlNet.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class ControlNetFile(Source):
 
 
 def infer_controlnet(shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, Any]:
-    """`control_stage_config.params` of a ControlNet for Stable Diffusion 1 or 2, told from keys and shapes.
+    """Infer `control_stage_config.params` of a ControlNet for Stable Diffusion 1 or 2 from keys and shapes.
 
-    Keys do not tell the heads: where the transformers' projections are linear layers they have 64 channels each, as
-    in Stable Diffusion 2; else there are 8 of them, as in 1.
+    The number of heads is not in the keys: with linear projections there are 64 channels a head as in Stable
+    Diffusion 2, else 8 heads as in Stable Diffusion 1.
 
     Raises:
         SourceError: `config-needed` for another network.
@@ -138,7 +138,7 @@ def _first(shapes: Mapping[str, tuple[int, ...]], end: str) -> tuple[int, ...]:
 
 
 def _hint_widths(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Channels of the hint's encoder: of its first convolution, and of every one that halves the map."""
+    """Channels of the hint encoder: of its first convolution and of each one that halves the size."""
     count = 0
     while f"input_hint_block.{2 * count}.weight" in shapes:
         count += 1
@@ -146,5 +146,5 @@ def _hint_widths(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _needed(where: str) -> SourceError:
-    what = "which network this ControlNet is for cannot be told from its keys"
+    what = "the network of this ControlNet cannot be recognised by its keys"
     return SourceError("config-needed", what, where=where, fits="config= with the original yaml")

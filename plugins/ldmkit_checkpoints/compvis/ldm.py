@@ -1,4 +1,4 @@
-"""LatentDiffusion's yaml (CompVis latent-diffusion, Stable Diffusion 1 and 2, ControlNet) as a plan of parts."""
+"""Plan for a LatentDiffusion yaml (CompVis latent-diffusion, Stable Diffusion 1 and 2, ControlNet)."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _NO_EFFECT = {
 
 
 def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> CheckpointPlan:
-    """The plan of a `model` section with a LatentDiffusion target.
+    """Plan a `model` section with a LatentDiffusion target.
 
     Raises:
-        SourceError: a parameter that is unknown or asks for something that no part here does.
+        SourceError: a parameter that is unknown or asks for something ldmkit does not support.
     """
     params = params_of(model)
     known_only(params, _READ | _NO_EFFECT, where)
@@ -91,11 +91,11 @@ def _scale(params: Mapping[str, Any], inventory: Inventory, where: str) -> float
     stored = inventory.tensors.get("scale_factor")
     if stored is None:
         if params.get("scale_by_std"):
-            what = "the scale factor was measured in training (scale_by_std), but 'scale_factor' is missing"
+            what = "'scale_factor' is missing, which scale_by_std measures in training"
             raise WeightsError("missing", what, where=inventory.where)
         return float(params.get("scale_factor", 1.0))
     if math.prod(stored.shape) != 1:
-        what = f"'scale_factor' has shape {list(stored.shape)}, one number is wanted"
+        what = f"'scale_factor' has shape {list(stored.shape)}, expected one number"
         raise WeightsError("wrong-shape", what, where=inventory.where)
     value = float(stored.read(True).double())
     if not (math.isfinite(value) and value > 0):
@@ -111,7 +111,7 @@ def _unet(unet: UNetConfig, params: Mapping[str, Any]) -> PartPlan:
 
 
 def _control(params: Mapping[str, Any], where: str) -> dict[str, PartPlan]:
-    """ControlLDM's adapter, and the conditioner that feeds its hint."""
+    """The adapter of a ControlLDM and the conditioner for its hint."""
     if "control_stage_config" not in params:
         return {}
     control = section(params, "control_stage_config", where)
@@ -133,18 +133,18 @@ def _ignore(
 
     def ignore(key: str) -> str | None:
         if key in BUFFERS:
-            return "schedule: computed from the config, and compared with it"
+            return "schedule: compared with the config's"
         if key in MARKERS:
             return "marker of the prediction type"
         if key in unet:
-            return "raw weights: the averaged ones are used"
+            return "raw weights: the EMA ones are used"
         if key in shadows:
-            return "averaged weights: the raw ones are used"
+            return "EMA weights: the raw ones are used"
         if key.startswith(CODEC):
             return ignorable_vae_key(key.removeprefix(CODEC))
         if params.get("cond_stage_config") == "__is_first_stage__" and key.startswith(COND):
             same = CODEC + key.removeprefix(COND)
-            reason = "the first stage a second time"
+            reason = "a second copy of the first stage"
             return reason if same in codec else ignorable_vae_key(key.removeprefix(COND))
         return conditions.ignore(key) or UNREAD_BUFFERS.get(key)
 

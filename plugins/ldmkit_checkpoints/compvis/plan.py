@@ -1,4 +1,4 @@
-"""What reading an original yaml ends in: how each part is configured, named and found in the checkpoint."""
+"""The plan made from an original yaml: the config of each part and the location of its tensors."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ UNREAD_BUFFERS = {
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One part: what to build, and where its tensors are (published keys, prefixes included).
+    """One part: its spec, and its tensors by published keys, prefixes included.
 
     Args:
-        averaged: averaged copies of these tensors may stand in the file under `shadow` names.
+        averaged: the file may hold EMA copies of these tensors under `shadow` names.
     """
 
     spec: PartSpec
@@ -42,20 +42,20 @@ class PartPlan:
     averaged: bool = False
 
     def published(self) -> set[str]:
-        """Every published key the part is read from."""
+        """All published keys of the part."""
         return {key for entry in self.keymap.values() for key in entry.keys}
 
 
 @dataclass
 class CheckpointPlan:
-    """A whole checkpoint.
+    """The plan for a complete checkpoint.
 
     Args:
-        parts: by part path, `codec` first; the first stage alone where there is no `process`.
-        ignore: why a key that no part takes may stay unread; None if it may not.
-        buffers: what schedule buffers in the file must hold.
-        unscaled: what they may hold as well, where the schedule is rescaled when the model is read.
-        defaults: of the pipeline spec.
+        parts: parts by path, `codec` first; without a `process` it is a first stage alone.
+        ignore: the reason to ignore a key that no part uses; None if there is none.
+        buffers: expected values of the schedule buffers in the file.
+        unscaled: other allowed values, if the schedule is rescaled to zero terminal SNR on loading.
+        defaults: defaults of the pipeline spec.
     """
 
     parts: dict[str, PartPlan]
@@ -69,7 +69,7 @@ class CheckpointPlan:
 
 
 def shadow(key: str) -> str:
-    """Name of the averaged copy of a parameter: the dots are removed."""
+    """Key of the EMA copy of a parameter: without its dots."""
     return "model_ema." + key.removeprefix("model.").replace(".", "")
 
 
@@ -81,7 +81,7 @@ def plan_codec(
     averaged: bool = False,
     upcast: bool = False,
 ) -> PartPlan:
-    """The codec of a `first_stage_config`; `scale` multiplies its raw latents; None: no one knows it."""
+    """Plan the codec of a `first_stage_config`; `scale` multiplies its raw latents, None: unknown."""
     kind, config = first_stage_from_compvis(section, where)
     if kind == "identity":
         if scale not in (1, None):
@@ -104,10 +104,10 @@ def codec_shape(plan: PartPlan) -> tuple[int, int]:
 
 
 def plan_first_stage(section: Mapping[str, Any], where: str) -> CheckpointPlan:
-    """A file that holds a first stage alone, keys without prefix."""
+    """Plan a file that holds a first stage alone, with keys without prefix."""
     kind, config = first_stage_from_compvis(section, where)
     scale, assumption = _own_scale(kind, config)
-    # in float16 SDXL's overflows, and which of the two it is cannot be seen
+    # SDXL's overflows in float16, and cannot be told from Stable Diffusion's
     codec = plan_codec(section, scale, "", where, averaged=True, upcast=assumption is not None)
     known = {shadow(key) for key in codec.published()}
 
@@ -122,10 +122,10 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> CheckpointPlan:
 
 
 def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str | None]:
-    """Scale of a first stage whose own file says none, and what was assumed to know it.
+    """The scale of a first stage whose file does not state it, and the assumption behind it.
 
-    Published VQ models were trained on, and diffused over, latents as they are (1). Of KL models no scale follows from
-    the weights: each diffusion model measured its own.
+    Published VQ models use unscaled latents (1). The scale of a KL model does not follow from its weights: each
+    diffusion model measured its own.
     """
     if kind != "kl":
         return 1.0, None
@@ -133,7 +133,7 @@ def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str 
 
 
 SD_KL = KLConfig(widths=(128, 256, 512, 512), embed_dim=4)
-"""The shapes of Stable Diffusion's first stage, and of SDXL's."""
+"""The shape of Stable Diffusion's and SDXL's first stage."""
 
 
 SD_SCALE = 0.18215

@@ -1,4 +1,4 @@
-"""The forward process of an original config, and the schedule buffers that a checkpoint carries beside it."""
+"""The forward process of an original yaml, and the schedule buffers in its checkpoint."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ BUFFERS = (
     *("log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod"),
     *("posterior_variance", "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2"),
 )
-"""The schedule as LatentDiffusion stores it, float32 (timesteps,) each."""
+"""Schedule buffers that LatentDiffusion stores, each float32 (timesteps,)."""
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""Of a buffer against its largest value; float32 tables were computed in float64 and rounded once."""
+"""Relative to the largest value of a buffer; the float32 tables are float64 results, rounded once."""
 
 
 def process_from_ldm(params: Mapping[str, Any], where: str, evidence: Evidence | None = None) -> PartSpec:
-    """The process of LatentDiffusion's parameters.
+    """The process for LatentDiffusion's parameters.
 
     Raises:
-        SourceError: a schedule or parameterization that is not known; evidence of the file that disagrees.
+        SourceError: an unknown schedule or parameterization; evidence in the file that disagrees.
     """
     schedule, prediction = params.get("beta_schedule", "linear"), params.get("parameterization", "eps")
     if params.get("given_betas") is None and schedule not in _SCHEDULES:
-        what = f"the schedule {schedule!r} is not known"
+        what = f"unknown schedule {schedule!r}"
         raise SourceError(
             "unknown-schedule", what, where=f"{where}.beta_schedule", fits=suggest(str(schedule), _SCHEDULES)
         )
     if prediction not in _PREDICTIONS:
-        what = f"the parameterization {prediction!r} is not known"
+        what = f"unknown parameterization {prediction!r}"
         fits = suggest(str(prediction), _PREDICTIONS)
         raise SourceError("unknown-prediction", what, where=f"{where}.parameterization", fits=fits)
     if (betas := params.get("given_betas")) is not None:
         if not isinstance(betas, list) or len(betas) < 2:
-            what, fits = "given_betas is no schedule", "a list of two betas or more"
+            what, fits = "given_betas is not a list of betas", "a list of two betas or more"
             raise SourceError("unsupported", what, where=f"{where}.given_betas", fits=fits)
         given = {"schedule": "betas", "values": betas, "steps": len(betas), "prediction": _PREDICTIONS[prediction]}
         return _discrete(given, where, evidence)
@@ -65,21 +65,21 @@ def process_from_ldm(params: Mapping[str, Any], where: str, evidence: Evidence |
 
 
 def process_from_sgm(section_: Mapping[str, Any], where: str, evidence: Evidence | None = None) -> PartSpec:
-    """The process of an sgm `denoiser_config`: DiscreteDenoiser over the legacy schedule.
+    """The process for an sgm `denoiser_config`: DiscreteDenoiser with the legacy schedule.
 
     Raises:
-        SourceError: another denoiser, scaling or discretization; evidence of the file that disagrees.
+        SourceError: an unknown denoiser, scaling or discretization; evidence in the file that disagrees.
     """
     params = params_of(section_)
     if section_["target"].rpartition(".")[2] not in ("DiscreteDenoiser", "LegacyDDPMDiscretization"):
-        what = f"the denoiser {section_['target']!r} is not known"
+        what = f"unknown denoiser {section_['target']!r}"
         raise SourceError("unknown-target", what, where=where, fits="DiscreteDenoiser")
     scaling = section(params, "scaling_config", where)["target"].rpartition(".")[2]
     if scaling not in _SCALINGS:
         raise SourceError("unknown-target", f"the scaling {scaling!r}", where=where, fits=suggest(scaling, _SCALINGS))
     discretization = section(params, "discretization_config", where)
     if not discretization["target"].endswith(".LegacyDDPMDiscretization"):
-        what = f"the discretization {discretization['target']!r} is not known"
+        what = f"unknown discretization {discretization['target']!r}"
         raise SourceError("unknown-target", what, where=where, fits="LegacyDDPMDiscretization")
     betas = params_of(discretization)
     config: dict[str, Any] = {
@@ -121,13 +121,13 @@ def check_buffers(
     where: str,
     unscaled: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Compare the schedule in a file with the config's.
+    """Compare the schedule buffers of a file with the config.
 
     Args:
-        unscaled: the schedule before it was rescaled; programs that rescale it leave the file's buffers as they were.
+        unscaled: values before rescaling to zero terminal SNR; programs that rescale keep the file's buffers.
 
     Raises:
-        SourceError: `schedule-mismatch` naming the buffer and the largest difference.
+        SourceError: `schedule-mismatch`, with the buffer and the largest difference.
     """
     try:
         _check_buffers(found, expected, where)

@@ -1,4 +1,4 @@
-"""sgm's DiffusionEngine yaml (SDXL base and refiner) as a plan of parts."""
+"""Plan for sgm's DiffusionEngine yaml (SDXL base and refiner)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _NO_EFFECT = {
 }
 
 SIZE = 1024
-"""Height and width that both models were trained for, in pixels; the yaml does not say it."""
+"""(height, width) in pixels that both models were trained for, which the yaml does not state."""
 
 
 def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> CheckpointPlan:
-    """The plan of a `model` section with a DiffusionEngine target.
+    """Plan a `model` section with a DiffusionEngine target.
 
     Raises:
-        SourceError: a parameter that is unknown or asks for something that no part here does.
+        SourceError: a parameter that is unknown or asks for something ldmkit does not support.
     """
     params = params_of(model)
     known_only(params, _READ | _NO_EFFECT, where)
@@ -85,13 +85,13 @@ def _ignore(parts: Mapping[str, PartPlan], conditions: Conditions) -> Callable[[
 
     def ignore(key: str) -> str | None:
         if key == "denoiser.sigmas":
-            return "schedule: computed from the config, and compared with it"
+            return "schedule: compared with the config's"
         if key in MARKERS:
             return "marker of the prediction type"
         if key in unet:
-            return "raw weights: the averaged ones are used"
+            return "raw weights: the EMA ones are used"
         if key in shadows:
-            return "averaged weights: the raw ones are used"
+            return "EMA weights: the raw ones are used"
         if key.startswith(CODEC):
             return ignorable_vae_key(key.removeprefix(CODEC))
         return conditions.ignore(key) or UNREAD_BUFFERS.get(key)

@@ -1,6 +1,6 @@
-"""Conditioners of published configs: CompVis' cond_stage_config, sgm's GeneralConditioner -> plain spec dicts.
+"""Conditioner specs from CompVis' cond_stage_config and sgm's GeneralConditioner.
 
-A target or parameter that is not known here is an error: it might change what the model computes.
+An unknown target or parameter is an error: it might change what the model computes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ldmkit_checkpoints.keys import KeyMap, prefixed
 
 
 class PlannedConditioner(NamedTuple):
-    """One conditioner to build and where its weights are.
+    """A conditioner to build, and the location of its weights.
 
     Args:
-        name: in the spec.
-        spec: data of a `ldmkit.models.spec.ConditionerSpec`.
-        prefix: of its keys in the file.
-        layout: of its keys, for `conditioner_keys`; empty: it has no weights of its own.
+        name: name in the spec.
+        spec: the data of a `ConditionerSpec`.
+        prefix: prefix of its keys in the file.
+        layout: layout of its keys, for `conditioner_keys`; empty if it has no weights itself.
     """
 
     name: str
@@ -29,7 +29,7 @@ class PlannedConditioner(NamedTuple):
     layout: str
 
     def keymap(self) -> KeyMap:
-        """Native key -> entry with the file's keys; empty where there are no weights of its own."""
+        """Key map with the file's keys; empty if it has no weights itself."""
         if not self.layout:
             return {}
         return prefixed(conditioner_keys(self.spec["type"], self.spec["config"], self.layout), foreign=self.prefix)
@@ -41,7 +41,7 @@ OPEN_CLIP: dict[str, dict[str, Any]] = {
     "ViT-g-14": {"width": 1024, "heads": 16, "layers": 24, "mlp": 4096, "projection": 1024},
     "ViT-bigG-14": {"width": 1280, "heads": 20, "layers": 32, "mlp": 5120, "projection": 1280},
 }
-"""Text towers of open-CLIP by the name of their architecture."""
+"""open-CLIP's text towers by architecture."""
 
 SIZE_KEYS = {
     "original_size_as_tuple": "original",
@@ -49,7 +49,7 @@ SIZE_KEYS = {
     "target_size_as_tuple": "target",
     "aesthetic_score": "aesthetic",
 }
-"""sgm's input keys -> what SizeCodes reads."""
+"""sgm's input key -> input of `size-codes`."""
 
 _CLIP_L = {"width": 768, "heads": 12, "layers": 12, "mlp": 3072}
 _OPEN = {"activation": "gelu", "pad": 0, "pool": "argmax"}
@@ -65,12 +65,12 @@ def conditioners_from_compvis(
     """Conditioners of a LatentDiffusion yaml.
 
     Args:
-        cond_stage: the section `cond_stage_config`: target and params, or one of the two magic words.
-        model: params of the model itself (`cond_stage_key`, `conditioning_key`, `concat_mode` are read).
-        latent_channels: of the first stage.
+        cond_stage: `cond_stage_config`: target and params, or one of the two special words.
+        model: params of the model (`cond_stage_key`, `conditioning_key`, `concat_mode` are read).
+        latent_channels: latent channels of the first stage.
 
     Raises:
-        SourceError: a target, parameter or use that is not known.
+        SourceError: an unknown target, parameter or use.
     """
     key, prefix = str(model.get("cond_stage_key", "image")), "cond_stage_model."
     if cond_stage == "__is_unconditional__":
@@ -81,7 +81,9 @@ def conditioners_from_compvis(
             raise SourceError("unknown-condition", what, where=where, fits="cond_stage_key masked_image (inpainting)")
         return [PlannedConditioner("masked-image", _spec("masked-image", latent_channels=latent_channels), prefix, "")]
     if not isinstance(cond_stage, Mapping):
-        raise SourceError("unknown-target", f"{cond_stage!r} is no conditioner", where=where, fits="target and params")
+        raise SourceError(
+            "unknown-target", f"{cond_stage!r} is not a conditioner", where=where, fits="target and params"
+        )
     target, params = str(cond_stage.get("target")), dict(cond_stage.get("params") or {})
     if target == "torch.nn.Identity":
         return [_identity(key, model, prefix, where)]
@@ -92,19 +94,19 @@ def conditioners_from_compvis(
 def conditioners_from_sgm(
     section: Mapping[str, Any], where: str = "conditioner_config", prefix: str = "conditioner.embedders."
 ) -> list[PlannedConditioner]:
-    """Conditioners of sgm's GeneralConditioner, in its order; texts read one input, sizes become one part.
+    """Conditioners of sgm's GeneralConditioner, in order; texts share one input, size embedders become one part.
 
     Raises:
-        SourceError: a target or parameter that is not known.
+        SourceError: an unknown target or parameter.
     """
     models = (section.get("params") or {}).get("emb_models")
     if not isinstance(models, Sequence) or isinstance(models, str):
-        raise SourceError("missing-section", "emb_models is no list", where=f"{where}.params")
+        raise SourceError("missing-section", "emb_models is not a list", where=f"{where}.params")
     planned: list[PlannedConditioner] = []
     for i, model in enumerate(models):
         place = f"{where}.params.emb_models[{i}]"
         if not isinstance(model, Mapping):
-            raise SourceError("missing-section", "an embedder is no mapping", where=place)
+            raise SourceError("missing-section", "an embedder is not a mapping", where=place)
         params = dict(model.get("params") or {})
         make = _known(str(model.get("target")), _SGM, place)
         planned += make(params, str(model.get("input_key")), f"{prefix}{i}.", place)
@@ -118,7 +120,7 @@ def _spec(kind: str, /, **config: Any) -> dict[str, Any]:
 def _known(target: str, makers: Mapping[str, Any], where: str) -> Any:
     name = target.rsplit(".", 1)[-1]
     if name not in makers:
-        what = f"the conditioner {target!r} is not known"
+        what = f"unknown conditioner {target!r}"
         raise SourceError("unknown-target", what, where=f"{where}.target", fits=suggest(name, makers))
     return makers[name]
 
@@ -126,7 +128,7 @@ def _known(target: str, makers: Mapping[str, Any], where: str) -> Any:
 def _only(params: Mapping[str, Any], known: Collection[str], where: str) -> None:
     for name in params:
         if name not in known and name not in _UNUSED:
-            what = f"parameter {name!r} is not known"
+            what = f"unknown parameter {name!r}"
             raise SourceError("unknown-parameter", what, where=f"{where}.params.{name}", fits=suggest(name, known))
 
 
@@ -134,13 +136,13 @@ def _number(params: Mapping[str, Any], name: str, where: str, default: int | Non
     """An integer parameter.
 
     Raises:
-        SourceError: it is absent and has no default, or no integer.
+        SourceError: it is missing without a default, or not an integer.
     """
     value = params.get(name, default)
     if value is None:
         raise SourceError("missing-parameter", f"{name!r} is required", where=f"{where}.params")
     if isinstance(value, bool) or not isinstance(value, int):
-        raise SourceError("unknown-parameter", f"{value!r} is no integer", where=f"{where}.params.{name}")
+        raise SourceError("unknown-parameter", f"{value!r} is not an integer", where=f"{where}.params.{name}")
     return value
 
 
@@ -222,7 +224,7 @@ def _open_clip(params: dict[str, Any], key: str, prefix: str, where: str) -> Pla
 def _arch(params: Mapping[str, Any], where: str) -> dict[str, Any]:
     arch = str(params.get("arch", "ViT-H-14"))
     if arch not in OPEN_CLIP:
-        what = f"the tower {arch!r} is not known"
+        what = f"unknown architecture {arch!r}"
         raise SourceError("unknown-parameter", what, where=f"{where}.params.arch", fits=suggest(arch, OPEN_CLIP))
     if params.get("layer", "last") not in ("last", "penultimate"):
         what = f"layer {params['layer']!r}"
@@ -249,7 +251,7 @@ def _sgm_open_clip(params: dict[str, Any], key: str, prefix: str, where: str) ->
 
 
 def _sgm_open_clip2(params: dict[str, Any], key: str, prefix: str, where: str) -> list[PlannedConditioner]:
-    """Hidden states, and the pooled vector from the same tower; `legacy` applies the final norm to the states."""
+    """Hidden states and the pooled vector of one tower; `legacy` applies the final norm to the states."""
     _only(params, {"arch", "max_length", "layer", "legacy", "always_return_pooled"}, where)
     config = {**_arch(params, where), **_OPEN}
     layer, legacy = params.get("layer", "last"), bool(params.get("legacy", True))
@@ -287,7 +289,7 @@ _SGM: dict[str, Callable[[dict[str, Any], str, str, str], list[PlannedConditione
 
 
 def _merged_sizes(planned: Sequence[PlannedConditioner]) -> list[PlannedConditioner]:
-    """Size embedders that follow one another as one part: their codes are concatenated in this order anyway."""
+    """Merge consecutive size embedders into one part; their codes are concatenated in this order."""
     merged: list[PlannedConditioner] = []
     for item in planned:
         before = merged[-1] if merged else None
@@ -306,7 +308,7 @@ def _merged_sizes(planned: Sequence[PlannedConditioner]) -> list[PlannedConditio
 
 
 def _named(planned: Sequence[PlannedConditioner]) -> list[PlannedConditioner]:
-    """Distinct names; every text reads the input `text`, and a pooled part shares the tower made just before it."""
+    """Make names unique; all texts read the input `text`, and a pooled part shares the preceding tower."""
     named: list[PlannedConditioner] = []
     for item in planned:
         count = sum(1 for other in named if other.name.partition("-")[0] == item.name)

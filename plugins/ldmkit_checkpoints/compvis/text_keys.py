@@ -18,7 +18,7 @@ from ldmkit_checkpoints.transformers.text_keys import QKV, clip_hf_keys, t5_keys
 
 
 def open_clip_keys(config: ClipConfig) -> KeyMap:
-    """open-CLIP's text tower: `transformer.resblocks.*`, packed projections, a projection stored transposed."""
+    """open-CLIP's text tower: `transformer.resblocks.*`, packed q, k, v, and a transposed projection."""
     keys: KeyMap = {
         "tower.tokens.weight": renamed("token_embedding.weight"),
         "tower.positions.weight": renamed("positional_embedding"),
@@ -41,7 +41,7 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 def bert_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
-    """CompVis' BERTEmbedder, of LdmText as of LayoutTokens: `transformer.token_emb.weight` ..."""
+    """CompVis' BERTEmbedder, for `ldm-text` and `layout-tokens`: `transformer.token_emb.weight` ..."""
     head = "transformer."
     keys: KeyMap = {
         "encoder.tokens.weight": renamed(f"{head}token_emb.weight"),
@@ -66,7 +66,7 @@ def class_embedder_keys(config: LabelConfig) -> KeyMap:
 
 
 def spatial_rescaler_keys(config: SemanticConfig) -> KeyMap:
-    """CompVis' SpatialRescaler: the 1x1 convolution, where there is one."""
+    """CompVis' SpatialRescaler: its 1x1 convolution, if any."""
     if config.dim is None:
         return {}
     names = ("weight", "bias") if config.bias else ("weight",)
@@ -85,10 +85,10 @@ _CONFIGS: dict[str, Any] = {
 
 
 def conditioner_keys(kind: str, config: Mapping[str, Any], layout: str) -> KeyMap:
-    """The `KeyMap` of any conditioner by its registered name; empty for one without weights.
+    """The `KeyMap` of a conditioner by its registered name; empty if it has no weights.
 
     Args:
-        layout: `Planned.layout` of `text_config`; `hf-flat` is `hf` without `text_model.`.
+        layout: `PlannedConditioner.layout`; `hf-flat` is `hf` without the prefix `text_model.`.
     """
     if kind not in _CONFIGS:
         return {}

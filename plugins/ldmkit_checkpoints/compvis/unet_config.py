@@ -1,4 +1,4 @@
-"""Configurations of published U-Nets: the CompVis, ADM and sgm yaml."""
+"""U-Net config from a CompVis, ADM or sgm yaml."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _KNOWN = {
     *("use_linear_in_transformer", "use_scale_shift_norm", "resblock_updown", "conv_resample", "dropout"),
     *("num_classes", "adm_in_channels"),
 }
-"""Keys of the yaml; those of `_NO_EFFECT` change no value, or are refused by `_refuse` where they would."""
+"""Keys of the yaml; those of `_NO_EFFECT` have none, or `_refuse` refuses them at other values."""
 
 
 def unet_from_compvis(params: Mapping[str, Any], latent_channels: int | None = None) -> UNetConfig:
-    """The configuration behind `unet_config.params` (or sgm's `network_config.params`) of an original yaml.
+    """The native config for `unet_config.params` (sgm: `network_config.params`) of an original yaml.
 
     Args:
-        latent_channels: channels of x, the rest of `in_channels` being the plane; None: the smaller of in and out.
+        latent_channels: channels of x, the other input channels are the plane; None: the smaller of in and out.
 
     Raises:
-        SourceError: a key is unknown, or asks for something that this U-Net does not have.
+        SourceError: an unknown key, or something this U-Net does not support.
     """
     _refuse(params)
     width, mult = int(_need(params, "model_channels")), tuple(params.get("channel_mult") or (1, 2, 4, 8))
@@ -74,7 +74,7 @@ def unet_from_compvis(params: Mapping[str, Any], latent_channels: int | None = N
 
 
 def compvis_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What `unet_compvis` has to know beside the configuration."""
+    """Options of `unet_compvis` from the yaml."""
     return {"new_attention_order": bool(params.get("use_new_attention_order", False))}
 
 

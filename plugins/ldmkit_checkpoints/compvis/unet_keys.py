@@ -22,7 +22,7 @@ def unet_compvis(config: UNetConfig, new_attention_order: bool = False) -> KeyMa
     """Keys of the CompVis / ADM / sgm layout, without the `model.diffusion_model.` prefix.
 
     Args:
-        new_attention_order: attention blocks hold q, k, v one after the other rather than head by head.
+        new_attention_order: attention blocks store q, k, v one after the other, not per head.
     """
     keymap, index = encoder_compvis(config, new_attention_order), 0
     for plan in up_levels(config):
@@ -39,7 +39,7 @@ def unet_compvis(config: UNetConfig, new_attention_order: bool = False) -> KeyMa
 
 
 def encoder_compvis(config: UNetConfig, new_attention_order: bool = False) -> KeyMap:
-    """The part of that layout which a ControlNet shares: embeddings, input blocks, middle."""
+    """The part shared with ControlNet: embeddings, input blocks and middle block."""
     keymap = layer("conv_in", "input_blocks.0.0") | two_layers("time_embed", "time_embed.0", "time_embed.2")
     keymap |= _vector(config)
     index = 1
@@ -88,7 +88,7 @@ def _vector(config: UNetConfig) -> KeyMap:
 
 
 def _by_head(weight: str, bias: str, heads: int) -> tuple[Conversion, Conversion]:
-    """Rows ordered [head, q|k|v, channel] in the file, [q|k|v, head, channel] natively."""
+    """Rows are ordered [head, q|k|v, channel] in the file, [q|k|v, head, channel] natively."""
 
     def read(tensor: Tensor) -> Tensor:
         flat = tensor.flatten(1) if tensor.ndim > 1 else tensor

@@ -1,4 +1,4 @@
-"""The yaml of a first stage of CompVis or sgm as a native config."""
+"""First-stage config from a CompVis or sgm yaml."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TARGETS: dict[str, Kind] = {
     "sgm.models.autoencoder.AutoencoderKLInferenceWrapper": "kl",
     "sgm.models.autoencoder.IdentityFirstStage": "identity",
 }
-"""Class named by a yaml's `target` -> our codec."""
+"""`target` in a yaml -> codec."""
 
 
 _TRAINING_ONLY = {
@@ -46,14 +46,14 @@ _ATTENTION = {"vanilla": "vanilla", "vanilla-xformers": "vanilla", "linear": "li
 def first_stage_from_compvis(
     section: Mapping[str, Any], where: str = "first_stage_config"
 ) -> tuple[Kind, dict[str, Any]]:
-    """The codec's name and native config of a yaml section with `target` and `params`.
+    """The codec and its native config for a yaml section with `target` and `params`.
 
     Raises:
-        SourceError: a target or parameter that is not known, named with a suggestion.
+        SourceError: an unknown target or parameter, with a suggestion.
     """
     target = section.get("target")
     if target not in TARGETS:
-        what = f"the first stage {target!r} is not known"
+        what = f"unknown first stage {target!r}"
         raise SourceError("unknown-target", what, where=f"{where}.target", fits=suggest(str(target), TARGETS))
     params = section.get("params") or {}
     kind = TARGETS[target]
@@ -64,7 +64,7 @@ def first_stage_from_compvis(
 
 
 def kl_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
-    """Native KL config of AutoencoderKL's yaml parameters; `scale_factor` is the diffusion model's to add as `scale`.
+    """The native KL config for AutoencoderKL's parameters, without `scale`, which the diffusion model defines.
 
     Raises:
         SourceError: unknown, missing or unsupported parameters.
@@ -75,9 +75,9 @@ def kl_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[st
 
 
 def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[str, Any]:
-    """Native VQ config of VQModel's or VQModelInterface's yaml parameters.
+    """The native VQ config for VQModel's or VQModelInterface's parameters.
 
-    `remap`, `sane_index_shape` only renumber and reshape indices, which no picture depends on.
+    `remap` and `sane_index_shape` only renumber and reshape indices, which does not affect pictures.
 
     Raises:
         SourceError: unknown, missing or unsupported parameters.
@@ -91,7 +91,7 @@ def vq_from_compvis(params: Mapping[str, Any], where: str = "params") -> dict[st
 def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dict[str, Any]:
     dd, place = _need(params, "ddconfig", where), f"{where}.ddconfig"
     if not isinstance(dd, Mapping):
-        raise SourceError("invalid", f"a mapping is wanted, got {type(dd).__name__}", where=place)
+        raise SourceError("invalid", f"expected a mapping, got {type(dd).__name__}", where=place)
     known_only(dd, _DDCONFIG, place)
     if bool(dd.get("double_z", True)) != double_z:
         raise SourceError("unsupported", f"double_z {dd.get('double_z', True)}", where=place, fits=str(double_z))
@@ -123,5 +123,5 @@ def _from_ddconfig(params: Mapping[str, Any], where: str, double_z: bool) -> dic
 
 def _need(given: Mapping[str, Any], key: str, where: str) -> Any:
     if given.get(key) is None:
-        raise SourceError("missing-parameter", f"{key!r} is required, but not given", where=where)
+        raise SourceError("missing-parameter", f"{key!r} is required", where=where)
     return given[key]

@@ -1,4 +1,4 @@
-"""Original yaml configs, read without surprises: `model: {target: ..., params: {...}}`."""
+"""Safe reading of original yaml configs: `model: {target: ..., params: {...}}`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_YAML_BYTES = 2**20
 MAX_ALIASES = 200
 MAX_DEPTH = 40
 MAX_INTEGER = 2**24
-"""No dimension of a published model comes near; a larger one would only exhaust memory."""
+"""Far above any dimension of a published model; a larger one would only exhaust memory."""
 
 LIMITS: dict[str, int] = {
     **dict.fromkeys(("model_channels", "ch", "z_channels", "embed_dim", "context_dim", "in_channels"), 2**16),
@@ -26,17 +26,17 @@ LIMITS: dict[str, int] = {
     **dict.fromkeys(("channel_mult", "ch_mult", "transformer_depth", "n_layer", "max_seq_len"), 1024),
     **dict.fromkeys(("num_heads", "num_head_channels", "timesteps"), 10_000),
 }
-"""Largest integer accepted under a key, where it multiplies the size of a model."""
+"""Largest integer accepted for a key that multiplies the size of a model."""
 
 MAX_ITEMS = 64
 
 
 MAX_NODES = 200_000
-"""Of a text with its aliases written out."""
+"""Limit for the values of a yaml with its aliases expanded."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Standard tags only; duplicate keys and merge keys refused; aliases counted, and what they stand for."""
+    """A loader for standard tags; refuses duplicate and merge keys, and counts expanded aliases."""
 
     aliases = 0
     depth = 0
@@ -55,7 +55,9 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             self.aliases += 1
             if self.aliases > MAX_ALIASES:
-                raise SourceError("yaml-aliases", f"more than {MAX_ALIASES} aliases", fits="values written out")
+                raise SourceError(
+                    "yaml-aliases", f"more than {MAX_ALIASES} aliases", fits="values with aliases expanded"
+                )
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
@@ -63,22 +65,22 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
-                raise SourceError("yaml-invalid", "keys must be plain words", where=f"line {node.start_mark.line + 1}")
+                raise SourceError("yaml-invalid", "keys must be scalars", where=f"line {node.start_mark.line + 1}")
             if key.value in seen:
                 where = f"line {key.start_mark.line + 1}"
-                raise SourceError("duplicate-key", f"the key {key.value!r} stands twice", where=where)
+                raise SourceError("duplicate-key", f"duplicate key {key.value!r}", where=where)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-# 1e-4 without a dot is a number to the software these files were written for, and a string in YAML 1.1
+# "1e-4" is a string in YAML 1.1, but a number to the software these files were written for
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
 def _parsed(text: str) -> Any:
-    """The data of a text; its aliases are counted as if they were written out, before anything is made of them."""
+    """Parse a yaml text; aliases are counted as if expanded, before any object is built."""
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
@@ -91,28 +93,28 @@ def _parsed(text: str) -> Any:
 
 
 def _count(node: yaml.Node, known: dict[int, int], within: set[int]) -> int:
-    """Nodes of a tree in which every alias is written out."""
+    """Number of nodes in a tree with all aliases expanded."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in known:
         return known[id(node)]
     line = f"line {node.start_mark.line + 1}"
     if id(node) in within:
-        raise SourceError("yaml-invalid", "nested within itself", where=line)
+        raise SourceError("yaml-invalid", "recursive", where=line)
     pairs = node.value if isinstance(node, yaml.MappingNode) else [(value,) for value in node.value]
     total = 1 + sum(_count(one, known, within | {id(node)}) for pair in pairs for one in pair)
     if total > MAX_NODES:
-        what = f"it stands for more than {MAX_NODES} values once its aliases are written out"
-        raise SourceError("yaml-aliases", what, where=line, fits="values written out")
+        what = f"it has more than {MAX_NODES} values with aliases expanded"
+        raise SourceError("yaml-aliases", what, where=line, fits="values with aliases expanded")
     known[id(node)] = total
     return total
 
 
 def read_yaml(path: Path, *, bounded: bool = True) -> dict[str, Any]:
-    """The mapping in a yaml file of at most 1 MiB.
+    """Read the mapping in a yaml file of at most 1 MiB.
 
     Args:
-        bounded: refuse integers that no published model comes near; False for files whose keys are checked one by one.
+        bounded: refuse implausibly large integers; False for files whose keys are checked one by one.
 
     Raises:
         SourceError: `not-found`, `too-large`, `yaml-invalid`, `yaml-tag`, `yaml-aliases`, `duplicate-key`,
@@ -133,13 +135,13 @@ def read_yaml(path: Path, *, bounded: bool = True) -> dict[str, Any]:
         where = f"{path}, {error.where}" if error.where else str(path)
         raise SourceError(error.code.split(".", 1)[1], error.what, where=where, fits=error.fits) from None
     if not isinstance(data, dict):
-        raise SourceError("yaml-invalid", f"a config is a mapping, got {type(data).__name__}", where=str(path))
+        raise SourceError("yaml-invalid", f"expected a mapping, got {type(data).__name__}", where=str(path))
     _check(data, "", str(path), set(), set(), bounded)
     return data
 
 
 def yaml_value(text: str, where: str) -> Any:
-    """A value written as YAML on the command line: a number, a word, `[64, 64]`, `{type: sgd}`.
+    """Parse a YAML value from the command line: a number, a word, `[64, 64]`, `{type: sgd}`.
 
     Raises:
         SourceError: `yaml-invalid`.
@@ -148,21 +150,21 @@ def yaml_value(text: str, where: str) -> Any:
         return _parsed(text)
     except (yaml.YAMLError, SourceError, RecursionError, ValueError, TypeError) as error:
         problem = " ".join(str(error).split())
-        raise SourceError("yaml-invalid", f"{text!r} is no YAML value: {problem}", where=where) from None
+        raise SourceError("yaml-invalid", f"{text!r} is not a YAML value: {problem}", where=where) from None
 
 
 _TRAINING_ONLY = frozenset(["scheduler_config", "data", "lightning"])
 
 
 def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tuple[int, str]], bounded: bool) -> None:
-    """Bound integers, list lengths and depth; refuse cycles and numbers that are not finite.
+    """Limit integers, list lengths and depth; refuse cycles and non-finite numbers.
 
-    `done` holds the containers seen under a key, so that aliases of aliases are not walked again and again.
+    `done` holds the containers already checked, so that nested aliases are walked once.
     """
     name = path.rpartition(".")[2].partition("[")[0]
     if isinstance(node, (dict, list)):
         if id(node) in open_nodes or path.count(".") > MAX_DEPTH:
-            raise SourceError("yaml-invalid", "nested too deep, or within itself", where=f"{where}: {path[:200]}")
+            raise SourceError("yaml-invalid", "nested too deep, or recursive", where=f"{where}: {path[:200]}")
         if (id(node), name) in done:
             return
         done.add((id(node), name))
@@ -183,19 +185,19 @@ def _check(node: Any, path: str, where: str, open_nodes: set[int], done: set[tup
 
 
 def section(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    """A nested `{target, params}` section.
+    """Return a nested `{target, params}` section.
 
     Raises:
-        SourceError: it is absent or no mapping.
+        SourceError: it is missing or not a mapping.
     """
     value = data.get(key)
     if not isinstance(value, dict) or not isinstance(value.get("target"), str):
         raise SourceError("missing-section", f"{key!r} with a target is required", where=where)
     if not isinstance(value.get("params") or {}, dict):
-        raise SourceError("missing-section", "params is no mapping", where=f"{where}.{key}")
+        raise SourceError("missing-section", "params is not a mapping", where=f"{where}.{key}")
     return value
 
 
 def params_of(part: Mapping[str, Any]) -> dict[str, Any]:
-    """The params of a section; empty where it has none."""
+    """The params of a section, possibly empty."""
     return dict(part.get("params") or {})

@@ -1,1 +1,1 @@
-"""diffusers' folders: model_index.json and a folder a component, read and written."""
+"""diffusers' folders: model_index.json and one folder per component, read and written."""

@@ -1,4 +1,4 @@
-"""Components of a pipeline of diffusers, as its class and model_index.json have them."""
+"""The components of a diffusers pipeline, by its class and model_index.json."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ldmkit.errors import SourceError, shown
 from ldmkit.files.json import read_json
 
 TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
-"""Component of a text encoder -> that of its tokenizer."""
+"""Text encoder -> its tokenizer."""
 
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
-"""They change no picture that is drawn here, so that nothing is said of them."""
+"""Components without effect on pictures, skipped without a note."""
 
 _TOKENIZERS = {
     "clip-text": ("CLIPTokenizer", "CLIPTokenizerFast"),
@@ -21,14 +21,14 @@ _TOKENIZERS = {
     "ldm-text": ("BertTokenizer", "BertTokenizerFast"),
 }
 _AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes that read tokenizer.json as it stands, for any text encoder whose own config names them too."""
+"""Classes that load tokenizer.json as is, accepted if tokenizer_config.json names them too."""
 
 
 def components_of(index: Mapping[str, Any], where: str) -> tuple[dict[str, str], list[str]]:
-    """The components that a pipeline's class reads -> their classes, and notes on entries that it does not read.
+    """The components that a pipeline class uses, with their classes, and notes on entries it does not use.
 
     Raises:
-        SourceError: `unsupported`: an entry that names no class; a component that the class cannot do without.
+        SourceError: `unsupported`: an entry that names no class; a missing component.
     """
     name = str(index["_class_name"])
     needed, more = _read_by(name)
@@ -44,16 +44,16 @@ def components_of(index: Mapping[str, Any], where: str) -> tuple[dict[str, str],
             if entry[1] is not None:
                 found[key] = entry[1]
         elif any(entry) and key not in _UNUSED:
-            notes.append(f"{key}: not read, as {name} of diffusers has no such component")
+            notes.append(f"{key}: not used, as diffusers' {name} has no such component")
     for key in needed:
         if key not in found:
-            what = f"there is no {key}, without which {name} draws nothing"
+            what = f"{key} is missing, which {name} requires"
             raise SourceError("unsupported", what, where=f"{where}: {key}", fits="a library and a class")
     return found, notes
 
 
 def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The components that a pipeline's class needs, and those that it reads where they are."""
+    """The required and the optional components of a pipeline class."""
     if name in ("DDPMPipeline", "DDIMPipeline"):
         return ("unet", "scheduler"), ()
     if name == "LDMTextToImagePipeline":
@@ -71,10 +71,10 @@ def _no_class(key: str, entry: Any, where: str) -> SourceError:
 
 
 def as_class(config: Mapping[str, Any], cls: str, where: str) -> dict[str, Any]:
-    """A network's config as of the class that the index names.
+    """A network's config with the class named in the index.
 
     Raises:
-        SourceError: `unsupported`: it names another one itself.
+        SourceError: `unsupported`: the config names another class.
     """
     own = config.get("_class_name")
     if own not in (None, cls):
@@ -84,7 +84,7 @@ def as_class(config: Mapping[str, Any], cls: str, where: str) -> dict[str, Any]:
 
 
 def check_tokenizer(cls: str | None, kind: str, folder: Path | None, where: str) -> None:
-    """Refuse a tokenizer's class that reads texts in another way than the one of this kind of text encoder.
+    """Refuse a tokenizer class that does not belong to this kind of text encoder.
 
     Raises:
         SourceError: `unsupported`.
@@ -97,5 +97,5 @@ def check_tokenizer(cls: str | None, kind: str, folder: Path | None, where: str)
         data = read_json(config)
         if isinstance(data, dict) and data.get("tokenizer_class") in _AS_WRITTEN:
             return
-    what = f"the tokenizer {cls!r} is not known for a text encoder of kind {kind!r}"
+    what = f"unknown tokenizer {cls!r} for a text encoder of kind {kind!r}"
     raise SourceError("unsupported", what, where=where, fits=", ".join(known))

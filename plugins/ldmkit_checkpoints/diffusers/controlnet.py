@@ -39,7 +39,7 @@ def controlnet_diffusers(config: ControlNetConfig, vector: str = "add_embedding"
 
 
 def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> ControlNetConfig:
-    """The configuration behind a ControlNetModel's config.json; `options` are its run-time fields.
+    """The native config for a ControlNetModel's config.json; `options` are run-time fields.
 
     Raises:
         SourceError: as `unet_from_diffusers`.
@@ -51,11 +51,11 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
     hint, widths = unet.pop("conditioning_channels", 3), unet.pop("conditioning_embedding_out_channels", _HINT_WIDTHS)
     for key, value in (("conditioning_channels", [hint]), ("conditioning_embedding_out_channels", widths)):
         if not isinstance(value, (list, tuple)) or not value or any(type(v) is not int or v < 1 for v in value):
-            raise refuse(key, config[key], "whole numbers of 1 or more")
-    for key in ("cross_attention_dim", "layers_per_block"):  # one for all levels in that class
+            raise refuse(key, config[key], "positive integers")
+    for key in ("cross_attention_dim", "layers_per_block"):  # this class has one value for all levels
         if isinstance(config.get(key), (list, tuple)):
-            raise refuse(key, config[key], "a whole number")
-    if unet.get("class_embed_type") == "simple_projection":  # that class makes no embedding of it
+            raise refuse(key, config[key], "an integer")
+    if unet.get("class_embed_type") == "simple_projection":  # this class does not embed it
         raise refuse("class_embed_type", "simple_projection", "none, timestep, identity, projection")
     down = unet.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     if isinstance(down, (list, tuple)):
@@ -66,7 +66,7 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
 
 
 def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> dict[str, Any]:
-    """config.json of the ControlNetModel that has these weights.
+    """config.json of a ControlNetModel.
 
     Raises:
         SourceError: diffusers cannot express it.

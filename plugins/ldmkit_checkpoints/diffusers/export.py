@@ -1,4 +1,4 @@
-"""A pipeline as a folder that diffusers' from_pretrained reads."""
+"""Export of a pipeline as a folder for diffusers' from_pretrained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ldmkit_checkpoints.transformers.text_config import clip_to_hf
 from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys
 
 VERSION = "0.42.1"
-"""Of diffusers, whose formats are written."""
+"""The diffusers version whose format is written."""
 
 _CODECS: dict[str, Any] = {
     "kl": (KLConfig, kl_to_diffusers, kl_diffusers_keys),
@@ -49,11 +49,13 @@ _ABSENT = [None, None]
 
 
 def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
-    """Write model_index.json and a folder a component; as Stable Diffusion 1 and 2 (inpainting too), SDXL base and
-    refiner, latent diffusion without and with the paper's text transformer, or pixel diffusion.
+    """Write model_index.json and one folder per component.
+
+    Supported are Stable Diffusion 1 and 2 (inpainting included), SDXL base and refiner, latent diffusion without and
+    with the paper's text transformer, and pixel diffusion.
 
     Raises:
-        SourceError: `not-expressible` where diffusers has no pipeline or option for a part.
+        SourceError: `not-expressible` if diffusers has no pipeline or option for a part.
         InputError: `folder-taken`, `no-folder`.
         RunError: `cannot-write`.
     """
@@ -70,7 +72,7 @@ def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
 
 
 def published(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
-    """Tensors under a layout's keys, from native ones."""
+    """Convert native tensors to a published layout."""
     found: dict[str, Tensor] = {}
     for native, entry in keymap.items():
         found.update(zip(entry.keys, entry.write(state[native]), strict=True))
@@ -81,7 +83,7 @@ def codec_component(kind: str, codec: Codec) -> tuple[dict[str, Any], KeyMap]:
     """config.json and the keys of a codec.
 
     Raises:
-        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec, or not with an option of it.
+        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec or option.
     """
     if kind not in _CODECS:
         raise inexpressible(f"codec {kind!r}", "codec")
@@ -111,7 +113,7 @@ def scheduler_component(spec: PipelineSpec) -> dict[str, Any]:
 
 
 class _Export:
-    """What to write where: component -> (config, config's file name, tensors' file and keymap, module)."""
+    """What to write: configs, modules with their key maps, and tokenizers, by component."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -121,10 +123,10 @@ class _Export:
         self.tokenizers: dict[str, tuple[Part, dict[str, Any]]] = {}
 
     def plan(self) -> dict[str, Any]:
-        """model_index.json; every check happens here, before anything is written."""
+        """Return model_index.json; all checks happen here, before anything is written."""
         spec = self.spec
         if spec.adapters:
-            raise inexpressible("adapters: detach them, and save them by themselves")
+            raise inexpressible("adapters (detach and save them separately)")
         kinds = {name: part.type for name, part in spec.conditioners.items()}
         self.configs["scheduler"] = scheduler_component(spec)
         if spec.denoiser.type != "unet":
@@ -141,7 +143,7 @@ class _Export:
         return self._plain()
 
     def write(self, folder: Path) -> None:
-        """Components; model_index.json is the caller's."""
+        """Write all components; the caller writes model_index.json."""
         for name, config in self.configs.items():
             (folder / name).mkdir(exist_ok=True)
             write_json(folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json"), config)
@@ -187,7 +189,7 @@ class _Export:
         if len(sizes) != 1 or len(pooled) != 1 or len(kinds) != len(texts) + 2 or len(texts) not in (1, 2):
             raise inexpressible(f"conditions {sorted(kinds)}")
         if pooled[0].shares != texts[-1]:
-            raise inexpressible("a pooled vector that is not of the last text encoder's tower")
+            raise inexpressible("a pooled vector from another tower than the last text encoder's")
         components: dict[str, Any] = {"vae": self._codec("vae", by_channel=True)}
         components["unet"] = self._unet(sizes[0].config.get("width", 256))
         names = ["text_encoder", "text_encoder_2"][2 - len(texts) :]
@@ -215,7 +217,7 @@ class _Export:
         return self._index("LDMTextToImagePipeline", components)
 
     def _codec(self, name: str, by_channel: bool = False) -> list[str]:
-        # only the pipelines of SDXL read a mean and a deviation by channel
+        # only SDXL's pipelines read a mean and deviation per channel
         codec = self.pipeline.codec if by_channel else standard(self.pipeline.codec)
         self.configs[name], keymap = codec_component(self.spec.codec.type, codec)
         self.weights[name] = (codec, keymap)
@@ -227,8 +229,10 @@ class _Export:
         return ["diffusers", str(self.configs["unet"]["_class_name"])]
 
     def _text(self, name: str, component: str, layer: str) -> dict[str, Any]:
-        """A text encoder and its tokenizer. diffusers reads SD's last state and SDXL's last but one, so a tower that
-        SD reads earlier is written without the blocks behind.
+        """A text encoder and its tokenizer.
+
+        diffusers reads SD's last hidden state and SDXL's penultimate one, so a tower that SD reads earlier is written
+        without the blocks after it.
         """
         part: Any = self.pipeline.conditioners[name]
         tower = ClipConfig(**{key: getattr(part.config, key) for key in ClipConfig.model_fields})
@@ -252,7 +256,7 @@ class _Export:
 
 
 def _unused_head(table: Tensor) -> dict[str, Tensor]:
-    """The language model's head, which no pipeline reads but whose absence diffusers reports: zeros."""
+    """Zeros for the language model head, which is unused but whose absence diffusers reports."""
     return {"to_logits.weight": torch.zeros_like(table), "to_logits.bias": table.new_zeros(table.shape[0])}
 
 
@@ -263,5 +267,5 @@ def _clip_tokenizer(part: Any) -> dict[str, Any]:
 
 
 def inexpressible(what: str, where: str = "save_diffusers") -> SourceError:
-    """The error for a part, or a set of parts, that diffusers does not have."""
+    """The error for parts or combinations that diffusers does not have."""
     return SourceError("not-expressible", f"diffusers has no pipeline with {what}", where=where)

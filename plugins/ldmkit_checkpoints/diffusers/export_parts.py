@@ -1,4 +1,4 @@
-"""Single parts as folders that diffusers' from_pretrained reads, where no pipeline of its has all of them."""
+"""Export of single parts as folders for diffusers' from_pretrained."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ldmkit_checkpoints.diffusers.folding import standard
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FOLDERS = {"codec": "vae", "denoiser": "unet", "process": "scheduler"}
-"""Part -> folder."""
+"""Part -> name of its folder."""
 
 
 def save_diffusers_codec(codec: Codec, folder: str | Path) -> Path:
-    """Write config.json and weights of a codec: AutoencoderKL, VQModel or AutoencoderTiny.
+    """Write a codec as AutoencoderKL, VQModel or AutoencoderTiny.
 
     Raises:
-        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec, or not with an option of it.
+        SourceError: `not-expressible`, `inexpressible`: diffusers has no such codec or option.
         InputError: `folder-taken`, `no-folder`.
         RunError: `cannot-write`.
     """
@@ -39,20 +39,20 @@ def save_diffusers_codec(codec: Codec, folder: str | Path) -> Path:
 
 
 def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence[str]) -> Path:
-    """Write some parts of a pipeline, each in a folder of its own: `vae`, `unet`, `scheduler`.
+    """Write parts of a pipeline, each in its own folder: `vae`, `unet`, `scheduler`.
 
     Args:
-        parts: of `codec`, `denoiser` and `process`.
+        parts: any of `codec`, `denoiser` and `process`.
 
     Raises:
         SourceError, InputError, RunError: as `save_diffusers_codec`; the part is named. `unknown-part`.
     """
     for part in parts:
         if part not in FOLDERS:
-            what = f"a part {part!r} cannot be written by itself"
+            what = f"a part {part!r} cannot be written separately"
             raise InputError("unknown-part", what, where="parts", fits=suggest(part, FOLDERS))
     if not parts:
-        raise InputError("unknown-part", "no part is named", where="parts", fits=", ".join(FOLDERS))
+        raise InputError("unknown-part", "parts is empty", where="parts", fits=", ".join(FOLDERS))
     target = _checked(folder)
     configs, weights = {}, {}
     if "codec" in parts:

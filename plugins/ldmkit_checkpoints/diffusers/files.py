@@ -1,4 +1,4 @@
-"""Files of a diffusers folder: paths that stay inside, weights in one file or in shards."""
+"""Files in a diffusers folder: paths confined to it, weights in one file or in shards."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 
 
 def member(folder: Path, name: str, root: Path | None = None) -> Path:
-    """`folder / name`, refused if it leads out of `root` (None: the folder).
+    """`folder / name`, refused if it leads out of `root` (default: the folder).
 
-    A snapshot of the hub's cache, `snapshots/<revision>`, holds links into the `blobs` beside `snapshots`: those,
-    and nothing else, may be followed.
+    Only links from a snapshot in the hub's cache, `snapshots/<revision>`, to the `blobs` next to `snapshots` are
+    followed.
 
     Raises:
         SourceError: `path-escapes`.
@@ -34,25 +34,25 @@ def member(folder: Path, name: str, root: Path | None = None) -> Path:
 
 
 def read_member_json(folder: Path, name: str, root: Path | None = None) -> Any:
-    """A JSON object in a folder.
+    """Read a JSON object in a folder.
 
     Raises:
-        SourceError: `path-escapes`, `not-found`, `json-invalid`, or it is no object.
+        SourceError: `path-escapes`, `not-found`, `json-invalid`, or it is not an object.
     """
-    data = read_json(member(folder, name, root), infinities=True)  # diffusers writes -Infinity for open bounds
+    data = read_json(member(folder, name, root), infinities=True)  # diffusers writes -Infinity for an open bound
     if not isinstance(data, dict):
         raise SourceError("json-invalid", "not a JSON object", where=str(folder / name))
     return data
 
 
 def component_tensors(folder: Path, root: Path, variant: str = "") -> dict[str, LazyTensor]:
-    """Tensors of a component's folder, whatever its weights are kept in.
+    """Lazy tensors of a component's folder, from any supported file format.
 
     Args:
-        variant: as `wanted_variants` chose it, '' for the plain weights.
+        variant: as chosen by `wanted_variants`, '' for the default weights.
 
     Raises:
-        SourceError: no such weights, unreadable files, broken shard lists.
+        SourceError: missing weights, unreadable files, broken shard indices.
     """
     found = variants_in(folder)
     if variant not in found:
@@ -74,7 +74,7 @@ def _no_weights(folder: Path) -> SourceError:
 
 
 _OTHERS = (".onnx", ".msgpack", ".h5", ".gguf", ".xml", ".bin", ".safetensors", ".ckpt", ".mlmodelc", ".mlpackage")
-"""What other programs keep weights in."""
+"""Files of weights for other frameworks."""
 
 
 def _sharded(folder: Path, index: Path, root: Path) -> dict[str, LazyTensor]:
@@ -85,7 +85,7 @@ def _sharded(folder: Path, index: Path, root: Path) -> dict[str, LazyTensor]:
     files = {name: member(folder, name, root) for name in sorted(set(places.values()))}
     if absent := [name for name, path in files.items() if not path.exists()]:
         what = f"{len(absent)} of {len(files)} shards are missing: {', '.join(map(repr, absent[:10]))}"
-        raise SourceError("shards-missing", what, where=str(index), fits="all of them beside the index")
+        raise SourceError("shards-missing", what, where=str(index), fits="all shards next to the index")
     shards: dict[str, Mapping[str, LazyTensor]] = {name: _open(path) for name, path in files.items()}
     found: dict[str, LazyTensor] = {}
     for key, name in places.items():
@@ -106,14 +106,14 @@ def _open(path: Path) -> dict[str, LazyTensor]:
 
 
 ADAPTED = ("pytorch_lora_weights", "learned_embeds", "pytorch_custom_diffusion_weights")
-"""Stems of files that diffusers' training scripts write, and that no pipeline loads by itself."""
+"""Stems of files written by diffusers' training scripts, which pipelines do not load themselves."""
 
 
 def left_beside(folder: Path) -> list[str]:
-    """Notes on weights beside a pipeline's components that are not part of it, here as in diffusers; warned of too."""
+    """Warn about, and return notes on, weights next to a pipeline that it does not include, as in diffusers."""
     names = sorted(path.name for path in folder.iterdir() if path.name.startswith(ADAPTED))
     if not names:
         return []
-    said = f"{', '.join(names)} beside the pipeline: not applied; save it with diffusers once they are loaded and fused"
+    said = f"{', '.join(names)} next to the pipeline: not applied; load and fuse them with diffusers, and save that"
     warnings.warn(f"{folder}: {said}", UserWarning, stacklevel=2)
     return [said]

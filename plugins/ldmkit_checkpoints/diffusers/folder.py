@@ -1,4 +1,4 @@
-"""Folders that diffusers wrote: model_index.json and a folder a component; or one component alone."""
+"""Sources for diffusers folders: a pipeline with model_index.json, or one component."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ from ldmkit_checkpoints.unsupported.folders import refuse_other_library
 INDEX = "model_index.json"
 
 _REFINERS = ("StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline")
-"""Pipelines that read `requires_aesthetics_score`."""
+"""Pipelines that use `requires_aesthetics_score`."""
 
 _STEPS = {"DDPMPipeline": 1000, "LDMSuperResolutionPipeline": 100}
-"""Steps that a pipeline's code takes where it is told none; 50 in all others."""
+"""Default steps in a pipeline's code; 50 in all others."""
 
 _TEXT_GUIDANCE = {"clip-text": 7.5, "ldm-text": 5.0, "t5-text": 7.5}
 
 
 class DiffusersFolder(Source):
-    """A pipeline that diffusers saved.
+    """A pipeline saved by diffusers.
 
     Args:
-        folder: holds model_index.json.
-        ema: False takes the weights of variant `non_ema` where the folder has them; True needs no more than the
-            plain weights, which are the averaged ones by diffusers' convention.
-        variant: of the weights, where a component has it; the plain ones of the others.
+        folder: the folder with model_index.json.
+        ema: False reads the variant `non_ema` if the folder has it; the default weights are EMA weights by diffusers'
+            convention.
+        variant: variant of the weights; components without it fall back to their default weights.
 
     Raises:
-        SourceError: a pipeline or component that is not known, options that no part here has, files that are missing
-            or lead out of the folder.
+        SourceError: an unknown pipeline or component, unsupported options, files that are missing or lead out of the
+            folder.
     """
 
     has_variants = True
@@ -85,7 +85,7 @@ class DiffusersFolder(Source):
         return self._spec
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        """The part's tensors; every key of its component must be accounted for.
+        """The part's tensors; all keys of its component must be accounted for.
 
         Raises:
             WeightsError: missing, unexpected.
@@ -136,7 +136,7 @@ class DiffusersFolder(Source):
         config = self._config("scheduler", "scheduler_config.json")
         entry, own = self._classes["scheduler"], config.get("_class_name")
         if own not in (None, entry):
-            what = f"scheduler: {INDEX} says {entry}, its own config {own}; the first counts, as in diffusers"
+            what = f"scheduler: {INDEX} says {entry}, its own config {own}; the former is used, as in diffusers"
             self.report.notes.append(what)
         config = {**config, "_class_name": entry}
         config, changed = repaired(config, str(self.index["_class_name"]))
@@ -146,16 +146,16 @@ class DiffusersFolder(Source):
         return plan
 
     def _repairs(self) -> bool:
-        """Whether diffusers' pipeline repairs what its first releases wrote."""
+        """Whether diffusers' pipeline corrects files written by its first releases."""
         return str(self.index["_class_name"]) in REPAIRS
 
     def _repaired_size(self, size: Any) -> Any:
-        """The U-Net's sample_size: those of diffusers before 0.9 said 32 where 64 is meant."""
+        """The U-Net's sample_size; diffusers before 0.9 wrote 32 instead of 64."""
         version = version_of(self._config("unet"))
         old = version is not None and version < (0, 9)
         if not (self._repairs() and old and type(size) is int and size < 64):
             return size
-        self.report.notes.append(f"unet: sample_size is {size} in this old file; 64 is taken, as diffusers does")
+        self.report.notes.append(f"unet: sample_size is {size} in this old file; 64 is used, as in diffusers")
         return 64
 
     def _networks(self) -> tuple[Component, UNetConfig, Any]:
@@ -173,7 +173,7 @@ class DiffusersFolder(Source):
         keys = self._inventory("unet").tensors
         join = "feature" if self._is_xl() else "length"
         if (config.get("addition_embed_type") == "text_time") != self._is_xl():
-            fits = "text_time in pipelines of SDXL, and there alone"
+            fits = "text_time for SDXL pipelines only"
             raise refuse("addition_embed_type", config.get("addition_embed_type"), fits)
         component, unet = unet_component(config, keys, codec.channels, join)
         self._components["denoiser"] = ("unet", component)
@@ -216,7 +216,7 @@ class DiffusersFolder(Source):
         return found
 
     def _xl_vector(self, tower: str, spec: ConditionerSpec) -> dict[str, ConditionerSpec]:
-        """The pooled vector of the last tower, and the sizes."""
+        """SDXL's vector: the pooled state of the last tower, and the size codes."""
         self._tokenizers["pooled"] = self._tokenizers[tower]
         own = {key: value for key, value in spec.config.items() if key not in ("layer", "final_norm")}
         pooled = ConditionerSpec(type="clip-pooled", config=own, null=spec.null, input="text", shares=tower)
@@ -225,7 +225,7 @@ class DiffusersFolder(Source):
         reads = ["original", "crop", "aesthetic" if scored else "target"]
         unet = self._config("unet")
         width = unet.get("addition_time_embed_dim")
-        for key, only in (("flip_sin_to_cos", True), ("freq_shift", 0)):  # of the codes of sizes too
+        for key, only in (("flip_sin_to_cos", True), ("freq_shift", 0)):  # also apply to the size codes
             if unet.get(key, only) != only:
                 raise refuse(key, unet[key], f"{only!r} beside addition_embed_type text_time")
         sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width})
@@ -238,7 +238,7 @@ class DiffusersFolder(Source):
             config = self._config(folder)
             if (own := config.get("_class_name", "ControlNetModel")) != "ControlNetModel":
                 where = f"{self.folder}/{folder}/config.json"
-                raise SourceError("unsupported", f"the ControlNet {own!r} is not known", where=where)
+                raise SourceError("unsupported", f"unknown ControlNet class {own!r}", where=where)
             component = controlnet_component(config, join)
             self._components[f"adapters.{name}"] = (folder, component)
             found[name] = component.spec
@@ -251,7 +251,7 @@ class DiffusersFolder(Source):
         return folders
 
     def _weighted(self) -> list[str]:
-        """The components whose weights are read."""
+        """Components with weights."""
         return [
             *(name for name in ("vae", "vqvae", "unet", *TOWERS) if name in self._classes),
             *self._control_folders(),
@@ -281,7 +281,7 @@ class DiffusersFolder(Source):
 
 
 class DiffusersComponent(Source):
-    """One component's folder: config.json and weights. A codec can be loaded, others give their tensors."""
+    """The folder of one component: config.json and weights. Codecs and ControlNets can be loaded."""
 
     has_variants = True
 
@@ -309,7 +309,7 @@ class DiffusersComponent(Source):
             what = "the folder holds a first stage alone"
             raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
         what = "the folder holds a denoiser alone"
-        raise SourceError("denoiser-only", what, where=self.origin, fits="the folder of a whole pipeline")
+        raise SourceError("denoiser-only", what, where=self.origin, fits="the folder of a complete pipeline")
 
     @property
     def codec_spec(self) -> PartSpec:
@@ -323,7 +323,7 @@ class DiffusersComponent(Source):
 
     @property
     def part_spec(self) -> PartSpec:
-        """The component's own spec, whatever it is."""
+        """The spec of the component."""
         return self.component.spec
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
@@ -336,7 +336,7 @@ class DiffusersComponent(Source):
 
 
 def open_diffusers(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:
-    """A pipeline or component folder of diffusers; None for any other folder."""
+    """The source for a diffusers pipeline or component folder; None for other folders."""
     if (folder / INDEX).is_file():
         return DiffusersFolder(folder, ema, variant)
     if (folder / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""Taking a codec's scale and shift up into its weights, for readers that know neither."""
+"""Folding a codec's scale and shift into its weights, for programs that support neither."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from ldmkit.errors import SourceError
 
 
 def standard(codec: Codec) -> Codec:
-    """The same codec with at most one factor for all latent channels: a KL codec's shift, and factors by channel, go
-    into the 1x1 convolutions around the latent. A codec that has neither is returned as it is.
+    """The same codec with at most one scale for all latent channels.
+
+    A KL codec's shift and per-channel scales are folded into the 1x1 convolutions around the latent. A codec with
+    neither is returned unchanged.
 
     Raises:
-        SourceError: `not-expressible`: there are no such convolutions to take them up.
+        SourceError: `not-expressible`: the codec has no such convolutions.
     """
     config = codec.config
     if not isinstance(codec, KLCodec) or not isinstance(config, KLConfig):
@@ -25,7 +27,7 @@ def standard(codec: Codec) -> Codec:
     if config.shift == 0 and not isinstance(config.scale, tuple):
         return codec
     if codec.quant_conv is None or codec.post_quant_conv is None:
-        what = "diffusers has no pipeline with a mean of the latents, and the codec no 1x1 convolutions to take it up"
+        what = "diffusers has no pipeline with a latent mean, and the codec has no 1x1 convolutions to fold it into"
         raise SourceError("not-expressible", what, where="codec")
     scale, shift = (_channels(values, codec.channels) for values in (config.scale, config.shift))
     folded = copy.deepcopy(codec)

@@ -16,7 +16,7 @@ from ldmkit_checkpoints.transformers.text_keys import QKV
 
 
 def bert_diffusers_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
-    """The same transformer as diffusers' LDMBertModel."""
+    """Keys of diffusers' LDMBertModel."""
     keys: KeyMap = {
         "encoder.tokens.weight": renamed("model.embed_tokens.weight"),
         "encoder.positions.weight": renamed("model.embed_positions.weight"),
@@ -32,7 +32,7 @@ def bert_diffusers_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
 
 
 LDM_ROW = 77
-"""Ids in a row of diffusers' LDMTextToImagePipeline, whatever its tokenizer says."""
+"""Sequence length of diffusers' LDMTextToImagePipeline, whatever its tokenizer says."""
 
 
 _LDM_BERT = {
@@ -48,13 +48,13 @@ _LDM_BERT = {
 def ldm_bert_from_diffusers(
     data: Mapping[str, Any], tokenizer: Path | None = None, where: str = "bert"
 ) -> dict[str, Any]:
-    """Config of LdmText for diffusers' LDMBertConfig.
+    """The native config for diffusers' LDMBertConfig.
 
     Args:
-        tokenizer: its folder, which knows the special tokens (LDMBertConfig does not); None: bert-base-uncased's.
+        tokenizer: the tokenizer's folder, which defines the special tokens; None: bert-base-uncased's.
 
     Raises:
-        SourceError: a field that is unknown, or at a value that the paper's transformer does not have.
+        SourceError: an unknown field or an unsupported value.
     """
     fields = read_fields("ldmbert", data, where)
     config = {native: fields[foreign] for native, foreign in _LDM_BERT.items()}

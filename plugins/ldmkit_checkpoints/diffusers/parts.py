@@ -1,4 +1,4 @@
-"""Components of a diffusers folder (vae, unet, text encoders, ControlNets) as part plans."""
+"""Parts from the components of a diffusers folder: vae, unet, text encoders, ControlNets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "LDMB
 
 
 class Component(NamedTuple):
-    """A part, its layout, and the shape facts that other parts need."""
+    """A part's spec and key map, and the shapes that other parts need."""
 
     spec: PartSpec
     keymap: KeyMap
@@ -46,7 +46,7 @@ def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) 
     """AutoencoderKL, VQModel or AutoencoderTiny.
 
     Raises:
-        SourceError: another class, or options that the codecs do not have.
+        SourceError: an unknown class or an unsupported option.
     """
     name = config.get("_class_name", "AutoencoderKL")
     old = has_old_attention(keys)
@@ -60,17 +60,17 @@ def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) 
         tiny = TinyConfig.of(native := tiny_from_diffusers(config, where))
         factor = 2 ** (len(tiny.encoder_blocks) - 1)
         return Component(PartSpec(type="tiny", config=native), tiny_diffusers_keys(tiny), tiny.latent_channels, factor)
-    raise SourceError("unsupported", f"the codec {name!r} is not known", where=where, fits=", ".join(CODECS))
+    raise SourceError("unsupported", f"unknown codec {name!r}", where=where, fits=", ".join(CODECS))
 
 
 def unet_component(
     config: Mapping[str, Any], keys: Iterable[str], latent_channels: int | None, join: str
 ) -> tuple[Component, UNetConfig]:
-    """UNet2DModel or UNet2DConditionModel; `join` of several texts in its context.
+    """UNet2DModel or UNet2DConditionModel; `join` says how several texts are joined in its context.
 
     Raises:
-        SourceError: options that the U-Net does not have.
-        CompositionError: `channel-mismatch` where the codec's latents have more channels than it takes.
+        SourceError: an unsupported option.
+        CompositionError: `channel-mismatch`: the codec's latents have more channels than the U-Net takes.
     """
     if latent_channels is not None and latent_channels > config.get("in_channels", latent_channels):
         what = f"the codec has {latent_channels} latent channels, the U-Net takes {config['in_channels']}"
@@ -96,15 +96,15 @@ def text_component(
     cls: str | None = None,
     **wiring: Any,
 ) -> Component:
-    """A text encoder as the conditioner that yields its tokens.
+    """A text encoder as a conditioner for its tokens.
 
     Args:
-        tokenizer: folder that names the special tokens, if there is one.
-        cls: the class that a pipeline loads it as; None: as the config says.
-        wiring: further fields of the conditioner's spec; `layer`, `final_norm` go into its config.
+        tokenizer: folder of the tokenizer, which defines the special tokens, if any.
+        cls: class used by the pipeline; None: as the config says.
+        wiring: further fields of the conditioner's spec; `layer` and `final_norm` go into its config.
 
     Raises:
-        SourceError: a model that is not known.
+        SourceError: an unknown model.
     """
     listed = config.get("architectures") or [config.get("_class_name") or cls]
     stated = str(listed if isinstance(listed, str) else next(iter(listed)))
@@ -121,5 +121,5 @@ def text_component(
         native = ldm_bert_from_diffusers(config, tokenizer, where)
         kind, keymap = "ldm-text", bert_diffusers_keys(LdmTextConfig.of(native))
     else:
-        raise SourceError("unsupported", f"the text encoder {name!r} is not known", where=where, fits=", ".join(TEXTS))
+        raise SourceError("unsupported", f"unknown text encoder {name!r}", where=where, fits=", ".join(TEXTS))
     return Component(ConditionerSpec(type=kind, config=native, **wiring), keymap)

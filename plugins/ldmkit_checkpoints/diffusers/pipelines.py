@@ -1,4 +1,4 @@
-"""Pipelines of diffusers by their class names: those that are read here, and how all the others are told."""
+"""diffusers' pipelines by class name: the supported ones, and how others are recognised."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _FAMILIES = re.compile(
     r"|ScoreSdeVe|SemanticStable|ShapE|SkyReels|SpectrogramDiffusion|Stable|TextToVideo|UnCLIP|UnDiffuser|UniDiffuser"
     r"|VQDiffusion|VersatileDiffusion|VideoToVideo|VisualCloze|Wan|Wuerstchen|ZImage)\w*Pipeline\w*"
 )
-"""Pipelines of diffusers begin with these words, and a few go on after the word itself."""
+"""Words that the names of diffusers' pipelines begin with."""
 
 
 def unknown_pipeline(name: object, where: str) -> SourceError:
-    """The error for a pipeline that is not read: a misspelt one, another family's real one, or one of a stranger's."""
+    """The error for an unsupported pipeline: misspelt, of another family, or unknown."""
     fits = suggest(name, PIPELINES)
     if isinstance(name, str) and not fits.startswith("did") and _FAMILIES.fullmatch(name):
-        what = f"{name!r} is a real pipeline of diffusers, of a kind that ldmkit does not read"
+        what = f"{name!r} is a diffusers pipeline that ldmkit does not support"
         return SourceError("unsupported", what, where=where, fits=f"diffusers itself; {fits}")
-    return SourceError("unsupported", f"the pipeline {shown(name)} is not known", where=where, fits=fits)
+    return SourceError("unsupported", f"unknown pipeline {shown(name)}", where=where, fits=fits)

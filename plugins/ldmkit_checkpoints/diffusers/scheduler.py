@@ -1,4 +1,4 @@
-"""A diffusers scheduler_config.json as a process, and the sampler and grid that its class means. And back."""
+"""scheduler_config.json as a process, sampler and grid, read and written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ldmkit_checkpoints.diffusers.scheduler_notes import differences
 
 
 class SchedulerParts(NamedTuple):
-    """What a scheduler stands for, and what was replaced by something else."""
+    """The process, sampler and grid of a scheduler, and notes on what was replaced."""
 
     process: PartSpec
     sampler: PartSpec
@@ -39,22 +39,22 @@ _SPACINGS = ("leading", "trailing", "linspace")
 
 
 def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> SchedulerParts:
-    """The plan of a scheduler_config.json.
+    """Read a scheduler_config.json.
 
     Raises:
-        SourceError: a class that is not known, or a value that no process, sampler or grid here has.
+        SourceError: an unknown class, or a value that no process, sampler or grid supports.
     """
     name = str(config.get("_class_name"))
     notes: tuple[str, ...] = ()
     if name in REPLACED:
         kind = SchedulerClass("ddim", REPLACED[name] | {"timestep_spacing": "linspace"})
-        notes = (f"the scheduler {name} has no counterpart here: the default sampler is DDIM ('ddim') in its place",)
+        notes = (f"the scheduler {name} is not supported: the default sampler is DDIM ('ddim') instead",)
         warnings.warn(notes[0], UserWarning, stacklevel=2)
     elif name in CLASSES:
         kind = CLASSES[name]
     else:
         fits = suggest(name, {*CLASSES, *REPLACED})
-        raise SourceError("unsupported", f"the scheduler {name!r} is not known", where=where, fits=fits)
+        raise SourceError("unsupported", f"unknown scheduler {name!r}", where=where, fits=fits)
     options = options_of(config, kind, where)
     _check(name, options, where)
     process = _process(options, where, kind.sampler)
@@ -64,10 +64,10 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Sched
 
 
 def _check(name: str, options: Mapping[str, Any], where: str) -> None:
-    """Refuse pairs of values of which one alone would do.
+    """Refuse combinations of values that are not supported together.
 
-    DPM++ of two estimates is the midpoint form here. diffusers' own SDE of three estimates is another method: the 1/2
-    in its last weight has the other sign. With its larger variance DDPM ends on noise unless it ends at timestep 0.
+    DPM++ of second order uses the midpoint form here. diffusers' third-order SDE is another method: the 1/2 in its last
+    weight has the opposite sign. DDPM with the larger variance ends in noise unless it ends at timestep 0.
     """
     if name == "DPMSolverMultistepScheduler":
         third = options["solver_order"] == 3
@@ -91,7 +91,7 @@ def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
         raise unsupported("prediction_type", prediction, where, _PREDICTIONS)
     if options["rescale_betas_zero_snr"] and prediction == "epsilon":
         what = "rescale_betas_zero_snr = True with prediction_type = 'epsilon' is not supported"
-        fits = "v_prediction or sample: eps says nothing about x0 where the signal is zero"
+        fits = "v_prediction or sample: eps does not determine x0 where the signal is zero"
         raise SourceError("unsupported", what, where=f"{where}.rescale_betas_zero_snr", fits=fits)
     config: dict[str, Any] = {
         "steps": options["num_train_timesteps"],
@@ -147,7 +147,7 @@ def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
 
 
 def _betas(options: Mapping[str, Any], where: str) -> Any:
-    """The given table. Of one that has another length diffusers visits the timesteps of `num_train_timesteps`."""
+    """The given betas; for a list of another length, diffusers would use the timesteps of `num_train_timesteps`."""
     values, total = options["trained_betas"], options["num_train_timesteps"]
     if isinstance(values, (list, tuple)) and len(values) != total:
         what = f"num_train_timesteps = {total!r} and {len(values)} trained_betas are not supported"
@@ -191,7 +191,7 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
 
 
 def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
-    """Karras' or the exponential curve: over the whole table, or over what the spacing visits."""
+    """Karras' or exponential sigmas: over the whole table, or over the range that the spacing visits."""
     config: dict[str, Any] = {}
     if options["use_karras_sigmas"] and options["use_exponential_sigmas"]:
         raise unsupported("use_exponential_sigmas", True, where, (False,))
@@ -210,13 +210,13 @@ def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> P
 
 
 def _cut_down(sampler: str, options: Mapping[str, Any]) -> bool:
-    """Whether the timestep that the network reads loses its fraction; elsewhere it is rounded."""
+    """Whether the network's timestep is truncated; otherwise it is rounded."""
     cosine = sampler == "dpmpp-2m" and options["beta_schedule"] == "squaredcos_cap_v2"
     return bool(options["use_exponential_sigmas"]) or cosine
 
 
 def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dict[str, Any]:
-    """scheduler_config.json for a process with the class that stands for a sampler (DDIM where none does).
+    """scheduler_config.json for a process, with the class of a sampler (DDIM if there is none).
 
     Raises:
         SourceError: a schedule that diffusers does not have.
@@ -277,7 +277,7 @@ def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
         config["original_inference_steps"] = grid.config["out_of"]
     if name in ("DDIMScheduler", "PNDMScheduler"):
         config["set_alpha_to_one"] = not ends_first
-    elif ends_first and name != "DEISMultistepScheduler":  # that one always does
+    elif ends_first and name != "DEISMultistepScheduler":  # this class always does
         config["final_sigmas_type"] = "sigma_min"
     return config
 

@@ -1,4 +1,4 @@
-"""Fields of diffusers' schedulers: the defaults of every class, and which values have a counterpart here."""
+"""Fields of diffusers' schedulers: the defaults of each class, and the supported values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ldmkit.errors import SourceError, suggest
 
 
 class SchedulerClass(NamedTuple):
-    """The sampler that a class stands for, the defaults of all of its fields (diffusers 0.42.1), and the fields that
-    have fewer values here than there; `config` is the sampler's where the class alone decides it."""
+    """The sampler of a scheduler class, the defaults of its fields (diffusers 0.42.1), and the fields of which only
+    some values are supported; `config` is the sampler's config as far as the class decides it."""
 
     sampler: str
     defaults: Mapping[str, Any]
@@ -165,10 +165,10 @@ CLASSES: dict[str, SchedulerClass] = {
 REPLACED: dict[str, Mapping[str, Any]] = {
     "DPMSolverSinglestepScheduler": {key: value for key, value in _DPM.items() if key != "timestep_spacing"}
 }
-"""Other classes over the same tables of timesteps: the process is read, the sampler is DDIM in their place."""
+"""Classes whose process is supported; DDIM is used instead of their sampler."""
 
 _ELSEWHERE = {key for kind in CLASSES.values() for key in (*kind.defaults, *kind.only)} | {"skip_prk_steps"}
-"""Fields of any class: a config that was made from another class's keeps that one's, which then mean nothing."""
+"""Fields of any class: a config made from another class's keeps its fields, which have no effect."""
 
 _FIRST_RELEASES: dict[str, tuple[Any, ...]] = {
     "tensor_format": ("pt", "np", None),
@@ -176,7 +176,7 @@ _FIRST_RELEASES: dict[str, tuple[Any, ...]] = {
     "predict_epsilon": (True, None),
     "denoise_final": (True, None),
 }
-"""Fields of diffusers' releases 0.1 to 0.9 that later ones do not read, and the values that are today's behaviour."""
+"""Fields of diffusers 0.1 to 0.9 that later versions do not read, and the values equal to current behaviour."""
 
 _COMMON: dict[str, Any] = {
     **_ZERO_SNR,
@@ -189,12 +189,12 @@ _COMMON: dict[str, Any] = {
 
 
 def options_of(config: Mapping[str, Any], kind: SchedulerClass, where: str) -> dict[str, Any]:
-    """Every field that this class reads, by the config or by the class's own default.
+    """All fields of a class, from the config or the class's default.
 
-    Fields of other classes are left out, as diffusers ignores them, but for those of `kind.only`.
+    Fields of other classes are ignored, as in diffusers, except those in `kind.only`.
 
     Raises:
-        SourceError: `unknown-key` for a field that no class has; `unsupported` for a value without a counterpart.
+        SourceError: `unknown-key` for a field that no class has; `unsupported` for an unsupported value.
     """
     said = {key: value for key, value in config.items() if not key.startswith("_")}
     public = {key: value for key, value in said.items() if not _left_to_class(config, key)}
@@ -210,21 +210,21 @@ def options_of(config: Mapping[str, Any], kind: SchedulerClass, where: str) -> d
 
 
 def _left_to_class(config: Mapping[str, Any], key: str) -> bool:
-    """Whether the file says that a value was its class's default: diffusers then takes that of the class it loads."""
+    """Whether the file marks a value as its class's default: diffusers then uses the loaded class's default."""
     names = config.get("_use_default_values", [])
     return isinstance(names, list) and key in names
 
 
 def unsupported(key: str, value: Any, where: str, allowed: Any) -> SourceError:
-    """A value of a field that has no counterpart here."""
+    """The error for an unsupported value of a field."""
     fits = " or ".join(repr(v) for v in allowed)
     return SourceError("unsupported", f"{key} = {value!r} is not supported", where=f"{where}.{key}", fits=fits)
 
 
 def repaired(config: Mapping[str, Any], pipeline: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A scheduler's config as a pipeline of diffusers repairs it when it loads, and what it changed.
+    """A scheduler's config as corrected by diffusers' pipelines on loading, and notes on the changes.
 
-    Files of the first releases lack `steps_offset`, `clip_sample` and `skip_prk_steps`, whose defaults became others.
+    Files of the first releases lack `steps_offset`, `clip_sample` and `skip_prk_steps`, whose defaults changed later.
     """
     kind = CLASSES.get(str(config.get("_class_name")))
     given, notes = dict(config), list[str]()
@@ -234,7 +234,7 @@ def repaired(config: Mapping[str, Any], pipeline: str) -> tuple[dict[str, Any], 
         wrong = found != right if key == "steps_offset" else found is not right and isinstance(found, bool)
         if wrong:
             given[key] = right
-            notes.append(f"scheduler: {key} is {found!r} in this file; {right!r} is taken, as diffusers does")
+            notes.append(f"scheduler: {key} is {found!r} in this file; {right!r} is used, as in diffusers")
     return given, tuple(notes)
 
 
@@ -244,4 +244,4 @@ REPAIRS: dict[str, dict[str, Any]] = {
     "StableDiffusionImg2ImgPipeline": _TEXT_TO_IMAGE,
     "StableDiffusionInpaintPipeline": {"steps_offset": 1, "skip_prk_steps": True},
 }
-"""Pipelines that repair the files of diffusers' first releases when they load, and the values that they set."""
+"""Pipelines that correct files of diffusers' first releases on loading, and the values they set."""

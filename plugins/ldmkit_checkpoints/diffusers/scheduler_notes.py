@@ -1,7 +1,7 @@
-"""Where whole runs of a diffusers scheduler are further from its formulas than ours, said when a file is loaded.
+"""Notes on schedulers whose runs in diffusers deviate from the exact formulas by rounding.
 
-Its tables, and most states, are float32; ours are float64 on the host. The figures are shares of the largest value of
-the last state, as tests/parity/test_scheduler_rounding.py measures them.
+diffusers' tables and most states are float32; ldmkit's are float64 on the host. The figures are relative to the largest
+value of the last state, measured by tests/parity/test_scheduler_rounding.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ldmkit.models.spec import PartSpec
 
 
 def differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """A line for each of them that this sampler meets with these options."""
+    """The notes for a sampler with these options."""
     found = [
         _zero_signal(sampler.type, options),
         _few(sampler.type, options),
@@ -39,7 +39,7 @@ def _few(sampler: str, options: Mapping[str, Any]) -> str:
     if sampler not in ("heun", "dpm2", "deis", "lms"):
         return ""
     what = f"{sampler}: runs of 1 to 3 steps may differ from diffusers' by 5e-3"
-    return f"{what}: their long steps enlarge what it rounds to float32"
+    return f"{what}: long steps amplify its float32 rounding"
 
 
 def _curves(sampler: str, options: Mapping[str, Any]) -> str:
@@ -64,7 +64,7 @@ def _coefficients(sampler: PartSpec, options: Mapping[str, Any]) -> str:
 
 
 def _counts(options: Mapping[str, Any]) -> str:
-    """numpy.arange(T, 0, -T / N) has N + 1 values for some N."""
+    """Numbers of steps N for which numpy.arange(T, 0, -T / N) has N + 1 values."""
     total = options["num_train_timesteps"]
     if options["timestep_spacing"] != "trailing" or type(total) is not int or not 0 < total <= 100_000:
         return ""
@@ -75,6 +75,6 @@ def _counts(options: Mapping[str, Any]) -> str:
         return ""
     some = ", ".join(map(str, counts[:3]))
     what = (
-        f"timestep_spacing trailing: for {len(counts)} numbers of steps ({some} ...) diffusers makes one step too many"
+        f"timestep_spacing trailing: for {len(counts)} numbers of steps ({some} ...) diffusers takes one step too many"
     )
-    return f"{what}, at timestep -1; here there are as many as asked for"
+    return f"{what}, at timestep -1; ldmkit takes the requested number"

@@ -15,10 +15,10 @@ from ldmkit_checkpoints.tiny.keys import decoder_layers, encoder_layers
 
 
 def tiny_diffusers_keys(config: TinyConfig) -> KeyMap:
-    """diffusers' AutoencoderTiny.
+    """Keys of AutoencoderTiny.
 
     Raises:
-        SourceError: a config with pooled branches, which that class does not have.
+        SourceError: a config with pooled branches, which this class does not have.
     """
     if config.encoder_pool or config.decoder_pool:
         raise inexpressible("pooled middle blocks")
@@ -36,7 +36,7 @@ _FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor
 
 
 def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json") -> dict[str, Any]:
-    """Native config of an AutoencoderTiny's config.json; its latent_magnitude and latent_shift only make thumbnails.
+    """The native config for an AutoencoderTiny; its latent_magnitude and latent_shift only affect thumbnails.
 
     Raises:
         SourceError: unknown or unsupported entries.
@@ -56,7 +56,7 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
         stages = len(config.get(f"{side}_block_out_channels", (64,) * 4))
         if len(blocks) != stages:
             what = f"num_{side}_blocks has {len(blocks)} entries, {side}_block_out_channels {stages}"
-            raise SourceError("invalid", what, where=where, fits="one a stage in both")
+            raise SourceError("invalid", what, where=where, fits="one entry per stage in both")
     scale, shift = scaling(config, where, 1.0)
     native = {
         "in_channels": config.get("in_channels", 3),
@@ -73,10 +73,10 @@ def tiny_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json
 
 
 def tiny_to_diffusers(config: Mapping[str, Any] | TinyConfig) -> dict[str, Any]:
-    """AutoencoderTiny's config.json of a native config.
+    """config.json of an AutoencoderTiny.
 
     Raises:
-        SourceError: something that class cannot express.
+        SourceError: this class cannot express it.
     """
     c = TinyConfig.of(config)
     if c.encoder_pool or c.decoder_pool:

@@ -1,4 +1,4 @@
-"""Configurations of diffusers' U-Nets (config.json), read and written."""
+"""config.json of diffusers' U-Nets, read and written."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _NATIVE = {
     "time_dim": "time_embedding_dim",
     "vector_dim": "projection_class_embeddings_input_dim",
 }
-"""Names of fields in UNetConfig -> theirs, for errors; other fields have the same name."""
+"""Field of UNetConfig -> name in diffusers, for errors; other fields have the same name."""
 
 
 def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None = None) -> UNetConfig:
-    """The configuration behind a UNet2DModel's or UNet2DConditionModel's config.json.
+    """The native config for a UNet2DModel's or UNet2DConditionModel's config.json.
 
     Args:
-        latent_channels: channels of x, the rest of `in_channels` being the plane; None: the smaller of in and out.
+        latent_channels: channels of x, the other input channels are the plane; None: the smaller of in and out.
 
     Raises:
-        SourceError: another class, an unknown key, or an option that this U-Net does not have.
+        SourceError: another class, an unknown key or an unsupported option.
     """
     cross = _is_conditional(config)
     options = read_options(config, CROSS if cross else PLAIN)
@@ -82,7 +82,7 @@ def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None =
 
 
 def diffusers_options(config: Mapping[str, Any], keys: Iterable[str] = ()) -> dict[str, Any]:
-    """What `unet_diffusers` has to know beside the configuration: from config.json, and from the file's keys."""
+    """Options of `unet_diffusers` from config.json and the file's keys."""
     added = config.get("addition_embed_type") == "text_time"
     deprecated = any(".attentions.0.query." in key for key in keys)
     return {"vector": "add_embedding" if added else "class_embedding", "deprecated": deprecated}
@@ -94,10 +94,10 @@ def listed(value: Any) -> Any:
 
 
 def known(name: str | None, table: Mapping[Any, Any], where: str) -> Any:
-    """The entry of a block type; files of the first releases put UNetRes before its name.
+    """The table entry of a block type; files of the first releases prefix its name with UNetRes.
 
     Raises:
-        SourceError: this U-Net has no such block.
+        SourceError: an unsupported block type.
     """
     name = name if name is None else name.removeprefix("UNetRes")
     if name not in table:
@@ -118,12 +118,10 @@ def _levels(options: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[bool, ..
     residual_down = [r or (k == "self" and options.get("downsample_type") == "resnet") for k, r in down]
     residual_up = [r or (k == "self" and options.get("upsample_type") == "resnet") for k, r in up]
     if [k for k, _ in down] != [k for k, _ in up]:
-        what = "the way up is not the mirror of the way down: up_block_types and down_block_types do not go together"
+        what = "up_block_types do not mirror down_block_types"
         raise SourceError("unsupported", what, where="up_block_types")
     if residual_down[1:-1] != residual_up[1:-1]:
-        what = (
-            "down- and upsampling are of different types: downsample_type or down_block_types, and those of the way up"
-        )
+        what = "downsampling and upsampling are of different types"
         raise SourceError("unsupported", what, where="upsample_type")
     return tuple(k for k, _ in down), (*residual_down[:-1], residual_up[-1])
 
@@ -147,7 +145,7 @@ def _plain_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
 
 
 def _heads(width: int, size: int | None, kind: str) -> int:
-    """Heads of a level of "self" attention, whose attention_head_dim is the channels a head."""
+    """Heads of a level with "self" attention, where attention_head_dim is the channels per head."""
     if size is None:
         return 1
     if kind != "none" and width % size:
@@ -211,14 +209,14 @@ def _vector(options: Mapping[str, Any]) -> tuple[str, int | None]:
 
 
 def unet_to_diffusers(config: UNetConfig, vector: str = "add_embedding", size_dim: int = 256) -> dict[str, Any]:
-    """config.json of the diffusers class that has this U-Net.
+    """config.json of the diffusers class for this U-Net.
 
     Args:
-        vector: where an "mlp" vector goes, as for `unet_diffusers`.
-        size_dim: width of one number's code in SDXL's vector.
+        vector: module that embeds an "mlp" vector, as for `unet_diffusers`.
+        size_dim: width of the code of one number in SDXL's vector.
 
     Raises:
-        SourceError: neither class can express it.
+        SourceError: diffusers cannot express it.
     """
     kinds = config.attention or ("none",) * config.levels
     cross = "cross" in (*kinds, config.mid_kind)
@@ -227,7 +225,7 @@ def unet_to_diffusers(config: UNetConfig, vector: str = "add_embedding", size_di
         None,
         config.heads_at(config.levels - 1, config.widths[-1]),
     ):
-        raise _inexpressible("pooling without convolution, or heads of the middle by a rule of its own")
+        raise _inexpressible("resampling by pooling, or a separate head rule for the middle block")
     shared: dict[str, Any] = {
         "in_channels": config.in_channels or config.channels,
         "out_channels": config.out_channels or config.channels,
@@ -266,14 +264,14 @@ def _block_types(kinds: tuple[Any, ...], residual: list[bool], cross: bool) -> d
 
 def _write_cross(config: UNetConfig, kinds: tuple[Any, ...], vector: str, size_dim: int) -> dict[str, Any]:
     if not takes_context(config) or config.mid_kind in ("self", "none"):
-        raise _inexpressible("cross-attention without context, or this middle")
+        raise _inexpressible("cross-attention without context, or this middle block")
     levels = range(config.levels)
     heads = [config.heads_at(level, config.widths[level]) for level in levels]
     numbers = [config.widths[i] // heads[i] if kinds[i] == "self" else heads[i] for i in levels]
     depth = [at(config.depth, level) for level in levels]
     if config.mid_depth not in (None, depth[-1]):
         if kinds[-1] == "cross":
-            raise _inexpressible("a middle of another depth than the last level")
+            raise _inexpressible("a middle block deeper or shallower than the last level")
         depth[-1] = config.mid_depth or depth[-1]
     names = {"none": None, "table": None, "mlp": "projection", "linear": "simple_projection"}
     text_time = config.vector == "mlp" and vector == "add_embedding"
@@ -302,7 +300,7 @@ def _write_plain(config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool
         raise _inexpressible("heads, resampling, blocks or vectors that differ between levels")
     groups = config.norm_groups if config.mid_groups is None else config.mid_groups
     if (groups == 0) > config.scale_shift:
-        raise _inexpressible("a middle without norm")
+        raise _inexpressible("a middle block without norm")
     kind = "resnet" if True in inner else "conv"
     return {
         "_class_name": "UNet2DModel",

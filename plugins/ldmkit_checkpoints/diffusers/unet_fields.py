@@ -1,4 +1,4 @@
-"""Fields of diffusers' U-Nets: every class's defaults, which values have a counterpart here, and their types."""
+"""Fields of diffusers' U-Nets: the defaults of each class, the supported values and their types."""
 
 from __future__ import annotations
 
@@ -86,24 +86,24 @@ ONLY = {
     "mid_block_only_cross_attention": (None, False),
     "cross_attention_norm": (None,),
 }
-"""Options of which this U-Net has only these values."""
+"""Fields supported at these values only."""
 
 _PER_LEVEL = ("layers_per_block", "attention_head_dim", "transformer_layers_per_block", "cross_attention_dim")
-"""Numbers of which UNet2DConditionModel takes a list, one a level."""
+"""Fields for which UNet2DConditionModel accepts a list, one entry per level."""
 
 _OPTIONAL: dict[str, type] = {
     **dict.fromkeys(("class_embed_type", "addition_embed_type", "mid_block_type"), str),
     **dict.fromkeys(("num_class_embeds", "time_embedding_dim", "attn_norm_num_groups", "num_train_timesteps"), int),
     **dict.fromkeys(("addition_time_embed_dim", "projection_class_embeddings_input_dim", "attention_head_dim"), int),
 }
-"""Fields that may be null, and what they are otherwise."""
+"""Fields that may be null, and their type otherwise."""
 
 
 def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """config.json with the class's defaults filled in.
 
     Raises:
-        SourceError: `unknown-key`; `unsupported`: a value of another type, or without a counterpart here.
+        SourceError: `unknown-key`; `unsupported` for a value of another type or an unsupported one.
     """
     for key, value in config.items():
         if key.startswith("_") or key in defaults:
@@ -128,16 +128,16 @@ def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 
 def refuse(key: str, value: Any, fits: str) -> SourceError:
-    """The error for a field at a value that this U-Net does not have."""
+    """The error for an unsupported value of a field."""
     return SourceError("unsupported", f"{key} = {shown(value)} is not supported", where=key, fits=fits)
 
 
 def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
-    """What would fit, for a value of another type than the field's; empty where it fits."""
+    """What would fit, if a value is of the wrong type; empty otherwise."""
     default, many = defaults[key], isinstance(value, (list, tuple))
     if key == "sample_size":
         fits = value is None or _whole(value) or (many and len(value) == 2 and all(map(_whole, value)))
-        return "" if fits else "a number of latent pixels, or two"
+        return "" if fits else "one or two sizes in latent pixels"
     if isinstance(default, bool):
         return "" if value is None or isinstance(value, bool) else "true or false"
     if isinstance(default, tuple):
@@ -150,10 +150,10 @@ def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
     if key in ("freq_shift", "norm_eps", "dropout"):
         return "" if type(value) in (int, float) and math.isfinite(value) else "a number"
     if many and key in _PER_LEVEL and "cross_attention_dim" in defaults:
-        least = 0 if key == "transformer_layers_per_block" else 1  # 0 where a level has no transformers
+        least = 0 if key == "transformer_layers_per_block" else 1  # 0 for a level without transformers
         fits = value and all(type(v) is int and v >= least for v in value)
-        return "" if fits else "a whole number, or one a level"
-    return "" if _whole(value) or (key == "downsample_padding" and value == 0) else "a whole number of 1 or more"
+        return "" if fits else "an integer, or one per level"
+    return "" if _whole(value) or (key == "downsample_padding" and value == 0) else "a positive integer"
 
 
 def _whole(value: Any) -> bool:
@@ -166,7 +166,7 @@ def _check_levels(options: Mapping[str, Any]) -> None:
         value = options.get(key)
         if isinstance(value, (list, tuple)) and len(value) != levels:
             what = f"{key} has {len(value)} entries, block_out_channels {levels}"
-            raise SourceError("unsupported", what, where=key, fits="one entry a level in both")
+            raise SourceError("unsupported", what, where=key, fits="one entry per level in both")
     groups, middle = options["norm_num_groups"], options.get("attn_norm_num_groups")
     if any(width % groups for width in options["block_out_channels"]):
         raise refuse("norm_num_groups", groups, "a divisor of all block_out_channels")

@@ -21,8 +21,8 @@ def unet_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated
     """Keys of diffusers' UNet2DModel and UNet2DConditionModel.
 
     Args:
-        vector: name of the module that embeds an "mlp" vector: `add_embedding` (text_time) or `class_embedding`.
-        deprecated: attention blocks' names of old files (query, key, value, proj_attn).
+        vector: module that embeds an "mlp" vector: `add_embedding` (text_time) or `class_embedding`.
+        deprecated: names of attention layers in old files (query, key, value, proj_attn).
     """
     keymap = encoder_diffusers(config, vector, deprecated)
     for position, plan in enumerate(up_levels(config)):
@@ -33,7 +33,7 @@ def unet_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated
 
 
 def encoder_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated: bool = False) -> KeyMap:
-    """The part of that layout which a ControlNet shares: embeddings, down blocks, middle."""
+    """The part shared with ControlNet: embeddings, down blocks and middle block."""
     keymap = layer("conv_in", "conv_in")
     keymap |= two_layers("time_embed", "time_embedding.linear_1", "time_embedding.linear_2")
     keymap |= _vector(config, vector)

@@ -38,14 +38,14 @@ NAMES = {
     "encoder_blocks": "num_encoder_blocks",
     "decoder_blocks": "num_decoder_blocks",
 }
-"""Names of fields in our configs -> theirs, for errors; other fields have the same name."""
+"""Field of a native config -> name in diffusers, for errors; other fields have the same name."""
 
 
 _VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 
 
 def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json") -> dict[str, Any]:
-    """Native KL config of an AutoencoderKL's config.json, scale and shift included.
+    """The native config for an AutoencoderKL's config.json, scale and shift included.
 
     Raises:
         SourceError: unknown or unsupported entries.
@@ -61,7 +61,7 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
 
 
 def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
-    """Native VQ config of a VQModel's config.json, by itself: what its pipeline applies is in `diffusers.latents`.
+    """The native config for a VQModel's config.json alone; see `diffusers.latents` for what its pipeline applies.
 
     Raises:
         SourceError: unknown or unsupported entries.
@@ -83,10 +83,10 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
 
 
 def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
-    """AutoencoderKL's config.json of a native config.
+    """config.json of an AutoencoderKL.
 
     Raises:
-        SourceError: something that class cannot express.
+        SourceError: this class cannot express it.
     """
     c = KLConfig.of(config)
     convs = {"use_quant_conv": c.quant_conv, "use_post_quant_conv": c.post_quant_conv}
@@ -102,10 +102,10 @@ def kl_to_diffusers(config: Mapping[str, Any] | KLConfig) -> dict[str, Any]:
 
 
 def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
-    """VQModel's config.json of a native config.
+    """config.json of a VQModel.
 
     Raises:
-        SourceError: something that class cannot express.
+        SourceError: this class cannot express it.
     """
     c = VQConfig.of(config)
     if isinstance(c.scale, tuple) or c.shift != 0:
@@ -121,7 +121,7 @@ def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int)
     up = _names(config.get("up_block_types", ("UpDecoderBlock2D",)), f"{where}.up_block_types")
     attended = _attended(down, "DownEncoderBlock2D", f"{where}.down_block_types")
     if attended != _attended(up[::-1], "UpDecoderBlock2D", f"{where}.up_block_types"):
-        what = "encoder and decoder attend at different levels: down_block_types and up_block_types do not go together"
+        what = "attention at different levels in encoder and decoder: up_block_types do not mirror down_block_types"
         raise SourceError("unsupported", what, where=where)
     if len(down) != levels or len(up) != levels:
         what = f"down_block_types has {len(down)} entries, up_block_types {len(up)}, block_out_channels {levels}"
@@ -156,24 +156,24 @@ def scaling(config: Mapping[str, Any], where: str, default: float = DEFAULT_SCAL
     """Scale and shift of a config.json: scaling_factor, shift_factor, or latents_mean and latents_std.
 
     Raises:
-        SourceError: none are numbers, or they do not go together.
+        SourceError: not numbers, or a contradictory combination.
     """
     factor, shift = config.get("scaling_factor", default), config.get("shift_factor")
     for key, value in (("scaling_factor", factor), ("shift_factor", shift or 0.0)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise SourceError("invalid", f"{key} {value!r}", where=f"{where}.{key}", fits="a number")
     if factor == 0:
-        raise SourceError("invalid", "scaling_factor 0", where=f"{where}.scaling_factor", fits="another number")
+        raise SourceError("invalid", "scaling_factor 0", where=f"{where}.scaling_factor", fits="a number other than 0")
     mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None and std is None:
         return factor, shift or 0.0
     if mean is None or std is None or shift:
-        what = "latents_mean and latents_std go together, and not with shift_factor"
+        what = "latents_mean and latents_std must be given together, and not with shift_factor"
         raise SourceError("unsupported", what, where=where)
     try:
         return [factor / s for s in std], list(mean)
     except (TypeError, ZeroDivisionError):
-        what = f"numbers are wanted, and none of latents_std 0; latents_mean, latents_std are {mean!r}, {std!r}"
+        what = f"latents_mean and latents_std must be lists of numbers, latents_std without 0; got {mean!r}, {std!r}"
         raise SourceError("invalid", what, where=where) from None
 
 
@@ -183,7 +183,7 @@ def _to_diffusers(name: str, c: AutoencoderConfig) -> dict[str, Any]:
         "resampling without convolutions": not c.resample_conv,
         "tanh_out": c.tanh_out,
         "scale 0": c.scale == 0,
-        "scale that is not known": c.scale is None,
+        "unknown scale": c.scale is None,
     }.items():
         if wrong:
             raise inexpressible(what)
@@ -210,11 +210,11 @@ def inexpressible(what: str) -> SourceError:
 
 
 def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without diffusers' own bookkeeping, whose names begin with an underscore."""
+    """The config without diffusers' bookkeeping, whose names begin with an underscore."""
     return {key: value for key, value in config.items() if not str(key).startswith("_")}
 
 
 def _names(values: Any, where: str) -> list[str]:
     if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
-        raise SourceError("invalid", f"a list of names is wanted, got {values!r}", where=where)
+        raise SourceError("invalid", f"expected a list of names, got {values!r}", where=where)
     return list(values)

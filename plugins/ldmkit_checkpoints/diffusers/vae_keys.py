@@ -18,17 +18,17 @@ _OLD_ATTENTION = {"q": "query", "k": "key", "v": "value", "out": "proj_attn"}
 
 
 def kl_diffusers_keys(config: KLConfig, old_attention: bool = False) -> KeyMap:
-    """diffusers' AutoencoderKL. `old_attention`: files from before 0.15, see `has_old_attention`."""
+    """Keys of AutoencoderKL. `old_attention`: files from before 0.15, see `has_old_attention`."""
     return {**_diffusers(config, old_attention), **quant_convs(config.quant_conv, config.post_quant_conv)}
 
 
 def vq_diffusers_keys(config: VQConfig, old_attention: bool = False) -> KeyMap:
-    """diffusers' VQModel."""
+    """Keys of VQModel."""
     return {**_diffusers(config, old_attention), **codebook(), **quant_convs(True, True)}
 
 
 def has_old_attention(keys: Iterable[str]) -> bool:
-    """Whether a diffusers file names its attention weights `query`, `key`, `value`, `proj_attn`."""
+    """Whether attention layers are named `query`, `key`, `value`, `proj_attn`, as before 0.15."""
     return any(key.endswith(".proj_attn.weight") for key in keys)
 
 
@@ -66,5 +66,5 @@ def _attention(native: str, foreign: str, old: bool) -> KeyMap:
 
 
 def _linear(key: str) -> Conversion:
-    # some converted files keep the 1x1 convolution's trailing axes
+    # some converted files keep the trailing axes of a 1x1 convolution
     return Conversion((key,), lambda w: w.flatten(1) if w.ndim > 2 else w)

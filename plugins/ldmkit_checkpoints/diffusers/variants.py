@@ -1,4 +1,4 @@
-"""Which weights of a component's folder are read: plain ones, or those of a variant (`model.fp16.safetensors`)."""
+"""The choice of weights in a component's folder: the default ones, or a variant (`model.fp16.safetensors`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ldmkit.errors import InputError, SourceError
 
 RAW = "non_ema"
-"""The variant under which some folders keep the weights that were not averaged."""
+"""Variant of raw (non-EMA) weights in some folders."""
 
 _STEMS = r"(?:diffusion_pytorch_model|model|pytorch_model)"
 _FILE = re.compile(rf"{_STEMS}(?:\.(?P<variant>(?![^.]*-of-)[^.]+))?(?P<suffix>\.safetensors|\.bin)")
@@ -22,10 +22,10 @@ _SHARD = re.compile(r".+-\d{5}-of-\d{5}(\.[^.]+)?\.(safetensors|bin)")
 
 
 def variants_in(folder: Path) -> dict[str, str]:
-    """variant ('' for the plain one) -> file to open, an index where the weights are in shards.
+    """Variant ('' for the default) -> file to open, the index for sharded weights.
 
-    As the libraries choose: safetensors before pickles; where one file and shards are both there, diffusers takes the
-    shards of its own models, transformers the one file.
+    As in the libraries: safetensors before pickles; if there are both shards and a single file, diffusers reads the
+    shards of its own models, transformers the single file.
     """
     found: dict[str, tuple[tuple[bool, bool], str]] = {}
     for name in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []:
@@ -43,7 +43,7 @@ def variants_in(folder: Path) -> dict[str, str]:
 
 
 def check_choice(ema: bool | None, variant: str | None) -> None:
-    """A variant names the weights, so that nothing is left to choose.
+    """Refuse `ema` together with a variant, which already selects the weights.
 
     Raises:
         InputError: `ema-and-variant`.
@@ -59,17 +59,17 @@ def check_choice(ema: bool | None, variant: str | None) -> None:
 def wanted_variants(
     folders: Mapping[str, Path], ema: bool | None, variant: str | None, where: str
 ) -> tuple[dict[str, str], list[str]]:
-    """(the variant to read of each component, what of that has to be said), by diffusers' rules.
+    """The variant to read for each component, by diffusers' rules, and notes.
 
-    A component without the variant falls back to its plain weights, if another has it.
+    A component without the variant falls back to its default weights, if another component has it.
 
     Args:
-        folders: component -> its folder; those of one pipeline.
-        ema: False asks for the variant `non_ema` where there is no other word.
+        folders: the folders of one pipeline's components.
+        ema: False selects the variant `non_ema`, unless `variant` is given.
 
     Raises:
-        SourceError: `no-variant`: none has it; `variant-needed`: there are no plain weights, or not for one that
-            lacks the variant.
+        SourceError: `no-variant`: no component has it; `variant-needed`: a component has neither the variant nor
+            default weights.
         InputError: `ema-and-variant`.
     """
     check_choice(ema, variant)
@@ -85,10 +85,10 @@ def wanted_variants(
     notes = [f"{name}: weights of variant {asked!r}" for name in have]
     lacking = [name for name in has if name not in have]
     if variant is not None and lacking:
-        notes.append(f"no weights of variant {variant!r} in {', '.join(lacking)}: the plain ones are taken")
+        notes.append(f"no weights of variant {variant!r} in {', '.join(lacking)}: the default ones are used")
         warnings.warn(f"{where}: {notes[-1]}", stacklevel=2)
     elif variant is None and asked == RAW and not have:
-        notes.append("there are no raw weights (variant 'non_ema'): the plain ones are taken, averaged as they may be")
+        notes.append("there are no raw weights (variant 'non_ema'): the default ones are used, averaged as they may be")
         warnings.warn(f"{where}: {notes[-1]}", stacklevel=2)
     return chosen, notes
 
@@ -96,12 +96,12 @@ def wanted_variants(
 def no_variant(variant: str, there: Iterable[str], where: str) -> SourceError:
     """The error for a variant that no component has."""
     named = [f"variant={name!r}" for name in sorted(there) if name]
-    fits = ", ".join([*named, *(["plain weights (no variant)"] if "" in there else [])])
+    fits = ", ".join([*named, *(["default weights (no variant)"] if "" in there else [])])
     return SourceError("no-variant", f"there are no weights of variant {variant!r}", where=where, fits=fits)
 
 
 def _needed(there: Iterable[str], asked: str | None, where: str) -> SourceError:
-    lacks = "no plain weights" + ("" if asked is None else f", and none of variant {asked!r},")
+    lacks = "no default weights" + ("" if asked is None else f", and none of variant {asked!r},")
     what = f"there are {lacks} but weights of variant {', '.join(map(repr, sorted(there)))}"
     return SourceError(
         "variant-needed", what, where=where, fits=" or ".join(f"variant={one!r}" for one in sorted(there))
@@ -109,5 +109,5 @@ def _needed(there: Iterable[str], asked: str | None, where: str) -> SourceError:
 
 
 def is_shard(name: str) -> bool:
-    """Whether a file's name is that of one shard of many."""
+    """Whether a file name is that of a shard."""
     return _SHARD.fullmatch(name) is not None

@@ -1,9 +1,9 @@
-"""What a file says of itself beside its weights: metadata of trainers and marker keys. It is used, and must agree.
+"""What a file states about its model beside the weights: trainers' metadata and marker keys, which must agree.
 
-Read are the metadata of Stability's ModelSpec (sd-scripts, OneTrainer, ComfyUI), of kohya's trainers (`ss_...`), and
-the empty tensors by which ComfyUI, A1111 and OneTrainer mark a file (`v_pred`, `ztsnr`). What mergers keep
-(`sd_merge_recipe`, `sd_merge_models`, `prompt`, `workflow`) and hashes, titles and settings of the training say nothing
-of how the model is read.
+Used are Stability's ModelSpec (sd-scripts, OneTrainer, ComfyUI), the metadata of kohya's trainers (`ss_...`), and the
+empty tensors with which ComfyUI, A1111 and OneTrainer mark a file (`v_pred`, `ztsnr`). Merge recipes
+(`sd_merge_recipe`, `sd_merge_models`, `prompt`, `workflow`), hashes, titles and training settings do not affect how a
+model is read.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ldmkit.models.spec import MAX_SIDE
 from ldmkit.models.weights import LazyTensor
 
 MARKERS = ("v_pred", "ztsnr")
-"""Keys of tensors without weights."""
+"""Empty tensors that only mark a file."""
 
 SD1, SD2, XL, REFINER = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL", "SDXL's refiner"
 
 
 class Fact(NamedTuple):
-    """One statement: of what (a key of `_PHRASES`), what, and who says it."""
+    """One statement: its subject (a key of `_PHRASES`), the value, and where it was found."""
 
     subject: str
     value: str
@@ -45,12 +45,12 @@ _V2 = {True: "a model", False: "no model"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a file says, agreed with itself.
+    """The statements of one file, checked to agree with each other.
 
     Args:
         facts: by subject.
-        size: (height, width) in pixels that it was trained for, where it says.
-        notes: what is said and not acted upon.
+        size: (height, width) in pixels it was trained for, if stated.
+        notes: statements that have no effect on loading.
     """
 
     where: str
@@ -59,11 +59,11 @@ class Evidence:
     notes: tuple[str, ...] = ()
 
     def get(self, subject: str) -> str | None:
-        """What it says of something; None where it says nothing."""
+        """The value stated for a subject, if any."""
         return self.facts[subject].value if subject in self.facts else None
 
     def check(self, subject: str, value: str | None, by: str) -> None:
-        """Compare with what another says; None is no statement.
+        """Compare with a value from elsewhere; None states nothing.
 
         Raises:
             SourceError: `prediction-unknown`, `evidence-disagrees`, with both.
@@ -72,32 +72,32 @@ class Evidence:
             raise _disagreement(self.facts[subject], Fact(subject, value, by), self.where)
 
     def check_family(self, family: str | None, by: str) -> None:
-        """Compare with the family that something else shows, if it shows one."""
+        """Compare with the model family found elsewhere, if any."""
         self.check("family", family, by)
         self.check("v2", None if family is None else _V2[family == SD2], by)
 
     def zero_snr(self, predicts: str, by: str) -> bool:
-        """Whether the schedule has to end in noise alone.
+        """Whether the schedule must end at zero terminal SNR.
 
         Raises:
-            SourceError: `evidence-disagrees`: so it says, and the network predicts eps, which tells nothing there.
+            SourceError: `evidence-disagrees`: zero terminal SNR is stated for a network that predicts eps.
         """
         if self.get("zero_snr") != "with":
             return False
         if predicts == "eps":
             other = Fact("predicts", "eps", by)
-            what = f"{self.facts['zero_snr']}, where a network that predicts eps says nothing of the picture; {other}"
+            what = f"{self.facts['zero_snr']}, which leaves an eps prediction undefined; {other}"
             fits = "config= with parameterization v (of SDXL: VScaling), if it predicts v"
             raise SourceError("evidence-disagrees", what, where=self.where, fits=fits)
         return True
 
 
 def gather(metadata: Mapping[str, str], keys: Container[str], where: str) -> Evidence:
-    """The evidence of a file.
+    """Collect the evidence of a file.
 
     Raises:
-        SourceError: `evidence-unknown` for a word that means nothing here; `prediction-unknown`, `evidence-disagrees`:
-            statements that disagree.
+        SourceError: `evidence-unknown` for an unknown value; `prediction-unknown`, `evidence-disagrees` for statements
+            that disagree.
     """
     agreed: dict[str, Fact] = {}
     for fact in _facts(metadata, keys, where):
@@ -108,7 +108,7 @@ def gather(metadata: Mapping[str, str], keys: Container[str], where: str) -> Evi
 
 
 def family_of(tensors: Mapping[str, LazyTensor]) -> str | None:
-    """The family that a model's own shapes show; None of others, and of reduced ones."""
+    """The model family by its shapes; None for other and for reduced models."""
     unet = "model.diffusion_model."
     for key, column, families in (
         (unet + "label_emb.0.0.weight", 1, {2816: XL, 2560: REFINER}),
@@ -135,7 +135,7 @@ _ARCHITECTURES = (
         None,
     ),
 )
-"""Beginning of `modelspec.architecture` -> family ('': one that is not read here), prediction."""
+"""Start of `modelspec.architecture` -> family ('' if not supported), prediction."""
 _BASES = (
     (r"sd_v1_v$", SD1, "v"),
     (r"sd_v1$", SD1, "eps"),
@@ -145,7 +145,7 @@ _BASES = (
     (r"sdxl", XL, None),
     (r"(sd3|flux|lumina|hunyuan)", "", None),
 )
-"""The same of kohya's `ss_base_model_version`."""
+"""The same for kohya's `ss_base_model_version`."""
 
 
 def _facts(metadata: Mapping[str, str], keys: Container[str], where: str) -> Iterable[Fact]:
@@ -188,7 +188,7 @@ def _by(name: str) -> str:
 
 
 def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    """`modelspec.resolution` is WIDTHxHEIGHT; the 768-v model's architecture tells it too."""
+    """`modelspec.resolution` is WIDTHxHEIGHT; the 768-v architecture implies it."""
     sides = re.fullmatch(r"(\d{1,5})\s*x\s*(\d{1,5})", _word(metadata, "modelspec.resolution"))
     if sides is None:
         return (768, 768) if _word(metadata, "modelspec.architecture").startswith("stable-diffusion-v2-768-v") else None
@@ -197,17 +197,17 @@ def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _unused(metadata: Mapping[str, str]) -> Iterable[str]:
-    """What would ask for another way of reading that only the user can choose."""
+    """Notes on metadata whose effect only the user can choose."""
     for name in ("modelspec.encoder_layer", "ss_clip_skip"):
         layer = _word(metadata, name)
         if layer.isdecimal() and int(layer) > 1:
             yield f"{_by(name)} is {layer}: it was trained on an earlier layer of its text encoder (clip skip)"
     steps = re.fullmatch(r"(\d+)\s*,\s*(\d+)", _word(metadata, "modelspec.timestep_range"))
     if steps is not None and (int(steps[1]) > 0 or int(steps[2]) < 999):
-        yield f"the metadata's modelspec.timestep_range is {steps[0]}: it was trained for these timesteps alone"
+        yield f"the metadata's modelspec.timestep_range is {steps[0]}: it was trained for these timesteps only"
     said = _word(metadata, "modelspec.resolution")
     if said and _size(metadata) is None:
-        yield f"the metadata's modelspec.resolution is {shown(said)}: no size of pictures that it could draw"
+        yield f"the metadata's modelspec.resolution is {shown(said)}: not a size that it can generate"
 
 
 def _unknown(name: str, value: str, fits: str, where: str) -> SourceError:
@@ -215,7 +215,7 @@ def _unknown(name: str, value: str, fits: str, where: str) -> SourceError:
 
 
 def _disagreement(one: Fact, other: Fact, where: str) -> SourceError:
-    """Two pieces of evidence that disagree, both shown."""
+    """The error for two pieces of evidence that disagree."""
     code = "prediction-unknown" if one.subject == "predicts" else "evidence-disagrees"
     what = f"{one}, {str(other).replace(' says that it', ' that it')}"
     return SourceError(code, what, where=where, fits="a file whose evidence agrees; or correct the wrong one")

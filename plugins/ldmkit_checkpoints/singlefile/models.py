@@ -1,4 +1,4 @@
-"""Well-known single files without a yaml: which published model it is, told from keys and shapes."""
+"""Published models in a single file without yaml, recognised by their keys and shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLANES = {
     7: "an upscaler: the small picture beside the latent",
     8: "InstructPix2Pix, or another model that reads a second latent",
 }
-"""Input channels of published U-Nets over four latent channels whose planes no part here makes."""
+"""Input channels of published U-Nets with additional planes that ldmkit does not produce."""
 
 
 UNET = "model.diffusion_model."
@@ -31,7 +31,7 @@ _EMBEDDERS = "conditioner.embedders."
 
 
 SD2_BASE_STEPS = 875_000
-"""`global_step` inside Stable Diffusion 2's published 512-base file, the one that predicts eps."""
+"""`global_step` in Stable Diffusion 2's published 512-base file, which predicts eps."""
 
 
 _KL_F8: dict[str, Any] = {
@@ -43,7 +43,7 @@ _KL_F8: dict[str, Any] = {
 def infer_config(
     tensors: Mapping[str, LazyTensor], extras: Mapping[str, Any], where: str, metadata: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """The config of a published model in the structure of its original yaml, and what was assumed.
+    """The config of a published model in the structure of its original yaml, and notes on what was assumed.
 
     Known: Stable Diffusion 1.x and its inpainting model, 2.x (768-v only with a config: see below), both with a
     ControlNet, SDXL base (for inpainting too) and refiner, and stand-alone first stages of any size.
@@ -80,7 +80,7 @@ def infer_config(
         if extras.get("global_step") == SD2_BASE_STEPS:
             evidence.check("predicts", "eps", f"global_step {SD2_BASE_STEPS}")
         elif stated is None and first[1] == 4:
-            what = "Stable Diffusion 2 files of the eps and the v model have the same keys"
+            what = "Stable Diffusion 2's eps and v models have the same keys"
             fits = "config= with parameterization eps (512-base) or v (768-v)"
             raise SourceError("prediction-unknown", what, where=where, fits=fits)
         config = _predicting(_sd(tensors, first[1], 1024), stated)
@@ -94,7 +94,7 @@ def _predicting(config: dict[str, Any], prediction: str | None) -> dict[str, Any
 
 
 def _is_embedding(tensor: LazyTensor) -> bool:
-    """Whether a file's only tensor has the shape of words for a text encoder; its key may be any word."""
+    """Whether the only tensor of a file is shaped like token embeddings; its key can be any word."""
     return len(tensor.shape) in (1, 2) and tensor.shape[-1] in (768, 1024, 1280, 2048, 4096)
 
 
@@ -103,18 +103,18 @@ def _shape(tensors: Mapping[str, LazyTensor], key: str) -> tuple[int, ...] | Non
 
 
 def _check_inputs(channels: int, family: str, where: str) -> None:
-    """Refuse a U-Net of other input channels than a latent's, or those of an inpainting model."""
+    """Refuse a U-Net whose input channels are neither the latent's nor an inpainting model's."""
     if channels in (4, 9):
         return
     what = f"{family}a U-Net of {channels} input channels: {PLANES.get(channels, 'no model that is known')}"
-    fits = "4 channels, or 9 of an inpainting model; other planes are read from diffusers' folder, ready-made"
+    fits = "4 channels, or 9 of an inpainting model; for other planes load the diffusers folder and pass them in"
     raise SourceError("unsupported", what, where=where, fits=fits)
 
 
 def _needed(where: str) -> SourceError:
-    what = "which model this is cannot be told from its keys"
+    what = "the model cannot be recognised by its keys"
     return SourceError(
-        "config-needed", what, where=where, fits="config= with the original yaml, or config.yaml beside it"
+        "config-needed", what, where=where, fits="config= with the original yaml, or config.yaml next to the file"
     )
 
 
@@ -155,8 +155,8 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> 
     base = label[1] == 2816
     for i in range(2 if base else 1):
         if not any(key.startswith(f"{_EMBEDDERS}{i}.") for key in tensors):
-            what = f"it is an SDXL model without its text encoder {_EMBEDDERS}{i}"
-            raise SourceError("denoiser-only", what, where=where, fits="the whole model")
+            what = f"it is an SDXL model without text encoder {_EMBEDDERS}{i}"
+            raise SourceError("denoiser-only", what, where=where, fits="the complete model")
     entry = _shape(tensors, UNET + "input_blocks.0.0.weight")
     if entry is None:
         raise _needed(where)
@@ -205,7 +205,7 @@ def _embedders(base: bool) -> list[dict[str, Any]]:
 
 
 def _first_stage(tensors: Mapping[str, LazyTensor], where: str) -> dict[str, Any]:
-    """Geometry of a KL or VQ autoencoder; attention is found by its keys, on any level."""
+    """The config of a KL or VQ autoencoder; attention levels are found by their keys."""
     widths: list[int] = []
     blocks = 0
     while (shape := _shape(tensors, f"encoder.down.{len(widths)}.block.0.conv2.weight")) is not None:

@@ -1,1 +1,1 @@
-"""Tiny autoencoders as taesd and diffusers publish them."""
+"""Tiny autoencoders as TAESD publishes them: two files, encoder and decoder."""

@@ -1,4 +1,4 @@
-"""A tiny autoencoder published as two files in one folder, `[name_]encoder` and `[name_]decoder`, sequential keys."""
+"""A tiny autoencoder in a folder with two files, `[name_]encoder` and `[name_]decoder`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HALVES = ("encoder", "decoder")
 
 
 def tiny_pairs(folder: Path) -> dict[str, dict[str, Path]]:
-    """Files that come as a pair, by the name before `encoder` and `decoder`; safetensors before pickles."""
+    """Pairs of encoder and decoder files by their common prefix; safetensors are preferred."""
     pairs: dict[str, dict[str, Path]] = {}
     for suffix in (".safetensors", *SUFFIXES):
         for encoder in sorted(folder.glob(f"*{HALVES[0]}{suffix}")):
@@ -31,12 +31,12 @@ def tiny_pairs(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def is_tiny_folder(path: Path) -> bool:
-    """Whether a folder holds such a pair."""
+    """Whether a folder holds an encoder and a decoder file."""
     return path.is_dir() and bool(tiny_pairs(path))
 
 
 class TinyFolder(Source):
-    """A first stage alone.
+    """The source for a tiny autoencoder alone.
 
     Raises:
         SourceError: several pairs in the folder, or keys of another layout.
@@ -57,7 +57,7 @@ class TinyFolder(Source):
 
     @property
     def spec(self) -> PipelineSpec:
-        raise SourceError("codec-only", "this is a first stage alone", where=self.origin, fits="ldmkit.load_codec")
+        raise SourceError("codec-only", "it is a first stage alone", where=self.origin, fits="ldmkit.load_codec")
 
     @property
     def codec_spec(self) -> PartSpec:

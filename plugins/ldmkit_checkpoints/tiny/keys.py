@@ -1,8 +1,8 @@
-"""Tiny autoencoders: keys and configs of both published layouts.
+"""Keys and config of a tiny autoencoder.
 
-Sequential: two files, `encoder` and `decoder`, with the positions of a flat list of layers as names
-(`0.weight`, `1.conv.0.weight`, ...). diffusers (AutoencoderTiny): the same lists in one file under
-`encoder.layers.` and `decoder.layers.`, the decoder's without its first, parameterless layer.
+Both halves are flat `nn.Sequential`s whose keys are positions (`0.weight`, `1.conv.0.weight`, ...). diffusers'
+AutoencoderTiny has the same lists in one file under `encoder.layers.` and `decoder.layers.`, the decoder's without its
+first, parameterless layer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEY = re.compile(rf"\d+\.(?:weight|bias|conv\.[024]\.(?:weight|bias)|{_POOL})")
 
 
 def tiny_sequential_keys(config: TinyConfig) -> KeyMap:
-    """Foreign keys carry the file's name in front: `encoder.0.weight` is `0.weight` of the encoder's file."""
+    """Keys of both files, prefixed by the half: `encoder.0.weight` is `0.weight` in the encoder's file."""
     return {**encoder_layers(config, "encoder."), **decoder_layers(config, "decoder.", skipped=0)}
 
 
@@ -48,14 +48,14 @@ def encoder_layers(config: TinyConfig, prefix: str) -> KeyMap:
 def decoder_layers(config: TinyConfig, prefix: str, skipped: int) -> KeyMap:
     found: KeyMap = {}
     last = len(config.decoder_blocks) - 1
-    position = 1 - skipped  # after the squashing of the latent
+    position = 1 - skipped  # after the tanh on the latent
     found.update(layer("decoder.conv_in", f"{prefix}{position}"))
-    position += 2  # and an activation
+    position += 2  # skips an activation
     for level, blocks in enumerate(config.decoder_blocks):
         found.update(_blocks(f"decoder.stage.{level}", prefix, position, blocks, config.decoder_pool and level == 0))
         position += blocks
         if level != last:
-            position += 1  # the nearest-neighbour layer
+            position += 1  # nearest-neighbour upsampling
             found.update(layer(f"decoder.doubling.{level}", f"{prefix}{position}", bias=False))
             position += 1
     found.update(layer("decoder.conv_out", f"{prefix}{position}"))
@@ -76,7 +76,7 @@ def _blocks(native: str, prefix: str, position: int, blocks: int, pool: bool) ->
 
 
 def is_tiny_sequential(keys: Iterable[str]) -> bool:
-    """Whether a file's keys look like one half of a tiny autoencoder in the sequential layout."""
+    """Whether keys look like one half of a TAESD."""
     names = list(keys)
     return bool(names) and all(_KEY.fullmatch(key) for key in names) and any(".conv.4." in key for key in names)
 
@@ -84,10 +84,10 @@ def is_tiny_sequential(keys: Iterable[str]) -> bool:
 def tiny_from_sequential(
     encoder: Mapping[str, Sequence[int]], decoder: Mapping[str, Sequence[int]], where: str = "tiny autoencoder"
 ) -> dict[str, Any]:
-    """Native config from the two files' keys and shapes: blocks, width, latent channels and pooled branches.
+    """The native config by the keys and shapes of both files.
 
     Raises:
-        SourceError: keys that are not of this layout.
+        SourceError: keys of another layout.
     """
     encoder_runs, encoder_pool = _runs(encoder, f"{where}, encoder")
     decoder_runs, decoder_pool = _runs(decoder, f"{where}, decoder")
@@ -109,7 +109,7 @@ def _runs(shapes: Mapping[str, Sequence[int]], where: str) -> tuple[list[int], b
     """Lengths of the runs of blocks between single convolutions, and whether any block is pooled."""
     for key in shapes:
         if not _KEY.fullmatch(key):
-            raise SourceError("unrecognised", f"the key {key!r} is none of this layout", where=where)
+            raise SourceError("unrecognised", f"the key {key!r} does not belong to this layout", where=where)
     singles = {int(k.split(".")[0]) for k in shapes if re.fullmatch(r"\d+\.weight", k)}
     blocks = {int(k.split(".")[0]) for k in shapes} - singles
     if len(singles) < 2 or not blocks:

@@ -1,1 +1,1 @@
-"""Torch files (`.ckpt`, `.pt`, `.pth`, `.bin`): the zip archive, the pickle in it, and tensors read lazily."""
+"""Torch files (`.ckpt`, `.pt`, `.pth`, `.bin`), read lazily and without executing code."""

@@ -1,7 +1,7 @@
-"""An interpreter for the pickles of torch files that builds tensors and plain containers and runs nothing.
+"""A pickle interpreter for torch files that builds only tensors and plain containers, and executes no code.
 
-Globals are looked up in a table of ours and never imported; calls go to the few rebuild functions below.
-Whatever else a pickle asks for ends with an error that names it.
+Globals are looked up in a fixed table and never imported; calls are limited to the rebuild functions below. Anything
+else a pickle asks for is an error that names it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from ldmkit.errors import SourceError
 
 CONVERT = (
-    "only tensors and plain containers are read. Where the file is trusted, convert it once with the software that "
+    "only tensors and plain containers are read. To read a file that you trust, convert it once with the software that "
     "wrote it: torch.save({'state_dict': checkpoint['state_dict']}, new_path)"
 )
 
@@ -28,13 +28,13 @@ STORAGES: dict[str, torch.dtype] = {
 }  # fmt: skip
 
 MAX_AXES = 64
-"""Of a tensor, and items of a tuple that is a key."""
+"""Limit for the dimensions of a tensor, and for the items of a tuple used as a key."""
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 class Global(NamedTuple):
-    """A name that the pickle mentioned and that is allowed; `what` says which rebuild rule it stands for."""
+    """An allowed global named by the pickle; `what` selects its rebuild rule."""
 
     name: str
     what: str
@@ -42,7 +42,7 @@ class Global(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A storage of the file: entry `data/<key>`, `numel` elements of `dtype`."""
+    """A storage in the file: zip entry `data/<key>`, `numel` elements of `dtype`."""
 
     key: str
     dtype: torch.dtype
@@ -50,7 +50,7 @@ class Storage(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A tensor of the file: a view of a storage, checked to lie inside it. Offset and strides in elements."""
+    """A tensor in the file: a view into a storage, checked to lie within it. Offset and strides in elements."""
 
     storage: Storage
     offset: int
@@ -93,14 +93,14 @@ class _Machine:
     stack: list[Any]
     memo: dict[int, Any]
     copies: int
-    """How many more items calls may copy: those of a memoised container can be asked for again and again."""
+    """How many more items calls may copy; bounded since a memoised container can be copied again and again."""
 
     def fail(self, what: str) -> SourceError:
         return SourceError("pickle-invalid", what, where=self.where)
 
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is MARK:
-            raise self.fail("the pickle takes more from its stack than it put there")
+            raise self.fail("the pickle pops from an empty stack")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
@@ -114,12 +114,12 @@ class _Machine:
                 items = self.stack[index + 1 :]
                 del self.stack[index:]
                 return items
-        raise self.fail("the pickle closes a group that it never opened")
+        raise self.fail("the pickle pops a mark that was never set")
 
     def copying(self, items: Any) -> Any:
         self.copies -= len(items)
         if self.copies < 0:
-            raise self.fail("the pickle multiplies what it holds")
+            raise self.fail("the pickle copies its own items without bound")
         return items
 
     def set_items(self, target: dict[Any, Any], items: list[Any]) -> None:
@@ -129,13 +129,13 @@ class _Machine:
             if not _is_key(key):
                 raise self.fail(f"a dictionary key of type {type(key).__name__}")
             if isinstance(key, str) and key in target:
-                raise SourceError("duplicate-key", f"the key {key!r} stands twice", where=self.where)
+                raise SourceError("duplicate-key", f"duplicate key {key!r}", where=self.where)
             target[key] = value
 
     def lookup(self, module: object, name: object) -> Global:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise self.fail("a global whose name is no string")
-        # protocol 2, which torch writes, calls the module as Python 2 did
+            raise self.fail("a global whose name is not a string")
+        # protocol 2, which torch writes, uses Python 2's module names
         path = f"{'builtins' if module == '__builtin__' else module}.{name}"
         if path not in ALLOWED:
             raise SourceError("pickle-global", f"the pickle asks for {path}", where=self.where, fits=CONVERT)
@@ -143,7 +143,7 @@ class _Machine:
 
     def call(self, target: object, args: object) -> Any:
         if not isinstance(target, Global) or not isinstance(args, tuple):
-            raise self.fail("the pickle calls something that cannot be called")
+            raise self.fail("the pickle calls something that is not callable")
         if target.what == "dict":
             return self.ordered(args)
         if target.what == "tensor":
@@ -155,18 +155,18 @@ class _Machine:
         if target.what in ("tuple", "set") and len(args) == 1 and isinstance(args[0], (tuple, list)):
             items = self.copying(args[0])
             if target.what == "set" and not all(map(_is_key, items)):
-                raise self.fail("a set of items that cannot be in one")
+                raise self.fail("a set with unhashable items")
             return tuple(items) if target.what == "tuple" else set(items)
-        raise self.fail(f"{target.name} is called with arguments that do not fit")
+        raise self.fail(f"{target.name} is called with wrong arguments")
 
     def ordered(self, args: tuple[Any, ...]) -> OrderedDict[Any, Any]:
         made: OrderedDict[Any, Any] = OrderedDict()
         pairs = args[0] if len(args) == 1 and isinstance(args[0], list) else ()
         if args and not isinstance(args[0], list):
-            raise self.fail("an OrderedDict made of something else than a list of pairs")
+            raise self.fail("an OrderedDict built from something other than a list of pairs")
         for pair in self.copying(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise self.fail("an OrderedDict made of something else than pairs")
+                raise self.fail("an OrderedDict built from items that are not pairs")
             self.set_items(made, list(pair))
         return made
 
@@ -178,7 +178,7 @@ class _Machine:
             raise self.fail(f"a tensor of {len(shape)} axes")
         sizes = (offset, *shape, *stride) if isinstance(shape, tuple) and isinstance(stride, tuple) else (None,)
         if any(type(n) is not int or n < 0 or n >= 2**62 for n in sizes) or len(shape) != len(stride):
-            raise self.fail("a tensor whose size, stride or offset is no list of non-negative integers")
+            raise self.fail("a tensor whose size, stride or offset is not a list of non-negative integers")
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         if 0 not in shape and last >= storage.numel:
             what = f"a tensor of shape {list(shape)} ends at element {last} of a storage of {storage.numel}"
@@ -199,12 +199,12 @@ class _Machine:
         state = self.pop()
         target = self.top(object)
         if not isinstance(target, OrderedDict) or not isinstance(state, dict):
-            raise self.fail("the pickle sets attributes of something that has none")
-        # module metadata of a state dict: says nothing about tensors, and is left out
+            raise self.fail("the pickle sets attributes on an object without attributes")
+        # module metadata of a state dict, not needed for its tensors
 
 
 def _is_key(item: object) -> bool:
-    """Whether an item may be a dictionary's key. Tuples of tuples may not: a few nested ones hash for ever."""
+    """Whether an item may be a dictionary key. Nested tuples may not: hashing a few levels takes forever."""
     flat = item if type(item) is tuple else (item,)
     return len(flat) <= MAX_AXES and all(isinstance(i, (str, int, float, bytes, type(None))) for i in flat)
 
@@ -228,7 +228,7 @@ def _put(m: _Machine, slot: int) -> None:
 
 def _get(m: _Machine, slot: int) -> None:
     if slot not in m.memo:
-        raise m.fail("the pickle reads something it never stored")
+        raise m.fail("the pickle reads a memo entry that was never stored")
     m.stack.append(m.memo[slot])
 
 
@@ -308,7 +308,7 @@ _RULES: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def read_pickle(data: bytes, where: str) -> Any:
-    """The object of a pickle: dicts, lists, tuples, sets, strings, bytes, numbers and `Stored` tensors.
+    """Return the object in a pickle: dicts, lists, tuples, sets, strings, bytes, numbers and `Stored` tensors.
 
     Raises:
         SourceError: `pickle-global` naming what the pickle asked for, `pickle-opcode`, `pickle-invalid`,
@@ -331,11 +331,11 @@ def read_pickle(data: bytes, where: str) -> Any:
                 raise SourceError("pickle-opcode", f"the pickle uses {opcode.name}", where=where, fits=CONVERT)
     except (ValueError, IndexError, UnicodeError, OverflowError, RecursionError) as error:
         raise machine.fail(f"not a valid pickle: {error}") from None
-    raise machine.fail("the pickle never ends")
+    raise machine.fail("the pickle has no STOP opcode")
 
 
 def _finish(machine: _Machine) -> Any:
     result = machine.pop()
     if machine.stack:
-        raise machine.fail("the pickle leaves things on its stack")
+        raise machine.fail("the pickle leaves items on its stack")
     return result

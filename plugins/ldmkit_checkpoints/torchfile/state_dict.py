@@ -1,4 +1,4 @@
-"""Torch files (`.ckpt`, `.pt`, `.pth`, `.bin`): zip archives of one pickle and raw storages, read lazily and safely."""
+"""Torch files (`.ckpt`, `.pt`, `.pth`, `.bin`) as lazy tensors: a zip archive with a pickle and raw storages."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TAR_BLOCK = 512
 
 
 def open_pickled(path: Path) -> Any:
-    """What a torch file holds: plain containers with a `LazyTensor` for every tensor. No tensor is read yet.
+    """The contents of a torch file: plain containers with a `LazyTensor` for every tensor.
 
-    Nothing in the file is executed or imported: see `pickle_reader`.
+    No code in the file is executed or imported, see `pickle_reader`.
 
     Raises:
         SourceError: `not-found`, `truncated`, `legacy-format`, `torch-invalid`, `pickle-global` and the other
@@ -43,7 +43,7 @@ def open_pickled(path: Path) -> Any:
         if error.code == "source.pickle-global" and b"string_to_param" in data:  # kept as a module by A1111
             refuse_unsupported_tensors(["string_to_param"], where)
         if error.code == "source.pickle-global" and b"_rebuild_tensor_v3" in data:
-            what = "it holds tensors of a dtype that is none of torch's first ones: 8-bit floats, or unsigned integers"
+            what = "it holds tensors of an unsupported dtype: 8-bit floats or unsigned integers"
             fits = "the same model in float16, bfloat16 or float32"
             raise SourceError("unsupported", what, where=where, fits=fits) from None
         raise
@@ -56,7 +56,7 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
     Both layouts are read: {"state_dict": {...}, "epoch": ...} and a plain mapping of tensors.
 
     Raises:
-        SourceError: the errors of `open_pickled`; `no-tensors` where it holds no mapping of tensors.
+        SourceError: the errors of `open_pickled`; `no-tensors` if it holds no mapping of tensors.
     """
     tree = open_pickled(path)
     if not isinstance(tree, dict):
@@ -82,7 +82,7 @@ def open_state_dict(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
 
 
 def _refuse_tree(tree: Mapping[Any, Any], where: str) -> None:
-    """Say what a file of nested containers is, or where in it the tensors are."""
+    """Explain what a file of nested containers is, or where its tensors are."""
     refuse_unsupported_tensors(_names(tree), where)
     inner = {
         key: value
@@ -92,7 +92,7 @@ def _refuse_tree(tree: Mapping[Any, Any], where: str) -> None:
     if inner:
         what = f"its tensors are under {', '.join(map(repr, inner))}, not under 'state_dict'"
         key = next(iter(inner))
-        fits = f"torch.save({{'state_dict': checkpoint[{key!r}]}}, new_path), where these are the model's"
+        fits = f"torch.save({{'state_dict': checkpoint[{key!r}]}}, new_path), if these are the model's weights"
         raise SourceError("no-tensors", what, where=where, fits=fits)
 
 
@@ -131,7 +131,7 @@ def _check_kind(path: Path) -> None:
         return
     if len(start) < 4:
         raise SourceError("truncated", f"{len(start)} bytes is too short for a torch file", where=where)
-    # told by the first block alone: tarfile would unpack a compressed archive to find out
+    # recognised by the first block: tarfile would decompress an archive to find out
     if start[257:262] == b"ustar" or start[:1] == b"\x80":
         what = "written in torch's format from before version 1.6"
         raise SourceError("legacy-format", what, where=where, fits=f"torch's zip format; {CONVERT}")
@@ -139,11 +139,11 @@ def _check_kind(path: Path) -> None:
 
 
 def _lazy(tree: Any, path: Path, entries: Mapping[str, ZipEntry]) -> Any:
-    """The same containers with lazy tensors; shared and self-referring containers stay what they are."""
+    """The same containers with lazy tensors; shared and self-referential containers are kept."""
 
     @cache
     def mapped() -> torch.UntypedStorage:
-        # the same call as torch.load(mmap=True) makes: private pages, nothing is written back
+        # as torch.load(mmap=True) does: private pages, never written back
         return cast(torch.UntypedStorage, torch.UntypedStorage.from_file(str(path), False, path.stat().st_size))
 
     file = MappedFile(path)

@@ -1,7 +1,8 @@
-"""The zip archives that torch writes: where each entry lies, and whether all three places that tell it agree.
+"""The zip archives that torch writes: the position of each entry, consistent in all places that state it.
 
-An entry is described in the archive's directory, before its data (local header), and mostly behind it (descriptor).
-Programs that believe different ones read different tensors from one file: they have to agree, and the sums as well.
+An entry is described in the central directory, before its data (local header), and usually after it (data descriptor).
+Programs that trust different ones would read different tensors from the same file, so all must agree, checksums
+included.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _CHUNK = 2**20
 
 @dataclass(frozen=True)
 class ZipEntry:
-    """Place of one uncompressed archive entry in the file, in bytes, and its CRC-32; None where none was kept."""
+    """Position of an uncompressed archive entry in the file, in bytes, and its CRC-32, or None if none is stored."""
 
     begin: int
     size: int
@@ -38,7 +39,7 @@ class ZipEntry:
 
 
 def read_entries(path: Path) -> dict[str, ZipEntry]:
-    """Name -> place, of every entry.
+    """The entries of the archive by name.
 
     Raises:
         SourceError: `torch-invalid`: damaged, compressed, contradictory; `truncated`; `too-large`.
@@ -50,20 +51,20 @@ def read_entries(path: Path) -> dict[str, ZipEntry]:
             _check_directory(file, size, where)
             with zipfile.ZipFile(file) as archive:
                 listed = archive.infolist()
-                summed = any(info.CRC for info in listed)  # torch can leave all sums out: they are 0 then
+                summed = any(info.CRC for info in listed)  # torch can be told to skip checksums: all are 0 then
                 found = {info.filename: _entry(file, info, size, summed, where) for info in listed}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, OSError, RuntimeError) as error:
         raise SourceError("torch-invalid", f"damaged archive: {error}", where=where) from None
     except (ValueError, OverflowError, LookupError, MemoryError) as error:  # names, extra fields and counts
         raise SourceError("torch-invalid", f"damaged archive: {type(error).__name__}: {error}", where=where) from None
     if len(found) != len(listed):
-        raise SourceError("torch-invalid", "two entries of the archive have one name", where=where)
+        raise SourceError("torch-invalid", "two entries of the archive have the same name", where=where)
     _check_apart(found, where)
     return found
 
 
 def entry_bytes(path: Path, entry: ZipEntry, name: str) -> bytes:
-    """The content of a small entry.
+    """The contents of a small entry.
 
     Raises:
         SourceError: `truncated`, `torch-invalid`.
@@ -79,9 +80,9 @@ def entry_bytes(path: Path, entry: ZipEntry, name: str) -> bytes:
 
 
 def checksum(path: Path, entry: ZipEntry, name: str) -> Callable[[], None]:
-    """A check of an entry's content, which is read through once, at the first call.
+    """A function that compares an entry with its CRC-32, once, at the first call.
 
-    The check raises SourceError: `truncated`, `checksum`.
+    The function raises SourceError: `truncated`, `checksum`.
     """
     good: list[bool] = []
 
@@ -96,7 +97,7 @@ def checksum(path: Path, entry: ZipEntry, name: str) -> Callable[[], None]:
         if left:
             raise SourceError("truncated", f"the file ended while entry {name!r} was read", where=str(path))
         if total != entry.crc:
-            what = f"the bytes of entry {name!r} are not those that were written: its CRC-32 differs"
+            what = f"the bytes of entry {name!r} differ from what was written: wrong CRC-32"
             raise SourceError("checksum", what, where=str(path), fits="a new copy of the file")
         good.append(True)
 
@@ -104,7 +105,7 @@ def checksum(path: Path, entry: ZipEntry, name: str) -> Callable[[], None]:
 
 
 def _check_directory(file: BinaryIO, size: int, where: str) -> None:
-    """Bound the directory before it is read as a whole, and compare the two counts of its entries."""
+    """Check the size of the central directory before it is read, and its number of entries."""
     tail_size = min(size, 2**16 + _END.size)
     file.seek(size - tail_size)
     tail = file.read(tail_size)
@@ -117,11 +118,11 @@ def _check_directory(file: BinaryIO, size: int, where: str) -> None:
         file.seek(max(0, end - _LOCATOR.size))
         mark, _, place, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))
         if mark != b"PK\x06\x07" or place + _END64.size > size:
-            raise SourceError("torch-invalid", "damaged archive: its 64-bit directory is not there", where=where)
+            raise SourceError("torch-invalid", "damaged archive: its 64-bit directory is missing", where=where)
         file.seek(place)
         mark, _, _, _, disk, _, here, count, length, begin = _END64.unpack(file.read(_END64.size))
         if mark != b"PK\x06\x06":
-            raise SourceError("torch-invalid", "damaged archive: its 64-bit directory is not there", where=where)
+            raise SourceError("torch-invalid", "damaged archive: its 64-bit directory is missing", where=where)
     if length > MAX_DIRECTORY_BYTES or count > MAX_ENTRIES:
         what = f"a directory of {count} entries in {length} bytes"
         raise SourceError("too-large", what, where=where, fits=f"at most {MAX_ENTRIES} entries")
@@ -136,19 +137,21 @@ def _check_directory(file: BinaryIO, size: int, where: str) -> None:
 def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where: str) -> ZipEntry:
     name = info.orig_filename
     if "/code/" in name or name.endswith("/constants.pkl"):
-        what = "it is a TorchScript program (torch.jit.save), whose weights belong to its code"
-        raise SourceError("unsupported", what, where=where, fits="torch.jit.load; or the weights alone, by torch.save")
+        what = "it is a TorchScript program (torch.jit.save), not weights alone"
+        raise SourceError(
+            "unsupported", what, where=where, fits="torch.jit.load, or the weights alone saved by torch.save"
+        )
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         what = f"entry {name!r} is compressed or encrypted"
         raise SourceError("torch-invalid", what, where=where, fits="a file written by torch.save")
     if info.file_size != info.compress_size:
-        raise SourceError("torch-invalid", f"entry {name!r} has two sizes, and is not compressed", where=where)
+        raise SourceError("torch-invalid", f"entry {name!r} has two sizes but is not compressed", where=where)
     file.seek(info.header_offset)
     mark, _, flags, method, _, _, crc, packed, length, names, extra = _LOCAL.unpack(file.read(_LOCAL.size))
     begin = info.header_offset + _LOCAL.size + names + extra
     if mark != b"PK\x03\x04" or begin + info.file_size > size:
         raise SourceError("truncated", f"entry {name!r} reaches beyond the file's end", where=where)
-    later = bool(flags & 8)  # sums and sizes stand behind the data
+    later = bool(flags & 8)  # checksum and sizes follow the data
     own = file.read(names)
     fits = own in (name.encode("utf-8", "surrogateescape"), name.encode("cp437", "replace"))
     fits = fits and method == info.compress_type and bool(info.flag_bits & 8) == later
@@ -158,7 +161,7 @@ def _entry(file: BinaryIO, info: zipfile.ZipInfo, size: int, summed: bool, where
         file.seek(begin + info.file_size)
         fits = _descriptor_fits(file.read(_DESCRIPTORS[0].size), info)
     if not fits:
-        what = f"entry {name!r} is described in two ways, before its data and in the archive's directory"
+        what = f"entry {name!r} is described differently in its local header and in the central directory"
         raise SourceError("torch-invalid", what, where=where, fits="a new copy of the file")
     return ZipEntry(begin, info.file_size, info.CRC if summed else None)
 
@@ -169,7 +172,7 @@ def _descriptor_fits(data: bytes, info: zipfile.ZipInfo) -> bool:
 
 
 def _check_apart(entries: dict[str, ZipEntry], where: str) -> None:
-    """No entry lies within another: such an archive unpacks to more than its size."""
+    """Check that no entries overlap: such an archive would unpack to more than its size."""
     end, before = 0, ""
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].size)):
         if entry.begin < end:

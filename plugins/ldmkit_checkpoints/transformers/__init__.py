@@ -1,1 +1,1 @@
-"""transformers' text models: config.json and tokenizer files, read and written."""
+"""transformers' text encoders: config.json and keys, read and written."""

@@ -1,4 +1,4 @@
-"""Configs of transformers' text models (config.json, tokenizer files) <-> native configs of text conditioners."""
+"""Configs of transformers' CLIP and T5 text encoders (config.json, tokenizer files), read and written."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ldmkit_conditioners.t5_text import T5TextConfig
 from ldmkit_checkpoints.transformers.text_fields import nested, read_fields, refuse
 
 _LEGACY_EOS = 2
-"""CLIP configs written before 2023 say 2, which transformers takes as "pool at the largest id"."""
+"""eos_token_id in CLIP configs from before 2023, which transformers reads as "pool at the largest id"."""
 
 
 _CLIP_WORDS = 49408
-"""Of the published vocabulary; rows of an embedding beyond it are those of added tokens."""
+"""Size of the published vocabulary; embedding rows beyond it belong to added tokens."""
 
 
 _CLIP = {
@@ -47,14 +47,14 @@ _T5 = {
 def clip_from_hf(
     data: Mapping[str, Any], tokenizer: Path | None = None, where: str = "text_encoder", projected: bool | None = None
 ) -> dict[str, Any]:
-    """Config of our tower for a CLIPTextConfig (config.json of CLIPTextModel or CLIPTextModelWithProjection).
+    """The native config for a CLIPTextConfig (config.json of CLIPTextModel or CLIPTextModelWithProjection).
 
     Args:
-        tokenizer: the tokenizer's folder, which names the special tokens; None: CLIP's own.
-        projected: whether the model has the projection; None: as the config's `architectures` says.
+        tokenizer: the tokenizer's folder, which defines the special tokens; None: CLIP's own.
+        projected: whether the model has a projection; None: as `architectures` in the config says.
 
     Raises:
-        SourceError: a field that is unknown, or at a value that the tower does not have.
+        SourceError: an unknown field or an unsupported value.
     """
     data = nested(data, where)
     fields = read_fields("clip", data, where)
@@ -81,7 +81,7 @@ def clip_from_hf(
 
 
 def clip_to_hf(config: ClipConfig) -> dict[str, Any]:
-    """config.json for transformers and diffusers."""
+    """config.json of a CLIPTextModel or CLIPTextModelWithProjection."""
     data = {foreign: getattr(config, native) for native, foreign in _CLIP.items()}
     projected = config.projection is not None
     return {
@@ -100,14 +100,14 @@ def clip_to_hf(config: ClipConfig) -> dict[str, Any]:
 def t5_from_hf(
     data: Mapping[str, Any], max_length: int = 77, where: str = "text_encoder", tokenizer: Path | None = None
 ) -> dict[str, Any]:
-    """Config of T5Text for a T5Config.
+    """The native config for a T5Config.
 
     Args:
-        max_length: ids in a row where the tokenizer's folder sets no limit.
-        tokenizer: its folder, which names the end and the padding; None: the config's ids.
+        max_length: sequence length if the tokenizer sets no limit.
+        tokenizer: the tokenizer's folder, which defines the end and padding tokens; None: the config's ids.
 
     Raises:
-        SourceError: a field that is unknown, or at a value that it does not have.
+        SourceError: an unknown field or an unsupported value.
     """
     fields = read_fields("t5", data, where)
     config = {native: fields[foreign] for native, foreign in _T5.items()}

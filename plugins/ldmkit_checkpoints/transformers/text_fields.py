@@ -1,6 +1,6 @@
-"""Fields of transformers' text configs: what each key means here. One that is in no table is refused by name.
+"""Fields of transformers' text configs: which are read, fixed or without effect. Any other field is an error.
 
-The defaults are those of the class in transformers (of diffusers, for LDMBertConfig): a key that is absent takes them.
+Missing fields take the defaults of the class in transformers (in diffusers, for LDMBertConfig).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LDM_BERT = {
     "vocab_size": 30522, "d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 8, "head_dim": 64,
     "max_position_embeddings": 77, "encoder_ffn_dim": 5120, "activation_function": "gelu", "pad_token_id": 0,
 }  # fmt: skip
-"""Keys that are read -> the class's default."""
+"""Fields that are read -> the class's default."""
 
 _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "clip": {
@@ -37,7 +37,7 @@ _ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "ldmbert": {"activation_function": ("gelu",), "model_type": ("ldmbert",), "scale_embedding": (False,)},
 }  # fmt: skip
-"""Keys of a class that are allowed at these values only: others change what it computes, as no part here does."""
+"""Fields supported at these values only; others would change what the model computes."""
 
 _TRAINING = {
     *("attention_dropout", "dropout", "dropout_rate", "activation_dropout", "encoder_layerdrop", "classifier_dropout"),
@@ -60,14 +60,14 @@ _NAMES = {
     *("_attn_implementation", "_commit_hash"),
 }
 NO_EFFECT = _TRAINING | _OTHER_USE | _NAMES
-"""Keys that change no hidden state: of training, of decoders and generation, of bookkeeping."""
+"""Fields without effect on hidden states: training, decoding and generation, bookkeeping."""
 
 _IMPLIED = {"relu": ("relu", False), "gated-gelu": ("gelu_new", True)}
 """feed_forward_proj -> what transformers writes beside it as `dense_act_fn` and `is_gated_act`."""
 
 
 def refuse(name: str, value: Any, where: str, fits: str) -> SourceError:
-    """The error for a field at a value that no part here has."""
+    """The error for an unsupported value."""
     return SourceError("unknown-parameter", f"{name} is {value!r}", where=f"{where}.{name}", fits=fits)
 
 
@@ -75,7 +75,7 @@ def nested(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """The text part of a whole CLIP model's config (`model_type: clip`); any other config as it is.
 
     Raises:
-        SourceError: it has an older `text_config_dict` that says something else.
+        SourceError: an older `text_config_dict` contradicts it.
     """
     if data.get("model_type") != "clip" or not isinstance(data.get("text_config"), Mapping):
         return data
@@ -88,10 +88,10 @@ def nested(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def read_fields(kind: str, data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The keys that are read, of a config of `clip`, `t5` or `ldmbert`, with the class's default where absent.
+    """The fields that are read from a `clip`, `t5` or `ldmbert` config, with the class's defaults where missing.
 
     Raises:
-        SourceError: `unknown-key`; `unknown-parameter`: a value of the wrong type, or that no part here has.
+        SourceError: `unknown-key`; `unknown-parameter` for a value of the wrong type or an unsupported one.
     """
     defaults = {"clip": CLIP, "t5": T5, "ldmbert": LDM_BERT}[kind]
     only = dict(_ONLY[kind])
@@ -118,5 +118,5 @@ def read_fields(kind: str, data: Mapping[str, Any], where: str) -> dict[str, Any
 
 def _same(value: Any, fit: Any) -> bool:
     if isinstance(fit, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return abs(value - fit) <= 1e-4 * fit  # a float32 that was written as text
+        return abs(value - fit) <= 1e-4 * fit  # a float32 written as text
     return bool(value == fit and isinstance(value, bool) == isinstance(fit, bool))

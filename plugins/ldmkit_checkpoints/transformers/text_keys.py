@@ -16,7 +16,7 @@ def clip_hf_keys(config: ClipConfig, level: str = "text_model.") -> KeyMap:
     """transformers' CLIPTextModel and CLIPTextModelWithProjection.
 
     Args:
-        level: `text_model.`, or empty as CLIPTextModel names its tensors since transformers 5 (`clip_hf_level`).
+        level: `text_model.`, or empty as in files written by transformers 5 (see `clip_hf_level`).
     """
     keys: KeyMap = {
         "tower.tokens.weight": renamed(f"{level}embeddings.token_embedding.weight"),
@@ -36,12 +36,12 @@ def clip_hf_keys(config: ClipConfig, level: str = "text_model.") -> KeyMap:
 
 
 def clip_hf_level(keys: Iterable[str]) -> str:
-    """Whether a file of a CLIP text model has the level `text_model.` (`level` of `clip_hf_keys`)."""
+    """The prefix of a CLIP text model's keys: `text_model.` or empty, for `clip_hf_keys`."""
     return "text_model." if any(key.startswith("text_model.") for key in keys) else ""
 
 
 def t5_keys(config: T5TextConfig) -> KeyMap:
-    """transformers' T5EncoderModel: its own names, the embedding under `shared.weight`."""
+    """transformers' T5EncoderModel; the native keys are the same, except for `shared.weight`."""
     keys = {
         "encoder.embed_tokens.weight": renamed("shared.weight"),
         "encoder.final_layer_norm.weight": renamed("encoder.final_layer_norm.weight"),

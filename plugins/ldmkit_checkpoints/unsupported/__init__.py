@@ -1,1 +1,1 @@
-"""Files and folders that ldmkit does not read: what they are, and what would load them."""
+"""Files and folders that ldmkit does not read: recognised, named, and what would load them."""

@@ -1,4 +1,4 @@
-"""How a file or folder that ldmkit does not read is told, what it is called, and what would load it."""
+"""A format that ldmkit does not read: how it is recognised, its name, and what would load it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Format(NamedTuple):
     """A format that is not read.
 
     Args:
-        sign: what shows it: a pattern of a tensor's key, the first bytes or the last letters of a file's name, or a
-            pattern of a member's name; the table says which.
-        name: in the error.
+        sign: how it is recognised: a pattern for tensor keys, the first bytes of a file, the end of its name, or a
+            pattern for names in a folder, depending on the table.
+        name: name in the error.
         fits: what would load it.
-        code: of the error.
+        code: error code.
     """
 
     sign: Any

@@ -1,4 +1,4 @@
-"""What a file of tensors is that is no whole model: told from its keys."""
+"""Files of tensors that are not a complete model, recognised by their keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ldmkit.errors import SourceError
 from ldmkit_checkpoints.unsupported.formats import Format
 
 _ADAPTER = (
-    "the whole model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
+    "the complete model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
 )
 
 
@@ -35,10 +35,10 @@ KINDS = (
     Format(
         r"^(emb_params|string_to_param(\.|$)|string_to_token|clip_[lg]$|t5xxl$|<[^>]+>$)",
         "a textual inversion embedding",
-        "the whole model, saved by diffusers as a folder after load_textual_inversion",
+        "the complete model, saved by diffusers as a folder after load_textual_inversion",
     ),
     Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
-    Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "an adapter for a person's face", _ADAPTER),
+    Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "a face adapter", _ADAPTER),
     Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter", _ADAPTER),
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
     Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
@@ -50,13 +50,13 @@ KINDS = (
         "a ControlNet of FLUX or SD 3",
         _FAMILY,
     ),
-    Format(r"(^|\.)motion_modules\.", "a motion module of AnimateDiff, or a U-Net with some", _FAMILY),
+    Format(r"(^|\.)motion_modules\.", "an AnimateDiff motion module, or a U-Net that contains them", _FAMILY),
     Format(
         r"\.(time_stack|time_mixer|temporal_transformer_blocks|spatial_res_block)\.", "Stable Video Diffusion", _FAMILY
     ),
     Format(
         r"^(down_blocks|mid_block|up_blocks)\..*\.?(temp_convs|temp_attentions)\.|^transformer_in\.",
-        "a U-Net of videos",
+        "a video U-Net",
         _FAMILY,
     ),
     Format(r"(^|\.)distilled_guidance_layer\.", "a Chroma transformer", _FAMILY),
@@ -72,7 +72,7 @@ KINDS = (
     Format(r"(^|\.)transformer_blocks\.\d+\.(img|txt)_mod\.", "a transformer of Qwen-Image's kind", _FAMILY),
     Format(
         r"(^|\.)single_transformer_blocks\.\d+\.",
-        "a FLUX transformer, or one of its kind, with diffusers' keys",
+        "a FLUX-like transformer with diffusers' keys",
         _FAMILY,
     ),
     Format(
@@ -96,15 +96,11 @@ KINDS = (
     Format(
         r"^(conv_first\.|RRDB_trunk|body\.\d+\.(rdb1\.|weight$)|model\.1\.sub\.\d+\.|layers\.\d+\.residual_group\.)"
         r"|^params(_ema)?\.(conv_first|body|model)\.",
-        "an upscaler of pictures (ESRGAN and its kind)",
-        "the program that enlarges pictures with it",
+        "an image upscaler (ESRGAN and similar)",
+        "an upscaling program",
     ),
-    Format(
-        r"^(params_ema\.)?stylegan_decoder\.|^fuse_convs_dict\.", "a restorer of faces", "the program that it is for"
-    ),
-    Format(
-        r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "weights in 8-bit floats with scales of their own", _WHOLE
-    ),
+    Format(r"^(params_ema\.)?stylegan_decoder\.|^fuse_convs_dict\.", "a face restorer", "the program it was made for"),
+    Format(r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "weights in 8-bit floats with separate scales", _WHOLE),
     Format(
         r"\.quant_state\.bitsandbytes|\.absmax$|\.SCB$|\.qweight$",
         "weights in 4 or 8 bits (bitsandbytes, GPTQ)",
@@ -113,7 +109,7 @@ KINDS = (
     Format(
         r"^(encoder|decoder)\.(middle\.\d+\.residual|stages\.|\w+_blocks?\.\d+\.(\d+\.|norm\d\.|residual))"
         r"|^(en|de)coder\..*\.gamma$|\.time_(mix_conv|conv_out)\.|^(en|de)coder\..*conv(_in|\d)?\.conv\.",
-        "a first stage of videos, or of another family",
+        "a video first stage, or one of another family",
         _FAMILY,
     ),
     Format(
@@ -127,7 +123,7 @@ KINDS = (
         "ldmkit.load_adapter with its folder, config.json included",
         "adapter-only",
     ),
-    Format(r"^(first_stage_model|vae)\.", "a first stage with a model's prefix", "the file of the whole model"),
+    Format(r"^(first_stage_model|vae)\.", "a first stage with a model's prefix", "the file of the complete model"),
     Format(
         r"^(en|de)coder\.(down|up)_blocks\.\d+\.",
         "a first stage with diffusers' keys",
@@ -137,7 +133,7 @@ KINDS = (
     Format(
         r"^(model\.diffusion_model\.)?(input_blocks\.0\.0|down_blocks\.\d+)\.",
         "a U-Net alone",
-        "the whole model: with its first stage and text encoder",
+        "the complete model: with its first stage and text encoder",
         "denoiser-only",
     ),
     Format(
@@ -145,61 +141,57 @@ KINDS = (
         "a language model, or another transformer",
         "transformers",
     ),
-    Format(r"^(vision_model|visual)\.", "a picture encoder of CLIP, or all of CLIP", "the whole model"),
-    Format(r"^(shared\.weight$|encoder\.block\.\d+\.layer\.)", "a T5 text encoder alone", "the whole model"),
+    Format(r"^(vision_model|visual)\.", "a CLIP vision tower, or a complete CLIP", "the complete model"),
+    Format(r"^(shared\.weight$|encoder\.block\.\d+\.layer\.)", "a T5 text encoder alone", "the complete model"),
     Format(
         r"^(text_model\.|transformer\.text_model\.|(embeddings\.)?token_embedding\.|encoder\.layers\.\d+\.(self_attn|mlp)\."
         r"|(model\.)?transformer\.resblocks\.|cond_stage_model\.|conditioner\.|te\d?_)",
         "a text encoder alone",
-        "the whole model",
+        "the complete model",
     ),
     Format(
         r"(^|\.)(\w*transformer_blocks|blocks|layers|\w+_stream_blocks|noise_refiner)\.\d+\.\w*(attn|attention|norm|mlp|ff)",
-        "a transformer of a family that is not known here",
+        "a transformer of an unknown family",
         _FAMILY,
     ),
     Format(
         r"^(optimizer_states|param_groups|shadow_params|optimizer)(\.|$)",
-        "a trainer's state without the model's weights",
+        "a trainer's state without model weights",
         "the model that the trainer saved",
     ),
 )
-"""Adapters before the networks whose keys they repeat."""
+"""Adapters come before the networks whose keys they contain."""
 
 
 MODELS = (
     Format(r"\.(time_stack|time_mixer)\.", "Stable Video Diffusion", _FAMILY),
-    Format(r"motion_modules\.|\.temporal_transformer\.", "a model with AnimateDiff's motion modules in it", _FAMILY),
+    Format(r"motion_modules\.|\.temporal_transformer\.", "a model with AnimateDiff motion modules", _FAMILY),
     Format(r"^cc_projection\.", "Zero-1-to-3", _FAMILY),
     Format(r"^depth_model\.", "Stable Diffusion 2's depth model", "diffusers (StableDiffusionDepth2ImgPipeline)"),
     Format(r"^low_scale_model\.", "Stable Diffusion's upscaler", "diffusers (StableDiffusionUpscalePipeline)"),
     Format(r"^(embedder|noise_augmentor)\.", "Stable unCLIP", "diffusers (StableUnCLIPPipeline)"),
     Format(
         r"^cond_stage_model\.((model\.)?visual|(transformer\.)?vision_model|model\.vision_model)\.",
-        "a model of picture variations: it reads a picture in place of a text",
+        "an image-variation model: it is conditioned on a picture instead of a text",
         _FAMILY,
     ),
     Format(
         r"^edm_(mean|std)$",
-        "Playground v2.5: SDXL's network with EDM's noise levels and latents of their own statistics",
+        "Playground v2.5: SDXL's network with EDM's noise levels and its own latent statistics",
         _FAMILY,
     ),
     Format(r"^edm_vpred\.", "CosXL: SDXL's network with EDM's continuous noise levels", _FAMILY),
-    Format(r"\.time_embed\.cond_proj\.", "a latent consistency model that reads the guidance scale", _FAMILY),
+    Format(r"\.time_embed\.cond_proj\.", "a latent consistency model conditioned on the guidance scale", _FAMILY),
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
-    Format(
-        r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "a model in 8-bit floats with scales of their own", _WHOLE
-    ),
+    Format(r"(^|\.)scaled_fp8$|\.(scale_weight|weight_scale)$", "a model in 8-bit floats with separate scales", _WHOLE),
     Format(r"\.quant_state\.bitsandbytes|\.absmax$|\.SCB$", "a model in 4 or 8 bits (bitsandbytes)", _WHOLE),
-    Format(
-        r"\.lora_[AB]\.|\.lora_(down|up)\.", "a model with a LoRA that is not fused", "the model with the LoRA fused"
-    ),
+    Format(r"\.lora_[AB]\.|\.lora_(down|up)\.", "a model with an unfused LoRA", "the model with the LoRA fused"),
 )
-"""Whole models whose U-Net has the keys of those that are read here, and that are others."""
+"""Complete models whose U-Net keys look like a supported model's, but which are not supported."""
 
 
 def format_of(keys: Iterable[str], kinds: Iterable[Format] = KINDS) -> Format | None:
-    """The first kind that any of the keys shows; None for what may be a whole model or a first stage."""
+    """The first format that any key matches; None for what may be a complete model or a first stage."""
     names = list(keys)
     for kind in kinds:
         pattern = re.compile(kind.sign)
@@ -209,7 +201,7 @@ def format_of(keys: Iterable[str], kinds: Iterable[Format] = KINDS) -> Format | 
 
 
 def refuse_unsupported_tensors(keys: Iterable[str], where: str) -> None:
-    """Say what the file is, if it is no whole model.
+    """Explain what a file of tensors is, unless it may be a complete model.
 
     Raises:
         SourceError: `unsupported`, `denoiser-only`, `codec-only`, `adapter-only`.
@@ -225,11 +217,11 @@ def refuse_unsupported_tensors(keys: Iterable[str], where: str) -> None:
         absent = [name for name, heads in missing.items() if not any(key.startswith(heads) for key in names)]
         if absent:
             alone = "a U-Net alone" if len(absent) == len(missing) else f"a model without its {absent[0]}"
-            fits = "the whole model; or config= with the original yaml, if that names no such part"
+            fits = "the complete model; or config= with the original yaml, if that names no such part"
             raise SourceError("denoiser-only", f"it is {alone}", where=where, fits=fits)
         return
     heads = {key.partition(".")[0] for key in names}
     if "first_stage_model" in heads and heads & {"cond_stage_model", "conditioner"}:
-        raise SourceError("unsupported", "it is a model without its U-Net", where=where, fits="the whole model")
+        raise SourceError("unsupported", "it is a model without its U-Net", where=where, fits="the complete model")
     if (kind := format_of(names)) is not None:
         raise SourceError(kind.code, f"it is {kind.name}", where=where, fits=kind.fits)
