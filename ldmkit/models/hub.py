@@ -27,7 +27,7 @@ def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
 
     Texts; of weights safetensors, and pickles where there are no such. Left out are weights beside a
     `model_index.json`, which no reader of such a folder opens, and variants (`.fp16.`) that are not asked for. Of a
-    component that lacks the variant the plain weights are wanted, as they will be read.
+    component that lacks the variant the default weights are needed, since they will be read.
     """
     paths = [PurePosixPath(name) for name in names]
     safe = {(path.parent, _variant(path)) for path in paths if path.suffix == ".safetensors"}
@@ -53,7 +53,7 @@ def check_variant(names: Iterable[str], variant: str | None, where: str) -> None
     """Refuse before anything is fetched what could not be read then, of a folder of diffusers.
 
     Raises:
-        SourceError: `no-variant`: no component has it; `variant-needed`: a component has neither it nor plain weights.
+        SourceError: `no-variant`: no component has it; `variant-needed`: a component has neither it nor default weights.
     """
     paths = [PurePosixPath(name) for name in names]
     if PurePosixPath("model_index.json") not in paths:
@@ -63,17 +63,17 @@ def check_variant(names: Iterable[str], variant: str | None, where: str) -> None
         if (own := _variant(path)) is not None and len(path.parts) == 2 and not _UNREAD & set(path.parts):
             there.setdefault(path.parent, set()).add(own)
     known = sorted({own for variants in there.values() for own in variants})
-    fits = ", ".join(f"variant={own!r}" if own else "plain weights (no variant)" for own in known)
+    fits = ", ".join(f"variant={own!r}" if own else "default weights (no variant)" for own in known)
     if variant is not None and known and variant not in known:
         raise SourceError("no-variant", f"there are no weights of variant {variant!r}", where=where, fits=fits)
     for folder, variants in there.items():
         if "" not in variants and variant not in variants and (variant is not None or _RAW not in variants):
-            what = f"{folder} has no plain weights but those of variant {', '.join(map(repr, sorted(variants)))}"
+            what = f"{folder} has no default weights, only those of variant {', '.join(map(repr, sorted(variants)))}"
             raise SourceError("variant-needed", what, where=where, fits=fits)
 
 
 def _variant(path: PurePosixPath) -> str | None:
-    """The variant of a component's weights, '' of plain ones; None for other files."""
+    """The variant of a component's weights, '' for the default ones; None for other files."""
     match = _WEIGHTS.fullmatch(path.name)
     return None if match is None else match["variant"] or match["older"] or ""
 

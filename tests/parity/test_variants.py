@@ -107,13 +107,13 @@ def test_what_diffusers_reads(
 
 def test_a_component_without_the_variant_is_read_from_its_plain_weights(tmp_path: Path) -> None:
     folder = unet_only(tmp_path / "model")
-    with pytest.warns(UserWarning, match=r"no weights of variant 'fp16' in vae, text_encoder: the plain ones"):
+    with pytest.warns(UserWarning, match=r"no weights of variant 'fp16' in vae, text_encoder: the default ones"):
         check_equal(folder, "fp16", tmp_path)
 
 
 def test_a_variant_that_is_not_there_and_one_that_is_not_asked_for(tmp_path: Path) -> None:
     folder = both(tmp_path / "both")
-    with pytest.raises(ldmkit.SourceError, match=r"no-variant.*'bf16'.*variant='fp16'.*plain weights"):
+    with pytest.raises(ldmkit.SourceError, match=r"no-variant.*'bf16'.*variant='fp16'.*default weights"):
         ldmkit.load(folder, variant="bf16")
     with pytest.raises(ValueError, match="bf16"):
         theirs(folder, "bf16")
