@@ -53,7 +53,7 @@ def check_variant(names: Iterable[str], variant: str | None, where: str) -> None
     """Refuse before anything is fetched what could not be read then, of a folder of diffusers.
 
     Raises:
-        SourceError: `no-variant`: no component has it; `variant-needed`: a component has neither it nor default weights.
+        SourceError: `no-variant`: no component has it; `variant-needed`: one has neither it nor default weights.
     """
     paths = [PurePosixPath(name) for name in names]
     if PurePosixPath("model_index.json") not in paths:

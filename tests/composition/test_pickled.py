@@ -376,4 +376,4 @@ def test_calls_do_not_multiply_what_they_are_given(tmp_path: Path) -> None:
     start = b"\x80\x02(" + text + b"q\x00" + b"X\x06\x00\x00\x00latin1q\x01" + b"c_codecs\nencode\nq\x02"
     again = b"h\x02h\x00h\x01\x86R"
     assert read_pickle(start + again + b"t.", "file")[-1] == b"x" * 100_000
-    soon(archive(tmp_path / "a.ckpt", start + again * 20_000 + b"t.", {}), "pickle-invalid", "multiplies")
+    soon(archive(tmp_path / "a.ckpt", start + again * 20_000 + b"t.", {}), "pickle-invalid", "copies its own items")

@@ -101,14 +101,14 @@ def test_real_names_of_something_else_are_no_slips(where: str) -> None:
 )
 def test_every_pipeline_of_diffusers_is_known_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-    with pytest.raises(ldmkit.SourceError, match=rf"'{name}' is a real pipeline of diffusers.*does not read") as caught:
+    with pytest.raises(ldmkit.SourceError, match=rf"'{name}' is a diffusers pipeline.*does not support") as caught:
         ldmkit.load(tmp_path)
     assert "did you mean" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("MyOwnPipeline", "is not known (known:"), ("StableDiffusonPipeline", "did you mean 'StableDiffusionPipeline'")],
+    [("MyOwnPipeline", "unknown pipeline 'MyOwnPipeline' (known:"), ("StableDiffusonPipeline", "did you mean 'StableDiffusionPipeline'")],
 )
 def test_a_strangers_pipeline_and_a_misspelt_one(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))

@@ -31,7 +31,7 @@ BYTES = {
     "a text: 'Entry not found'": b"Entry not found",
     "a text: 'Access to model": "Access to model café/x is restricted".encode() * 9,
     'a text: \'{"error"': b'{"error":"Repository not found"}',
-    "XML text .OpenVINO": b'<?xml version="1.0"?><net name="x">',
+    "XML file .as OpenVINO": b'<?xml version="1.0"?><net name="x">',
     "GGUF": b"GGUF\3\0\0\0",
     "picture .PNG": b"\x89PNG\r\n\x1a\n" + bytes(30),
     "picture .JPEG": b"\xff\xd8\xff\xe0" + bytes(30),
@@ -63,13 +63,13 @@ NAMES = {
     "tf_model.h5": "TensorFlow or Keras",
     "model.gguf": "GGUF",
     "model.xml": "XML",
-    "diffusion_pytorch_model.safetensors.index.json": "index of weights in shards.*the folder",
-    "pytorch_model.bin.index.json": "index of weights in shards.*the folder",
-    "model_index.json": "configuration of a model.*the folder",
-    "pipeline.json": "configuration of a model.*the folder",
-    "v1-inference.yaml": "configuration of a checkpoint.*yaml|config=",
-    "model-00001-of-00002.safetensors": "part 1 of 2.*folder",
-    "pytorch_model-00002-of-00003.bin": "part 2 of 3.*folder",
+    "diffusion_pytorch_model.safetensors.index.json": "index of sharded weights.*the folder",
+    "pytorch_model.bin.index.json": "index of sharded weights.*the folder",
+    "model_index.json": "config of a model.*the folder",
+    "pipeline.json": "config of a model.*the folder",
+    "v1-inference.yaml": "config of a checkpoint.*yaml|config=",
+    "model-00001-of-00002.safetensors": "shard 1 of 2.*folder",
+    "pytorch_model-00002-of-00003.bin": "shard 2 of 3.*folder",
     "model.zip": "archive.*unpack",
 }
 
@@ -158,11 +158,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("member", "says"),
     [
-        ("text_encoder", "text encoder alone .CLIPTextModel.*whole pipeline"),
-        ("tokenizer", "tokenizer alone.*whole pipeline"),
-        ("scheduler", "scheduler alone.*whole pipeline"),
+        ("text_encoder", "text encoder alone .CLIPTextModel.*complete pipeline"),
+        ("tokenizer", "tokenizer alone.*complete pipeline"),
+        ("scheduler", "scheduler alone.*complete pipeline"),
         ("vae", "first stage alone.*load_codec"),
-        ("unet", "denoiser alone.*whole pipeline"),
+        ("unet", "denoiser alone.*complete pipeline"),
         ("vae/diffusion_pytorch_model.safetensors", "first stage with diffusers' keys.*load_codec with its folder"),
         ("unet/diffusion_pytorch_model.safetensors", "U-Net alone"),
         ("text_encoder/model.safetensors", "text encoder alone"),
@@ -175,12 +175,12 @@ def test_components_alone(pipeline: Path, member: str, says: str) -> None:
 def test_classes_of_diffusers_alone(tmp_path: Path) -> None:
     small = {"channels": [32, 64], "num_res_blocks": 1, "downscale_factor": 4}
     diffusers.T2IAdapter(in_channels=3, adapter_type="full_adapter", **small).save_pretrained(tmp_path / "t2i")
-    refused(tmp_path / "t2i", "component of diffusers alone, 'T2IAdapter'")
+    refused(tmp_path / "t2i", "diffusers component alone, 'T2IAdapter'")
     motion = diffusers.MotionAdapter(
         block_out_channels=(32, 32), motion_num_attention_heads=2, motion_norm_num_groups=8, use_motion_mid_block=False
     )
     motion.save_pretrained(tmp_path / "motion")
-    refused(tmp_path / "motion", "component of diffusers alone, 'MotionAdapter'")
+    refused(tmp_path / "motion", "diffusers component alone, 'MotionAdapter'")
     refused(tmp_path / "motion" / "diffusion_pytorch_model.safetensors", "AnimateDiff")
 
 
@@ -212,7 +212,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
     "T5": ({"config.json": {"architectures": ["T5EncoderModel"], "model_type": "t5"}}, "text encoder alone .T5"),
     "a language model": ({"config.json": {"architectures": ["LlamaForCausalLM"]}}, "transformers model .'Llama"),
     "FLUX's transformer": ({"config.json": {"_class_name": "FluxTransformer2DModel"}}, "'FluxTransformer2DModel'"),
-    "modular": ({"modular_model_index.json": {}}, "modular pipeline"),
+    "modular": ({"modular_model_index.json": {}}, "modular diffusers pipeline"),
     "shards alone": ({"model-00001-of-00002.safetensors": b"x"}, "sharded weights without"),
     "an index alone": ({"model.safetensors.index.json": {"weight_map": {}}}, "shard index without"),
     "a checkpoint in a folder": ({"sd.safetensors": b"x"}, r"holds 'sd\.safetensors'.*no yaml.*the file itself: .*/sd"),

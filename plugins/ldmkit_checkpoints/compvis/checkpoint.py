@@ -9,7 +9,7 @@ from typing import Any
 
 from ldmkit.errors import SourceError, suggest
 from ldmkit.models.source import Source
-from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
@@ -61,22 +61,22 @@ class CompVisSource(Source):
 
     @property
     def spec(self) -> PipelineSpec:
-        if self.plan.process is None:
+        plan = self.plan
+        if plan.denoiser is None or plan.process is None:
             what = "the file holds a first stage alone"
             raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
-        specs = {part: plan.spec for part, plan in self.plan.parts.items()}
         return PipelineSpec(
-            codec=specs["codec"],
-            denoiser=specs["denoiser"],
-            process=self.plan.process,
-            conditioners=_group(specs, "conditioners."),
-            adapters=_group(specs, "adapters."),
-            defaults=Defaults(**self.plan.defaults),
+            codec=plan.codec.spec,
+            denoiser=plan.denoiser.spec,
+            process=plan.process,
+            conditioners={name: part.spec for name, part in plan.conditioners.items()},
+            adapters={name: part.spec for name, part in plan.adapters.items()},
+            defaults=Defaults(**plan.defaults),
         )
 
     @property
     def codec_spec(self) -> PartSpec:
-        return self.plan.parts["codec"].spec
+        return self.plan.codec.spec
 
     @property
     def assumption(self) -> str | None:
@@ -97,8 +97,9 @@ class CompVisSource(Source):
 
     def assets(self, part: str) -> Path | None:
         """The `tokenizer` folder next to the file, for text conditioners."""
-        folder = Path(self.origin).parent / "tokenizer"
-        return folder if part.startswith("conditioners.") and folder.is_dir() else None
+        folder, plan = Path(self.origin).parent / "tokenizer", self.plan.parts.get(part)
+        reads = plan is not None and isinstance(plan.spec, ConditionerSpec)
+        return folder if reads and folder.is_dir() else None
 
     def _account(self) -> None:
         for part in self.plan.parts:
@@ -176,10 +177,6 @@ def _sized(plan: CheckpointPlan, evidence: Evidence) -> CheckpointPlan:
         plan.notes.append(f"{height}x{width} pixels by default, from the file's metadata")
         plan.defaults["size"] = evidence.size
     return plan
-
-
-def _group(specs: Mapping[str, PartSpec], prefix: str) -> dict[str, Any]:
-    return {part.removeprefix(prefix): spec for part, spec in specs.items() if part.startswith(prefix)}
 
 
 def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:

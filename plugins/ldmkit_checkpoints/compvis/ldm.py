@@ -63,15 +63,17 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
     unet = unet_from_compvis(unet_params, channels)
     conditions = plan_conditions(params, unet, inventory, where)
     unet = unet.model_copy(update=conditions.unet)
-    parts = {"codec": codec, "denoiser": _unet(unet, unet_params)}
-    parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
-    parts |= _control(params, where)
+    denoiser = _unet(unet, unet_params)
+    control, hint = _control(params, where)
     schedule, posterior = Discrete.of(process.config), params.get("v_posterior", 0.0)
     rescaled = schedule.zero_terminal_snr
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
     return CheckpointPlan(
-        parts,
-        _ignore(params, parts, conditions),
+        codec,
+        _ignore(params, codec, denoiser, conditions),
+        denoiser,
+        {**conditions.parts, **hint},
+        control,
         process,
         expected_buffers(schedule, posterior),
         expected_buffers(plain, posterior) if rescaled else {},
@@ -110,25 +112,22 @@ def _unet(unet: UNetConfig, params: Mapping[str, Any]) -> PartPlan:
     return PartPlan(spec, prefixed(keymap, foreign=UNET), averaged=True)
 
 
-def _control(params: Mapping[str, Any], where: str) -> dict[str, PartPlan]:
-    """The adapter of a ControlLDM and the conditioner for its hint."""
+def _control(params: Mapping[str, Any], where: str) -> tuple[dict[str, PartPlan], dict[str, PartPlan]]:
+    """The adapter of a ControlLDM and the conditioner for its hint, by name; both empty for other models."""
     if "control_stage_config" not in params:
-        return {}
+        return {}, {}
     control = section(params, "control_stage_config", where)
     config = controlnet_from_compvis(params_of(control), only_mid=bool(params.get("only_mid_control", False)))
     adapter = PartSpec(type="controlnet", config=config.model_dump(mode="json", exclude_defaults=True))
     hint = ConditionerSpec(type="hint", slot="control.hint", null="keep")
-    return {
-        "conditioners.hint": PartPlan(hint),
-        "adapters.control": PartPlan(adapter, prefixed(controlnet_compvis(config), foreign="control_model.")),
-    }
+    keymap = prefixed(controlnet_compvis(config), foreign="control_model.")
+    return {"control": PartPlan(adapter, keymap)}, {"hint": PartPlan(hint)}
 
 
 def _ignore(
-    params: Mapping[str, Any], parts: Mapping[str, PartPlan], conditions: Conditions
+    params: Mapping[str, Any], first_stage: PartPlan, denoiser: PartPlan, conditions: Conditions
 ) -> Callable[[str], str | None]:
-    unet = parts["denoiser"].published()
-    codec = parts["codec"].published()
+    unet, codec = denoiser.published(), first_stage.published()
     shadows = {shadow(key) for key in unet}
 
     def ignore(key: str) -> str | None:

@@ -51,21 +51,31 @@ class CheckpointPlan:
     """The plan for a complete checkpoint.
 
     Args:
-        parts: parts by path, `codec` first; without a `process` it is a first stage alone.
+        codec: without a `denoiser` and a `process` it is a first stage alone.
         ignore: the reason to ignore a key that no part uses; None if there is none.
         buffers: expected values of the schedule buffers in the file.
         unscaled: other allowed values, if the schedule is rescaled to zero terminal SNR on loading.
         defaults: defaults of the pipeline spec.
     """
 
-    parts: dict[str, PartPlan]
+    codec: PartPlan
     ignore: Callable[[str], str | None]
+    denoiser: PartPlan | None = None
+    conditioners: Mapping[str, PartPlan] = field(default_factory=dict)
+    adapters: Mapping[str, PartPlan] = field(default_factory=dict)
     process: PartSpec | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     unscaled: Mapping[str, Tensor] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     assumption: str | None = None
+
+    @property
+    def parts(self) -> dict[str, PartPlan]:
+        """All parts by path (`codec`, `conditioners.text`, ...)."""
+        found = {"codec": self.codec} | ({} if self.denoiser is None else {"denoiser": self.denoiser})
+        found |= {f"conditioners.{name}": plan for name, plan in self.conditioners.items()}
+        return found | {f"adapters.{name}": plan for name, plan in self.adapters.items()}
 
 
 def shadow(key: str) -> str:
@@ -118,7 +128,7 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> CheckpointPlan:
             return None
         return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
 
-    return CheckpointPlan({"codec": codec}, ignore, assumption=assumption)
+    return CheckpointPlan(codec, ignore, assumption=assumption)
 
 
 def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str | None]:

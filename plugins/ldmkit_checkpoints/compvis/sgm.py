@@ -59,19 +59,20 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
     unet = unet.model_copy(update=conditions.unet)
     keymap = prefixed(unet_compvis(unet, **compvis_options(network)), foreign=UNET)
     spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
-    parts = {"codec": codec, "denoiser": PartPlan(spec, keymap, averaged=True)}
-    parts |= {f"conditioners.{name}": plan for name, plan in conditions.parts.items()}
+    denoiser = PartPlan(spec, keymap, averaged=True)
     schedule = Discrete.of(process.config)
     rescaled = schedule.zero_terminal_snr
     plain = schedule.model_copy(update={"zero_terminal_snr": False})
     return CheckpointPlan(
-        parts,
-        _ignore(parts, conditions),
-        process,
-        _buffers(schedule),
-        _buffers(plain) if rescaled else {},
-        _defaults(conditions),
-        conditions.notes,
+        codec,
+        _ignore(denoiser, conditions),
+        denoiser,
+        conditions.parts,
+        process=process,
+        buffers=_buffers(schedule),
+        unscaled=_buffers(plain) if rescaled else {},
+        defaults=_defaults(conditions),
+        notes=conditions.notes,
     )
 
 
@@ -79,8 +80,8 @@ def _buffers(schedule: Discrete) -> dict[str, Tensor]:
     return {"denoiser.sigmas": torch.tensor(schedule.table.sigmas, dtype=torch.float64)}
 
 
-def _ignore(parts: Mapping[str, PartPlan], conditions: Conditions) -> Callable[[str], str | None]:
-    unet = parts["denoiser"].published()
+def _ignore(denoiser: PartPlan, conditions: Conditions) -> Callable[[str], str | None]:
+    unet = denoiser.published()
     shadows = {shadow(key) for key in unet}
 
     def ignore(key: str) -> str | None:

@@ -71,6 +71,7 @@ class DiffusersFolder(Source):
         refuse_other_library(self.index, f"{folder}/{INDEX}")
         self._classes, notes = components_of(self.index, f"{folder}/{INDEX}")
         self.report.notes += [*notes, *left_beside(folder)]
+        self._configs: dict[str, dict[str, Any]] = {}
         self._inventories: dict[str, Inventory] = {}
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}
@@ -103,8 +104,8 @@ class DiffusersFolder(Source):
         return self._taken[part]
 
     def assets(self, part: str) -> Path | None:
-        name = self._tokenizers.get(part.removeprefix("conditioners."))
-        return None if name is None or not part.startswith("conditioners.") else self._folder(name)
+        name = self._tokenizers.get(part)
+        return None if name is None else self._folder(name)
 
     def _compose(self) -> PipelineSpec:
         scheduler = self._scheduler()
@@ -209,7 +210,7 @@ class DiffusersFolder(Source):
             place = f"{self.folder}/{INDEX}: {TOWERS[name]}"
             check_tokenizer(self._classes.get(TOWERS[name]), _conditioner(component).type, tokenizer, place)
             self._components[f"conditioners.{part}"] = (name, component)
-            self._tokenizers[part] = TOWERS[name]
+            self._tokenizers[f"conditioners.{part}"] = TOWERS[name]
             found[part] = _conditioner(component)
         if xl and found:
             found |= self._xl_vector(*list(found.items())[-1])
@@ -217,7 +218,7 @@ class DiffusersFolder(Source):
 
     def _xl_vector(self, tower: str, spec: ConditionerSpec) -> dict[str, ConditionerSpec]:
         """SDXL's vector: the pooled state of the last tower, and the size codes."""
-        self._tokenizers["pooled"] = self._tokenizers[tower]
+        self._tokenizers["conditioners.pooled"] = self._tokenizers[f"conditioners.{tower}"]
         own = {key: value for key, value in spec.config.items() if key not in ("layer", "final_norm")}
         pooled = ConditionerSpec(type="clip-pooled", config=own, null=spec.null, input="text", shares=tower)
         refines = str(self.index["_class_name"]) in _REFINERS
@@ -268,8 +269,9 @@ class DiffusersFolder(Source):
         return folder if folder.is_dir() else None
 
     def _config(self, component: str, name: str = "config.json") -> dict[str, Any]:
-        data: dict[str, Any] = read_member_json(self.folder, f"{component}/{name}", self.folder)
-        return data
+        if component not in self._configs:
+            self._configs[component] = read_member_json(self.folder, f"{component}/{name}", self.folder)
+        return self._configs[component]
 
     def _inventory(self, component: str) -> Inventory:
         if component not in self._inventories:
