@@ -108,7 +108,10 @@ def test_every_pipeline_of_diffusers_is_known_by_name(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("MyOwnPipeline", "unknown pipeline 'MyOwnPipeline' (known:"), ("StableDiffusonPipeline", "did you mean 'StableDiffusionPipeline'")],
+    [
+        ("MyOwnPipeline", "unknown pipeline 'MyOwnPipeline' (known:"),
+        ("StableDiffusonPipeline", "did you mean 'StableDiffusionPipeline'"),
+    ],
 )
 def test_a_strangers_pipeline_and_a_misspelt_one(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))

@@ -145,7 +145,7 @@ def test_weights_of_diffusers_classes_without_their_config(name: str) -> None:
 def test_a_model_without_its_text_encoder_is_told_so(tmp_path: Path) -> None:
     keys = (UNET + "input_blocks.0.0.weight", UNET + "x.attn2.to_k.weight", "first_stage_model.encoder.conv_in.weight")
     save_file({key: torch.zeros(4, 4) for key in keys}, tmp_path / "a.safetensors")
-    with pytest.raises(ldmkit.LdmkitError, match="without .*text encoder"):
+    with pytest.raises(ldmkit.LdmkitError, match="without its text encoder"):
         ldmkit.load(tmp_path / "a.safetensors")
 
 
