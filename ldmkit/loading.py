@@ -122,7 +122,7 @@ def load_codec(
     elif opened.assumption is not None:
         warnings.warn(f"{opened.origin}: {opened.assumption}", stacklevel=2)
     where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
-    codec: Codec = _alone("codec", spec, "codec", opened, where, kept, mapped)
+    codec: Codec = part_of(opened, "codec", spec, "codec", device=where, dtype=kept, mapped=mapped)
     return codec.eval().requires_grad_(False)
 
 
@@ -150,7 +150,9 @@ def load_classifier(
     if not isinstance(opened, PartFolder):
         raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
     spec, where = opened.part_spec("classifier"), check_device(device)
-    classifier: Classifier = _alone("classifier", spec, "classifier", opened, where, check_dtype(dtype), mapped)
+    classifier: Classifier = part_of(
+        opened, "classifier", spec, "classifier", device=where, dtype=check_dtype(dtype), mapped=mapped
+    )
     return classifier.eval().requires_grad_(False)
 
 
@@ -186,25 +188,35 @@ def load_adapter(
         what = f"of the adapters in it, {name!r} names none"
         raise InputError("adapter-name", what, where="name", fits=", ".join(map(repr, offered)))
     where, kept = check_device(device), check_dtype(opened.dtype if dtype is None else dtype)
-    adapter: Adapter = _alone("adapter", offered[key], f"adapters.{key}", opened, where, kept, mapped)
+    adapter: Adapter = part_of(
+        opened, "adapter", offered[key], f"adapters.{key}", device=where, dtype=kept, mapped=mapped
+    )
     return adapter.eval().requires_grad_(False)
 
 
-def _alone(
+def part_of(
+    source: Source,
     kind: str,
     spec: PartSpec,
     path: str,
-    source: Source,
+    *,
+    where: str | None = None,
     device: torch.device,
     dtype: torch.dtype | None,
     mapped: bool,
 ) -> Any:
-    """One part of a source, filled."""
+    """One part, with the weights and assets that a source has under a part path.
+
+    Args:
+        spec: of the part; its tensors are those of the source.
+        path: as in the source (`codec`, `conditioners.text`).
+        where: the spec stands, for errors; None: at `path`.
+    """
     instance_of(mapped, bool, "mapped")
     parts = [*with_inner(Named(path, kind, spec))]
     require(iter(parts))
     with on_meta():
-        part = build(kind, spec, path)
+        part = build(kind, spec, where or path)
     _fill_part(part, spec, path, source, device, dtype, mapped)
     _tell(source, iter(parts))
     return part

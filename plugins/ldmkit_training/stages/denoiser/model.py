@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,15 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.latents import check_latents_fit, latents_of
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, SpecError, suggest
-from ldmkit.loading import load_codec, open_source
+from ldmkit.loading import load_codec, open_source, part_of
 from ldmkit.models.compose import build, build_value, fit
 from ldmkit.models.meta import on_meta
 from ldmkit.models.source import Source
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, check_names
-from ldmkit.models.weights import assign
 from ldmkit.pipeline import Pipeline
 from ldmkit.plugins.catalogue import get
 from ldmkit.run.conditioning import route
@@ -178,6 +179,7 @@ class _Composer:
         model, start = self.model, self.start
         codec = self._codec()
         denoiser: Denoiser = self._part("denoiser", self._denoiser_spec(), "denoiser")
+        self._check_latents(denoiser, codec)
         sections = self._conditioners()
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
         for name, section in sections.items():
@@ -190,8 +192,28 @@ class _Composer:
             name: _wired(name, section, conditioners[name], denoiser, adapters) for name, section in sections.items()
         }
         parts = fit(wiring, codec, denoiser, build_value("process", process, "model.process"), conditioners, adapters)
+        denoiser.latents = latents_of(codec)
         pipeline = Pipeline(parts, wiring, self._defaults())
         return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))
+
+    def _check_latents(self, denoiser: Denoiser, codec: Codec) -> None:
+        """A denoiser that stays what it is must get the latents that it was trained on, which `fit` looks at; for one
+        that learns, others are a note."""
+        if self.start is None:
+            return
+        with on_meta():
+            denoiser.latents = latents_of(build("codec", self.start.codec_spec, START))
+        if not self._denoiser_learns():
+            return
+        try:
+            check_latents_fit(codec, denoiser)
+        except CompositionError as error:
+            if error.code != "compose.scale-mismatch":
+                raise
+            said = f"model.codec: {error.what}: it learns other latents"
+            self.notes.append(said)
+            warnings.warn(said, stacklevel=2)
+        denoiser.latents = None
 
     def _defaults(self) -> Defaults:
         """The recipe's, else the start's; a denoiser that learns draws the size that it learns."""
@@ -273,14 +295,15 @@ class _Composer:
         if source is None or has is None:
             self.notes.append(f"{path}: new")
             return self._new(kind, spec, path)
-        config = spec.config or has.config
-        with on_meta():
-            part: Part = build(kind, PartSpec(type=spec.type, config=config), f"model.{path}")
-        assign(part, source.tensors(theirs), f"{source.origin} {theirs}", dtype=torch.float32)
-        for parameter in part.parameters():  # a tensor may lie in its file, mapped: no place to train it in
-            parameter.data = parameter.data.clone()
-        if (assets := source.assets(theirs)) is not None:
-            part.load_assets(assets)
+        same = has.type == spec.type
+        wanted = PartSpec(
+            type=spec.type, config=spec.config or has.config,
+            distribution=has.distribution if same else None, version=has.version if same else None,
+        )  # fmt: skip
+        part = part_of(
+            source, kind, wanted, theirs,
+            where=f"model.{path}", device=torch.device("cpu"), dtype=torch.float32, mapped=False,  # to be trained
+        )  # fmt: skip
         self.notes.append(f"{path}: from {source.origin}")
         return part
 
