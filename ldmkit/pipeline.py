@@ -31,7 +31,7 @@ from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.guards import check_end, check_step, is_finite, memory
 from ldmkit.run.inpaint import kept
-from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
+from ldmkit.run.inputs import encode_conditions, input_name, parse_negatives, parse_rows
 from ldmkit.run.latents import check_codec, check_latents, check_range, decode_latents, encode_pictures
 from ldmkit.run.output import Output, stack
 from ldmkit.run.prepare import prepare_run
@@ -286,8 +286,9 @@ class Pipeline:
             plain = False
             images = kept(images, prepared.original, prepared.mask)
         for name, conditioner in self.conditioners.items():
+            key = input_name(name, self.wiring[name])
             for i, row in enumerate(prepared.request.inputs):
-                known = conditioner.known(row[key]) if (key := self.wiring[name].input or name) in row else None
+                known = conditioner.known(row[key]) if key in row else None
                 if known is not None:
                     plain = False
                     images[i] = kept(images[i], *known)

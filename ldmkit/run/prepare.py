@@ -18,7 +18,7 @@ from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.guards import check_levels, memory
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
-from ldmkit.run.inputs import encode_conditions, input_owners, parse_negatives, parse_rows, proposals
+from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.run.levels import check_range
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
@@ -114,7 +114,7 @@ def _size(pipeline: Pipeline, request: Request, parsed: Sequence[Mapping[str, An
 
 def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
     if views is None:
-        names = {pipeline.wiring[name].input or name for name in pipeline.conditioners}
+        names = {input_name(name, pipeline.wiring[name]) for name in pipeline.conditioners}
         given = [name for name in names if any(name in row for row in (*request.inputs, *request.negative))]
         views = request.guidance.views(given)
     steps = max(1, int(request.steps * request.strength + 1e-9))
@@ -128,7 +128,7 @@ def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, v
 def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size | None:
     """Picture size that the given condition planes ask for."""
     for name, conditioner in pipeline.conditioners.items():
-        key = pipeline.wiring[name].input or name
+        key = input_name(name, pipeline.wiring[name])
         given = next((row[key] for row in rows if key in row), None)
         if conditioner.kind != "plane" or given is None:
             continue

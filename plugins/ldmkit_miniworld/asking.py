@@ -67,7 +67,7 @@ def _check_labels(name: str, owner: Conditioner) -> None:
 def required(pipe: Pipeline, taken: Sequence[str]) -> Conditions:
     """Inputs that the model cannot do without: it was trained with no null for them."""
     owners = input_owners(pipe.conditioners, pipe.wiring)
-    nulls = {pipe.wiring[name].input or name: pipe.wiring[name].null for name in pipe.conditioners}
+    nulls = {input_name(name, pipe.wiring[name]): pipe.wiring[name].null for name in pipe.conditioners}
     return tuple(name for name in taken if not owners[name].has_null and nulls[name] != "zero")
 
 
