@@ -286,9 +286,8 @@ class Pipeline:
             plain = False
             images = kept(images, prepared.original, prepared.mask)
         for name, conditioner in self.conditioners.items():
-            key = input_name(name, self.wiring[name])
             for i, row in enumerate(prepared.request.inputs):
-                known = conditioner.known(row[key]) if key in row else None
+                known = conditioner.known(row[key]) if (key := input_name(name, self.wiring[name])) in row else None
                 if known is not None:
                     plain = False
                     images[i] = kept(images[i], *known)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from ldmkit_training.stages.denoiser.model import ModelSection, compose_model
+from ldmkit_training.stages.denoiser.model import compose_model
+from ldmkit_training.stages.denoiser.model_section import ModelSection
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.stage import DenoiserStage
 from torch import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
-from ldmkit_training.stages.denoiser.model import ModelSection
+from ldmkit_training.stages.denoiser.model_section import ModelSection
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.stage import DenoiserStage
 from ldmkit_training.stages.denoiser.weightings import elbo_weights

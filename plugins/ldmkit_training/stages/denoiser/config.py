@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ldmkit_training.loop.sharding import Sharding
-from ldmkit_training.stages.denoiser.model import ModelSection
+from ldmkit_training.stages.denoiser.model_section import ModelSection
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.watch.probe_section import Probing
 

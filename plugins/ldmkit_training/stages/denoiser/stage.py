@@ -17,7 +17,8 @@ from ldmkit.contracts.signals import Signal
 from ldmkit.errors import CompositionError
 from ldmkit.run.loss import errors
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
-from ldmkit_training.stages.denoiser.model import ModelSection, compose_model
+from ldmkit_training.stages.denoiser.model import compose_model
+from ldmkit_training.stages.denoiser.model_section import ModelSection
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.times import UniformTimes
