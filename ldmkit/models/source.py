@@ -23,7 +23,7 @@ ALONE = ("codec", "classifier")
 
 
 @dataclass
-class Report:
+class LoadReport:
     """What became of every key of a source: used, or ignored and why; and notes for the reader."""
 
     used: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Source(ABC):
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
-        self.report = Report()
+        self.report = LoadReport()
 
     @property
     @abstractmethod

@@ -6,7 +6,7 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.models.spec import ConditionerSpec
+from ldmkit import ConditionerSpec
 
 MASKED_IMAGE = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
 """Config of `masked-image` in Stable Diffusion's inpainting models."""

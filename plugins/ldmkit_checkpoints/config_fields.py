@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ldmkit.contracts.value import Value, validated
-from ldmkit.errors import LdmkitError, SourceError, suggest
+from ldmkit import LdmkitError, SourceError, Value
+from ldmkit.contracts.value import validated
+from ldmkit.errors import suggest
 
 
 def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ldmkit.plugins.hooks import hookimpl
+from ldmkit import hookimpl
 
 if TYPE_CHECKING:
-    from ldmkit.models.source import Source
+    from ldmkit import Source
 
 
 @hookimpl

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from ldmkit.errors import WeightsError
-from ldmkit.models.source import Report
-from ldmkit.models.weights import LazyTensor
+from ldmkit import LazyTensor, WeightsError
+from ldmkit.models.source import LoadReport
 from ldmkit.printable import first_few
 from ldmkit_checkpoints.keys import Conversion, KeyMap, renamed
 
@@ -24,7 +23,7 @@ class Inventory:
         label: prefix of the keys in the report, for sources with several files.
     """
 
-    def __init__(self, tensors: Mapping[str, LazyTensor], report: Report, where: str, label: str = "") -> None:
+    def __init__(self, tensors: Mapping[str, LazyTensor], report: LoadReport, where: str, label: str = "") -> None:
         self.tensors = tensors
         self.report = report
         self.where = where

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import SourceError, suggest
-from ldmkit.models.source import Source
-from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
-from ldmkit.models.weights import LazyTensor, open_safetensors, read_metadata
+from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
+from ldmkit.errors import suggest
+from ldmkit.models.spec import Defaults
+from ldmkit.models.weights import open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, shadow

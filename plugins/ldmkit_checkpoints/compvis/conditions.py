@@ -8,8 +8,7 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.errors import SourceError
-from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit import ConditionerSpec, PartSpec, SourceError
 from ldmkit_checkpoints.compvis.plan import PartPlan
 from ldmkit_checkpoints.compvis.text_config import PlannedConditioner, conditioners_from_compvis, conditioners_from_sgm
 from ldmkit_checkpoints.compvis.text_keys import conditioner_keys

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.errors import SourceError
-from ldmkit.models.source import Source, adapter_only
-from ldmkit.models.spec import PartSpec, PipelineSpec
-from ldmkit.models.weights import LazyTensor
+from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError
+from ldmkit.models.source import adapter_only
 from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.inventory import Inventory

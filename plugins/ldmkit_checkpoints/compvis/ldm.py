@@ -9,8 +9,7 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.discrete import Discrete
 
-from ldmkit.errors import SourceError, WeightsError
-from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit import ConditionerSpec, PartSpec, SourceError, WeightsError
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_conditions
 from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow

@@ -10,8 +10,7 @@ from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 from torch import Tensor
 
-from ldmkit.errors import SourceError
-from ldmkit.models.spec import PartSpec
+from ldmkit import PartSpec, SourceError
 from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed

@@ -9,10 +9,9 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
+from ldmkit import LazyTensor, PartSpec, SourceError
 from ldmkit.contracts.value import validated
-from ldmkit.errors import SourceError, suggest
-from ldmkit.models.spec import PartSpec
-from ldmkit.models.weights import LazyTensor
+from ldmkit.errors import suggest
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.singlefile.evidence import Evidence
 

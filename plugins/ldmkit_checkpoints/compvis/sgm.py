@@ -9,7 +9,7 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.models.spec import PartSpec
+from ldmkit import PartSpec
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_embedders
 from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow
 from ldmkit_checkpoints.compvis.process import process_from_sgm

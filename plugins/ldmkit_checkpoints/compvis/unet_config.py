@@ -7,7 +7,8 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.errors import SourceError, suggest
+from ldmkit import SourceError
+from ldmkit.errors import suggest
 
 _NO_EFFECT = {
     *(

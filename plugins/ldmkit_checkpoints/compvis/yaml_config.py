@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit.files.reading import read_file
 
 MAX_YAML_BYTES = 2**20

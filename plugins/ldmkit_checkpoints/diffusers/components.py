@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import SourceError, shown
+from ldmkit import SourceError
+from ldmkit.errors import shown
 from ldmkit.files.json import read_json
 
 TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}

@@ -8,7 +8,7 @@ from typing import Any
 from ldmkit_adapters.controlnet import ControlNetConfig
 from ldmkit_denoisers.config import skip_widths
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers, unet_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.diffusers.unet_keys import encoder_diffusers

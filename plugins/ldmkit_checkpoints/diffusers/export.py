@@ -15,15 +15,11 @@ from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.part import Part
-from ldmkit.errors import InputError, SourceError
+from ldmkit import Codec, ConditionerSpec, InputError, Part, Pipeline, PipelineSpec, SourceError
 from ldmkit.files.json import read_json, write_json
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native
-from ldmkit.models.spec import ConditionerSpec, PipelineSpec
 from ldmkit.models.weights import write_safetensors
-from ldmkit.pipeline import Pipeline
 from ldmkit_checkpoints.conditioners import MASKED_IMAGE
 from ldmkit_checkpoints.diffusers.folding import standard
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_to_diffusers

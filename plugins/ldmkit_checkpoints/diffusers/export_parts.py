@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.errors import InputError, suggest
+from ldmkit import Codec, InputError, Pipeline
+from ldmkit.errors import suggest
 from ldmkit.files.json import write_json
 from ldmkit.models.compose import part_spec
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native, is_part
 from ldmkit.models.weights import write_safetensors
-from ldmkit.pipeline import Pipeline
 from ldmkit_checkpoints.diffusers.export import codec_component, published, scheduler_component, unet_component
 from ldmkit_checkpoints.diffusers.folding import standard
 

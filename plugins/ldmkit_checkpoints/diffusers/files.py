@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import SourceError
+from ldmkit import LazyTensor, SourceError
 from ldmkit.files.json import inside, read_json
-from ldmkit.models.weights import LazyTensor, open_safetensors
+from ldmkit.models.weights import open_safetensors
 from ldmkit_checkpoints.diffusers.variants import is_shard, variants_in
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 

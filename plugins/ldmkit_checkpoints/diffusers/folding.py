@@ -8,8 +8,7 @@ import torch
 from ldmkit_codecs.kl import KLCodec, KLConfig
 from torch import Tensor
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.errors import SourceError
+from ldmkit import Codec, SourceError
 
 
 def standard(codec: Codec) -> Codec:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 
 DEFAULT_SCALE = 0.18215
 """Default scaling_factor of AutoencoderKL and VQModel."""

@@ -15,8 +15,7 @@ from ldmkit_conditioners.ldm_text import LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit.errors import CompositionError, SourceError
-from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit import CompositionError, ConditionerSpec, PartSpec, SourceError
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
 from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ldmkit.errors import SourceError, shown, suggest
+from ldmkit import SourceError
+from ldmkit.errors import shown, suggest
 
 PIPELINES = frozenset(
     [

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ldmkit.errors import SourceError, suggest
+from ldmkit import SourceError
+from ldmkit.errors import suggest
 
 
 class SchedulerClass(NamedTuple):

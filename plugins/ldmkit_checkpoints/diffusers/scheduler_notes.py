@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.models.spec import PartSpec
+from ldmkit import PartSpec
 
 
 def differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ldmkit_codecs.tiny import TinyConfig
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit_checkpoints.config_fields import checked, known_only, numbers
 from ldmkit_checkpoints.diffusers.vae_config import NAMES, inexpressible, public, scaling
 from ldmkit_checkpoints.keys import KeyMap

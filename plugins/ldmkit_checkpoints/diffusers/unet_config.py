@@ -8,7 +8,7 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig, at
 from ldmkit_denoisers.encoder import takes_context
 
-from ldmkit.errors import SourceError, SpecError
+from ldmkit import SourceError, SpecError
 from ldmkit_checkpoints.diffusers.unet_fields import CROSS, PLAIN, read_options, refuse
 
 _DOWN = {

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.errors import SourceError, shown, suggest
+from ldmkit import SourceError
+from ldmkit.errors import shown, suggest
 
 PLAIN = {
     "sample_size": None,

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ldmkit.errors import InputError, SourceError
+from ldmkit import InputError, SourceError
 
 RAW = "non_ema"
 """Variant of raw (non-EMA) weights in some folders."""

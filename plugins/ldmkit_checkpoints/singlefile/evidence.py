@@ -13,9 +13,9 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ldmkit.errors import SourceError, shown
+from ldmkit import LazyTensor, SourceError
+from ldmkit.errors import shown
 from ldmkit.models.spec import MAX_SIDE
-from ldmkit.models.weights import LazyTensor
 
 MARKERS = ("v_pred", "ztsnr")
 """Empty tensors that only mark a file."""

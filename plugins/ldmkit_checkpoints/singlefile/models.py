@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit.errors import SourceError
-from ldmkit.models.weights import LazyTensor
+from ldmkit import LazyTensor, SourceError
 from ldmkit_checkpoints.singlefile.evidence import gather
 from ldmkit_checkpoints.unsupported.tensors import refuse_unsupported_tensors
 

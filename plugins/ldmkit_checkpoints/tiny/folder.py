@@ -7,10 +7,8 @@ from pathlib import Path
 
 from ldmkit_codecs.tiny import TinyConfig
 
-from ldmkit.errors import SourceError
-from ldmkit.models.source import Source
-from ldmkit.models.spec import PartSpec, PipelineSpec
-from ldmkit.models.weights import LazyTensor, open_safetensors
+from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError
+from ldmkit.models.weights import open_safetensors
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.tiny.keys import tiny_from_sequential, tiny_sequential_keys
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict

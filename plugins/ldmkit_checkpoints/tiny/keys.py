@@ -14,7 +14,7 @@ from typing import Any
 
 from ldmkit_codecs.tiny import TinyConfig
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit_checkpoints.config_fields import checked
 from ldmkit_checkpoints.keys import KeyMap, layer
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 
 CONVERT = (
     "only tensors and plain containers are read. To read a file that you trust, convert it once with the software that "

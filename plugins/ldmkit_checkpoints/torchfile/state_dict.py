@@ -10,10 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ldmkit.errors import SourceError
+from ldmkit import LazyTensor, SourceError
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile
-from ldmkit.models.weights import LazyTensor, read_span
+from ldmkit.models.weights import read_span
 from ldmkit_checkpoints.torchfile.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torchfile.zip_archive import ZipEntry, checksum, entry_bytes, read_entries
 from ldmkit_checkpoints.unsupported.tensors import refuse_unsupported_tensors

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit.files.reading import check_ordinary
 
 MAX_DIRECTORY_BYTES = 64 * 2**20

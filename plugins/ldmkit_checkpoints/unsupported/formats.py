@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 
 
 class Format(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit_checkpoints.unsupported.formats import Format
 
 _ADAPTER = (
