@@ -21,6 +21,7 @@ for _home, _names in {
     "ldmkit.contracts.codec": ("Codec",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
     "ldmkit.contracts.denoiser": ("Denoiser",),
+    "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process",),
     "ldmkit.contracts.sampler": ("Sampler",),
@@ -60,6 +61,11 @@ if TYPE_CHECKING:
     from ldmkit.contracts.data import Dataset as Dataset
     from ldmkit.contracts.data import Geometry as Geometry
     from ldmkit.contracts.data import Sample as Sample
+    from ldmkit.contracts.denoised import Denoised as Denoised
+    from ldmkit.contracts.denoised import DenoiseWrapper as DenoiseWrapper
+    from ldmkit.contracts.denoised import Need as Need
+    from ldmkit.contracts.denoised import estimates as estimates
+    from ldmkit.contracts.denoised import with_unconditional as with_unconditional
     from ldmkit.contracts.denoiser import Denoiser as Denoiser
     from ldmkit.contracts.draws import Draws as Draws
     from ldmkit.contracts.example import Example as Example

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
+from ldmkit.contracts.denoised import Need
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.step import Arrivals, Denoise, Step
 from ldmkit.contracts.value import Value
@@ -22,9 +23,14 @@ class Sampler(Value, ABC):
 
         @property
         def order(self) -> int | None: ...
+
+        @property
+        def needs(self) -> frozenset[Need]: ...
     else:
         order: ClassVar[int | None] = None
         """Order of convergence; None for a sampler that draws noise. A property where the fields decide (eta = 0)."""
+        needs: ClassVar[frozenset[Need]] = frozenset()
+        """What it asks of `denoise` beside x0, through `ldmkit.estimates`. A property where the fields decide."""
     estimate: ClassVar[Literal["mean", "end", "distilled"]] = "mean"
     """What `denoise` must return: the posterior mean E[x0 | x]; "end", the point at sigma 0 of the path through x, as
     consistency models do; "distilled", what only a model trained for this sampler does, so that no law is known."""

@@ -6,6 +6,7 @@ A look at the numbers waits for the device, so a run that goes well pays for non
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import PluginError, RunError
 from ldmkit.plugins.catalogue import name_of
-from ldmkit.run.denoise import Evaluator, Guided
+from ldmkit.run.denoise import Evaluator, Guided, Rows
 from ldmkit.run.guards import not_finite
 from ldmkit.run.inpaint import KnownRegion
 from ldmkit.run.prepared import Prepared
@@ -60,21 +61,20 @@ class _WatchedEvaluator(Evaluator):
     def __init__(self, evaluate: Evaluator) -> None:
         self.__dict__.update(evaluate.__dict__)
 
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+    def rows(self, x: Tensor, sigma: float, *views: View) -> Rows:
         if _bad(x):  # `Guided` was given a finite state
             raise _Found("guidance")
-        estimates = super().__call__(x, sigma, *views)
-        if any(map(_bad, estimates)):
+        found = super().rows(x, sigma, *views)
+        if any(map(_bad, found.x0)):
             raise _Found("denoiser")
-        return estimates
+        return found
 
 
 class _WatchedGuided(Guided):
-    @torch.no_grad()
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+    def guided(self, evaluate: Any, x: Tensor, sigma: float) -> Tensor:
         if _bad(x):
             raise _Found("sampler")
-        estimate = super().__call__(x, sigma)
+        estimate = super().guided(evaluate, x, sigma)
         if _bad(estimate):
             raise _Found("guidance")
         return estimate

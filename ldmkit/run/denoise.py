@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import names_of
+from ldmkit.contracts.denoised import Denoised, Need
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
@@ -24,6 +26,17 @@ Level: TypeAlias = tuple[float, float, float, Tensor]
 """skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""
 
 
+EVERYTHING: View = frozenset()
+"""The view that drops nothing."""
+
+
+class Rows(NamedTuple):
+    """What a batch of views gave, one tensor a view: x0, and the share of the learned variance where there is one."""
+
+    x0: list[Tensor]
+    variance: list[Tensor] | None = None
+
+
 class Guided:
     """`denoise` of one run: the evaluator's views, combined by guidance, without gradients."""
 
@@ -34,8 +47,32 @@ class Guided:
     @torch.no_grad()
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided x0 estimate for x = x0 + sigma * n, float32 (B, C, ...)."""
+        return self.guided(self.evaluate, x, sigma)
+
+    @torch.no_grad()
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        """The same with what the network gave beside it; views that are needed and not guided by join the batch.
+
+        None stands for what was not evaluated, and for the variance of a network that learned none.
+        """
+        noted = _Noted(self.evaluate, needs)
+        x0 = self.guided(noted, x, sigma)
+        return Denoised(x0, noted.unconditional, noted.variance)
+
+    def started(self) -> Self:
+        """The same for one run, with a memory that no other run shares."""
+        other = copy.copy(self)
+        other.evaluate = self.evaluate.started()
+        return other
+
+    def guided(self, evaluate: Evaluator | _Noted, x: Tensor, sigma: float) -> Tensor:
+        """What guidance makes of an evaluator's views.
+
+        Raises:
+            RunError: `bad-return`.
+        """
         before = 0 if x.is_inference() else x._version
-        made = check_returned(self.guidance(self.evaluate, x, sigma), (x.shape,), "guidance", self.guidance)
+        made = check_returned(self.guidance(evaluate, x, sigma), (x.shape,), "guidance", self.guidance)
         if not x.is_inference() and x._version != before:
             who = part_name("guidance", self.guidance)
             what = f"{who} breaks its contract: it wrote into the state that it was given"
@@ -73,6 +110,7 @@ class Evaluator:
         self._adapters = dict(adapters or {})
         self._decode = decode
         self._dtype, self._device = denoiser.dtype, denoiser.device
+        self.memory: dict[Any, Any] = {}
         self._contexts: dict[tuple[View, ...], Context] = {}
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
@@ -81,6 +119,10 @@ class Evaluator:
 
         Views that differ only in conditions that nobody gave are one, and are evaluated once.
         """
+        return self.rows(x, sigma, *views).x0
+
+    def rows(self, x: Tensor, sigma: float, *views: View) -> Rows:
+        """The same, with the share of the variance that a network of 2 C output channels learned."""
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             # filled on the device: a transfer from the host would wait for all that is queued there
@@ -96,15 +138,28 @@ class Evaluator:
             scaled = torch.cat([scaled] * count)
         # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
         raw = self._network(scaled, time.expand(count * rows), self.context(distinct), sigma)
+        learned = None
         if not isinstance(raw, Tensor) or raw.shape != scaled.shape or not raw.is_floating_point():
-            learned = (scaled.shape[0], 2 * scaled.shape[1], *scaled.shape[2:])  # with a variance, which is not read
-            check_returned(raw, (scaled.shape, learned), "denoiser", self._denoiser, "forward")
-            raw = raw[:, : x.shape[1]]
+            wide = (scaled.shape[0], 2 * scaled.shape[1], *scaled.shape[2:])
+            check_returned(raw, (scaled.shape, wide), "denoiser", self._denoiser, "forward")
+            raw, learned = raw[:, : x.shape[1]], raw[:, x.shape[1] :]
         kept = x if skip == 1 else x * skip
         if count == 1:
-            return [torch.add(kept, raw.to(x.dtype), alpha=out)] * len(views)
-        estimates = torch.add(kept, raw.to(x.dtype).view(count, *x.shape), alpha=out).unbind(0)
-        return [estimates[distinct.index(view)] for view in seen]
+            estimates: Sequence[Tensor] = (torch.add(kept, raw.to(x.dtype), alpha=out),)
+        else:
+            estimates = torch.add(kept, raw.to(x.dtype).reshape(count, *x.shape), alpha=out).unbind(0)
+        places = [distinct.index(view) for view in seen]
+        found = [estimates[place] for place in places]
+        if learned is None:
+            return Rows(found)
+        shares = learned.to(x.dtype).add(1).mul_(0.5).reshape(count, *x.shape).unbind(0)
+        return Rows(found, [shares[place] for place in places])
+
+    def started(self) -> Self:
+        """The same for one run, with an empty memory; what was prepared is shared."""
+        other = copy.copy(self)
+        other.memory = {}
+        return other
 
     @property
     def denoiser(self) -> Denoiser:
@@ -147,3 +202,31 @@ class Evaluator:
         if self._decode is None:
             raise RuntimeError("this run has no decoder")
         return self._decode(latents)
+
+
+class _Noted:
+    """`evaluate` for one call of guidance, which keeps what the network gave beside the views that guidance asked for.
+
+    It stands for the evaluator in everything else.
+    """
+
+    def __init__(self, evaluate: Evaluator, needs: Sequence[Need]) -> None:
+        self._evaluate, self._without = evaluate, frozenset(evaluate.names)
+        needed = {"unconditional": self._without, "variance": EVERYTHING}
+        self._needed = [needed[need] for need in needs]
+        self.unconditional: Tensor | None = None
+        self.variance: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evaluate, name)
+
+    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+        more = [view for view in dict.fromkeys(self._needed) if view not in views]
+        asked = (*views, *more)
+        found = self._evaluate.rows(x, sigma, *asked)
+        if self._without in asked and self.unconditional is None:
+            self.unconditional = found.x0[asked.index(self._without)].detach()
+        if found.variance is not None and EVERYTHING in asked and self.variance is None:
+            self.variance = found.variance[asked.index(EVERYTHING)].detach()
+        self._needed = []
+        return found.x0[: len(views)]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldmkit.contracts.denoised import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
 from ldmkit.run.latents import decode_latents, encode_pictures
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
 
 
-class KnownRegion:
+class KnownRegion(DenoiseWrapper):
     """`denoise` with the x0 estimate replaced by the known latent where the mask is 0.
 
     A run that starts on x0_known + sigma * n then stays on it there exactly, under every sampler.
@@ -30,10 +31,21 @@ class KnownRegion:
     """
 
     def __init__(self, denoise: Denoise, known: Tensor, mask: Tensor) -> None:
-        self.denoise, self.known, self.mask = denoise, known, mask
+        super().__init__(denoise)
+        self.known, self.mask = known, mask
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         return self.known.lerp(self.denoise(x, sigma), self.mask)
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        """Both estimates of x0 with the known latent, so that a direction away from one of them stays on it too."""
+        found = super().estimate(x, sigma, *needs)
+        without = found.unconditional
+        return Denoised(
+            self.known.lerp(found.x0, self.mask),
+            None if without is None else self.known.lerp(without, self.mask),
+            found.variance,
+        )
 
 
 def latent_mask(mask: Tensor, factor: int) -> Tensor:

@@ -68,7 +68,7 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str,
         adapters=pipeline.adapters, decode=partial(_decode, pipeline, size=size), network=pipeline.network,
     )  # fmt: skip
     noise = Noise(request.seeds, (pipeline.codec.channels, *run.size), pipeline.device)
-    views = request.guidance.views([name for name in evaluate.names if name not in evaluate.absent])
+    views = request.views([name for name in evaluate.names if name not in evaluate.absent])
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
@@ -116,7 +116,7 @@ def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, v
     if views is None:
         names = {input_name(name, pipeline.wiring[name]) for name in pipeline.conditioners}
         given = [name for name in names if any(name in row for row in (*request.inputs, *request.negative))]
-        views = request.guidance.views(given)
+        views = request.views(given)
     steps = max(1, int(request.steps * request.strength + 1e-9))
     return estimate_run(
         pipeline.codec, pipeline.denoiser, pipeline.parts.items().values(),

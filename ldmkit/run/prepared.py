@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ldmkit.contracts.denoised import started
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.sampler import Sampler
@@ -58,7 +59,7 @@ class Prepared:
         sampler, arrivals = self.request.sampler, self._arrivals()
         if arrivals is not None:
             sampler = sampler.arriving(arrivals)
-        return steps_of(sampler.steps(self.denoise, self.x, self.sigmas, self.noise), sampler)
+        return steps_of(sampler.steps(started(self.denoise), self.x, self.sigmas, self.noise), sampler)
 
     def _arrivals(self) -> Arrivals | None:
         """Those of the grid, from where this run starts."""
@@ -75,7 +76,7 @@ class Prepared:
     def rows(self) -> int:
         """Batch of the network at most: pictures times the views that guidance asks for."""
         given = [name for name in self.evaluate.names if name not in self.evaluate.absent]
-        return self.request.batch * self.request.guidance.views(given)
+        return self.request.batch * self.request.views(given)
 
     def again(self, *, sampler: Sampler, grid: Grid, steps: int) -> Prepared:
         """The same conditions, encoded once, with the same guidance and noise, for another sampler, grid and number of

@@ -63,6 +63,15 @@ class Request:
         """How many pictures are drawn."""
         return len(self.seeds)
 
+    def views(self, names: Sequence[str]) -> int:
+        """Rows of the network's batch a picture: those of guidance, and the unconditional one that a sampler needs.
+
+        Args:
+            names: conditions that are given and may be left out.
+        """
+        views = self.guidance.views(names)
+        return max(views, 2) if names and "unconditional" in self.sampler.needs else views
+
 
 def resolve(
     defaults: Defaults,

@@ -9,8 +9,10 @@ import math
 from bisect import bisect_left
 from typing import ClassVar, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
+from ldmkit.contracts.denoised import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Denoise
@@ -99,6 +101,15 @@ class Rho7(Grid):
         return [*levels, 0.0] if self.zero else levels
 
 
+class Whole(DenoiseWrapper):
+    """A function as `denoise` of a model without guidance, which gives all that a sampler may need: its x0 is its own
+    unconditional estimate, and its learned variance is the posterior's. Each estimate is one call of the function."""
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        x0 = self.denoise(x, sigma)
+        return Denoised(x0, x0, torch.zeros_like(x0))
+
+
 def predicted(process: Process, estimate: Denoise) -> Denoise:
     """An exact estimate of x0 as it comes out of a network: its output rounded to the state's dtype, then scaled."""
 
@@ -108,4 +119,4 @@ def predicted(process: Process, estimate: Denoise) -> Denoise:
         raw = (estimate(exact, sigma) - skip * exact) / out
         return (x * skip).add(raw.to(x.dtype), alpha=out)
 
-    return denoise
+    return Whole(denoise)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from ldmkit_samplers.dpmpp_2m import DPMpp2M
 from ldmkit_samplers.grids.sigmas import Exponential, Karras, SigmaGrid
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
+from ldmkit import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
 from ldmkit.pipeline import Pipeline
@@ -46,6 +48,24 @@ class _Counter:
     def __call__(self, *arguments: object, **named: object) -> Tensor:
         self.count += 1
         return self.function(*arguments, **named)
+
+
+class _CountedDenoise(DenoiseWrapper):
+    """Calls of `denoise`, counted."""
+
+    count = 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.count += 1
+        return super().__call__(x, sigma)
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        self.count += 1
+        return super().estimate(x, sigma, *needs)
+
+    def started(self) -> Self:
+        self.denoise = super().started().denoise  # itself, for its count is read after the run
+        return self
 
 
 @dataclass
@@ -138,8 +158,7 @@ class Comparing:
         return Drawn.of({**named, "noisy": ran.noisy, **timed, "figures": figures})
 
     def _ran(self, prepared: Prepared, name: str) -> _Ran:
-        denoise, noise = _Counter(prepared.denoise), _Counter(prepared.noise)
-        watched: Denoise = denoise
+        denoise, noise = _CountedDenoise(prepared.denoise), _Counter(prepared.noise)
         began = done = time.perf_counter()
 
         def told(step: Step) -> None:
@@ -148,7 +167,7 @@ class Comparing:
             if self.progress is not None:
                 self.progress(name, step.index + 1, step.count)
 
-        output = self.pipe.run(replace(prepared, denoise=watched, noise=noise), told)  # type: ignore[arg-type]
+        output = self.pipe.run(replace(prepared, denoise=denoise, noise=noise), told)  # type: ignore[arg-type]
         return _Ran(output.images, output.latents, done - began, denoise.count, noise.count > 0)
 
 

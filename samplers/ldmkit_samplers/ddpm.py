@@ -9,9 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Example, Need, Sampler, Step, estimates
 from ldmkit_samplers.first_order import transitions
 from ldmkit_samplers.limits import Limits
 
@@ -23,28 +21,66 @@ class DDPM(Sampler):
 
     Args:
         variance: "small" is the posterior's own (beta tilde); "large" is that of the forward step (beta), which
-            knows the alphas of a variance-preserving process, sqrt(alpha_bar) = (1 + sigma^2)^-1/2.
+            knows the alphas of a variance-preserving process, sqrt(alpha_bar) = (1 + sigma^2)^-1/2; "learned" lies
+            between them where the network says (Nichol & Dhariwal 2021, equation 15), which then has 2 C output
+            channels: diffusers' `learned_range`.
         limits: of the x0 that the posterior is taken of, for models of pixels.
     """
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"variance": "large"}))
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"variance": "large"}),
+        Example({"variance": "learned"}),
+    )
     order: ClassVar[int | None] = None
-    variance: Literal["small", "large"] = "small"
+    variance: Literal["small", "large", "learned"] = "small"
     limits: Limits | None = None
     revision: Literal[1] = 1
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
-        pairs = [((b / a) ** 2, self._spread(a, b)) for a, b in pairwise(sigmas)]
-        limits = self.limits
-        limited = denoise if limits is None else lambda x, sigma: limits(denoise(x, sigma))
+        spread = _large if self.variance == "large" else _small
+        pairs = [((b / a) ** 2, spread(a, b)) for a, b in pairwise(sigmas)]
+        if self.variance == "learned":
+            denoise, noise = _learned(denoise, sigmas, noise)
+        unlimited, limits = denoise, self.limits
+        limited = unlimited if limits is None else lambda x, sigma: limits(unlimited(x, sigma))
         return transitions(limited, x, sigmas, pairs, noise)
 
-    def _spread(self, sigma: float, after: float) -> float:
-        if after == 0:
-            return 0.0
-        gap = sigma * sigma - after * after
-        if self.variance == "small":
-            return math.sqrt(gap) * after / sigma
-        return math.sqrt(gap * (1 + after * after) / (1 + sigma * sigma))
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"variance"}) if self.variance == "learned" else frozenset()
+
+
+def _small(sigma: float, after: float) -> float:
+    """Deviation of the posterior, beta tilde, in this frame; 0 on the way to sigma 0."""
+    return math.sqrt(sigma * sigma - after * after) * after / sigma
+
+
+def _large(sigma: float, after: float) -> float:
+    """Deviation of the forward step, beta, in this frame; none is added on the way to sigma 0."""
+    if after == 0:
+        return 0.0
+    return math.sqrt((sigma * sigma - after * after) * (1 + after * after) / (1 + sigma * sigma))
+
+
+def _learned(
+    denoise: Denoise, sigmas: Sequence[float], noise: Callable[[int], Tensor]
+) -> tuple[Denoise, Callable[[int], Tensor]]:
+    """x0 alone, and the noise of a step with small variance, scaled to the learned one: small^(1-v) large^v / small."""
+    estimate = estimates(denoise, "variance")
+    ratios = [_large(a, b) / _small(a, b) if b else 1.0 for a, b in pairwise(sigmas)]
+    share: Tensor | None = None
+
+    def x0(x: Tensor, sigma: float) -> Tensor:
+        nonlocal share
+        found = estimate(x, sigma)
+        share = found.variance
+        return found.x0
+
+    def scaled(index: int) -> Tensor:
+        assert share is not None, "every step asks for x0 first"
+        return noise(index) * (share * math.log(ratios[index])).exp()
+
+    return x0, scaled

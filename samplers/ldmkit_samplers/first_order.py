@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.limits import Limits
+from ldmkit_samplers.renoised import Look
 
 
 def transitions(
@@ -24,15 +25,20 @@ def transitions(
     noise: Callable[[int], Tensor],
     limits: Limits | None = None,
     factors: Sequence[float] = (),
+    look: Look | None = None,
 ) -> Iterator[Step]:
     """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition.
 
     `limits` act on the first x0 alone: the noise x - x0 stays what the network says it is. `factors`, one a transition,
-    multiply x' where it is taken for a state of another level (`retaken`).
+    multiply x' where it is taken for a state of another level (`retaken`). `look` is called in place of `denoise` where
+    the step starts elsewhere than at x.
     """
     count = len(pairs)
     for i, (keep, renew) in enumerate(pairs):
-        x0 = denoise(x, sigmas[i])
+        if look is None:
+            x0 = denoise(x, sigmas[i])
+        else:
+            x0, x, _ = look(x, sigmas[i])
         x = torch.lerp(x0, x, keep)
         if limits is not None:
             limited = limits(x0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ldmkit.contracts.step import Denoise, Step
 from ldmkit_samplers.first_order import ancestral
 from ldmkit_samplers.heun import is_long
+from ldmkit_samplers.renoised import Look
 
 
 class Row(NamedTuple):
@@ -43,12 +44,22 @@ def plan(sigmas: Sequence[float], eta: float, slopes: bool, limit: float | None 
 
 
 def transitions(
-    denoise: Denoise, x: Tensor, sigmas: Sequence[float], rows: Sequence[Row], noise: Callable[[int], Tensor]
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Sequence[float],
+    rows: Sequence[Row],
+    noise: Callable[[int], Tensor],
+    look: Look | None = None,
 ) -> Iterator[Step]:
-    """Run the plan. `Step.x0` is the estimate half way."""
+    """Run the plan. `Step.x0` is the estimate half way. `look` is called in place of `denoise` at the start of a step
+    that starts elsewhere than at x.
+    """
     count = len(rows)
     for i, (mid, slope, keep, renew) in enumerate(rows):
-        x0 = denoise(x, sigmas[i])
+        if look is None:
+            x0 = denoise(x, sigmas[i])
+        else:
+            x0, x, _ = look(x, sigmas[i])
         if mid:
             ahead = torch.lerp(x0, x, mid / sigmas[i])
             x0 = denoise(ahead, mid)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.step import Denoise, Step
+from ldmkit_samplers.renoised import Look
 
 
 class Row(NamedTuple):
@@ -40,15 +41,23 @@ def plan(sigmas: Sequence[float], eta: float) -> list[Row]:
 
 
 def transitions(
-    denoise: Denoise, x: Tensor, sigmas: Sequence[float], rows: Sequence[Row], noise: Callable[[int], Tensor]
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Sequence[float],
+    rows: Sequence[Row],
+    noise: Callable[[int], Tensor],
+    look: Look | None = None,
 ) -> Iterator[Step]:
-    """Run the plan."""
+    """Run the plan. `look` is called in place of `denoise` where the step starts elsewhere than at x."""
     count, before = len(rows), x
     for i, (reach, keep, renew) in enumerate(rows):
-        x0 = denoise(x, sigmas[i])
+        if look is None:
+            x0 = kept = denoise(x, sigmas[i])
+        else:
+            x0, x, kept = look(x, sigmas[i])
         target = x0 if reach == 1 else torch.lerp(before, x0, reach)
         x = torch.lerp(target, x, keep)
         if renew:
             x.add_(noise(i), alpha=renew)
-        before = x0
+        before = kept
         yield Step(i, count, sigmas[i], sigmas[i + 1], x, x0)

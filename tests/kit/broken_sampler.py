@@ -11,7 +11,7 @@ import torch
 from good_sampler import Denoise, Noise, Renewed, Straight, TwoStage
 from torch import Tensor
 
-from ldmkit import Sampler, Step
+from ldmkit import Sampler, Step, estimates
 
 
 class SkipsTheLast(Straight):
@@ -363,6 +363,20 @@ class NoiseInOneDirection(Renewed):
         yield from super().steps(denoise, x, sigmas, tied)
 
 
+class AsksInSecret(Straight):
+    """Needs the unconditional estimate and does not say so."""
+
+    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
+        estimate = estimates(denoise, "unconditional")
+        yield from super().steps(lambda x, sigma: estimate(x, sigma).x0, x, sigmas, noise)
+
+
+class AsksForNothing(Straight):
+    """Declares what it never asks for: runs would count a row that is not evaluated."""
+
+    needs = frozenset({"variance"})
+
+
 BROKEN: dict[str, list[Callable[[], Any]]] = {
     "steps": [SkipsTheLast, CountsFromOne, OwnLevels, DividesByTheNext],
     "evaluations": [Undeclared, ForgetsTheLast],
@@ -370,6 +384,7 @@ BROKEN: dict[str, list[Callable[[], Any]]] = {
     "untouched": [InPlace, SpoilsTheEstimate, SpoilsTheNoise],
     "noise-once": [SameNoiseAgain, NoiseBySigma],
     "noise-declared": [OrderWithNoise, NoOrder],
+    "needs": [AsksInSecret, AsksForNothing],
     "batch": [CentresTheBatch, SharedNoise],
     "interleaved": [OneMemory],
     "pure": [GlobalNoise, Remembers],

@@ -18,6 +18,7 @@ from typing import TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from ldmkit import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.plugins.catalogue import catalogue, get
 from ldmkit.testing.sampler.mixture import Mixture
@@ -61,10 +62,17 @@ def entries(name: str) -> dict[str, Sampler]:
     return found
 
 
+class Told(DenoiseWrapper):
+    """The mixture as a guided model: one of its components without conditions, and a learned variance."""
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        return Denoised(self.denoise(x, sigma), MIXTURE.component(0).denoise(x, sigma), x.sigmoid())
+
+
 def trajectory(sampler: Sampler, sigmas: Sequence[float], dtype: torch.dtype) -> Tensor:
     """States after each transition, (transitions, 6)."""
     x = (waves(*SHAPE, phase=0.1) * sigmas[0]).to(dtype)
-    run = sampler.steps(MIXTURE.denoise, x, sigmas, lambda i: waves(*SHAPE, phase=3.0 + i).to(dtype))
+    run = sampler.steps(Told(MIXTURE.denoise), x, sigmas, lambda i: waves(*SHAPE, phase=3.0 + i).to(dtype))
     return torch.stack([step.x.flatten() for step in run])
 
 

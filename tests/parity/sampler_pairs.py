@@ -21,7 +21,7 @@ from ldmkit_samplers.grids.sigmas import Karras
 from ldmkit_samplers.grids.timesteps import Leading
 from torch import Tensor
 
-from ldmkit import Grid, Sampler
+from ldmkit import Grid, Sampler, with_unconditional
 from ldmkit.plugins.catalogue import catalogue, get
 
 PAGE = Path(__file__).parents[2] / "docs" / "samplers.md"
@@ -195,6 +195,10 @@ OTHER_NAMES = {
     "ipndm": ("", "ipndm"),
     "lcm": ("LCM", "lcm"),
     "restart": ("Restart", ""),
+    "euler-cfg-pp": ("", "euler_cfg_pp"),
+    "euler-ancestral-cfg-pp": ("", "euler_ancestral_cfg_pp"),
+    "dpmpp-2m-cfg-pp": ("", "dpmpp_2m_cfg_pp"),
+    "dpmpp-2s-ancestral-cfg-pp": ("", "dpmpp_2s_ancestral_cfg_pp"),
 }
 """Ours -> AUTOMATIC1111's web interface, ComfyUI. Names alone: neither is run here."""
 
@@ -225,7 +229,7 @@ def _samplers() -> str:
 def _draws(sampler: Sampler) -> bool:
     noise = Draws()
     sigmas = Karras().sigmas(PROCESS, 4)
-    for _ in sampler.steps(MIXTURE.denoise, _start(sigmas[0]), sigmas, noise):
+    for _ in sampler.steps(with_unconditional(MIXTURE.denoise), _start(sigmas[0]), sigmas, noise):
         pass
     return bool(noise.drawn)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,17 +27,19 @@ def test_any_sampler_with_few_steps(class_pipe: ldmkit.Pipeline, sampler: str, s
 
 
 @pytest.mark.parametrize("sampler", ldmkit.components("sampler"))
-def test_evaluations_are_known_before_the_run(class_pipe: ldmkit.Pipeline, sampler: str) -> None:
+def test_evaluations_are_known_before_the_run(
+    class_pipe: ldmkit.Pipeline, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = class_pipe.prepare(CLASSES, sampler=sampler, steps=6)
     calls = 0
-    inner = prepared.denoise
+    inner = prepared.evaluate.denoiser.forward
 
-    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    def counting(*arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        return inner(x, sigma)
+        return inner(*arguments)
 
-    object.__setattr__(prepared, "denoise", counting)
+    monkeypatch.setattr(prepared.evaluate.denoiser, "forward", counting)
     for _ in prepared.steps():
         pass
     assert calls == prepared.evaluations

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.step import Step
+from ldmkit.contracts.denoised import Denoised, Need
+from ldmkit.contracts.step import Denoise, Step
 from ldmkit.run.noise import Noise
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
+from ldmkit.testing.reference import Whole
 from ldmkit.testing.sampler.convergence import is_drawn
 from ldmkit.testing.sampler.runs import (
     SHAPE,
@@ -121,6 +123,32 @@ def noise_declared(subject: Subject) -> None:
         expect(not draws, f"no noise, as order {order} is declared", "noise was drawn")
     elif subject.sampler.estimate == "mean":
         expect(draws, "noise to be drawn, as `order` is None", "none was drawn in 12 steps")
+
+
+class _Asked(Whole):
+    """What a sampler asked for beside x0."""
+
+    def __init__(self, denoise: Denoise) -> None:
+        super().__init__(denoise)
+        self.needs: set[Need] = set()
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        self.needs.update(needs)
+        return super().estimate(x, sigma, *needs)
+
+
+@check("sampler", "needs")
+def needs(subject: Subject) -> None:
+    """`needs` names what the sampler asks of `denoise` beside x0, no more and no less.
+
+    The rows of a run are counted by it before the run. Ask through `ldmkit.estimates(denoise, ...)`, which tells who
+    gives a plain function what is missing. Where a field decides, make `needs` a property.
+    """
+    asked, sigmas = _Asked(humps), levels(12)
+    for _ in subject.sampler.steps(asked, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE)):
+        pass
+    declared = set(subject.sampler.needs)
+    expect(asked.needs == declared, f"{sorted(declared) or 'nothing'} asked for, as declared", f"{sorted(asked.needs)}")
 
 
 @check("sampler", "batch")
@@ -251,7 +279,7 @@ def lazy(subject: Subject) -> None:
         calls.append(sigma)
         return humps(x, sigma)
 
-    run = subject.sampler.steps(counted, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
+    run = subject.sampler.steps(Whole(counted), start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE))
     next(iter(run))
     first = len(calls)
     whole = subject.sampler.evaluations(24)
@@ -273,7 +301,7 @@ def closed(subject: Subject) -> None:
             calls.append(sigma)
             return humps(x, sigma)
 
-        run = iter(subject.sampler.steps(counted, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE)))
+        run = iter(subject.sampler.steps(Whole(counted), start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE)))
         for _ in range(done):
             next(run)
         before = len(calls)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise
-from ldmkit.testing.reference import Reference, Rho7, predicted
+from ldmkit.testing.reference import Reference, Rho7, Whole, predicted
 from ldmkit.testing.sampler.mixture import Mixture, solution
 
 MIXTURE = Mixture.random()
@@ -109,7 +109,7 @@ def gaussian_end(x: Tensor, sigma: float) -> Tensor:
 
 def estimate_of(sampler: Sampler) -> Denoise:
     """The exact answer on the Gaussian data that a sampler is made for."""
-    return gaussian_end if sampler.estimate == "end" else gaussian_mean
+    return Whole(gaussian_end if sampler.estimate == "end" else gaussian_mean)
 
 
 class Draws:

@@ -11,7 +11,7 @@ from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise
 from ldmkit.run.noise import Noise
 from ldmkit.testing.checks import NotApplicable, check, expect
-from ldmkit.testing.reference import FAR, Reference, Rho7
+from ldmkit.testing.reference import FAR, Reference, Rho7, Whole
 from ldmkit.testing.sampler.convergence import (
     MEANS,
     VARIANCES,
@@ -48,7 +48,7 @@ def perfect(subject: Subject) -> None:
         for count in (1, 2, 3, 5, 24):
             sigmas = Rho7().sigmas(process, count)
             x = x0 + start((1, 2), sigmas[0])
-            for step in subject.sampler.steps(lambda x, sigma: x0.clone(), x, sigmas, Noise((1, 2), SHAPE)):
+            for step in subject.sampler.steps(Whole(lambda x, sigma: x0.clone()), x, sigmas, Noise((1, 2), SHAPE)):
                 if step.sigma_next == 0 or (straight and process is PROCESS):
                     wanted = torch.lerp(x0, x, step.sigma_next / sigmas[0])
                     what = f"x at sigma {step.sigma_next:.4g}, step {step.index + 1} of {count} from {sigmas[0]:.4g}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Denoise, Step
 from ldmkit.run.noise import Noise
-from ldmkit.testing.reference import Reference, Rho7
+from ldmkit.testing.reference import Reference, Rho7, Whole
 
 PROCESS = Reference()
 SHAPE = (3, 2, 2)
@@ -26,6 +26,7 @@ class Subject:
     sampler: Sampler
 
 
+@Whole
 def humps(x: Tensor, sigma: float) -> Tensor:
     """E[x0 | x] for numbers x0 drawn from N(1, 1/4) or N(-1, 1/4), each by itself: exact, and of any shape."""
     spread = 0.25 + sigma**2
@@ -91,7 +92,7 @@ def trial(
         return seen.keep(noise(index), f"noise({index})")
 
     seen.keep(x, "the starting state")
-    for step in sampler.steps(watched, x, sigmas, drawn):
+    for step in sampler.steps(Whole(watched), x, sigmas, drawn):
         seen.steps.append(step)
         seen.keep(step.x, f"x of step {step.index}")
         seen.keep(step.x0, f"x0 of step {step.index}")

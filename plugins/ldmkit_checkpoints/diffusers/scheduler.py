@@ -242,7 +242,8 @@ def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dic
     if name in ("DDIMScheduler", "DDPMScheduler"):
         config |= _written_limits(sampler.config.get("limits"))
     if sampler.type == "ddpm":
-        config["variance_type"] = f"fixed_{sampler.config.get('variance', 'small')}"
+        variance = sampler.config.get("variance", "small")
+        config["variance_type"] = "learned_range" if variance == "learned" else f"fixed_{variance}"
     if name == "PNDMScheduler":
         config["skip_prk_steps"] = True
     if sampler.type == "dpmpp-2m-sde":
