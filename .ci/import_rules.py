@@ -1,7 +1,8 @@
 """Who may import whom, read from the source: `python .ci/import_rules.py` prints every violation.
 
 The core imports no plugin package; plugin packages import the core, and one another only downwards in the order
-of the architecture; no cycles among modules; diffusers nowhere; transformers and torch's friends only lazily.
+of the architecture; imports inside the core point down its floors; no cycles among modules, through lazy imports and
+those for type checkers either; diffusers nowhere; transformers and torch's friends only lazily.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ ALLOWED |= {
     "ldmkit_authoring": {"ldmkit"},
     "ldmkit_miniworld": PARTS | {"ldmkit_checkpoints", "ldmkit_drawing", "ldmkit_training"},
 }
+FLOORS: dict[str, int] = {
+    **dict.fromkeys(("ldmkit.errors", "ldmkit.printable", "ldmkit.bounds", "ldmkit.version"), 0),
+    "ldmkit.files": 1,
+    "ldmkit.contracts": 2,
+    "ldmkit.plugins": 3,
+    **dict.fromkeys(("ldmkit.models", "ldmkit.plans", "ldmkit.plugins.hooks"), 4),
+    "ldmkit.run": 5,
+    **dict.fromkeys(("ldmkit.pipeline", "ldmkit.loading", "ldmkit.replaying"), 6),
+    "ldmkit.testing": 7,
+    **dict.fromkeys(("ldmkit.plugins.doctor", "ldmkit.cli", "ldmkit.__main__"), 8),
+    "ldmkit": 9,
+}
+"""Folder or module of the core -> its floor: it imports what stands there or below. The longest name counts."""
 NEVER = {"diffusers", "pytest"}
 PYTEST_PLUGIN = "ldmkit.testing.pytest_plugin"
 """The one module that pytest imports, not we."""
@@ -66,33 +80,39 @@ def modules() -> dict[str, Path]:
 
 
 def imports(module: str, path: Path) -> Iterator[Import]:
-    """Every import of a module, those for type checkers left out."""
+    """Every import of a module, those inside of functions and for type checkers too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for body in node.body
-        for inner in ast.walk(body)
-    }
-    lazy = {
+    late = {
         id(inner)
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module, alias.name, node.lineno, id(node) not in lazy)
+                yield Import(module, alias.name, node.lineno, id(node) not in late)
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                yield Import(module, "relative", node.lineno, id(node) not in lazy)
+                yield Import(module, "relative", node.lineno, id(node) not in late)
                 continue
             for alias in node.names:
-                yield Import(module, f"{node.module}.{alias.name}", node.lineno, id(node) not in lazy)
+                yield Import(module, f"{node.module}.{alias.name}", node.lineno, id(node) not in late)
+
+
+def floor(module: str) -> int:
+    """The floor that a module of the core stands on."""
+    name = module
+    while name not in FLOORS:
+        name = name.rpartition(".")[0]
+    return FLOORS[name]
+
+
+def upward(module: str, target: str) -> bool:
+    """Whether an import inside of the core points up; `ldmkit` itself, which exports all of it, only names things."""
+    inside = module.split(".")[0] == target.split(".")[0] == "ldmkit"
+    return inside and module != "ldmkit" and floor(module) < floor(target)
 
 
 def violations() -> list[str]:
@@ -112,9 +132,12 @@ def violations() -> list[str]:
                 problems.append(f"{place}: {target} is imported at the top, not where it is needed")
             elif target.startswith("ldmkit") and target not in {package, *ALLOWED.get(package, set())}:
                 problems.append(f"{place}: {package} may not import {target}")
-            if item.top and target.startswith("ldmkit"):
+            if target.startswith("ldmkit"):
                 name = item.target if item.target in known else item.target.rpartition(".")[0]
-                graph.setdefault(module, set()).add(name)
+                if upward(module, name):
+                    problems.append(f"{place}: {module} stands below {name}, and may not import it")
+                if name != "ldmkit" and name != module:  # it exports what all others make, by name
+                    graph.setdefault(module, set()).add(name)
         if package not in ALLOWED:
             problems.append(f"{path.relative_to(ROOT)}: package {package} has no rule")
     try:

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-import ldmkit
-from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP
+from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP, contract_of
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -104,7 +103,7 @@ def _catalogue() -> str:
 
 
 def _kind_page(kind: str) -> str:
-    contract = getattr(ldmkit, kind.capitalize())
+    contract = contract_of(kind)
     lines = [MADE, "", f"# {plural(kind).capitalize()}", "", _text(described(contract).text), ""]
     lines += [f"Entry points of the group `{GROUPS[kind]}`. What is promised and checked: "]
     lines[-1] += f"[contracts](../contracts.md#{kind}). The class to implement is [at the end](#the-contract)."

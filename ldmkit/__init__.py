@@ -5,20 +5,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ldmkit.version import VERSION as __version__
 
 _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.plugins.catalogue": ("components", "get"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
-    "ldmkit.run.output": ("Output", "Start"),
+    "ldmkit.run.output": ("Output",),
+    "ldmkit.run.starts": ("Start",),
     "ldmkit.models.source": ("Source",),
     "ldmkit.models.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
     "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
-    "ldmkit.contracts.codec": ("Codec",),
+    "ldmkit.contracts.codec": ("Codec", "Reconstruction"),
     "ldmkit.contracts.conditioner": ("Conditioner",),
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
@@ -27,7 +28,6 @@ for _home, _names in {
     "ldmkit.contracts.sampler": ("Sampler",),
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
-    "ldmkit.contracts.latents": ("Reconstruction",),
     "ldmkit.contracts.nn": ("PortedLinear", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
     from ldmkit.contracts.codec import Codec as Codec
+    from ldmkit.contracts.codec import Reconstruction as Reconstruction
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
     from ldmkit.contracts.data import Data as Data
     from ldmkit.contracts.data import Dataset as Dataset
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from ldmkit.contracts.guidance import View as View
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual
-    from ldmkit.contracts.latents import Reconstruction as Reconstruction
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
     from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.part import Part as Part
@@ -129,7 +129,7 @@ if TYPE_CHECKING:
     from ldmkit.run.loss import diffusion_loss as diffusion_loss
     from ldmkit.run.noise import Noise as Noise
     from ldmkit.run.output import Output as Output
-    from ldmkit.run.output import Start as Start
+    from ldmkit.run.starts import Start as Start
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any
     def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
+import warnings
 from collections.abc import Iterable
 
 from ldmkit.printable import printable
@@ -183,3 +185,20 @@ def _slips(one: str, other: str) -> int:
             row.append(cost)
         before, last = last, row
     return last[-1]
+
+
+class DrawingWarning(UserWarning):
+    """A call that is drawn as it was asked for, with a result that may not be what was meant."""
+
+
+def warn(what: str) -> None:
+    """Warn of a call that is drawn as it was asked for, on the first line outside of ldmkit that led here."""
+    warnings.warn(what, DrawingWarning, stacklevel=caller_level() + 1)
+
+
+def caller_level() -> int:
+    """The `stacklevel` with which a warning names the first line outside of ldmkit that led here."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ldmkit":
+        frame, level = frame.f_back, level + 1
+    return level

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,17 +19,20 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
-from ldmkit.errors import CompositionError, RunError, shown, suggest
+from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
+from ldmkit.files.pictures import read_picture
 from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
+from ldmkit.models.composed import Composed
 from ldmkit.models.fusing import fused_parts
-from ldmkit.models.provenance import stamped_defaults
-from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
-from ldmkit.plans.base import Network
+from ldmkit.models.memory import memory
+from ldmkit.models.reading import read_model
+from ldmkit.models.saving import save_pipeline
+from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
-from ldmkit.run.guards import check_end, check_step, is_finite, memory
+from ldmkit.run.guards import check_end, check_step, is_finite
 from ldmkit.run.inpaint import kept
 from ldmkit.run.inputs import encode_conditions, input_name, parse_negatives, parse_rows
 from ldmkit.run.latents import check_codec, check_latents, check_range, decode_latents, encode_pictures
@@ -37,50 +40,21 @@ from ldmkit.run.output import Output, stack
 from ldmkit.run.prepare import prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.run.recipe import make_recipes
-from ldmkit.run.remarks import caller_level
 from ldmkit.run.request import Inputs, Starting, Strategy, check_size, mappings
 from ldmkit.run.sizes import Size, pad
 from ldmkit.run.spellings import no_attribute, own_arguments
 
 
-class Pipeline:
+class Pipeline(Composed):
     """A codec, a denoiser, conditioners and a process that fit each other.
 
-    Build one with `ldmkit.load(...)` or `Pipeline.of(...)`. No call changes it.
-
-    Attributes:
-        spec: what it is made of, with the distribution and version of every part.
-        codec, denoiser, conditioners, adapters, process: the parts.
-        origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
-        load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
-        plan: the execution plan that calls the network, see `planned`.
-        merged: names of the adapters in its weights, see `fused`; recipes hold them.
+    Build one with `ldmkit.load(...)` or `Pipeline.of(...)`. No call changes it. Its attributes are those of `Composed`.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        wiring: Mapping[str, ConditionerSpec],
-        defaults: Defaults,
-        *,
-        origin: str | None = None,
-        load_options: Mapping[str, Any] | None = None,
-        network: Network | None = None,
-        plan: str = "eager",
-        unfused: Pipeline | None = None,
-        merged: tuple[str, ...] = (),
-    ) -> None:
-        self.parts = parts
-        self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
-        self.conditioners, self.adapters = parts.conditioners, parts.adapters
-        self.wiring = dict(wiring)
-        self.defaults = defaults
-        self.origin, self.load_options = origin, dict(load_options or {})
-        self.network, self.plan = network, plan
-        self._unfused, self.merged = unfused, merged
-        for conditioner in parts.conditioners.values():
-            conditioner.bind(parts.codec)
-        hold_adapters(self, parts)
+    def _ready(self) -> None:
+        for conditioner in self.conditioners.values():
+            conditioner.bind(self.codec)
+        hold_adapters(self, self.parts)
         self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
@@ -118,27 +92,6 @@ class Pipeline:
         parts = fit(wires, codec, denoiser, process, given, added)
         return cls(parts, wires, Defaults.of({} if defaults is None else defaults, "defaults"))
 
-    @cached_property
-    def spec(self) -> PipelineSpec:
-        """The spec of this pipeline as it stands."""
-        conditioners = {}
-        for name, part in self.conditioners.items():
-            wire = self.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
-            conditioners[name] = ConditionerSpec(**part_spec("conditioner", part).model_dump(), **wire)
-        return PipelineSpec(
-            codec=part_spec("codec", self.codec),
-            denoiser=part_spec("denoiser", self.denoiser),
-            process=part_spec("process", self.process),
-            conditioners=conditioners,
-            adapters={name: part_spec("adapter", part) for name, part in self.adapters.items()},
-            defaults=stamped_defaults(self.defaults),
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the denoiser is."""
-        return self.denoiser.device
-
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move or convert every part, in place as `nn.Module.to` does; returns the pipeline itself.
 
@@ -159,8 +112,6 @@ class Pipeline:
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`.
         """
-        from ldmkit.files.pictures import read_picture
-
         if isinstance(images, Tensor) and images.ndim == 4:
             batch = check_range(images, "images")
         else:
@@ -300,16 +251,12 @@ class Pipeline:
         Args:
             store: dtype of floating weights in the files, to make them smaller; loaded, they have today's dtype again.
         """
-        from ldmkit.models.saving import save_pipeline
-
-        return save_pipeline(self, path_of(folder, "folder"), store)
+        return save_pipeline(self.parts, self.spec, path_of(folder, "folder"), store)
 
     @classmethod
     def load(cls, source: str | Path, **options: Any) -> Pipeline:
         """The same as `ldmkit.load`."""
-        from ldmkit.loading import load
-
-        return load(source, **options)
+        return cls(**read_model(source, **options))
 
     def planned(self, plan: str) -> Pipeline:
         """A new pipeline on the same modules that calls the network by an execution plan.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import warnings
 from io import TextIOWrapper
-from typing import Any
 
-from ldmkit.errors import InputError, LdmkitError, PluginError, RunError
-from ldmkit.printable import escaped_output, printable, printable_json
-
-USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
-"""Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
+from ldmkit.cli.answers import INTERRUPTED, RUN, USAGE, exit_code, report
+from ldmkit.errors import InputError, LdmkitError, RunError
+from ldmkit.errors import PluginError as PluginError
+from ldmkit.printable import escaped_output, printable
+from ldmkit.printable import printable_json as printable_json
 
 _NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 """Of the system's errors those that a path is to blame for, not the disk."""
@@ -45,7 +43,7 @@ def _main(arguments: list[str] | None) -> int:
             print("interrupted", file=sys.stderr)
         return result
     except LdmkitError as error:
-        _report(error, "--json" in given)
+        report(error, "--json" in given)
         return exit_code(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -56,9 +54,9 @@ def _main(arguments: list[str] | None) -> int:
         return 0
     except OSError as error:
         if error.errno in _NO_PATH:
-            _report(InputError("no-path", f"{error.strerror}", where=_file_of(error)), "--json" in given)
+            report(InputError("no-path", f"{error.strerror}", where=_file_of(error)), "--json" in given)
             return USAGE
-        _report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
+        report(RunError("system", f"{error.strerror or error}", where=_file_of(error)), "--json" in given)
         return RUN
     finally:
         for variable in [name for name in os.environ if name.startswith("LDMKIT_") and name not in before]:
@@ -86,7 +84,7 @@ def _run(given: list[str]) -> int:
             return USAGE
         command = getattr(getattr(error, "ctx", None), "command_path", "ldmkit")
         what = said.rstrip(".").replace("Value error, ", "")
-        _report(InputError("usage", what, fits=f"{command} --help"), "--json" in given)
+        report(InputError("usage", what, fits=f"{command} --help"), "--json" in given)
         return USAGE
     except typer.Abort:
         return INTERRUPTED
@@ -95,29 +93,6 @@ def _run(given: list[str]) -> int:
             raise stop.__context__ from None
         raise
     return result if isinstance(result, int) else 0
-
-
-def exit_code(error: LdmkitError) -> int:
-    """The exit code for an error, by its family."""
-    if isinstance(error, PluginError):
-        return PLUGIN
-    if isinstance(error, RunError):
-        return RUN
-    return USAGE if error.family == "input" else MODEL
-
-
-def emit(data: Any) -> None:
-    """Print JSON for programs on stdout."""
-    # what a stream of another encoding cannot say would be escaped by it, and not as JSON does
-    any_character = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-    print(printable_json(json.dumps(data, ensure_ascii=not any_character, indent=2)))
-
-
-def _report(error: LdmkitError, as_json: bool) -> None:
-    if as_json:
-        emit({"error": {"code": error.code, "what": error.what, "where": error.where, "fits": error.fits}})
-        return
-    print(f"error {error}", file=sys.stderr)
 
 
 def _file_of(error: OSError) -> str | None:

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ldmkit import __version__
 from ldmkit.cli import check, convert, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
 from ldmkit.cli.summaries import summary
 from ldmkit.plugins.catalogue import Entry, by_name, load_entry
+from ldmkit.version import VERSION
 
 
 class LazyGroup(TyperGroup):
@@ -54,7 +54,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"ldmkit {__version__}")
+        print(f"ldmkit {VERSION}")
         raise typer.Exit
 
 

@@ -15,7 +15,7 @@ def check_spec(
     spec: Annotated[Path, typer.Argument(help="pipeline.json, or the folder that holds it.")], json: Json = False
 ) -> None:
     """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.files.json import read_json
     from ldmkit.models.compose import compose
     from ldmkit.models.provenance import differences, named_parts

@@ -27,18 +27,20 @@ def import_model(
     json: Json = False,
 ) -> None:
     """Read a published format, or a folder of ldmkit's own, and write it as a native folder."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model
 
     check_model(source, config, dtype, verify)
 
-    from ldmkit.loading import check_dtype, open_source, pipeline_of
+    from ldmkit.loading import check_dtype, pipeline_of
+    from ldmkit.models.reading import open_source
     from ldmkit.models.saving import check_folder, save_pipeline
 
     check_folder(out)
     stored = check_dtype(store)
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
-    save_pipeline(pipeline_of(opened, dtype=dtype), out, stored)
+    pipeline = pipeline_of(opened, dtype=dtype)
+    save_pipeline(pipeline.parts, pipeline.spec, out, stored)
     if json:
         emit(
             {

@@ -35,7 +35,7 @@ def doctor(
     json: Json = False,
 ) -> int:
     """Import and try every third-party plugin, each distribution in a process of its own; name what is wrong."""
-    from ldmkit.cli import PLUGIN, emit
+    from ldmkit.cli.answers import PLUGIN, emit
     from ldmkit.plugins.doctor.supervisor import Limits, diagnose
 
     names = [_installed(name) for name in distributions or ()]

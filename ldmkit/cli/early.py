@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy, words_of
-from ldmkit.contracts.arguments import check_scale, check_seed, check_size, check_steps
+from ldmkit.contracts.arguments import check_dtype_name, check_scale, check_seed, check_size, check_steps
 from ldmkit.errors import InputError, suggest
 from ldmkit.files.json import read_json
 from ldmkit.models.locate import check_config, default_model, locate
-from ldmkit.models.spec import SPEC_FILE, check_dtype_name, check_verify
+from ldmkit.models.spec import SPEC_FILE, check_verify
 from ldmkit.plugins.catalogue import find
 
 

@@ -23,7 +23,7 @@ def check_parts(
     json: Json = False,
 ) -> None:
     """Check parts against their contracts: every example of a part, every promise of its kind."""
-    from ldmkit.cli import PLUGIN, emit
+    from ldmkit.cli.answers import PLUGIN, emit
     from ldmkit.testing.discovery import select
 
     counts: Counter[str] = Counter()

@@ -57,7 +57,7 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
     Raises:
         PluginError: `unknown-kind`.
     """
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
 
     known = {*GROUPS, *(entry.kind for entry in catalogue())}
     if kind is not None and kind not in known:

@@ -26,7 +26,7 @@ def encode(
     json: Json = False,
 ) -> None:
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model, check_pictures
     from ldmkit.files.json import check_target, write_new
 
@@ -72,7 +72,7 @@ def decode(
     json: Json = False,
 ) -> None:
     """Decode latents into a picture."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model
     from ldmkit.cli.starting import stored_latents
     from ldmkit.errors import SourceError

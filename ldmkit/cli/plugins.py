@@ -33,7 +33,7 @@ def listing(
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="Name, kind:name or dist:name.")], json: Json = False) -> None:
     """Show one part: where it comes from, what it is, its config and input schemas."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
 
     entries = [e for e in catalogue() if name in (e.name, f"{e.kind}:{e.name}", e.qualified)]
     if not entries:

@@ -31,7 +31,7 @@ def replay_picture(
 
     Without --trust only bundled models, --model, and files in the picture's own folder are read.
     """
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_reading
     from ldmkit.errors import SourceError
 
@@ -42,8 +42,9 @@ def replay_picture(
     from ldmkit.files.reading import only_within
     from ldmkit.loading import load
     from ldmkit.models.locate import locate
-    from ldmkit.run.output import check_png, read_recipe
-    from ldmkit.run.recipe import load_options, part_versions, replay
+    from ldmkit.replaying import replay
+    from ldmkit.run.output import check_png
+    from ldmkit.run.recipe import load_options, part_versions, read_recipe
     from ldmkit.run.trust import check_needs, input_needs, model_needs
 
     if out is not None:

@@ -110,7 +110,7 @@ def _rows(*given: object) -> int:
 
 
 def _emit(data: Any) -> None:
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
 
     emit(data)
 

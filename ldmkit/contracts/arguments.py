@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from ldmkit.bounds import MAX_SCALE, MAX_SIDE, MAX_STEPS
-from ldmkit.contracts.value import integer, listed, plain
-from ldmkit.errors import InputError, raised, shown
+from ldmkit.contracts.value import integer
+from ldmkit.errors import InputError, raised, shown, suggest
 from ldmkit.files.json import check_target
-from ldmkit.models.spec import check_dtype_name
+from ldmkit.files.numbers import listed, plain
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SEED_LIMIT = 2**64
+
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def path_of(value: object, where: str) -> Path:
@@ -227,6 +229,18 @@ def check_device(device: torch.device | str | None, *, meta: bool = False) -> to
         fits = f"cpu, or cuda:0 to cuda:{count - 1}" if count else "cpu"
         raise InputError("device", f"this machine has no device {str(chosen)!r}", where="device", fits=fits)
     return chosen
+
+
+def check_dtype_name(name: str) -> str:
+    """The name of a dtype that weights can have, without the prefix `torch.`.
+
+    Raises:
+        InputError: `dtype`.
+    """
+    name, known = name.removeprefix("torch."), get_args(DtypeName)
+    if name not in known:
+        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
+    return name
 
 
 def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

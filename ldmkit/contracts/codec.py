@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError
+
+
+class Reconstruction(NamedTuple):
+    """What a trainable codec returns for a batch: pictures (B,3,H,W) and its regulariser's losses by name (scalars)."""
+
+    images: Tensor
+    losses: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor]
 
 
 class Codec(Part, ABC):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -11,9 +13,9 @@ from ldmkit.contracts.latents import Latents
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Port
 from ldmkit.contracts.signals import Signal, Slot
-from ldmkit.contracts.step import Context
+from ldmkit.contracts.step import Context, Network
 from ldmkit.contracts.work import Work
-from ldmkit.plans.base import Network, network_of
+from ldmkit.errors import CompositionError, shown, suggest
 
 
 class Denoiser(Part, ABC):
@@ -28,6 +30,11 @@ class Denoiser(Part, ABC):
     """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
     """Execution plans that `plan` takes; "auto" is the fastest one for the device by what was measured."""
+    plan_makers: ClassVar[Mapping[str, str]] = {
+        "compiled": "ldmkit.plans.compiled:Compiled",
+        "graphed": "ldmkit.plans.graphed:Graphed",
+    }
+    """Plan -> `module:callable` that makes it of a denoiser, imported when it is asked for; others are eager."""
     regions: tuple[type[nn.Module], ...] = ()
     """Classes of the repeated blocks, which the plan "compiled" compiles one by one; (): the whole network at once."""
 
@@ -52,6 +59,11 @@ class Denoiser(Part, ABC):
         """What one call for x (rows, channels, *size) takes, without running it. Optional."""
         return Work()
 
+    @property
+    def automatic_plan(self) -> str:
+        """What the plan "auto" is on the present device and dtype: the fastest of its plans by what was measured."""
+        return "eager"
+
     def plan(self, name: str) -> Network:
         """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
 
@@ -60,4 +72,13 @@ class Denoiser(Part, ABC):
         Raises:
             CompositionError: `unknown-plan` (with those on offer), or `plan-unavailable` on this device or dtype.
         """
-        return network_of(self, name)
+        if not isinstance(name, str) or name not in self.plans:
+            what = f"{type(self).__name__} has no execution plan {shown(name)}"
+            raise CompositionError("unknown-plan", what, where="plan", fits=suggest(name, self.plans))
+        if name == "auto":
+            name = self.automatic_plan
+        if name not in self.plan_makers:
+            return self
+        module, _, maker = self.plan_makers[name].partition(":")
+        network: Network = getattr(import_module(module), maker)(self)
+        return network

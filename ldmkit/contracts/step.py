@@ -59,6 +59,9 @@ class Step:
 Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
 """denoise(x, sigma) -> x0: all that a sampler sees of the model."""
 
+Network: TypeAlias = "Callable[[Tensor, Tensor, Context, float | None], Tensor]"
+"""(x, t, context, sigma) -> F: the call of a denoiser, by any execution plan."""
+
 
 @dataclass
 class Context:

@@ -22,10 +22,9 @@ from PIL import Image, PngImagePlugin
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit.contracts.value import plain
-from ldmkit.errors import InputError, raised
+from ldmkit.errors import InputError, raised, warn
+from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
-from ldmkit.run.remarks import remark_picture
 
 EDGE = 1e-6
 """How far floating values may lie outside their range by rounding; they are kept as they are."""
@@ -375,3 +374,11 @@ LabelMap: TypeAlias = Annotated[
     *_kind(read_label_map, label_map_uri, "LabelMap", f"{_FILES}; palette indices or grey values are the labels"),
 ]
 """Pydantic type of a label map, read by `read_label_map`."""
+
+
+def remark_picture(picture: Tensor, where: str | None) -> None:
+    """Warn of a tensor that looks like a picture in [0, 1], where [-1, 1] is read."""
+    least, most = float(picture.amin()), float(picture.amax())
+    if 0 <= least < most <= 1:
+        what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
+        warn(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")

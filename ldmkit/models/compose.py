@@ -13,18 +13,18 @@ from ldmkit.contracts.arguments import instance_of, mapping_of, taken
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.latents import check_latents_fit
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import hold_for
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
+from ldmkit.models.latent_scale import check_latents_fit
 from ldmkit.models.meta import on_meta
 from ldmkit.models.provenance import blame_version, named_parts, require, resolve, stamped_config
+from ldmkit.models.routing import check_dims, route
 from ldmkit.models.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.plugins.catalogue import name_of, registered_name
-from ldmkit.run.conditioning import check_dims, route
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.files.json import check_writable, on_disk, write_json
-from ldmkit.models.compose import compose, part_spec
+from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.models.mapped import check_mapped
 from ldmkit.models.source import NativeFolder, assets_folder, part_file, weights_file
@@ -24,11 +24,8 @@ from ldmkit.models.spec import SPEC_FILE, PipelineSpec
 from ldmkit.models.weights import FLOATS, check, write_safetensors
 from ldmkit.plugins.catalogue import name_of
 
-if TYPE_CHECKING:
-    from ldmkit.pipeline import Pipeline
 
-
-def save_pipeline(pipeline: Pipeline, folder: Path, store: torch.dtype | None = None) -> Path:
+def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None = None) -> Path:
     """Write spec, tensors and vocabularies; an older saved pipeline in the folder's place is replaced at the end.
 
     Args:
@@ -42,12 +39,12 @@ def save_pipeline(pipeline: Pipeline, folder: Path, store: torch.dtype | None = 
     """
     check_folder(folder)
     check_store(store)
-    check_mapped(pipeline.parts.items().values())
-    for path, part in pipeline.parts.items().items():
+    check_mapped(parts.items().values())
+    for path, part in parts.items().items():
         name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
-    name_of("process", type(pipeline.process))
+    name_of("process", type(parts.process))
     with replacing_folder(folder) as building:
-        _write(pipeline, building, store)
+        _write(parts, spec, building, store)
         _check_written(building, folder)
     return folder
 
@@ -154,12 +151,12 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
 _OURS = frozenset({"codec", "classifier", "denoiser", "conditioners", "adapters"})
 
 
-def _write(pipeline: Pipeline, folder: Path, store: torch.dtype | None) -> None:
-    for path, part in pipeline.parts.items().items():
+def _write(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None) -> None:
+    for path, part in parts.items().items():
         name = path.removeprefix("conditioners.")
-        shared = path.startswith("conditioners.") and pipeline.wiring[name].shares is not None
+        shared = path.startswith("conditioners.") and spec.conditioners[name].shares is not None
         _write_part(part, path, folder, {} if shared else _stored(part.state_dict(), store))
-    _write_spec(folder / SPEC_FILE, _spec(pipeline, store).to_json())
+    _write_spec(folder / SPEC_FILE, _spec(parts, spec, store).to_json())
 
 
 def _write_spec(path: Path, data: dict[str, Any]) -> None:
@@ -188,12 +185,11 @@ def _narrowed(key: str, tensor: Tensor, store: torch.dtype) -> Tensor:
     return tensor.to(store)
 
 
-def _spec(pipeline: Pipeline, store: torch.dtype | None) -> PipelineSpec:
+def _spec(made: Parts, spec: PipelineSpec, store: torch.dtype | None) -> PipelineSpec:
     """The pipeline's spec; where it names a dtype to load in, or has to, that is the one the pipeline has."""
-    spec = pipeline.spec
     if store is None and spec.defaults.dtype is None:
         return spec
-    parts = pipeline.parts.items().values()
+    parts = made.items().values()
     # a part that is held wider than the others does not ask for their widening: it is held so again when loaded
     free = [part for part in parts if part.held_dtype(torch.float16) == torch.float16] or [*parts]
     floats = [t.dtype for part in free for t in part.state_dict().values() if t.is_floating_point()]

@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import Field, field_validator
 
 from ldmkit.bounds import MAX_SIDE, MAX_STEPS
+from ldmkit.contracts.arguments import DtypeName
 from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError, SpecError, shown, suggest
+from ldmkit.errors import InputError, SpecError, shown
 
 SPEC_VERSION: Literal[1] = 1
 
 SPEC_FILE = "pipeline.json"
 """What the spec is called in the folder of a saved pipeline."""
 
-DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
 Verify: TypeAlias = Literal["fast", "full", "off"]
 """How files are compared with their digests when a saved folder is loaded."""
 
@@ -158,18 +158,6 @@ def _without_versions(data: Any) -> Any:
         skip = {"version", "distribution"} if "type" in data else set()
         return {k: _without_versions(v) for k, v in data.items() if k not in skip}
     return [_without_versions(v) for v in data] if isinstance(data, list) else data
-
-
-def check_dtype_name(name: str) -> str:
-    """The name of a dtype that weights can have, without the prefix `torch.`.
-
-    Raises:
-        InputError: `dtype`.
-    """
-    name, known = name.removeprefix("torch."), get_args(DtypeName)
-    if name not in known:
-        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
-    return name
 
 
 def check_verify(verify: object) -> Verify:

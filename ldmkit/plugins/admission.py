@@ -16,7 +16,8 @@ from warnings import warn
 
 from ldmkit.errors import PluginError
 from ldmkit.plugins.installed import Entry
-from ldmkit.plugins.kinds import API, CONFIGURED, GROUPS, oldest_api
+from ldmkit.plugins.kinds import API, CONFIGURED, GROUPS, contract_of, oldest_api
+from ldmkit.version import VERSION
 
 
 class Meddling(UserWarning):
@@ -117,9 +118,7 @@ def _check(entry: Entry, loaded: Any, where: str) -> None:
 
 
 def _check_part(entry: Entry, loaded: Any, where: str) -> None:
-    import ldmkit
-
-    contract = getattr(ldmkit, entry.kind.capitalize())
+    contract = contract_of(entry.kind)
     if not inspect.isclass(loaded):
         what = f"{_repr(loaded)} is no class"
         raise PluginError("not-a-class", what, where=where, fits=f"a subclass of ldmkit.{contract.__name__}")
@@ -137,15 +136,11 @@ def _check_part(entry: Entry, loaded: Any, where: str) -> None:
 
 
 def _negotiate(entry: Entry, cls: type, where: str) -> None:
-    from ldmkit import __version__
-
     said, newest, oldest = api_of(cls), API[entry.kind], oldest_api(entry.kind)
     if oldest <= said <= newest:
         return
     takes = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
-    what = (
-        f"{cls.__name__} is written for version {said} of the {entry.kind} contract, ldmkit {__version__} has {takes}"
-    )
+    what = f"{cls.__name__} is written for version {said} of the {entry.kind} contract, ldmkit {VERSION} has {takes}"
     package = entry.dist if said < oldest else "ldmkit"
     raise PluginError("incompatible", what, where=where, fits=f"pip install --upgrade {package}")
 
@@ -161,9 +156,7 @@ def _check_config(cls: type, where: str) -> None:
 
 def _other(cls: type) -> str:
     """The group that a class of another kind would belong to."""
-    import ldmkit
-
-    kinds = [kind for kind in GROUPS if issubclass(cls, getattr(ldmkit, kind.capitalize()))]
+    kinds = [kind for kind in GROUPS if issubclass(cls, contract_of(kind))]
     return f"the entry-point group {GROUPS[kinds[0]]}" if kinds else "a class of the kind that its group names"
 
 

@@ -26,6 +26,7 @@ from ldmkit.plugins.installed import HOME as HOME
 from ldmkit.plugins.installed import Entry as Entry
 from ldmkit.plugins.installed import Installed, Problem, normal, scan
 from ldmkit.plugins.kinds import GROUPS
+from ldmkit.version import VERSION
 
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter
@@ -154,8 +155,6 @@ def _incompatible(requires: tuple[str, ...]) -> str | None:
         return None
     from packaging.requirements import InvalidRequirement, Requirement
 
-    from ldmkit import __version__
-
     for text in requires:
         try:
             wanted = Requirement(text)
@@ -163,8 +162,8 @@ def _incompatible(requires: tuple[str, ...]) -> str | None:
             return f"its requirement {text!r} cannot be read"
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        if normal(wanted.name) == HOME and not wanted.specifier.contains(__version__, prereleases=True):
-            return f"wants {text}, this is {HOME} {__version__}"
+        if normal(wanted.name) == HOME and not wanted.specifier.contains(VERSION, prereleases=True):
+            return f"wants {text}, this is {HOME} {VERSION}"
     return None
 
 

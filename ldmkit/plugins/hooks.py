@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ldmkit.errors import LdmkitError, PluginError, SourceError, shown
+from ldmkit.models.composed import Composed
 from ldmkit.plugins.catalogue import Entry, catalogue, load_entry, note_failure, on_refresh, verdict
 from ldmkit.plugins.installed import HOME, normal
 
 if TYPE_CHECKING:
     from ldmkit.contracts.step import Step
     from ldmkit.models.source import Source
-    from ldmkit.pipeline import Pipeline
 
 hookspec = pluggy.HookspecMarker("ldmkit")
 hookimpl = pluggy.HookimplMarker("ldmkit")
@@ -42,11 +42,11 @@ class Hooks:
         """
 
     @hookspec
-    def ldmkit_pipeline_built(self, pipeline: Pipeline) -> None:
+    def ldmkit_pipeline_built(self, pipeline: Composed) -> None:
         """Called after a pipeline was composed."""
 
     @hookspec
-    def ldmkit_step(self, pipeline: Pipeline, step: Step) -> None:
+    def ldmkit_step(self, pipeline: Composed, step: Step) -> None:
         """Called after every step of every run."""
 
 
@@ -158,7 +158,7 @@ def raised(entry: Entry) -> int:
     return sum(count for (name, _), count in _raised.items() if name == entry.qualified)
 
 
-def step_listener(pipeline: Pipeline) -> Callable[[Step], None] | None:
+def step_listener(pipeline: Composed) -> Callable[[Step], None] | None:
     """What to call after each step of one run; None where nobody listens.
 
     A hook that raises is left out for the rest of that run.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 GROUPS: dict[str, str] = {
     "codec": "ldmkit.codecs",
     "denoiser": "ldmkit.denoisers",
@@ -17,6 +20,13 @@ GROUPS: dict[str, str] = {
     "stage": "ldmkit.stages",
 }
 """kind -> entry-point group whose values are classes."""
+
+CONTRACTS: dict[str, str] = {
+    **{kind: f"ldmkit.contracts.{kind}:{kind.capitalize()}" for kind in GROUPS},
+    "perceptual": "ldmkit.contracts.judges:Perceptual",
+    "classifier": "ldmkit.contracts.judges:Classifier",
+}
+"""kind -> where its contract stands, a class that its parts derive from."""
 
 API: dict[str, int] = dict.fromkeys(GROUPS, 1)
 """kind -> version of its contract in this release. A class says which one it was written against: `api = 1`."""
@@ -35,6 +45,13 @@ COMMANDS_GROUP = "ldmkit.commands"
 
 MODELS_GROUP = "ldmkit.models"
 """Entry points of this group are bundled models: name -> `package:folder` holding a saved pipeline."""
+
+
+def contract_of(kind: str) -> type[Any]:
+    """The contract of a kind; imports it, and torch with it."""
+    module, _, name = CONTRACTS[kind].partition(":")
+    contract: type[Any] = getattr(import_module(module), name)
+    return contract
 
 
 def oldest_api(kind: str) -> int:

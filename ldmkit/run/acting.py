@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ldmkit.contracts.guidance import Guidance, View
-from ldmkit.run.remarks import say
+from ldmkit.errors import warn
 from ldmkit.run.request import Request
 
 Weights = Mapping[View, float]
@@ -44,17 +44,17 @@ def _conditions(request: Request, given: Sequence[str], acting: Collection[View]
     unseen = [name for name in given if name in asked and all(name in view for view in acting)]
     if unseen:
         what = f"the guidance draws without {_listed(unseen)}: what is asked for has no effect"
-        say(f"{what} (a scale of 1 follows it without guidance, which other programs write as 0 or 1)")
+        warn(f"{what} (a scale of 1 follows it without guidance, which other programs write as 0 or 1)")
 
 
 def _negatives(request: Request, acting: Collection[View]) -> None:
     asked = dict.fromkeys(name for row in request.negative for name in row)
     lost = [name for name in asked if not any(name in view for view in acting)]
     if lost and not any(acting):
-        say("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
+        warn("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
     elif lost:
         what = f"the negative of {_listed(lost)} has no effect: the guidance never leaves that out"
-        say(f"{what} (a scale of its own, or one scale for all)")
+        warn(f"{what} (a scale of its own, or one scale for all)")
 
 
 def _idle(guidance: Guidance, names: Sequence[str], given: Sequence[str], levels: Sequence[float]) -> None:
@@ -65,13 +65,13 @@ def _idle(guidance: Guidance, names: Sequence[str], given: Sequence[str], levels
     options = [name for name in ("interval", "rescale") if getattr(guidance, name, None)]
     if interval is not None and _collapsed(weights, set(names) - set(given)) != PLAIN:
         what = f"none of the run's noise levels, {levels[0]:.4g} to {levels[-1]:.4g}, is in the guidance's interval"
-        say(f"{what} {tuple(interval)}: nothing is guided")
+        warn(f"{what} {tuple(interval)}: nothing is guided")
     elif weights != PLAIN:
         guided = sorted({name for view in weights for name in view})
         what = f"the guidance has scales for {_listed(guided)}, which is not given"
-        say(f"{what}: {_listed(given)} is followed without guidance")
+        warn(f"{what}: {_listed(given)} is followed without guidance")
     elif options:
-        say(f"a scale of 1 guides nothing: {' and '.join(options)} of the guidance has no effect")
+        warn(f"a scale of 1 guides nothing: {' and '.join(options)} of the guidance has no effect")
 
 
 def _of_numbers(request: Request, given: Sequence[str]) -> None:

@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from ldmkit.errors import RunError
+from ldmkit.models.ambient import usual_device
 from ldmkit.models.mapped import check_mapped
-from ldmkit.run.ambient import usual_device
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -15,9 +15,8 @@ from ldmkit.contracts.denoised import Denoised, Need
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
-from ldmkit.contracts.step import Context, Run
+from ldmkit.contracts.step import Context, Network, Run
 from ldmkit.errors import RunError
-from ldmkit.plans.base import Network
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.context import prepared_context
 from ldmkit.run.guards import check_returned, part_name

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ldmkit.contracts.step import Step
-from ldmkit.contracts.value import Value, plain
+from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, PluginError, RunError, shown
+from ldmkit.files.numbers import plain
 from ldmkit.plugins.catalogue import name_of
-
-_ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def finite(tensor: Tensor, stage: str) -> None:
@@ -135,26 +133,3 @@ def part_name(kind: str, part: object) -> str:
     except PluginError:
         return f"{kind} {type(part).__module__}:{type(part).__qualname__}"
     return f"{kind} {entry.name!r} of {entry.dist} {entry.version}"
-
-
-@contextmanager
-def memory(stage: str, size: str) -> Iterator[None]:
-    """Turn an allocation failure into an error that says which stage, how large, and what helps.
-
-    Raises:
-        RunError: `out-of-memory`.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _exhausted(stage, size) from error
-    except RuntimeError as error:
-        if any(text in str(error).lower() for text in _ALLOCATION):
-            raise _exhausted(stage, size) from error
-        raise
-
-
-def _exhausted(stage: str, size: str) -> RunError:
-    helps = ("bfloat16",) if stage.startswith("loading") else ("fewer pictures at once", "a smaller size", "bfloat16")
-    fits = ", ".join(helps) + (", or the tiled codec" if stage.startswith("codec") else "")
-    return RunError("out-of-memory", f"not enough memory for {size}", where=stage, fits=fits)

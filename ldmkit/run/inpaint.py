@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +11,10 @@ from torch import Tensor
 from ldmkit.contracts.denoised import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
+from ldmkit.models.composed import Composed
 from ldmkit.run.latents import decode_latents, encode_pictures
 from ldmkit.run.sizes import Size, latent_size, pad
 from ldmkit.run.starts import Start
-
-if TYPE_CHECKING:
-    from ldmkit.pipeline import Pipeline
 
 
 class KnownRegion(DenoiseWrapper):
@@ -58,7 +55,7 @@ def kept(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask == 0, (original + 1) * 0.5, images)
 
 
-def known_latents(pipeline: Pipeline, starts: Sequence[Start], size: Size) -> Tensor:
+def known_latents(pipeline: Composed, starts: Sequence[Start], size: Size) -> Tensor:
     """Latents (B,C,h,w) of starts on the pipeline's device; each start is encoded once, by itself, as in a run alone.
 
     Raises:
@@ -79,7 +76,7 @@ def known_latents(pipeline: Pipeline, starts: Sequence[Start], size: Size) -> Te
     return _rows(starts, latents)
 
 
-def known_pictures(pipeline: Pipeline, starts: Sequence[Start], known: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+def known_pictures(pipeline: Composed, starts: Sequence[Start], known: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """Pictures (B,3,H,W) in [-1,1] that masks keep in part, and the masks (B,1,H,W); without a mask nothing is kept.
 
     Raises:

@@ -13,9 +13,10 @@ from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, s
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.models.compose import Parts
+from ldmkit.models.memory import memory
 from ldmkit.models.spec import ConditionerSpec
 from ldmkit.run.conditioning import Conditioning, Encoded, check_signal
-from ldmkit.run.guards import finite, memory
+from ldmkit.run.guards import finite
 from ldmkit.run.sizes import latent_size
 
 Row = Mapping[str, Any]

@@ -9,9 +9,10 @@ from ldmkit.contracts.arguments import instance_of, numbers_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
+from ldmkit.files.pictures import remark_picture
+from ldmkit.models.memory import memory
 from ldmkit.run.estimate import check_estimate, estimate_codec, together
-from ldmkit.run.guards import check_returned, finite, memory
-from ldmkit.run.remarks import remark_picture
+from ldmkit.run.guards import check_returned, finite
 from ldmkit.run.sizes import Size, crop
 
 OVERSHOOT = 4.0

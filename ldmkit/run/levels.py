@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ldmkit.contracts.process import Process
-from ldmkit.errors import InputError
-from ldmkit.run.remarks import say
+from ldmkit.errors import InputError, warn
 
 ROUNDING = 1.01
 """Published lists round the largest level up, as 14.7 for 14.61."""
@@ -39,16 +38,16 @@ def check_range(levels: Sequence[float], process: Process, started: bool) -> Non
         fits = f"the model's own, of {process.sigma_max:.6g} or less" + (f"; {seen}" if seen else "")
         raise InputError("grid-range", f"noise level {first:.6g}", where="grid[0]", fits=fits)
     if seen:
-        say(f"{seen}: they are read as noise levels")
+        warn(f"{seen}: they are read as noise levels")
     if not started and first < min(FAINT, process.sigma_max / 4):
         what = f"the first noise level is {first:.4g}, the model's largest {process.sigma_max:.6g}"
-        say(f"{what}: a run from pure noise that begins so low comes out pale or wrong{_times(levels)}")
+        warn(f"{what}: a run from pure noise that begins so low comes out pale or wrong{_times(levels)}")
     if last > max(2 * process.sigma_min, LEFT):
-        say(f"the last noise level is {last:.4g}: as much noise stays in the picture (0 at the end takes it all out)")
+        warn(f"the last noise level is {last:.4g}: as much noise stays in the picture (0 at the end takes it all out)")
     steps = len(levels) - 1
     if last == 0 and not seen and steps >= FEW and levels[-2] > max(STEEPEST / (steps - 1), MODEST):
         what = f"the last of {steps} steps goes from noise level {levels[-2]:.4g} to 0 at once"
-        say(f"{what}: what forms below it comes out blurred")
+        warn(f"{what}: what forms below it comes out blurred")
 
 
 def _timesteps(levels: Sequence[float], process: Process) -> str:

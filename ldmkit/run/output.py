@@ -1,8 +1,7 @@
-"""What goes into a run besides conditions, and what comes out: start pictures, results, the recipe in the PNG."""
+"""What comes out of a run: pictures, latents, and the recipe in the PNG."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,10 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ldmkit.contracts.arguments import check_png as check_png
-from ldmkit.contracts.arguments import instance_of, path_of
-from ldmkit.errors import InputError, SourceError
-from ldmkit.files.json import parse_json, write_new
-from ldmkit.files.picture_files import MAX_FILE_BYTES
+from ldmkit.contracts.arguments import instance_of
+from ldmkit.errors import InputError
+from ldmkit.files.json import write_new
 from ldmkit.files.pictures import to_pil
-from ldmkit.files.reading import read_file
-from ldmkit.run.recipe import check_recipe
-from ldmkit.run.starts import Start as Start
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
@@ -79,26 +74,6 @@ class Output:
             if many:  # numbers rise with the pictures, also where some were passed over
                 number = int(paths[-1].stem.rpartition("-")[2]) + 1
         return paths
-
-
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe inside a PNG that `Output.save` wrote.
-
-    Raises:
-        SourceError: no such file, no PNG, or no recipe in it.
-    """
-    path = path_of(path, "path")
-    data = read_file(path, MAX_FILE_BYTES)
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            text = picture.info.get(RECIPE_KEY)
-            if text is None and hasattr(picture, "text"):
-                text = picture.text.get(RECIPE_KEY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError("not-a-png", f"cannot be read as a PNG: {error}", where=str(path)) from None
-    if text is None:
-        raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
-    return check_recipe(parse_json(str(text), f"{path} recipe"), str(path))
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:

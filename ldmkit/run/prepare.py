@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -13,10 +13,12 @@ from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
 from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
+from ldmkit.models.composed import Composed
+from ldmkit.models.memory import memory
 from ldmkit.run.acting import remark_guidance
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
-from ldmkit.run.guards import check_levels, memory
+from ldmkit.run.guards import check_levels
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.run.levels import check_range
@@ -27,10 +29,6 @@ from ldmkit.run.request import Inputs, Request, length, resolve
 from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size, pad
 from ldmkit.run.spellings import check_arguments
 
-if TYPE_CHECKING:
-    from ldmkit.pipeline import Pipeline
-
-
 ARGUMENTS = (
     *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "propose", "allow_large"),
     "on_step",
@@ -38,7 +36,7 @@ ARGUMENTS = (
 """Of a call; `prepare` and `stream` take no `on_step`."""
 
 
-def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
+def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
     """See `Pipeline.prepare`."""
     own = input_owners(pipeline.conditioners, pipeline.wiring)
     check_arguments(options, ARGUMENTS[:-1], own)
@@ -78,7 +76,7 @@ def prepare_run(pipeline: Pipeline, inputs: Inputs | None, options: Mapping[str,
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
 
 
-def _check_count(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any]) -> None:
+def _check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) -> None:
     """Refuse a batch that nobody means before a row of it is looked at.
 
     Raises:
@@ -93,7 +91,7 @@ def _check_count(pipeline: Pipeline, inputs: Inputs, options: Mapping[str, Any])
     check_estimate(_estimate(pipeline, request, _size(pipeline, request, parsed), many), "seeds", False)
 
 
-def _size(pipeline: Pipeline, request: Request, parsed: Sequence[Mapping[str, Any]]) -> Size:
+def _size(pipeline: Composed, request: Request, parsed: Sequence[Mapping[str, Any]]) -> Size:
     plane, own = _plane_size(pipeline, parsed), pipeline.defaults.size
     if not request.starts:
         return choose(request.size, None, plane, own)
@@ -112,7 +110,7 @@ def _size(pipeline: Pipeline, request: Request, parsed: Sequence[Mapping[str, An
     return choose(request.size, size, plane, own)
 
 
-def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
+def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
     if views is None:
         names = {input_name(name, pipeline.wiring[name]) for name in pipeline.conditioners}
         given = [name for name in names if any(name in row for row in (*request.inputs, *request.negative))]
@@ -125,7 +123,7 @@ def _estimate(pipeline: Pipeline, request: Request, size: Size, pictures: int, v
     )  # fmt: skip
 
 
-def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size | None:
+def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size | None:
     """Picture size that the given condition planes ask for."""
     for name, conditioner in pipeline.conditioners.items():
         key = input_name(name, pipeline.wiring[name])
@@ -137,7 +135,7 @@ def _plane_size(pipeline: Pipeline, rows: Sequence[Mapping[str, Any]]) -> Size |
     return None
 
 
-def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
+def _sigmas(pipeline: Composed, request: Request) -> tuple[float, ...]:
     sigmas = check_levels(request.grid.sigmas(pipeline.process, request.steps), request.grid)
     check_range(sigmas, pipeline.process, bool(request.starts))
     if not request.starts:
@@ -151,7 +149,7 @@ def _sigmas(pipeline: Pipeline, request: Request) -> tuple[float, ...]:
 
 
 def _started(
-    pipeline: Pipeline, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
+    pipeline: Composed, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
     estimate: Estimate,
 ) -> Prepared:  # fmt: skip
     unit, evaluate = noise(0, "start"), denoise.evaluate
@@ -168,6 +166,6 @@ def _started(
     return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, estimate, original, mask)
 
 
-def _decode(pipeline: Pipeline, latents: Tensor, size: Size) -> Tensor:
+def _decode(pipeline: Composed, latents: Tensor, size: Size) -> Tensor:
     """Pictures of latents, with gradients."""
     return crop(pipeline.codec.decode(latents.to(pipeline.codec.dtype)).float(), size)

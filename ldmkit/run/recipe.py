@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL import Image
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
-from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.arguments import path_of
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, SourceError
-from ldmkit.files.reading import only_within
+from ldmkit.files.json import parse_json
+from ldmkit.files.picture_files import MAX_FILE_BYTES
+from ldmkit.files.reading import read_file
+from ldmkit.models.composed import Composed
 from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.inputs import input_owners
-from ldmkit.run.trust import check_needs, input_needs
-
-if TYPE_CHECKING:
-    from ldmkit.pipeline import Pipeline
-    from ldmkit.run.output import Output
-    from ldmkit.run.request import Request
-    from ldmkit.run.starts import Start
+from ldmkit.run.output import RECIPE_KEY
+from ldmkit.run.request import Request
+from ldmkit.run.starts import Start
+from ldmkit.version import VERSION
 
 RECIPE_VERSION = 1
 
 
-def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+def make_recipes(pipeline: Composed, request: Request, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
     """One recipe a picture of a call."""
-    from ldmkit import __version__
-
     spec = pipeline.spec
     common: dict[str, Any] = {
         "recipe": RECIPE_VERSION,
-        "ldmkit": __version__,
+        "ldmkit": VERSION,
         "torch": torch.__version__,
         "model": pipeline.origin,
         "load": pipeline.load_options,
@@ -62,7 +62,7 @@ def make_recipes(pipeline: Pipeline, request: Request, size: tuple[int, int]) ->
     return tuple(recipes)
 
 
-def part_versions(pipeline: Pipeline) -> dict[str, str]:
+def part_versions(pipeline: Composed) -> dict[str, str]:
     """Part path -> `type @ distribution version`."""
     spec = pipeline.spec
     named = {"codec": spec.codec, "denoiser": spec.denoiser, "process": spec.process}
@@ -71,55 +71,24 @@ def part_versions(pipeline: Pipeline) -> dict[str, str]:
     return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in named.items()}
 
 
-def replay(
-    pipeline: Pipeline, recipe: Mapping[str, Any], *, trust: bool = False, folder: str | Path | None = None
-) -> Output:
-    """Draw the picture of a recipe again.
-
-    Args:
-        trust: read whatever files the recipe names, and do any amount of work. A recipe in a picture is the word of
-            whoever made the picture.
-        folder: of the picture, whose files may be read without trust; None: no file may.
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe inside a PNG that `Output.save` wrote.
 
     Raises:
-        SourceError: the recipe was made with a value that JSON cannot hold, or by another model; `recipe-needs`: it
-            names files elsewhere, or more work than a picture takes; `not-trusted`.
+        SourceError: no such file, no PNG, or no recipe in it.
     """
-    recipe = check_recipe(dict(mapping_of(recipe, "recipe", "a recipe, as Output.recipes has them")), "recipe")
-    folders = () if folder is None else (Path(folder),)
-    if trust:
-        return _replay(pipeline, recipe, allow_large=True)
-    check_needs(input_needs(recipe, *folders), "recipe")
-    with only_within(*folders):
-        return _replay(pipeline, recipe)
-
-
-def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
-    if recipe.get("spec") != pipeline.spec.hash:
-        what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
-        raise SourceError("other-model", what, where="recipe.spec")
-    fused = list(pipeline.merged)
-    if recipe.get("fused", []) != fused:
-        what = (
-            f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
-        )
-        raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
-    for key in ("sampler", "grid", "guidance"):
-        if recipe[key].get("config") is None:
-            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
-    return pipeline(
-        {**recipe["inputs"], **recipe.get("proposed", {})},
-        propose=False,
-        negative=recipe["negative"],
-        size=recipe["size"],
-        seeds=[recipe["seed"]],
-        steps=recipe["steps"],
-        start=recipe["start"],
-        sampler=recipe["sampler"],
-        grid=recipe["grid"],
-        guidance=recipe["guidance"],
-        allow_large=allow_large,
-    )
+    path = path_of(path, "path")
+    data = read_file(path, MAX_FILE_BYTES)
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            text = picture.info.get(RECIPE_KEY)
+            if text is None and hasattr(picture, "text"):
+                text = picture.text.get(RECIPE_KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SourceError("not-a-png", f"cannot be read as a PNG: {error}", where=str(path)) from None
+    if text is None:
+        raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
+    return check_recipe(parse_json(str(text), f"{path} recipe"), str(path))
 
 
 def load_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +126,7 @@ _SHAPE: dict[str, tuple[type, ...]] = {
 }
 
 
-def _dump(pipeline: Pipeline, row: Mapping[str, Any]) -> dict[str, Any]:
+def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:
     owners = input_owners(pipeline.conditioners, pipeline.wiring)
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ldmkit.errors import warn
 from ldmkit.run.sizes import Size, padded
 
 if TYPE_CHECKING:
@@ -34,10 +33,6 @@ FOREIGN: tuple[tuple[str, str], ...] = (
 """What means something in prompts of A1111, ComfyUI, kohya's scripts and compel, and is plain text to a tokenizer."""
 
 
-class DrawingWarning(UserWarning):
-    """A call that is drawn as it was asked for, with a result that may not be what was meant."""
-
-
 def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, codec: Codec) -> None:
     """Warn of empty texts and of sizes that the model was not made for.
 
@@ -47,14 +42,14 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
     """
     empty = sorted({key for row in rows for key, value in row.items() if isinstance(value, str) and not value.strip()})
     for key in empty:
-        say(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
+        warn(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
     drawn = padded(size, codec.multiple)
     if drawn != size:
         what = f"{size[0]}x{size[1]} is no multiple of the codec's {codec.multiple} pixels"
-        say(f"{what}: {drawn[0]}x{drawn[1]} is drawn and cut at the bottom and right")
+        warn(f"{what}: {drawn[0]}x{drawn[1]} is drawn and cut at the bottom and right")
     if default is not None and any(not 1 / FAR <= side / own <= FAR for side, own in zip(size, default, strict=True)):
         what = f"the model draws {default[0]}x{default[1]} by itself"
-        say(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
+        warn(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
 
 
 def remark_call(request: Request, device: str) -> None:
@@ -68,13 +63,13 @@ def remark_call(request: Request, device: str) -> None:
         _foreign(side)
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
-        say("the mask is black everywhere: nothing is drawn anew (white is)")
+        warn("the mask is black everywhere: nothing is drawn anew (white is)")
     if any(map(_rough, masks)):
         what = "the mask has many levels near black or white: traces of JPEG compression, say"
-        say(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
+        warn(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
     if torch.is_autocast_enabled(device):
         dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
-        say(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
+        warn(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
 
 
 def _rough(mask: Tensor) -> bool:
@@ -84,14 +79,6 @@ def _rough(mask: Tensor) -> bool:
     return int(near.sum()) > 0.8 * int(between.sum()) and int(near.sum()) > 0.01 * mask.numel()
 
 
-def remark_picture(picture: Tensor, where: str | None) -> None:
-    """Warn of a tensor that looks like a picture in [0, 1], where [-1, 1] is read."""
-    least, most = float(picture.amin()), float(picture.amax())
-    if 0 <= least < most <= 1:
-        what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
-        say(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")
-
-
 def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
     for key, text in dict.fromkeys((k, v) for row in rows for k, v in row.items() if isinstance(v, str)):
         for pattern, meaning in FOREIGN:
@@ -99,18 +86,5 @@ def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
             if found is None or (meaning == "combines texts" and text.isupper()):
                 continue
             what = f"the input {key!r} holds {found[0][:60]!r}, which {meaning} in other programs"
-            say(f"{what}: here it is read as the words that it is made of")
+            warn(f"{what}: here it is read as the words that it is made of")
             break
-
-
-def say(what: str) -> None:
-    """Warn of a call, at the line that made it."""
-    warnings.warn(what, DrawingWarning, stacklevel=caller_level() + 1)
-
-
-def caller_level() -> int:
-    """The `stacklevel` with which a warning names the first line outside of ldmkit that led here."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ldmkit":
-        frame, level = frame.f_back, level + 1
-    return level

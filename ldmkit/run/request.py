@@ -16,8 +16,9 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.guidance import Guidance
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.value import Value, integer, listed, plain
+from ldmkit.contracts.value import Value, integer
 from ldmkit.errors import InputError, shown
+from ldmkit.files.numbers import listed, plain
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import Defaults, PartSpec
 from ldmkit.plugins.catalogue import components

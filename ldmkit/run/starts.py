@@ -15,11 +15,11 @@ from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.picture_files import array_from_uri, array_uri
 from ldmkit.files.pictures import Mask, Picture, dense
+from ldmkit.run.output import Output
 from ldmkit.run.sizes import Size
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
-    from ldmkit.run.output import Output
 
 
 def read_latents(source: object) -> Tensor:
@@ -151,8 +151,6 @@ def _rows(given: Any, where: str, codec: Codec | None) -> list[Begun]:
 
 
 def _output(given: object) -> Output | None:
-    from ldmkit.run.output import Output
-
     return given if isinstance(given, Output) else None
 
 

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told

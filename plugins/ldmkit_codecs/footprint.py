@@ -13,7 +13,6 @@ from ldmkit.contracts.work import Direction, Work
 
 if TYPE_CHECKING:
     from ldmkit_codecs.autoencoder import AutoencoderConfig
-    from ldmkit_codecs.tiny import TinyConfig
 
 Layer = tuple[float, float]
 """Elements and multiplications a pixel of the picture."""
@@ -26,10 +25,8 @@ def autoencoder_footprint(
     return _added(_layers(config, direction, size[0] * size[1]), batch * size[0] * size[1], itemsize)
 
 
-def tiny_footprint(config: TinyConfig, batch: int, size: tuple[int, int], direction: Direction, itemsize: int) -> Work:
-    """One run of the encoder or decoder of `tiny`."""
-    blocks: Sequence[int] = config.encoder_blocks if direction == "encode" else config.decoder_blocks[::-1]
-    width = config.width
+def tiny_footprint(blocks: Sequence[int], width: int, batch: int, size: tuple[int, int], itemsize: int) -> Work:
+    """One run of the encoder or decoder of `tiny`, with so many blocks a level, the finest first."""
     # three convolutions a block, and one between two stages, counted at the finer map
     layers = [
         (5.0 * width / 4**level, 9.0 * width**2 * (3 * count + (level < len(blocks) - 1)) / 4**level)

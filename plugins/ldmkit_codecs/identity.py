@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ldmkit.bounds import Width
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
 

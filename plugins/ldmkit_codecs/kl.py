@@ -8,9 +8,8 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.work import Direction, Work
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint

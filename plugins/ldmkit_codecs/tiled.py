@@ -12,9 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.value import Value
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError, InputError

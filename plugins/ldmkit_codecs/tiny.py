@@ -14,9 +14,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.value import Value
 from ldmkit.contracts.work import Direction, Work
 from ldmkit_codecs.footprint import tiny_footprint
@@ -201,7 +200,8 @@ class TinyCodec(Codec):
 
     def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
         """See `Codec.footprint`."""
-        return tiny_footprint(self.config, batch, size, direction, self.dtype.itemsize)
+        blocks = self.config.encoder_blocks if direction == "encode" else self.config.decoder_blocks[::-1]
+        return tiny_footprint(blocks, self.config.width, batch, size, self.dtype.itemsize)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """float32 where float16 is asked for and the config says `force_upcast`."""

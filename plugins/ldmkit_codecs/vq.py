@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit.bounds import Rows
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.contracts.nn import exact
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import InputError

@@ -98,7 +98,7 @@ def compare(
 
 def _compared(comparing: Comparing, shown: dict[str, str], html: Path, *, overwrite: bool, json: bool) -> int:
     """Run it, write its two files, and say what was found."""
-    from ldmkit.cli import RUN, emit
+    from ldmkit.cli.answers import RUN, emit
     from ldmkit.cli.bars import Bars
     from ldmkit_compare.page import page, save_html
     from ldmkit_compare.sheet import draw, save_png

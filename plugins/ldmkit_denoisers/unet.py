@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from ldmkit.contracts.signals import Signal
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, InputError
-from ldmkit.plans.base import Network, check_plan_name
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import SMALL, UNetConfig, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (
@@ -61,6 +61,11 @@ class UNet(Encoder, Denoiser):
         Example({**SMALL, "resample_conv": False, "mid": "absent", "blocks": (2, 1), "out_channels": 6}),
     )
     plans = (*Denoiser.plans, "prepacked", "exported")
+    plan_makers: ClassVar[Mapping[str, str]] = {
+        **Denoiser.plan_makers,
+        "prepacked": "ldmkit_denoisers.prepacked:PrepackedUNet",
+        "exported": "ldmkit_denoisers.exported:ExportedUNet",
+    }
     regions = (ResBlock, TransformerBlock, SelfAttention2d)
 
     def __init__(self, config: UNetConfig | None = None):
@@ -127,23 +132,10 @@ class UNet(Encoder, Denoiser):
         """See `Denoiser.footprint`."""
         return footprint(self.config, rows, size, self.dtype.itemsize)
 
-    def plan(self, name: str) -> Network:
-        """See `Denoiser.plan`. "prepacked" is for the CPU, in float32 or bfloat16, and what "auto" takes there.
-
-        "exported" compiles for minutes at the first call with new shapes.
-        """
-        check_plan_name(self, name)
-        if name == "auto" and packable(self.device, self.dtype):
-            name = "prepacked"
-        if name == "prepacked":
-            from ldmkit_denoisers.prepacked import PrepackedUNet
-
-            return PrepackedUNet(self)
-        if name == "exported":
-            from ldmkit_denoisers.exported import ExportedUNet
-
-            return ExportedUNet(self)
-        return super().plan(name)
+    @property
+    def automatic_plan(self) -> str:
+        """ "prepacked" where it is available: on the CPU, in float32 or bfloat16."""
+        return "prepacked" if packable(self.device, self.dtype) else "eager"
 
     def _decode(self, h: Tensor, skips: list[Tensor], emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
         for stage in reversed(self.up):

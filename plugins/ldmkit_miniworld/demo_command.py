@@ -32,7 +32,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Draw a sheet: each condition alone, all together, three samplers, an inpainting."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.bars import Bars
     from ldmkit.cli.early import check_model
 

@@ -132,7 +132,7 @@ class Targets:
 
 def _measured(pipe: Pipeline, size: int | None, how: How, asked: dict[str, Any], targets: Targets, json: bool) -> None:
     """Draw, measure, write, and say what was found."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.bars import Bars
     from ldmkit_miniworld.asking import picture_size
     from ldmkit_miniworld.evaluation import evaluate

@@ -24,7 +24,7 @@ def run_check(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
     """Check a recipe's stage in memory; nothing is written to its run folder. Returns the exit code."""
     checks = checked(recipe, folder)
     if json:
-        from ldmkit.cli import emit
+        from ldmkit.cli.answers import emit
 
         emit({"passed": all(check.passed for check in checks), "checks": [check._asdict() for check in checks]})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> int:
     """Train a stage by a recipe, or go on with a run that was stopped."""
-    from ldmkit.cli import emit
+    from ldmkit.cli.answers import emit
     from ldmkit.cli.words import split_words
 
     named, more = split_words(words or [])
@@ -65,9 +66,12 @@ def train(
 
     with naming(recipe):
         if dry_run:
-            from ldmkit_training.before.plan import run_plan
+            from ldmkit_training.before.plan import make_plan
+            from ldmkit_training.before.plan_table import show
 
-            return run_plan(read, recipe.absolute().parent, json=json)
+            plan = make_plan(read, recipe.absolute().parent)  # nothing is written to its run folder
+            emit(asdict(plan)) if json else show(plan)
+            return 0
         if check:
             from ldmkit_training.check_command import run_check
 
@@ -76,7 +80,7 @@ def train(
 
 
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
-    from ldmkit.cli import INTERRUPTED, emit
+    from ldmkit.cli.answers import INTERRUPTED, emit
     from ldmkit.printable import printable
     from ldmkit_training.data.section import said_of_data
     from ldmkit_training.loop.devices import automatic

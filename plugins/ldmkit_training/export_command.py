@@ -36,8 +36,9 @@ def export(
     from ldmkit_checkpoints.diffusers.export import save_diffusers
     from ldmkit_checkpoints.diffusers.export_parts import save_diffusers_codec, save_diffusers_parts
 
-    from ldmkit.cli import emit
-    from ldmkit.loading import open_source, pipeline_of
+    from ldmkit.cli.answers import emit
+    from ldmkit.loading import pipeline_of
+    from ldmkit.models.reading import open_source
     from ldmkit.models.saving import check_folder
 
     check_folder(out)

@@ -299,7 +299,8 @@ def _animated(path: Path) -> Path:
 
 def recipe_case(name: str, code: str, *words: str, change: Callable[[dict[str, Any]], Any]) -> Case:
     """Replay of a recipe that was tampered with."""
-    from ldmkit.run.recipe import check_recipe, replay
+    from ldmkit.replaying import replay
+    from ldmkit.run.recipe import check_recipe
 
     def act(e: Env) -> Any:
         recipe = json.loads(json.dumps(e.pipe(L, steps=2).recipes[0]))
@@ -310,7 +311,7 @@ def recipe_case(name: str, code: str, *words: str, change: Callable[[dict[str, A
 
 
 def _by_picture(e: Env) -> Any:
-    from ldmkit.run.recipe import replay
+    from ldmkit.replaying import replay
 
     towards = ldmkit.get("guidance", "image")(target=torch.zeros(1, 3, 8, 8))
     return replay(e.pipe, e.pipe(L, steps=2, guidance=towards).recipes[0])

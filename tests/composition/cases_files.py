@@ -14,7 +14,7 @@ from cases_calls import Case, Env, L, case
 
 import ldmkit
 from ldmkit.models.weights import open_safetensors
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 FILE = "denoiser.safetensors"
 DAMAGED = ("source.truncated", "source.json-invalid", "source.safetensors-invalid", "source.unknown-dtype",

@@ -13,8 +13,9 @@ from cases_calls import Env
 
 import ldmkit
 from ldmkit.files.pictures import read_label_map, read_mask, read_picture
-from ldmkit.loading import open_source, pipeline_of
-from ldmkit.run.output import read_recipe
+from ldmkit.loading import pipeline_of
+from ldmkit.models.reading import open_source
+from ldmkit.run.recipe import read_recipe
 
 A_FLOAT = "5|1.5|fraction|int scalar|number tensor"
 SCALES = "5|1.5|-0.0|1e-320|int scalar|number tensor"

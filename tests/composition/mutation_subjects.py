@@ -31,12 +31,12 @@ from torch import Tensor
 import ldmkit
 from ldmkit.files.json import read_json
 from ldmkit.files.pictures import read_label_map, read_picture
-from ldmkit.loading import open_source
 from ldmkit.models.compose import compose
+from ldmkit.models.reading import open_source
 from ldmkit.models.saving import save_part
 from ldmkit.models.spec import PartSpec, PipelineSpec
 from ldmkit.models.weights import open_safetensors
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 STATE = {"a.weight": torch.arange(24.0).reshape(4, 6), "a.bias": torch.ones(4), "steps": torch.tensor(3)}
 ENDINGS = ("jpg", "gif", "webp", "tiff", "bmp", "ppm")

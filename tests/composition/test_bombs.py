@@ -21,7 +21,7 @@ from ldmkit.files.json import parse_json, read_json
 from ldmkit.files.pictures import read_picture
 from ldmkit.models import weights
 from ldmkit.models.weights import open_safetensors
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 SIDE = 65_535
 

@@ -18,7 +18,7 @@ import ldmkit
 from ldmkit.files.json import read_json
 from ldmkit.files.pictures import read_picture
 from ldmkit.models.weights import open_safetensors
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 READERS: dict[str, Callable[[Path], object]] = {
     "json": read_json,

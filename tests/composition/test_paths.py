@@ -12,8 +12,8 @@ import tiny_parts
 
 import ldmkit
 from ldmkit.files.pictures import read_label_map, read_mask, read_picture
-from ldmkit.loading import open_source
-from ldmkit.run.output import read_recipe
+from ldmkit.models.reading import open_source
+from ldmkit.run.recipe import read_recipe
 
 
 class Odd:

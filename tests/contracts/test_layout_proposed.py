@@ -247,7 +247,7 @@ def test_a_run_draws_with_what_is_proposed_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_replay_uses_what_was_proposed_then() -> None:
-    from ldmkit.run.recipe import replay
+    from ldmkit.replaying import replay
 
     pipe = pipeline()
     recipe = pipe({"text": SAID}, seeds=[3]).recipes[0]

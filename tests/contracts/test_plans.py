@@ -19,7 +19,8 @@ import ldmkit
 from ldmkit import Frame, Plane, Tokens, Vector
 from ldmkit.contracts.ports import attached
 from ldmkit.errors import CompositionError
-from ldmkit.plans.base import Compiled, shadow
+from ldmkit.plans.base import shadow
+from ldmkit.plans.compiled import Compiled
 from ldmkit.plans.graphed import tensors_in, with_tensors
 
 BASE: dict[str, Any] = {"channels": 4, "widths": (16, 32), "blocks": 1, "norm_groups": 4, "heads": 2}

@@ -43,7 +43,7 @@ def test_every_page_is_built(site: Path) -> None:
 @pytest.mark.parametrize("kind", GROUPS)
 def test_contracts_are_rendered_from_their_docstrings(site: Path, kind: str) -> None:
     text = (site / "reference" / kind / "index.html").read_text(encoding="utf-8")
-    assert re.search(rf'id="?ldmkit\.\w+\.{kind.capitalize()}[">]', text)
+    assert re.search(rf'id="?ldmkit\.[\w.]+\.{kind.capitalize()}[">]', text)
     assert ":::" not in text
 
 

@@ -13,7 +13,7 @@ from good_denoiser import Block, PatchContext, PatchNet
 from torch import Tensor, nn
 
 from ldmkit import Context, Frame, Port, Signal, Slot
-from ldmkit.plans.base import Network
+from ldmkit.contracts.step import Network
 
 
 class Declared(PatchNet):

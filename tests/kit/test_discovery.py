@@ -14,7 +14,8 @@ from pydantic import ConfigDict
 
 import ldmkit.testing
 from ldmkit import Example, PluginError
-from ldmkit.cli import PLUGIN, USAGE, main
+from ldmkit.cli import main
+from ldmkit.cli.answers import PLUGIN, USAGE
 from ldmkit.plugins.kinds import GROUPS
 from ldmkit.testing import discovery, part
 from ldmkit.testing.checks import checks

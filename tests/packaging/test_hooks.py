@@ -13,7 +13,7 @@ import torch
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 from ldmkit.plugins import catalogue
 from ldmkit.plugins.hooks import manager, raised
 

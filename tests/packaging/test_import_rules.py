@@ -53,11 +53,34 @@ def test_the_rules_find_violations(
     assert any(word in line for line in rules.violations())
 
 
-def test_the_rules_find_cycles(rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "ldmkit").mkdir()
-    (tmp_path / "ldmkit" / "__init__.py").write_text("")
-    (tmp_path / "ldmkit" / "a.py").write_text("from ldmkit.b import x\n")
-    (tmp_path / "ldmkit" / "b.py").write_text("from ldmkit.a import y\n")
+def test_imports_point_down(rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, source in (("contracts", "def f():\n    from ldmkit.run.late import y\n"), ("run", "y = 1\n")):
+        (tmp_path / "ldmkit" / name).mkdir(parents=True)
+        (tmp_path / "ldmkit" / name / "__init__.py").write_text("")
+        (tmp_path / "ldmkit" / name / "late.py").write_text(source)
+    (tmp_path / "ldmkit" / "__init__.py").write_text("from ldmkit.run.late import y\n")
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
+    monkeypatch.setattr(rules, "SOURCES", (tmp_path,))
+    assert [line.partition(": ")[2] for line in rules.violations()] == [
+        "ldmkit.contracts.late stands below ldmkit.run.late, and may not import it"
+    ]
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from ldmkit.files.a import y",
+        "if TYPE_CHECKING:\n    import ldmkit.files.a",
+        "def f():\n    import ldmkit.files.a",
+    ],
+)
+def test_the_rules_find_cycles(rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: str) -> None:
+    folder = tmp_path / "ldmkit" / "files"
+    folder.mkdir(parents=True)
+    for path in (tmp_path / "ldmkit", folder):
+        (path / "__init__.py").write_text("")
+    (folder / "a.py").write_text("from ldmkit.files.b import x\n")
+    (folder / "b.py").write_text(back + "\n")
     monkeypatch.setattr(rules, "ROOT", tmp_path)
     monkeypatch.setattr(rules, "SOURCES", (tmp_path,))
     assert any("cycle" in line for line in rules.violations())

@@ -20,7 +20,7 @@ from ldmkit.cli import main
 from ldmkit.models.provenance import STRATEGIES
 from ldmkit.models.source import SPEC_FILE
 from ldmkit.plugins import catalogue
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
 
 Install = Callable[..., Path]
 

@@ -26,7 +26,7 @@ from ldmkit_checkpoints.diffusers.folder import DiffusersComponent
 from torch import Tensor, nn
 
 import ldmkit
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny

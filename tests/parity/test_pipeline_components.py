@@ -12,7 +12,7 @@ import pytest
 from ldm_pipelines import paper_text, pixels, unconditional
 
 import ldmkit
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny

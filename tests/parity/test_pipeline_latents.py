@@ -21,6 +21,7 @@ from diffusers.pipelines.latent_diffusion import pipeline_latent_diffusion_super
 from ldm_pipelines import paper_text, start_noise, super_resolution, unconditional, vq_model
 
 import ldmkit
+from ldmkit.models.reading import open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny
@@ -87,7 +88,7 @@ def test_a_file_from_before_latents_were_scaled(tmp_path: Path) -> None:
     ours = ldmkit.load(folder)
     assert far(rows(ours({}, steps=3).images), want) < 1e-4
     assert far(uncond(again(diffusers.LDMPipeline, folder)), want) > 1e-2  # today's, of that file
-    source = ldmkit.loading.open_source(folder)
+    source = open_source(folder)
     assert any("not scaled" in note for note in source.report.notes)
     assert ldmkit.load_codec(folder / "vqvae").config.scale == 1.0
     edit(folder / "vqvae" / "config.json", scaling_factor=0.5)  # no default: somebody's own
@@ -119,7 +120,7 @@ def test_super_resolution(factor: float, tmp_path: Path) -> None:
     with mock.patch.object(pipeline_latent_diffusion_superresolution, "randn_tensor", lambda *a, **k: noise.clone()):
         want = pipe(PIL.Image.fromarray(small), num_inference_steps=3, output_type="np").images
     folder = tiny.saved(pipe, tmp_path / "sr")
-    source = ldmkit.loading.open_source(folder)
+    source = open_source(folder)
     assert any("scaling_factor is not applied" in note for note in source.report.notes) == (factor == 0.5)
     ours = ldmkit.load(folder)
     assert far(rows(ours({"image": small}, steps=3, size=64).images), want) < 1e-4
@@ -144,7 +145,7 @@ def test_shift_and_statistics(make: Any, changes: dict[str, Any], tmp_path: Path
     got = ldmkit.load(folder)({"text": "the cat"}, steps=3, guidance=4.0).images
     assert far(rows(got), want) < 1e-4
     read = changes is STATISTICS and make is tiny.stable_diffusion_xl
-    notes = ldmkit.loading.open_source(folder).report.notes
+    notes = open_source(folder).report.notes
     assert any("is not applied" in note for note in notes) != read
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import ldmkit
 from ldmkit.cli.app import app
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
 import tiny_diffusers as tiny

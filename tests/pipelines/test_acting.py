@@ -10,7 +10,7 @@ import torch
 
 import ldmkit
 from ldmkit import Guidance
-from ldmkit.run.remarks import DrawingWarning
+from ldmkit.errors import DrawingWarning
 
 BOTH = {"text": "a red house", "label": "lake"}
 SEVERAL = {"type": "per-condition", "config": {"scales": {"text": 3.0, "label": 2.0}, "composition": "independent"}}

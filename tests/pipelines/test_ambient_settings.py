@@ -15,8 +15,8 @@ from torch import Tensor
 
 import ldmkit
 from ldmkit import Draws
+from ldmkit.errors import DrawingWarning
 from ldmkit.run.noise import Noise
-from ldmkit.run.remarks import DrawingWarning
 
 LAYOUT = [{"label": "red house", "box": [0.1, 0.5, 0.45, 0.87]}]
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

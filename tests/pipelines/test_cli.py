@@ -19,7 +19,7 @@ import ldmkit
 from ldmkit.cli import main
 from ldmkit.cli.words import split_words
 from ldmkit.models.locate import default_model
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 Capture = pytest.CaptureFixture[str]
 

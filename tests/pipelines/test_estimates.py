@@ -14,10 +14,10 @@ import ldmkit
 from ldmkit.bounds import MAX_BATCH, MAX_PIXELS, MAX_STEPS
 from ldmkit.cli import main
 from ldmkit.errors import InputError, SourceError
+from ldmkit.replaying import replay
 from ldmkit.run import estimate, machine
 from ldmkit.run.estimate import estimate_run
 from ldmkit.run.machine import Room
-from ldmkit.run.recipe import replay
 
 GIB = 2**30
 SD = {"channels": 4, "widths": (320, 640, 1280, 1280), "attention": ("cross", "cross", "cross", "none"),

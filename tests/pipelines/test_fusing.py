@@ -170,7 +170,7 @@ def test_recipes_say_what_is_in_the_weights() -> None:
     recipe = drawn.recipes[0]
     assert recipe["fused"] == ["lora"] and recipe["model"] is None
     assert "fused" not in bare(TEXT, **CALL).recipes[0]
-    from ldmkit.run.recipe import replay
+    from ldmkit.replaying import replay
 
     assert torch.allclose(replay(fused, recipe).latents, drawn.latents[:1], atol=1e-5)
     with pytest.raises(SourceError, match="other-model"):

@@ -18,7 +18,7 @@ from PIL import Image
 
 import ldmkit
 from ldmkit.cli import main
-from ldmkit.plans.base import Network
+from ldmkit.contracts.step import Network
 
 L = {"label": 1}
 

@@ -11,8 +11,8 @@ import tiny_parts
 import torch
 
 import ldmkit
+from ldmkit.errors import DrawingWarning
 from ldmkit.run.levels import check_range
-from ldmkit.run.remarks import DrawingWarning
 
 AYS_TIMESTEPS = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24, 0]
 AYS_SIGMAS = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]

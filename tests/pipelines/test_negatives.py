@@ -12,7 +12,7 @@ from PIL import Image
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.errors import InputError
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
 
 CLOSE = 2e-5  # a row of a batch and a batch of one: other summation orders in float32 matrix products
 

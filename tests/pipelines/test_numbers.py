@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import ldmkit
-from ldmkit.contracts.value import integer, listed, parse, plain
+from ldmkit.contracts.value import integer, parse
 from ldmkit.errors import InputError, LdmkitError
+from ldmkit.files.numbers import listed, plain
 
 FLOATS: list[Callable[[float], Any]] = [
     *(np.float64, np.float32, np.float16, np.array, torch.tensor),

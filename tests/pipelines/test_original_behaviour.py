@@ -22,8 +22,8 @@ from original_models import MODELS, SMALL_CLIP, SMALL_OPEN
 from torch import Tensor, nn
 
 import ldmkit
-from ldmkit.run.output import read_recipe
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
+from ldmkit.run.recipe import read_recipe
 
 ROUNDING = 1e-4
 """Batches and single samples go through different kernels; of latents up to 5."""

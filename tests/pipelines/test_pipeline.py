@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import ldmkit
-from ldmkit.run.output import read_recipe
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
+from ldmkit.run.recipe import read_recipe
 
 CLASSES = {"label": 1}
 ROUNDING = 2e-5

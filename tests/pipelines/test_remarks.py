@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import ldmkit
-from ldmkit.run.remarks import DrawingWarning, _foreign
+from ldmkit.errors import DrawingWarning
+from ldmkit.run.remarks import _foreign
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import ldmkit
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 from ldmkit.run.noise import Noise
 
 NAMES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")

@@ -11,7 +11,7 @@ import tiny_parts
 import torch
 
 import ldmkit
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
 
 CLASSES = {"label": 1}
 

@@ -11,7 +11,7 @@ import pytest
 from tiny_diffusers import saved, stable_diffusion
 
 import ldmkit
-from ldmkit.loading import open_source
+from ldmkit.models.reading import open_source
 
 OLD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 OLD |= {"trained_betas": None, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}

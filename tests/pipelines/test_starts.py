@@ -21,7 +21,7 @@ from torch import Tensor
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.errors import InputError
-from ldmkit.run.recipe import replay
+from ldmkit.replaying import replay
 
 TOLERANCE = 1e-5
 

@@ -14,8 +14,9 @@ import ldmkit
 from ldmkit import loading
 from ldmkit.cli import main
 from ldmkit.files.reading import only_within
-from ldmkit.run.output import read_recipe
-from ldmkit.run.recipe import replay
+from ldmkit.models import reading
+from ldmkit.replaying import replay
+from ldmkit.run.recipe import read_recipe
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ ODD = [
 def test_odd_names_in_every_place(
     place: str, drawn: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "locate", lambda *_: pytest.fail("it was looked for"))
+    monkeypatch.setattr(reading, "locate", lambda *_: pytest.fail("it was looked for"))
     original = drawn.read_bytes()
     for odd in ODD:
         drawn.write_bytes(original)

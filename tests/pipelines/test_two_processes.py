@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ldmkit.run.output import read_recipe
+from ldmkit.run.recipe import read_recipe
 
 EACH = 12
 WRITER = """

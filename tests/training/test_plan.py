@@ -9,8 +9,8 @@ import pytest
 import tiny
 import yaml
 from ldmkit_miniworld.vocabulary import CLASSES
-from ldmkit_training.before.plan import make_plan, run_plan
-from ldmkit_training.before.plan_table import lines, mebibytes
+from ldmkit_training.before.plan import make_plan
+from ldmkit_training.before.plan_table import lines, mebibytes, show
 from ldmkit_training.before.recipe import build_stage, parse_recipe
 from ldmkit_training.check_command import checked
 
@@ -97,7 +97,7 @@ def test_a_condition_that_the_data_do_not_give_is_shouted_out(
     with pytest.warns(UserWarning, match="the data have no input 'kind'"):
         plan = make_plan(recipe, tmp_path)
     assert not plan.wiring[0].given and "label" in plan.unused
-    assert run_plan(recipe, tmp_path) == 0
+    show(plan)
     assert "NO" in capsys.readouterr().out
 
 

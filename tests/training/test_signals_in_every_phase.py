@@ -18,7 +18,8 @@ from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped
 from ldmkit_training.stages.codec.stage import CodecStage
 
-from ldmkit.cli import INTERRUPTED, main
+from ldmkit.cli import main
+from ldmkit.cli.answers import INTERRUPTED
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
 ENGINE = "ldmkit_training.loop.engine."

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ldmkit.errors import CompositionError
-from ldmkit.plans.base import MAX_RECOMPILES, shadow
+from ldmkit.plans.base import shadow
+from ldmkit.plans.compiled import MAX_RECOMPILES
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told

@@ -99,20 +99,6 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def run_plan(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
-    """Print the plan of a recipe; nothing is written to its run folder. Returns the exit code."""
-    plan = make_plan(recipe, folder)
-    if json:
-        from ldmkit.cli import emit
-
-        emit(dataclasses.asdict(plan))
-    else:
-        from ldmkit_training.before.plan_table import show
-
-        show(plan)
-    return 0
-
-
 def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """The plan of a recipe; one optimiser step is run, in memory.
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ldmkit import Batch, Stage, Turn, get
 from ldmkit.errors import RunError
-from ldmkit.run.guards import memory
+from ldmkit.models.memory import memory
 from ldmkit_training.before.preflight import check_ready, checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage, write_recipe
 from ldmkit_training.before.rehearsal import rehearse

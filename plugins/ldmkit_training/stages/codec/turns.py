@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ldmkit import Batch, Loss, Turn
-from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.judges import Perceptual
-from ldmkit.contracts.latents import Reconstruction
 from ldmkit.errors import CompositionError
 from ldmkit_training.stages.codec.discriminator import (
     PatchDiscriminator,

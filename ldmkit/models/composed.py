@@ -1,0 +1,75 @@
+"""What a pipeline is made of: parts that fit each other, how they are wired, and the network to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+
+from ldmkit.contracts.step import Network
+from ldmkit.models.compose import Parts, part_spec
+from ldmkit.models.provenance import stamped_defaults
+from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
+
+
+class Composed:
+    """Parts and what is said of them; `ldmkit.Pipeline` adds what can be done with them.
+
+    Attributes:
+        spec: what it is made of, with the distribution and version of every part.
+        codec, denoiser, conditioners, adapters, process: the parts.
+        wiring: conditioner name -> slot, null, input.
+        origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
+        load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
+        plan: the execution plan that calls the network; `network` is what it calls, None: the denoiser itself.
+        merged: names of the adapters in its weights, see `Pipeline.fused`; recipes hold them.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        wiring: Mapping[str, ConditionerSpec],
+        defaults: Defaults,
+        *,
+        origin: str | None = None,
+        load_options: Mapping[str, Any] | None = None,
+        network: Network | None = None,
+        plan: str = "eager",
+        unfused: Self | None = None,
+        merged: tuple[str, ...] = (),
+    ) -> None:
+        self.parts = parts
+        self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
+        self.conditioners, self.adapters = parts.conditioners, parts.adapters
+        self.wiring = dict(wiring)
+        self.defaults = defaults
+        self.origin, self.load_options = origin, dict(load_options or {})
+        self.network, self.plan = network, plan
+        self._unfused, self.merged = unfused, merged
+        self._ready()
+
+    def _ready(self) -> None:
+        """Called last when one is made."""
+
+    @cached_property
+    def spec(self) -> PipelineSpec:
+        """The spec of this pipeline as it stands."""
+        conditioners = {}
+        for name, part in self.conditioners.items():
+            wire = self.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
+            conditioners[name] = ConditionerSpec(**part_spec("conditioner", part).model_dump(), **wire)
+        return PipelineSpec(
+            codec=part_spec("codec", self.codec),
+            denoiser=part_spec("denoiser", self.denoiser),
+            process=part_spec("process", self.process),
+            conditioners=conditioners,
+            adapters={name: part_spec("adapter", part) for name, part in self.adapters.items()},
+            defaults=stamped_defaults(self.defaults),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return self.denoiser.device

@@ -1,0 +1,66 @@
+"""Which slot each conditioner fills, and whether it fits: decided before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ldmkit.contracts.signals import SignalKind, Slot
+from ldmkit.errors import CompositionError
+
+
+def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Slot]) -> str:
+    """The slot that a conditioner fills: the one asked for, else the only one of its kind.
+
+    Raises:
+        CompositionError: no such slot, another kind, none of the kind, or several.
+    """
+    offered = ", ".join(f"{s} ({slot.kind}, dim {slot.dim})" for s, slot in slots.items()) or "none"
+    if asked is not None:
+        if asked not in slots:
+            raise CompositionError(
+                "unknown-slot", f"conditioner {name!r} asks for slot {asked!r}", fits=f"slots: {offered}"
+            )
+        if slots[asked].kind != kind:
+            what = f"conditioner {name!r} makes {kind}, slot {asked!r} takes {slots[asked].kind}"
+            raise CompositionError("kind-mismatch", what, fits=f"slots: {offered}")
+        return asked
+    fitting = [slot for slot, declared in slots.items() if declared.kind == kind]
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = "there is no slot for it" if not fitting else f"slots {fitting} all take that: name one"
+    raise CompositionError(
+        "no-slot" if not fitting else "ambiguous-slot",
+        f"conditioner {name!r} makes {kind}; {problem}",
+        fits=f"slots: {offered}",
+    )
+
+
+def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot]) -> None:
+    """Check (conditioner, slot, dim) against what the slots declare, by their join rule.
+
+    Raises:
+        CompositionError: naming the conditioner, the slot and both dims; or an unfilled required slot.
+    """
+    filled: dict[str, list[tuple[str, int]]] = {}
+    for name, slot, dim in parts:
+        filled.setdefault(slot, []).append((name, dim))
+    for slot, declared in slots.items():
+        users = filled.get(slot, [])
+        names = " + ".join(f"{name!r} (dim {dim})" for name, dim in users)
+        if not users:
+            if declared.required:
+                what = f"nothing fills the required slot {slot!r} ({declared.kind}, dim {declared.dim})"
+                raise CompositionError("empty-slot", what, fits=f"a conditioner that makes {declared.kind}")
+            continue
+        if declared.join == "only" and len(users) > 1:
+            raise CompositionError("crowded-slot", f"slot {slot!r} takes one conditioner, got {names}")
+        if declared.join == "feature":
+            if sum(dim for _, dim in users) != declared.dim:
+                raise CompositionError("dim-mismatch", f"{names} do not add up to dim {declared.dim} of slot {slot!r}")
+            continue
+        for name, dim in users:
+            if dim != declared.dim:
+                what = f"conditioner {name!r} makes dim {dim}, slot {slot!r} takes dim {declared.dim}"
+                raise CompositionError(
+                    "dim-mismatch", what, fits=f"a {declared.kind} conditioner of dim {declared.dim}"
+                )

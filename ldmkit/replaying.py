@@ -1,0 +1,66 @@
+"""Drawing the picture of a recipe again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmkit.contracts.arguments import mapping_of
+from ldmkit.errors import SourceError
+from ldmkit.files.reading import only_within
+from ldmkit.pipeline import Pipeline
+from ldmkit.run.output import Output
+from ldmkit.run.recipe import check_recipe
+from ldmkit.run.trust import check_needs, input_needs
+
+
+def replay(
+    pipeline: Pipeline, recipe: Mapping[str, Any], *, trust: bool = False, folder: str | Path | None = None
+) -> Output:
+    """Draw the picture of a recipe again.
+
+    Args:
+        trust: read whatever files the recipe names, and do any amount of work. A recipe in a picture is the word of
+            whoever made the picture.
+        folder: of the picture, whose files may be read without trust; None: no file may.
+
+    Raises:
+        SourceError: the recipe was made with a value that JSON cannot hold, or by another model; `recipe-needs`: it
+            names files elsewhere, or more work than a picture takes; `not-trusted`.
+    """
+    recipe = check_recipe(dict(mapping_of(recipe, "recipe", "a recipe, as Output.recipes has them")), "recipe")
+    folders = () if folder is None else (Path(folder),)
+    if trust:
+        return _replay(pipeline, recipe, allow_large=True)
+    check_needs(input_needs(recipe, *folders), "recipe")
+    with only_within(*folders):
+        return _replay(pipeline, recipe)
+
+
+def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
+    if recipe.get("spec") != pipeline.spec.hash:
+        what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
+        raise SourceError("other-model", what, where="recipe.spec")
+    fused = list(pipeline.merged)
+    if recipe.get("fused", []) != fused:
+        what = (
+            f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
+        )
+        raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
+    for key in ("sampler", "grid", "guidance"):
+        if recipe[key].get("config") is None:
+            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
+    return pipeline(
+        {**recipe["inputs"], **recipe.get("proposed", {})},
+        propose=False,
+        negative=recipe["negative"],
+        size=recipe["size"],
+        seeds=[recipe["seed"]],
+        steps=recipe["steps"],
+        start=recipe["start"],
+        sampler=recipe["sampler"],
+        grid=recipe["grid"],
+        guidance=recipe["guidance"],
+        allow_large=allow_large,
+    )

@@ -1,0 +1,3 @@
+"""The version of this distribution, which `pyproject.toml` says too."""
+
+VERSION = "0.1.0"
