@@ -41,7 +41,8 @@ def load(
         source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors),
             the name of a bundled model, or `hf:org/name[@revision]` on the hub.
         config: the original yaml, where a checkpoint alone does not tell.
-        ema: averaged (True) or raw (False) weights; None: averaged where the file has them. The report says which.
+        ema: averaged (True) or raw (False) weights, where the source has both; None: what its yaml says (`use_ema`), or
+            averaged. The report says which.
         variant: of the weights in a diffusers folder, as in `model.fp16.safetensors`; parts that lack it are read from
             their plain weights, with a warning. None: the plain ones.
         device: where to put it; None: the CPU.

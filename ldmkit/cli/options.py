@@ -13,7 +13,10 @@ ModelOrBundled = Annotated[
     typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name; default: the model that comes with ldmkit."),
 ]
 Config = Annotated[Path | None, typer.Option(help="Original yaml of a checkpoint.")]
-Ema = Annotated[bool | None, typer.Option("--ema/--raw", help="Averaged or raw weights; default: averaged if present.")]
+Ema = Annotated[
+    bool | None,
+    typer.Option("--ema/--raw", help="Averaged or raw weights; default: what the yaml says, or averaged if present."),
+]
 Variant = Annotated[
     str | None, typer.Option(help="Weights of a diffusers folder by the name of their variant: fp16, non_ema ...")
 ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
 from ldmkit.errors import suggest
@@ -24,6 +27,9 @@ from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 
 _NOTHING: Mapping[str, str] = {}
 
+LOOKED_AT = 16
+"""Pairs of raw and averaged tensors that are compared."""
+
 
 class CompVisSource(Source):
     """A checkpoint of latent-diffusion, Stable Diffusion 1 or 2, ControlNet or SDXL in the original layout.
@@ -32,7 +38,8 @@ class CompVisSource(Source):
         tensors: lazy tensors by the file's keys.
         config: the parsed yaml.
         origin: the file; `config_origin`: the yaml; both for errors.
-        ema: EMA (True) or raw (False) weights; None: EMA if the file has them.
+        ema: EMA (True) or raw (False) weights if the file has both; None: what the yaml's `use_ema` says, or EMA with a
+            warning if nothing says which.
         metadata: metadata of a safetensors file.
         prefix: prefix removed from all keys, for the report.
 
@@ -119,12 +126,40 @@ class CompVisSource(Source):
         shadows = {shadow(key) for plan in self.plan.parts.values() if plan.averaged for key in plan.published()}
         present = any(key in self.inventory.tensors for key in shadows)
         if ema and not present:
-            fits = "ema=False, or ema=None (EMA weights if the file has them)"
+            fits = "ema=False, or ema=None (what the file has)"
             raise SourceError("no-ema", "the file holds no EMA weights", where=self.origin, fits=fits)
-        if present:
-            chosen = "raw" if ema is False else "EMA"
-            self.report.notes.append(f"{chosen} weights are used, of the two sets in the file")
-        return present and ema is not False
+        if not present:
+            return False
+        said = self.plan.ema if ema is None else ema
+        chosen = "raw" if said is False else "EMA"
+        self.report.notes.append(f"{chosen} weights are used, of the two sets in the file" + self._whose_word(ema))
+        if said is None and self._differ():
+            what = "it holds raw and EMA weights that differ, and nothing says which: the EMA weights are used"
+            self._warn(f"{what} (ema=True or False, --ema or --raw)")
+        if said is not False and self._never_averaged() and self._differ():
+            what = "`model_ema.num_updates` is 0: its EMA weights are those that training began with"
+            self._warn(f"{what} (ema=False, --raw: the trained ones)")
+        return said is not False
+
+    def _whose_word(self, ema: bool | None) -> str:
+        return ", as the yaml says (use_ema)" if ema is None and self.plan.ema is not None else ""
+
+    def _differ(self) -> bool:
+        """Whether the two sets do; the smallest tensors are looked at, all of which training changes."""
+        tensors = self.inventory.tensors
+        keys = [key for plan in self.plan.parts.values() if plan.averaged for key in plan.published()]
+        pairs = [(key, shadow(key)) for key in keys if key in tensors and shadow(key) in tensors]
+        pairs.sort(key=lambda pair: (math.prod(tensors[pair[0]].shape), pair))
+        looked = [(tensors[raw].read(True), tensors[averaged].read(True)) for raw, averaged in pairs[:LOOKED_AT]]
+        return any(not torch.equal(raw.float(), averaged.float()) for raw, averaged in looked)
+
+    def _never_averaged(self) -> bool:
+        count = self.inventory.tensors.get("model_ema.num_updates")
+        return count is not None and math.prod(count.shape) == 1 and not bool(count.read(True).any())
+
+    def _warn(self, what: str) -> None:
+        self.report.notes.append(what)
+        warnings.warn(f"{self.origin}: {what}", stacklevel=2)
 
 
 def open_checkpoint(path: Path) -> tuple[dict[str, LazyTensor], dict[str, Any]]:

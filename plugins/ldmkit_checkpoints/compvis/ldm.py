@@ -12,7 +12,15 @@ from ldmkit_processes.discrete import Discrete
 from ldmkit import ConditionerSpec, PartSpec, SourceError, WeightsError
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_conditions
 from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
-from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis.plan import (
+    UNREAD_BUFFERS,
+    CheckpointPlan,
+    PartPlan,
+    codec_shape,
+    plan_codec,
+    said_ema,
+    shadow,
+)
 from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
@@ -78,6 +86,7 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
         expected_buffers(plain, posterior) if rescaled else {},
         _defaults(params, factor, conditions),
         conditions.notes,
+        ema=said_ema(params, True, where),
     )
 
 

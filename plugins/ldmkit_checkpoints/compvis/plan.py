@@ -13,6 +13,7 @@ from torch import Tensor
 from ldmkit import PartSpec, SourceError
 from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
+from ldmkit_checkpoints.compvis.yaml_config import params_of
 from ldmkit_checkpoints.keys import KeyMap, prefixed
 from ldmkit_checkpoints.unread import ignorable_vae_key
 
@@ -55,6 +56,7 @@ class CheckpointPlan:
         buffers: expected values of the schedule buffers in the file.
         unscaled: other allowed values, if the schedule is rescaled to zero terminal SNR on loading.
         defaults: defaults of the pipeline spec.
+        ema: EMA (True) or raw (False) weights if the file has both, as the original does; None: not specified.
     """
 
     codec: PartPlan
@@ -68,6 +70,7 @@ class CheckpointPlan:
     defaults: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     assumption: str | None = None
+    ema: bool | None = None
 
     @property
     def parts(self) -> dict[str, PartPlan]:
@@ -75,6 +78,18 @@ class CheckpointPlan:
         found = {"codec": self.codec} | ({} if self.denoiser is None else {"denoiser": self.denoiser})
         found |= {f"conditioners.{name}": plan for name, plan in self.conditioners.items()}
         return found | {f"adapters.{name}": plan for name, plan in self.adapters.items()}
+
+
+def said_ema(params: Mapping[str, Any], default: bool | None, where: str) -> bool | None:
+    """Which of two sets of weights a yaml's `use_ema` asks for; `default` is the original's where it does not say.
+
+    Raises:
+        SourceError: `invalid`: neither true nor false.
+    """
+    said = params.get("use_ema", default)
+    if not isinstance(said, bool | None):
+        raise SourceError("invalid", f"use_ema is {said!r}", where=f"{where}.use_ema", fits="true or false")
+    return said
 
 
 def shadow(key: str) -> str:
@@ -127,7 +142,9 @@ def plan_first_stage(section: Mapping[str, Any], where: str) -> CheckpointPlan:
             return None
         return ignorable_vae_key(key) or UNREAD_BUFFERS.get(key)
 
-    return CheckpointPlan(codec, ignore, assumption=assumption)
+    params = params_of(section)
+    ema = said_ema(params, True if params.get("ema_decay") else None, f"{where}.params")
+    return CheckpointPlan(codec, ignore, assumption=assumption, ema=ema)
 
 
 def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str | None]:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ldmkit import PartSpec
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_embedders
-from ldmkit_checkpoints.compvis.plan import UNREAD_BUFFERS, CheckpointPlan, PartPlan, codec_shape, plan_codec, shadow
+from ldmkit_checkpoints.compvis.plan import (
+    UNREAD_BUFFERS,
+    CheckpointPlan,
+    PartPlan,
+    codec_shape,
+    plan_codec,
+    said_ema,
+    shadow,
+)
 from ldmkit_checkpoints.compvis.process import process_from_sgm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
@@ -27,10 +35,10 @@ UNET, CODEC = "model.diffusion_model.", "first_stage_model."
 TARGETS = frozenset(["sgm.models.diffusion.DiffusionEngine"])
 
 _READ = {"scale_factor", "denoiser_config", "network_config", "conditioner_config", "first_stage_config"}
-_READ |= {"disable_first_stage_autocast"}
+_READ |= {"disable_first_stage_autocast", "use_ema"}
 _NO_EFFECT = {
     *("sampler_config", "loss_fn_config", "optimizer_config", "scheduler_config"),
-    *("ckpt_path", "use_ema", "ema_decay_rate", "network_wrapper", "input_key", "log_keys", "no_cond_log"),
+    *("ckpt_path", "ema_decay_rate", "network_wrapper", "input_key", "log_keys", "no_cond_log"),
     *("compile_model", "en_and_decode_n_samples_a_time", "load_last_embedder", "from_scratch"),
 }
 
@@ -73,6 +81,7 @@ def plan_sgm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
         unscaled=_buffers(plain) if rescaled else {},
         defaults=_defaults(conditions),
         notes=conditions.notes,
+        ema=said_ema(params, False, where),
     )
 
 

@@ -137,7 +137,7 @@ def _sd(tensors: Mapping[str, LazyTensor], in_channels: int, context: int | None
         "linear_start": 0.00085, "linear_end": 0.012, "timesteps": 1000, "cond_stage_key": "txt", "image_size": 64,
         "channels": 4, "conditioning_key": "hybrid" if inpaints else "crossattn", "scale_factor": 0.18215,
         "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
-        "first_stage_config": _kl_f8("ldm"), "cond_stage_config": text,
+        "first_stage_config": _kl_f8("ldm"), "cond_stage_config": text, "use_ema": None,
     }  # fmt: skip
     if (hint := _shape(tensors, "control_model.input_hint_block.0.weight")) is not None:
         control = {key: value for key, value in unet.items() if key != "out_channels"} | {"hint_channels": hint[1]}
@@ -175,6 +175,7 @@ def _sdxl(tensors: Mapping[str, LazyTensor], where: str, stated: str | None) -> 
     params = {
         "scale_factor": 0.13025,
         "disable_first_stage_autocast": True,
+        "use_ema": None,
         "denoiser_config": {
             "target": f"{root}.denoiser.DiscreteDenoiser",
             "params": {
