@@ -19,7 +19,7 @@ from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit.plugins.catalogue import get
+from ldmkit import Grid, Process, Sampler, get
 from ldmkit.run.prepared import Prepared
 
 SHAPE = (2, 3, 4)
@@ -30,15 +30,16 @@ def network(x: Tensor, t: float) -> Tensor:
     return torch.tanh(0.7 * x.double() + 0.3 * x.double().roll(1, -1) + 0.2) * (0.8 + t / 4000)
 
 
-def theirs(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
-    """The last state of diffusers' run, of all steps but the first `begin`."""
+def theirs(config: dict[str, Any], steps: int, begin: int = 0, **call: Any) -> Tensor:
+    """The last state of diffusers' run, of all steps but the first `begin`; `call` goes to every step."""
     scheduler = getattr(diffusers, config["_class_name"]).from_config(dict(config))
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(11)
     if config["_class_name"] == "DPMSolverSDEScheduler":
         scheduler.noise_sampler = one_path(Draws())
     z = start() * (1.0 if begin else scheduler.init_noise_sigma)
-    more = {"generator": generator} if config["_class_name"] in (*GENERATED, "DPMSolverMultistepScheduler") else {}
+    draws = config["_class_name"] in (*GENERATED, "DPMSolverMultistepScheduler") or "eta" in call
+    more = {**call, "generator": generator} if draws else call
     for t in scheduler.timesteps[begin:]:
         output = network(scheduler.scale_model_input(z, t), float(t)).to(torch.get_default_dtype())
         z = scheduler.step(output, t, z, **more).prev_sample
@@ -73,6 +74,11 @@ def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
     process = Discrete.of(plan.process.config)
     grid = get("grid", plan.grid.type).of(plan.grid.config)
     sampler = get("sampler", plan.sampler.type).of(plan.sampler.config)
+    return run(process, sampler, grid, steps, begin)
+
+
+def run(process: Process, sampler: Sampler, grid: Grid, steps: int, begin: int = 0) -> Tensor:
+    """The same of any process, sampler and grid."""
     sigmas = tuple(grid.sigmas(process, steps))[begin:]
     visited = set(sigmas)
 
@@ -85,8 +91,8 @@ def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
     request = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
     evaluate = SimpleNamespace(process=process)
     parts: dict[str, Any] = {"request": request, "noise": Draws(), "evaluate": evaluate, "estimate": None}
-    run = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts)
-    *_, step = run._drawn()  # there is no network to hold, as `steps` does
+    prepared = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts)
+    *_, step = prepared._drawn()  # there is no network to hold, as `steps` does
     return process.settled(step.x, step.sigma_next)
 
 

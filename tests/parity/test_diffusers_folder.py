@@ -20,7 +20,7 @@ import pytest
 import torch
 from diffusers.pipelines.deprecated.latent_diffusion_uncond import pipeline_latent_diffusion_uncond
 from ldm_pipelines import paper_text, pixels, plain_unet, start_noise, super_resolution, unconditional
-from ldmkit_checkpoints.diffusers.export import save_diffusers
+from ldmkit_checkpoints.diffusers.export import ExportWarning, save_diffusers
 from ldmkit_checkpoints.diffusers.files import component_tensors, member
 from ldmkit_checkpoints.diffusers.folder import DiffusersComponent
 from torch import Tensor, nn
@@ -316,3 +316,20 @@ def test_what_cannot_be_written_for_diffusers(tmp_path: Path, class_pipe: ldmkit
         save_diffusers(class_pipe, target)
     assert caught.value.code == "source.not-expressible"
     assert not target.exists()
+
+
+def test_guidance_that_is_not_one_scale(tmp_path: Path) -> None:
+    theirs = ldmkit.load(tiny.saved(tiny.stable_diffusion(), tmp_path / "theirs"))
+    parts: Any = {"codec": theirs.codec, "denoiser": theirs.denoiser, "process": theirs.process}
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"type": "cfg", "config": {"scale": 3.0, "rescale": 0.5}}, ["guidance_scale=3.0", "guidance_rescale=0.5"]),
+        ({"type": "cfg", "config": {"scale": 7.5, "interval": (0.5, 2.0)}}, ["'cfg'", "interval"]),
+        ({"type": "none"}, ["guidance_scale=1.0"]),
+    ]
+    for i, (guidance, words) in enumerate(cases):
+        defaults = theirs.defaults.model_copy(update={"guidance": ldmkit.PartSpec(**guidance)})
+        pipe = ldmkit.Pipeline.of(**parts, conditioners=theirs.conditioners, wiring=theirs.wiring, defaults=defaults)
+        with pytest.warns(ExportWarning) as caught:
+            save_diffusers(pipe, tmp_path / str(i))
+        said = " ".join(str(warning.message) for warning in caught)
+        assert all(word in said for word in words), said

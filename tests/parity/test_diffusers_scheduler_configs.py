@@ -11,12 +11,13 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
-from ldmkit_checkpoints.diffusers.scheduler import read_scheduler, write_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
+from ldmkit_checkpoints.diffusers.scheduler_config import class_of, scheduler_config
 from ldmkit_processes.discrete import Discrete
 
 import ldmkit
 
-SAID = ("timestep_spacing trailing", "solver_order 3", "heun:", "dpm2:", "lms:", "deis:")  # of float32
+SAID = ("timestep_spacing trailing", "solver_order 3", "heun:", "dpm2:", "lms:", "deis:", "tcd:")  # of float32
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -67,7 +68,9 @@ def test_schedulers(config: dict[str, Any], sampler: str, grid: tuple[str, str])
     replaced = config["_class_name"] == "DPMSolverSinglestepScheduler"
     notes = [note for note in plan.notes if not note.startswith(SAID)]
     assert bool(notes) == replaced
-    written = write_scheduler(process, plan.sampler, plan.grid)
+    name = class_of(plan.sampler)
+    assert name is not None
+    written = scheduler_config(name, process, plan.sampler, plan.grid)
     theirs = getattr(diffusers, written["_class_name"]).from_config(written)
     assert np.allclose(theirs.alphas_cumprod.numpy(), process.table.alpha_bars, rtol=1e-5)
     if not replaced:

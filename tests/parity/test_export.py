@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import diffusers
 import pytest
 import tiny_parts
 import torch
+from ldmkit_checkpoints.diffusers.export import ExportWarning, save_diffusers
 from ldmkit_checkpoints.diffusers.folding import standard
 from torch import Tensor
 
@@ -146,3 +148,48 @@ def test_pipelines_and_parts_that_cannot_be_written_name_the_part(
         assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "model"), "--part", "process"]) != 0
     assert (tmp_path / "model" / "pipeline.json").is_file(), "a saved pipeline is not written over"
+
+
+def pixel(sampler: dict[str, Any], **defaults: Any) -> ldmkit.Pipeline:
+    with torch.random.fork_rng(devices=[]):
+        unet = tiny_parts.unet(3, None, attention=("none", "self"))
+    given = {"size": (8, 8), "steps": 50, "sampler": sampler, **defaults}
+    codec, process = tiny_parts.part("codec", "identity", {}), ldmkit.get("process", "discrete")()
+    return ldmkit.Pipeline.of(codec=codec, denoiser=unet, process=process, defaults=given)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "defaults", "words"),
+    [
+        ({"type": "dpmpp-2m"}, {"grid": {"type": "trailing"}}, ["'dpmpp-2m' on the grid 'trailing'", "DDIMScheduler"]),
+        ({"type": "restart"}, {"grid": {"type": "karras"}}, ["no scheduler for 'restart'", "DDIMScheduler"]),
+        ({"type": "ddim"}, {"steps": 12}, ["num_inference_steps=12"]),
+        ({"type": "ddim", "config": {"eta": 1.0}}, {}, ["eta=1.0"]),
+        ({"type": "ddpm"}, {"steps": 50}, ["num_inference_steps=50", "DDPMPipeline"]),
+    ],
+)
+def test_what_a_folder_does_not_hold_is_said(
+    tmp_path: Path, sampler: dict[str, Any], defaults: dict[str, Any], words: list[str]
+) -> None:
+    """DDIMPipeline runs every scheduler's config as DDIM."""
+    with pytest.warns(ExportWarning) as caught:
+        save_diffusers(pixel(sampler, **defaults), tmp_path / "out")
+    (said,) = [str(warning.message) for warning in caught]
+    assert all(word in said for word in words)
+    there = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out")
+    named = json.loads((tmp_path / "out" / "model_index.json").read_text())["scheduler"][1]
+    assert type(there.scheduler).__name__ == named
+
+
+def test_nothing_is_said_where_nothing_is_lost(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    save_diffusers(pixel({"type": "ddim"}), tmp_path / "out")
+    assert not [warning for warning in recwarn if issubclass(warning.category, ExportWarning)]
+
+
+def test_the_command_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixel({"type": "restart"}).save(tmp_path / "model")
+    assert main(["export", str(tmp_path / "model"), "--out", str(tmp_path / "out")]) == 0
+    assert "warning: diffusers has no scheduler for 'restart'" in capsys.readouterr().err
+    command = ["export", str(tmp_path / "model"), "--out", str(tmp_path / "part"), "--part", "process"]
+    assert main(command) == 0
+    assert "no scheduler for 'restart'" in capsys.readouterr().err

@@ -50,3 +50,20 @@ def test_an_unknown_class_of_the_index_is_named(folder: Path, name: str) -> None
     path = edited(folder, {"_class_name": "DDIMScheduler", **OLD}, name)
     with pytest.raises(ldmkit.SourceError, match=name):
         ldmkit.load(path)
+
+
+def test_the_pipeline_that_makes_ddim_of_every_scheduler(tmp_path: Path) -> None:
+    """Fields that DDIMScheduler has too are kept."""
+    unet = diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    pipe = diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler(clip_sample=False))
+    pipe.save_pretrained(tmp_path / "model")
+    own = {"_class_name": "EulerDiscreteScheduler", **OLD, "timestep_spacing": "trailing"}
+    path = edited(tmp_path / "model", own, "EulerDiscreteScheduler")
+    theirs = diffusers.DDIMPipeline.from_pretrained(path).scheduler
+    assert type(theirs).__name__ == "DDIMScheduler" and theirs.config.timestep_spacing == "trailing"
+    source = open_source(path)
+    assert (source.spec.defaults.sampler.type, source.spec.defaults.grid.type) == ("ddim", "trailing")
+    assert any("DDIMPipeline" in note and "EulerDiscreteScheduler" in note for note in source.report.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from ldmkit_codecs.tiny import TinyConfig
 from ldmkit_codecs.vq import VQConfig
 from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_denoisers.config import UNetConfig
-from ldmkit_processes.discrete import Discrete
+from ldmkit_processes.guidance.cfg import CFG
 from torch import Tensor
 
-from ldmkit import Codec, ConditionerSpec, InputError, Part, Pipeline, PipelineSpec, SourceError
+from ldmkit import Codec, ConditionerSpec, InputError, Part, PartSpec, Pipeline, PipelineSpec, SourceError
 from ldmkit.files.json import read_json, write_json
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native
+from ldmkit.models.spec import Defaults
 from ldmkit.models.weights import write_safetensors
 from ldmkit_checkpoints.conditioners import MASKED_IMAGE
 from ldmkit_checkpoints.diffusers.folding import standard
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_to_diffusers
-from ldmkit_checkpoints.diffusers.scheduler import write_scheduler
+from ldmkit_checkpoints.diffusers.scheduler import FROM_SIGMA
+from ldmkit_checkpoints.diffusers.scheduler_export import Exported, exported_scheduler
+from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES
 from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import unet_to_diffusers
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
@@ -42,6 +46,19 @@ _CODECS: dict[str, Any] = {
     "tiny": (TinyConfig, tiny_to_diffusers, tiny_diffusers_keys),
 }
 _ABSENT = [None, None]
+_RUN_AS = {"DDIMPipeline": ("DDIMScheduler",), "DDPMPipeline": ("DDPMScheduler",)}
+_RUN_AS["LDMTextToImagePipeline"] = tuple(name for name, kind in CLASSES.items() if kind.sampler not in FROM_SIGMA)
+"""Schedulers that a pipeline runs as they are: the first makes DDIM of any, the others do not scale what the network
+reads."""
+_STEPS = {"DDPMPipeline": 1000}
+"""Steps of a pipeline that is told none; 50 in all others."""
+_SCALES = {"LDMTextToImagePipeline": 1.0, "LDMPipeline": None, "DDIMPipeline": None, "DDPMPipeline": None}
+_SCALES |= {"StableDiffusionXLPipeline": 5.0, "StableDiffusionXLImg2ImgPipeline": 5.0}
+"""Guidance scale of a pipeline that is told none; 7.5 in all others, None where there is no guidance."""
+
+
+class ExportWarning(UserWarning):
+    """What a folder of diffusers does not hold of a model."""
 
 
 def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
@@ -49,6 +66,9 @@ def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
 
     Supported are Stable Diffusion 1 and 2 (inpainting included), SDXL base and refiner, latent diffusion without and
     with the paper's text transformer, and pixel diffusion.
+
+    An `ExportWarning` says where the scheduler is not the default sampler and grid, which is found by running both,
+    and what diffusers has to be told in every call, as no file holds it (steps, guidance scale, eta).
 
     Raises:
         SourceError: `not-expressible` if diffusers has no pipeline or option for a part.
@@ -64,6 +84,8 @@ def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
     with replacing_folder(target) as building:
         export.write(building)
         write_json(building / "model_index.json", index)
+    for what in export.left:
+        warnings.warn(what, ExportWarning, stacklevel=2)
     return target
 
 
@@ -101,11 +123,11 @@ def unet_component(pipeline: Pipeline, size_dim: int = 256) -> tuple[dict[str, A
     return written, unet_diffusers(config)
 
 
-def scheduler_component(spec: PipelineSpec) -> dict[str, Any]:
-    """scheduler_config.json; the errors of `write_scheduler`."""
+def scheduler_component(spec: PipelineSpec, pipeline: str = "") -> Exported:
+    """scheduler_config.json, for a pipeline of that class; the errors of `exported_scheduler`."""
     if spec.process.type != "discrete":
         raise inexpressible(f"process {spec.process.type!r}", "process")
-    return write_scheduler(Discrete.of(spec.process.config), spec.defaults.sampler, spec.defaults.grid)
+    return exported_scheduler(spec, _RUN_AS.get(pipeline), pipeline)
 
 
 class _Export:
@@ -117,6 +139,8 @@ class _Export:
         self.configs: dict[str, dict[str, Any]] = {}
         self.weights: dict[str, tuple[Part, KeyMap]] = {}
         self.tokenizers: dict[str, tuple[Part, dict[str, Any]]] = {}
+        self.left: list[str] = []
+        """What is said of the model that the folder does not hold."""
 
     def plan(self) -> dict[str, Any]:
         """Return model_index.json; all checks happen here, before anything is written."""
@@ -124,7 +148,6 @@ class _Export:
         if spec.adapters:
             raise inexpressible("adapters (detach and save them separately)")
         kinds = {name: part.type for name, part in spec.conditioners.items()}
-        self.configs["scheduler"] = scheduler_component(spec)
         if spec.denoiser.type != "unet":
             raise inexpressible(f"denoiser {spec.denoiser.type!r}")
         texts = [name for name, kind in kinds.items() if kind == "clip-text"]
@@ -158,7 +181,14 @@ class _Export:
             write_json(own, {**config, **stated})
 
     def _index(self, name: str, components: dict[str, Any], **options: Any) -> dict[str, Any]:
-        scheduler = ["diffusers", self.configs["scheduler"]["_class_name"]]
+        found = scheduler_component(self.spec, name)
+        self.configs["scheduler"] = found.config
+        said = {**_call_arguments(self.spec.defaults, name), **found.arguments}
+        self.left += [what for what in (found.lost, _guidance_lost(self.spec.defaults.guidance, name)) if what]
+        if said:
+            words = ", ".join(f"{key}={value!r}" for key, value in said.items())
+            self.left.append(f"a folder of diffusers has no place for {words}: say so in every call of its {name}")
+        scheduler = ["diffusers", found.config["_class_name"]]
         return {"_class_name": name, "_diffusers_version": VERSION, **components, "scheduler": scheduler, **options}
 
     def _plain(self) -> dict[str, Any]:
@@ -249,6 +279,31 @@ class _Export:
         for key, value in MASKED_IMAGE.items():
             if spec.config.get(key) != value:
                 raise inexpressible(f"masked-image with {key} {spec.config.get(key)!r}")
+
+
+def _call_arguments(defaults: Defaults, pipeline: str) -> dict[str, Any]:
+    """What a pipeline of diffusers has to be told to draw as often and as strongly as the model does by itself."""
+    found: dict[str, Any] = {}
+    if defaults.steps != _STEPS.get(pipeline, 50):
+        found["num_inference_steps"] = defaults.steps
+    usual, guidance = _SCALES.get(pipeline, 7.5), defaults.guidance
+    if usual is None:
+        return found
+    scale = 1.0 if guidance.type == "none" else guidance.config.get("scale", CFG().scale)
+    if guidance.type == "cfg" and guidance.config.get("rescale"):
+        found["guidance_rescale"] = guidance.config["rescale"]
+    return found | ({"guidance_scale": scale} if scale != usual else {})
+
+
+def _guidance_lost(guidance: PartSpec, pipeline: str) -> str:
+    """What a pipeline of diffusers cannot be told of the default guidance."""
+    if _SCALES.get(pipeline, 7.5) is None or guidance.type == "none":
+        return ""
+    more = {key for key, value in guidance.config.items() if value is not None} - {"scale", "rescale"}
+    if guidance.type == "cfg" and not more:
+        return ""
+    what = f"the default guidance {guidance.type!r} {guidance.config}"
+    return f"{pipeline} of diffusers has no counterpart of {what}: it guides by one scale, all the way"
 
 
 def _unused_head(table: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from ldmkit.models.compose import part_spec
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native, is_part
 from ldmkit.models.weights import write_safetensors
-from ldmkit_checkpoints.diffusers.export import codec_component, published, scheduler_component, unet_component
+from ldmkit_checkpoints.diffusers.export import (
+    ExportWarning,
+    codec_component,
+    published,
+    scheduler_component,
+    unet_component,
+)
 from ldmkit_checkpoints.diffusers.folding import standard
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -53,7 +60,7 @@ def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence
     if not parts:
         raise InputError("unknown-part", "parts is empty", where="parts", fits=", ".join(FOLDERS))
     target = _checked(folder)
-    configs, weights = {}, {}
+    configs, weights, lost = {}, {}, ""
     if "codec" in parts:
         codec = standard(pipeline.codec)
         configs["codec"], keymap = codec_component(pipeline.spec.codec.type, codec)
@@ -62,7 +69,8 @@ def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence
         configs["denoiser"], keymap = unet_component(pipeline)
         weights["denoiser"] = (pipeline.denoiser, keymap)
     if "process" in parts:
-        configs["process"] = scheduler_component(pipeline.spec)
+        found = scheduler_component(pipeline.spec)
+        configs["process"], lost = found.config, found.lost
     with replacing_folder(target) as building:
         for part, config in configs.items():
             inner = building / FOLDERS[part]
@@ -71,6 +79,8 @@ def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence
             if part in weights:
                 module, keymap = weights[part]
                 write_safetensors(inner / WEIGHTS, published(module.state_dict(), keymap))
+    if lost:
+        warnings.warn(lost, ExportWarning, stacklevel=2)
     return target
 
 

@@ -138,6 +138,9 @@ class DiffusersFolder(Source):
         if own not in (None, entry):
             what = f"scheduler: {INDEX} says {entry}, its own config {own}; the former is used, as in diffusers"
             self.report.notes.append(what)
+        if self.index["_class_name"] == "DDIMPipeline" and entry != "DDIMScheduler":
+            self.report.notes.append(f"scheduler: DDIMPipeline makes DDIMScheduler of {entry}, as in diffusers")
+            entry = "DDIMScheduler"
         config = {**config, "_class_name": entry}
         config, changed = repaired(config, str(self.index["_class_name"]))
         self.report.notes += changed

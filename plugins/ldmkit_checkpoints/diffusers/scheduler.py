@@ -1,4 +1,4 @@
-"""scheduler_config.json as a process, sampler and grid, read and written."""
+"""scheduler_config.json as a process, sampler and grid."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SchedulerParts(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-_SCHEDULES = {"linear": "linear", "scaled_linear": "linear-sqrt", "squaredcos_cap_v2": "cosine"}
-_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-_MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
-_FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
+SCHEDULES = {"linear": "linear", "scaled_linear": "linear-sqrt", "squaredcos_cap_v2": "cosine"}
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+MULTISTEPS = ("dpmpp-2m", "unipc", "deis")
+FROM_SIGMA = ("euler", "euler-ancestral", "heun", "lms", "dpm2", "dpmpp-sde")
 """Samplers of the schedulers whose state is x0 + sigma n: they start from sigma n, and visit fractions of timesteps."""
 _NONE_LONG = ("plms", "heun", "lms", "dpm2", "deis", "dpmpp-3m")
 """Samplers that take long steps otherwise by themselves; those of a file's scheduler take them as diffusers does."""
@@ -35,7 +35,7 @@ _ZERO_SIGNAL = ("ddim", "ddpm", "lcm")
 """Samplers of the schedulers whose last alpha_bar is 0 where it is rescaled to that; the others' is 2^-24."""
 TERMINAL = 2.0**-40
 """What stands for it: 1e-6 of x0 is off."""
-_SPACINGS = ("leading", "trailing", "linspace")
+SPACINGS = ("leading", "trailing", "linspace")
 
 
 def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> SchedulerParts:
@@ -87,31 +87,31 @@ def _check(name: str, options: Mapping[str, Any], where: str) -> None:
 
 def _process(options: Mapping[str, Any], where: str, sampler: str) -> PartSpec:
     schedule, prediction = options["beta_schedule"], options["prediction_type"]
-    if prediction not in _PREDICTIONS:
-        raise unsupported("prediction_type", prediction, where, _PREDICTIONS)
+    if prediction not in PREDICTIONS:
+        raise unsupported("prediction_type", prediction, where, PREDICTIONS)
     if options["rescale_betas_zero_snr"] and prediction == "epsilon":
         what = "rescale_betas_zero_snr = True with prediction_type = 'epsilon' is not supported"
         fits = "v_prediction or sample: eps does not determine x0 where the signal is zero"
         raise SourceError("unsupported", what, where=f"{where}.rescale_betas_zero_snr", fits=fits)
     config: dict[str, Any] = {
         "steps": options["num_train_timesteps"],
-        "prediction": _PREDICTIONS[prediction],
+        "prediction": PREDICTIONS[prediction],
         "zero_terminal_snr": bool(options["rescale_betas_zero_snr"]),
     }
     if sampler in _ZERO_SIGNAL and options["rescale_betas_zero_snr"]:
         config["terminal_alpha_bar"] = TERMINAL
     if options["trained_betas"] is not None:
         config |= {"schedule": "betas", "values": _betas(options, where)}
-    elif schedule not in _SCHEDULES:
-        raise unsupported("beta_schedule", schedule, where, _SCHEDULES)
+    elif schedule not in SCHEDULES:
+        raise unsupported("beta_schedule", schedule, where, SCHEDULES)
     else:
-        config |= {"schedule": _SCHEDULES[schedule]}
+        config |= {"schedule": SCHEDULES[schedule]}
         config |= {"beta_start": options["beta_start"], "beta_end": options["beta_end"]}
-    if sampler in _FROM_SIGMA and options["timestep_spacing"] != "leading":
+    if sampler in FROM_SIGMA and options["timestep_spacing"] != "leading":
         config["start"] = "noise"
-    if sampler in _FROM_SIGMA and options["final_sigmas_type"] == "sigma_min":
+    if sampler in FROM_SIGMA and options["final_sigmas_type"] == "sigma_min":
         config["finish"] = "noise"
-    if sampler in _MULTISTEPS and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
+    if sampler in MULTISTEPS and (options["use_karras_sigmas"] or options["use_exponential_sigmas"]):
         config["time_rule"] = "floor" if _cut_down(sampler, options) else "round"
     if sampler == "dpm2" and options["use_karras_sigmas"]:
         config |= {"time_rule": "round", "between": "interpolate"}
@@ -169,19 +169,19 @@ def _grid(sampler: str, options: Mapping[str, Any], where: str) -> PartSpec:
     if sampler in ("lcm", "tcd"):
         chosen = {"out_of": options["original_inference_steps"]}
         return PartSpec(type="trailing", config=chosen | ({"end": "first"} if sampler == "tcd" else {}))
-    if spacing not in _SPACINGS:
-        raise unsupported("timestep_spacing", spacing, where, _SPACINGS)
+    if spacing not in SPACINGS:
+        raise unsupported("timestep_spacing", spacing, where, SPACINGS)
     for key, name in (("use_karras_sigmas", "karras"), ("use_exponential_sigmas", "exponential")):
         if options[key]:
             return _curve(name, sampler, options, where)
     config: dict[str, Any] = {}
     if spacing == "leading" and options["steps_offset"]:
         config["offset"] = options["steps_offset"]
-    if sampler in _MULTISTEPS and spacing != "trailing":
+    if sampler in MULTISTEPS and spacing != "trailing":
         config["intervals"] = "steps+1"
     elif spacing == "linspace":
         config["alone"] = "first"
-        if sampler in _FROM_SIGMA:
+        if sampler in FROM_SIGMA:
             config |= {"rounding": "none", "between": "sigma"}
     if ends_low or (sampler in ("ddim", "plms") and not options["set_alpha_to_one"]):
         config["end"] = "first"
@@ -195,12 +195,12 @@ def _curve(name: str, sampler: str, options: Mapping[str, Any], where: str) -> P
     config: dict[str, Any] = {}
     if options["use_karras_sigmas"] and options["use_exponential_sigmas"]:
         raise unsupported("use_exponential_sigmas", True, where, (False,))
-    if sampler not in _MULTISTEPS:
+    if sampler not in MULTISTEPS:
         config["within"] = options["timestep_spacing"]
         if config["within"] == "leading" and options["steps_offset"]:
             config["offset"] = options["steps_offset"]
     if options["final_sigmas_type"] == "sigma_min":
-        if sampler in _MULTISTEPS or options["sigma_min"] is not None or options["timestep_spacing"] != "linspace":
+        if sampler in MULTISTEPS or options["sigma_min"] is not None or options["timestep_spacing"] != "linspace":
             raise unsupported("final_sigmas_type", "sigma_min", where, ("zero",))
         config["end"] = "smallest"
     for key, ours in (("sigma_max", "largest"), ("sigma_min", "smallest")):
@@ -213,80 +213,3 @@ def _cut_down(sampler: str, options: Mapping[str, Any]) -> bool:
     """Whether the network's timestep is truncated; otherwise it is rounded."""
     cosine = sampler == "dpmpp-2m" and options["beta_schedule"] == "squaredcos_cap_v2"
     return bool(options["use_exponential_sigmas"]) or cosine
-
-
-def write_scheduler(process: Discrete, sampler: PartSpec, grid: PartSpec) -> dict[str, Any]:
-    """scheduler_config.json for a process, with the class of a sampler (DDIM if there is none).
-
-    Raises:
-        SourceError: a schedule that diffusers does not have.
-    """
-    schedules = {ours: theirs for theirs, ours in _SCHEDULES.items()}
-    names = {kind.sampler: name for name, kind in reversed(CLASSES.items())}
-    names |= dict.fromkeys(("dpmpp-2m-sde", "dpmpp-3m"), "DPMSolverMultistepScheduler")
-    name = names.get(sampler.type, "DDIMScheduler")
-    if sampler.type == "dpm2" and sampler.config.get("eta"):
-        name = "KDPM2AncestralDiscreteScheduler"
-    config: dict[str, Any] = {
-        "_class_name": name,
-        "num_train_timesteps": process.steps,
-        "prediction_type": {ours: theirs for theirs, ours in _PREDICTIONS.items()}[process.prediction],
-    }
-    if process.schedule in schedules:
-        betas = {"beta_schedule": schedules[process.schedule]}
-        config |= betas | {"beta_start": process.beta_start, "beta_end": process.beta_end}
-    else:
-        config |= {"trained_betas": list(process.table.betas)}
-    if process.zero_terminal_snr:
-        config["rescale_betas_zero_snr"] = True
-    if name in ("DDIMScheduler", "DDPMScheduler"):
-        config |= _written_limits(sampler.config.get("limits"))
-    if sampler.type == "ddpm":
-        variance = sampler.config.get("variance", "small")
-        config["variance_type"] = "learned_range" if variance == "learned" else f"fixed_{variance}"
-    if name == "PNDMScheduler":
-        config["skip_prk_steps"] = True
-    if sampler.type == "dpmpp-2m-sde":
-        config["algorithm_type"] = "sde-dpmsolver++"
-    if sampler.type in ("dpmpp-3m", "deis"):
-        config |= {"solver_order": sampler.config.get("solver_order", 3)}
-    if sampler.type == "dpmpp-3m":
-        config["solver_type"] = "heun"
-    return config | _written_grid(name, grid)
-
-
-def _written_limits(limits: Mapping[str, Any] | None) -> dict[str, Any]:
-    if limits is None:
-        return {"clip_sample": False}
-    bound, quantile = limits.get("bound", 1.0), limits.get("quantile")
-    if quantile is None:
-        return {"clip_sample": True, "clip_sample_range": bound}
-    dynamic = {"thresholding": True, "sample_max_value": bound, "dynamic_thresholding_ratio": quantile}
-    return {"clip_sample": False, **dynamic}
-
-
-def _written_grid(name: str, grid: PartSpec) -> dict[str, Any]:
-    if grid.type in ("karras", "exponential"):
-        return _written_curve(grid)
-    spacing = {"ldm-ddim": "leading"}.get(grid.type, grid.type)
-    config: dict[str, Any] = {"timestep_spacing": spacing if spacing in _SPACINGS else "leading"}
-    offset = 1 if grid.type == "ldm-ddim" else grid.config.get("offset", 0)
-    ends_first = grid.type == "ldm-ddim" or grid.config.get("end") == "first"
-    if offset:
-        config["steps_offset"] = offset
-    if grid.config.get("out_of"):
-        config["original_inference_steps"] = grid.config["out_of"]
-    if name in ("DDIMScheduler", "PNDMScheduler"):
-        config["set_alpha_to_one"] = not ends_first
-    elif ends_first and name != "DEISMultistepScheduler":  # this class always does
-        config["final_sigmas_type"] = "sigma_min"
-    return config
-
-
-def _written_curve(grid: PartSpec) -> dict[str, Any]:
-    within = grid.config.get("within")
-    config: dict[str, Any] = {f"use_{grid.type}_sigmas": True}
-    config |= {} if within is None else {"timestep_spacing": within}
-    keys = {"offset": "steps_offset", "largest": "sigma_max", "smallest": "sigma_min"}
-    config |= {theirs: grid.config[ours] for ours, theirs in keys.items() if ours in grid.config}
-    return config | ({"final_sigmas_type": "sigma_min"} if grid.config.get("end") == "smallest" else {})

@@ -21,6 +21,7 @@ def differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...
         _curves(sampler.type, options),
         _coefficients(sampler, options),
         _counts(options),
+        _told(sampler),
     ]
     return tuple(note for note in found if note)
 
@@ -78,3 +79,9 @@ def _counts(options: Mapping[str, Any]) -> str:
         f"timestep_spacing trailing: for {len(counts)} numbers of steps ({some} ...) diffusers takes one step too many"
     )
     return f"{what}, at timestep -1; ldmkit takes the requested number"
+
+
+def _told(sampler: PartSpec) -> str:
+    if sampler.type != "tcd":
+        return ""
+    return "tcd: gamma is 0.3, as published; diffusers' pipelines pass eta = 0 where a call says none"
