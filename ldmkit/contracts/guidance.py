@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -13,16 +13,28 @@ from ldmkit.contracts.value import Value
 
 if TYPE_CHECKING:
     from ldmkit.contracts.process import Process
+    from ldmkit.contracts.step import Run
 
 View: TypeAlias = frozenset[str]
 """A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
 
 
 class Evaluate(Protocol):
-    """What guidance may ask for."""
+    """What guidance may ask for.
+
+    `names` are the conditions that can be dropped. `run` says which noise levels the run visits, and how far it is
+    (`run.progress(sigma)`). `memory` is the run's own: what a rule remembers from step to step it keeps there, under a
+    key of its own (itself); it is empty at the start of every run, and no other run sees it.
+    """
 
     names: tuple[str, ...]
     process: Process
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def memory(self) -> dict[Any, Any]: ...
 
     def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
         """x0 estimates, one a view, from one batch."""
@@ -59,3 +71,7 @@ class Guidance(Value, ABC):
         """The same rule at one scale for all conditions, without options; None where it has no such form. 1 gives the
         conditional estimate, 0 the unconditional one, and one condition without + scale (conditional - without)."""
         return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None
+
+    def neutral(self) -> Guidance | None:
+        """The same rule, its options kept, at the scale that changes nothing; None where there is no such scale."""
+        return self.plain(1.0)

@@ -33,6 +33,8 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
         return
     seen = [_collapsed(weights, absent) for weights in told]
     acting = {view for weights in seen for view in weights}
+    if "unconditional" in request.sampler.needs:
+        acting.add(frozenset(names))
     _conditions(request, given, acting)
     _negatives(request, acting)
     if all(weights == PLAIN for weights in seen):

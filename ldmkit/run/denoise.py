@@ -161,6 +161,11 @@ class Evaluator:
         return other
 
     @property
+    def run(self) -> Run:
+        """The noise levels of the run, and its size."""
+        return self._run
+
+    @property
     def denoiser(self) -> Denoiser:
         """Whose estimates these are."""
         return self._denoiser

@@ -13,6 +13,8 @@ from torch import Tensor
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.guidance import Guidance, View
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.step import Run
+from ldmkit.errors import SpecError
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.reference import Reference
@@ -55,7 +57,7 @@ def check_guidance(
 
 
 class Model:
-    """`evaluate` of an invented model: every condition that is kept moves the estimate, in a way of its own.
+    """`evaluate` of an invented model, for one run: every condition that is kept moves the estimate in its own way.
 
     It remembers the views of every call, the grad mode, and each tensor that it gave with a copy.
     """
@@ -69,6 +71,8 @@ class Model:
         self.differentiated = False
         self.decoded = False
         self.given: list[tuple[Tensor, Tensor]] = []
+        self.run = Run(tuple(_levels()[::-1]), SHAPE[1:])
+        self.memory: dict[Any, Any] = {}
 
     def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
         self.calls.append(views)
@@ -157,6 +161,98 @@ def single(subject: Subject) -> None:
         _expect_law(
             subject, scale, subject.conditions[:1], f"the result at scale {scale:g}, and classifier-free guidance"
         )
+
+
+class _Alike(Model):
+    """A model that its conditions do not move."""
+
+    def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
+        return super().estimate(x, sigma, NOTHING)
+
+
+def _later() -> list[float]:
+    """Noise levels of a run after its first steps, in which a rule may do something of its own."""
+    return _levels()[::-1][3:]
+
+
+def _neutral(subject: Subject) -> Guidance:
+    found = subject.guidance.neutral()
+    if found is None:
+        raise NotApplicable("`neutral` is None: no scale changes nothing")
+    return found
+
+
+@check("guidance", "neutral")
+def neutral(subject: Subject) -> None:
+    """At the scale that changes nothing the result is the conditional estimate, whatever the options.
+
+    `neutral()` is the guidance at that scale with all of its options; by default `plain(1)`. A rule that rescales,
+    projects or remembers must still leave the conditional estimate alone, within 1e-9.
+    """
+    guidance = _neutral(subject)
+    model = Model(subject.conditions)
+    for sigma in _levels()[::-1]:
+        x = _state(sigma)
+        wanted = model.estimate(x, sigma, NOTHING)
+        expect_close(_ask(guidance, model, x, sigma), wanted, f"the neutral result at sigma {sigma:.4g}", 1e-9)
+
+
+@check("guidance", "agreement")
+def agreement(subject: Subject) -> None:
+    """Where the conditional and the unconditional estimate are one, so is the result.
+
+    There is nothing to strengthen then: within 1e-7, from the fourth step of a run on. A rule that has no neutral scale
+    (`neutral`) adds something that is not a difference of estimates, and is not asked.
+    """
+    _neutral(subject)
+    model = _Alike(subject.conditions)
+    for sigma in _later():
+        x = _state(sigma)
+        wanted = model.estimate(x, sigma, NOTHING)
+        expect_close(_ask(subject.guidance, model, x, sigma), wanted, f"the result at sigma {sigma:.4g}", 1e-7)
+
+
+@check("guidance", "interval")
+def interval(subject: Subject) -> None:
+    """Outside of its `interval` (low, high], a field that every guidance should have, the conditional estimate is left.
+
+    It is then the only view that is evaluated.
+    """
+    _neutral(subject)
+    try:
+        off = type(subject.guidance).of({**dict(subject.guidance), "interval": (1e5, 2e5)})
+    except SpecError:
+        raise NotApplicable("it has no field `interval` of noise levels") from None
+    for sigma in _levels():
+        model, x = Model(subject.conditions), _state(sigma)
+        wanted = model.estimate(x, sigma, NOTHING)
+        expect_close(
+            _ask(off, model, x, sigma), wanted, f"the result outside of the interval, at sigma {sigma:.4g}", 1e-9
+        )
+        asked = {view for call in model.calls for view in call}
+        expect(asked == {NOTHING}, "the conditional view alone outside of the interval", f"{len(asked)} views")
+
+
+def _whole(guidance: Guidance, model: Model) -> Iterator[Tensor]:
+    for sigma in _levels()[::-1]:
+        yield _ask(guidance, model, _state(sigma), sigma)
+
+
+@check("guidance", "memory")
+def memory(subject: Subject) -> None:
+    """A run gives the same twice, and beside another run, bit for bit: what is remembered is in `evaluate.memory`.
+
+    Guidance is a value that threads share. Momentum and its like belong to a run: its memory is empty at the start, and
+    the next run has another one.
+    """
+    guidance, names = subject.guidance, subject.conditions
+    first = list(_whole(guidance, Model(names)))
+    second = list(_whole(guidance, Model(names)))
+    one, other = _whole(guidance, Model(names)), _whole(guidance, _Alike(names))
+    beside = [pair[0] for pair in zip(one, other, strict=True)]
+    for number, (wanted, again, aside) in enumerate(zip(first, second, beside, strict=True), start=1):
+        expect_equal(again, wanted, f"step {number} of the same run a second time")
+        expect_equal(aside, wanted, f"step {number} of the run beside another one")
 
 
 @check("guidance", "views")
@@ -281,9 +377,9 @@ def shape(subject: Subject) -> None:
 
 @check("guidance", "pure")
 def pure(subject: Subject) -> None:
-    """The same call has the same result, bit for bit, whatever was asked in between.
+    """The first call of a run has the same result, bit for bit, whatever other runs asked in between.
 
-    Guidance is a value that threads share: nothing is remembered between steps, and no random number is drawn.
+    Guidance is a value that threads share: what it remembers is in `evaluate.memory`, and no random number is drawn.
     """
     state = torch.get_rng_state()
     first = [found for _, _, found in _calls(subject)]

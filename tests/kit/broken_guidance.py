@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -253,10 +253,41 @@ class PapersWeights(ToldWeights):
         return {frozenset(names): -self.scale, NOTHING: self.scale}
 
 
+class RescalesAnyway(Plain):
+    """An option changes the conditional estimate even at scale 1."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        return super().__call__(evaluate, x, sigma) * 0.99
+
+
+class IgnoresItsInterval(Plain):
+    """Has the field and guides everywhere."""
+
+    interval: tuple[float, float] | None = None
+
+
+_MEMORIES: list[dict[Any, Any]] = []
+
+
+class OneMemory(Plain):
+    """Keeps the memory of the first run that it saw for all others."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        _MEMORIES.append(evaluate.memory)
+        before = _MEMORIES[0].get(self, 0.0)
+        found = super().__call__(evaluate, x, sigma) + 0.1 * before
+        _MEMORIES[0][self] = found
+        return found
+
+
 BROKEN: dict[str, list[type[Guidance]]] = {
     "conditional": [PapersScale],
     "unconditional": [PapersScale, KeepsOne],
     "single": [PapersScale, Squares],
+    "neutral": [PapersScale, RescalesAnyway],
+    "agreement": [RescalesAnyway],
+    "interval": [IgnoresItsInterval],
+    "memory": [OneMemory, Momentum],
     "views": [SaysOne, SaysThree, AlwaysTwo],
     "weights": [OneSide, PapersWeights],
     "one-batch": [TwoCalls, UnknownName],

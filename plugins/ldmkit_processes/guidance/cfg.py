@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import AfterValidator, Field
@@ -54,7 +54,8 @@ class CFG(Guidance):
         scale: s; the paper's own w is s - 1.
         interval: guide only where low < sigma <= high (Kynkäänniemi et al. 2024); elsewhere the conditional view.
         rescale: share in [0, 1] by which the result is brought to the conditional estimate's standard
-            deviation (Lin et al. 2023, section 3.4, here on x0).
+            deviation (Lin et al. 2023, section 3.4).
+        space: of the rescaling: x0, or the network's output, as diffusers does (the paper's is v).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -62,10 +63,12 @@ class CFG(Guidance):
         Example({"scale": 1.0}),
         Example({"scale": 4.0, "interval": (0.5, 2.0)}),
         Example({"scale": 4.0, "rescale": 0.7}),
+        Example({"scale": 4.0, "rescale": 0.7, "space": "output"}),
     )
     scale: Scale = 7.5
     interval: Interval = None
     rescale: float = Field(default=0.0, ge=0, le=1)
+    space: Literal["x0", "output"] = "x0"
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises CompositionError: there is no condition with a null, so that a scale other than 1 has no meaning."""
@@ -79,7 +82,13 @@ class CFG(Guidance):
             return evaluate(x, sigma, frozenset(names))[0]
         without, conditional = evaluate(x, sigma, frozenset(names), EVERYTHING)
         guided = torch.lerp(without, conditional, self.scale)
-        return rescaled(guided, conditional, self.rescale) if self.rescale else guided
+        if not self.rescale:
+            return guided
+        if self.space == "x0":
+            return rescaled(guided, conditional, self.rescale)
+        skip, out, _ = evaluate.process.scalings(sigma)
+        outputs = ((estimate - x * skip) / out for estimate in (guided, conditional))
+        return x * skip + rescaled(*outputs, self.rescale) * out
 
     def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
         scale = 1.0 if outside(self.interval, sigma) or not names else self.scale
@@ -88,6 +97,9 @@ class CFG(Guidance):
 
     def plain(self, scale: float) -> CFG:
         return CFG(scale=scale)
+
+    def neutral(self) -> CFG:
+        return self.model_copy(update={"scale": 1.0})
 
     def views(self, names: Sequence[str]) -> int:
         return 1 if self.scale in (0, 1) or not names else 2

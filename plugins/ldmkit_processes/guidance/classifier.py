@@ -19,7 +19,7 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError
 from ldmkit.loading import load_classifier
-from ldmkit_processes.guidance.cfg import CFG, NoGuidance
+from ldmkit_processes.guidance.cfg import CFG, Interval, NoGuidance, outside
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested
 
@@ -49,6 +49,7 @@ class ClassifierGuidance(Guidance):
         scale: s.
         base: the guidance whose estimate is changed.
         model: instead of a function: folder of a saved classifier (`ldmkit.load_classifier`); used with `labels`.
+        interval: noise levels (low, high] at which the classifier acts; elsewhere `base` alone.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -63,6 +64,7 @@ class ClassifierGuidance(Guidance):
     scale: SignedScale = 1.0
     base: Nested = NoGuidance()
     model: str | None = None
+    interval: Interval = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -76,7 +78,7 @@ class ClassifierGuidance(Guidance):
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises SpecError: labels for another number of samples."""
         x0 = self.base(evaluate, x, sigma)
-        if self.scale == 0:
+        if self.scale == 0 or outside(self.interval, sigma):
             return x0
         slope = gradient(lambda free: self._log_prob(evaluate, free, sigma), x)
         return torch.add(x0, slope, alpha=self.scale * sigma * sigma)

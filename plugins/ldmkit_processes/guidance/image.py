@@ -15,7 +15,7 @@ from ldmkit.bounds import SignedScale
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.guidance import Evaluate, Guidance, View
 from ldmkit.errors import InputError, SpecError
-from ldmkit_processes.guidance.cfg import CFG, NoGuidance
+from ldmkit_processes.guidance.cfg import CFG, Interval, NoGuidance, outside
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested
 
@@ -38,6 +38,7 @@ class ImageGuidance(Guidance):
         box: top, left, height, width in pixels.
         scale: s.
         base: the guidance whose estimate is used and changed.
+        interval: noise levels (low, high] that are guided by the picture; elsewhere `base` alone.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -55,6 +56,7 @@ class ImageGuidance(Guidance):
     box: tuple[int, int, int, int] | None = None
     scale: SignedScale = 1.0
     base: Nested = NoGuidance()
+    interval: Interval = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -66,6 +68,8 @@ class ImageGuidance(Guidance):
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises InputError: the target's shape is not the one that the transform returns."""
+        if outside(self.interval, sigma):
+            return self.base(evaluate, x, sigma)
         kept: list[Tensor] = []
 
         def log_prob(free: Tensor) -> Tensor:

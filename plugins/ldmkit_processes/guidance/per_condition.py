@@ -81,6 +81,12 @@ class PerCondition(Guidance):
             guided.add_(estimate, alpha=factor)
         return guided
 
+    def neutral(self) -> PerCondition | None:
+        """The chained form with scales of 1; the independent one has such scales for one condition alone."""
+        if self.composition == "independent" and len(self.scales) > 1:
+            return None
+        return self.model_copy(update={"scales": tuple((name, 1.0) for name, _ in self.scales)})
+
     def plain(self, scale: float) -> PerCondition | None:
         """One scale for all; None for several independent ones, whose sum is not the conditional estimate at 1."""
         if self.composition == "independent" and len(self.scales) > 1:

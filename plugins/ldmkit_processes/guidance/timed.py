@@ -1,0 +1,107 @@
+"""When guidance acts, and in which space it combines: what the rules after plain CFG share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+from torch import Tensor
+
+from ldmkit import CompositionError, Evaluate, Guidance
+from ldmkit.bounds import Scale
+from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside, rescaled
+
+Space: TypeAlias = Literal["x0", "output"]
+"""Where estimates are combined: as x0, or as the network's own output (noise, v, velocity). Rules that are linear in
+them give the same in both; all others do not, so a rule says which is meant."""
+
+
+def check_droppable(scale: float, names: Sequence[str]) -> None:
+    """Refuse a scale where there is nothing to compare with.
+
+    Raises:
+        CompositionError: `no-null`.
+    """
+    if scale != 1 and not names:
+        what = f"no condition of this model can be left out, so a scale of {scale:g} has no meaning"
+        raise CompositionError("no-null", what, where="guidance", fits="guidance 'none' or 1")
+
+
+def as_output(evaluate: Evaluate, x: Tensor, sigma: float, x0: Tensor) -> Tensor:
+    """The network's output for an x0 estimate: the inverse of x0 = skip x + out F."""
+    skip, out, _ = evaluate.process.scalings(sigma)
+    return (x0 - x * skip) / out
+
+
+def as_x0(evaluate: Evaluate, x: Tensor, sigma: float, output: Tensor) -> Tensor:
+    """x0 = skip x + out F."""
+    skip, out, _ = evaluate.process.scalings(sigma)
+    return x * skip + output * out
+
+
+class Timed(Guidance, ABC):
+    """Guidance of a part of the run; elsewhere it is the conditional estimate.
+
+    Args:
+        interval: it acts where low < sigma <= high.
+        start, end: and in this part of the run, in fractions of its steps.
+    """
+
+    interval: Interval = None
+    start: float = Field(default=0.0, ge=0, le=1)
+    end: float = Field(default=1.0, ge=0, le=1)
+
+    def rests(self, evaluate: Evaluate, sigma: float) -> bool:
+        """Whether a noise level is not to be guided."""
+        if outside(self.interval, sigma):
+            return True
+        if self.start == 0 and self.end == 1:
+            return False
+        done = evaluate.run.progress(sigma)
+        after = done + 1 / max(len(evaluate.run.sigmas) - 1, 1)
+        return done < self.start - 1e-9 or after > self.end + 1e-9
+
+
+class TwoViews(Timed, ABC):
+    """A rule of the conditional and the unconditional estimate that need not be linear in them.
+
+    Args:
+        scale: s; 1 changes nothing.
+        space: where they are combined.
+        rescale: share in [0, 1] by which the result is brought to the conditional estimate's standard deviation, in the
+            same space (Lin et al. 2023, section 3.4).
+    """
+
+    scale: Scale = 7.5
+    space: Space = "x0"
+    rescale: float = Field(default=0.0, ge=0, le=1)
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        """Raises CompositionError: there is no condition with a null, so that a scale other than 1 has no meaning."""
+        check_droppable(self.scale, evaluate.names)
+        if self.scale == 1 or self.rests(evaluate, sigma):
+            return evaluate(x, sigma, EVERYTHING)[0]
+        without, conditional = evaluate(x, sigma, frozenset(evaluate.names), EVERYTHING)
+        if self.space == "output":
+            without, conditional = (as_output(evaluate, x, sigma, view) for view in (without, conditional))
+        guided = self.combined(evaluate, sigma, conditional, without)
+        if self.rescale:
+            guided = rescaled(guided, conditional, self.rescale)
+        return as_x0(evaluate, x, sigma, guided) if self.space == "output" else guided
+
+    @abstractmethod
+    def combined(self, evaluate: Evaluate, sigma: float, conditional: Tensor, without: Tensor) -> Tensor:
+        """The guided estimate, of two in the rule's space; the scale is not 1."""
+
+    def views(self, names: Sequence[str]) -> int:
+        return 1 if self.scale == 1 or not names else 2
+
+    def neutral(self) -> Guidance:
+        return self.model_copy(update={"scale": 1.0})
+
+
+def dot(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products a sample, (B, 1, ...), over all axes but the first."""
+    return (one * other).sum(tuple(range(1, one.ndim)), keepdim=True)
