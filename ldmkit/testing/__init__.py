@@ -26,7 +26,7 @@ for _home, _names in {
     "ldmkit.testing.sampler.checks": ("check_sampler",),
     "ldmkit.testing.process": ("check_process",),
     "ldmkit.testing.grid": ("check_grid",),
-    "ldmkit.testing.guidance": ("check_guidance",),
+    "ldmkit.testing.guidance.checks": ("check_guidance",),
     "ldmkit.testing.stage": ("check_stage",),
     "ldmkit.testing.sampler.mixture": ("Mixture", "solution"),
     "ldmkit.testing.denoiser.tiny": ("TinyDenoiser",),
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
     from ldmkit.testing.grid import check_grid as check_grid
-    from ldmkit.testing.guidance import check_guidance as check_guidance
+    from ldmkit.testing.guidance.checks import check_guidance as check_guidance
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
     from ldmkit.testing.sampler.certificate import Certificate as Certificate

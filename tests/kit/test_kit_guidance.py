@@ -9,7 +9,7 @@ from broken_guidance import BROKEN, Plain, TextOnly, Uphill
 
 from ldmkit.testing import check_guidance
 from ldmkit.testing.checks import checks, run
-from ldmkit.testing.guidance import subject
+from ldmkit.testing.guidance.checks import subject
 
 CHECKS = {one.name: one for one in checks("guidance")}
 CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]

@@ -1,0 +1,179 @@
+"""Checks of guidance: how a call behaves towards its caller, whatever the rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ldmkit.testing.blind import Looked, blind, other_device
+from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.testing.guidance.model import PROCESS, SHAPE, Model, Subject, ask, levels, state
+from ldmkit.testing.tensors import expect_close, expect_equal
+
+
+@check("guidance", "views")
+def views(subject: Subject) -> None:
+    """`views(names)` is the largest number of different views that one call evaluates.
+
+    Memory is planned, and the cost of a run printed, by it. Asked over the whole range of noise levels. Without any
+    condition it is 1.
+    """
+    declared, most = subject.guidance.views(subject.conditions), 0
+    for model, _, _ in _calls(subject):
+        most = max([most, *(len(set(call)) for call in model.calls)])
+    expect(most == declared, f"{declared} views at most, as declared for {subject.conditions}", f"{most}")
+    none = subject.guidance.views(())
+    expect(none == 1, "1 view where there are no conditions", f"{none}")
+
+
+@check("guidance", "weights")
+def weights(subject: Subject) -> None:
+    """`weights(names, sigma)`, where it tells them, are the factors of the views that are evaluated, and add up to 1.
+
+    A run warns by them of conditions, negatives and intervals that cannot act. None says that they are not told.
+    """
+    for sigma in levels():
+        told = subject.guidance.weights(subject.conditions, sigma)
+        if told is None:
+            raise NotApplicable("`weights` is None: it does not tell")
+        model = Model(subject.conditions)
+        ask(subject.guidance, model, state(sigma), sigma)
+        asked = {view for call in model.calls for view in call}
+        expect(set(told) == asked, f"weights of the views {sorted(map(sorted, asked))}", f"{told}")
+        expect(all(told.values()), "no view with a factor of 0", f"{told}")
+        expect(math.isclose(sum(told.values()), 1.0, abs_tol=1e-9), "factors that add up to 1", f"{told}")
+
+
+def _calls(subject: Subject) -> Iterator[tuple[Model, Tensor, Tensor]]:
+    """A model, a state and the result for every noise level."""
+    for sigma in levels():
+        model, x = Model(subject.conditions), state(sigma)
+        yield model, x, ask(subject.guidance, model, x, sigma)
+
+
+@check("guidance", "one-batch")
+def one_batch(subject: Subject) -> None:
+    """All views are asked for in one call of `evaluate`, and each is made of names that the model has.
+
+    Several calls are several batches of the network: half as fast on a GPU. A view is a frozenset of names out of
+    `evaluate.names` that are dropped.
+    """
+    for model, _, _ in _calls(subject):
+        expect(len(model.calls) == 1, "one call of evaluate", f"{len(model.calls)}")
+        for view in model.calls[0]:
+            expect(isinstance(view, frozenset), "views that are frozensets", f"{view!r}")
+            unknown = view - set(subject.conditions)
+            expect(not unknown, f"names out of {subject.conditions}", f"{sorted(unknown)}")
+
+
+@check("guidance", "untouched")
+def untouched(subject: Subject) -> None:
+    """Neither the state nor an estimate of the network is written to.
+
+    A network that is captured or cached returns the same tensor again, and two views may be one tensor.
+    """
+    for sigma in levels()[::6]:
+        model, x = Model(subject.conditions), state(sigma)
+        copy = x.clone()
+        ask(subject.guidance, model, x, sigma)
+        expect_equal(x, copy, f"the state after a call at sigma {sigma:.4g}")
+        for tensor, kept in model.given:
+            expect_equal(tensor.detach(), kept, f"an estimate after a call at sigma {sigma:.4g}")
+
+
+@check("guidance", "gradients")
+def gradients(subject: Subject) -> None:
+    """No gradient is taken through the network unless `differentiates` says so, and none is left in the result.
+
+    A run needs a fraction of the memory without them, and compiled and captured networks have none. The grad mode of
+    the caller is as it was afterwards.
+    """
+    for enabled in (False, True):
+        model, x = Model(subject.conditions), state(1.0)
+        with torch.set_grad_enabled(enabled):
+            found = subject.guidance(model, x, 1.0)
+            kept = torch.is_grad_enabled() == enabled
+        expect(kept, f"grad mode {enabled}, as before the call", f"{not enabled}")
+        expect(not (found.requires_grad or x.requires_grad), "a result and a state without gradients", "they have them")
+        declared = subject.guidance.differentiates
+        expect(declared or not model.differentiated, "no gradient through evaluate", "x.requires_grad inside of it")
+
+
+@check("guidance", "rows")
+def rows(subject: Subject) -> None:
+    """A sample is guided the same alone and in a batch.
+
+    Within 1e-9 in float64. Statistics such as the standard deviation are taken a sample: over all axes but the first.
+    """
+    for sigma in levels()[::6]:
+        x = state(sigma, rows=3)
+        whole = ask(subject.guidance, Model(subject.conditions), x, sigma)
+        alone = ask(subject.guidance, Model(subject.conditions), x[2:], sigma)
+        expect_close(alone, whole[2:], f"a sample alone and third in a batch, at sigma {sigma:.4g}", 1e-9)
+
+
+@check("guidance", "shape")
+def shape(subject: Subject) -> None:
+    """The result has the shape and dtype of the state (float32, float64), is finite, and videos work as pictures do.
+
+    Guidance that decodes latents is asked for pictures only.
+    """
+    model = Model(subject.conditions)
+    ask(subject.guidance, model, state(1.0), 1.0)
+    shapes = [SHAPE] if model.decoded else [SHAPE, (3, 2, 8, 8)]
+    for wanted in shapes:
+        for dtype in (torch.float32, torch.float64):
+            for sigma in (PROCESS.sigma_min, 1.0, PROCESS.sigma_max):
+                x = state(sigma, dtype=dtype, shape=wanted)
+                found = ask(subject.guidance, Model(subject.conditions), x, sigma)
+                same = found.shape == x.shape and found.dtype == dtype
+                expect(same, f"{dtype} {tuple(x.shape)}", f"{found.dtype} {tuple(found.shape)}")
+                expect(bool(found.isfinite().all()), f"finite numbers at sigma {sigma:.4g}", "NaN or infinities")
+
+
+@check("guidance", "pure")
+def pure(subject: Subject) -> None:
+    """The first call of a run has the same result, bit for bit, whatever other runs asked in between.
+
+    Guidance is a value that threads share: what it remembers is in `evaluate.memory`, and no random number is drawn.
+    """
+    before = torch.get_rng_state()
+    first = [found for _, _, found in _calls(subject)]
+    moved = not torch.equal(before, torch.get_rng_state())
+    torch.set_rng_state(before)
+    expect(not moved, "torch's global generator as it was", "it was advanced")
+    for sigma, wanted in reversed(list(zip(levels(), first, strict=True))):
+        again = ask(subject.guidance, Model(subject.conditions), state(sigma), sigma)
+        expect_equal(again, wanted, f"the result at sigma {sigma:.4g} a second time, in another order")
+
+
+@check("guidance", "host-scalars")
+def host_scalars(subject: Subject) -> None:
+    """No number of a tensor is looked at: no `.item()`, no `float(tensor)`, no `if` on a tensor.
+
+    Each of them waits for the device, once a step. Checked by a call on tensors that refuse.
+    """
+    for sigma in levels()[::10]:
+        try:
+            ask(subject.guidance, Model(subject.conditions), blind(state(sigma)), sigma)
+        except Looked as error:
+            fail("arithmetic that looks at no number", str(error))
+
+
+@check("guidance", "device")
+def device(subject: Subject) -> None:
+    """The result is on the device of the state.
+
+    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
+    elsewhere is found just the same. Tensors among the fields are brought to the state's device in the call.
+    """
+    where = other_device()
+    x = state(1.0, dtype=torch.float32).to(where)
+    try:
+        found = ask(subject.guidance, Model(subject.conditions), x, 1.0)
+    except (RuntimeError, NotImplementedError) as error:
+        fail(f"a call on {where}", f"{type(error).__name__}: {error}")
+    expect(found.device.type == where.type, f"a result on {where}", f"{found.device}")

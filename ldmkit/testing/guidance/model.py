@@ -1,0 +1,90 @@
+"""What guidance is checked with: an invented model, its noise levels and states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldmkit.contracts.guidance import Guidance, View
+from ldmkit.contracts.process import Process
+from ldmkit.contracts.step import Run
+from ldmkit.testing.reference import Reference
+
+SHAPE = (3, 8, 8)
+"""Of one latent; the codec of the checks is the identity, so pictures have it too."""
+PROCESS = Reference(prediction="eps")
+NOTHING: View = frozenset()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Guidance to be checked, and the names of the conditions that it is for; () where it is for any."""
+
+    guidance: Guidance
+    names: tuple[str, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of the model that it is checked with."""
+        return self.names or ("text", "layout")
+
+
+class Model:
+    """`evaluate` of an invented model, for one run: every condition that is kept moves the estimate in its own way.
+
+    It remembers the views of every call, the grad mode, and each tensor that it gave with a copy.
+    """
+
+    process: Process = PROCESS
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+        self.calls: list[tuple[View, ...]] = []
+        self.states: list[Tensor] = []
+        self.differentiated = False
+        self.decoded = False
+        self.given: list[tuple[Tensor, Tensor]] = []
+        self.run = Run(tuple(levels()[::-1]), SHAPE[1:])
+        self.memory: dict[Any, Any] = {}
+
+    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+        self.calls.append(views)
+        self.states.append(x)
+        self.differentiated |= torch.is_grad_enabled() and x.requires_grad
+        found = [self.estimate(x, sigma, view) for view in views]
+        if x.device.type != "meta":
+            self.given += [(tensor, tensor.detach().clone()) for tensor in found]
+        return found
+
+    def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
+        """x0 of one view: a smooth function of the state, shifted and bent by the conditions that are kept."""
+        kept = [i + 1 for i, name in enumerate(self.names) if name not in view]
+        shrunk = x / (1 + sigma * sigma)
+        return shrunk + 0.3 * torch.sin(shrunk * (1 + sum(kept))) + 0.2 * math.prod(kept or [0])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The identity codec."""
+        self.decoded = True
+        return latents
+
+
+def levels() -> list[float]:
+    """Noise levels from one end of the process to the other, densely enough to meet every interval."""
+    low, high = math.log(PROCESS.sigma_min), math.log(PROCESS.sigma_max)
+    return [math.exp(low + (high - low) * i / 30) for i in range(31)]
+
+
+def state(sigma: float, rows: int = 2, dtype: torch.dtype = torch.float64, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn((rows, *shape), generator=generator).to(dtype) * math.hypot(1, sigma)
+
+
+def ask(guidance: Guidance, model: Model, x: Tensor, sigma: float) -> Tensor:
+    """As a run calls it: without gradients."""
+    with torch.no_grad():
+        return guidance(model, x, sigma)
