@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from weakref import WeakKeyDictionary, finalize
 
+import torch
 from torch import Tensor, nn
 
-from ldmkit.errors import RunError
+from ldmkit.errors import RunError, SourceError
 
 
 class MappedFile:
@@ -36,6 +37,28 @@ class MappedFile:
         if (files := _filling.get()) is not None:
             files.add(self)
         return tensor
+
+    def read(self, offset: int, count: int) -> Tensor:
+        """Copy `count` bytes of the file as it was opened: uint8 (count,).
+
+        Raises:
+            SourceError: `truncated`.
+        """
+        raw = torch.empty(count, dtype=torch.uint8)
+        view, done = memoryview(raw.numpy().data), 0
+        while done < count:
+            got = self._read_into(view[done:], offset + done)
+            if not got:
+                raise SourceError("truncated", "the file ended while a tensor was read", where=str(self.path))
+            done += got
+        return raw
+
+    def _read_into(self, view: memoryview, offset: int) -> int:
+        if hasattr(os, "preadv"):  # safe in threads, and of the file that was opened
+            return os.preadv(self._handle, [view], offset)
+        with self.path.open("rb", buffering=0) as file:  # Windows
+            file.seek(offset)
+            return file.readinto(view) or 0
 
     def problem(self, tensors: Iterable[Tensor]) -> str | None:
         """What has happened to the file, if anything has and one of the tensors still lies in it."""

@@ -97,7 +97,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
             span: tuple[int, int] = (start + begin, end - begin),
         ) -> Tensor:
             if copy:
-                return read_span(path, *span).view(dtype).view(shape)
+                return file.read(*span).view(dtype).view(shape)
             return file.holds(mapped.get_tensor(key))  # type: ignore[no-untyped-call]
 
         found[key] = LazyTensor(shape, dtype, read)
@@ -135,24 +135,6 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         if key != "__metadata__" and not (isinstance(info, dict) and {"dtype", "shape", "data_offsets"} <= info.keys()):
             raise SourceError("safetensors-invalid", f"the header entry of {key!r} is incomplete", where=where)
     return header, 8 + length
-
-
-def read_span(path: Path, offset: int, count: int) -> Tensor:
-    """`count` bytes of a file in memory of their own: uint8 (count,).
-
-    Raises:
-        SourceError: `truncated`.
-    """
-    raw = torch.empty(count, dtype=torch.uint8)
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        view, done = memoryview(raw.numpy().data), 0
-        while done < count:
-            got = file.readinto(view[done:])
-            if not got:
-                raise SourceError("truncated", "the file ended while a tensor was read", where=str(path))
-            done += got
-    return raw
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

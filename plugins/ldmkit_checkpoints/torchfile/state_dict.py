@@ -13,7 +13,6 @@ from torch import Tensor
 from ldmkit import LazyTensor, SourceError
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile
-from ldmkit.models.weights import read_span
 from ldmkit_checkpoints.torchfile.pickle_reader import CONVERT, Global, Storage, Stored, read_pickle
 from ldmkit_checkpoints.torchfile.zip_archive import ZipEntry, checksum, entry_bytes, read_entries
 from ldmkit_checkpoints.unsupported.tensors import refuse_unsupported_tensors
@@ -200,7 +199,7 @@ def _tensor(
     def read(copy: bool) -> Tensor:
         check_sum()
         if copy or begin % width:
-            flat = read_span(path, first, count * width).view(storage.dtype)
+            flat = file.read(first, count * width).view(storage.dtype)
             return flat.as_strided(shape, stride)
         view = torch.empty(0, dtype=storage.dtype)
         return file.holds(view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride))
