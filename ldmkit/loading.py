@@ -44,7 +44,7 @@ def load(
         ema: averaged (True) or raw (False) weights, where the source has both; None: what its yaml says (`use_ema`), or
             averaged. The report says which.
         variant: of the weights in a diffusers folder, as in `model.fp16.safetensors`; parts that lack it are read from
-            their plain weights, with a warning. None: the plain ones.
+            their default weights, with a warning. None: the default ones.
         device: where to put it; None: the CPU.
         dtype: of floating weights; None: the model's own default, else as they are in the file.
         verify: how the files of a saved folder are compared with its digests. "fast" reads all of them once, at the

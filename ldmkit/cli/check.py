@@ -18,18 +18,20 @@ def check_spec(
     from ldmkit.cli.answers import emit
     from ldmkit.files.json import read_json
     from ldmkit.models.compose import compose
-    from ldmkit.models.provenance import differences, named_parts
+    from ldmkit.models.found import find_parts
     from ldmkit.models.spec import SPEC_FILE, PipelineSpec
+    from ldmkit.models.versions import differences
 
     path = spec / SPEC_FILE if spec.is_dir() else spec
     read = PipelineSpec.read(read_json(path), str(path))
-    parts = compose(read)
+    found = find_parts(read)
+    parts = compose(read, found)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items().items()}
     slots: dict[str, Any] = {
         name: {"kind": slot.kind, "dim": slot.dim, "filled_by": [c for c, s in parts.routes.items() if s == name]}
         for name, slot in parts.slots.items()
     }
-    changed = differences(named_parts(read), read.defaults)
+    changed = differences(found, read.defaults)
     if json:
         emit({"spec": read.hash, "parameters": counts, "slots": slots, "differences": changed})
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import ne
@@ -19,9 +19,10 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
+from ldmkit.models.found import FoundPart, find_part, find_parts
 from ldmkit.models.latent_scale import check_latents_fit
 from ldmkit.models.meta import on_meta
-from ldmkit.models.provenance import blame_version, named_parts, require, resolve, stamped_config
+from ldmkit.models.provenance import blame_version, stamped_config
 from ldmkit.models.routing import check_dims, route
 from ldmkit.models.spec import ConditionerSpec, PartSpec, PipelineSpec, check_names
 from ldmkit.plugins.catalogue import name_of, registered_name
@@ -41,26 +42,34 @@ class Parts:
 
     def items(self) -> dict[str, Part]:
         """Every module by its part path (`codec`, `conditioners.text`, ...)."""
-        named: dict[str, Part] = {"codec": self.codec, "denoiser": self.denoiser}
-        named |= {f"conditioners.{name}": part for name, part in self.conditioners.items()}
-        return named | {f"adapters.{name}": part for name, part in self.adapters.items()}
+        return {path: part for path, _, part in self.listed()}
+
+    def listed(self) -> list[tuple[str, str, Part]]:
+        """Path, kind and module of every part."""
+        found: list[tuple[str, str, Part]] = [("codec", "codec", self.codec), ("denoiser", "denoiser", self.denoiser)]
+        found += [(f"conditioners.{name}", "conditioner", part) for name, part in self.conditioners.items()]
+        return found + [(f"adapters.{name}", "adapter", part) for name, part in self.adapters.items()]
 
 
-def compose(spec: PipelineSpec) -> Parts:
+def compose(spec: PipelineSpec, found: Sequence[FoundPart] | None = None) -> Parts:
     """Build every part on the meta device and check that they fit.
+
+    Args:
+        found: `find_parts(spec)`, from a caller that needs it too.
 
     Raises:
         PluginError: a part is not installed; names the distribution that the spec remembers.
         SpecError: a part's config is wrong.
         CompositionError: parts that do not fit, both named.
     """
-    require(named_parts(spec))  # classes are imported here, not where new tensors have no data
+    found = find_parts(spec) if found is None else found  # imports classes, which must not happen on the meta device
+    outer = {part.path: part for part in found if not part.inner}
+    process = outer.pop("process")
     with on_meta():
-        codec = build("codec", spec.codec, "codec")
-        denoiser = build("denoiser", spec.denoiser, "denoiser")
-        conditioners = {n: build("conditioner", s, f"conditioners.{n}") for n, s in spec.conditioners.items()}
-        adapters = {n: build("adapter", s, f"adapters.{n}") for n, s in spec.adapters.items()}
-    return fit(spec.conditioners, codec, denoiser, build_value("process", spec.process), conditioners, adapters)
+        made = {path: module_of(part) for path, part in outer.items()}
+    conditioners = {name: made[f"conditioners.{name}"] for name in spec.conditioners}
+    adapters = {name: made[f"adapters.{name}"] for name in spec.adapters}
+    return fit(spec.conditioners, made["codec"], made["denoiser"], value_of(process), conditioners, adapters)
 
 
 def mapped_parts(
@@ -193,27 +202,36 @@ def hold_adapters(owner: object, parts: Parts) -> None:
 
 def build(kind: str, spec: PartSpec, where: str) -> Any:
     """One module from its spec, on the current default device."""
-    cls = resolve(kind, spec, where)
+    return module_of(find_part(kind, spec, where))
+
+
+def module_of(part: FoundPart) -> Any:
+    """The module of a part that was found, on the current default device."""
+    spec = part.spec
     try:
-        return cls(cls.Config.of(spec.config, f"{where}.config"))
+        return part.cls(part.cls.Config.of(spec.config, f"{part.path}.config"))
     except LdmkitError as error:
         blame_version(error, spec)
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=where) from error
+        raise CompositionError("cannot-build", f"{spec.type} refused its config: {error}", where=part.path) from error
 
 
 def build_value(kind: str, spec: PartSpec, where: str | None = None) -> Any:
     """One strategy, or source of data, from its spec, which stands at `where` (the name of the kind by default)."""
-    where = where or kind
-    cls = resolve(kind, spec, where)
+    return value_of(find_part(kind, spec, where or kind))
+
+
+def value_of(part: FoundPart) -> Any:
+    """The strategy, or source of data, of a part that was found."""
+    spec, where = part.spec, f"{part.path}.config"
     try:
-        return cls.of(spec.config, f"{where}.config")
+        return part.cls.of(spec.config, where)
     except SpecError as error:
         blame_version(error, spec)
         raise
     except TypeError as error:  # a field of an abstract kind, given as plain data
-        raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=f"{where}.config") from error
+        raise SpecError("invalid", f"{spec.type} refused its config: {error}", where=where) from error
 
 
 def part_spec(kind: str, part: Part | Value) -> PartSpec:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,15 +13,17 @@ from ldmkit.contracts.arguments import check_device, check_dtype, instance_of
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, WeightsError, caller_level, shown
 from ldmkit.models.ambient import usual_device
-from ldmkit.models.compose import Parts, build, compose
+from ldmkit.models.compose import Parts, compose, module_of
 from ldmkit.models.digests import no_digests
+from ldmkit.models.found import FoundPart, find_part_alone, find_parts
 from ldmkit.models.latent_scale import latents_of
 from ldmkit.models.locate import bundled_models, check_config, locate
 from ldmkit.models.memory import memory
 from ldmkit.models.meta import on_meta
-from ldmkit.models.provenance import Named, blame_version, differences, named_parts, require, with_inner
+from ldmkit.models.provenance import blame_version
 from ldmkit.models.source import NativeFolder, PartFolder, Source, is_native, is_part, unrecognised
-from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify
+from ldmkit.models.spec import Defaults, PartSpec, PipelineSpec, Verify, check_verify, owners_of
+from ldmkit.models.versions import differences
 from ldmkit.models.weights import assign
 from ldmkit.plugins.hooks import manager
 
@@ -58,10 +60,11 @@ def fill_model(
     source, mapped = instance_of(source, Source, "source"), instance_of(mapped, bool, "mapped")
     where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
     spec = source.spec
-    parts = compose(spec)
-    fill(parts, spec, source, device=where, dtype=kept, mapped=mapped)
+    found = find_parts(spec)
+    parts = compose(spec, found)
+    _fill(parts, spec, found, _Filling(source, where, kept, mapped))
     parts.denoiser.latents = latents_of(parts.codec)
-    _warn_of_versions(source, named_parts(spec), spec.defaults)
+    _warn_of_versions(source, found, spec.defaults)
     return {
         "parts": parts, "wiring": spec.conditioners, "defaults": spec.defaults, "origin": source.origin,
     }  # fmt: skip
@@ -113,47 +116,45 @@ def open_source(
     return opened
 
 
-def fill(
-    parts: Parts,
-    spec: PipelineSpec,
-    source: Source,
-    *,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    mapped: bool = True,
-) -> None:
-    """Read the weights of every part; parts that share another's weights adopt them."""
-    specs = {one.path: one.spec for one in named_parts(spec)}
-    for path, part in parts.items().items():
-        name = path.removeprefix("conditioners.")
-        if path.startswith("conditioners.") and spec.conditioners[name].shares is not None:
-            continue
-        _fill_part(part, specs[path], path, source, device, dtype, mapped)
-    for name, wire in spec.conditioners.items():
-        if wire.shares is not None:
-            parts.conditioners[name].adopt(parts.conditioners[wire.shares])
-            _load_assets(parts.conditioners[name], f"conditioners.{name}", source)
-    for part in parts.items().values():
-        part.eval().requires_grad_(False)
+def _fill(parts: Parts, spec: PipelineSpec, found: Sequence[FoundPart], filling: _Filling) -> None:
+    """Read the weights of every part; a part that shares another's weights adopts them."""
+    modules: dict[str, Any] = {**parts.items()}
+    owners = owners_of(spec.conditioners)
+    outer = [part for part in found if part.path in modules]
+    for part in outer:
+        if part.path not in owners:
+            filling.fill(modules[part.path], part)
+    for path, owner in owners.items():
+        modules[path].adopt(modules[owner])
+        filling.load_assets(modules[path], path)
+    for module in modules.values():
+        module.eval().requires_grad_(False)
 
 
-def _fill_part(
-    part: Part,
-    spec: PartSpec,
-    path: str,
-    source: Source,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    mapped: bool,
-) -> None:
-    count = sum(parameter.numel() for parameter in part.parameters())
-    try:
-        with memory(f"loading {path}", f"{count:,} parameters"):
-            assign(part, source.tensors(path), f"{source.origin} {path}", device=device, dtype=dtype, mapped=mapped)
-    except WeightsError as error:
-        blame_version(error, spec)
-        raise
-    _load_assets(part, path, source)
+class _Filling(NamedTuple):
+    """How parts are filled: from which source, to which device and dtype, and whether weights stay in their files."""
+
+    source: Source
+    device: torch.device
+    dtype: torch.dtype | None
+    mapped: bool
+
+    def fill(self, module: Part, part: FoundPart) -> None:
+        """Read a part's weights and other files."""
+        count = sum(parameter.numel() for parameter in module.parameters())
+        options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "mapped": self.mapped}
+        try:
+            with memory(f"loading {part.path}", f"{count:,} parameters"):
+                assign(module, self.source.tensors(part.path), f"{self.source.origin} {part.path}", **options)
+        except WeightsError as error:
+            blame_version(error, part.spec)
+            raise
+        self.load_assets(module, part.path)
+
+    def load_assets(self, module: Part, path: str) -> None:
+        """Read a part's other files (vocabularies)."""
+        if (folder := self.source.assets(path)) is not None:
+            module.load_assets(folder)
 
 
 def part_of(
@@ -175,25 +176,18 @@ def part_of(
         where: the spec stands, for errors; None: at `path`.
     """
     instance_of(mapped, bool, "mapped")
-    parts = [*with_inner(Named(path, kind, spec))]
-    require(iter(parts))
+    found = find_part_alone(kind, spec, path)
     with on_meta():
-        part = build(kind, spec, where or path)
-    _fill_part(part, spec, path, source, device, dtype, mapped)
-    _warn_of_versions(source, iter(parts))
+        part = module_of(found[0]._replace(path=where or path))
+    _Filling(source, device, dtype, mapped).fill(part, found[0])
+    _warn_of_versions(source, found)
     return part
 
 
-def _warn_of_versions(source: Source, parts: Iterator[Named], defaults: Defaults | None = None) -> None:
+def _warn_of_versions(source: Source, parts: Sequence[FoundPart], defaults: Defaults | None = None) -> None:
     """Warn, once, about other versions than those that a saved pipeline names."""
     bundled = bundled_models().get(source.origin)
     found = differences(parts, defaults, None if bundled is None else bundled.dist)
     if found:
         source.report.notes += found
         warnings.warn(f"{source.origin}: {'; '.join(found)}", stacklevel=caller_level())
-
-
-def _load_assets(part: Part, path: str, source: Source) -> None:
-    folder = source.assets(path)
-    if folder is not None:
-        part.load_assets(folder)

@@ -20,7 +20,7 @@ from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.models.mapped import check_mapped
 from ldmkit.models.source import NativeFolder, assets_folder, part_file, weights_file
-from ldmkit.models.spec import SPEC_FILE, PipelineSpec
+from ldmkit.models.spec import SPEC_FILE, PipelineSpec, owners_of
 from ldmkit.models.weights import FLOATS, check, write_safetensors
 from ldmkit.plugins.catalogue import name_of
 
@@ -40,8 +40,8 @@ def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.d
     check_folder(folder)
     check_store(store)
     check_mapped(parts.items().values())
-    for path, part in parts.items().items():
-        name_of({"codec": "codec", "denoiser": "denoiser"}.get(path, path.partition(".")[0][:-1]), type(part))
+    for _, kind, part in parts.listed():
+        name_of(kind, type(part))
     name_of("process", type(parts.process))
     with replacing_folder(folder) as building:
         _write(parts, spec, building, store)
@@ -68,10 +68,9 @@ def _check_written(building: Path, folder: Path) -> None:
     """
     try:
         source = NativeFolder(building, "off")
-        parts = compose(source.spec)
-        for path, part in parts.items().items():
-            wire = source.spec.conditioners.get(path.removeprefix("conditioners."))
-            if not path.startswith("conditioners.") or wire is None or wire.shares is None:
+        owners = owners_of(source.spec.conditioners)
+        for path, part in compose(source.spec).items().items():
+            if path not in owners:
                 check(part, source.tensors(path), path)
     except LdmkitError as problem:
         what = f"what was written could not be loaded again, and an older one was left as it is: {problem}"
@@ -152,10 +151,9 @@ _OURS = frozenset({"codec", "classifier", "denoiser", "conditioners", "adapters"
 
 
 def _write(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None) -> None:
+    owners = owners_of(spec.conditioners)
     for path, part in parts.items().items():
-        name = path.removeprefix("conditioners.")
-        shared = path.startswith("conditioners.") and spec.conditioners[name].shares is not None
-        _write_part(part, path, folder, {} if shared else _stored(part.state_dict(), store))
+        _write_part(part, path, folder, {} if path in owners else _stored(part.state_dict(), store))
     _write_spec(folder / SPEC_FILE, _spec(parts, spec, store).to_json())
 
 

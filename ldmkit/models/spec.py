@@ -153,6 +153,12 @@ class PipelineSpec(Value):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def owners_of(conditioners: Mapping[str, ConditionerSpec]) -> dict[str, str]:
+    """Path of each conditioner that uses another's weights -> path of the other."""
+    shares = {name: part.shares for name, part in conditioners.items() if part.shares is not None}
+    return {f"conditioners.{name}": f"conditioners.{owner}" for name, owner in shares.items()}
+
+
 def _without_versions(data: Any) -> Any:
     if isinstance(data, dict):
         skip = {"version", "distribution"} if "type" in data else set()

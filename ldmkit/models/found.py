@@ -1,0 +1,109 @@
+"""The parts that a spec names, found in the catalogue once; composing, loading and comparing versions read this table.
+
+Free of torch, but for what the parts' own modules import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ldmkit.errors import PluginError
+from ldmkit.models.provenance import explained
+from ldmkit.models.spec import PartSpec, PipelineSpec
+from ldmkit.plugins.catalogue import find, load_entry
+from ldmkit.plugins.installed import Entry
+from ldmkit.plugins.kinds import GROUPS
+
+
+class NamedPart(NamedTuple):
+    """A part as a spec names it.
+
+    Args:
+        path: `codec`, `conditioners.text`, ...; `codec.inner` for a part in the config of another.
+        kind: kind of part.
+        spec: its spec.
+        inner: it is inside another part's config, and built by that part.
+    """
+
+    path: str
+    kind: str
+    spec: PartSpec
+    inner: bool = False
+
+
+class FoundPart(NamedTuple):
+    """A `NamedPart` with its catalogue entry and class."""
+
+    path: str
+    kind: str
+    spec: PartSpec
+    inner: bool
+    entry: Entry
+    cls: Any
+
+
+def find_parts(spec: PipelineSpec) -> list[FoundPart]:
+    """All parts that a pipeline needs, parts inside other parts' configs included; their classes are imported.
+
+    Raises:
+        PluginError: the first part that cannot be loaded; if several distributions are missing, it names them all.
+    """
+    listed = [NamedPart(kind, kind, getattr(spec, kind)) for kind in ("codec", "denoiser", "process")]
+    listed += [NamedPart(f"conditioners.{n}", "conditioner", part) for n, part in spec.conditioners.items()]
+    listed += [NamedPart(f"adapters.{n}", "adapter", part) for n, part in spec.adapters.items()]
+    return _found(one for part in listed for one in _with_inner(part))
+
+
+def find_part(kind: str, spec: PartSpec, path: str) -> FoundPart:
+    """One part without those inside it. If several distributions have its name, the one in the spec decides.
+
+    Raises:
+        PluginError: as `ldmkit.get`; and `not-installed` with the distribution and version to install.
+    """
+    return _find(NamedPart(path, kind, spec))
+
+
+def find_part_alone(kind: str, spec: PartSpec, path: str) -> list[FoundPart]:
+    """One part, followed by those inside its config; the errors of `find_parts`."""
+    return _found(_with_inner(NamedPart(path, kind, spec)))
+
+
+def _with_inner(part: NamedPart) -> Iterator[NamedPart]:
+    """A part and those in its config, whose kind is the name of the field, or else the part's own."""
+    yield part
+    for key, value in part.spec.config.items():
+        if (
+            isinstance(value, Mapping)
+            and isinstance(value.get("type"), str)
+            and isinstance(value.get("config"), Mapping)
+        ):
+            spec = PartSpec.of({name: value[name] for name in PartSpec.model_fields if name in value})
+            kind = key if key in GROUPS else part.kind
+            yield from _with_inner(NamedPart(f"{part.path}.{key}", kind, spec, inner=True))
+
+
+def _find(part: NamedPart) -> FoundPart:
+    try:
+        entry = find(part.kind, part.spec.type, part.spec.distribution)
+        return FoundPart(*part, entry, load_entry(entry))
+    except PluginError as error:
+        raise explained(error, part.path, part.kind, part.spec) from error
+
+
+def _found(parts: Iterable[NamedPart]) -> list[FoundPart]:
+    found: list[FoundPart] = []
+    problems: list[PluginError] = []
+    for part in parts:
+        try:
+            found.append(_find(part))
+        except PluginError as error:
+            problems.append(error)
+    missing = [error for error in problems if error.code == "plugin.not-installed"]
+    if len(missing) > 1:
+        what = "; ".join(dict.fromkeys(error.what for error in missing))
+        wanted = dict.fromkeys((error.fits or "").removeprefix("pip install ") for error in missing)
+        raise PluginError("not-installed", what, fits=f"pip install {' '.join(wanted)}")
+    if problems:
+        raise (missing or problems)[0]
+    return found
