@@ -100,7 +100,7 @@ def _count(node: yaml.Node, known: dict[int, int], within: set[int]) -> int:
         return known[id(node)]
     line = f"line {node.start_mark.line + 1}"
     if id(node) in within:
-        raise SourceError("yaml-invalid", "recursive", where=line)
+        raise SourceError("yaml-invalid", "recursive alias", where=line)
     pairs = node.value if isinstance(node, yaml.MappingNode) else [(value,) for value in node.value]
     total = 1 + sum(_count(one, known, within | {id(node)}) for pair in pairs for one in pair)
     if total > MAX_NODES:
