@@ -19,6 +19,7 @@ for _home, _names in {
     "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
     "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
+    "ldmkit.contracts.axes": ("Axis",),
     "ldmkit.contracts.codec": ("Codec", "Reconstruction"),
     "ldmkit.contracts.conditioner": ("Conditioner",),
     "ldmkit.contracts.denoiser": ("Denoiser",),
@@ -55,6 +56,7 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
+    from ldmkit.contracts.axes import Axis as Axis
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.codec import Reconstruction as Reconstruction
     from ldmkit.contracts.conditioner import Conditioner as Conditioner

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.adapter import Adapter
-from ldmkit.contracts.arguments import check_callback, destination, instance_of, list_of, path_of
+from ldmkit.contracts.arguments import check_callback, check_sides, destination, instance_of, path_of
+from ldmkit.contracts.axes import check_axes
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
 from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
-from ldmkit.files.pictures import read_picture
 from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
 from ldmkit.models.fusing import fused_parts
@@ -33,15 +33,15 @@ from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.guards import check_end, check_step, is_finite
-from ldmkit.run.inpaint import kept
-from ldmkit.run.inputs import encode_conditions, input_name, parse_negatives, parse_rows
-from ldmkit.run.latents import check_codec, check_latents, check_range, decode_latents, encode_pictures
-from ldmkit.run.output import Output, stack
+from ldmkit.run.inpaint import with_kept
+from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
+from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
+from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.run.recipe import make_recipes
-from ldmkit.run.request import Inputs, Starting, Strategy, check_size, mappings
-from ldmkit.run.sizes import Size, pad
+from ldmkit.run.request import Inputs, Starting, Strategy, check_seeds, mappings
+from ldmkit.run.sizes import Size, fitted
 from ldmkit.run.spellings import no_attribute, own_arguments
 
 
@@ -52,6 +52,8 @@ class Pipeline(Composed):
     """
 
     def _ready(self) -> None:
+        if self.defaults.size is not None:
+            check_axes(self.defaults.size, self.codec.axes, "defaults.size")
         for conditioner in self.conditioners.values():
             conditioner.bind(self.codec)
         hold_adapters(self, self.parts)
@@ -109,27 +111,30 @@ class Pipeline(Composed):
     def encode(self, images: Any, noise: Tensor | None = None, *, allow_large: bool = False) -> Tensor:
         """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec.
 
+        Of a codec of other data (videos, vectors) a batch (B,data_channels,*axes) is taken.
+
         Raises:
-            InputError: `too-much-work`, unless `allow_large`: see `prepare`.
+            InputError: `too-much-work`, unless `allow_large`: see `prepare`; `data-shape`: no such batch.
         """
-        if isinstance(images, Tensor) and images.ndim == 4:
-            batch = check_range(images, "images")
-        else:
-            several = isinstance(images, (list, tuple))
-            given = list_of(images, "images", "picture-type", "pictures") if several else [images]
-            batch = stack([read_picture(image, f"images[{i}]") for i, image in enumerate(given)])
-        check_codec(self.codec, len(batch), (batch.shape[-2], batch.shape[-1]), "encode", allow_large)
-        return encode_pictures(self.codec, pad(batch, self.codec.multiple), noise)
+        batch = batch_of(self.codec, images)
+        check_codec(self.codec, len(batch), tuple(batch.shape[2:]), "encode", allow_large)
+        return encode_pictures(self.codec, fitted(batch, self.codec), noise)
 
     @uses_parts
-    def decode(self, latents: Tensor, size: Size | None = None, *, allow_large: bool = False) -> Tensor:
+    def decode(
+        self, latents: Tensor, size: Size | None = None, *, seeds: Sequence[int] | int = 0, allow_large: bool = False
+    ) -> Tensor:
         """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given.
 
+        Args:
+            seeds: of a decoder that draws noise, one for all or one a row: those of a run give its pictures again.
+
         Raises:
-            InputError: `too-much-work`, unless `allow_large`: see `prepare`.
+            InputError: `too-much-work`, unless `allow_large`: see `prepare`; `batch-mismatch`: other seeds than rows.
         """
         check_latents(self.codec, latents, allow_large)
-        return decode_latents(self.codec, latents, None if size is None else check_size(size))
+        asked = None if size is None else check_sides(size, axes=self.codec.axes)
+        return decode_latents(self.codec, latents, asked, seeds=check_seeds(seeds))
 
     @uses_parts
     def conditioning(
@@ -137,9 +142,11 @@ class Pipeline(Composed):
     ) -> Conditioning:
         """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on.
 
+        `size` has one number for each of the codec's axes: () for vectors.
+
         With `grad`, gradients reach the conditioners: for training them together with the denoiser.
         """
-        size, grad = check_size(size), instance_of(grad, bool, "grad")
+        size, grad = check_sides(size, axes=self.codec.axes), instance_of(grad, bool, "grad")
         parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
         given = mappings({} if negative is None else negative, "negative")
         dropped = parse_negatives(self.parts, self.wiring, given, len(parsed))
@@ -185,7 +192,8 @@ class Pipeline(Composed):
         Args:
             inputs: input name -> value, or a list of such mappings (a batch).
             negative: inputs to move away from; they take the place of the null. One mapping, or one a picture.
-            size: (height, width) in pixels; sizes that do not fit the codec are padded and cropped back.
+            size: (height, width) in pixels, or (frames, height, width) where the model draws videos; sizes that do not
+                fit the codec are padded and cropped back. Vectors have none.
             seeds: one a picture; one seed serves all inputs, one input serves all seeds.
             steps: transitions of the sampler; None: the model's own number, or the one that an explicit grid makes.
             start: picture to start from, with strength and mask: a `Start`, a mapping of its fields, a picture, latents
@@ -231,19 +239,10 @@ class Pipeline(Composed):
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         latents = self.process.settled(last.x, last.sigma_next)
-        images = decode_latents(self.codec, latents, prepared.size).cpu()
-        plain = True
-        if prepared.mask is not None and prepared.original is not None:
-            plain = False
-            images = kept(images, prepared.original, prepared.mask)
-        for name, conditioner in self.conditioners.items():
-            for i, row in enumerate(prepared.request.inputs):
-                known = conditioner.known(row[key]) if (key := input_name(name, self.wiring[name])) in row else None
-                if known is not None:
-                    plain = False
-                    images[i] = kept(images[i], *known)
+        images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()
+        images, plain = with_kept(self, prepared, images)
         recipes = partial(make_recipes, self, prepared.request, prepared.size)
-        return Output(images, latents.cpu(), recipes, self.codec if plain else None)
+        return Output(images, latents.cpu(), recipes, self.codec if plain else None, self.codec.visual)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import fake_distributions
 import pytest
 import setuptools  # noqa: F401  before anything imports distutils, which it replaces: torch's compiler insists on that
 import tiny_parts
 import torch
 
 import ldmkit
+from ldmkit.plugins import catalogue
 
 # before anything imports huggingface_hub, which reads it once; nothing above does
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -55,3 +59,14 @@ def class_folder(class_pipe: ldmkit.Pipeline, tmp_path_factory: pytest.TempPathF
 def scene_folder(scene_pipe: ldmkit.Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The layout and semantic pipeline as a saved folder."""
     return scene_pipe.save(tmp_path_factory.mktemp("saved") / "scene")
+
+
+@pytest.fixture
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_distributions.Distribution]:
+    """See `fake_distributions.Distribution`."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    yield partial(fake_distributions.write, site)
+    monkeypatch.undo()
+    catalogue.refresh()

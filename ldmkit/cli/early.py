@@ -6,9 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ldmkit.cli.words import chosen_guidance, parse_size, parse_strategy, words_of
-from ldmkit.contracts.arguments import check_dtype_name, check_scale, check_seed, check_size, check_steps
+from ldmkit.contracts.arguments import (
+    check_dtype_name,
+    check_png,
+    check_scale,
+    check_seed,
+    check_sides,
+    check_steps,
+)
+from ldmkit.contracts.axes import PICTURE, VIDEO
 from ldmkit.errors import InputError, suggest
-from ldmkit.files.json import read_json
+from ldmkit.files.json import check_target, read_json
 from ldmkit.models.locate import check_config, default_model, locate
 from ldmkit.models.spec import SPEC_FILE, check_verify
 from ldmkit.plugins.catalogue import find
@@ -40,6 +48,18 @@ def check_reading(dtype: str | None, verify: str) -> None:
         check_dtype_name(dtype)
 
 
+def check_suffix(out: Path) -> None:
+    """Whether a result can be written there, as far as that is known before the model is.
+
+    Raises:
+        InputError: neither .png nor .safetensors, or the folder does not exist or takes no files.
+    """
+    if out.suffix.lower() == ".safetensors":
+        check_target(out)
+    else:
+        check_png(out)
+
+
 def check_call(
     folder: Path | None,
     words: Sequence[str],
@@ -62,7 +82,7 @@ def check_call(
         InputError, PluginError: as the pipeline would.
     """
     if (sides := parse_size(size)) is not None:
-        check_size(sides)
+        check_sides(sides, axes=VIDEO if isinstance(sides, tuple) and len(sides) == 3 else PICTURE)
     named_words = list(words_of(words))
     options = [name for name, _ in named_words if name is not None]
     pairs = [word for name, word in named_words if name is None and word is not None]

@@ -35,7 +35,7 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Run what the machine has no memory for by the estimate, or looks like a mistake.")
 ]
 
-Size = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number.")]
+Size = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number; FRAMESxHEIGHTxWIDTH of videos.")]
 Seed = Annotated[int, typer.Option(help="Seed of the first picture.")]
 Sampler = Annotated[str | None, typer.Option(help="See `ldmkit plugins`; default: the model's own.")]
 Grid = Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def encode(
     """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
     from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model, check_pictures
+    from ldmkit.errors import InputError
     from ldmkit.files.json import check_target, write_new
 
     check_target(out)
@@ -38,14 +40,17 @@ def encode(
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import write_safetensors
     from ldmkit.run.latents import check_codec, encode_pictures
-    from ldmkit.run.sizes import pad
+    from ldmkit.run.sizes import fitted
 
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
+    if len(codec.axes) != 2:
+        what = f"a picture, for a codec of {len(codec.axes)} axes"
+        raise InputError("start-rank", what, where=str(picture), fits="Pipeline.encode with a tensor")
     image = read_picture(picture, str(picture)).unsqueeze(0)
     check_codec(codec, 1, (image.shape[-2], image.shape[-1]), "encode", yes)
-    latents = encode_pictures(codec, pad(image, codec.multiple))
+    latents = encode_pictures(codec, fitted(image, codec))
     size = [int(side) for side in image.shape[-2:]]
     about = {"height": str(size[0]), "width": str(size[1])}
     out = write_new(out, lambda path: write_safetensors(path, {"latents": latents}, about), overwrite=overwrite)
@@ -60,6 +65,7 @@ def decode(
     model: Model,
     latents: Annotated[Path, typer.Argument(help="Safetensors file that `ldmkit encode` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("decoded.png"),
+    seed: Annotated[int, typer.Option(help="Of a decoder that draws noise: the seed of the picture.")] = 0,
     overwrite: Overwrite = False,
     yes: Yes = False,
     config: Config = None,
@@ -75,18 +81,20 @@ def decode(
     from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model
     from ldmkit.cli.starting import stored_latents
+    from ldmkit.contracts.arguments import check_seed
+    from ldmkit.contracts.axes import shown_size
     from ldmkit.errors import SourceError
     from ldmkit.files.json import write_new
 
     check_model(model, config, dtype, verify)
 
-    from ldmkit.files.pictures import to_pil
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import read_metadata
     from ldmkit.run.latents import check_latents, decode_latents
-    from ldmkit.run.output import check_png
+    from ldmkit.run.written import FRAMES_PER_SECOND, check_out, write_sample
 
-    check_png(out)
+    check_out(out)
+    check_seed(seed, "--seed")
     found, about = stored_latents(latents), read_metadata(latents)
     sides = [about[name] for name in ("height", "width") if name in about]
     if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
@@ -96,11 +104,13 @@ def decode(
     )
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     stored = found.read(True)
+    visual = codec.visual
+    check_out(out, visual=visual)
     check_latents(codec, stored, yes)
-    images = decode_latents(codec, stored, size)
-    picture = to_pil(images)[0]
-    out = write_new(out, lambda path: picture.save(path, format="PNG"), overwrite=overwrite)
+    images = decode_latents(codec, stored, size, seeds=(seed,))
+    write = partial(write_sample, sample=images[0], visual=visual, recipe=None, fps=FRAMES_PER_SECOND)
+    out = write_new(out, write, overwrite=overwrite)
     if json:
-        emit({"out": str(out), "size": list(images.shape[-2:])})
+        emit({"out": str(out), "size": list(images.shape[2:])})
         return
-    print(f"{out}: {images.shape[-2]}x{images.shape[-1]}")
+    print(f"{out}: {shown_size(images.shape[2:])}")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ldmkit.cli.options import Device, Dtype, Json, Overwrite, Verify
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 def replay_picture(
-    picture: Annotated[Path, typer.Argument(help="PNG that ldmkit saved.")],
+    picture: Annotated[Path, typer.Argument(help="PNG (or safetensors of vectors) that ldmkit saved.")],
     model: Annotated[str | None, typer.Option(help="The model, where it is not where it was.")] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Load and read whatever the picture's recipe names, wherever it is.")
@@ -43,12 +40,12 @@ def replay_picture(
     from ldmkit.loading import load
     from ldmkit.models.locate import locate
     from ldmkit.replaying import replay
-    from ldmkit.run.output import check_png
     from ldmkit.run.recipe import load_options, part_versions, read_recipe
     from ldmkit.run.trust import check_needs, input_needs, model_needs
+    from ldmkit.run.written import check_out, difference
 
     if out is not None:
-        check_png(out)
+        check_out(out)
     recipe = read_recipe(picture)
     source = recipe["model"] if model is None else model
     if source is None:
@@ -63,7 +60,8 @@ def replay_picture(
     with fenced:
         pipeline = load(source, **options, verify=verify)
     output = replay(pipeline, recipe, trust=trust, folder=folder)
-    largest = _difference(picture, output.images[0])
+    largest = difference(picture, output.images[0], visual=output.visual)
+    largest = round(largest) if output.visual else largest
     now = part_versions(pipeline)
     changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}
     written = {} if out is None else {"path": str(output.save(out, overwrite=overwrite)[0])}
@@ -72,23 +70,6 @@ def replay_picture(
         return
     for path, (was, is_now) in changed.items():
         print(f"{path}: drawn with {was}, replayed with {is_now}")
-    print(f"largest difference: {largest} of 255")
+    print(f"largest difference: {largest}" + (" of 255" if output.visual else ""))
     for path in written.values():
         print(path)
-
-
-def _difference(picture: Path, image: Tensor) -> int:
-    """The largest difference of a saved picture to one that was drawn, (3, H, W) in [0, 1], in 8-bit steps.
-
-    Raises:
-        SourceError: `other-size`.
-    """
-    from ldmkit.errors import SourceError
-    from ldmkit.files.pictures import read_picture
-
-    before = read_picture(picture, str(picture))
-    after = image.mul(255).round().div(127.5) - 1
-    if before.shape != after.shape:
-        what = f"the picture is {before.shape[1]}x{before.shape[2]}, its recipe draws {after.shape[1]}x{after.shape[2]}"
-        raise SourceError("other-size", what, where=str(picture))
-    return round(float((before - after).abs().max()) * 127.5)

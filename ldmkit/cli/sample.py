@@ -72,15 +72,14 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
-    from ldmkit.cli.early import check_draws
-    from ldmkit.contracts.arguments import check_png
+    from ldmkit.cli.early import check_draws, check_suffix
 
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
     others = {"steps": steps, "propose": propose, "allow_large": yes}
     drawing = Drawing(words, size, grid, guidance, scales, negative, others)
     starts, masks = start or [], mask or []
-    check_png(out)
+    check_suffix(out)
     check_draws(steps, seed, number)
     check_start(starts, strength, masks)
     drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks})
@@ -91,6 +90,7 @@ def sample(
     pipeline = reading.load()
     if inputs:
         return _emit(schemas(pipeline))
+    _check_out(out, pipeline)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     options |= {"sampler": parse_strategy(sampler, "--sampler"), "start": starting(starts, strength, masks)}
@@ -107,6 +107,12 @@ def sample(
 def _rows(*given: object) -> int:
     """Pictures that lists of starts, masks and negatives speak of."""
     return max(1, *(len(one) for one in given if isinstance(one, list)))
+
+
+def _check_out(out: Path, pipeline: Pipeline) -> None:
+    from ldmkit.run.written import check_out
+
+    check_out(out, visual=pipeline.codec.visual)
 
 
 def _emit(data: Any) -> None:

@@ -67,15 +67,15 @@ def conditions(pipeline: Pipeline, arguments: Iterable[str]) -> tuple[dict[str, 
     return given, scales
 
 
-def parse_size(text: str | None) -> int | tuple[int, int] | None:
-    """`256` or `384x512` (height x width)."""
+def parse_size(text: str | None) -> int | tuple[int, ...] | None:
+    """`256`, `384x512` (height x width) or `17x384x512` (frames x height x width)."""
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+    if len(sides) > 3 or not all(side.isascii() and side.isdecimal() for side in sides):
         raise InputError("size-type", f"got {text!r}", where="--size", fits="HEIGHTxWIDTH or one number")
     numbers = [int(side) for side in sides]
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None:

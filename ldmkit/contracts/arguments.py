@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from ldmkit.bounds import MAX_SCALE, MAX_SIDE, MAX_STEPS
+from ldmkit.contracts.axes import PICTURE, Axis, Size, wanted_size
 from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError, raised, shown, suggest
 from ldmkit.files.json import check_target
@@ -159,14 +160,21 @@ def check_steps(steps: object, most: int = MAX_STEPS) -> int:
 
 def check_size(size: object, most: int = MAX_SIDE) -> tuple[int, int]:
     """(height, width) in pixels, from a pair or one number for a square; sides in [1, most]."""
-    one, fits = integer(size), "(height, width) in pixels, or one number"
-    pair = list_of(size, "size", "size-type", fits) if one is None else [one, one]
-    sides = [side for side in map(integer, pair) if side is not None]
-    if len(pair) != 2 or len(sides) != 2:
+    height, width = check_sides(size, most)
+    return height, width
+
+
+def check_sides(size: object, most: int = MAX_SIDE, axes: Sequence[Axis] = PICTURE) -> Size:
+    """One number an axis, from a list of them, or one number for a square picture; each in [1, most]."""
+    one = integer(size) if len(axes) == 2 else None
+    fits = wanted_size(axes)
+    given = list_of(size, "size", "size-type", fits) if one is None else [one, one]
+    sides = [side for side in map(integer, given) if side is not None]
+    if len(given) != len(axes) or len(sides) != len(axes):
         raise InputError("size-type", f"got {shown(size)}", where="size", fits=fits)
     if not all(1 <= side <= most for side in sides):
         raise InputError("size-range", f"got {shown(size)}", where="size", fits=f"sides of 1 to {MAX_SIDE} pixels")
-    return sides[0], sides[1]
+    return tuple(sides)
 
 
 def check_seed(seed: object, where: str = "seed") -> int:

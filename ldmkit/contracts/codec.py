@@ -1,13 +1,14 @@
-"""The contract of codecs: the first stage, pictures to latents and back."""
+"""The contract of codecs: the first stage, data (pictures, videos, vectors) to latents and back."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ldmkit.contracts.axes import Axis
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import CompositionError
@@ -24,15 +25,30 @@ class Reconstruction(NamedTuple):
 class Codec(Part, ABC):
     """First stage: pictures (B,3,H,W) in [-1,1] <-> latents (B,channels,H/factor,W/factor) of about unit variance.
 
-    Scale, shift, posterior and quantiser are its own business."""
+    Scale, shift, posterior and quantiser are its own business. A codec of other data says its `axes`: videos
+    (B,3,T,H,W) in [-1,1] <-> (B,channels,t,h,w) have three, vectors (B,data_channels) <-> (B,channels) have none.
+    Where the docstrings say pictures, they mean its data."""
 
     channels: int
     factor: int
+    """Pixels that a latent cell is high and wide; read only by the default `axes` and by conditioners of planes."""
+    data_channels: int = 3
+    """Channels of what it encodes: 3 of pictures and videos, the length of vectors."""
 
     @property
     def multiple(self) -> int:
         """Heights and widths of pictures must be multiples of this."""
         return self.factor
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The axes of its latents behind batch and channels; a class may set a tuple. Defaults to height and width."""
+        return (Axis("height", self.factor, self.multiple), Axis("width", self.factor, self.multiple))
+
+    @property
+    def visual(self) -> bool:
+        """Whether its data are colours in [-1,1]: pictures (two axes) or videos (three). Others are plain numbers."""
+        return len(self.axes) in (2, 3)
 
     @property
     def standardises(self) -> bool:
@@ -49,6 +65,14 @@ class Codec(Part, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of latents; differentiable; not clipped. A VQ codec quantises in here."""
 
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        """`decode` for a decoder that draws noise (a consistency decoder): what runs call. Optional.
+
+        `noise(i)` is unit normal of what is returned, (B,data_channels,*size), another draw for each i >= 0; a row's
+        depends on that row's seed alone. Such a codec's `decode` and `preview` draw nothing: they use noise of zeros,
+        say. The default draws nothing either."""
+        return self.decode(latents)
+
     def raw(self, latents: Tensor) -> Tensor:
         """Standardised latents in the encoder's own units; the same where a codec neither scales nor shifts."""
         return latents
@@ -57,8 +81,10 @@ class Codec(Part, ABC):
         """A cheap decode for progress pictures; may be small. Defaults to `decode`."""
         return self.decode(latents)
 
-    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
-        """What one `encode` or `decode` of `batch` pictures of (height, width) takes, without running it. Optional."""
+    def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
+        """What one `encode` or `decode` of `batch` pictures takes, without running it. Optional.
+
+        `size` is that of the pictures, one number an axis: (height, width)."""
         return Work()
 
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:

@@ -26,6 +26,8 @@ class Denoiser(Part, ABC):
     ports: Mapping[str, Port]
     latents: Latents | None = None
     """Those of the codec that it was loaded with."""
+    latent_axes: int = 2
+    """Axes of its latents behind batch and channels, the codec's as many: 2 of pictures, 3 of videos, 0 of vectors."""
     smallest: int = 1
     """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
@@ -51,11 +53,11 @@ class Denoiser(Part, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
-        """F. x (B,channels,h,w) already scaled; t (B,) float; -> (B,channels,h,w). `sigma` is passed on to taps.
+        """F. x (B,channels,*axes) already scaled; t (B,) float; -> (B,channels,*axes). `sigma` is passed on to taps.
 
         Nothing is kept on the module, not even for the length of a call: threads share it."""
 
-    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+    def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """What one call for x (rows, channels, *size) takes, without running it. Optional."""
         return Work()
 

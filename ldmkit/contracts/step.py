@@ -12,10 +12,12 @@ from ldmkit.contracts.signals import Signal
 
 
 class Run(NamedTuple):
-    """What is fixed for one run: the sigmas it visits (decreasing, N+1 values) and the latent size (h, w)."""
+    """What is fixed for one run: the sigmas it visits (decreasing, N+1 values) and the latents' size.
+
+    `size` has one number an axis: (h, w) of pictures, (t, h, w) of videos, () of vectors."""
 
     sigmas: tuple[float, ...]
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def progress(self, sigma: float) -> float:
         """Fraction of the steps that are done when the network is called at `sigma`: 0 at the first step."""
@@ -79,7 +81,7 @@ class Context:
 
 @dataclass
 class Frame:
-    """State of one forward: what taps see. x (B,C,h,w) is the scaled network input, t (B,) what the net reads.
+    """State of one forward: what taps see. x (B,C,*axes) is the scaled network input, t (B,) what the net reads.
 
     `sigma` is the host's noise level where the caller knows it; `scratch` is for taps of this forward.
     """

@@ -160,6 +160,7 @@ def fit(
         takes = f"denoiser {_type(denoiser)} takes {denoiser.channels}"
         what = f"codec {_type(codec)} has {codec.channels} latent channels, {takes}"
         raise CompositionError("channel-mismatch", what, fits=f"a codec with {denoiser.channels} channels")
+    _check_rank(codec, denoiser)
     check_latents_fit(codec, denoiser)
     slots = dict(denoiser.slots)
     for name, adapter in adapters.items():
@@ -198,6 +199,15 @@ def hold_adapters(owner: object, parts: Parts) -> None:
         hold_for(owner, parts.denoiser.ports, adapter.taps(name))
         for where, taps in adapter.conditioner_taps(name).items():
             hold_for(owner, parts.conditioners[where].ports, taps)
+
+
+def _check_rank(codec: Codec, denoiser: Denoiser) -> None:
+    axes = codec.axes
+    if len(axes) != denoiser.latent_axes:
+        names = ", ".join(axis.name for axis in axes) or "no axes"
+        takes = f"denoiser {_type(denoiser)} takes latents of {denoiser.latent_axes}"
+        what = f"codec {_type(codec)} makes latents of {len(axes)} axes ({names}), {takes}"
+        raise CompositionError("rank-mismatch", what, fits=f"a codec with {denoiser.latent_axes} axes")
 
 
 def build(kind: str, spec: PartSpec, where: str) -> Any:

@@ -90,7 +90,7 @@ class Defaults(Value):
     """What a call, or loading, uses where it says nothing.
 
     Args:
-        size: (height, width) in pixels.
+        size: (height, width) in pixels; of other data one number for each of the codec's axes.
         dtype: of floating weights once they are loaded; None: as they are in the files.
     """
 
@@ -98,7 +98,7 @@ class Defaults(Value):
     grid: PartSpec = PartSpec(type="leading")
     guidance: PartSpec = PartSpec(type="none")
     steps: int = Field(default=30, ge=1, le=MAX_STEPS)
-    size: tuple[Side, Side] | None = None
+    size: tuple[Side, ...] | None = None
     dtype: DtypeName | None = None
 
 

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ldmkit.bounds import MAX_BATCH, MAX_DAYS, MAX_NUMBER, MAX_PIXELS, MAX_STEPS
+from ldmkit.contracts.axes import shown_size
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.work import Direction, Work
 from ldmkit.errors import InputError
@@ -37,6 +38,7 @@ CPU_RATE, GPU_RATE = 4e10, 4e13
 """Operations a second of one core and of a GPU: 30 to 60 GFLOP/s were measured with U-Nets on one core of an EPYC."""
 
 DAY = 86_400
+_NOUNS = {0: "vector", 2: "picture", 3: "video"}
 _CLASSES = ((60, "seconds"), (3600, "minutes"), (DAY, "hours"), (30 * DAY, "days"), (365 * DAY, "months"))
 
 
@@ -45,7 +47,7 @@ class Estimate:
     """What a run takes.
 
     Args:
-        pictures, size: of the run, (height, width) in pixels.
+        pictures, size: of the run, (height, width) in pixels; of other data one number an axis.
         steps: transitions of the sampler.
         evaluations: calls of the network.
         rows: batch of each of them.
@@ -86,7 +88,8 @@ class Estimate:
         return replace(self, evaluations=total, bytes=self.bytes + held, seconds=self.seconds * runs)
 
     def __str__(self) -> str:
-        shape = f"{count(self.pictures, 'picture')} of {self.size[0]}x{self.size[1]}"
+        shape = count(self.pictures, _NOUNS.get(len(self.size), "sample"))
+        shape += f" of {shown_size(self.size)}" if self.size else ""
         calls = f", {count(self.evaluations, 'evaluation')} of {count(self.rows, 'row')}" if self.evaluations else ""
         took = "" if self.time == "unknown" else f", {self.time} of work"
         return f"{shape}{calls}, about {shown_bytes(self.bytes)} of memory{took}"
@@ -106,12 +109,12 @@ def estimate_run(
 ) -> Estimate:
     """A run of `pictures`, the network reading `views` rows for each; `starts` pictures are encoded before."""
     latent = latent_size(size, codec)
-    whole = padded(size, codec.multiple)
+    whole = padded(size, codec)
     states = STATES * pictures * codec.channels * math.prod(latent) * 4
     one = denoiser.footprint(pictures * views, latent)
     decoding = codec.footprint(min(pictures, together(codec, size, "decode")), whole, "decode")
     encoding = codec.footprint(1, whole, "encode") if starts else Work()
-    images = PICTURES * pictures * 3 * math.prod(whole) * 4
+    images = PICTURES * pictures * codec.data_channels * math.prod(whole) * 4
     needed = states + max(one.bytes, decoding.bytes + images, encoding.bytes)
     coding = codec.footprint(pictures, whole, "decode").flops + starts * encoding.flops
     operations = one.flops * evaluations + coding
@@ -121,18 +124,18 @@ def estimate_run(
 
 
 def estimate_codec(codec: Codec, pictures: int, size: Size, direction: Direction) -> Estimate:
-    """One encoding or decoding of pictures of (height, width)."""
-    whole = padded(size, codec.multiple)
+    """One encoding or decoding of pictures of (height, width), or of other data."""
+    whole = padded(size, codec)
     whole_work = codec.footprint(pictures, whole, direction)
     group = codec.footprint(min(pictures, together(codec, size, direction)), whole, direction)
-    needed = group.bytes + PICTURES * pictures * 3 * math.prod(whole) * 4
+    needed = group.bytes + PICTURES * pictures * codec.data_channels * math.prod(whole) * 4
     room_left = _left(codec.device, [codec])
     return Estimate(pictures, size, 0, 0, pictures, needed, room_left, whole_work.flops / _rate(codec.device))
 
 
 def together(codec: Codec, size: Size, direction: Direction) -> int:
     """Pictures that go through a codec at a time: more than one only where all of them take no more than `GROUP`."""
-    one = codec.footprint(1, padded(size, codec.multiple), direction).bytes
+    one = codec.footprint(1, padded(size, codec), direction).bytes
     return max(1, GROUP // one) if one else MAX_NUMBER
 
 
@@ -157,8 +160,10 @@ def _problem(estimate: Estimate) -> str | None:
         return f"more than {MAX_BATCH} pictures in one call"
     if estimate.steps > MAX_STEPS:
         return f"more than {MAX_STEPS} steps"
-    if math.prod(estimate.size) > MAX_PIXELS:
+    if math.prod(estimate.size[-2:]) > MAX_PIXELS:
         return f"pictures of more than {MAX_PIXELS} pixels"
+    if estimate.pictures * math.prod(estimate.size[:-2]) > MAX_BATCH:
+        return f"more than {MAX_BATCH} frames in one call"
     if not estimate.fits and estimate.room is not None:
         return f"{shown_bytes(estimate.room.bytes)} are left of {estimate.room.what} beside the weights"
     if estimate.seconds > MAX_DAYS * DAY:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldmkit.contracts.axes import frame_size, shown_size
+from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.denoised import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
 from ldmkit.models.composed import Composed
+from ldmkit.run.inputs import input_name
 from ldmkit.run.latents import decode_latents, encode_pictures
-from ldmkit.run.sizes import Size, latent_size, pad
+from ldmkit.run.sizes import Size, fitted, latent_size, pad_to
 from ldmkit.run.starts import Start
+
+if TYPE_CHECKING:
+    from ldmkit.run.prepared import Prepared
 
 
 class KnownRegion(DenoiseWrapper):
@@ -23,8 +30,8 @@ class KnownRegion(DenoiseWrapper):
     A run that starts on x0_known + sigma * n then stays on it there exactly, under every sampler.
 
     Args:
-        known: latent (B,C,h,w).
-        mask: (B or 1,1,h,w) in [0, 1]; 1 = generate, 0 = keep.
+        known: latent (B,C,*axes).
+        mask: (B or 1,1,h,w) in [0, 1], with as many axes as `known`; 1 = generate, 0 = keep.
     """
 
     def __init__(self, denoise: Denoise, known: Tensor, mask: Tensor) -> None:
@@ -45,18 +52,46 @@ class KnownRegion(DenoiseWrapper):
         )
 
 
-def latent_mask(mask: Tensor, factor: int) -> Tensor:
-    """A pixel mask (B,1,H,W) at latent resolution: a latent is generated if any of its pixels is."""
-    return mask if factor == 1 else F.max_pool2d(mask, factor)
+def latent_mask(mask: Tensor, codec: Codec) -> Tensor:
+    """A pixel mask (B,1,H,W) at the resolution of a codec's latents, one for all frames of a video.
+
+    A latent is generated if any of its pixels is.
+    """
+    height, width = codec.axes[-2:]
+    factors = (height.factor, width.factor)
+    whole = pad_to(mask, (height.padded(mask.shape[-2]), width.padded(mask.shape[-1])))
+    cells = whole if factors == (1, 1) else F.max_pool2d(whole, factors)
+    return over_frames(cells, 2 + len(codec.axes))
+
+
+def over_frames(mask: Tensor, ndim: int) -> Tensor:
+    """A mask (..., h, w) with axes of one position in front of h and w until it has `ndim`."""
+    return mask.reshape(*mask.shape[:-2], *[1] * (ndim - mask.ndim), *mask.shape[-2:])
 
 
 def kept(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """Pictures in [0,1] with those of the original, in [-1,1], where the mask is 0."""
-    return torch.where(mask == 0, (original + 1) * 0.5, images)
+    """Pictures (or videos) in [0,1] with those of the original, in [-1,1], where the mask is 0."""
+    whole, original = over_frames(mask, images.ndim), over_frames(original, images.ndim)
+    return torch.where(whole == 0, (original + 1) * 0.5, images)
+
+
+def with_kept(pipeline: Composed, prepared: Prepared, images: Tensor) -> tuple[Tensor, bool]:
+    """Pictures in [0,1] with what the start's mask and the conditions keep, and whether nothing is kept."""
+    plain = True
+    if prepared.mask is not None and prepared.original is not None:
+        plain = False
+        images = kept(images, prepared.original, prepared.mask)
+    for name, conditioner in pipeline.conditioners.items():
+        for i, row in enumerate(prepared.request.inputs):
+            known = conditioner.known(row[key]) if (key := input_name(name, pipeline.wiring[name])) in row else None
+            if known is not None:
+                plain = False
+                images[i] = kept(images[i], *known)
+    return images, plain
 
 
 def known_latents(pipeline: Composed, starts: Sequence[Start], size: Size) -> Tensor:
-    """Latents (B,C,h,w) of starts on the pipeline's device; each start is encoded once, by itself, as in a run alone.
+    """Latents (B,C,*axes) of starts on the pipeline's device; each start is encoded once, by itself, as in a run alone.
 
     Raises:
         InputError: `latent-shape`: latents of another codec, or of another size.
@@ -66,44 +101,55 @@ def known_latents(pipeline: Composed, starts: Sequence[Start], size: Size) -> Te
     def latents(start: Start) -> Tensor:
         if start.latents is None:
             assert start.image is not None, "one of both is there"
-            padded = pad(start.image[None], pipeline.codec.multiple)
+            padded = fitted(start.image[None], pipeline.codec)
             return encode_pictures(pipeline.codec, padded)[0].to(pipeline.device)
         if tuple(start.latents.shape) != want:
             what = f"latents of shape {list(start.latents.shape)}"
-            raise InputError("latent-shape", what, where="start.latents", fits=f"{list(want)} for {size[0]}x{size[1]}")
+            raise InputError("latent-shape", what, where="start.latents", fits=f"{list(want)} for {shown_size(size)}")
         return start.latents.to(pipeline.device)
 
     return _rows(starts, latents)
 
 
-def known_pictures(pipeline: Composed, starts: Sequence[Start], known: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+def known_pictures(
+    pipeline: Composed, starts: Sequence[Start], known: Tensor, size: Size, seeds: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Pictures (B,3,H,W) in [-1,1] that masks keep in part, and the masks (B,1,H,W); without a mask nothing is kept.
 
+    Of a video (B,3,T,H,W) the same part of every frame is kept. Latents are decoded with the seeds of the run's rows.
+
     Raises:
-        InputError: `size-mismatch`: a mask of another size.
+        InputError: `size-mismatch`: a mask of another size; `mask-vectors`: data without rows and columns.
     """
+    if not pipeline.codec.visual:
+        what = f"latents of {len(pipeline.codec.axes)} axes have no pixels to keep"
+        raise InputError("mask-vectors", what, where="start.mask", fits="a start without a mask")
+    frame = frame_size(size)
 
     def mask(start: Start) -> Tensor:
         if start.mask is None:
-            return torch.ones(1, *size)
-        if tuple(start.mask.shape[-2:]) != size:
+            return torch.ones(1, *frame)
+        if tuple(start.mask.shape[-2:]) != frame:
             got = f"{start.mask.shape[-2]}x{start.mask.shape[-1]}"
-            what = f"the mask is {got}, the picture {size[0]}x{size[1]}"
+            what = f"the mask is {got}, the picture {shown_size(frame)}"
             raise InputError("size-mismatch", what, where="start.mask")
         return start.mask
 
+    def picture(start: Start, latents: Tensor, seed: int) -> Tensor:
+        if start.image is not None:
+            return start.image
+        return decode_latents(pipeline.codec, latents[None], size, seeds=[seed])[0].cpu() * 2 - 1
+
     masks = _rows(starts, mask)
-    rows = [
-        decode_latents(pipeline.codec, latents[None], size)[0].cpu() * 2 - 1 if start.image is None else start.image
-        for start, latents in zip(starts, known, strict=True)
-    ]
+    rows = [picture(*row) for row in zip(starts, known, seeds, strict=True)]
     return torch.stack(rows), masks
 
 
 def _rows(starts: Sequence[Start], make: Callable[[Start], Tensor]) -> Tensor:
     """What each start gives, as a batch; one that stands in all rows is held once."""
     if all(start is starts[0] for start in starts):
-        return make(starts[0]).unsqueeze(0).expand(len(starts), -1, -1, -1)
+        one = make(starts[0])
+        return one.unsqueeze(0).expand(len(starts), *one.shape)
     made: dict[int, Tensor] = {}
     for start in starts:
         if id(start) not in made:

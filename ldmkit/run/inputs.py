@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.axes import frame_size
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.contracts.step import Context, Frame
@@ -17,7 +18,7 @@ from ldmkit.models.memory import memory
 from ldmkit.models.spec import ConditionerSpec
 from ldmkit.run.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.run.guards import finite
-from ldmkit.run.sizes import latent_size
+from ldmkit.run.sizes import Size, latent_size
 
 Row = Mapping[str, Any]
 
@@ -88,7 +89,7 @@ def proposals(
     wiring: Mapping[str, ConditionerSpec],
     rows: Sequence[Row],
     seeds: Sequence[int],
-    size: tuple[int, int],
+    size: Size,
 ) -> list[Row]:
     """What conditioners propose for the inputs that parsed rows lack: one mapping a row, with its seed.
 
@@ -102,7 +103,7 @@ def proposals(
             if key in row or key in made:
                 continue
             with memory(f"conditioner {name!r}", "a proposal"), torch.no_grad():
-                value = parts.conditioners[name].propose(row, size, seed)
+                value = parts.conditioners[name].propose(row, frame_size(size), seed)
             if value is not None:
                 made[key] = value
         found.append(made)
@@ -114,11 +115,13 @@ def encode_conditions(
     wiring: Mapping[str, ConditionerSpec],
     rows: Sequence[Row],
     negatives: Sequence[Row],
-    size: tuple[int, int],
+    size: Size,
     *,
     grad: bool = False,
 ) -> Conditioning:
     """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype.
+
+    Conditioners are told (height, width) of pictures and of the frames of videos, and (1, 1) of vectors.
 
     `negatives` are parsed too, one a row: where a row has one, it takes the place of the null.
     With `grad`, gradients reach the conditioners: for training them together with the denoiser.
@@ -127,7 +130,7 @@ def encode_conditions(
         _check_negative(wiring, negative)
     encoded: list[Encoded] = []
     tapping = {name: adapter for name, adapter in parts.adapters.items() if adapter.conditioner_taps(name)}
-    grid = latent_size(size, parts.codec)
+    grid, size = frame_size(latent_size(size, parts.codec)), frame_size(size)
     for name, bare in parts.conditioners.items():
         conditioner = _framed(bare, tapping)
         spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]

@@ -1,18 +1,23 @@
-"""The two ends of a pipeline, guarded: pictures to latents, latents to pictures."""
+"""The two ends of a pipeline, guarded: pictures (or other data) to latents, latents to pictures."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.arguments import instance_of, numbers_of
+from ldmkit.contracts.arguments import instance_of, list_of, numbers_of
+from ldmkit.contracts.axes import decoded_size, latent_sides, shown_size
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
-from ldmkit.files.pictures import remark_picture
+from ldmkit.files.pictures import read_picture, remark_picture
 from ldmkit.models.memory import memory
 from ldmkit.run.estimate import check_estimate, estimate_codec, together
 from ldmkit.run.guards import check_returned, finite
+from ldmkit.run.noise import Noise
 from ldmkit.run.sizes import Size, crop
 
 OVERSHOOT = 4.0
@@ -25,16 +30,67 @@ def check_range(images: Tensor, where: str) -> Tensor:
     Raises:
         InputError: `picture-range`, `picture-shape`, and those of `numbers_of`.
     """
-    fits = "floats in [-1, 1]"
     images = numbers_of(images, where)
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise InputError("picture-shape", f"a batch of shape {tuple(images.shape)}", where=where, fits="(B, 3, H, W)")
+    return _in_range(images, where)
+
+
+def check_data(codec: Codec, data: Tensor, where: str) -> Tensor:
+    """A batch (B,data_channels,*axes) of what a codec encodes: floats, in about [-1,1] where they are colours.
+
+    Raises:
+        InputError: `data-shape`, `picture-range`, and those of `numbers_of`.
+    """
+    if len(codec.axes) == 2:
+        return check_range(data, where)
+    data = numbers_of(data, where)
+    if data.ndim != 2 + len(codec.axes) or data.shape[1] != codec.data_channels or 0 in data.shape:
+        fits = shape_of("B", codec.data_channels, *(axis.name for axis in codec.axes))
+        raise InputError("data-shape", f"a batch of shape {tuple(data.shape)}", where=where, fits=fits)
+    return _in_range(data, where) if codec.visual else data
+
+
+def batch_of(codec: Codec, given: Any) -> Tensor:
+    """A batch of a codec's data, of what `Pipeline.encode` takes: pictures of any kind, a tensor of other data.
+
+    Raises:
+        InputError: `data-shape`, `picture-*`, `wrong-kind`.
+    """
+    if len(codec.axes) != 2:
+        return check_data(codec, instance_of(given, Tensor, "images"), "images")
+    if isinstance(given, Tensor) and given.ndim == 4:
+        return check_range(given, "images")
+    pictures = list_of(given, "images", "picture-type", "pictures") if isinstance(given, (list, tuple)) else [given]
+    return stack([read_picture(image, f"images[{i}]") for i, image in enumerate(pictures)])
+
+
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """Pictures of one size as a batch.
+
+    Raises:
+        InputError: there are none, or their sizes differ.
+    """
+    sizes = sorted({tuple(image.shape[-2:]) for image in images})
+    if len(sizes) != 1:
+        shown = ", ".join(f"{h}x{w}" for h, w in sizes) or "none"
+        raise InputError("picture-sizes", f"pictures of a batch have one size, got {shown}", where="images")
+    return torch.stack(list(images))
+
+
+def _in_range(images: Tensor, where: str) -> Tensor:
     if images.element_size() == 1:  # float8 knows no comparison
         images = images.float()
     if images.numel() and not float(images.abs().amax()) < OVERSHOOT:
+        fits = "floats in [-1, 1]"
         raise InputError("picture-range", f"values up to {float(images.abs().amax()):.4g}", where=where, fits=fits)
     remark_picture(images, where)
     return images
+
+
+def shape_of(*sides: object) -> str:
+    """`(B, 4, h, w)`."""
+    return f"({', '.join(map(str, sides))})"
 
 
 def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allow_large: bool) -> None:
@@ -50,13 +106,13 @@ def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allo
 
 def check_latents(codec: Codec, latents: object, allow_large: bool = False) -> None:
     """`check_codec` for what is to be decoded; what is no batch of latents is left to `decode_latents`."""
-    if isinstance(latents, Tensor) and latents.ndim == 4 and 0 not in latents.shape:
-        size = (latents.shape[-2] * codec.factor, latents.shape[-1] * codec.factor)
+    if isinstance(latents, Tensor) and latents.ndim == 2 + len(codec.axes) and 0 not in latents.shape:
+        size = decoded_size(latents.shape[2:], codec.axes)
         check_codec(codec, len(latents), size, "decode", allow_large)
 
 
 def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Latents float32 of pictures (B,3,H,W) in [-1,1] that fit the codec.
+    """Latents float32 of pictures (B,3,H,W) in [-1,1], or of other data, that fit the codec.
 
     Raises:
         RunError: NaN or infinity, or memory exhausted.
@@ -70,7 +126,7 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
 
 
 def _in_groups(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
-    group = together(codec, (batch.shape[-2], batch.shape[-1]), "encode")
+    group = together(codec, tuple(batch.shape[2:]), "encode")
     if len(batch) <= group or (noise is not None and len(noise) != len(batch)):
         return _encoded(codec, batch, noise)
     noises = [None] * len(batch) if noise is None else list(torch.split(noise, group))
@@ -79,15 +135,38 @@ def _in_groups(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def _encoded(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
-    sides = (side // codec.factor for side in batch.shape[-2:])
-    shape = (len(batch), codec.channels, *sides)
+    shape = (len(batch), codec.channels, *latent_sides(batch.shape[2:], codec.axes))
     return check_returned(codec.encode(batch, noise), (shape,), "codec", codec, "encode").float()
 
 
-def _decoded(codec: Codec, latents: Tensor) -> Tensor:
-    sides = (side * codec.factor for side in latents.shape[-2:])
-    shape = (len(latents), 3, *latents.shape[2:-2], *sides)
-    return check_returned(codec.decode(latents), (shape,), "codec", codec, "decode").float()
+def decoded(codec: Codec, latents: Tensor, seeds: Sequence[int]) -> Tensor:
+    """What a codec makes of latents in its dtype, float32; differentiable. A decoder that draws noise draws what the
+    seeds give it, one a row, whatever other rows there are.
+
+    Raises:
+        RunError: `bad-return`.
+    """
+    shape = (len(latents), codec.data_channels, *decoded_size(latents.shape[2:], codec.axes))
+    drawn = codec.decode_with(latents, decode_noise(seeds, shape[1:], latents))
+    return check_returned(drawn, (shape,), "codec", codec, "decode").float()
+
+
+def decode_noise(seeds: Sequence[int], shape: Sequence[int], like: Tensor) -> Callable[[int], Tensor]:
+    """Noise of a decoder: index -> unit normal (B, *shape), of the purpose "decode" of each row's seed."""
+    noise = Noise(seeds, shape, like.device)
+    return lambda index: noise(index, "decode").to(like.dtype)
+
+
+def seeds_of_rows(seeds: Sequence[int], rows: int, where: str = "seeds") -> tuple[int, ...]:
+    """One seed a row: one stands for all, and where there are views one after the other, each has the batch's.
+
+    Raises:
+        InputError: `batch-mismatch`.
+    """
+    if rows % len(seeds):
+        what = f"{len(seeds)} seeds for {rows} rows"
+        raise InputError("batch-mismatch", what, where=where, fits="one seed, or one for each row")
+    return tuple(seeds) * (rows // len(seeds))
 
 
 def joined(parts: list[Tensor]) -> Tensor:
@@ -95,27 +174,40 @@ def joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None) -> Tensor:
+def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None, *, seeds: Sequence[int] = (0,)) -> Tensor:
     """Pictures float32 in [0,1] of latents, cropped to `size` (height, width) where given.
+
+    Videos are (B,3,T,H,W) in [0,1] too; other data are as the codec decodes them.
+
+    Args:
+        seeds: of a decoder that draws noise; one for all rows, or one a row.
 
     Raises:
         InputError: the latents do not have the codec's channels.
         RunError: NaN or infinity, or memory exhausted.
     """
-    fits = f"(B, {codec.channels}, h, w)"
+    fits = shape_of("B", codec.channels, *_letters(codec))
     if not isinstance(latents, Tensor):
         raise InputError("latent-shape", f"a {type(latents).__name__} is no tensor", where="latents", fits=fits)
     latents = numbers_of(latents, "latents")
-    if latents.ndim < 4 or latents.shape[1] != codec.channels or 0 in latents.shape:
+    if latents.ndim != 2 + len(codec.axes) or latents.shape[1] != codec.channels or 0 in latents.shape:
         raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
+    whole = decoded_size(latents.shape[2:], codec.axes)
+    drawn = seeds_of_rows(seeds, len(latents))
     with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):
-        side = codec.factor
-        group = together(codec, (latents.shape[-2] * side, latents.shape[-1] * side), "decode")
+        group = together(codec, whole, "decode")
         parts = torch.split(latents.to(codec.device, codec.dtype), group)
-        images = joined([_decoded(codec, part) for part in parts])
+        images = joined([decoded(codec, part, drawn[i * group :][: len(part)]) for i, part in enumerate(parts)])
     finite(images, "codec.decode")
-    images = (images + 1).mul_(0.5).clamp_(0, 1)
-    if size is not None and (min(size) < 1 or size[0] > images.shape[-2] or size[1] > images.shape[-1]):
-        what = f"latents of {images.shape[-2]}x{images.shape[-1]} pixels cannot be cropped to {size[0]}x{size[1]}"
+    if codec.visual:
+        images = (images + 1).mul_(0.5).clamp_(0, 1)
+    if size is None:
+        return images
+    if len(size) != len(whole) or any(not 1 <= side <= most for side, most in zip(size, whole, strict=True)):
+        what = f"latents of {shown_size(whole)} pixels cannot be cropped to {shown_size(size)}"
         raise InputError("size-mismatch", what, where="size")
-    return crop(images, size) if size else images
+    return crop(images, size)
+
+
+def _letters(codec: Codec) -> list[str]:
+    return ["h", "w"] if len(codec.axes) == 2 else [axis.name for axis in codec.axes]

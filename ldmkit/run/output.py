@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 
 from ldmkit.contracts.arguments import check_png as check_png
@@ -18,11 +17,10 @@ from ldmkit.contracts.arguments import instance_of
 from ldmkit.errors import InputError
 from ldmkit.files.json import write_new
 from ldmkit.files.pictures import to_pil
+from ldmkit.run.written import FRAMES_PER_SECOND, check_out, check_rate, frames_of, write_sample
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
-
-RECIPE_KEY = "ldmkit"
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,19 @@ class Output:
     """Pictures of one call.
 
     Args:
-        images: (B,3,H,W) float32 in [0,1], on the CPU.
-        latents: (B,C,h,w) float32, what the codec decoded.
+        images: (B,3,H,W) float32 in [0,1], on the CPU. Of a codec of videos (B,3,T,H,W) in [0,1]; of vectors and other
+            data (B,D,...) as the codec decoded them, in whatever range they have.
+        latents: (B,C,h,w) float32, what the codec decoded; of other data (B,C,*axes).
         write_recipes: makes `recipes`.
         codec: what decoded the latents, where the pictures are that and nothing else.
+        visual: whether `images` are pictures or videos; False: other data, such as vectors.
     """
 
     images: Tensor
     latents: Tensor
     write_recipes: Callable[[], tuple[dict[str, Any], ...]] = field(repr=False)
     codec: Codec | None = field(default=None, repr=False)
+    visual: bool = True
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:
@@ -47,43 +48,50 @@ class Output:
         return self.write_recipes()
 
     def pil(self) -> list[Image.Image]:
-        """The pictures as 8-bit RGB."""
+        """The pictures as 8-bit RGB.
+
+        Raises:
+            InputError: `not-pictures`: they are videos (`frames`), or no pictures at all (`images`).
+        """
+        if not self.visual or self.images.ndim != 4:
+            what = f"an output of shape {list(self.images.shape)} is no batch of pictures"
+            raise InputError("not-pictures", what, where="pil", fits="frames() of videos, images of other data")
         return to_pil(self.images)
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+    def frames(self) -> list[list[Image.Image]]:
+        """The frames of each video as 8-bit RGB; a picture has one.
+
+        Raises:
+            InputError: `not-pictures`.
+        """
+        if not self.visual:
+            what = f"an output of shape {list(self.images.shape)} has no frames"
+            raise InputError("not-pictures", what, where="frames", fits="images, the numbers themselves")
+        return [frames_of(sample) for sample in self.images]
+
+    def save(self, path: str | Path, *, overwrite: bool = False, fps: float = FRAMES_PER_SECOND) -> list[Path]:
         """Write PNGs that carry their recipes, and return where they are.
+
+        Videos become animated PNGs, which lose nothing and hold every frame; vectors and other data become safetensors
+        files with the tensor `values`. Both carry their recipes too.
 
         Several pictures become `name-0.png`, `name-1.png`, ... No file is replaced: a name that is taken is passed
         over for the next free number (`name.png`, then `name-1.png`, `name-2.png`, ...).
 
         Args:
             overwrite: replace what has the names `name.png`, or `name-0.png`, `name-1.png`, ... instead.
+            fps: frames a second of videos.
 
         Raises:
-            InputError: not a .png path, or the folder does not exist or takes no files.
+            InputError: not a .png path (.safetensors for other data), or the folder does not exist or takes no files.
         """
-        path = check_png(path)
+        path = check_out(path, visual=self.visual)
         instance_of(overwrite, bool, "overwrite")
-        pictures = self.pil()
-        many, number, paths = len(pictures) > 1, 0, []
-        for picture, recipe in zip(pictures, self.recipes, strict=True):
-            info = PngImagePlugin.PngInfo()
-            info.add_itxt(RECIPE_KEY, json.dumps(recipe, ensure_ascii=False))
-            write = partial(picture.save, format="PNG", pnginfo=info)
+        many, number, paths = len(self.images) > 1, 0, []
+        for sample, recipe in zip(self.images, self.recipes, strict=True):
+            text = json.dumps(recipe, ensure_ascii=False)
+            write = partial(write_sample, sample=sample, visual=self.visual, recipe=text, fps=check_rate(fps))
             paths.append(write_new(path, write, overwrite=overwrite, first=number if many else None))
             if many:  # numbers rise with the pictures, also where some were passed over
                 number = int(paths[-1].stem.rpartition("-")[2]) + 1
         return paths
-
-
-def stack(images: Sequence[Tensor]) -> Tensor:
-    """Pictures of one size as a batch.
-
-    Raises:
-        InputError: there are none, or their sizes differ.
-    """
-    sizes = sorted({tuple(image.shape[-2:]) for image in images})
-    if len(sizes) != 1:
-        shown = ", ".join(f"{h}x{w}" for h, w in sizes) or "none"
-        raise InputError("picture-sizes", f"pictures of a batch have one size, got {shown}", where="images")
-    return torch.stack(list(images))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
+from ldmkit.contracts.axes import shown_size
 from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
 from ldmkit.models.composed import Composed
@@ -21,13 +22,15 @@ from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.guards import check_levels
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
+from ldmkit.run.latents import decoded, seeds_of_rows
 from ldmkit.run.levels import check_range
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
 from ldmkit.run.request import Inputs, Request, length, resolve
-from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size, pad
+from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size
 from ldmkit.run.spellings import check_arguments
+from ldmkit.run.starts import size_for
 
 ARGUMENTS = (
     *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "propose", "allow_large"),
@@ -63,7 +66,8 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     run = Run(_sigmas(pipeline, request), latent_size(size, pipeline.codec))
     evaluate = Evaluator(
         pipeline.denoiser, pipeline.process, conditioning, run,
-        adapters=pipeline.adapters, decode=partial(_decode, pipeline, size=size), network=pipeline.network,
+        adapters=pipeline.adapters, network=pipeline.network,
+        decode=partial(_decode, pipeline, size=size, seeds=request.seeds),
     )  # fmt: skip
     noise = Noise(request.seeds, (pipeline.codec.channels, *run.size), pipeline.device)
     views = request.views([name for name in evaluate.names if name not in evaluate.absent])
@@ -86,7 +90,8 @@ def _check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any])
     if many <= MAX_BATCH:
         return
     one = {name: value for name, value in options.items() if name not in ("seeds", "negative", "start")}
-    request = resolve(pipeline.defaults, inputs[:1] if isinstance(inputs, Sequence) else inputs, **one)
+    first = inputs[:1] if isinstance(inputs, Sequence) else inputs
+    request = resolve(pipeline.defaults, first, **one, codec=pipeline.codec)
     parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
     check_estimate(_estimate(pipeline, request, _size(pipeline, request, parsed), many), "seeds", False)
 
@@ -94,20 +99,20 @@ def _check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any])
 def _size(pipeline: Composed, request: Request, parsed: Sequence[Mapping[str, Any]]) -> Size:
     plane, own = _plane_size(pipeline, parsed), pipeline.defaults.size
     if not request.starts:
-        return choose(request.size, None, plane, own)
-    sizes = {start.size(pipeline.codec.factor): start for start in request.starts}
+        return choose(request.size, None, plane, own, pipeline.codec)
+    sizes = {size_for(start, pipeline.codec): start for start in request.starts}
     if len(sizes) > 1:
-        listed = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        listed = ", ".join(map(shown_size, sorted(sizes)))
         fits = "pictures of one size in a batch"
         raise InputError("picture-sizes", f"starts of {listed} (height x width)", where="start", fits=fits)
     (size, first), given = *sizes.items(), request.size or request.start_size
     if (
         first.latents is not None
         and given is not None
-        and latent_size(given, pipeline.codec) == first.latents.shape[-2:]
+        and latent_size(given, pipeline.codec) == first.latents.shape[1:]
     ):
         size = given  # of which the latents hold a padded picture
-    return choose(request.size, size, plane, own)
+    return choose(request.size, size, plane, own, pipeline.codec)
 
 
 def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:
@@ -128,9 +133,9 @@ def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size |
     for name, conditioner in pipeline.conditioners.items():
         key = input_name(name, pipeline.wiring[name])
         given = next((row[key] for row in rows if key in row), None)
-        if conditioner.kind != "plane" or given is None:
+        if conditioner.kind != "plane" or given is None or not pipeline.codec.axes:
             continue
-        if (size := conditioner.picture_size(given, pipeline.codec.factor)) is not None:
+        if (size := conditioner.picture_size(given, pipeline.codec.axes[-1].factor)) is not None:
             return size
     return None
 
@@ -160,12 +165,13 @@ def _started(
     x = known + sigmas[0] * unit
     if all(start.mask is None for start in request.starts):
         return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
-    original, mask = known_pictures(pipeline, request.starts, known, size)
-    region = latent_mask(pad(mask, pipeline.codec.multiple), pipeline.codec.factor).to(pipeline.device)
+    original, mask = known_pictures(pipeline, request.starts, known, size, request.seeds)
+    region = latent_mask(mask, pipeline.codec).to(pipeline.device)
     inpaint = KnownRegion(denoise, known, region)
     return Prepared(request, size, sigmas, x, inpaint, noise, evaluate, estimate, original, mask)
 
 
-def _decode(pipeline: Composed, latents: Tensor, size: Size) -> Tensor:
-    """Pictures of latents, with gradients."""
-    return crop(pipeline.codec.decode(latents.to(pipeline.codec.dtype)).float(), size)
+def _decode(pipeline: Composed, latents: Tensor, size: Size, seeds: Sequence[int]) -> Tensor:
+    """Pictures of latents, with gradients; a decoder that draws noise draws the same in every step of a run."""
+    given = latents.to(pipeline.codec.dtype)
+    return crop(decoded(pipeline.codec, given, seeds_of_rows(seeds, len(given), "latents")), size)

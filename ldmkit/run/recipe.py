@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 
@@ -16,20 +14,18 @@ from ldmkit.contracts.arguments import path_of
 from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files.json import parse_json
-from ldmkit.files.picture_files import MAX_FILE_BYTES
-from ldmkit.files.reading import read_file
 from ldmkit.models.composed import Composed
 from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.inputs import input_owners
-from ldmkit.run.output import RECIPE_KEY
 from ldmkit.run.request import Request
 from ldmkit.run.starts import Start
+from ldmkit.run.written import stored_recipe
 from ldmkit.version import VERSION
 
 RECIPE_VERSION = 1
 
 
-def make_recipes(pipeline: Composed, request: Request, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> tuple[dict[str, Any], ...]:
     """One recipe a picture of a call."""
     spec = pipeline.spec
     common: dict[str, Any] = {
@@ -72,23 +68,16 @@ def part_versions(pipeline: Composed) -> dict[str, str]:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe inside a PNG that `Output.save` wrote.
+    """The recipe inside a file that `Output.save` wrote.
 
     Raises:
-        SourceError: no such file, no PNG, or no recipe in it.
+        SourceError: no such file, neither PNG nor safetensors, or no recipe in it.
     """
     path = path_of(path, "path")
-    data = read_file(path, MAX_FILE_BYTES)
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            text = picture.info.get(RECIPE_KEY)
-            if text is None and hasattr(picture, "text"):
-                text = picture.text.get(RECIPE_KEY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SourceError("not-a-png", f"cannot be read as a PNG: {error}", where=str(path)) from None
+    text = stored_recipe(path)
     if text is None:
         raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
-    return check_recipe(parse_json(str(text), f"{path} recipe"), str(path))
+    return check_recipe(parse_json(text, f"{path} recipe"), str(path))
 
 
 def load_options(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.axes import shown_size
 from ldmkit.errors import warn
 from ldmkit.run.sizes import Size, padded
 
@@ -38,18 +39,28 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
 
     Args:
         rows: parsed inputs.
-        size, default: (height, width) in pixels, asked for and the model's own.
+        size, default: (height, width) in pixels, or one number an axis; asked for and the model's own.
     """
     empty = sorted({key for row in rows for key, value in row.items() if isinstance(value, str) and not value.strip()})
     for key in empty:
         warn(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
-    drawn = padded(size, codec.multiple)
+    drawn = padded(size, codec)
     if drawn != size:
-        what = f"{size[0]}x{size[1]} is no multiple of the codec's {codec.multiple} pixels"
-        warn(f"{what}: {drawn[0]}x{drawn[1]} is drawn and cut at the bottom and right")
+        warn(f"{_unfit(size, codec)}: {shown_size(drawn)} is drawn and {_CUT[len(size) == 2]}")
     if default is not None and any(not 1 / FAR <= side / own <= FAR for side, own in zip(size, default, strict=True)):
-        what = f"the model draws {default[0]}x{default[1]} by itself"
-        warn(f"{what}: {size[0]}x{size[1]} is far from that, and things may be smeared or repeated")
+        what = f"the model draws {shown_size(default)} by itself"
+        warn(f"{what}: {shown_size(size)} is far from that, and things may be smeared or repeated")
+
+
+_CUT = {True: "cut at the bottom and right", False: "cut at the end of each axis"}
+
+
+def _unfit(size: Size, codec: Codec) -> str:
+    units = [f"{'1 + ' if axis.causal else ''}a multiple of {axis.multiple or axis.factor}" for axis in codec.axes]
+    if len(size) == 2 and units[0] == units[1] and not codec.axes[0].causal:
+        return f"{shown_size(size)} is no multiple of the codec's {codec.multiple} pixels"
+    wanted = ", ".join(f"{axis.name} {unit}" for axis, unit in zip(codec.axes, units, strict=True))
+    return f"{shown_size(size)} does not fit the codec ({wanted})"
 
 
 def remark_call(request: Request, device: str) -> None:

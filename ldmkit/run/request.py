@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ldmkit.bounds import MAX_NUMBER
-from ldmkit.contracts.arguments import check_scale, check_seed, list_of, mapping_of, taken
-from ldmkit.contracts.arguments import check_size as check_size
+from ldmkit.contracts.arguments import check_scale, check_seed, check_sides, list_of, mapping_of, taken
 from ldmkit.contracts.arguments import check_steps as check_steps
+from ldmkit.contracts.axes import PICTURE, Size
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.guidance import Guidance
@@ -45,9 +45,9 @@ class Request:
     negative: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     steps: int
-    size: tuple[int, int] | None
+    size: Size | None
     starts: tuple[Start, ...]
-    start_size: tuple[int, int] | None
+    start_size: Size | None
     sampler: Sampler
     grid: Grid
     guidance: Guidance
@@ -79,7 +79,7 @@ def resolve(
     inputs: Inputs,
     *,
     negative: Inputs | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | Size | None = None,
     seeds: Sequence[int] | int = (0,),
     steps: int | None = None,
     start: Starting = None,
@@ -90,7 +90,7 @@ def resolve(
     codec: Codec | None = None,
 ) -> Request:
     """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers. `codec` is the
-    pipeline's, which may have made the output that is started from.
+    pipeline's, whose axes a size is for, and which may have made the output that is started from.
 
     Raises:
         InputError: naming the argument.
@@ -112,7 +112,7 @@ def resolve(
         negative=negatives * (count // len(negatives)),
         seeds=all_seeds,
         steps=_steps(visited, steps, defaults.steps),
-        size=check_size(size, MAX_NUMBER) if size is not None else None,
+        size=None if size is None else check_sides(size, MAX_NUMBER, PICTURE if codec is None else codec.axes),
         starts=tuple(one.start for one in begun) * (count // len(begun)) if begun else (),
         start_size=_one_size(begun),
         sampler=strategy("sampler", sampler, defaults.sampler, Sampler),
@@ -122,7 +122,7 @@ def resolve(
     )
 
 
-def _one_size(begun: Sequence[Begun]) -> tuple[int, int] | None:
+def _one_size(begun: Sequence[Begun]) -> Size | None:
     sizes = {one.size for one in begun if one.size is not None}
     if len(sizes) > 1:
         raise InputError("picture-sizes", "outputs of several sizes", where="start", fits="pictures of one size")
@@ -135,17 +135,25 @@ def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str,
     Raises:
         InputError: empty, not mappings, or two lists of different lengths.
     """
-    rows = mappings(inputs, "inputs")
-    one = integer(seeds)
-    numbers = list_of(seeds, "seeds", "seed-type", "an integer, or a list of them") if one is None else [one]
-    if not numbers:
-        raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
-    checked = tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(numbers))
+    rows, checked = mappings(inputs, "inputs"), check_seeds(seeds)
     if len(rows) > 1 and len(checked) > 1 and len(rows) != len(checked):
         what = f"{len(rows)} inputs and {len(checked)} seeds do not pair up"
         raise InputError("batch-mismatch", what, where="seeds", fits="one seed, or one for each input")
     count = max(len(rows), len(checked))
     return rows * (count // len(rows)), checked * (count // len(checked))
+
+
+def check_seeds(seeds: object) -> tuple[int, ...]:
+    """Seeds, from one or a list of them.
+
+    Raises:
+        InputError: `seed-type`, `seed-range`, `empty-batch`.
+    """
+    one = integer(seeds)
+    numbers = list_of(seeds, "seeds", "seed-type", "an integer, or a list of them") if one is None else [one]
+    if not numbers:
+        raise InputError("empty-batch", "the list of seeds is empty", where="seeds")
+    return tuple(check_seed(s, f"seeds[{i}]") for i, s in enumerate(numbers))
 
 
 def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:

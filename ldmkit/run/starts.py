@@ -11,6 +11,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, mod
 from torch import Tensor
 
 from ldmkit.contracts.arguments import list_of, mapping_of
+from ldmkit.contracts.axes import decoded_size
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.picture_files import array_from_uri, array_uri
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def read_latents(source: object) -> Tensor:
-    """Latents (C,h,w) float32 on the CPU, from a tensor or array of floats, or the data URI of an array.
+    """Latents (C,*axes) float32 on the CPU, from a tensor or array of floats, or the data URI of an array.
+
+    How many axes there are is for the codec of a run to say: (C,h,w) of pictures, (C,) of vectors.
 
     Raises:
         InputError: `latent-type`, `latent-shape`, `latent-values`.
@@ -35,7 +38,7 @@ def read_latents(source: object) -> Tensor:
         source = torch.from_numpy(np.ascontiguousarray(source, np.float32))
     if not isinstance(source, Tensor) or not dense(source).is_floating_point():
         raise InputError("latent-type", f"got {shown(source)}", fits=fits)
-    if source.ndim != 3 or 0 in source.shape:
+    if source.ndim < 1 or 0 in source.shape:
         raise InputError("latent-shape", f"latents of shape {list(source.shape)}", fits=fits)
     latents = source.detach().float().cpu()
     if not bool(torch.isfinite(latents).all()):
@@ -59,7 +62,7 @@ class Start(Value):
         strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
             the highest noise level.
         mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
-        latents: (C,h,w) as the codec makes them, in the picture's place.
+        latents: (C,*axes) as the codec makes them, in the picture's place; only they start a video or a vector.
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -81,11 +84,31 @@ class Start(Value):
         return self
 
     def size(self, factor: int) -> Size:
-        """(height, width) in pixels, of a codec of that factor."""
+        """(height, width) in pixels, of a codec of pictures of that factor."""
         if self.latents is not None:
             return self.latents.shape[-2] * factor, self.latents.shape[-1] * factor
         assert self.image is not None
         return self.image.shape[-2], self.image.shape[-1]
+
+
+def size_for(start: Start, codec: Codec) -> Size:
+    """The size of what a start is for a codec: (height, width) in pixels, or one number for each of its axes.
+
+    Raises:
+        InputError: `start-rank`: a picture, and the codec's data are none; `latent-shape`: latents of other axes.
+    """
+    axes = codec.axes
+    if start.latents is not None:
+        if start.latents.ndim != 1 + len(axes):
+            what, names = f"latents of shape {list(start.latents.shape)}", [axis.name for axis in axes]
+            fits = f"({', '.join(['channels', *names])})"
+            raise InputError("latent-shape", what, where="start.latents", fits=fits)
+        return decoded_size(start.latents.shape[1:], axes)
+    assert start.image is not None
+    if len(axes) != 2:
+        what = f"a picture, for a codec of {len(axes)} axes"
+        raise InputError("start-rank", what, where="start.image", fits='start={"latents": ...}, or an Output')
+    return start.image.shape[-2], start.image.shape[-1]
 
 
 class Begun(NamedTuple):
@@ -129,13 +152,14 @@ def _rows(given: Any, where: str, codec: Codec | None) -> list[Begun]:
     output = _output(own.get("image"))
     images: list[Any]
     if output is not None:
-        images = _of_output(output, "mask" in own and own["mask"] is not None, codec)
+        images = _of_output(output, own.get("mask") is not None, codec)
         rest = {key: value for key, value in own.items() if key not in ("image", "mask")}
     else:
         name = "latents" if own.get("latents") is not None else "image"
         if name == "image":
             _no_latents(own.get("image"), where, codec)
-        images = [({name: item}, None) for item in _several(own.get(name))]
+        batched = 4 if codec is None or name == "image" else 2 + len(codec.axes)
+        images = [({name: item}, None) for item in _several(own.get(name), batched)]
         rest = {key: value for key, value in own.items() if key not in (name, "mask")}
     masks = _several(own.get("mask"))
     count = max(len(images), len(masks))
@@ -157,18 +181,18 @@ def _output(given: object) -> Output | None:
 def _of_output(output: Output, masked: bool, codec: Codec | None) -> list[Any]:
     """Fields of a start and its size, for each picture of an output: its latents where this pipeline's codec made the
     picture of nothing else, the picture in floats where it did not, or is to be kept in part."""
-    size = (output.images.shape[-2], output.images.shape[-1])
-    if output.codec is not None and output.codec is codec and not masked:
+    size = tuple(output.images.shape[2:])
+    if output.codec is not None and output.codec is codec and not (masked and len(size) == 2):
         return [({"latents": latents}, size) for latents in output.latents]
     return [({"image": image * 2 - 1}, None) for image in output.images]
 
 
-def _several(given: Any) -> list[Any]:
+def _several(given: Any, batched: int = 4) -> list[Any]:
     if isinstance(given, (list, tuple)):
         if not len(given):
             raise InputError("empty-batch", "the list is empty", where="start")
         return list_of(given, "start", "picture-type", "pictures")
-    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == 4 and len(given):
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == batched and len(given):
         return list(dense(given).unbind()) if isinstance(given, Tensor) else list(given)
     return [given]
 

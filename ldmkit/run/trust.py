@@ -43,7 +43,7 @@ def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
         needs.append(f"{steps} steps, more than {MAX_STEPS}")
     if isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size):
         pixels = 1
-        for side in size[:2]:
+        for side in size:
             pixels *= abs(side)
         if pixels > MAX_PIXELS:
             needs.append(f"a picture of {pixels} pixels, more than {MAX_PIXELS}")

@@ -16,7 +16,7 @@ _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
     "ldmkit.testing.discovery": ("check", "select"),
-    "ldmkit.testing.codec": ("check_codec",),
+    "ldmkit.testing.codec.checks": ("check_codec",),
     "ldmkit.testing.denoiser.checks": ("check_denoiser",),
     "ldmkit.testing.conditioner.checks": ("check_conditioner",),
     "ldmkit.testing.adapter.checks": ("check_adapter",),
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.checks import Outcome as Outcome
     from ldmkit.testing.checks import Report as Report
     from ldmkit.testing.classifier import check_classifier as check_classifier
-    from ldmkit.testing.codec import check_codec as check_codec
+    from ldmkit.testing.codec.checks import check_codec as check_codec
     from ldmkit.testing.conditioner.checks import check_conditioner as check_conditioner
     from ldmkit.testing.data import check_data as check_data
     from ldmkit.testing.denoiser.checks import check_denoiser as check_denoiser

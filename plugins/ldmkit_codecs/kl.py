@@ -124,7 +124,7 @@ class KLCodec(Codec):
         posterior = self.posterior(images)
         return Reconstruction(self._decode_raw(_draw(posterior, noise)), {"kl": posterior.kl().mean()}, {})
 
-    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+    def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
         """See `Codec.footprint`."""
         return autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
 

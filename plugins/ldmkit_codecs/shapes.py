@@ -81,7 +81,7 @@ def restore(latents: Tensor, scale: PerChannel | None, shift: PerChannel) -> Ten
 def _channels(values: PerChannel, like: Tensor) -> Tensor | float:
     if isinstance(values, (int, float)):
         return values
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.ndim - 2))
 
 
 def check_per_channel(name: str, values: PerChannel | None, channels: int) -> None:

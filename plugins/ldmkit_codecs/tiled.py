@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -105,6 +105,9 @@ class TiledCodec(Codec):
         super().__init__(config)
         spec = self.config.inner
         self.inner: Codec = get("codec", spec.type)(spec.config) if inner is None else inner
+        if len(self.inner.axes) != 2:
+            what = f"{type(self.inner).__name__} makes latents of {len(self.inner.axes)} axes, and tiles have two"
+            raise CompositionError("rank-mismatch", what, fits="a codec of pictures")
         self.channels, self.factor = self.inner.channels, self.inner.factor
         self._peak: dict[Direction, float] = {}
         self._steps: dict[Direction, tuple[Measure, ...]] = {}
@@ -209,12 +212,22 @@ class TiledCodec(Codec):
 
     def decode(self, latents: Tensor) -> Tensor:
         """As the inner codec, tile by tile. Raises the inner codec's errors, and `plan`'s."""
+        return self._decoded(latents, None)
+
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        """As the inner codec, tile by tile; each tile gets its part of the picture's noise."""
+        return self._decoded(latents, cache(noise))
+
+    def _decoded(self, latents: Tensor, noise: Callable[[int], Tensor] | None) -> Tensor:
         check_latents(latents, self.channels)
         f = self.factor
         batch, _, height, width = latents.shape
 
         def tile(codec: Codec, rows: slice, top: int, bottom: int, left: int, right: int) -> Tensor:
-            return codec.decode(latents[rows, :, top // f : bottom // f, left // f : right // f])
+            part = latents[rows, :, top // f : bottom // f, left // f : right // f]
+            if noise is None:
+                return codec.decode(part)
+            return codec.decode_with(part, lambda index: noise(index)[rows, :, top:bottom, left:right])
 
         return self._run(self.plan(height * f, width * f, "decode"), batch, 1, tile, latents)
 
@@ -245,7 +258,7 @@ class TiledCodec(Codec):
         other._modules[name] = Streamed(module, self._measured(direction), plan)
         return other
 
-    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+    def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
         """The inner codec's, with no more memory than the budget. What tiles repeat is not counted."""
         whole = self.inner.footprint(batch, size, direction)
         return Work(min(whole.bytes, int(self.config.budget_mib * MIB)), whole.flops)

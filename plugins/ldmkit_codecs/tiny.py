@@ -198,7 +198,7 @@ class TinyCodec(Codec):
         """Encoded and decoded pictures; there is no regulariser and no loss."""
         return Reconstruction(self.decode(self.encode(images)), {}, {})
 
-    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+    def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
         """See `Codec.footprint`."""
         blocks = self.config.encoder_blocks if direction == "encode" else self.config.decoder_blocks[::-1]
         return tiny_footprint(blocks, self.config.width, batch, size, self.dtype.itemsize)

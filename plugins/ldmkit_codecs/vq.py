@@ -167,7 +167,7 @@ class VQCodec(Codec):
         metrics = {"usage": (counts > 0).float().mean(), "perplexity": torch.special.entr(share).sum().exp()}
         return Reconstruction(images, {"codebook": loss}, metrics)
 
-    def footprint(self, batch: int, size: tuple[int, int], direction: Direction) -> Work:
+    def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
         """See `Codec.footprint`; decoding searches the codebook first, in parts."""
         work = autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
         positions = batch * size[0] * size[1] // self.factor**2

@@ -91,6 +91,9 @@ class PatchedDenoiser(Denoiser):
         super().__init__(config)
         spec = self.config.inner
         self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
+        if self.inner.latent_axes != 2:
+            what = f"{type(self.inner).__name__} takes latents of {self.inner.latent_axes} axes, and patches have two"
+            raise CompositionError("rank-mismatch", what, fits="a denoiser of pictures")
         self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
         self.smallest = self.inner.smallest
         # the inner network is compiled once for all patches; a graph of this one would hold it once for each
@@ -105,7 +108,7 @@ class PatchedDenoiser(Denoiser):
         settings = {"inner": part_spec("denoiser", denoiser), **settings}
         return cls(PatchedConfig.of(settings, "PatchedDenoiser config"), denoiser)
 
-    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+    def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """The inner denoiser's for one patch, and that many times its operations."""
         patch = (min(size[0], _pair(self.config.kernel)[0]), min(size[1], _pair(self.config.kernel)[1]))
         count = math.prod(len(_starts(*side)) for side in zip(size, patch, _pair(self.config.stride), strict=True))

@@ -128,7 +128,7 @@ class UNet(Encoder, Denoiser):
         h = self._decode(h, skips, emb, frame, projected)
         return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
 
-    def footprint(self, rows: int, size: tuple[int, int]) -> Work:
+    def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """See `Denoiser.footprint`."""
         return footprint(self.config, rows, size, self.dtype.itemsize)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from broken_modules import module_faults
 from good_codec import Halves, PatchCodec, Unshuffled
 from torch import Tensor, nn
 
-from ldmkit import Reconstruction
+from ldmkit import Axis, Reconstruction
 
 
 class Declared(PatchCodec):
@@ -106,6 +107,58 @@ class InferenceDecode(PatchCodec):
         return super().decode(latents)
 
 
+class Drawing(PatchCodec):
+    """A decoder that draws, as one should: the broken ones are made from it."""
+
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return self.decode(latents) + 0.1 * noise(0)
+
+
+class DrawsElsewhere(Drawing):
+    """Its grain is always the same, whatever noise it is given."""
+
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return super().decode_with(latents, lambda index: torch.ones_like(noise(index)))
+
+
+class DrawsUnasked(Drawing):
+    """It has noise of its own, and asks for none."""
+
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return super().decode_with(latents, lambda index: torch.ones(()))
+
+
+class DrawsBelowZero(Drawing):
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return super().decode_with(latents, lambda index: noise(-1))
+
+
+class DrawsOutsideOfGradients(Drawing):
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return super().decode_with(latents.detach(), noise)
+
+
+class DrawsForTheBatch(Drawing):
+    """All rows get the noise of the first."""
+
+    def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
+        return super().decode_with(latents, lambda index: noise(index)[:1])
+
+
+class NoAxes(PatchCodec):
+    axes = (2, 2)  # type: ignore[assignment]
+
+
+class OddMultiple(PatchCodec):
+    axes = (Axis("height", 2, 3), Axis("width", 2))
+
+
+class SaysVideo(PatchCodec):
+    """Its axes are not those that it has."""
+
+    axes = (Axis("frames"), Axis("height", 2), Axis("width", 2))
+
+
 class LossPerRow(PatchCodec):
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         made = super().reconstruct(images, noise)
@@ -179,8 +232,8 @@ class OwnMultiple(Halves):
 
 
 BROKEN: dict[str, list[type[Any]]] = {
-    "declared": [Declared],
-    "shape": [Transposed, OddSizesDecoded],
+    "declared": [Declared, NoAxes, OddMultiple],
+    "shape": [Transposed, OddSizesDecoded, SaysVideo],
     "other-sizes": [RoundsSizes, WrongError],
     "wrong-tensors": [TakesIntegers],
     "statistics": [DeadChannel],
@@ -190,6 +243,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "round-trip": [Lossy],
     "preview": [FlatPreview],
     "decode-gradient": [RoundedDecode, InferenceDecode],
+    "decode-noise": [DrawsElsewhere, DrawsUnasked, DrawsBelowZero, DrawsOutsideOfGradients],
     "reconstruct": [LossPerRow, MetricsThatTrain],
     "reconstruct-agrees": [ForgetsToUndo, BareNoise],
     "last-layer": [CopiedLayer, FirstLayer],
@@ -197,4 +251,5 @@ BROKEN: dict[str, list[type[Any]]] = {
     "tiles": [Seam, OtherRaw, OwnMultiple],
     **{name: [cls] for name, cls in module_faults(PatchCodec, "encode").items()},
 }
+BROKEN["batch-invariance"].append(DrawsForTheBatch)
 """Check -> parts that it must catch."""

@@ -185,6 +185,14 @@ class PicturesOnly(Plain):
         return found.reshape(found.shape[0], found.shape[1], found.shape[2], -1)
 
 
+class MapsOnly(Plain):
+    """Names the last two axes."""
+
+    def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
+        found = super().__call__(evaluate, x, sigma)
+        return found - 0.0 * found.mean((-2, -1), keepdim=True).amax(1, keepdim=True)
+
+
 class Divides(Plain):
     """NaN where the state is symmetric."""
 
@@ -294,7 +302,7 @@ BROKEN: dict[str, list[type[Guidance]]] = {
     "untouched": [InPlace, SpoilsTheState],
     "gradients": [SecretGradient, LeavesGradients, SwitchesOff],
     "rows": [BatchSpread],
-    "shape": [SinglePrecision, PicturesOnly, Divides],
+    "shape": [SinglePrecision, PicturesOnly, MapsOnly, Divides],
     "pure": [Wanders, Momentum],
     "host-scalars": [LooksAtTheState],
     "device": [HostScale],

@@ -10,7 +10,7 @@ from good_codec import Halves, PatchCodec, Unshuffled
 
 from ldmkit.testing import check_codec
 from ldmkit.testing.checks import checks, run
-from ldmkit.testing.codec import subject
+from ldmkit.testing.codec.checks import subject
 
 CHECKS = {one.name: one for one in checks("codec")}
 CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]

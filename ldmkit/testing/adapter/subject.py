@@ -97,8 +97,8 @@ def prepared(
         present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
         for slot, there in present.items():
             there[list(absent)] = slot in host.slots
-    h, w = given["x"].shape[2:]
-    return prepared_context(host, adapters, signals, present, Run(SIGMAS, (h, w)) if run else None)
+    size = tuple(given["x"].shape[2:])
+    return prepared_context(host, adapters, signals, present, Run(SIGMAS, size) if run else None)
 
 
 def extended(

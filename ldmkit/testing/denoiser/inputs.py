@@ -12,7 +12,7 @@ from ldmkit.contracts.step import Context
 from ldmkit.errors import LdmkitError
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
-from ldmkit.testing.denoiser.subject import LENGTH, DenoiserSubject, call, inputs, size_of
+from ldmkit.testing.denoiser.subject import LENGTH, DenoiserSubject, call, inputs, size_of, with_axes
 from ldmkit.testing.modules import ROWS
 
 
@@ -20,14 +20,19 @@ from ldmkit.testing.modules import ROWS
 def declared(s: DenoiserSubject) -> None:
     """`channels`, `smallest` and `slots` are declared as the contract wants them.
 
-    `channels` and `smallest` are positive whole numbers. `slots` maps names to `ldmkit.Slot`: a kind of signal (tokens,
-    vector, plane, residuals), a positive dim, and how several parts of the slot join. Pipelines check conditioners
-    against these before any weight is read.
+    `channels` and `smallest` are positive whole numbers; `latent_axes` is how many axes its latents have behind batch
+    and channels: 2 of pictures, 3 of videos, 0 of vectors, which no plane can be joined to. `slots` maps names to
+    `ldmkit.Slot`: a kind of signal (tokens, vector, plane, residuals), a positive dim, and how several parts of the
+    slot join. Pipelines check conditioners against these before any weight is read.
     """
     part = s.make()
     for name in ("channels", "smallest"):
         value = getattr(part, name, None)
         expect(type(value) is int and value > 0, f"{name} to be a positive int", f"{value!r}")
+    axes = part.latent_axes
+    expect(type(axes) is int and axes >= 0, "latent_axes to be an int >= 0", f"{axes!r}")
+    planes = [name for name, slot in part.slots.items() if isinstance(slot, Slot) and slot.kind == "plane"]
+    expect(axes >= 2 or not planes, "no slot for planes beside latents without rows and columns", f"{planes}")
     for name, slot in part.slots.items():
         expect(isinstance(name, str) and isinstance(slot, Slot), "slots: name -> Slot", f"{name!r}: {slot!r}")
         expect(
@@ -39,7 +44,7 @@ def declared(s: DenoiserSubject) -> None:
 
 @check("denoiser", "shape")
 def shape(s: DenoiserSubject) -> None:
-    """x (B,channels,h,w) gives F (B,channels,h,w), finite and in the network's dtype.
+    """x (B,channels,h,w) gives F (B,channels,h,w), finite and in the network's dtype; of other latents the same.
 
     A network that predicts more (a variance) may return further channels behind them, which sampling cuts off.
     """
@@ -50,7 +55,7 @@ def shape(s: DenoiserSubject) -> None:
 
 
 def _check_output(part: Any, x: Tensor, out: Tensor) -> None:
-    fits = out.ndim == 4 and out.shape[0] == x.shape[0] and out.shape[2:] == x.shape[2:]
+    fits = out.ndim == x.ndim and out.shape[0] == x.shape[0] and out.shape[2:] == x.shape[2:]
     expect(fits and out.shape[1] >= part.channels, f"F of shape {tuple(x.shape)}", f"{tuple(out.shape)}")
     expect(bool(out.isfinite().all()), f"a finite F for latents {tuple(x.shape[2:])}", "NaN or infinity")
 
@@ -63,9 +68,11 @@ def smallest(s: DenoiserSubject) -> None:
     enough rows and columns for its deepest level; one that cuts latents into patches says which multiples fit.
     """
     part = s.make()
+    if part.latent_axes < 2:
+        raise NotApplicable("its latents have no rows and columns")
     least = int(part.smallest)
     for height, width in ((least, least), (least, least + 1), (least + 3, least + 2), (2 * least + 5, least)):
-        given = inputs(part, (height, width))
+        given = inputs(part, with_axes(part, (height, width)))
         try:
             with torch.no_grad():
                 out = call(part, given)
@@ -86,10 +93,13 @@ def sizes_in_turn(s: DenoiserSubject) -> None:
     Codes of places and masks that are kept from call to call are kept by rows and columns (and device and dtype), not
     by the number of cells: 8x12 and 12x8 have as many.
     """
-    h, w = size_of(used := s.make())
+    used = s.make()
+    if used.latent_axes < 2:
+        raise NotApplicable("its latents have no rows and columns")
+    h, w = size_of(used)[-2:]
     with torch.no_grad():
-        call(used, inputs(used, (h, w)))
-        for size in ((w, h), (h, w), (h, h)):
+        call(used, inputs(used, size_of(used)))
+        for size in (with_axes(used, frame) for frame in ((w, h), (h, w), (h, h))):
             fresh = s.make()
             found = call(used, inputs(used, size))
             close([found], [call(fresh, inputs(fresh, size))], f"F for latents {size} after others")

@@ -184,7 +184,8 @@ def linear_layers(s: DenoiserSubject) -> None:
 def port_values(s: DenoiserSubject) -> None:
     """Ports of a family carry what the family says.
 
-    `input`, `down.<level>`, `skip.<i>` and `mid` carry maps (B, C, h, w). `block.<path>` carries the residual stream
+    `input`, `down.<level>`, `skip.<i>` and `mid` carry maps (B, C, h, w), with the axes of the latents.
+    `block.<path>` carries the residual stream
     between two attentions, (B, places, C). `linear.<path>` carries a linear layer's output, and the
     layer's input is in `frame.scratch["input"]`, which a low-rank update needs. `cross.<path>` carries the result of
     the attention to tokens before its output projection, (B, places, C), and the queries (B, heads, places, width) are
@@ -207,7 +208,8 @@ def port_values(s: DenoiserSubject) -> None:
     for name, (value, beside) in found.items():
         family = name.split(".")[0]
         if family in ("input", "down", "skip", "mid"):
-            expect(value.ndim == 4, f"a map (B,C,h,w) at {name!r}", f"{tuple(value.shape)}")
+            fits = value.ndim == 2 + part.latent_axes
+            expect(fits, f"a map (B,C,h,w), with the latents' axes, at {name!r}", f"{tuple(value.shape)}")
         elif family == "block":
             expect(value.ndim == 3, f"tokens (B, places, C) at {name!r}", f"{tuple(value.shape)}")
         elif family == "linear":

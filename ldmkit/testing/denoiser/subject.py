@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.axes import frame_size
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.ports import Tap
 from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
@@ -20,10 +21,13 @@ from ldmkit.testing.modules import ROWS, ModuleSubject
 TIMES = (1.0, 250.5, 900.0)
 """What the network reads, one a row; not whole numbers only."""
 
+FRAMES = 3
+"""Of latents of more axes than two: along each of those in front."""
+
 LENGTH = 5
 """Tokens of a sequence."""
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,16 @@ class DenoiserSubject(ModuleSubject):
 
 
 def size_of(part: Any) -> Size:
-    """(h, w) of latents that are not square, multiples of 4, and not below the smallest."""
+    """(h, w) of latents that are not square, multiples of 4, and not below the smallest; of as many axes as it has."""
     least = 4 * -(-max(int(part.smallest), 8) // 4)
-    return least, least + 4
+    return with_axes(part, (least, least + 4))
+
+
+def with_axes(part: Any, frame: tuple[int, int]) -> Size:
+    """A size whose last two axes are `frame`: `FRAMES` in front of them of videos, none of vectors."""
+    count = int(part.latent_axes)
+    whole = (*[FRAMES] * count, *frame)
+    return whole[len(whole) - count :]
 
 
 def inputs(part: Any, size: Size, rows: int = ROWS, seed: int = 0) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def signal_of(slot: Slot, part: Any, size: Size, rows: int, seed: int) -> Signal
     if slot.kind == "vector":
         return Vector(normal(rows, slot.dim, like=part, seed=seed + 1))
     if slot.kind == "plane":
-        return Plane(normal(rows, slot.dim, *size, like=part, seed=seed + 1))
+        return Plane(normal(rows, slot.dim, *frame_size(size), like=part, seed=seed + 1))
     raise NotApplicable(f"the kit cannot make {slot.kind}, whose shapes only the part knows")
 
 

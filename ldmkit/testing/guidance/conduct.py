@@ -117,13 +117,14 @@ def rows(subject: Subject) -> None:
 
 @check("guidance", "shape")
 def shape(subject: Subject) -> None:
-    """The result has the shape and dtype of the state (float32, float64), is finite, and videos work as pictures do.
+    """The result has the shape and dtype of the state (float32, float64), is finite, whatever axes the state has.
 
-    Guidance that decodes latents is asked for pictures only.
+    Vectors (B,C) and videos (B,C,t,h,w) work as pictures do: what is measured a sample is measured over all of its
+    numbers. Guidance that decodes latents is asked for pictures only.
     """
     model = Model(subject.conditions)
     ask(subject.guidance, model, state(1.0), 1.0)
-    shapes = [SHAPE] if model.decoded else [SHAPE, (3, 2, 8, 8)]
+    shapes = [SHAPE] if model.decoded else [SHAPE, (3, 2, 8, 8), (12,)]
     for wanted in shapes:
         for dtype in (torch.float32, torch.float64):
             for sigma in (PROCESS.sigma_min, 1.0, PROCESS.sigma_max):

@@ -94,6 +94,9 @@ class ImageGuidance(Guidance):
         return self.base.weights(names, sigma)
 
     def _log_prob(self, images: Tensor) -> Tensor:
+        if images.ndim != 4:
+            what = f"the pipeline decodes to data of shape {tuple(images.shape)}"
+            raise InputError("guidance-rank", what, where="guidance", fits="a model that draws pictures (B, 3, H, W)")
         seen, wanted = self._transformed(images), self._transformed_target(images)
         if seen.shape[1:] != wanted.shape[1:] or wanted.shape[0] not in (1, seen.shape[0]):
             what = f"the target is {tuple(wanted.shape)}, the transformed picture {tuple(seen.shape)}"

@@ -34,6 +34,7 @@ from ldmkit_training.stages.denoiser.model_section import (
     FrozenCodecSection,
     ModelSection,
 )
+from ldmkit_training.stages.latents import check_pictures
 
 START = "model.start"
 
@@ -73,6 +74,7 @@ class _Composer:
     def compose(self) -> Composed:
         model, start = self.model, self.start
         codec = self._codec()
+        check_pictures(codec)
         denoiser: Denoiser = self._part("denoiser", self._denoiser_spec(), "denoiser")
         self._check_latents(denoiser, codec)
         sections = self._conditioners()

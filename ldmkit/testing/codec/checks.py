@@ -1,5 +1,7 @@
 """What a codec promises: pictures become latents and latents pictures, of the sizes and statistics that it declares.
 
+A codec of other data (videos, vectors) is checked with what its `axes` and `data_channels` say.
+
 The kit's codecs have random weights: nothing here says how good the pictures are. Checks named `meta` and after are
 those that all modules share.
 """
@@ -7,52 +9,27 @@ those that all modules share.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ldmkit.contracts.axes import Axis, latent_sides, shown_size
 from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.testing.batches import close, differ, normal, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
-from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share
-
-SIZES = ((1, 1), (4, 4), (4, 6), (5, 3))
-"""Heights and widths of the kit's pictures, in units of the codec's `multiple`."""
+from ldmkit.testing.codec import decoding as decoding
+from ldmkit.testing.codec.subject import SIZES, CodecSubject, ill_sized, latents, noise_of, pictures
+from ldmkit.testing.modules import ROWS, first_example, ran, share
 
 TILED = (16, 24)
 """Of pictures that a codec which works in tiles cuts."""
 
 SEAMS = 0.1
 """Of the spread of the values: how far tiles may be from the whole, root mean square."""
-
-
-@dataclass(frozen=True)
-class CodecSubject(ModuleSubject):
-    """A codec and one configuration of it.
-
-    Args:
-        error: see `Example.error`.
-    """
-
-    error: float | None = None
-
-    def given(self, part: Any) -> dict[str, Tensor]:
-        images = pictures(part, 4, 6)
-        h, w = (side // part.factor for side in images.shape[2:])
-        return {"images": images, "noise": normal(ROWS, part.channels, h, w, like=part, seed=1)}
-
-    def outputs(self, part: Any, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        latents = part.encode(given["images"])
-        return latents, part.encode(given["images"], given["noise"]), part.decode(latents), part.preview(latents)
-
-    def learning(self, part: Any, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        made = part.reconstruct(given["images"], given["noise"])
-        return made.images, *made.losses.values()
 
 
 def subject(cls: type[Any], example: Example) -> CodecSubject:
@@ -71,31 +48,37 @@ def check_codec(cls: type[Codec], config: Mapping[str, Any] | None = None, *, tr
     return report("codec", cls.__name__, subject(cls, example))
 
 
-def pictures(codec: Any, rows: int, columns: int, seed: int = 0) -> Tensor:
-    """`ROWS` pictures in [-1, 1], different ones, of a size in units of the codec's `multiple`."""
-    height, width = rows * codec.multiple, columns * codec.multiple
-    shades = normal(ROWS, 3, 1, 1, like=codec, seed=seed + 100)
-    return torch.tanh(0.5 * normal(ROWS, 3, height, width, like=codec, seed=seed) + shades)
-
-
 @check("codec", "declared")
 def declared(s: CodecSubject) -> None:
     """`channels`, `factor` and `multiple` are positive whole numbers, and `multiple` is a multiple of `factor`.
 
     `channels` are those of the latents, `factor` is how many pixels a latent cell is high and wide, and pictures are
-    padded to the next `multiple` before they are encoded; it is `factor` unless the network needs more.
+    padded to the next `multiple` before they are encoded; it is `factor` unless the network needs more. A codec of
+    other data sets `axes`, a tuple of `ldmkit.Axis`, instead of `factor`, and `data_channels`.
     """
     part = s.make()
-    for name in ("channels", "factor", "multiple"):
+    own = "axes" not in vars(type(part)) and "axes" not in vars(part)
+    for name in ("channels", "data_channels", *(("factor", "multiple") if own else ())):
         value = getattr(part, name, None)
         expect(type(value) is int and value > 0, f"{name} to be a positive int", f"{value!r}")
-    expect(part.multiple % part.factor == 0, f"multiple to be a multiple of {part.factor}", f"{part.multiple}")
+    if own:
+        expect(part.multiple % part.factor == 0, f"multiple to be a multiple of {part.factor}", f"{part.multiple}")
+    axes = part.axes
+    fine = isinstance(axes, tuple) and all(isinstance(axis, Axis) for axis in axes)
+    expect(fine, "`axes` to be a tuple of ldmkit.Axis", f"{axes!r:.200}")
+    for axis in axes:
+        whole = type(axis.factor) is int and axis.factor > 0 and type(axis.multiple) is int and axis.multiple >= 0
+        expect(whole, f"factor > 0 and multiple >= 0 of axis {axis.name!r}, both int", f"{axis!r}")
+        expect(axis.multiple % axis.factor == 0, f"multiple to be a multiple of {axis.factor}", f"{axis.multiple}")
+    colours = not part.visual or part.data_channels == 3
+    expect(colours, "3 data_channels, as pictures and videos have", f"{part.data_channels}")
 
 
 @check("codec", "shape")
 def shape(s: CodecSubject) -> None:
     """Pictures (B,3,H,W) become latents (B,channels,H/factor,W/factor), which become pictures of the same size.
 
+    Of other data each axis has its own factor, and one that is causal has 1 + n latents for 1 + n * factor positions.
     Checked for square and other sizes, the smallest among them: every multiple of `multiple` must work, in height
     and width independently. Mixed up height and width show only where they differ.
     """
@@ -104,7 +87,7 @@ def shape(s: CodecSubject) -> None:
         images = pictures(part, *size)
         with torch.no_grad():
             latents = part.encode(images)
-            wanted = (ROWS, part.channels, images.shape[2] // part.factor, images.shape[3] // part.factor)
+            wanted = (ROWS, part.channels, *latent_sides(images.shape[2:], part.axes))
             got = tuple(latents.shape)
             expect(got == wanted, f"latents {wanted} of pictures {tuple(images.shape)}", f"{got}")
             decoded = tuple(part.decode(latents).shape)
@@ -119,12 +102,13 @@ def other_sizes(s: CodecSubject) -> None:
     sizes would fit; pipelines pad before they call `encode`, and crop after `decode`.
     """
     part = s.make()
-    m = part.multiple
-    if m == 1:
-        raise NotApplicable("every size is a multiple of 1")
-    for height, width in ((4 * m + 1, 6 * m), (4 * m, 6 * m - 1), (m // 2, m)):
-        images = torch.zeros(1, 3, height, width, dtype=part.dtype, device=part.device)
-        _refused(partial(part.encode, images), f"pictures {height}x{width}, multiple {m}", LdmkitError)
+    wrong = ill_sized(part)
+    if not wrong:
+        raise NotApplicable("every size fits")
+    units = ", ".join(str(axis.multiple or axis.factor) for axis in part.axes)
+    for size in wrong:
+        images = torch.zeros(1, part.data_channels, *size, dtype=part.dtype, device=part.device)
+        _refused(partial(part.encode, images), f"pictures {shown_size(size)}, multiples of {units}", LdmkitError)
 
 
 @check("codec", "wrong-tensors")
@@ -135,13 +119,14 @@ def wrong_tensors(s: CodecSubject) -> None:
     make something of them. `uint8` pictures in 0 to 255 in particular are not in [-1, 1].
     """
     part = s.make()
-    side, c = 4 * part.multiple, part.channels
+    images, given = pictures(part, 4, 4)[:1], latents(part)[:1]
+    more = part.data_channels + 2
     wrong = {
-        "pictures of 5 channels": lambda: part.encode(normal(1, 5, side, side, like=part)),
-        "pictures without a batch axis": lambda: part.encode(normal(3, side, side, like=part)),
-        "uint8 pictures": lambda: part.encode(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=part.device)),
-        f"latents of {c + 1} channels": lambda: part.decode(normal(1, c + 1, 4, 4, like=part)),
-        "latents without a batch axis": lambda: part.decode(normal(c, 4, 4, like=part)),
+        f"pictures of {more} channels": lambda: part.encode(images[:, :1].expand(-1, more, *images.shape[2:])),
+        "pictures without a batch axis": lambda: part.encode(images[0]),
+        "uint8 pictures": lambda: part.encode(images.to(torch.uint8)),
+        f"latents of {part.channels + 1} channels": lambda: part.decode(torch.cat([given, given[:, :1]], 1)),
+        "latents without a batch axis": lambda: part.decode(given[0]),
     }
     for what, call in wrong.items():
         _refused(call, what, Exception)
@@ -168,9 +153,9 @@ def statistics(s: CodecSubject) -> None:
     of random weights nothing can be said.)
     """
     part = s.make()
-    latents = ran(s, part, s.given(part))[0]
-    expect(bool(latents.isfinite().all()), "finite latents", "NaN or infinity")
-    spread = latents.float().var(0).sum((1, 2))
+    made = ran(s, part, s.given(part))[0]
+    expect(bool(made.isfinite().all()), "finite latents", "NaN or infinity")
+    spread = made.float().var(0).reshape(part.channels, -1).sum(1)
     flat = [channel for channel, value in enumerate(spread.tolist()) if not value > 0]
     expect(not flat, "latent channels that differ between pictures", f"channels {flat} are the same for all")
 
@@ -184,7 +169,7 @@ def posterior(s: CodecSubject) -> None:
     then both are equal.
     """
     part = s.make()
-    images = pictures(part, 4, 6)
+    images = pictures(part)
     with torch.no_grad():
         mode = part.encode(images)
         noises = [normal(*mode.shape, like=part, seed=seed) for seed in (1, 2)]
@@ -205,82 +190,21 @@ def raw(s: CodecSubject) -> None:
     Where a codec neither scales nor shifts, the inherited `raw` returns what it gets.
     """
     part = s.make()
-    latents = 3 * normal(ROWS, part.channels, 4, 6, like=part)
+    given = 3 * latents(part)
     with torch.no_grad():
-        shift = part.raw(torch.zeros_like(latents))
-        scale = part.raw(torch.ones_like(latents)) - shift
+        shift = part.raw(torch.zeros_like(given))
+        scale = part.raw(torch.ones_like(given)) - shift
         for name, map_ in (("a", scale), ("b", shift)):
-            expect(map_.shape == latents.shape, f"raw latents {tuple(latents.shape)}", f"{tuple(map_.shape)}")
-            channel = map_[:1, :, :1, :1].expand_as(map_)
+            expect(map_.shape == given.shape, f"raw latents {tuple(given.shape)}", f"{tuple(map_.shape)}")
+            channel = _first(map_).expand_as(map_)
             close([map_], [channel], f"{name}, which is one number a channel")
-        expect(bool((scale.isfinite() & (scale != 0)).all()), "a finite scale that is not 0", f"{scale[0, :, 0, 0]}")
-        close([part.raw(latents)], [latents * scale + shift], "raw(latents) as latents * a + b")
+        expect(bool((scale.isfinite() & (scale != 0)).all()), "a finite scale that is not 0", f"{_first(scale)}")
+        close([part.raw(given)], [given * scale + shift], "raw(latents) as latents * a + b")
 
 
-@check("codec", "decode-reads-all")
-def decode_reads_all(s: CodecSubject) -> None:
-    """Decoded pictures are finite and depend on every channel of the latents.
-
-    A channel that decoding does not look at is noise to the denoiser, which has to predict it all the same.
-    """
-    part = s.make()
-    latents = normal(ROWS, part.channels, 4, 6, like=part)
-    with torch.no_grad():
-        decoded = part.decode(latents)
-        expect(bool(decoded.isfinite().all()), "finite pictures", "NaN or infinity")
-        for channel in range(part.channels):
-            changed = latents.clone()
-            changed[:, channel] += 5 * normal(ROWS, 4, 6, like=part, seed=1)
-            moved = differ([part.decode(changed)], [decoded])
-            expect(moved, f"other pictures where channel {channel} differs", "the same pictures")
-
-
-@check("codec", "round-trip")
-def round_trip(s: CodecSubject) -> None:
-    """Decoded latents are as close to their pictures as the example says (`Example.error`).
-
-    Without trained weights nothing can be said of most codecs. One that loses nothing (pictures as their own latents,
-    an invertible transform) says `error=0`, which is checked up to rounding; one that loses a known amount says how
-    much.
-    """
-    if s.error is None:
-        raise NotApplicable("its example names no error")
-    part = s.make()
-    for size in SIZES:
-        images = pictures(part, *size)
-        with torch.no_grad():
-            found = float((part.decode(part.encode(images)) - images).abs().max())
-        expect(found <= s.error + 1e-5, f"decoded latents within {s.error:g} of the pictures", f"off by {found:.3g}")
-
-
-@check("codec", "preview")
-def preview(s: CodecSubject) -> None:
-    """`preview` gives finite pictures (B,3,h,w), of any size.
-
-    It is shown while a run is going on. The inherited one decodes; a cheaper one may be small, and need not be exact.
-    """
-    part = s.make()
-    with torch.no_grad():
-        seen = part.preview(normal(ROWS, part.channels, 4, 6, like=part))
-    expect(seen.ndim == 4 and seen.shape[:2] == (ROWS, 3), f"a preview ({ROWS},3,h,w)", f"{tuple(seen.shape)}")
-    expect(bool(seen.isfinite().all()), "a finite preview", "NaN or infinity")
-
-
-@check("codec", "decode-gradient")
-def decode_gradient(s: CodecSubject) -> None:
-    """Decoding is differentiable: every latent gets a finite gradient from the pictures.
-
-    Guidance by pictures goes through the decoder. Where decoding rounds (a codebook), gradients pass straight through
-    the rounding.
-    """
-    part = s.make().requires_grad_(False)
-    latents = normal(ROWS, part.channels, 4, 6, like=part).requires_grad_()
-    decoded = part.decode(latents)
-    expect(decoded.requires_grad, "decoded pictures that gradients can start from", "they require no gradient")
-    (gradient,) = torch.autograd.grad((decoded * normal(*decoded.shape, like=part)).sum(), latents)
-    expect(bool(gradient.isfinite().all()), "a finite gradient", "NaN or infinity")
-    flat = [channel for channel in range(part.channels) if not bool(gradient[:, channel].any())]
-    expect(not flat, "a gradient in every channel of the latents", f"0 in channels {flat}")
+def _first(map_: Tensor) -> Tensor:
+    """The numbers (1, C, 1, ...) of the first row at the first position."""
+    return map_[(slice(1), slice(None), *[slice(1)] * (map_.ndim - 2))]
 
 
 @check("codec", "reconstruct")
@@ -368,21 +292,23 @@ def tiles(s: CodecSubject) -> None:
 
     Within a tenth of the values' spread, root mean square: seams, and what a layer sees of its surroundings, are not
     exact. Choose an example whose pictures are cut (small tiles) and whose overlap covers what the layers see. What
-    else there is (`channels`, `factor`, `multiple`, `raw`) is the inner codec's.
+    else there is (`channels`, `axes`, `data_channels`, `raw`) is the inner codec's.
     """
     part = s.make()
     inner = getattr(part, "inner", None)
     if not isinstance(inner, Codec):
         raise NotApplicable("it has no inner codec")
-    for name in ("channels", "factor", "multiple"):
+    for name in ("channels", "axes", "data_channels"):
         mine, wanted = getattr(part, name), getattr(inner, name)
         expect(mine == wanted, f"{name} of the inner codec, {wanted}", f"{mine}")
     images = pictures(part, *TILED)
     with torch.no_grad():
-        latents = inner.encode(images)
-        same([part.raw(latents)], [inner.raw(latents)], "raw(latents), as the inner codec has them")
-        _seamless(part.encode(images), latents, "latents")
-        _seamless(part.decode(latents), inner.decode(latents), "pictures")
+        encoded = inner.encode(images)
+        same([part.raw(encoded)], [inner.raw(encoded)], "raw(latents), as the inner codec has them")
+        _seamless(part.encode(images), encoded, "latents")
+        _seamless(part.decode(encoded), inner.decode(encoded), "pictures")
+        drawn, whole = (codec.decode_with(encoded, noise_of(inner, encoded)) for codec in (part, inner))
+        _seamless(drawn, whole, "pictures decoded with noise")
 
 
 def _seamless(found: Tensor, wanted: Tensor, what: str) -> None:

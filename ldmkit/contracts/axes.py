@@ -1,0 +1,91 @@
+"""The axes of latents: how many positions of a picture, video or vector one latent position stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from ldmkit.errors import InputError
+
+Size: TypeAlias = tuple[int, ...]
+"""Positions along each axis: (height, width) of pictures, (frames, height, width) of videos, () of vectors."""
+
+
+class Axis(NamedTuple):
+    """One axis of latents (B, C, *axes).
+
+    Args:
+        name: of what it counts: "height", "width", "frames".
+        factor: positions of the data for one of the latents.
+        multiple: data are padded to a multiple of this before they are encoded; 0: `factor`.
+        causal: the first position is encoded by itself, so that 1 + n * factor positions become 1 + n latents.
+    """
+
+    name: str
+    factor: int = 1
+    multiple: int = 0
+    causal: bool = False
+
+    def padded(self, side: int) -> int:
+        """The smallest number of positions that holds `side` and can be encoded."""
+        first, unit = int(self.causal), self.multiple or self.factor
+        return first - (first - side) // unit * unit
+
+    def latents(self, side: int) -> int:
+        """Latent positions of `side` positions, which fit."""
+        first = int(self.causal)
+        return first + (side - first) // self.factor
+
+    def positions(self, latents: int) -> int:
+        """Positions that so many latent ones decode to."""
+        first = int(self.causal)
+        return first + (latents - first) * self.factor
+
+
+PICTURE = (Axis("height"), Axis("width"))
+VIDEO = (Axis("frames"), *PICTURE)
+"""Those of pictures and videos, of whatever factor."""
+
+
+def padded_size(size: Sequence[int], axes: Sequence[Axis]) -> Size:
+    """The smallest size that holds `size` and can be encoded."""
+    return tuple(axis.padded(side) for axis, side in zip(axes, size, strict=True))
+
+
+def latent_sides(size: Sequence[int], axes: Sequence[Axis]) -> Size:
+    """The latents' size for data of a size that fits."""
+    return tuple(axis.latents(side) for axis, side in zip(axes, size, strict=True))
+
+
+def decoded_size(latents: Sequence[int], axes: Sequence[Axis]) -> Size:
+    """The size that latents of a size decode to."""
+    return tuple(axis.positions(side) for axis, side in zip(axes, latents, strict=True))
+
+
+def frame_size(size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) of a picture or of a video's frames: the last two axes; 1 where data have fewer."""
+    height, width = (1, 1, *size)[-2:]
+    return height, width
+
+
+def check_axes(size: Size, axes: Sequence[Axis], where: str) -> Size:
+    """A size with one number an axis.
+
+    Raises:
+        InputError: `size-axes`.
+    """
+    if len(size) != len(axes):
+        raise InputError("size-axes", f"got {shown_size(size)}", where=where, fits=wanted_size(axes))
+    return size
+
+
+def wanted_size(axes: Sequence[Axis]) -> str:
+    """How a size is given for such data: `(frames, height, width)`."""
+    if not axes:
+        return "no size: the model draws vectors"
+    return f"({', '.join(axis.name for axis in axes)})" + (" in pixels, or one number" if len(axes) == 2 else "")
+
+
+def shown_size(size: Sequence[int]) -> str:
+    """`64x96`; `()` where there is no axis."""
+    return "x".join(map(str, size)) or "()"
