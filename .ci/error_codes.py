@@ -29,6 +29,7 @@ GENERIC = {
 """Files with functions that raise the class they are given: the classes that their callers give."""
 
 MEANINGS = {
+    "compose.other-network": "an adapter reads or adds what this denoiser has not",
     "input.tracker-missing": "a tracker whose package is not installed",
     "input.usage": "arguments that the command does not take",
     "input.picture-too-large": "a picture, or what its file claims to be, has too many pixels",

@@ -21,6 +21,7 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
 from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
+from ldmkit.models.adapters import check_free
 from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
 from ldmkit.models.fusing import fused_parts
@@ -271,9 +272,15 @@ class Pipeline(Composed):
         return self._varied(self.parts, network=self.denoiser.plan(plan), plan=plan)
 
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Pipeline:
-        """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name."""
+        """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name.
+
+        Raises:
+            InputError: `name-taken`.
+            CompositionError: it does not fit the denoiser (`other-network`, `unknown-port`).
+        """
         check_added(name, adapter, conditioners)
         added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
+        check_free({name, *added}, self.adapters, self.wiring)
         wiring = dict(self.wiring)
         for slot, (key, part) in zip(conditioners, added.items(), strict=True):
             own = part_spec("conditioner", part).model_dump()

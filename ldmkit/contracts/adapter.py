@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 from torch import Tensor
@@ -19,6 +20,16 @@ class Adapter(Part, ABC):
     """Extends a denoiser through its ports. A new, zero-initialised one is the identity, bit for bit."""
 
     slots: Mapping[str, Slot]
+    channels: int | None = None
+    """Of the latents that it reads itself; None: it reads none, or any."""
+    reads: Mapping[str, Slot] = MappingProxyType({})
+    """Slots of the denoiser whose signals it reads itself; composing compares their kinds and dims."""
+
+    def adds(self, name: str) -> Mapping[str, int]:
+        """Port name -> channels of what its tap adds there, which composing compares with the port's `width`.
+
+        By default none: nothing is known."""
+        return {}
 
     @abstractmethod
     def taps(self, name: str) -> Mapping[str, Tap]:

@@ -49,7 +49,7 @@ class PortedLinear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__(inputs, outputs, bias)
-        self.port = Port()
+        self.port = Port(outputs)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         y = F.linear(x, self.weight, self.bias)

@@ -35,10 +35,15 @@ class Tap(Protocol):
 
 
 class Port(nn.Module):
-    """A named place in a denoiser. `frame` is the denoiser's per-forward state (see `contracts.Frame`)."""
+    """A named place in a denoiser. `frame` is the denoiser's per-forward state (see `contracts.Frame`).
 
-    def __init__(self) -> None:
+    Args:
+        width: channels (features) of its values, which adapters are compared with; None: not told.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
         super().__init__()
+        self.width = width
         self.taps: tuple[Tap, ...] = ()
         self._holds: list[tuple[Tap, int]] = []
         """How many pipelines hold each of the taps that pipelines attached."""

@@ -19,6 +19,7 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
+from ldmkit.models.adapters import check_adapter
 from ldmkit.models.found import FoundPart, find_part, find_parts
 from ldmkit.models.latent_scale import check_latents_fit
 from ldmkit.models.meta import on_meta
@@ -175,6 +176,7 @@ def fit(
                 lacks = f"denoiser {_type(denoiser)} has none of that name"
                 what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {lacks}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, denoiser.ports))
+        check_adapter(name, adapter, denoiser)
         _check_conditioner_taps(name, adapter, conditioners)
     _check_shares(wiring)
     return Parts(codec, denoiser, process, conditioners, adapters, slots, routes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
-from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane
+from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane, unet_slots
 from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
 from torch import Tensor, nn
@@ -145,6 +145,7 @@ class ControlNet(Encoder, Adapter):
         middle = mid_level(unet).width
         self.zero_mid = zeroed(nn.Conv2d(middle, middle, 1))
         self.slots = {"hint": Slot("plane", self.config.hint_channels, required=True)}
+        self.channels, self.reads = unet.channels, unet_slots(unet)
 
     @classmethod
     def from_denoiser(cls, denoiser: Denoiser, **options: Any) -> ControlNet:
@@ -167,6 +168,10 @@ class ControlNet(Encoder, Adapter):
         """At `input`, `mid`, and every `skip.<i>`."""
         skips = {f"skip.{i}": _Add(name, i) for i in range(len(self.zero))}
         return {"input": _Compute(name), **skips, "mid": _Add(name, -1)}
+
+    def adds(self, name: str) -> Mapping[str, int]:
+        skips = {f"skip.{i}": width for i, width in enumerate(skip_widths(self.config.unet))}
+        return {**skips, "mid": mid_level(self.config.unet).width}
 
     def prepare(self, context: Context, name: str) -> ControlState | None:
         """Encode the hint and project the conditions, once per run; None without a hint.

@@ -50,7 +50,7 @@ class SelfAttention2d(nn.Module):
         self.norm = nn.GroupNorm(groups, channels, eps) if groups else None
         self.qkv = PortedLinear(channels, 3 * channels)
         self.out = zeroed(PortedLinear(channels, channels))
-        self.attn_port, self.port = Port(), Port()
+        self.attn_port, self.port = Port(channels), Port(channels)
 
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
         b, c, h, w = x.shape
@@ -145,7 +145,7 @@ class TransformerBlock(nn.Module):
         self.cross_attn = Attention(channels, heads, context, upcast)
         self.norm_3 = nn.LayerNorm(channels)
         self.ff = GEGLU(channels)
-        self.attn_port, self.self_port, self.block_port, self.cross_port = Port(), Port(), Port(), Port()
+        self.attn_port, self.self_port, self.block_port, self.cross_port = (Port(channels) for _ in range(4))
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
         x = x + self.self_attn(self.norm_1(x), frame, port=self.attn_port)

@@ -64,7 +64,7 @@ class Stage(nn.Module):
             attention(config, plan, index + i * steps) for i in range(len(plan.inputs)) if kind != "none"
         )
         self.resample = _resampler(config, plan, way)
-        self.port, self.resample_port = Port(), Port()
+        self.port, self.resample_port = Port(plan.width), Port(plan.width)
 
 
 class Middle(nn.Module):

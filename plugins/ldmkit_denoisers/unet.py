@@ -16,7 +16,7 @@ from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.work import Work
 from ldmkit.errors import CompositionError, InputError
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
-from ldmkit_denoisers.config import SMALL, UNetConfig, skip_widths, smallest_map, up_levels
+from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (
     Encoder,
     Projected,
@@ -81,8 +81,8 @@ class UNet(Encoder, Denoiser):
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.widths[0], config.norm_eps)
         self.conv_out = zeroed(nn.Conv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
-        self.input_port, self.mid_port = Port(), Port()
-        self.skip_ports = nn.ModuleList(Port() for _ in skip_widths(config))
+        self.input_port, self.mid_port = Port(config.widths[0]), Port(mid_level(config).width)
+        self.skip_ports = nn.ModuleList(Port(width) for width in skip_widths(config))
         self.slots = unet_slots(config)
         skips = {f"skip.{i}": port for i, port in enumerate(self.skip_ports)}
         levels = level_ports(self.down)

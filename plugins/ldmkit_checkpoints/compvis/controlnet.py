@@ -8,8 +8,10 @@ from typing import Any
 from ldmkit_adapters.controlnet import ControlNetConfig
 from ldmkit_denoisers.config import skip_widths
 
+from ldmkit import SourceError
 from ldmkit_checkpoints.compvis.unet_config import unet_from_compvis
 from ldmkit_checkpoints.compvis.unet_keys import encoder_compvis
+from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.keys import KeyMap, layers
 
 
@@ -18,6 +20,33 @@ def controlnet_compvis(config: ControlNetConfig) -> KeyMap:
     hints = {f"hint.convs.{i}": f"input_hint_block.{2 * i}" for i in range(2 * len(config.hint_widths))}
     zeros = {f"zero.{i}": f"zero_convs.{i}.0" for i in range(len(skip_widths(config.unet)))}
     return encoder_compvis(config.unet) | layers({**hints, **zeros, "zero_mid": "middle_block_out.0"})
+
+
+_STAGE = "cldm.cldm.ControlNet"
+
+
+def control_of_yaml(params: Mapping[str, Any], where: str, **options: Any) -> ControlNetConfig:
+    """The native config for `model.params` of a cldm yaml.
+
+    Args:
+        where: place of `params`, for errors.
+        options: run-time fields that the yaml does not say.
+
+    Raises:
+        SourceError: a yaml without a ControlNet; `unsupported`: something ldmkit's ControlNet does not do.
+    """
+    stage = section(params, "control_stage_config", where)
+    if stage["target"] != _STAGE:
+        what = f"the ControlNet is a {stage['target']!r}"
+        raise SourceError("unsupported", what, where=f"{where}.control_stage_config.target", fits=_STAGE)
+    for key in ("only_mid_control", "global_average_pooling"):
+        if not isinstance(params.get(key), bool | None):
+            raise SourceError("invalid", f"{key} is {params[key]!r}", where=f"{where}.{key}", fits="true or false")
+    if params.get("global_average_pooling"):
+        what = "global_average_pooling: residuals averaged over the map (ControlNet 1.1 Shuffle) are not supported"
+        raise SourceError("unsupported", what, where=f"{where}.global_average_pooling", fits="false")
+    only_mid = bool(params.get("only_mid_control"))
+    return controlnet_from_compvis(params_of(stage), only_mid=only_mid, **options)
 
 
 def controlnet_from_compvis(params: Mapping[str, Any], **options: Any) -> ControlNetConfig:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError
 from ldmkit.models.source import adapter_only
-from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.controlnet import control_of_yaml, controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.ldm import PARAMETERS
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
+from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 
@@ -19,6 +23,12 @@ PART = "adapters.control"
 
 
 _FIRST = "input_hint_block.0.weight"
+
+
+_SHUFFLE = (
+    "it is named Shuffle, and ControlNet 1.1 Shuffle averages its residuals over the map, which its keys do not tell: "
+    "it is read as an ordinary ControlNet (put its yaml beside it)"
+)
 
 
 _HEADS = 8
@@ -58,13 +68,14 @@ class ControlNetFile(Source):
         bare = {key.removeprefix(prefix): tensor.shape for key, tensor in tensors.items() if key.startswith(prefix)}
         options: dict[str, Any] = {"hint_widths": _hint_widths(bare)}
         if config is None:
-            params = infer_controlnet(bare, origin)
+            control = controlnet_from_compvis(infer_controlnet(bare, origin), **options)
             self.report.notes.append("config from its keys: ControlNet")
+            if "shuffle" in Path(origin).name.lower():
+                warnings.warn(f"{origin}: {_SHUFFLE}", stacklevel=2)
         else:
-            model = params_of(section(config, "model", config_origin))
-            params = params_of(section(model, "control_stage_config", f"{config_origin}: model.params"))
-            options["only_mid"] = bool(model.get("only_mid_control", False))
-        control = controlnet_from_compvis(params, **options)
+            model, where = params_of(section(config, "model", config_origin)), f"{config_origin}: model.params"
+            known_only(model, PARAMETERS, where)
+            control = control_of_yaml(model, where, **options)
         self.part_spec = PartSpec(type="controlnet", config=control.model_dump(mode="json", exclude_defaults=True))
         self.keymap = prefixed(controlnet_compvis(control), foreign=prefix)
 

@@ -11,7 +11,7 @@ from ldmkit_processes.discrete import Discrete
 
 from ldmkit import ConditionerSpec, PartSpec, SourceError, WeightsError
 from ldmkit_checkpoints.compvis.conditions import Conditions, default_guidance, plan_conditions
-from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis, controlnet_from_compvis
+from ldmkit_checkpoints.compvis.controlnet import control_of_yaml, controlnet_compvis
 from ldmkit_checkpoints.compvis.plan import (
     UNREAD_BUFFERS,
     CheckpointPlan,
@@ -42,7 +42,14 @@ _READ = {
     *("linear_start", "linear_end", "timesteps", "beta_schedule", "cosine_s", "given_betas", "v_posterior"),
     *("parameterization", "unet_config", "first_stage_config", "cond_stage_config", "cond_stage_key"),
     *("conditioning_key", "concat_mode", "scale_factor", "scale_by_std", "image_size", "channels", "use_ema"),
-    *("control_stage_config", "control_key", "only_mid_control", "concat_keys", "masked_image_key"),
+    *(
+        "control_stage_config",
+        "control_key",
+        "only_mid_control",
+        "concat_keys",
+        "global_average_pooling",
+        "masked_image_key",
+    ),
 }
 _NO_EFFECT = {
     *("ckpt_path", "ignore_keys", "load_only_unet", "monitor", "first_stage_key", "log_every_t", "clip_denoised"),
@@ -53,6 +60,9 @@ _NO_EFFECT = {
     *("base_learning_rate", "learning_rate", "load_ema", "u_cond_percent"),
 }
 
+PARAMETERS = frozenset(_READ | _NO_EFFECT)
+"""Known keys of `model.params`: those that are read, and those that do not change what a model draws."""
+
 
 def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidence: Evidence) -> CheckpointPlan:
     """Plan a `model` section with a LatentDiffusion target.
@@ -61,7 +71,7 @@ def plan_ldm(model: Mapping[str, Any], inventory: Inventory, where: str, evidenc
         SourceError: a parameter that is unknown or asks for something ldmkit does not support.
     """
     params = params_of(model)
-    known_only(params, _READ | _NO_EFFECT, where)
+    known_only(params, PARAMETERS, where)
     codec = _codec(params, inventory, where)
     channels, factor = codec_shape(codec)
     process = process_from_ldm(params, where, evidence)
@@ -124,8 +134,7 @@ def _control(params: Mapping[str, Any], where: str) -> tuple[dict[str, PartPlan]
     """The adapter of a ControlLDM and the conditioner for its hint, by name; both empty for other models."""
     if "control_stage_config" not in params:
         return {}, {}
-    control = section(params, "control_stage_config", where)
-    config = controlnet_from_compvis(params_of(control), only_mid=bool(params.get("only_mid_control", False)))
+    config = control_of_yaml(params, where)
     adapter = PartSpec(type="controlnet", config=config.model_dump(mode="json", exclude_defaults=True))
     hint = ConditionerSpec(type="hint", slot="control.hint", null="keep")
     keymap = prefixed(controlnet_compvis(config), foreign="control_model.")
