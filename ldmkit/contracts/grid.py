@@ -26,6 +26,13 @@ class Grid(Value, ABC):
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """steps + 1 strictly decreasing values; the last may be 0 or the process's smallest."""
 
+    def at_size(self, size: tuple[int, ...]) -> Grid:
+        """The grid of a run with latents of this size, (h, w) for pictures; itself where sizes do not matter.
+
+        Large pictures keep more of what is coarse at the same noise level, so some models' levels rise with the size.
+        """
+        return self
+
     def arrivals(self, process: Process, steps: int) -> Arrivals | None:
         """Where the steps from these sigmas go; None: each to the next."""
         return None

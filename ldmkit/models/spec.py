@@ -25,6 +25,8 @@ Verify: TypeAlias = Literal["fast", "full", "off"]
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
+Locked: TypeAlias = Literal["sampler", "grid", "guidance", "steps"]
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
@@ -91,6 +93,7 @@ class Defaults(Value):
 
     Args:
         size: (height, width) in pixels; of other data one number for each of the codec's axes.
+        locked: those of the others that the model was distilled for; a call that asks for something else is warned of.
         dtype: of floating weights once they are loaded; None: as they are in the files.
     """
 
@@ -99,6 +102,7 @@ class Defaults(Value):
     guidance: PartSpec = PartSpec(type="none")
     steps: int = Field(default=30, ge=1, le=MAX_STEPS)
     size: tuple[Side, ...] | None = None
+    locked: tuple[Locked, ...] | None = Field(default=None, min_length=1)
     dtype: DtypeName | None = None
 
 

@@ -24,6 +24,7 @@ from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, laten
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.run.latents import decoded, seeds_of_rows
 from ldmkit.run.levels import check_range
+from ldmkit.run.locks import remark_locked
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
@@ -52,6 +53,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
         _check_count(pipeline, inputs, given)
     parts, wiring = pipeline.parts, pipeline.wiring
     request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
+    remark_locked(pipeline.defaults, request, given)
     parsed = parse_rows(parts, wiring, request.inputs, "inputs")
     negative = parse_negatives(parts, wiring, request.negative, request.batch)
     size = _size(pipeline, request, parsed)
@@ -63,7 +65,8 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
     conditioning = encode_conditions(parts, wiring, rows, negative, size)
-    run = Run(_sigmas(pipeline, request), latent_size(size, pipeline.codec))
+    cells = latent_size(size, pipeline.codec)
+    run = Run(_sigmas(pipeline, request, cells), cells)
     evaluate = Evaluator(
         pipeline.denoiser, pipeline.process, conditioning, run,
         adapters=pipeline.adapters, network=pipeline.network,
@@ -140,8 +143,8 @@ def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size |
     return None
 
 
-def _sigmas(pipeline: Composed, request: Request) -> tuple[float, ...]:
-    sigmas = check_levels(request.grid.sigmas(pipeline.process, request.steps), request.grid)
+def _sigmas(pipeline: Composed, request: Request, cells: tuple[int, ...]) -> tuple[float, ...]:
+    sigmas = check_levels(request.grid.at_size(cells).sigmas(pipeline.process, request.steps), request.grid)
     check_range(sigmas, pipeline.process, bool(request.starts))
     if not request.starts:
         return tuple(sigmas)

@@ -63,7 +63,7 @@ class Prepared:
 
     def _arrivals(self) -> Arrivals | None:
         """Those of the grid, from where this run starts."""
-        whole = self.request.grid.arrivals(self.evaluate.process, self.request.steps)
+        whole = self.request.grid.at_size(self.x.shape[2:]).arrivals(self.evaluate.process, self.request.steps)
         count = len(self.sigmas) - 1
         return None if whole is None else Arrivals(whole.levels[-count:], whole.origins[-count:])
 
@@ -87,7 +87,7 @@ class Prepared:
         """
         if self.request.starts:
             raise ValueError("a run that starts from a picture is not prepared again")
-        sigmas = tuple(check_levels(grid.sigmas(self.evaluate.process, steps), grid))
+        sigmas = tuple(check_levels(grid.at_size(self.x.shape[2:]).sigmas(self.evaluate.process, steps), grid))
         check_range(sigmas, self.evaluate.process, started=False)
         evaluate = self.evaluate.over(sigmas)
         return replace(

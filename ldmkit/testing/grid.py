@@ -75,6 +75,23 @@ def length(subject: Subject) -> None:
         expect(len(sigmas) == count + 1, f"{count + 1} levels for {_name(process, count)}", f"{len(sigmas)}")
 
 
+@check("grid", "sizes")
+def sizes(subject: Subject) -> None:
+    """`at_size` gives a grid for latents of any size, and the same one for the same size.
+
+    It is asked before every run, for pictures of (height, width) cells and for latents of one and three axes. What it
+    gives is held to `length` and `decreasing` here.
+    """
+    for size in ((8, 8), (128, 32), (7,), (3, 16, 16), ()):
+        found = subject.grid.at_size(size)
+        expect(isinstance(found, Grid), f"a Grid for latents of {size}", f"{type(found).__name__}")
+        expect(found == subject.grid.at_size(size), f"equal grids for the same latents of {size}", f"{found!r:.100}")
+        for process, count, sigmas in _made(Subject(found)):
+            good = len(sigmas) == count + 1 and all(a > b for a, b in pairwise(sigmas))
+            where = f"{_name(process, count)} with latents of {size}"
+            expect(good, f"{count + 1} decreasing levels for {where}", f"{sigmas!r:.120}")
+
+
 @check("grid", "accepts")
 def accepts(subject: Subject) -> None:
     """There is a kind of process on which the grid makes at least a quarter of all numbers of steps from 1 to 100.

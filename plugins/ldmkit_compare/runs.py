@@ -125,7 +125,8 @@ class Comparing:
     def _reference(self) -> tuple[_Ran, Reference]:
         """Two tight runs over the noise levels that the compared ones visit, by two solvers on two grids."""
         process = self.pipe.process
-        highest = max(self.first.request.grid.sigmas(process, number)[0] for number in self.steps)
+        grid = self.first.request.grid.at_size(self.first.x.shape[2:])
+        highest = max(grid.sigmas(process, number)[0] for number in self.steps)
         limits = {"largest": min(highest, process.sigma_max)}
         ways: tuple[tuple[Sampler, SigmaGrid], ...] = (
             (UniPC(), Exponential.of(limits)),

@@ -176,7 +176,28 @@ class OneList(Halving):
         return _KEPT[key]
 
 
+class Sized(Halving):
+    """Answers a size with a number."""
+
+    def at_size(self, size: tuple[int, ...]) -> Any:
+        return len(size)
+
+
+class StuckWhenSmall(Halving):
+    """Repeats its last level for latents of few cells."""
+
+    few: bool = False
+
+    def at_size(self, size: tuple[int, ...]) -> Grid:
+        return self.model_copy(update={"few": math.prod(size) < 10})
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        found = super().sigmas(process, steps)
+        return [*found[:-2], found[-1], found[-1]] if self.few else found
+
+
 BROKEN: dict[str, list[type[Grid]]] = {
+    "sizes": [Sized, StuckWhenSmall],
     "length": [NoZero, AsTuple],
     "accepts": [NeverFits],
     "refuses": [Curt, Crashes],

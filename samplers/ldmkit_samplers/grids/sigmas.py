@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
-from ldmkit.errors import InputError
+from ldmkit.errors import InputError, SpecError
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Trailing
 
@@ -129,6 +129,66 @@ class FlowShift(Grid):
         times = [first + (last - first) * i / (steps - 1) for i in range(1, steps)]
         values = [process.sigma_max, *(self.shift * t / (1 - t) for t in times), 0.0]
         return check_sigmas(values, "grid FlowShift", "a smaller t_last")
+
+
+class FlowSizeShift(Grid):
+    """`FlowShift` by a shift that grows with the size of the latents, as FLUX and Qwen-Image visit it.
+
+    The shift is e^mu, with mu on the line through (`base_tokens`, `base_mu`) and (`full_tokens`, `full_mu`), beyond
+    them too; tokens are latents of `patch` x `patch` cells. Without a size it is that of `full_tokens`.
+
+    Args:
+        curve: "exponential" shifts by e^mu, "linear" by mu itself.
+        terminal: where given, times are stretched so that the last one before 0 is this.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"full_tokens": 8192, "full_mu": 0.9, "terminal": 0.02}),
+        Example({"curve": "linear", "patch": 1}),
+    )
+    base_tokens: int = Field(default=256, ge=1)
+    full_tokens: int = Field(default=4096, ge=1)
+    base_mu: float = 0.5
+    full_mu: float = 1.15
+    patch: int = Field(default=2, ge=1)
+    curve: Literal["exponential", "linear"] = "exponential"
+    terminal: float | None = Field(default=None, gt=0, lt=1)
+    tokens: int | None = Field(default=None, ge=1)
+    """Of the run; None: `full_tokens`."""
+
+    @model_validator(mode="after")
+    def _line(self) -> Self:
+        if self.base_tokens == self.full_tokens:
+            fits = "two numbers of tokens"
+            raise SpecError("invalid", "one number of tokens makes no line", where="full_tokens", fits=fits)
+        return self
+
+    def at_size(self, size: tuple[int, ...]) -> Grid:
+        return self.model_copy(update={"tokens": max(1, math.prod(-(-side // self.patch) for side in size))})
+
+    @property
+    def shift(self) -> float:
+        """The factor of all noise levels."""
+        tokens = self.full_tokens if self.tokens is None else self.tokens
+        slope = (self.full_mu - self.base_mu) / (self.full_tokens - self.base_tokens)
+        mu = self.base_mu + slope * (tokens - self.base_tokens)
+        return math.exp(mu) if self.curve == "exponential" else mu
+
+    def sigmas(self, process: Process, steps: int) -> list[float]:
+        """Raises InputError: fewer than one step, a shift that is not positive, or times that do not decrease."""
+        if self.shift <= 0:
+            what = f"a linear shift of {self.shift:.4g} for {self.tokens} tokens"
+            raise InputError(
+                "grid-range", what, where="grid FlowSizeShift", fits='a larger picture, or curve="exponential"'
+            )
+        levels = FlowShift(shift=self.shift).sigmas(process, steps)
+        if self.terminal is None or len(levels) < 3:
+            return levels
+        kept = [1 / (1 + level) for level in levels]  # 1 - t
+        stretch = (1 - self.terminal) / kept[-2]
+        stretched = [process.sigma_max, *(1 / (k * stretch) - 1 for k in kept[1:-1]), 0.0]
+        return check_sigmas(stretched, "grid FlowSizeShift", "a smaller terminal")
 
 
 class Explicit(Grid):
