@@ -6,11 +6,10 @@ import warnings
 from pathlib import Path
 
 from ldmkit import Batch
-from ldmkit_training.before.preflight import check_ready, checked_data
-from ldmkit_training.before.recipe import Recipe, build_stage
+from ldmkit_training.before.opening import open_recipe
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.before.selfcheck import Check, self_check
 from ldmkit_training.data.batches import Batches
-from ldmkit_training.data.section import open_data
 from ldmkit_training.loop.devices import on_device, open_accelerator
 from ldmkit_training.watch.previews import head
 
@@ -34,11 +33,9 @@ def run_check(recipe: Recipe, folder: Path, *, json: bool = False) -> int:
 
 def checked(recipe: Recipe, folder: Path) -> list[Check]:
     """The checks of a recipe's stage, in float32."""
-    device = open_accelerator().device
-    stage = build_stage(recipe, folder)
-    train, validation = open_data(recipe.data, folder)
-    check_ready(recipe, stage, train, validation, device)
-    train, _ = checked_data(recipe, stage, train, validation)
+    accelerator = open_accelerator()
+    device = accelerator.device
+    stage, train, _ = open_recipe(recipe, folder, accelerator)
     stage.to(device)
     for turn in stage.turns.values():
         turn.to(device).train()

@@ -25,9 +25,9 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP]
 ENGINE = "ldmkit_training.loop.engine."
 
 PHASES: list[tuple[str, int, int]] = [  # where the signal comes, in which call, steps that are saved
-    (f"{ENGINE}build_stage", 1, 0),
-    (f"{ENGINE}open_data", 1, 0),
-    (f"{ENGINE}checked_data", 1, 0),
+    ("ldmkit_training.before.opening.build_stage", 1, 0),
+    ("ldmkit_training.before.opening.open_data", 1, 0),
+    ("ldmkit_training.before.opening.checked_data", 1, 0),
     (f"{ENGINE}rehearse", 1, 0),
     (f"{ENGINE}identity", 1, 0),
     (f"{ENGINE}open_folder", 1, 0),

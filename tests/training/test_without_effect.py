@@ -19,7 +19,7 @@ from torch import device
 
 def said(recipe: Recipe, processes: int = 1) -> list[str]:
     """The keys."""
-    case = Case(recipe, build_stage(recipe, Path()), *open_data(recipe.data, Path()), processes)
+    case = Case.of(recipe, build_stage(recipe, Path()), *open_data(recipe.data, Path()), processes)
     return [line.partition(": ")[0] for line in without_effect(case)]
 
 

@@ -25,13 +25,13 @@ from ldmkit.models.compose import part_spec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Encoded
 from ldmkit.run.inputs import input_name
-from ldmkit_training.before.preflight import check_ready, checked_data
-from ldmkit_training.before.recipe import Recipe, build_stage
+from ldmkit_training.before.opening import open_recipe
+from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.before.rehearsal import rehearse
 from ldmkit_training.before.space import STATES
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
-from ldmkit_training.data.section import open_data, said_of_data
+from ldmkit_training.data.section import said_of_data
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.stages.latents import latents_of
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_of
@@ -107,10 +107,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """
     accelerator = open_accelerator()
     device, world = accelerator.device, accelerator.num_processes
-    stage = build_stage(recipe, folder)
-    train, validation = open_data(recipe.data, folder)
-    check_ready(recipe, stage, train, validation, device, processes=world)
-    train, validation = checked_data(recipe, stage, train, validation)
+    stage, train, validation = open_recipe(recipe, folder, accelerator)
     rehearse(recipe, stage, train, validation, accelerator)
     stage.to(device)
     for turn in stage.turns.values():

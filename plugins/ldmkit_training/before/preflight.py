@@ -64,7 +64,7 @@ def check_ready(
         warnings.warn(said, stacklevel=2)
     if stage.reads_images and (said := _reshaped(recipe, train)) is not None:
         warnings.warn(said, stacklevel=2)
-    for said in without_effect(Case(recipe, stage, train, held, processes)):
+    for said in without_effect(Case.of(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
 
 

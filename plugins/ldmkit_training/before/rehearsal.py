@@ -4,7 +4,7 @@ previews, the probe, what is measured at the end, and saving the model."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,15 @@ def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None,
     stage.to(device)
     for turn in turns.values():
         turn.to(device)
-    with undisturbed(networks(stage)), _kept(networks(stage)), torch.enable_grad():
+    modules = networks(stage)
+    with undisturbed(modules), _kept(modules), torch.enable_grad():
         for turn in turns.values():
             with autocast(recipe.precision, device), naming(batch):
                 turn(batch, MOST_STEPS)
     if accelerator.is_main_process:
-        with undisturbed(networks(stage)), _kept(networks(stage)):
+        with undisturbed(modules), _kept(modules):
             _look(recipe, stage, train, held, device)
-            _end(recipe.model_copy(update={"data": section}), stage, train, device)
+            _end(recipe.model_copy(update={"data": section}), stage, train, device, modules)
 
 
 def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device) -> None:
@@ -97,14 +98,14 @@ def _fewer(section: PreviewsSection, stage: Stage) -> PreviewsSection:
     return fewer
 
 
-def _end(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device) -> None:
+def _end(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, modules: Sequence[nn.Module]) -> None:
     """What is measured after the last step, on one batch, and saving what is small."""
     try:
         measure(stage, train, recipe, device, most=1)
     except InputError as problem:
         if problem.code != "input.dead-latent":  # a few pictures, before training, may well have such a channel
             raise
-    weights = {id(p): p.numel() * p.element_size() for module in networks(stage) for p in module.parameters()}
+    weights = {id(p): p.numel() * p.element_size() for module in modules for p in module.parameters()}
     if sum(weights.values()) > SMALL:
         return
     with tempfile.TemporaryDirectory(prefix="ldmkit-rehearsal-") as folder:

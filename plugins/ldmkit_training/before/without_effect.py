@@ -23,10 +23,11 @@ from ldmkit_training.loop.optimisers import Cycles, Warmed
 from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective
 from ldmkit_training.stages.codec.section import CodecConfig
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.pipeline import denoising_of, pipeline_of
+from ldmkit_training.stages.pipeline import denoising_of
 from ldmkit_training.watch.observe import undisturbed
-from ldmkit_training.watch.probe_section import probe_of
+from ldmkit_training.watch.probe_section import ProbeSection, probe_of
 
 
 class Case(NamedTuple):
@@ -36,6 +37,8 @@ class Case(NamedTuple):
         stage: that it trains.
         train, held: its data.
         processes: that train together.
+        turn: of the stage, where it trains with noise and conditions.
+        probe: of the recipe.
     """
 
     recipe: Recipe
@@ -43,6 +46,13 @@ class Case(NamedTuple):
     train: Dataset
     held: Dataset | None
     processes: int
+    turn: DenoiserTurn | None = None
+    probe: ProbeSection | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, processes: int) -> Case:
+        """With what is looked at more than once."""
+        return cls(recipe, stage, train, held, processes, denoising_of(stage), probe_of(recipe))
 
     def says(self, section: BaseModel | None, key: str) -> bool:
         """Whether the recipe itself says a key. A recipe that says all of them was written by a run, with all the
@@ -129,7 +139,7 @@ def _often(case: Case) -> Said:
     recipe = case.recipe
     sections: dict[str, Any] = {
         "checkpoints": recipe.checkpoints, "validation": recipe.validation, "previews": recipe.previews,
-        "probe": probe_of(recipe), "tracking": recipe.tracking,
+        "probe": case.probe, "tracking": recipe.tracking,
     }  # fmt: skip
     for name, section in sections.items():
         if section is not None and recipe.steps and section.every > recipe.steps and case.says(section, "every"):
@@ -142,14 +152,14 @@ def _held_out(case: Case) -> Said:
         if section is not None and case.says(recipe, "validation"):
             yield "validation", "nothing is held out (`data.validation` is null), so nothing is validated"
         return
-    if section is None and recipe.previews is None and probe_of(recipe) is None:
+    if section is None and recipe.previews is None and case.probe is None:
         yield "data.validation", "validation, previews and probe are null: nothing looks at it"
     if section is not None and section.count > len(case.held) and case.says(section, "count"):
         yield "validation.count", f"{section.count}, and {len(case.held)} are held out"
 
 
 def _watched(case: Case) -> Said:
-    recipe, probe = case.recipe, probe_of(case.recipe)
+    recipe, probe = case.recipe, case.probe
     shown = case.train if case.held is None else case.held
     sections: dict[str, Any] = {"previews": recipe.previews, "probe": probe}
     for name, section in sections.items():
@@ -158,10 +168,10 @@ def _watched(case: Case) -> Said:
     if case.stage.trained_codec is not None:
         keys = ("steps", "seed", "guidance", "sampler", "grid")
         yield from _sections(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
-    pipeline, turn = pipeline_of(case.stage), denoising_of(case.stage)
-    if pipeline is None or turn is None or probe is None:
+    turn = case.turn
+    if turn is None or probe is None:
         return
-    if not pipeline.conditioners and case.says(recipe, "probe"):
+    if not turn.pipeline.conditioners and case.says(recipe, "probe"):
         yield "probe", "the model has no conditions to try"
     elif len(turn.names) < 2:
         yield from _sections(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
@@ -268,7 +278,7 @@ def _regularisers(stage: Stage) -> frozenset[str] | None:
 
 
 def _denoiser_objective(case: Case) -> Said:
-    turn = denoising_of(case.stage)
+    turn = case.turn
     if not isinstance(case.recipe, DenoiserConfig) or turn is None:
         return
     objective = case.recipe.objective

@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ldmkit import Batch, Stage, Turn, get
+from ldmkit import Batch, Turn, get
 from ldmkit.errors import RunError
 from ldmkit.models.memory import memory
-from ldmkit_training.before.preflight import check_ready, checked_data
-from ldmkit_training.before.recipe import Recipe, build_stage, write_recipe
+from ldmkit_training.before.opening import open_recipe
+from ldmkit_training.before.recipe import Recipe, write_recipe
 from ldmkit_training.before.rehearsal import rehearse
 from ldmkit_training.before.same_run import bent, check_same_run
 from ldmkit_training.before.space import short_of_space
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.identity import identity
-from ldmkit_training.data.section import open_data
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.devices import on_device, open_accelerator
@@ -56,24 +55,26 @@ class Engine:
         folder: the recipe's, from which its paths start.
         fresh: begin anew although there are checkpoints; the older run's folder is kept under another name.
         allow_changed_data: go on from a checkpoint although the training data are others than before.
+
+    Attributes:
+        main: whether this process writes files.
+        sharded: whether weights are sharded among processes (FSDP2).
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, fresh: bool = False, allow_changed_data: bool = False) -> None:
         self.recipe, self.folder = recipe, folder
         self.accelerator = open_accelerator()
         self.device: torch.device = self.accelerator.device
+        self.main = bool(self.accelerator.is_main_process)
+        self.sharded = is_sharded(recipe) and self.accelerator.num_processes > 1
         self.together = Together(self.accelerator)
         self.out = Path(recipe.out)
         check_run_folder(self.out, get("stage", recipe.stage), fresh=fresh)
         self.checkpoints = self.out / CHECKPOINTS
         self.step = 0
-        self.stage: Stage = build_stage(recipe, folder)
-        self.train_data, self.validation_data = open_data(recipe.data, folder)
-        self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
-        data = (self.train_data, self.validation_data)
         # nothing is written or moved before everything that the recipe names was found and built
-        check_ready(recipe, self.stage, *data, self.device, processes=self.accelerator.num_processes)
-        self.train_data, self.validation_data = checked_data(recipe, self.stage, *data)
+        self.stage, self.train_data, self.validation_data = open_recipe(recipe, folder, self.accelerator)
+        self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
         if not self.sharded:  # whole networks may not fit where their shares do
             with self.together.agreed():
                 rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator)
@@ -107,16 +108,6 @@ class Engine:
         self.batches: Batches | None = None
         self._progress: Progress | None = None
         self._changes: int | None = None
-
-    @property
-    def main(self) -> bool:
-        """Whether this process writes files."""
-        return bool(self.accelerator.is_main_process)
-
-    @property
-    def sharded(self) -> bool:
-        """Whether weights are shared out among processes (FSDP2)."""
-        return is_sharded(self.recipe) and self.accelerator.num_processes > 1
 
     @property
     def has_average(self) -> bool:

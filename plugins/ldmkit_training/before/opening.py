@@ -1,0 +1,37 @@
+"""A recipe's stage and data, built, opened and checked once: what a run, its plan and its self-check all start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ldmkit import Dataset, Stage
+from ldmkit_training.before.preflight import check_ready, checked_data
+from ldmkit_training.before.recipe import Recipe, build_stage
+from ldmkit_training.data.section import open_data
+
+
+class Opened(NamedTuple):
+    """What a recipe comes to in one process.
+
+    Args:
+        stage: with its first weights, on the CPU.
+        train, validation: its data, with rows that the stage does not take left out or refused; None: nothing is held
+            out.
+    """
+
+    stage: Stage
+    train: Dataset
+    validation: Dataset | None
+
+
+def open_recipe(recipe: Recipe, folder: Path, accelerator: Any) -> Opened:
+    """Build the stage, open the data, and check that they go together; relative paths start from `folder`.
+
+    Raises:
+        LdmkitError: what the stage, the sources of data, `check_ready` and `checked_data` raise.
+    """
+    stage = build_stage(recipe, folder)
+    train, validation = open_data(recipe.data, folder)
+    check_ready(recipe, stage, train, validation, accelerator.device, processes=accelerator.num_processes)
+    return Opened(stage, *checked_data(recipe, stage, train, validation))
