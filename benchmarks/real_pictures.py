@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from ldmkit_training.before.recipe import DenoiserRecipe, Recipe, build_stage, read_recipe
+from ldmkit_training.before.recipe import Recipe, build_stage, read_training_recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.data.section import open_data
 from ldmkit_training.loop import checkpoints
@@ -63,11 +63,11 @@ def options(text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def opened(given: argparse.Namespace) -> tuple[DenoiserRecipe, Path]:
+def opened(given: argparse.Namespace) -> tuple[Recipe, Path]:
     """The recipe, and the folder that its paths start from."""
     torch.set_num_threads(1)
-    recipe = read_recipe(given.recipe, given.overrides)
-    if not isinstance(recipe, DenoiserRecipe):
+    recipe = read_training_recipe(given.recipe, given.overrides)
+    if recipe.stage != "denoiser":
         raise SystemExit(f"{given.recipe} is no denoiser's recipe")
     return recipe, given.recipe.absolute().parent
 
@@ -88,7 +88,7 @@ def _pictures(batch: Batch) -> list[Picture]:
     return list(batch.images.add(1).mul(127.5).round().byte().movedim(1, -1).numpy())
 
 
-def models(recipe: DenoiserRecipe, folder: Path, wanted: Sequence[int] | None) -> Iterator[tuple[int, ldmkit.Pipeline]]:
+def models(recipe: Recipe, folder: Path, wanted: Sequence[int] | None) -> Iterator[tuple[int, ldmkit.Pipeline]]:
     """(step, pipeline with averaged weights): of the wanted checkpoints (none named: of all), then the saved model,
     if the run has ended; of the last step there is no other."""
     out = Path(recipe.out)

@@ -41,7 +41,7 @@ def diffusion_loss(
         (B,) float32 losses, each the mean over its sample's elements.
     """
     predicted = predict(denoiser, process, x0, signals, noise=noise, sigma=sigma)
-    per_sample = errors(predicted, process, x0, noise=noise, sigma=sigma, norm=norm)
+    per_sample = prediction_errors(predicted, process, x0, noise=noise, sigma=sigma, norm=norm)
     if weighting is None:
         return per_sample
     weights = torch.tensor([weighting(s) for s in sigma], dtype=per_sample.dtype, device=per_sample.device)
@@ -66,7 +66,7 @@ def predict(
     return predicted
 
 
-def errors(
+def prediction_errors(
     predicted: Tensor, process: Process, x0: Tensor, *, noise: Tensor, sigma: Sequence[float], norm: str = "l2"
 ) -> Tensor:
     """(B,) means over each row's elements of the squared ("l2") or absolute ("l1") error of a prediction."""

@@ -55,16 +55,16 @@ def train(
     if dry_run and check:
         raise InputError("option-conflict", "--dry-run and --check exclude each other")
 
-    from ldmkit_training.before.recipe import read_recipe
+    from ldmkit_training.before.recipe import read_training_recipe
     from ldmkit_training.before.recipe import schema as recipe_schema
 
     if recipe is None or schema:
         emit(recipe_schema())
         return 0
-    read = read_recipe(recipe, [*(overrides or []), *more])
-    from ldmkit_training.before.preflight import naming
+    read = read_training_recipe(recipe, [*(overrides or []), *more])
+    from ldmkit_training.before.preflight import with_recipe_path
 
-    with naming(recipe):
+    with with_recipe_path(recipe):
         if dry_run:
             from ldmkit_training.before.plan import make_plan
             from ldmkit_training.before.plan_table import show
@@ -82,7 +82,7 @@ def train(
 def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     from ldmkit.cli.answers import INTERRUPTED, emit
     from ldmkit.printable import printable
-    from ldmkit_training.data.section import said_of_data
+    from ldmkit_training.data.section import data_notes
     from ldmkit_training.loop.devices import automatic
     from ldmkit_training.loop.engine import Engine
     from ldmkit_training.loop.interrupts import INTERRUPTED_SAVED, Signalled, at_once
@@ -94,14 +94,14 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
         print(f"stopped by {signalled.name} before the first step; the run is as it was", file=sys.stderr)
         return INTERRUPTED
     if engine.main and not json:
-        for note in said_of_data(engine.train_data, engine.validation_data):
+        for note in data_notes(engine.train_data, engine.validation_data):
             print(printable(f"note     {note}"))
     if engine.main and engine.step and not json:
         print(printable(f"going on from step {engine.step} of {recipe.steps} in {engine.out}"))
     if engine.main and engine.changed:
         changed = "; ".join(engine.changed)
         print(printable(f"the training data changed since that checkpoint: {changed}"), file=sys.stderr)
-    for line in engine.bent:
+    for line in engine.rate_jumps:
         print(printable(line), file=sys.stderr)
     if engine.main and not json:
         for line in automatic(recipe.precision, engine.device):

@@ -19,7 +19,7 @@ import torch
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, bert_vocabulary, clip_vocabulary
-from ldmkit_training.before.recipe import read_recipe as read_training
+from ldmkit_training.before.recipe import read_training_recipe as read_training
 from ldmkit_training.data.section import open_part
 from ldmkit_training.loop import checkpoints
 from mutations import Subject, tensors_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, clip_vocabulary
 from ldmkit_conditioners.tokenizer_files import MAX_ID
-from ldmkit_training.before.recipe import read_recipe as read_training
+from ldmkit_training.before.recipe import read_training_recipe as read_training
 from PIL import Image
 
 import ldmkit

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from ldmkit_training.before.same_run import bent
+from ldmkit_training.before.same_run import rate_jumps
 from ldmkit_training.loop.engine import Engine
 
 from ldmkit.cli import main
@@ -17,7 +17,9 @@ COSINE = "schedule={type: cosine, warmup: 2}"
 def said(tmp_path: Path, step: int, steps: int, *overrides: str) -> list[str]:
     """After `step` of six steps, for a run of `steps`."""
     before = tiny.denoiser_recipe(tmp_path, *overrides)
-    return bent(before.model_dump(mode="json"), tiny.denoiser_recipe(tmp_path, f"steps={steps}", *overrides), step)
+    return rate_jumps(
+        before.model_dump(mode="json"), tiny.denoiser_recipe(tmp_path, f"steps={steps}", *overrides), step
+    )
 
 
 def test_the_jump_is_what_both_schedules_give(tmp_path: Path) -> None:
@@ -57,4 +59,4 @@ def test_the_command_says_it_when_it_goes_on(tmp_path: Path, capsys: pytest.Capt
 def test_whoever_trains_by_python_finds_it_too(tmp_path: Path) -> None:
     tiny.train(tiny.denoiser_recipe(tmp_path, COSINE))
     engine = Engine(tiny.denoiser_recipe(tmp_path, COSINE, "steps=8"), Path())
-    assert len(engine.bent) == 1 and engine.run().step == 8
+    assert len(engine.rate_jumps) == 1 and engine.run().step == 8

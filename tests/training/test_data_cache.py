@@ -19,7 +19,7 @@ from ldmkit_codecs.vq import VQCodec
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.cache import rows as cache_rows
 from ldmkit_training.data.cache.reading import LatentCache, latent_cache
-from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.geometry import random_draw
 from ldmkit_training.data.reading import Reader, stacked, unit
 from ldmkit_training.data.section import DataSection
 from torch import Tensor
@@ -59,7 +59,7 @@ def test_rows_are_what_the_codec_makes(codec: KLCodec, tmp_path: Path) -> None:
     reader = Reader(Squares(), rule)
     for index in range(10):
         for view in range(3):
-            row = reader.read(index, draw("cache", view, Squares().id(index)))
+            row = reader.read(index, random_draw("cache", view, Squares().id(index)))
             with torch.no_grad():
                 posterior = codec.posterior(unit(stacked([row])))
             mode, deviation = cache.latents([index * 3 + view])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_sources import Squares, section
-from ldmkit_training.data.geometry import Window, draw, fit_boxes, fit_map, fit_picture, fitted, window
+from ldmkit_training.data.geometry import Window, fit_boxes, fit_map, fit_picture, fitted, random_draw, window
 from PIL import Image
 
 from ldmkit.contracts.data import Sample
@@ -27,7 +27,7 @@ def test_a_square_stays_where_its_box_and_map_say(fit: str, mirror: float) -> No
     to the pixel that a resize can move an edge by."""
     rule, data, met = section(size=[80, 40], fit=fit, mirror=mirror), Squares(20, (96, 128)), 0
     for index in range(20):
-        image, inputs = fitted(data[index], data.geometry, rule, draw("t", index))
+        image, inputs = fitted(data[index], data.geometry, rule, random_draw("t", index))
         assert image.shape == (80, 40, 3) and image.dtype == np.uint8
         bright = image[..., 0] > 178
         labelled = inputs["semantic"] == 3
@@ -47,13 +47,13 @@ def test_windows_by_hand() -> None:
     assert window(wide, section(fit="resize"), None) == Window(0, 0, 300, 100)
     assert window(wide, section(fit="crop"), None) == Window(100, 0, 200, 100)
     assert window((300, 100), section(fit="crop", size=[16, 32]), None) == Window(0, 125, 100, 175)
-    assert window(wide, section(fit="crop", mirror=1.0), draw(0)) == Window(100, 0, 200, 100, True)
+    assert window(wide, section(fit="crop", mirror=1.0), random_draw(0)) == Window(100, 0, 200, 100, True)
     assert window(wide, section(fit="random-crop", mirror=1.0), None) == Window(100, 0, 200, 100, False)
 
 
 def test_random_windows_cover_the_range_and_stay_inside() -> None:
     rule = section(fit="random-crop", crop_scale=[0.5, 1.0])
-    seen = [window((60, 100), rule, draw("w", i)) for i in range(300)]
+    seen = [window((60, 100), rule, random_draw("w", i)) for i in range(300)]
     sides = [w.right - w.left for w in seen]
     assert all(w.left >= 0 and w.top >= 0 and w.right <= 100 and w.bottom <= 60 for w in seen)
     assert all(w.right - w.left == w.bottom - w.top for w in seen)
@@ -136,8 +136,8 @@ def test_maps_of_another_size_are_errors() -> None:
 
 
 def test_draws_are_a_function_of_the_key() -> None:
-    assert draw(1, "view", 0, 5) == draw(1, "view", 0, 5) != draw(1, "view", 1, 5)
-    values = np.array([draw(0, i) for i in range(2000)])
+    assert random_draw(1, "view", 0, 5) == random_draw(1, "view", 0, 5) != random_draw(1, "view", 1, 5)
+    values = np.array([random_draw(0, i) for i in range(2000)])
     assert values.min() >= 0 and values.max() < 1
     # a mean of 2000 uniform numbers has a standard deviation of 0.0065
     np.testing.assert_allclose(values.mean(0), 0.5, atol=0.03)

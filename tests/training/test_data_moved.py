@@ -13,7 +13,7 @@ import torch
 from data_sources import section as plain_section
 from ldmkit_conditioners.image import ImagePlane
 from ldmkit_conditioners.semantic import Semantic
-from ldmkit_training.before.moving import beside
+from ldmkit_training.before.moving import spatial_size
 from ldmkit_training.before.plan import make_plan
 from ldmkit_training.before.preflight import checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage
@@ -22,7 +22,7 @@ from ldmkit_training.data.geometry import Window, fit_lying, fit_picture
 from ldmkit_training.data.identity import differing, identity
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import open_data
-from ldmkit_training.data.sources.lying import Lying
+from ldmkit_training.data.sources.lying import SpatialInput
 from ldmkit_training.loop.engine import Engine
 from PIL import Image
 
@@ -101,22 +101,22 @@ def test_a_hint_has_a_resolution_of_its_own() -> None:
     for scale in (1, 2):
         big = colours(0, scale)
         cut = Image.fromarray(big[2 * scale : 18 * scale, 4 * scale : 24 * scale]).resize((10, 8), Image.BICUBIC)
-        found = fit_lying(big, Lying("picture", (8, 10)), picture, seen, "here")
+        found = fit_lying(big, SpatialInput("picture", (8, 10)), picture, seen, "here")
         assert np.array_equal(found, np.asarray(cut)[:, ::-1])
     half = colours(0)[::2, ::2]
-    found = fit_lying(half, Lying("picture", (8, 10)), picture, seen, "here")
+    found = fit_lying(half, SpatialInput("picture", (8, 10)), picture, seen, "here")
     assert np.array_equal(found, half[1:9, 2:12][:, ::-1])
     labels = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
     twice = labels.repeat(2, axis=0).repeat(2, axis=1)
     for size in ((8, 10), (5, 7), (32, 40)):
-        one, other = (fit_lying(a, Lying("labels", size), picture, seen, "here") for a in (labels, twice))
+        one, other = (fit_lying(a, SpatialInput("labels", size), picture, seen, "here") for a in (labels, twice))
         assert np.array_equal(one, other)
 
 
 def test_windows_between_a_hints_pixels_are_interpolated() -> None:
     """A ramp along x: what is seen is its own place, to the rounding of eight bits and the edge of the filter."""
     ramp = np.tile(np.arange(0, 180, 20, dtype=np.uint8)[None, :, None], (5, 1, 3))  # a quarter of 20 x 36
-    found = fit_lying(ramp, Lying("picture", (3, 5)), (HEIGHT, WIDTH), Window(6, 4, 26, 16), "here")[1, :, 0]
+    found = fit_lying(ramp, SpatialInput("picture", (3, 5)), (HEIGHT, WIDTH), Window(6, 4, 26, 16), "here")[1, :, 0]
     # pixel i of 5 has its centre at x = 6 + 4 i + 2 of 36, at (x / 4 - 0.5) * 20 of the ramp
     wanted = [((6 + 4 * i + 2) / 4 - 0.5) * 20 for i in range(5)]
     np.testing.assert_allclose(found[1:-1], wanted[1:-1], atol=1)
@@ -125,13 +125,13 @@ def test_windows_between_a_hints_pixels_are_interpolated() -> None:
 def test_floats_move_like_eight_bits() -> None:
     levels, seen = colours(3), Window(2, 4, 30, 16, True)
     whole = fit_picture(levels, seen, (9, 12)).astype(np.float64)
-    found = fit_lying(levels.astype(np.float32) / 255, Lying("picture", (9, 12)), (HEIGHT, WIDTH), seen, "here")
+    found = fit_lying(levels.astype(np.float32) / 255, SpatialInput("picture", (9, 12)), (HEIGHT, WIDTH), seen, "here")
     # PIL keeps eight bits between its two passes: up to a level each
     np.testing.assert_allclose(found * 255, whole, atol=2)
 
 
 def test_of_a_window_only_the_pictures_proportions_can_be_cropped() -> None:
-    lies, seen = Lying("mask", (8, 8)), Window(0, 0, 16, 16)
+    lies, seen = SpatialInput("mask", (8, 8)), Window(0, 0, 16, 16)
     with pytest.raises(InputError, match="cannot be cropped with it") as caught:
         fit_lying(np.zeros((HEIGHT, HEIGHT), np.uint8), lies, (HEIGHT, WIDTH), seen, "7.png: given")
     assert caught.value.code == "input.bad-sample" and caught.value.where == "7.png: given"
@@ -142,9 +142,9 @@ def test_of_a_window_only_the_pictures_proportions_can_be_cropped() -> None:
 
 
 def test_the_size_beside_a_picture_is_what_the_conditioner_asks_for() -> None:
-    assert beside(ImagePlane(), {Place("low"): "picture"}, (64, 96), 4) == (16, 24)
+    assert spatial_size(ImagePlane(), {Place("low"): "picture"}, (64, 96), 4) == (16, 24)
     semantic = Semantic({"n_classes": 3, "stages": 1})
-    assert beside(semantic, {Place("map"): "labels"}, (64, 96), 8) == (16, 24)
+    assert spatial_size(semantic, {Place("map"): "labels"}, (64, 96), 8) == (16, 24)
 
 
 def test_a_map_in_a_file_and_a_mask_move_alike(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_sources import opened, picture
 from ldmkit_training.before.rows import CheckedRows
 from ldmkit_training.data.numbering import Renumbered
-from ldmkit_training.data.sources.lying import Laid
+from ldmkit_training.data.sources.lying import SpatialDataset
 from ldmkit_training.data.sources.wrapping import Wrapping
 
 from ldmkit.contracts.data import Dataset
@@ -27,7 +27,11 @@ def test_wrappers_keep_shares_and_numbers(tmp_path: Path) -> None:
         picture(tmp_path / name / "0.png")
     sources = [{"type": "classes", "config": {"folder": folder, "numbers": True}} for folder in "ab"]
     data = opened("concat", tmp_path, sources=sources, weights=[1, 3])
-    for wrapped in (Laid(data, {}), CheckedRows(data, {0: "bad"}), Renumbered(data, {"label": [0, 1]}, data.numbering)):
+    for wrapped in (
+        SpatialDataset(data, {}),
+        CheckedRows(data, {0: "bad"}),
+        Renumbered(data, {"label": [0, 1]}, data.numbering),
+    ):
         assert wrapped.mixture == ((2, 1), (2, 3)) and list(wrapped.numbering["label"]) == ["cat", "dog"]
         assert len(wrapped) == 4 and wrapped.id(3) == "1/dog/0.png" and wrapped.geometry == data.geometry
         assert wrapped[3].inputs == wrapped.inputs(3) == wrapped.known(3) == {"label": 1}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from ldmkit_checkpoints.tiny.keys import tiny_sequential_keys
 from ldmkit_codecs.tiny import TinyCodec
-from ldmkit_training.before.recipe import Recipe, read_recipe
+from ldmkit_training.before.recipe import Recipe, read_training_recipe
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -30,7 +30,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_recipes_name_what_exists(path: Path) -> None:
-    recipe = read_recipe(path)
+    recipe = read_training_recipe(path)
     named = [("data", spec) for spec in (recipe.data.train, recipe.data.validation) if spec is not None]
     if recipe.stage == "denoiser":
         parts = [recipe.model.denoiser, recipe.model.process, *recipe.model.conditioners.values()]
@@ -41,10 +41,12 @@ def test_recipes_name_what_exists(path: Path) -> None:
     if recipe.stage == "denoiser" and recipe.model.start is None:
         assert recipe.model.defaults is not None and recipe.model.defaults.size == recipe.data.size
         assert recipe.model.codec is not None and recipe.model.codec.from_ is not None
-        (first,) = [read_recipe(other) for other in RECIPES if other.parent == path.parent and _makes(other, recipe)]
+        (first,) = [
+            read_training_recipe(other) for other in RECIPES if other.parent == path.parent and _makes(other, recipe)
+        ]
         assert first.data.size == recipe.data.size
     if recipe.stage in ("denoiser", "proposer") and recipe.model.start is not None:
-        others = [read_recipe(other).out for other in RECIPES if other.parent == path.parent]
+        others = [read_training_recipe(other).out for other in RECIPES if other.parent == path.parent]
         assert recipe.model.start in [f"../../{out}/model" for out in others]
     for kind, spec in named:
         part: Any = ldmkit.get(kind, spec.type)
@@ -55,7 +57,7 @@ def test_recipes_name_what_exists(path: Path) -> None:
 def _makes(path: Path, recipe: Recipe) -> bool:
     """Whether a recipe's run is where another takes its codec from."""
     assert recipe.model.codec is not None
-    first = read_recipe(path)
+    first = read_training_recipe(path)
     return first.stage == "codec" and first.out == recipe.model.codec.from_
 
 

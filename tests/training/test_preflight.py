@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import tiny
-from ldmkit_training.before.recipe import read_recipe
+from ldmkit_training.before.recipe import read_training_recipe
 from ldmkit_training.data.sources.maps import MapsData
 from ldmkit_training.loop.engine import Engine
 from ldmkit_training.loop.runfolder import open_folder
@@ -61,11 +61,11 @@ def test_long_schedules_are_read_from_files(tmp_path: Path) -> None:
     data = tiny.denoiser_data(tmp_path / "run", "steps=20000000")
     cycle = {"warmup": [10000], "start": [1e-6], "peak": [1.0], "floor": [1.0]}
     data["schedule"] = {"type": "ldm-linear", "lengths": [10**13], **cycle}
-    assert read_recipe(tiny.write(data, tmp_path / "recipe.yaml")).steps == 20_000_000
+    assert read_training_recipe(tiny.write(data, tmp_path / "recipe.yaml")).steps == 20_000_000
     with pytest.raises(LdmkitError, match="less than or equal to"):
-        read_recipe(tmp_path / "recipe.yaml", [f"steps={10**20}"])
+        read_training_recipe(tmp_path / "recipe.yaml", [f"steps={10**20}"])
     with pytest.raises(LdmkitError, match="simple and elbo are both 0") as caught:
-        read_recipe(tmp_path / "recipe.yaml", ["objective.simple=0"])
+        read_training_recipe(tmp_path / "recipe.yaml", ["objective.simple=0"])
     assert str(caught.value.where).endswith("recipe.yaml.objective")
 
 

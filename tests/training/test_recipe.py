@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import tiny
 import yaml
-from ldmkit_training.before.recipe import build_stage, overridden, parse_recipe, read_recipe, recipes, schema
+from ldmkit_training.before.recipe import build_stage, overridden, parse_recipe, read_training_recipe, recipes, schema
 
 from ldmkit.cli import main
 from ldmkit.errors import LdmkitError, SourceError
@@ -119,9 +119,9 @@ def test_overrides_are_yaml() -> None:
 def test_a_written_recipe_is_the_recipe(tmp_path: Path) -> None:
     """What a run resolves and writes reads back as the same."""
     for make in (tiny.codec_data, tiny.denoiser_data):
-        read = read_recipe(tiny.write(make(tmp_path), tmp_path / "r.yaml"))
+        read = read_training_recipe(tiny.write(make(tmp_path), tmp_path / "r.yaml"))
         (tmp_path / "again.yaml").write_text(yaml.safe_dump(read.model_dump(mode="json"), sort_keys=False))
-        assert read_recipe(tmp_path / "again.yaml") == read
+        assert read_training_recipe(tmp_path / "again.yaml") == read
 
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,4 +202,4 @@ def test_examples_are_valid() -> None:
     paths = sorted((Path(__file__).parents[2] / "examples").rglob("*.yaml"))
     found = [path for path in paths if "stage" in (yaml.safe_load(path.read_text()) or {})]
     assert len(found) >= 2
-    assert {read_recipe(path).stage for path in found} <= set(recipes())
+    assert {read_training_recipe(path).stage for path in found} <= set(recipes())

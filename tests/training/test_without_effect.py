@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import tiny
 from ldmkit_training.before.preflight import check_ready
-from ldmkit_training.before.recipe import Recipe, build_stage, read_recipe, recipes, write_recipe
+from ldmkit_training.before.recipe import Recipe, build_stage, read_training_recipe, recipes, write_recipe
 from ldmkit_training.before.without_effect import ALWAYS, RULES, Case, without_effect
 from ldmkit_training.data.section import open_data
 from pydantic import BaseModel
@@ -148,8 +148,8 @@ def test_a_recipe_that_a_run_wrote_says_nothing_of_its_defaults(tmp_path: Path) 
     """The run's own file holds all defaults: those that have nothing to act on are nobody's words."""
     quiet = tiny.codec_recipe(tmp_path, "data.validation=null", "validation.every=1000")
     write_recipe(tiny.parse_recipe(quiet.model_dump(mode="json") | {"validation": {}}), tmp_path / "recipe.yaml")
-    assert said(read_recipe(tmp_path / "recipe.yaml")) == []
-    assert said(read_recipe(tmp_path / "recipe.yaml", ["optimiser.momentum=0.5"])) == ["optimiser.momentum"]
+    assert said(read_training_recipe(tmp_path / "recipe.yaml")) == []
+    assert said(read_training_recipe(tmp_path / "recipe.yaml", ["optimiser.momentum=0.5"])) == ["optimiser.momentum"]
 
 
 def test_they_are_warnings_before_a_run(tmp_path: Path) -> None:

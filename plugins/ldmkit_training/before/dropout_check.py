@@ -19,7 +19,7 @@ from ldmkit import Batch, Denoiser, Pipeline, Stage
 from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
 from ldmkit.run.conditioning import Conditioning
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
-from ldmkit_training.stages.pipeline import denoising_of
+from ldmkit_training.stages.pipeline import denoising_turn
 
 ROWS = 2048
 """Rows that are counted."""
@@ -29,13 +29,13 @@ MARKS = 20
 """Parts at most: 2^20 marks add up exactly in float32."""
 
 
-class _Arrived(Exception):
+class _DenoiserCalled(Exception):
     """The turn has reached the denoiser."""
 
 
 def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]]:
     """(name, passed, found, wanted) of each input that may be dropped; nothing for a stage without conditions."""
-    if (turn := denoising_of(stage)) is None:
+    if (turn := denoising_turn(stage)) is None:
         return []
     counts, rows = count_dropped(turn, batch)
     expected = turn.drop_rates
@@ -52,23 +52,23 @@ def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]
 
 def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int]:
     """How many rows drop each input, over `ROWS` rows of as many steps as it takes; and how many rows there were."""
-    batch = _cheap(turn.pipeline, batch)
+    batch = _with_zero_latents(turn.pipeline, batch)
     with torch.no_grad():
         encoded = turn.conditioning(batch)
     if not encoded.names:
         return {}, 0
     marked, bits = _marked(encoded)
     counts, rows, step = dict.fromkeys(encoded.names, 0), 0, 0
-    with turn.encoding_by(lambda _: marked), _arriving(turn.pipeline.denoiser) as arrived:
+    with turn.encoding_by(lambda _: marked), _recorded_calls(turn.pipeline.denoiser) as arrived:
         while rows < ROWS:
             draws = type(batch.draws)(batch.draws.seed, 1_000_000 + step, batch.draws.rows)
             try:
                 turn(replace(batch, draws=draws), step)
-            except _Arrived:
+            except _DenoiserCalled:
                 pass
             else:
                 raise RuntimeError("the turn never called the denoiser")
-            seen = _bits(arrived.pop(), len(batch.ids))
+            seen = _dropped_bits(arrived.pop(), len(batch.ids))
             for name in counts:
                 own = torch.stack([(seen >> bit) & 1 for bit, owner in bits.items() if owner == name])
                 if not bool((own == own[0]).all()):
@@ -78,7 +78,7 @@ def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int
     return counts, rows
 
 
-def _cheap(pipeline: Pipeline, batch: Batch) -> Batch:
+def _with_zero_latents(pipeline: Pipeline, batch: Batch) -> Batch:
     """With latents of zeros: what is drawn does not depend on them."""
     height, width = (side // pipeline.codec.factor for side in batch.size)
     zeros = torch.zeros(len(batch.ids), pipeline.codec.channels, height, width, device=pipeline.device)
@@ -103,7 +103,7 @@ def _filled(signal: Signal, value: float) -> Signal:
     return Tokens(filled, None) if isinstance(signal, Tokens) else type(signal)(filled)
 
 
-def _bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
+def _dropped_bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
     """(B,) int64: all marks that stand in a row of any slot."""
     found = torch.zeros(rows, dtype=torch.int64)
     for signal in signals.values():
@@ -117,13 +117,13 @@ def _bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
 
 
 @contextmanager
-def _arriving(denoiser: Denoiser) -> Iterator[list[Mapping[str, Signal]]]:
+def _recorded_calls(denoiser: Denoiser) -> Iterator[list[Mapping[str, Signal]]]:
     """The signals of every call of the denoiser, which ends before it computes anything."""
     arrived: list[Mapping[str, Signal]] = []
 
     def look(_: Any, given: tuple[Any, ...]) -> None:
         arrived.append(given[2].signals)
-        raise _Arrived
+        raise _DenoiserCalled
 
     handle = denoiser.register_forward_pre_hook(look)
     try:

@@ -18,8 +18,8 @@ from ldmkit.run.inputs import input_name
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.data.sources.located import Located
-from ldmkit_training.data.sources.lying import Laid, Lying
-from ldmkit_training.stages.pipeline import pipeline_of
+from ldmkit_training.data.sources.lying import SpatialDataset, SpatialInput
+from ldmkit_training.stages.pipeline import pipeline_in
 
 KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))
 """Types of raw inputs that are pictures, and how each is read."""
@@ -28,45 +28,45 @@ FLAT = ("plane", "residuals")
 """Signals that lie on the latents as their inputs lie on the picture."""
 
 
-def laid(stage: Stage, dataset: Dataset, section: DataSection) -> Dataset:
+def with_spatial_inputs(stage: Stage, dataset: Dataset, section: DataSection) -> Dataset:
     """A source whose inputs that lie on the picture move with it: boxes, maps, and pictures, masks and label maps that
     are read for a signal that lies on the latents, or as `data.moves` says.
 
     Raises:
         SpecError: `not-moved`: an input that crops or mirrors would have to move and cannot.
     """
-    return _Laying(stage, dataset, section).laid()
+    return _SpatialInputs(stage, dataset, section).wrapped()
 
 
-class _Laying:
+class _SpatialInputs:
     def __init__(self, stage: Stage, dataset: Dataset, section: DataSection) -> None:
         self.dataset, self.section = dataset, section
         self.names = renamed_names(dataset, section)
         self.changes = [f"mirror: {section.mirror}"] if section.mirror > 0 else []
         self.changes += [f"fit: {section.fit}"] if section.fit in ("crop", "random-crop") else []
-        pipeline = pipeline_of(stage)
+        pipeline = pipeline_in(stage)
         self.factor = 1 if pipeline is None else pipeline.codec.factor
         self.readers: dict[str, list[Conditioner]] = {}
         for name, part in {} if pipeline is None else pipeline.conditioners.items():
             self.readers.setdefault(input_name(name, pipeline.wiring[name]), []).append(part)
-        self.lying: dict[Place, Lying] = {}
+        self.lying: dict[Place, SpatialInput] = {}
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []
 
     def located(self) -> Dataset:
         """The source, with paths in its inputs that the model reads as pictures starting from the data's folder."""
         readers = [(name, part) for name, new in self.names.items() for part in self.readers.get(new, ())]
-        places = {Place(name, field): None for name, part in readers for field, _ in fields(part.Input)}
+        places = {Place(name, field): None for name, part in readers for field, _ in picture_fields(part.Input)}
         places = {place: None for place in places if self.dataset.geometry[place.name] == "none"}
         return Located(self.dataset, places) if places else self.dataset
 
-    def laid(self) -> Dataset:
+    def wrapped(self) -> Dataset:
         self.dataset = self.located()
         for name, new in self.names.items():
             for part in self.readers.get(new, ()):
                 self._look(name, part)
         changed = self.lying or self.rules or self.notes
-        return Laid(self.dataset, self.lying, self.rules, self.notes) if changed else self.dataset
+        return SpatialDataset(self.dataset, self.lying, self.rules, self.notes) if changed else self.dataset
 
     def _look(self, name: str, part: Conditioner) -> None:
         said, rule = self.section.moves.get(name), self.dataset.geometry[name]
@@ -76,7 +76,7 @@ class _Laying:
         if part.Input is Layout:
             self.rules |= {name: "boxes"} if self.changes else {}
             return
-        found = {Place(name, field): kind for field, kind in fields(part.Input)}
+        found = {Place(name, field): kind for field, kind in picture_fields(part.Input)}
         if part.kind not in FLAT and said is None:
             if found and self.changes:
                 still = f"{name!r} is a picture that is read as {part.kind}: {' and '.join(self.changes)} leaves it"
@@ -87,7 +87,7 @@ class _Laying:
                 self._refuse(name)
             return
         for place, kind in found.items():
-            lies = Lying(kind, beside(part, found, self.section.size, self.factor))
+            lies = SpatialInput(kind, spatial_size(part, found, self.section.size, self.factor))
             if self.lying.setdefault(place, lies) != lies:
                 self._refuse(name, f"as {lies.kind} of {lies.size} and as {self.lying[place].kind} of another size")
 
@@ -99,7 +99,7 @@ class _Laying:
         raise SpecError("not-moved", what, where=f"data.{changes[0].partition(':')[0]}", fits=fits)
 
 
-def fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
+def picture_fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
     """(field, kind) of every picture, mask or label map in a type of raw input; field None: it is one itself."""
     for known, name in KINDS:
         if kind == known:
@@ -115,7 +115,7 @@ def fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
                     break
 
 
-def beside(part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int) -> tuple[int, int]:
+def spatial_size(part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int) -> tuple[int, int]:
     """(height, width) that a conditioner's input has beside pictures of a size: the one that it asks for with
     `picture_size`, and the picture's own where it does not say."""
     wanted = _asked(part, places, size, factor)

@@ -31,10 +31,10 @@ from ldmkit_training.before.rehearsal import rehearse
 from ldmkit_training.before.space import STATES
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
-from ldmkit_training.data.section import said_of_data
+from ldmkit_training.data.section import data_notes
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.stages.latents import latents_of
-from ldmkit_training.stages.pipeline import PipelineStage, pipeline_of
+from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class WireLine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """All of it. Bytes and seconds are of one process; memory leaves out what the libraries themselves take.
 
     Attributes:
@@ -99,7 +99,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(recipe: Recipe, folder: Path) -> Plan:
+def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
     """The plan of a recipe; one optimiser step is run, in memory.
 
     Raises:
@@ -116,13 +116,13 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         train, recipe.data, seed=recipe.seed, world=world, accumulate=recipe.accumulate, names=stage.inputs
     )
     parts, reading = _timed(lambda: batches.at(0))
-    batch = _as_trained(recipe, stage, on_device(parts[0], device))
-    trial = _Trial(recipe, stage, device)
+    batch = _as_cached(recipe, stage, on_device(parts[0], device))
+    trial = _MeasuredSteps(recipe, stage, device)
     activations, stepping = trial.run(batch)
     used = input_names(train, recipe.data, stage.inputs)
     shared, total = len(train), recipe.steps * recipe.data.batch
     step = max(stepping * recipe.accumulate, 0.0)
-    return Plan(
+    return TrainingPlan(
         stage=recipe.stage, out=recipe.out, device=str(device), processes=world,
         precision=arithmetic(recipe.precision, device).dtype,
         samples=shared, held_out=0 if validation is None else len(validation),
@@ -137,7 +137,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
 
 def part_lines(stage: Stage) -> list[PartLine]:
     """Every network once: parts by their own names, what else a turn trains, and what is read only."""
-    pipeline, codec = pipeline_of(stage), stage.codec
+    pipeline, codec = pipeline_in(stage), stage.codec
     named: dict[str, nn.Module] = {}
     if pipeline is not None:
         named = {"codec": pipeline.codec, "denoiser": pipeline.denoiser}
@@ -165,7 +165,7 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
         return []
     pipeline, expected = stage.pipeline, stage.drop_rates
     encoded = pipeline.conditioning(batch.inputs, size=batch.size, grad=True)
-    signals = _encoded(pipeline, encoded.parts)
+    signals = _encoded_by_conditioner(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():
         wire = pipeline.wiring[name]
@@ -197,7 +197,7 @@ def null_in_words(part: Conditioner, wired: str, null: Signal | None) -> str:
     return "its own" if any(bool(tensor.any()) for tensor in tensors_of(null)) else "zeros"
 
 
-def _encoded(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encoded]:
+def _encoded_by_conditioner(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encoded]:
     """What each conditioner made; the parts come in the conditioners' order, adapters' without input left out."""
     left = list(encoded)
     found: dict[str, Encoded] = {}
@@ -208,7 +208,7 @@ def _encoded(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encode
     return found
 
 
-def _as_trained(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
+def _as_cached(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
     """With latents where the recipe keeps them."""
     codec = stage.frozen_codec
     if recipe.data.cache is None or codec is None or not stage.reads_images:
@@ -216,7 +216,7 @@ def _as_trained(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
     return dataclasses.replace(batch, images=None, latents=latents_of(batch, codec, codec.device, sample=False))
 
 
-class _Trial:
+class _MeasuredSteps:
     """One optimiser step of every turn, twice: the first warms up and is measured for memory, the second for time."""
 
     def __init__(self, recipe: Recipe, stage: Stage, device: torch.device) -> None:
@@ -225,13 +225,13 @@ class _Trial:
 
     def run(self, batch: Batch) -> tuple[int, float]:
         """(bytes that the largest turn keeps between its forward and backward pass, seconds of a step)."""
-        saved = _Saved(self.stage)
+        saved = _SavedTensors(self.stage)
         with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
             self._step(batch, saved)
         _, seconds = _timed(lambda: self._step(batch, None), self.device)
         return saved.most, seconds
 
-    def _step(self, batch: Batch, saved: _Saved | None) -> None:
+    def _step(self, batch: Batch, saved: _SavedTensors | None) -> None:
         for name, turn in self.stage.turns.items():
             if saved is not None:
                 saved.begin()
@@ -242,7 +242,7 @@ class _Trial:
             self.optimisers[name].step()
 
 
-class _Saved:
+class _SavedTensors:
     """Counts the storages that autograd keeps, each once, parameters left out."""
 
     def __init__(self, stage: Stage) -> None:
@@ -294,7 +294,7 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
 
 
 def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None, device: torch.device) -> list[str]:
-    data = said_of_data(train, validation)
+    data = data_notes(train, validation)
     said = [*stage.notes, *data, *_cache_notes(recipe, stage, len(train))]
     if train.mixture:
         each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.table import Table
 
 from ldmkit.printable import cell, print_rich, printable
-from ldmkit_training.before.plan import Plan, WireLine
+from ldmkit_training.before.plan import TrainingPlan, WireLine
 from ldmkit_training.watch.progress import duration
 
 
-def show(plan: Plan) -> None:
+def show(plan: TrainingPlan) -> None:
     """Print it."""
     print_rich(f"[bold]{plan.stage}[/] -> {cell(plan.out)}")
     print_rich(_parts(plan))
@@ -19,7 +19,7 @@ def show(plan: Plan) -> None:
         print(printable(line))
 
 
-def lines(plan: Plan) -> list[str]:
+def lines(plan: TrainingPlan) -> list[str]:
     """What stands below the tables."""
     shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in plan.shapes.items())
     used = ", ".join(name if name == new else f"{name} (as {new})" for name, new in plan.used.items())
@@ -42,7 +42,7 @@ def lines(plan: Plan) -> list[str]:
     return said
 
 
-def _parts(plan: Plan) -> Table:
+def _parts(plan: TrainingPlan) -> Table:
     table = Table("part", "type", title="parameters", title_justify="left")
     table.add_column("trained", justify="right")
     table.add_column("frozen", justify="right")
@@ -54,7 +54,7 @@ def _parts(plan: Plan) -> Table:
     return table
 
 
-def _wiring(plan: Plan) -> Table:
+def _wiring(plan: TrainingPlan) -> Table:
     heads = ("input", "conditioner", "makes", "slot", "null", "dropped", "in the data")
     table = Table(*heads, title="conditions", title_justify="left")
     for line in plan.wiring:

@@ -16,7 +16,7 @@ from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, 
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
-from ldmkit_training.before.moving import laid
+from ldmkit_training.before.moving import with_spatial_inputs
 from ldmkit_training.before.recipe import Recipe, recipes
 from ldmkit_training.before.rows import check_cacheable, checked_rows
 from ldmkit_training.before.without_effect import Case, without_effect
@@ -26,7 +26,7 @@ from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.devices import arithmetic, scaler
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.latents import check_pictures
-from ldmkit_training.stages.pipeline import PipelineStage, pipeline_of
+from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 from ldmkit_training.watch.tracking import check_trackers
 
 
@@ -57,12 +57,12 @@ def check_ready(
     check_trackers(recipe.tracking)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)
-    if (pipeline := pipeline_of(stage)) is not None:
+    if (pipeline := pipeline_in(stage)) is not None:
         _check_sampling(recipe, pipeline)
     _check_nulls(recipe, stage, train)
     if (said := leaked(recipe.data, train, held)) is not None:
         warnings.warn(said, stacklevel=2)
-    if stage.reads_images and (said := _reshaped(recipe, train)) is not None:
+    if stage.reads_images and (said := _stretched(recipe, train)) is not None:
         warnings.warn(said, stacklevel=2)
     for said in without_effect(Case.of(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
@@ -73,9 +73,9 @@ def checked_data(
 ) -> tuple[Dataset, Dataset | None]:
     """Both sources as `moving.laid` and `rows.checked_rows` have them; of the validation's, the rows that are used."""
     section = recipe.validation
-    train = laid(stage, train, recipe.data)
+    train = with_spatial_inputs(stage, train, recipe.data)
     if validation is not None:
-        validation = laid(stage, validation, recipe.data)
+        validation = with_spatial_inputs(stage, validation, recipe.data)
     if validation is not None and section is not None:
         validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
     if recipe.data.cache is not None:
@@ -101,7 +101,7 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
             raise SpecError("unknown-input", what, where=f"data.inputs.{name}", fits=suggest(new, stage.inputs))
     there = set(renamed_names(train, recipe.data).values())
     groups = {name for turn in stage.turns.values() for name in turn.groups()}
-    pipeline = pipeline_of(stage)
+    pipeline = pipeline_in(stage)
     for name, wire in pipeline.wiring.items() if pipeline is not None else ():
         if name in groups and (read := input_name(name, wire)) not in there:
             warnings.warn(
@@ -127,7 +127,7 @@ STRETCHED = 1.1
 """Change of proportions from which on it shows."""
 
 
-def _reshaped(recipe: Recipe, train: Dataset) -> str | None:
+def _stretched(recipe: Recipe, train: Dataset) -> str | None:
     """What a size that the recipe says nothing more about does to pictures; None: little."""
     section, shapes = recipe.data, []
     if "fit" in section.model_fields_set:
@@ -148,13 +148,13 @@ def _reshaped(recipe: Recipe, train: Dataset) -> str | None:
 
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
-    with _below("model.defaults"):
+    with _error_paths_below("model.defaults"):
         request = resolve(pipeline.defaults, {})
         request.grid.sigmas(pipeline.process, request.steps)
     section = recipe.previews
     if section is None:
         return
-    with _below("previews"):
+    with _error_paths_below("previews"):
         request = resolve(
             pipeline.defaults, {}, steps=section.steps, sampler=section.sampler, grid=section.grid,
             guidance=section.guidance,
@@ -168,7 +168,7 @@ def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
 
 
 @contextmanager
-def _below(section: str) -> Iterator[None]:
+def _error_paths_below(section: str) -> Iterator[None]:
     try:
         yield
     except LdmkitError as error:
@@ -177,7 +177,7 @@ def _below(section: str) -> Iterator[None]:
 
 
 @contextmanager
-def naming(recipe: Path) -> Iterator[None]:
+def with_recipe_path(recipe: Path) -> Iterator[None]:
     """Errors about a key of a recipe name its file too."""
     try:
         yield

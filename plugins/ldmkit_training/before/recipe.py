@@ -119,7 +119,7 @@ MAY_CHANGE = (
 """Keys (and all below them) that may change when a run is resumed."""
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_training_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from its file, with `a.b=value` overrides (values are YAML).
 
     Raises:
@@ -154,7 +154,7 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
         InputError: `override`.
         SourceError: a value that is no YAML.
     """
-    changed: Any = _copied(data)
+    changed: Any = _deep_copy(data)
     for override in overrides:
         path, equals, text = override.partition("=")
         steps = path.split(".")
@@ -162,18 +162,18 @@ def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
             raise InputError("override", f"got {override!r}", where="--set", fits="key=value, e.g. optimiser.lr=1e-4")
         node = changed
         for i, step in enumerate(steps[:-1]):
-            node = _below(node, step, ".".join(steps[: i + 1]))
-        _put(node, steps[-1], yaml_value(text, f"--set {path}"), path)
+            node = _child(node, step, ".".join(steps[: i + 1]))
+        _set(node, steps[-1], yaml_value(text, f"--set {path}"), path)
     return dict(changed)
 
 
-def _copied(data: Any) -> Any:
+def _deep_copy(data: Any) -> Any:
     if isinstance(data, Mapping):
-        return {key: _copied(value) for key, value in data.items()}
-    return [_copied(value) for value in data] if isinstance(data, list) else data
+        return {key: _deep_copy(value) for key, value in data.items()}
+    return [_deep_copy(value) for value in data] if isinstance(data, list) else data
 
 
-def _below(node: Any, step: str, path: str) -> Any:
+def _child(node: Any, step: str, path: str) -> Any:
     if isinstance(node, list):
         inner = node[_position(node, step, path)]
     else:
@@ -185,7 +185,7 @@ def _below(node: Any, step: str, path: str) -> Any:
     return inner
 
 
-def _put(node: Any, step: str, value: Any, path: str) -> None:
+def _set(node: Any, step: str, value: Any, path: str) -> None:
     if isinstance(node, list):
         node[_position(node, step, path)] = value
     else:

@@ -23,8 +23,8 @@ from ldmkit_training.bounds import MOST_STEPS
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
-from ldmkit_training.loop.steps import naming
-from ldmkit_training.stages.pipeline import denoising_of, pipeline_of
+from ldmkit_training.loop.steps import with_sample_ids
+from ldmkit_training.stages.pipeline import denoising_turn, pipeline_in
 from ldmkit_training.watch.observe import networks, undisturbed
 from ldmkit_training.watch.previews import Previews, PreviewsSection, head
 from ldmkit_training.watch.probe import respond
@@ -55,17 +55,19 @@ def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None,
     for turn in turns.values():
         turn.to(device)
     modules = networks(stage)
-    with undisturbed(modules), _kept(modules), torch.enable_grad():
+    with undisturbed(modules), _restoring_buffers(modules), torch.enable_grad():
         for turn in turns.values():
-            with autocast(recipe.precision, device), naming(batch):
+            with autocast(recipe.precision, device), with_sample_ids(batch):
                 turn(batch, MOST_STEPS)
     if accelerator.is_main_process:
-        with undisturbed(modules), _kept(modules):
-            _look(recipe, stage, train, held, device)
-            _end(recipe.model_copy(update={"data": section}), stage, train, device, modules)
+        with undisturbed(modules), _restoring_buffers(modules):
+            _validate_and_preview(recipe, stage, train, held, device)
+            _measure_and_save(recipe.model_copy(update={"data": section}), stage, train, device, modules)
 
 
-def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device) -> None:
+def _validate_and_preview(
+    recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device
+) -> None:
     """Validation, previews and the probe; of validation, all of the rows are read."""
     if held is not None and recipe.validation is not None:
         rows = validation_batches(held, recipe.data, recipe.validation.count, names=stage.inputs)
@@ -77,16 +79,16 @@ def _look(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, de
     read = validation_batches(shown, recipe.data, FEW, seed=recipe.seed, names=stage.inputs)
     few = [on_device(batch, device) for batch in read]
     if recipe.previews is not None:
-        sheet = Previews(_fewer(recipe.previews, stage), few).sheet(_Alone(stage), 0)
+        sheet = Previews(_with_few_steps(recipe.previews, stage), few).sheet(_RehearsalView(stage), 0)
         if sheet is not None:
             sheet.render()
-    if probe is not None and (turn := denoising_of(stage)) is not None:
+    if probe is not None and (turn := denoising_turn(stage)) is not None:
         respond(turn, few, probe)
 
 
-def _fewer(section: PreviewsSection, stage: Stage) -> PreviewsSection:
+def _with_few_steps(section: PreviewsSection, stage: Stage) -> PreviewsSection:
     """With few rows and steps; with its own number of steps where the grid makes no other."""
-    pipeline = pipeline_of(stage)
+    pipeline = pipeline_in(stage)
     fewer = section.model_copy(update={"count": 1, "steps": min(FEW, section.steps)})
     if pipeline is None:
         return fewer
@@ -98,7 +100,9 @@ def _fewer(section: PreviewsSection, stage: Stage) -> PreviewsSection:
     return fewer
 
 
-def _end(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, modules: Sequence[nn.Module]) -> None:
+def _measure_and_save(
+    recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, modules: Sequence[nn.Module]
+) -> None:
     """What is measured after the last step, on one batch, and saving what is small."""
     try:
         measure(stage, train, recipe, device, most=1)
@@ -113,7 +117,7 @@ def _end(recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, mod
 
 
 @contextmanager
-def _kept(modules: list[nn.Module]) -> Iterator[None]:
+def _restoring_buffers(modules: list[nn.Module]) -> Iterator[None]:
     """Buffers and configs are put back."""
     inner = [module for root in modules for module in root.modules()]
     buffers = [(buffer, buffer.clone()) for module in inner for buffer in module.buffers(recurse=False)]
@@ -128,7 +132,7 @@ def _kept(modules: list[nn.Module]) -> Iterator[None]:
                 buffer.copy_(before)
 
 
-class _Alone:
+class _RehearsalView:
     """What previews see of a run that has not begun."""
 
     out, main, has_average = Path(), True, False

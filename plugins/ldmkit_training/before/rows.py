@@ -17,8 +17,8 @@ from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
 from ldmkit_training.data.places import replaced
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import Laid, array_places, lying_of
-from ldmkit_training.data.sources.records import some
+from ldmkit_training.data.sources.lying import SpatialDataset, array_places, spatial_inputs_of
+from ldmkit_training.data.sources.records import first_few
 from ldmkit_training.data.sources.wrapping import Wrapping
 
 
@@ -40,18 +40,18 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
     if not names:
         return dataset
     spread = sorted({used[i * rows // SPREAD] for i in range(SPREAD)})
-    found = _refused(stage, dataset, names, spread)
-    pictures = _pictures(stage, dataset, names, spread, found)
+    found = _unusable_rows(stage, dataset, names, spread)
+    pictures = _picture_inputs(stage, dataset, names, spread, found)
     cheap = {name: new for name, new in names.items() if name not in pictures}
     if dataset.known(0) is not None and cheap:
-        found = {**_refused(stage, dataset, cheap, used, known=True), **found}
-    if isinstance(dataset, Laid):
+        found = {**_unusable_rows(stage, dataset, cheap, used, known=True), **found}
+    if isinstance(dataset, SpatialDataset):
         found |= {index: said for index in used if (said := dataset.absent(index)) is not None}
     if not found:
         return dataset
     if section.damaged == "stop" or len(found) == rows:
         first = found[min(found)]
-        ids = some(dataset.id(index) for index in sorted(found))
+        ids = first_few(dataset.id(index) for index in sorted(found))
         what = f"{len(found)} of {rows} samples have inputs that cannot be used: {ids}; the first: {first}"
         raise InputError("bad-rows", what, where=where, fits="data that are put right, or data.damaged: skip")
     return CheckedRows(dataset, dict(sorted(found.items())))
@@ -82,8 +82,8 @@ class CheckedRows(Wrapping):
 
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
         super().__init__(dataset)
-        self.refused, self.lying = refused, lying_of(dataset)
-        ids = some(dataset.id(index) for index in refused)
+        self.refused, self.lying = refused, spatial_inputs_of(dataset)
+        ids = first_few(dataset.id(index) for index in refused)
         said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
         self.notes = (*dataset.notes, said + next(iter(refused.values())))
 
@@ -97,7 +97,7 @@ class CheckedRows(Wrapping):
         return f"{self.dataset.fingerprint}\nwithout {sorted(self.refused)}"
 
 
-def _refused(
+def _unusable_rows(
     stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], *, known: bool = False
 ) -> dict[int, str]:
     """Index -> what is wrong with a row's inputs; with `known`, with those that need no picture to be decoded."""
@@ -115,7 +115,7 @@ def _refused(
     return found
 
 
-def _pictures(
+def _picture_inputs(
     stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], refused: Mapping[int, str]
 ) -> set[str]:
     """The data's names of inputs that are pictures or maps once they are parsed."""

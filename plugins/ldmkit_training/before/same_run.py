@@ -54,7 +54,7 @@ def check_same_run(
     return changed
 
 
-def bent(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:
+def rate_jumps(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:
     """What a permitted change makes of the past, in words: where `step` steps of a run that was to be longer or shorter
     are done, the learning rate leaves the curve that it was on.
 
@@ -66,11 +66,11 @@ def bent(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:
         return []
     schedule, lr = recipe.schedule, recipe.optimiser.lr
     was, now = (lr * schedule.factor(step, steps) for steps in (planned, recipe.steps))
-    if abs(now - was) <= SAME * max(now, was):
+    if abs(now - was) <= EQUAL_RATES * max(now, was):
         return []
     led = f"from the {was:.3g} that the {schedule.type} schedule led to, to {now:.3g}"
     return [f"steps: {recipe.steps}, where {planned} were planned: at step {step + 1} the learning rate jumps {led}"]
 
 
-SAME = 1e-6
+EQUAL_RATES = 1e-6
 """Rates that differ by less than this share are one."""

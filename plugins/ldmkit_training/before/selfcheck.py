@@ -64,9 +64,9 @@ def self_check(
     """
     late = all_active(stage)
     tests: dict[str, Callable[[], Iterable[Any]]] = {
-        "steps": lambda: _steps_taken(stage, source, late),
-        "reach": lambda: _reaches(stage, source, late),
-        "gradients": lambda: _gradients(stage, source, late),
+        "steps": lambda: _step_checks(stage, source, late),
+        "reach": lambda: _reach_checks(stage, source, late),
+        "gradients": lambda: _gradient_checks(stage, source, late),
         "dropout": lambda: check_dropout(stage, source(0)),
         "overfit": lambda: [_overfit(stage, source, overfit_seconds)],
     }
@@ -89,7 +89,7 @@ def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
         ]
 
 
-def _steps_taken(stage: Stage, source: Source, late: int) -> list[Check]:
+def _step_checks(stage: Stage, source: Source, late: int) -> list[Check]:
     """A few optimiser steps of every turn: what is trained changes, what is frozen stays bit for bit."""
     frozen = dict(stage.frozen)
     before = {name: digest_of(module.state_dict()) for name, module in frozen.items()}
@@ -123,23 +123,23 @@ def _train(stage: Stage, source: Source, late: int) -> None:
             optimisers[name].step()
 
 
-def _reaches(stage: Stage, source: Source, late: int) -> list[Check]:
+def _reach_checks(stage: Stage, source: Source, late: int) -> list[Check]:
     """Every part of every loss against the groups that it must reach, those of all turns looked at."""
     checks = []
     groups = {
         (name, group): list(params) for name, turn in stage.turns.items() for group, params in turn.groups().items()
     }
     for name, turn in stage.turns.items():
-        wanted, met = turn.reaches(), _met(turn, groups, source, late)
-        checks += [_reach(name, part, wanted.get(part), met.get(part), groups) for part in {**wanted, **met}]
+        wanted, met = turn.reaches(), _groups_reached(turn, groups, source, late)
+        checks += [_reach_check(name, part, wanted.get(part), met.get(part), groups) for part in {**wanted, **met}]
         listed = {id(p) for (owner, _), params in groups.items() if owner == name for p in params}
         forgotten = [key for key, p in turn.named_parameters() if p.requires_grad and id(p) not in listed]
-        found = "all" if not forgotten else f"in no group: {_some(forgotten)}"
+        found = "all" if not forgotten else f"in no group: {_first_few(forgotten)}"
         checks.append(Check(f"groups: {name}", not forgotten, found, "every trained parameter is in a group"))
     return checks
 
 
-def _met(
+def _groups_reached(
     turn: Turn, groups: Mapping[tuple[str, str], Sequence[nn.Parameter]], source: Source, late: int
 ) -> dict[str, set[tuple[str, str]]]:
     """Part of the loss -> groups that its gradient reached in any batch."""
@@ -157,7 +157,7 @@ def _met(
     return met
 
 
-def _reach(
+def _reach_check(
     turn: str,
     part: str,
     wanted: frozenset[str] | None,
@@ -181,7 +181,7 @@ def _reach(
     return Check(name, not problems, "; ".join(problems) or said, said)
 
 
-def _gradients(stage: Stage, source: Source, late: int) -> list[Check]:
+def _gradient_checks(stage: Stage, source: Source, late: int) -> list[Check]:
     """Every single trained parameter gets a gradient from its turn's total, in one of some batches."""
     checks = []
     for name, turn in stage.turns.items():
@@ -199,18 +199,20 @@ def _gradients(stage: Stage, source: Source, late: int) -> list[Check]:
                     broken.add(key)
             if not missing:
                 break
-        for key in _untaught(stage, missing):
+        for key in _undropped_nulls(stage, missing):
             missing.pop(key)
             checks.append(
                 Check(f"gradients: {name}", True, f"{key} has none: its condition is never dropped", "a note")
             )
-        problems = [f"none for {_some(missing)}"] * bool(missing) + [f"not finite: {_some(broken)}"] * bool(broken)
+        problems = [f"none for {_first_few(missing)}"] * bool(missing) + [f"not finite: {_first_few(broken)}"] * bool(
+            broken
+        )
         found = "; ".join(problems) or f"all {len(names)}"
         checks.append(Check(f"gradients: {name}", not problems, f"{found} ({rows} rows)", "one for every parameter"))
     return checks
 
 
-def _untaught(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
+def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
     """Parameters that only stand for an absent condition, where the recipe never drops that one."""
     if not isinstance(stage, PipelineStage):
         return []
@@ -265,6 +267,6 @@ def _untrained(turn: Turn) -> dict[str, Tensor]:
     return {name: p for name, p in turn.named_parameters() if not p.requires_grad}
 
 
-def _some(names: Iterable[str], count: int = 4) -> str:
+def _first_few(names: Iterable[str], count: int = 4) -> str:
     listed = sorted(names)
     return ", ".join(listed[:count]) + (f" and {len(listed) - count} more" if len(listed) > count else "")

@@ -25,7 +25,7 @@ from ldmkit_training.stages.codec.section import CodecConfig
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.pipeline import denoising_of
+from ldmkit_training.stages.pipeline import denoising_turn
 from ldmkit_training.watch.observe import undisturbed
 from ldmkit_training.watch.probe_section import ProbeSection, probe_of
 
@@ -52,9 +52,9 @@ class Case(NamedTuple):
     @classmethod
     def of(cls, recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, processes: int) -> Case:
         """With what is looked at more than once."""
-        return cls(recipe, stage, train, held, processes, denoising_of(stage), probe_of(recipe))
+        return cls(recipe, stage, train, held, processes, denoising_turn(stage), probe_of(recipe))
 
-    def says(self, section: BaseModel | None, key: str) -> bool:
+    def sets(self, section: BaseModel | None, key: str) -> bool:
         """Whether the recipe itself says a key. A recipe that says all of them was written by a run, with all the
         defaults: there only other values count."""
         if section is None or key not in section.model_fields_set:
@@ -69,10 +69,10 @@ class Case(NamedTuple):
         return set(renamed_names(self.train, self.recipe.data).values())
 
 
-Said = Iterator[tuple[str, str]]
+Reasons = Iterator[tuple[str, str]]
 """(key, reason)."""
 
-Rule = Callable[[Case], Said]
+Rule = Callable[[Case], Reasons]
 
 
 def without_effect(case: Case) -> list[str]:
@@ -84,37 +84,37 @@ def without_effect(case: Case) -> list[str]:
     return [f"{key}: {reason}" for key, reason in found.items()]
 
 
-def _sections(case: Case, path: str, section: BaseModel | None, keys: tuple[str, ...], reason: str) -> Said:
+def _set_keys(case: Case, path: str, section: BaseModel | None, keys: tuple[str, ...], reason: str) -> Reasons:
     for key in keys:
-        if case.says(section, key):
+        if case.sets(section, key):
             yield f"{path}.{key.rstrip('_')}", reason
 
 
-def _untrained(case: Case) -> Said:
+def _untrained(case: Case) -> Reasons:
     recipe = case.recipe
     if recipe.steps == 0:
         for key in ("optimiser", "schedule", "accumulate", "clip", "ema", "precision"):
-            if case.says(recipe, key):
+            if case.sets(recipe, key):
                 yield key, "steps: 0 trains nothing"
 
 
-def _optimiser(case: Case) -> Said:
+def _optimiser(case: Case) -> Reasons:
     section = case.recipe.optimiser
     if section.type == "sgd":
-        yield from _sections(case, "optimiser", section, ("betas", "eps"), "sgd has none")
+        yield from _set_keys(case, "optimiser", section, ("betas", "eps"), "sgd has none")
     else:
-        yield from _sections(case, "optimiser", section, ("momentum",), f"{section.type} takes `betas`")
+        yield from _set_keys(case, "optimiser", section, ("momentum",), f"{section.type} takes `betas`")
     if section.weight_decay == 0:
-        yield from _sections(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
+        yield from _set_keys(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
     if set(case.stage.turns) <= set(section.rates):
-        yield from _sections(case, "optimiser", section, ("lr",), "every turn has a rate of its own in `rates`")
+        yield from _set_keys(case, "optimiser", section, ("lr",), "every turn has a rate of its own in `rates`")
 
 
-def _schedule(case: Case) -> Said:
+def _schedule(case: Case) -> Reasons:
     schedule, steps = case.recipe.schedule, case.recipe.steps
     if isinstance(schedule, Warmed):
         if schedule.type == "constant":
-            yield from _sections(case, "schedule", schedule, ("final",), "a constant rate does not come down to it")
+            yield from _set_keys(case, "schedule", schedule, ("final",), "a constant rate does not come down to it")
         if steps and schedule.warmup > steps:
             yield "schedule.warmup", f"{schedule.warmup} steps of {steps}: the rate never reaches `optimiser.lr`"
         elif steps and schedule.warmup == steps and schedule.type != "constant":
@@ -126,77 +126,77 @@ def _schedule(case: Case) -> Said:
             yield "schedule.lengths", f"cycle {late + 1} begins after {starts[late]} steps, the run has {steps}"
 
 
-def _ema(case: Case) -> Said:
+def _ema(case: Case) -> Reasons:
     section, steps = case.recipe.ema, case.recipe.steps
     if section is None or not section.warmup or not steps:
         return
     most = (1 + steps) / (10 + steps)
-    if most < section.decay and case.says(section, "decay"):
+    if most < section.decay and case.sets(section, "decay"):
         yield "ema.decay", f"{section.decay:g} is not reached in {steps} steps of `warmup`, which goes up to {most:.4g}"
 
 
-def _often(case: Case) -> Said:
+def _intervals(case: Case) -> Reasons:
     recipe = case.recipe
     sections: dict[str, Any] = {
         "checkpoints": recipe.checkpoints, "validation": recipe.validation, "previews": recipe.previews,
         "probe": case.probe, "tracking": recipe.tracking,
     }  # fmt: skip
     for name, section in sections.items():
-        if section is not None and recipe.steps and section.every > recipe.steps and case.says(section, "every"):
+        if section is not None and recipe.steps and section.every > recipe.steps and case.sets(section, "every"):
             yield f"{name}.every", f"{section.every} of {recipe.steps} steps: only after the last one"
 
 
-def _held_out(case: Case) -> Said:
+def _held_out(case: Case) -> Reasons:
     recipe, section = case.recipe, case.recipe.validation
     if case.held is None:
-        if section is not None and case.says(recipe, "validation"):
+        if section is not None and case.sets(recipe, "validation"):
             yield "validation", "nothing is held out (`data.validation` is null), so nothing is validated"
         return
     if section is None and recipe.previews is None and case.probe is None:
         yield "data.validation", "validation, previews and probe are null: nothing looks at it"
-    if section is not None and section.count > len(case.held) and case.says(section, "count"):
+    if section is not None and section.count > len(case.held) and case.sets(section, "count"):
         yield "validation.count", f"{section.count}, and {len(case.held)} are held out"
 
 
-def _watched(case: Case) -> Said:
+def _previews_and_probe(case: Case) -> Reasons:
     recipe, probe = case.recipe, case.probe
     shown = case.train if case.held is None else case.held
     sections: dict[str, Any] = {"previews": recipe.previews, "probe": probe}
     for name, section in sections.items():
-        if section is not None and section.count > len(shown) and case.says(section, "count"):
+        if section is not None and section.count > len(shown) and case.sets(section, "count"):
             yield f"{name}.count", f"{section.count}, and there are {len(shown)}"
     if case.stage.trained_codec is not None:
         keys = ("steps", "seed", "guidance", "sampler", "grid")
-        yield from _sections(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
+        yield from _set_keys(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
     turn = case.turn
     if turn is None or probe is None:
         return
-    if not turn.pipeline.conditioners and case.says(recipe, "probe"):
+    if not turn.pipeline.conditioners and case.sets(recipe, "probe"):
         yield "probe", "the model has no conditions to try"
     elif len(turn.names) < 2:
-        yield from _sections(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
+        yield from _set_keys(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
 
 
-def _tracking(case: Case) -> Said:
+def _tracking(case: Case) -> Reasons:
     section = case.recipe.tracking
     if not set(section.to) - {"tensorboard"}:
         reason = "none of the trackers has projects" if section.to else "nothing is tracked (`to` is empty)"
-        yield from _sections(case, "tracking", section, ("project",), reason)
+        yield from _set_keys(case, "tracking", section, ("project",), reason)
 
 
-def _pictures(case: Case) -> Said:
+def _pictures(case: Case) -> Reasons:
     section = case.recipe.data
     if section.fit != "random-crop":
-        yield from _sections(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
+        yield from _set_keys(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
     if not case.stage.inputs:
-        yield from _sections(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
+        yield from _set_keys(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
     else:
         for name in section.moves:
             if section.inputs.get(name, name) not in case.stage.inputs:
                 yield f"data.moves.{name}", "the model does not read it"
 
 
-def _cache(case: Case) -> Said:
+def _cache(case: Case) -> Reasons:
     section, cache = case.recipe.data, case.recipe.data.cache
     if cache is None:
         return
@@ -206,12 +206,12 @@ def _cache(case: Case) -> Said:
         yield "data.cache.views", "nothing is cropped or mirrored at random: all views are alike"
     if cache.deviation and (objective := _with_posterior(case)) is not None and objective.posterior == "mode":
         reason = "objective.posterior: mode reads no deviation"
-        yield from _sections(case, "data.cache", cache, ("deviation",), reason)
+        yield from _set_keys(case, "data.cache", cache, ("deviation",), reason)
 
 
-def _posterior(case: Case) -> Said:
+def _posterior(case: Case) -> Reasons:
     codec, cache, objective = case.stage.frozen_codec, case.recipe.data.cache, _with_posterior(case)
-    if codec is None or objective is None or not case.says(objective, "posterior"):
+    if codec is None or objective is None or not case.sets(objective, "posterior"):
         return
     if cache is not None and not cache.deviation and objective.posterior == "sample":
         reason = "data.cache.deviation: false keeps the mode alone"
@@ -238,24 +238,24 @@ def _has_posterior(codec: Codec) -> bool:
         return True
 
 
-def _codec_objective(case: Case) -> Said:
+def _codec_objective(case: Case) -> Reasons:
     if not isinstance(case.recipe, CodecConfig):
         return
     objective, adversary = case.recipe.objective, case.recipe.objective.discriminator
     perceptual, steps = objective.perceptual, case.recipe.steps
     if perceptual.type == "none":
         keys: tuple[str, ...] = ("config", "files", "weight")
-        yield from _sections(case, "objective.perceptual", perceptual, keys, "type: none has no distance")
+        yield from _set_keys(case, "objective.perceptual", perceptual, keys, "type: none has no distance")
     elif perceptual.weight == 0 and (case.held is None or case.recipe.validation is None):
         keys = ("type", "config", "files")
-        yield from _sections(
+        yield from _set_keys(
             case, "objective.perceptual", perceptual, keys, "its weight is 0, and nothing is validated"
         )
     if adversary is not None and steps and adversary.start >= steps:
         last = f"and the last step is {steps - 1} (counted from 0): it never acts"
         yield "objective.discriminator", f"its `start` is {adversary.start}, {last}"
     for name, key in (("kl", "kl_weight"), ("codebook", "codebook_weight")):
-        if not case.says(objective, key):
+        if not case.sets(objective, key):
             continue
         if case.recipe.model.train == "decoder":
             yield f"objective.{key}", "model.train: decoder leaves the encoder as it is, and the latents with it"
@@ -277,21 +277,21 @@ def _regularisers(stage: Stage) -> frozenset[str] | None:
     return frozenset(made.losses)
 
 
-def _denoiser_objective(case: Case) -> Said:
+def _denoiser_objective(case: Case) -> Reasons:
     turn = case.turn
     if not isinstance(case.recipe, DenoiserConfig) or turn is None:
         return
     objective = case.recipe.objective
     if objective.simple == 0:
-        yield from _sections(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
+        yield from _set_keys(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
     logvar = objective.logvar
     if logvar is not None and not logvar.train and logvar.init == 0:
         yield "objective.logvar", "`init` 0 that is not trained changes nothing"
     dropout, names = objective.dropout, turn.names
     if not names:
-        yield from _sections(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
+        yield from _set_keys(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
     if dropout.none + dropout.all + sum(dropout.alone.values()) >= 1:
-        yield from _sections(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
+        yield from _set_keys(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
     for key, shares in (("rates", dropout.rates), ("alone", dropout.alone)):
         for name in shares:
             if name in names and name not in case.given:
@@ -301,14 +301,14 @@ def _denoiser_objective(case: Case) -> Said:
     for name, section in case.recipe.model.conditioners.items():
         if section.shares is not None:
             reason = f"its weights are those of {section.shares!r} (`shares`)"
-            yield from _sections(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
+            yield from _set_keys(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
 
 
-def _codec_source(case: Case) -> Said:
+def _codec_source(case: Case) -> Reasons:
     recipe = case.recipe
     codec = recipe.model.codec if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
     if codec is not None and codec.from_ is not None:
-        yield from _sections(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
+        yield from _set_keys(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
 
 
 RULES: dict[str, Rule] = {
@@ -317,12 +317,14 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((f"OptimiserSection.{key}" for key in ("betas", "eps", "momentum", "decay", "lr")), _optimiser),
     **dict.fromkeys(("Warmed.type", "Warmed.warmup", "Warmed.final", "Cycles.lengths"), _schedule),
     "EmaSection.decay": _ema,
-    **dict.fromkeys((f"{name}Section.every" for name in ("Checkpoints", "Validation", "Previews", "Probe")), _often),
-    "TrackingSection.every": _often,
+    **dict.fromkeys(
+        (f"{name}Section.every" for name in ("Checkpoints", "Validation", "Previews", "Probe")), _intervals
+    ),
+    "TrackingSection.every": _intervals,
     **dict.fromkeys(("Recipe.validation", "DataSection.validation", "ValidationSection.count"), _held_out),
-    **dict.fromkeys((f"PreviewsSection.{key}" for key in ("count", "steps", "seed", "guidance")), _watched),
-    **dict.fromkeys(("PreviewsSection.sampler", "PreviewsSection.grid"), _watched),
-    **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _watched),
+    **dict.fromkeys((f"PreviewsSection.{key}" for key in ("count", "steps", "seed", "guidance")), _previews_and_probe),
+    **dict.fromkeys(("PreviewsSection.sampler", "PreviewsSection.grid"), _previews_and_probe),
+    **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _previews_and_probe),
     "TrackingSection.project": _tracking,
     **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
     **dict.fromkeys(("DataSection.cache", "CacheSection.views", "CacheSection.deviation"), _cache),

@@ -86,7 +86,7 @@ def _own_signals(_worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _as_it_is(result: T) -> T:
+def _unchanged(result: T) -> T:
     return result
 
 
@@ -97,7 +97,7 @@ def _processes(fetch: Callable[[K], T], keys: Iterable[K], workers: int) -> Gene
         sampler=keys,
         num_workers=workers,
         prefetch_factor=DEPTH,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         worker_init_fn=_own_signals,
         generator=torch.Generator(),  # its own, or it would draw a seed from torch's global one
     )

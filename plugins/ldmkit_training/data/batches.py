@@ -16,7 +16,7 @@ from ldmkit.errors import InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache.reading import LatentCache
 from ldmkit_training.data.choosing import one_of
-from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.geometry import random_draw
 from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection, renamed_names
@@ -25,7 +25,7 @@ VALIDATION_BATCH = 32
 
 
 @dataclass
-class Report:
+class DamagedSamples:
     """Files that could not be read and were skipped: id of the sample -> what was wrong, and how often it was met."""
 
     damaged: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Batches:
             what = f"a batch of {section.batch} cannot be shared out to {world} process(es) in {accumulate} part(s)"
             raise SpecError("batch-split", what, where="data.batch", fits=f"a multiple of {world * accumulate}")
         self.section, self.seed, self.rank, self.world, self.accumulate = section, seed, rank, world, accumulate
-        self.report = Report()
+        self.report = DamagedSamples()
         self.length, self.mixture = len(dataset), checked_mixture(dataset.mixture, len(dataset))
         self.names = input_names(dataset, section, names)
         self.cache, self.choices = cache, dataset.choices
@@ -167,7 +167,7 @@ class _Fetch:
         random = self.reader.section.random
         try:
             rows = [
-                self.reader.read(index, draw(self.seed, "view", epoch, index) if random else None)
+                self.reader.read(index, random_draw(self.seed, "view", epoch, index) if random else None)
                 for epoch, index in samples
             ]
         except LdmkitError as problem:
@@ -233,4 +233,4 @@ def validation_batches(
 
 
 def _view(seed: int, epoch: int, index: int, views: int) -> int:
-    return 0 if views == 1 else int(draw(seed, "cached-view", epoch, index).scale * views)
+    return 0 if views == 1 else int(random_draw(seed, "cached-view", epoch, index).scale * views)

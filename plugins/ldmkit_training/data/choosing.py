@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.geometry import random_draw
 
 
 def one_of(inputs: Mapping[str, Any], choices: Collection[str], *key: object) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def one_of(inputs: Mapping[str, Any], choices: Collection[str], *key: object) ->
     found = dict(inputs)
     for name in choices:
         if isinstance(value := found.get(name), list) and value:
-            found[name] = value[int(draw("choice", name, *key).x * len(value))] if key else value[0]
+            found[name] = value[int(random_draw("choice", name, *key).x * len(value))] if key else value[0]
     return found
 
 

@@ -12,7 +12,7 @@ from ldmkit.contracts.data import Geometry, Sample
 from ldmkit.errors import InputError
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import Lying, resized
+from ldmkit_training.data.sources.lying import SpatialInput, resized
 
 KEPT = 1 / 3
 """A box is kept if at least this share of its area lies inside the crop; it is clipped to the crop."""
@@ -37,7 +37,7 @@ class Draw(NamedTuple):
     mirror: float
 
 
-def draw(*key: object) -> Draw:
+def random_draw(*key: object) -> Draw:
     """Four numbers that depend on nothing but the key (seed, epoch, index of the sample)."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=32).digest()
     return Draw(*(int.from_bytes(digest[8 * i : 8 * i + 8], "little") / 2**64 for i in range(4)))
@@ -71,7 +71,7 @@ def fitted(
     geometry: Mapping[str, Geometry],
     section: DataSection,
     drawn: Draw | None,
-    lying: Mapping[Place, Lying] = {},
+    lying: Mapping[Place, SpatialInput] = {},
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """A sample's picture (H,W,3) uint8 at the section's size, and its inputs, cropped and mirrored with it.
 
@@ -121,7 +121,7 @@ def fit_map(labels: Any, picture: tuple[int, int], seen: Window, size: tuple[int
 
 
 def fit_lying(
-    values: np.ndarray, lies: Lying, picture: tuple[int, int], seen: Window, where: str, *, exact: bool = False
+    values: np.ndarray, lies: SpatialInput, picture: tuple[int, int], seen: Window, where: str, *, exact: bool = False
 ) -> np.ndarray:
     """The window, which is one of the picture, of what lies on it at a resolution of its own; at its size.
 

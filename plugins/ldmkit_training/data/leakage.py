@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ldmkit.contracts.data import Dataset
 from ldmkit_training.data.batches import held_out
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.records import some
+from ldmkit_training.data.sources.records import first_few
 
 MOST_HELD = 1000
 """Held-out samples that are looked at, at equal distances."""
@@ -38,7 +38,7 @@ def leaked(section: DataSection, train: Dataset, held: Dataset | None) -> str | 
     if not shared:
         return None
     whole = "" if len(looked_at) == len(held) else " looked at"
-    ids = some(sorted(digests[digest] for digest in shared))
+    ids = first_few(sorted(digests[digest] for digest in shared))
     what = f"{len(shared)} of {len(digests)} held-out pictures{whole} are in the training data too: {ids}"
     return f"data.validation: {what}: what is measured on them is what was learnt by heart"
 

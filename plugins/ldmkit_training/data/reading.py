@@ -14,7 +14,7 @@ from ldmkit.errors import InputError
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import lying_of
+from ldmkit_training.data.sources.lying import spatial_inputs_of
 
 
 class Row(NamedTuple):
@@ -37,7 +37,7 @@ class Reader:
 
     def __init__(self, dataset: Dataset, section: DataSection) -> None:
         self.dataset, self.section = dataset, section
-        self._lying = lying_of(dataset)
+        self._lying = spatial_inputs_of(dataset)
 
     def read(self, index: int, drawn: Draw | None) -> Row:
         """Sample `index`, or with `damaged: skip` the next one of its stretch, round the end, that can be read.

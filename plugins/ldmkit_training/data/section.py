@@ -104,7 +104,7 @@ def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | No
     return train, None if validation is None else numbered_like(train, validation)
 
 
-def said_of_data(train: Dataset, validation: Dataset | None) -> list[str]:
+def data_notes(train: Dataset, validation: Dataset | None) -> list[str]:
     """What was left out, mended or drawn otherwise in the data of a run: said when it begins, and in its plan."""
     held = () if validation is None else validation.notes
     return [*train.notes, *(f"held out: {note}" for note in held if note not in train.notes)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ldmkit import Stage
 from ldmkit.contracts.value import Value
 from ldmkit.errors import WeightsError
-from ldmkit_training.loop.sharding import placed
+from ldmkit_training.loop.sharding import sharded_like
 
 
 class EmaSection(Value):
@@ -65,7 +65,7 @@ class Ema:
             other = sorted(tensors.keys() ^ self.tensors.keys())
             raise WeightsError("ema-keys", f"the saved average is of other weights: {other[0]!r}")
         for name, tensor in self.tensors.items():
-            tensor.copy_(placed(tensors[name], tensor))
+            tensor.copy_(sharded_like(tensors[name], tensor))
         self.updates = updates
 
     @contextmanager

@@ -19,7 +19,7 @@ from ldmkit.models.memory import memory
 from ldmkit_training.before.opening import open_recipe
 from ldmkit_training.before.recipe import Recipe, write_recipe
 from ldmkit_training.before.rehearsal import rehearse
-from ldmkit_training.before.same_run import bent, check_same_run
+from ldmkit_training.before.same_run import check_same_run, rate_jumps
 from ldmkit_training.before.space import short_of_space
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.identity import identity
@@ -30,11 +30,11 @@ from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.finishing import measure, save_gathered
 from ldmkit_training.loop.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
-from ldmkit_training.loop.rescue import changes, may_be_saved, rescued, with_last_good
+from ldmkit_training.loop.rescue import is_resumable, save_before_error, weight_versions, with_last_checkpoint
 from ldmkit_training.loop.resuming import check_state, check_tensors
 from ldmkit_training.loop.runfolder import CHECKPOINTS, MODEL, RECIPE, check_run_folder, open_folder, released_on_error
-from ldmkit_training.loop.sharding import is_sharded, parted, shard, whole
-from ldmkit_training.loop.state import put_back, taken
+from ldmkit_training.loop.sharding import is_sharded, resharded, shard, unsharded
+from ldmkit_training.loop.state import checkpoint_of, restore
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
 from ldmkit_training.watch.observe import Callback
@@ -81,7 +81,7 @@ class Engine:
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []
-        self.bent: list[str] = []
+        self.rate_jumps: list[str] = []
         self._lock = open_folder(self.out, self.accelerator, fresh=fresh)
         if self.main and (said := short_of_space(recipe, self.stage, self.out)) is not None:
             warnings.warn(said, stacklevel=2)
@@ -90,7 +90,7 @@ class Engine:
 
     def _open(self) -> None:
         """What a run of this folder needs, from its newest checkpoint where it has one."""
-        found, recipe = self._found(), self.recipe
+        found, recipe = self._newest_checkpoint(), self.recipe
         self.stage.to(self.device)
         for turn in self.stage.turns.values():
             turn.to(self.device)
@@ -101,7 +101,7 @@ class Engine:
         optimisers = {name: recipe.optimiser.build(turn, name) for name, turn in self.stage.turns.items()}
         self.steps = Steps(recipe, self._wrapped(), optimisers, self.accelerator)
         if found is not None:
-            put_back(found, self.stage, self.steps, self.ema)
+            restore(found, self.stage, self.steps, self.ema)
             self.step = found.step
         self.tracker: Tracker | None = None
         self.callbacks: list[Callback] = []
@@ -118,7 +118,7 @@ class Engine:
     def averaged(self) -> Iterator[None]:
         """The average in the place of the trained weights, which are back, bit for bit, at its end."""
         turns = self.stage.turns.values()
-        with parted(turns, self.sharded), averaged_weights(self.stage, self.ema), whole(turns, self.sharded):
+        with resharded(turns, self.sharded), averaged_weights(self.stage, self.ema), unsharded(turns, self.sharded):
             yield
 
     def track(self, figures: Mapping[str, float], step: int) -> None:
@@ -145,14 +145,14 @@ class Engine:
         try:
             try:
                 with at_once():
-                    self._begin()
+                    self._start_watching()
             except Signalled as signalled:
                 return Outcome(self.step, signalled.name, None)
             with Interrupts() as interrupts, Progress(self.recipe.steps, start=self.step, shown=self.main) as progress:
                 self._progress = progress
                 with suppress(Stopped), few_warnings(self.say):
                     self._loop(interrupts, progress)
-                self._tell_damaged()
+                self._report_damaged()
             if self.step < self.recipe.steps:
                 return Outcome(self.step, interrupts.asked or "another process", None)
             try:
@@ -166,7 +166,7 @@ class Engine:
             if self._lock is not None:
                 self._lock.close()
 
-    def _begin(self) -> None:
+    def _start_watching(self) -> None:
         """What looks on, and where figures go."""
         if self.main or self.sharded:
             data = (self.train_data, self.validation_data)
@@ -182,11 +182,11 @@ class Engine:
         try:
             self._train(interrupts, progress)
         except Exception as error:
-            buffers = self._changes is not None and self._changes != changes(self.stage.turns.values())
+            buffers = self._changes is not None and self._changes != weight_versions(self.stage.turns.values())
             half = self.steps.half or buffers
             here = self.together.failed if self.sharded else self.main
-            if self._saved < self.step and here and may_be_saved(error, half):
-                rescued(error, self.step, self._write)
+            if self._saved < self.step and here and is_resumable(error, half):
+                save_before_error(error, self.step, self._write)
             raise
 
     def _train(self, interrupts: Interrupts, progress: Progress) -> None:
@@ -196,8 +196,8 @@ class Engine:
             batches = iter(self._batches(interrupts))
         for _ in range(recipe.steps - self.step):
             with self.together.agreed():
-                step, parts = self._next(batches)
-            self._one(step, parts)
+                step, parts = self._next_batches(batches)
+            self._step(step, parts)
             self.step = step + 1
             last = self.step == recipe.steps
             if self.step % often == 0 or last:
@@ -206,7 +206,7 @@ class Engine:
                 progress.update(self.step, math.nan if loss is None else float(loss), recipe.data.batch)
             if self.step % recipe.tracking.every == 0 or last:
                 self._log(progress)
-            self._watch(interrupts, last)
+            self._watch_if_due(interrupts, last)
             stopping = self._stopping(interrupts)
             if self.step % recipe.checkpoints.every == 0 or last or stopping:
                 self.save()
@@ -218,9 +218,9 @@ class Engine:
         if self._saved < self.step:
             self.save()
         if recipe.steps == 0:  # nothing is trained, but what is there has figures too
-            self._watch(interrupts, True)
+            self._watch_if_due(interrupts, True)
 
-    def _next(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]]:
+    def _next_batches(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]]:
         """The next step's parts. Of several processes each looks at its inputs before the step: in the middle of it, an
         error in one would leave the others waiting."""
         step, parts = next(batches)
@@ -229,13 +229,13 @@ class Engine:
                 self.stage.parsed(inputs, name)
         return step, parts
 
-    def _one(self, step: int, parts: list[Batch]) -> None:
-        self._changes = changes(self.stage.turns.values())
+    def _step(self, step: int, parts: list[Batch]) -> None:
+        self._changes = weight_versions(self.stage.turns.values())
         try:
             with memory(f"step {step + 1}", f"{sum(len(part.ids) for part in parts)} pictures"):
                 self.steps.run(step, parts)
         except RunError as error:
-            raise with_last_good(error, self.checkpoints) from error
+            raise with_last_checkpoint(error, self.checkpoints) from error
         if self.ema is not None:
             self.ema.update()
         self._changes = None
@@ -244,7 +244,7 @@ class Engine:
         figures = self.steps.meter.read(self.accelerator)
         self.track({**figures, "lr": self.steps.rate, "images/s": progress.speed}, self.step)
 
-    def _watch(self, interrupts: Interrupts, last: bool) -> None:
+    def _watch_if_due(self, interrupts: Interrupts, last: bool) -> None:
         """Validation, previews and probes that are due; a signal ends them (shared-out weights need all processes, and
         finish what they began)."""
         section = self.recipe.validation
@@ -254,12 +254,12 @@ class Engine:
             return
         with self.together.agreed():
             if self.main or self.sharded:
-                self._look(interrupts, due, validate)
+                self._run_callbacks(interrupts, due, validate)
 
-    def _look(self, interrupts: Interrupts, due: list[Callback], validate: bool) -> None:
+    def _run_callbacks(self, interrupts: Interrupts, due: list[Callback], validate: bool) -> None:
         asked = (lambda: None) if self.sharded else (lambda: interrupts.asked)
         try:
-            with between_calls(asked), whole(self.stage.turns.values(), self.sharded):
+            with between_calls(asked), unsharded(self.stage.turns.values(), self.sharded):
                 if validate:
                     self._validate()
                 for callback in due:
@@ -304,7 +304,7 @@ class Engine:
         )  # fmt: skip
         return self.batches.steps(self.step)
 
-    def _tell_damaged(self) -> None:
+    def _report_damaged(self) -> None:
         if self.batches is not None and (report := self.batches.report).skipped:
             self.say(f"{report.skipped} damaged samples were skipped, {len(report.damaged)} of them different, such as")
             for problem in islice(report.damaged.values(), 3):
@@ -337,7 +337,7 @@ class Engine:
         try:
             self.steps.check()
         except RunError as error:
-            raise with_last_good(error, self.checkpoints) from error
+            raise with_last_checkpoint(error, self.checkpoints) from error
         written = self._write() if self.main or self.sharded else None
         self.accelerator.wait_for_everyone()
         self._saved = self.step
@@ -349,11 +349,11 @@ class Engine:
 
     def _checkpoint(self) -> Checkpoint:
         known = {"frozen": self._frozen, "data": self._data}
-        return taken(self.step, self.recipe, self.stage, self.steps, self.ema, known)
+        return checkpoint_of(self.step, self.recipe, self.stage, self.steps, self.ema, known)
 
-    def _found(self) -> Checkpoint | None:
+    def _newest_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint that this run can go on from, if there is one; the main process looks for all."""
-        found = checkpoints.resumable(self.checkpoints, self._check) if self.main else None
+        found = checkpoints.resumable(self.checkpoints, self._check_resumable) if self.main else None
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list
 
@@ -363,7 +363,7 @@ class Engine:
                 found = checkpoints.read(checkpoints.folder_of(self.checkpoints, steps[0]))
         return found
 
-    def _check(self, found: Checkpoint) -> None:
+    def _check_resumable(self, found: Checkpoint) -> None:
         """Whether a checkpoint is one of this run, and all there."""
         folder = checkpoints.folder_of(self.checkpoints, found.step)
         check_state(found, folder)
@@ -371,4 +371,4 @@ class Engine:
             found, folder, self.recipe, self._frozen, self._data, allow_changed_data=self._allow_changed_data
         )
         check_tensors(found, self.stage, self.recipe, folder)
-        self.bent = bent(found.state["recipe"], self.recipe, found.step)
+        self.rate_jumps = rate_jumps(found.state["recipe"], self.recipe, found.step)

@@ -23,7 +23,7 @@ FINISHING = 2048
 
 def measure(stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, most: int = FINISHING) -> None:
     """Let the stage measure what it stores, on at most so many pictures, with the weights as they are now."""
-    stage.finish(on_device(batch, device) for batch in _some(stage, train, recipe, most))
+    stage.finish(on_device(batch, device) for batch in _some_batches(stage, train, recipe, most))
 
 
 def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, target: Path | None) -> None:
@@ -37,7 +37,7 @@ def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, t
         alone.save(target)
 
 
-def _some(stage: Stage, train: Dataset, recipe: Recipe, most: int) -> Iterator[Batch]:
+def _some_batches(stage: Stage, train: Dataset, recipe: Recipe, most: int) -> Iterator[Batch]:
     whole = Batches(train, recipe.data, seed=recipe.seed, names=stage.inputs)
     for _, parts in islice(whole.steps(0), math.ceil(min(most, len(train)) / recipe.data.batch)):
         yield from parts

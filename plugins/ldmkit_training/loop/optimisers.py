@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.value import Value
 from ldmkit.errors import SpecError, suggest
-from ldmkit_training.loop.sharding import placed
+from ldmkit_training.loop.sharding import sharded_like
 
 Rate = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -124,7 +124,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, turn: nn.Module, tensors
 def _placed(optimiser: torch.optim.Optimizer, what: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
     # torch keeps Adam's count of steps on the CPU unless the update is fused
     stays = what == "step" and not optimiser.defaults.get("fused")
-    return value if stays else placed(value, parameter)
+    return value if stays else sharded_like(value, parameter)
 
 
 class _Schedule(Value):

@@ -12,12 +12,12 @@ from ldmkit.errors import LdmkitError, RunError
 from ldmkit_training.loop import checkpoints
 
 
-def changes(modules: Iterable[nn.Module]) -> int:
+def weight_versions(modules: Iterable[nn.Module]) -> int:
     """How often a forward pass or a hook wrote to tensors of modules: the same number before and after says never."""
     return sum(t._version for module in modules for t in chain(module.parameters(), module.buffers()))
 
 
-def with_last_good(error: RunError, folder: Path) -> RunError:
+def with_last_checkpoint(error: RunError, folder: Path) -> RunError:
     """The error with the newest checkpoint of a folder in it."""
     newest = checkpoints.newest(folder)
     said = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
@@ -25,7 +25,7 @@ def with_last_good(error: RunError, folder: Path) -> RunError:
     return RunError(error.code.partition(".")[2], error.what, where=error.where, fits=fits)
 
 
-def may_be_saved(error: Exception, half: bool) -> bool:
+def is_resumable(error: Exception, half: bool) -> bool:
     """Whether the steps before an error are a place to go on from.
 
     Args:
@@ -37,7 +37,7 @@ def may_be_saved(error: Exception, half: bool) -> bool:
 _NO_PLACE = ("run.loss-not-finite", "run.checkpoint-failed")
 
 
-def rescued(error: Exception, step: int, save: Callable[[], Path | None]) -> str:
+def save_before_error(error: Exception, step: int, save: Callable[[], Path | None]) -> str:
     """Save the steps that are done before `error` ends the run, and say so in it; also returns what it says (nothing in
     a process that only gave its share).
 

@@ -37,11 +37,11 @@ def shard(turn: Turn, device: torch.device, processes: int) -> None:
 
 def gathered(tensor: Tensor) -> Tensor:
     """The whole of a tensor; all processes must ask for it."""
-    whole: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return whole.detach()
+    unsharded: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return unsharded.detach()
 
 
-def placed(value: Tensor, like: Tensor) -> Tensor:
+def sharded_like(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, shared out as `like` is, on its device."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -57,7 +57,7 @@ def gathered_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def whole(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
+def unsharded(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
     """Inside the block every process holds all of the parameters, and the networks can be called from anywhere."""
     listed = list(turns) if sharded else []
     for turn in listed:
@@ -70,7 +70,7 @@ def whole(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
 
 
 @contextmanager
-def parted(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
+def resharded(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
     """The opposite, inside a block of `whole`: so that the shards can be written to."""
     listed = list(turns) if sharded else []
     for turn in listed:

@@ -14,11 +14,11 @@ from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.ema import Ema
 from ldmkit_training.loop.optimisers import optimiser_tensors, restore_optimiser
 from ldmkit_training.loop.resuming import under
-from ldmkit_training.loop.sharding import gathered, gathered_all, placed
+from ldmkit_training.loop.sharding import gathered, gathered_all, sharded_like
 from ldmkit_training.loop.steps import Steps
 
 
-def taken(
+def checkpoint_of(
     step: int, recipe: Recipe, stage: Stage, steps: Steps, ema: Ema | None, known: Mapping[str, Any]
 ) -> Checkpoint:
     """A checkpoint of a run as it is now; with shared-out weights, every process has to ask.
@@ -45,11 +45,11 @@ def taken(
     return Checkpoint(step, tensors, plain)
 
 
-def put_back(found: Checkpoint, stage: Stage, steps: Steps, ema: Ema | None) -> None:
+def restore(found: Checkpoint, stage: Stage, steps: Steps, ema: Ema | None) -> None:
     """Weights, optimisers, the average and the scaling of a checkpoint that holds all of them."""
     for name, turn in stage.turns.items():
         own, saved = turn.state_dict(), under(name, found.tensors["weights"])
-        turn.load_state_dict({key: placed(t, own[key]) if key in own else t for key, t in saved.items()})
+        turn.load_state_dict({key: sharded_like(t, own[key]) if key in own else t for key, t in saved.items()})
         restore_optimiser(steps.optimisers[name], turn, under(name, found.tensors["optimiser"]))
     if ema is not None:
         ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))

@@ -103,7 +103,7 @@ class Steps:
         for i, part in enumerate(parts):
             share = len(part.ids) / self.recipe.data.batch
             with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(turn):
-                with autocast(self.recipe.precision, self.device), naming(part):
+                with autocast(self.recipe.precision, self.device), with_sample_ids(part):
                     loss = turn(part, step)
                 # several processes average their gradients
                 self.scaler.scale(loss.total * (share * processes)).backward()
@@ -154,7 +154,7 @@ class Steps:
 
 
 @contextmanager
-def naming(batch: Batch) -> Iterator[None]:
+def with_sample_ids(batch: Batch) -> Iterator[None]:
     """An input that the model refuses is named by its sample, not by its place in the batch."""
     try:
         yield

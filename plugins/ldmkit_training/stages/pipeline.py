@@ -47,11 +47,11 @@ class PipelineStage(Stage, ABC):
         self.pipeline.save(folder)
 
 
-def pipeline_of(stage: Stage) -> Pipeline | None:
+def pipeline_in(stage: Stage) -> Pipeline | None:
     """The pipeline whose parts a stage trains; None for other stages."""
     return stage.pipeline if isinstance(stage, PipelineStage) else None
 
 
-def denoising_of(stage: Stage) -> DenoiserTurn | None:
+def denoising_turn(stage: Stage) -> DenoiserTurn | None:
     """The turn of a stage that trains with noise and conditions; None for other stages."""
     return stage.denoising if isinstance(stage, PipelineStage) else None

@@ -22,7 +22,7 @@ from ldmkit.models.spec import PartSpec
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
-from ldmkit_training.stages.pipeline import pipeline_of
+from ldmkit_training.stages.pipeline import pipeline_in
 from ldmkit_training.watch.observe import View, networks, undisturbed
 
 GAIN = 4.0
@@ -75,7 +75,7 @@ class Previews:
 
     def sheet(self, view: View, step: int) -> Sheet | None:
         """The sheet itself; None for a stage that draws nothing (a classifier)."""
-        if (pipeline := pipeline_of(view.stage)) is not None:
+        if (pipeline := pipeline_in(view.stage)) is not None:
             return self._samples(view, pipeline, step)
         if (codec := view.stage.trained_codec) is not None:
             return self._reconstructions(view, codec, step)
@@ -85,7 +85,7 @@ class Previews:
         owners = input_owners(pipeline.conditioners, pipeline.wiring)
         used = [name for name in owners if any(name in row for batch in self.rows for row in batch.inputs)]
         real = torch.cat([_real(pipeline.codec, batch) for batch in self.rows])
-        drawn = [(label, self._drawn(pipeline, manner)) for label, manner in _manners(view)]
+        drawn = [(label, self._sampled(pipeline, manner)) for label, manner in _weight_variants(view)]
         section = self.section
         sheet = Sheet(
             f"Step {step}", ("real", *used, *(f"sample, {label}" for label, _ in drawn)),
@@ -102,7 +102,7 @@ class Previews:
             sheet.row(Cell(real[i], sample), *shown, *(images[i] for _, images in drawn))
         return sheet
 
-    def _drawn(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> Tensor:
+    def _sampled(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> Tensor:
         section, made, done = self.section, [], 0
         with manner:
             for batch in self.rows:
@@ -118,10 +118,10 @@ class Previews:
 
     def _reconstructions(self, view: View, codec: Codec, step: int) -> Sheet:
         made: list[tuple[str, Tensor]] = []
-        for label, manner in _manners(view):
+        for label, manner in _weight_variants(view):
             with manner:
                 made.append((label, torch.cat([_reconstructed(codec, batch) for batch in self.rows])))
-        real = torch.cat([_unit(batch) for batch in self.rows])
+        real = torch.cat([_in_unit_range(batch) for batch in self.rows])
         heads = [f"reconstruction, {label}" for label, _ in made]
         sheet = Sheet(f"Step {step}", ("picture", *heads, f"difference x{GAIN:g}, {made[0][0]}"))
         ids = [sample for batch in self.rows for sample in batch.ids]
@@ -156,20 +156,20 @@ def head(batch: Batch, count: int) -> Batch:
     )
 
 
-def _manners(view: View) -> list[tuple[str, AbstractContextManager[None]]]:
+def _weight_variants(view: View) -> list[tuple[str, AbstractContextManager[None]]]:
     """Averaged weights first, where there are any."""
     raw: tuple[str, AbstractContextManager[None]] = ("raw", nullcontext())
     return [("EMA", view.averaged()), raw] if view.has_average else [raw]
 
 
-def _unit(batch: Batch) -> Tensor:
+def _in_unit_range(batch: Batch) -> Tensor:
     assert batch.images is not None, "held-out batches have pictures"
     return batch.images.float().cpu().add(1).div(2)
 
 
 def _real(codec: Codec, batch: Batch) -> Tensor:
     if batch.images is not None:
-        return _unit(batch)
+        return _in_unit_range(batch)
     assert batch.latents is not None, "a batch has pictures or latents"
     return decode_latents(codec, batch.latents, batch.size).cpu()
 

@@ -23,7 +23,7 @@ from ldmkit.files.json import replacing
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning, Encoded
 from ldmkit.run.inputs import pick_rows
-from ldmkit_training.stages.pipeline import denoising_of
+from ldmkit_training.stages.pipeline import denoising_turn
 from ldmkit_training.watch.lines import Lines
 from ldmkit_training.watch.observe import View, networks, undisturbed
 from ldmkit_training.watch.previews import first_rows
@@ -142,7 +142,7 @@ class Probe:
 
     def __call__(self, view: View, step: int) -> None:
         """Probe after optimiser step `step`; weights, modes and generators stay as they are."""
-        if (turn := denoising_of(view.stage)) is None:
+        if (turn := denoising_turn(view.stage)) is None:
             return
         with undisturbed(networks(view.stage)):
             found = respond(turn, self.rows, self.section)
@@ -158,7 +158,7 @@ class Probe:
         lines.cut(step - 1 if self._written else min(self.start, step - 1))
         self._written = True
         conditions = {
-            r.name: {"verdict": r.verdict(silent)} | {n: _plain(e) for n, e in r.effects.items()} for r in found
+            r.name: {"verdict": r.verdict(silent)} | {n: _rounded(e) for n, e in r.effects.items()} for r in found
         }
         lines.append({"step": step, "silent": silent, "conditions": conditions})
         figures = {
@@ -178,14 +178,14 @@ def respond(turn: Probed, batches: Sequence[Batch], section: ProbeSection) -> li
     rows: dict[str, dict[str, list[tuple[Tensor, Tensor]]]] = {name: {} for name in names}
     rights: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
     for batch in batches:
-        _Trial(turn, batch, section).run(names, rows, rights)
+        _BatchProbe(turn, batch, section).run(names, rows, rights)
     return [Response(name, *(_effect(rows[name], rights[name], kind) for kind in KINDS)) for name in names]
 
 
 KINDS = ("swap", "null", "swap_alone", "null_alone")
 
 
-class _Trial:
+class _BatchProbe:
     """All evaluations of one batch."""
 
     def __init__(self, turn: Probed, batch: Batch, section: ProbeSection) -> None:
@@ -243,7 +243,7 @@ class _Trial:
     def _partners(self, name: str) -> tuple[list[bool], list[int | None]]:
         """Which rows have this input, and for each of them the next row that has another value of it."""
         values = [row.get(name) for row in self.batch.inputs]
-        keys = [None if value is None else _key(value) for value in values]
+        keys = [None if value is None else _comparable(value) for value in values]
         partners: list[int | None] = []
         for i, key in enumerate(keys):
             order = [(i + shift) % self.count for shift in range(1, self.count)]
@@ -289,7 +289,7 @@ def _reordered(part: Encoded, index: Sequence[int]) -> Encoded:
     return part._replace(signal=pick_rows(part.signal, index), given=given)
 
 
-def _key(value: Any) -> str | bytes:
+def _comparable(value: Any) -> str | bytes:
     """Equal for equal raw inputs."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
@@ -298,7 +298,7 @@ def _key(value: Any) -> str | bytes:
     return repr(value)
 
 
-def _plain(effect: Effect) -> dict[str, float | None]:
+def _rounded(effect: Effect) -> dict[str, float | None]:
     return {name: round(v, 6) if math.isfinite(v) else None for name, v in effect._asdict().items()}
 
 

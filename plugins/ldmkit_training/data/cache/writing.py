@@ -39,11 +39,11 @@ from ldmkit_training.data.cache.files import (
 )
 from ldmkit_training.data.cache.reuse import Older, view_digest
 from ldmkit_training.data.cache.rows import STATE, Arrays, Chunk, State, Writer
-from ldmkit_training.data.geometry import draw
+from ldmkit_training.data.geometry import random_draw
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import array_places, lying_of
+from ldmkit_training.data.sources.lying import array_places, spatial_inputs_of
 
 WAITED = 0.1
 """Seconds between two looks at whether another process's build is over."""
@@ -185,7 +185,7 @@ def _arrays(dataset: Dataset, section: DataSection, codec: Codec) -> Arrays:
 
 def _maps(dataset: Dataset, section: DataSection, row: Row) -> Arrays:
     """Those of inputs: labels, and what is decoded."""
-    places, lying = sorted(array_places(dataset), key=map_name), lying_of(dataset)
+    places, lying = sorted(array_places(dataset), key=map_name), spatial_inputs_of(dataset)
     check_names({place.name for place in places})
     there: dict[Place, np.ndarray] = {}
     replaced(row.inputs, places, lambda value, place: there.setdefault(place, value))
@@ -229,7 +229,7 @@ class _Read:
     def _views(self, index: int) -> tuple[Row, ...] | InputError:
         random = self.reader.section.random
         name = self.reader.dataset.id(index)  # not the index: a sample looks the same when others come or go
-        draws = [draw("cache", view, name) if random else None for view in range(self.views)]
+        draws = [random_draw("cache", view, name) if random else None for view in range(self.views)]
         return self.reader.try_views(index, draws)
 
 

@@ -9,9 +9,16 @@ from typing import ClassVar
 from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, suggest
-from ldmkit_training.data.sources.conventions import SPLITS, said_of_folders
+from ldmkit_training.data.sources.conventions import SPLITS, folder_notes
 from ldmkit_training.data.sources.finding import listing
-from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking, some
+from ldmkit_training.data.sources.records import (
+    FileData,
+    Record,
+    Records,
+    first_few,
+    missing_notes,
+    write_example_image,
+)
 
 
 class ClassesData(FileData):
@@ -40,13 +47,13 @@ class ClassesData(FileData):
         pictures = files.pictures
         loose = [name for name in pictures if "/" not in name]
         if loose:
-            what = f"{len(loose)} picture(s) stand in no class's folder: {some(loose)}"
+            what = f"{len(loose)} picture(s) stand in no class's folder: {first_few(loose)}"
             raise InputError("no-class", what, where=str(root), fits="FOLDER/CLASS/picture")
         found = {name: name.split("/")[0] for name in pictures}
         present = sorted(set(found.values()))
         classes = self.classes or tuple(present)
         if self.classes is None and SPLITS.issuperset(present) and all(name.count("/") > 1 for name in pictures):
-            what = f"the folders {some(present)} are named like splits, not like classes"
+            what = f"the folders {first_few(present)} are named like splits, not like classes"
             fits = f"folder: {self.folder}/{present[0]}, or `classes` if they are classes"
             raise InputError("no-class", what, where=str(root), fits=fits)
         for name in present:
@@ -55,8 +62,8 @@ class ClassesData(FileData):
                     "no-class", f"there is no class {name!r}", where=str(root), fits=suggest(name, classes)
                 )
         empty = [name for name in classes if name not in present]
-        notes = files.left_out() + (said_of_folders(pictures) if self.classes is None else [])
-        notes += lacking(empty, "class(es) have no pictures", self.missing, str(root))
+        notes = files.left_out() + (folder_notes(pictures) if self.classes is None else [])
+        notes += missing_notes(empty, "class(es) have no pictures", self.missing, str(root))
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         if self.numbers and self.classes is None:
             notes += _renumbered(self.name, classes)
@@ -67,7 +74,7 @@ class ClassesData(FileData):
 
     def write_example(self, folder: Path) -> None:
         for number, name in enumerate(("day", "night", "day")):
-            draw(folder / self.folder / name / f"{number}.png", number)
+            write_example_image(folder / self.folder / name / f"{number}.png", number)
 
 
 def _renumbered(name: str, classes: Sequence[str]) -> list[str]:

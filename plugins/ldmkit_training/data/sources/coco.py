@@ -18,7 +18,7 @@ from ldmkit.files.json import parse_json
 from ldmkit.files.reading import read_file
 from ldmkit_training.data.sources.coco_other import other_format
 from ldmkit_training.data.sources.finding import Listing, listing, normal
-from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking
+from ldmkit_training.data.sources.records import FileData, Record, Records, missing_notes, write_example_image
 
 MAX_BYTES = 2**31
 EDGE = 1e-6
@@ -83,7 +83,7 @@ class CocoData(FileData):
             found[image] += [caption.strip()] if caption.strip() else []
         notes = self._missing(images, files, source, root)
         without = [images[key].name for key, captions in found.items() if not captions]
-        notes += lacking(without, "picture(s) have no caption", self.missing, str(source))
+        notes += missing_notes(without, "picture(s) have no caption", self.missing, str(source))
         records = [
             Record(image.name, files.pictures[image.name], {"text": found[key]} if found[key] else {}, {}, image.size)
             for key, image in images.items()
@@ -114,14 +114,14 @@ class CocoData(FileData):
         names = {image.name for image in images.values()}
         notes = files.left_out()
         absent = [name for name in names if name not in files.pictures]
-        notes += lacking(sorted(absent), "picture(s) are not there", self.missing, str(root))
+        notes += missing_notes(sorted(absent), "picture(s) are not there", self.missing, str(root))
         unknown = [name for name in files.pictures if name not in names]
-        return notes + lacking(unknown, "picture(s) are not in it", self.missing, str(source))
+        return notes + missing_notes(unknown, "picture(s) are not in it", self.missing, str(source))
 
     def write_example(self, folder: Path) -> None:
         names = ("0.png", "1.png")
         for number, name in enumerate(names):
-            draw(folder / self.pictures / name, number)
+            write_example_image(folder / self.pictures / name, number)
         boxes = ((1, 1, [0, 0, 6, 8]), (1, 2, [3, 2, 9, 6]), (2, 2, [1, 1, 2, 2]))
         content = {
             "images": [{"id": 1 + i, "file_name": name, "width": 12, "height": 8} for i, name in enumerate(names)],
@@ -162,8 +162,12 @@ def _both(boxes: Records, texts: Records, config: CocoData) -> Records:
     known = {record.id for record in boxes.records}
     notes = list(dict.fromkeys([*boxes.notes, *texts.notes]))
     where, missing = f"{config.annotations}, {config.captions}", config.missing
-    notes += lacking([n for n in known if n not in captions], "picture(s) have boxes and no captions", missing, where)
-    notes += lacking([n for n in captions if n not in known], "picture(s) have captions and no boxes", missing, where)
+    notes += missing_notes(
+        [n for n in known if n not in captions], "picture(s) have boxes and no captions", missing, where
+    )
+    notes += missing_notes(
+        [n for n in captions if n not in known], "picture(s) have captions and no boxes", missing, where
+    )
     records = [record._replace(inputs={**record.inputs, **captions.get(record.id, {})}) for record in boxes.records]
     return Records(
         records, {**boxes.geometry, **texts.geometry}, config.background, notes,

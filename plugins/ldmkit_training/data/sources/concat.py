@@ -19,7 +19,7 @@ from ldmkit.models.compose import build_value
 from ldmkit.models.spec import PartSpec
 from ldmkit_training.data.numbering import check_numbering
 from ldmkit_training.data.section import open_part
-from ldmkit_training.data.sources.records import Missing, some
+from ldmkit_training.data.sources.records import Missing, first_few
 
 MOST_DRAWS = 1_000_000
 """Draws after which a mixture repeats: they are put in order at once."""
@@ -97,7 +97,7 @@ class ConcatData(Data):
         said = []
         for dataset, name in zip(opened, names, strict=True):
             if lacks := [key for key in owner if key not in dataset.geometry]:
-                said.append(f"{name} has no input {some(lacks)}, which {owner[lacks[0]]} has")
+                said.append(f"{name} has no input {first_few(lacks)}, which {owner[lacks[0]]} has")
         if said and self.missing == "error":
             fits = "missing: allow, for samples that train with that input's null; or sources with the same inputs"
             raise InputError("missing-counterpart", "; ".join(said), where="concat", fits=fits)

@@ -13,10 +13,17 @@ from pydantic import Field, model_validator
 from ldmkit.contracts.data import Geometry
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, SpecError
-from ldmkit_training.data.sources.conventions import said_of_folders
+from ldmkit_training.data.sources.conventions import folder_notes
 from ldmkit_training.data.sources.finding import Listing, listing, normal
 from ldmkit_training.data.sources.metadata import NAMES, metadata_files, read_metadata
-from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking, some
+from ldmkit_training.data.sources.records import (
+    FileData,
+    Record,
+    Records,
+    first_few,
+    missing_notes,
+    write_example_image,
+)
 from ldmkit_training.data.sources.sidecars import Lines, Sidecars, read_sidecars
 
 CAPTION = "text"
@@ -62,8 +69,8 @@ class FolderData(FileData):
         names = [name for name in files.pictures if name not in beside]
         notes = files.left_out(() if self.captions is None else (self.captions.lower(),))
         if beside:
-            notes.append(f"{len(beside)} picture(s) are inputs of others, not samples: {some(sorted(beside))}")
-        notes += said_of_folders(names)
+            notes.append(f"{len(beside)} picture(s) are inputs of others, not samples: {first_few(sorted(beside))}")
+        notes += folder_notes(names)
         notes += self._check_rows(rows, names)
         inputs, wrong = dict(rows.inputs), dict[str, InputError]()
         if self.captions is not None:
@@ -102,10 +109,10 @@ class FolderData(FileData):
             return []
         where = ", ".join(map(str, rows.sources[:2])) + (" ..." if len(rows.sources) > 2 else "")
         without = [name for name in names if name not in rows.inputs]
-        notes = lacking(without, "picture(s) have no line", self.missing, where)
+        notes = missing_notes(without, "picture(s) have no line", self.missing, where)
         for key in rows.keys:
             without = [name for name, inputs in rows.inputs.items() if key not in inputs]
-            notes += lacking(without, f"line(s) have no {key!r}", self.missing, where)
+            notes += missing_notes(without, f"line(s) have no {key!r}", self.missing, where)
         return notes
 
     def _check_texts(self, texts: Sidecars, rows: _Rows, names: Sequence[str], root: Path) -> list[str]:
@@ -116,19 +123,19 @@ class FolderData(FileData):
             what = f"no picture has a {self.captions} file beside it"
             raise InputError("missing-counterpart", what, where=str(root), fits="1.txt for 1.png, with captions: .txt")
         where, ending = str(root), self.captions
-        notes = lacking(texts.missing, f"picture(s) have no {ending}", self.missing, where)
-        notes += lacking(texts.empty, f"picture(s) have an empty {ending}", self.missing, where)
+        notes = missing_notes(texts.missing, f"picture(s) have no {ending}", self.missing, where)
+        notes += missing_notes(texts.empty, f"picture(s) have an empty {ending}", self.missing, where)
         if texts.alone:
-            notes.append(f"{len(texts.alone)} {ending} without a picture not read: {some(texts.alone)}")
+            notes.append(f"{len(texts.alone)} {ending} without a picture not read: {first_few(texts.alone)}")
         if texts.cut:
-            notes.append(f"{len(texts.cut)} {ending} have several lines, and the first is read: {some(texts.cut)}")
+            notes.append(f"{len(texts.cut)} {ending} have several lines, and the first is read: {first_few(texts.cut)}")
         return notes
 
     def write_example(self, folder: Path) -> None:
         box = {"label": "dot", "box": [0.25, 0.25, 0.75, 1]}
         lines = []
         for number in range(3):
-            draw(folder / self.folder / f"{number}.png", number)
+            write_example_image(folder / self.folder / f"{number}.png", number)
             lines.append({"file_name": f"{number}.png", "text": f"colour {number}", "layout": [box] * number})
         (folder / self.folder / NAMES[0]).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 

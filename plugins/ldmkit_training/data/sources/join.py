@@ -16,7 +16,7 @@ from ldmkit.models.spec import PartSpec
 from ldmkit_training.data.identity import joined
 from ldmkit_training.data.section import open_part
 from ldmkit_training.data.sources.finding import stem
-from ldmkit_training.data.sources.records import Missing, check_map, lacking
+from ldmkit_training.data.sources.records import Missing, check_map, missing_notes
 
 CONCAT = "type: concat, where the pictures of all are wanted, one source after another"
 
@@ -68,8 +68,12 @@ class JoinData(Data):
                     fits = f"another `name` in one of them; or {CONCAT}"
                     raise SpecError("input-twice", what, where="join", fits=fits)
                 owner[key] = name
-            notes += lacking([key for key in first if key not in keys], "sample(s) are not in it", self.missing, name)
-            notes += lacking([key for key in keys if key not in first], "sample(s) have no picture", self.missing, name)
+            notes += missing_notes(
+                [key for key in first if key not in keys], "sample(s) are not in it", self.missing, name
+            )
+            notes += missing_notes(
+                [key for key in keys if key not in first], "sample(s) have no picture", self.missing, name
+            )
         return JoinedDataset(opened, [[keys.get(key) for keys in keyed] for key in first], notes)
 
     @staticmethod

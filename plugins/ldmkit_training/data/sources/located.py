@@ -10,7 +10,7 @@ from typing import Any
 from ldmkit.contracts.data import Dataset, Sample
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.places import Place, replaced
-from ldmkit_training.data.sources.records import some, stamp
+from ldmkit_training.data.sources.records import first_few, stamp
 from ldmkit_training.data.sources.wrapping import Wrapping
 
 
@@ -90,7 +90,7 @@ class Located(Wrapping):
         found = [
             str(path) for path, base in files if base is not None and not _plain(path).is_relative_to(_plain(base))
         ]
-        return [f"{len(found)} input(s) are files outside of the data folder: {some(found)}"] if found else []
+        return [f"{len(found)} input(s) are files outside of the data folder: {first_few(found)}"] if found else []
 
 
 def _plain(path: Path) -> Path:

@@ -20,7 +20,7 @@ WHOLE_LEVEL = 1e-3
 """How far eight-bit levels may be off whole numbers by the rounding of float32."""
 
 
-class Lying(NamedTuple):
+class SpatialInput(NamedTuple):
     """How an input lies on its picture.
 
     Args:
@@ -38,7 +38,7 @@ class Lying(NamedTuple):
         return (*self.size, 3) if self.kind == "picture" else self.size
 
 
-class Laid(Wrapping):
+class SpatialDataset(Wrapping):
     """A source whose inputs that lie on the picture are decoded; crops and mirrors are applied as to the picture.
 
     Args:
@@ -50,7 +50,7 @@ class Laid(Wrapping):
     def __init__(
         self,
         dataset: Dataset,
-        lying: Mapping[Place, Lying],
+        lying: Mapping[Place, SpatialInput],
         rules: Mapping[str, Geometry] = {},
         notes: Sequence[str] = (),
     ) -> None:
@@ -94,19 +94,19 @@ class Laid(Wrapping):
         return replaced(inputs, self.lying, lambda value, place: decoded(value, self.lying[place], f"{where}: {place}"))
 
 
-def lying_of(dataset: Dataset) -> Mapping[Place, Lying]:
+def spatial_inputs_of(dataset: Dataset) -> Mapping[Place, SpatialInput]:
     """What is decoded in a source; nothing where it was not laid."""
-    found: Mapping[Place, Lying] = getattr(dataset, "lying", {})
+    found: Mapping[Place, SpatialInput] = getattr(dataset, "lying", {})
     return found
 
 
 def array_places(dataset: Dataset) -> list[Place]:
     """Where the inputs of a source's samples are arrays: its label maps, and what is decoded."""
     maps = [Place(name) for name, rule in dataset.geometry.items() if rule == "map"]
-    return [*maps, *lying_of(dataset)]
+    return [*maps, *spatial_inputs_of(dataset)]
 
 
-def decoded(raw: Any, lies: Lying, where: str) -> np.ndarray:
+def decoded(raw: Any, lies: SpatialInput, where: str) -> np.ndarray:
     """A raw input as an array: colours (h,w,3) uint8 (floats in [0, 1] where they have more than eight bits), a mask
     (h,w) alike, labels (h,w) uint8 or uint16.
 

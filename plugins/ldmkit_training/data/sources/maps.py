@@ -14,7 +14,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
 from ldmkit_training.data.sources.finding import listing, stem
 from ldmkit_training.data.sources.labels import LabelRule
-from ldmkit_training.data.sources.records import FileData, Record, Records, draw, lacking
+from ldmkit_training.data.sources.records import FileData, Record, Records, missing_notes, write_example_image
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -64,10 +64,10 @@ class MapsData(FileData):
             raise InputError("file-twice", what, where=str(pictures[twice]), fits="one picture of each name")
         without = [name for name in pictures if stem(name) not in maps]
         notes = [f"{root}: {note}" for note in files.left_out()]
-        notes += lacking(without, "picture(s) have no map", self.missing, str(beside))
+        notes += missing_notes(without, "picture(s) have no map", self.missing, str(beside))
         stems = {stem(name) for name in pictures}
         alone = [path.name for key, path in maps.items() if key not in stems]
-        notes += lacking(alone, "map(s) have no picture", self.missing, str(root))
+        notes += missing_notes(alone, "map(s) have no picture", self.missing, str(root))
         records = [
             Record(name, path, {}, {self.name: maps[stem(name)]} if stem(name) in maps else {})
             for name, path in pictures.items()
@@ -92,7 +92,7 @@ class MapsData(FileData):
 
     def write_example(self, folder: Path) -> None:
         for number in range(2):
-            draw(folder / self.pictures / f"{number}.png", number)
+            write_example_image(folder / self.pictures / f"{number}.png", number)
             path = folder / self.maps / f"{number}{self.suffix}.png"
             path.parent.mkdir(exist_ok=True)
             Image.frombytes("L", (12, 8), bytes((i + number) % 3 for i in range(96))).save(path)

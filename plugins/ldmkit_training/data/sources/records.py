@@ -134,7 +134,7 @@ class Records(Dataset):
         return digest.hexdigest()
 
 
-def draw(path: Path, number: int, size: tuple[int, int] = (12, 8)) -> None:
+def write_example_image(path: Path, number: int, size: tuple[int, int] = (12, 8)) -> None:
     """Write a small picture of one colour, for the examples of the sources."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (40 * number, 255 - 40 * number, 90)).save(path)
@@ -179,14 +179,14 @@ def stamp(path: Path) -> str:
     return f"{path.name} {info.st_size} {info.st_mtime_ns}"
 
 
-def some(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first few of a list, quoted, and how many more."""
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(repr(name) for name in listed[:SHOWN]) + more
 
 
-def lacking(names: Sequence[str], what: str, missing: Missing, where: str) -> list[str]:
+def missing_notes(names: Sequence[str], what: str, missing: Missing, where: str) -> list[str]:
     """The note that some samples lack something; an error where that is not allowed.
 
     Raises:
@@ -194,7 +194,7 @@ def lacking(names: Sequence[str], what: str, missing: Missing, where: str) -> li
     """
     if not names:
         return []
-    said = f"{len(names)} {what}: {some(names)}"
+    said = f"{len(names)} {what}: {first_few(names)}"
     if missing == "error":
         what = f"something has no counterpart: {said}"
         raise InputError("missing-counterpart", what, where=where, fits="missing: allow, or complete data")

@@ -34,7 +34,7 @@ from ldmkit_training.data.sources.grouping import (
     picture_ending,
 )
 from ldmkit_training.data.sources.labels import LabelRule, read_labels
-from ldmkit_training.data.sources.records import FileData, check_map, lacking, read_image, stamp
+from ldmkit_training.data.sources.records import FileData, check_map, missing_notes, read_image, stamp
 from ldmkit_training.data.sources.tars import Member
 
 
@@ -86,12 +86,12 @@ class ShardsData(FileData):
         where = ", ".join(map(str, paths[:2])) + (" ..." if len(paths) > 2 else "")
         without = [key for key, group in groups.items() if not picture_ending(group, rule.pictures)]
         notes = left.notes(where)
-        notes += lacking(without, "sample(s) have no picture", self.missing, where)
+        notes += missing_notes(without, "sample(s) have no picture", self.missing, where)
         groups = {key: group for key, group in groups.items() if picture_ending(group, rule.pictures)}
         others = dict.fromkeys(e for group in groups.values() for e in group if e in rule.known)
         for ending in others:
             lack = [key for key, group in groups.items() if ending not in group]
-            notes += lacking(lack, f"sample(s) have no .{ending}", self.missing, where)
+            notes += missing_notes(lack, f"sample(s) have no .{ending}", self.missing, where)
         return ShardsDataset(self, paths, groups, notes)
 
     def _paths(self, folder: Path) -> list[Path]:

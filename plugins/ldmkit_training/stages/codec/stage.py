@@ -108,7 +108,7 @@ class CodecStage(Stage):
                 found["kl"] = (made.losses["kl"] / values).expand(images.shape[0])
             for name, value in found.items():
                 rows.setdefault(name, []).append(value.double().cpu())
-            counts = _added(counts, self.codec, images)
+            counts = _codebook_counts(counts, self.codec, images)
         self.codec.train(training)
         figures = {name: float(torch.cat(values).mean()) for name, values in rows.items()}
         if counts is not None:
@@ -123,7 +123,7 @@ class CodecStage(Stage):
             self.codec.config = measured(self.codec, batches, self.objective.statistics).config
 
 
-def _added(counts: Tensor | None, codec: Codec, images: Tensor) -> Tensor | None:
+def _codebook_counts(counts: Tensor | None, codec: Codec, images: Tensor) -> Tensor | None:
     """How often each codebook entry was used, with those of more pictures; None without a codebook."""
     from ldmkit_codecs.vq import VQCodec
 
@@ -138,7 +138,7 @@ def _codec(model: CodecSection, folder: Path) -> Codec:
     if model.start is None:
         codec: Codec = build("codec", PartSpec(type=model.type or "kl", config=model.config), "model")
     else:
-        codec = _started(model, model.start, folder)
+        codec = _from_start(model, model.start, folder)
     codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
     if model.train == "decoder":
         for name, parameter in codec.named_parameters():
@@ -146,7 +146,7 @@ def _codec(model: CodecSection, folder: Path) -> Codec:
     return codec.train()
 
 
-def _started(model: CodecSection, start: str, folder: Path) -> Codec:
+def _from_start(model: CodecSection, start: str, folder: Path) -> Codec:
     """The codec with the weights of another one, and its type and config too where the recipe gives none."""
     path = locate_model(start, folder, "model.start")
     theirs = load_codec(path, dtype="float32")

@@ -75,7 +75,7 @@ class _Composer:
         model, start = self.model, self.start
         codec = self._codec()
         check_pictures(codec)
-        denoiser: Denoiser = self._part("denoiser", self._denoiser_spec(), "denoiser")
+        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser")
         self._check_latents(denoiser, codec)
         sections = self._conditioners()
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
@@ -86,12 +86,13 @@ class _Composer:
         process = model.process or (start.spec.process if start else None)
         assert process is not None, "checked by ModelSection"
         wiring = {
-            name: _wired(name, section, conditioners[name], denoiser, adapters) for name, section in sections.items()
+            name: _wiring_of(name, section, conditioners[name], denoiser, adapters)
+            for name, section in sections.items()
         }
         parts = fit(wiring, codec, denoiser, build_value("process", process, "model.process"), conditioners, adapters)
         denoiser.latents = latents_of(codec)
         pipeline = Pipeline(parts, wiring, self._defaults())
-        return Composed(pipeline, self._split(pipeline, sections), tuple(self.notes))
+        return Composed(pipeline, self._freeze(pipeline, sections), tuple(self.notes))
 
     def _check_latents(self, denoiser: Denoiser, codec: Codec) -> None:
         """A denoiser that stays what it is must get the latents that it was trained on, which `fit` looks at; for one
@@ -166,11 +167,11 @@ class _Composer:
         if section.from_ is not None:
             found = locate_model(section.from_, self.folder, f"model.{path}.from")
             source = open_source(found, variant=section.variant)
-            theirs = _named(source, name, section.type)
+            theirs = _conditioner_path(source, name, section.type)
         if section.shares is not None:
             part: Conditioner = self._new("conditioner", section, path)
         else:
-            part = self._part("conditioner", section, path, source, theirs)
+            part = self._loaded_or_new("conditioner", section, path, source, theirs)
         if section.assets is not None:
             part.load_assets(assets_folder(section.assets, self.folder, f"model.{path}.assets"))
         return part
@@ -179,13 +180,15 @@ class _Composer:
         path = f"adapters.{name}"
         copying: Callable[..., Adapter] | None = getattr(get("adapter", section.type), "from_denoiser", None)
         if copying is None or "unet" in section.config or (self.start and name in self.start.spec.adapters):
-            adapter: Adapter = self._part("adapter", section, path)
+            adapter: Adapter = self._loaded_or_new("adapter", section, path)
             return adapter
         with self._seeded(path):
             self.notes.append(f"{path}: a copy of the denoiser")
             return copying(denoiser, **section.config)
 
-    def _part(self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = "") -> Any:
+    def _loaded_or_new(
+        self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = ""
+    ) -> Any:
         """A part with the weights of a source that has it, or with new ones."""
         source, theirs = source or self.start, theirs or path
         has = _spec_in(source, theirs) if source else None
@@ -211,7 +214,7 @@ class _Composer:
     def _seeded(self, path: str) -> Any:
         return _Seeded(int.from_bytes(hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=4).digest(), "big"))
 
-    def _split(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
+    def _freeze(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
         """The trained parts by name; all others are frozen."""
         named: dict[str, Part] = {"denoiser": pipeline.denoiser, **pipeline.conditioners, **pipeline.adapters}
         wanted = {name: section.train for name, section in {**sections, **self._adapters()}.items()}
@@ -273,7 +276,7 @@ def _spec_in(source: Source, path: str) -> PartSpec | None:
     return spec.conditioners.get(name) if kind == "conditioners" else spec.adapters.get(name)
 
 
-def _named(source: Source, name: str, kind: str) -> str:
+def _conditioner_path(source: Source, name: str, kind: str) -> str:
     """Path of the conditioner of that name, else of the only one of that type."""
     theirs = source.spec.conditioners
     if name in theirs:
@@ -286,7 +289,7 @@ def _named(source: Source, name: str, kind: str) -> str:
     return f"conditioners.{fitting[0]}"
 
 
-def _wired(
+def _wiring_of(
     name: str, section: ConditionerSection, part: Conditioner, denoiser: Denoiser, adapters: Mapping[str, Adapter]
 ) -> ConditionerSpec:
     """The wiring alone. Beside adapters, a conditioner that names no slot fills the denoiser's where there is one."""

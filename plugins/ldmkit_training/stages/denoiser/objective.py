@@ -16,7 +16,7 @@ from ldmkit.pipeline import Pipeline
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.context import prepared_context
 from ldmkit.run.inputs import input_name
-from ldmkit.run.loss import errors, predict
+from ldmkit.run.loss import predict, prediction_errors
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from ldmkit_training.stages.latents import latents_of
@@ -56,7 +56,9 @@ class DenoiserTurn(Turn):
         kept = self.objective.dropout.kept(self.names, batch.draws)
         conditioning = self.conditioning(batch)
         predicted = self.predict(x0, self.context(conditioning, kept), noise, sigma)
-        plain = errors(predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm)
+        plain = prediction_errors(
+            predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm
+        )
         return self._loss(plain, sigma)
 
     def latents(self, batch: Batch) -> Tensor:

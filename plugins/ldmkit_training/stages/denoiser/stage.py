@@ -15,7 +15,7 @@ from ldmkit import Batch, Draws, Example, StageSetup
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.signals import Signal
 from ldmkit.errors import CompositionError
-from ldmkit.run.loss import errors
+from ldmkit.run.loss import prediction_errors
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.model import compose_model
 from ldmkit_training.stages.denoiser.model_section import ModelSection
@@ -100,9 +100,9 @@ class DenoiserStage(PipelineStage):
             if name not in composed.trained and not (name in wiring and wiring[name].shares is not None):
                 self._frozen[name] = part
         if gradient_checkpointing:
-            _recompute(self.pipeline.denoiser)
+            _enable_checkpointing(self.pipeline.denoiser)
         if compile:
-            _compile(self.pipeline.denoiser)
+            _compile_blocks(self.pipeline.denoiser)
 
     @property
     def averaged(self) -> nn.Module:
@@ -120,12 +120,14 @@ class DenoiserStage(PipelineStage):
         """
         sums, counts = torch.zeros(QUARTERS, dtype=torch.float64), torch.zeros(QUARTERS, dtype=torch.float64)
         for index, batch in enumerate(batches):
-            x0, noise, levels = self._fixed(batch, index)
+            x0, noise, levels = self._fixed_noise(batch, index)
             with self._evaluating():
                 context = self.turn.context(self.turn.conditioning(batch))
                 sigma = [sigma for _, sigma in levels]
                 predicted = self.turn.predict(x0, context, noise, sigma)
-                rows = errors(predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm)
+                rows = prediction_errors(
+                    predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm
+                )
             quarter = torch.tensor([q for q, _ in levels])
             sums.index_add_(0, quarter, rows.double().cpu())
             counts.index_add_(0, quarter, torch.ones(len(levels), dtype=torch.float64))
@@ -143,12 +145,12 @@ class DenoiserStage(PipelineStage):
         Args:
             signals: by slot, from `pipeline.conditioning(...)`; None: the batch's own, nothing dropped.
         """
-        x0, noise, levels = self._fixed(batch, 0)
+        x0, noise, levels = self._fixed_noise(batch, 0)
         with self._evaluating():
             given = self.turn.context(self.turn.conditioning(batch)) if signals is None else signals
             return self.turn.predict(x0, given, noise, [sigma for _, sigma in levels])
 
-    def _fixed(self, batch: Batch, index: int) -> tuple[Tensor, Tensor, list[tuple[int, float]]]:
+    def _fixed_noise(self, batch: Batch, index: int) -> tuple[Tensor, Tensor, list[tuple[int, float]]]:
         """Latents, noise, and (quarter, sigma) a row: a function of the seed, the rows and the batch's index."""
         draws = Draws(batch.draws.seed, index, batch.draws.rows)
         x0 = self.turn.latents(replace(batch, draws=draws))
@@ -169,14 +171,14 @@ class DenoiserStage(PipelineStage):
                 module.training = training
 
 
-def _recompute(denoiser: Denoiser) -> None:
+def _enable_checkpointing(denoiser: Denoiser) -> None:
     if not hasattr(denoiser, "gradient_checkpointing"):
         what = f"{type(denoiser).__name__} cannot recompute its blocks"
         raise CompositionError("no-checkpointing", what, where="gradient_checkpointing", fits="false")
     denoiser.gradient_checkpointing = True
 
 
-def _compile(denoiser: Denoiser) -> None:
+def _compile_blocks(denoiser: Denoiser) -> None:
     """In place: the calls of the blocks change, no module and no state-dict key."""
     regions = denoiser.regions or (type(denoiser),)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_RECOMPILES)

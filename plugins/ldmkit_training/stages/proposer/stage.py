@@ -163,7 +163,7 @@ def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
     old, wire = found.conditioners[name], found.wiring[name]
     if model.type is not None:
         new: Conditioner = build("conditioner", PartSpec(type=model.type, config=model.config), "model")
-        _adopt(new, old, name)
+        _take_over_weights(new, old, name)
         wire = wire.model_copy(update={"type": model.type, "config": model.config})
         conditioners = {n: new if n == name else part for n, part in found.conditioners.items()}
         wiring = {**found.wiring, name: wire}
@@ -174,7 +174,7 @@ def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
     return found
 
 
-def _adopt(new: Conditioner, old: Conditioner, name: str) -> None:
+def _take_over_weights(new: Conditioner, old: Conditioner, name: str) -> None:
     """The old conditioner's weights; only the proposer's may be new."""
     own = set() if new.proposer is None else {id(p) for p in new.proposer.parameters()}
     fresh = {key for key, p in new.named_parameters() if id(p) in own}
