@@ -20,6 +20,7 @@ from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalize
 from ldmkit.errors import InputError, SourceError, shown
 from ldmkit.files.json import read_json, write_json
 from ldmkit.files.reading import read_file
+from ldmkit_conditioners.recent import recent
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, check_largest, read_stated
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
@@ -148,6 +149,7 @@ def no_vocabulary(part: str, files: str, where: str | None = None) -> InputError
     return InputError("no-vocabulary", what, where=where, fits=fits)
 
 
+@recent
 def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     """CLIP's vocabulary from the files in a folder, None where there are none.
 
@@ -179,6 +181,7 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     return replace(found, several=_several(tokenizer))
 
 
+@recent
 def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     """BERT's uncased word pieces from the files in a folder, None where there are none; errors as above."""
     if (file := folder / "tokenizer.json").is_file():
