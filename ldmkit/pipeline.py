@@ -37,6 +37,7 @@ from ldmkit.run.guards import check_end, check_step, is_finite
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
 from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
+from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
@@ -338,10 +339,12 @@ class Pipeline(Composed):
         step, sampler = None, prepared.request.sampler
         with using(self.parts.items().values()), memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             check_current(prepared, self.denoiser)
-            for step in prepared.steps():
+            others = [part for part in self.parts.items().values() if part is not self.denoiser]
+            for step in evaluated(others, prepared.steps()):
                 check_step(step, prepared.x, sampler)
                 if (every or step.index + 1 == step.count) and not is_finite(step.x):
-                    raise blamed(prepared, step)
+                    with evaluating(modules_of([self.denoiser, *others])):
+                        raise blamed(prepared, step)
                 if listener is not None:
                     listener(step.copied())
                 yield step.copied() if copies else step

@@ -18,6 +18,7 @@ from torch import nn
 from ldmkit.errors import RunError
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.mapped import check_mapped
+from ldmkit.run.modes import evaluating, modules_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,11 +79,16 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def uses_parts(method: F) -> F:
-    """A pipeline's method that computes with its parts: they stay where they are while it runs."""
+    """A pipeline's method that computes with its parts: they stay where they are while it runs, in evaluation mode.
+
+    With `grad=True` they keep the mode that they are in: it is part of their training.
+    """
 
     @wraps(method)
     def kept(self: Any, *args: Any, **options: Any) -> Any:
-        with usual_device(), using(self.parts.items().values()):
+        parts = self.parts.items().values()
+        trained = options.get("grad") is True
+        with usual_device(), using(parts), evaluating([] if trained else modules_of(parts)):
             return method(self, *args, **options)
 
     return kept  # type: ignore[return-value]

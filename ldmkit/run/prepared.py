@@ -20,6 +20,7 @@ from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate
 from ldmkit.run.guards import check_levels, steps_of
 from ldmkit.run.levels import check_range
+from ldmkit.run.modes import evaluated
 from ldmkit.run.noise import Noise
 from ldmkit.run.request import Request
 from ldmkit.run.sizes import Size
@@ -52,8 +53,7 @@ class Prepared:
         denoiser = self.evaluate.denoiser
         with using([denoiser]):
             check_current(self, denoiser)
-            for step in self._drawn():  # noqa: UP028 - `yield from` would close a sampler that cannot be closed
-                yield step
+            yield from evaluated([denoiser], self._drawn())
 
     def _drawn(self) -> Iterator[Step]:
         sampler, arrivals = self.request.sampler, self._arrivals()
