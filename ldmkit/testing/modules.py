@@ -324,6 +324,21 @@ def batch_invariance(s: ModuleSubject) -> None:
         close(alone, [out[row : row + 1] for out in whole], f"sample {row} alone, and in a batch of {ROWS}")
 
 
+def training_rows(s: ModuleSubject) -> None:
+    """In training mode too, a sample gives the same whatever the other samples of its batch are.
+
+    Batch norm and other statistics over the batch make a batch in parts (`accumulate`, several processes) another
+    training than a whole one, and their running averages are another model than the one that was trained: use group
+    or layer norm. Dropout draws the same numbers in both runs, and is no fault.
+    """
+    part, runs = s.make().train(), []
+    for rows in ([0, 1, 1, 1], [0, 1, 0, 0]):  # the same samples, as others might be longer; another mean
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            runs.append([out[:2] for out in ran(s, part, rows_of(s.given(part), rows))])
+    close(runs[1], runs[0], "samples 0 and 1 in training mode, with others beside them")
+
+
 def order(s: ModuleSubject) -> None:
     """Samples in another order give the same results in that order.
 
@@ -367,6 +382,7 @@ SHARED: dict[str, Callable[[ModuleSubject], None]] = {
     "dtype": dtype,
     "device": device,
     "batch-invariance": batch_invariance,
+    "training-rows": training_rows,
     "order": order,
     "gradients": gradients,
 }

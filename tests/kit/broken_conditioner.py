@@ -318,6 +318,16 @@ class BatchMean(Palette):
         return Tokens(found.value - found.value.mean(0, keepdim=True), found.mask)
 
 
+@breaks("training-rows")
+class BatchNormed(Palette):
+    """Takes the mean of the batch off in training, and a running one later."""
+
+    def forward(self, inputs: list[Any]) -> Signal:
+        found = super().forward(inputs)
+        assert isinstance(found, Tokens)
+        return Tokens(found.value - found.value.mean(0, keepdim=True), found.mask) if self.training else found
+
+
 @breaks("order")
 class Numbered(Palette):
     """Adds the row's number."""

@@ -35,6 +35,9 @@ def module_faults(good: type[Any], method: str) -> dict[str, type[Any]]:
         "dtype": lambda part, x, out: _each(out, lambda t: t.double()),
         "device": lambda part, x, out: _each(out, lambda t: t + torch.zeros(t.shape, device="cpu", dtype=t.dtype)),
         "batch-invariance": lambda part, x, out: _each(out, lambda t: t - t.mean(0, keepdim=True)),
+        "training-rows": lambda part, x, out: (
+            _each(out, lambda t: t - t.mean(0, keepdim=True)) if part.training else out
+        ),
         "order": lambda part, x, out: _each(out, lambda t: t + _places(t)),
         "gradients": _unchanged,
         "meta": _unchanged,

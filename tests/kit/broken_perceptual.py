@@ -90,7 +90,9 @@ class WrongError(Edges):
             path.read_bytes()
 
 
-_SHARED = {name: [cls] for name, cls in module_faults(Edges, "forward").items() if name != "gradients"}
+_SHARED = {
+    name: [cls] for name, cls in module_faults(Edges, "forward").items() if name not in ("gradients", "training-rows")
+}
 
 BROKEN: dict[str, list[type[Any]]] = {
     "shape": [OneNumber, Narrow],
