@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit.bounds import Width
+from ldmkit.contracts.axes import check_pictures
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import Plane, SignalKind
@@ -68,6 +69,7 @@ class MaskedImage(Conditioner):
         self._codec: tuple[Codec, ...] = ()
 
     def bind(self, codec: Codec) -> None:
+        check_pictures(codec.axes, "a masked-image conditioner")
         if codec.channels != self.config.latent_channels:
             what = f"masked-image encodes to {self.config.latent_channels} channels, the codec to {codec.channels}"
             raise CompositionError("dim-mismatch", what, fits="latent_channels equal to the codec's channels")

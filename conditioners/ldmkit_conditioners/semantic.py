@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit.bounds import MAX_LEVELS, Width
+from ldmkit.contracts.axes import check_pictures
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.example import Example
@@ -81,6 +82,7 @@ class Semantic(PictureInput, Conditioner):
         self._grid: tuple[int, int] | None = None
 
     def bind(self, codec: Codec) -> None:
+        check_pictures(codec.axes, "a semantic conditioner")
         grid = (codec.factor, codec.multiple // codec.factor)
         if self._grid is not None and self._grid != grid:
             what = f"this semantic conditioner pads its maps for another pipeline's codec, of factor {self._grid[0]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from ldmkit.errors import InputError
+from ldmkit.errors import CompositionError, InputError
 
 Size: TypeAlias = tuple[int, ...]
 """Positions along each axis: (height, width) of pictures, (frames, height, width) of videos, () of vectors."""
@@ -77,6 +77,18 @@ def check_axes(size: Size, axes: Sequence[Axis], where: str) -> Size:
     if len(size) != len(axes):
         raise InputError("size-axes", f"got {shown_size(size)}", where=where, fits=wanted_size(axes))
     return size
+
+
+def check_pictures(axes: Sequence[Axis], who: str) -> None:
+    """Refuse a codec of other data for what works on pictures.
+
+    Raises:
+        CompositionError: `rank-mismatch`.
+    """
+    if len(axes) != 2:
+        names = ", ".join(axis.name for axis in axes) or "none"
+        what = f"{who} works on pictures, and the codec's data have {len(axes)} axes ({names})"
+        raise CompositionError("rank-mismatch", what, fits="a codec of pictures")
 
 
 def wanted_size(axes: Sequence[Axis]) -> str:

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit.contracts.axes import check_pictures
 from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value
@@ -105,9 +106,7 @@ class TiledCodec(Codec):
         super().__init__(config)
         spec = self.config.inner
         self.inner: Codec = get("codec", spec.type)(spec.config) if inner is None else inner
-        if len(self.inner.axes) != 2:
-            what = f"{type(self.inner).__name__} makes latents of {len(self.inner.axes)} axes, and tiles have two"
-            raise CompositionError("rank-mismatch", what, fits="a codec of pictures")
+        check_pictures(self.inner.axes, "a tiled codec")
         self.channels, self.factor = self.inner.channels, self.inner.factor
         self._peak: dict[Direction, float] = {}
         self._steps: dict[Direction, tuple[Measure, ...]] = {}

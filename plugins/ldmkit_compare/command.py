@@ -81,11 +81,13 @@ def compare(
     drawing.check(reading.check(), sampler_words(samplers), {})
     numbers = parse_steps(steps)
 
+    from ldmkit.contracts.axes import check_pictures
     from ldmkit_compare.asked import check_plan, parse_samplers
     from ldmkit_compare.runs import Comparing
 
     entrants = parse_samplers(samplers)
     pipe = reading.load().planned(plan)
+    check_pictures(pipe.codec.axes, "a comparison")
     given, options = drawing.call(pipe)
     first = pipe.prepare(given, steps=numbers[0], **options)
     calls = check_plan(entrants, numbers, first.request.grid, pipe.process, 2 * reference)

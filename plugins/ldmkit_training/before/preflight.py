@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ldmkit import Stage
+from ldmkit.contracts.axes import check_pictures
 from ldmkit.contracts.data import Dataset
 from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
 from ldmkit.pipeline import Pipeline
@@ -25,7 +26,6 @@ from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.devices import arithmetic, scaler
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
-from ldmkit_training.stages.latents import check_pictures
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 from ldmkit_training.watch.tracking import check_trackers
 
@@ -86,7 +86,7 @@ def checked_data(
 def _check_size(recipe: Recipe, stage: Stage) -> None:
     if (codec := stage.codec) is None:
         return
-    check_pictures(codec)
+    check_pictures(codec.axes, "a training recipe")
     wrong = [side for side in recipe.data.size if side % codec.multiple]
     if wrong:
         what = f"the codec takes pictures whose sides are multiples of {codec.multiple}, not {wrong[0]}"

@@ -5,19 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldmkit import Batch, CompositionError
+from ldmkit import Batch
 from ldmkit.contracts.codec import Codec
-
-
-def check_pictures(codec: Codec) -> None:
-    """Refuse a codec of other data: sources give pictures.
-
-    Raises:
-        CompositionError: `rank-mismatch`.
-    """
-    if len(codec.axes) != 2:
-        what = f"{type(codec).__name__} makes latents of {len(codec.axes)} axes, and a recipe trains on pictures"
-        raise CompositionError("rank-mismatch", what, where="model.codec", fits="ldmkit.diffusion_loss in a loop")
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ldmkit.contracts.adapter import Adapter
+from ldmkit.contracts.axes import check_pictures
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
@@ -34,7 +35,6 @@ from ldmkit_training.stages.denoiser.model_section import (
     FrozenCodecSection,
     ModelSection,
 )
-from ldmkit_training.stages.latents import check_pictures
 
 START = "model.start"
 
@@ -74,7 +74,7 @@ class _Composer:
     def compose(self) -> Composed:
         model, start = self.model, self.start
         codec = self._codec()
-        check_pictures(codec)
+        check_pictures(codec.axes, "a training recipe")
         denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser")
         self._check_latents(denoiser, codec)
         sections = self._conditioners()
