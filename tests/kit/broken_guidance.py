@@ -186,11 +186,11 @@ class PicturesOnly(Plain):
 
 
 class MapsOnly(Plain):
-    """Names the last two axes."""
+    """Names the axes of maps, and those of videos."""
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         found = super().__call__(evaluate, x, sigma)
-        return found - 0.0 * found.mean((-2, -1), keepdim=True).amax(1, keepdim=True)
+        return found - 0.0 * found.mean((2, 3) if found.ndim == 4 else (2, 3, 4), keepdim=True)
 
 
 class Divides(Plain):
