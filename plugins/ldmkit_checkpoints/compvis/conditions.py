@@ -21,10 +21,8 @@ from ldmkit_checkpoints.unread import ignorable_conditioner_key
 _GUIDED = {"clip-text": 7.5, "ldm-text": 5.0, "label": 3.0}
 """Guidance scales of the published scripts, for conditions with dropout in training."""
 
-
 _FROZEN = frozenset(["clip-text", "clip-pooled", "t5-text"])
 """Pretrained encoders, which some files leave out."""
-
 
 _HOLED = ("mask", "masked_image")
 """`concat_keys` of the inpainting models, also the default."""

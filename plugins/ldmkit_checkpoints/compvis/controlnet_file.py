@@ -17,23 +17,15 @@ from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 
 PREFIX = "control_model."
-
-
 PART = "adapters.control"
-
-
 _FIRST = "input_hint_block.0.weight"
-
 
 _SHUFFLE = (
     "it is named Shuffle, and ControlNet 1.1 Shuffle averages its residuals over the map, which its keys do not tell: "
     "it is read as an ordinary ControlNet (put its yaml beside it)"
 )
 
-
 _HEADS = 8
-
-
 _HEAD_CHANNELS = 64
 
 

@@ -161,9 +161,7 @@ def _own_scale(kind: str, config: Mapping[str, Any]) -> tuple[float | None, str 
 SD_KL = KLConfig(widths=(128, 256, 512, 512), embed_dim=4)
 """The shape of Stable Diffusion's and SDXL's first stage."""
 
-
 SD_SCALE = 0.18215
-
 
 _ASSUMED = (
     "its file does not say the scale of its latents, and its shapes are Stable Diffusion's: 0.18215 was assumed. "

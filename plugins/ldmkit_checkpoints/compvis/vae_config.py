@@ -14,7 +14,6 @@ from ldmkit_checkpoints.config_fields import checked, known_only, numbers
 
 Kind = Literal["kl", "vq", "identity"]
 
-
 TARGETS: dict[str, Kind] = {
     "ldm.models.autoencoder.AutoencoderKL": "kl",
     "ldm.models.autoencoder.VQModel": "vq",
@@ -27,19 +26,16 @@ TARGETS: dict[str, Kind] = {
 }
 """`target` in a yaml -> codec."""
 
-
 _TRAINING_ONLY = {
     *("ckpt_path", "ignore_keys", "image_key", "colorize_nlabels", "monitor", "lossconfig", "loss_config"),
     *("batch_resize_range", "scheduler_config", "lr_g_factor", "use_ema", "ema_decay", "optimizer_config"),
     *("learning_rate", "input_key", "ckpt_engine", "max_batch_size"),
 }
 
-
 _DDCONFIG = {
     *("double_z", "z_channels", "resolution", "in_channels", "out_ch", "ch", "ch_mult", "num_res_blocks"),
     *("attn_resolutions", "dropout", "resamp_with_conv", "use_linear_attn", "attn_type", "tanh_out", "give_pre_end"),
 }
-
 
 _ATTENTION = {"vanilla": "vanilla", "vanilla-xformers": "vanilla", "linear": "linear", "none": "none"}
 

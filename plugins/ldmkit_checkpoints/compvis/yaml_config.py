@@ -29,8 +29,6 @@ LIMITS: dict[str, int] = {
 """Largest integer accepted for a key that multiplies the size of a model."""
 
 MAX_ITEMS = 64
-
-
 MAX_NODES = 200_000
 """Limit for the values of a yaml with its aliases expanded."""
 

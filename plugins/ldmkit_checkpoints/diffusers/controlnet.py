@@ -21,10 +21,7 @@ _MIRROR = {
     "ResnetDownsampleBlock2D": "ResnetUpsampleBlock2D",
 }
 
-
 _HINT_WIDTHS = (16, 32, 96, 256)
-
-
 _ONLY = {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 

@@ -34,7 +34,6 @@ def bert_diffusers_keys(config: LdmTextConfig | LayoutTokensConfig) -> KeyMap:
 LDM_ROW = 77
 """Sequence length of diffusers' LDMTextToImagePipeline, whatever its tokenizer says."""
 
-
 _LDM_BERT = {
     "vocab_size": "vocab_size",
     "dim": "d_model",

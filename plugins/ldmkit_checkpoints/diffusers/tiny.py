@@ -31,7 +31,6 @@ _KNOWN = {
     *("latent_magnitude", "latent_shift", "force_upcast", "scaling_factor", "shift_factor", "block_out_channels"),
 }
 
-
 _FIXED = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}
 
 

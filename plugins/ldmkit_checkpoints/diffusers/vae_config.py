@@ -21,9 +21,7 @@ _COMMON = {
     "mid_block_add_attention",
 }
 
-
 _KL = {"shift_factor", "latents_mean", "latents_std", "use_quant_conv", "use_post_quant_conv"}
-
 
 NAMES = {
     "widths": "block_out_channels",
@@ -40,7 +38,6 @@ NAMES = {
     "decoder_blocks": "num_decoder_blocks",
 }
 """Field of a native config -> name in diffusers, for errors; other fields have the same name."""
-
 
 _VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 

@@ -12,8 +12,6 @@ from ldmkit_checkpoints.keys import Conversion, KeyMap, layer, renamed
 from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, widths_in
 
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-
-
 _OLD_ATTENTION = {"q": "query", "k": "key", "v": "value", "out": "proj_attn"}
 
 

@@ -16,22 +16,12 @@ PLANES = {
 }
 """Input channels of published U-Nets with additional planes that ldmkit does not produce."""
 
-
 UNET = "model.diffusion_model."
-
-
 _CLIP = "cond_stage_model.transformer."
-
-
 _OPEN_CLIP = "cond_stage_model.model."
-
-
 _EMBEDDERS = "conditioner.embedders."
-
-
 SD2_BASE_STEPS = 875_000
 """`global_step` in Stable Diffusion 2's published 512-base file, which predicts eps."""
-
 
 _KL_F8: dict[str, Any] = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,

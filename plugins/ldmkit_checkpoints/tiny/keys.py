@@ -19,11 +19,7 @@ from ldmkit_checkpoints.config_fields import checked
 from ldmkit_checkpoints.keys import KeyMap, layer
 
 _CONVS = {"conv1": "conv.0", "conv2": "conv.2", "conv3": "conv.4"}
-
-
 _POOL = r"pool\.(?:0\.weight|1\.(?:weight|bias)|3\.weight)"
-
-
 _KEY = re.compile(rf"\d+\.(?:weight|bias|conv\.[024]\.(?:weight|bias)|{_POOL})")
 
 

@@ -15,10 +15,8 @@ from ldmkit_checkpoints.transformers.text_fields import nested, read_fields, ref
 _LEGACY_EOS = 2
 """eos_token_id in CLIP configs from before 2023, which transformers reads as "pool at the largest id"."""
 
-
 _CLIP_WORDS = 49408
 """Size of the published vocabulary; embedding rows beyond it belong to added tokens."""
-
 
 _CLIP = {
     "vocab_size": "vocab_size",
@@ -29,7 +27,6 @@ _CLIP = {
     "positions": "max_position_embeddings",
     "activation": "hidden_act",
 }
-
 
 _T5 = {
     "vocab_size": "vocab_size",

@@ -12,13 +12,8 @@ from ldmkit_checkpoints.unsupported.folders import refuse_unsupported_folder
 from ldmkit_checkpoints.unsupported.formats import ITS_WRITER, PUBLISHED, Format, unsupported
 
 _PAGE = "the file itself: the page about it was downloaded instead"
-
-
 _UNPACK = "the file inside: unpack it"
-
-
 _AGAIN = "the complete file: download it again"
-
 
 _BEGINNINGS = (
     Format(b"version https://git-lfs", "a git-lfs pointer instead of the file", "the file itself: git lfs pull"),
@@ -40,7 +35,6 @@ _BEGINNINGS = (
 )
 """In lower case; leading white space is skipped."""
 
-
 _ENDS = (
     Format((".crdownload", ".part", ".partial", ".download", ".incomplete", ".aria2", ".!qb"), "an unfinished download",
           "the complete file, under its own name"),
@@ -57,7 +51,6 @@ _ENDS = (
     Format((".png", ".jpg", ".jpeg", ".webp"), "a picture", "a model; `ldmkit replay` draws a picture again"),
     Format((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".zst"), "an archive", _UNPACK),
 )  # fmt: skip
-
 
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})(\.[^.]+)?\.(safetensors|bin|ckpt|pt|pth)")
 

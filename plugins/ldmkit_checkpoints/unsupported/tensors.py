@@ -12,12 +12,8 @@ _ADAPTER = (
     "the complete model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
 )
 
-
 _FAMILY = "the program of that family; ldmkit does not load it yet"
-
-
 _WHOLE = "the same model in float16, bfloat16 or float32"
-
 
 KINDS = (
     Format(r"^lllite_", "a ControlNet-LLLite", _ADAPTER),
@@ -161,7 +157,6 @@ KINDS = (
     ),
 )
 """Adapters come before the networks whose keys they contain."""
-
 
 MODELS = (
     Format(r"\.(time_stack|time_mixer)\.", "Stable Video Diffusion", _FAMILY),
