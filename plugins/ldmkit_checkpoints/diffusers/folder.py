@@ -299,17 +299,18 @@ class DiffusersComponent(Source):
         self.inventory = Inventory(tensors, self.report, str(folder))
         name, where = config.get("_class_name"), f"{folder}/config.json"
         if name in CODECS:
-            self.part, self.component = "codec", codec_component(config, tensors, where)
+            self.kind, self.component = "codec", codec_component(config, tensors, where)
         elif name in UNETS:
-            self.part, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
+            self.kind, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
         else:
-            self.part, self.component = "adapters.control", controlnet_component(config, "length")
+            self.kind, self.component = "adapter", controlnet_component(config, "length")
+        self.path = "adapters.control" if self.kind == "adapter" else self.kind
 
     @property
     def spec(self) -> PipelineSpec:
-        if self.part.startswith("adapters."):
+        if self.kind == "adapter":
             raise adapter_only(self.origin)
-        if self.part == "codec":
+        if self.kind == "codec":
             what = "the folder holds a first stage alone"
             raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
         what = "the folder holds a denoiser alone"
@@ -317,13 +318,11 @@ class DiffusersComponent(Source):
 
     @property
     def codec_spec(self) -> PartSpec:
-        return self.component.spec if self.part == "codec" else self.spec.codec
+        return self.component.spec if self.kind == "codec" else self.spec.codec
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:
-        if self.part.startswith("adapters."):
-            return {self.part.removeprefix("adapters."): self.component.spec}
-        return super().adapters
+        return {"control": self.component.spec} if self.kind == "adapter" else super().adapters
 
     @property
     def part_spec(self) -> PartSpec:
@@ -331,10 +330,10 @@ class DiffusersComponent(Source):
         return self.component.spec
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        if part != self.part:
-            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=self.part)
+        if part != self.path:
+            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=self.path)
         found = self.inventory.take(part, self.component.keymap)
-        self.inventory.ignore_if(lambda key: ignorable_vae_key(key) if part == "codec" else None)
+        self.inventory.ignore_if(lambda key: ignorable_vae_key(key) if self.kind == "codec" else None)
         self.inventory.finish()
         return found
 
