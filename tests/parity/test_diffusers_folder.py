@@ -163,7 +163,7 @@ def test_single_components(tmp_path: Path) -> None:
     for name, part, code in (("unet", "denoiser", "denoiser"), ("controlnet", "adapters.control", "adapter")):
         source = open_source(folder / name)
         assert isinstance(source, DiffusersComponent)
-        assert source.part == part
+        assert source.path == part
         assert source.tensors(part)
         with pytest.raises(ldmkit.SourceError) as caught:
             ldmkit.load(folder / name)

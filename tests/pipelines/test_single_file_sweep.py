@@ -52,7 +52,7 @@ def without(tensors: dict[str, LazyTensor], *heads: str) -> dict[str, LazyTensor
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(heads)}
 
 
-DROPPED = {"text": "without text encoder", VAE: "without its first stage", UNET: "without its U-Net"}
+DROPPED = {"text": "without its text encoder", VAE: "without its first stage", UNET: "without its U-Net"}
 DROPPED |= {f"{VAE}encoder.": r"missing.*first_stage_model\.encoder", f"{UNET}out.": r"missing.*'model\..*out\.0"}
 DROPPED |= {f"{UNET}input_blocks.4.": r"missing.*input_blocks\.4", f"{VAE}post_quant_conv": "missing.*post_quant_conv"}
 
