@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ldmkit.cli import check, convert, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
+from ldmkit.cli.once import once
 from ldmkit.cli.summaries import summary
 from ldmkit.plugins.catalogue import Entry, by_name, load_entry
 from ldmkit.version import VERSION
@@ -30,10 +31,10 @@ class LazyGroup(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         entry = _plugin_commands().get(cmd_name)
         if own is not None or entry is None:
-            return own
+            return None if own is None else once(own)
         if ctx.meta.get(self._listing) or ctx.resilient_parsing:
             return TyperCommand(cmd_name, help=summary(entry))
-        return typer.main.get_command(load_entry(entry))
+        return once(typer.main.get_command(load_entry(entry)))
 
 
 def _plugin_commands() -> dict[str, Entry]:

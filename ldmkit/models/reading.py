@@ -82,7 +82,8 @@ def open_source(
 
     Raises:
         SourceError: not found (with the bundled names), or of no known format; `no-digests` where `verify` is "full".
-        InputError: `no-variants`: the source has one set of weights, and a variant is asked for.
+        InputError: `no-variants`: the source has one set of weights, and a variant is asked for; `not-taken`: a config
+            or `ema` that its reader does not look at.
     """
     verify = check_verify(verify)
     for name, value in (("source", source), ("config", config)):
@@ -112,6 +113,10 @@ def open_source(
     if variant is not None and not opened.has_variants:
         what = f"variant={variant!r}: this format has one set of weights, or its reader takes no variant"
         raise InputError("no-variants", what, where=origin, fits="a folder of diffusers, or no variant")
+    for name, value in (("config", config), ("ema", ema)):
+        if value is not None and name not in opened.takes:
+            what = f"{name}={shown(str(value))}: this format says it itself, or its reader takes no {name}"
+            raise InputError("not-taken", what, where=origin, fits=f"no {name}")
     opened.origin = origin
     return opened
 

@@ -46,6 +46,8 @@ class Source(ABC):
     """
 
     has_variants: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset({"config", "ema"})
+    """Of the arguments `config` and `ema` those that its reader looks at; the others are refused if given."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin

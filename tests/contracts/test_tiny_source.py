@@ -56,6 +56,15 @@ def test_pair_of_files_loads(tmp_path: Path, codec: TinyCodec, name: str, pickle
         assert torch.equal(loaded.encode(codec.decode(latents)), codec.encode(codec.decode(latents)))
 
 
+def test_nothing_is_taken_that_has_no_effect(tmp_path: Path, codec: TinyCodec) -> None:
+    write(tmp_path, codec)
+    yaml = tmp_path / "taesd.yaml"
+    yaml.write_text("model: {}\n")
+    for option in ({"config": yaml}, {"ema": True}, {"ema": False}):
+        with pytest.raises(ldmkit.InputError, match="not-taken"):
+            ldmkit.load_codec(tmp_path, **option)  # type: ignore[arg-type]
+
+
 def test_pair_is_no_pipeline_and_must_be_one_pair(tmp_path: Path, codec: TinyCodec) -> None:
     write(tmp_path, codec)
     with pytest.raises(SourceError, match="codec-only"):

@@ -47,6 +47,8 @@ class ControlNetFile(Source):
         SourceError: keys of an unknown network, or a yaml without a ControlNet.
     """
 
+    takes = frozenset({"config"})
+
     def __init__(
         self,
         tensors: Mapping[str, LazyTensor],

@@ -59,6 +59,7 @@ class DiffusersFolder(Source):
     """
 
     has_variants = True
+    takes = frozenset({"ema"})
 
     def __init__(self, folder: Path, ema: bool | None = None, variant: str | None = None) -> None:
         super().__init__(str(folder))
@@ -288,6 +289,7 @@ class DiffusersComponent(Source):
     """The folder of one component: config.json and weights. Codecs and ControlNets can be loaded."""
 
     has_variants = True
+    takes = frozenset({"ema"})
 
     def __init__(
         self, folder: Path, config: Mapping[str, Any], ema: bool | None = None, variant: str | None = None

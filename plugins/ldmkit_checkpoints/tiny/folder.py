@@ -40,6 +40,8 @@ class TinyFolder(Source):
         SourceError: several pairs in the folder, or keys of another layout.
     """
 
+    takes = frozenset()
+
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         pairs = tiny_pairs(folder)
