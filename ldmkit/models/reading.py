@@ -113,12 +113,9 @@ def open_source(
     if variant is not None and not opened.has_variants:
         what = f"variant={variant!r}: this format has one set of weights, or its reader takes no variant"
         raise InputError("no-variants", what, where=origin, fits="a folder of diffusers, or no variant")
-    for name, given in (
-        ("config", None if config is None else str(config)),
-        ("ema", None if ema is None else str(ema)),
-    ):
-        if given is not None and name not in opened.takes:
-            what = f"{name}={shown(given)}: this format says it itself, or its reader takes no {name}"
+    for name, said in (("config", config), ("ema", ema)):
+        if said is not None and name not in opened.takes:
+            what = f"{name}={shown(str(said))}: this format says it itself, or its reader takes no {name}"
             raise InputError("not-taken", what, where=origin, fits=f"no {name}")
     opened.origin = origin
     return opened
