@@ -296,10 +296,19 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
 def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None, device: torch.device) -> list[str]:
     data = data_notes(train, validation)
     said = [*stage.notes, *data, *_cache_notes(recipe, stage, len(train))]
+    said += [f"{key}: {_numbered(names)}" for key, names in train.numbering.items()]
     if train.mixture:
         each = passes(recipe.steps * recipe.data.batch, len(train), train.mixture)
         said.append(f"epochs of each source: {', '.join(f'{many:.3g}' for many in each)}")
     return [*automatic(recipe.precision, device), *said]
+
+
+def _numbered(names: Sequence[str]) -> str:
+    """Which class each number is: `0 is 'cat', 1 'dog'`; of many the first and the last."""
+    words = [f"{number} {name!r}" for number, name in enumerate(names)]
+    if len(words) > 12:
+        words = [*words[:10], "...", words[-1]]
+    return "numbered " + ", ".join(words)
 
 
 def _cache_notes(recipe: Recipe, stage: Stage, count: int) -> list[str]:

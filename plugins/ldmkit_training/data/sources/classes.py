@@ -51,7 +51,7 @@ class ClassesData(FileData):
             raise InputError("no-class", what, where=str(root), fits="FOLDER/CLASS/picture")
         found = {name: name.split("/")[0] for name in pictures}
         present = sorted(set(found.values()))
-        classes = self.classes or tuple(present)
+        classes = self.classes or tuple(sorted({*present, *files.folders}))  # an empty one has its number too
         if self.classes is None and SPLITS.issuperset(present) and all(name.count("/") > 1 for name in pictures):
             what = f"the folders {first_few(present)} are named like splits, not like classes"
             fits = f"folder: {self.folder}/{present[0]}, or `classes` if they are classes"

@@ -30,6 +30,13 @@ LIKE = (
 TEXTS = (".txt", ".caption", ".json", ".xml")
 """Endings of files beside pictures, in which other programs keep what is known about each."""
 
+SYSTEMS = frozenset([
+    *("__macosx", "@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "$recycle.bin", "recycler"),
+    *("system volume information", "lost+found", "network trash folder", "temporary items", "__pycache__"),
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+])  # fmt: skip
+"""Files and folders that systems, storage devices and tools write for themselves, in small letters."""
+
 
 class Listing(NamedTuple):
     """What stands in a folder and below, by path relative to it, sorted.
@@ -38,12 +45,16 @@ class Listing(NamedTuple):
         pictures: those that are read.
         others: every other file but hidden ones.
         hidden: pictures whose name, or that of a folder above them, begins with a dot.
+        systems: pictures in folders that systems write for themselves.
+        folders: those directly below, but hidden ones, those of systems, and links.
     """
 
     folder: Path
     pictures: dict[str, Path]
     others: dict[str, Path]
     hidden: int
+    systems: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     def left_out(self, used: Collection[str] = ()) -> list[str]:
         """What is not read, as notes of a source: picture-like files by their endings, texts beside pictures.
@@ -65,6 +76,8 @@ class Listing(NamedTuple):
             notes.append(f"{len(self.pictures)} of {of} picture-like files read; not read: {counted(unread)}")
         if self.hidden:
             notes.append(f"{self.hidden} hidden picture(s) not read")
+        if self.systems:
+            notes.append(f"{len(self.systems)} picture(s) in folders of systems not read, such as {self.systems[0]!r}")
         if beside:
             notes.append(f"{counted(beside)} beside pictures not read")
         return notes
@@ -86,12 +99,15 @@ def listing(folder: Path) -> Listing:
         raise InputError("not-found", "there is no such folder", where=str(folder))
     pictures: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    endings, hidden = read_endings(), 0
+    endings, hidden, systems = read_endings(), 0, list[str]()
     for path in _walked(folder):
         relative = normal(path.relative_to(folder).as_posix())
         picture = path.suffix.lower() in endings
         if any(part.startswith(".") for part in relative.split("/")):
             hidden += picture
+            continue
+        if set_aside(relative):
+            systems += [relative] if picture else []
             continue
         kept = pictures if picture else others
         if picture:
@@ -100,12 +116,24 @@ def listing(folder: Path) -> Listing:
             what = f"{kept[relative].name!r} has the same name, with its accents written otherwise"
             raise InputError("file-twice", what, where=str(path), fits="names that differ")
         kept[relative] = path
-    found = Listing(folder, dict(sorted(pictures.items())), dict(sorted(others.items())), hidden)
+    below = sorted(normal(path.name) for path in folder.iterdir() if _is_folder(path) and not set_aside(path.name))
+    found = Listing(
+        folder,
+        dict(sorted(pictures.items())),
+        dict(sorted(others.items())),
+        hidden,
+        tuple(sorted(systems)),
+        tuple(below),
+    )
     if not pictures:
         unread = "; ".join(found.left_out())
         what = "there are no pictures in it" + (f" ({unread})" if unread else "")
         raise InputError("no-samples", what, where=str(folder), fits=", ".join(endings))
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()  # what a link leads to may be here by itself
 
 
 def _walked(folder: Path) -> Iterable[Path]:
@@ -116,11 +144,17 @@ def _walked(folder: Path) -> Iterable[Path]:
             folders[:] = []
             continue
         seen.add(real)
-        if any(part.startswith(".") for part in Path(parent).relative_to(folder).parts):
+        if set_aside(Path(parent).relative_to(folder).as_posix()):
             # what a link in a hidden folder leads to may be there by itself, and would then count as hidden
             folders[:] = [name for name in folders if not (Path(parent) / name).is_symlink()]
-        folders.sort(key=lambda name: (name.startswith("."), name))
+        folders.sort(key=lambda name: (set_aside(name), name))
         yield from (Path(parent) / name for name in files)
+
+
+def set_aside(name: str) -> bool:
+    """Whether a relative path is hidden, or a system wrote it for itself: `._1.jpg`, `__MACOSX/1.jpg`, `Thumbs.db`."""
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part.casefold() in SYSTEMS for part in parts)
 
 
 def read_endings() -> tuple[str, ...]:

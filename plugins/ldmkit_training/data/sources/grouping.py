@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ldmkit.errors import InputError
-from ldmkit_training.data.sources.finding import LIKE, PICTURES, read_endings
+from ldmkit_training.data.sources.finding import LIKE, PICTURES, read_endings, set_aside
 from ldmkit_training.data.sources.tars import Member, members
 
 TEXT, LABEL, JSON = "txt", "cls", "json"
@@ -81,7 +81,7 @@ def grouped(path: Path, rule: Rule, left: Left) -> dict[str, Group]:
     pictures = rule.pictures
     for member in members(path):
         parent, _, name = member.name.rpartition("/")
-        if hidden(member.name):
+        if set_aside(member.name):
             left.hidden.append(member.name)
             continue
         key, ending = rule.split(name)
@@ -107,15 +107,6 @@ def grouped(path: Path, rule: Rule, left: Left) -> dict[str, Group]:
 def picture_ending(group: Mapping[str, Member], pictures: Collection[str]) -> str | None:
     """The ending of a group's picture."""
     return next((ending for ending in pictures if ending in group), None)
-
-
-def hidden(name: str) -> bool:
-    """Whether a system wrote a file for itself: `._1.jpg`, `.DS_Store`, `__MACOSX/`, `Thumbs.db`."""
-    parts = [part for part in name.split("/") if part not in (".", "..")]
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] in (
-        "Thumbs.db",
-        "desktop.ini",
-    )
 
 
 def _unknown(member: Member, key: str, ending: str, rule: Rule) -> InputError:
