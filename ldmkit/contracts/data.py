@@ -94,6 +94,12 @@ class Dataset(ABC):
         """
         return None
 
+    def size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of the upright picture of sample `index`, got without decoding it. None: that cannot be had,
+        or the file is damaged.
+        """
+        return None
+
     @property
     def fingerprint(self) -> str:
         """Text that changes when the data do (names, sizes and times of files): caches of latents are keyed by it."""

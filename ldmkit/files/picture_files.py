@@ -83,6 +83,10 @@ class _Complete:
 _complete = _Complete()
 
 
+ORIENTATION = 0x0112
+"""EXIF's tag of how a picture lies."""
+
+
 class Opened(NamedTuple):
     """A decoded picture, upright, and what to call it in errors."""
 
@@ -115,6 +119,18 @@ def open_picture(source: object, where: str | None) -> Opened:
             "picture-animated", f"{getattr(image, 'n_frames', 1)} frames", where=where, fits="a file with one picture"
         )
     return Opened(_upright(image, where), where)
+
+
+def picture_size(source: Path | bytes) -> tuple[int, int] | None:
+    """(height, width) of a picture file, upright, from its header; None: it has none that can be read."""
+    if isinstance(source, Path) and not source.is_file():
+        return None
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=decoders()) as image:
+            turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning, *_BROKEN):
+        return None
 
 
 def _file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:

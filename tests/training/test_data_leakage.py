@@ -143,7 +143,7 @@ def test_pictures_that_are_stretched(tmp_path: Path) -> None:
         Image.new("RGB", size).save(folder / name)
     data = tiny.codec_data(tmp_path / "out", "validation=null")
     data["data"] |= {"train": source(str(folder)), "validation": None}
-    with pytest.warns(UserWarning, match=r"1 of 3 pictures looked at are stretched, up to 2 times, to 16x16"):
+    with pytest.warns(UserWarning, match=r"1 of 3 pictures are stretched, up to 2 times, to 16x16"):
         ready(parse_recipe(data))
     for fit in ("resize", "crop"):
         with warnings.catch_warnings():

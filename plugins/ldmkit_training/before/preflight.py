@@ -24,6 +24,7 @@ from ldmkit_training.before.without_effect import Case, without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
+from ldmkit_training.data.shapes import said_of_sizes
 from ldmkit_training.loop.devices import arithmetic, scaler
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
@@ -62,7 +63,7 @@ def check_ready(
     _check_nulls(recipe, stage, train)
     if (said := leaked(recipe.data, train, held)) is not None:
         warnings.warn(said, stacklevel=2)
-    if stage.reads_images and (said := _stretched(recipe, train)) is not None:
+    for said in said_of_sizes(recipe.data, train) if stage.reads_images else ():
         warnings.warn(said, stacklevel=2)
     for said in without_effect(Case.of(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
@@ -118,33 +119,6 @@ def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     if never := [name for name, share in shares.items() if share == 0 and name in there]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
         warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
-
-
-LOOKED_AT = 16
-"""Pictures whose sizes are compared with the recipe's: decoding them takes a second or two at most."""
-
-STRETCHED = 1.1
-"""Change of proportions from which on it shows."""
-
-
-def _stretched(recipe: Recipe, train: Dataset) -> str | None:
-    """What a size that the recipe says nothing more about does to pictures; None: little."""
-    section, shapes = recipe.data, []
-    if "fit" in section.model_fields_set:
-        return None
-    for index in sorted({i * len(train) // LOOKED_AT for i in range(LOOKED_AT)}):
-        try:
-            shapes.append(train[index].image.shape[:2])
-        except InputError:
-            continue  # met, and skipped or not, when its turn comes
-    ratios = [(width / height) / (section.size[1] / section.size[0]) for height, width in shapes]
-    far = [max(ratio, 1 / ratio) for ratio in ratios if max(ratio, 1 / ratio) > STRETCHED]
-    if not far:
-        return None
-    what = f"data.fit: {len(far)} of {len(shapes)} pictures looked at are stretched, up to {max(far):.2g} times"
-    return (
-        f"{what}, to {section.size[0]}x{section.size[1]}: `fit: crop` keeps proportions, `fit: resize` says it is meant"
-    )
 
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:

@@ -149,6 +149,11 @@ class JoinedDataset(Dataset):
                 found |= some
         return found
 
+    def size(self, index: int) -> tuple[int, int] | None:
+        place = self.rows[index][0]
+        assert place is not None
+        return self.sources[0].size(place)
+
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         places = zip(self.sources, self.rows[index], strict=True)
         parts = [source.content(place) for source, place in places if place is not None]

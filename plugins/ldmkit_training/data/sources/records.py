@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
 from ldmkit.errors import InputError
+from ldmkit.files.picture_files import picture_size
 from ldmkit.files.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.sources.labels import LabelRule, read_labels
@@ -116,6 +117,9 @@ class Records(Dataset):
 
     def base(self, index: int, name: str) -> Path | None:
         return self.records[index].base
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        return picture_size(self.records[index].picture)
 
     def content(self, index: int) -> tuple[bytes, bytes]:
         record = self.records[index]

@@ -20,6 +20,7 @@ from ldmkit.contracts.data import Dataset, Geometry, Sample
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError
 from ldmkit.files.json import parse_json
+from ldmkit.files.picture_files import picture_size
 from ldmkit_training.data.identity import file_bytes, joined
 from ldmkit_training.data.sources.grouping import (
     JSON,
@@ -193,6 +194,9 @@ class ShardsDataset(Dataset):
 
     def known(self, index: int) -> dict[str, Any]:
         return self._known(self._groups[index])
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        return picture_size(self._member(self._groups[index]).read())
 
     def content(self, index: int) -> tuple[bytes, bytes]:
         group, config = self._groups[index], self.config
