@@ -16,6 +16,7 @@ from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError
 from ldmkit.files.json import parse_json
 from ldmkit.files.reading import read_file
+from ldmkit_training.data.sources.coco_meaning import check_unit, said_of_boxes
 from ldmkit_training.data.sources.coco_other import other_format
 from ldmkit_training.data.sources.finding import Listing, listing, normal
 from ldmkit_training.data.sources.records import FileData, Record, Records, missing_notes, write_example_image
@@ -96,9 +97,11 @@ class CocoData(FileData):
         content = read_annotations(source)
         files = listing(root)
         images = _images(content, files.pictures, source, root)
+        check_unit(content["annotations"], str(source))
         boxes = _Boxes(self, content, images, source)
         kept, counts = boxes.read()
         notes = self._missing(images, files, source, root)
+        counts = {**counts, **said_of_boxes(content["annotations"])}
         notes += [f"{source}: {count} box(es) {what}" for what, count in counts.items()]
         records = [
             Record(image.name, files.pictures[image.name], {self.name: kept[key]}, {}, image.size)
