@@ -33,6 +33,7 @@ from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.generators import watched_steps
 from ldmkit.run.guards import check_end, check_step, is_finite
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
@@ -340,7 +341,7 @@ class Pipeline(Composed):
         with using(self.parts.items().values()), memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
             check_current(prepared, self.denoiser)
             others = [part for part in self.parts.items().values() if part is not self.denoiser]
-            for step in evaluated(others, prepared.steps()):
+            for step in watched_steps(evaluated(others, prepared.steps()), prepared, self.device):
                 check_step(step, prepared.x, sampler)
                 if (every or step.index + 1 == step.count) and not is_finite(step.x):
                     with evaluating(modules_of([self.denoiser, *others])):

@@ -19,7 +19,8 @@ from ldmkit.models.memory import memory
 from ldmkit.run.acting import remark_guidance
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
-from ldmkit.run.guards import check_levels
+from ldmkit.run.generators import watched
+from ldmkit.run.guards import check_levels, part_name
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.run.latents import decoded, seeds_of_rows
@@ -64,7 +65,8 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     asked = request.propose and not request.starts
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
-    conditioning = encode_conditions(parts, wiring, rows, negative, size)
+    with watched(lambda: _names(pipeline), pipeline.device):
+        conditioning = encode_conditions(parts, wiring, rows, negative, size)
     cells = latent_size(size, pipeline.codec)
     run = Run(_sigmas(pipeline, request, cells), cells)
     evaluate = Evaluator(
@@ -81,6 +83,10 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
     with memory("start", f"latents {(request.batch, *noise.shape)}"):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
+
+
+def _names(pipeline: Composed) -> str:
+    return " or ".join(part_name("conditioner", part) for part in pipeline.conditioners.values())
 
 
 def _check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) -> None:
