@@ -39,6 +39,7 @@ def encode(
     from ldmkit.files.pictures import read_picture
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import write_safetensors
+    from ldmkit.run.latent_files import about_codec
     from ldmkit.run.latents import check_codec, encode_pictures
     from ldmkit.run.sizes import fitted
 
@@ -52,7 +53,7 @@ def encode(
     check_codec(codec, 1, (image.shape[-2], image.shape[-1]), "encode", yes)
     latents = encode_pictures(codec, fitted(image, codec))
     size = [int(side) for side in image.shape[-2:]]
-    about = {"height": str(size[0]), "width": str(size[1])}
+    about = {"height": str(size[0]), "width": str(size[1]), **about_codec(codec)}
     out = write_new(out, lambda path: write_safetensors(path, {"latents": latents}, about), overwrite=overwrite)
     stats = {"out": str(out), "shape": list(latents.shape), "mean": float(latents.mean()), "std": float(latents.std())}
     if json:
@@ -90,6 +91,7 @@ def decode(
 
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import read_metadata
+    from ldmkit.run.latent_files import check_codec_of
     from ldmkit.run.latents import check_latents, decode_latents
     from ldmkit.run.written import FRAMES_PER_SECOND, check_out, write_sample
 
@@ -102,6 +104,7 @@ def decode(
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
+    check_codec_of(about, codec, str(latents))
     size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     stored = found.read(True)
     visual = codec.visual

@@ -93,7 +93,10 @@ def sample(
     _check_out(out, pipeline)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
-    options |= {"sampler": parse_strategy(sampler, "--sampler"), "start": starting(starts, strength, masks)}
+    options |= {
+        "sampler": parse_strategy(sampler, "--sampler"),
+        "start": starting(starts, strength, masks, pipeline.codec),
+    }
     options["seeds"] = range(seed, seed + (_rows(starts, masks, options["negative"]) if number == 1 else number))
     ready = time.perf_counter()
     prepared = pipeline.prepare(given, **options)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ldmkit.errors import InputError, SourceError
+
+if TYPE_CHECKING:
+    from ldmkit.contracts.codec import Codec
 
 
 def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> None:
@@ -24,25 +27,30 @@ def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[
         raise InputError("batch-mismatch", what, where="--mask", fits="one mask, or one for each start")
 
 
-def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> Any:
-    """What `Pipeline.prepare` takes as `start`; None: the run starts from noise.
+def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Path], codec: Codec) -> Any:
+    """What `Pipeline.prepare` takes as `start`; None: the run starts from noise. `codec` is the pipeline's.
 
     Raises:
         SourceError: `no-latents`: a safetensors file without any.
+        InputError: `other-latents`: those of another codec.
     """
     if not starts:
         return None
     count = max(len(starts), len(masks))
     shared = {} if strength is None else {"strength": strength}
-    read = [_read(path) for path in starts]
+    read = [_read(path, codec) for path in starts]
     each = [{**read[i % len(read)], **shared} for i in range(count)]
     rows = [{**row, "mask": masks[i % len(masks)]} if masks else row for i, row in enumerate(each)]
     return rows[0] if count == 1 else rows
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, codec: Codec) -> dict[str, Any]:
+    from ldmkit.models.weights import read_metadata
+    from ldmkit.run.latent_files import check_codec_of
+
     if path.suffix.lower() != ".safetensors":
         return {"image": path}
+    check_codec_of(read_metadata(path), codec, str(path))
     return {"latents": stored_latents(path).read(True)[0]}
 
 

@@ -23,6 +23,7 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit.errors import InputError, raised, warn
+from ldmkit.files.colour import tell_profile
 from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
 
@@ -52,18 +53,23 @@ def read_picture(source: object, where: str | None = None) -> Tensor:
 
 
 def read_levels(
-    source: object, where: str | None = None, background: tuple[int, int, int] | None = None
+    source: object,
+    where: str | None = None,
+    background: tuple[int, int, int] | None = None,
+    told: set[str] | None = None,
 ) -> np.ndarray[Any, Any]:
     """A colour picture as (H, W, 3) uint8, RGB.
 
     Args:
         source: path, bytes of a file, data URI or PIL image.
         background: colour to composite transparent places on; None: they are refused.
+        told: see `tell_profile`.
 
     Raises:
         InputError: as `read_picture`.
     """
     opened = open_picture(source, where)
+    tell_profile(opened.image, opened.where, told)
     _check_depth(opened, "picture", "8 bits a channel")
     if background is not None and _transparent(opened.image):
         image = _rgba(opened)

@@ -144,6 +144,10 @@ def write_example_image(path: Path, number: int, size: tuple[int, int] = (12, 8)
     Image.new("RGB", size, (40 * number, 255 - 40 * number, 90)).save(path)
 
 
+_TOLD: set[str] = set()
+"""Colour spaces that were warned of: once each, whatever the number of pictures."""
+
+
 def read_image(source: Path | bytes, where: str, background: tuple[int, int, int] | None) -> np.ndarray:
     """A picture file as (H,W,3) uint8.
 
@@ -151,7 +155,7 @@ def read_image(source: Path | bytes, where: str, background: tuple[int, int, int
         InputError: `bad-file`, naming it.
     """
     try:
-        return read_levels(source, where, background)
+        return read_levels(source, where, background, _TOLD)
     except InputError as problem:
         fits = problem.fits
         if problem.code == "input.picture-alpha":

@@ -1,0 +1,76 @@
+"""Whose latents a file holds: written beside them, and compared where they are read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.contracts.codec import Codec
+from ldmkit.errors import InputError, warn
+from ldmkit.models.latent_scale import latents_of
+
+KEY = "codec"
+"""Of a file's metadata."""
+
+LOOKED_AT, APART = 8, 0.01
+"""How many tensors of the encoder are compared by their spread, and how far that may move with the dtype."""
+
+
+def about_codec(codec: Codec) -> dict[str, str]:
+    """What a file of latents says of the codec that made them."""
+    own = latents_of(codec)
+    said = {"class": own.codec, "shapes": own.shapes, "scale": own.scale, "shift": own.shift, "spread": _spread(codec)}
+    return {KEY: json.dumps(said)}
+
+
+def check_codec_of(about: Mapping[str, str], codec: Codec, where: str) -> None:
+    """Refuse latents of another codec; a file that does not say whose they are is warned of.
+
+    Raises:
+        InputError: `other-latents`.
+    """
+    try:
+        said: Any = json.loads(about[KEY]) if KEY in about else None
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        own = type(codec).__name__
+        warn(f"{where}: it does not say whose latents it holds: they are taken for the scaled ones of this {own}")
+        return
+    own = json.loads(about_codec(codec)[KEY])
+    names = {
+        "class": "a codec of class",
+        "shapes": "a codec of other shapes",
+        "scale": "one of scale",
+        "shift": "one of shift",
+    }
+    for key, name in names.items():
+        if said.get(key) != own[key]:
+            shown = "" if key == "shapes" else f" {str(said.get(key))[:80]}, where this model's is {str(own[key])[:80]}"
+            raise _other(f"made by {name}{shown}", where)
+    if not _alike(said.get("spread"), own["spread"]):
+        raise _other(f"made by a {own['class']} of the same shapes and other weights", where)
+
+
+def _spread(codec: Codec) -> list[float]:
+    """Standard deviations of a few of the encoder's tensors: the same weights in any dtype, and no others."""
+    while (inner := getattr(codec, "inner", None)) is not None:
+        codec = inner
+    state = {
+        key: tensor for key, tensor in codec.state_dict().items() if tensor.is_floating_point() and tensor.ndim > 1
+    }
+    names = sorted(key for key in state if key.startswith("encoder")) or sorted(state)
+    return [float(f"{float(state[key].float().std()):.4g}") for key in names[:LOOKED_AT]]
+
+
+def _alike(said: object, own: list[float]) -> bool:
+    if not isinstance(said, list) or len(said) != len(own):
+        return False
+    return all(isinstance(a, float | int) and math.isclose(a, b, rel_tol=APART) for a, b in zip(said, own, strict=True))
+
+
+def _other(what: str, where: str) -> InputError:
+    fits = "the model that they were encoded with; its pictures, encoded anew"
+    return InputError("other-latents", f"its latents were {what}", where=where, fits=fits)
