@@ -22,6 +22,7 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Step
 from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
 from ldmkit.models.adapters import check_free
+from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
 from ldmkit.models.fusing import fused_parts
@@ -34,6 +35,7 @@ from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.generators import watched_steps
+from ldmkit.run.gradients import remark_gradients
 from ldmkit.run.guards import check_end, check_step, is_finite
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
@@ -119,6 +121,7 @@ class Pipeline(Composed):
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`; `data-shape`: no such batch.
         """
+        remark_gradients({"images": images})
         batch = batch_of(self.codec, images)
         check_codec(self.codec, len(batch), tuple(batch.shape[2:]), "encode", allow_large)
         return encode_pictures(self.codec, fitted(batch, self.codec), noise)
@@ -135,6 +138,7 @@ class Pipeline(Composed):
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`; `batch-mismatch`: other seeds than rows.
         """
+        remark_gradients({"latents": latents})
         check_latents(self.codec, latents, allow_large)
         asked = None if size is None else check_sides(size, axes=self.codec.axes)
         return decode_latents(self.codec, latents, asked, seeds=check_seeds(seeds))
@@ -338,7 +342,11 @@ class Pipeline(Composed):
         listener = step_listener(self)
         every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
         step, sampler = None, prepared.request.sampler
-        with using(self.parts.items().values()), memory("denoiser", f"latents {tuple(prepared.x.shape)}"):
+        with (
+            told_of_tensors(self.parts.items()),
+            using(self.parts.items().values()),
+            memory("denoiser", f"latents {tuple(prepared.x.shape)}"),
+        ):
             check_current(prepared, self.denoiser)
             others = [part for part in self.parts.items().values() if part is not self.denoiser]
             for step in watched_steps(evaluated(others, prepared.steps()), prepared, self.device):

@@ -16,6 +16,7 @@ from torch import Tensor
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.files.json import check_writable, on_disk, write_json
+from ldmkit.models.changed import remark_unsaved, told_of_tensors
 from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.models.mapped import check_mapped
@@ -35,7 +36,7 @@ def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.d
     Raises:
         InputError: the folder exists and holds something else, or its parent does not exist.
         PluginError: `unregistered`: a part whose class no entry point names could not be loaded again.
-        RunError: `cannot-write`: no permission, a full disk.
+        RunError: `cannot-write`: no permission, a full disk; `mixed-tensors`: a part that was quantised.
     """
     check_folder(folder)
     check_store(store)
@@ -43,7 +44,8 @@ def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.d
     for _, kind, part in parts.listed():
         name_of(kind, type(part))
     name_of("process", type(parts.process))
-    with replacing_folder(folder) as building:
+    remark_unsaved(parts.items())
+    with replacing_folder(folder) as building, told_of_tensors(parts.items()):
         _write(parts, spec, building, store)
         _check_written(building, folder)
     return folder
@@ -86,7 +88,8 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
     check_folder(folder, part_file(kind))
     check_mapped([part])
     name_of(kind, type(part))
-    with replacing_folder(folder) as building:
+    remark_unsaved({kind: part})
+    with replacing_folder(folder) as building, told_of_tensors({kind: part}):
         _write_part(part, kind, building, part.state_dict())
         _write_spec(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
     return folder

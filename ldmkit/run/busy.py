@@ -17,6 +17,7 @@ from torch import nn
 
 from ldmkit.errors import RunError
 from ldmkit.models.ambient import usual_device
+from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.mapped import check_mapped
 from ldmkit.run.modes import evaluating, modules_of
 
@@ -86,9 +87,10 @@ def uses_parts(method: F) -> F:
 
     @wraps(method)
     def kept(self: Any, *args: Any, **options: Any) -> Any:
-        parts = self.parts.items().values()
+        named = self.parts.items()
+        parts = named.values()
         trained = options.get("grad") is True
-        with usual_device(), using(parts), evaluating([] if trained else modules_of(parts)):
+        with usual_device(), using(parts), evaluating([] if trained else modules_of(parts)), told_of_tensors(named):
             return method(self, *args, **options)
 
     return kept  # type: ignore[return-value]

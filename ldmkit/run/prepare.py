@@ -20,6 +20,7 @@ from ldmkit.run.acting import remark_guidance
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.generators import watched
+from ldmkit.run.gradients import remark_gradients
 from ldmkit.run.guards import check_levels, part_name
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
@@ -48,6 +49,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     if inputs is None:
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
         raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
+    remark_gradients({"inputs": inputs, **{name: options.get(name) for name in ("negative", "start")}})
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
