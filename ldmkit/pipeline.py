@@ -34,9 +34,9 @@ from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
-from ldmkit.run.generators import watched_steps
+from ldmkit.run.generators import watched, watched_steps
 from ldmkit.run.gradients import remark_gradients
-from ldmkit.run.guards import check_end, check_step, is_finite
+from ldmkit.run.guards import check_end, check_step, is_finite, part_name
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
 from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
@@ -246,7 +246,8 @@ class Pipeline(Composed):
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         latents = self.process.settled(last.x, last.sigma_next)
-        images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()
+        with watched(lambda: part_name("codec", self.codec), self.device):
+            images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()
         images, plain = with_kept(self, prepared, images)
         recipes = partial(make_recipes, self, prepared.request, prepared.size)
         return Output(images, latents.cpu(), recipes, self.codec if plain else None, self.codec.visual)

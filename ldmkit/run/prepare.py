@@ -83,8 +83,15 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
     remark_call(checked, pipeline.device.type)
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
-    with memory("start", f"latents {(request.batch, *noise.shape)}"):
+    with (
+        memory("start", f"latents {(request.batch, *noise.shape)}"),
+        watched(lambda: _codec(pipeline), pipeline.device),
+    ):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
+
+
+def _codec(pipeline: Composed) -> str:
+    return part_name("codec", pipeline.codec)
 
 
 def _names(pipeline: Composed) -> str:

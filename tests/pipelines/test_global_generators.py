@@ -81,6 +81,20 @@ def test_a_conditioner(name: str) -> None:
     assert "conditioner 'label'" in found and name in found
 
 
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_codec(name: str) -> None:
+    """On both ways."""
+    pipe = tiny_parts.class_pipeline("kl")
+    for side in (pipe.codec.encoder, pipe.codec.decoder):
+        side.conv_out.register_forward_hook(lambda *_: draw_once(name))
+    start = {"image": torch.zeros(3, 16, 16), "strength": 0.5}
+    assert ["codec 'kl'" in one for one in said(lambda: pipe(L, steps=2, start=start))] == [True, True]
+
+
+def draw_once(name: str) -> None:
+    DRAWS[name]()
+
+
 def test_a_callback_may_draw_and_so_may_who_reads_a_stream() -> None:
     pipe = tiny_parts.class_pipeline()
     assert not said(lambda: pipe(L, steps=3, on_step=lambda step: torch.rand(1)))
