@@ -49,7 +49,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     if inputs is None:
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
         raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
-    remark_gradients({"inputs": inputs, **{name: options.get(name) for name in ("negative", "start")}})
+    remark_gradients({"inputs": inputs, **{name: options.get(name) for name in ("negative", "start", "guidance")}})
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:

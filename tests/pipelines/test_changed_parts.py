@@ -92,6 +92,7 @@ LATENTS = torch.zeros(3, 8, 8, requires_grad=True)
         (lambda p: p(L, start={"latents": LATENTS}), "start.latents"),
         (lambda p: p(L, start=[{"latents": LATENTS}, {"latents": LATENTS}], seeds=[0, 1]), "start[0].latents"),
         (lambda p: p(L, start=LATENTS), "start"),
+        (lambda p: p(L, guidance=torch.tensor(3.0, requires_grad=True)), "guidance"),
         (lambda p: p.decode(LATENTS[None]), "latents"),
         (lambda p: p.encode(LATENTS[None]), "images"),
     ],

@@ -79,6 +79,18 @@ def test_an_empty_class_is_an_error_and_has_its_number(animals: Path) -> None:
         data(folder="animals").open(animals)
 
 
+def test_names_that_differ_in_capitals_or_spaces(animals: Path) -> None:
+    data = ldmkit.get("data", "classes")
+    assert not data(folder="animals").open(animals).notes
+    for name in ("Dog", "cat "):
+        picture(animals / "animals" / name / "1.png")
+    notes = data(folder="animals").open(animals).notes
+    assert [note for note in notes if "alone" in note] == [
+        "the classes 'cat' and 'cat ' differ in capitals or spaces alone",
+        "the classes 'Dog' and 'dog' differ in capitals or spaces alone",
+    ]
+
+
 def test_a_link_to_a_class_is_none(animals: Path) -> None:
     (animals / "animals" / "latest").symlink_to(animals / "animals" / "cat")
     assert ldmkit.get("data", "classes")(folder="animals", numbers=True).open(animals).numbering["label"] == (

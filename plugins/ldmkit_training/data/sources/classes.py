@@ -64,6 +64,7 @@ class ClassesData(FileData):
         empty = [name for name in classes if name not in present]
         notes = files.left_out() + (folder_notes(pictures) if self.classes is None else [])
         notes += missing_notes(empty, "class(es) have no pictures", self.missing, str(root))
+        notes += _alike(classes)
         labels = {name: number if self.numbers else name for number, name in enumerate(classes)}
         if self.numbers and self.classes is None:
             notes += _renumbered(self.name, classes)
@@ -75,6 +76,13 @@ class ClassesData(FileData):
     def write_example(self, folder: Path) -> None:
         for number, name in enumerate(("day", "night", "day")):
             write_example_image(folder / self.folder / name / f"{number}.png", number)
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """The note that names differ in capitals or spaces alone, as folders do that were copied between systems."""
+    first: dict[str, str] = {}
+    pairs = [(first[key], name) for name in classes if first.setdefault(key := name.strip().casefold(), name) != name]
+    return [f"the classes {one!r} and {other!r} differ in capitals or spaces alone" for one, other in pairs]
 
 
 def _renumbered(name: str, classes: Sequence[str]) -> list[str]:
