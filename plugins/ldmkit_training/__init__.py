@@ -1,1 +1,1 @@
-"""Training of both stages: recipes, data, objectives, checkpoints that resume bit for bit."""
+"""Training: recipes, data, stages and their objectives, and checkpoints that resume bit for bit."""

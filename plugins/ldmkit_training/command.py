@@ -1,4 +1,4 @@
-"""`ldmkit train`: train a stage by a recipe."""
+"""`ldmkit train`: train what a recipe describes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 def train(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE]", help="YAML file that says what to train, and how.", show_default=False),
+        typer.Argument(metavar="[RECIPE]", help="YAML file that describes the run.", show_default=False),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Other values: --set optimiser.lr=1e-4 data.batch=64")
+        list[str] | None, typer.Option("--set", help="Override recipe values: --set optimiser.lr=1e-4 data.batch=64")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and stop.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Check where gradients flow, and stop.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and exit.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check gradients and dropout, and exit.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of recipes and exit.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew; the older run's folder is kept under another name.")
+        bool, typer.Option("--fresh", help="Start over; the earlier run's folder is renamed, not deleted.")
     ] = False,
     allow_changed_data: Annotated[
-        bool, typer.Option("--allow-changed-data", help="Go on although the training data are others than before.")
+        bool, typer.Option("--allow-changed-data", help="Resume even if the training data have changed.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> int:
-    """Train a stage by a recipe, or go on with a run that was stopped."""
+    """Train what a recipe describes, or resume a run that was stopped."""
     from ldmkit.cli.answers import emit
     from ldmkit.cli.words import split_words
 

@@ -1,4 +1,4 @@
-"""`ldmkit export`: a model, or parts of it, as a folder that diffusers loads."""
+"""`ldmkit export`: write a model, or parts of it, in the format of diffusers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     parts: Annotated[
-        list[str] | None, typer.Option("--part", help="Only this part: codec, denoiser or process (repeatable).")
+        list[str] | None, typer.Option("--part", help="Export only this part: codec, denoiser or process. Repeatable.")
     ] = None,
     config: Config = None,
     ema: Ema = None,
@@ -28,7 +28,7 @@ def export(
     scale: Scale = None,
     json: Json = False,
 ) -> None:
-    """Write what diffusers can load: a whole pipeline where it has one, a codec alone, or single parts."""
+    """Write a folder that diffusers can load: a pipeline, a codec, or single parts."""
     from ldmkit.cli.early import check_model
 
     check_model(model, config, dtype, verify)

@@ -1,4 +1,4 @@
-"""Where what a recipe names is: models, runs, and folders of files."""
+"""Resolves the models, runs and asset folders that a recipe names."""
 
 from __future__ import annotations
 

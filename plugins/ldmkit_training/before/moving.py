@@ -1,4 +1,4 @@
-"""Which inputs of a model lie on the picture, so that crops and mirrors have to be applied to them as well."""
+"""Which inputs of a model are spatially aligned with the picture, so that crops and flips apply to them too."""
 
 from __future__ import annotations
 

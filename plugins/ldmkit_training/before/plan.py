@@ -1,4 +1,4 @@
-"""`ldmkit train --dry-run`: what a run would do, take and use, measured with one step in memory."""
+"""`ldmkit train --dry-run`: what a run would do, and the memory and time it takes, measured on one step."""
 
 from __future__ import annotations
 

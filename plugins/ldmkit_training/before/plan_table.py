@@ -1,4 +1,4 @@
-"""The plan of a run as tables for people."""
+"""The plan of a run as tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe gets wrong is said before its run folder is touched, and not after an hour of training."""
+"""Checks of a recipe, its stage and its data that run before the run folder is touched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of a training run: one YAML file, strict, told apart by its `stage`."""
+"""The recipe of a training run: a YAML file whose `stage` selects the keys it may have; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ldmkit_training.watch.tracking import TrackingSection
 
 
 class ValidationSection(Value):
-    """Figures on held-out data, from the averaged weights.
+    """Metrics on held-out data, with the averaged weights.
 
     Args:
-        every: steps between two.
-        count: samples of `data.validation` that are used, at equal distances, the same ones each time.
+        every: interval in steps.
+        count: number of samples of `data.validation` to use: evenly spaced, and the same ones each time.
     """
 
     every: int = Field(default=1000, ge=1)
@@ -41,19 +41,19 @@ class ValidationSection(Value):
 
 
 class Recipe(Value):
-    """What recipes of all stages have.
+    """The keys that recipes of all stages share.
 
     Args:
-        stage: which of the recipes it is.
-        out: the run folder; relative to the working directory. All other paths start from the recipe's folder.
-        seed: of everything that is drawn.
+        stage: registered name of the stage to train.
+        out: the run folder, relative to the working directory. All other paths are relative to the recipe's folder.
+        seed: of all random numbers.
         steps: optimiser steps of the whole run.
-        accumulate: parts in which a process works through its rows of a step.
-        clip: largest norm of a turn's gradient; null leaves it as it is.
-        ema: null keeps no average, and the last weights are saved.
+        accumulate: number of micro-batches that a process splits its rows of a step into.
+        clip: maximum gradient norm of a turn; null: no clipping.
+        ema: running average of the weights; null: none, and the final weights are saved.
         precision: of the networks' arithmetic; weights and averages are float32. `auto` is bfloat16 where the device
             has instructions for it, and float32 elsewhere; the plan says which, and why.
-        validation, previews: null: none.
+        validation, previews: null turns them off.
     """
 
     stage: str

@@ -1,5 +1,5 @@
-"""What acts in a later step is run once, on little, before anything is written: every turn's losses, validation,
-previews, the probe, what is measured at the end, and saving the model."""
+"""A dry run of everything that happens after the first step, on a few rows and before anything is written: all losses,
+validation, previews, the probe, final measurements and saving the model."""
 
 from __future__ import annotations
 

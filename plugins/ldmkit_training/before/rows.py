@@ -1,4 +1,4 @@
-"""Inputs that a model does not take are found before the first step, not when their row's turn comes."""
+"""Invalid inputs are found before the first step, not when their row is reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is one of this run: the same recipe, frozen weights and data."""
+"""Whether a checkpoint belongs to this run: the same recipe, frozen weights and data."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def check_same_run(
 
 
 def rate_jumps(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:
-    """What a permitted change makes of the past, in words: where `step` steps of a run that was to be longer or shorter
-    are done, the learning rate leaves the curve that it was on.
+    """A description of each jump in the learning rate that a permitted change of `steps` causes when the run resumes at
+    `step`.
 
     Args:
         before: the checkpoint's recipe.
@@ -73,4 +73,4 @@ def rate_jumps(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str
 
 
 EQUAL_RATES = 1e-6
-"""Rates that differ by less than this share are one."""
+"""Relative difference below which two learning rates count as equal."""

@@ -1,7 +1,8 @@
-"""`ldmkit train --check`: do gradients flow where they should, and nowhere else; is frozen frozen; does it learn?
+"""`ldmkit train --check`: gradients reach what they should and nothing else, frozen weights stay frozen, and the stage
+can overfit a few rows.
 
-A stage is built as for training and worked on with a few real batches, in memory only. What is checked, and the bound
-of each check, stands in the report.
+The stage is built as for training and run on a few real batches, in memory only. The report states each check and its
+tolerance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the disk holds what a run will write."""
+"""Whether a run's checkpoints and model fit on the disk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ldmkit_training.loop.runfolder import CHECKPOINTS
 from ldmkit_training.watch.observe import networks
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1}
-"""Numbers that an optimiser keeps a parameter."""
+"""Optimiser type -> numbers of state per parameter."""
 
 
 def checkpoint_bytes(recipe: Recipe, stage: Stage) -> int:
-    """About as many as a checkpoint takes: weights, the optimiser's states, the average."""
+    """Approximate size of a checkpoint in bytes: weights, optimiser states and the running average."""
     turns = stage.turns.values()
     weights = sum(t.numel() * t.element_size() for turn in turns for t in turn.state_dict().values())
     trained = sum(p.numel() * 4 for turn in turns for p in turn.parameters() if p.requires_grad)
@@ -24,7 +24,7 @@ def checkpoint_bytes(recipe: Recipe, stage: Stage) -> int:
 
 
 def short_of_space(recipe: Recipe, stage: Stage, out: Path) -> str | None:
-    """What will not fit on the disk of a run's folder, in words; None where all does."""
+    """A warning if the run's checkpoints and model do not fit on its disk; None if they do."""
     one = checkpoint_bytes(recipe, stage)
     model = sum({id(p): p.numel() * p.element_size() for n in networks(stage) for p in n.parameters()}.values())
     there = len(list((out / CHECKPOINTS).glob("step-*")))

@@ -1,7 +1,7 @@
-"""Keys of a recipe that cannot take effect are said before a run: whoever wrote them expects something.
+"""Warnings about keys of a recipe that cannot take effect.
 
-Every key of every recipe is either in `RULES`, or in `ALWAYS`; a test walks them all. Only what a recipe itself says
-is judged: a default that has nothing to act on is nobody's expectation.
+Every key of every recipe is either in `RULES` or in `ALWAYS`; a test walks them all. Only keys that the recipe sets are
+judged, not defaults.
 """
 
 from __future__ import annotations

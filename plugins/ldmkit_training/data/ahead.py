@@ -1,4 +1,4 @@
-"""Reading ahead: in a thread, or in processes; what comes out is the same, in the same order."""
+"""Prefetching in a thread or in worker processes; results are the same, in the same order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several captions: drawn anew in every epoch, the same wherever a run was resumed."""
+"""Chooses one of several captions per epoch, independent of where a run was resumed."""
 
 from __future__ import annotations
 

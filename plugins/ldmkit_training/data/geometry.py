@@ -1,4 +1,4 @@
-"""Pictures, boxes and label maps brought to one size together."""
+"""Resizes, crops and flips pictures together with their boxes and label maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells one set of training data from another: its content, not where files lie or when they were written."""
+"""The identity of training data: a digest of their content, independent of paths and timestamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-out samples that are trained on too: validation then measures memory."""
+"""Detects held-out samples that are also in the training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sample stands where in the endless row of epochs: a pure function of the seed."""
+"""The order of samples across epochs, as a pure function of the seed."""
 
 from __future__ import annotations
 

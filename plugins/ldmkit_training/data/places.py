@@ -1,4 +1,4 @@
-"""Where in a sample's inputs something stands."""
+"""Paths into a sample's inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sample, read and brought to size; what happens at a damaged one."""
+"""Reads one sample and resizes it; handles damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe's `data` section, and opening what it names."""
+"""The `data` section of a recipe, and opening the sources that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fingerprints of weights: whether something changed, to the bit."""
+"""Digests of weights, to detect any change of a bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: from a recipe to a saved model, through checkpoints that a run goes on from bit for bit."""
+"""The training loop: from a recipe to a saved model, with checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ ASKED_EVERY = 10
 
 
 class Engine:
-    """One run, in one of its processes; what callbacks see of it is `observe.View`.
+    """A run, in one of its processes. Callbacks see it as an `observe.View`.
 
     Args:
         recipe: what to do.
         folder: the recipe's, from which its paths start.
-        fresh: begin anew although there are checkpoints; the older run's folder is kept under another name.
-        allow_changed_data: go on from a checkpoint although the training data are others than before.
+        fresh: start over even if there are checkpoints; the earlier run's folder is renamed.
+        allow_changed_data: resume from a checkpoint even if the training data have changed.
 
     Attributes:
         main: whether this process writes files.
@@ -132,7 +132,7 @@ class Engine:
             self.tracker.picture(name, image, step)
 
     def say(self, text: str) -> None:
-        """A line for whoever looks on."""
+        """Print a line."""
         if self._progress is not None:
             self._progress.say(text)
 

@@ -1,4 +1,4 @@
-"""The end of a run: what a stage measures with the weights that are saved, and the model that users load."""
+"""The end of a run: final measurements with the weights to be saved, and saving the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error in mid-run leaves: a checkpoint of the steps that were done, and where it is."""
+"""After an error in the middle of a run: save a checkpoint of the completed steps, and say where it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ldmkit_training.loop import checkpoints
 
 
 def weight_versions(modules: Iterable[nn.Module]) -> int:
-    """How often a forward pass or a hook wrote to tensors of modules: the same number before and after says never."""
+    """Sum of the version counters of all parameters and buffers; it grows with every in-place write to one of them."""
     return sum(t._version for module in modules for t in chain(module.parameters(), module.buffers()))
 
 
@@ -26,7 +26,7 @@ def with_last_checkpoint(error: RunError, folder: Path) -> RunError:
 
 
 def is_resumable(error: Exception, half: bool) -> bool:
-    """Whether the steps before an error are a place to go on from.
+    """Whether the state before an error is one that a run can resume from.
 
     Args:
         half: whether the step that failed had changed a weight or a buffer.

@@ -1,4 +1,4 @@
-"""Whether an undamaged checkpoint holds all that this run goes on from, looked at before anything is taken from it."""
+"""Whether a checkpoint holds everything that this run needs, checked before any of it is loaded."""
 
 from __future__ import annotations
 

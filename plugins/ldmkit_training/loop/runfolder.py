@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and whether a run may use it."""
+"""The run folder: its contents, its lock, and whether a run may use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FSDP2: weights, averages and optimiser states shared out among processes, each tensor's rows to all of them."""
+"""FSDP2: weights, averages and optimiser states sharded among processes along each tensor's first axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run: taken from its parts, and put back into them."""
+"""The state of a run: collected into a checkpoint, and restored from one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ldmkit_training.loop.steps import Steps
 def checkpoint_of(
     step: int, recipe: Recipe, stage: Stage, steps: Steps, ema: Ema | None, known: Mapping[str, Any]
 ) -> Checkpoint:
-    """A checkpoint of a run as it is now; with shared-out weights, every process has to ask.
+    """A checkpoint of the run's current state. With sharded weights every process must call this.
 
     Args:
-        known: what else is to be in its plain data.
+        known: further entries of its JSON state.
     """
     weights: dict[str, Tensor] = {}
     optimisers: dict[str, Tensor] = {}
@@ -46,7 +46,7 @@ def checkpoint_of(
 
 
 def restore(found: Checkpoint, stage: Stage, steps: Steps, ema: Ema | None) -> None:
-    """Weights, optimisers, the average and the scaling of a checkpoint that holds all of them."""
+    """Load weights, optimiser states, the running average and the loss scaler's state from a checkpoint."""
     for name, turn in stage.turns.items():
         own, saved = turn.state_dict(), under(name, found.tensors["weights"])
         turn.load_state_dict({key: sharded_like(t, own[key]) if key in own else t for key, t in saved.items()})

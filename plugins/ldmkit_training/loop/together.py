@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other beside gradients: an error that one of them meets ends all of them at
+"""Coordination of a run's processes beyond gradients: an error in one of them ends all of them at
 the same place, so that the steps before it can be saved. It goes over the host: no device is waited for."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Latents of a batch, whether they were cached or are encoded now."""
+"""The latents of a batch, cached or encoded here."""
 
 from __future__ import annotations
 

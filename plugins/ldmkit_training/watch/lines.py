@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, each with its step: what a resumed run did not do is taken out again."""
+"""JSON-lines files whose records have a step: records later than a resumed run's step are removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What callbacks (previews, the probe) see of the engine, and how they look without touching."""
+"""The interface between the training loop and its callbacks (previews, the probe), and running them without side
+effects."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class View(Protocol):
         """A picture to those trackers that take one."""
 
     def say(self, text: str) -> None:
-        """A line for whoever looks on."""
+        """Print a line."""
 
 
 class Callback(Protocol):
@@ -52,7 +53,7 @@ class Callback(Protocol):
     every: int
 
     def __call__(self, view: View, step: int) -> None:
-        """Look, write, and leave weights, modes and generators as they were."""
+        """Measure and write; weights, modes and random generators must be left as they were."""
 
 
 @contextmanager
@@ -75,5 +76,5 @@ def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def networks(stage: Stage) -> list[nn.Module]:
-    """Everything that a stage may call."""
+    """All modules that a stage may call."""
     return [*stage.turns.values(), stage.averaged, *stage.frozen.values()]

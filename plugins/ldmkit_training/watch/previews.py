@@ -1,5 +1,5 @@
-"""Pictures now and then during training: held-out conditions and what the model makes of them, always from the same
-noise, with averaged and with raw weights."""
+"""Preview sheets during training: samples for held-out conditions, always from the same noise, with averaged and with
+raw weights."""
 
 from __future__ import annotations
 

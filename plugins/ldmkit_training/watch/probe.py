@@ -1,4 +1,4 @@
-"""Does each condition do anything? How much the prediction changes, and gets worse, when one is swapped or dropped.
+"""The effect of each condition: how much the prediction changes, and the loss rises, when it is swapped or dropped.
 
 For held-out rows and fixed noise at a few noise levels, F is evaluated with the right conditions, with one of them
 swapped for another sample's, and with its null: once beside the other conditions, once with that condition alone

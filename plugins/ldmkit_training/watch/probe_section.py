@@ -1,4 +1,4 @@
-"""What a recipe says of the probe."""
+"""The probe section of a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress bar of a run: loss, pictures a second, time left; lines at intervals where there is no terminal."""
+"""The progress bar of a run: loss, images per second, time left; periodic lines where there is no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warnings of a long run: captions that are cut at every step must not bury all else."""
+"""Limits repeated warnings in a long run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ SHOWN = 3
 
 @contextmanager
 def few_warnings(say: Callable[[str], None]) -> Iterator[None]:
-    """Of the warnings that one line of code gives, the first few are shown; the others are counted, and told at the
-    end."""
+    """Show the first few warnings from each line of code; count the rest, and report the number at the end."""
     shown = warnings.showwarning
     met: Counter[tuple[str, int]] = Counter()
 

@@ -1,4 +1,4 @@
-"""Where a run's figures go: log.jsonl always, and the trackers that accelerate knows, TensorBoard by default."""
+"""Logging of metrics: log.jsonl always, and accelerate's trackers, TensorBoard by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The callbacks that a recipe asks for, with the held-out rows that they look at."""
+"""Builds the callbacks that a recipe asks for, with their held-out rows."""
 
 from __future__ import annotations
 

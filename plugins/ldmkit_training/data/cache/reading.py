@@ -1,4 +1,4 @@
-"""Latents encoded once: a folder of arrays that training reads in place of pictures."""
+"""Cached latents: a folder of arrays that training reads instead of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents of views that an older cache holds already: what a picture shows decides, not its name or its time."""
+"""Reuses latents of an older cache for views with the same pixels, whatever the file's name or time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building a cache of latents aside, so that it can be interrupted and goes on, and is there only when complete."""
+"""Builds a cache of latents in a temporary folder; it can be interrupted, and appears only when it is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other annotation formats look like, to refuse them by name."""
+"""Recognises other annotation formats, so that they are refused by name."""
 
 from __future__ import annotations
 

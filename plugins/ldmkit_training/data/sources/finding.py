@@ -1,4 +1,4 @@
-"""The files in a data folder: the pictures that are read, and what is not."""
+"""Lists the files of a data folder: the pictures that are read, and those that are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members of archives as samples: which belong together, and what each is."""
+"""Groups the members of archives into samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs that are files: where their paths start from, and their content as part of the data."""
+"""Inputs that are files: resolves their paths, and includes their content in the data's identity."""
 
 from __future__ import annotations
 

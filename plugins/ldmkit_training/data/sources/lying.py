@@ -1,4 +1,4 @@
-"""Pictures, masks and label maps beside a picture, in files of their own: cropped and mirrored with it."""
+"""Spatial inputs: pictures, masks and label maps in files of their own, cropped and flipped with the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources whose pictures and maps are files: what they share."""
+"""What sources whose pictures and maps are files have in common."""
 
 from __future__ import annotations
 

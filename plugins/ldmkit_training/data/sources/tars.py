@@ -1,4 +1,4 @@
-"""Where the members of a tar archive lie, so that any of them can be read without the rest."""
+"""An index of a tar archive's members, for random access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source seen through another one: whatever a wrapper does not change is the source's own."""
+"""A base class of sources that wrap another one and pass on what they do not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe says of a classifier of noisy latents."""
+"""The keys of a classifier's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of a classifier of noisy latents, as the engine sees it."""
+"""The training stage of a classifier of noisy latents."""
 
 from __future__ import annotations
 

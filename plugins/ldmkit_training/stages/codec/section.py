@@ -1,4 +1,4 @@
-"""What a recipe says of a first stage: the codec, and the objective it is trained with."""
+"""The keys of a codec's recipe: the codec and its objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first stage as the engine sees it."""
+"""The training stage of a codec."""
 
 from __future__ import annotations
 

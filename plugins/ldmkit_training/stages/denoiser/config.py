@@ -1,4 +1,4 @@
-"""What a recipe says of a denoiser."""
+"""The keys of a denoiser's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which conditions a row is trained with: each one's own null stands for what is dropped."""
+"""Condition dropout: which conditions each row is trained with; the null of a conditioner replaces what is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe says of a denoiser's model: its parts, new or from where, and which of them are trained."""
+"""The model section of a denoiser's recipe: its parts, where they come from, and which of them are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objective of a denoiser, as a recipe states it."""
+"""The objective section of a denoiser's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second stage: a pipeline whose denoiser, and perhaps conditioners and adapters, are trained."""
+"""The training stage of a denoiser, with its conditioners and adapters."""
 
 from __future__ import annotations
 

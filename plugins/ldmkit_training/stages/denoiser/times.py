@@ -1,4 +1,4 @@
-"""At which noise levels a denoiser is trained: rules that turn quantiles into levels, by value."""
+"""Distributions of the noise levels in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much an error counts at each noise level, by value.
+"""Loss weightings by noise level.
 
 Papers state their weights for one prediction or another. Here each is stated once, for the error of x0, and the
 factor of the network's own loss follows from the process: with D = skip x + out F, an error of F is an error of x0

@@ -1,1 +1,1 @@
-"""Training classifiers of noisy latents, for guidance."""
+"""Training proposers: the parts of conditioners that make up an input the caller left out."""

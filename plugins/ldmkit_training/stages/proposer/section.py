@@ -1,4 +1,4 @@
-"""What a recipe says of a proposer: a conditioner's part that makes inputs up."""
+"""The keys of a proposer's recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of a proposer, as the engine sees it."""
+"""The training stage of a proposer."""
 
 from __future__ import annotations
 
