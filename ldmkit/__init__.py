@@ -21,6 +21,7 @@ for _home, _names in {
     "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
     "ldmkit.contracts.axes": ("Axis",),
     "ldmkit.contracts.codec": ("Codec", "Reconstruction"),
+    "ldmkit.contracts.cache": ("Cache",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
@@ -31,13 +32,13 @@ for _home, _names in {
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
     "ldmkit.contracts.nn": ("PortedLinear", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
-    "ldmkit.contracts.step": ("Context", "Denoise", "Frame", "Run", "Step"),
+    "ldmkit.contracts.step": ("Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.contracts.draws": ("Draws",),
     "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
     "ldmkit.run.noise": ("Noise",),
-    "ldmkit.contracts.ports": ("Port", "Tap", "attached"),
+    "ldmkit.contracts.ports": ("Gate", "GateTap", "Port", "Tap", "attached"),
     "ldmkit.contracts.value": ("Value",),
     "ldmkit.models.weights": ("LazyTensor",),
     "ldmkit.run.loss": ("diffusion_loss",),
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
     from ldmkit.contracts.axes import Axis as Axis
+    from ldmkit.contracts.cache import Cache as Cache
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.codec import Reconstruction as Reconstruction
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
@@ -81,6 +83,8 @@ if TYPE_CHECKING:
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
     from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.part import Part as Part
+    from ldmkit.contracts.ports import Gate as Gate
+    from ldmkit.contracts.ports import GateTap as GateTap
     from ldmkit.contracts.ports import Port as Port
     from ldmkit.contracts.ports import Tap as Tap
     from ldmkit.contracts.ports import attached as attached
@@ -100,6 +104,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.stage import Turn as Turn
     from ldmkit.contracts.step import Context as Context
     from ldmkit.contracts.step import Denoise as Denoise
+    from ldmkit.contracts.step import Evaluations as Evaluations
     from ldmkit.contracts.step import Frame as Frame
     from ldmkit.contracts.step import Run as Run
     from ldmkit.contracts.step import Step as Step

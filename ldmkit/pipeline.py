@@ -19,7 +19,7 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
-from ldmkit.contracts.step import Step
+from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
 from ldmkit.models.adapters import check_free
 from ldmkit.models.changed import told_of_tensors
@@ -190,6 +190,7 @@ class Pipeline(Composed):
         sampler: Strategy = None,
         grid: Strategy = None,
         guidance: Strategy | float = None,
+        cache: Strategy = None,
         propose: bool = True,
         allow_large: bool = False,
         on_step: Callable[[Step], None] | None = None,
@@ -207,6 +208,7 @@ class Pipeline(Composed):
                 (`{"latents": ...}`), an `Output`, or a list of these, one a picture.
             sampler, grid: a name, a value, or a spec.
             guidance: the same, or a scale, or one scale a condition.
+            cache: a name, a value or a spec: which calls of the network are answered from earlier ones; None: none.
             propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
             allow_large: run what the machine has no memory for by the estimate, or what looks like a mistake.
             on_step: called after every step.
@@ -219,7 +221,8 @@ class Pipeline(Composed):
         _check_on_step(on_step)
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
-            start=start, sampler=sampler, grid=grid, guidance=guidance, propose=propose, allow_large=allow_large,
+            start=start, sampler=sampler, grid=grid, guidance=guidance, cache=cache,
+            propose=propose, allow_large=allow_large,
         )  # fmt: skip
         return self.run(prepared, on_step)
 
@@ -228,8 +231,8 @@ class Pipeline(Composed):
         """Run what `prepare` made ready; it may be run again, with the same result."""
         check_prepared(prepared)
         _check_on_step(on_step)
-        last: Step | None = None
-        for last in self._steps(prepared):
+        last, taken = None, Evaluations()
+        for last in self._steps(prepared, taken=taken):
             if on_step is not None:
                 on_step(last.copied())
         if last is None:
@@ -238,11 +241,11 @@ class Pipeline(Composed):
             warnings.warn(
                 "the negative input had no effect: this guidance never looks at it", stacklevel=caller_level()
             )
-        return self.finish(prepared, last)
+        return self.finish(prepared, last, taken)
 
     @uses_parts
-    def finish(self, prepared: Prepared, last: Step) -> Output:
-        """The output of a run from its last step."""
+    def finish(self, prepared: Prepared, last: Step, taken: Evaluations | None = None) -> Output:
+        """The output of a run from its last step; `taken` is what `Prepared.steps` has filled."""
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         latents = self.process.settled(last.x, last.sigma_next)
@@ -250,7 +253,7 @@ class Pipeline(Composed):
             images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()
         images, plain = with_kept(self, prepared, images)
         recipes = partial(make_recipes, self, prepared.request, prepared.size)
-        return Output(images, latents.cpu(), recipes, self.codec if plain else None, self.codec.visual)
+        return Output(images, latents.cpu(), recipes, self.codec if plain else None, self.codec.visual, taken)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.
@@ -339,7 +342,9 @@ class Pipeline(Composed):
         kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged}
         return Pipeline(parts, self.wiring, self.defaults, **{**kept, **changes})
 
-    def _steps(self, prepared: Prepared, *, copies: bool = False) -> Generator[Step, None, None]:
+    def _steps(
+        self, prepared: Prepared, *, copies: bool = False, taken: Evaluations | None = None
+    ) -> Generator[Step, None, None]:
         listener = step_listener(self)
         every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
         step, sampler = None, prepared.request.sampler
@@ -350,7 +355,7 @@ class Pipeline(Composed):
         ):
             check_current(prepared, self.denoiser)
             others = [part for part in self.parts.items().values() if part is not self.denoiser]
-            for step in watched_steps(evaluated(others, prepared.steps()), prepared, self.device):
+            for step in watched_steps(evaluated(others, prepared.steps(taken)), prepared, self.device):
                 check_step(step, prepared.x, sampler)
                 if (every or step.index + 1 == step.count) and not is_finite(step.x):
                     with evaluating(modules_of([self.denoiser, *others])):

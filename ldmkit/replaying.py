@@ -48,7 +48,7 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = F
             f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
         )
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
-    for key in ("sampler", "grid", "guidance"):
+    for key in ("sampler", "grid", "guidance", *(("cache",) if "cache" in recipe else ())):
         if recipe[key].get("config") is None:
             raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
     return pipeline(
@@ -62,5 +62,6 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = F
         sampler=recipe["sampler"],
         grid=recipe["grid"],
         guidance=recipe["guidance"],
+        cache=recipe.get("cache"),
         allow_large=allow_large,
     )

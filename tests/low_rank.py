@@ -38,7 +38,7 @@ class AddUpdate:
 
     def __call__(self, value: Tensor, frame: Frame) -> Tensor:
         adapter = frame.context.adapters.get(self.name)
-        if adapter is None:
+        if adapter is None or self.port not in adapter.ports:  # another pipeline's adapter of this name
             return value
         down, up = adapter.matrices(self.port)
         added: Tensor = (frame.scratch["input"] @ down.T) @ up.T

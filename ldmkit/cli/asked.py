@@ -62,12 +62,16 @@ class Drawing:
     others: Mapping[str, Any]
 
     def check(
-        self, folder: Path | None, samplers: Sequence[str | None], pictures: Mapping[str, Sequence[Path]]
+        self,
+        folder: Path | None,
+        samplers: Sequence[str | None],
+        pictures: Mapping[str, Sequence[Path]],
+        cache: str | None = None,
     ) -> None:
         """Refuse what is wrong before the model in `folder` is loaded. Raises what `early.check_call` raises."""
         check_call(
             folder, self.words, size=self.size, guidance=self.guidance, scales=self.scales or [], pictures=pictures,
-            strategies=[("grid", self.grid), *(("sampler", sampler) for sampler in samplers)],
+            strategies=[("grid", self.grid), ("cache", cache), *(("sampler", sampler) for sampler in samplers)],
         )  # fmt: skip
 
     def call(self, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -40,6 +40,10 @@ Seed = Annotated[int, typer.Option(help="Seed of the first picture.")]
 Sampler = Annotated[str | None, typer.Option(help="See `ldmkit plugins`; default: the model's own.")]
 Grid = Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")]
 Guidance = Annotated[str | None, typer.Option(help="A scale, or a name; default: the model's own.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(help="Answers some calls of the network from earlier ones: input-change, interval:interval=3 ..."),
+]
 Scales = Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")]
 Negative = Annotated[
     list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")

@@ -10,6 +10,7 @@ import typer
 
 from ldmkit.cli.asked import Drawing, Reading
 from ldmkit.cli.options import (
+    Cache,
     Config,
     Device,
     Dtype,
@@ -53,6 +54,7 @@ def sample(
     sampler: Sampler = None,
     grid: Grid = None,
     guidance: Guidance = None,
+    cache: Cache = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -82,7 +84,7 @@ def sample(
     check_suffix(out)
     check_draws(steps, seed, number)
     check_start(starts, strength, masks)
-    drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks})
+    drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
 
     import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
 
@@ -94,6 +96,7 @@ def sample(
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     options |= {
+        "cache": parse_strategy(cache, "--cache"),
         "sampler": parse_strategy(sampler, "--sampler"),
         "start": starting(starts, strength, masks, pipeline.codec),
     }

@@ -35,7 +35,9 @@ class Adapter(Part, ABC):
     def taps(self, name: str) -> Mapping[str, Tap]:
         """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`).
 
-        Equal taps at every call, of tuned copies too; without an entry of that name they return what they get."""
+        Equal taps at every call, of tuned copies too; without an entry of that name they return what they get. The
+        entry may be that of another adapter of this class, attached by another pipeline of the same name for it: where
+        configurations tap other ports, a tap asks the entry whether its port is meant."""
 
     def conditioner_taps(self, name: str) -> Mapping[str, Mapping[str, Tap]]:
         """Conditioner name -> port name -> tap, for the ports of text towers and their like; none by default.

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from weakref import finalize
 
 from torch import Tensor, nn
 
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import CompositionError, suggest
+
+SHORTENED = "shortened"
+"""Key of `Context.memory`: how often a gate gave a stored value."""
 
 
 class Tap(Protocol):
@@ -56,6 +59,41 @@ class Port(nn.Module):
     def clear(self) -> None:
         """Take all taps off, for a copy whose owner attaches its own."""
         self.taps, self._holds = (), []
+
+
+@runtime_checkable
+class GateTap(Protocol):
+    """A tap at a gate, which may give a stored value for what the gate guards."""
+
+    def __call__(self, value: Tensor, frame: Any, /) -> Tensor: ...
+
+    def skip(self, frame: Any, /) -> Tensor | None:
+        """The value to go on with, of the shape that the gate carries; None: compute it."""
+
+
+class Gate(Port):
+    """A port that guards the computation of its value: a denoiser asks `skip` before, and leaves it out for a value.
+
+    Untapped, or where all taps answer None, it is a port like others.
+    """
+
+    def skip(self, frame: Any) -> Tensor | None:
+        """The first tap's answer that is not None, seen by the taps after it; None: compute, and call the port.
+
+        The run counts it (`Context.memory`), so that outputs can say how many calls of the network were shortened.
+        """
+        for place, tap in enumerate(self.taps):
+            if isinstance(tap, GateTap) and (value := tap.skip(frame)) is not None:
+                frame.context.memory[SHORTENED] = frame.context.memory.get(SHORTENED, 0) + 1
+                for later in self.taps[place + 1 :]:
+                    value = later(value, frame)
+                return value
+        return None
+
+    def around(self, compute: Callable[[], Tensor], frame: Any) -> Tensor:
+        """The stored value, or what `compute` makes and the taps make of it."""
+        stored = self.skip(frame) if self.taps else None
+        return self(compute(), frame) if stored is None else stored
 
 
 @contextmanager

@@ -66,17 +66,34 @@ Network: TypeAlias = "Callable[[Tensor, Tensor, Context, float | None], Tensor]"
 
 
 @dataclass
+class Evaluations:
+    """What a run has taken of its network so far.
+
+    Args:
+        made: calls.
+        shortened: those of them in which a gate gave a stored value for a part of the network.
+        reused: estimates that a cache gave without a call.
+    """
+
+    made: int = 0
+    shortened: int = 0
+    reused: int = 0
+
+
+@dataclass
 class Context:
     """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
 
     `signals` are by slot name, adapters' slots included; `present[slot]` (B,) bool says which rows carry a
-    real condition rather than a null. Denoisers subclass it to keep their projected keys and values.
+    real condition rather than a null. Denoisers subclass it to keep their projected keys and values. `memory` is what
+    taps keep from call to call of one run: empty at its start, and no other run's.
     """
 
     signals: Mapping[str, Signal]
     present: Mapping[str, Tensor] = field(default_factory=dict)
     adapters: dict[str, Any] = field(default_factory=dict)
     run: Run | None = None
+    memory: dict[Any, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
 
 @dataclass

@@ -30,6 +30,7 @@ from ldmkit.version import VERSION
 
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter
+    from ldmkit.contracts.cache import Cache
     from ldmkit.contracts.codec import Codec
     from ldmkit.contracts.conditioner import Conditioner
     from ldmkit.contracts.data import Data
@@ -211,6 +212,8 @@ def get(kind: Literal["process"], name: str) -> ValueClass[Process]: ...
 def get(kind: Literal["grid"], name: str) -> ValueClass[Grid]: ...
 @overload
 def get(kind: Literal["guidance"], name: str) -> ValueClass[Guidance]: ...
+@overload
+def get(kind: Literal["cache"], name: str) -> ValueClass[Cache]: ...
 @overload
 def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
 @overload

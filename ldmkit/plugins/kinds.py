@@ -13,6 +13,7 @@ GROUPS: dict[str, str] = {
     "process": "ldmkit.processes",
     "grid": "ldmkit.grids",
     "guidance": "ldmkit.guidance",
+    "cache": "ldmkit.caches",
     "adapter": "ldmkit.adapters",
     "data": "ldmkit.data",
     "perceptual": "ldmkit.perceptual",

@@ -14,8 +14,9 @@ from ldmkit.contracts.arguments import names_of
 from ldmkit.contracts.denoised import Denoised, Need
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.guidance import Guidance, View
+from ldmkit.contracts.ports import SHORTENED
 from ldmkit.contracts.process import Process
-from ldmkit.contracts.step import Context, Network, Run
+from ldmkit.contracts.step import Context, Evaluations, Network, Run
 from ldmkit.errors import RunError
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.context import prepared_context
@@ -111,6 +112,8 @@ class Evaluator:
         self._dtype, self._device = denoiser.dtype, denoiser.device
         self.memory: dict[Any, Any] = {}
         self._contexts: dict[tuple[View, ...], Context] = {}
+        self._own: dict[tuple[View, ...], Context] = {}
+        self.taken = Evaluations()
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
     def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
@@ -136,7 +139,10 @@ class Evaluator:
         if count > 1:
             scaled = torch.cat([scaled] * count)
         # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
-        raw = self._network(scaled, time.expand(count * rows), self.context(distinct), sigma)
+        context = self.context(distinct)
+        raw = self._network(scaled, time.expand(count * rows), context, sigma)
+        self.taken.made += 1
+        self.taken.shortened += bool(context.memory.pop(SHORTENED, 0))
         learned = None
         if not isinstance(raw, Tensor) or raw.shape != scaled.shape or not raw.is_floating_point():
             wide = (scaled.shape[0], 2 * scaled.shape[1], *scaled.shape[2:])
@@ -155,9 +161,9 @@ class Evaluator:
         return Rows(found, [shares[place] for place in places])
 
     def started(self) -> Self:
-        """The same for one run, with an empty memory; what was prepared is shared."""
+        """The same for one run, with an empty memory, for taps too; what was prepared is shared."""
         other = copy.copy(self)
-        other.memory = {}
+        other.memory, other._own, other.taken = {}, {}, Evaluations()
         return other
 
     @property
@@ -193,13 +199,16 @@ class Evaluator:
         return any(view for views in self._contexts for view in views)
 
     def context(self, views: tuple[View, ...]) -> Context:
-        """The prepared context of a batch of views; prepared at its first use in a run, then kept."""
+        """The context of a batch of views, with this run's memory; prepared at its first use, for all runs."""
         if views not in self._contexts:
             signals, present = self._conditioning.batch(views)
             with torch.no_grad():
                 context = prepared_context(self._denoiser, self._adapters, signals, present, self._run)
             self._contexts[views] = context
-        return self._contexts[views]
+        if views not in self._own:
+            self._own[views] = own = copy.copy(self._contexts[views])
+            own.memory = {}
+        return self._own[views]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B,3,H,W) in about [-1,1] of latents; differentiable."""

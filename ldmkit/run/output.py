@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldmkit.contracts.arguments import check_png as check_png
 from ldmkit.contracts.arguments import instance_of
+from ldmkit.contracts.step import Evaluations
 from ldmkit.errors import InputError
 from ldmkit.files.json import write_new
 from ldmkit.files.pictures import to_pil
@@ -34,6 +35,7 @@ class Output:
         write_recipes: makes `recipes`.
         codec: what decoded the latents, where the pictures are that and nothing else.
         visual: whether `images` are pictures or videos; False: other data, such as vectors.
+        evaluations: what the run took of the network; None where it was not counted.
     """
 
     images: Tensor
@@ -41,6 +43,7 @@ class Output:
     write_recipes: Callable[[], tuple[dict[str, Any], ...]] = field(repr=False)
     codec: Codec | None = field(default=None, repr=False)
     visual: bool = True
+    evaluations: Evaluations | None = field(default=None, repr=False)
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:

@@ -17,6 +17,7 @@ from ldmkit.errors import InputError
 from ldmkit.models.composed import Composed
 from ldmkit.models.memory import memory
 from ldmkit.run.acting import remark_guidance
+from ldmkit.run.caching import check_cache
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.generators import watched
@@ -36,7 +37,8 @@ from ldmkit.run.spellings import check_arguments
 from ldmkit.run.starts import size_for
 
 ARGUMENTS = (
-    *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "propose", "allow_large"),
+    *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "cache"),
+    *("propose", "allow_large"),
     "on_step",
 )
 """Of a call; `prepare` and `stream` take no `on_step`."""
@@ -57,6 +59,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     parts, wiring = pipeline.parts, pipeline.wiring
     request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
     remark_locked(pipeline.defaults, request, given)
+    check_cache(request)
     parsed = parse_rows(parts, wiring, request.inputs, "inputs")
     negative = parse_negatives(parts, wiring, request.negative, request.batch)
     size = _size(pipeline, request, parsed)
@@ -141,7 +144,7 @@ def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, v
     steps = max(1, int(request.steps * request.strength + 1e-9))
     return estimate_run(
         pipeline.codec, pipeline.denoiser, pipeline.parts.items().values(),
-        pictures=pictures, views=views, steps=steps, evaluations=request.sampler.evaluations(steps),
+        pictures=pictures, views=views, steps=steps, evaluations=request.evaluations(steps),
         size=size, starts=len({id(start) for start in request.starts}),
     )  # fmt: skip
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
-from ldmkit.contracts.denoised import started
+from ldmkit.contracts.denoised import DenoiseWrapper, started
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Arrivals, Step
+from ldmkit.contracts.step import Arrivals, Evaluations, Step
 from ldmkit.errors import InputError, RunError, shown
 from ldmkit.run.busy import using
+from ldmkit.run.caching import with_cache
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate
 from ldmkit.run.guards import check_levels, steps_of
@@ -44,8 +45,11 @@ class Prepared:
     original: Tensor | None = None
     mask: Tensor | None = None
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self, taken: Evaluations | None = None) -> Iterator[Step]:
         """The sampler's steps; the network stays where it is until they are through, or closed.
+
+        Args:
+            taken: filled with what the run takes of the network, step by step.
 
         Raises:
             RunError: `stale-run`.
@@ -53,13 +57,17 @@ class Prepared:
         denoiser = self.evaluate.denoiser
         with using([denoiser]):
             check_current(self, denoiser)
-            yield from evaluated([denoiser], self._drawn())
+            yield from evaluated([denoiser], self._drawn(Evaluations() if taken is None else taken))
 
-    def _drawn(self) -> Iterator[Step]:
+    def _drawn(self, taken: Evaluations) -> Iterator[Step]:
         sampler, arrivals = self.request.sampler, self._arrivals()
         if arrivals is not None:
             sampler = sampler.arriving(arrivals)
-        return steps_of(sampler.steps(started(self.denoise), self.x, self.sigmas, self.noise), sampler)
+        denoise = started(self.denoise)
+        innermost(denoise).evaluate.taken = taken
+        if self.request.cache is not None:
+            denoise = with_cache(denoise, self.request.cache, self.evaluate.process, self.sigmas, taken)
+        return steps_of(sampler.steps(denoise, self.x, self.sigmas, self.noise), sampler)
 
     def _arrivals(self) -> Arrivals | None:
         """Those of the grid, from where this run starts."""
@@ -70,7 +78,7 @@ class Prepared:
     @property
     def evaluations(self) -> int:
         """How many times the network will be called."""
-        return self.request.sampler.evaluations(len(self.sigmas) - 1)
+        return self.request.evaluations(len(self.sigmas) - 1)
 
     @property
     def rows(self) -> int:
@@ -97,8 +105,15 @@ class Prepared:
             x=evaluate.process.prior(self.noise(0, "start"), sigmas[0]),
             denoise=Guided(evaluate, self.request.guidance),
             evaluate=evaluate,
-            estimate=self.estimate.of_run(steps, sampler.evaluations(steps)),
+            estimate=self.estimate.of_run(steps, replace(self.request, sampler=sampler).evaluations(steps)),
         )
+
+
+def innermost(denoise: Any) -> Guided:
+    """What is within all wrappers: guidance and its evaluator."""
+    while isinstance(denoise, DenoiseWrapper):
+        denoise = denoise.denoise
+    return cast(Guided, denoise)
 
 
 class Stream(Iterator[Step]):

@@ -45,6 +45,8 @@ def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> t
         "guidance": _strategy("guidance", request.guidance),
     }
     starts = _starts(request.starts) or [None] * request.batch
+    if request.cache is not None:
+        common["cache"] = _strategy("cache", request.cache)
     if pipeline.merged:
         common["fused"] = list(pipeline.merged)
     rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
@@ -95,7 +97,7 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
     for key, kinds in _SHAPE.items():
-        if not isinstance(recipe.get(key, {} if key == "proposed" else _ABSENT), kinds):
+        if not isinstance(recipe.get(key, {} if key in ("proposed", "cache") else _ABSENT), kinds):
             raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
     if recipe["recipe"] > RECIPE_VERSION:
         what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
@@ -107,7 +109,7 @@ _ABSENT = object()
 
 _SHAPE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("recipe", "steps", "seed"), (int,)),
-    **dict.fromkeys(("parts", "inputs", "negative", "proposed", "sampler", "grid", "guidance"), (dict,)),
+    **dict.fromkeys(("parts", "inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache"), (dict,)),
     **dict.fromkeys(("model", "start"), (str, dict, type(None))),
     "spec": (str,),
     "size": (list,),

@@ -12,6 +12,7 @@ from ldmkit.bounds import MAX_NUMBER
 from ldmkit.contracts.arguments import check_scale, check_seed, check_sides, list_of, mapping_of, taken
 from ldmkit.contracts.arguments import check_steps as check_steps
 from ldmkit.contracts.axes import PICTURE, Size
+from ldmkit.contracts.cache import Cache
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.guidance import Guidance
@@ -39,6 +40,7 @@ class Request:
         starts: one a picture; (): from noise. `start_size` is that of their pictures where their latents do not say it.
         propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
         proposed: what they made up, a mapping a picture.
+        cache: what answers some calls of the network from earlier ones; None: nothing.
     """
 
     inputs: tuple[Mapping[str, Any], ...]
@@ -53,6 +55,7 @@ class Request:
     guidance: Guidance
     propose: bool = True
     proposed: tuple[Mapping[str, Any], ...] = ()
+    cache: Cache | None = None
 
     @property
     def strength(self) -> float:
@@ -63,6 +66,11 @@ class Request:
     def batch(self) -> int:
         """How many pictures are drawn."""
         return len(self.seeds)
+
+    def evaluations(self, steps: int) -> int:
+        """Calls of the network in a run of that many steps, as far as it is known before."""
+        calls = self.sampler.evaluations(steps)
+        return calls if self.cache is None else self.cache.evaluations(calls)
 
     def views(self, names: Sequence[str]) -> int:
         """Rows of the network's batch a picture: those of guidance, and the unconditional one that a sampler needs.
@@ -87,6 +95,7 @@ def resolve(
     grid: Strategy = None,
     guidance: Strategy | float = None,
     propose: bool = True,
+    cache: Strategy = None,
     codec: Codec | None = None,
 ) -> Request:
     """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers. `codec` is the
@@ -119,6 +128,7 @@ def resolve(
         grid=visited,
         guidance=strategy("guidance", _scaled(guidance), defaults.guidance, Guidance),
         propose=_switch(propose),
+        cache=None if cache is None else strategy("cache", cache, PartSpec(type="interval"), Cache),
     )
 
 

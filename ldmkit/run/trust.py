@@ -31,7 +31,7 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
 def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
     """Pictures and models of guidance outside of the folders that a recipe names, and work beyond the bounds."""
     needs: list[str] = []
-    for place in ("start", "inputs", "negative", "proposed", "guidance", "sampler", "grid"):
+    for place in ("start", "inputs", "negative", "proposed", "guidance", "sampler", "grid", "cache"):
         for where, value in _pictures(recipe.get(place), place):
             if not is_within(Path(value), *folders):
                 needs.append(f"the file {shown(value, 200)} ({where})")

@@ -16,6 +16,7 @@ _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.testing.checks": ("Check", "Failed", "NotApplicable", "Outcome", "Report"),
     "ldmkit.testing.discovery": ("check", "select"),
+    "ldmkit.testing.cache": ("check_cache",),
     "ldmkit.testing.codec.checks": ("check_codec",),
     "ldmkit.testing.denoiser.checks": ("check_denoiser",),
     "ldmkit.testing.conditioner.checks": ("check_conditioner",),
@@ -39,6 +40,7 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
     from ldmkit.testing.adapter.checks import check_adapter as check_adapter
+    from ldmkit.testing.cache import check_cache as check_cache
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable

@@ -224,7 +224,8 @@ class ControlNet(Encoder, Adapter):
         if state.plane is not None:
             h = torch.cat([h, state.plane.to(h.dtype)], dim=1)
         frame = Frame(x, t, Context({}))
-        h, skips = self.encode(self.conv_in(h) + state.hint, self.embed(t, state.projected), frame, state.projected)
+        way = self.encode(self.conv_in(h) + state.hint, self.embed(t, state.projected), frame, state.projected)
+        h, skips = way.h, way.skips
         if self.config.only_mid:
             return [*[None] * len(skips), self._scaled(self.zero_mid(h), 1.0, state)]
         outputs = [*(zero(s) for zero, s in zip(self.zero, skips, strict=True)), self.zero_mid(h)]

@@ -86,7 +86,7 @@ class UNetClassifier(Classifier, Encoder):
         projected = self.project({}, context)
         emb = self.embed(times, projected)
         h = self.conv_in(own.to(self.conv_in.weight.dtype))
-        h, _ = self.encode(h, emb, Frame(h, times, context), projected)
+        h = self.encode(h, emb, Frame(h, times, context), projected).h
         places = F.silu(self.norm_out(h)).flatten(2).transpose(1, 2)
         pooled = places.mean(1) if self.pool is None else self.pool(places)
         return self.head(pooled).float()  # type: ignore[no-any-return]

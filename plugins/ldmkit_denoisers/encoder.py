@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,40 @@ class Middle(nn.Module):
         self.attn = attention(config, plan, index, groups) if plan.attention != "none" else None
 
 
+class WayDown:
+    """What the way down and the middle leave for the way up.
+
+    Where the gate of a skip has a stored value, nothing after that skip is computed: `h` is that value, and `cut` the
+    skip's place.
+
+    Args:
+        h: the map that the way up begins with, at last the middle's output.
+        gates: one a skip, or none.
+    """
+
+    def __init__(self, h: Tensor, frame: Frame, gates: Sequence[nn.Module] = ()) -> None:
+        self.h = h
+        self.skips: list[Tensor] = []
+        self.cut: int | None = None
+        self._frame, self._gates = frame, gates
+
+    def keep(self, skip: Tensor) -> bool:
+        """Keep a map for the way up; True where nothing deeper is to be computed."""
+        place = len(self.skips)
+        self.skips.append(skip)
+        if self._gates:
+            gate: Any = self._gates[place]
+            if gate.taps and (stored := gate.skip(self._frame)) is not None:
+                self.h, self.cut = stored, place
+                return True
+        return False
+
+    def joined(self, place: int, h: Tensor) -> Tensor:
+        """The map that is joined with skip `place`, past that skip's gate."""
+        gate: Any = self._gates[place]
+        return gate(h, self._frame) if gate.taps and place != self.cut else h
+
+
 class Encoder(nn.Module):
     """Mixin for a part with a U-Net's first half; `build_encoder` makes its modules, under the U-Net's names.
 
@@ -139,25 +173,35 @@ class Encoder(nn.Module):
         emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype))
         return F.silu(emb if projected.vector is None else emb + projected.vector)
 
-    def encode(self, h: Tensor, emb: Tensor, frame: Frame, projected: Projected) -> tuple[Tensor, list[Tensor]]:
-        """From the output of `conv_in` to that of the middle, with the maps left for the way up, h first."""
-        skips = [h]
+    def encode(
+        self, h: Tensor, emb: Tensor, frame: Frame, projected: Projected, gates: Sequence[nn.Module] = ()
+    ) -> WayDown:
+        """From the output of `conv_in` to that of the middle, with the maps left for the way up, h first.
+
+        `gates`, one a skip, may end it early (see `WayDown`).
+        """
+        way = WayDown(h, frame, gates)
+        if way.keep(h):
+            return way
         for stage in self.down:
             last = len(stage.res) - 1
             for i, res in enumerate(stage.res):
                 h = self.block(res, stage.attn[i] if stage.attn else None, h, emb, frame, projected)
                 if i == last and stage.port.taps:
                     h = stage.port(h, frame)
-                skips.append(h)
+                if way.keep(h):
+                    return way
             if stage.resample is not None:
                 h = stage.resample(h, emb)
                 if stage.resample_port.taps:
                     h = stage.resample_port(h, frame)
-                skips.append(h)
+                if way.keep(h):
+                    return way
         if self.mid is not None:
             h = self.block(self.mid.res[0], self.mid.attn, h, emb, frame, projected)
             h = self.block(self.mid.res[1], None, h, emb, frame, projected)
-        return h, skips
+        way.h = h
+        return way
 
     def block(
         self, res: nn.Module, attn: nn.Module | None, h: Tensor, emb: Tensor, frame: Frame, projected: Projected

@@ -23,7 +23,7 @@ from ldmkit.errors import CompositionError
 from ldmkit.plans.base import check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
-from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext
+from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext, WayDown
 from ldmkit_denoisers.packed_blocks import (
     PackedResample,
     PackedResBlock,
@@ -38,6 +38,8 @@ from ldmkit_denoisers.resnet import ResBlock
 from ldmkit_denoisers.unet import UNet, with_plane
 
 PackedAttention = PackedSelfAttention | PackedTransformer
+Shifts = tuple[Tensor, ...]
+"""The time's projection for every residual block."""
 
 
 class PrepackedUNet:
@@ -93,28 +95,47 @@ class PrepackedUNet:
             h = with_plane(h, context.plane)
         h = self._conv_in(channels_last(_tapped(unet.input_port, h, frame)))
         shifts = self._projections(self._embed(t, projected))
-        skips = [h]
+        way = self._way_down(WayDown(h, frame, unet.gates), shifts, frame, projected)
+        if way.cut is None:
+            way.h = _tapped(unet.mid_port, way.h, frame)
+        h = self._way_up(way, shifts, frame, projected)
+        return self._conv_out(norm_silu(unet.norm_out, h)).contiguous()
+
+    def _way_down(self, way: WayDown, shifts: Shifts, frame: Frame, projected: Projected) -> WayDown:
+        h = way.h
+        if way.keep(h):
+            return way
         for stage in self._down:
             for i in range(len(stage.res)):
                 h = stage.block(i, h, shifts, frame, projected)
                 if i == len(stage.res) - 1:
                     h = _tapped(stage.port, h, frame)
-                skips.append(h)
+                if way.keep(h):
+                    return way
             if stage.resample is not None:
                 h = _tapped(stage.resample_port, stage.resampled(h, shifts), frame)
-                skips.append(h)
+                if way.keep(h):
+                    return way
         if self._mid is not None:
             for i in range(len(self._mid.res)):
                 h = self._mid.block(i, h, shifts, frame, projected)
-        h = _tapped(unet.mid_port, h, frame)
+        way.h = h
+        return way
+
+    def _way_up(self, way: WayDown, shifts: Shifts, frame: Frame, projected: Projected) -> Tensor:
+        ports = self._unet.skip_ports
+        h, skips, depth, place = way.h, way.skips, len(way.skips), len(ports)
         for stage in self._up:
             for i in range(len(stage.res)):
-                skip = skips.pop()
-                skip = _tapped(unet.skip_ports[len(skips)], skip, frame)
+                place -= 1
+                if place >= depth:  # the way down ended before
+                    continue
+                h = channels_last(way.joined(place, h))
+                skip = _tapped(ports[place], skips.pop(), frame)
                 h = stage.block(i, channels_last(torch.cat([h, skip], dim=1)), shifts, frame, projected)
-            if stage.resample is not None:
+            if stage.resample is not None and place < depth:
                 h = stage.resampled(h, shifts, (skips[-1].shape[2], skips[-1].shape[3]))
-        return self._conv_out(norm_silu(unet.norm_out, h)).contiguous()
+        return h
 
     def _embed(self, t: Tensor, projected: Projected) -> Tensor:
         """SiLU of the time embedding: one row where the caller's times are one number expanded, else one a row."""

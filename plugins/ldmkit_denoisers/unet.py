@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
-from ldmkit.contracts.ports import Port
+from ldmkit.contracts.ports import Gate, Port
 from ldmkit.contracts.signals import Signal
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.work import Work
@@ -22,6 +22,7 @@ from ldmkit_denoisers.encoder import (
     Projected,
     Stage,
     UNetContext,
+    WayDown,
     checked_plane,
     inner_ports,
     level_ports,
@@ -45,7 +46,8 @@ class UNet(Encoder, Denoiser):
 
     Ports: `input` (x with the plane, before `conv_in`); `down.<level>`, a level's last map before it becomes a skip and
     is resampled; `down.<level>.resample`, the resampled map, which is a skip and the next level's input; `skip.<i>`,
-    map i of the way down in the order they are made, at the moment the way up reads it; `mid`, the middle's output;
+    map i of the way down in the order they are made, at the moment the way up reads it; `deep.<i>`, a gate: the map
+    that the way up joins with it, which guards all between making and reading that skip; `mid`, the middle's output;
     `attn.<path>`, `self.<path>`, `block.<path>`, `cross.<path>` and `linear.<path>` of every attention, of the residual
     stream between the attentions of a transformer block, and of the linear layers in them, by module path.
 
@@ -83,8 +85,10 @@ class UNet(Encoder, Denoiser):
         self.conv_out = zeroed(nn.Conv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
         self.input_port, self.mid_port = Port(config.widths[0]), Port(mid_level(config).width)
         self.skip_ports = nn.ModuleList(Port(width) for width in skip_widths(config))
+        self.gates = nn.ModuleList(Gate() for _ in skip_widths(config))
         self.slots = unet_slots(config)
         skips = {f"skip.{i}": port for i, port in enumerate(self.skip_ports)}
+        skips |= {f"deep.{i}": gate for i, gate in enumerate(self.gates)}
         levels = level_ports(self.down)
         self.ports = {"input": self.input_port, **levels, **skips, "mid": self.mid_port, **inner_ports(self)}
 
@@ -122,10 +126,10 @@ class UNet(Encoder, Denoiser):
         if self.input_port.taps:
             h = self.input_port(h, frame)
         emb = self.embed(t, projected)
-        h, skips = self.encode(self.conv_in(h), emb, frame, projected)
-        if self.mid_port.taps:
-            h = self.mid_port(h, frame)
-        h = self._decode(h, skips, emb, frame, projected)
+        way = self.encode(self.conv_in(h), emb, frame, projected, self.gates)
+        if self.mid_port.taps and way.cut is None:
+            way.h = self.mid_port(way.h, frame)
+        h = self._decode(way, emb, frame, projected)
         return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
@@ -137,16 +141,19 @@ class UNet(Encoder, Denoiser):
         """ "prepacked" where it is available: on the CPU, in float32 or bfloat16."""
         return "prepacked" if packable(self.device, self.dtype) else "eager"
 
-    def _decode(self, h: Tensor, skips: list[Tensor], emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
+    def _decode(self, way: WayDown, emb: Tensor, frame: Frame, projected: Projected) -> Tensor:
+        h, skips, depth, place = way.h, way.skips, len(way.skips), len(self.skip_ports)
         for stage in reversed(self.up):
             for i, res in enumerate(stage.res):
-                skip = skips.pop()
-                port = self.skip_ports[len(skips)]
+                place -= 1
+                if place >= depth:  # the way down ended before
+                    continue
+                h, skip, port = way.joined(place, h), skips.pop(), self.skip_ports[place]
                 if port.taps:
                     skip = port(skip, frame)
                 joined = torch.cat([h, skip], dim=1)
                 h = self.block(res, stage.attn[i] if stage.attn else None, joined, emb, frame, projected)
-            if stage.resample is not None:
+            if stage.resample is not None and place < depth:
                 h = stage.resample(h, emb, (skips[-1].shape[2], skips[-1].shape[3]))
         return h
 

@@ -13,6 +13,7 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.judges import Classifier
+from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.signals import Slot
 from ldmkit.errors import LdmkitError
 from ldmkit.models.meta import on_meta
@@ -83,7 +84,7 @@ def _declared(part: Any) -> Iterator[str]:
         yield from sorted(f"taps {name}" for name in part.taps("name"))
     elif isinstance(part, Classifier):
         yield f"channels {part.channels}, classes {part.classes}"
-    elif hasattr(part, "evaluations"):
+    elif isinstance(part, Sampler):
         yield f"order {part.order}, evaluations of 10 steps {part.evaluations(10)}"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
+from broken_gates import CACHES
 from broken_modules import module_faults
 from good_adapter import Nudge, NudgeState, Shift
 from low_rank import LowRank
@@ -304,6 +305,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "interleaved": [OnTheAdapter],
     "without-run": [NeedsARun, OnlyInRuns],
     "no-waiting": [Waits],
+    "caches": [*CACHES],
     "fused": [WrongDelta, TurnedDelta, WritesWeight, FusesMaps],
     "tuned": [CopiesWeights, TunesItself, TakesAnything],
     **{name: [cls] for name, cls in module_faults(Nudge, "shifted").items()},

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+from broken_gates import GATES
 from broken_modules import module_faults
 from good_denoiser import Block, PatchContext, PatchNet
 from torch import Tensor, nn
@@ -379,6 +380,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "detach": [Sticky],
     "port-copies": [PortsOfTheClass],
     "frames": [NoSigma, EmptyFrame],
+    "gates": [*GATES],
     "port-states": [StaleProjection],
     "linear-layers": [OtherLayer, NoLayer],
     "port-values": [FlatSkip, SilentLinear, BlockOfMaps],

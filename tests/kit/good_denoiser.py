@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit import CompositionError, Context, Denoiser, Example, Frame, InputError, Port, Signal, Slot, Value
+from ldmkit import CompositionError, Context, Denoiser, Example, Frame, Gate, InputError, Port, Signal, Slot, Value
 
 
 class PatchConfig(Value):
@@ -86,9 +86,10 @@ class PatchNet(Denoiser):
         self.time = nn.Linear(2, width)
         self.block = Block(width)
         self.back = nn.ConvTranspose2d(width, self.channels, 2, 2)
-        self.input_port, self.mid_port = Port(), Port()
+        self.input_port, self.mid_port, self.gate = Port(), Port(), Gate()
         self.ports = {
             "input": self.input_port,
+            "deep.0": self.gate,
             "self.block": self.block.self_port,
             "cross.block": self.block.cross_port,
             "linear.block.out": self.block.out_port,
@@ -117,7 +118,13 @@ class PatchNet(Denoiser):
             h = h + context.plane
         code = torch.stack([(t / 300).sin(), (t / 300).cos()], 1).to(x.dtype)
         h = h + (self.time(code) + context.row)[:, :, None, None]
-        patches = h.flatten(2).transpose(1, 2)
+        return self.back(self.mid_port(self.deep(h, context, frame), frame))
+
+    def deep(self, h: Tensor, context: PatchContext, frame: Frame) -> Tensor:
+        return self.gate.around(lambda: self.attended(h, context, frame), frame)
+
+    def attended(self, h: Tensor, context: PatchContext, frame: Frame) -> Tensor:
         tokens: Any = context.signals.get("context")
-        patches = self.block(patches, context.kv, None if tokens is None else tokens.mask, frame)
-        return self.back(self.mid_port(patches.transpose(1, 2).unflatten(2, h.shape[2:]), frame))
+        mask = None if tokens is None else tokens.mask
+        patches = self.block(h.flatten(2).transpose(1, 2), context.kv, mask, frame)
+        return patches.transpose(1, 2).unflatten(2, h.shape[2:])

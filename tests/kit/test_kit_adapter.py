@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from broken_adapter import BROKEN
 from good_adapter import Nudge
+from low_cache import EveryOther
 from low_rank import LowRank
 
 from ldmkit.testing import check_adapter
@@ -38,6 +39,11 @@ def test_one_that_can_be_fused_passes() -> None:
     for example in LowRank.examples:
         found = check_adapter(LowRank, example.config).require()
         assert {one.check.name: one.status for one in found.outcomes}["fused"] == "passed"
+
+
+def test_one_that_taps_gates_passes() -> None:
+    found = check_adapter(EveryOther).require()
+    assert {one.check.name: one.status for one in found.outcomes}["caches"] == "passed"
 
 
 def test_the_denoiser_is_that_of_the_example() -> None:

@@ -17,6 +17,7 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.ports import attached
 from ldmkit.contracts.signals import Signal, Slot, select_rows, zeros_like
 from ldmkit.errors import LdmkitError, suggest
+from ldmkit.testing.adapter import caching as caching
 from ldmkit.testing.adapter import fusing as fusing
 from ldmkit.testing.adapter.subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
@@ -119,6 +120,7 @@ def acts(s: AdapterSubject) -> None:
     Weights that are not zero any more must show; otherwise nothing that is learned has an effect.
     """
     part = s.make()
+    _not_a_cache(part)
     host = s.host(part)
     given = s.drawn(part, host)
     expect(differ(ran(s, part, given), [plain(host, given)]), "another F with the adapter", "the same F")
@@ -246,6 +248,7 @@ def two_at_once(s: AdapterSubject) -> None:
     `frame.scratch[name]`.
     """
     one, other = s.make(0), s.make(5)
+    _not_a_cache(one)
     host = s.host(one)
     given = s.drawn(one, host)
     own = {name.removeprefix(f"{NAME}."): v for name, v in given["signals"].items() if name.startswith(f"{NAME}.")}
@@ -287,6 +290,7 @@ def without_run(s: AdapterSubject) -> None:
     `context.run` and `frame.sigma` are None then: options such as "in the first half of the steps" do not apply.
     """
     part = s.make()
+    _not_a_cache(part)
     host = s.host(part)
     given = s.drawn(part, host)
     with torch.no_grad():
@@ -336,6 +340,11 @@ def tuned(s: AdapterSubject) -> None:
     else:
         fail("an LdmkitError for tuned(no_such_option=1)", "it was taken")
     expect(part.config is config, "the original's config as it was", "another one")
+
+
+def _not_a_cache(part: Any) -> None:
+    if caching.caches(part):
+        raise NotApplicable("it taps gates, and acts in a run's later calls: see the check caches")
 
 
 share("adapter")

@@ -12,6 +12,7 @@ from typing import Any
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
 from ldmkit.testing.checks import Report, report
+from ldmkit.testing.denoiser import gates as gates
 from ldmkit.testing.denoiser import inputs as inputs
 from ldmkit.testing.denoiser import ports as ports
 from ldmkit.testing.denoiser import runs as runs

@@ -15,10 +15,8 @@ from ldmkit.testing.batches import close, differ, expect_state, normal, same, sn
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
-FAMILIES = re.compile(r"input|mid|skip\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
-KNOWN = (
-    "input, down.<level>[.resample], skip.<i>, mid, attn.<path>, self.<path>, block.<path>, cross.<path>, linear.<path>"
-)
+FAMILIES = re.compile(r"input|mid|(skip|deep)\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
+KNOWN = "input, down.<level>[.resample], (skip|deep).<i>, mid, (attn|self|block|cross|linear).<path>"
 
 Calls = list[tuple[str, Tensor, Any]]
 
@@ -184,9 +182,9 @@ def linear_layers(s: DenoiserSubject) -> None:
 def port_values(s: DenoiserSubject) -> None:
     """Ports of a family carry what the family says.
 
-    `input`, `down.<level>`, `skip.<i>` and `mid` carry maps (B, C, h, w), with the axes of the latents.
-    `block.<path>` carries the residual stream
-    between two attentions, (B, places, C). `linear.<path>` carries a linear layer's output, and the
+    `input`, `down.<level>`, `skip.<i>`, `deep.<i>` and `mid` carry maps (B, C, h, w), with the axes of the latents.
+    `block.<path>` carries the residual stream between two attentions, (B, places, C). `linear.<path>` carries a linear
+    layer's output, and the
     layer's input is in `frame.scratch["input"]`, which a low-rank update needs. `cross.<path>` carries the result of
     the attention to tokens before its output projection, (B, places, C), and the queries (B, heads, places, width) are
     in `frame.scratch["query"]`, for attention to further tokens.
@@ -207,7 +205,7 @@ def port_values(s: DenoiserSubject) -> None:
         call(part, given)
     for name, (value, beside) in found.items():
         family = name.split(".")[0]
-        if family in ("input", "down", "skip", "mid"):
+        if family in ("input", "down", "skip", "deep", "mid"):
             fits = value.ndim == 2 + part.latent_axes
             expect(fits, f"a map (B,C,h,w), with the latents' axes, at {name!r}", f"{tuple(value.shape)}")
         elif family == "block":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.nn import PortedLinear
-from ldmkit.contracts.ports import Port
+from ldmkit.contracts.ports import Gate, Port
 from ldmkit.contracts.signals import Signal, Slot, Tokens, Vector
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.contracts.value import Value
@@ -57,9 +57,9 @@ class TinyDenoiser(Denoiser):
     """F(x, t, context): x (B,channels,h,w), t (B,) in training steps; any h and w. One level down, and up again.
 
     Slots, both optional: `context` (tokens, 6 wide), `vector` (4 wide). Ports: `input`; `skip.0` (8 channels) and
-    `skip.1` (16 channels at half the size), which the way up reads; `down.0` and `down.0.resample`, where these two
-    are made; `mid`; `self.mid` after the self-attention, `block.mid` before the attention to tokens, `cross.mid`, and
-    `linear.mid.to_{q,k,v,out}` of that attention.
+    `skip.1` (16 channels at half the size), which the way up reads; `down.0` and `down.0.resample`, where these two are
+    made; `deep.0`, a gate around all that is at half the size; `mid`; `self.mid` after the self-attention, `block.mid`
+    before the attention to tokens, `cross.mid`, and `linear.mid.to_{q,k,v,out}` of that attention.
     """
 
     Config = TinyConfig
@@ -83,13 +83,14 @@ class TinyDenoiser(Denoiser):
         self.conv_out = nn.Conv2d(deep + width, c.channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         self.inputs, self.mid, self.after_self, self.between, self.cross = (Port() for _ in range(5))
-        self.level, self.resampled = Port(), Port()
+        self.level, self.resampled, self.deep = Port(), Port(), Gate()
         skips = [Port(), Port()]
         self.skips = nn.ModuleList(skips)
         self.ports = {
             "input": self.inputs,
             "down.0": self.level,
             "down.0.resample": self.resampled,
+            "deep.0": self.deep,
             "skip.0": skips[0],
             "skip.1": skips[1],
             "mid": self.mid,
@@ -147,10 +148,14 @@ class TinyDenoiser(Denoiser):
         if context.vector is not None:
             emb = emb + context.vector
         shallow = self.level(self.conv_in(self.inputs(x, frame)), frame)
-        deep = self.resampled(self.down(shallow) + emb[:, :, None, None], frame)
-        h = self.mid(self._middle(deep, context, frame), frame)
-        h = self.join(F.silu(torch.cat([h, self.skips[1](deep, frame)], 1)))
-        h = F.interpolate(h, size=shallow.shape[2:], mode="nearest")
+
+        def half_size() -> Tensor:
+            deep = self.resampled(self.down(shallow) + emb[:, :, None, None], frame)
+            h = self.mid(self._middle(deep, context, frame), frame)
+            h = self.join(F.silu(torch.cat([h, self.skips[1](deep, frame)], 1)))
+            return F.interpolate(h, size=shallow.shape[2:], mode="nearest")
+
+        h = self.deep.around(half_size, frame)
         out: Tensor = self.conv_out(F.silu(torch.cat([h, self.skips[0](shallow, frame)], 1)))
         return out
 
