@@ -175,7 +175,7 @@ def test_mixed_precision_files_are_widened() -> None:
 def test_a_replay_loads_as_the_picture_did(class_folder: Path, tmp_path: Path) -> None:
     pipe = ldmkit.load(class_folder, dtype="bfloat16")
     (path,) = pipe({"label": 1}, steps=2).save(tmp_path / "p.png")
-    recipe = ldmkit.run.output.read_recipe(path)
+    recipe = ldmkit.run.recipe.read_recipe(path)
     assert recipe["load"] == {"dtype": "bfloat16"}
     from ldmkit.cli import main
 
