@@ -33,6 +33,7 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
         return
     seen = [_collapsed(weights, absent) for weights in told]
     acting = {view for weights in seen for view in weights}
+    _equal(request)
     if "unconditional" in request.sampler.needs:
         acting.add(frozenset(names))
     _conditions(request, given, acting)
@@ -57,6 +58,15 @@ def _negatives(request: Request, acting: Collection[View]) -> None:
     elif lost:
         what = f"the negative of {_listed(lost)} has no effect: the guidance never leaves that out"
         warn(f"{what} (a scale of its own, or one scale for all)")
+
+
+def _equal(request: Request) -> None:
+    """Warn of negatives that are what is asked for: there is no difference to move along."""
+    pairs = list(zip(request.inputs, request.negative, strict=True))
+    for name in dict.fromkeys(name for _, negative in pairs for name in negative):
+        both = [(row[name], negative[name]) for row, negative in pairs if name in row and name in negative]
+        if any(isinstance(value, str | int) and value == other for value, other in both):
+            warn(f"the negative of {name!r} is what is asked for: guidance has nothing to move away from")
 
 
 def _idle(guidance: Guidance, names: Sequence[str], given: Sequence[str], levels: Sequence[float]) -> None:

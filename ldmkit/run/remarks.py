@@ -23,6 +23,9 @@ FAR = 2.0
 NEAR = 24 / 255
 """How far JPEG of usual quality takes levels from black and white."""
 
+UNSCALED = 4.0
+"""Standard deviation of latents beyond those of any scaled codec; raw ones of Stable Diffusion have 5.5."""
+
 FOREIGN: tuple[tuple[str, str], ...] = (
     (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network"),
     (r"\bembedding:\S+", "loads an embedding"),
@@ -72,6 +75,11 @@ def remark_call(request: Request, device: str) -> None:
     """
     for side in (request.inputs, request.negative):
         _foreign(side)
+    for start in request.starts:
+        if start.latents is not None and start.latents.numel() > 1 and float(start.latents.std()) > UNSCALED:
+            what = f"the latents to start from have a standard deviation of {float(start.latents.std()):.3g}"
+            warn(f"{what}: those of a codec have about 1 once they are scaled ((raw - shift) * scale)")
+            break
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
         warn("the mask is black everywhere: nothing is drawn anew (white is)")

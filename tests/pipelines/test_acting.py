@@ -41,6 +41,7 @@ def cfg(**config: Any) -> dict[str, Any]:
         (BOTH, cfg(scale=3.0, interval=(0, 1e-6)), {"text": "a car"}, "nothing is guided, so that the negative"),
         (BOTH, cfg(scale=1.0, interval=(1, 2)), {}, "scale of 1 guides nothing: interval of the guidance"),
         (BOTH, cfg(scale=1.0, rescale=0.7), {}, "scale of 1 guides nothing: rescale of the guidance"),
+        (BOTH, 3.0, {"text": "a red house"}, "negative of 'text' is what is asked for"),
         (BOTH, 1, {"text": "a car"}, "nothing is guided, so that the negative"),
         (BOTH, "none", {"text": "a car"}, "nothing is guided, so that the negative"),
     ],
@@ -85,6 +86,16 @@ def test_what_is_said_is_so(pipe: ldmkit.Pipeline, inputs: Any, scales: Any, neg
     said = any("negative" in str(warning.message) for warning in found)
     plain = pipe(inputs, **options)
     assert torch.equal(out.latents, plain.latents) == said
+
+
+def test_latents_that_were_not_scaled(pipe: ldmkit.Pipeline) -> None:
+    drawn = pipe({"label": "lake"}, steps=2).latents[0]
+    raw = drawn / drawn.std() / 0.18215
+    with pytest.warns(DrawingWarning, match="standard deviation of 5.49: those of a codec have about 1"):
+        pipe.prepare({"label": "lake"}, start={"latents": raw})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.prepare({"label": "lake"}, start={"latents": drawn})
 
 
 def test_guidance_that_does_not_tell(pipe: ldmkit.Pipeline) -> None:
