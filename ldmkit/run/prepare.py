@@ -51,7 +51,6 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     if inputs is None:
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
         raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
-    remark_gradients({"inputs": inputs, **{name: options.get(name) for name in ("negative", "start", "guidance")}})
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
@@ -62,6 +61,8 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     check_cache(request)
     parsed = parse_rows(parts, wiring, request.inputs, "inputs")
     negative = parse_negatives(parts, wiring, request.negative, request.batch)
+    given_as = {name: options.get(name) for name in ("start", "guidance")}  # looked into after they were found readable
+    remark_gradients({"inputs": request.inputs, "negative": request.negative, **given_as})
     size = _size(pipeline, request, parsed)
     estimate = _estimate(pipeline, request, size, request.batch)
     check_estimate(estimate, "size", allow)
