@@ -28,7 +28,7 @@ for _home, _names in {
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process",),
     "ldmkit.contracts.sampler": ("Sampler",),
-    "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "View"),
+    "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "Perturbed", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
     "ldmkit.contracts.nn": ("PortedLinear", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.grid import Grid as Grid
     from ldmkit.contracts.guidance import Evaluate as Evaluate
     from ldmkit.contracts.guidance import Guidance as Guidance
+    from ldmkit.contracts.guidance import Perturbed as Perturbed
     from ldmkit.contracts.guidance import View as View
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from torch import Tensor
@@ -12,11 +13,32 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value
 
 if TYPE_CHECKING:
+    from ldmkit.contracts.denoiser import Denoiser
+    from ldmkit.contracts.ports import Tap
     from ldmkit.contracts.process import Process
     from ldmkit.contracts.step import Run
 
 View: TypeAlias = frozenset[str]
 """A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """A view by a disturbed network: taps that act on this view's rows alone, or a weaker network.
+
+    It is evaluated in a call of its own; equal ones are evaluated once. Taps are values: what does the same is equal.
+
+    Args:
+        drop: names of the inputs that are dropped, as of a plain view.
+        taps: pairs of the name of a port and the tap that acts there, after those of adapters.
+        denoiser: in place of the model's own, with the same slots; adapters do not act on it.
+        process: what that network predicts; None: the model's.
+    """
+
+    drop: View = frozenset()
+    taps: tuple[tuple[str, Tap], ...] = ()
+    denoiser: Denoiser | None = None
+    process: Process | None = None
 
 
 class Evaluate(Protocol):
@@ -36,8 +58,20 @@ class Evaluate(Protocol):
     @property
     def memory(self) -> dict[Any, Any]: ...
 
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
-        """x0 estimates, one a view, from one batch."""
+    @property
+    def ports(self) -> Collection[str]:
+        """Names of the network's ports, where the taps of a `Perturbed` view may act."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model's network."""
+
+    def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
+        """x0 estimates, one a view: plain ones from one batch, disturbed ones from a call for each network.
+
+        Raises:
+            CompositionError: `unknown-port`.
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures of latents through the codec, differentiable."""
@@ -54,8 +88,12 @@ class Guidance(Value, ABC):
         """The guided x0 estimate."""
 
     def views(self, names: Sequence[str]) -> int:
-        """Rows of the network's batch per sample at most, for these condition names."""
+        """Different views that one call evaluates at most, for these condition names; `Perturbed` ones included."""
         return 1
+
+    def perturbed(self, names: Sequence[str]) -> int:
+        """Those of `views` that are `Perturbed`: they are no rows of the network's batch."""
+        return 0
 
     def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float] | None:
         """The factor of each view's estimate at a noise level, those that are not 0, for a model with these condition

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.guidance import View
+from ldmkit.contracts.guidance import Perturbed, View
 from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
 from ldmkit.errors import PluginError, RunError
@@ -61,7 +61,7 @@ class _WatchedEvaluator(Evaluator):
     def __init__(self, evaluate: Evaluator) -> None:
         self.__dict__.update(evaluate.__dict__)
 
-    def rows(self, x: Tensor, sigma: float, *views: View) -> Rows:
+    def rows(self, x: Tensor, sigma: float, *views: View | Perturbed) -> Rows:
         if _bad(x):  # `Guided` was given a finite state
             raise _Found("guidance")
         found = super().rows(x, sigma, *views)

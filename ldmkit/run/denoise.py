@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import torch
@@ -13,7 +14,7 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import names_of
 from ldmkit.contracts.denoised import Denoised, Need
 from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.guidance import Guidance, View
+from ldmkit.contracts.guidance import Guidance, Perturbed, View
 from ldmkit.contracts.ports import SHORTENED
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Context, Evaluations, Network, Run
@@ -21,6 +22,7 @@ from ldmkit.errors import RunError
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.context import prepared_context
 from ldmkit.run.guards import check_returned, part_name
+from ldmkit.run.perturbed import PerturbedNetwork
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
 """skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""
@@ -34,7 +36,7 @@ class Rows(NamedTuple):
     """What a batch of views gave, one tensor a view: x0, and the share of the learned variance where there is one."""
 
     x0: list[Tensor]
-    variance: list[Tensor] | None = None
+    variance: list[Tensor | None] | None = None
 
 
 class Guided:
@@ -111,27 +113,35 @@ class Evaluator:
         self._decode = decode
         self._dtype, self._device = denoiser.dtype, denoiser.device
         self.memory: dict[Any, Any] = {}
+        self._others: dict[Perturbed, Evaluator] = {}
         self._contexts: dict[tuple[View, ...], Context] = {}
         self._own: dict[tuple[View, ...], Context] = {}
         self.taken = Evaluations()
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+    def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
         """x0 estimates of several views of the conditioning, from one batch of the network.
 
         Views that differ only in conditions that nobody gave are one, and are evaluated once.
         """
         return self.rows(x, sigma, *views).x0
 
-    def rows(self, x: Tensor, sigma: float, *views: View) -> Rows:
+    def rows(self, x: Tensor, sigma: float, *views: View | Perturbed) -> Rows:
         """The same, with the share of the variance that a network of 2 C output channels learned."""
+        plain: list[View] = []
+        for i, view in enumerate(views):
+            if type(view) is frozenset:
+                plain.append(view)
+            elif isinstance(view, Perturbed):
+                return self._apart(x, sigma, views)
+            else:
+                plain.append(names_of(view, f"views[{i}]"))
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             # filled on the device: a transfer from the host would wait for all that is queued there
             time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
             level = self._levels[sigma] = (*self.process.scalings(sigma), time)
         skip, out, scale, time = level
-        plain = (v if type(v) is frozenset else names_of(v, f"views[{i}]") for i, v in enumerate(views))
         seen = [view - self.absent for view in plain]
         distinct = tuple(dict.fromkeys(seen))
         count, rows = len(distinct), x.shape[0]
@@ -160,16 +170,50 @@ class Evaluator:
         shares = learned.to(x.dtype).add(1).mul_(0.5).reshape(count, *x.shape).unbind(0)
         return Rows(found, [shares[place] for place in places])
 
+    def _apart(self, x: Tensor, sigma: float, views: Sequence[View | Perturbed]) -> Rows:
+        """Plain views in one batch, and those of each disturbed network in another."""
+        groups: dict[Perturbed | None, list[View | Perturbed]] = {}
+        for view in dict.fromkeys(views):
+            groups.setdefault(replace(view, drop=EVERYTHING) if isinstance(view, Perturbed) else None, []).append(view)
+        x0: dict[View | Perturbed, Tensor] = {}
+        variance: dict[View | Perturbed, Tensor] = {}
+        for disturbance, group in groups.items():
+            evaluate = self if disturbance is None else self._other(disturbance)
+            found = evaluate.rows(x, sigma, *(v.drop if isinstance(v, Perturbed) else v for v in group))
+            x0 |= zip(group, found.x0, strict=True)
+            if disturbance is None and found.variance is not None:
+                variance |= {view: one for view, one in zip(group, found.variance, strict=True) if one is not None}
+        return Rows([x0[view] for view in views], [variance.get(view) for view in views] if variance else None)
+
+    def _other(self, disturbance: Perturbed) -> Evaluator:
+        """The evaluator of a disturbed network, made at its first use in a run, then kept."""
+        if disturbance not in self._others:
+            network, own = disturbance.denoiser or self._denoiser, disturbance.denoiser is None
+            call: Network = network
+            if disturbance.taps:
+                call = perturbed = PerturbedNetwork(network, dict(disturbance.taps))
+                network = perturbed.denoiser
+            self._others[disturbance] = Evaluator(
+                network, disturbance.process or self.process, self._conditioning, self._run,
+                adapters=self._adapters if own else None, decode=self._decode, network=call,
+            )  # fmt: skip
+        return self._others[disturbance]
+
     def started(self) -> Self:
         """The same for one run, with an empty memory, for taps too; what was prepared is shared."""
         other = copy.copy(self)
-        other.memory, other._own, other.taken = {}, {}, Evaluations()
+        other.memory, other._own, other.taken, other._others = {}, {}, Evaluations(), {}
         return other
 
     @property
     def run(self) -> Run:
         """The noise levels of the run, and its size."""
         return self._run
+
+    @property
+    def ports(self) -> Collection[str]:
+        """Names of the network's ports."""
+        return self._denoiser.ports.keys()
 
     @property
     def denoiser(self) -> Denoiser:
@@ -233,13 +277,14 @@ class _Noted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._evaluate, name)
 
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+    def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
         more = [view for view in dict.fromkeys(self._needed) if view not in views]
         asked = (*views, *more)
         found = self._evaluate.rows(x, sigma, *asked)
         if self._without in asked and self.unconditional is None:
             self.unconditional = found.x0[asked.index(self._without)].detach()
         if found.variance is not None and EVERYTHING in asked and self.variance is None:
-            self.variance = found.variance[asked.index(EVERYTHING)].detach()
+            share = found.variance[asked.index(EVERYTHING)]
+            self.variance = None if share is None else share.detach()
         self._needed = []
         return found.x0[: len(views)]

@@ -102,22 +102,28 @@ def estimate_run(
     *,
     pictures: int,
     views: int,
+    apart: int = 0,
     steps: int,
     evaluations: int,
     size: Size,
     starts: int = 0,
 ) -> Estimate:
-    """A run of `pictures`, the network reading `views` rows for each; `starts` pictures are encoded before."""
+    """A run of `pictures`, the network reading `views` rows for each; `starts` pictures are encoded before.
+
+    Args:
+        apart: those of the rows that disturbed networks read, in calls of their own.
+    """
     latent = latent_size(size, codec)
     whole = padded(size, codec)
     states = STATES * pictures * codec.channels * math.prod(latent) * 4
-    one = denoiser.footprint(pictures * views, latent)
+    one = denoiser.footprint(pictures * max(views - apart, apart), latent)
+    every = denoiser.footprint(pictures * views, latent)
     decoding = codec.footprint(min(pictures, together(codec, size, "decode")), whole, "decode")
     encoding = codec.footprint(1, whole, "encode") if starts else Work()
     images = PICTURES * pictures * codec.data_channels * math.prod(whole) * 4
     needed = states + max(one.bytes, decoding.bytes + images, encoding.bytes)
     coding = codec.footprint(pictures, whole, "decode").flops + starts * encoding.flops
-    operations = one.flops * evaluations + coding
+    operations = every.flops * evaluations + coding
     found = _left(denoiser.device, parts)
     rows = pictures * views
     return Estimate(pictures, size, steps, evaluations, rows, needed, found, operations / _rate(denoiser.device))

@@ -145,7 +145,8 @@ def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, v
     steps = max(1, int(request.steps * request.strength + 1e-9))
     return estimate_run(
         pipeline.codec, pipeline.denoiser, pipeline.parts.items().values(),
-        pictures=pictures, views=views, steps=steps, evaluations=request.evaluations(steps),
+        pictures=pictures, views=views, apart=request.guidance.perturbed(()), steps=steps,
+        evaluations=request.evaluations(steps),
         size=size, starts=len({id(start) for start in request.starts}),
     )  # fmt: skip
 

@@ -79,7 +79,9 @@ class Request:
             names: conditions that are given and may be left out.
         """
         views = self.guidance.views(names)
-        return max(views, 2) if names and "unconditional" in self.sampler.needs else views
+        plain = views - self.guidance.perturbed(names)
+        needed = 2 if names and "unconditional" in self.sampler.needs else 1
+        return views + max(needed - plain, 0)
 
 
 def resolve(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.guidance import Perturbed
 from ldmkit.testing.blind import Looked, blind, other_device
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.guidance.model import PROCESS, SHAPE, Model, Subject, ask, levels, state
@@ -25,8 +26,8 @@ def views(subject: Subject) -> None:
     for model, _, _ in _calls(subject):
         most = max([most, *(len(set(call)) for call in model.calls)])
     expect(most == declared, f"{declared} views at most, as declared for {subject.conditions}", f"{most}")
-    none = subject.guidance.views(())
-    expect(none == 1, "1 view where there are no conditions", f"{none}")
+    none, apart = subject.guidance.views(()), subject.guidance.perturbed(())
+    expect(none == 1 + apart, f"{1 + apart} views where there are no conditions, {apart} of them disturbed", f"{none}")
 
 
 @check("guidance", "weights")
@@ -42,7 +43,7 @@ def weights(subject: Subject) -> None:
         model = Model(subject.conditions)
         ask(subject.guidance, model, state(sigma), sigma)
         asked = {view for call in model.calls for view in call}
-        expect(set(told) == asked, f"weights of the views {sorted(map(sorted, asked))}", f"{told}")
+        expect(set(told) == asked, f"weights of the views {sorted(map(str, asked))}", f"{told}")
         expect(all(told.values()), "no view with a factor of 0", f"{told}")
         expect(math.isclose(sum(told.values()), 1.0, abs_tol=1e-9), "factors that add up to 1", f"{told}")
 
@@ -63,7 +64,8 @@ def one_batch(subject: Subject) -> None:
     """
     for model, _, _ in _calls(subject):
         expect(len(model.calls) == 1, "one call of evaluate", f"{len(model.calls)}")
-        for view in model.calls[0]:
+        for asked in model.calls[0]:
+            view = asked.drop if isinstance(asked, Perturbed) else asked
             expect(isinstance(view, frozenset), "views that are frozensets", f"{view!r}")
             unknown = view - set(subject.conditions)
             expect(not unknown, f"names out of {subject.conditions}", f"{sorted(unknown)}")

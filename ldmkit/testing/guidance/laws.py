@@ -70,6 +70,9 @@ class _Alike(Model):
     def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
         return super().estimate(x, sigma, NOTHING)
 
+    def disturbed(self, x0: Tensor, places: int) -> Tensor:
+        return x0
+
 
 def _later() -> list[float]:
     """Noise levels of a run after its first steps, in which a rule may do something of its own."""
@@ -100,7 +103,7 @@ def neutral(subject: Subject) -> None:
 
 @check("guidance", "agreement")
 def agreement(subject: Subject) -> None:
-    """Where the conditional and the unconditional estimate are one, so is the result.
+    """Where the conditional estimate and all others, the disturbed ones too, are one, so is the result.
 
     There is nothing to strengthen then: within 1e-7, from the fourth step of a run on. A rule that has no neutral scale
     (`neutral`) adds something that is not a difference of estimates, and is not asked.

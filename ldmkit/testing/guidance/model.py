@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.guidance import Guidance, View
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.guidance import Guidance, Perturbed, View
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Run
+from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.reference import Reference
 
 SHAPE = (3, 8, 8)
@@ -44,7 +46,7 @@ class Model:
 
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
-        self.calls: list[tuple[View, ...]] = []
+        self.calls: list[tuple[View | Perturbed, ...]] = []
         self.states: list[Tensor] = []
         self.differentiated = False
         self.decoded = False
@@ -52,14 +54,38 @@ class Model:
         self.run = Run(tuple(levels()[::-1]), SHAPE[1:])
         self.memory: dict[Any, Any] = {}
 
-    def __call__(self, x: Tensor, sigma: float, *views: View) -> list[Tensor]:
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Self-attentions in the middle and on the way up, and the linear layers in them."""
+        layers = ("self_attn.to_q", "self_attn.to_out", "cross_attn.to_out", "ff.out")
+        return tuple(
+            name
+            for path in ("mid.attn.blocks.0", "up.0.attn.1.blocks.0")
+            for name in (f"attn.{path}", *(f"linear.{path}.{layer}" for layer in layers))
+        )
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """None that could be run."""
+        raise NotApplicable("it asks for the network itself, which an invented model does not have")
+
+    def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
         self.calls.append(views)
         self.states.append(x)
         self.differentiated |= torch.is_grad_enabled() and x.requires_grad
-        found = [self.estimate(x, sigma, view) for view in views]
+        found = [self._seen(x, sigma, view) for view in views]
         if x.device.type != "meta":
             self.given += [(tensor, tensor.detach().clone()) for tensor in found]
         return found
+
+    def _seen(self, x: Tensor, sigma: float, view: View | Perturbed) -> Tensor:
+        if not isinstance(view, Perturbed):
+            return self.estimate(x, sigma, view)
+        return self.disturbed(self.estimate(x, sigma, view.drop), len(view.taps) + (view.denoiser is not None))
+
+    def disturbed(self, x0: Tensor, places: int) -> Tensor:
+        """What a view becomes when the network is disturbed in as many places."""
+        return x0 + 0.1 * places * torch.cos(x0)
 
     def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
         """x0 of one view: a smooth function of the state, shifted and bent by the conditions that are kept."""
