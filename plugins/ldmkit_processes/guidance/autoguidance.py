@@ -67,11 +67,15 @@ class Autoguidance(Timed):
 
 
 def _check(main: Denoiser, weak: Denoiser) -> None:
+    """Refuse a network that cannot stand beside the model's own.
+
+    Raises:
+        CompositionError: `weaker-network`: its conditions, its channels or the scale of its latents are others.
+    """
     same = dict(weak.slots) == dict(main.slots) and weak.channels == main.channels
     if same and (None in (weak.latents, main.latents) or weak.latents == main.latents):
         return  # a denoiser that was composed with its codec in Python knows of no other
-    what = f"the weaker network takes {weak.channels} channels and {sorted(weak.slots)}"
-    what = what if not same else "the weaker network was made for latents of another scale"
+    what = f"the weaker network takes {weak.channels} channels of other latents, or other slots: {sorted(weak.slots)}"
     fits = f"{main.channels} channels, slots {sorted(main.slots)} of the same dims, and the same codec"
     raise CompositionError("weaker-network", what, where="guidance.model", fits=fits)
 

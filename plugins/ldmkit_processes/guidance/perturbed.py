@@ -92,6 +92,11 @@ class Disturbing(Timed, ABC):
         return self.strength > 0 and not within.rests(evaluate, sigma)
 
     def _taps(self, evaluate: Evaluate) -> tuple[tuple[str, Tap], ...]:
+        """Ports and their taps.
+
+        Raises:
+            CompositionError: `unknown-layer`: the network has no self-attention there.
+        """
         paths = [name.removeprefix(ATTENTION) for name in evaluate.ports if name.startswith(ATTENTION)]
         names, tap = tuple(evaluate.ports), self.tap()
         found: dict[str, Tap] = {}
