@@ -10,7 +10,7 @@ from ldmkit.testing.discovery import cases
 
 PARTS = [entry for entry in catalogue() if entry.dist == HOME and entry.kind in GROUPS]
 
-WITHOUT_EXAMPLES: dict[str, str] = {"guidance:autoguidance": "a second model is loaded: tests/parity/test_perturbed.py"}
+WITHOUT_EXAMPLES: dict[str, str] = {}
 """Parts that cannot be built without files, and why."""
 
 

@@ -30,7 +30,7 @@ class Autoguidance(Timed):
         interval, start, end: when it acts.
     """
 
-    examples: ClassVar[tuple[Example, ...]] = ()
+    examples: ClassVar[tuple[Example, ...]] = (Example({"model": "a-weaker-model"}),)
     model: str
     scale: Scale = 2.0
     rescale: float = Field(default=0.0, ge=0, le=1)
