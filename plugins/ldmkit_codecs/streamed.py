@@ -5,34 +5,38 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ldmkit_codecs.autoencoder import Decoder, Encoder, Step
+from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.stretches import LayerPlan, Measure, Stretch, tiles
 from ldmkit_codecs.wholes import Place, Unknown, passes, twin
 
 
 class Streamed(nn.Module):
-    """The same map as `module`, by a plan; one picture at a time."""
+    """The same map as `module`, by a plan made for `budget` bytes; one picture at a time."""
 
-    def __init__(self, module: Encoder | Decoder, steps: tuple[Measure, ...], plan: LayerPlan):
+    def __init__(self, module: Encoder | Decoder, steps: tuple[Measure, ...], plan: LayerPlan, budget: int):
         super().__init__()
-        self.place = Place()
+        self.place, self.budget = Place(), budget
         self.plan, self.measures = plan, steps
         self.plain, self.gathering = module.steps(), twin(module, self.place).steps()
 
     def forward(self, x: Tensor) -> Tensor:
+        heap = Heap(x, self.budget)
         for stretch in self.plan.stretches:
-            x = self._whole(x, stretch) if stretch.whole else self._tiled(x, stretch)
+            x = self._whole(x, stretch, heap) if stretch.whole else self._tiled(x, stretch, heap)
         return x
 
-    def _whole(self, x: Tensor, stretch: Stretch) -> Tensor:
+    def _whole(self, source: Tensor, stretch: Stretch, heap: Heap) -> Tensor:
+        x = source
         for step in self.plain[stretch.first : stretch.last]:
+            heap.settle(source, None if x is source else x)
             x = step(x)
         return x
 
-    def _tiled(self, x: Tensor, stretch: Stretch) -> Tensor:
+    def _tiled(self, x: Tensor, stretch: Stretch, heap: Heap) -> Tensor:
         steps = self.gathering[stretch.first : stretch.last]
-        return passes(lambda: self._over_tiles(x, stretch, steps))
+        return passes(lambda: self._over_tiles(x, stretch, steps, heap))
 
-    def _over_tiles(self, x: Tensor, stretch: Stretch, steps: list[Step]) -> Tensor:
+    def _over_tiles(self, x: Tensor, stretch: Stretch, steps: list[Step], heap: Heap) -> Tensor:
         into = self.measures[stretch.first].stride_in
         out = self.measures[stretch.last - 1].stride_out
         place, made, waiting = self.place, None, None
@@ -41,7 +45,8 @@ class Streamed(nn.Module):
             place.owned_rows, place.owned_columns = owned_rows, owned_columns
             piece = x[..., rows[0] // into : rows[1] // into, columns[0] // into : columns[1] // into]
             try:
-                for step in steps:
+                for i, step in enumerate(steps):
+                    heap.settle(x, made, piece if i else None)  # the first is a view of x
                     piece = step(piece)
             except Unknown as unknown:
                 waiting = unknown.norm

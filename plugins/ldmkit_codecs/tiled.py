@@ -22,6 +22,7 @@ from ldmkit.models.compose import part_spec
 from ldmkit.models.spec import PartSpec
 from ldmkit.plugins.catalogue import get
 from ldmkit_codecs.autoencoder import Decoder, Encoder
+from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.streamed import Streamed
 from ldmkit_codecs.stretches import LayerPlan, Measure, best_stretches, measure
@@ -243,10 +244,13 @@ class TiledCodec(Codec):
             elif whole:
                 done.append(by_place(self.inner, 0, plan.rows.length, 0, plan.columns.length))
             elif has_norms(self.inner):
-                done.append(_whole_norms(plan, divide, self.inner, by_place))
+                done.append(_whole_norms(plan, divide, self.inner, by_place, self._heap(given)))
             else:
-                done.append(_blend(plan, divide, partial(by_place, self.inner)))
+                done.append(_blend(plan, divide, partial(by_place, self.inner), self._heap(given)))
         return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _heap(self, given: Tensor) -> Heap:
+        return Heap(given, int(self.config.budget_mib * MIB))
 
     def _streamed(self, plan: LayerPlan, direction: Direction) -> Codec:
         """The inner codec, its encoder or decoder run by the plan."""
@@ -254,7 +258,7 @@ class TiledCodec(Codec):
         other = copy.copy(self.inner)
         other._modules = {**self.inner._modules}
         module: Any = self.inner._modules[name]
-        other._modules[name] = Streamed(module, self._measured(direction), plan)
+        other._modules[name] = Streamed(module, self._measured(direction), plan, int(self.config.budget_mib * MIB))
         return other
 
     def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
@@ -285,14 +289,16 @@ class TiledCodec(Codec):
         return self.inner.last_layer
 
 
-def _whole_norms(plan: Plan, divide: int, codec: Codec, tile: Tile) -> Tensor:
+def _whole_norms(plan: Plan, divide: int, codec: Codec, tile: Tile, heap: Heap) -> Tensor:
     """Passes over all tiles until every norm knows the whole picture."""
     place = Place()
     other = twin(codec, place)
-    return passes(lambda: _blend(plan, divide, partial(tile, other), place))
+    return passes(lambda: _blend(plan, divide, partial(tile, other), heap, place))
 
 
-def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor], place: Place | None = None) -> Tensor:
+def _blend(
+    plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor], heap: Heap, place: Place | None = None
+) -> Tensor:
     """Blend `tile(top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
     rows, columns = plan.rows.scaled(divide), plan.columns.scaled(divide)
     down, across = rows.weights(), columns.weights()
@@ -303,6 +309,7 @@ def _blend(plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor]
             if place is not None:
                 place.rows, place.columns = (top, bottom), (left, right)
                 place.owned_rows, place.owned_columns = plan.rows.owned(i), plan.columns.owned(j)
+            heap.settle(total)
             try:
                 piece = tile(top, bottom, left, right)
             except Unknown as waiting:
