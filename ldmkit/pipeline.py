@@ -34,6 +34,7 @@ from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.faults import blaming
 from ldmkit.run.generators import watched, watched_steps
 from ldmkit.run.gradients import remark_gradients
 from ldmkit.run.guards import check_end, check_step, is_finite, part_name
@@ -349,6 +350,7 @@ class Pipeline(Composed):
         every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
         step, sampler = None, prepared.request.sampler
         with (
+            blaming(),
             told_of_tensors(self.parts.items()),
             using(self.parts.items().values()),
             memory("denoiser", f"latents {tuple(prepared.x.shape)}"),

@@ -19,7 +19,8 @@ _NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback.
+    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback; before that about a
+    plugin that failed stands the plugin's own.
 
     Nothing that is printed steers the terminal, whoever prints it: see `ldmkit.printable`.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from typing import Any
 
 from ldmkit.errors import LdmkitError, PluginError, RunError
@@ -30,6 +31,9 @@ def emit(data: Any) -> None:
 
 
 def report(error: LdmkitError, as_json: bool) -> None:
+    """Print an error: JSON on stdout, or a line on stderr; before it a plugin's own traceback, for the author."""
+    if error.code == "run.plugin-failed" and error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
     if as_json:
         emit({"error": {"code": error.code, "what": error.what, "where": error.where, "fits": error.fits}})
         return

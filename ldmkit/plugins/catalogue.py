@@ -312,6 +312,13 @@ def name_of(kind: str, cls: type) -> Entry:
     )
 
 
+def entry_of(cls: type) -> Entry | None:
+    """The catalogue entry that a class came from, of whatever kind of part; None: it is not registered."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    parts = (entry for entry in catalogue() if entry.kind in GROUPS)
+    return next((entry for entry in parts if entry.value == path or _loaded_is(entry, cls)), None)
+
+
 def registered_name(entry: Entry) -> str:
     """What `find` takes for exactly this entry: its name where that is unique, else `dist:name`."""
     try:

@@ -19,6 +19,7 @@ from ldmkit.errors import RunError
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.mapped import check_mapped
+from ldmkit.run.faults import blaming
 from ldmkit.run.modes import evaluating, modules_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,7 +83,8 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
 def uses_parts(method: F) -> F:
     """A pipeline's method that computes with its parts: they stay where they are while it runs, in evaluation mode.
 
-    With `grad=True` they keep the mode that they are in: it is part of their training.
+    With `grad=True` they keep the mode that they are in: it is part of their training. What a part of another
+    distribution raises is passed on with its name (see `faults`).
     """
 
     @wraps(method)
@@ -90,7 +92,8 @@ def uses_parts(method: F) -> F:
         named = self.parts.items()
         parts = named.values()
         trained = options.get("grad") is True
-        with usual_device(), using(parts), evaluating([] if trained else modules_of(parts)), told_of_tensors(named):
+        mode = evaluating([] if trained else modules_of(parts))
+        with blaming(), usual_device(), using(parts), mode, told_of_tensors(named):
             return method(self, *args, **options)
 
     return kept  # type: ignore[return-value]

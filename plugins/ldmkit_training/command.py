@@ -62,9 +62,10 @@ def train(
         emit(recipe_schema())
         return 0
     read = read_training_recipe(recipe, [*(overrides or []), *more])
+    from ldmkit.run.faults import blaming
     from ldmkit_training.before.preflight import with_recipe_path
 
-    with with_recipe_path(recipe):
+    with with_recipe_path(recipe), blaming():
         if dry_run:
             from ldmkit_training.before.plan import make_plan
             from ldmkit_training.before.plan_table import show
@@ -93,9 +94,9 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     except Signalled as signalled:
         print(f"stopped by {signalled.name} before the first step; the run is as it was", file=sys.stderr)
         return INTERRUPTED
-    if engine.main and not json:
-        for note in data_notes(engine.train_data, engine.validation_data):
-            print(printable(f"note     {note}"))
+    notes = data_notes(engine.train_data, engine.validation_data)
+    for note in notes if engine.main else ():
+        print(printable(f"note     {note}"), file=sys.stderr if json else sys.stdout)
     if engine.main and engine.step and not json:
         print(printable(f"going on from step {engine.step} of {recipe.steps} in {engine.out}"))
     if engine.main and engine.changed:
@@ -110,7 +111,7 @@ def _train(recipe: Recipe, folder: Path, json: bool, **how: bool) -> int:
     if engine.main:
         said = {"out": str(engine.out), "step": outcome.step, "stopped": outcome.stopped}
         if json:
-            emit({**said, "model": None if outcome.model is None else str(outcome.model)})
+            emit({**said, "model": None if outcome.model is None else str(outcome.model), "notes": notes})
         elif outcome.stopped:
             print(f"stopped by {outcome.stopped} after step {outcome.step}; the same command goes on from there")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,16 @@ def test_a_run_says_what_is_left_out_when_it_begins(tmp_path: Path, capsys: pyte
     told = capsys.readouterr().out
     for said in ("2 of 3 picture-like files read; not read: 1 .jxl", "held out: 1 of 2 picture-like files read"):
         assert said in told and any(said in note for note in notes)
+
+
+def test_json_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr when the run begins, and in what is printed at its end."""
+    picture(tmp_path / "d/0.png", (16, 16))
+    (tmp_path / "d/1.jxl").write_bytes(b"x")
+    data = tiny.denoiser_data(tmp_path / "run", "steps=1", "data.validation=null", "validation=null")
+    data["data"]["train"] = {"type": "folder", "config": {"folder": "d"}}
+    data["data"]["batch"] = 1
+    assert _train(tiny.parse_recipe(data), tmp_path, True) == 0
+    printed = capsys.readouterr()
+    said = "1 of 2 picture-like files read; not read: 1 .jxl"
+    assert json.loads(printed.out)["notes"] == [said] and f"note     {said}" in printed.err

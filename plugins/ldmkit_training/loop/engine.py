@@ -16,6 +16,7 @@ from PIL import Image
 from ldmkit import Batch, Turn, get
 from ldmkit.errors import RunError
 from ldmkit.models.memory import memory
+from ldmkit.run.faults import blaming
 from ldmkit_training.before.opening import open_recipe
 from ldmkit_training.before.recipe import Recipe, write_recipe
 from ldmkit_training.before.rehearsal import rehearse
@@ -180,7 +181,8 @@ class Engine:
     def _loop(self, interrupts: Interrupts, progress: Progress) -> None:
         self._saved = self.step
         try:
-            self._train(interrupts, progress)
+            with blaming():
+                self._train(interrupts, progress)
         except Exception as error:
             buffers = self._changes is not None and self._changes != weight_versions(self.stage.turns.values())
             half = self.steps.half or buffers
