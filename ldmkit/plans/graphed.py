@@ -86,6 +86,7 @@ class _Recording:
         self._x.copy_(x)
         self._t.copy_(t)
         if context is not self.context:
+            self.context = None  # whose the buffers are is not known until all of them are filled
             for fixed, given in zip(tensors_in(self._fixed), tensors_in(context), strict=True):
                 fixed.copy_(given)
             self.context = context

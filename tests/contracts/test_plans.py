@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,10 @@ import ldmkit
 from ldmkit import Frame, Plane, Tokens, Vector
 from ldmkit.contracts.ports import attached
 from ldmkit.errors import CompositionError
+from ldmkit.plans import graphed
 from ldmkit.plans.base import shadow
 from ldmkit.plans.compiled import Compiled
-from ldmkit.plans.graphed import tensors_in, with_tensors
+from ldmkit.plans.graphed import _Recording, tensors_in, with_tensors
 
 BASE: dict[str, Any] = {"channels": 4, "widths": (16, 32), "blocks": 1, "norm_groups": 4, "heads": 2}
 CROSS: dict[str, Any] = {**BASE, "attention": ("none", "cross"), "context_dim": 8}
@@ -251,6 +254,43 @@ def inputs64(unet: Any) -> tuple[Tensor, Tensor, Any]:
 def test_graphed_needs_cuda(class_pipe: ldmkit.Pipeline) -> None:
     with pytest.raises(CompositionError, match=r"plan-unavailable.*CUDA"):
         class_pipe.planned("graphed")
+
+
+class FakeGraph:
+    """A recording that computes, when it is replayed, from what its buffers hold."""
+
+    def __init__(self, record: Callable[[], None]) -> None:
+        self.replay = record
+
+
+def test_an_interrupt_between_a_graphs_buffers_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filled half from one context and half from another, they are filled anew for the next call."""
+    unet = network("sd")
+    x, t, first = inputs(unet)
+    second = with_tensors(first, lambda value: value if value.dtype == torch.bool else value * 1.5)
+    wanted = unet(x, t, first)
+    made: Any = object.__new__(_Recording)
+    made._x, made._t, made._fixed, made.context = x.clone(), t.clone(), with_tensors(first, torch.Tensor.clone), first
+    made._out, made._done = torch.empty_like(wanted), SimpleNamespace(record=lambda stream: None)
+    made._graph = FakeGraph(lambda: made._out.copy_(unet(made._x, made._t, made._fixed)))
+    stream = SimpleNamespace(wait_event=lambda event: None)
+    monkeypatch.setattr(graphed.torch.cuda, "current_stream", lambda device: stream)
+    assert torch.equal(made.replay(x, t, first), wanted)
+
+    leaves = {id(context): list(tensors_in(context)) for context in (second, made._fixed)}
+
+    def interrupted(context: Any) -> Iterator[Tensor]:
+        yield from leaves[id(context)][:-1]
+        if context is second:
+            raise KeyboardInterrupt
+        yield leaves[id(context)][-1]
+
+    monkeypatch.setattr(graphed, "tensors_in", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.replay(x, t, second)
+    monkeypatch.setattr(graphed, "tensors_in", tensors_in)
+    assert torch.equal(made.replay(x, t, first), wanted)
+    assert torch.equal(made.replay(x, t, second), unet(x, t, second))
 
 
 def test_exported_refuses_taps() -> None:

@@ -52,6 +52,19 @@ def prepacked() -> ldmkit.Pipeline:
         pytest.skip(str(absent))
 
 
+def exported() -> ldmkit.Pipeline:
+    """Its calls are compiled for every set of shapes; here the compiler hands out the network as it is."""
+    from ldmkit_denoisers.exported import ExportedUNet, _Flat
+
+    class Uncompiled(ExportedUNet):
+        def _compile(self, inputs: tuple[Any, ...]) -> Any:
+            return _Flat(self._unet)
+
+    pipe = plain()
+    pipe.network = Uncompiled(pipe.denoiser)  # type: ignore[arg-type]
+    return pipe
+
+
 def tiled() -> ldmkit.Pipeline:
     pipe = plain()
     codec = ldmkit.get("codec", "tiled").wrap(pipe.codec, budget_mib=0.05)
@@ -80,6 +93,7 @@ def controlled() -> ldmkit.Pipeline:
 MODELS: dict[str, tuple[Callable[[], ldmkit.Pipeline], dict[str, Any], dict[str, Any]]] = {
     "eager": (plain, {}, {}),
     "prepacked": (prepacked, {}, {}),
+    "exported": (exported, {}, {}),
     "tiled": (tiled, {}, {}),
     "patched": (patched, {}, {}),
     "controlnet": (controlled, {"hint": np.full((16, 16, 3), 99, np.uint8)}, {}),
@@ -131,6 +145,23 @@ def test_a_handler_of_the_callers(number: signal.Signals) -> None:
     pipe.network = None
     assert torch.equal(pipe(L).images, wanted)
     pipe.to(torch.float64)
+
+
+def test_while_a_plan_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was half compiled is not kept, and the plan's lock is free again."""
+    pipe = exported()
+    plan: Any = pipe.network
+    real = type(plan)._compile
+
+    def stop(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(type(plan), "_compile", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pipe(L)
+    assert plan._packages == {} and not plan._lock.locked()
+    monkeypatch.setattr(type(plan), "_compile", real)
+    assert torch.equal(pipe(L).images, plain()(L).images)
 
 
 def layers(module: torch.nn.Module) -> list[torch.nn.Module]:
