@@ -12,7 +12,7 @@ import diffusers
 import pytest
 from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, repaired
-from scheduler_whole_runs import distance, ours
+from scheduler_whole_runs import distance, ours, theirs
 
 import ldmkit
 
@@ -201,6 +201,25 @@ def test_a_scheduler_without_counterpart_says_both_names() -> None:
     with pytest.warns(UserWarning, match=r"DPMSolverSinglestepScheduler.*DDIM"):
         plan = read_scheduler({"_class_name": "DPMSolverSinglestepScheduler", **SD})
     assert "DDIM" in plan.notes[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*DPMSolverSinglestepScheduler")
+@pytest.mark.parametrize("steps", [3, 10, 50])
+@pytest.mark.parametrize(
+    ("more", "ddim"),
+    [
+        ({}, {}),
+        ({"prediction_type": "v_prediction"}, {"prediction_type": "v_prediction"}),
+        ({"beta_schedule": "linear"}, {"beta_schedule": "linear"}),
+        ({"final_sigmas_type": "sigma_min"}, {"set_alpha_to_one": False}),
+    ],
+)
+def test_what_stands_in_is_their_ddim(more: dict[str, Any], ddim: dict[str, Any], steps: int) -> None:
+    """On the same timesteps, which that class spaces by linspace; float32 of theirs: 1.3e-6 was seen."""
+    found = ours({"_class_name": "DPMSolverSinglestepScheduler", **SD, **more}, steps)
+    plain = {"_class_name": "DDIMScheduler", **SD, "clip_sample": False, "timestep_spacing": "linspace"}
+    wanted = theirs({**plain, **ddim}, steps)
+    assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 def test_fields_of_the_first_releases_mean_nothing() -> None:
