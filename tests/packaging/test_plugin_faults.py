@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Install
 
 import ldmkit
 from ldmkit.cli import RUN, main
@@ -84,7 +83,7 @@ PARTS = """
 
 
 @pytest.fixture
-def frail(install: Install, class_pipe: ldmkit.Pipeline) -> Callable[..., ldmkit.Pipeline]:
+def frail(install: Callable[..., Path], class_pipe: ldmkit.Pipeline) -> Callable[..., ldmkit.Pipeline]:
     """The class-conditional pipeline, with parts of `kind` from a plugin."""
     install("frail", POINTS, {"frail_parts": PARTS}, version="2.1")
 
@@ -161,7 +160,9 @@ def test_the_command_line_shows_the_plugins_traceback_and_one_line(
     assert not (tmp_path / "a.png").exists()
 
 
-def test_training_names_the_plugin(install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_names_the_plugin(
+    install: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In mid-run, with a checkpoint of the steps before it."""
     install("frail", POINTS, {"frail_parts": TRAINED}, version="2.1")
     unet = {"channels": 3, "widths": [8], "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ["none"]}
