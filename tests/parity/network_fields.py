@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -75,20 +77,33 @@ def saved(
     cls: Any, base: Options, folder: Path, changes: Options, drop: str | None, fill: Callable[[Any], Any] = filled
 ) -> Any:
     """Their model, and its folder; None where they cannot make it: then the folder is the base's, config edited."""
+    if drop is not None:
+        written(cls, base, folder, fill)
+        edited(folder, changes, drop)
+        try:
+            return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+        except Exception:
+            return None
     try:
         model = fill(cls(**base | changes))
         model.save_pretrained(folder)
     except Exception:
-        filled(cls(**base)).save_pretrained(folder)
+        written(cls, base, folder, filled)
         edited(folder, changes)
         return None
-    if drop is None:
-        return model
-    edited(folder, drop=drop)
-    try:
-        return cls.from_pretrained(folder, low_cpu_mem_usage=False).eval()
-    except Exception:
-        return None
+    return model
+
+
+_written: dict[tuple[Any, ...], TemporaryDirectory[str]] = {}
+
+
+def written(cls: Any, base: Options, folder: Path, fill: Callable[[Any], Any]) -> None:
+    """The folder of their model of a base, which is made and filled once."""
+    key = (cls, json.dumps(base, sort_keys=True), fill)
+    if key not in _written:
+        _written[key] = TemporaryDirectory()
+        fill(cls(**base)).save_pretrained(_written[key].name)
+    shutil.copytree(_written[key].name, folder, dirs_exist_ok=True)
 
 
 def loaded(name: str, folder: Path) -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from ldmkit.models.reading import open_source
 from ldmkit.run.noise import Noise
 
 NAMES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline")
+Folders = Callable[[str, str], Path]
 SCHEDULERS = ("DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
 
 
@@ -26,17 +30,30 @@ def edit(path: Path, drop: str = "", **changes: Any) -> None:
     path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
 
 
-def folder_of(name: str, scheduler: str, folder: Path) -> Path:
-    base = tiny.stable_diffusion()
+@cache
+def base() -> Any:
+    return tiny.stable_diffusion()
+
+
+@cache
+def folder_at(name: str, scheduler: str, root: Path) -> Path:
     more = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}
-    base.scheduler = tiny.scheduler(scheduler, **more)
-    pipe = getattr(diffusers, name)(**base.components, requires_safety_checker=False)
-    return tiny.saved(pipe, folder)
+    parts = {**base().components, "scheduler": tiny.scheduler(scheduler, **more)}
+    pipe = getattr(diffusers, name)(**parts, requires_safety_checker=False)
+    return tiny.saved(pipe, root / f"{name}-{scheduler}")
 
 
-def loaded(name: str, folder: Path) -> Any:
-    """As the oracle library loads it, repairs and all."""
-    pipe = getattr(diffusers, name).from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+@pytest.fixture
+def folder_of(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """A folder of one pipeline with one scheduler, to be edited; each is written once."""
+    root = tmp_path_factory.getbasetemp() / "repaired"
+    return lambda name, scheduler: Path(shutil.copytree(folder_at(name, scheduler, root), tmp_path / "folder"))
+
+
+def loaded(name: str, folder: Path, shared: tuple[str, ...] = ("vae", "text_encoder")) -> Any:
+    """As the oracle library loads it, repairs and all; the parts `shared` are those that were saved."""
+    parts = {part: getattr(base(), part) for part in shared}
+    pipe = getattr(diffusers, name).from_pretrained(folder, **parts, safety_checker=None, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -56,7 +73,7 @@ def drawn(pipe: Any, noise: Tensor) -> Tensor:
 
 def same(name: str, folder: Path) -> list[str]:
     """Equal latents (1e-4 of the largest, float32) and default sizes; the notes of our reader."""
-    theirs, ours = loaded(name, folder), ldmkit.load(folder)
+    theirs, ours = loaded(name, folder, ("vae", "text_encoder", "unet")), ldmkit.load(folder)
     side = theirs.unet.config.sample_size
     want = drawn(theirs, Noise([0], (4, side, side))(0, "start"))
     got = ours({"text": "the cat"}, steps=4, guidance=4.0)
@@ -68,8 +85,8 @@ def same(name: str, folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_offset_that_is_missing_or_another(name: str, scheduler: str, tmp_path: Path) -> None:
-    folder = folder_of(name, scheduler, tmp_path / "folder")
+def test_an_offset_that_is_missing_or_another(name: str, scheduler: str, folder_of: Folders) -> None:
+    folder = folder_of(name, scheduler)
     assert not any("steps_offset" in note for note in same(name, folder))
     for drop, changes in (("steps_offset", {}), ("", {"steps_offset": 0}), ("", {"steps_offset": 2})):
         edit(folder / "scheduler" / "scheduler_config.json", drop, **changes)
@@ -78,9 +95,9 @@ def test_an_offset_that_is_missing_or_another(name: str, scheduler: str, tmp_pat
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("name", NAMES)
-def test_clipping_that_is_missing_or_on(name: str, tmp_path: Path) -> None:
+def test_clipping_that_is_missing_or_on(name: str, folder_of: Folders) -> None:
     """The text-to-image pipelines switch it off; the inpainting one does not."""
-    folder = folder_of(name, "DDIMScheduler", tmp_path / "folder")
+    folder = folder_of(name, "DDIMScheduler")
     repairs = "Inpaint" not in name
     for drop, changes in (("clip_sample", {}), ("", {"clip_sample": True})):
         edit(folder / "scheduler" / "scheduler_config.json", drop, **changes)
@@ -96,8 +113,8 @@ def test_clipping_that_is_missing_or_on(name: str, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_sizes_of_old_networks(name: str, version: str | None, size: int, right: int, tmp_path: Path) -> None:
-    folder = folder_of(name, "DDIMScheduler", tmp_path / "folder")
+def test_sizes_of_old_networks(name: str, version: str | None, size: int, right: int, folder_of: Folders) -> None:
+    folder = folder_of(name, "DDIMScheduler")
     changes = {} if version is None else {"_diffusers_version": version}
     edit(folder / "unet" / "config.json", "_diffusers_version", sample_size=size, **changes)
     theirs = loaded(name, folder)
@@ -107,8 +124,8 @@ def test_sizes_of_old_networks(name: str, version: str | None, size: int, right:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_a_repaired_size_is_drawn_at(tmp_path: Path) -> None:
-    folder = folder_of(NAMES[0], "DDIMScheduler", tmp_path / "folder")
+def test_a_repaired_size_is_drawn_at(folder_of: Folders) -> None:
+    folder = folder_of(NAMES[0], "DDIMScheduler")
     edit(folder / "unet" / "config.json", _diffusers_version="0.6.0", sample_size=32)
     theirs = loaded(NAMES[0], folder)
     want = theirs(
@@ -124,7 +141,7 @@ def test_pipelines_of_later_releases_repair_nothing(tmp_path: Path) -> None:
     folder = tiny.saved(tiny.controlnet_pipeline(), tmp_path / "folder")
     edit(folder / "unet" / "config.json", _diffusers_version="0.6.0", sample_size=8)
     edit(folder / "scheduler" / "scheduler_config.json", clip_sample=True, steps_offset=0)
-    theirs = loaded("StableDiffusionControlNetPipeline", folder)
+    theirs = loaded("StableDiffusionControlNetPipeline", folder, ())
     ours = ldmkit.load(folder)
     assert theirs.unet.config.sample_size == 8 and ours.defaults.size == (16, 16)
     assert theirs.scheduler.config.clip_sample and ours.defaults.sampler.config["limits"]
