@@ -80,15 +80,14 @@ def fields(name: str) -> list[str]:
     return [key for key in inspect.signature(getattr(diffusers, name).__init__).parameters if key != "self"]
 
 
+def filled_vq(model: Any) -> Any:
+    filled(model).quantize.embedding.weight.data = normal(*model.quantize.embedding.weight.shape, seed=8)
+    return model
+
+
 def made(name: str, folder: Path, changes: Options, drop: str | None = None) -> Any:
     """Their codec; None where they cannot make it: then the folder is the base's, its config edited."""
-
-    def fill(model: Any) -> Any:
-        model = filled(model)
-        if name == "VQModel":
-            model.quantize.embedding.weight.data = normal(*model.quantize.embedding.weight.shape, seed=8)
-        return model
-
+    fill = filled_vq if name == "VQModel" else filled
     return saved(getattr(diffusers, name), BASES[name], folder, changes, drop, fill)
 
 
