@@ -12,6 +12,7 @@ for _home, _names in {
     "ldmkit.plugins.catalogue": ("components", "get"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
+    "ldmkit.run.many": ("Drawn",),
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
     "ldmkit.models.source": ("Source",),
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from ldmkit.run.conditioning import Conditioning as Conditioning
     from ldmkit.run.conditioning import Encoded as Encoded
     from ldmkit.run.loss import diffusion_loss as diffusion_loss
+    from ldmkit.run.many import Drawn as Drawn
     from ldmkit.run.noise import Noise as Noise
     from ldmkit.run.output import Output as Output
     from ldmkit.run.starts import Start as Start

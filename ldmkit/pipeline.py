@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
 from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
 from ldmkit.run.modes import evaluated, evaluating, modules_of
+from ldmkit.run.many import Drawn, draw_many
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
@@ -226,6 +227,24 @@ class Pipeline(Composed):
             propose=propose, allow_large=allow_large,
         )  # fmt: skip
         return self.run(prepared, on_step)
+
+    def many(self, requests: Iterable[Mapping[str, Any]], *, batch: int = 8, **common: Any) -> Iterator[Drawn]:
+        """Draw any number of pictures as they are asked for: in order, each with its recipe, in bounded memory.
+
+        Requests that agree in size, steps and strategies are drawn in one batch, out of those that are read ahead. A
+        picture has the pixels of a call of its own, within the rounding of larger batches. A request that cannot be
+        drawn is yielded with its error, and the others are drawn.
+
+        Args:
+            requests: one mapping a picture, of a call's arguments: `inputs`, `seed`, `size`, `steps`, `sampler` ...
+                They may come from a generator without end: four batches are read ahead.
+            batch: pictures at once, at most.
+            common: arguments of all requests that do not say.
+
+        Raises:
+            InputError: `batch-size`; whatever `requests` itself raises, after what was read before is drawn.
+        """
+        return draw_many(self, self, requests, batch, common)
 
     @uses_parts
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:

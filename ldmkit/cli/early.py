@@ -16,7 +16,7 @@ from ldmkit.contracts.arguments import (
 )
 from ldmkit.contracts.axes import PICTURE, VIDEO
 from ldmkit.errors import InputError, suggest
-from ldmkit.files.json import check_target, read_json
+from ldmkit.files.json import check_target, check_writable, read_json
 from ldmkit.models.locate import check_config, default_model, locate
 from ldmkit.models.spec import SPEC_FILE, check_verify
 from ldmkit.plugins.catalogue import find
@@ -49,12 +49,14 @@ def check_reading(dtype: str | None, verify: str) -> None:
 
 
 def check_suffix(out: Path) -> None:
-    """Whether a result can be written there, as far as that is known before the model is.
+    """Whether results can be written there, or into that folder, as far as that is known before the model is.
 
     Raises:
         InputError: neither .png nor .safetensors, or the folder does not exist or takes no files.
     """
-    if out.suffix.lower() == ".safetensors":
+    if out.is_dir() or not out.suffix:
+        check_writable(out if out.is_dir() else out.absolute().parent)
+    elif out.suffix.lower() == ".safetensors":
         check_target(out)
     else:
         check_png(out)

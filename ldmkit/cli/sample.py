@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -46,8 +48,14 @@ if TYPE_CHECKING:
 def sample(
     ctx: typer.Context,
     model: ModelOrBundled = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write; several get -0, -1, ...")] = Path("out.png"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="PNG to write, several get -0, -1, ...; or a folder.")
+    ] = Path("out.png"),
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw, with following seeds.")] = 1,
+    prompts: Annotated[
+        Path | None, typer.Option(help="One picture a line: .jsonl with inputs and arguments, or .txt with texts.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once, of many.")] = 8,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="Transitions of the sampler; default: the model's own.")] = None,
     size: Size = None,
@@ -72,9 +80,10 @@ def sample(
     dtype: Dtype = None,
     verify: Verify = "fast",
     json: Json = False,
-) -> None:
+) -> int | None:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     from ldmkit.cli.early import check_draws, check_suffix
+    from ldmkit.cli.series import check_prompts, is_folder
 
     named, words = split_words([*([] if model is None else [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
@@ -82,6 +91,8 @@ def sample(
     drawing = Drawing(words, size, grid, guidance, scales, negative, others)
     starts, masks = start or [], mask or []
     check_suffix(out)
+    if prompts is not None:
+        check_prompts(prompts)
     check_draws(steps, seed, number)
     check_start(starts, strength, masks)
     drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
@@ -91,8 +102,8 @@ def sample(
     began = time.perf_counter()
     pipeline = reading.load()
     if inputs:
-        return _emit(schemas(pipeline))
-    _check_out(out, pipeline)
+        _emit(schemas(pipeline))
+        return None
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     options |= {
@@ -100,6 +111,9 @@ def sample(
         "sampler": parse_strategy(sampler, "--sampler"),
         "start": starting(starts, strength, masks, pipeline.codec),
     }
+    if prompts is not None or number > batch or is_folder(out):
+        return _series(pipeline, given, options, prompts, number, seed, batch, Where(out, overwrite, json))
+    _check_out(out, pipeline)
     options["seeds"] = range(seed, seed + (_rows(starts, masks, options["negative"]) if number == 1 else number))
     ready = time.perf_counter()
     prepared = pipeline.prepare(given, **options)
@@ -108,6 +122,45 @@ def sample(
     paths = [str(path) for path in output.save(out, overwrite=overwrite)]
     timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
     _say(prepared, output, paths, timing, json)
+    return None
+
+
+class Where(NamedTuple):
+    """Where pictures go, and how that is said."""
+
+    out: Path
+    overwrite: bool
+    json: bool
+
+
+def _series(
+    pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], prompts: Path | None, number: int, seed: int,
+    batch: int, where: Where,
+) -> int:  # fmt: skip
+    """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
+    from ldmkit.cli.answers import exit_code
+    from ldmkit.cli.series import Series, requests_of
+
+    series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors")
+    if series.into_folder:
+        where.out.mkdir(exist_ok=True)
+    else:
+        _check_out(where.out, pipeline)
+    same = ({"inputs": given, "seed": drawn} for drawn in range(seed, seed + number))
+    began = time.perf_counter()
+    series.draw(pipeline, same if prompts is None else requests_of(prompts, pipeline, given, seed), batch, options)
+    seconds = round(time.perf_counter() - began, 3)
+    failures = sorted(series.failed, key=itemgetter(0))
+    said = [f"{'line' if prompts else 'picture'} {index + 1}: {error}" for index, error in failures]
+    if where.json:
+        failed = [{"index": index, "code": error.code, "what": error.what} for index, error in failures]
+        _emit({"paths": series.paths, "present": series.present, "failed": failed, "sample_s": seconds})
+    else:
+        print("\n".join(series.paths))
+        kept = f", {series.present} were there" if series.present else ""
+        print(f"drawn in {seconds} s: {len(series.paths)} pictures{kept}, {len(said)} failed")
+        print("\n".join(f"error {one}" for one in said), file=sys.stderr, end="\n" if said else "")
+    return exit_code(failures[0][1]) if failures else 0
 
 
 def _rows(*given: object) -> int:

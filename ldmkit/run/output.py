@@ -72,7 +72,9 @@ class Output:
             raise InputError("not-pictures", what, where="frames", fits="images, the numbers themselves")
         return [frames_of(sample) for sample in self.images]
 
-    def save(self, path: str | Path, *, overwrite: bool = False, fps: float = FRAMES_PER_SECOND) -> list[Path]:
+    def save(
+        self, path: str | Path, *, overwrite: bool = False, fps: float = FRAMES_PER_SECOND, first: int | None = None
+    ) -> list[Path]:
         """Write PNGs that carry their recipes, and return where they are.
 
         Videos become animated PNGs, which lose nothing and hold every frame; vectors and other data become safetensors
@@ -84,13 +86,14 @@ class Output:
         Args:
             overwrite: replace what has the names `name.png`, or `name-0.png`, `name-1.png`, ... instead.
             fps: frames a second of videos.
+            first: number of the first, for a picture of many: `name-{first}.png`.
 
         Raises:
             InputError: not a .png path (.safetensors for other data), or the folder does not exist or takes no files.
         """
         path = check_out(path, visual=self.visual)
         instance_of(overwrite, bool, "overwrite")
-        many, number, paths = len(self.images) > 1, 0, []
+        many, number, paths = first is not None or len(self.images) > 1, first or 0, []
         for sample, recipe in zip(self.images, self.recipes, strict=True):
             text = json.dumps(recipe, ensure_ascii=False)
             write = partial(write_sample, sample=sample, visual=self.visual, recipe=text, fps=check_rate(fps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -44,8 +44,35 @@ ARGUMENTS = (
 """Of a call; `prepare` and `stream` take no `on_step`."""
 
 
-def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
-    """See `Pipeline.prepare`."""
+class Asked(NamedTuple):
+    """A call as it was understood, before anything is encoded.
+
+    Args:
+        request: its arguments, resolved; inputs as they were given.
+        parsed, negative: inputs of each picture, parsed.
+        size: of the pictures, (height, width); of other data one number for each of the codec's axes.
+        large: whether what the machine has no memory for is run.
+    """
+
+    request: Request
+    parsed: list[Mapping[str, Any]]
+    negative: list[Mapping[str, Any]]
+    size: Size
+    large: bool
+
+    @property
+    def checked(self) -> Request:
+        """The request with its inputs parsed, and none made up."""
+        none: tuple[Mapping[str, Any], ...] = ({},) * self.request.batch
+        return replace(self.request, inputs=tuple(self.parsed), negative=tuple(self.negative), proposed=none)
+
+
+def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Asked:
+    """Understand a call: check, resolve and parse its arguments, and choose the size.
+
+    Raises:
+        InputError, SpecError, PluginError: as `Pipeline.prepare`.
+    """
     own = input_owners(pipeline.conditioners, pipeline.wiring)
     check_arguments(options, ARGUMENTS[:-1], own)
     if inputs is None:
@@ -55,21 +82,26 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
         _check_count(pipeline, inputs, given)
-    parts, wiring = pipeline.parts, pipeline.wiring
     request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
     remark_locked(pipeline.defaults, request, given)
     check_cache(request)
-    parsed = parse_rows(parts, wiring, request.inputs, "inputs")
-    negative = parse_negatives(parts, wiring, request.negative, request.batch)
+    parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
+    negative = parse_negatives(pipeline.parts, pipeline.wiring, request.negative, request.batch)
     given_as = {name: options.get(name) for name in ("start", "guidance")}  # looked into after they were found readable
     remark_gradients({"inputs": request.inputs, "negative": request.negative, **given_as})
-    size = _size(pipeline, request, parsed)
+    return Asked(request, parsed, negative, _size(pipeline, request, parsed), allow)
+
+
+def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
+    """See `Pipeline.prepare`."""
+    request, parsed, negative, size, allow = asked = ask(pipeline, inputs, options)
+    parts, wiring = pipeline.parts, pipeline.wiring
     estimate = _estimate(pipeline, request, size, request.batch)
     check_estimate(estimate, "size", allow)
     check_smallest(size, pipeline.codec, pipeline.denoiser.smallest)
     remark(parsed, size, pipeline.defaults.size, pipeline.codec)
-    asked = request.propose and not request.starts
-    proposed = proposals(parts, wiring, parsed, request.seeds, size) if asked else [{} for _ in parsed]
+    making = request.propose and not request.starts
+    proposed = proposals(parts, wiring, parsed, request.seeds, size) if making else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
     with watched(lambda: _names(pipeline), pipeline.device):
         conditioning = encode_conditions(parts, wiring, rows, negative, size)
@@ -84,7 +116,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     views = request.views([name for name in evaluate.names if name not in evaluate.absent])
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
-    checked = replace(request, inputs=tuple(parsed), negative=tuple(negative), proposed=tuple(proposed))
+    checked = replace(asked.checked, proposed=tuple(proposed))
     remark_call(checked, pipeline.device.type)
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
     with (

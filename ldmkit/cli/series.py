@@ -1,0 +1,164 @@
+"""Many pictures at the command line: requests from a file of prompts, or of one call with many seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldmkit.errors import InputError, LdmkitError
+from ldmkit.files.json import parse_json
+from ldmkit.files.reading import check_ordinary
+
+if TYPE_CHECKING:
+    from ldmkit.pipeline import Pipeline
+
+LONGEST = 2**22
+"""Characters of a line: a picture in it is a data URI."""
+
+SAME = ("spec", "steps", "size", "start", "sampler", "grid", "guidance", "cache", "inputs", "negative", "seed", "fused")
+"""Of a recipe, what a picture that is there already must have for the request not to be drawn again."""
+
+
+def check_prompts(path: Path) -> None:
+    """Refuse what is no file of prompts.
+
+    Raises:
+        InputError: `not-found` and its like; `prompts-type`: another ending.
+    """
+    check_ordinary(path, InputError)
+    if path.suffix.lower() not in (".jsonl", ".txt"):
+        fits = ".jsonl (an object a line: inputs and other arguments), or .txt (a text a line)"
+        raise InputError("prompts-type", f"the ending {path.suffix!r} is neither", where=str(path), fits=fits)
+
+
+def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: int) -> Iterator[Any]:
+    """One request of `Pipeline.many` a line; lines that cannot be read are handed on as they are, and refused there.
+
+    Args:
+        given: inputs of all lines that do not say.
+        seed: of the first line, rising from line to line where a line does not say.
+    """
+    from ldmkit.run.inputs import input_owners
+
+    names = input_owners(pipeline.conditioners, pipeline.wiring)
+    text = next((name for name in names if name == "text"), next(iter(names), "text"))
+    for number, line in enumerate(_lines(path)):
+        if path.suffix.lower() == ".txt":
+            yield {"inputs": {**given, text: line.rstrip("\r\n")}, "seed": seed + number}
+            continue
+        try:
+            if len(line) > LONGEST:
+                raise InputError("prompts-line", f"a line of {len(line)} characters", fits=f"at most {LONGEST}")
+            read = parse_json(line, f"{path}:{number + 1}")
+        except LdmkitError as error:
+            yield error
+            continue
+        yield _request(read, names, given, seed + number) if isinstance(read, dict) else read
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, none of them held longer than it is asked for.
+
+    Raises:
+        InputError: `not-utf8`.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from lines
+    except UnicodeDecodeError as problem:
+        raise InputError("not-utf8", f"no UTF-8 text: {problem.reason}", where=str(path), fits="UTF-8") from None
+
+
+def _request(read: dict[str, Any], names: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A line's object as a request: the model's inputs may stand beside the other arguments."""
+    inputs = read.get("inputs", {})
+    if not isinstance(inputs, dict):
+        return read
+    own = {key: value for key, value in read.items() if key in names and key != "inputs"}
+    rest = {key: value for key, value in read.items() if key not in own}
+    return {"seed": seed, **rest, "inputs": {**given, **inputs, **own}}
+
+
+def is_folder(out: Path) -> bool:
+    """Whether pictures go into a folder of that name, which is made where it is not there."""
+    return out.is_dir() or not out.suffix
+
+
+@dataclass
+class Series:
+    """What becomes of many requests: files written, files that were there, and errors."""
+
+    out: Path
+    overwrite: bool
+    suffix: str
+    paths: list[str] = field(default_factory=list)
+    present: int = 0
+    failed: list[tuple[int, LdmkitError]] = field(default_factory=list)
+
+    @property
+    def into_folder(self) -> bool:
+        """Whether files are named by their number, 000000.png ..., and those that are there are not drawn again."""
+        return is_folder(self.out)
+
+    def file(self, index: int) -> Path:
+        """Where the picture of a request goes, in a folder."""
+        return self.out / f"{index:06d}{self.suffix}"
+
+    def is_there(self, index: int, request: Any, pipeline: Pipeline, common: Mapping[str, Any]) -> bool:
+        """Whether the picture of a request was drawn before.
+
+        Raises:
+            InputError: `other-output`: the file that has its name is of another request.
+        """
+        from ldmkit.run.many import ask_one
+        from ldmkit.run.recipe import make_recipes, read_recipe
+
+        path = self.file(index)
+        if self.overwrite or not path.exists():
+            return False
+        asked = ask_one(pipeline, request, common, str(path))
+        wanted = make_recipes(pipeline, asked.checked, asked.size)[0]
+        found = read_recipe(path)
+        other = next((key for key in SAME if found.get(key) != wanted.get(key)), None)
+        if other is not None:
+            what = f"the picture there was drawn with other {other}"
+            raise InputError("other-output", what, where=str(path), fits="another folder, or --overwrite")
+        return True
+
+    def draw(self, pipeline: Pipeline, requests: Iterator[Any], batch: int, common: Mapping[str, Any]) -> None:
+        """Draw the requests whose pictures are not there, and write each as it comes."""
+        from tqdm import tqdm
+
+        numbers: dict[int, int] = {}
+        asked = count()
+
+        def wanted() -> Iterator[Any]:
+            for index, request in enumerate(requests):
+                try:
+                    if isinstance(request, LdmkitError):
+                        raise request
+                    if self.into_folder and self.is_there(index, request, pipeline, common):
+                        self.present += 1
+                        continue
+                except LdmkitError as error:
+                    self.failed.append((index, error))
+                    continue
+                numbers[next(asked)] = index
+                yield request
+
+        following = 0
+        for drawn in tqdm(pipeline.many(wanted(), batch=batch, **common), unit="picture", disable=None, leave=False):
+            index = numbers.pop(drawn.index)
+            if drawn.output is None:
+                assert drawn.error is not None
+                self.failed.append((index, drawn.error))
+                continue
+            if self.into_folder:
+                written = drawn.output.save(self.file(index), overwrite=self.overwrite)
+            else:
+                written = drawn.output.save(self.out, overwrite=self.overwrite, first=following)
+                following = int(written[0].stem.rpartition("-")[2]) + 1
+            self.paths.append(str(written[0]))

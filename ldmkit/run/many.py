@@ -1,0 +1,162 @@
+"""Many pictures as a stream: in order, in bounded memory, those that can share a batch drawn together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ldmkit.bounds import MAX_BATCH
+from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.value import integer
+from ldmkit.errors import InputError, LdmkitError, shown
+from ldmkit.models.composed import Composed
+from ldmkit.run.output import Output
+from ldmkit.run.prepare import Asked, ask
+from ldmkit.run.request import Request
+
+AHEAD = 4
+"""Batches of requests that are looked at for such as can be drawn together."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of one request of `Pipeline.many`.
+
+    Args:
+        index: of the request, from 0.
+        request: as it was given.
+        output: its picture, in memory of its own; None where there is an error.
+        error: why it was not drawn: its own fault, or that of the run.
+    """
+
+    index: int
+    request: Any
+    output: Output | None
+    error: LdmkitError | None = None
+
+
+@dataclass
+class _Waiting:
+    """A request that was read: what it shares with others of its batch, and what came of it."""
+
+    index: int
+    given: Any
+    asked: Request | None = None
+    shared: Mapping[str, Any] | None = None
+    drawn: Drawn | None = None
+
+    def fails(self, error: LdmkitError) -> None:
+        self.drawn = Drawn(self.index, self.given, None, error)
+
+    def goes_with(self, other: _Waiting) -> bool:
+        """Whether both can be rows of one batch: all but inputs, seeds and what is started from is equal."""
+        return self.drawn is None and self.shared == other.shared
+
+
+def draw_many(
+    pipeline: Composed, draw: Callable[..., Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
+) -> Iterator[Drawn]:
+    """See `Pipeline.many`; `draw` is the call of the pipeline."""
+    number = integer(batch)
+    if number is None or not 1 <= number <= MAX_BATCH:
+        fits = f"pictures at once, 1 to {MAX_BATCH}"
+        raise InputError("batch-size", f"got {shown(batch)}", where="batch", fits=fits)
+    return _stream(pipeline, draw, iter(requests), number, dict(common))
+
+
+def _stream(
+    pipeline: Composed, draw: Callable[..., Output], requests: Iterator[Any], batch: int, common: dict[str, Any]
+) -> Iterator[Drawn]:
+    waiting: deque[_Waiting] = deque()
+    count, ended, problem = 0, False, None
+    while True:
+        while not ended and len(waiting) < AHEAD * batch:
+            try:
+                given = next(requests)
+            except StopIteration:
+                ended = True
+            except Exception as error:  # what was read already is drawn before it is raised
+                ended, problem = True, error
+            else:
+                waiting.append(_read(pipeline, count, given, common))
+                count += 1
+        if not waiting:
+            break
+        first = waiting[0]
+        if first.drawn is None:
+            _draw(draw, [one for one in waiting if one.goes_with(first)][:batch])
+        drawn = waiting.popleft().drawn
+        assert drawn is not None, "it was drawn, or failed"
+        yield drawn
+    if problem is not None:
+        raise problem
+
+
+def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: str) -> Asked:
+    """One request of `Pipeline.many`, understood.
+
+    Raises:
+        InputError: `batch-mismatch`: it asks for several pictures; and what a call raises.
+    """
+    options = {**common, **mapping_of(given, where, "a mapping of a call's arguments")}
+    if "seed" in options:
+        options["seeds"] = [options.pop("seed")]
+    asked = ask(pipeline, options.pop("inputs", {}), options)
+    if asked.request.batch != 1:
+        fits = "one picture a request: one mapping of inputs, and `seed`"
+        raise InputError("batch-mismatch", f"it asks for {asked.request.batch} pictures", where=where, fits=fits)
+    return asked
+
+
+def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any]) -> _Waiting:
+    one = _Waiting(index, given)
+    try:
+        asked = ask_one(pipeline, given, common, f"requests[{index}]")
+    except LdmkitError as error:
+        one.fails(error)
+        return one
+    request = one.asked = asked.request
+    one.shared = {
+        "size": asked.size, "steps": request.steps, "sampler": request.sampler, "grid": request.grid,
+        "guidance": request.guidance, "cache": request.cache, "propose": request.propose, "allow_large": asked.large,
+        "given": (frozenset(request.inputs[0]), frozenset(request.negative[0])),
+        "start": [(start.strength, start.mask is None) for start in request.starts],
+    }  # fmt: skip
+    return one
+
+
+def _draw(draw: Callable[..., Output], group: Sequence[_Waiting]) -> None:
+    """Draw requests in one batch; where that fails, each alone, so that only those at fault fail."""
+    asked = [one.asked for one in group if one.asked is not None]
+    options = {name: value for name, value in (group[0].shared or {}).items() if name not in ("given", "start")}
+    starts = [start for request in asked for start in request.starts]
+    try:
+        output = draw(
+            [request.inputs[0] for request in asked],
+            negative=[request.negative[0] for request in asked],
+            seeds=[request.seeds[0] for request in asked],
+            start=starts or None,
+            **options,
+        )
+    except LdmkitError as error:
+        if len(group) == 1:
+            group[0].fails(error)
+            return
+        for one in group:
+            _draw(draw, [one])
+        return
+    for row, one in enumerate(group):
+        one.drawn = Drawn(one.index, one.given, _row(output, row))
+
+
+def _row(output: Output, row: int) -> Output:
+    """One picture of a batch, in memory of its own."""
+    recipe = output.recipes[row]
+    return replace(
+        output,
+        images=output.images[row : row + 1].clone(),
+        latents=output.latents[row : row + 1].clone(),
+        write_recipes=lambda: (recipe,),
+    )
