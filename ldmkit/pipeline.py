@@ -25,6 +25,7 @@ from ldmkit.models.adapters import check_free
 from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
+from ldmkit.models.derived import derived
 from ldmkit.models.fusing import fused_parts
 from ldmkit.models.memory import memory
 from ldmkit.models.reading import read_model
@@ -318,6 +319,21 @@ class Pipeline(Composed):
         both = {**self.adapters, name: adapter}
         parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
         return Pipeline(parts, wiring, self.defaults, network=self.network, plan=self.plan)
+
+    def with_(self, **changes: Any) -> Pipeline:
+        """A new pipeline on the same modules with some parts or defaults exchanged; the wiring stays.
+
+        `Pipeline.of(conditioners=pipe.conditioners, ...)` would route all conditioners anew, by their kinds alone.
+
+        Args:
+            changes: `codec`, `denoiser`, `process`; `conditioners`, name -> part, put beside those there are, or in
+                the place of one of that name, and None leaves one out; `wiring` of these; and the defaults of calls
+                (`sampler`, `grid`, `guidance`, `steps`, `size`, `locked`), as names, values or specs.
+
+        Raises:
+            InputError: `unknown-argument`; CompositionError: parts that do not fit, both named.
+        """
+        return type(self)(**derived(self, changes))
 
     def tuned(self, name: str, **changes: Any) -> Pipeline:
         """A new pipeline on the same modules, with other options of the adapter `name` (scale, start, end ...).

@@ -1,0 +1,74 @@
+"""A pipeline like another one: some parts or defaults exchanged, everything else as it was, the wiring too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.value import Value
+from ldmkit.errors import CompositionError, InputError, suggest
+from ldmkit.models.compose import fit, mapped_parts, part_spec, wired
+from ldmkit.models.composed import Composed
+from ldmkit.models.spec import Defaults, PartSpec
+
+PARTS = ("codec", "denoiser", "process", "conditioners", "wiring")
+STRATEGIES = ("sampler", "grid", "guidance")
+
+
+def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline is built from that differs from `one` in these parts and defaults; see `Pipeline.with_`.
+
+    Raises:
+        InputError: `unknown-argument`, `not-a-mapping`, `wrong-kind`.
+        CompositionError: `unknown-conditioner`; parts that do not fit, both named.
+    """
+    known = (*PARTS, *Defaults.model_fields)
+    for name in changes:
+        if name not in known:
+            raise InputError("unknown-argument", f"nothing is called {name!r}", where=name, fits=suggest(name, known))
+    conditioners, wiring = _conditioners(one, changes)
+    codec, denoiser = changes.get("codec", one.codec), changes.get("denoiser", one.denoiser)
+    given, adapters = mapped_parts(codec, denoiser, changes.get("process", one.process), conditioners, one.adapters)
+    wires = wired(given, wiring)
+    parts = fit(wires, codec, denoiser, changes.get("process", one.process), given, adapters)
+    same = denoiser is one.denoiser
+    return {
+        "parts": parts,
+        "wiring": wires,
+        "defaults": _defaults(one.defaults, changes),
+        "network": one.network if same else None if one.network is None else denoiser.plan(one.plan),
+        "plan": one.plan,
+        "merged": one.merged if same else (),
+    }
+
+
+def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Conditioners and wiring: those there are, with those that are given in place of them or beside them."""
+    given = mapping_of(changes.get("conditioners", {}), "conditioners", "name -> conditioner, or None to leave it out")
+    for name, part in given.items():
+        if part is None and name not in one.conditioners:
+            what = f"there is no conditioner {name!r} to leave out"
+            raise CompositionError("unknown-conditioner", what, fits=suggest(name, one.conditioners))
+    parts = {name: part for name, part in {**one.conditioners, **given}.items() if part is not None}
+    kept = {
+        name: one.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
+        for name in parts
+        if name in one.wiring
+    }
+    asked = mapping_of(changes.get("wiring", {}), "wiring", "conditioner name -> slot, null, input")
+    return parts, {**kept, **asked}
+
+
+def _defaults(own: Defaults, changes: Mapping[str, Any]) -> Defaults:
+    fields = {key: value for key, value in own.model_dump(exclude_unset=True).items() if key not in changes}
+    for key in Defaults.model_fields:
+        if key not in changes:
+            continue
+        value = changes[key]
+        if key in STRATEGIES and isinstance(value, Value) and not isinstance(value, PartSpec):
+            value = part_spec(key, value)
+        elif key in STRATEGIES and isinstance(value, str):
+            value = PartSpec(type=value)
+        fields[key] = value
+    return Defaults.of(fields, "defaults")
