@@ -42,8 +42,8 @@ from ldmkit.run.guards import check_end, check_step, is_finite, part_name
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
 from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
-from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.many import Drawn, draw_many
+from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
