@@ -68,19 +68,21 @@ def check_name(name: str) -> None:
     shown = f"{name[:60]!r}"
     if name.startswith(f"{_OWN}-") and _NAME.fullmatch(name):
         what = f"{shown}: the distribution gets `{_OWN}-` before its name by itself"
-        raise InputError("part-name", what, where="NAME", fits=name.removeprefix(f"{_OWN}-"))
+        raise InputError("part-name", what, where="NAME", fits=f"{suggestion(name)!r}, say")
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
         fitting = suggestion(name)
         fits = RULE if fitting is None else f"{RULE}: {fitting!r}, say"
         raise InputError("part-name", f"{shown} cannot be the name of a part", where="NAME", fits=fits)
     if keyword.iskeyword(name.replace("-", "_")):
         what = f"{shown} is a word of Python, and no module can be called so"
-        raise InputError("part-name", what, where="NAME", fits=f"'{name}-part', say")
+        raise InputError("part-name", what, where="NAME", fits=f"{suggestion(name)!r}, say")
 
 
 def suggestion(name: str) -> str | None:
     """A name that fits and is like this one; None where nothing is left of it."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", plain)
-    fitting = "-".join(words).lower().lstrip("0123456789-")[:LONGEST].rstrip("-").removeprefix(f"{_OWN}-")
+    fitting = re.sub(rf"^(?:[0-9-]+|{_OWN}-)+", "", "-".join(words).lower())[:LONGEST].rstrip("-")
+    if keyword.iskeyword(fitting.replace("-", "_")):
+        fitting += "-part"
     return fitting if _NAME.fullmatch(fitting) else None

@@ -16,6 +16,8 @@ from ldmkit.plugins.kinds import API, GROUPS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+VALUES = {"Signal"}
+"""Handed to plugins and made by them as well: the four signals, which are data."""
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
 
 
@@ -39,6 +41,25 @@ def test_every_contract_is_on_one_side() -> None:
     classes = {name: value for name in ldmkit.__all__ if inspect.isclass(value := getattr(ldmkit, name))}
     abstract = {name for name, value in classes.items() if inspect.isabstract(value)}
     assert abstract == implement, "a public class with abstract methods is one that plugins implement"
+    handed = {name for cls in abstract for name in _handed_to(classes[cls])} - implement - VALUES
+    protocols = {name for name, value in classes.items() if getattr(value, "_is_protocol", False)}
+    assert {*handed, *protocols} <= receive, "what ldmkit hands to a plugin's methods is on the page"
+
+
+def _handed_to(cls: type) -> set[str]:
+    """Public names in the parameters of a contract's public methods."""
+    methods = [
+        method
+        for name, method in inspect.getmembers(cls, inspect.isfunction)
+        if (name == "__call__" or name[0] != "_") and method.__module__.startswith("ldmkit.")
+    ]
+    words = {
+        word
+        for method in methods
+        for parameter in inspect.signature(method).parameters.values()
+        for word in re.findall(r"\w+", str(parameter.annotation))
+    }
+    return words & set(ldmkit.__all__)
 
 
 def test_the_numbers_are_todays() -> None:

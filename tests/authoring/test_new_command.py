@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from ldmkit_authoring.distribution import bound, distribution, write
-from ldmkit_authoring.naming import suggestion
+from ldmkit_authoring.naming import RULE, check_name, suggestion
 from ldmkit_training.before.recipe import parse_recipe
 from packaging.specifiers import SpecifierSet
 
@@ -166,10 +166,33 @@ def test_names_that_cannot_be(name: str, tmp_path: Path, capsys: Capture) -> Non
         distribution("sampler", better)
 
 
-def test_suggestions_are_names() -> None:
-    for name in ("DPM++2M", "HTTPServer", "v2Sampler", "__x__", "ldmkit-ldmkit-x", "éà"):
-        found = suggestion(name)
-        assert found is None or re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", found), (name, found)
+SUGGESTED = {
+    "DPM++2M": "dpm-2-m",
+    "HTTPServer": "http-server",
+    "v2Sampler": "v-2-sampler",
+    "__x__": "x",
+    "éà": "ea",
+    "LDMKit-Kite": "ldm-kit-kite",
+    "ldmkit-kite": "kite",
+    "ldmkit-ldmkit-x": "x",
+    "ldmkit-3d": "d",
+    "Class": "class-part",
+    "ldmkit-lambda": "lambda-part",
+    "---": None,
+}
+
+
+@pytest.mark.parametrize("name", SUGGESTED)
+def test_suggestions_are_accepted(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_name(name)
+    wanted = SUGGESTED[name]
+    assert suggestion(name) == wanted
+    if wanted is None:
+        assert caught.value.fits == RULE
+    else:
+        check_name(wanted)
+        assert f"{wanted!r}" in str(caught.value.fits)
 
 
 def test_an_unknown_kind(tmp_path: Path, capsys: Capture) -> None:

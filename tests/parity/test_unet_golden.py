@@ -139,6 +139,7 @@ def test_state_dict_is_written_back_exactly() -> None:
     for name in ("ldm_celeba256", "sd_v1"):
         model = golden(name)
         own = model.net.state_dict()
+        assert own.keys() == model.keymap.keys()
         for native, entry in model.keymap.items():
             for key, tensor in zip(entry.keys, entry.write(own[native]), strict=True):
                 assert torch.equal(tensor, model.state[PREFIX + key]), key

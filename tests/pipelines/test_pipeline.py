@@ -66,8 +66,11 @@ def test_output(kl_pipe: ldmkit.Pipeline) -> None:
     assert torch.equal(decoded, out.images)
 
 
-def test_default_is_thirty_steps() -> None:
-    assert ldmkit.models.spec.Defaults().steps == 30
+def test_a_model_that_says_nothing_draws_in_thirty_steps(class_pipe: ldmkit.Pipeline) -> None:
+    parts = {"codec": class_pipe.codec, "denoiser": class_pipe.denoiser, "process": class_pipe.process}
+    silent = ldmkit.Pipeline.of(**parts, conditioners=class_pipe.conditioners, defaults={"size": (8, 8)})
+    for pipe, steps in ((silent, 30), (class_pipe, 4)):
+        assert [step.index for step in pipe.stream({"label": 1})] == list(range(steps))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp-2m-sde"])
@@ -206,7 +209,9 @@ def test_inpainting_preserves_unmasked_pixels(kl_pipe: ldmkit.Pipeline, sampler:
     mask[3:9, 5:12] = 255
     start = ldmkit.Start(image=image, strength=0.8, mask=mask)
     out = kl_pipe(CLASSES, steps=5, sampler=sampler, start=start, guidance=2.0, seeds=[0, 1])
-    for drawn in out.pil():
+    pictures = out.pil()
+    assert len(pictures) == 2
+    for drawn in pictures:
         same = (np.asarray(drawn) == np.asarray(image)).all(-1)
         assert same[mask == 0].all()
         assert not same[mask == 255].all()
@@ -277,6 +282,7 @@ def test_recipe_replays_bit_equal(class_folder: Path, tmp_path: Path) -> None:
         guidance=3.0, negative={"label": 0}, start={"image": image, "strength": 0.7, "mask": mask},
     )  # fmt: skip
     paths = out.save(tmp_path / "out.png")
+    assert len(paths) == 2
     image.unlink()  # the recipe carries the picture itself
     for i, path in enumerate(paths):
         recipe = read_recipe(path)

@@ -164,7 +164,9 @@ def test_a_map_in_a_file_and_a_mask_move_alike(tmp_path: Path) -> None:
     for number in range(COUNT):
         with Image.open(tmp_path / f"h/{number}.png") as labels:
             Image.fromarray(np.asarray(labels)[..., None].repeat(3, 2) * 255).save(tmp_path / f"d/{number}.png")
-    for batch in read(made)[1]:
+    batches = read(made)[1]
+    assert sum(len(batch.images) for batch in batches) >= COUNT
+    for batch in batches:
         for image, row in zip(batch.images, batch.inputs, strict=True):
             found, wanted = row["given"] == 1, image[0].numpy() > 0
             edge = sum(int(found.any(axis).sum()) for axis in (0, 1))

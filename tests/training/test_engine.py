@@ -146,6 +146,7 @@ def test_accumulated_parts_make_the_same_step(tmp_path: Path) -> None:
     tiny.train(tiny.denoiser_recipe(tmp_path / "one", "ema=null"))
     tiny.train(tiny.denoiser_recipe(tmp_path / "two", "ema=null", "accumulate=2"))
     one, two = (without_times(tmp_path / name) for name in ("one", "two"))
+    assert sum("loss" in line for line in one) == 6
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-4)
 

@@ -86,6 +86,7 @@ def test_one_step_of_both_optimisers_equals_a_reference_written_out() -> None:
 @pytest.mark.parametrize("kind", ["kl", "vq"])
 def test_every_part_reaches_what_it_says_and_nothing_else(kind: str) -> None:
     made = stage(kind, learn_logvar=True, discriminator=ADVERSARY)
+    assert made.turns.keys() == {"codec", "discriminator"}
     for turn in made.turns.values():
         groups, parts = turn.groups(), turn(batch(3), 3).parts
         assert sum(len(group) for group in groups.values()) == len(list(turn.parameters()))

@@ -127,6 +127,7 @@ def test_every_trained_part_gets_a_gradient_and_no_other(folder: Path) -> None:
 def test_frozen_parts_stay_what_they_are(folder: Path) -> None:
     made = stage(folder, section(conditioners=conditioners(text={"train": False})))
     before = {n: {k: t.clone() for k, t in part.state_dict().items()} for n, part in made.frozen.items()}
+    assert before.keys() == {"codec", "text"}
     train(made, 2)
     for name, part in made.frozen.items():
         assert all(torch.equal(t, before[name][k]) for k, t in part.state_dict().items())

@@ -80,9 +80,12 @@ def figures(out: Path) -> list[dict[str, float]]:
 
 
 def assert_close(one: Path, other: Path) -> None:
-    for a, b in zip(figures(one), figures(other), strict=True):
+    lines = figures(one)
+    assert lines
+    for a, b in zip(lines, figures(other), strict=True):
         assert a == pytest.approx(b, rel=RELATIVE, abs=1e-6)
     mine, theirs = tiny.tensors(one / "model"), tiny.tensors(other / "model")
+    assert mine.keys() == theirs.keys() and mine
     for name, tensor in mine.items():
         # Adam moves a weight whose gradient is noise by up to the learning rate, 1e-3
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=2e-3, msg=name)
