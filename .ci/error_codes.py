@@ -24,7 +24,7 @@ FAMILIES = {
 
 GENERIC = {
     "ldmkit/contracts/value.py": ("spec", "input", "source"), "ldmkit/files/json.py": ("source", "input"),
-    "ldmkit/plugins/deprecation.py": ("spec", "input"), "ldmkit/files/reading.py": ("source", "input"),
+    "ldmkit/files/reading.py": ("source", "input"),
 }  # fmt: skip
 """Files with functions that raise the class they are given: the classes that their callers give."""
 
