@@ -40,26 +40,27 @@ def test_every_contract_is_on_one_side() -> None:
     assert implement.isdisjoint(receive) and {*implement, *receive} <= set(ldmkit.__all__)
     classes = {name: value for name in ldmkit.__all__ if inspect.isclass(value := getattr(ldmkit, name))}
     abstract = {name for name, value in classes.items() if inspect.isabstract(value)}
-    assert abstract == implement, "a public class with abstract methods is one that plugins implement"
-    handed = {name for cls in abstract for name in _handed_to(classes[cls])} - implement - VALUES
     protocols = {name for name, value in classes.items() if getattr(value, "_is_protocol", False)}
-    assert {*handed, *protocols} <= receive, "what ldmkit hands to a plugin's methods is on the page"
+    assert implement - protocols == abstract, "a public class with abstract methods is one that plugins implement"
+    assert protocols <= implement | receive
+    taken, given = ({word for name in abstract for word in _named(classes[name], where)} for where in (True, False))
+    assert given & protocols <= implement, "what plugins' methods return, plugins implement"
+    assert taken - implement - VALUES <= receive, "what plugins' methods are handed is on the page"
 
 
-def _handed_to(cls: type) -> set[str]:
-    """Public names in the parameters of a contract's public methods."""
+def _named(cls: type, parameters: bool) -> set[str]:
+    """Public names in the parameters, or in the results, of a contract's public methods."""
     methods = [
-        method
+        inspect.signature(method)
         for name, method in inspect.getmembers(cls, inspect.isfunction)
         if (name == "__call__" or name[0] != "_") and method.__module__.startswith("ldmkit.")
     ]
-    words = {
-        word
+    notes = [
+        str(note)
         for method in methods
-        for parameter in inspect.signature(method).parameters.values()
-        for word in re.findall(r"\w+", str(parameter.annotation))
-    }
-    return words & set(ldmkit.__all__)
+        for note in ([p.annotation for p in method.parameters.values()] if parameters else [method.return_annotation])
+    ]
+    return {word for note in notes for word in re.findall(r"\w+", note)} & set(ldmkit.__all__)
 
 
 def test_the_numbers_are_todays() -> None:
