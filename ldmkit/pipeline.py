@@ -21,11 +21,10 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, RunError, caller_level, shown, suggest
-from ldmkit.models.adapters import check_free
 from ldmkit.models.changed import told_of_tensors
-from ldmkit.models.compose import Parts, check_added, fit, hold_adapters, mapped_parts, part_spec, wired
+from ldmkit.models.compose import Parts, fit, hold_adapters, mapped_parts, wired
 from ldmkit.models.composed import Composed
-from ldmkit.models.derived import derived
+from ldmkit.models.derived import derived, extended
 from ldmkit.models.fusing import fused_parts
 from ldmkit.models.memory import memory
 from ldmkit.models.reading import read_model
@@ -309,16 +308,7 @@ class Pipeline(Composed):
             InputError: `name-taken`.
             CompositionError: it does not fit the denoiser (`other-network`, `unknown-port`).
         """
-        check_added(name, adapter, conditioners)
-        added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
-        check_free({name, *added}, self.adapters, self.wiring)
-        wiring = dict(self.wiring)
-        for slot, (key, part) in zip(conditioners, added.items(), strict=True):
-            own = part_spec("conditioner", part).model_dump()
-            wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
-        both = {**self.adapters, name: adapter}
-        parts = fit(wiring, self.codec, self.denoiser, self.process, {**self.conditioners, **added}, both)
-        return Pipeline(parts, wiring, self.defaults, network=self.network, plan=self.plan)
+        return Pipeline(**extended(self, name, adapter, conditioners))
 
     def with_(self, **changes: Any) -> Pipeline:
         """A new pipeline on the same modules with some parts or defaults exchanged; the wiring stays.

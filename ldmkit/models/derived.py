@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, suggest
-from ldmkit.models.compose import fit, mapped_parts, part_spec, wired
+from ldmkit.models.adapters import check_free
+from ldmkit.models.compose import check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
-from ldmkit.models.spec import Defaults, PartSpec
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec
 
 PARTS = ("codec", "denoiser", "process", "conditioners", "wiring")
 STRATEGIES = ("sampler", "grid", "guidance")
@@ -41,6 +44,20 @@ def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
         "plan": one.plan,
         "merged": one.merged if same else (),
     }
+
+
+def extended(one: Composed, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> dict[str, Any]:
+    """What a pipeline is built from that has one adapter more than `one`; arguments and errors of `with_adapter`."""
+    check_added(name, adapter, conditioners)
+    added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
+    check_free({name, *added}, one.adapters, one.wiring)
+    wiring = dict(one.wiring)
+    for slot, (key, part) in zip(conditioners, added.items(), strict=True):
+        own = part_spec("conditioner", part).model_dump()
+        wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
+    both = {**one.adapters, name: adapter}
+    parts = fit(wiring, one.codec, one.denoiser, one.process, {**one.conditioners, **added}, both)
+    return {"parts": parts, "wiring": wiring, "defaults": one.defaults, "network": one.network, "plan": one.plan}
 
 
 def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
