@@ -16,8 +16,19 @@ for _home, _names in {
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
     "ldmkit.models.source": ("Source",),
-    "ldmkit.models.spec": ("PipelineSpec", "PartSpec", "ConditionerSpec"),
-    "ldmkit.contracts.signals": ("Tokens", "Vector", "Plane", "Residuals", "Signal", "SignalKind", "Slot"),
+    "ldmkit.models.spec": ("ConditionerSpec", "Defaults", "PartSpec", "PipelineSpec"),
+    "ldmkit.contracts.signals": (
+        "Join",
+        "Plane",
+        "Residuals",
+        "Signal",
+        "SignalKind",
+        "Slot",
+        "Tokens",
+        "Vector",
+        "cat_rows",
+        "rows_of",
+    ),
     "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
     "ldmkit.contracts.axes": ("Axis",),
@@ -27,27 +38,36 @@ for _home, _names in {
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
     "ldmkit.contracts.grid": ("Grid",),
-    "ldmkit.contracts.process": ("Process",),
+    "ldmkit.contracts.process": ("Process", "column"),
     "ldmkit.contracts.sampler": ("Sampler",),
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "Perturbed", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
-    "ldmkit.contracts.nn": ("PortedLinear", "linear_ports"),
+    "ldmkit.contracts.nn": ("PortedLinear", "attention", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
-    "ldmkit.contracts.step": ("Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
+    "ldmkit.contracts.step": ("Arrivals", "Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.contracts.draws": ("Draws",),
     "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
     "ldmkit.run.noise": ("Noise",),
     "ldmkit.contracts.ports": ("Gate", "GateTap", "Port", "Tap", "attached"),
-    "ldmkit.contracts.value": ("Value",),
+    "ldmkit.contracts.value": ("Value", "integer", "validated"),
     "ldmkit.models.weights": ("LazyTensor",),
     "ldmkit.run.loss": ("diffusion_loss",),
     "ldmkit.plugins.hooks": ("hookimpl",),
     "ldmkit.plugins.deprecation": ("LdmkitDeprecationWarning",),
+    "ldmkit.contracts.work": ("Direction", "Work"),
+    "ldmkit.contracts.arguments": ("list_of", "path_of"),
+    "ldmkit.files.pictures": ("LabelMap", "Mask", "Picture", "read_label_map", "read_picture", "to_pil"),
+    "ldmkit.files.json": ("read_json", "write_json"),
+    "ldmkit.files.reading": ("read_file",),
+    "ldmkit.models.compose": ("build_value", "part_spec"),
+    "ldmkit.plans.base": ("check_fresh", "fingerprint"),
+    "ldmkit.run.recipe": ("read_recipe",),
+    "ldmkit.replaying": ("replay",),
     "ldmkit.errors": (
         *("CompositionError", "InputError", "LdmkitError", "PluginError", "RunError", "SourceError"),
-        *("SpecError", "WeightsError"),
+        *("DrawingWarning", "SpecError", "WeightsError", "shown", "suggest"),
     ),
 }.items():
     for _name in _names:
@@ -58,6 +78,8 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
+    from ldmkit.contracts.arguments import list_of as list_of
+    from ldmkit.contracts.arguments import path_of as path_of
     from ldmkit.contracts.axes import Axis as Axis
     from ldmkit.contracts.cache import Cache as Cache
     from ldmkit.contracts.codec import Codec as Codec
@@ -83,6 +105,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
+    from ldmkit.contracts.nn import attention as attention
     from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.part import Part as Part
     from ldmkit.contracts.ports import Gate as Gate
@@ -91,7 +114,9 @@ if TYPE_CHECKING:
     from ldmkit.contracts.ports import Tap as Tap
     from ldmkit.contracts.ports import attached as attached
     from ldmkit.contracts.process import Process as Process
+    from ldmkit.contracts.process import column as column
     from ldmkit.contracts.sampler import Sampler as Sampler
+    from ldmkit.contracts.signals import Join as Join
     from ldmkit.contracts.signals import Plane as Plane
     from ldmkit.contracts.signals import Residuals as Residuals
     from ldmkit.contracts.signals import Signal as Signal
@@ -99,11 +124,14 @@ if TYPE_CHECKING:
     from ldmkit.contracts.signals import Slot as Slot
     from ldmkit.contracts.signals import Tokens as Tokens
     from ldmkit.contracts.signals import Vector as Vector
+    from ldmkit.contracts.signals import cat_rows as cat_rows
+    from ldmkit.contracts.signals import rows_of as rows_of
     from ldmkit.contracts.stage import Batch as Batch
     from ldmkit.contracts.stage import Loss as Loss
     from ldmkit.contracts.stage import Stage as Stage
     from ldmkit.contracts.stage import StageSetup as StageSetup
     from ldmkit.contracts.stage import Turn as Turn
+    from ldmkit.contracts.step import Arrivals as Arrivals
     from ldmkit.contracts.step import Context as Context
     from ldmkit.contracts.step import Denoise as Denoise
     from ldmkit.contracts.step import Evaluations as Evaluations
@@ -111,7 +139,12 @@ if TYPE_CHECKING:
     from ldmkit.contracts.step import Run as Run
     from ldmkit.contracts.step import Step as Step
     from ldmkit.contracts.value import Value as Value
+    from ldmkit.contracts.value import integer as integer
+    from ldmkit.contracts.value import validated as validated
+    from ldmkit.contracts.work import Direction as Direction
+    from ldmkit.contracts.work import Work as Work
     from ldmkit.errors import CompositionError as CompositionError
+    from ldmkit.errors import DrawingWarning as DrawingWarning
     from ldmkit.errors import InputError as InputError
     from ldmkit.errors import LdmkitError as LdmkitError
     from ldmkit.errors import PluginError as PluginError
@@ -119,26 +152,44 @@ if TYPE_CHECKING:
     from ldmkit.errors import SourceError as SourceError
     from ldmkit.errors import SpecError as SpecError
     from ldmkit.errors import WeightsError as WeightsError
+    from ldmkit.errors import shown as shown
+    from ldmkit.errors import suggest as suggest
+    from ldmkit.files.json import read_json as read_json
+    from ldmkit.files.json import write_json as write_json
+    from ldmkit.files.pictures import LabelMap as LabelMap
+    from ldmkit.files.pictures import Mask as Mask
+    from ldmkit.files.pictures import Picture as Picture
+    from ldmkit.files.pictures import read_label_map as read_label_map
+    from ldmkit.files.pictures import read_picture as read_picture
+    from ldmkit.files.pictures import to_pil as to_pil
+    from ldmkit.files.reading import read_file as read_file
     from ldmkit.loading import load as load
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
     from ldmkit.loading import load_codec as load_codec
+    from ldmkit.models.compose import build_value as build_value
+    from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.source import Source as Source
     from ldmkit.models.spec import ConditionerSpec as ConditionerSpec
+    from ldmkit.models.spec import Defaults as Defaults
     from ldmkit.models.spec import PartSpec as PartSpec
     from ldmkit.models.spec import PipelineSpec as PipelineSpec
     from ldmkit.models.weights import LazyTensor as LazyTensor
     from ldmkit.pipeline import Pipeline as Pipeline
+    from ldmkit.plans.base import check_fresh as check_fresh
+    from ldmkit.plans.base import fingerprint as fingerprint
     from ldmkit.plugins.catalogue import components as components
     from ldmkit.plugins.catalogue import get as get
     from ldmkit.plugins.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.plugins.hooks import hookimpl as hookimpl
+    from ldmkit.replaying import replay as replay
     from ldmkit.run.conditioning import Conditioning as Conditioning
     from ldmkit.run.conditioning import Encoded as Encoded
     from ldmkit.run.loss import diffusion_loss as diffusion_loss
     from ldmkit.run.many import Drawn as Drawn
     from ldmkit.run.noise import Noise as Noise
     from ldmkit.run.output import Output as Output
+    from ldmkit.run.recipe import read_recipe as read_recipe
     from ldmkit.run.starts import Start as Start
 else:
     # type checkers see the imports above: to them a misspelt name is an error, not Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ldmkit.contracts.conditioner import Conditioner
+from ldmkit import Conditioner
 from ldmkit_conditioners.layout import Layout, check_layout
 
 

@@ -17,9 +17,7 @@ from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ldmkit.errors import InputError, SourceError, shown
-from ldmkit.files.json import read_json, write_json
-from ldmkit.files.reading import read_file
+from ldmkit import InputError, SourceError, read_file, read_json, shown, write_json
 from ldmkit_conditioners.recent import recent
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, check_largest, read_stated
 

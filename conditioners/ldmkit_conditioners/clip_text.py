@@ -8,11 +8,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import model_validator
 
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.nn import linear_ports
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens, Vector, rows_of
-from ldmkit.errors import CompositionError, InputError, SourceError
+from ldmkit import (
+    CompositionError,
+    Conditioner,
+    Example,
+    InputError,
+    Signal,
+    SignalKind,
+    SourceError,
+    Tokens,
+    Vector,
+    linear_ports,
+    rows_of,
+)
 from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_conditioners.prompted import Prompted

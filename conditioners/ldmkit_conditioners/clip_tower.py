@@ -12,10 +12,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit import Frame, PortedLinear, Value
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts.nn import PortedLinear
-from ldmkit.contracts.step import Frame
-from ldmkit.contracts.value import Value
 from ldmkit_conditioners.transformer import Activation, Block
 
 

@@ -10,12 +10,8 @@ import torch
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
+from ldmkit import Conditioner, Example, InputError, Plane, Signal, SignalKind, Tokens, Value, Vector, cat_rows
 from ldmkit.bounds import Width
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Plane, Signal, SignalKind, Tokens, Vector, cat_rows
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
 from ldmkit.files.picture_files import array_from_uri, array_uri
 from ldmkit.files.pictures import dense, unmasked
 

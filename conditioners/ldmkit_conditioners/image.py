@@ -8,10 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.signals import Plane, SignalKind
-from ldmkit.errors import InputError
-from ldmkit.files.pictures import Picture
+from ldmkit import Conditioner, InputError, Picture, Plane, SignalKind
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:

@@ -9,12 +9,21 @@ import torch
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 from torch import Tensor, nn
 
+from ldmkit import (
+    CompositionError,
+    Conditioner,
+    Example,
+    InputError,
+    Signal,
+    SignalKind,
+    Tokens,
+    Value,
+    Vector,
+    rows_of,
+    shown,
+    suggest,
+)
 from ldmkit.bounds import Rows, Width
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens, Vector, rows_of
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, InputError, shown, suggest
 
 
 def read_class(raw: Any) -> int | str:

@@ -17,9 +17,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from ldmkit.contracts.arguments import list_of
-from ldmkit.contracts.value import Value, parse
-from ldmkit.errors import InputError
+from ldmkit import InputError, Value, list_of
+from ldmkit.contracts.value import parse
 from ldmkit_conditioners.label import ClassInput, class_number
 
 EDGE = 1e-6

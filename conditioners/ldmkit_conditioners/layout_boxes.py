@@ -9,10 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit import Example, Signal, SignalKind, Tokens, Value
 from ldmkit.bounds import MAX_WIDTH, Length, Rows, Width
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens
-from ldmkit.contracts.value import Value
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

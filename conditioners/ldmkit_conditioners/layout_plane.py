@@ -7,11 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ldmkit import Example, InputError, Plane, SignalKind, Value
 from ldmkit.bounds import Length, Rows, Width
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Plane, SignalKind
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

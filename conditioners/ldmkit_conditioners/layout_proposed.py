@@ -10,11 +10,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit import Example, InputError, Value, path_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts.arguments import path_of
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout

@@ -12,12 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
+from ldmkit import Conditioner, Example, InputError, Signal, SignalKind, Tokens, Value, rows_of
 from ldmkit.bounds import Heads, Layers, Rows, Width
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens, rows_of
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout, Rect
 from ldmkit_conditioners.prompts import padded_rows

@@ -7,12 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from ldmkit import Example, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.nn import linear_ports
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens, rows_of
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SourceError
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
 from ldmkit_conditioners.prompted import Prompted
 from ldmkit_conditioners.transformer import Encoder

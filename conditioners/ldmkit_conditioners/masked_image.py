@@ -9,14 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit import Codec, CompositionError, Conditioner, InputError, Mask, Picture, Plane, SignalKind, Value
 from ldmkit.bounds import Width
 from ldmkit.contracts.axes import check_pictures
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.signals import Plane, SignalKind
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, InputError
-from ldmkit.files.pictures import Mask, Picture
 from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import one_size
 

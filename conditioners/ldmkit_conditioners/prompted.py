@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ldmkit.contracts.arguments import path_of
-from ldmkit.contracts.conditioner import Conditioner
+from ldmkit import Conditioner, path_of
 from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary
 from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 
 MAX_CHARACTERS = 1_000_000
 

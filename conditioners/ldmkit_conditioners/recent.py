@@ -9,8 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
-from ldmkit import LdmkitError
-from ldmkit.files.reading import read_file
+from ldmkit import LdmkitError, read_file
 
 Found = TypeVar("Found")
 

@@ -9,15 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit import Codec, CompositionError, Conditioner, Example, InputError, LabelMap, Plane, SignalKind, Value
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit.contracts.axes import check_pictures
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Plane, SignalKind
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, InputError
-from ldmkit.files.pictures import LabelMap
 from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import PictureInput, one_size
 

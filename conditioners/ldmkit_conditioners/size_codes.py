@@ -9,11 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ldmkit import Conditioner, Example, Signal, SignalKind, Value, Vector
 from ldmkit.bounds import Width
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Signal, SignalKind, Vector
-from ldmkit.contracts.value import Value
 
 Name: TypeAlias = Literal["original", "crop", "target", "aesthetic"]
 Pixels: TypeAlias = tuple[int, int]

@@ -9,11 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ldmkit import Example, Signal, SignalKind, SourceError, Tokens, Value, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Signal, SignalKind, Tokens, rows_of
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SourceError
 from ldmkit_conditioners.bpe import Vocabulary, sentence_pieces
 from ldmkit_conditioners.prompted import Prompted
 

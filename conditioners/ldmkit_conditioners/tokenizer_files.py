@@ -16,8 +16,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from ldmkit.errors import SourceError
-from ldmkit.files.json import read_json
+from ldmkit import SourceError, read_json
 
 CONFIG = "tokenizer_config.json"
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.nn import PortedLinear, attention
-from ldmkit.contracts.step import Frame
+from ldmkit import Frame, PortedLinear, attention
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
 

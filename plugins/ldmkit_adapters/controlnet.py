@@ -14,15 +14,21 @@ from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit import (
+    Adapter,
+    CompositionError,
+    Context,
+    Denoiser,
+    Example,
+    Frame,
+    InputError,
+    Plane,
+    Run,
+    Slot,
+    Tap,
+    Value,
+)
 from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
-from ldmkit.contracts.adapter import Adapter
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.ports import Tap
-from ldmkit.contracts.signals import Plane, Slot
-from ldmkit.contracts.step import Context, Frame, Run
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, InputError
 
 GUESS_DECAY = 0.825
 """Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""

@@ -12,8 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ldmkit import __version__
-from ldmkit.errors import InputError, RunError
+from ldmkit import InputError, RunError, __version__
 from ldmkit.plugins.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 

@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 
 LONGEST = 30
 """Characters of a name: lines of the files that are written stay within the width."""

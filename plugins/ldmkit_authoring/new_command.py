@@ -22,8 +22,8 @@ def new(
     json: Json = False,
 ) -> None:
     """Write a distribution with a part of your own: ldmkit-NAME, with tests that are green at once."""
+    from ldmkit import PluginError, suggest
     from ldmkit.cli.answers import emit
-    from ldmkit.errors import PluginError, suggest
     from ldmkit.plugins.kinds import GROUPS
     from ldmkit_authoring.distribution import distribution, write
 

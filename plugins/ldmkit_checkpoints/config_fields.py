@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ldmkit import LdmkitError, SourceError, Value
-from ldmkit.contracts.value import validated
-from ldmkit.errors import suggest
+from ldmkit import LdmkitError, SourceError, Value, suggest, validated
 
 
 def known_only(given: Mapping[str, Any], known: Collection[str], where: str) -> None:

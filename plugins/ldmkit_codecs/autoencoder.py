@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
+from ldmkit import Value
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts.value import Value
 from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
 
 EPS = 1e-6

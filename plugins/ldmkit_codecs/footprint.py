@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ldmkit.contracts.work import Direction, Work
+from ldmkit import Direction, Work
 
 if TYPE_CHECKING:
     from ldmkit_codecs.autoencoder import AutoencoderConfig

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ldmkit import Codec, Example, Reconstruction, Value
 from ldmkit.bounds import Width
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.value import Value
 from ldmkit_codecs.shapes import check_images, check_latents
 
 

@@ -8,9 +8,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.work import Direction, Work
+from ldmkit import Codec, Direction, Example, Reconstruction, Work
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise, held_dtype, restore, standardise

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 
 PerChannel: TypeAlias = float | tuple[float, ...]
 """One number for all latent channels, or one a channel."""

@@ -12,15 +12,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit import (
+    Codec,
+    CompositionError,
+    Direction,
+    Example,
+    InputError,
+    PartSpec,
+    Reconstruction,
+    Value,
+    Work,
+    get,
+    part_spec,
+)
 from ldmkit.contracts.axes import check_pictures
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.value import Value
-from ldmkit.contracts.work import Direction, Work
-from ldmkit.errors import CompositionError, InputError
-from ldmkit.models.compose import part_spec
-from ldmkit.models.spec import PartSpec
-from ldmkit.plugins.catalogue import get
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise

@@ -13,11 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
+from ldmkit import Codec, Direction, Example, Reconstruction, Value, Work
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.value import Value
-from ldmkit.contracts.work import Direction, Work
 from ldmkit_codecs.footprint import tiny_footprint
 from ldmkit_codecs.shapes import (
     PerChannel,

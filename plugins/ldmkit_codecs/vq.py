@@ -8,12 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ldmkit import Codec, Direction, Example, InputError, Reconstruction, Work
 from ldmkit.bounds import Rows
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.example import Example
 from ldmkit.contracts.nn import exact
-from ldmkit.contracts.work import Direction, Work
-from ldmkit.errors import InputError
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ldmkit import Grid, InputError, PartSpec, Process, Sampler
 from ldmkit.cli.words import parse_strategy
-from ldmkit.contracts.grid import Grid
-from ldmkit.contracts.process import Process
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.errors import InputError
-from ldmkit.models.spec import PartSpec
 from ldmkit.run.request import strategy
 from ldmkit_compare.words import sampler_words
 

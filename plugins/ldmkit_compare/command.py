@@ -125,7 +125,7 @@ def targets(out: Path) -> tuple[Path, Path]:
     Raises:
         InputError: no such folder to write to, or a name with another ending.
     """
-    from ldmkit.errors import InputError
+    from ldmkit import InputError
     from ldmkit.files.json import check_target
 
     if out.suffix.lower() == ".html":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ldmkit import Value
 from ldmkit.cli.tables import aligned
-from ldmkit.contracts.value import Value
 
 HEADS = ("sampler", "steps", "calls", "error", "PSNR", "marginals", "spread", "seconds")
 DOUBT = 3.0

@@ -12,12 +12,7 @@ from ldmkit_samplers.grids.sigmas import Exponential, Karras, SigmaGrid
 from ldmkit_samplers.unipc import UniPC
 from torch import Tensor
 
-from ldmkit import Denoised, DenoiseWrapper, Need
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Step
-from ldmkit.contracts.value import Value
-from ldmkit.errors import LdmkitError
-from ldmkit.pipeline import Pipeline
+from ldmkit import Denoised, DenoiseWrapper, LdmkitError, Need, Pipeline, Sampler, Step, Value
 from ldmkit.run.prepared import Prepared
 from ldmkit_compare.asked import Entrant
 from ldmkit_compare.figures import marginal, psnr, rms, spread

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ldmkit import InputError
 from ldmkit.contracts.arguments import check_steps
-from ldmkit.errors import InputError
 
 _COMMA = re.compile(r",(?![^\[{]*[\]}])(?!\s*\w+=)")
 """A comma between samplers: not one in brackets, nor one before `key=`."""

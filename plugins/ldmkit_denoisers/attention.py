@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.nn import PortedLinear, attention
-from ldmkit.contracts.ports import Port
-from ldmkit.contracts.step import Frame
+from ldmkit import Frame, Port, PortedLinear, attention
 from ldmkit_denoisers.ported import zeroed
 
 KeysValues = tuple[Tensor, Tensor]

@@ -10,16 +10,20 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ldmkit import (
+    Classifier,
+    CompositionError,
+    Context,
+    Example,
+    Frame,
+    PartSpec,
+    Process,
+    Value,
+    attention,
+    build_value,
+    column,
+)
 from ldmkit.bounds import Rows
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.judges import Classifier
-from ldmkit.contracts.nn import attention
-from ldmkit.contracts.process import Process, column
-from ldmkit.contracts.step import Context, Frame
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError
-from ldmkit.models.compose import build_value
-from ldmkit.models.spec import PartSpec
 from ldmkit_denoisers.config import SMALL, UNetConfig
 from ldmkit_denoisers.encoder import Encoder
 

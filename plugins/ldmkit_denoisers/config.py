@@ -6,10 +6,8 @@ from typing import Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from ldmkit import Join, SpecError, Value
 from ldmkit.bounds import MAX_HEADS, MAX_LAYERS, MAX_LEVELS, MAX_WIDTH, Heads, Layers, Rows, Width
-from ldmkit.contracts.signals import Join
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError
 
 T = TypeVar("T")
 

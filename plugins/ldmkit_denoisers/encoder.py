@@ -11,11 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ldmkit.contracts.nn import linear_ports
-from ldmkit.contracts.ports import Port
-from ldmkit.contracts.signals import Plane, Signal, Slot, Tokens, Vector
-from ldmkit.contracts.step import Context, Frame
-from ldmkit.errors import CompositionError
+from ldmkit import CompositionError, Context, Frame, Plane, Port, Signal, Slot, Tokens, Vector, linear_ports
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
 from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal

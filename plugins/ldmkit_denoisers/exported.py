@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts.step import Context
-from ldmkit.errors import CompositionError
-from ldmkit.plans.base import check_fresh, fingerprint
+from ldmkit import CompositionError, Context, check_fresh, fingerprint
 from ldmkit.plans.graphed import tensors_in
 from ldmkit_denoisers.encoder import Projected, UNetContext
 from ldmkit_denoisers.unet import UNet

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ldmkit.contracts.work import Work
+from ldmkit import Work
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, skip_widths, up_levels
 
 Size = tuple[int, int]

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.ports import Port
-from ldmkit.contracts.step import Frame
+from ldmkit import Frame, Port
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock, attend
 from ldmkit_denoisers.encoder import Projected
 from ldmkit_denoisers.packing import PackedConv, PackedLinear

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ldmkit.errors import CompositionError
+from ldmkit import CompositionError
 
 DTYPES = (torch.float32, torch.bfloat16)
 KEPT_SIZES = 2

@@ -12,16 +12,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.signals import Plane, Signal
-from ldmkit.contracts.step import Context
-from ldmkit.contracts.value import Value
-from ldmkit.contracts.work import Work
-from ldmkit.errors import CompositionError, SpecError
-from ldmkit.models.compose import part_spec
-from ldmkit.models.spec import PartSpec
-from ldmkit.plugins.catalogue import get
+from ldmkit import (
+    CompositionError,
+    Context,
+    Denoiser,
+    Example,
+    PartSpec,
+    Plane,
+    Signal,
+    SpecError,
+    Value,
+    Work,
+    get,
+    part_spec,
+)
 from ldmkit_denoisers.config import SMALL
 
 UNET = {

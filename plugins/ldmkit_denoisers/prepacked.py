@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.contracts.step import Context, Frame
-from ldmkit.errors import CompositionError
-from ldmkit.plans.base import check_fresh, fingerprint
+from ldmkit import CompositionError, Context, Frame, check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
 from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext, WayDown

@@ -8,13 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.ports import Gate, Port
-from ldmkit.contracts.signals import Signal
-from ldmkit.contracts.step import Context, Frame
-from ldmkit.contracts.work import Work
-from ldmkit.errors import CompositionError, InputError
+from ldmkit import CompositionError, Context, Denoiser, Example, Frame, Gate, InputError, Port, Signal, Work
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (

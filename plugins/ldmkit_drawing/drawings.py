@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.files.pictures import read_label_map
+from ldmkit import Conditioner, read_label_map
 from ldmkit_drawing.sheets import EMPTY, FAINT, INK, PAPER, Content, Drawing, font, picture, words, wrap
 
 Colour: TypeAlias = tuple[int, int, int]

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ldmkit import to_pil
 from ldmkit.files.json import write_new
-from ldmkit.files.pictures import to_pil
 from ldmkit.run.output import check_png
 
 Drawing: TypeAlias = Callable[[tuple[int, int]], Image.Image]

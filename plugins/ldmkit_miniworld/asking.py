@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.errors import InputError, suggest
-from ldmkit.pipeline import Pipeline
+from ldmkit import Conditioner, InputError, Pipeline, suggest
 from ldmkit.run.inputs import input_name, input_owners
 from ldmkit_miniworld.oracle_network import SIDE
 from ldmkit_miniworld.vocabulary import CLASSES, LAYOUT_CLASSES, SEMANTIC

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
-from ldmkit.contracts.example import Example
+from ldmkit import Data, Dataset, Example, Geometry, Sample
 from ldmkit_miniworld.world import MAX_SIDE, World, digest
 
 

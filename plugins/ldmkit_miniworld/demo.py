@@ -18,8 +18,7 @@ from ldmkit_drawing.drawings import masked
 from ldmkit_drawing.sheets import Cell, Sheet
 from torch import Tensor
 
-from ldmkit.pipeline import Pipeline
-from ldmkit.run.starts import Start
+from ldmkit import Pipeline, Start
 from ldmkit_miniworld.asking import inputs_of, modalities_of, picture_size
 from ldmkit_miniworld.boxes import colour_of, kind_of
 from ldmkit_miniworld.showing import condition, shown

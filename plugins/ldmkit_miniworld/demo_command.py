@@ -38,7 +38,7 @@ def demo(
 
     check_model(model, dtype=dtype)
 
-    from ldmkit.loading import load
+    from ldmkit import load
     from ldmkit.models.locate import default_model
     from ldmkit.run.output import check_png
     from ldmkit_miniworld.demo import Demo

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Sheet
     from torch import Tensor
 
-    from ldmkit.pipeline import Pipeline
+    from ldmkit import Pipeline
     from ldmkit_miniworld.evaluation import How
     from ldmkit_miniworld.world import World
 
@@ -120,7 +120,8 @@ class Targets:
 
     def write(self, report: dict[str, Any], sheet: Callable[[], Sheet]) -> list[Path]:
         """What was written, under the names that it has."""
-        from ldmkit.files.json import write_json, write_new
+        from ldmkit import write_json
+        from ldmkit.files.json import write_new
 
         written: list[Path] = []
         if self.report is not None:

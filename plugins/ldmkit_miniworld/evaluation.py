@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.errors import InputError
-from ldmkit.pipeline import Pipeline
+from ldmkit import InputError, Pipeline
 from ldmkit.run.estimate import check_estimate
 from ldmkit.run.prepared import Prepared
 from ldmkit_miniworld.asking import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 
 
 def frechet(first: np.ndarray, second: np.ndarray) -> float:

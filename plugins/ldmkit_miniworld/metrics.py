@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
+from ldmkit import InputError, Value
 from ldmkit_miniworld.boxes import Corners, Found, paired
 from ldmkit_miniworld.facts import Asked, Facts, Relation
 from ldmkit_miniworld.vocabulary import SEMANTIC

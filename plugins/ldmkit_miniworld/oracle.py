@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ldmkit.errors import InputError, SourceError
-from ldmkit.files.json import read_json, replacing, write_json
+from ldmkit import InputError, SourceError, read_json, write_json
+from ldmkit.files.json import replacing
 from ldmkit_miniworld.boxes import Found, suppress
 from ldmkit_miniworld.oracle_network import SIDE, OracleConfig, OracleNetwork, Signs
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURED, COLOURS, OBJECTS, TIMES

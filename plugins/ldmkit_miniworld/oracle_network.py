@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit.contracts.value import Value
+from ldmkit import Value
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURS, LAYOUT_CLASSES, OBJECTS, SEMANTIC, TIMES
 
 SIDE = 64

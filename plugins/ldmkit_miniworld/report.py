@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ldmkit import Value
 from ldmkit.cli.tables import aligned
-from ldmkit.contracts.value import Value
 from ldmkit_miniworld.metrics import LayoutFigures, TextFigures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 from ldmkit_miniworld.backdrop import draw_backdrop, draw_land
 from ldmkit_miniworld.canvas import Canvas
 from ldmkit_miniworld.captions import captioned

@@ -11,9 +11,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.process import Process
-from ldmkit.errors import SpecError
+from ldmkit import Example, Process, SpecError
 from ldmkit_processes import schedules
 
 Schedule = Literal["linear-sqrt", "linear", "cosine", "sqrt", "betas", "alpha-bars"]

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.process import Process
+from ldmkit import Example, Process
 
 
 class EDM(Process):

@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.process import Process
+from ldmkit import Example, Process
 
 LARGEST = 2.0**20
 """sigma_max: t = 1 has no finite sigma, so a run starts at t = 1 - 1e-6, where the network is told t = 1."""

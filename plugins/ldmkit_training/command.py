@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ldmkit.errors import InputError, SourceError
+from ldmkit import InputError, SourceError
 
 if TYPE_CHECKING:
     from ldmkit_training.before.recipe import Recipe

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ldmkit import InputError, SourceError
 from ldmkit.cli.options import Config, Dtype, Ema, Json, Model, Scale, Variant, Verify
-from ldmkit.errors import InputError, SourceError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -50,7 +50,7 @@ def export(
             raise
         whole = False
     if not whole:
-        from ldmkit.loading import load_codec
+        from ldmkit import load_codec
 
         codec = load_codec(model, config=config, ema=ema, variant=variant, dtype=dtype, scale=scale, verify=verify)
         save_diffusers_codec(codec, out)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Step
 from ldmkit_samplers.heun import LONG_STEP, is_long
 
 

@@ -9,9 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Arrivals, Denoise, Step
+from ldmkit import Arrivals, Denoise, Example, Sampler, Step
 from ldmkit_samplers.first_order import ancestral, retaken, transitions
 from ldmkit_samplers.limits import Limits
 

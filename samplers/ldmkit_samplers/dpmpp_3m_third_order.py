@@ -8,9 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Example, Sampler, Step
 from ldmkit_samplers.changes import plan, transitions
 
 

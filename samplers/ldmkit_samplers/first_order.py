@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Step
 from ldmkit_samplers.limits import Limits
 from ldmkit_samplers.renoised import Look
 

@@ -9,8 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Sampler, Step
 
 LONG_STEP = 20.0
 """sigma / sigma' from which on the slope in sigma says nothing about the step's other end: the first step of a flow,

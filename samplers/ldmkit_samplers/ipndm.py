@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Sampler, Step
 from ldmkit_samplers.heun import LONG_STEP
 from ldmkit_samplers.slopes import equal_steps, transitions
 

@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Sampler, Step
 from ldmkit_samplers.first_order import transitions
 
 

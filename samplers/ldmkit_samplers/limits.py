@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.value import Value
+from ldmkit import Value
 
 
 class Limits(Value):

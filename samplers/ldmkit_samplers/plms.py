@@ -11,8 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Arrivals, Denoise, Step
+from ldmkit import Arrivals, Denoise, Sampler, Step
 from ldmkit_samplers.first_order import retaken
 from ldmkit_samplers.heun import LONG_STEP, corrected
 from ldmkit_samplers.slopes import ADAMS_BASHFORTH, combined, equal_steps

@@ -10,10 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.sampler import Sampler
-from ldmkit.contracts.step import Denoise, Step
-from ldmkit.errors import SpecError
+from ldmkit import Denoise, Example, Sampler, SpecError, Step
 from ldmkit_samplers.heun import corrected
 
 

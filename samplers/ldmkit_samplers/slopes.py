@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Step
 from ldmkit_samplers.heun import is_long
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.step import Denoise, Step
+from ldmkit import Denoise, Step
 from ldmkit_samplers.renoised import Look
 
 

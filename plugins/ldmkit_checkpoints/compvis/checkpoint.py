@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
-from ldmkit.errors import suggest
-from ldmkit.models.spec import Defaults
+from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError, suggest
 from ldmkit.models.weights import open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet

@@ -9,9 +9,7 @@ import torch
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit import LazyTensor, PartSpec, SourceError
-from ldmkit.contracts.value import validated
-from ldmkit.errors import suggest
+from ldmkit import LazyTensor, PartSpec, SourceError, suggest, validated
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.singlefile.evidence import Evidence
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 from ldmkit_checkpoints.compvis.text_keys import conditioner_keys
 from ldmkit_checkpoints.keys import KeyMap, prefixed
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 
 _NO_EFFECT = {
     *(

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 from ldmkit_checkpoints.config_fields import checked, known_only, numbers
 
 Kind = Literal["kl", "vq", "identity"]

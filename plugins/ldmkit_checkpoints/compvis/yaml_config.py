@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from ldmkit import SourceError
-from ldmkit.files.reading import read_file
+from ldmkit import SourceError, read_file
 
 MAX_YAML_BYTES = 2**20
 MAX_ALIASES = 200

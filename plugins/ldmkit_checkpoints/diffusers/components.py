@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit import SourceError
-from ldmkit.errors import shown
-from ldmkit.files.json import read_json
+from ldmkit import SourceError, read_json, shown
 
 TOWERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "bert": "tokenizer"}
 """Text encoder -> its tokenizer."""

@@ -16,11 +16,21 @@ from ldmkit_denoisers.config import UNetConfig
 from ldmkit_processes.guidance.cfg import CFG
 from torch import Tensor
 
-from ldmkit import Codec, ConditionerSpec, InputError, Part, PartSpec, Pipeline, PipelineSpec, SourceError
-from ldmkit.files.json import read_json, write_json
+from ldmkit import (
+    Codec,
+    ConditionerSpec,
+    Defaults,
+    InputError,
+    Part,
+    PartSpec,
+    Pipeline,
+    PipelineSpec,
+    SourceError,
+    read_json,
+    write_json,
+)
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native
-from ldmkit.models.spec import Defaults
 from ldmkit.models.weights import write_safetensors
 from ldmkit_checkpoints.conditioners import MASKED_IMAGE
 from ldmkit_checkpoints.diffusers.folding import standard

@@ -6,10 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldmkit import Codec, InputError, Pipeline
-from ldmkit.errors import suggest
-from ldmkit.files.json import write_json
-from ldmkit.models.compose import part_spec
+from ldmkit import Codec, InputError, Pipeline, part_spec, suggest, write_json
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native, is_part
 from ldmkit.models.weights import write_safetensors

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit import LazyTensor, SourceError
-from ldmkit.files.json import inside, read_json
+from ldmkit import LazyTensor, SourceError, read_json
+from ldmkit.files.json import inside
 from ldmkit.models.weights import open_safetensors
 from ldmkit_checkpoints.diffusers.variants import is_shard, variants_in
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict

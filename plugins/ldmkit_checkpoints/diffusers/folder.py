@@ -8,9 +8,8 @@ from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
+from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
 from ldmkit.models.source import adapter_only
-from ldmkit.models.spec import Defaults
 from ldmkit_checkpoints.conditioners import given_vector, masked_image
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json

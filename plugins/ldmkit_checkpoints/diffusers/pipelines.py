@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ldmkit import SourceError
-from ldmkit.errors import shown, suggest
+from ldmkit import SourceError, shown, suggest
 
 PIPELINES = frozenset(
     [

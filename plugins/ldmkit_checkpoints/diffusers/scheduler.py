@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 from ldmkit_processes.discrete import Discrete
 
-from ldmkit import PartSpec, SourceError
-from ldmkit.contracts.value import validated
-from ldmkit.errors import suggest
+from ldmkit import PartSpec, SourceError, suggest, validated
 from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
 from ldmkit_checkpoints.diffusers.scheduler_notes import differences
 

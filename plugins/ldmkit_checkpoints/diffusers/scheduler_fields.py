@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 
 
 class SchedulerClass(NamedTuple):

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ldmkit import SourceError
-from ldmkit.errors import shown, suggest
+from ldmkit import SourceError, shown, suggest
 
 PLAIN = {
     "sample_size": None,

@@ -10,8 +10,7 @@ from ldmkit_codecs.autoencoder import AutoencoderConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 from ldmkit_checkpoints.config_fields import checked, known_only, numbers
 from ldmkit_checkpoints.diffusers.latents import DEFAULT_SCALE, never_scaled
 

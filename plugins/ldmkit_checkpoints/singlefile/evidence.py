@@ -13,8 +13,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ldmkit import LazyTensor, SourceError
-from ldmkit.errors import shown
+from ldmkit import LazyTensor, SourceError, shown
 from ldmkit.models.spec import MAX_SIDE
 
 MARKERS = ("v_pred", "ztsnr")

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ldmkit import SourceError
-from ldmkit.errors import suggest
+from ldmkit import SourceError, suggest
 
 CLIP = {
     "vocab_size": 49408, "hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ldmkit import SourceError
-from ldmkit.errors import shown
+from ldmkit import SourceError, shown
 from ldmkit.files.reading import check_ordinary
 from ldmkit_checkpoints.unsupported.folders import refuse_unsupported_folder
 from ldmkit_checkpoints.unsupported.formats import ITS_WRITER, PUBLISHED, Format, unsupported

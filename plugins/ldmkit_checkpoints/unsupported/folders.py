@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ldmkit import LdmkitError, SourceError
-from ldmkit.errors import shown
-from ldmkit.files.json import read_json
+from ldmkit import LdmkitError, SourceError, read_json, shown
 from ldmkit.printable import first_few
 from ldmkit_checkpoints.unsupported.formats import ITS_WRITER, PUBLISHED, Format, unsupported
 

@@ -9,10 +9,8 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from ldmkit import CompositionError, Evaluate, Example, Guidance, SpecError, View
 from ldmkit.bounds import Scale
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance, View
-from ldmkit.errors import CompositionError, SpecError
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""

@@ -12,13 +12,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
+from ldmkit import Classifier, Evaluate, Example, Guidance, SpecError, Value, View, load_classifier
 from ldmkit.bounds import SignedScale
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance, View
-from ldmkit.contracts.judges import Classifier
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError
-from ldmkit.loading import load_classifier
 from ldmkit_processes.guidance.cfg import CFG, Interval, NoGuidance, outside
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested

@@ -11,10 +11,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from torch import Tensor
 
+from ldmkit import Evaluate, Example, Guidance, InputError, SpecError, View
 from ldmkit.bounds import SignedScale
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance, View
-from ldmkit.errors import InputError, SpecError
 from ldmkit_processes.guidance.cfg import CFG, Interval, NoGuidance, outside
 from ldmkit_processes.guidance.gradient import gradient
 from ldmkit_processes.guidance.nested import Nested

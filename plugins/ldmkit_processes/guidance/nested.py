@@ -7,9 +7,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from ldmkit.contracts.guidance import Guidance
-from ldmkit.errors import SpecError
-from ldmkit.plugins.catalogue import get, name_of, registered_name
+from ldmkit import Guidance, SpecError, get
+from ldmkit.plugins.catalogue import name_of, registered_name
 
 
 def _read(given: Any) -> Any:

@@ -10,10 +10,8 @@ import torch
 from pydantic import field_serializer, field_validator
 from torch import Tensor
 
+from ldmkit import CompositionError, Evaluate, Example, Guidance, View, suggest
 from ldmkit.bounds import Scale
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.guidance import Evaluate, Guidance, View
-from ldmkit.errors import CompositionError, suggest
 from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside
 
 

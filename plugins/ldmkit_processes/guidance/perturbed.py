@@ -11,9 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import CompositionError, Evaluate, Example, Guidance, Perturbed, Tap, View
+from ldmkit import CompositionError, Evaluate, Example, Guidance, Perturbed, Tap, View, suggest
 from ldmkit.bounds import MAX_SCALE, Scale
-from ldmkit.errors import suggest
 from ldmkit_processes.guidance.blur import blurred, map_size
 from ldmkit_processes.guidance.cfg import EVERYTHING, rescaled
 from ldmkit_processes.guidance.timed import Space, Timed, as_output, as_x0, check_droppable

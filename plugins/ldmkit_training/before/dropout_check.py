@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit import Batch, Denoiser, Pipeline, Stage
-from ldmkit.contracts.signals import Residuals, Signal, Tokens, tensors_of
-from ldmkit.run.conditioning import Conditioning
+from ldmkit import Batch, Conditioning, Denoiser, Pipeline, Residuals, Signal, Stage, Tokens
+from ldmkit.contracts.signals import tensors_of
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.pipeline import denoising_turn
 

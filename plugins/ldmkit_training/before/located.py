@@ -6,7 +6,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from ldmkit.errors import SourceError
+from ldmkit import SourceError
 from ldmkit.models.locate import bundled_models
 
 RUN_RECIPE, RUN_MODEL = "recipe.yaml", "model"

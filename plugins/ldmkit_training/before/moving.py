@@ -9,11 +9,7 @@ import numpy as np
 from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
-from ldmkit import Stage
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.data import Dataset, Geometry
-from ldmkit.errors import LdmkitError, SpecError
-from ldmkit.files.pictures import LabelMap, Mask, Picture
+from ldmkit import Conditioner, Dataset, Geometry, LabelMap, LdmkitError, Mask, Picture, SpecError, Stage
 from ldmkit.run.inputs import input_name
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names

@@ -12,18 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Stage
-from ldmkit.contracts.adapter import Adapter
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.data import Dataset
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.judges import Perceptual
-from ldmkit.contracts.part import Part
-from ldmkit.contracts.signals import Signal, tensors_of
-from ldmkit.models.compose import part_spec
-from ldmkit.pipeline import Pipeline
-from ldmkit.run.conditioning import Encoded
+from ldmkit import (
+    Adapter,
+    Batch,
+    Codec,
+    Conditioner,
+    Dataset,
+    Denoiser,
+    Encoded,
+    Part,
+    Perceptual,
+    Pipeline,
+    Signal,
+    Stage,
+    part_spec,
+)
+from ldmkit.contracts.signals import tensors_of
 from ldmkit.run.inputs import input_name
 from ldmkit_training.before.opening import open_recipe
 from ldmkit_training.before.recipe import Recipe

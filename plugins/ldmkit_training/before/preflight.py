@@ -10,11 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ldmkit import Stage
+from ldmkit import CompositionError, Dataset, InputError, LdmkitError, Pipeline, SpecError, Stage, suggest
 from ldmkit.contracts.axes import check_pictures
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import CompositionError, InputError, LdmkitError, SpecError, suggest
-from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
 from ldmkit_training.before.moving import with_spatial_inputs

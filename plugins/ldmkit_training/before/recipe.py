@@ -15,8 +15,7 @@ import yaml
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, yaml_value
 from pydantic import Field, TypeAdapter, create_model
 
-from ldmkit import InputError, PluginError, SpecError, Stage, StageSetup, Value, components, get
-from ldmkit.errors import suggest
+from ldmkit import InputError, PluginError, SpecError, Stage, StageSetup, Value, components, get, suggest
 from ldmkit.files.json import replacing
 from ldmkit_training.bounds import MOST_STEPS
 from ldmkit_training.data.section import DataSection

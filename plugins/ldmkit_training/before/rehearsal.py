@@ -13,10 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit import Stage
-from ldmkit.contracts.data import Dataset
-from ldmkit.contracts.part import Part
-from ldmkit.errors import InputError, LdmkitError
+from ldmkit import Dataset, InputError, LdmkitError, Part, Stage
 from ldmkit.run.request import resolve
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.bounds import MOST_STEPS

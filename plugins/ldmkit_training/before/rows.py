@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ldmkit import Stage
-from ldmkit.contracts.data import Dataset, Sample, plain
-from ldmkit.errors import InputError
+from ldmkit import Dataset, InputError, Sample, Stage
+from ldmkit.contracts.data import plain
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.choosing import each_of, one_of
 from ldmkit_training.data.geometry import check_boxes

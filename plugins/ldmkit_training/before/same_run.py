@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.errors import SpecError
+from ldmkit import SpecError
 from ldmkit_training.before.recipe import MAY_CHANGE, Recipe
 from ldmkit_training.data.identity import differing
 from ldmkit_training.loop import checkpoints

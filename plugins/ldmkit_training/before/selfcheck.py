@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Stage, Turn
-from ldmkit.errors import LdmkitError
+from ldmkit import Batch, LdmkitError, Stage, Turn
 from ldmkit.run.inputs import input_name
 from ldmkit.run.sizes import latent_size
 from ldmkit_training.before.dropout_check import check_dropout

@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel
 
-from ldmkit import Stage
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import LdmkitError
+from ldmkit import Codec, Dataset, LdmkitError, Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.loop.optimisers import Cycles, Warmed

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ldmkit.errors import RunError
+from ldmkit import RunError
 
 K = TypeVar("K")
 T = TypeVar("T")

@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ldmkit import Batch, Draws
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import InputError, LdmkitError, SpecError
+from ldmkit import Batch, Dataset, Draws, InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.cache.reading import LatentCache
 from ldmkit_training.data.choosing import one_of

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldmkit.contracts.data import Geometry, Sample
-from ldmkit.errors import InputError
+from ldmkit import Geometry, InputError, Sample
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import SpatialInput, resized

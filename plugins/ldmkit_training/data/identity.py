@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import InputError
+from ldmkit import Dataset, InputError
 
 WHOLE = 64 * 1024
 """Files up to this many bytes are read whole."""

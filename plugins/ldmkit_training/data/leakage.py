@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from ldmkit.contracts.data import Dataset
+from ldmkit import Dataset
 from ldmkit_training.data.batches import held_out
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.records import first_few

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldmkit.contracts.data import Dataset, Sample
-from ldmkit.errors import InputError, suggest
+from ldmkit import Dataset, InputError, Sample, suggest
 from ldmkit_training.data.sources.wrapping import Wrapping
 
 

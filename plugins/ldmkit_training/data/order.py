@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import torch
 
-from ldmkit.errors import SpecError
+from ldmkit import SpecError
 from ldmkit.run.noise import seeded
 
 Mixture: TypeAlias = tuple[tuple[int, int], ...]

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.data import Dataset, Sample
-from ldmkit.errors import InputError
+from ldmkit import Dataset, InputError, Sample
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection

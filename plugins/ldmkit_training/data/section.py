@@ -7,11 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.data import Data, Dataset
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError, SpecError, suggest
-from ldmkit.models.compose import build_value
-from ldmkit.models.spec import PartSpec, Side
+from ldmkit import Data, Dataset, InputError, PartSpec, SpecError, Value, build_value, suggest
+from ldmkit.models.spec import Side
 from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -23,9 +23,7 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import LdmkitError, RunError, SourceError, shown
-from ldmkit.files.json import read_json, write_json
+from ldmkit import LdmkitError, RunError, SourceError, Value, read_json, shown, write_json
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.weights import open_safetensors, write_safetensors
 

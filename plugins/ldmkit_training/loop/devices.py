@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit import Batch
-from ldmkit.errors import PluginError, SpecError
+from ldmkit import Batch, PluginError, SpecError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 

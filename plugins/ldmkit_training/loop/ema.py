@@ -10,9 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit import Stage
-from ldmkit.contracts.value import Value
-from ldmkit.errors import WeightsError
+from ldmkit import Stage, Value, WeightsError
 from ldmkit_training.loop.sharding import sharded_like
 
 

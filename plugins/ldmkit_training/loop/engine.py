@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ldmkit import Batch, Turn, get
-from ldmkit.errors import RunError
+from ldmkit import Batch, RunError, Turn, get
 from ldmkit.models.memory import memory
 from ldmkit.run.faults import blaming
 from ldmkit_training.before.opening import open_recipe

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ldmkit import Batch, Stage
-from ldmkit.contracts.data import Dataset
+from ldmkit import Batch, Dataset, Stage
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.loop.devices import on_device

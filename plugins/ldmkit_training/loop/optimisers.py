@@ -14,8 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError, suggest
+from ldmkit import SpecError, Value, suggest
 from ldmkit_training.loop.sharding import sharded_like
 
 Rate = Annotated[float, Field(ge=0)]

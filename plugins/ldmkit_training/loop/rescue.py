@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ldmkit.errors import LdmkitError, RunError
+from ldmkit import LdmkitError, RunError
 from ldmkit_training.loop import checkpoints
 
 

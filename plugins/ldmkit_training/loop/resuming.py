@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ldmkit import Stage
-from ldmkit.errors import shown
+from ldmkit import Stage, shown
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import STATE, Checkpoint, damaged
 

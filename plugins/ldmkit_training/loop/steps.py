@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit import Batch, Turn
-from ldmkit.errors import InputError, RunError
+from ldmkit import Batch, InputError, RunError, Turn
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.devices import autocast, on_device, scaler, seed_everything, summed
 from ldmkit_training.loop.optimisers import set_rate

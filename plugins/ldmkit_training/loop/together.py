@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ldmkit.errors import RunError
+from ldmkit import RunError
 
 WAITED = timedelta(days=7)
 """How long one may be busy (encoding latents, drawing previews) while the others wait; a process that dies is noticed

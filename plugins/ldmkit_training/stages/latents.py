@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldmkit import Batch
-from ldmkit.contracts.codec import Codec
+from ldmkit import Batch, Codec
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:

@@ -14,12 +14,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Batch
+from ldmkit import Batch, Codec, PartSpec, Pipeline, Value
 from ldmkit.bounds import MAX_STEPS
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.value import Value
-from ldmkit.models.spec import PartSpec
-from ldmkit.pipeline import Pipeline
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
 from ldmkit_training.stages.pipeline import pipeline_in

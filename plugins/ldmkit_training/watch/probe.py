@@ -17,11 +17,8 @@ import torch
 from ldmkit_drawing.charts import line_chart
 from torch import Tensor
 
-from ldmkit import Batch
-from ldmkit.contracts.step import Context
+from ldmkit import Batch, Conditioning, Context, Encoded, Pipeline
 from ldmkit.files.json import replacing
-from ldmkit.pipeline import Pipeline
-from ldmkit.run.conditioning import Conditioning, Encoded
 from ldmkit.run.inputs import pick_rows
 from ldmkit_training.stages.pipeline import denoising_turn
 from ldmkit_training.watch.lines import Lines

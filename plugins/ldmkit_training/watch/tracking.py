@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError, suggest
+from ldmkit import InputError, Value, suggest
 from ldmkit_training.watch.lines import Lines
 
 LOG = "log.jsonl"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ldmkit import Batch, Stage
-from ldmkit.contracts.data import Dataset
+from ldmkit import Batch, Dataset, Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.loop.devices import on_device

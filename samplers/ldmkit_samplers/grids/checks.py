@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ldmkit.contracts.process import Process
-from ldmkit.contracts.value import integer
-from ldmkit.errors import CompositionError, InputError, shown
+from ldmkit import CompositionError, InputError, Process, integer, shown
 from ldmkit.models.spec import MAX_STEPS
 
 

@@ -8,10 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.grid import Grid
-from ldmkit.contracts.process import Process
-from ldmkit.errors import InputError, SpecError
+from ldmkit import Example, Grid, InputError, Process, SpecError
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Trailing
 

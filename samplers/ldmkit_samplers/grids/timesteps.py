@@ -11,11 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.grid import Grid
-from ldmkit.contracts.process import Process
-from ldmkit.contracts.step import Arrivals
-from ldmkit.errors import InputError
+from ldmkit import Arrivals, Example, Grid, InputError, Process
 from ldmkit_samplers.grids.checks import check_sigmas, check_steps, total_timesteps
 
 End = Literal["zero", "first"]

@@ -17,9 +17,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import LdmkitError
-from ldmkit.files.json import read_json
+from ldmkit import LdmkitError, Value, read_json
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.digests import page_sums
 from ldmkit_training.data.places import Place

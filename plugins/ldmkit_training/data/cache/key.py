@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.data import Dataset
+from ldmkit import Codec, Dataset
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.loop.digests import bits
 

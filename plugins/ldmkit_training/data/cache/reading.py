@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import InputError, SpecError
+from ldmkit import Codec, Dataset, InputError, SpecError
 from ldmkit_training.data.cache.files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
 from ldmkit_training.data.cache.key import cache_key
 from ldmkit_training.data.cache.writing import alone, build_cache

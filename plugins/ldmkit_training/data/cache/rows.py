@@ -12,10 +12,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.data import Dataset, plain
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
-from ldmkit.files.json import write_json
+from ldmkit import Dataset, InputError, Value, write_json
+from ldmkit.contracts.data import plain
 from ldmkit.models.digests import page_sums
 from ldmkit_training.data.cache.files import (
     DEVIATION,

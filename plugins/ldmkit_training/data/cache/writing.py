@@ -18,10 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.data import Dataset
-from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError
-from ldmkit.files.json import read_json
+from ldmkit import Codec, CompositionError, Dataset, InputError, LdmkitError, RunError, read_json
 from ldmkit.models.spec import check_names
 from ldmkit.run.guards import finite
 from ldmkit_training.data.ahead import ahead

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ldmkit.contracts.data import Geometry
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError, suggest
+from ldmkit import Example, Geometry, InputError, suggest
 from ldmkit_training.data.sources.conventions import SPLITS, folder_notes
 from ldmkit_training.data.sources.finding import listing
 from ldmkit_training.data.sources.records import (

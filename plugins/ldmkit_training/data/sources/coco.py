@@ -10,12 +10,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.data import Geometry
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.value import integer
-from ldmkit.errors import InputError
+from ldmkit import Example, Geometry, InputError, integer, read_file
 from ldmkit.files.json import parse_json
-from ldmkit.files.reading import read_file
 from ldmkit_training.data.sources.coco_meaning import check_unit, said_of_boxes
 from ldmkit_training.data.sources.coco_other import other_format
 from ldmkit_training.data.sources.finding import Listing, listing, normal

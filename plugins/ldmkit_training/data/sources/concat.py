@@ -12,11 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError, SpecError
-from ldmkit.models.compose import build_value
-from ldmkit.models.spec import PartSpec
+from ldmkit import Data, Dataset, Example, Geometry, InputError, PartSpec, Sample, SpecError, build_value
 from ldmkit_training.data.numbering import check_numbering
 from ldmkit_training.data.section import open_part
 from ldmkit_training.data.sources.records import Missing, first_few

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ldmkit.contracts.arguments import path_of
-from ldmkit.errors import InputError
+from ldmkit import InputError, path_of
 from ldmkit.files.picture_files import decoders
 
 PICTURES = (

@@ -10,9 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.data import Geometry
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError, SpecError
+from ldmkit import Example, Geometry, InputError, SpecError
 from ldmkit_training.data.sources.conventions import folder_notes
 from ldmkit_training.data.sources.finding import Listing, listing, normal
 from ldmkit_training.data.sources.metadata import NAMES, metadata_files, read_metadata

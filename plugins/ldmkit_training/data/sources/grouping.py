@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 from ldmkit_training.data.sources.finding import LIKE, PICTURES, read_endings, set_aside
 from ldmkit_training.data.sources.tars import Member, members
 

@@ -8,11 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError, SpecError
-from ldmkit.models.compose import build_value
-from ldmkit.models.spec import PartSpec
+from ldmkit import Data, Dataset, Example, Geometry, InputError, PartSpec, Sample, SpecError, build_value
 from ldmkit_training.data.identity import joined
 from ldmkit_training.data.section import open_part
 from ldmkit_training.data.sources.finding import stem

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
-from ldmkit.files.pictures import read_label_map
+from ldmkit import InputError, Value, read_label_map
 
 IGNORED, IGNORED_WIDE = 255, 65535
 """What ignored pixels become: in maps of at most 255 classes, and in others."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit.contracts.data import Dataset, Sample
+from ldmkit import Dataset, Sample
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.sources.records import first_few, stamp

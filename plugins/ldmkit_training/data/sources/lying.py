@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ldmkit.contracts.data import Dataset, Geometry, Sample
-from ldmkit.errors import InputError
-from ldmkit.files.pictures import read_label_map, read_mask, read_picture
+from ldmkit import Dataset, Geometry, InputError, Sample, read_label_map, read_picture
+from ldmkit.files.pictures import read_mask
 from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.sources.wrapping import Wrapping

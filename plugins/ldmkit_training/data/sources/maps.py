@@ -9,9 +9,7 @@ from typing import ClassVar
 from PIL import Image
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.data import Geometry
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError
+from ldmkit import Example, Geometry, InputError
 from ldmkit_training.data.sources.finding import listing, stem
 from ldmkit_training.data.sources.labels import LabelRule
 from ldmkit_training.data.sources.records import FileData, Record, Records, missing_notes, write_example_image

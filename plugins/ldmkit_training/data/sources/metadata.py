@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ldmkit.errors import InputError, suggest
+from ldmkit import InputError, read_file, suggest
 from ldmkit.files.json import parse_json
-from ldmkit.files.reading import read_file
 from ldmkit_training.data.sources.finding import Listing, normal
 
 NAMES = ("metadata.jsonl", "metadata.csv")

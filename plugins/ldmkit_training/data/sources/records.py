@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from ldmkit.contracts.data import Data, Dataset, Geometry, Sample
-from ldmkit.errors import InputError
+from ldmkit import Data, Dataset, Geometry, InputError, Sample
 from ldmkit.files.picture_files import picture_size
 from ldmkit.files.pictures import read_levels
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes

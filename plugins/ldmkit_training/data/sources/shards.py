@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 from PIL import Image
 from pydantic import Field
 
+from ldmkit import Dataset, Example, Geometry, InputError, Sample
 from ldmkit.contracts.arguments import taken
-from ldmkit.contracts.data import Dataset, Geometry, Sample
-from ldmkit.contracts.example import Example
-from ldmkit.errors import InputError
 from ldmkit.files.json import parse_json
 from ldmkit.files.picture_files import picture_size
 from ldmkit_training.data.identity import file_bytes, joined

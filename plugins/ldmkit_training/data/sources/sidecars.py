@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from ldmkit.errors import InputError
-from ldmkit.files.reading import read_file
+from ldmkit import InputError, read_file
 from ldmkit_training.data.sources.finding import Listing, stem
 
 MAX_BYTES = 1 << 20

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from ldmkit.errors import InputError, shown
+from ldmkit import InputError, shown
 from ldmkit.files.picture_files import MAX_FILE_BYTES
 from ldmkit.files.reading import check_ordinary
 

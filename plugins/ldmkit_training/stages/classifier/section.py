@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ldmkit.contracts.value import Value
+from ldmkit import Value
 from ldmkit_training.stages.denoiser.model_section import FrozenCodecSection
 from ldmkit_training.stages.denoiser.times import Times, UniformTimes
 

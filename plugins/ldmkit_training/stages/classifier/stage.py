@@ -11,17 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Batch, Draws, Example, Loss, Stage, StageSetup, Turn
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.judges import Classifier
-from ldmkit.contracts.process import Process, column
-from ldmkit.errors import CompositionError, InputError
-from ldmkit.loading import load_classifier
+from ldmkit import (
+    Batch,
+    Classifier,
+    Codec,
+    CompositionError,
+    Draws,
+    Example,
+    InputError,
+    LazyTensor,
+    Loss,
+    PartSpec,
+    Process,
+    Stage,
+    StageSetup,
+    Turn,
+    column,
+    load_classifier,
+)
 from ldmkit.models.compose import build
 from ldmkit.models.saving import check_folder, save_part
 from ldmkit.models.source import part_file
-from ldmkit.models.spec import PartSpec
-from ldmkit.models.weights import LazyTensor, check
+from ldmkit.models.weights import check
 from ldmkit_training.before.located import locate_model
 from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective, ClassifierSection
 from ldmkit_training.stages.denoiser.model import load_frozen_codec

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit.errors import InputError
+from ldmkit import InputError
 
 Norm: TypeAlias = Literal["batch", "group", "none"]
 GanLoss: TypeAlias = Literal["hinge", "vanilla"]

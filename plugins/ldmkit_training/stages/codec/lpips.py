@@ -11,11 +11,8 @@ import torch.nn.functional as F
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_state_dict
 from torch import Tensor, nn
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.judges import Perceptual
-from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError
-from ldmkit.models.weights import LazyTensor, assign, open_safetensors
+from ldmkit import Example, InputError, LazyTensor, Perceptual, Value
+from ldmkit.models.weights import assign, open_safetensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """ImageNet's channel means and deviations, for pictures in [-1,1]."""

@@ -6,8 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError
+from ldmkit import SpecError, Value
 from ldmkit_training.bounds import MOST_STEPS
 
 

@@ -9,16 +9,24 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Example, Stage, StageSetup, Turn
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.judges import Perceptual
-from ldmkit.errors import SpecError
-from ldmkit.loading import load_codec
-from ldmkit.models.compose import build, part_spec
+from ldmkit import (
+    Batch,
+    Codec,
+    Example,
+    LazyTensor,
+    PartSpec,
+    Perceptual,
+    SpecError,
+    Stage,
+    StageSetup,
+    Turn,
+    load_codec,
+    part_spec,
+)
+from ldmkit.models.compose import build
 from ldmkit.models.saving import check_folder, save_part
 from ldmkit.models.source import part_file
-from ldmkit.models.spec import PartSpec
-from ldmkit.models.weights import LazyTensor, check
+from ldmkit.models.weights import check
 from ldmkit_training.before.located import locate_model
 from ldmkit_training.stages.codec.discriminator import PatchDiscriminator
 from ldmkit_training.stages.codec.metrics import psnr, ssim

@@ -9,9 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ldmkit import Batch
-from ldmkit.contracts.codec import Codec
-from ldmkit.errors import CompositionError, InputError
+from ldmkit import Batch, Codec, CompositionError, InputError
 
 DEAD = 1e-6
 """Deviation of a latent that carries nothing, relative to the largest mean (or to 1)."""

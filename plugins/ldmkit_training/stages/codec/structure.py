@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit.contracts.example import Example
-from ldmkit.contracts.judges import Perceptual
-from ldmkit.contracts.value import Value
+from ldmkit import Example, Perceptual, Value
 from ldmkit_training.stages.codec.scales import mean_over_scales
 
 

@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ldmkit import Batch, Loss, Turn
-from ldmkit.contracts.codec import Codec, Reconstruction
-from ldmkit.contracts.judges import Perceptual
-from ldmkit.errors import CompositionError
+from ldmkit import Batch, Codec, CompositionError, Loss, Perceptual, Reconstruction, Turn
 from ldmkit_training.stages.codec.discriminator import (
     PatchDiscriminator,
     adaptive_weight,

@@ -9,9 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit import Draws
-from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, SpecError, suggest
+from ldmkit import CompositionError, Draws, SpecError, Value, suggest
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 

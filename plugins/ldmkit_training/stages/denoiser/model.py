@@ -11,23 +11,29 @@ from typing import Any
 
 import torch
 
-from ldmkit.contracts.adapter import Adapter
+from ldmkit import (
+    Adapter,
+    Codec,
+    CompositionError,
+    Conditioner,
+    ConditionerSpec,
+    Defaults,
+    Denoiser,
+    Part,
+    PartSpec,
+    Pipeline,
+    Source,
+    build_value,
+    get,
+    load_codec,
+    suggest,
+)
 from ldmkit.contracts.axes import check_pictures
-from ldmkit.contracts.codec import Codec
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.part import Part
-from ldmkit.errors import CompositionError, suggest
-from ldmkit.loading import load_codec
-from ldmkit.models.compose import build, build_value, fit
+from ldmkit.models.compose import build, fit
 from ldmkit.models.latent_scale import check_latents_fit, latents_of
 from ldmkit.models.meta import on_meta
 from ldmkit.models.reading import open_source, part_of
 from ldmkit.models.routing import route
-from ldmkit.models.source import Source
-from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec
-from ldmkit.pipeline import Pipeline
-from ldmkit.plugins.catalogue import get
 from ldmkit_training.before.located import assets_folder, locate_model
 from ldmkit_training.stages.denoiser.model_section import (
     AdapterSection,

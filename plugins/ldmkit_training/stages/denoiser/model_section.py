@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from ldmkit import ConditionerSpec, PartSpec, SpecError, Value
-from ldmkit.models.spec import Defaults, check_names
+from ldmkit import ConditionerSpec, Defaults, PartSpec, SpecError, Value
+from ldmkit.models.spec import check_names
 
 
 class FrozenCodecSection(Value):

@@ -8,12 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Loss, Turn
-from ldmkit.contracts.part import Part
-from ldmkit.contracts.signals import Signal
-from ldmkit.contracts.step import Context
-from ldmkit.pipeline import Pipeline
-from ldmkit.run.conditioning import Conditioning
+from ldmkit import Batch, Conditioning, Context, Loss, Part, Pipeline, Signal, Turn
 from ldmkit.run.context import prepared_context
 from ldmkit.run.inputs import input_name
 from ldmkit.run.loss import predict, prediction_errors

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.value import Value
+from ldmkit import Value
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
 from ldmkit_training.stages.denoiser.times import Times, UniformTimes
 from ldmkit_training.stages.denoiser.weightings import Uniform, Weighting

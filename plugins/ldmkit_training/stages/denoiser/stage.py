@@ -11,10 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Draws, Example, StageSetup
-from ldmkit.contracts.denoiser import Denoiser
-from ldmkit.contracts.signals import Signal
-from ldmkit.errors import CompositionError
+from ldmkit import Batch, CompositionError, Denoiser, Draws, Example, Signal, StageSetup
 from ldmkit.run.loss import prediction_errors
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.model import compose_model

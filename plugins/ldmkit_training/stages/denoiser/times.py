@@ -10,9 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from ldmkit import Draws
-from ldmkit.contracts.process import Process
-from ldmkit.contracts.value import Value
+from ldmkit import Draws, Process, Value
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EDGE = 1e-9

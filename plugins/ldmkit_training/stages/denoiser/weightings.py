@@ -16,9 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from ldmkit.contracts.process import Process
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError
+from ldmkit import Process, SpecError, Value
 
 
 class _Weighting(Value, ABC):

@@ -6,8 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit.contracts.value import Value
-from ldmkit.errors import SpecError
+from ldmkit import SpecError, Value
 
 
 class ProposerSection(Value):

@@ -9,13 +9,23 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Example, Loss, StageSetup, Turn
-from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.errors import CompositionError, InputError, WeightsError, suggest
-from ldmkit.loading import load
-from ldmkit.models.compose import build, build_value, fit
-from ldmkit.models.spec import PartSpec
-from ldmkit.pipeline import Pipeline
+from ldmkit import (
+    Batch,
+    CompositionError,
+    Conditioner,
+    Example,
+    InputError,
+    Loss,
+    PartSpec,
+    Pipeline,
+    StageSetup,
+    Turn,
+    WeightsError,
+    build_value,
+    load,
+    suggest,
+)
+from ldmkit.models.compose import build, fit
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
 from ldmkit_training.stages.pipeline import PipelineStage
