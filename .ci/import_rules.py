@@ -49,6 +49,46 @@ FLOORS: dict[str, int] = {
     "ldmkit": 9,
 }
 """Folder or module of the core -> its floor: it imports what stands there or below. The longest name counts."""
+PUBLIC = ("ldmkit", "ldmkit.bounds", "ldmkit.testing")
+"""What everyone may import of the core; in-tree packages import the same names as others."""
+COMMANDS = {"ldmkit.cli": "their commands read and answer as the core's do"}
+PRIVATE: dict[str, dict[str, str]] = {
+    "ldmkit_authoring": {**COMMANDS, "ldmkit.plugins": "it writes what the catalogue lists"},
+    "ldmkit_checkpoints": {
+        "ldmkit.files": "files of other people, read as carefully as the core's own",
+        "ldmkit.models": "it reads into a Source and writes folders as the core does",
+        "ldmkit.printable": "names of keys in reports",
+    },
+    "ldmkit_codecs": {"ldmkit.contracts.nn": "attention that is exact where tiles are joined"},
+    "ldmkit_compare": {
+        **COMMANDS,
+        "ldmkit.contracts.arguments": "numbers of steps, checked as a call's",
+        "ldmkit.files.json": "where results are written",
+        "ldmkit.run": "prepared runs are made again for other samplers",
+    },
+    "ldmkit_conditioners": {
+        "ldmkit.contracts.value": "one input, validated as the core validates",
+        "ldmkit.files.pictures": "tensors of pictures, checked as the core's own readers do",
+        "ldmkit.run": "padding and finite numbers, as a run has them",
+    },
+    "ldmkit_denoisers": {"ldmkit.plans.graphed": "tensors of a context, as a graph finds them"},
+    "ldmkit_miniworld": {
+        **COMMANDS,
+        "ldmkit.files.json": "where results are written",
+        "ldmkit.models.locate": "the model that is there by default",
+        "ldmkit.run": "its evaluation prepares and estimates many runs",
+    },
+    "ldmkit_training": {
+        **COMMANDS,
+        "ldmkit.contracts": "checks of numbers and tensors",
+        "ldmkit.files": "data of other people, read as carefully as the core's own",
+        "ldmkit.loading": "a model to start from",
+        "ldmkit.models": "parts are composed, filled and saved one by one",
+        "ldmkit.printable": "tables in a terminal",
+        "ldmkit.run": "a training step is half of a run: inputs, conditions, loss",
+    },
+}
+"""Package -> what else it may import of the core, and why."""
 NEVER = {"diffusers", "pytest"}
 PYTEST_PLUGIN = "ldmkit.testing.pytest_plugin"
 """The one module that pytest imports, not we."""
@@ -109,6 +149,13 @@ def floor(module: str) -> int:
     return FLOORS[name]
 
 
+def private(package: str, target: str) -> bool:
+    """Whether a module of the core is none of those that a package may import."""
+    inside = package == "ldmkit" or target.split(".")[0] != "ldmkit" or target in PUBLIC
+    allowed = (*PUBLIC[1:], *PRIVATE.get(package, ()))
+    return not inside and not any(f"{target}.".startswith(f"{name}.") for name in allowed)
+
+
 def upward(module: str, target: str) -> bool:
     """Whether an import inside of the core points up; `ldmkit` itself, which exports all of it, only names things."""
     inside = module.split(".")[0] == target.split(".")[0] == "ldmkit"
@@ -134,6 +181,8 @@ def violations() -> list[str]:
                 problems.append(f"{place}: {package} may not import {target}")
             if target.startswith("ldmkit"):
                 name = item.target if item.target in known else item.target.rpartition(".")[0]
+                if private(package, name):
+                    problems.append(f"{place}: {package} imports {name}, which is not public: from ldmkit import ...")
                 if upward(module, name):
                     problems.append(f"{place}: {module} stands below {name}, and may not import it")
                 if name != "ldmkit" and name != module:  # it exports what all others make, by name

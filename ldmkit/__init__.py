@@ -9,7 +9,7 @@ from ldmkit.version import VERSION as __version__
 
 _HOMES: dict[str, str] = {}
 for _home, _names in {
-    "ldmkit.plugins.catalogue": ("components", "get"),
+    "ldmkit.plugins.catalogue": ("components", "get", "name_of", "registered_name"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.run.many": ("Drawn",),
@@ -31,7 +31,7 @@ for _home, _names in {
     ),
     "ldmkit.run.conditioning": ("Conditioning", "Encoded"),
     "ldmkit.contracts.adapter": ("Adapter", "Fusable"),
-    "ldmkit.contracts.axes": ("Axis",),
+    "ldmkit.contracts.axes": ("Axis", "check_pictures"),
     "ldmkit.contracts.codec": ("Codec", "Reconstruction"),
     "ldmkit.contracts.cache": ("Cache",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
@@ -49,7 +49,7 @@ for _home, _names in {
     "ldmkit.contracts.draws": ("Draws",),
     "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
-    "ldmkit.run.noise": ("Noise",),
+    "ldmkit.run.noise": ("Noise", "seeded"),
     "ldmkit.contracts.ports": ("Gate", "GateTap", "Port", "Tap", "attached"),
     "ldmkit.contracts.value": ("Value", "integer", "validated"),
     "ldmkit.models.weights": ("LazyTensor",),
@@ -57,14 +57,15 @@ for _home, _names in {
     "ldmkit.plugins.hooks": ("hookimpl",),
     "ldmkit.plugins.deprecation": ("LdmkitDeprecationWarning",),
     "ldmkit.contracts.work": ("Direction", "Work"),
-    "ldmkit.contracts.arguments": ("list_of", "path_of"),
+    "ldmkit.contracts.arguments": ("check_png", "list_of", "path_of"),
     "ldmkit.files.pictures": ("LabelMap", "Mask", "Picture", "read_label_map", "read_picture", "to_pil"),
-    "ldmkit.files.json": ("read_json", "write_json"),
+    "ldmkit.files.json": ("read_json", "write_json", "write_new"),
     "ldmkit.files.reading": ("read_file",),
     "ldmkit.models.compose": ("build_value", "part_spec"),
     "ldmkit.plans.base": ("check_fresh", "fingerprint"),
     "ldmkit.run.recipe": ("read_recipe",),
     "ldmkit.replaying": ("replay",),
+    "ldmkit.files.picture_files": ("array_from_uri", "array_uri"),
     "ldmkit.errors": (
         *("CompositionError", "InputError", "LdmkitError", "PluginError", "RunError", "SourceError"),
         *("DrawingWarning", "SpecError", "WeightsError", "shown", "suggest"),
@@ -78,9 +79,11 @@ __all__ = sorted([*_HOMES, "__version__"])
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
+    from ldmkit.contracts.arguments import check_png as check_png
     from ldmkit.contracts.arguments import list_of as list_of
     from ldmkit.contracts.arguments import path_of as path_of
     from ldmkit.contracts.axes import Axis as Axis
+    from ldmkit.contracts.axes import check_pictures as check_pictures
     from ldmkit.contracts.cache import Cache as Cache
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.codec import Reconstruction as Reconstruction
@@ -156,6 +159,9 @@ if TYPE_CHECKING:
     from ldmkit.errors import suggest as suggest
     from ldmkit.files.json import read_json as read_json
     from ldmkit.files.json import write_json as write_json
+    from ldmkit.files.json import write_new as write_new
+    from ldmkit.files.picture_files import array_from_uri as array_from_uri
+    from ldmkit.files.picture_files import array_uri as array_uri
     from ldmkit.files.pictures import LabelMap as LabelMap
     from ldmkit.files.pictures import Mask as Mask
     from ldmkit.files.pictures import Picture as Picture
@@ -180,6 +186,8 @@ if TYPE_CHECKING:
     from ldmkit.plans.base import fingerprint as fingerprint
     from ldmkit.plugins.catalogue import components as components
     from ldmkit.plugins.catalogue import get as get
+    from ldmkit.plugins.catalogue import name_of as name_of
+    from ldmkit.plugins.catalogue import registered_name as registered_name
     from ldmkit.plugins.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.plugins.hooks import hookimpl as hookimpl
     from ldmkit.replaying import replay as replay
@@ -188,6 +196,7 @@ if TYPE_CHECKING:
     from ldmkit.run.loss import diffusion_loss as diffusion_loss
     from ldmkit.run.many import Drawn as Drawn
     from ldmkit.run.noise import Noise as Noise
+    from ldmkit.run.noise import seeded as seeded
     from ldmkit.run.output import Output as Output
     from ldmkit.run.recipe import read_recipe as read_recipe
     from ldmkit.run.starts import Start as Start

@@ -10,9 +10,21 @@ import torch
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit import Conditioner, Example, InputError, Plane, Signal, SignalKind, Tokens, Value, Vector, cat_rows
+from ldmkit import (
+    Conditioner,
+    Example,
+    InputError,
+    Plane,
+    Signal,
+    SignalKind,
+    Tokens,
+    Value,
+    Vector,
+    array_from_uri,
+    array_uri,
+    cat_rows,
+)
 from ldmkit.bounds import Width
-from ldmkit.files.picture_files import array_from_uri, array_uri
 from ldmkit.files.pictures import dense, unmasked
 
 _AXES = {"tokens": 2, "vector": 1, "plane": 3}

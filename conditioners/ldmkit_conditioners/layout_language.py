@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit import seeded
 from ldmkit.run.guards import finite
-from ldmkit.run.noise import seeded
 from ldmkit_conditioners.transformer import Block
 
 SLOTS = 5

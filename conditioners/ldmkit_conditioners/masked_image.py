@@ -9,9 +9,19 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit import Codec, CompositionError, Conditioner, InputError, Mask, Picture, Plane, SignalKind, Value
+from ldmkit import (
+    Codec,
+    CompositionError,
+    Conditioner,
+    InputError,
+    Mask,
+    Picture,
+    Plane,
+    SignalKind,
+    Value,
+    check_pictures,
+)
 from ldmkit.bounds import Width
-from ldmkit.contracts.axes import check_pictures
 from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import one_size
 

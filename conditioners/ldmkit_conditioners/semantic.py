@@ -9,9 +9,19 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit import Codec, CompositionError, Conditioner, Example, InputError, LabelMap, Plane, SignalKind, Value
+from ldmkit import (
+    Codec,
+    CompositionError,
+    Conditioner,
+    Example,
+    InputError,
+    LabelMap,
+    Plane,
+    SignalKind,
+    Value,
+    check_pictures,
+)
 from ldmkit.bounds import MAX_LEVELS, Width
-from ldmkit.contracts.axes import check_pictures
 from ldmkit.run.sizes import pad
 from ldmkit_conditioners.image import PictureInput, one_size
 

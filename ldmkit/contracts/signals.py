@@ -85,7 +85,7 @@ def dim_of(signal: Signal) -> int:
 
 
 def rows_of(signal: Signal) -> int:
-    """Batch size."""
+    """How many rows a signal has: the batch, times the views in it."""
     return int((signal.values[0] if isinstance(signal, Residuals) else signal.value).shape[0])
 
 

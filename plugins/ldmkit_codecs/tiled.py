@@ -22,10 +22,10 @@ from ldmkit import (
     Reconstruction,
     Value,
     Work,
+    check_pictures,
     get,
     part_spec,
 )
-from ldmkit.contracts.axes import check_pictures
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise

@@ -81,7 +81,7 @@ def compare(
     drawing.check(reading.check(), sampler_words(samplers), {})
     numbers = parse_steps(steps)
 
-    from ldmkit.contracts.axes import check_pictures
+    from ldmkit import check_pictures
     from ldmkit_compare.asked import check_plan, parse_samplers
     from ldmkit_compare.runs import Comparing
 

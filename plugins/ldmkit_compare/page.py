@@ -12,8 +12,7 @@ from pathlib import Path
 from ldmkit_drawing.loglog import shade, svg, svg_key
 from torch import Tensor
 
-from ldmkit import to_pil
-from ldmkit.files.json import write_new
+from ldmkit import to_pil, write_new
 from ldmkit_compare.plots import plot_of
 from ldmkit_compare.results import HEADS, Comparison
 from ldmkit_compare.runs import Pictures

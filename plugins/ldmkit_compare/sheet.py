@@ -9,7 +9,7 @@ from ldmkit_drawing.loglog import picture
 from ldmkit_drawing.sheets import FAINT, PAPER, Cell, Content, Sheet, Style, words
 from PIL import Image
 
-from ldmkit.files.json import write_new
+from ldmkit import write_new
 from ldmkit_compare.plots import plot_of
 from ldmkit_compare.results import Comparison, Drawn
 from ldmkit_compare.runs import Pictures

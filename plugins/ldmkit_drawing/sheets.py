@@ -19,9 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldmkit import to_pil
-from ldmkit.files.json import write_new
-from ldmkit.run.output import check_png
+from ldmkit import check_png, to_pil, write_new
 
 Drawing: TypeAlias = Callable[[tuple[int, int]], Image.Image]
 """Draws itself at (width, height) in pixels."""

@@ -38,9 +38,8 @@ def demo(
 
     check_model(model, dtype=dtype)
 
-    from ldmkit import load
+    from ldmkit import check_png, load
     from ldmkit.models.locate import default_model
-    from ldmkit.run.output import check_png
     from ldmkit_miniworld.demo import Demo
 
     check_png(out)

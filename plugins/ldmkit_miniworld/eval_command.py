@@ -110,7 +110,7 @@ class Targets:
         Raises:
             InputError: no such folder, or another ending.
         """
-        from ldmkit.contracts.arguments import check_png
+        from ldmkit import check_png
         from ldmkit.files.json import check_target
 
         if self.sheet is not None:
@@ -120,8 +120,7 @@ class Targets:
 
     def write(self, report: dict[str, Any], sheet: Callable[[], Sheet]) -> list[Path]:
         """What was written, under the names that it has."""
-        from ldmkit import write_json
-        from ldmkit.files.json import write_new
+        from ldmkit import write_json, write_new
 
         written: list[Path] = []
         if self.report is not None:

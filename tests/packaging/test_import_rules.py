@@ -40,6 +40,8 @@ def test_every_package_is_looked_at(rules: ModuleType) -> None:
         ("ldmkit_codecs", "import transformers\n", "at the top"),
         ("ldmkit_codecs", "from . import kl\n", "relative"),
         ("ldmkit_stranger", "import ldmkit\n", "has no rule"),
+        ("ldmkit_codecs", "from ldmkit.contracts.codec import Codec\n", "which is not public"),
+        ("ldmkit_samplers", "def f():\n    import ldmkit.run.guards\n", "which is not public"),
     ],
 )
 def test_the_rules_find_violations(
@@ -51,6 +53,28 @@ def test_the_rules_find_violations(
     monkeypatch.setattr(rules, "ROOT", tmp_path)
     monkeypatch.setattr(rules, "SOURCES", (tmp_path,))
     assert any(word in line for line in rules.violations())
+
+
+def test_what_is_public_may_be_imported(rules: ModuleType) -> None:
+    assert not rules.private("ldmkit_codecs", "ldmkit") and not rules.private("ldmkit_codecs", "ldmkit.bounds")
+    assert not rules.private("ldmkit_training", "ldmkit.run.inputs") and rules.private(
+        "ldmkit_codecs", "ldmkit.run.inputs"
+    )
+
+
+def test_every_exception_is_needed(rules: ModuleType) -> None:
+    used = {
+        (module.split(".")[0], item.target)
+        for module, path in rules.modules().items()
+        for item in rules.imports(module, path)
+    }
+    idle = [
+        (package, name)
+        for package, names in rules.PRIVATE.items()
+        for name in names
+        if not any(who == package and f"{target}.".startswith(f"{name}.") for who, target in used)
+    ]
+    assert not idle
 
 
 def test_imports_point_down(rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ldmkit import LazyTensor, SourceError, shown
-from ldmkit.models.spec import MAX_SIDE
+from ldmkit.bounds import MAX_SIDE
 
 MARKERS = ("v_pred", "ztsnr")
 """Empty tensors that only mark a file."""

@@ -7,8 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from ldmkit import Guidance, SpecError, get
-from ldmkit.plugins.catalogue import name_of, registered_name
+from ldmkit import Guidance, SpecError, get, name_of, registered_name
 
 
 def _read(given: Any) -> Any:

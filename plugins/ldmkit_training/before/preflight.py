@@ -10,8 +10,17 @@ from pathlib import Path
 
 import torch
 
-from ldmkit import CompositionError, Dataset, InputError, LdmkitError, Pipeline, SpecError, Stage, suggest
-from ldmkit.contracts.axes import check_pictures
+from ldmkit import (
+    CompositionError,
+    Dataset,
+    InputError,
+    LdmkitError,
+    Pipeline,
+    SpecError,
+    Stage,
+    check_pictures,
+    suggest,
+)
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
 from ldmkit_training.before.moving import with_spatial_inputs

@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 import torch
 
-from ldmkit import SpecError
-from ldmkit.run.noise import seeded
+from ldmkit import SpecError, seeded
 
 Mixture: TypeAlias = tuple[tuple[int, int], ...]
 """(samples, draws) of stretches of indices, see `ldmkit.Dataset.mixture`."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ldmkit import CompositionError, InputError, Process, integer, shown
-from ldmkit.models.spec import MAX_STEPS
+from ldmkit.bounds import MAX_STEPS
 
 
 def check_steps(steps: int) -> int:

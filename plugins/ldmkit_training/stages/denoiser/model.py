@@ -24,11 +24,11 @@ from ldmkit import (
     Pipeline,
     Source,
     build_value,
+    check_pictures,
     get,
     load_codec,
     suggest,
 )
-from ldmkit.contracts.axes import check_pictures
 from ldmkit.models.compose import build, fit
 from ldmkit.models.latent_scale import check_latents_fit, latents_of
 from ldmkit.models.meta import on_meta
