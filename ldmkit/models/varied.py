@@ -9,12 +9,10 @@ from typing import Any, Self
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, shown, suggest
-from ldmkit.models.adapters import check_free
-from ldmkit.models.compose import Parts, check_added, fit, part_spec
+from ldmkit.models.compose import Parts
 from ldmkit.models.composed import Composed
 from ldmkit.models.derived import derived, extended
 from ldmkit.models.fusing import fused_parts
-from ldmkit.models.spec import ConditionerSpec
 
 
 class Varied(Composed):
