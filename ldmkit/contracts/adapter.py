@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Tap
 from ldmkit.contracts.signals import Slot
-from ldmkit.contracts.step import Context
+from ldmkit.contracts.step import Context, Run
 
 
 class Adapter(Part, ABC):
@@ -51,6 +51,11 @@ class Adapter(Part, ABC):
 
         The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent. Rows in which
         `context.present["<name>.<slot>"]` is False get what they would get without the condition."""
+        return None
+
+    def idle(self, run: Run) -> str | None:
+        """Why it changes nothing in this run, for a warning: a scale of 0, a window that no step lies in. None: it may
+        act."""
         return None
 
     def drops(self, slot: str) -> bool:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ldmkit.contracts.guidance import Guidance, View
+from ldmkit.contracts.step import Run
 from ldmkit.errors import warn
+from ldmkit.models.compose import Parts
+from ldmkit.models.spec import ConditionerSpec
+from ldmkit.run.inputs import input_name
 from ldmkit.run.request import Request
 
 Weights = Mapping[View, float]
@@ -40,6 +44,17 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
     _negatives(request, acting)
     if all(weights == PLAIN for weights in seen):
         _idle(request.guidance, names, given, levels)
+
+
+def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Request, run: Run) -> None:
+    """Warn of adapters that change nothing in a run although what they read is given."""
+    asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
+    for name, adapter in parts.adapters.items():
+        feeds = [one for one, slot in parts.routes.items() if slot.startswith(f"{name}.")]
+        if adapter.slots and not any(input_name(one, wiring[one]) in asked for one in feeds):
+            continue
+        if (why := adapter.idle(run)) is not None:
+            warn(f"the adapter {name!r} has no effect: {why}")
 
 
 def _conditions(request: Request, given: Sequence[str], acting: Collection[View]) -> None:

@@ -16,7 +16,7 @@ from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
 from ldmkit.models.composed import Composed
 from ldmkit.models.memory import memory
-from ldmkit.run.acting import remark_guidance
+from ldmkit.run.acting import remark_adapters, remark_guidance
 from ldmkit.run.caching import check_cache
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
@@ -119,6 +119,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
     checked = replace(asked.checked, proposed=tuple(proposed))
     remark_call(checked, pipeline.device.type)
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
+    remark_adapters(parts, wiring, checked, run)
     with (
         memory("start", f"latents {(request.batch, *noise.shape)}"),
         watched(lambda: _codec(pipeline), pipeline.device),

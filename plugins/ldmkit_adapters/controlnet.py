@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
 from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane, unet_slots
 from ldmkit_denoisers.ported import activate, zeroed
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit import (
@@ -25,6 +25,7 @@ from ldmkit import (
     Plane,
     Run,
     Slot,
+    SpecError,
     Tap,
     Value,
 )
@@ -59,6 +60,13 @@ class ControlNetConfig(Value):
     end: float = Field(1.0, ge=0, le=1)
     guess: bool = False
     only_mid: bool = False
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.start > self.end:
+            what = f"it would act from {self.start:g} to {self.end:g} of the run"
+            raise SpecError("invalid", what, where="start", fits="start <= end")
+        return self
 
 
 class HintEncoder(nn.Module):
@@ -209,10 +217,20 @@ class ControlNet(Encoder, Adapter):
 
     def acts(self, state: ControlState, sigma: float | None) -> bool:
         """Whether the step at `sigma` lies in [start, end]; always where run or sigma are unknown."""
-        if state.run is None or sigma is None:
-            return True
-        done = state.run.progress(sigma)
-        after = done + 1 / max(len(state.run.sigmas) - 1, 1)
+        return state.run is None or sigma is None or self._within(state.run, sigma)
+
+    def idle(self, run: Run) -> str | None:
+        """See `Adapter.idle`."""
+        if self.config.scale == 0:
+            return "its scale is 0"
+        if not any(self._within(run, sigma) for sigma in run.sigmas[:-1]):
+            window = f"from {self.config.start:g} to {self.config.end:g} of the run"
+            return f"no step of {len(run.sigmas) - 1} lies in its window, {window}"
+        return None
+
+    def _within(self, run: Run, sigma: float) -> bool:
+        done = run.progress(sigma)
+        after = done + 1 / max(len(run.sigmas) - 1, 1)
         return done >= self.config.start - 1e-9 and after <= self.config.end + 1e-9
 
     def forward(self, x: Tensor, t: Tensor, state: ControlState) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
+import tiny_parts
 import torch
 
 import ldmkit
@@ -111,3 +112,32 @@ def test_guidance_that_does_not_tell(pipe: ldmkit.Pipeline) -> None:
         pipe.prepare(BOTH, guidance=Silent(), propose=False)
     with pytest.warns(DrawingWarning, match="nothing is guided, so that the negative"):
         pipe.prepare(BOTH, guidance=Silent(scale=1.0), negative={"text": "a car"})
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"scale": 0.0}, "the adapter 'edges' has no effect: its scale is 0"),
+    ({"start": 0.0, "end": 0.0}, "no step of 4 lies in its window, from 0 to 0"),
+    ({"start": 0.3, "end": 0.4}, "no step of 4 lies in its window, from 0.3 to 0.4"),
+])  # fmt: skip
+def test_an_adapter_that_cannot_act_is_said(controlled: ldmkit.Pipeline, changes: dict[str, float], words: str) -> None:
+    asked = {"label": 1, "edges": torch.zeros(3, 8, 8)}
+    with pytest.warns(DrawingWarning, match=words):
+        idle = controlled.tuned("edges", **changes)(asked, steps=4)
+    assert torch.equal(idle.images, controlled({"label": 1}, steps=4).images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DrawingWarning)
+        controlled.tuned("edges", **changes)({"label": 1}, steps=4, grid="karras")  # no hint is given
+        controlled.tuned("edges", start=0.0, end=0.5)(asked, steps=4, grid="karras")
+
+
+def test_a_window_ends_after_it_begins(controlled: ldmkit.Pipeline) -> None:
+    with pytest.raises(ldmkit.SpecError, match="start <= end"):
+        controlled.tuned("edges", start=0.6, end=0.5)
+
+
+@pytest.fixture(scope="module")
+def controlled() -> ldmkit.Pipeline:
+    plain = tiny_parts.class_pipeline()
+    unet = plain.denoiser.config.model_dump()
+    control = tiny_parts.part("adapter", "controlnet", {"unet": unet, "hint_widths": [4]}, seed=5)
+    return plain.with_adapter("edges", control, {"hint": ldmkit.get("conditioner", "hint")({})})
