@@ -169,7 +169,8 @@ def _allowed(one: str, other: str) -> int:
     if one.isdigit() or other.isdigit() or len(other) < 3:
         return 0
     if len(other) < 6:
-        return int(one[0] == other[0] or sorted(one) == sorted(other))
+        kept = 2 if len(other) == 3 else 1
+        return int(one[:kept] == other[:kept] or sorted(one) == sorted(other))
     return 2
 
 

@@ -94,7 +94,7 @@ class Dataset(ABC):
         """
         return None
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def picture_size(self, index: int) -> tuple[int, int] | None:
         """(height, width) of the upright picture of sample `index`, got without decoding it. None: that cannot be had,
         or the file is damaged.
         """

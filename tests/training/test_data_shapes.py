@@ -58,7 +58,7 @@ def test_a_picture_that_lies_on_its_side(tmp_path: Path) -> None:
     exif[0x0112] = 6
     write(tmp_path / "p", [(32, 128)], exif=exif)
     section = DataSection.model_validate({"train": FOLDER, "size": [32, 128], "fit": "crop"})
-    assert open_data(section, tmp_path)[0].size(0) == (32, 128)
+    assert open_data(section, tmp_path)[0].picture_size(0) == (32, 128)
     assert shapes.said_of_sizes(section, open_data(section, tmp_path)[0]) == []
 
 

@@ -21,7 +21,7 @@ HARDLY = 0.5
 
 def sizes_of(dataset: Dataset) -> list[Size]:
     """(height, width) of pictures of a source; damaged ones are left out: they are met when their turn comes."""
-    found = [dataset.size(index) for index in held_out(len(dataset), MOST)]
+    found = [dataset.picture_size(index) for index in held_out(len(dataset), MOST)]
     known = [size for size in found if size is not None]
     if known:
         return known

@@ -151,9 +151,9 @@ class ConcatDataset(Dataset):
         _, source, place = self._at(index)
         return source.content(place)
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def picture_size(self, index: int) -> tuple[int, int] | None:
         _, source, place = self._at(index)
-        return source.size(place)
+        return source.picture_size(place)
 
     def base(self, index: int, name: str) -> Path | None:
         _, source, place = self._at(index)

@@ -145,10 +145,10 @@ class JoinedDataset(Dataset):
                 found |= some
         return found
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def picture_size(self, index: int) -> tuple[int, int] | None:
         place = self.rows[index][0]
         assert place is not None
-        return self.sources[0].size(place)
+        return self.sources[0].picture_size(place)
 
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         places = zip(self.sources, self.rows[index], strict=True)

@@ -117,7 +117,7 @@ class Records(Dataset):
     def base(self, index: int, name: str) -> Path | None:
         return self.records[index].base
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def picture_size(self, index: int) -> tuple[int, int] | None:
         return picture_size(self.records[index].picture)
 
     def content(self, index: int) -> tuple[bytes, bytes]:

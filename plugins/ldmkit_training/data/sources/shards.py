@@ -193,7 +193,7 @@ class ShardsDataset(Dataset):
     def known(self, index: int) -> dict[str, Any]:
         return self._known(self._groups[index])
 
-    def size(self, index: int) -> tuple[int, int] | None:
+    def picture_size(self, index: int) -> tuple[int, int] | None:
         return picture_size(self._member(self._groups[index]).read())
 
     def content(self, index: int) -> tuple[bytes, bytes]:

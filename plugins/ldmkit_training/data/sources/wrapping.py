@@ -38,8 +38,8 @@ class Wrapping(Dataset):
     def content(self, index: int) -> tuple[bytes, bytes] | None:
         return self.dataset.content(index)
 
-    def size(self, index: int) -> tuple[int, int] | None:
-        return self.dataset.size(index)
+    def picture_size(self, index: int) -> tuple[int, int] | None:
+        return self.dataset.picture_size(index)
 
     def base(self, index: int, name: str) -> Path | None:
         return self.dataset.base(index, name)
