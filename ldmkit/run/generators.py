@@ -27,7 +27,7 @@ States = dict[str, Any]
 def states(device: torch.device, others: bool = True) -> States:
     """Of torch's generators, and with `others` of those of numpy and Python."""
     found: States = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         found["torch.cuda"] = torch.cuda.get_rng_state(device)
     if others:
         found["random"] = random.getstate()
@@ -92,7 +92,7 @@ def _who(prepared: Prepared, device: torch.device) -> str:
 
 def _restore(before: States, device: torch.device) -> None:
     torch.set_rng_state(before["torch"])
-    if device.type == "cuda":
+    if "torch.cuda" in before:
         torch.cuda.set_rng_state(before["torch.cuda"], device)
     random.setstate(before["random"])
 

@@ -92,7 +92,9 @@ def run(process: Process, sampler: Sampler, grid: Grid, steps: int, begin: int =
     evaluate = SimpleNamespace(process=process)
     parts: dict[str, Any] = {"request": request, "noise": Draws(), "evaluate": evaluate, "estimate": None}
     prepared = Prepared(size=SHAPE[1:], sigmas=sigmas, x=x, denoise=denoise, **parts)
-    *_, step = prepared._drawn()  # there is no network to hold, as `steps` does
+    arrivals = prepared._arrivals()  # as `Prepared.steps` asks for them, with no network to hold and nothing counted
+    going = sampler if arrivals is None else sampler.arriving(arrivals)
+    *_, step = going.steps(denoise, x, sigmas, parts["noise"])
     return process.settled(step.x, step.sigma_next)
 
 
