@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,26 +12,43 @@ from torch import Tensor
 from ldmkit.contracts.ports import Gate, attached
 from ldmkit.testing.batches import differ, same
 from ldmkit.testing.checks import NotApplicable, check, expect
-from ldmkit.testing.denoiser.subject import DenoiserSubject, call, jolt
+from ldmkit.testing.denoiser.subject import DenoiserSubject, Probe, jolt, with_probe
 
 
 class Stores:
-    """A tap that changes and keeps what it sees, and gives that once it is told to."""
+    """A tap that changes and keeps what it sees, one value a window, and gives that once it is told to.
+
+    Caches tell the windows of a network that is run patch by patch from one another by their adapter's state.
+    """
 
     def __init__(self) -> None:
-        self.value: Tensor | None = None
+        self.values: dict[tuple[int, ...], Tensor] = {}
         self.gives = False
-        self.seen = self.asked = 0
+        self.seen, self.asked = Counter[tuple[int, ...]](), Counter[tuple[int, ...]]()
 
     def skip(self, frame: Any) -> Tensor | None:
         """See `ldmkit.GateTap`."""
-        self.asked += 1
-        return self.value if self.gives else None
+        self.asked[_window(frame)] += 1
+        return self.values.get(_window(frame)) if self.gives else None
 
     def __call__(self, value: Tensor, frame: Any) -> Tensor:
-        self.seen += 1
-        self.value = jolt(value, frame)
-        return self.value
+        self.seen[_window(frame)] += 1
+        self.values[_window(frame)] = changed = jolt(value, frame)
+        return changed
+
+    @property
+    def calls(self) -> str:
+        """How often it was asked and called, where that was most."""
+        return f"{max(self.asked.values(), default=0)}, {max(self.seen.values(), default=0)}"
+
+
+def _window(frame: Any) -> tuple[int, ...]:
+    return frame.context.adapters.get("probe", Probe()).window  # type: ignore[no-any-return]
+
+
+def _called(part: Any, given: Mapping[str, Any]) -> Tensor:
+    out: Tensor = part(given["x"], given["t"], with_probe(part.prepare(given["signals"])), None)
+    return out
 
 
 @check("denoiser", "gates")
@@ -37,7 +56,8 @@ def gates(s: DenoiserSubject) -> None:
     """A gate is asked before what it guards is computed; a stored value stands for all of that, bit for bit.
 
     `h = self.gate.around(compute, frame)` does it. A gate that is not asked, or whose answer is computed over, lets
-    caches attach and save nothing.
+    caches attach and save nothing. In one call of the network a gate is asked once, or once in every window of the
+    latents for which the states of adapters are cropped: caches keep one value for each.
     """
     part = s.make()
     names = [name for name, port in part.ports.items() if isinstance(port, Gate)]
@@ -45,18 +65,18 @@ def gates(s: DenoiserSubject) -> None:
         raise NotApplicable("it publishes no gates")
     given = s.given(part)
     with torch.no_grad():
-        base = call(part, given)
+        base = _called(part, given)
         for name in names:
             tap = Stores()
             with attached(part.ports, {name: tap}):
-                whole = call(part, given)
+                whole = _called(part, given)
                 expect(differ([whole], [base]), f"another F with a tap at {name!r}", "the same F")
-                expect(
-                    (tap.asked, tap.seen) == (1, 1), f"{name!r} asked once and called once", f"{tap.asked}, {tap.seen}"
-                )
+                once = tap.asked == tap.seen and set(tap.seen.values()) == {1}
+                expect(once, f"{name!r} asked once and called once in every window", tap.calls)
                 tap.gives = True
-                cut = call(part, given)
-                seen = tap.seen - 1
+                tap.seen.clear()
+                cut = _called(part, given)
+                seen = tap.seen.total()
                 expect(seen == 0, f"no call of {name!r} where it gave a stored value", f"{seen}")
                 same([cut], [whole], f"F with the stored value at {name!r}")
-        same([call(part, given)], [base], "F after the taps were taken off")
+        same([_called(part, given)], [base], "F after the taps were taken off")

@@ -119,11 +119,13 @@ def taps_of(part: Denoiser, tap: Tap) -> dict[str, Tap]:
 
 @dataclass
 class Probe:
-    """State of an adapter that is not there, kept in `Context.adapters`; it is the same for every window."""
+    """State of an adapter that is not there, kept in `Context.adapters`; it knows its window of the latents."""
+
+    window: tuple[int, ...] = ()
 
     def crop(self, top: int, left: int, height: int, width: int) -> Probe:
-        """Itself."""
-        return self
+        """That of a window."""
+        return Probe((top, left, height, width))
 
 
 def with_probe(context: Context) -> Context:
