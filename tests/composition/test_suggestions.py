@@ -47,13 +47,13 @@ def classes(end: str) -> list[str]:
 
 
 SAMPLERS = (
-    *("euler_cfg_pp", "euler_ancestral_cfg_pp", "heunpp2", "exp_heun_2_x0", "dpm_2_ancestral", "dpm_fast"),
-    *("dpm_adaptive", "dpmpp_2s_ancestral_cfg_pp", "dpmpp_2m_cfg_pp", "dpmpp_2m_sde_heun", "dpmpp_3m_sde", "ipndm_v"),
+    *("heunpp2", "exp_heun_2_x0", "dpm_2_ancestral", "dpm_fast", "dpm_adaptive", "dpmpp_2m_sde_heun"),
+    *("dpmpp_3m_sde", "dpmpp_3m_cfg_pp", "heun_cfg_pp", "ddim_cfg_pp", "ipndm_v"),
     *("res_multistep", "gradient_estimation", "er_sde", "seeds_2", "seeds_3", "sa_solver", "scm", "edm", "uni_pc_bh2"),
     *("dpm", "adams", "rk45", "k_dpm_2_a", "DDIM-CFG++"),
 )
 GRIDS = ("normal", "sgm_uniform", "simple", "ddim_uniform", "beta", "kl_optimal", "polyexponential", "ays")
-GUIDANCE = ("apg", "pag", "seg", "slg", "cfgpp", "cfg++", "tcfg", "adg", "autoguidance", "perp-neg")
+GUIDANCE = ("apg", "pag", "seg", "slg", "cfgpp", "cfg++", "tcfg", "adg", "acg", "autoguidance", "perp-neg")
 CODECS = ("vae", "dc", "consistency", "taesd", "vqgan", "oobleck", "autoencoder-kl", "rae", "kl2", "vqvae2")
 ADAPTERS = ("lora", "ip-adapter", "t2i-adapter", "controlnet-xs", "controlnet-lllite", "gligen", "loha")
 MODELS = ("UNet2DModel", "UNet2DConditionModel", "VQModel", "ControlNetModel", "AutoencoderKL")
@@ -97,6 +97,20 @@ def test_real_names_of_something_else_are_no_slips(where: str) -> None:
     wrong = {name: suggest(name, known) for name in others}
     assert wrong, "some are not ours"
     assert {name: said for name, said in wrong.items() if said.startswith("did")} == {}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("euler_cfg_pp", "euler-cfg-pp"),
+        ("euler_ancestral_cfg_pp", "euler-ancestral-cfg-pp"),
+        ("dpmpp_2m_cfg_pp", "dpmpp-2m-cfg-pp"),
+        ("dpmpp_2s_ancestral_cfg_pp", "dpmpp-2s-ancestral-cfg-pp"),
+        ("cfg-zero", "cfg-zero-star"),
+    ],
+)
+def test_what_others_call_the_same_is_found(theirs: str, ours: str) -> None:
+    assert suggest(theirs, [*names("sampler"), *names("guidance")]) == f"did you mean {ours!r}?"
 
 
 @pytest.mark.parametrize(
