@@ -120,8 +120,8 @@ class Pipeline(Varied):
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`; `data-shape`: no such batch.
         """
-        remark_gradients({"images": images})
         batch = batch_of(self.codec, images)
+        remark_gradients({"images": images})
         check_codec(self.codec, len(batch), tuple(batch.shape[2:]), "encode", allow_large)
         return encode_pictures(self.codec, fitted(batch, self.codec), noise)
 
@@ -137,8 +137,8 @@ class Pipeline(Varied):
         Raises:
             InputError: `too-much-work`, unless `allow_large`: see `prepare`; `batch-mismatch`: other seeds than rows.
         """
-        remark_gradients({"latents": latents})
         check_latents(self.codec, latents, allow_large)
+        remark_gradients({"latents": latents})
         asked = None if size is None else check_sides(size, axes=self.codec.axes)
         return decode_latents(self.codec, latents, asked, seeds=check_seeds(seeds))
 

@@ -104,9 +104,9 @@ def decode(
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
-    check_codec_of(about, codec, str(latents))
-    size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     stored = found.read(True)
+    check_codec_of(about, codec, stored, str(latents))
+    size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
     visual = codec.visual
     check_out(out, visual=visual)
     check_latents(codec, stored, yes)

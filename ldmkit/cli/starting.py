@@ -50,8 +50,9 @@ def _read(path: Path, codec: Codec) -> dict[str, Any]:
 
     if path.suffix.lower() != ".safetensors":
         return {"image": path}
-    check_codec_of(read_metadata(path), codec, str(path))
-    return {"latents": stored_latents(path).read(True)[0]}
+    latents = stored_latents(path).read(True)
+    check_codec_of(read_metadata(path), codec, latents, str(path))
+    return {"latents": latents[0]}
 
 
 def stored_latents(path: Path) -> Any:

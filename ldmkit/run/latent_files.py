@@ -7,9 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ldmkit.contracts.codec import Codec
 from ldmkit.errors import InputError, warn
 from ldmkit.models.latent_scale import latents_of
+from ldmkit.run.latents import latents_for
 
 KEY = "codec"
 """Of a file's metadata."""
@@ -25,17 +28,18 @@ def about_codec(codec: Codec) -> dict[str, str]:
     return {KEY: json.dumps(said)}
 
 
-def check_codec_of(about: Mapping[str, str], codec: Codec, where: str) -> None:
-    """Refuse latents of another codec; a file that does not say whose they are is warned of.
+def check_codec_of(about: Mapping[str, str], codec: Codec, latents: Tensor, where: str) -> None:
+    """Refuse latents (1,C,*axes) of another codec; a file that does not say whose they are is warned of.
 
     Raises:
-        InputError: `other-latents`.
+        InputError: `other-latents`; `latent-shape`: the file does not say, and they are none of this codec's.
     """
     try:
         said: Any = json.loads(about[KEY]) if KEY in about else None
     except ValueError:
         said = None
     if not isinstance(said, dict):
+        latents_for(codec, latents)
         own = type(codec).__name__
         warn(f"{where}: it does not say whose latents it holds: they are taken for the scaled ones of this {own}")
         return

@@ -105,10 +105,28 @@ def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allo
 
 
 def check_latents(codec: Codec, latents: object, allow_large: bool = False) -> None:
-    """`check_codec` for what is to be decoded; what is no batch of latents is left to `decode_latents`."""
-    if isinstance(latents, Tensor) and latents.ndim == 2 + len(codec.axes) and 0 not in latents.shape:
-        size = decoded_size(latents.shape[2:], codec.axes)
-        check_codec(codec, len(latents), size, "decode", allow_large)
+    """`check_codec` for what is to be decoded.
+
+    Raises:
+        InputError: `too-much-work`, unless allowed, and those of `latents_for`.
+    """
+    found = latents_for(codec, latents)
+    check_codec(codec, len(found), decoded_size(found.shape[2:], codec.axes), "decode", allow_large)
+
+
+def latents_for(codec: Codec, latents: object) -> Tensor:
+    """A batch (B, channels, *axes) of floats, of the codec's channels.
+
+    Raises:
+        InputError: `latent-shape`, and those of `numbers_of`.
+    """
+    fits = shape_of("B", codec.channels, *_letters(codec))
+    if not isinstance(latents, Tensor):
+        raise InputError("latent-shape", f"a {type(latents).__name__} is no tensor", where="latents", fits=fits)
+    latents = numbers_of(latents, "latents")
+    if latents.ndim != 2 + len(codec.axes) or latents.shape[1] != codec.channels or 0 in latents.shape:
+        raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
+    return latents
 
 
 def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -186,12 +204,7 @@ def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None, *, s
         InputError: the latents do not have the codec's channels.
         RunError: NaN or infinity, or memory exhausted.
     """
-    fits = shape_of("B", codec.channels, *_letters(codec))
-    if not isinstance(latents, Tensor):
-        raise InputError("latent-shape", f"a {type(latents).__name__} is no tensor", where="latents", fits=fits)
-    latents = numbers_of(latents, "latents")
-    if latents.ndim != 2 + len(codec.axes) or latents.shape[1] != codec.channels or 0 in latents.shape:
-        raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
+    latents = latents_for(codec, latents)
     whole = decoded_size(latents.shape[2:], codec.axes)
     drawn = seeds_of_rows(seeds, len(latents))
     with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):

@@ -204,7 +204,8 @@ def test_a_run_that_fails_leaves_the_others(theirs: None, class_folder: Path, tm
         capsys, class_folder, "--steps", "2", "--samplers", "heun,mine:way=raises,mine:way=nan", "--out", out
     )
     assert code == 5 and out.is_file()
-    assert "mine:way=raises, 2 steps, failed: TypeError: no such thing" in said and "mine:way=nan, 2 steps" in said
+    failed = "mine:way=raises, 2 steps, failed: sampler 'euler' of their-samplers 1.0 failed: TypeError: no such thing"
+    assert failed in said and "mine:way=nan, 2 steps" in said
     assert re.search(r"^heun +2 +3 +<?0\.\d+", said, re.M)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,9 +56,10 @@ def test_of_another(
 def test_of_its_own_in_any_dtype(made: dict[str, Path], dtype: str) -> None:
     codec = ldmkit.load_codec(made["own"])
     about = about_codec(ldmkit.load_codec(made["own"], dtype=dtype))
-    check_codec_of(about, codec, "a.safetensors")
+    latents = load_file(str(made["latents"]))["latents"]
+    check_codec_of(about, codec, latents, "a.safetensors")
     with pytest.raises(ldmkit.InputError, match="other-latents"):
-        check_codec_of(about, ldmkit.load_codec("miniworld"), "a.safetensors")
+        check_codec_of(about, ldmkit.load_codec("miniworld"), latents, "a.safetensors")
 
 
 def test_a_file_that_does_not_say(made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,4 +70,9 @@ def test_a_file_that_does_not_say(made: dict[str, Path], tmp_path: Path, capsys:
     codec = ldmkit.load_codec(made["own"])
     for about in ({}, {"codec": "no json"}, {"codec": "[1]"}):
         with pytest.warns(DrawingWarning, match="does not say whose"):
-            check_codec_of(about, codec, "a")
+            check_codec_of(about, codec, load_file(str(bare))["latents"], "a")
+    with warnings.catch_warnings():  # what is none of this codec's is refused, and not taken for its own before
+        warnings.simplefilter("error")
+        for shape in ((1, codec.channels + 1, 8, 8), (1, codec.channels, 8), (1, codec.channels, 0, 8)):
+            with pytest.raises(ldmkit.InputError, match="latent-shape"):
+                check_codec_of({}, codec, torch.zeros(shape), "a")
