@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ldmkit.cli.early import check_call, check_model
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ class Reading:
 
     def check(self) -> Path | None:
         """Where the model is, as `early.check_model` finds it without torch. Raises what that raises."""
+        from ldmkit.cli.early import check_model
+
         return check_model(self.model, self.config, self.dtype, self.verify)
 
     def load(self) -> Pipeline:
@@ -69,6 +70,8 @@ class Drawing:
         cache: str | None = None,
     ) -> None:
         """Refuse what is wrong before the model in `folder` is loaded. Raises what `early.check_call` raises."""
+        from ldmkit.cli.early import check_call
+
         check_call(
             folder, self.words, size=self.size, guidance=self.guidance, scales=self.scales or [], pictures=pictures,
             strategies=[("grid", self.grid), ("cache", cache), *(("sampler", sampler) for sampler in samplers)],

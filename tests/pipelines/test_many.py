@@ -101,7 +101,7 @@ def test_an_endless_generator_is_read_a_little_ahead_and_nothing_is_kept(pipe: l
         gc.collect()
         most = max(most, len(alive))
         assert read[0] <= 60 + 4 * 2
-    assert most <= 1
+    assert most <= 2  # the one that was handed out, and the one that takes its place
 
 
 def test_what_the_iterable_raises_comes_after_what_was_read(pipe: ldmkit.Pipeline) -> None:
