@@ -43,7 +43,7 @@ class Output:
     write_recipes: Callable[[], tuple[dict[str, Any], ...]] = field(repr=False)
     codec: Codec | None = field(default=None, repr=False)
     visual: bool = True
-    evaluations: Evaluations | None = field(default=None, repr=False)
+    evaluations: Evaluations | None = field(hash=False, default=None, repr=False)
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:
