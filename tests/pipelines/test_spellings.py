@@ -99,7 +99,7 @@ def test_two_scales_of_one_condition() -> None:
 OPTIONS = {
     "inputs": "the model's own options, --text and so on", "negative": "--negative", "size": "--size",
     "seeds": "--seed", "steps": "--steps", "start": "--start", "sampler": "--sampler", "grid": "--grid",
-    "guidance": "--guidance", "propose": "--propose", "allow_large": "--yes",
+    "guidance": "--guidance", "cache": "--cache", "propose": "--propose", "allow_large": "--yes",
     "on_step": None,  # a function; the command line shows a bar
 }  # fmt: skip
 """Argument of a call -> its option of `ldmkit sample`; None: there is none, for the reason beside it."""
@@ -110,6 +110,7 @@ WITHOUT_ARGUMENT = {
     "scales",  # `guidance`, one a condition
     "strength", "mask",  # of `start`
     "plan",  # `Pipeline.planned`
+    "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip
 
 
