@@ -67,9 +67,13 @@ def replay_picture(
     written = {} if out is None else {"path": str(output.save(out, overwrite=overwrite)[0])}
     if json:
         emit({"largest_difference": largest, "changed_parts": changed, **written})
-        return
-    for path, (was, is_now) in changed.items():
-        print(f"{path}: drawn with {was}, replayed with {is_now}")
-    print(f"largest difference: {largest}" + (" of 255" if output.visual else ""))
+    else:
+        _say(largest, changed, written, " of 255" if output.visual else "")
+
+
+def _say(largest: float, changed: dict[str, list[str | None]], written: dict[str, str], unit: str) -> None:
+    for path, (was, now) in changed.items():
+        print(f"{path}: drawn with {was}, replayed with {now}")
+    print(f"largest difference: {largest}{unit}")
     for path in written.values():
         print(path)

@@ -80,21 +80,15 @@ def sample(
     dtype: Dtype = None,
     verify: Verify = "fast",
     json: Json = False,
-) -> int | None:
+) -> int:
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
-    from ldmkit.cli.early import check_draws, check_suffix
-    from ldmkit.cli.series import check_prompts, is_folder
-
-    named, words = split_words([*([] if model is None else [model]), *ctx.args])
+    named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
     others = {"steps": steps, "propose": propose, "allow_large": yes}
     drawing = Drawing(words, size, grid, guidance, scales, negative, others)
     starts, masks = start or [], mask or []
-    check_suffix(out)
-    if prompts is not None:
-        check_prompts(prompts)
-    check_draws(steps, seed, number)
     check_start(starts, strength, masks)
+    _check(out, prompts, steps, seed, number)
     drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
 
     import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
@@ -102,27 +96,27 @@ def sample(
     began = time.perf_counter()
     pipeline = reading.load()
     if inputs:
-        _emit(schemas(pipeline))
-        return None
+        return _show_inputs(pipeline)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
-    options |= {
-        "cache": parse_strategy(cache, "--cache"),
-        "sampler": parse_strategy(sampler, "--sampler"),
-        "start": starting(starts, strength, masks, pipeline.codec),
-    }
-    if prompts is not None or number > batch or is_folder(out):
-        return _series(pipeline, given, options, prompts, number, seed, batch, Where(out, overwrite, json))
-    _check_out(out, pipeline)
-    options["seeds"] = range(seed, seed + (_rows(starts, masks, options["negative"]) if number == 1 else number))
-    ready = time.perf_counter()
-    prepared = pipeline.prepare(given, **options)
-    with _progress(len(prepared.sigmas) - 1, quiet=json) as on_step:
-        output = pipeline.run(prepared, on_step)
-    paths = [str(path) for path in output.save(out, overwrite=overwrite)]
-    timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
-    _say(prepared, output, paths, timing, json)
-    return None
+    chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
+    options |= {**chosen, "start": starting(starts, strength, masks, pipeline.codec)}
+    where = Where(out, overwrite, json)
+    if prompts is not None or number > batch or where.is_folder:
+        return _series(pipeline, given, options, prompts, number, seed, batch, where)
+    rows = _rows(starts, masks, options["negative"]) if number == 1 else number
+    return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
+
+
+def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:
+    """Refuse what is wrong before torch is imported."""
+    from ldmkit.cli.early import check_draws, check_suffix
+    from ldmkit.cli.series import check_prompts
+
+    check_suffix(out)
+    if prompts is not None:
+        check_prompts(prompts)
+    check_draws(steps, seed, number)
 
 
 class Where(NamedTuple):
@@ -131,6 +125,26 @@ class Where(NamedTuple):
     out: Path
     overwrite: bool
     json: bool
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether pictures go into a folder."""
+        from ldmkit.cli.series import is_folder
+
+        return is_folder(self.out)
+
+
+def _call(pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], began: float, where: Where) -> int:
+    """Draw the pictures of one call; `began` is when loading did."""
+    _check_out(where.out, pipeline)
+    ready = time.perf_counter()
+    prepared = pipeline.prepare(given, **options)
+    with _progress(len(prepared.sigmas) - 1, quiet=where.json) as on_step:
+        output = pipeline.run(prepared, on_step)
+    paths = [str(path) for path in output.save(where.out, overwrite=where.overwrite)]
+    timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
+    _say(prepared, output, paths, timing, where.json)
+    return 0
 
 
 def _series(
@@ -188,6 +202,11 @@ def _say(prepared: Prepared, output: Output, paths: list[str], timing: dict[str,
     calls = f"{prepared.evaluations} evaluations of {prepared.rows} rows"
     print("\n".join(paths))
     print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s ({calls})")
+
+
+def _show_inputs(pipeline: Pipeline) -> int:
+    _emit(schemas(pipeline))
+    return 0
 
 
 def schemas(pipeline: Pipeline) -> dict[str, Any]:
