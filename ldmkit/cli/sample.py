@@ -93,8 +93,7 @@ def sample(
 
     import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
 
-    began = time.perf_counter()
-    pipeline = reading.load()
+    began, pipeline = time.perf_counter(), reading.load()
     if inputs:
         return _show_inputs(pipeline)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
