@@ -364,7 +364,7 @@ ALWAYS = frozenset(
         "ConditionerSpec": "slot null input shares",
         "ConditionerSection": "assets variant",
         "AdapterSection": "train",
-        "Defaults": "sampler grid guidance steps size dtype",  # saved with the model
+        "Defaults": "sampler grid guidance steps size dtype locked",  # saved with the model
         "DenoiserObjective": "norm times dropout simple elbo",
         "_Times": "stratified",
         "UniformTimes": "type",
