@@ -153,7 +153,11 @@ def _series(
     """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
     from ldmkit.cli.answers import exit_code
     from ldmkit.cli.series import Series, requests_of
+    from ldmkit.run.prepare import check_count
 
+    if prompts is None and not options["allow_large"]:
+        whole = {name: value for name, value in options.items() if name != "allow_large"}
+        check_count(pipeline, given, {**whole, "seeds": range(number)})
     series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors")
     if series.into_folder:
         where.out.mkdir(exist_ok=True)

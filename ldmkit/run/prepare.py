@@ -81,7 +81,7 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
-        _check_count(pipeline, inputs, given)
+        check_count(pipeline, inputs, given)
     request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
     remark_locked(pipeline.defaults, request, given)
     check_cache(request)
@@ -135,7 +135,7 @@ def _names(pipeline: Composed) -> str:
     return " or ".join(part_name("conditioner", part) for part in pipeline.conditioners.values())
 
 
-def _check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) -> None:
+def check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) -> None:
     """Refuse a batch that nobody means before a row of it is looked at.
 
     Raises:

@@ -168,6 +168,8 @@ def test_the_command_line(
     call = ["sample", str(class_folder), "--label", "1", "--steps", "1", "--out", str(tmp_path / "a.png")]
     assert main([*call, "-n", "10000000"]) == 2
     assert "too-much-work" in capsys.readouterr().err
+    assert main([*call[:-1], str(tmp_path / "many"), "-n", "4097"]) == 2 and not (tmp_path / "many").exists()
+    assert "4097 pictures" in capsys.readouterr().err
     holding(monkeypatch, 1)
     assert main(call) == 2
     assert "--yes" in capsys.readouterr().err and not list(tmp_path.glob("*.png"))
