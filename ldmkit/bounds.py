@@ -25,9 +25,6 @@ MAX_PIXELS = 2**26
 MAX_BATCH = 4096
 """Pictures in one call, and likewise."""
 
-MAX_SERIES = 100_000
-"""Pictures of one command with following seeds, and likewise."""
-
 MAX_DAYS = 30
 """That a call takes by the estimate, and likewise."""
 

@@ -163,8 +163,6 @@ def _series(
         where.out.mkdir(exist_ok=True)
     else:
         _check_out(where.out, pipeline)
-    if prompts is None:
-        _check_series(pipeline, given, options, number, batch)
     same = ({"inputs": given, "seed": drawn} for drawn in range(seed, seed + number))
     began = time.perf_counter()
     series.draw(pipeline, same if prompts is None else requests_of(prompts, pipeline, given, seed), batch, options)
@@ -180,24 +178,6 @@ def _series(
         print(f"drawn in {seconds} s: {len(series.paths)} pictures{kept}, {len(said)} failed")
         print("\n".join(f"error {one}" for one in said), file=sys.stderr, end="\n" if said else "")
     return exit_code(failures[0][1]) if failures else 0
-
-
-def _check_series(pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], number: int, batch: int) -> None:
-    """Refuse as many pictures as nobody means, unless --yes.
-
-    Raises:
-        InputError: `too-much-work`, with the estimate of all of them.
-    """
-    from ldmkit.bounds import MAX_SERIES
-    from ldmkit.errors import InputError
-    from ldmkit.run.estimate import check_estimate
-
-    one = pipeline.prepare(given, **{**options, "seeds": range(min(batch, number))}).estimate
-    whole = one.repeated(-(-number // batch))
-    check_estimate(whole, "-n", options["allow_large"])
-    if number > MAX_SERIES and not options["allow_large"]:
-        fits = f"at most {MAX_SERIES} pictures, or --yes"
-        raise InputError("too-much-work", f"{number} pictures in batches of {whole}", where="-n", fits=fits)
 
 
 def _rows(*given: object) -> int:
