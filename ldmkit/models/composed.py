@@ -58,8 +58,9 @@ class Composed:
         """The spec of this pipeline as it stands."""
         conditioners = {}
         for name, part in self.conditioners.items():
-            wire = self.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
-            conditioners[name] = ConditionerSpec(**part_spec("conditioner", part).model_dump(), **wire)
+            conditioners[name] = ConditionerSpec(
+                **part_spec("conditioner", part).model_dump(), **self.wiring[name].wiring
+            )
         return PipelineSpec(
             codec=part_spec("codec", self.codec),
             denoiser=part_spec("denoiser", self.denoiser),

@@ -31,10 +31,10 @@ def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             raise InputError("unknown-argument", f"nothing is called {name!r}", where=name, fits=suggest(name, known))
     conditioners, wiring = _conditioners(one, changes)
-    codec, denoiser = changes.get("codec", one.codec), changes.get("denoiser", one.denoiser)
-    given, adapters = mapped_parts(codec, denoiser, changes.get("process", one.process), conditioners, one.adapters)
+    codec, denoiser, process = (changes.get(name, getattr(one, name)) for name in ("codec", "denoiser", "process"))
+    given, adapters = mapped_parts(codec, denoiser, process, conditioners, one.adapters)
     wires = wired(given, wiring)
-    parts = fit(wires, codec, denoiser, changes.get("process", one.process), given, adapters)
+    parts = fit(wires, codec, denoiser, process, given, adapters)
     same = denoiser is one.denoiser
     return {
         "parts": parts,
@@ -68,11 +68,7 @@ def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, 
             what = f"there is no conditioner {name!r} to leave out"
             raise CompositionError("unknown-conditioner", what, fits=suggest(name, one.conditioners))
     parts = {name: part for name, part in {**one.conditioners, **given}.items() if part is not None}
-    kept = {
-        name: one.wiring[name].model_dump(include={"slot", "null", "input", "shares"})
-        for name in parts
-        if name in one.wiring
-    }
+    kept = {name: one.wiring[name].wiring for name in parts if name in one.wiring}
     asked = mapping_of(changes.get("wiring", {}), "wiring", "conditioner name -> slot, null, input")
     return parts, {**kept, **asked}
 

@@ -87,6 +87,11 @@ class ConditionerSpec(PartSpec):
     input: str | None = None
     shares: str | None = None
 
+    @property
+    def wiring(self) -> dict[str, Any]:
+        """How it is connected, without what it is."""
+        return self.model_dump(include={"slot", "null", "input", "shares"})
+
 
 class Defaults(Value):
     """What a call, or loading, uses where it says nothing.

@@ -16,6 +16,7 @@ import torch
 
 from ldmkit.errors import warn
 from ldmkit.run.guards import part_name
+from ldmkit.run.stepwise import stepwise
 
 if TYPE_CHECKING:
     from ldmkit.run.prepared import Prepared
@@ -60,21 +61,19 @@ def watched_steps(made: Iterator[T], prepared: Prepared, device: torch.device) -
     Args:
         made: closed with this one where it can be.
     """
-    first, told, end = True, False, object()
-    try:
-        while True:
-            before = {} if told else states(device, first)
-            one = next(made, end)
-            if not told and (names := changed(before, states(device, first))):
-                told = True
-                _tell(names, lambda: _who(prepared, device))
-            first = False
-            if one is end:
-                return
-            yield one  # type: ignore[misc]
-    finally:
-        if hasattr(made, "close"):
-            made.close()
+    first, told = True, False
+
+    @contextmanager
+    def looked_at() -> Iterator[None]:
+        nonlocal first, told
+        before = {} if told else states(device, first)
+        yield
+        if not told and (names := changed(before, states(device, first))):
+            told = True
+            _tell(names, lambda: _who(prepared, device))
+        first = False
+
+    return stepwise(made, looked_at)
 
 
 def _who(prepared: Prepared, device: torch.device) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import nn
+
+from ldmkit.run.stepwise import stepwise
 
 T = TypeVar("T")
 
@@ -47,17 +50,7 @@ def evaluated(parts: Iterable[nn.Module], made: Iterator[T]) -> Iterator[T]:
     Args:
         made: closed with this one where it can be.
     """
-    modules, end = modules_of(parts), object()
-    try:
-        while True:
-            with evaluating(modules):
-                one = next(made, end)
-            if one is end:
-                return
-            yield one  # type: ignore[misc]
-    finally:
-        if hasattr(made, "close"):
-            made.close()
+    return stepwise(made, partial(evaluating, modules_of(parts)))
 
 
 def modules_of(parts: Iterable[nn.Module]) -> list[nn.Module]:

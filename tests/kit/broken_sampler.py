@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from broken_sampler_noise import NoiseInOneDirection, NoiseOnTop, TooLittleNoise
 from good_sampler import Denoise, Noise, Renewed, Straight, TwoStage
 from torch import Tensor
 
@@ -330,37 +331,6 @@ class ClaimsThree(OneMemory):
     """A two-step method of second order, declared to be of third."""
 
     order = 3
-
-
-class TooLittleNoise(Renewed):
-    """Draws 5 % less than its own formula says."""
-
-    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
-        yield from super().steps(denoise, x, sigmas, lambda index: 0.95 * noise(index))
-
-
-class NoiseOnTop(Straight):
-    """Adds noise without going further down first."""
-
-    order = None  # type: ignore[assignment]
-
-    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
-        for i, (sigma, after) in enumerate(pairwise(sigmas)):
-            x0 = denoise(x, sigma)
-            x = x0 + (after / sigma) * (x - x0)
-            x.add_(noise(i), alpha=0.1 * after)
-            yield Step(i, len(sigmas) - 1, sigma, after, x, x0)
-
-
-class NoiseInOneDirection(Renewed):
-    """Gives both numbers of a sample correlated noise, of the right variance each."""
-
-    def steps(self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Iterator[Step]:
-        def tied(index: int) -> Tensor:
-            drawn = noise(index)
-            return 0.8 * drawn + 0.6 * drawn.roll(1, -1)
-
-        yield from super().steps(denoise, x, sigmas, tied)
 
 
 class AsksInSecret(Straight):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import broken_conditioner as parts
+import broken_conditioner_abilities  # noqa: F401 - registers its own
 import broken_conditioner_ports  # noqa: F401 - registers its own
 import pytest
 from good_conditioner import Palette, Plain, Spoken

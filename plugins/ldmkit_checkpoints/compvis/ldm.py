@@ -19,7 +19,7 @@ from ldmkit_checkpoints.compvis.plan import (
     codec_shape,
     plan_codec,
     said_ema,
-    shadow,
+    unused_weights,
 )
 from ldmkit_checkpoints.compvis.process import BUFFERS, expected_buffers, process_from_ldm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
@@ -28,7 +28,7 @@ from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
-from ldmkit_checkpoints.singlefile.evidence import MARKERS, Evidence
+from ldmkit_checkpoints.singlefile.evidence import Evidence
 from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNET, CODEC, COND = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
@@ -144,18 +144,13 @@ def _control(params: Mapping[str, Any], where: str) -> tuple[dict[str, PartPlan]
 def _ignore(
     params: Mapping[str, Any], first_stage: PartPlan, denoiser: PartPlan, conditions: Conditions
 ) -> Callable[[str], str | None]:
-    unet, codec = denoiser.published(), first_stage.published()
-    shadows = {shadow(key) for key in unet}
+    unused, codec = unused_weights(denoiser), first_stage.published()
 
     def ignore(key: str) -> str | None:
         if key in BUFFERS:
             return "schedule: compared with the config's"
-        if key in MARKERS:
-            return "marker of the prediction type"
-        if key in unet:
-            return "raw weights: the EMA ones are used"
-        if key in shadows:
-            return "EMA weights: the raw ones are used"
+        if (why := unused(key)) is not None:
+            return why
         if key.startswith(CODEC):
             return ignorable_vae_key(key.removeprefix(CODEC))
         if params.get("cond_stage_config") == "__is_first_stage__" and key.startswith(COND):

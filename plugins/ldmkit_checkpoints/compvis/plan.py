@@ -15,6 +15,7 @@ from ldmkit_checkpoints.compvis.vae_config import first_stage_from_compvis
 from ldmkit_checkpoints.compvis.vae_keys import kl_compvis_keys, vq_compvis_keys
 from ldmkit_checkpoints.compvis.yaml_config import params_of
 from ldmkit_checkpoints.keys import KeyMap, prefixed
+from ldmkit_checkpoints.singlefile.evidence import MARKERS
 from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNREAD_BUFFERS = {
@@ -95,6 +96,21 @@ def said_ema(params: Mapping[str, Any], default: bool | None, where: str) -> boo
 def shadow(key: str) -> str:
     """Key of the EMA copy of a parameter: without its dots."""
     return "model_ema." + key.removeprefix("model.").replace(".", "")
+
+
+def unused_weights(denoiser: PartPlan) -> Callable[[str], str | None]:
+    """Why a key of a whole model is not read, as far as all layouts agree: markers, and the denoiser's other set."""
+    unet = denoiser.published()
+    shadows = {shadow(key) for key in unet}
+
+    def reason(key: str) -> str | None:
+        if key in MARKERS:
+            return "marker of the prediction type"
+        if key in unet:
+            return "raw weights: the EMA ones are used"
+        return "EMA weights: the raw ones are used" if key in shadows else None
+
+    return reason
 
 
 def plan_codec(

@@ -18,7 +18,7 @@ from ldmkit_checkpoints.compvis.plan import (
     codec_shape,
     plan_codec,
     said_ema,
-    shadow,
+    unused_weights,
 )
 from ldmkit_checkpoints.compvis.process import process_from_sgm
 from ldmkit_checkpoints.compvis.unet_config import compvis_options, unet_from_compvis
@@ -27,7 +27,7 @@ from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
-from ldmkit_checkpoints.singlefile.evidence import MARKERS, Evidence
+from ldmkit_checkpoints.singlefile.evidence import Evidence
 from ldmkit_checkpoints.unread import ignorable_vae_key
 
 UNET, CODEC = "model.diffusion_model.", "first_stage_model."
@@ -90,18 +90,13 @@ def _buffers(schedule: Discrete) -> dict[str, Tensor]:
 
 
 def _ignore(denoiser: PartPlan, conditions: Conditions) -> Callable[[str], str | None]:
-    unet = denoiser.published()
-    shadows = {shadow(key) for key in unet}
+    unused = unused_weights(denoiser)
 
     def ignore(key: str) -> str | None:
         if key == "denoiser.sigmas":
             return "schedule: compared with the config's"
-        if key in MARKERS:
-            return "marker of the prediction type"
-        if key in unet:
-            return "raw weights: the EMA ones are used"
-        if key in shadows:
-            return "EMA weights: the raw ones are used"
+        if (why := unused(key)) is not None:
+            return why
         if key.startswith(CODEC):
             return ignorable_vae_key(key.removeprefix(CODEC))
         return conditions.ignore(key) or UNREAD_BUFFERS.get(key)

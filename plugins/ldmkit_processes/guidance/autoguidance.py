@@ -14,8 +14,9 @@ from torch import Tensor
 import ldmkit
 from ldmkit import CompositionError, Denoiser, Evaluate, Example, Guidance, Perturbed, Process
 from ldmkit.bounds import Scale
-from ldmkit_processes.guidance.cfg import EVERYTHING, rescaled
-from ldmkit_processes.guidance.timed import Space, Timed, as_output, as_x0
+from ldmkit_processes.guidance.cfg import EVERYTHING
+from ldmkit_processes.guidance.spaces import Space, rescaled_in
+from ldmkit_processes.guidance.timed import Timed
 
 
 class Autoguidance(Timed):
@@ -48,10 +49,7 @@ class Autoguidance(Timed):
         guided = torch.lerp(weak, conditional, self.scale)
         if not self.rescale:
             return guided
-        if self.space == "x0":
-            return rescaled(guided, conditional, self.rescale)
-        outputs = (as_output(evaluate, x, sigma, estimate) for estimate in (guided, conditional))
-        return as_x0(evaluate, x, sigma, rescaled(*outputs, self.rescale))
+        return rescaled_in(self.space, evaluate, x, sigma, guided, conditional, self.rescale)
 
     def views(self, names: Sequence[str]) -> int:
         return 1 + self.perturbed(names)

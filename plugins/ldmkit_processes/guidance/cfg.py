@@ -9,8 +9,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from ldmkit import CompositionError, Evaluate, Example, Guidance, SpecError, View
+from ldmkit import Evaluate, Example, Guidance, SpecError, View
 from ldmkit.bounds import Scale
+from ldmkit_processes.guidance.spaces import check_droppable, rescaled_in
 
 EVERYTHING: frozenset[str] = frozenset()
 """The view that drops nothing."""
@@ -71,9 +72,7 @@ class CFG(Guidance):
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises CompositionError: there is no condition with a null, so that a scale other than 1 has no meaning."""
         names = evaluate.names
-        if self.scale != 1 and not names:
-            what = f"no condition of this model can be left out, so a scale of {self.scale:g} has no meaning"
-            raise CompositionError("no-null", what, where="guidance", fits="guidance 'none' or 1")
+        check_droppable(self.scale, names)
         if self.scale == 1 or outside(self.interval, sigma):
             return evaluate(x, sigma, EVERYTHING)[0]
         if self.scale == 0:
@@ -82,11 +81,7 @@ class CFG(Guidance):
         guided = torch.lerp(without, conditional, self.scale)
         if not self.rescale:
             return guided
-        if self.space == "x0":
-            return rescaled(guided, conditional, self.rescale)
-        skip, out, _ = evaluate.process.scalings(sigma)
-        outputs = ((estimate - x * skip) / out for estimate in (guided, conditional))
-        return x * skip + rescaled(*outputs, self.rescale) * out
+        return rescaled_in(self.space, evaluate, x, sigma, guided, conditional, self.rescale)
 
     def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float]:
         scale = 1.0 if outside(self.interval, sigma) or not names else self.scale
@@ -101,10 +96,3 @@ class CFG(Guidance):
 
     def views(self, names: Sequence[str]) -> int:
         return 1 if self.scale in (0, 1) or not names else 2
-
-
-def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
-    """`guided` (B, ...) with its standard deviation a sample moved by `share` to that of `conditional`."""
-    axes = tuple(range(1, guided.ndim))
-    ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
-    return guided * torch.lerp(torch.ones_like(ratio), ratio, share)

@@ -14,8 +14,9 @@ from torch import Tensor
 from ldmkit import CompositionError, Evaluate, Example, Guidance, Perturbed, Tap, View, suggest
 from ldmkit.bounds import MAX_SCALE, Scale
 from ldmkit_processes.guidance.blur import blurred, map_size
-from ldmkit_processes.guidance.cfg import EVERYTHING, rescaled
-from ldmkit_processes.guidance.timed import Space, Timed, as_output, as_x0, check_droppable
+from ldmkit_processes.guidance.cfg import EVERYTHING
+from ldmkit_processes.guidance.spaces import Space, check_droppable, rescaled_in
+from ldmkit_processes.guidance.timed import Timed
 
 ATTENTION = "attn."
 LINEAR = "linear."
@@ -68,10 +69,7 @@ class Disturbing(Timed, ABC):
             guided = guided + self.strength * (conditional - others[-1])
         if not self.rescale or guided is conditional:
             return guided
-        if self.space == "x0":
-            return rescaled(guided, conditional, self.rescale)
-        outputs = (as_output(evaluate, x, sigma, estimate) for estimate in (guided, conditional))
-        return as_x0(evaluate, x, sigma, rescaled(*outputs, self.rescale))
+        return rescaled_in(self.space, evaluate, x, sigma, guided, conditional, self.rescale)
 
     def views(self, names: Sequence[str]) -> int:
         return (1 if self.scale == 1 or not names else 2) + self.perturbed(names)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ldmkit import Evaluate, Example
-from ldmkit_processes.guidance.timed import Space, TwoViews, dot
+from ldmkit_processes.guidance.spaces import Space
+from ldmkit_processes.guidance.timed import TwoViews, dot
 
 TINY = 1e-24
 

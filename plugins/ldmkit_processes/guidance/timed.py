@@ -4,41 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import CompositionError, Evaluate, Guidance
+from ldmkit import Evaluate, Guidance
 from ldmkit.bounds import Scale
-from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside, rescaled
-
-Space: TypeAlias = Literal["x0", "output"]
-"""Where estimates are combined: as x0, or as the network's own output (noise, v, velocity). Rules that are linear in
-them give the same in both; all others do not, so a rule says which is meant."""
-
-
-def check_droppable(scale: float, names: Sequence[str]) -> None:
-    """Refuse a scale where there is nothing to compare with.
-
-    Raises:
-        CompositionError: `no-null`.
-    """
-    if scale != 1 and not names:
-        what = f"no condition of this model can be left out, so a scale of {scale:g} has no meaning"
-        raise CompositionError("no-null", what, where="guidance", fits="guidance 'none' or 1")
-
-
-def as_output(evaluate: Evaluate, x: Tensor, sigma: float, x0: Tensor) -> Tensor:
-    """The network's output for an x0 estimate: the inverse of x0 = skip x + out F."""
-    skip, out, _ = evaluate.process.scalings(sigma)
-    return (x0 - x * skip) / out
-
-
-def as_x0(evaluate: Evaluate, x: Tensor, sigma: float, output: Tensor) -> Tensor:
-    """x0 = skip x + out F."""
-    skip, out, _ = evaluate.process.scalings(sigma)
-    return x * skip + output * out
+from ldmkit_processes.guidance.cfg import EVERYTHING, Interval, outside
+from ldmkit_processes.guidance.spaces import Space, as_output, as_x0, check_droppable, rescaled
 
 
 class Timed(Guidance, ABC):

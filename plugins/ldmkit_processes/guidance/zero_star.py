@@ -11,7 +11,8 @@ from torch import Tensor
 from ldmkit import Evaluate, Example
 from ldmkit.bounds import MAX_STEPS
 from ldmkit_processes.guidance.cfg import EVERYTHING
-from ldmkit_processes.guidance.timed import Space, TwoViews, as_x0, check_droppable, dot
+from ldmkit_processes.guidance.spaces import Space, as_x0, check_droppable
+from ldmkit_processes.guidance.timed import TwoViews, dot
 
 
 class CFGZeroStar(TwoViews):
