@@ -57,7 +57,8 @@ def extended(one: Composed, name: str, adapter: Adapter, conditioners: Mapping[s
         wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
     both = {**one.adapters, name: adapter}
     parts = fit(wiring, one.codec, one.denoiser, one.process, {**one.conditioners, **added}, both)
-    return {"parts": parts, "wiring": wiring, "defaults": one.defaults, "network": one.network, "plan": one.plan}
+    kept = {"defaults": one.defaults, "network": one.network, "plan": one.plan, "merged": one.merged}
+    return {"parts": parts, "wiring": wiring, **kept}
 
 
 def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

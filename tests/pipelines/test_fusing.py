@@ -177,6 +177,13 @@ def test_recipes_say_what_is_in_the_weights() -> None:
         replay(bare, recipe)
 
 
+def test_one_adapter_more_does_not_hide_what_is_in_the_weights() -> None:
+    bare = pipeline()
+    fused = bare.with_adapter("lora", low_rank(bare), {}).fused()
+    more = fused.with_adapter("more", low_rank(fused, seed=2), {})
+    assert more.merged == ("lora",) and more(TEXT, **CALL).recipes[0]["fused"] == ["lora"]
+
+
 def test_what_cannot_be_fused_is_refused() -> None:
     bare = pipeline()
     with pytest.raises(CompositionError, match="not-fusable"):
