@@ -35,6 +35,9 @@ class Sampler(Value, ABC):
     """What `denoise` must return: the posterior mean E[x0 | x]; "end", the point at sigma 0 of the path through x, as
     consistency models do; "distilled", what only a model trained for this sampler does, so that no law is known."""
 
+    max_guidance: ClassVar[float | None] = None
+    """Largest guidance scale that the sampler is made for; None: any. A run with a larger one gets a warning."""
+
     @abstractmethod
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]

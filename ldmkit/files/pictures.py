@@ -110,6 +110,8 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
             "picture-not-grey", "a mask has no colours", where=opened.where, fits="white where to fill, black elsewhere"
         )
     _check_levels(int(red.max()), "mask", opened.where)
+    if bool(((red > 0) & (red < 255)).any()):  # black and white are the same in every colour space
+        tell_profile(opened.image, opened.where)
     return (torch.from_numpy(red.copy()).float() / 255)[None]
 
 

@@ -9,6 +9,7 @@ from ldmkit.contracts.step import Run
 from ldmkit.errors import warn
 from ldmkit.models.compose import Parts
 from ldmkit.models.spec import ConditionerSpec
+from ldmkit.run.guards import part_name
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import Request
 
@@ -37,6 +38,7 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
         return
     seen = [_collapsed(weights, absent) for weights in told]
     acting = {view for weights in seen for view in weights}
+    _excessive(request, seen)
     _equal(request)
     if "unconditional" in request.sampler.needs:
         acting.add(frozenset(names))
@@ -44,6 +46,14 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
     _negatives(request, acting)
     if all(weights == PLAIN for weights in seen):
         _idle(request.guidance, names, given, levels)
+
+
+def _excessive(request: Request, seen: Sequence[Weights]) -> None:
+    """Warn of guidance stronger than the sampler is made for."""
+    most, scale = request.sampler.max_guidance, max(weights.get(frozenset(), 0.0) for weights in seen)
+    if most is not None and scale > most:
+        what = f"{part_name('sampler', request.sampler)} is made for guidance scales up to {most:g}"
+        warn(f"{what}: with {scale:g} colours oversaturate and shapes break")
 
 
 def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Request, run: Run) -> None:

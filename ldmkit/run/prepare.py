@@ -27,7 +27,7 @@ from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, laten
 from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
 from ldmkit.run.latents import decoded, seeds_of_rows
 from ldmkit.run.levels import check_range
-from ldmkit.run.locks import remark_locked
+from ldmkit.run.locks import remark_distilled, remark_locked
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
@@ -84,6 +84,7 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
         check_count(pipeline, inputs, given)
     request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
     remark_locked(pipeline.defaults, request, given)
+    remark_distilled(pipeline.defaults, request)
     check_cache(request)
     parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
     negative = parse_negatives(pipeline.parts, pipeline.wiring, request.negative, request.batch)

@@ -21,6 +21,8 @@ from ldmkit_samplers import first_order, midpoint, two_step
 from ldmkit_samplers.renoised import renoised
 
 NEEDS: frozenset[Need] = frozenset({"unconditional"})
+LAMBDA = 1.0
+"""The largest lambda of the paper: above it the estimate lies beyond the conditional one, as with ordinary guidance."""
 
 
 class EulerCFGpp(Sampler):
@@ -28,6 +30,7 @@ class EulerCFGpp(Sampler):
 
     order: ClassVar[int | None] = 1
     needs: ClassVar[frozenset[Need]] = NEEDS
+    max_guidance: ClassVar[float | None] = LAMBDA
     revision: Literal[1] = 1
 
     def steps(
@@ -46,6 +49,7 @@ class EulerAncestralCFGpp(Sampler):
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
     needs: ClassVar[frozenset[Need]] = NEEDS
+    max_guidance: ClassVar[float | None] = LAMBDA
     eta: float = Field(default=1.0, ge=0, le=1)
     revision: Literal[1] = 1
 
@@ -65,6 +69,7 @@ class DPMpp2MCFGpp(Sampler):
 
     order: ClassVar[int | None] = 2
     needs: ClassVar[frozenset[Need]] = NEEDS
+    max_guidance: ClassVar[float | None] = LAMBDA
     revision: Literal[1] = 1
 
     def steps(
@@ -82,6 +87,7 @@ class DPMpp2SAncestralCFGpp(Sampler):
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
     needs: ClassVar[frozenset[Need]] = NEEDS
+    max_guidance: ClassVar[float | None] = LAMBDA
     eta: float = Field(default=1.0, ge=0, le=1)
     revision: Literal[1] = 1
 

@@ -13,7 +13,7 @@ from ldmkit_training.data.sources import records
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ldmkit.errors import DrawingWarning
-from ldmkit.files.pictures import read_levels, read_picture
+from ldmkit.files.pictures import read_levels, read_mask, read_picture
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
@@ -71,3 +71,15 @@ def test_training_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(found) == 1 and "of this and any other picture" in str(found[0].message)
     with pytest.warns(DrawingWarning):
         read_levels(io.BytesIO(path.read_bytes()).getvalue())
+
+
+def test_masks_with_soft_edges(tmp_path: Path) -> None:
+    """Levels between black and white shift with the colour space; black and white are the same in all of them."""
+    soft = Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)).convert("RGB")
+    soft.save(tmp_path / "soft.png", icc_profile=wide())
+    soft.point(lambda level: 255 * (level > 100)).save(tmp_path / "hard.png", icc_profile=wide())
+    with pytest.warns(DrawingWarning, match="soft.png: its colour space is"):
+        read_mask(tmp_path / "soft.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_mask(tmp_path / "hard.png")

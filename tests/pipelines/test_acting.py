@@ -141,3 +141,13 @@ def controlled() -> ldmkit.Pipeline:
     unet = plain.denoiser.config.model_dump()
     control = tiny_parts.part("adapter", "controlnet", {"unet": unet, "hint_widths": [4]}, seed=5)
     return plain.with_adapter("edges", control, {"hint": ldmkit.get("conditioner", "hint")({})})
+
+
+def test_stronger_than_the_sampler_is_made_for(pipe: ldmkit.Pipeline) -> None:
+    """The model's own scale of 3 is CFG's; CFG++ has lambda, 0 to 1."""
+    with pytest.warns(DrawingWarning, match="'euler-cfg-pp' .* made for guidance scales up to 1: with 3 colours"):
+        pipe.prepare(BOTH, sampler="euler-cfg-pp", propose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.prepare(BOTH, sampler="euler-cfg-pp", guidance=0.6, propose=False)
+        pipe.prepare(BOTH, sampler="euler", propose=False)

@@ -55,3 +55,15 @@ def test_without_locks_a_spec_is_as_it_was() -> None:
 def test_only_what_can_be_locked() -> None:
     with pytest.raises(ldmkit.SpecError, match=r"defaults\.locked"):
         tiny_parts.class_pipeline(locked=["size"])
+
+
+@pytest.mark.parametrize("sampler", ["lcm", "tcd"])
+def test_samplers_of_distilled_models(sampler: str) -> None:
+    with pytest.warns(
+        DrawingWarning, match=f"'{sampler}' .* networks distilled for a few steps, and nothing"
+    ):
+        tiny_parts.class_pipeline().prepare({"label": 1}, sampler=sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_parts.class_pipeline(sampler={"type": "lcm"}).prepare({"label": 1}, sampler=sampler)
+        distilled().prepare({"label": 1}, sampler=sampler)
