@@ -17,72 +17,75 @@ from ldmkit.contracts.step import Context, Run
 
 
 class Adapter(Part, ABC):
-    """Extends a denoiser through its ports. A new, zero-initialised one is the identity, bit for bit."""
+    """Extends a denoiser through its ports. A new one is zero-initialised and leaves the output bit-identical."""
 
     slots: Mapping[str, Slot]
     channels: int | None = None
-    """Of the latents that it reads itself; None: it reads none, or any."""
+    """Channels of the latents that the adapter itself reads; None if it reads none or accepts any number."""
     reads: Mapping[str, Slot] = MappingProxyType({})
-    """Slots of the denoiser whose signals it reads itself; composing compares their kinds and dims."""
+    """Slots of the denoiser whose signals the adapter reads; their kinds and dims are checked at composition."""
 
     def adds(self, name: str) -> Mapping[str, int]:
-        """Port name -> channels of what its tap adds there, which composing compares with the port's `width`.
+        """Port name -> channels that the tap adds at that port; composition compares them with the port's `width`.
 
-        By default none: nothing is known."""
+        The default is an empty mapping, for which nothing is checked."""
         return {}
 
     @abstractmethod
     def taps(self, name: str) -> Mapping[str, Tap]:
         """Port name -> tap, for the adapter attached under `name` (its key in `Context.adapters`).
 
-        Equal taps at every call, of tuned copies too; without an entry of that name they return what they get. The
-        entry may be that of another adapter of this class, attached by another pipeline of the same name for it: where
-        configurations tap other ports, a tap asks the entry whether its port is meant."""
+        Every call must return equal taps, also on tuned copies. A tap returns its input unchanged if
+        `Context.adapters` has no entry `name`. The entry may belong to another adapter of the same class that a
+        second pipeline attached under the same name, so if the set of tapped ports depends on the configuration, a
+        tap must ask the entry whether it uses this port."""
 
     def conditioner_taps(self, name: str) -> Mapping[str, Mapping[str, Tap]]:
-        """Conditioner name -> port name -> tap, for the ports of text towers and their like; none by default.
+        """Conditioner name -> port name -> tap, for ports of conditioners such as text encoders; empty by default.
 
-        What `taps` promises holds for them too. While conditions are encoded there is no run yet, and no sigma:
+        The same rules apply as for `taps`. Conditions are encoded before the run exists, so there is no sigma and
         `frame.context.adapters[name]` is the adapter itself."""
         return {}
 
     def prepare(self, context: Context, name: str) -> Any:
-        """Once per run: what the taps need, kept in `context.adapters[name]`. `context.run` tells the sigmas.
+        """Called once per run; returns what the taps need, stored in `context.adapters[name]`.
 
-        The signals of its slots are in `context.signals` under `<name>.<slot>`; they may be absent. Rows in which
-        `context.present["<name>.<slot>"]` is False get what they would get without the condition."""
+        `context.run` holds the sigmas. The signals of the adapter's slots are in `context.signals` under
+        `<name>.<slot>` and may be absent. Rows in which `context.present["<name>.<slot>"]` is False must be treated
+        as if the condition were not given."""
         return None
 
     def idle(self, run: Run) -> str | None:
-        """Why it changes nothing in this run, for a warning: a scale of 0, a window that no step lies in. None: it may
-        act."""
+        """Why the adapter has no effect in this run (a scale of 0, an interval that contains no step), used in a
+        warning; None if it may have one."""
         return None
 
     def drops(self, slot: str) -> bool:
-        """Whether the input of a slot is dropped with the others although its wiring says `keep`."""
+        """Whether the input of a slot is dropped with the others even if it is wired with `keep`."""
         return False
 
     def tuned(self, **changes: Any) -> Self:
-        """The same weights with other options; which ones may change after building is the adapter's to say."""
+        """A copy that shares the weights and has other options. Each adapter decides which options may be changed."""
         other = copy.copy(self)
         other.config = self.Config.of({**dict(self.config), **changes}, f"{type(self).__name__} config")
         return other
 
 
 class Fusable(ABC):
-    """Mixin for an adapter that only adds to what linear layers yield, so that it can be added to their weights.
+    """Mixin for an adapter that only adds to the outputs of linear layers, so that it can be merged into their weights.
 
-    It taps `linear.<path>` ports alone, of the denoiser or of conditioners, acts the same in every run and at every
+    It taps only `linear.<path>` ports, of the denoiser or of conditioners, acts the same way in every run and at every
     noise level, and takes no conditions.
     """
 
     @abstractmethod
     def delta(self, port: str, weight: Tensor) -> Tensor:
-        """What to add to the weight (outputs, inputs) of the linear layer at a port that it taps; of the same shape.
+        """The update to add to the weight (outputs, inputs) of the linear layer at a tapped port; same shape.
 
-        `port` is the port's name, `conditioners.<name>.linear.<path>` where a conditioner has it. `weight` is the
-        layer's own, without other adapters; it must not be written to.
+        `port` is the port's name, or `conditioners.<name>.linear.<path>` for a port of a conditioner. `weight` is the
+        layer's original weight, without other adapters; it must not be modified.
 
         Raises:
-            CompositionError: with its options as they are it cannot be fused (it acts in a part of the run only ...).
+            CompositionError: the adapter cannot be fused with its current options, for example because it is active
+                in part of the run only.
         """

@@ -1,7 +1,7 @@
-"""Checks of what a caller passes that every public function shares: paths, mappings, parts, dense tensors.
+"""Argument checks shared by all public functions: paths, mappings, parts, dense tensors.
 
-Each returns the value it was given, typed, or raises an `InputError` that says what came, where, and what fits.
-Torch is imported by those that ask it something: paths are checked before it is there.
+Each returns its argument with a precise type, or raises an `InputError` with the value, its place and what would fit.
+Torch is imported only by the checks that need it, so that paths can be checked without importing it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 def path_of(value: object, where: str) -> Path:
-    """A path of the file system, from text or a path; ~ is the home folder, as it is to `load`.
+    """A file system path from a string or path object; ~ is expanded to the home folder, as `load` does.
 
     Raises:
-        InputError: `path-type`: something else; `no-path`: no system has such a path.
+        InputError: `path-type`: not a path; `no-path`: a path that no file can have (empty, a null byte ...).
     """
     if not isinstance(value, (str, os.PathLike)):
         raise InputError("path-type", f"got {shown(value)}", where=where, fits="a path")
@@ -50,10 +50,10 @@ def path_of(value: object, where: str) -> Path:
 
 
 def taken(make: Callable[[], T], where: str, fits: str | None = None) -> T:
-    """What a caller's own container, or number, gives when it is read.
+    """The result of `make`, which reads an object of the caller's class (a container, a number).
 
     Raises:
-        InputError: `unreadable`: its methods fail, which is nobody's fault but its own.
+        InputError: `unreadable`: a method of that object raised an exception.
     """
     try:
         return make()
@@ -62,7 +62,7 @@ def taken(make: Callable[[], T], where: str, fits: str | None = None) -> T:
 
 
 def mapping_of(value: object, where: str, fits: str) -> dict[str, Any]:
-    """A mapping with text for keys, as a dict; None is an empty one.
+    """A mapping with string keys, as a dict; None gives an empty one.
 
     Raises:
         InputError: `not-a-mapping`, `unreadable`.
@@ -77,7 +77,7 @@ def mapping_of(value: object, where: str, fits: str) -> dict[str, Any]:
 
 
 def list_of(value: object, where: str, code: str, fits: str) -> list[Any]:
-    """The items of a list or tuple, or of an array or tensor with one axis: not of a text, nor of what has no order.
+    """The items of a list, tuple, or one-dimensional array or tensor; strings and unordered collections are refused.
 
     Raises:
         InputError: `code`, `unreadable`.
@@ -89,7 +89,7 @@ def list_of(value: object, where: str, code: str, fits: str) -> list[Any]:
 
 
 def names_of(value: object, where: str) -> frozenset[str]:
-    """Names, in any collection of texts; a text alone would be taken for its letters.
+    """Names from any collection of strings; a single string is refused because it would be read letter by letter.
 
     Raises:
         InputError: `names-type`, `unreadable`.
@@ -103,7 +103,7 @@ def names_of(value: object, where: str) -> frozenset[str]:
 
 
 def instance_of(value: Any, kind: type, where: str) -> Any:
-    """A value of a class of ldmkit's: a part, a process, a source.
+    """`value`, checked to be an instance of `kind`, a class of ldmkit (a part, a process, a source).
 
     Raises:
         InputError: `wrong-kind`.
@@ -115,7 +115,7 @@ def instance_of(value: Any, kind: type, where: str) -> Any:
 
 
 def check_callback(value: object, where: str, fits: str) -> None:
-    """Refuse a callback that cannot be called; asked before the work begins, not after its first step.
+    """Refuse a callback that is not callable, before the run starts.
 
     Raises:
         InputError: `callback-type`.
@@ -125,7 +125,7 @@ def check_callback(value: object, where: str, fits: str) -> None:
 
 
 def fraction(value: object) -> float | None:
-    """A number in [0, 1], of Python or any library, as a float; None for anything else."""
+    """A number in [0, 1] of any numeric type, as a float; None for anything else."""
     number = plain(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
         return None
@@ -133,13 +133,13 @@ def fraction(value: object) -> float | None:
 
 
 def numbers_of(tensor: Tensor, where: str) -> Tensor:
-    """A dense tensor of floats with its numbers in memory.
+    """`tensor`, checked to be a dense floating-point tensor with data.
 
     Raises:
         InputError: `tensor-layout`: nested, sparse or on the meta device.
-            `tensor-dtype`: complex, quantised or integers.
+            `tensor-dtype`: complex, quantised or integer.
     """
-    fits = "a dense tensor of floats"
+    fits = "a dense floating-point tensor"
     if tensor.is_nested or tensor.is_meta or not str(tensor.layout).endswith("strided"):
         kind = "nested" if tensor.is_nested else f"{tensor.layout} on the device {tensor.device}"
         raise InputError("tensor-layout", f"a tensor that is {kind}", where=where, fits=fits)
@@ -152,20 +152,20 @@ def check_steps(steps: object, most: int = MAX_STEPS) -> int:
     """A step count in [1, most]."""
     number = integer(steps)
     if number is None:
-        raise InputError("steps-type", f"steps is an integer, got {shown(steps)}", where="steps")
+        raise InputError("steps-type", f"steps must be an integer, got {shown(steps)}", where="steps")
     if not 1 <= number <= most:
         raise InputError("steps-range", f"{number} steps", where="steps", fits=f"1 <= steps <= {MAX_STEPS}")
     return number
 
 
 def check_size(size: object, most: int = MAX_SIDE) -> tuple[int, int]:
-    """(height, width) in pixels, from a pair or one number for a square; sides in [1, most]."""
+    """(height, width) in pixels, from a pair, or from one number for a square; each in [1, most]."""
     height, width = check_sides(size, most)
     return height, width
 
 
 def check_sides(size: object, most: int = MAX_SIDE, axes: Sequence[Axis] = PICTURE) -> Size:
-    """One number an axis, from a list of them, or one number for a square picture; each in [1, most]."""
+    """One number per axis, from a list, or from one number for a square picture; each in [1, most]."""
     one = integer(size) if len(axes) == 2 else None
     fits = wanted_size(axes)
     given = list_of(size, "size", "size-type", fits) if one is None else [one, one]
@@ -185,14 +185,14 @@ def check_seed(seed: object, where: str = "seed") -> int:
     """
     number = integer(seed)
     if number is None:
-        raise InputError("seed-type", f"a seed is an integer, got {shown(seed)}", where=where)
+        raise InputError("seed-type", f"a seed must be an integer, got {shown(seed)}", where=where)
     if not 0 <= number < SEED_LIMIT:
-        raise InputError("seed-range", f"{number} is outside 64 bits", where=where, fits="0 <= seed < 2**64")
+        raise InputError("seed-range", f"{number} does not fit in 64 bits", where=where, fits="0 <= seed < 2**64")
     return number
 
 
 def check_scale(scale: float, where: str) -> None:
-    """A scale of guidance: finite, and of a size that float32 carries.
+    """A guidance scale: finite, non-negative and at most `MAX_SCALE`.
 
     Raises:
         InputError: `guidance-range`.
@@ -203,21 +203,21 @@ def check_scale(scale: float, where: str) -> None:
 
 
 def check_png(path: str | Path) -> Path:
-    """A path that a PNG can be written to; asked before a long run, not after it.
+    """A path that a PNG can be written to, checked before a long run starts.
 
     Raises:
-        InputError: not a .png path, or its folder does not exist or takes no files.
+        InputError: the path does not end in .png, or its folder does not exist or is not writable.
     """
     path = path_of(path, "path")
     if path.suffix.lower() != ".png":
         fits = "a path ending in .png"
-        raise InputError("not-png", "the recipe travels in PNG files only", where=str(path), fits=fits)
+        raise InputError("not-png", "recipes are stored in PNG files only", where=str(path), fits=fits)
     check_target(path)
     return path
 
 
 def check_device(device: torch.device | str | None, *, meta: bool = False) -> torch.device:
-    """A device that this machine has, or (`meta`) the one without numbers, for rehearsals.
+    """A device that this machine has; with `meta=True` also the meta device, which holds no data, for dry runs.
 
     Raises:
         InputError: `device`.
@@ -228,7 +228,7 @@ def check_device(device: torch.device | str | None, *, meta: bool = False) -> to
         chosen = torch.device("cpu" if device is None else device)
     except (RuntimeError, TypeError, ValueError, UnicodeError) as error:
         raise InputError(
-            "device", f"{shown(device)} is no device: {str(error).splitlines()[0]}", where="device"
+            "device", f"{shown(device)} is not a device: {str(error).splitlines()[0]}", where="device"
         ) from None
     count = torch.cuda.device_count()
     usable = {"cpu": True, "cuda": (chosen.index or 0) < count, "mps": torch.backends.mps.is_available()}
@@ -240,19 +240,19 @@ def check_device(device: torch.device | str | None, *, meta: bool = False) -> to
 
 
 def check_dtype_name(name: str) -> str:
-    """The name of a dtype that weights can have, without the prefix `torch.`.
+    """The name of a dtype that weights may have, without the prefix `torch.`.
 
     Raises:
         InputError: `dtype`.
     """
     name, known = name.removeprefix("torch."), get_args(DtypeName)
     if name not in known:
-        raise InputError("dtype", f"{name!r} is no dtype for weights", where="dtype", fits=suggest(name, known))
+        raise InputError("dtype", f"weights cannot have dtype {name!r}", where="dtype", fits=suggest(name, known))
     return name
 
 
 def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A floating dtype, from torch or by name."""
+    """A floating-point dtype, from a `torch.dtype` or its name."""
     import torch
 
     if dtype is None:
@@ -266,10 +266,10 @@ def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 def destination(
     device: torch.device | str | torch.dtype | None, dtype: torch.dtype | None
 ) -> tuple[torch.device | None, torch.dtype | None]:
-    """Where to move a pipeline and what to convert it to; a dtype may come first, as `nn.Module.to` has it.
+    """The device and dtype of a `to` call; a dtype may be the first argument, as in `nn.Module.to`.
 
     Raises:
-        InputError: no device of this machine, or no floating dtype.
+        InputError: the machine has no such device, or the dtype is not a floating-point one.
     """
     import torch
 

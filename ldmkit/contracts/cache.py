@@ -1,4 +1,4 @@
-"""The contract of caches: runs in which some estimates are made of earlier ones instead of a call of the network."""
+"""The contract of caches, which compute some x0 estimates from earlier ones instead of calling the network."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 
 class Cache(Value, ABC):
-    """Which calls of `denoise` are answered from earlier ones, and how. The value holds options, never a state."""
+    """Decides which calls of `denoise` are computed from earlier ones, and how. It holds options, never state."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]  # both as `Part` has them
 
     @abstractmethod
     def around(self, denoise: Denoise, process: Process, sigmas: tuple[float, ...]) -> Denoise:
-        """`denoise` for one run. What it remembers is its own: every run gets a new one.
+        """A cached `denoise` for one run. It owns its state; every run calls `around` again.
 
-        Rows of a batch are pictures of their own: what is made of one row, and whether, depends on no other row. The
-        first call of a run is always one of the network.
+        Rows of a batch are independent: the result for a row, and whether it is cached, depends on no other row. The
+        first call of a run always evaluates the network.
 
         Args:
             denoise: guided x0 estimates (B, C, ...) of x = x0 + sigma n.
-            sigmas: that the run visits, the last of them 0; samplers may call at others in between, and above.
+            sigmas: noise levels of the run, ending in 0; samplers may also call at levels in between and above.
         """
 
     def evaluations(self, calls: int) -> int:
-        """How many of a run's `calls` reach the network, as far as that is known before; all of them by default."""
+        """How many of a run's `calls` reach the network, if that is known in advance; `calls` by default."""
         return calls

@@ -1,4 +1,4 @@
-"""The contract of codecs: the first stage, data (pictures, videos, vectors) to latents and back."""
+"""The contract of codecs (first stages), which map data (pictures, videos, vectors) to latents and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ldmkit.errors import CompositionError
 
 
 class Reconstruction(NamedTuple):
-    """What a trainable codec returns for a batch: pictures (B,3,H,W) and its regulariser's losses by name (scalars)."""
+    """What a trainable codec returns for a batch: reconstructions (B,3,H,W), and the losses of its regulariser and
+    metrics for logging, both scalars by name."""
 
     images: Tensor
     losses: Mapping[str, Tensor]
@@ -25,15 +26,15 @@ class Reconstruction(NamedTuple):
 class Codec(Part, ABC):
     """First stage: pictures (B,3,H,W) in [-1,1] <-> latents (B,channels,H/factor,W/factor) of about unit variance.
 
-    Scale, shift, posterior and quantiser are its own business. A codec of other data says its `axes`: videos
-    (B,3,T,H,W) in [-1,1] <-> (B,channels,t,h,w) have three, vectors (B,data_channels) <-> (B,channels) have none.
-    Where the docstrings say pictures, they mean its data."""
+    Scale, shift, posterior and quantiser are internal to the codec. A codec for other data declares its `axes`: three
+    for videos, (B,3,T,H,W) in [-1,1] <-> (B,channels,t,h,w), none for vectors, (B,data_channels) <-> (B,channels).
+    The docstrings below say "pictures" for whatever data the codec handles."""
 
     channels: int
     factor: int
-    """Pixels that a latent cell is high and wide; read only by the default `axes` and by conditioners of planes."""
+    """Spatial downsampling factor; read only by the default `axes` and by conditioners that emit planes."""
     data_channels: int = 3
-    """Channels of what it encodes: 3 of pictures and videos, the length of vectors."""
+    """Channels of the data: 3 for pictures and videos, the length for vectors."""
 
     @property
     def multiple(self) -> int:
@@ -42,56 +43,57 @@ class Codec(Part, ABC):
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """The axes of its latents behind batch and channels; a class may set a tuple. Defaults to height and width."""
+        """Axes of the latents after batch and channels; a class may set a tuple. Defaults to height and width."""
         return (Axis("height", self.factor, self.multiple), Axis("width", self.factor, self.multiple))
 
     @property
     def visual(self) -> bool:
-        """Whether its data are colours in [-1,1]: pictures (two axes) or videos (three). Others are plain numbers."""
+        """Whether the data are colours in [-1,1], i.e. pictures (two axes) or videos (three)."""
         return len(self.axes) in (2, 3)
 
     @property
     def standardises(self) -> bool:
-        """Whether the scale of its latents is known: a first stage's own file may not say it."""
+        """Whether the latents have a known scale; the checkpoint of a first stage alone may not contain it."""
         return True
 
     @abstractmethod
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Latents of pictures; `noise` (unit normal, latent shape) samples the posterior, None takes its mode.
+        """Latents of pictures. `noise` (unit normal, latent shape) samples the posterior; None takes its mode.
 
-        Sides that are no multiples of `multiple` are an `InputError`."""
+        Raises:
+            InputError: a side is not a multiple of `multiple`."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of latents; differentiable; not clipped. A VQ codec quantises in here."""
+        """Pictures from latents; differentiable and not clipped. A VQ codec quantises here."""
 
     def decode_with(self, latents: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
-        """`decode` for a decoder that draws noise (a consistency decoder): what runs call. Optional.
+        """`decode` for a decoder that draws noise (a consistency decoder). Runs call this method. Optional.
 
-        `noise(i)` is unit normal of what is returned, (B,data_channels,*size), another draw for each i >= 0; a row's
-        depends on that row's seed alone. Such a codec's `decode` and `preview` draw nothing: they use noise of zeros,
-        say. The default draws nothing either."""
+        `noise(i)` is unit normal in the shape of the result, (B,data_channels,*size), an independent draw for each
+        i >= 0; each row depends on its own seed only. `decode` and `preview` of such a codec must be deterministic,
+        for example by using zeros as noise. The default calls `decode` and draws nothing."""
         return self.decode(latents)
 
     def raw(self, latents: Tensor) -> Tensor:
-        """Standardised latents in the encoder's own units; the same where a codec neither scales nor shifts."""
+        """Standardised latents converted to the encoder's units; unchanged if the codec neither scales nor shifts."""
         return latents
 
     def preview(self, latents: Tensor) -> Tensor:
-        """A cheap decode for progress pictures; may be small. Defaults to `decode`."""
+        """A cheap decode for progress pictures, possibly at a lower resolution. Defaults to `decode`."""
         return self.decode(latents)
 
     def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
-        """What one `encode` or `decode` of `batch` pictures takes, without running it. Optional.
+        """Estimated cost of one `encode` or `decode` of `batch` pictures, without running it. Optional.
 
-        `size` is that of the pictures, one number an axis: (height, width)."""
+        `size` is the size of the pictures, one number per axis: (height, width)."""
         return Work()
 
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
-        """Encode and decode with the regulariser's loss, for training. Optional."""
+        """Encode and decode, with the regulariser's losses, for training. Optional."""
         raise CompositionError("not-trainable", f"{type(self).__name__} cannot be trained: it has no reconstruct()")
 
     @property
     def last_layer(self) -> nn.Parameter:
         """Weight of the decoder's last convolution, for the adaptive adversarial weight. Optional."""
-        raise CompositionError("not-trainable", f"{type(self).__name__} names no last layer")
+        raise CompositionError("not-trainable", f"{type(self).__name__} does not define last_layer")

@@ -1,4 +1,4 @@
-"""What training data look like to the rest: sources of samples, found by name like every other part."""
+"""The contract of training data: sources of samples, which recipes name like any other part."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ldmkit.contracts.value import Value, integer
 from ldmkit.errors import InputError
 
 Geometry: TypeAlias = Literal["none", "boxes", "map"]
-"""How a crop or a mirror changes an input: not at all; boxes, as the layout conditioners take them (a list of
-{"label", "box": [x0, y0, x1, y1] relative to the picture}); a map (H,W) of labels, one a pixel of the picture."""
+"""How an input changes with crops and horizontal flips: "none", not at all; "boxes", a list of {"label", "box": [x0,
+y0, x1, y1] relative to the picture} as layout conditioners take it; "map", a label map (H,W), one label per pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture and what is known about it.
+    """One picture and its annotations.
 
     Args:
-        id: unique within its source; errors and reports name it (a file's path relative to the source's folder).
+        id: unique within its source, used in errors and reports (a file's path relative to the source's folder).
         image: (H,W,3) uint8, RGB, upright.
-        inputs: raw inputs of conditioners by name (`text`, `label`, `layout`, `semantic` ...); a modality that
-            this sample has not is left out. Plain data (a picture by its path or as a data URI), and arrays for maps.
+        inputs: raw inputs of conditioners by name (`text`, `label`, `layout`, `semantic` ...), without modalities that
+            this sample lacks. Plain data (a picture as its path or a data URI), and arrays for maps.
     """
 
     id: str
@@ -36,34 +36,34 @@ class Sample:
 
 
 class Dataset(ABC):
-    """An opened source: random access, and sample i is always the same one."""
+    """An opened source with random access; sample i never changes."""
 
     geometry: Mapping[str, Geometry]
-    """Every input name that its samples may have, and how crops and mirrors change it."""
+    """Every input name that samples may have -> how crops and flips change it."""
 
     notes: Sequence[str] = ()
-    """What a reader of the plan should know: what was left out or mended, and how often."""
+    """Lines for the training plan, such as what was left out or repaired and how often."""
 
     mixture: tuple[tuple[int, int], ...] = ()
-    """(samples, draws) of stretches of indices, in order and all of them, where samples are not drawn equally often: of
-    every sum of the draws, so many are of that stretch, which has epochs of its own. Empty: an epoch has each once."""
+    """Sampling weights: (samples, draws) per consecutive range of indices, covering the whole dataset. Each range has
+    its own epochs and gets `draws` out of every sum(draws) samples drawn. Empty: each sample once per epoch."""
 
     numbering: Mapping[str, Sequence[str]] = {}
-    """Inputs whose labels are positions in a list of names -> that list: sources used together must have the same."""
+    """Inputs whose labels are indices -> the list of names they index. Sources used together must have equal lists."""
 
     choices: frozenset[str] = frozenset()
-    """Inputs whose value may be a list of alternatives (captions): one of them is drawn whenever a sample is used."""
+    """Inputs whose value may be a list of alternatives (captions), one of which is drawn each time a sample is used."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`, 0 <= index < len.
 
         Raises:
-            InputError: `bad-file`, naming the file: the picture or an annotation cannot be read.
+            InputError: `bad-file`, with the file's name, if the picture or an annotation cannot be read.
         """
 
     @abstractmethod
@@ -71,12 +71,12 @@ class Dataset(ABC):
         """The id of sample `index`, without reading its picture."""
 
     def inputs(self, index: int) -> Mapping[str, Any]:
-        """The inputs of sample `index` alone; sources that know them without reading the picture do not read it."""
+        """The inputs of sample `index`. Override it if they can be had without reading the picture."""
         return self[index].inputs
 
     def known(self, index: int) -> Mapping[str, Any] | None:
-        """The inputs of sample `index` that need no picture or map to be decoded: all of them are looked at before
-        training begins. None: that cannot be had; some samples are then looked at.
+        """The inputs of sample `index` that are available without decoding a picture or map, which are checked for
+        all samples before training. None if they are not available; only some samples are then checked.
 
         Raises:
             InputError: `bad-file`, as `inputs`.
@@ -84,30 +84,30 @@ class Dataset(ABC):
         return None
 
     def base(self, index: int, name: str) -> Path | None:
-        """Folder that relative paths in the input `name` of sample `index` start from; None: they stand as they are."""
+        """Base folder of relative paths in the input `name` of sample `index`; None leaves the paths unchanged."""
         return None
 
     def content(self, index: int) -> tuple[bytes, bytes] | None:
-        """Bytes that stand for the inputs and for the picture (and maps) of sample `index`, got without decoding it:
-        the same wherever the files lie and whenever they were written. None: that cannot be had; a run that is
-        resumed then compares some samples alone.
+        """Digests of the inputs and of the picture (and maps) of sample `index`, computed without decoding them and
+        independent of the files' location and modification time. None if not available; a resumed run then compares
+        only some samples.
         """
         return None
 
     def picture_size(self, index: int) -> tuple[int, int] | None:
-        """(height, width) of the upright picture of sample `index`, got without decoding it. None: that cannot be had,
-        or the file is damaged.
+        """(height, width) of the upright picture of sample `index`, read without decoding it; None if not available
+        or if the file is damaged.
         """
         return None
 
     @property
     def fingerprint(self) -> str:
-        """Text that changes when the data do (names, sizes and times of files): caches of latents are keyed by it."""
+        """Text that changes when the data change (file names, sizes, modification times); the key of latent caches."""
         return "\n".join(self.id(index) for index in range(len(self)))
 
 
 class Data(Value, ABC):
-    """A source of samples, as a recipe names it; a kind of part of its own (entry-point group `ldmkit.data`)."""
+    """A source of samples, as named in a training recipe (entry-point group `ldmkit.data`)."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]
@@ -115,28 +115,28 @@ class Data(Value, ABC):
 
     @abstractmethod
     def open(self, folder: Path) -> Dataset:
-        """Index the source; relative paths start from `folder`, the recipe's.
+        """Index the source; relative paths are resolved against `folder`, the recipe's folder.
 
         Raises:
-            InputError: files that are missing or cannot be understood, naming each.
+            InputError: files are missing or invalid; the message names each.
         """
 
     def write_example(self, folder: Path) -> None:
-        """Write small files into an empty folder, which this configuration of `examples` then opens: for checks.
+        """For the contract kit: write small files into an empty folder, which this configuration then opens.
 
-        Nothing where a source reads no files.
+        The default writes nothing, for sources that read no files.
         """
 
 
 PLAIN = "text (a picture's path or data URI), numbers, lists, boxes or maps; or data.cache: null"
-"""What may stand beside cached latents."""
+"""What may be stored with cached latents, for messages."""
 
 
 def plain(value: Any, where: str) -> Any:
-    """An input as JSON data, as a cache of latents keeps it beside them; label maps are kept as arrays.
+    """An input converted to JSON data for a latent cache. Label maps are stored separately, as arrays.
 
     Raises:
-        InputError: `not-cacheable`: a picture, a tensor, an array ...
+        InputError: `not-cacheable`: it is or contains a picture, a tensor, an array ...
     """
     if isinstance(value, (str, bool, float, type(None))):
         return value
@@ -148,5 +148,5 @@ def plain(value: Any, where: str) -> Any:
         return {str(key): plain(item, where) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [plain(item, where) for item in value]
-    what = f"a {type(value).__name__} cannot be kept beside cached latents"
+    what = f"a {type(value).__name__} cannot be stored with cached latents"
     raise InputError("not-cacheable", what, where=where, fits=PLAIN)

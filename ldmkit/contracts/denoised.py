@@ -1,4 +1,4 @@
-"""What a sampler may ask of `denoise` beyond x0, and how functions around `denoise` pass it on."""
+"""What a sampler may request from `denoise` besides x0, and how wrappers of `denoise` forward it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ldmkit.contracts.step import Denoise
 from ldmkit.errors import RunError
 
 Need: TypeAlias = Literal["unconditional", "variance"]
-"""What a sampler may need beside x0; the names of `Denoised`'s optional fields."""
+"""What a sampler may need besides x0: the optional fields of `Denoised`."""
 
 _WITHOUT: dict[Need, tuple[str, str]] = {
     "unconditional": ("no unconditional estimate", "a pipeline, or ldmkit.with_unconditional(denoise, unconditional)"),
-    "variance": ("no learned variance", "a network with 2 C output channels, or a variance that is not learned"),
+    "variance": ("no learned variance", "a network with 2 C output channels, or a fixed variance"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """What is known of a state x = x0 + sigma n beside the x0 estimate. Tensors have the shape of the state.
+    """Estimates for a state x = x0 + sigma n. Tensors have the shape of the state.
 
     Args:
-        x0: what `denoise(x, sigma)` returns: guided, with what is known kept.
-        unconditional: x0 without any condition; that of a model without conditions is x0.
-        variance: share of the learned variance, 0 where it is the posterior's (beta tilde), 1 where it is the forward
-            step's (beta), in the logarithm between: (v + 1) / 2 of the second C channels of a network's output (Nichol
-            & Dhariwal 2021, equation 15). It is that of the conditional view: guidance does not act on it.
+        x0: what `denoise(x, sigma)` returns: guided, and with the known region kept when inpainting.
+        unconditional: the x0 estimate without any condition; equal to x0 for a model without conditions.
+        variance: log-space interpolation between the posterior variance (beta tilde, at 0) and the variance of the
+            forward step (beta, at 1): (v + 1) / 2 for the second C channels v of the network's output (Nichol &
+            Dhariwal 2021, equation 15). It is taken from the conditional view; guidance does not change it.
     """
 
     x0: Tensor
@@ -40,34 +40,34 @@ class Denoised:
 
 @runtime_checkable
 class Estimates(Protocol):
-    """A `denoise` that gives more than x0."""
+    """A `denoise` that can return more than x0."""
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
 
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
-        """x0, and what is asked for where it can be had; further fields where they cost nothing."""
+        """x0 and the requested fields, if available; also other fields that come for free."""
 
 
 @runtime_checkable
 class Starts(Protocol):
-    """A `denoise` that remembers something from step to step."""
+    """A `denoise` that keeps state between steps."""
 
     def started(self) -> Self:
-        """Itself with a memory of its own, for one run."""
+        """A copy with fresh state, for one run."""
 
 
 def started(denoise: Denoise) -> Denoise:
-    """`denoise` for one run: what it remembers is not shared with other runs."""
+    """`denoise` for one run, with fresh state if it keeps any."""
     return denoise.started() if isinstance(denoise, Starts) else denoise
 
 
 def estimates(denoise: Denoise, *needs: Need) -> Callable[[Tensor, float], Denoised]:
-    """`denoise.estimate` for samplers that cannot do without `needs`.
+    """`denoise.estimate` for samplers that require `needs`.
 
-    Of a plain function only x0 is known; it serves a sampler that needs no more.
+    A plain function provides only x0, which is enough for a sampler without further needs.
 
     Raises:
-        RunError: `no-estimate`, at the first call: `denoise` does not give one of them.
+        RunError: `no-estimate`, at the first call, if `denoise` does not provide one of them.
     """
 
     def estimate(x: Tensor, sigma: float) -> Denoised:
@@ -75,19 +75,19 @@ def estimates(denoise: Denoise, *needs: Need) -> Callable[[Tensor, float], Denoi
         for need in needs:
             if getattr(found, need) is None:
                 what, fits = _WITHOUT[need]
-                raise RunError("no-estimate", f"the sampler needs more than x0: `denoise` gives {what}", fits=fits)
+                raise RunError("no-estimate", f"the sampler needs more than x0; `denoise` gives {what}", fits=fits)
         return found
 
     return estimate
 
 
 def with_unconditional(denoise: Denoise, unconditional: Denoise | None = None) -> Estimates:
-    """A plain function with the estimate that it gives without conditions; None: it has no conditions, so its own."""
+    """A plain function paired with its unconditional counterpart; None for a model without conditions."""
     return _Paired(denoise, unconditional)
 
 
 class DenoiseWrapper:
-    """Base of what is put around `denoise`: it passes on what lies beyond x0, and starts what it holds anew."""
+    """Base class for wrappers of `denoise`: it forwards `estimate`, and `started` restarts the wrapped function."""
 
     def __init__(self, denoise: Denoise) -> None:
         self.denoise = denoise
@@ -97,11 +97,11 @@ class DenoiseWrapper:
         return self.denoise(x, sigma)
 
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
-        """What `denoise` gives; a wrapper that changes x0 changes it here as well."""
+        """The wrapped function's estimates. A wrapper that changes x0 must change it here as well."""
         return estimates(self.denoise, *needs)(x, sigma)
 
     def started(self) -> Self:
-        """A copy around what `denoise` is for one run."""
+        """A copy that wraps `started(denoise)`."""
         other = copy.copy(self)
         other.denoise = started(self.denoise)
         return other

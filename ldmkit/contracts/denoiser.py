@@ -19,60 +19,60 @@ from ldmkit.errors import CompositionError, shown, suggest
 
 
 class Denoiser(Part, ABC):
-    """The raw network F(x, t, context). It publishes slots (conditions) and ports (places for adapters)."""
+    """The raw network F(x, t, context), with its slots (conditions it takes) and ports (where adapters attach)."""
 
     channels: int
     slots: Mapping[str, Slot]
     ports: Mapping[str, Port]
     latents: Latents | None = None
-    """Those of the codec that it was loaded with."""
+    """The latents of the codec that it was loaded with."""
     latent_axes: int = 2
-    """Axes of its latents behind batch and channels, the codec's as many: 2 of pictures, 3 of videos, 0 of vectors."""
+    """Latent axes after batch and channels, as many as the codec's: 2 for pictures, 3 for videos, 0 for vectors."""
     smallest: int = 1
     """Latents must have at least this many rows and columns."""
     plans: tuple[str, ...] = ("eager", "auto", "compiled", "graphed")
-    """Execution plans that `plan` takes; "auto" is the fastest one for the device by what was measured."""
+    """Execution plans that `plan` accepts; "auto" is the one measured to be fastest on the device."""
     plan_makers: ClassVar[Mapping[str, str]] = {
         "compiled": "ldmkit.plans.compiled:Compiled",
         "graphed": "ldmkit.plans.graphed:Graphed",
     }
-    """Plan -> `module:callable` that makes it of a denoiser, imported when it is asked for; others are eager."""
+    """Plan -> `module:callable` that builds it from a denoiser, imported on use; plans without an entry are eager."""
     regions: tuple[type[nn.Module], ...] = ()
-    """Classes of the repeated blocks, which the plan "compiled" compiles one by one; (): the whole network at once."""
+    """Classes of the repeated blocks that the plan "compiled" compiles one by one; () compiles the whole network."""
 
     @abstractmethod
     def prepare(self, signals: Mapping[str, Signal]) -> Context:
-        """Once per run: project cross-attention K and V, embed vectors. Absent optional slots are allowed."""
+        """Called once per run to project cross-attention K and V and embed vectors. Optional slots may be absent."""
 
     def adapted(self, context: Context) -> Context:
-        """Called once a run after adapters have prepared: the context, with what ports in `prepare` yield done again.
+        """Called once per run after the adapters' `prepare`: the context with port-dependent values recomputed.
 
-        In `prepare` itself `frame.context.adapters` is still empty. For denoisers that call ports there, as those of
-        the projections of keys and values; the others keep the default, which returns the context as it is."""
+        For denoisers that call ports in `prepare`, such as those of the key and value projections, where
+        `frame.context.adapters` is still empty. The default returns the context unchanged."""
         return context
 
     @abstractmethod
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
         """F. x (B,channels,*axes) already scaled; t (B,) float; -> (B,channels,*axes). `sigma` is passed on to taps.
 
-        Nothing is kept on the module, not even for the length of a call: threads share it."""
+        Must not store anything on the module, not even during the call, because threads share it."""
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
-        """What one call for x (rows, channels, *size) takes, without running it. Optional."""
+        """Estimated cost of one call for x (rows, channels, *size), without running it. Optional."""
         return Work()
 
     @property
     def automatic_plan(self) -> str:
-        """What the plan "auto" is on the present device and dtype: the fastest of its plans by what was measured."""
+        """The plan that "auto" selects for the current device and dtype: the one measured to be fastest."""
         return "eager"
 
     def plan(self, name: str) -> Network:
-        """The network to call by an execution plan, with `forward`'s arguments; "eager" is the denoiser itself.
+        """The network under an execution plan, called with `forward`'s arguments; "eager" is the denoiser itself.
 
-        A plan is made from the weights as they are now; it refuses a run after they changed, moved or were converted.
+        A plan is built from the current weights; it refuses to run once they have been changed, moved or converted.
 
         Raises:
-            CompositionError: `unknown-plan` (with those on offer), or `plan-unavailable` on this device or dtype.
+            CompositionError: `unknown-plan` (lists the available ones), or `plan-unavailable` on this device or dtype.
         """
         if not isinstance(name, str) or name not in self.plans:
             what = f"{type(self).__name__} has no execution plan {shown(name)}"

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of a key: generators by key, and what training draws for the rows of a batch."""
+"""Random numbers as a pure function of a key: keyed generators, and the random draws of a training batch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 
 
 def seeded(*key: int | str) -> torch.Generator:
-    """A generator on the CPU that depends on the key alone; keys that differ anywhere give independent streams."""
+    """A CPU generator seeded from the key alone; different keys give independent streams."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogatepass"), digest_size=8).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What one process draws for its rows of one training batch: a pure function of (seed, step, row), so that a run
-    draws the same after a resume and on any number of processes.
+    """Random draws for one process's rows of a training batch: a pure function of (seed, step, row), so they are the
+    same after a resume and for any number of processes.
 
     Args:
-        seed: the recipe's.
+        seed: the recipe's seed.
         step: optimiser step, from 0.
-        rows: positions of this process's rows in the step's whole batch (all processes, all accumulated parts).
+        rows: indices of this process's rows in the global batch of the step (all processes and accumulation steps).
     """
 
     seed: int
@@ -33,15 +33,15 @@ class Draws:
     rows: tuple[int, ...]
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
-        """Unit normal (B, *shape) float32 on the CPU; `shape` is one row's."""
-        made: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the process's defaults are
-        rows = [torch.randn(tuple(shape), generator=self._generator(purpose, row), **made) for row in self.rows]
+        """Unit normal (B, *shape) float32 on the CPU; `shape` is the shape of one row."""
+        options: Any = {"dtype": torch.float32, "device": "cpu"}  # independent of torch's defaults
+        rows = [torch.randn(tuple(shape), generator=self._generator(purpose, row), **options) for row in self.rows]
         return torch.stack(rows)
 
     def uniform(self, purpose: str) -> Tensor:
-        """Numbers (B,) in [0, 1), float64 on the CPU."""
-        made: Any = {"dtype": torch.float64, "device": "cpu"}
-        rows = [torch.rand((), generator=self._generator(purpose, row), **made) for row in self.rows]
+        """Uniform numbers (B,) in [0, 1), float64 on the CPU."""
+        options: Any = {"dtype": torch.float64, "device": "cpu"}
+        rows = [torch.rand((), generator=self._generator(purpose, row), **options) for row in self.rows]
         return torch.stack(rows)
 
     def _generator(self, purpose: str, row: int) -> torch.Generator:

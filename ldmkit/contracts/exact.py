@@ -1,4 +1,4 @@
-"""Validation that takes no value for one of another type, where pydantic on its own would convert it."""
+"""Strict validation: values of another type are refused where pydantic would convert them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 _SCALARS = frozenset({"bool", "int", "float", "str"})
 _ORDERED = frozenset({"list", "tuple"})
 _DATA = frozenset({"metadata", "config", "serialization", "default", "expected", "ref", "cls"})
-"""Entries of a schema that hold no schema."""
+"""Entries of a schema that contain no nested schema."""
 
 
 def exact(schema: CoreSchema) -> CoreSchema:
-    """A schema of pydantic's, in which True is not 1, "3" is not 3, bytes are not a text, a set has no order, and no
-    number is NaN or infinite.
+    """A stricter copy of a pydantic schema: True is not accepted as 1, "3" as 3, bytes as a string or a set as a list,
+    and NaN and infinities are refused.
 
-    A whole number is still a float, and a list a tuple; what a type says itself (`Field(strict=False)`, `allow_inf_nan`
-    of a model) stays.
+    Integers are still accepted as floats, and lists as tuples. Explicit settings of a type (`Field(strict=False)`, a
+    model's `allow_inf_nan`) are respected.
     """
     tightened: CoreSchema = _tightened(schema, finite=True)
     return tightened
 
 
 class _Exact:
-    """`Annotated[kind, EXACT]`: the same for any type."""
+    """`Annotated[kind, EXACT]` applies `exact` to any type."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return exact(handler(source))
@@ -41,7 +41,7 @@ def _tightened(node: Any, finite: bool) -> Any:
         return type(node)(_tightened(item, finite) for item in node)
     if not isinstance(node, dict) or _is_tightened(node):
         return node
-    if not isinstance(node.get("type"), str):  # a table, of fields by name for one
+    if not isinstance(node.get("type"), str):  # a plain dict of schemas, such as fields by name
         return {key: _tightened(item, finite) for key, item in node.items()}
     finite = finite and "allow_inf_nan" not in (node.get("config") or {})
     new = {key: item if key in _DATA else _tightened(item, finite) for key, item in node.items()}
@@ -62,5 +62,5 @@ def _is_tightened(node: dict[str, Any]) -> bool:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, (Set, Mapping)):
-        raise ValueError("its items have no order; a list is wanted")
+        raise ValueError("its items have no order; pass a list")
     return value

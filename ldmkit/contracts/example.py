@@ -1,4 +1,4 @@
-"""Examples of a part: small configurations and raw inputs with which the contract kit checks it. Free of torch."""
+"""Examples of a part: small configurations and raw inputs for the contract kit. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ class Example(NamedTuple):
     """A configuration that builds in milliseconds.
 
     Args:
-        config: of the part; small widths, few layers.
-        inputs: of conditioners: raw inputs that it takes, one sample each, at least two that differ. Where none are
-            given, the kit makes them from the schema of `Input`. Of guidance: names of the conditions it is for, where
-            it is not for any.
-        trained: False where the part has nothing to learn, so that the checks of gradients do not apply.
-        denoiser: of adapters: a denoiser's `{"type": ..., "config": ...}`, where they fit one kind only; by default a
-            small one of the kit's own.
-        plane_factor: of adapters: rows and columns of a plane that they take, for each of the latents'.
-        error: of codecs: how far decoded latents may be from their pictures, at most anywhere; None: the weights say.
+        config: the part's config; small widths, few layers.
+        inputs: for conditioners, raw inputs of one sample each, at least two different ones; by default the kit
+            generates them from the schema of `Input`. For guidance, names of the conditions it is restricted to.
+        trained: False if the part has nothing to learn, which disables the gradient checks.
+        denoiser: for adapters that fit only one kind of denoiser, its `{"type": ..., "config": ...}`; by default the
+            kit uses a small one of its own.
+        plane_factor: for adapters, the resolution of the plane they take, relative to the latents' resolution.
+        error: for codecs, the maximum absolute reconstruction error; None if it depends on trained weights.
     """
 
     config: Mapping[str, Any] = _NOTHING

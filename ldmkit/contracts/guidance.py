@@ -1,4 +1,4 @@
-"""The contract of guidance: what it may ask the model for, and what it answers."""
+"""The contract of guidance: the views of the model that a rule evaluates, and how it combines their estimates."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from ldmkit.contracts.step import Run
 
 View: TypeAlias = frozenset[str]
-"""A view of the conditioning: the names of the inputs that are dropped (replaced by their nulls)."""
+"""A view of the conditioning, given by the names of the inputs that are dropped (replaced by their nulls)."""
 
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A view by a disturbed network: taps that act on this view's rows alone, or a weaker network.
+    """A view evaluated with a perturbed network: extra taps for this view only, or a weaker network.
 
-    It is evaluated in a call of its own; equal ones are evaluated once. Taps are values: what does the same is equal.
+    It takes a separate call; equal views are evaluated once. Taps must compare equal if they do the same.
 
     Args:
-        drop: names of the inputs that are dropped, as of a plain view.
-        taps: pairs of the name of a port and the tap that acts there, after those of adapters.
-        denoiser: in place of the model's own, with the same slots; adapters do not act on it.
-        process: what that network predicts; None: the model's.
+        drop: names of the inputs that are dropped, as in a plain view.
+        taps: pairs of port name and tap; the taps act after those of adapters.
+        denoiser: replaces the model's network; it must have the same slots. Adapters do not act on it.
+        process: the process of that network; None for the model's.
     """
 
     drop: View = frozenset()
@@ -42,11 +42,11 @@ class Perturbed:
 
 
 class Evaluate(Protocol):
-    """What guidance may ask for.
+    """Access to the model for a guidance rule.
 
-    `names` are the conditions that can be dropped. `run` says which noise levels the run visits, and how far it is
-    (`run.progress(sigma)`). `memory` is the run's own: what a rule remembers from step to step it keeps there, under a
-    key of its own (itself); it is empty at the start of every run, and no other run sees it.
+    `names` are the conditions that can be dropped. `run` holds the noise levels of the run and its progress
+    (`run.progress(sigma)`). `memory` is where a rule keeps state between steps, under a key of its own (the rule
+    itself); it is empty at the start of every run and not shared between runs.
     """
 
     names: tuple[str, ...]
@@ -60,25 +60,25 @@ class Evaluate(Protocol):
 
     @property
     def ports(self) -> Collection[str]:
-        """Names of the network's ports, where the taps of a `Perturbed` view may act."""
+        """Names of the network's ports, at which the taps of a `Perturbed` view may act."""
 
     @property
     def denoiser(self) -> Denoiser:
         """The model's network."""
 
     def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
-        """x0 estimates, one a view: plain ones from one batch, disturbed ones from a call for each network.
+        """x0 estimates, one per view: plain views in one batch, perturbed ones in a separate call for each network.
 
         Raises:
             CompositionError: `unknown-port`.
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of latents through the codec, differentiable."""
+        """Pictures decoded from latents by the codec, differentiable."""
 
 
 class Guidance(Value, ABC):
-    """Which views of the conditioning to evaluate, and how their x0 estimates combine."""
+    """Chooses the views to evaluate and combines their x0 estimates."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]  # both as `Part` has them
@@ -88,16 +88,16 @@ class Guidance(Value, ABC):
         """The guided x0 estimate."""
 
     def views(self, names: Sequence[str]) -> int:
-        """Different views that one call evaluates at most, for these condition names; `Perturbed` ones included."""
+        """Maximum number of distinct views that one call evaluates for these conditions, `Perturbed` ones included."""
         return 1
 
     def perturbed(self, names: Sequence[str]) -> int:
-        """Those of `views` that are `Perturbed`: they are no rows of the network's batch."""
+        """How many of `views` are `Perturbed`, and so are not rows of the batch of plain views."""
         return 0
 
     def weights(self, names: Sequence[str], sigma: float) -> Mapping[View, float] | None:
-        """The factor of each view's estimate at a noise level, those that are not 0, for a model with these condition
-        names; None: not told, and then nothing is said of what cannot act in a call."""
+        """The non-zero weight of each view's estimate at a noise level, for a model with these conditions. Used to
+        warn about inputs that have no effect; None if unknown, in which case there are no such warnings."""
         return None
 
     @property
@@ -106,10 +106,10 @@ class Guidance(Value, ABC):
         return False
 
     def plain(self, scale: float) -> Guidance | None:
-        """The same rule at one scale for all conditions, without options; None where it has no such form. 1 gives the
-        conditional estimate, 0 the unconditional one, and one condition without + scale (conditional - without)."""
+        """The rule with one scale for all conditions and its other options neutral; None if it has no such form. Scale
+        1 must give the conditional estimate c, 0 the unconditional u, and s with one condition u + s (c - u)."""
         return self.model_copy(update={"scale": scale}) if "scale" in type(self).model_fields else None
 
     def neutral(self) -> Guidance | None:
-        """The same rule, its options kept, at the scale that changes nothing; None where there is no such scale."""
+        """The rule with its options at the scale where guidance has no effect; None if there is no such scale."""
         return self.plain(1.0)

@@ -1,4 +1,4 @@
-"""The contracts of networks that judge: distances between pictures, and classifiers of noisy latents."""
+"""The contracts of perceptual distances and of classifiers of noisy latents."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ldmkit.errors import InputError, suggest
 
 
 class Perceptual(Part, ABC):
-    """A distance between pictures as people see them, for training codecs; frozen, differentiable in `images`."""
+    """A perceptual distance between pictures, for training codecs; frozen, differentiable in `images`."""
 
     def load_files(self, files: Sequence[Path]) -> None:
-        """Read the weights from local files, in place.
+        """Load the weights from local files, in place.
 
         Raises:
-            InputError: `perceptual-files`: files for a distance without any, or none for one that needs them.
-            SourceError, WeightsError: files that cannot be read or do not fit.
+            InputError: `perceptual-files`: files given for a distance that reads none, or missing for one that does.
+            SourceError, WeightsError: a file cannot be read, or its tensors do not fit.
         """
         if files:
             what = f"{type(self).__name__} reads no files, got {', '.join(map(str, files))}"
@@ -29,26 +29,26 @@ class Perceptual(Part, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
-        """(B,) float32 distances >= 0 of pictures (B,3,H,W) in [-1,1]; 0 for equal ones."""
+        """(B,) float32 distances >= 0 between pictures (B,3,H,W) in [-1,1]; 0 for equal pictures."""
 
 
 class Classifier(Part, ABC):
-    """p(class | noisy latents), for guidance. It knows noise by its level, so that any process can be guided by it."""
+    """p(class | noisy latents), for guidance. It is conditioned on sigma, so that it can guide any process."""
 
     channels: int
-    """Of the latents."""
+    """Latent channels."""
     classes: int
     names: tuple[str, ...] = ()
-    """Of the classes, in order; empty where they have numbers only."""
+    """Class names, in order; empty if the classes are only numbered."""
     process: Process | None = None
-    """Whose noise levels it is trained on; None: it cannot be trained here."""
+    """The process that provides the noise levels of training; None if it cannot be trained here."""
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Sequence[float]) -> Tensor:
-        """Logits (B,classes) of x (B,channels,h,w) = x0 + sigma * noise, one sigma a row."""
+        """Logits (B,classes) for x (B,channels,h,w) = x0 + sigma * noise, one sigma per row."""
 
     def number(self, label: int | str, where: str) -> int:
-        """The number of a class, which is given by it or by name.
+        """The index of a class, given by index or by name.
 
         Raises:
             InputError: `unknown-class`.

@@ -1,4 +1,4 @@
-"""Which latents a denoiser was trained on: whose, scaled and shifted how."""
+"""Identification of the latents that a denoiser was trained on: the codec, with its scale and shift."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class Latents(NamedTuple):
     """The latents of a codec.
 
     Args:
-        codec: its class.
+        codec: the codec's class.
         shapes: digest of the names and shapes of its tensors.
-        scale, shift: standardised = (raw - shift) * scale, a number or one a channel; a scale of None is not known.
+        scale, shift: standardised = (raw - shift) * scale; one number, or one per channel. None if not known.
     """
 
     codec: str

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, by whatever is fastest and exact enough for the device; linear layers with a port."""
+"""Scaled dot-product attention with a suitable precision for each device, and linear layers with a port."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def attention(
     """softmax(q k^T / sqrt(D)) v in q's dtype: q (B,H,Lq,D), k and v (B,H,L,D) -> (B,H,Lq,D).
 
     Args:
-        mask: (B,1,1,L) or (B,1,Lq,L) bool, True = attend; None: to all.
-        causal: a position attends to itself and those before it.
-        upcast: in float32 where the tensors are narrower, autocast or not (SD 2.x overflows in float16 without).
+        mask: (B,1,1,L) or (B,1,Lq,L) bool, True = attend; None attends to all positions.
+        causal: each position attends only to itself and earlier positions.
+        upcast: compute half-precision inputs in float32, also under autocast (SD 2.x overflows in float16 otherwise).
     """
-    # the CPU's backward pass is 3 to 7 times slower in bfloat16 than in float32, widening included
+    # on the CPU the backward pass is 3 to 7 times slower in bfloat16 than in float32, including the conversion
     trained_on_cpu = q.device.type == "cpu" and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.dtype in _NARROW and (upcast or trained_on_cpu):
         with exact(q.device):
@@ -36,15 +36,15 @@ def attention(
 
 
 def exact(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast inside; the meta device knows none."""
+    """A context manager that disables autocast; the meta device does not support it."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 class PortedLinear(nn.Linear):
-    """A linear layer whose output passes a port (family `linear`); its state-dict keys are those of `nn.Linear`.
+    """A linear layer with a port on its output (`linear.<path>`) and the state-dict keys of `nn.Linear`.
 
-    The port's value is the output (..., outputs); while taps run, `frame.scratch["input"]` is the layer's input,
-    which is what a low-rank update needs. Without a frame (a conditioner called by itself) taps are not called.
+    The port's value is the output (..., outputs). While taps run, `frame.scratch["input"]` is the layer's input, which
+    low-rank updates need. Without a frame (a conditioner called outside of a pipeline) taps are not called.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
@@ -60,13 +60,13 @@ class PortedLinear(nn.Linear):
 
 
 def linear_ports(module: nn.Module) -> dict[str, Port]:
-    """`linear.<path>` -> the port of every `PortedLinear` below a module, by the layer's path in it."""
+    """`linear.<path>` -> port, for every `PortedLinear` in a module; <path> is the layer's path."""
     layers = ((path, part) for path, part in module.named_modules() if isinstance(part, PortedLinear))
     return {f"linear.{path}": part.port for path, part in layers}
 
 
 def linear_of(module: nn.Module, ports: Mapping[str, Port], name: str) -> nn.Linear | None:
-    """The linear layer behind a port `linear.<path>`: the `PortedLinear` that calls it, or the layer at that path."""
+    """The linear layer of a port `linear.<path>`: the `PortedLinear` that owns it, or the `nn.Linear` at that path."""
     for part in module.modules():
         if isinstance(part, PortedLinear) and part.port is ports[name]:
             return part

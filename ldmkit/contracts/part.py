@@ -1,4 +1,4 @@
-"""What all parts that own weights have in common."""
+"""The base class of all parts that own weights."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from ldmkit.contracts.value import Value
 
 
 class Part(nn.Module):
-    """A module with a frozen config. Building one on the meta device must work and read no file."""
+    """A module with a frozen config. It must be possible to build it on the meta device without reading files."""
 
     Config: ClassVar[type[Value]] = Value
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
-    """Small configurations, with which the contract kit checks the class; () where none can be built without files."""
+    """Small configurations for the contract kit; () if the class cannot be built without files."""
     api: ClassVar[int]
-    """The version of its kind's contract (`kinds.API`) that a class was written against; 1 where none says."""
+    """Version of the contract (`kinds.API`) that the class was written against; 1 if not set."""
 
     def __init__(self, config: Any = None):
         super().__init__()
         self.config = self.Config.of({} if config is None else config, f"{type(self).__name__} config")
 
     def load_assets(self, folder: Path) -> None:
-        """Read what is not a tensor (vocabularies ...) from the part's folder of a saved pipeline."""
+        """Read data that are not tensors (vocabularies ...) from the part's folder in a saved pipeline."""
 
     def save_assets(self, folder: Path) -> None:
-        """Write what `load_assets` reads; the folder exists."""
+        """Write what `load_assets` reads into an existing folder."""
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """The floating dtype that its tensors are held in where `dtype` is asked for, when loading or by `to`.
+        """The dtype in which its floating-point tensors are stored if `dtype` is requested, by loading or by `to`.
 
-        A part that overflows in a narrow dtype answers with a wider one; what it is fed has the dtype it holds."""
+        A part that overflows in a narrow dtype returns a wider one; its inputs are then converted to that dtype."""
         return dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        def held(tensor: Tensor) -> Tensor:
+        def moved(tensor: Tensor) -> Tensor:
             found = fn(tensor)
             if not found.is_floating_point() or (wanted := self.held_dtype(found.dtype)) == found.dtype:
                 return found
-            return tensor.to(found.device, wanted)  # from what it was: by way of `found` it would be rounded
+            return tensor.to(found.device, wanted)  # from the original, because `found` has been rounded
 
-        applied: Self = super()._apply(held, recurse)  # type: ignore[no-untyped-call]
+        applied: Self = super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
         return applied
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter or buffer; the CPU for a part without any."""
+        """Device of the first parameter or buffer; the CPU if there is none."""
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the first floating parameter or buffer; float32 for a part without any."""
+        """Dtype of the first floating-point parameter or buffer; float32 if there is none."""
         floats = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
         return next(floats, torch.float32)

@@ -1,15 +1,15 @@
 """Ports and taps: how an adapter extends a denoiser without patching it.
 
-A port is a parameter-less module that the denoiser calls at a published place. It returns its input
-unchanged until taps are attached, so a denoiser without adapters pays one call and its state-dict keys
-never change. Names: `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
-`block.<path>`, `cross.<path>`, `linear.<path>`.
+A port is a module without parameters that the denoiser calls at a named place. It returns its input unchanged until
+taps are attached, so without adapters the only cost is one call, and the state-dict keys never change. Names: `input`,
+`down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`, `block.<path>`,
+`cross.<path>`, `linear.<path>`.
 
-`input`, `down`, `skip` and `mid` carry maps (B,C,h,w): `down.<level>` a level's last map, which becomes a skip and is
-resampled after the port (T2I-Adapter adds there), `down.<level>.resample` the resampled map. `block` carries the
-residual stream (B,L,C) of a transformer block between its two attentions (GLIGEN adds there); `attn` what a
-self-attention, and `cross` what an attention to tokens, gives before its output projection, (B,L,C), with `query`,
-`key` and `value` (B,heads,L,D) in `frame.scratch`; `linear` a linear layer's output, with the layer's input in
+`input`, `down`, `skip` and `mid` carry feature maps (B,C,h,w): `down.<level>` is the last map of a level, before it is
+stored as a skip and resampled (T2I-Adapter adds there), and `down.<level>.resample` the resampled map. `block` carries
+the residual stream (B,L,C) of a transformer block between its two attentions (GLIGEN adds there). `attn` and `cross`
+carry the result (B,L,C) of a self-attention and of a cross-attention before its output projection, with `query`, `key`
+and `value` (B,heads,L,D) in `frame.scratch`. `linear` carries the output of a linear layer, with the layer's input in
 `frame.scratch["input"]`.
 """
 
@@ -28,11 +28,11 @@ from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import CompositionError, suggest
 
 SHORTENED = "shortened"
-"""Key of `Context.memory`: how often a gate gave a stored value."""
+"""Key of `Context.memory`: how often a gate returned a stored value."""
 
 
 class Tap(Protocol):
-    """What an adapter attaches: gets the port's value and the running frame, returns the new value."""
+    """A callable attached to a port: takes the port's value and the current frame, returns the new value."""
 
     def __call__(self, value: Tensor, frame: Any, /) -> Tensor: ...
 
@@ -41,7 +41,7 @@ class Port(nn.Module):
     """A named place in a denoiser. `frame` is the denoiser's per-forward state (see `contracts.Frame`).
 
     Args:
-        width: channels (features) of its values, which adapters are compared with; None: not told.
+        width: channels (features) of its values, which adapters are checked against; None if unspecified.
     """
 
     def __init__(self, width: int | None = None) -> None:
@@ -49,7 +49,7 @@ class Port(nn.Module):
         self.width = width
         self.taps: tuple[Tap, ...] = ()
         self._holds: list[tuple[Tap, int]] = []
-        """How many pipelines hold each of the taps that pipelines attached."""
+        """Reference counts of the taps that pipelines attached."""
 
     def forward(self, value: Tensor, frame: Any) -> Tensor:
         for tap in self.taps:
@@ -57,30 +57,30 @@ class Port(nn.Module):
         return value
 
     def clear(self) -> None:
-        """Take all taps off, for a copy whose owner attaches its own."""
+        """Detach all taps, for a copy whose owner attaches its own."""
         self.taps, self._holds = (), []
 
 
 @runtime_checkable
 class GateTap(Protocol):
-    """A tap at a gate, which may give a stored value for what the gate guards."""
+    """A tap at a gate, which may return a stored value so that the gated computation is skipped."""
 
     def __call__(self, value: Tensor, frame: Any, /) -> Tensor: ...
 
     def skip(self, frame: Any, /) -> Tensor | None:
-        """The value to go on with, of the shape that the gate carries; None: compute it."""
+        """The value to use instead of the computation, in the gate's shape; None to compute it."""
 
 
 class Gate(Port):
-    """A port that guards the computation of its value: a denoiser asks `skip` before, and leaves it out for a value.
+    """A port whose taps may skip the computation of its value: the denoiser calls `skip` before computing it.
 
-    Untapped, or where all taps answer None, it is a port like others.
+    Without taps, or if all taps return None, it behaves like any other port.
     """
 
     def skip(self, frame: Any) -> Tensor | None:
-        """The first tap's answer that is not None, seen by the taps after it; None: compute, and call the port.
+        """The first value that a tap returns, passed through the taps after it; None to compute and call the port.
 
-        The run counts it (`Context.memory`), so that outputs can say how many calls of the network were shortened.
+        Skips are counted in `Context.memory`, so that outputs can report how many network calls were shortened.
         """
         for place, tap in enumerate(self.taps):
             if isinstance(tap, GateTap) and (value := tap.skip(frame)) is not None:
@@ -91,14 +91,14 @@ class Gate(Port):
         return None
 
     def around(self, compute: Callable[[], Tensor], frame: Any) -> Tensor:
-        """The stored value, or what `compute` makes and the taps make of it."""
+        """The stored value, or the result of `compute` passed through the taps."""
         stored = self.skip(frame) if self.taps else None
         return self(compute(), frame) if stored is None else stored
 
 
 @contextmanager
 def attached(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> Iterator[None]:
-    """Attach taps to ports for the length of a `with` block; on leaving, the ports are as they were.
+    """Attach taps to ports for the duration of a `with` block, and restore the ports afterwards.
 
     Raises:
         InputError: `not-a-mapping`.
@@ -114,7 +114,7 @@ def attached(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> Iterator[Non
 
 
 def attach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
-    """Attach for good; `detach` with the same mapping undoes it. Nothing is attached if one name is wrong."""
+    """Attach taps until `detach` is called with the same mapping. If a name is unknown, nothing is attached."""
     for name in taps:
         if name not in ports:
             raise CompositionError("unknown-port", f"there is no port {name!r}", fits=suggest(name, ports))
@@ -123,7 +123,7 @@ def attach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
 
 
 def detach(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
-    """Take exactly these taps off again (one occurrence each)."""
+    """Detach these taps, one occurrence each."""
     for name, tap in taps.items():
         left = list(ports[name].taps)
         for position, present in enumerate(left):
@@ -138,16 +138,16 @@ _dropped: deque[tuple[Mapping[str, Port], Mapping[str, Tap]]] = deque()
 
 
 def hold_for(owner: object, ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
-    """`hold` taps until their owner is gone."""
+    """`hold` taps until `owner` is garbage-collected."""
     hold(ports, taps)
     finalize(owner, release, ports, dict(taps)).atexit = False
 
 
 def hold(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
-    """Attach taps for as long as somebody holds them: equal ones that are attached already are held once more.
+    """Attach taps with a reference count: if an equal tap is already attached, its count goes up instead.
 
     Raises:
-        CompositionError: a tap names a port that the denoiser does not have; then nothing is attached.
+        CompositionError: the denoiser has no port of that name; nothing is attached.
     """
     with _lock:
         new = {name: tap for name, tap in taps.items() if name not in ports or not _count(ports[name], tap)}
@@ -155,23 +155,23 @@ def hold(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
         for name, tap in taps.items():
             count = _count(ports[name], tap)
             ports[name]._holds = [*(h for h in ports[name]._holds if h[0] != tap), (tap, count + 1)]
-    _let_go()
+    _process_releases()
 
 
 def release(ports: Mapping[str, Port], taps: Mapping[str, Tap]) -> None:
-    """Undo one `hold`; taps that nobody holds any more are detached.
+    """Undo one `hold`; taps whose count reaches zero are detached.
 
-    A finalizer may call it, at any point of any thread: where the lock is taken, its holder does the work.
+    A finalizer may call this at any point in any thread. If the lock is taken, the thread that holds it does the work.
     """
     _dropped.append((ports, taps))
-    _let_go()
+    _process_releases()
 
 
 def _count(port: Port, tap: Tap) -> int:
     return next((count for held, count in port._holds if held == tap), 0)
 
 
-def _let_go() -> None:
+def _process_releases() -> None:
     while _dropped and _lock.acquire(blocking=False):
         try:
             ports, taps = _dropped.popleft()

@@ -1,4 +1,4 @@
-"""The contract of processes: the forward process, and what the network predicts."""
+"""The contract of processes: the forward process and the network's prediction target."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ldmkit.errors import CompositionError
 
 
 class Process(Value, ABC):
-    """The forward process and what F predicts: D(x, sigma) = skip * x + out * F(scale * x, time)."""
+    """The forward process and the parameterisation of F: D(x, sigma) = skip * x + out * F(scale * x, time)."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]  # both as `Part` has them
@@ -33,20 +33,20 @@ class Process(Value, ABC):
 
     @abstractmethod
     def time(self, sigma: float) -> float:
-        """What the network reads for a noise level."""
+        """The time input of the network for a noise level."""
 
     def time_between(self, sigma: float) -> float:
-        """What the network reads for a noise level that a sampler visits between those of the grid."""
+        """The time input of the network for a noise level that a sampler visits between those of the grid."""
         return self.time(sigma)
 
     @property
     def timesteps(self) -> int | None:
-        """T where the schedule is a table over the integers 0 ... T-1; None where time is continuous."""
+        """T if the schedule is a table over the integers 0 ... T-1; None if time is continuous."""
         return None
 
     def sigma_of_time(self, time: float) -> float:
-        """Inverse of `time`: the noise level for what the network reads. Optional; grids over timesteps need it."""
-        raise CompositionError("no-timesteps", f"{type(self).__name__} has no noise level for a given time")
+        """Inverse of `time`: the noise level for a time input. Optional; grids over timesteps need it."""
+        raise CompositionError("no-timesteps", f"{type(self).__name__} cannot map a time to a noise level")
 
     @abstractmethod
     def sigma(self, u: float) -> float:
@@ -57,19 +57,20 @@ class Process(Value, ABC):
         """(skip, out, scale) at a noise level."""
 
     def alpha(self, sigma: float) -> float:
-        """Factor between this frame and the process's own: VP sqrt(alpha_bar) = (1+sigma^2)^-1/2, flow 1/(1+sigma)."""
+        """Scale from x = x0 + sigma * n to the process's own state: VP sqrt(alpha_bar) = (1+sigma^2)^-1/2, flow
+        1/(1+sigma), VE 1."""
         return 1.0
 
     def prior(self, noise: Tensor, sigma: float) -> Tensor:
-        """The state to start a run from: unit noise in the process's own frame, brought to x = x0 + sigma * n."""
+        """The initial state of a run: unit noise in the process's own scaling, converted to x = x0 + sigma * n."""
         return noise * max(1.0 / self.alpha(sigma), sigma)
 
     def settled(self, x: Tensor, sigma: float) -> Tensor:
-        """The latents that a run's last state x = x0 + sigma * n stands for: by default in the process's own frame."""
+        """Latents from the final state x = x0 + sigma * n of a run; by default rescaled by `alpha`."""
         return x * self.alpha(sigma)
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Sequence[float]) -> Tensor:
-        """What F should return for x = x0 + sigma * n, one sigma a row: the F at which D equals x0."""
+        """Training target of F for x = x0 + sigma * n, one sigma per row: the value of F for which D equals x0."""
         rows = [self.scalings(s) for s in sigma]
         on_x0 = [(1 - skip) / out for skip, out, _ in rows]
         on_noise = [-skip * s / out for (skip, out, _), s in zip(rows, sigma, strict=True)]
@@ -77,7 +78,7 @@ class Process(Value, ABC):
 
 
 def column(values: Sequence[float], like: Tensor) -> Tensor:
-    """One number a row, shaped to multiply a batch (B, ...)."""
+    """One number per row, shaped to broadcast over a batch (B, ...)."""
     if not all(math.isfinite(v) for v in values):
         raise CompositionError("not-finite", f"a schedule value is not finite: {list(values)}")
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))

@@ -15,11 +15,11 @@ from ldmkit.contracts.value import Value
 
 
 class Sampler(Value, ABC):
-    """A generator of steps over `denoise`. Stateless: run-time state lives in the generator."""
+    """A generator of steps over `denoise`. Stateless; run-time state lives in the generator."""
 
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]  # both as `Part` has them
-    if TYPE_CHECKING:  # for them a class attribute may take a property's place, and a property too
+    if TYPE_CHECKING:  # type checkers then accept both a class attribute and a property as an override
 
         @property
         def order(self) -> int | None: ...
@@ -28,12 +28,13 @@ class Sampler(Value, ABC):
         def needs(self) -> frozenset[Need]: ...
     else:
         order: ClassVar[int | None] = None
-        """Order of convergence; None for a sampler that draws noise. A property where the fields decide (eta = 0)."""
+        """Order of convergence; None for a sampler that draws noise. May be a property if it depends on fields."""
         needs: ClassVar[frozenset[Need]] = frozenset()
-        """What it asks of `denoise` beside x0, through `ldmkit.estimates`. A property where the fields decide."""
+        """What it requests besides x0, through `ldmkit.estimates`. May be a property if it depends on fields."""
     estimate: ClassVar[Literal["mean", "end", "distilled"]] = "mean"
-    """What `denoise` must return: the posterior mean E[x0 | x]; "end", the point at sigma 0 of the path through x, as
-    consistency models do; "distilled", what only a model trained for this sampler does, so that no law is known."""
+    """What `denoise` must return: "mean", the posterior mean E[x0 | x]; "end", the end point at sigma 0 of the ODE
+    trajectory through x (consistency models); "distilled", the output of a model trained for this very sampler, so
+    that no exact solution is known to test against."""
 
     max_guidance: ClassVar[float | None] = None
     """Largest guidance scale that the sampler is made for; None: any. A run with a larger one gets a warning."""
@@ -44,15 +45,16 @@ class Sampler(Value, ABC):
     ) -> Iterator[Step]:
         """One `Step` for each of the len(sigmas) - 1 transitions. `noise(i)` is unit normal of x's shape.
 
-        An index i >= 0 is drawn at most once a run. A sampler that draws once a step takes the step's index, one that
-        draws k times takes k i ... k i + k - 1. All indices are the sampler's: nothing else of a run draws from them.
-        x is never written to; the last sigma may be 0. No `torch.no_grad()` around a `yield`.
+        Each index i >= 0 may be drawn at most once per run. A sampler that draws once per step uses the step's index i,
+        one that draws k times uses k i ... k i + k - 1. The indices are reserved for the sampler; nothing else in a run
+        draws from them. x must not be modified; the last sigma may be 0. Do not `yield` inside `torch.no_grad()`.
         """
 
     def evaluations(self, steps: int) -> int:
-        """How often `denoise` is called in a run of `steps` transitions that ends at sigma 0."""
+        """Number of `denoise` calls in a run of `steps` transitions that ends at sigma 0."""
         return steps
 
     def arriving(self, arrivals: Arrivals) -> Sampler:
-        """This sampler with its steps going where `arrivals` says; itself where it goes from level to level anyway."""
+        """This sampler with steps that end where `arrivals` says. The default returns the sampler unchanged, so its
+        steps end at the next level."""
         return self

@@ -1,6 +1,6 @@
-"""What a conditioner may emit: four typed signals, immutable, native pytrees.
+"""The four signal types that a conditioner may emit: immutable named tuples, and so native pytrees.
 
-| signal    | value                          | read by the denoiser as        |
+| signal    | value                          | used by the denoiser as        |
 |-----------|--------------------------------|--------------------------------|
 | Tokens    | (B, L, D), mask (B, L) or None | keys and values of cross-attention |
 | Vector    | (B, D)                         | added to the time embedding    |
@@ -27,10 +27,10 @@ class Slot(NamedTuple):
     """A condition that a denoiser (or adapter) takes.
 
     Args:
-        kind: the signal it wants.
-        dim: D of tokens and vectors, C of planes; where parts join by feature, of all of them together.
-        join: how several parts of one slot become one signal.
-        required: composing without it is an error.
+        kind: the kind of signal.
+        dim: D of tokens and vectors, C of planes; the total if several signals are joined by feature.
+        join: how several signals wired to the slot are combined.
+        required: composing without this slot is an error.
     """
 
     kind: SignalKind
@@ -47,7 +47,7 @@ class Tokens(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """One vector a sample: (B, D)."""
+    """One vector per sample: (B, D)."""
 
     value: Tensor
 
@@ -69,11 +69,11 @@ Signal: TypeAlias = Tokens | Vector | Plane | Residuals
 KIND_OF: dict[type, SignalKind] = {Tokens: "tokens", Vector: "vector", Plane: "plane", Residuals: "residuals"}
 
 AXES: dict[SignalKind, int] = {"tokens": 3, "vector": 2, "plane": 4, "residuals": 4}
-"""Axes of the tensors of a signal, that of the batch included."""
+"""Number of axes of a signal's tensors, including the batch axis."""
 
 
 def kind_of(signal: Signal) -> SignalKind:
-    """The kind's name, as slots declare it."""
+    """The signal's kind, as in `Slot.kind`."""
     return KIND_OF[type(signal)]
 
 
@@ -85,12 +85,12 @@ def dim_of(signal: Signal) -> int:
 
 
 def rows_of(signal: Signal) -> int:
-    """How many rows a signal has: the batch, times the views in it."""
+    """Number of rows of a signal: batch size times views."""
     return int((signal.values[0] if isinstance(signal, Residuals) else signal.value).shape[0])
 
 
 def to(signal: Signal, device: torch.device, dtype: torch.dtype) -> Signal:
-    """The signal on a device, its values in a dtype; the mask of tokens stays boolean."""
+    """The signal on a device, with its values in a dtype; the mask of tokens stays boolean."""
     if isinstance(signal, Residuals):
         return Residuals(tuple(v.to(device, dtype) for v in signal.values))
     if isinstance(signal, Tokens):
@@ -100,7 +100,7 @@ def to(signal: Signal, device: torch.device, dtype: torch.dtype) -> Signal:
 
 
 def tensors_of(signal: Signal) -> tuple[Tensor, ...]:
-    """The floating tensors of a signal."""
+    """The floating-point tensors of a signal."""
     return signal.values if isinstance(signal, Residuals) else (signal.value,)
 
 
@@ -114,7 +114,7 @@ def zeros_like(signal: Signal) -> Signal:
 
 
 def cat_rows(signals: Sequence[Signal]) -> Signal:
-    """Signals of one kind stacked along the batch; shorter token sequences are padded and masked."""
+    """Signals of one kind concatenated along the batch; shorter token sequences are padded and masked."""
     first = signals[0]
     if len(signals) == 1:
         return first
@@ -132,7 +132,7 @@ def cat_rows(signals: Sequence[Signal]) -> Signal:
 
 
 def full_mask(tokens: Tokens) -> Tensor:
-    """The mask of a token signal, all True where it has none."""
+    """The mask of a token signal; all True if it has none."""
     if tokens.mask is not None:
         return tokens.mask
     return torch.ones(tokens.value.shape[:2], dtype=torch.bool, device=tokens.value.device)
@@ -146,7 +146,7 @@ def _padded(tokens: Tokens, length: int) -> Tokens:
 
 
 def select_rows(keep: Tensor, yes: Signal, no: Signal) -> Signal:
-    """Row by row: `yes` where keep (B,) is True, else `no`."""
+    """Row-wise selection: `yes` where keep (B,) is True, `no` elsewhere."""
     if isinstance(yes, Residuals) and isinstance(no, Residuals):
         pairs = zip(yes.values, no.values, strict=True)
         return Residuals(tuple(_where(keep, a, b) for a, b in pairs))

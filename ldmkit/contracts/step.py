@@ -1,4 +1,4 @@
-"""What is fixed for a run, and what lives for one call of the network."""
+"""State of a run, and state of one call of the network."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from ldmkit.contracts.signals import Signal
 
 
 class Run(NamedTuple):
-    """What is fixed for one run: the sigmas it visits (decreasing, N+1 values) and the latents' size.
+    """The constants of a run: its sigmas (N+1 decreasing values) and the size of its latents.
 
-    `size` has one number an axis: (h, w) of pictures, (t, h, w) of videos, () of vectors."""
+    `size` has one number per axis: (h, w) for pictures, (t, h, w) for videos, () for vectors."""
 
     sigmas: tuple[float, ...]
     size: tuple[int, ...]
 
     def progress(self, sigma: float) -> float:
-        """Fraction of the steps that are done when the network is called at `sigma`: 0 at the first step."""
+        """Fraction of the steps completed when the network is called at `sigma`; 0 in the first step."""
         steps = max(len(self.sigmas) - 1, 1)
         reached = sum(1 for s in self.sigmas if s >= sigma * (1 - 1e-9)) - 1
         return min(max(reached, 0), steps) / steps
 
 
 class Arrivals(NamedTuple):
-    """A run whose steps do not end at the next of its noise levels: where each goes, after which its state is taken for
-    one at the next level, its scale in the process's own frame kept. diffusers' DDIM and PNDM do so.
+    """Where the steps of a run end if that is not its next noise level. After each step the state is treated as one at
+    the next level, keeping its scale in the process's own scaling. diffusers' DDIM and PNDM do this.
 
     Args:
-        levels: the level that each step ends at.
-        origins: the level from which such a step would end at the run's next one.
+        levels: the level at which each step ends.
+        origins: the level from which such a step would end at the run's next level.
     """
 
     levels: tuple[float, ...]
@@ -41,7 +41,7 @@ class Arrivals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """After transition `index` of `count`: state x at sigma_next, and the x0 estimate it was made with."""
+    """The result of transition `index` of `count`: the state x at sigma_next, and the x0 estimate used for it."""
 
     index: int
     count: int
@@ -51,28 +51,28 @@ class Step:
     x0: Tensor
 
     def copied(self) -> Step:
-        """The same step in memory of its own, for who looks on: whatever is written into it, the run goes on as it was.
+        """A deep copy for observers of the run, who may modify it without affecting the run.
 
-        A copy takes 15 us for latents of (1, 4, 64, 64); nothing is copied where nobody looks.
+        A copy takes 15 us for latents of (1, 4, 64, 64); without observers nothing is copied.
         """
         return replace(self, x=self.x.clone(), x0=self.x0.clone())
 
 
 Denoise: TypeAlias = Callable[[Tensor, float], Tensor]
-"""denoise(x, sigma) -> x0: all that a sampler sees of the model."""
+"""denoise(x, sigma) -> x0: the model as a sampler sees it."""
 
 Network: TypeAlias = "Callable[[Tensor, Tensor, Context, float | None], Tensor]"
-"""(x, t, context, sigma) -> F: the call of a denoiser, by any execution plan."""
+"""(x, t, context, sigma) -> F: the call of a denoiser under any execution plan."""
 
 
 @dataclass
 class Evaluations:
-    """What a run has taken of its network so far.
+    """Counts of the network evaluations of a run so far.
 
     Args:
-        made: calls.
-        shortened: those of them in which a gate gave a stored value for a part of the network.
-        reused: estimates that a cache gave without a call.
+        made: calls of the network.
+        shortened: calls in which a gate replaced part of the network by a stored value.
+        reused: estimates that a cache returned without a call.
     """
 
     made: int = 0
@@ -82,11 +82,11 @@ class Evaluations:
 
 @dataclass
 class Context:
-    """What `Denoiser.prepare` returns: everything about the conditions that no step changes.
+    """The result of `Denoiser.prepare`: everything about the conditions that is constant over a run.
 
-    `signals` are by slot name, adapters' slots included; `present[slot]` (B,) bool says which rows carry a
-    real condition rather than a null. Denoisers subclass it to keep their projected keys and values. `memory` is what
-    taps keep from call to call of one run: empty at its start, and no other run's.
+    `signals` are by slot name, including the adapters' slots; `present[slot]` (B,) bool marks the rows with a real
+    condition rather than a null. Denoisers subclass it to store their projected keys and values. `memory` holds state
+    that taps keep between the calls of a run; it is empty at the start and not shared between runs.
     """
 
     signals: Mapping[str, Signal]
@@ -98,9 +98,9 @@ class Context:
 
 @dataclass
 class Frame:
-    """State of one forward: what taps see. x (B,C,*axes) is the scaled network input, t (B,) what the net reads.
+    """State of one forward pass, passed to taps. x (B,C,*axes) is the scaled network input, t (B,) its time input.
 
-    `sigma` is the host's noise level where the caller knows it; `scratch` is for taps of this forward.
+    `sigma` is the noise level, or None if the caller does not provide it; `scratch` holds data of this pass for taps.
     """
 
     x: Tensor

@@ -1,4 +1,4 @@
-"""Frozen values: samplers, grids, processes, guidance, and the configs of modules."""
+"""Frozen value classes: the base of samplers, grids, processes, guidance, and of the configs of modules."""
 
 from __future__ import annotations
 
@@ -24,30 +24,31 @@ T = TypeVar("T")
 
 
 class _Raising(ModelMetaclass):
-    """Calling the class takes fields by position too, and reports problems as `of` does, not as pydantic's error."""
+    """Calling the class also accepts positional fields, and raises the errors of `of` instead of pydantic's."""
 
     def __call__(cls, *args: Any, **data: Any) -> Any:
         refusal: type[LdmkitError] = getattr(cls, "refusal", SpecError)
         names = list(getattr(cls, "model_fields", ()))
-        twice = [name for name in names[: len(args)] if name in data]
-        if len(args) > len(names) or twice:
-            what = f"{twice[0]!r} is given twice" if twice else f"{len(args)} values for {len(names)} fields"
+        duplicates = [name for name in names[: len(args)] if name in data]
+        if len(args) > len(names) or duplicates:
+            too_many = f"{len(args)} values for {len(names)} fields"
+            what = f"multiple values for field {duplicates[0]!r}" if duplicates else too_many
             raise refusal("too-many-values", what, where=cls.__name__, fits=f"fields: {', '.join(names) or 'none'}")
         data = {**dict(zip(names, args, strict=False)), **data}
         return validated(lambda: super(_Raising, cls).__call__(**data), cls.__name__, refusal, cls)
 
 
 class Value(BaseModel, metaclass=_Raising):
-    """A frozen pydantic model: config, repr, equality, hash and JSON come free.
+    """A frozen pydantic model, with repr, equality, hash and JSON.
 
-    Unknown keys are errors, NaN and infinities are refused, and no value is taken for one of another type (`exact`):
-    True is not 1, "3" is not 3.
+    Unknown keys, NaN and infinities are refused, and values are not converted between types (`exact`): True is not
+    accepted as 1, nor "3" as 3.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     refusal: ClassVar[type[LdmkitError]] = SpecError
-    """What is raised for data that do not fit: `SpecError`, or `InputError` for what callers pass to a run."""
+    """The exception for invalid data: `SpecError`, or `InputError` for values that callers pass to a run."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -60,10 +61,10 @@ class Value(BaseModel, metaclass=_Raising):
 
     @classmethod
     def of(cls, data: Mapping[str, Any] | Self, where: str = "") -> Self:
-        """`data` as a validated value of this class.
+        """`data` validated as a value of this class.
 
         Raises:
-            SpecError: with the path of the offending key and a suggestion (`refusal`, in general).
+            SpecError: with the path of the offending key and a suggestion. Subclasses set another type as `refusal`.
         """
         if isinstance(data, cls):
             return data
@@ -71,18 +72,18 @@ class Value(BaseModel, metaclass=_Raising):
 
 
 def integer(value: object) -> int | None:
-    """An integer of any library as Python's own; None for what is none, True and False among it."""
+    """An integer of any library as an `int`; None for anything else, including True and False."""
     value = plain(value)
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return None
     try:
         return operator.index(value)
-    except Exception:  # an array of several numbers, a tensor without numbers, or a faulty __index__
+    except Exception:  # an array of several numbers, a meta tensor, or a faulty __index__
         return None
 
 
 def parse(kind: Any, data: Any, where: str) -> Any:
-    """A raw input validated against any type pydantic understands.
+    """A raw input validated against any type that pydantic supports.
 
     Raises:
         InputError: with the path of the offending item.
@@ -91,36 +92,36 @@ def parse(kind: Any, data: Any, where: str) -> Any:
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """The type's adapter, kept where the type can be a key: making one takes longer than most of its uses."""
+    """The type's adapter, cached if the type is hashable, because building one takes longer than a typical use."""
     try:
-        return _kept_adapter(kind)
+        return _cached_adapter(kind)
     except TypeError:
         return TypeAdapter(Annotated[kind, EXACT])
 
 
 @lru_cache(maxsize=256)
-def _kept_adapter(kind: Any) -> TypeAdapter[Any]:
+def _cached_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(Annotated[kind, EXACT])
 
 
 def validated(make: Callable[[], T], where: str, error: type[LdmkitError], kind: Any) -> T:
-    """Run a pydantic validation of `kind`; turn its failure into one of our errors, with path and suggestion."""
+    """Run a pydantic validation of `kind`; convert a failure into an `error` with path and suggestion."""
     try:
         return make()
     except ValidationError as failure:
-        raise _first(failure, where, error, kind) from None
+        raise _converted(failure, where, error, kind) from None
     except LdmkitError as problem:
-        # raised by a validator, which knows its own field but not where the value stands
+        # raised by a validator, which knows its own field but not the path of the value
         if not (problem.where or "").startswith(where):
             problem.where = f"{where}.{problem.where}" if problem.where else where
         raise
-    except Exception as problem:  # a mapping or list of the caller's that fails as it is read
+    except Exception as problem:  # the caller's mapping or list raised while it was read
         raise error("unreadable", f"reading it failed: {raised(problem)}", where=where) from problem
 
 
-def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind: Any) -> LdmkitError:
+def _converted(failure: ValidationError, where: str, error: type[LdmkitError], kind: Any) -> LdmkitError:
     problems = failure.errors()
-    # a misspelt key also leaves another one missing: the misspelling is the cause
+    # a misspelt key usually also leaves a required one missing; the misspelling is the cause
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     cause = first.get("ctx", {}).get("error")
     path = where + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
@@ -132,20 +133,20 @@ def _first(failure: ValidationError, where: str, error: type[LdmkitError], kind:
         known = _fields(kind, first["loc"][:-1])
         return error("unknown-key", f"unknown key {key!r}{more}", where=path, fits=suggest(key, known))
     if first["type"] == "missing":
-        return error("missing-key", f"required, but not given{more}", where=path)
+        return error("missing-key", f"missing required key{more}", where=path)
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
         context = first["ctx"]
         path += "." + context["discriminator"].strip("'")
         if first["type"] == "union_tag_not_found":
-            return error("missing-key", f"required, but not given{more}", where=path)
+            return error("missing-key", f"missing required key{more}", where=path)
         fits = suggest(context["tag"], [tag.strip(" '") for tag in context["expected_tags"].split(",")])
-        return error("invalid", f"there is no {context['tag']!r}{more}", where=path, fits=fits)
+        return error("invalid", f"unknown choice {context['tag']!r}{more}", where=path, fits=fits)
     message = first["msg"].removeprefix("Value error, ")
     return error("invalid", f"{message}; got {shown(first['input'])}{more}", where=path)
 
 
 def _fields(kind: Any, path: Iterable[int | str]) -> list[str]:
-    """Names of the fields that the model at a path inside a type has."""
+    """Field names of the model at a path inside a type."""
     for step in path:
         inner = _model(kind)
         if inner is not None and step in inner.model_fields:

@@ -1,4 +1,4 @@
-"""What one call of a network takes, as far as a part can tell without running it."""
+"""The estimated cost of one call of a network, which a part can give without running it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ Direction: TypeAlias = Literal["encode", "decode"]
 
 
 class Work(NamedTuple):
-    """One call of a network.
+    """The estimated cost of one call of a network.
 
     Args:
-        bytes: of activations at its peak, what goes in and weights not counted; 0: not known.
-        flops: floating-point operations, a multiplication and an addition being two; 0: not known.
+        bytes: peak memory of activations, without inputs and weights; 0 if unknown.
+        flops: floating-point operations, counting a multiply-add as two; 0 if unknown.
     """
 
     bytes: int = 0

@@ -38,7 +38,7 @@ def test_the_scan_finds_known_codes(codes: ModuleType) -> None:
         assert code in found
     for code in ("plugin.missing-dependency", "run.out-of-memory", "weights.wrong-shape", "spec.unknown-key"):
         assert code in found
-    assert found["input.seed-range"].meaning == "... is outside 64 bits"
+    assert found["input.seed-range"].meaning == "... does not fit in 64 bits"
 
 
 def test_families_are_those_of_the_classes(codes: ModuleType) -> None:

@@ -129,7 +129,7 @@ def test_what_cannot_be_kept_beside_cached_latents_is_refused_before_the_run(tmp
         if not refused:
             assert checked_data(made, stage, Drawn(), None)[1] is None
             continue
-        with pytest.raises(InputError, match="a Image cannot be kept beside cached latents") as caught:
+        with pytest.raises(InputError, match="a Image cannot be stored with cached latents") as caught:
             checked_data(made, stage, Drawn(), None)
         assert caught.value.code == "input.not-cacheable" and caught.value.where == "0.png: hint"
         assert "data URI" in str(caught.value.fits)

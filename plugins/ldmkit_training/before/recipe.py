@@ -133,7 +133,7 @@ def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from plain data; the errors of `read_recipe`."""
     stage, names = data.get("stage"), components("stage")
     if "stage" not in data:
-        raise SpecError("missing-key", "required, but not given", where=f"{where}.stage", fits=" | ".join(names))
+        raise SpecError("missing-key", "missing required key", where=f"{where}.stage", fits=" | ".join(names))
     try:
         found = recipe_class(stage) if isinstance(stage, str) else None
     except PluginError as error:
