@@ -75,6 +75,7 @@ PRIVATE: dict[str, dict[str, str]] = {
     "ldmkit_miniworld": {
         **COMMANDS,
         "ldmkit.files.json": "where results are written",
+        "ldmkit.models.abilities": "what a model proposes",
         "ldmkit.models.locate": "the model that is there by default",
         "ldmkit.run": "its evaluation prepares and estimates many runs",
     },

@@ -35,6 +35,9 @@ for _home, _names in {
     "ldmkit.contracts.codec": ("Codec", "Reconstruction"),
     "ldmkit.contracts.cache": ("Cache",),
     "ldmkit.contracts.conditioner": ("Conditioner",),
+    "ldmkit.contracts.conditioner_abilities": (
+        *("HasDefault", "KnowsRegion", "OnGrid", "Ported", "Proposing", "SetsSize", "SharesWeights", "UsesCodec"),
+    ),
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
     "ldmkit.contracts.grid": ("Grid",),
@@ -88,6 +91,14 @@ if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.codec import Reconstruction as Reconstruction
     from ldmkit.contracts.conditioner import Conditioner as Conditioner
+    from ldmkit.contracts.conditioner_abilities import HasDefault as HasDefault
+    from ldmkit.contracts.conditioner_abilities import KnowsRegion as KnowsRegion
+    from ldmkit.contracts.conditioner_abilities import OnGrid as OnGrid
+    from ldmkit.contracts.conditioner_abilities import Ported as Ported
+    from ldmkit.contracts.conditioner_abilities import Proposing as Proposing
+    from ldmkit.contracts.conditioner_abilities import SetsSize as SetsSize
+    from ldmkit.contracts.conditioner_abilities import SharesWeights as SharesWeights
+    from ldmkit.contracts.conditioner_abilities import UsesCodec as UsesCodec
     from ldmkit.contracts.data import Data as Data
     from ldmkit.contracts.data import Dataset as Dataset
     from ldmkit.contracts.data import Geometry as Geometry

@@ -20,6 +20,7 @@ from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import RunError, caller_level
+from ldmkit.models.abilities import bind
 from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.compose import fit, hold_adapters, mapped_parts, wired
 from ldmkit.models.memory import memory
@@ -59,7 +60,7 @@ class Pipeline(Varied):
         if self.defaults.size is not None:
             check_axes(self.defaults.size, self.codec.axes, "defaults.size")
         for conditioner in self.conditioners.values():
-            conditioner.bind(self.codec)
+            bind(conditioner, self.codec)
         hold_adapters(self, self.parts)
         self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)

@@ -13,6 +13,8 @@ from ldmkit import (
     Conditioner,
     Example,
     InputError,
+    Ported,
+    SharesWeights,
     Signal,
     SignalKind,
     SourceError,
@@ -30,7 +32,7 @@ _TINY |= {"bos": 47, "eos": 48, "pad": 48}
 _IDS = ([47, 3, 48], "", [47, 9, 8, 7, 48])
 
 
-class ClipPart(Prompted):
+class ClipPart(Prompted, Ported):
     """What both have: a tower, and rows of ids: start, text, end, padding. Ports: `linear.tower.<path>`."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig
@@ -119,7 +121,7 @@ class ClipText(ClipPart):
         return Tokens(self([""]).value.expand(rows_of(like), -1, -1))
 
 
-class ClipPooled(ClipPart):
+class ClipPooled(ClipPart, SharesWeights):
     """A prompt as one vector (B, projection or width): the final state at the end token, projected.
 
     `adopt` makes it read another conditioner's tower and vocabulary instead of holding its own; the tower's ports are

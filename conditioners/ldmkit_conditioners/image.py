@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ldmkit import Conditioner, InputError, Picture, Plane, SignalKind
+from ldmkit import InputError, Picture, Plane, SetsSize, SignalKind
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:
@@ -35,7 +35,7 @@ class PictureInput:
         return text
 
 
-class ImagePlane(PictureInput, Conditioner):
+class ImagePlane(PictureInput, SetsSize):
     """A picture as it is, in [-1, 1], at latent resolution: (B, 3, h, w). It is never resized.
 
     The condition of the paper's super-resolution models, whose latent has the size of the small picture.
@@ -53,7 +53,7 @@ class ImagePlane(PictureInput, Conditioner):
         return Plane(one_size(inputs, "image"))
 
 
-class Hint(PictureInput, Conditioner):
+class Hint(PictureInput, SetsSize):
     """A control picture in [0, 1], at picture resolution: (B, 3, H, W), for a ControlNet. The null is zeros."""
 
     Input: ClassVar[Any] = Picture

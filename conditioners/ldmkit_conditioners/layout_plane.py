@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Example, InputError, Plane, SignalKind, Value
+from ldmkit import Example, InputError, OnGrid, Plane, SignalKind, Value
 from ldmkit.bounds import Length, Rows, Width
 from ldmkit_conditioners.boxed import Boxed
 from ldmkit_conditioners.label import class_number
@@ -27,7 +27,7 @@ class LayoutPlaneConfig(Value):
     names: tuple[str, ...] = ()
 
 
-class LayoutPlane(Boxed):
+class LayoutPlane(Boxed, OnGrid):
     """A layout as a plane (B, dim, h, w) of the latents' size. The null is zeros, which is the empty layout too.
 
     A cell gets, from each box, the share of it that the box covers times a + b u + c v, where a, b and c are learned

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit import Example, InputError, Value, path_of
+from ldmkit import Example, InputError, Proposing, Value, path_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
 from ldmkit_conditioners.label import class_number
@@ -71,7 +71,7 @@ class LayoutProposedConfig(LayoutBoxesConfig):
     proposer: ProposerConfig = ProposerConfig()
 
 
-class LayoutProposed(LayoutBoxes):
+class LayoutProposed(LayoutBoxes, Proposing):
     """`layout-boxes` that makes a layout up from the prompt where the caller gave a prompt and no layout.
 
     Text to layout to picture, as in Hong et al. 2018 (arXiv:1801.05091): where things stand is drawn by a small model
@@ -145,7 +145,7 @@ class LayoutProposed(LayoutBoxes):
         )
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Tensor]:
-        """See `Conditioner.proposal_losses`: nats a layout, of the classes and of the places; a mean over all prompts.
+        """See `ldmkit.Proposing.proposal_losses`: nats a layout, of classes and of places; a mean over all prompts.
 
         Raises:
             InputError: `missing-input`: a row without a prompt.

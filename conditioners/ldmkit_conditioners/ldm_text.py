@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ldmkit import Example, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
+from ldmkit import Example, Ported, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
 from ldmkit_conditioners.prompted import Prompted
@@ -34,7 +34,7 @@ class LdmTextConfig(Value):
     pad: int = Field(default=0, ge=0)
 
 
-class LdmText(Prompted):
+class LdmText(Prompted, Ported):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
     The null is the encoding of the empty prompt (without words: of nothing but padding).

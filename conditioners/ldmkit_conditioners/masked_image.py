@@ -12,12 +12,14 @@ from torch import Tensor
 from ldmkit import (
     Codec,
     CompositionError,
-    Conditioner,
     InputError,
+    KnowsRegion,
     Mask,
     Picture,
     Plane,
+    SetsSize,
     SignalKind,
+    UsesCodec,
     Value,
     check_pictures,
 )
@@ -57,7 +59,7 @@ class MaskedImageConfig(Value):
     latent_channels: Width = 3
 
 
-class MaskedImage(Conditioner):
+class MaskedImage(UsesCodec, SetsSize, KnowsRegion):
     """Masked picture through the pipeline's codec, and the mask at latent size (nearest): (B, latent + 1, h, w).
 
     Both are padded by their edges to fit the codec, as all pictures are; the result keeps what is not masked.

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ldmkit import (
     Codec,
     CompositionError,
-    Conditioner,
     Example,
     InputError,
     LabelMap,
     Plane,
+    SetsSize,
     SignalKind,
+    UsesCodec,
     Value,
     check_pictures,
 )
@@ -61,7 +62,7 @@ class SemanticConfig(Value):
         return self
 
 
-class Semantic(PictureInput, Conditioner):
+class Semantic(PictureInput, UsesCodec, SetsSize):
     """A label map (H, W) as a plane (B, dim, H * multiplier^stages, ...). The null is zeros.
 
     A map whose sides do not divide is padded by its edges: the plane has the size of the latents of a picture whose

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from ldmkit import Conditioner, Example, Signal, SignalKind, Value, Vector
+from ldmkit import Example, HasDefault, Signal, SignalKind, Value, Vector
 from ldmkit.bounds import Width
 
 Name: TypeAlias = Literal["original", "crop", "target", "aesthetic"]
@@ -54,7 +54,7 @@ class SizeCodesConfig(Value):
     null_aesthetic: float = Field(default=2.5, ge=0, le=100)
 
 
-class SizeCodes(Conditioner):
+class SizeCodes(HasDefault):
     """Sizes as one vector (B, numbers * width), each number as [cos | sin].
 
     The null is the signal itself with a low aesthetic score: sizes are facts of a picture, and stay where no negative

@@ -12,6 +12,7 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import instance_of, mapping_of, taken
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.conditioner_abilities import Ported
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import hold_for
@@ -19,6 +20,7 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.signals import Slot
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, LdmkitError, PluginError, SpecError, shown, suggest
+from ldmkit.models.abilities import able, warn_undeclared
 from ldmkit.models.adapters import check_adapter
 from ldmkit.models.found import FoundPart, find_part, find_parts
 from ldmkit.models.latent_scale import check_latents_fit
@@ -168,6 +170,7 @@ def fit(
         slots |= {f"{name}.{slot}": declared for slot, declared in adapter.slots.items()}
     routes: dict[str, str] = {}
     for name, conditioner in conditioners.items():
+        warn_undeclared(conditioner)
         routes[name] = route(name, conditioner.kind, wiring[name].slot, slots)
     check_dims([(name, slot, conditioners[name].dim) for name, slot in routes.items()], slots)
     for name, adapter in adapters.items():
@@ -187,7 +190,8 @@ def _check_conditioner_taps(name: str, adapter: Adapter, conditioners: Mapping[s
         if where not in conditioners:
             what = f"adapter {name!r} ({_type(adapter)}) taps the conditioner {where!r}, which is not there"
             raise CompositionError("unknown-conditioner", what, fits=suggest(where, conditioners))
-        ports = conditioners[where].ports
+        ported = able(conditioners[where], Ported)
+        ports = {} if ported is None else ported.ports
         for port in taps:
             if port not in ports:
                 has = f"conditioner {where!r} ({_type(conditioners[where])}) has none of that name"
@@ -200,7 +204,9 @@ def hold_adapters(owner: object, parts: Parts) -> None:
     for name, adapter in parts.adapters.items():
         hold_for(owner, parts.denoiser.ports, adapter.taps(name))
         for where, taps in adapter.conditioner_taps(name).items():
-            hold_for(owner, parts.conditioners[where].ports, taps)
+            ported = able(parts.conditioners[where], Ported)
+            assert ported is not None, "checked by `fit`"
+            hold_for(owner, ported.ports, taps)
 
 
 def _check_rank(codec: Codec, denoiser: Denoiser) -> None:

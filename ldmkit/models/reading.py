@@ -12,6 +12,7 @@ import torch
 from ldmkit.contracts.arguments import check_device, check_dtype, instance_of
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, WeightsError, caller_level, shown
+from ldmkit.models.abilities import share
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.compose import Parts, compose, module_of
 from ldmkit.models.digests import no_digests
@@ -130,7 +131,7 @@ def _fill(parts: Parts, spec: PipelineSpec, found: Sequence[FoundPart], filling:
         if part.path not in owners:
             filling.fill(modules[part.path], part)
     for path, owner in owners.items():
-        modules[path].adopt(modules[owner])
+        share(modules[path], modules[owner])
         filling.load_assets(modules[path], path)
     for module in modules.values():
         module.eval().requires_grad_(False)

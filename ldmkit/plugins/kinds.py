@@ -29,7 +29,7 @@ CONTRACTS: dict[str, str] = {
 }
 """kind -> where its contract stands, a class that its parts derive from."""
 
-API: dict[str, int] = dict.fromkeys(GROUPS, 1)
+API: dict[str, int] = {**dict.fromkeys(GROUPS, 1), "conditioner": 2}
 """kind -> version of its contract in this release. A class says which one it was written against: `api = 1`."""
 
 MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual", "classifier"})

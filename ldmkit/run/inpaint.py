@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ldmkit.contracts.axes import frame_size, shown_size
 from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner_abilities import KnowsRegion
 from ldmkit.contracts.denoised import Denoised, DenoiseWrapper, Need
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import InputError
+from ldmkit.models.abilities import able
 from ldmkit.models.composed import Composed
 from ldmkit.run.inputs import input_name
 from ldmkit.run.latents import decode_latents, encode_pictures
@@ -77,13 +79,16 @@ def kept(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
 
 def with_kept(pipeline: Composed, prepared: Prepared, images: Tensor) -> tuple[Tensor, bool]:
     """Pictures in [0,1] with what the start's mask and the conditions keep, and whether nothing is kept."""
-    plain = True
+    plain, request = True, prepared.request
+    rows = [{**given, **made} for given, made in zip(request.inputs, request.proposed, strict=True)]
     if prepared.mask is not None and prepared.original is not None:
         plain = False
         images = kept(images, prepared.original, prepared.mask)
     for name, conditioner in pipeline.conditioners.items():
-        for i, row in enumerate(prepared.request.inputs):
-            known = conditioner.known(row[key]) if (key := input_name(name, pipeline.wiring[name])) in row else None
+        if (knowing := able(conditioner, KnowsRegion)) is None:
+            continue
+        for i, row in enumerate(rows):
+            known = knowing.known(row[key]) if (key := input_name(name, pipeline.wiring[name])) in row else None
             if known is not None:
                 plain = False
                 images[i] = kept(images[i], *known)

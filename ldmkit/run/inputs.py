@@ -10,9 +10,11 @@ import torch
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.axes import frame_size
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.conditioner_abilities import HasDefault, Ported, Proposing
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
+from ldmkit.models.abilities import able, encode_on
 from ldmkit.models.compose import Parts
 from ldmkit.models.memory import memory
 from ldmkit.models.spec import ConditionerSpec
@@ -102,8 +104,10 @@ def proposals(
             key = input_name(name, spec)
             if key in row or key in made:
                 continue
+            if (proposing := able(parts.conditioners[name], Proposing)) is None:
+                continue
             with memory(f"conditioner {name!r}", "a proposal"), torch.no_grad():
-                value = parts.conditioners[name].propose(row, frame_size(size), seed)
+                value = proposing.propose(row, frame_size(size), seed)
             if value is not None:
                 made[key] = value
         found.append(made)
@@ -154,10 +158,10 @@ def encode_conditions(
 
 def _framed(conditioner: Conditioner, tapping: Mapping[str, Adapter]) -> Conditioner:
     """The conditioner for an encoding in which adapters' taps act; itself where none taps any."""
-    if not tapping:
+    if not tapping or (ported := able(conditioner, Ported)) is None:
         return conditioner
     nothing = torch.empty(0, device=conditioner.device)  # there is no x and no time yet
-    return conditioner.framed(Frame(nothing, nothing, Context({}, adapters=dict(tapping))))
+    return ported.framed(Frame(nothing, nothing, Context({}, adapters=dict(tapping))))
 
 
 def _as_wanted(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
@@ -174,7 +178,10 @@ def _check_negative(wiring: Mapping[str, ConditionerSpec], negative: Row) -> Non
 
 
 def _value(conditioner: Conditioner, row: Row, key: str, size: tuple[int, int]) -> Any | None:
-    return row[key] if key in row else conditioner.default(size)
+    if key in row:
+        return row[key]
+    defaulting = able(conditioner, HasDefault)
+    return None if defaulting is None else defaulting.default(size)
 
 
 def _encode(
@@ -247,7 +254,7 @@ def _forward(name: str, conditioner: Conditioner, slot: Slot, values: list[Any],
     for value in values:
         distinct.setdefault(id(value), len(distinct))
     unique = list({id(v): v for v in values}.values())
-    signal: Signal = conditioner.on_grid(unique, grid)
+    signal = encode_on(conditioner, unique, grid)
     check_signal(name, signal, slot, len(unique), conditioner.dim)
     for tensor in tensors_of(signal):
         finite(tensor, f"conditioner {name!r}")

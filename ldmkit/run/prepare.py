@@ -12,8 +12,10 @@ from torch import Tensor
 from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
 from ldmkit.contracts.axes import shown_size
+from ldmkit.contracts.conditioner_abilities import SetsSize
 from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
+from ldmkit.models.abilities import able
 from ldmkit.models.composed import Composed
 from ldmkit.models.memory import memory
 from ldmkit.run.acting import remark_adapters, remark_guidance
@@ -192,7 +194,8 @@ def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size |
         given = next((row[key] for row in rows if key in row), None)
         if conditioner.kind != "plane" or given is None or not pipeline.codec.axes:
             continue
-        if (size := conditioner.picture_size(given, pipeline.codec.axes[-1].factor)) is not None:
+        sizing = able(conditioner, SetsSize)
+        if sizing is not None and (size := sizing.picture_size(given, pipeline.codec.axes[-1].factor)) is not None:
             return size
     return None
 

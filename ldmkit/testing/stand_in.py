@@ -12,6 +12,7 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError
+from ldmkit.models.abilities import bind as bind_to
 
 CHANNELS = (3, 4, 8, 16, 1, 2, 6, 12, 32)
 """Latent channels that are tried, one after the other, where a part wants a certain number."""
@@ -57,7 +58,7 @@ def bind(part: Conditioner) -> Codec:
     for channels in CHANNELS:
         codec = PoolingCodec({"channels": channels}).requires_grad_(False).eval().to(part.device, part.dtype)
         try:
-            part.bind(codec)
+            bind_to(part, codec)
         except CompositionError as error:
             refusals.append(error)
         else:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ldmkit import Conditioner, InputError, Pipeline, suggest
+from ldmkit.models.abilities import proposer_of
 from ldmkit.run.inputs import input_name, input_owners
 from ldmkit_miniworld.oracle_network import SIDE
 from ldmkit_miniworld.vocabulary import CLASSES, LAYOUT_CLASSES, SEMANTIC
@@ -71,7 +72,7 @@ def required(pipe: Pipeline, taken: Sequence[str]) -> Conditions:
 
 def proposed_inputs(pipe: Pipeline) -> tuple[str, ...]:
     """Inputs that the model may make up where they are not given."""
-    makers = [name for name, part in pipe.conditioners.items() if part.proposer is not None]
+    makers = [name for name, part in pipe.conditioners.items() if proposer_of(part) is not None]
     return tuple(dict.fromkeys(input_name(name, pipe.wiring[name]) for name in makers))
 
 

@@ -70,11 +70,12 @@ def _heading(cls: type) -> str:
 
 
 def _members(cls: type, exported: set[int]) -> Iterator[str]:
-    """Members that our own code defines; those of another exported class stand there."""
+    """Members that our own code defines; those of another exported class, and of its bases, stand there."""
     seen: set[str] = set()
+    elsewhere = {base for one in cls.__mro__[1:] if id(one) in exported for base in one.__mro__}
     for owner in cls.__mro__:
         ours = owner.__module__.partition(".")[0] == "ldmkit"
-        if not ours or (owner is not cls and id(owner) in exported):
+        if not ours or owner in elsewhere:
             continue
         for name, line in _own(owner):
             if name not in seen:

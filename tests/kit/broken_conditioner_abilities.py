@@ -1,4 +1,4 @@
-"""Conditioners whose further abilities break their promise: proposals, sizes, calls from several threads."""
+"""Conditioners whose further abilities break their promise: what they inherit, proposals, sizes, calls from threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,45 @@ from typing import Any
 
 from broken_conditioner import breaks
 from good_conditioner import Colours, Palette
+from torch import nn
 
-from ldmkit import Signal
+from ldmkit import Ported, Proposing, SetsSize, Signal, UsesCodec
+
+
+@breaks("abilities")
+class Undeclared(Palette):
+    """Has a member of a mixin that it does not inherit, and says that it knows of mixins."""
+
+    api = 2
+
+    def bind(self, codec: Any) -> None:
+        self.codec_seen = True
+
+
+@breaks("abilities")
+class Unwritten(Palette, UsesCodec):
+    """Inherits an ability, and has no member of it."""
+
+
+@breaks("abilities")
+class Portless(Palette, Ported):
+    """Says that it has ports, and has none."""
+
+
+@breaks("abilities")
+class Untrainable(Palette, Proposing):
+    """Has a network that proposes, and nothing that trains it."""
+
+    def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Any:
+        return None
+
+    @property
+    def proposer(self) -> nn.Module:
+        return self.project
 
 
 @breaks("proposals")
-class NeedsText(Palette):
+class NeedsText(Palette, Proposing):
     """Takes for granted that there is a text to make something up from."""
 
     def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Any:
@@ -21,7 +54,7 @@ class NeedsText(Palette):
 
 
 @breaks("proposals")
-class Whimsical(Palette):
+class Whimsical(Palette, Proposing):
     """Makes up something else every time."""
 
     def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Any:
@@ -29,7 +62,7 @@ class Whimsical(Palette):
 
 
 @breaks("picture-size")
-class HalfPixels(Palette):
+class HalfPixels(Palette, SetsSize):
     """Asks for half pixels."""
 
     def picture_size(self, value: Any, factor: int) -> Any:

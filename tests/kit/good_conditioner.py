@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit import Conditioner, Example, PortedLinear, Tokens, Value, Vector, linear_ports
+from ldmkit import Conditioner, Example, Ported, PortedLinear, Tokens, Value, Vector, linear_ports
 from ldmkit.contracts.signals import Signal, SignalKind
 
 Colour = Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
@@ -76,7 +76,7 @@ class Plain(Conditioner):
         return Vector(torch.tensor(inputs, dtype=torch.float32))
 
 
-class Spoken(Conditioner):
+class Spoken(Ported):
     """Text as a vector (B, 4) of its length and its first letter, by a linear layer with a port."""
 
     Input: ClassVar[Any] = Annotated[str, Field(min_length=1, max_length=9)]

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.conditioner_abilities import HasDefault, KnowsRegion, Proposing, SetsSize
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import AXES, KIND_OF, Signal, Tokens, dim_of, kind_of, rows_of, select_rows, tensors_of
 from ldmkit.errors import LdmkitError
+from ldmkit.models.abilities import able
 from ldmkit.models.meta import on_meta
 from ldmkit.testing.batches import close, differ, same
 from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
 from ldmkit.testing.conditioner import inputs as inputs
+from ldmkit.testing.conditioner import mixins as mixins
 from ldmkit.testing.conditioner import ports as ports
 from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of, read, row
 from ldmkit.testing.content import content
@@ -215,9 +218,10 @@ def leave_out(s: Subject) -> None:
     does not call `parse`. A conditioner with a null that has neither has to be given its input in every run.
     """
     part = s.make()
-    made = {name: getattr(part, name)(SIZE) for name in ("default", "example")}
+    defaulting = able(part, HasDefault)
+    made = {"default": None if defaulting is None else defaulting.default(SIZE), "example": part.example(SIZE)}
     if all(value is None for value in made.values()):
-        raise NotApplicable("both are None: its input cannot be left out")
+        raise NotApplicable("there is neither: its input cannot be left out")
     for name, value in made.items():
         if value is None:
             continue
@@ -237,8 +241,10 @@ def proposals(s: Subject) -> None:
     that, it returns None. What it returns otherwise goes to `forward` as it is.
     """
     part = s.make()
+    if (proposing := able(part, Proposing)) is None:
+        raise NotApplicable("it does not inherit ldmkit.Proposing")
     with torch.no_grad():
-        first, again = (part.propose({}, SIZE, 7) for _ in range(2))
+        first, again = (proposing.propose({}, SIZE, 7) for _ in range(2))
     expect(content(first) == content(again), f"the same proposal for the same seed: {first!r:.100}", f"{again!r:.100}")
     if first is not None:
         _as_declared(part, no_grad(lambda: s.signal(part, [first])), 1, "the signal of a proposal")
@@ -252,11 +258,14 @@ def picture_size(s: Subject) -> None:
     `known(value)`: a picture (3, H, W) in [-1, 1] and a mask (1, H, W), 0 where it is kept.
     """
     part = s.make()
+    sizing, knowing = able(part, SetsSize), able(part, KnowsRegion)
+    if sizing is None and knowing is None:
+        raise NotApplicable("it inherits neither ldmkit.SetsSize nor ldmkit.KnowsRegion")
     for number, value in enumerate(s.given(part)):
-        size = part.picture_size(value, 2)
+        size = None if sizing is None else sizing.picture_size(value, 2)
         fine = size is None or (len(size) == 2 and all(type(side) is int and side > 0 for side in size))
         expect(fine, f"picture_size of inputs[{number}]: None or (height, width)", f"{size!r}")
-        known = part.known(value)
+        known = None if knowing is None else knowing.known(value)
         if known is not None:
             picture, mask = known
             wanted = ((3, *picture.shape[-2:]), (1, *picture.shape[-2:]))

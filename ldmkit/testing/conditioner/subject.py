@@ -18,6 +18,7 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.signals import KIND_OF, Residuals, Signal, Tokens, tensors_of
 from ldmkit.errors import LdmkitError
+from ldmkit.models.abilities import encode_on
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.hostile import sound
 from ldmkit.testing.modules import ModuleSubject
@@ -82,7 +83,7 @@ class Subject(ModuleSubject):
         """What it makes of validated inputs, whatever that is."""
         bound(part)
         with quiet():
-            return part.on_grid(list(values), GRID)
+            return encode_on(part, list(values), GRID)
 
     def outputs(self, part: Conditioner, given: list[Any]) -> tuple[Tensor, ...]:
         """The tensors of the signal."""

@@ -9,7 +9,8 @@ import numpy as np
 from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
-from ldmkit import Conditioner, Dataset, Geometry, LabelMap, LdmkitError, Mask, Picture, SpecError, Stage
+from ldmkit import Conditioner, Dataset, Geometry, LabelMap, LdmkitError, Mask, Picture, SetsSize, SpecError, Stage
+from ldmkit.models.abilities import able
 from ldmkit.run.inputs import input_name
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
@@ -125,11 +126,13 @@ def _asked(
     part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int
 ) -> tuple[int, int] | None:
     """The size of pictures that a black input of a size asks for."""
+    if (sizing := able(part, SetsSize)) is None:
+        return None
     made = {
         place.field: np.zeros((*size, 3) if kind == "picture" else size, dtype=np.uint8)
         for place, kind in places.items()
     }
     try:
-        return part.picture_size(part.parse(made.get(None, made), "data"), factor)
+        return sizing.picture_size(part.parse(made.get(None, made), "data"), factor)
     except LdmkitError:
         return None  # it takes more than its pictures, or not every size

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit import Batch, LdmkitError, Stage, Turn
+from ldmkit.models.abilities import encode_on
 from ldmkit.run.inputs import input_name
 from ldmkit.run.sizes import latent_size
 from ldmkit_training.before.dropout_check import check_dropout
@@ -227,7 +228,7 @@ def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[
         example = conditioner.example((64, 64)) if own else None
         if example is None:
             continue
-        null = conditioner.null(conditioner.on_grid([example], latent_size((64, 64), pipeline.codec)))
+        null = conditioner.null(encode_on(conditioner, [example], latent_size((64, 64), pipeline.codec)))
         value = null.values[0] if hasattr(null, "values") else null.value
         if value.requires_grad:
             grads = torch.autograd.grad(value.float().square().sum(), own, allow_unused=True)

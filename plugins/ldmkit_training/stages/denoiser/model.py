@@ -29,6 +29,7 @@ from ldmkit import (
     load_codec,
     suggest,
 )
+from ldmkit.models.abilities import proposer_of, share
 from ldmkit.models.compose import build, fit
 from ldmkit.models.latent_scale import check_latents_fit, latents_of
 from ldmkit.models.meta import on_meta
@@ -87,7 +88,7 @@ class _Composer:
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
         for name, section in sections.items():
             if section.shares is not None and section.shares in conditioners:
-                conditioners[name].adopt(conditioners[section.shares])
+                share(conditioners[name], conditioners[section.shares])
         adapters = {name: self._adapter(name, section, denoiser) for name, section in self._adapters().items()}
         process = model.process or (start.spec.process if start else None)
         assert process is not None, "checked by ModelSection"
@@ -233,8 +234,8 @@ class _Composer:
                 part.requires_grad_(learns).train(learns)
             if learns:
                 trained[name] = part
-            if isinstance(part, Conditioner) and part.proposer is not None:
-                part.proposer.requires_grad_(False)  # no loss of this stage reaches it
+            if isinstance(part, Conditioner) and (proposer := proposer_of(part)) is not None:
+                proposer.requires_grad_(False)  # no loss of this stage reaches it
         pipeline.codec.requires_grad_(False).eval()
         if not trained:
             raise CompositionError("nothing-to-train", "every part is frozen", where="model", fits="`train: true`")

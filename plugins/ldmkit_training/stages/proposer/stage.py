@@ -18,6 +18,7 @@ from ldmkit import (
     Loss,
     PartSpec,
     Pipeline,
+    Proposing,
     StageSetup,
     Turn,
     WeightsError,
@@ -25,6 +26,7 @@ from ldmkit import (
     load,
     suggest,
 )
+from ldmkit.models.abilities import able, proposer_of
 from ldmkit.models.compose import build, fit
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
@@ -41,7 +43,7 @@ class ProposerTurn(Turn):
         name: of its input, which every sample must have.
     """
 
-    def __init__(self, pipeline: Pipeline, conditioner: Conditioner, name: str):
+    def __init__(self, pipeline: Pipeline, conditioner: Proposing, name: str):
         super().__init__()
         self.proposer = conditioner.proposer
         self._read = (pipeline, conditioner)
@@ -53,7 +55,7 @@ class ProposerTurn(Turn):
         return Loss(total, {name: part.detach() for name, part in losses.items()}, {"proposal": total})
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
-        """By name, as `Conditioner.proposal_losses`.
+        """By name, as `ldmkit.Proposing.proposal_losses`.
 
         Raises:
             InputError: `missing-input`; the sample is named.
@@ -85,7 +87,7 @@ _CONDITIONERS = {
 
 
 class ProposerStage(PipelineStage):
-    """Trains what makes a conditioner's input up where the caller gave none (`Conditioner.propose`).
+    """Trains what makes a conditioner's input up where the caller gave none (`ldmkit.Proposing`).
 
     Args:
         model: the pipeline, and its conditioner.
@@ -126,14 +128,15 @@ class ProposerStage(PipelineStage):
     def __init__(self, model: ProposerSection, folder: Path):
         self.read(_pipeline(model, folder))
         conditioner = self.pipeline.conditioners[model.conditioner]
-        if conditioner.proposer is None:
+        proposing = able(conditioner, Proposing)
+        if proposing is None or proposing.proposer is None:
             what = f"{type(conditioner).__name__} has no proposer to train"
             raise CompositionError("not-trainable", what, where="model.type", fits="a type that proposes its input")
         for part in self.pipeline.parts.items().values():
             part.requires_grad_(False).eval()
-        conditioner.proposer.requires_grad_(True).train()
+        proposing.proposer.requires_grad_(True).train()
         name = input_name(model.conditioner, self.pipeline.wiring[model.conditioner])
-        self.turn = ProposerTurn(self.pipeline, conditioner, name)
+        self.turn = ProposerTurn(self.pipeline, proposing, name)
         self.turns: Mapping[str, Turn] = {"proposer": self.turn}
         others = {n: part for n, part in self.pipeline.parts.items().items() if part is not conditioner}
         self._frozen = {n.rpartition(".")[2]: part for n, part in others.items()}
@@ -186,7 +189,8 @@ def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
 
 def _take_over_weights(new: Conditioner, old: Conditioner, name: str) -> None:
     """The old conditioner's weights; only the proposer's may be new."""
-    own = set() if new.proposer is None else {id(p) for p in new.proposer.parameters()}
+    proposer = proposer_of(new)
+    own = set() if proposer is None else {id(p) for p in proposer.parameters()}
     fresh = {key for key, p in new.named_parameters() if id(p) in own}
     wanted, given = new.state_dict(), old.state_dict()
     unfit = [k for k in {*wanted, *given} if k not in fresh and not (k in wanted and k in given)]
