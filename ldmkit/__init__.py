@@ -62,6 +62,7 @@ for _home, _names in {
     "ldmkit.contracts.work": ("Direction", "Work"),
     "ldmkit.contracts.arguments": ("check_png", "list_of", "path_of"),
     "ldmkit.files.pictures": ("LabelMap", "Mask", "Picture", "read_label_map", "read_picture", "to_pil"),
+    "ldmkit.files.value_maps": ("ValueMap",),
     "ldmkit.files.json": ("read_json", "write_json", "write_new"),
     "ldmkit.files.reading": ("read_file",),
     "ldmkit.models.compose": ("build_value", "part_spec"),
@@ -180,6 +181,7 @@ if TYPE_CHECKING:
     from ldmkit.files.pictures import read_picture as read_picture
     from ldmkit.files.pictures import to_pil as to_pil
     from ldmkit.files.reading import read_file as read_file
+    from ldmkit.files.value_maps import ValueMap as ValueMap
     from ldmkit.loading import load as load
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier

@@ -103,7 +103,7 @@ def open_picture(source: object, where: str | None) -> Opened:
     if isinstance(source, Image.Image):
         _check_size(source, where)
         return Opened(_upright(source, where), where)
-    data, where = _file_bytes(source, where)
+    data, where = file_bytes(source, where)
     try:
         image = Image.open(io.BytesIO(data), formats=decoders())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -133,7 +133,12 @@ def picture_size(source: Path | bytes) -> tuple[int, int] | None:
         return None
 
 
-def _file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
+def file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
+    """The bytes of a path, a data URI or of themselves, and what to call them in errors.
+
+    Raises:
+        InputError: `picture-*`.
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source), where
     if isinstance(source, str) and source.startswith("data:"):
@@ -210,7 +215,21 @@ def array_from_uri(source: object, where: str | None) -> np.ndarray[Any, Any] | 
     """
     if not (isinstance(source, str) and source.startswith(_ARRAY_PREFIX)):
         return None
-    data = io.BytesIO(_uri_bytes(source, where))
+    return npy_array(_uri_bytes(source, where), where)
+
+
+def is_npy(data: bytes) -> bool:
+    """Whether the bytes are those of a file of `np.save`."""
+    return data.startswith(np.lib.format.MAGIC_PREFIX)
+
+
+def npy_array(npy: bytes, where: str | None) -> np.ndarray[Any, Any]:
+    """The array of an NPY file.
+
+    Raises:
+        InputError: `picture-unreadable`, `picture-too-large`: damaged, huge, or of other things than numbers.
+    """
+    data = io.BytesIO(npy)
     try:
         _check_header(data, where)
         array: np.ndarray[Any, Any] = np.load(data, allow_pickle=False)
@@ -225,6 +244,6 @@ def _check_header(data: io.BytesIO, where: str | None) -> None:
     version = np.lib.format.read_magic(data)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(data)
-    if dtype.kind not in "fiu" or int(np.prod(shape, dtype=object)) > 3 * MAX_PIXELS:
+    if dtype.kind not in "biuf" or int(np.prod(shape, dtype=object)) > 3 * MAX_PIXELS:
         raise _too_large(f"an array of shape {shape} and {dtype}", where)
     data.seek(0)

@@ -9,7 +9,20 @@ import numpy as np
 from ldmkit_conditioners.layout import Layout
 from pydantic import BaseModel
 
-from ldmkit import Conditioner, Dataset, Geometry, LabelMap, LdmkitError, Mask, Picture, SetsSize, SpecError, Stage
+from ldmkit import (
+    Conditioner,
+    Dataset,
+    Geometry,
+    LabelMap,
+    LdmkitError,
+    Mask,
+    Picture,
+    SetsSize,
+    SpecError,
+    Stage,
+    ValueMap,
+)
+from ldmkit.files.value_maps import value_map_of
 from ldmkit.models.abilities import able
 from ldmkit.run.inputs import input_name
 from ldmkit_training.data.places import Place
@@ -26,8 +39,8 @@ FLAT = ("plane", "residuals")
 
 
 def with_spatial_inputs(stage: Stage, dataset: Dataset, section: DataSection) -> Dataset:
-    """A source whose inputs that lie on the picture move with it: boxes, maps, and pictures, masks and label maps that
-    are read for a signal that lies on the latents, or as `data.moves` says.
+    """A source whose inputs that lie on the picture move with it: boxes, maps, and pictures, masks, label maps and
+    maps of values that are read for a signal that lies on the latents, or as `data.moves` says.
 
     Raises:
         SpecError: `not-moved`: an input that crops or mirrors would have to move and cannot.
@@ -84,32 +97,46 @@ class _SpatialInputs:
                 self._refuse(name)
             return
         for place, kind in found.items():
+            self._check_mirror(name, place, kind)
             lies = SpatialInput(kind, spatial_size(part, found, self.section.size, self.factor))
             if self.lying.setdefault(place, lies) != lies:
                 self._refuse(name, f"as {lies.kind} of {lies.size} and as {self.lying[place].kind} of another size")
 
+    def _check_mirror(self, name: str, place: Place, kind: Any) -> None:
+        if self.section.mirror > 0 and isinstance(kind, ValueMap) and kind.signs is None:
+            what = f"the map {str(place)!r} may have components along x, and does not say what a mirror does to them"
+            fits = (
+                "its conditioner's ValueMap(mirror=...), -1 for such a channel and 1 for others; mirror: 0; or, if it"
+            )
+            fits += f" does not lie on the picture, moves: {{{name}: false}}"
+            raise SpecError("not-mirrored", what, where="data.mirror", fits=fits)
+
     def _refuse(self, name: str, how: str = "with it") -> None:
         new, changes = self.names[name], self.changes or ["moves"]
         what = f"the input {new!r} lies on the picture, and cannot be moved {how} under {' and '.join(changes)}"
-        fits = "a picture, a mask, a label map or boxes; mirror: 0 and fit: exact or resize; or, if it does not lie"
-        fits += f" there, moves: {{{name}: false}}"
+        fits = "a picture, a mask, a label map, a map of values or boxes; mirror: 0 and fit: exact or resize; or, if it"
+        fits += f" does not lie there, moves: {{{name}: false}}"
         raise SpecError("not-moved", what, where=f"data.{changes[0].partition(':')[0]}", fits=fits)
 
 
 def picture_fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
-    """(field, kind) of every picture, mask or label map in a type of raw input; field None: it is one itself."""
-    for known, name in KINDS:
-        if kind == known:
-            yield None, name
-            return
+    """(field, kind) of every picture, mask, label map or map of values in a type of raw input; field None: it is one
+    itself."""
+    if (own := _picture_kind(kind)) is not None:
+        yield None, own
+        return
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         hints: Mapping[str, Any] = get_type_hints(kind, include_extras=True)
         for field in kind.model_fields:
             for inner in (hints.get(field), *get_args(hints.get(field))):
-                found = next((name for known, name in KINDS if inner == known), None)
-                if found is not None:
+                if (found := _picture_kind(inner)) is not None:
                     yield field, found
                     break
+
+
+def _picture_kind(kind: Any) -> Any | None:
+    named = next((name for known, name in KINDS if kind == known), None)
+    return value_map_of(kind) if named is None else named
 
 
 def spatial_size(part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int) -> tuple[int, int]:
@@ -125,14 +152,17 @@ def spatial_size(part: Conditioner, places: Mapping[Place, Any], size: tuple[int
 def _asked(
     part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int
 ) -> tuple[int, int] | None:
-    """The size of pictures that a black input of a size asks for."""
+    """The size of pictures that an even input of a size asks for: black, or in the middle of its range."""
     if (sizing := able(part, SetsSize)) is None:
         return None
-    made = {
-        place.field: np.zeros((*size, 3) if kind == "picture" else size, dtype=np.uint8)
-        for place, kind in places.items()
-    }
+    made = {place.field: _even(kind, size) for place, kind in places.items()}
     try:
         return sizing.picture_size(part.parse(made.get(None, made), "data"), factor)
     except LdmkitError:
         return None  # it takes more than its pictures, or not every size
+
+
+def _even(kind: Any, size: tuple[int, int]) -> np.ndarray:
+    if isinstance(kind, ValueMap):
+        return np.full((*size, kind.channels), (kind.low + kind.high) / 2, dtype=np.float32)
+    return np.zeros((*size, 3) if kind == "picture" else size, dtype=np.uint8)

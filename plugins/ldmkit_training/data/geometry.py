@@ -1,4 +1,4 @@
-"""Resizes, crops and flips pictures together with their boxes and label maps."""
+"""Resizes, crops and flips pictures together with what lies on them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from ldmkit import Geometry, InputError, Sample
+from ldmkit import Geometry, InputError, Sample, ValueMap
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import SpatialInput, resized
@@ -135,12 +136,37 @@ def fit_lying(
     if seen[:4] != (0, 0, columns, rows) and abs(width * rows - columns * height) > max(rows, columns):
         what = f"{height} rows and {width} columns, on a picture of {rows} and {columns}: it cannot be cropped with it"
         raise InputError("bad-sample", what, where=where, fits="the picture's proportions")
-    if lies.kind != "picture":
+    if lies.kind in ("mask", "labels"):
         return _under(values, picture, seen, lies.size)
     across, down = [x * width / columns for x in seen[:4:2]], [y * height / rows for y in seen[1:4:2]]
     box = (across[0], down[0], across[1], down[1])
+    if isinstance(lies.kind, ValueMap):
+        return _values_in(values, box, lies.kind, lies.size, seen.mirrored, where)
     cut = resized(values, box, lies.size)
     return np.ascontiguousarray(cut[:, ::-1] if seen.mirrored else cut)
+
+
+def _values_in(
+    values: np.ndarray,
+    box: tuple[float, float, float, float],
+    rule: ValueMap,
+    size: tuple[int, int],
+    mirrored: bool,
+    where: str,
+) -> np.ndarray:
+    """The box of a map of values (h,w,channels): bilinear, with antialiasing; mirrored, components along x change their
+    sign.
+
+    Raises:
+        InputError: `bad-sample`: it is to be mirrored, and does not say what that does to it.
+    """
+    cut = resized(values, box, size, Image.Resampling.BILINEAR)
+    if not mirrored:
+        return cut
+    if rule.signs is None:
+        what = "a map of values that does not say what a mirror does to its channels"
+        raise InputError("bad-sample", what, where=where, fits="ValueMap(mirror=...), or data.mirror: 0")
+    return np.ascontiguousarray(cut[:, ::-1] * np.array(rule.signs, dtype=np.float32))
 
 
 def _under(values: np.ndarray, picture: tuple[int, int], seen: Window, size: tuple[int, int]) -> np.ndarray:

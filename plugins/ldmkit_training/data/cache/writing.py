@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldmkit import Codec, CompositionError, Dataset, InputError, LdmkitError, RunError, read_json
+from ldmkit import Codec, CompositionError, Dataset, InputError, LdmkitError, RunError, ValueMap, read_json
 from ldmkit.models.spec import check_names
 from ldmkit.run.guards import finite
 from ldmkit_training.data.ahead import ahead
@@ -40,7 +40,7 @@ from ldmkit_training.data.geometry import random_draw
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import array_places, spatial_inputs_of
+from ldmkit_training.data.sources.lying import SpatialInput, array_places, spatial_inputs_of
 
 WAITED = 0.1
 """Seconds between two looks at whether another process's build is over."""
@@ -189,10 +189,16 @@ def _maps(dataset: Dataset, section: DataSection, row: Row) -> Arrays:
     found: Arrays = {}
     for place in places:
         lies = lying.get(place)
-        labels = lies is None or lies.kind == "labels"
-        kind = str(there[place].dtype) if place in there else ("uint16" if labels else "uint8")
+        kind = str(there[place].dtype) if place in there else _unseen_dtype(lies)
         found[map_file(map_name(place))] = (kind, section.size if lies is None else lies.shape)
     return found
+
+
+def _unseen_dtype(lies: SpatialInput | None) -> str:
+    """Of an input that the first sample has not."""
+    if lies is not None and isinstance(lies.kind, ValueMap):
+        return "float32"
+    return "uint16" if lies is None or lies.kind == "labels" else "uint8"
 
 
 def _has_deviation(codec: Codec, images: Tensor, mode: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Spatial inputs: pictures, masks and label maps in files of their own, cropped and flipped with the picture."""
+"""Spatial inputs: pictures, masks, label maps and maps of values, cropped and flipped with the picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ldmkit import Dataset, Geometry, InputError, Sample, read_label_map, read_picture
+from ldmkit import Dataset, Geometry, InputError, Sample, ValueMap, read_label_map, read_picture
 from ldmkit.files.pictures import read_mask
 from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place, replaced
@@ -23,17 +23,19 @@ class SpatialInput(NamedTuple):
     """How an input lies on its picture.
 
     Args:
-        kind: what it is read as: colours are resized as pictures are; of masks and labels, each pixel takes what is
-            under its centre.
+        kind: what it is read as: colours are resized as pictures are, maps of values bilinearly; of masks and labels,
+            each pixel takes what is under its centre.
         size: (height, width) that it has beside a picture of the section's size.
     """
 
-    kind: Literal["picture", "mask", "labels"]
+    kind: Literal["picture", "mask", "labels"] | ValueMap
     size: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the array that it becomes."""
+        if isinstance(self.kind, ValueMap):
+            return (*self.size, self.kind.channels)
         return (*self.size, 3) if self.kind == "picture" else self.size
 
 
@@ -107,12 +109,14 @@ def array_places(dataset: Dataset) -> list[Place]:
 
 def decoded(raw: Any, lies: SpatialInput, where: str) -> np.ndarray:
     """A raw input as an array: colours (h,w,3) uint8 (floats in [0, 1] where they have more than eight bits), a mask
-    (h,w) alike, labels (h,w) uint8 or uint16.
+    (h,w) alike, labels (h,w) uint8 or uint16, values (h,w,channels) float32.
 
     Raises:
         InputError: `bad-file`.
     """
     try:
+        if isinstance(lies.kind, ValueMap):
+            return np.ascontiguousarray(np.moveaxis(lies.kind.read(raw, where).numpy(), 0, -1))
         if lies.kind == "labels":
             labels = read_label_map(raw, where).numpy()
             wide = int(labels.max()) > 255
@@ -131,17 +135,22 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return whole.astype(np.uint8) if float(np.abs(levels - whole).max()) < WHOLE_LEVEL else values.astype(np.float32)
 
 
-def resized(values: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
-    """The part (left, top, right, bottom) of colours (h,w,3), eight bits or floats in [0, 1], at (height, width):
-    bicubic, with antialiasing where it gets smaller."""
+def resized(
+    values: np.ndarray,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    how: Image.Resampling = Image.Resampling.BICUBIC,
+) -> np.ndarray:
+    """The part (left, top, right, bottom) of eight-bit colours (h,w,3) or floats (h,w,channels) at (height, width),
+    with antialiasing where it gets smaller; floats as bicubic colours stay within [0, 1]."""
     left, top, right, bottom = box
     x0, y0, x1, y1 = int(left), int(top), -int(-right // 1), -int(-bottom // 1)
     cut = np.ascontiguousarray(values[y0:y1, x0:x1])
     inner = (left - x0, top - y0, right - x0, bottom - y0)
     if cut.shape[:2] == size and inner == (0, 0, size[1], size[0]):
         return cut
-    how = Image.Resampling.BICUBIC
     if cut.dtype == np.uint8:
         return np.asarray(Image.fromarray(cut).resize(size[::-1], how, box=inner))
     planes = [np.asarray(Image.fromarray(cut[..., c]).resize(size[::-1], how, box=inner)) for c in range(cut.shape[2])]
-    return np.clip(np.stack(planes, axis=2), 0, 1)
+    whole = np.stack(planes, axis=2)
+    return np.clip(whole, 0, 1) if how == Image.Resampling.BICUBIC else whole  # its weights may be negative
