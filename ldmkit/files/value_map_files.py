@@ -113,8 +113,8 @@ def _of_colours(levels: np.ndarray[Any, Any], where: str | None, channels: int) 
 
 
 def _header(image: Image.Image) -> Header:
-    tile = image.tile[0] if getattr(image, "tile", None) else None
-    args = "" if tile is None else tile[3]
+    tiles = getattr(image, "tile", ())
+    args = tiles[0][3] if tiles else ""
     raw = str((args[0] if args else "") if isinstance(args, tuple) else args or "")
     upright = image.getexif().get(ORIENTATION, 1) in (0, 1)
     problem = _tiff_problem(getattr(image, "tag_v2", {}))

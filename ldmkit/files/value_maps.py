@@ -185,7 +185,7 @@ def value_map_of(kind: Any) -> ValueMap | None:
 
 
 def _wrong(where: str, what: str, fits: str) -> SpecError:
-    return SpecError("value-map", what, where=f"ValueMap.{where}", fits=fits)
+    return SpecError("value-map", f"a map cannot be declared with {what}", where=f"ValueMap.{where}", fits=fits)
 
 
 def _rows(source: Sequence[Any], where: str | None) -> np.ndarray[Any, Any]:

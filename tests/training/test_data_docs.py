@@ -28,6 +28,8 @@ def files(tmp_path: Path) -> Path:
             if path.suffix == ".tar":
                 members = {"1.png": png(np.zeros((32, 48, 3), np.uint8)), "1.txt": b"a house", "1.cls": b"3"}
                 tar(path, members | {"1.areas.png": png(labels % 3)})
+            elif path.suffix == ".npy":
+                np.save(path, labels / 3)
             elif "labels" in name:
                 Image.fromarray(labels).save(path)
             else:
@@ -50,12 +52,13 @@ def test_recipes_of_the_page(files: Path, number: int) -> None:
 
 
 def test_the_page_shows_every_source() -> None:
-    assert len(RECIPES) == 10 == PAGE.count("```yaml")
+    assert len(RECIPES) == 11 == PAGE.count("```yaml")
     assert {kind for _, text in RECIPES for kind in re.findall(r"type: (\w+)", text)} == {
         "folder",
         "classes",
         "coco",
         "maps",
+        "beside",
         "shards",
         "join",
         "concat",

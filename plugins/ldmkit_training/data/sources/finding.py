@@ -87,8 +87,11 @@ def counted(endings: Counter[str]) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in sorted(endings.items()))
 
 
-def listing(folder: Path) -> Listing:
+def listing(folder: Path, *, empty: bool = False) -> Listing:
     """The files of a folder and below; links to folders are followed once.
+
+    Args:
+        empty: whether it may have no pictures.
 
     Raises:
         InputError: `not-found`, `no-samples`; `bad-file`: a name that is not UTF-8; `file-twice`: two names that differ
@@ -124,7 +127,7 @@ def listing(folder: Path) -> Listing:
         tuple(sorted(systems)),
         tuple(below),
     )
-    if not pictures:
+    if not pictures and not empty:
         unread = "; ".join(found.left_out())
         what = "there are no pictures in it" + (f" ({unread})" if unread else "")
         raise InputError("no-samples", what, where=str(folder), fits=", ".join(endings))

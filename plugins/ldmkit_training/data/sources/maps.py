@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +11,8 @@ from pydantic import Field, model_validator
 from ldmkit import Example, Geometry, InputError
 from ldmkit_training.data.sources.finding import listing, stem
 from ldmkit_training.data.sources.labels import LabelRule
-from ldmkit_training.data.sources.records import FileData, Record, Records, missing_notes, write_example_image
+from ldmkit_training.data.sources.pairs import check_apart, paired
+from ldmkit_training.data.sources.records import FileData, Record, Records, write_example_image
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -42,8 +42,7 @@ class MapsData(FileData):
 
     @model_validator(mode="after")
     def _consistent(self) -> MapsData:
-        if not self.suffix and Path(self.pictures) == Path(self.maps):
-            raise ValueError("pictures and maps in one folder need a suffix that tells them apart")
+        check_apart(self.pictures, self.maps, self.suffix, "map")
         self._rule()
         return self
 
@@ -52,26 +51,13 @@ class MapsData(FileData):
 
     def open(self, folder: Path) -> Records:
         root, beside = folder / self.pictures, folder / self.maps
-        maps = self._maps(beside)
-        taken = set(maps.values())
-        files = listing(root)
-        pictures = {name: path for name, path in files.pictures.items() if path not in taken}
-        twice = next((one for one, other in pairwise(sorted(pictures, key=stem)) if stem(one) == stem(other)), None)
-        if twice is not None:
-            what = "another picture has the same name but for its ending: the map may belong to either"
-            raise InputError("file-twice", what, where=str(pictures[twice]), fits="one picture of each name")
-        without = [name for name in pictures if stem(name) not in maps]
-        notes = [f"{root}: {note}" for note in files.left_out()]
-        notes += missing_notes(without, "picture(s) have no map", self.missing, str(beside))
-        stems = {stem(name) for name in pictures}
-        alone = [path.name for key, path in maps.items() if key not in stems]
-        notes += missing_notes(alone, "map(s) have no picture", self.missing, str(root))
+        pairs = paired(root, beside, self._maps(beside), "map", self.missing)
         records = [
-            Record(name, path, {}, {self.name: maps[stem(name)]} if stem(name) in maps else {})
-            for name, path in pictures.items()
+            Record(name, picture, {}, {} if file is None else {self.name: file})
+            for name, (picture, file) in pairs.found.items()
         ]
         geometry: dict[str, Geometry] = {self.name: "map"}
-        return Records(records, geometry, self.background, notes, {self.name: self._rule()})
+        return Records(records, geometry, self.background, pairs.notes, {self.name: self._rule()})
 
     def _maps(self, folder: Path) -> dict[str, Path]:
         """Stem of the picture -> file."""
