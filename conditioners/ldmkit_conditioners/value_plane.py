@@ -12,10 +12,11 @@ from torch import Tensor
 from ldmkit import (
     Codec,
     CompositionError,
-    Conditioner,
     Example,
     Plane,
+    SetsSize,
     SignalKind,
+    UsesCodec,
     Value,
     ValueMap,
     check_pictures,
@@ -52,7 +53,7 @@ class ValuePlaneConfig(Value):
         return ValueMap(self.channels, self.low, self.high, self.integers, self.mirror)
 
 
-class ValuePlane(PictureInput, Conditioner):
+class ValuePlane(PictureInput, UsesCodec, SetsSize):
     """A map of the picture's size -> a plane (B, channels + 1, h, w): its values in [-1, 1], each cell of the latents
     the mean over its pixels, and a channel of ones. The null is zeros, which no map becomes.
 
