@@ -43,7 +43,7 @@ FLOORS: dict[str, int] = {
     "ldmkit.plugins": 3,
     **dict.fromkeys(("ldmkit.models", "ldmkit.plans", "ldmkit.plugins.hooks"), 4),
     "ldmkit.run": 5,
-    **dict.fromkeys(("ldmkit.pipeline", "ldmkit.loading", "ldmkit.replaying"), 6),
+    **dict.fromkeys(("ldmkit.pipeline", "ldmkit.cascade", "ldmkit.loading", "ldmkit.replaying"), 6),
     "ldmkit.testing": 7,
     **dict.fromkeys(("ldmkit.plugins.doctor", "ldmkit.cli", "ldmkit.__main__"), 8),
     "ldmkit": 9,

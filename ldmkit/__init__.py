@@ -12,6 +12,9 @@ for _home, _names in {
     "ldmkit.plugins.catalogue": ("components", "get", "name_of", "registered_name"),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
+    "ldmkit.cascade": ("Cascade",),
+    "ldmkit.run.cascading": ("CascadeOutput", "stage_seed"),
+    "ldmkit.models.cascade": ("CascadeSpec", "StageSpec"),
     "ldmkit.run.many": ("Drawn",),
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
@@ -81,6 +84,7 @@ for _home, _names in {
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
+    from ldmkit.cascade import Cascade as Cascade
     from ldmkit.contracts.adapter import Adapter as Adapter
     from ldmkit.contracts.adapter import Fusable as Fusable
     from ldmkit.contracts.arguments import check_png as check_png
@@ -186,6 +190,8 @@ if TYPE_CHECKING:
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
     from ldmkit.loading import load_codec as load_codec
+    from ldmkit.models.cascade import CascadeSpec as CascadeSpec
+    from ldmkit.models.cascade import StageSpec as StageSpec
     from ldmkit.models.compose import build_value as build_value
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.source import Source as Source
@@ -204,6 +210,8 @@ if TYPE_CHECKING:
     from ldmkit.plugins.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.plugins.hooks import hookimpl as hookimpl
     from ldmkit.replaying import replay as replay
+    from ldmkit.run.cascading import CascadeOutput as CascadeOutput
+    from ldmkit.run.cascading import stage_seed as stage_seed
     from ldmkit.run.conditioning import Conditioning as Conditioning
     from ldmkit.run.conditioning import Encoded as Encoded
     from ldmkit.run.loss import diffusion_loss as diffusion_loss

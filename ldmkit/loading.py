@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ldmkit.cascade import cascade_of
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_device as check_device
 from ldmkit.contracts.arguments import check_dtype as check_dtype
@@ -18,6 +19,7 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.errors import InputError, SourceError
 from ldmkit.files.numbers import plain
 from ldmkit.models.ambient import usual_device
+from ldmkit.models.cascade_files import CascadeFolder
 from ldmkit.models.reading import fill_model, open_source, part_of, read_model
 from ldmkit.models.source import PartFolder, Source
 from ldmkit.models.spec import Verify
@@ -34,12 +36,14 @@ def load(
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
     mapped: bool = True,
-) -> Pipeline:
-    """A pipeline from anything that holds one.
+) -> Pipeline | Any:
+    """A pipeline from anything that holds one, or a `Cascade` from the folder of one.
+
+    `Pipeline.load` and `Cascade.load` give the one or the other, and refuse what is not.
 
     Args:
-        source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors),
-            the name of a bundled model, or `hf:org/name[@revision]` on the hub.
+        source: a saved pipeline or cascade, a diffusers folder, a CompVis or single-file checkpoint (.ckpt,
+            .safetensors), the name of a bundled model, or `hf:org/name[@revision]` on the hub.
         config: the original yaml, where a checkpoint alone does not tell.
         ema: averaged (True) or raw (False) weights, where the source has both; None: what its yaml says (`use_ema`), or
             averaged. The report says which.
@@ -56,10 +60,11 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded.
     """
-    model = read_model(
-        source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify, mapped=mapped
-    )
-    return Pipeline(**model)
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
+    if isinstance(opened, CascadeFolder):
+        return cascade_of(opened, device=device, dtype=dtype, mapped=mapped)
+    given: dict[str, Any] = {"config": config, "ema": ema, "variant": variant}
+    return Pipeline(**read_model(opened, **given, device=device, dtype=dtype, mapped=mapped))
 
 
 def pipeline_of(

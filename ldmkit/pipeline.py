@@ -175,7 +175,16 @@ class Pipeline(Varied):
 
         Arguments are checked and conditions encoded at once; the network runs as the steps are asked for.
         """
-        return Stream(self._steps(self.prepare(inputs, **options), copies=True))
+        return self.steps(self.prepare(inputs, **options))
+
+    def steps(self, prepared: Prepared, taken: Evaluations | None = None) -> Iterator[Step]:
+        """The steps of what `prepare` made ready, one by one; `finish` makes its output of the last.
+
+        Args:
+            taken: filled with what the run takes of the network.
+        """
+        check_prepared(prepared)
+        return Stream(self._steps(prepared, copies=True, taken=taken))
 
     @own_arguments
     def __call__(
@@ -255,10 +264,6 @@ class Pipeline(Varied):
                 on_step(last.copied())
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
-        if any(prepared.request.negative) and not prepared.evaluate.dropped:
-            warnings.warn(
-                "the negative input had no effect: this guidance never looks at it", stacklevel=caller_level()
-            )
         return self.finish(prepared, last, taken)
 
     @uses_parts
@@ -266,6 +271,10 @@ class Pipeline(Varied):
         """The output of a run from its last step; `taken` is what `Prepared.steps` has filled."""
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
+        if any(prepared.request.negative) and not prepared.evaluate.dropped:
+            warnings.warn(
+                "the negative input had no effect: this guidance never looks at it", stacklevel=caller_level()
+            )
         latents = self.process.settled(last.x, last.sigma_next)
         with watched(lambda: part_name("codec", self.codec), self.device):
             images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()

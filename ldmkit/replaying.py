@@ -6,21 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ldmkit.cascade import Cascade
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import SourceError
 from ldmkit.files.reading import only_within
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.output import Output
-from ldmkit.run.recipe import check_recipe
+from ldmkit.run.recipe import calls_of, check_recipe
 from ldmkit.run.trust import check_needs, input_needs
 
 
 def replay(
-    pipeline: Pipeline, recipe: Mapping[str, Any], *, trust: bool = False, folder: str | Path | None = None
+    pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], *, trust: bool = False, folder: str | Path | None = None
 ) -> Output:
     """Draw the picture of a recipe again.
 
     Args:
+        pipeline: that drew it, or the cascade.
         trust: read whatever files the recipe names, and do any amount of work. A recipe in a picture is the word of
             whoever made the picture.
         folder: of the picture, whose files may be read without trust; None: no file may.
@@ -38,7 +40,7 @@ def replay(
         return _replay(pipeline, recipe)
 
 
-def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
+def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
     if recipe.get("spec") != pipeline.spec.hash:
         what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")
@@ -48,20 +50,25 @@ def _replay(pipeline: Pipeline, recipe: Mapping[str, Any], allow_large: bool = F
             f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
         )
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
+    draw: Any = pipeline
+    if "stages" not in recipe:
+        output: Output = draw(**_arguments(recipe, "recipe"), allow_large=allow_large)
+        return output
+    stages = {name: _arguments(call, f"recipe.stages.{name}") for name, call in calls_of(recipe).items()}
+    chosen = {"first": recipe.get("first"), "last": recipe.get("last")}
+    output = draw({}, **chosen, stages=stages, allow_large=allow_large)
+    return output
+
+
+def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The arguments of the call that a recipe is of.
+
+    Raises:
+        SourceError: `not-replayable`.
+    """
     for key in ("sampler", "grid", "guidance", *(("cache",) if "cache" in recipe else ())):
         if recipe[key].get("config") is None:
-            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"recipe.{key}")
-    return pipeline(
-        {**recipe["inputs"], **recipe.get("proposed", {})},
-        propose=False,
-        negative=recipe["negative"],
-        size=recipe["size"],
-        seeds=[recipe["seed"]],
-        steps=recipe["steps"],
-        start=recipe["start"],
-        sampler=recipe["sampler"],
-        grid=recipe["grid"],
-        guidance=recipe["guidance"],
-        cache=recipe.get("cache"),
-        allow_large=allow_large,
-    )
+            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"{where}.{key}")
+    same = {key: recipe[key] for key in ("negative", "size", "steps", "start", "sampler", "grid", "guidance")}
+    inputs = {**recipe["inputs"], **recipe.get("proposed", {})}
+    return {"inputs": inputs, "propose": False, "seeds": [recipe["seed"]], "cache": recipe.get("cache"), **same}

@@ -216,10 +216,8 @@ def schemas(pipeline: Pipeline) -> dict[str, Any]:
     """JSON schema of every input of a model, with the names of its classes where it has any (`names`)."""
     from pydantic import TypeAdapter
 
-    from ldmkit.run.inputs import input_owners
-
     found: dict[str, Any] = {}
-    for name, part in input_owners(pipeline.conditioners, pipeline.wiring).items():
+    for name, part in pipeline.inputs.items():
         found[name] = TypeAdapter(part.Input).json_schema()
         if names := getattr(part.config, "names", ()):
             found[name]["names"] = list(names)

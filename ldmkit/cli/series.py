@@ -41,9 +41,7 @@ def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: 
         given: inputs of all lines that do not say.
         seed: of the first line, rising from line to line where a line does not say.
     """
-    from ldmkit.run.inputs import input_owners
-
-    names = input_owners(pipeline.conditioners, pipeline.wiring)
+    names = pipeline.inputs
     text = next((name for name in names if name == "text"), next(iter(names), "text"))
     for number, line in enumerate(_lines(path)):
         if path.suffix.lower() == ".txt":

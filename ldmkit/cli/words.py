@@ -47,9 +47,7 @@ def split_words(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
 
 def conditions(pipeline: Pipeline, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
-    from ldmkit.run.inputs import input_owners
-
-    owners = input_owners(pipeline.conditioners, pipeline.wiring)
+    owners = pipeline.inputs
     given: dict[str, Any] = {}
     scales: list[str] = []
     for name, value in words_of(arguments):

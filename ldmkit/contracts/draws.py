@@ -13,8 +13,13 @@ from torch import Tensor
 
 def seeded(*key: int | str) -> torch.Generator:
     """A CPU generator seeded from the key alone; different keys give independent streams."""
+    return torch.Generator("cpu").manual_seed(seed_of(*key))
+
+
+def seed_of(*key: int | str) -> int:
+    """A seed, 0 <= seed < 2**63, that depends on the key alone."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(errors="surrogatepass"), digest_size=8).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1
 
 
 @dataclass(frozen=True, slots=True)

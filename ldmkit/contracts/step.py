@@ -41,7 +41,10 @@ class Arrivals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The result of transition `index` of `count`: the state x at sigma_next, and the x0 estimate used for it."""
+    """The result of transition `index` of `count`: the state x at sigma_next, and the x0 estimate used for it.
+
+    `stage` is the name of the running stage of a cascade, None in a run of one pipeline. Samplers do not set it.
+    """
 
     index: int
     count: int
@@ -49,6 +52,7 @@ class Step:
     sigma_next: float
     x: Tensor
     x0: Tensor
+    stage: str | None = None
 
     def copied(self) -> Step:
         """A deep copy for observers of the run, who may modify it without affecting the run.

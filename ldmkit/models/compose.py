@@ -54,11 +54,14 @@ class Parts:
         return found + [(f"adapters.{name}", "adapter", part) for name, part in self.adapters.items()]
 
 
-def compose(spec: PipelineSpec, found: Sequence[FoundPart] | None = None) -> Parts:
+def compose(
+    spec: PipelineSpec, found: Sequence[FoundPart] | None = None, ready: Mapping[str, Part] | None = None
+) -> Parts:
     """Build every part on the meta device and check that they fit.
 
     Args:
         found: `find_parts(spec)`, from a caller that needs it too.
+        ready: parts by their paths that exist already, and are not built.
 
     Raises:
         PluginError: a part is not installed; names the distribution that the spec remembers.
@@ -69,7 +72,8 @@ def compose(spec: PipelineSpec, found: Sequence[FoundPart] | None = None) -> Par
     outer = {part.path: part for part in found if not part.inner}
     process = outer.pop("process")
     with on_meta():
-        made = {path: module_of(part) for path, part in outer.items()}
+        there: Mapping[str, Any] = ready or {}
+        made = {path: there[path] if path in there else module_of(part) for path, part in outer.items()}
     conditioners = {name: made[f"conditioners.{name}"] for name in spec.conditioners}
     adapters = {name: made[f"adapters.{name}"] for name in spec.adapters}
     return fit(spec.conditioners, made["codec"], made["denoiser"], value_of(process), conditioners, adapters)

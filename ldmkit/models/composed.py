@@ -8,10 +8,12 @@ from typing import Any, Self
 
 import torch
 
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.step import Network
 from ldmkit.models.compose import Parts, part_spec
 from ldmkit.models.provenance import stamped_defaults
-from ldmkit.models.spec import ConditionerSpec, Defaults, PipelineSpec
+from ldmkit.models.routing import input_owners
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 
 
 class Composed:
@@ -69,6 +71,16 @@ class Composed:
             adapters={name: part_spec("adapter", part) for name, part in self.adapters.items()},
             defaults=stamped_defaults(self.defaults),
         )
+
+    @property
+    def inputs(self) -> dict[str, Conditioner]:
+        """Input name -> the conditioner that reads it; where several do, the first in spec order."""
+        return input_owners(self.conditioners, self.wiring)
+
+    @property
+    def part_specs(self) -> dict[str, PartSpec]:
+        """Every part's spec by its path: `codec`, `conditioners.text` ..."""
+        return self.spec.parts()
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,10 @@ def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {TENSORS: json.dumps(made, separators=(",", ":"))}
 
 
-def file_digests(folder: Path) -> dict[str, FileDigest]:
-    """The digests of every file in a folder and below it, by its path from there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def file_digests(folder: Path, names: Collection[str] | None = None) -> dict[str, FileDigest]:
+    """The digests of every file in a folder and below it, or of some, by its path from there."""
+    every = (path for path in folder.rglob("*") if path.is_file())
+    files = sorted(every if names is None else (folder / name for name in names))
     return {path.relative_to(folder).as_posix(): _made(path) for path in files}
 
 

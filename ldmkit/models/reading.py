@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, WeightsError, caller_level, shown
 from ldmkit.models.abilities import share
 from ldmkit.models.ambient import usual_device
+from ldmkit.models.cascade import at_stage
+from ldmkit.models.cascade_files import CascadeFolder, is_cascade, shared_parts
 from ldmkit.models.compose import Parts, compose, module_of
 from ldmkit.models.digests import no_digests
 from ldmkit.models.found import FoundPart, find_part_alone, find_parts
@@ -31,7 +33,7 @@ from ldmkit.plugins.hooks import manager
 
 @usual_device()
 def read_model(
-    source: str | Path,
+    source: str | Path | Source,
     *,
     config: str | Path | None = None,
     ema: bool | None = None,
@@ -41,12 +43,11 @@ def read_model(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> dict[str, Any]:
-    """What `Pipeline` is built from; arguments and errors as for `ldmkit.load`."""
-    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
-    kept = check_dtype(dtype)
-    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
-    given["dtype"] = None if kept is None else str(dtype)
-    options = {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
+    """What `Pipeline` is built from; arguments and errors as for `ldmkit.load`. A source may be open already."""
+    opened = source
+    if not isinstance(opened, Source):
+        opened = open_source(opened, config=config, ema=ema, variant=variant, verify=verify)
+    options = loading_options(config, ema, variant, dtype)
     return {**fill_model(opened, device=device, dtype=dtype, mapped=mapped), "load_options": options}
 
 
@@ -56,19 +57,57 @@ def fill_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     mapped: bool = True,
+    ready: Mapping[str, Part] | None = None,
 ) -> dict[str, Any]:
-    """Compose what a source describes and fill it with its weights; the errors of `ldmkit.load`."""
+    """Compose what a source describes and fill it with its weights; the errors of `ldmkit.load`.
+
+    Args:
+        ready: parts by their paths that are filled already, of a pipeline that shares them.
+    """
     source, mapped = instance_of(source, Source, "source"), instance_of(mapped, bool, "mapped")
     where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
     spec = source.spec
     found = find_parts(spec)
-    parts = compose(spec, found)
-    _fill(parts, spec, found, _Filling(source, where, kept, mapped))
+    parts = compose(spec, found, ready)
+    _fill(parts, spec, found, _Filling(source, where, kept, mapped), ready or {})
     parts.denoiser.latents = latents_of(parts.codec)
     _warn_of_versions(source, found, spec.defaults)
     return {
         "parts": parts, "wiring": spec.conditioners, "defaults": spec.defaults, "origin": source.origin,
     }  # fmt: skip
+
+
+@usual_device()
+def read_cascade(
+    source: CascadeFolder,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    mapped: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """What the pipeline of each stage is built from; a part that several share is one module in all of them.
+
+    Raises:
+        LdmkitError: those of `ldmkit.load`, and of a stage's folder; each names the stage.
+    """
+    filled: dict[str, dict[str, Any]] = {}
+    before: dict[str, tuple[PipelineSpec, Mapping[str, Part]]] = {}
+    for name, stage in source.cascade.stages.items():
+        with at_stage(name):
+            opened = source.stage(name)
+            ready = shared_parts(name, stage, opened.spec, before)
+            filled[name] = fill_model(opened, device=device, dtype=dtype, mapped=mapped, ready=ready)
+        before[name] = (opened.spec, filled[name]["parts"].items())
+    return filled
+
+
+def loading_options(
+    config: str | Path | None, ema: bool | None, variant: str | None, dtype: torch.dtype | str | None
+) -> dict[str, Any]:
+    """The arguments of `ldmkit.load` that recipes hold, those that were given."""
+    given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
+    given["dtype"] = None if check_dtype(dtype) is None else str(dtype)
+    return {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
 
 
 def open_source(
@@ -96,14 +135,15 @@ def open_source(
         raise InputError("variant-type", f"got {shown(variant)}", where="variant", fits="a name, as 'fp16', or None")
     path, origin = locate(source, variant)
     yaml = check_config(config)
-    if path.is_dir() and (is_native(path) or is_part(path)):
+    if path.is_dir() and (is_native(path) or is_part(path) or is_cascade(path)):
         given = {"config": yaml, "ema": ema, "variant": variant}
         if named := [name for name, value in given.items() if value is not None]:
             what = (
                 "a saved pipeline has its own spec and one set of weights: neither config nor ema nor variant applies"
             )
             raise InputError("not-for-native", what, where=named[0])
-        opened: Source | None = PartFolder(path, verify) if is_part(path) else NativeFolder(path, verify)
+        kinds = ((is_native, NativeFolder), (is_cascade, CascadeFolder), (is_part, PartFolder))
+        opened: Source | None = next(folder(path, verify) for found, folder in kinds if found(path))
     else:
         if verify == "full":
             raise no_digests(origin)
@@ -122,17 +162,19 @@ def open_source(
     return opened
 
 
-def _fill(parts: Parts, spec: PipelineSpec, found: Sequence[FoundPart], filling: _Filling) -> None:
-    """Read the weights of every part; a part that shares another's weights adopts them."""
+def _fill(
+    parts: Parts, spec: PipelineSpec, found: Sequence[FoundPart], filling: _Filling, ready: Mapping[str, Part]
+) -> None:
+    """Read the weights of every part that is not `ready`; a part that shares another's weights adopts them."""
     modules: dict[str, Any] = {**parts.items()}
     owners = owners_of(spec.conditioners)
-    outer = [part for part in found if part.path in modules]
-    for part in outer:
-        if part.path not in owners:
+    for part in found:
+        if part.path in modules and part.path not in owners and part.path not in ready:
             filling.fill(modules[part.path], part)
     for path, owner in owners.items():
-        share(modules[path], modules[owner])
-        filling.load_assets(modules[path], path)
+        if path not in ready:
+            share(modules[path], modules[owner])
+            filling.load_assets(modules[path], path)
     for module in modules.values():
         module.eval().requires_grad_(False)
 

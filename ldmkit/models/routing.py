@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import SignalKind, Slot
 from ldmkit.errors import CompositionError
+from ldmkit.models.spec import ConditionerSpec
+
+
+def input_name(name: str, spec: ConditionerSpec) -> str:
+    """Key of the caller's mapping that feeds a conditioner."""
+    return spec.input or name
+
+
+def input_owners(
+    conditioners: Mapping[str, Conditioner], wiring: Mapping[str, ConditionerSpec]
+) -> dict[str, Conditioner]:
+    """Input name -> the conditioner that reads it; where several do, the first in spec order."""
+    owners: dict[str, Conditioner] = {}
+    for name, spec in wiring.items():
+        owners.setdefault(input_name(name, spec), conditioners[name])
+    return owners
 
 
 def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Slot]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -40,15 +40,24 @@ def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.d
     """
     check_folder(folder)
     check_store(store)
+    check_savable(parts)
+    with replacing_folder(folder) as building:
+        write_pipeline(parts, spec, building, store)
+        check_written(building, folder)
+    return folder
+
+
+def check_savable(parts: Parts) -> None:
+    """Whether parts could be loaded again.
+
+    Raises:
+        PluginError: `unregistered`; RunError: `file-changed`.
+    """
     check_mapped(parts.items().values())
     for _, kind, part in parts.listed():
         name_of(kind, type(part))
     name_of("process", type(parts.process))
     remark_unsaved(parts.items())
-    with replacing_folder(folder) as building, told_of_tensors(parts.items()):
-        _write(parts, spec, building, store)
-        _check_written(building, folder)
-    return folder
 
 
 def check_store(store: torch.dtype | None) -> None:
@@ -62,17 +71,20 @@ def check_store(store: torch.dtype | None) -> None:
         raise InputError("dtype", f"weights cannot be stored as {shown(store)}", where="store", fits=fits)
 
 
-def _check_written(building: Path, folder: Path) -> None:
+def check_written(building: Path, folder: Path, *, without: frozenset[str] = frozenset()) -> None:
     """Compose what was written and compare its tensors' names, shapes and dtypes, before anything older goes.
+
+    Args:
+        without: paths of parts whose tensors are elsewhere.
 
     Raises:
         RunError: `cannot-read-back`.
     """
     try:
         source = NativeFolder(building, "off")
-        owners = owners_of(source.spec.conditioners)
+        elsewhere = {*owners_of(source.spec.conditioners), *without}
         for path, part in compose(source.spec).items().items():
-            if path not in owners:
+            if path not in elsewhere:
                 check(part, source.tensors(path), path)
     except LdmkitError as problem:
         what = f"what was written could not be loaded again, and an older one was left as it is: {problem}"
@@ -91,7 +103,7 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
     remark_unsaved({kind: part})
     with replacing_folder(folder) as building, told_of_tensors({kind: part}):
         _write_part(part, kind, building, part.state_dict())
-        _write_spec(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
+        write_spec(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
     return folder
 
 
@@ -122,8 +134,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise RunError("cannot-write", f"writing failed: {problem.strerror or problem}", where=str(folder)) from problem
 
 
-def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
+def check_folder(folder: Path, spec_file: str = SPEC_FILE, own: frozenset[str] | None = None) -> None:
     """Whether a pipeline (or what has another spec file) can be saved there: asked before a long conversion.
+
+    Args:
+        own: what an older one in its place consists of; None: the parts of a pipeline.
 
     Raises:
         InputError: `folder-taken`, `no-folder`.
@@ -144,7 +159,8 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
     names = {path.name for path in folder.iterdir()}
     if names and spec_file not in names:
         raise InputError("folder-taken", f"it exists and has no {spec_file}", where=str(folder), fits=fits)
-    foreign = sorted(name for name in names - {spec_file} if name.removesuffix(".safetensors") not in _OURS)
+    ours = _OURS if own is None else own
+    foreign = sorted(name for name in names - {spec_file} if name.removesuffix(".safetensors") not in ours)
     if foreign:
         what = f"it also holds {foreign[0]!r}, which saving would delete"
         raise InputError("folder-taken", what, where=str(folder), fits=fits)
@@ -153,16 +169,26 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE) -> None:
 _OURS = frozenset({"codec", "classifier", "denoiser", "conditioners", "adapters"})
 
 
-def _write(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None) -> None:
+def write_pipeline(
+    parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None, *, without: frozenset[str] = frozenset()
+) -> None:
+    """Write the files of a pipeline into an empty folder, but for those of the parts at the paths in `without`."""
     owners = owners_of(spec.conditioners)
-    for path, part in parts.items().items():
-        _write_part(part, path, folder, {} if path in owners else _stored(part.state_dict(), store))
-    _write_spec(folder / SPEC_FILE, _spec(parts, spec, store).to_json())
+    with told_of_tensors(parts.items()):
+        for path, part in parts.items().items():
+            if path not in without:
+                _write_part(part, path, folder, {} if path in owners else _stored(part.state_dict(), store))
+        write_spec(folder / SPEC_FILE, _spec(parts, spec, store).to_json())
 
 
-def _write_spec(path: Path, data: dict[str, Any]) -> None:
-    """A spec, last of all in its folder, with the digests of what lies there already and of itself."""
-    files = {name: made.model_dump(mode="json", exclude_none=True) for name, made in file_digests(path.parent).items()}
+def write_spec(path: Path, data: dict[str, Any], names: Collection[str] | None = None) -> None:
+    """A spec, last of all in its folder, with the digests of what lies there already and of itself.
+
+    Args:
+        names: of the files that count; None: all.
+    """
+    made = file_digests(path.parent, names)
+    files = {name: one.model_dump(mode="json", exclude_none=True) for name, one in made.items()}
     data = {**data, "files": files}
     write_json(path, {**data, "digest": spec_digest(data)})
 

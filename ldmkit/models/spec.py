@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import Field, field_validator
 
@@ -26,6 +26,8 @@ Verify: TypeAlias = Literal["fast", "full", "off"]
 Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
 Locked: TypeAlias = Literal["sampler", "grid", "guidance", "steps"]
+
+Spec = TypeVar("Spec", bound=Value)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
@@ -142,13 +144,13 @@ class PipelineSpec(Value):
         Raises:
             SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, bad values.
         """
-        version = data.get("version", SPEC_VERSION) if isinstance(data, Mapping) else None
-        if not isinstance(data, Mapping):
-            raise SpecError("invalid", f"a spec is a JSON object, got {type(data).__name__}", where=where)
-        if isinstance(version, int) and version > SPEC_VERSION:
-            what = f"version {version} was written by a newer ldmkit; this one reads up to {SPEC_VERSION}"
-            raise SpecError("newer-version", what, where=where)
-        return cls.of(data, where)
+        return read_spec(cls, data, where)
+
+    def parts(self) -> dict[str, PartSpec]:
+        """Every part by its path: `codec`, `conditioners.text` ..."""
+        named: dict[str, PartSpec] = {"codec": self.codec, "denoiser": self.denoiser, "process": self.process}
+        named |= {f"conditioners.{name}": part for name, part in self.conditioners.items()}
+        return named | {f"adapters.{name}": part for name, part in self.adapters.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON data."""
@@ -160,6 +162,21 @@ class PipelineSpec(Value):
         parts = _without_versions({k: v for k, v in self.to_json().items() if k not in ("files", "digest")})
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def read_spec(cls: type[Spec], data: object, where: str) -> Spec:
+    """A spec of some class from parsed JSON.
+
+    Raises:
+        SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, bad values.
+    """
+    if not isinstance(data, Mapping):
+        raise SpecError("invalid", f"a spec is a JSON object, got {type(data).__name__}", where=where)
+    version = data.get("version", SPEC_VERSION)
+    if isinstance(version, int) and version > SPEC_VERSION:
+        what = f"version {version} was written by a newer ldmkit; this one reads up to {SPEC_VERSION}"
+        raise SpecError("newer-version", what, where=where)
+    return cls.of(data, where)
 
 
 def owners_of(conditioners: Mapping[str, ConditionerSpec]) -> dict[str, str]:

@@ -7,7 +7,7 @@ a stream that nobody goes on with. A run that begins during a move waits for it,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
@@ -80,6 +80,15 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
             _changed.notify_all()
 
 
+@contextmanager
+def computing(named: Mapping[str, Any], *, trained: bool = False) -> Iterator[None]:
+    """Parts, by their paths, stay where they are inside the block, in evaluation mode unless they are being trained."""
+    parts = named.values()
+    mode = evaluating([] if trained else modules_of(parts))
+    with blaming(), usual_device(), using(parts), mode, told_of_tensors(named):
+        yield
+
+
 def uses_parts(method: F) -> F:
     """A pipeline's method that computes with its parts: they stay where they are while it runs, in evaluation mode.
 
@@ -89,11 +98,7 @@ def uses_parts(method: F) -> F:
 
     @wraps(method)
     def kept(self: Any, *args: Any, **options: Any) -> Any:
-        named = self.parts.items()
-        parts = named.values()
-        trained = options.get("grad") is True
-        mode = evaluating([] if trained else modules_of(parts))
-        with blaming(), usual_device(), using(parts), mode, told_of_tensors(named):
+        with computing(self.parts.items(), trained=options.get("grad") is True):
             return method(self, *args, **options)
 
     return kept  # type: ignore[return-value]

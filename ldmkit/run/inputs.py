@@ -17,27 +17,15 @@ from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.models.abilities import able, encode_on
 from ldmkit.models.compose import Parts
 from ldmkit.models.memory import memory
+from ldmkit.models.routing import input_name as input_name
+from ldmkit.models.routing import input_owners as input_owners
 from ldmkit.models.spec import ConditionerSpec
 from ldmkit.run.conditioning import Conditioning, Encoded, check_signal
+from ldmkit.run.encodings import Encodings
 from ldmkit.run.guards import finite
 from ldmkit.run.sizes import Size, latent_size
 
 Row = Mapping[str, Any]
-
-
-def input_name(name: str, spec: ConditionerSpec) -> str:
-    """Key of the caller's mapping that feeds a conditioner."""
-    return spec.input or name
-
-
-def input_owners(
-    conditioners: Mapping[str, Conditioner], wiring: Mapping[str, ConditionerSpec]
-) -> dict[str, Conditioner]:
-    """Input name -> the conditioner that reads it; where several do, the first in spec order."""
-    owners: dict[str, Conditioner] = {}
-    for name, spec in wiring.items():
-        owners.setdefault(input_name(name, spec), conditioners[name])
-    return owners
 
 
 def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequence[Row], where: str) -> list[Row]:
@@ -122,6 +110,7 @@ def encode_conditions(
     size: Size,
     *,
     grad: bool = False,
+    known: Encodings | None = None,
 ) -> Conditioning:
     """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype.
 
@@ -129,6 +118,7 @@ def encode_conditions(
 
     `negatives` are parsed too, one a row: where a row has one, it takes the place of the null.
     With `grad`, gradients reach the conditioners: for training them together with the denoiser.
+    What `known` holds is not encoded again.
     """
     for negative in negatives:
         _check_negative(wiring, negative)
@@ -136,7 +126,7 @@ def encode_conditions(
     tapping = {name: adapter for name, adapter in parts.adapters.items() if adapter.conditioner_taps(name)}
     grid, size = frame_size(latent_size(size, parts.codec)), frame_size(size)
     for name, bare in parts.conditioners.items():
-        conditioner = _framed(bare, tapping)
+        conditioner = _framed(bare, tapping) if known is None else known.remembering(_framed(bare, tapping))
         spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
         values = [_value(conditioner, row, key, size) for row in rows]
@@ -197,19 +187,40 @@ def _encode(
     """(signal, null) of one conditioner; rows without a value hold the null already."""
     key = input_name(name, spec)
     absent = [value is None for value in values]
-    stand_in = next((v for v in values if v is not None), None)
-    if any(absent) and not conditioner.has_null:
-        raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
-    if stand_in is None:
-        stand_in = conditioner.example(size)
-        if stand_in is None:
-            raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
+    stand_in = _stand_in(conditioner, key, values, size)
     filled = [stand_in if value is None else value for value in values]
     signal = _forward(name, conditioner, slot, filled, grid)
     null = _null(name, conditioner, spec, slot, signal, negatives, grid)
     if any(absent):
         signal = _without(absent, signal, _empty(name, conditioner, spec, slot, signal))
     return signal, null
+
+
+def _stand_in(conditioner: Conditioner, key: str, values: Sequence[Any | None], size: tuple[int, int]) -> Any:
+    """An input to encode in the rows that have none.
+
+    Raises:
+        InputError: `missing-condition`: it cannot be left out.
+    """
+    given = next((value for value in values if value is not None), None)
+    needed = not conditioner.has_null and any(value is None for value in values)
+    found = conditioner.example(size) if given is None and not needed else given
+    if needed or found is None:
+        raise InputError("missing-condition", f"the input {key!r} is required", where="inputs")
+    return found
+
+
+def check_given(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequence[Row], size: Size) -> None:
+    """Whether parsed rows have every input that cannot be left out, before anything is encoded.
+
+    Raises:
+        InputError: `missing-condition`.
+    """
+    for name, conditioner in parts.conditioners.items():
+        key, frame = input_name(name, wiring[name]), frame_size(size)
+        values = [_value(conditioner, row, key, frame) for row in rows]
+        if parts.routes[name] in parts.denoiser.slots or any(value is not None for value in values):
+            _stand_in(conditioner, key, values, frame)
 
 
 def _null(

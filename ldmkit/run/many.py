@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ldmkit.bounds import MAX_BATCH
@@ -148,15 +148,4 @@ def _draw(draw: Callable[..., Output], group: Sequence[_Waiting]) -> None:
             _draw(draw, [one])
         return
     for row, one in enumerate(group):
-        one.drawn = Drawn(one.index, one.given, _row(output, row))
-
-
-def _row(output: Output, row: int) -> Output:
-    """One picture of a batch, in memory of its own."""
-    recipe = output.recipes[row]
-    return replace(
-        output,
-        images=output.images[row : row + 1].clone(),
-        latents=output.latents[row : row + 1].clone(),
-        write_recipes=lambda: (recipe,),
-    )
+        one.drawn = Drawn(one.index, one.given, output.row(row))

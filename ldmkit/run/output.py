@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 from torch import Tensor
@@ -49,6 +49,15 @@ class Output:
     def recipes(self) -> tuple[dict[str, Any], ...]:
         """One a picture: everything that is needed to draw it again. Written when first asked for."""
         return self.write_recipes()
+
+    def row(self, index: int) -> Self:
+        """One picture of a batch, in memory of its own."""
+        return replace(
+            self,
+            images=self.images[index : index + 1].clone(),
+            latents=self.latents[index : index + 1].clone(),
+            write_recipes=lambda: (self.recipes[index],),
+        )
 
     def pil(self) -> list[Image.Image]:
         """The pictures as 8-bit RGB.

@@ -21,12 +21,13 @@ from ldmkit.models.memory import memory
 from ldmkit.run.acting import remark_adapters, remark_guidance
 from ldmkit.run.caching import check_cache
 from ldmkit.run.denoise import Evaluator, Guided
+from ldmkit.run.encodings import Encodings
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
 from ldmkit.run.generators import watched
 from ldmkit.run.gradients import remark_gradients
 from ldmkit.run.guards import check_levels, part_name
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
-from ldmkit.run.inputs import encode_conditions, input_name, input_owners, parse_negatives, parse_rows, proposals
+from ldmkit.run.inputs import encode_conditions, input_name, parse_negatives, parse_rows, proposals
 from ldmkit.run.latents import decoded, seeds_of_rows
 from ldmkit.run.levels import check_range
 from ldmkit.run.locks import remark_distilled, remark_locked
@@ -75,7 +76,7 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
     Raises:
         InputError, SpecError, PluginError: as `Pipeline.prepare`.
     """
-    own = input_owners(pipeline.conditioners, pipeline.wiring)
+    own = pipeline.inputs
     check_arguments(options, ARGUMENTS[:-1], own)
     if inputs is None:
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
@@ -97,17 +98,32 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
 
 def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Prepared:
     """See `Pipeline.prepare`."""
-    request, parsed, negative, size, allow = asked = ask(pipeline, inputs, options)
+    return prepare_asked(pipeline, ask(pipeline, inputs, options))
+
+
+def check_asked(pipeline: Composed, asked: Asked) -> Estimate:
+    """What a call will take, where the machine and the network can do it.
+
+    Raises:
+        InputError: `too-much-work`, `size-small`.
+    """
+    estimate = _estimate(pipeline, asked.request, asked.size, asked.request.batch)
+    check_estimate(estimate, "size", asked.large)
+    check_smallest(asked.size, pipeline.codec, pipeline.denoiser.smallest)
+    return estimate
+
+
+def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = None) -> Prepared:
+    """A call that was understood, ready to start; conditions that `known` holds are not encoded again."""
+    request, parsed, negative, size, _ = asked
     parts, wiring = pipeline.parts, pipeline.wiring
-    estimate = _estimate(pipeline, request, size, request.batch)
-    check_estimate(estimate, "size", allow)
-    check_smallest(size, pipeline.codec, pipeline.denoiser.smallest)
+    estimate = check_asked(pipeline, asked)
     remark(parsed, size, pipeline.defaults.size, pipeline.codec)
     making = request.propose and not request.starts
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if making else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
     with watched(lambda: _names(pipeline), pipeline.device):
-        conditioning = encode_conditions(parts, wiring, rows, negative, size)
+        conditioning = encode_conditions(parts, wiring, rows, negative, size, known=known)
     cells = latent_size(size, pipeline.codec)
     run = Run(_sigmas(pipeline, request, cells), cells)
     evaluate = Evaluator(

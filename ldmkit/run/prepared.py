@@ -76,6 +76,11 @@ class Prepared:
         return None if whole is None else Arrivals(whole.levels[-count:], whole.origins[-count:])
 
     @property
+    def total(self) -> int:
+        """Transitions of the sampler."""
+        return len(self.sigmas) - 1
+
+    @property
     def evaluations(self) -> int:
         """How many times the network will be called."""
         return self.request.evaluations(len(self.sigmas) - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from pydantic import TypeAdapter
@@ -15,14 +15,38 @@ from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError, SourceError
 from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
+from ldmkit.models.spec import PartSpec
 from ldmkit.plugins.catalogue import name_of, registered_name
-from ldmkit.run.inputs import input_owners
 from ldmkit.run.request import Request
 from ldmkit.run.starts import Start
 from ldmkit.run.written import stored_recipe
 from ldmkit.version import VERSION
 
 RECIPE_VERSION = 1
+
+
+class Model(Protocol):
+    """What a recipe says of the model: of a pipeline, or of a cascade of them."""
+
+    @property
+    def origin(self) -> str | None:
+        """As `ldmkit.load` would take it again."""
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """The other arguments of that `ldmkit.load`."""
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """Adapters in the weights."""
+
+    @property
+    def part_specs(self) -> dict[str, PartSpec]:
+        """Every part by its path."""
+
+    @property
+    def spec(self) -> Any:
+        """Its `hash` is what a recipe holds."""
 
 
 def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> tuple[dict[str, Any], ...]:
@@ -60,13 +84,48 @@ def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> t
     return tuple(recipes)
 
 
-def part_versions(pipeline: Composed) -> dict[str, str]:
+class StageRun(NamedTuple):
+    """A stage of a cascade that ran: with what, as recipes hold it."""
+
+    name: str
+    pipeline: Composed
+    request: Request
+    size: tuple[int, ...]
+
+
+_COMMON = ("recipe", "ldmkit", "torch", "model", "load", "parts")
+"""Of a recipe, what a cascade's stages have together."""
+
+
+def make_cascade_recipes(model: Model, seeds: Sequence[int], runs: Sequence[StageRun]) -> tuple[dict[str, Any], ...]:
+    """One recipe a picture of a call of a cascade; in it are those of its stages, without what they hand on."""
+    made = [make_recipes(run.pipeline, run.request, run.size) for run in runs]
+    count = len(made[-1])
+    common: dict[str, Any] = {
+        "recipe": RECIPE_VERSION, "ldmkit": VERSION, "torch": torch.__version__,
+        "model": model.origin, "load": model.load_options, "spec": model.spec.hash, "parts": part_versions(model),
+        "first": runs[0].name, "last": runs[-1].name,
+    }  # fmt: skip
+    if model.merged:
+        common["fused"] = list(model.merged)
+    stages = [{run.name: _of_stage(recipes[i]) for run, recipes in zip(runs, made, strict=True)} for i in range(count)]
+    every = seeds if len(seeds) == count else [*seeds] * count
+    return tuple({**common, "seed": seed, "stages": own} for seed, own in zip(every, stages, strict=True))
+
+
+def _of_stage(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in _COMMON}
+
+
+def calls_of(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a recipe says of each call that draws its picture: of each stage, or of the one pipeline, named ""."""
+    stages = recipe.get("stages")
+    return dict(stages) if isinstance(stages, Mapping) else {"": recipe}
+
+
+def part_versions(pipeline: Model) -> dict[str, str]:
     """Part path -> `type @ distribution version`."""
-    spec = pipeline.spec
-    named = {"codec": spec.codec, "denoiser": spec.denoiser, "process": spec.process}
-    named |= {f"conditioners.{n}": s for n, s in spec.conditioners.items()}
-    named |= {f"adapters.{n}": s for n, s in spec.adapters.items()}
-    return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in named.items()}
+    return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in pipeline.part_specs.items()}
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -96,29 +155,40 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
-    for key, kinds in _SHAPE.items():
-        if not isinstance(recipe.get(key, {} if key in ("proposed", "cache") else _ABSENT), kinds):
-            raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
+    _check_shape(recipe, _MODEL, where)
+    for name, call in calls_of(recipe).items():
+        _check_shape(call, _CALL, f"{where}: stage {name!r}" if name else where)
     if recipe["recipe"] > RECIPE_VERSION:
         what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
         raise SourceError("newer-version", what, where=where)
     return recipe
 
 
+def _check_shape(recipe: object, shape: Mapping[str, tuple[type, ...]], where: str) -> None:
+    found = recipe if isinstance(recipe, dict) else {}
+    for key, kinds in shape.items():
+        if not isinstance(found.get(key, {} if key in ("proposed", "cache") else _ABSENT), kinds):
+            raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
+
+
 _ABSENT = object()
 
-_SHAPE: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("recipe", "steps", "seed"), (int,)),
-    **dict.fromkeys(("parts", "inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache"), (dict,)),
-    **dict.fromkeys(("model", "start"), (str, dict, type(None))),
+_MODEL: dict[str, tuple[type, ...]] = {
+    "recipe": (int,),
+    **dict.fromkeys(("parts", "load"), (dict,)),
+    "model": (str, dict, type(None)),
     "spec": (str,),
+}
+_CALL: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("steps", "seed"), (int,)),
+    **dict.fromkeys(("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache"), (dict,)),
+    "start": (str, dict, type(None)),
     "size": (list,),
-    "load": (dict,),
 }
 
 
 def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:
-    owners = input_owners(pipeline.conditioners, pipeline.wiring)
+    owners = pipeline.inputs
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
 
 

@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from ldmkit.errors import InputError, suggest
-from ldmkit.run.inputs import input_owners
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,7 +92,7 @@ def own_arguments(method: F) -> F:
 
     @wraps(method)
     def checked(self: Any, *args: Any, **options: Any) -> Any:
-        check_arguments(options, known, input_owners(self.conditioners, self.wiring))
+        check_arguments(options, known, self.inputs)
         return method(self, *args, **options)
 
     return checked  # type: ignore[return-value]

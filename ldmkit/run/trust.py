@@ -9,6 +9,7 @@ from typing import Any
 from ldmkit.bounds import MAX_PIXELS, MAX_STEPS
 from ldmkit.errors import SourceError, shown
 from ldmkit.files.reading import is_within
+from ldmkit.run.recipe import calls_of
 
 
 def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:
@@ -30,6 +31,10 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
 
 def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
     """Pictures and models of guidance outside of the folders that a recipe names, and work beyond the bounds."""
+    return [need for call in calls_of(recipe).values() for need in _needs_of(call, folders)]
+
+
+def _needs_of(recipe: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
     needs: list[str] = []
     for place in ("start", "inputs", "negative", "proposed", "guidance", "sampler", "grid", "cache"):
         for where, value in _pictures(recipe.get(place), place):

@@ -1,0 +1,313 @@
+"""A cascade: pipelines in order, of which later ones take what earlier ones draw. Called like one pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+
+from ldmkit.contracts.arguments import check_callback, instance_of, mapping_of, path_of
+from ldmkit.contracts.codec import Codec
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.step import Evaluations, Step
+from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError, SourceError, SpecError, shown, suggest
+from ldmkit.models.cascade import CascadeSpec, StageSpec, at_stage, check_order
+from ldmkit.models.cascade_files import CascadeFolder, save_cascade, shared_parts
+from ldmkit.models.reading import loading_options, open_source, read_cascade
+from ldmkit.models.spec import PartSpec, Verify
+from ldmkit.pipeline import Pipeline
+from ldmkit.run.busy import computing
+from ldmkit.run.cascading import CascadeOutput, PreparedCascade, StageCall, ask_cascade, stand_in
+from ldmkit.run.encodings import Encodings
+from ldmkit.run.output import Output
+from ldmkit.run.prepare import prepare_asked
+from ldmkit.run.prepared import Prepared, Stream
+from ldmkit.run.recipe import StageRun, make_cascade_recipes
+from ldmkit.run.request import Inputs
+
+
+class Cascade:
+    """Stages in order, each an ordinary pipeline; what one draws is an input of later ones, or what they start from.
+
+    Build one with `ldmkit.load(folder)` or `Cascade.of(...)`. No call changes it.
+
+    Attributes:
+        stages: name -> `Pipeline`, in the order in which they run.
+        wiring: name -> `StageSpec`: which inputs come from which stage, and which parts are shared.
+        origin, load_options: as of a pipeline.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, Pipeline],
+        wiring: Mapping[str, StageSpec],
+        *,
+        origin: str | None = None,
+        load_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.stages, self.wiring = MappingProxyType(dict(stages)), MappingProxyType(dict(wiring))
+        self.origin, self.load_options = origin, dict(load_options or {})
+        check_order(CascadeSpec(stages=dict(wiring)).stages)
+        check_handovers(self.stages, self.wiring)
+
+    @classmethod
+    def of(
+        cls, stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec | Mapping[str, Any]] | None = None
+    ) -> Cascade:
+        """Compose existing pipelines.
+
+        Args:
+            stages: name -> pipeline, in the order in which they run. Parts that are one module in several of them are
+                saved once, and what such a conditioner encodes is encoded once a call.
+            wiring: name -> `{"inputs": {"low": "base"}}`: the input `low` is what the stage `base` draws; see
+                `StageSpec`.
+
+        Raises:
+            SpecError: `unknown-stage`, `stage-circle`, `stage-order`, `handover`, `unknown-share`, `share-differs`.
+            CompositionError: `unknown-input`, `wrong-handover`: an input that cannot take what is handed on to it.
+        """
+        given = mapping_of(stages, "stages", "name -> pipeline")
+        asked = mapping_of(wiring, "wiring", "stage -> inputs, start")
+        for name, pipeline in given.items():
+            instance_of(pipeline, Pipeline, f"stages.{name}")
+        for name in asked:
+            if name not in given:
+                raise SpecError(
+                    "unknown-stage", f"there is no stage {name!r}", where="wiring", fits=suggest(name, given)
+                )
+        wires = {name: StageSpec.of(asked.get(name, {}), f"wiring.{name}") for name in given}
+        CascadeSpec.read({"stages": wires})
+        return cls(*_sharing(given, wires))
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        verify: Verify = "fast",
+        mapped: bool = True,
+    ) -> Cascade:
+        """A saved cascade; arguments and errors as for `ldmkit.load`.
+
+        Raises:
+            SourceError: `no-cascade`: it is something else.
+        """
+        opened = open_source(source, verify=verify)
+        if not isinstance(opened, CascadeFolder):
+            raise SourceError("no-cascade", "there is no cascade in it", where=opened.origin, fits="ldmkit.load")
+        return cascade_of(opened, device=device, dtype=dtype, mapped=mapped)
+
+    @property
+    def spec(self) -> CascadeSpec:
+        """What it is made of; the pipelines by the hashes of their specs."""
+        stages = {
+            name: wire.model_copy(update={"spec": self.stages[name].spec.hash}) for name, wire in self.wiring.items()
+        }
+        return CascadeSpec(stages=stages)
+
+    @property
+    def inputs(self) -> dict[str, Conditioner]:
+        """Input name -> the conditioner that reads it first; those that stages make are there, for calls that begin
+        after these stages."""
+        found: dict[str, Conditioner] = {}
+        for pipeline in self.stages.values():
+            found = {**pipeline.inputs, **found}
+        return found
+
+    @property
+    def codec(self) -> Codec:
+        """That of the last stage."""
+        return list(self.stages.values())[-1].codec
+
+    @property
+    def device(self) -> torch.device:
+        """Where the last stage's denoiser is."""
+        return list(self.stages.values())[-1].device
+
+    @property
+    def part_specs(self) -> dict[str, PartSpec]:
+        """Every part's spec by its path: `base.codec`, `up.conditioners.text` ..."""
+        return {f"{name}.{path}": part for name, pipe in self.stages.items() for path, part in pipe.part_specs.items()}
+
+    @property
+    def merged(self) -> tuple[str, ...]:
+        """Adapters in the stages' weights, as `up.style`."""
+        return tuple(f"{name}.{one}" for name, pipe in self.stages.items() for one in pipe.merged)
+
+    def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move or convert every stage, as `Pipeline.to` does; returns the cascade itself."""
+        for name, pipeline in self.stages.items():
+            with at_stage(name):
+                pipeline.to(device, dtype)
+        return self
+
+    def planned(self, plan: str) -> Cascade:
+        """A new cascade on the same modules, whose stages call their networks by an execution plan."""
+        return self.with_(**{name: pipeline.planned(plan) for name, pipeline in self.stages.items()})
+
+    def with_(self, **stages: Pipeline) -> Cascade:
+        """A new cascade with other pipelines as some of its stages; what connects them stays.
+
+        Raises:
+            SpecError, CompositionError: as `Cascade.of`.
+        """
+        for name in stages:
+            if name not in self.stages:
+                fits = suggest(name, self.stages)
+                raise InputError("unknown-stage", f"there is no stage {name!r}", where=name, fits=fits)
+        kept = {name: wire.model_copy(update={"shares": {}}) for name, wire in self.wiring.items()}
+        made = Cascade.of({**self.stages, **stages}, kept)
+        made.origin, made.load_options = self.origin, self.load_options
+        return made
+
+    def prepare(self, inputs: Inputs | None = None, **options: Any) -> PreparedCascade:
+        """Check a call as a whole, before anything runs, and say what it will take; options as in `__call__`.
+
+        Raises:
+            InputError: an argument or input that cannot be used; `too-much-work`; each names the stage.
+        """
+        return ask_cascade(self.stages, self.wiring, inputs, options)
+
+    def stream(self, inputs: Inputs | None = None, **options: Any) -> Iterator[Step]:
+        """The steps of all stages, one by one; `Step.stage` says which stage each is of."""
+        return Stream(self._steps(self.prepare(inputs, **options), {}))
+
+    def __call__(
+        self, inputs: Inputs | None = None, *, on_step: Callable[[Step], None] | None = None, **options: Any
+    ) -> CascadeOutput:
+        """Draw pictures: those of the last stage, and in `stages` those of every stage.
+
+        Args:
+            inputs: input name -> value, or a list of such mappings (a batch). A stage gets those that it reads.
+            negative, seeds, steps, sampler, grid, guidance, cache, propose, allow_large: as of a pipeline, for all
+                stages. A stage draws its noise from a seed of its own, which follows from the picture's and its name.
+            stages: name -> arguments of that stage alone, as of a pipeline: `{"up": {"steps": 10, "size": 64}}`. Its
+                `seeds` are taken as they are.
+            first, last: stages to begin at and to stop after. A stage that begins takes its inputs from the caller.
+            on_step: called after every step.
+
+        Raises:
+            InputError, RunError: as `Pipeline.__call__`, naming the stage.
+        """
+        return self.run(self.prepare(inputs, **options), on_step)
+
+    def run(self, prepared: PreparedCascade, on_step: Callable[[Step], None] | None = None) -> CascadeOutput:
+        """Run what `prepare` made ready; it may be run again, with the same result."""
+        if on_step is not None:
+            check_callback(on_step, "on_step", "a function of one Step")
+        made: dict[str, tuple[StageRun, Output]] = {}
+        for step in self._steps(prepared, made):
+            if on_step is not None:
+                on_step(step)
+        return self._output(prepared, made)
+
+    def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
+        """Write a folder that `ldmkit.load` reads: the spec, and each stage as a pipeline; shared parts once."""
+        return save_cascade(self.stages, self.spec, path_of(folder, "folder"), store)
+
+    def _steps(
+        self, prepared: PreparedCascade, made: dict[str, tuple[StageRun, Output]]
+    ) -> Generator[Step, None, None]:
+        """The steps of all stages; `made` is filled with what each was called with, and its output."""
+        instance_of(prepared, PreparedCascade, "prepared")
+        known = Encodings()
+        for call in prepared.calls:
+            pipeline = self.stages[call.name]
+            with at_stage(call.name):
+                ready = self._ready(call, {name: output for name, (_, output) in made.items()}, known)
+                last, taken = None, Evaluations()
+                for last in pipeline.steps(ready, taken):
+                    yield replace(last, stage=call.name)
+                if last is None:
+                    raise RunError("no-steps", f"sampler {type(ready.request.sampler).__name__} yielded no step")
+                output = pipeline.finish(ready, last, taken)
+            made[call.name] = (StageRun(call.name, pipeline, call.written(ready.request), ready.size), output)
+
+    def _ready(self, call: StageCall, outputs: Mapping[str, Output], known: Encodings) -> Prepared:
+        pipeline = self.stages[call.name]
+        codecs = {name: self.stages[name].codec for name in outputs}
+        with computing(pipeline.parts.items()):
+            return prepare_asked(pipeline, call.filled(outputs, codecs), known)
+
+    def _output(self, prepared: PreparedCascade, made: Mapping[str, tuple[StageRun, Output]]) -> CascadeOutput:
+        runs, outputs = [run for run, _ in made.values()], {}
+        for i, (name, (_, output)) in enumerate(made.items()):
+            recipes = partial(make_cascade_recipes, self, prepared.seeds, runs[: i + 1])
+            outputs[name] = replace(output, write_recipes=recipes)
+        last = outputs[runs[-1].name]
+        return CascadeOutput(**{field.name: getattr(last, field.name) for field in fields(Output)}, stages=outputs)
+
+
+def cascade_of(
+    source: CascadeFolder, *, config: Any = None, ema: Any = None, variant: Any = None, **options: Any
+) -> Cascade:
+    """The cascade in a folder; arguments and errors as for `ldmkit.load`."""
+    filled = read_cascade(source, **options)
+    stages = {name: Pipeline(**made) for name, made in filled.items()}
+    given = loading_options(config, ema, variant, options.get("dtype"))
+    wiring = source.cascade.stages
+    return Cascade(stages, wiring, origin=source.origin, load_options=given)
+
+
+def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec]) -> None:
+    """Whether each input takes what is handed on to it.
+
+    Raises:
+        CompositionError: `unknown-input`, `wrong-handover`.
+    """
+    for name, wire in wiring.items():
+        inputs = stages[name].inputs
+        for key, source in wire.sources(f"stages.{name}").items():
+            where = f"stages.{name}.inputs.{key}"
+            if key not in inputs:
+                what = f"stage {name!r} has no input {key!r}"
+                raise CompositionError("unknown-input", what, where=where, fits=suggest(key, inputs))
+            maker = stages[source.stage]
+            size = maker.defaults.size or tuple(axis.padded(64) for axis in maker.codec.axes)
+            made = stand_in(source, maker, size)
+            try:
+                inputs[key].parse(made, where)
+            except LdmkitError as problem:
+                what = f"{wire.inputs[key]!r} hands on numbers of shape {list(made.shape)}, which it cannot take"
+                raise CompositionError("wrong-handover", what, where=where, fits=shown(str(problem), 300)) from problem
+
+
+def _sharing(
+    stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec]
+) -> tuple[dict[str, Pipeline], dict[str, StageSpec]]:
+    """The stages with parts that wiring says they share, and wiring that says which modules are one already."""
+    made: dict[str, Pipeline] = {}
+    wires: dict[str, StageSpec] = {}
+    for name, pipeline in stages.items():
+        before = {one: (other.spec, other.parts.items()) for one, other in made.items()}
+        ready = shared_parts(name, wiring[name], pipeline.spec, before)
+        made[name] = _with_parts(pipeline, ready)
+        same = {
+            path: f"{one}.{path}"
+            for path, part in made[name].parts.items().items()
+            for one, other in reversed(made.items())
+            if one != name and other.parts.items().get(path) is part and path not in wires[one].shares
+        }
+        wires[name] = wiring[name].model_copy(update={"shares": same})
+    return made, wires
+
+
+def _with_parts(pipeline: Pipeline, ready: Mapping[str, Any]) -> Pipeline:
+    """The pipeline with other modules at some paths of its parts."""
+    if not ready:
+        return pipeline
+    named = {
+        path.removeprefix("conditioners."): part for path, part in ready.items() if path.startswith("conditioners.")
+    }
+    whole = {path: part for path, part in ready.items() if path in ("codec", "denoiser")}
+    rest = [path for path in ready if path not in whole and not path.startswith("conditioners.")]
+    if rest:
+        raise SpecError("unknown-share", f"{rest[0]!r} cannot be shared", fits="codec, denoiser, conditioners")
+    return pipeline.with_(**whole, **({"conditioners": named} if named else {}))

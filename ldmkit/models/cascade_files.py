@@ -1,0 +1,141 @@
+"""A cascade as a folder: `cascade.json`, and the folder of a pipeline for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmkit.contracts.part import Part
+from ldmkit.errors import LdmkitError, SourceError, SpecError, suggest
+from ldmkit.files.json import inside, read_json
+from ldmkit.models.cascade import CASCADE_FILE, CascadeSpec, StageSpec, at_stage
+from ldmkit.models.composed import Composed
+from ldmkit.models.digests import Checked, check_spec
+from ldmkit.models.saving import (
+    check_folder,
+    check_savable,
+    check_store,
+    check_written,
+    replacing_folder,
+    write_pipeline,
+    write_spec,
+)
+from ldmkit.models.source import NativeFolder, Source
+from ldmkit.models.spec import SPEC_FILE, PipelineSpec, Verify
+from ldmkit.models.weights import LazyTensor
+
+
+class CascadeFolder(Source):
+    """A folder that `Cascade.save` wrote. It is no source of one pipeline: `stages` has a source for each."""
+
+    def __init__(self, folder: Path, verify: Verify = "fast") -> None:
+        super().__init__(str(folder))
+        self.folder, self._verify = folder, verify
+        path = inside(folder, CASCADE_FILE)
+        data = read_json(path)
+        self.cascade = CascadeSpec.read(data, str(path))
+        check_spec(data, str(path), verify)
+        self._checked = Checked(folder, self.cascade.files, verify)
+
+    def stage(self, name: str) -> NativeFolder:
+        """The source of one stage, whose spec is the one that the cascade was saved with.
+
+        Raises:
+            SourceError: `not-found`, `digest-differs`; `other-stage`: it is of another pipeline.
+        """
+        if not inside(self.folder, f"{name}/{SPEC_FILE}").is_file():
+            raise SourceError("not-found", f"there is no {name}/{SPEC_FILE}", where=self.origin)
+        self._checked.check(f"{name}/{SPEC_FILE}")
+        source = NativeFolder(self.folder / name, self._verify)
+        wanted = self.cascade.stages[name].spec
+        if wanted is not None and source.spec.hash != wanted:
+            what = f"the pipeline there has spec {source.spec.hash}, the cascade was saved with {wanted}"
+            raise SourceError("other-stage", what, where=f"{self.origin}/{name}", fits="the folder as it was saved")
+        source.origin = f"{self.origin}/{name}"
+        return source
+
+    @property
+    def spec(self) -> PipelineSpec:
+        what = f"it is a cascade of {', '.join(self.cascade.stages)}, not one pipeline"
+        raise SourceError("cascade", what, where=self.origin, fits="ldmkit.load, or one of its stages by itself")
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        raise AssertionError("its stages have the tensors")
+
+
+def is_cascade(path: Path) -> bool:
+    """Whether a folder holds a saved cascade."""
+    return (path / CASCADE_FILE).is_file()
+
+
+def shared_parts(
+    name: str, stage: StageSpec, spec: PipelineSpec, before: Mapping[str, tuple[PipelineSpec, Mapping[str, Part]]]
+) -> dict[str, Part]:
+    """The parts that a stage has from earlier ones, by their paths.
+
+    Args:
+        before: stage -> its spec and its parts by their paths.
+
+    Raises:
+        SpecError: `unknown-share`: one of them has no such part; `share-differs`: of another type or config.
+    """
+    ready: dict[str, Part] = {}
+    for path, text in stage.shares.items():
+        owner = text.partition(".")[0]
+        its_spec, parts = before[owner]
+        where = f"stages.{name}.shares.{path}"
+        mine, other = spec.parts().get(path), its_spec.parts().get(path)
+        if mine is None or other is None or path not in parts:
+            of, known = (owner, parts) if path not in parts else (name, spec.parts())
+            raise SpecError(
+                "unknown-share", f"stage {of!r} has no part {path!r}", where=where, fits=suggest(path, known)
+            )
+        if (mine.type, mine.config) != (other.type, other.config):
+            what = f"{path!r} of stage {name!r} has another type or config than that of {owner!r}"
+            raise SpecError("share-differs", what, where=where, fits="parts that are the same, or one for each stage")
+        ready[path] = parts[path]
+    return ready
+
+
+def save_cascade(
+    stages: Mapping[str, Composed], spec: CascadeSpec, folder: Path, store: torch.dtype | None = None
+) -> Path:
+    """Write all stages and the spec; an older saved cascade in the folder's place is replaced at the end.
+
+    Raises:
+        InputError, PluginError, RunError: as `save_pipeline`.
+    """
+    check_folder(folder, CASCADE_FILE, _stages_there(folder))
+    check_store(store)
+    for name, stage in stages.items():
+        with at_stage(name):
+            check_savable(stage.parts)
+    with replacing_folder(folder) as building:
+        for name, stage in stages.items():
+            with at_stage(name):
+                inner, shared = building / name, frozenset(spec.stages[name].shares)
+                inner.mkdir()
+                write_pipeline(stage.parts, stage.spec, inner, store, without=shared)
+                check_written(inner, folder, without=shared)
+        files = [f"{name}/{SPEC_FILE}" for name in stages]
+        write_spec(building / CASCADE_FILE, _with_hashes(spec, building).to_json(), files)
+    return folder
+
+
+def _with_hashes(spec: CascadeSpec, folder: Path) -> CascadeSpec:
+    """The spec with the hash of each stage as it was written, whose dtype may be another than the pipeline's."""
+    written = {name: NativeFolder(folder / name, "off").spec.hash for name in spec.stages}
+    stages = {name: stage.model_copy(update={"spec": written[name]}) for name, stage in spec.stages.items()}
+    return spec.model_copy(update={"stages": stages})
+
+
+def _stages_there(folder: Path) -> frozenset[str]:
+    """Names of the stages of an older cascade in a folder, which are its own to replace."""
+    try:
+        data: Any = read_json(folder / CASCADE_FILE)
+        return frozenset(CascadeSpec.read(data).stages)
+    except LdmkitError:
+        return frozenset()

@@ -1,0 +1,318 @@
+"""One call of a cascade: each stage an ordinary call, whose arguments come from the caller and from earlier stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.draws import seed_of
+from ldmkit.errors import InputError, shown, suggest
+from ldmkit.models.cascade import Handover, StageSpec, StageStart, at_stage
+from ldmkit.models.composed import Composed
+from ldmkit.run.estimate import Estimate
+from ldmkit.run.inputs import check_given, parse_rows
+from ldmkit.run.output import Output
+from ldmkit.run.prepare import ARGUMENTS, Asked, ask, check_asked
+from ldmkit.run.request import Inputs, Request, check_seeds, mappings
+from ldmkit.run.sizes import latent_size
+from ldmkit.run.spellings import check_arguments
+from ldmkit.run.starts import starts_of
+
+COMMON = ("negative", "seeds", "steps", "sampler", "grid", "guidance", "cache", "propose", "allow_large")
+"""Arguments of a cascade that each stage takes where it has none of its own."""
+OWN = tuple(name for name in ARGUMENTS if name != "on_step")
+"""Arguments of one stage, in `stages={"up": {...}}`."""
+Rows: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """The seed of a stage for a picture's seed: the noise of stages is independent, whatever it is drawn for."""
+    return seed_of(seed, "stage", stage)
+
+
+@dataclass(frozen=True)
+class StageCall:
+    """What one stage is called with, checked before any stage runs.
+
+    Args:
+        asked: the call, with stand-ins of the right size for what earlier stages will hand on.
+        sources: input -> what is handed on to it, of stages that run.
+        start: what it starts from, of a stage that runs.
+    """
+
+    name: str
+    pipeline: Composed
+    asked: Asked
+    sources: Mapping[str, Handover]
+    start: StageStart | None
+    estimate: Estimate
+
+    def filled(self, outputs: Mapping[str, Output], codecs: Mapping[str, Any]) -> Asked:
+        """The call with what earlier stages made in the place of the stand-ins."""
+        asked = self.asked
+        made = {key: handed_on(source, outputs[source.stage]) for key, source in self.sources.items()}
+        rows = [{key: values[i] for key, values in made.items()} for i in range(asked.request.batch)]
+        parsed = parse_rows(self.pipeline.parts, self.pipeline.wiring, rows, "inputs")
+        asked = asked._replace(parsed=[{**row, **more} for row, more in zip(asked.parsed, parsed, strict=True)])
+        if self.start is None:
+            return asked
+        given = begun(self.start, outputs[self.start.stage], self.pipeline.codec is codecs[self.start.stage])
+        starts = tuple(one.start for one in starts_of(given, self.pipeline.codec))
+        return asked._replace(request=replace(asked.request, starts=starts))
+
+    def written(self, request: Request) -> Request:
+        """The request of its run as recipes hold it: without what other stages made."""
+        inputs = tuple({k: v for k, v in row.items() if k not in self.sources} for row in request.inputs)
+        return replace(request, inputs=inputs, starts=() if self.start is not None else request.starts)
+
+
+@dataclass(frozen=True)
+class PreparedCascade:
+    """A call of a cascade that was checked as a whole; conditions are encoded as its stages run."""
+
+    calls: tuple[StageCall, ...]
+    seeds: tuple[int, ...]
+    estimate: Estimate
+    """Of all stages: their evaluations and times together, and the memory of the one that takes most."""
+
+    @property
+    def total(self) -> int:
+        """Transitions of the samplers of all stages."""
+        return sum(call.estimate.steps for call in self.calls)
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the networks will be called."""
+        return self.estimate.evaluations
+
+    @property
+    def rows(self) -> int:
+        """Batch of a network at most."""
+        return self.estimate.rows
+
+
+@dataclass(frozen=True)
+class CascadeOutput(Output):
+    """The output of the last stage that ran; `stages` has that of every one, by name.
+
+    A recipe is that of the whole cascade; the recipe of an earlier stage's picture is of the cascade up to it.
+    """
+
+    stages: Mapping[str, Output] = field(default_factory=dict)
+
+    def row(self, index: int) -> CascadeOutput:
+        """One picture of a batch, in memory of its own."""
+        alone: CascadeOutput = super().row(index)
+        return replace(alone, stages={name: output.row(index) for name, output in self.stages.items()})
+
+
+def ask_cascade(
+    stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec], inputs: Inputs | None, options: Mapping[str, Any]
+) -> PreparedCascade:
+    """Check a call as a whole: arguments, inputs, sizes and memory of every stage that will run.
+
+    Raises:
+        InputError, SpecError, PluginError: those of `Pipeline.prepare`, naming the stage; `unknown-stage`,
+            `stage-idle`, `stage-option`, `bound-input`, `missing-condition`.
+    """
+    chosen = chosen_stages(stages, options.get("first"), options.get("last"))
+    own = _own_options(stages, chosen, options.get("stages"))
+    free, sources = _wired(stages, wiring, chosen)
+    _check_names(options, free)
+    if inputs is None:
+        fits = f"a mapping from input name to value: {', '.join(free) or '{}'}"
+        raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
+    negative = options.get("negative")
+    rows = _split(inputs, "inputs", free, sources)
+    opposite = {} if negative is None else _split(negative, "negative", free, sources)
+    common = {name: options[name] for name in COMMON if name in options and name not in ("negative", "seeds")}
+    seeds = check_seeds(options.get("seeds", (0,)))
+    calls: list[StageCall] = []
+    for name in chosen:
+        made = {**common, "seeds": [stage_seed(seed, name) for seed in seeds], **own.get(name, {})}
+        if opposite.get(name) and "negative" not in made:
+            made["negative"] = opposite[name]
+        with at_stage(name):
+            calls.append(_call(name, stages[name], wiring[name], rows[name], made, sources[name], calls))
+    return PreparedCascade(tuple(calls), seeds, _together([call.estimate for call in calls]))
+
+
+def chosen_stages(stages: Mapping[str, Any], first: object, last: object) -> list[str]:
+    """Names of the stages from `first` to `last`; None: from the first one, to the last one.
+
+    Raises:
+        InputError: `unknown-stage`, `stage-range`.
+    """
+    names = list(stages)
+    for where, name in (("first", first), ("last", last)):
+        if name is not None and name not in names:
+            raise InputError("unknown-stage", f"got {shown(name)}", where=where, fits=suggest(name, names))
+    begin = 0 if first is None else names.index(str(first))
+    end = len(names) if last is None else names.index(str(last)) + 1
+    if begin >= end:
+        what = f"stage {last!r} runs before {first!r}"
+        raise InputError("stage-range", what, where="last", fits=", ".join(names[begin:]))
+    return names[begin:end]
+
+
+def handed_on(source: Handover, output: Output) -> list[Any]:
+    """What a stage hands on, one value a row: a picture (3,H,W) in [-1,1], other data or latents as they are."""
+    if source.latents:
+        return list(output.latents)
+    return list(output.images * 2 - 1) if output.visual else list(output.images)
+
+
+def begun(start: StageStart, output: Output, same_codec: bool) -> list[dict[str, Any]]:
+    """What a stage starts from, one mapping a row."""
+    if start.enlarge == 1 and output.codec is not None and same_codec:
+        return [{"latents": latents, "strength": start.strength} for latents in output.latents]
+    images = output.images * 2 - 1
+    if start.enlarge > 1:
+        images = F.interpolate(images, scale_factor=start.enlarge, mode="bicubic").clamp(-1, 1)
+    return [{"image": image, "strength": start.strength} for image in images]
+
+
+def stand_in(source: Handover, pipeline: Composed, size: Sequence[int]) -> Tensor:
+    """Zeros with the shape of what a stage will hand on."""
+    codec = pipeline.codec
+    shape = (codec.channels, *latent_size(tuple(size), codec)) if source.latents else (codec.data_channels, *size)
+    return torch.zeros(shape)
+
+
+def _own_options(stages: Mapping[str, Composed], chosen: Sequence[str], given: object) -> dict[str, dict[str, Any]]:
+    """Stage -> the arguments of it alone."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, options in mapping_of(given, "stages", 'stage -> its arguments: {"up": {"steps": 10}}').items():
+        if name not in stages:
+            raise InputError(
+                "unknown-stage", f"there is no stage {shown(name)}", where="stages", fits=suggest(name, stages)
+            )
+        if name not in chosen:
+            what = f"it has arguments, and is not run: {', '.join(chosen)}"
+            raise InputError("stage-idle", what, where=f"stages.{name}", fits="stages that are run")
+        found[name] = mapping_of(options, f"stages.{name}", "argument -> value")
+        with at_stage(name):
+            check_arguments(found[name], OWN, stages[name].inputs)
+    return found
+
+
+def _wired(
+    stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec], chosen: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, dict[str, Handover]]]:
+    """(input -> the stages that take it from the caller, stage -> its inputs that other stages make)."""
+    free: dict[str, list[str]] = {}
+    sources: dict[str, dict[str, Handover]] = {}
+    for name in chosen:
+        handed = wiring[name].sources(f"stages.{name}")
+        sources[name] = {key: source for key, source in handed.items() if source.stage in chosen}
+        for key in stages[name].inputs:
+            if key not in sources[name]:
+                free.setdefault(key, []).append(name)
+    return free, sources
+
+
+def _check_names(options: Mapping[str, Any], free: Mapping[str, Any]) -> None:
+    for name in ("size", "start"):
+        if options.get(name) is not None:
+            what = f"each stage has a {name} of its own"
+            raise InputError("stage-option", what, where=name, fits=f'stages={{"its name": {{"{name}": ...}}}}')
+    known = (*COMMON, "inputs", "size", "start", "stages", "first", "last")
+    check_arguments(options, known, free)
+
+
+def _split(
+    given: Inputs, where: str, free: Mapping[str, Sequence[str]], sources: Mapping[str, Mapping[str, Handover]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Stage -> the caller's rows, of its own inputs alone.
+
+    Raises:
+        InputError: `unknown-input`; `bound-input`: one that another stage makes.
+    """
+    rows = mappings(given, where)
+    for i, row in enumerate(rows):
+        place = where if len(rows) == 1 else f"{where}[{i}]"
+        for key in row:
+            if key in free:
+                continue
+            makers = {name: handed[key].stage for name, handed in sources.items() if key in handed}
+            if makers:
+                name, maker = next(iter(makers.items()))
+                what = f"stage {maker!r} makes the input {key!r} of stage {name!r}"
+                raise InputError("bound-input", what, where=f"{place}.{key}", fits=f"first={name!r} to begin there")
+            what = f"no stage that is run has an input {shown(key)}"
+            raise InputError("unknown-input", what, where=place, fits=suggest(key, free))
+    return {name: [{key: value for key, value in row.items() if name in free[key]} for row in rows] for name in sources}
+
+
+def _call(
+    name: str, pipeline: Composed, wire: StageSpec, rows: Rows, options: Mapping[str, Any],
+    sources: Mapping[str, Handover], before: Sequence[StageCall],
+) -> StageCall:  # fmt: skip
+    done, given = {call.name: call for call in before}, dict(options)
+    stands = {key: stand_in(one, done[one.stage].pipeline, done[one.stage].asked.size) for key, one in sources.items()}
+    joined = _joined(rows, mappings(given.pop("inputs", {}), "inputs"), stands)
+    _check_begun(wire, joined, done)
+    start = wire.start if wire.start is not None and wire.start.stage in done else None
+    if start is not None:
+        if given.get("start") is not None:
+            what = f"it starts from the picture of stage {start.stage!r}"
+            raise InputError("bound-input", what, where="start", fits=f"first={name!r} to start from another")
+        given["start"] = _start_stand_in(start, done[start.stage])
+    batch = before[0].asked.request.batch if before else 1
+    seeds = check_seeds(given["seeds"])
+    given["seeds"] = seeds * batch if len(seeds) == 1 and len(joined) in (1, batch) else seeds
+    asked = ask(pipeline, joined[0] if len(joined) == 1 else joined, given)
+    if before and asked.request.batch != batch:
+        what = f"{asked.request.batch} pictures, and {batch} of the stages before it"
+        raise InputError("batch-mismatch", what, where="seeds", fits="one, or one for each picture")
+    check_given(pipeline.parts, pipeline.wiring, asked.parsed, asked.size)
+    return StageCall(name, pipeline, asked, sources, start, check_asked(pipeline, asked))
+
+
+def _check_begun(wire: StageSpec, rows: Rows, done: Mapping[str, StageCall]) -> None:
+    """Refuse to leave out an input whose maker is not run.
+
+    Raises:
+        InputError: `missing-condition`.
+    """
+    for key, source in wire.sources("stages").items():
+        if source.stage not in done and not all(key in row for row in rows):
+            what = f"stage {source.stage!r}, which makes the input {key!r}, is not run"
+            raise InputError("missing-condition", what, where="inputs", fits=f'{{"{key}": ...}} of your own')
+
+
+def _joined(rows: Rows, more: Rows, stands: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The caller's inputs, with those for this stage alone and those that other stages make."""
+    count = max(len(rows), len(more))
+    if len(rows) not in (1, count) or len(more) not in (1, count):
+        what = f"{len(more)} inputs of the stage for {len(rows)} pictures"
+        raise InputError("batch-mismatch", what, where="inputs", fits="one mapping, or one for each picture")
+    for key in stands:
+        if any(key in row for row in more):
+            what = "another stage makes it"
+            raise InputError("bound-input", what, where=f"inputs.{key}", fits="first=... to begin at this stage")
+    return [{**rows[i % len(rows)], **more[i % len(more)], **stands} for i in range(count)]
+
+
+def _start_stand_in(start: StageStart, call: StageCall) -> dict[str, Any]:
+    size = [side * start.enlarge for side in call.asked.size]
+    return {"image": torch.zeros(call.pipeline.codec.data_channels, *size), "strength": start.strength}
+
+
+def _together(estimates: Sequence[Estimate]) -> Estimate:
+    most = max(estimates, key=lambda one: one.bytes)
+    return replace(
+        estimates[-1],
+        steps=sum(one.steps for one in estimates),
+        evaluations=sum(one.evaluations for one in estimates),
+        rows=max(one.rows for one in estimates),
+        bytes=most.bytes,
+        room=most.room,
+        seconds=sum(one.seconds for one in estimates) if all(one.seconds for one in estimates) else 0,
+    )
