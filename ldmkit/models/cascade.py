@@ -151,7 +151,7 @@ def _refuse_order(name: str, source: str, wanted: Mapping[str, list[tuple[str, s
         behind.add(one)
         waiting += [stage for _, stage in wanted.get(one, ()) if stage not in behind]
     if name in behind:
-        what = f"stage {name!r} waits for {source!r}, which waits for {name!r}" if name != source else "it needs itself"
+        what = f"stage {name!r} waits for {source!r}, which waits for {name!r} itself"
         raise SpecError("stage-circle", what, where=where, fits="stages that take from earlier ones")
     what = f"stage {name!r} takes from {source!r}, which comes after it"
     raise SpecError("stage-order", what, where=where, fits=f"{source!r} before {name!r}")
