@@ -18,6 +18,7 @@ for _home, _names in {
     "ldmkit.run.many": ("Drawn",),
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
+    "ldmkit.models.placement": ("PartPlacement", "Placement"),
     "ldmkit.models.source": ("Source",),
     "ldmkit.models.spec": ("ConditionerSpec", "Defaults", "PartSpec", "PipelineSpec"),
     "ldmkit.contracts.signals": (
@@ -194,6 +195,8 @@ if TYPE_CHECKING:
     from ldmkit.models.cascade import StageSpec as StageSpec
     from ldmkit.models.compose import build_value as build_value
     from ldmkit.models.compose import part_spec as part_spec
+    from ldmkit.models.placement import PartPlacement as PartPlacement
+    from ldmkit.models.placement import Placement as Placement
     from ldmkit.models.source import Source as Source
     from ldmkit.models.spec import ConditionerSpec as ConditionerSpec
     from ldmkit.models.spec import Defaults as Defaults

@@ -18,6 +18,7 @@ from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError, SourceError, SpecError, shown, suggest
 from ldmkit.models.cascade import CascadeSpec, StageSpec, at_stage, check_order
 from ldmkit.models.cascade_files import CascadeFolder, save_cascade, shared_parts
+from ldmkit.models.derived import check_exact
 from ldmkit.models.reading import loading_options, open_source, read_cascade
 from ldmkit.models.spec import PartSpec, Verify
 from ldmkit.pipeline import Pipeline
@@ -209,7 +210,14 @@ class Cascade:
         return self._output(prepared, made)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
-        """Write a folder that `ldmkit.load` reads: the spec, and each stage as a pipeline; shared parts once."""
+        """Write a folder that `ldmkit.load` reads: the spec, and each stage as a pipeline; shared parts once.
+
+        Raises:
+            CompositionError: `placed-rounded`, as `Pipeline.save`.
+        """
+        for name, pipeline in self.stages.items():
+            with at_stage(name):
+                check_exact(pipeline.rounded, "save")
         return save_cascade(self.stages, self.spec, path_of(folder, "folder"), store)
 
     def _steps(

@@ -19,12 +19,14 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Evaluations, Step
-from ldmkit.errors import RunError, caller_level
+from ldmkit.errors import CompositionError, RunError, caller_level
 from ldmkit.models.abilities import bind
 from ldmkit.models.changed import told_of_tensors
 from ldmkit.models.compose import fit, hold_adapters, mapped_parts, wired
+from ldmkit.models.derived import check_exact
 from ldmkit.models.memory import memory
 from ldmkit.models.reading import read_model
+from ldmkit.models.residence import home_of, in_use
 from ldmkit.models.saving import save_pipeline
 from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.models.varied import Varied
@@ -104,12 +106,20 @@ class Pipeline(Varied):
 
         Raises:
             RunError: `busy`: a run of this or another pipeline on the same parts is under way.
+            CompositionError: `placed`: a dtype for parts that are placed, which `placed` can give.
         """
         device, dtype = destination(device, dtype)
         parts = self.parts.items().values()
+        if dtype is not None and any(part.placed is not None for part in parts):
+            fits = 'pipeline.placed({"denoiser": "streamed+bfloat16"}), or to(dtype=...) first'
+            raise CompositionError("placed", "weights that are placed are not converted", where="dtype", fits=fits)
         with moving(parts):
             for part in parts:
-                part.to(device=device, dtype=dtype)
+                home = home_of(part)
+                if home is None:
+                    part.to(device=device, dtype=dtype)
+                elif device is not None:
+                    home.to(device)
         return self
 
     @uses_parts
@@ -152,7 +162,13 @@ class Pipeline(Varied):
         `size` has one number for each of the codec's axes: () for vectors.
 
         With `grad`, gradients reach the conditioners: for training them together with the denoiser.
+
+        Raises:
+            CompositionError: `placed`: gradients for weights that are placed.
         """
+        if grad is True and any(part.placed is not None for part in self.conditioners.values()):
+            what = "weights that are placed cannot be trained: they are not always there"
+            raise CompositionError("placed", what, where="grad", fits="the pipeline that this one was placed from")
         size, grad = check_sides(size, axes=self.codec.axes), instance_of(grad, bool, "grad")
         parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
         given = mappings({} if negative is None else negative, "negative")
@@ -287,7 +303,12 @@ class Pipeline(Varied):
 
         Args:
             store: dtype of floating weights in the files, to make them smaller; loaded, they have today's dtype again.
+
+        Raises:
+            CompositionError: `placed-rounded`: a placement changed dtypes or rounded weights. Other placements are not
+                saved, and weights are what they were.
         """
+        check_exact(self.rounded, "save")
         return save_pipeline(self.parts, self.spec, path_of(folder, "folder"), store)
 
     @classmethod
@@ -305,6 +326,7 @@ class Pipeline(Varied):
             blaming(),
             told_of_tensors(self.parts.items()),
             using(self.parts.items().values()),
+            in_use([self.denoiser]),
             memory("denoiser", f"latents {tuple(prepared.x.shape)}"),
         ):
             check_current(prepared, self.denoiser)

@@ -50,6 +50,10 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
             f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
         )
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
+    stages: Mapping[str, Pipeline] = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
+    for name, call in calls_of(recipe).items():
+        if name in stages:
+            _check_placed(call, stages[name], f"recipe.stages.{name}" if name else "recipe")
     draw: Any = pipeline
     if "stages" not in recipe:
         output: Output = draw(**_arguments(recipe, "recipe"), allow_large=allow_large)
@@ -58,6 +62,18 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
     chosen = {"first": recipe.get("first"), "last": recipe.get("last")}
     output = draw({}, **chosen, stages=stages, allow_large=allow_large)
     return output
+
+
+def _check_placed(call: Mapping[str, Any], pipeline: Pipeline, where: str) -> None:
+    """Refuse a picture that was drawn with other dtypes or roundings of parts.
+
+    Raises:
+        SourceError: `other-model`.
+    """
+    drawn = call.get("placed", {})
+    if drawn != pipeline.rounded:
+        what = f"the picture was made with parts placed as {drawn}, here they are {pipeline.rounded}"
+        raise SourceError("other-model", what, where=f"{where}.placed", fits="pipeline.placed(recipe['placed'])")
 
 
 def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:

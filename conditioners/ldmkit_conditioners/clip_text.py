@@ -51,7 +51,7 @@ class ClipPart(Prompted, Ported):
 
     @property
     def device(self) -> torch.device:
-        return self.weights.tokens.weight.device
+        return self.weights.tokens.weight.device if self.placed is None else self.placed.device
 
     @property
     def length(self) -> int:

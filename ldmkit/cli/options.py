@@ -49,6 +49,10 @@ Negative = Annotated[
     list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")
 ]
 Plan = Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")]
+Place = Annotated[
+    list[str] | None,
+    typer.Option(help="Where weights are kept: low-memory, text:after-encoding, denoiser:streamed+bfloat16 ..."),
+]
 Propose = Annotated[
     bool, typer.Option(help="Let the model make up inputs that are not given, where it can: boxes from a text.")
 ]

@@ -24,6 +24,7 @@ from ldmkit.cli.options import (
     ModelOrBundled,
     Negative,
     Overwrite,
+    Place,
     Plan,
     Propose,
     Sampler,
@@ -38,6 +39,7 @@ from ldmkit.cli.options import (
 )
 from ldmkit.cli.starting import check_start, starting
 from ldmkit.cli.words import parse_strategy, split_words
+from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
@@ -71,6 +73,7 @@ def sample(
     propose: Propose = True,
     inputs: Annotated[bool, typer.Option("--inputs", help="Print the model's inputs and schemas, and stop.")] = False,
     plan: Plan = None,
+    place: Place = None,
     overwrite: Overwrite = False,
     yes: Yes = False,
     config: Config = None,
@@ -96,6 +99,7 @@ def sample(
     began, pipeline = time.perf_counter(), reading.load()
     if inputs:
         return _show_inputs(pipeline)
+    pipeline = pipeline if place is None else _placed(pipeline, place)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
@@ -105,6 +109,15 @@ def sample(
         return _series(pipeline, given, options, prompts, number, seed, batch, where)
     rows = _rows(starts, masks, options["negative"]) if number == 1 else number
     return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
+
+
+def _placed(pipeline: Any, place: list[str]) -> Any:
+    from ldmkit.pipeline import Pipeline
+
+    if not isinstance(pipeline, Pipeline):
+        fits = "no --place; in Python, cascade.with_(stage=cascade.stages['stage'].placed(...))"
+        raise InputError("option-conflict", "the stages of a cascade are placed one by one", where="--place", fits=fits)
+    return pipeline.placed(place)
 
 
 def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:

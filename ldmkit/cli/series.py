@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 LONGEST = 2**22
 """Characters of a line: a picture in it is a data URI."""
 
-SAME = ("spec", "steps", "size", "start", "sampler", "grid", "guidance", "cache", "inputs", "negative", "seed", "fused")
+SAME = (
+    *("spec", "steps", "size", "start", "sampler", "grid", "guidance", "cache", "inputs", "negative", "seed"),
+    *("fused", "placed"),
+)
 """Of a recipe, what a picture that is there already must have for the request not to be drawn again."""
 
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value
+from ldmkit.errors import CompositionError
+
+
+class Placed(Protocol):
+    """Where a placed part computes, and in what, wherever its weights are just now (`Pipeline.placed`)."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
 
 class Part(nn.Module):
@@ -22,6 +33,8 @@ class Part(nn.Module):
     """Small configurations for the contract kit; () if the class cannot be built without files."""
     api: ClassVar[int]
     """Version of the contract (`kinds.API`) that the class was written against; 1 if not set."""
+    placed: Placed | None = None
+    """Set by `Pipeline.placed`, on copies of a pipeline's parts; None: the weights are always there."""
 
     def __init__(self, config: Any = None):
         super().__init__()
@@ -40,6 +53,10 @@ class Part(nn.Module):
         return dtype
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self.placed is not None:
+            what = f"the weights of this {type(self).__name__} are placed, and only its pipeline knows where they are"
+            raise CompositionError("placed", what, fits="pipeline.to(device), or pipeline.placed(...)")
+
         def moved(tensor: Tensor) -> Tensor:
             found = fn(tensor)
             if not found.is_floating_point() or (wanted := self.held_dtype(found.dtype)) == found.dtype:
@@ -52,11 +69,15 @@ class Part(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the first parameter or buffer; the CPU if there is none."""
+        if self.placed is not None:
+            return self.placed.device
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the first floating-point parameter or buffer; float32 if there is none."""
+        if self.placed is not None:
+            return self.placed.dtype
         floats = (t.dtype for t in chain(self.parameters(), self.buffers()) if t.is_floating_point())
         return next(floats, torch.float32)

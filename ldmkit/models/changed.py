@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError, RunError, warn
+from ldmkit.models.residence import is_fetching
 
 _RAW = (RuntimeError, AttributeError, TypeError, NotImplementedError, ValueError)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -61,7 +62,7 @@ def remark_unsaved(parts: Mapping[str, nn.Module]) -> None:
 def _added(module: nn.Module) -> Iterator[str]:
     if "forward" in vars(module):
         yield "an exchanged `forward`"
-    if any(getattr(module, name) for name in _HOOKS):
+    if any(not is_fetching(hook) for name in _HOOKS for hook in getattr(module, name).values()):
         yield "a forward hook"
 
 

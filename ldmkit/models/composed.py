@@ -11,6 +11,7 @@ import torch
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.step import Network
 from ldmkit.models.compose import Parts, part_spec
+from ldmkit.models.placement import Placement
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.routing import input_owners
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
@@ -27,6 +28,8 @@ class Composed:
         load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
         plan: the execution plan that calls the network; `network` is what it calls, None: the denoiser itself.
         merged: names of the adapters in its weights, see `Pipeline.fused`; recipes hold them.
+        placement: where its parts keep their weights, see `Pipeline.placed`.
+        rounded: path of a part -> what of its placement changes the numbers that it computes with; recipes hold it.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Composed:
         plan: str = "eager",
         unfused: Self | None = None,
         merged: tuple[str, ...] = (),
+        placement: Placement | None = None,
+        rounded: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.parts = parts
         self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
@@ -50,6 +55,7 @@ class Composed:
         self.origin, self.load_options = origin, dict(load_options or {})
         self.network, self.plan = network, plan
         self._unfused, self.merged = unfused, merged
+        self.placement, self.rounded = placement or Placement(), {path: dict(v) for path, v in (rounded or {}).items()}
         self._ready()
 
     def _ready(self) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.step import Network
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, suggest
 from ldmkit.models.adapters import check_free
-from ldmkit.models.compose import check_added, fit, mapped_parts, part_spec, wired
+from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_spec, wired
 from ldmkit.models.composed import Composed
+from ldmkit.models.placement import Placement
+from ldmkit.models.placing import placed_parts
 from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec
 
 PARTS = ("codec", "denoiser", "process", "conditioners", "wiring")
@@ -35,14 +39,14 @@ def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
     given, adapters = mapped_parts(codec, denoiser, process, conditioners, one.adapters)
     wires = wired(given, wiring)
     parts = fit(wires, codec, denoiser, process, given, adapters)
-    same = denoiser is one.denoiser
+    kept = kept_placed(one, parts, wires)
     return {
-        "parts": parts,
+        **kept,
         "wiring": wires,
         "defaults": _defaults(one.defaults, changes),
-        "network": one.network if same else None if one.network is None else denoiser.plan(one.plan),
+        "network": replanned(one, kept["parts"]),
         "plan": one.plan,
-        "merged": one.merged if same else (),
+        "merged": one.merged if denoiser is one.denoiser else (),
     }
 
 
@@ -57,8 +61,60 @@ def extended(one: Composed, name: str, adapter: Adapter, conditioners: Mapping[s
         wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
     both = {**one.adapters, name: adapter}
     parts = fit(wiring, one.codec, one.denoiser, one.process, {**one.conditioners, **added}, both)
+    placed = kept_placed(one, parts, wiring)
     kept = {"defaults": one.defaults, "network": one.network, "plan": one.plan, "merged": one.merged}
-    return {"parts": parts, "wiring": wiring, **kept}
+    return {**placed, "wiring": wiring, **kept}
+
+
+def kept_placed(one: Composed, parts: Parts, wiring: Mapping[str, ConditionerSpec] | None = None) -> dict[str, Any]:
+    """Parts of a pipeline derived from `one`, new ones placed as `one` places parts of their names."""
+    if one.placement == Placement():
+        return {"parts": parts, "placement": one.placement, "rounded": {}}
+    where = one.placement.model_copy(update={"device": str(one.denoiser.device)})
+    placed, rounded = placed_parts(parts, one.wiring if wiring is None else wiring, where, strict=False)
+    now, before = parts.items(), one.parts.items()
+    same = {path: fields for path, fields in one.rounded.items() if now.get(path) is before.get(path)}
+    return {"parts": placed, "placement": one.placement, "rounded": {**same, **rounded}}
+
+
+def replanned(one: Composed, parts: Parts) -> Network | None:
+    """The network to call of a pipeline derived from `one`, by the same plan.
+
+    Raises:
+        CompositionError: `plan-placed`.
+    """
+    if one.network is None or parts.denoiser is one.denoiser:
+        return one.network
+    check_plan(parts.denoiser, one.plan)
+    return parts.denoiser.plan(one.plan)
+
+
+def check_plan(denoiser: Denoiser, plan: object) -> None:
+    """Refuse a plan made of weights that are not always there; other names are the denoiser's to refuse.
+
+    Raises:
+        CompositionError: `plan-placed`.
+    """
+    if denoiser.placed is not None and plan in denoiser.plans and plan != "eager":
+        what = f"the plan {plan!r} is made of the network's weights, which this placement keeps elsewhere"
+        fits = "plan 'eager', or a placement that leaves the denoiser where it is"
+        raise CompositionError("plan-placed", what, where="plan", fits=fits)
+
+
+def check_exact(rounded: Mapping[str, Mapping[str, str]], verb: str) -> None:
+    """Refuse to go on from numbers that a placement has changed.
+
+    Args:
+        verb: what was to be done.
+
+    Raises:
+        CompositionError: `placed-rounded`.
+    """
+    for path, fields in rounded.items():
+        said = ", ".join(f"{field} {value}" for field, value in fields.items())
+        what = f"the placement keeps {path} in {said}, and the weights that it was made from are not here"
+        fits = f"{verb} the pipeline that this one was placed from, then placed(...)"
+        raise CompositionError("placed-rounded", what, where=path, fits=fits)
 
 
 def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

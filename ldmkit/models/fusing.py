@@ -16,6 +16,8 @@ from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Port
 from ldmkit.errors import CompositionError, shown, suggest
 from ldmkit.models.compose import Parts
+from ldmkit.models.mapped import share_files
+from ldmkit.models.residence import home_of
 from ldmkit.models.spec import ConditionerSpec
 
 DENOISER = "denoiser"
@@ -53,18 +55,28 @@ def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequ
 
 
 def twins(parts: Parts, which: Mapping[str, Part]) -> dict[str, Any]:
-    """Copies of some parts on the same tensors: other modules, parameters and ports, without taps.
+    """Copies of some parts on the same tensors: other modules, parameters and ports, without taps or placement.
 
     What they refer to of the other parts is those themselves, and of one another the copies.
+
+    Raises:
+        RunError: `busy`: a run has fetched the weights of a placed part.
     """
+    for part in which.values():
+        if (home := home_of(part)) is not None:
+            home.check_idle()
     memo: dict[int, Any] = {id(part): part for part in parts.items().values() if part not in which.values()}
+    memo |= {id(home): home for part in which.values() if (home := home_of(part)) is not None}
     for part in which.values():
         for own in part.parameters():
             memo.setdefault(id(own), nn.Parameter(own.detach(), requires_grad=own.requires_grad))
         memo |= {id(buffer): buffer for buffer in part.buffers()}
     made: dict[str, Any] = copy.deepcopy(dict(which), memo)
-    for part in made.values():
-        for port in (module for module in part.modules() if isinstance(module, Port)):
+    for path, part in which.items():
+        share_files(part, made[path])
+        if (home := home_of(part)) is not None:
+            home.bare(made[path])
+        for port in (module for module in made[path].modules() if isinstance(module, Port)):
             port.clear()
     return made
 

@@ -29,14 +29,21 @@ class MappedFile:
         self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         finalize(self, os.close, self._handle)
         self._was = self._now()
-        self._places: set[int] = set()
+        self._places: dict[int, int] = {}
 
-    def holds(self, tensor: Tensor) -> Tensor:
-        """The same tensor, which lies in the file."""
-        self._places.add(tensor.untyped_storage().data_ptr())
+    def holds(self, tensor: Tensor, offset: int) -> Tensor:
+        """The same tensor, whose storage lies in the file from byte `offset` on."""
+        self._places[_place(tensor)] = offset
         if (files := _filling.get()) is not None:
             files.add(self)
         return tensor
+
+    def offset(self, tensor: Tensor) -> int | None:
+        """Where in the file a tensor begins; None: it does not lie there in one piece."""
+        start = self._places.get(_place(tensor)) if tensor.device.type == "cpu" else None
+        if start is None or not tensor.is_contiguous():
+            return None
+        return start + int(tensor.storage_offset()) * tensor.element_size()
 
     def read(self, offset: int, count: int) -> Tensor:
         """Copy `count` bytes of the file as it was opened: uint8 (count,).
@@ -44,9 +51,16 @@ class MappedFile:
         Raises:
             SourceError: `truncated`.
         """
-        raw = torch.empty(count, dtype=torch.uint8)
+        return self.fill(torch.empty(count, dtype=torch.uint8), offset)
+
+    def fill(self, raw: Tensor, offset: int) -> Tensor:
+        """Copy bytes of the file as it was opened into `raw`, uint8 (count,).
+
+        Raises:
+            SourceError: `truncated`.
+        """
         view, done = memoryview(raw.numpy().data), 0
-        while done < count:
+        while done < len(view):
             got = self._read_into(view[done:], offset + done)
             if not got:
                 raise SourceError("truncated", "the file ended while a tensor was read", where=str(self.path))
@@ -81,14 +95,32 @@ _mapped: WeakKeyDictionary[nn.Module, set[MappedFile]] = WeakKeyDictionary()
 @contextmanager
 def filling(module: nn.Module) -> Iterator[None]:
     """A block that gives a module its weights: the files that they stay in are remembered."""
+    with noting_files() as files:
+        yield
+    if files:
+        _mapped[module] = files
+
+
+@contextmanager
+def noting_files() -> Iterator[set[MappedFile]]:
+    """The files of the tensors that are mapped inside."""
     files: set[MappedFile] = set()
     token = _filling.set(files)
     try:
-        yield
+        yield files
     finally:
         _filling.reset(token)
-    if files:
-        _mapped[module] = files
+
+
+def files_of(module: nn.Module) -> set[MappedFile]:
+    """The files that weights of a module were left in when it was loaded."""
+    return _mapped.get(module, set())
+
+
+def share_files(module: nn.Module, other: nn.Module) -> None:
+    """Have another module on the same tensors watched as `module` is."""
+    if module in _mapped:
+        _mapped[other] = _mapped[module]
 
 
 def check_mapped(modules: Iterable[nn.Module]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -11,8 +11,10 @@ from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.errors import CompositionError, shown, suggest
 from ldmkit.models.compose import Parts
 from ldmkit.models.composed import Composed
-from ldmkit.models.derived import derived, extended
+from ldmkit.models.derived import check_exact, check_plan, derived, extended, kept_placed, replanned
 from ldmkit.models.fusing import fused_parts
+from ldmkit.models.placement import Placement
+from ldmkit.models.placing import placed_parts, unplaced
 
 
 class Varied(Composed):
@@ -26,10 +28,35 @@ class Varied(Composed):
                 device), or what else the denoiser offers: the U-Net adds "prepacked" and "exported" on the CPU.
 
         Raises:
-            CompositionError: `unknown-plan`, `plan-unavailable`. A run after the weights changed or moved
-                raises `stale-plan`.
+            CompositionError: `unknown-plan`, `plan-unavailable`; `plan-placed`: the network's weights are not always
+                there, see `placed`. A run after the weights changed or moved raises `stale-plan`.
         """
+        check_plan(self.denoiser, plan)
         return self._varied(self.parts, network=self.denoiser.plan(plan), plan=plan)
+
+    def placed(self, placement: Placement | str | Mapping[str, Any] | Sequence[str]) -> Self:
+        """A new pipeline whose parts keep their weights elsewhere, in another dtype or as 8-bit integers.
+
+        Parts that are placed are copies, on the same tensors where these stay in memory: drop this pipeline, and what
+        the placement leaves elsewhere is free. Where dtypes stay the pixels do too. What may not be done to weights
+        that are elsewhere (writing to them, other plans, training, pickling) is refused.
+
+        Args:
+            placement: "low-memory" (conditioners and codec are there while they compute), "lowest-memory" (and the
+                network block by block); or parts: "text:after-encoding+bfloat16", {"denoiser": "streamed"}, or a
+                `Placement`, which can also say on which device to compute. {}: everything is always there again.
+
+        Raises:
+            InputError: `placement`, `unknown-part`.
+            CompositionError: `plan-placed`, `placement-shared`; `placed-rounded`: it is placed already in a way that
+                changed its numbers.
+            RunError: `busy`: a run has fetched weights of this placed pipeline.
+        """
+        wanted = Placement.read(placement)
+        check_exact(self.rounded, "place")
+        parts, rounded = placed_parts(unplaced(self.parts), self.wiring, wanted)
+        network = replanned(self, parts)
+        return self._varied(parts, network=network, placement=wanted, rounded=rounded, unfused=None)
 
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Self:
         """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name.
@@ -75,11 +102,13 @@ class Varied(Composed):
             names: of adapters; none: all that can be fused. The others stay attached.
 
         Raises:
-            CompositionError: `unknown-adapter`; `not-fusable`: one that does more than add to linear layers, or none.
+            CompositionError: `unknown-adapter`; `not-fusable`: one that does more than add to linear layers, or none;
+                `placed-rounded`.
         """
+        check_exact(self.rounded, "fuse")
         parts, merged = fused_parts(self.parts, self.wiring, names)
-        network = None if self.network is None else parts.denoiser.plan(self.plan)
-        made: dict[str, Any] = {"network": network, "unfused": self, "merged": (*self.merged, *merged)}
+        parts = kept_placed(self, parts)["parts"]
+        made: dict[str, Any] = {"network": replanned(self, parts), "unfused": self, "merged": (*self.merged, *merged)}
         return self._varied(parts, origin=None, load_options=None, **made)
 
     def unfused(self) -> Self:
@@ -96,4 +125,5 @@ class Varied(Composed):
         """A pipeline like this one on other parts; adapters of the same names are attached already."""
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options, "network": self.network}
         kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged}
+        kept |= {"placement": self.placement, "rounded": self.rounded}
         return type(self)(parts, self.wiring, self.defaults, **{**kept, **changes})

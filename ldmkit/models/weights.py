@@ -98,7 +98,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
         ) -> Tensor:
             if copy:
                 return file.read(*span).view(dtype).view(shape)
-            return file.holds(mapped.get_tensor(key))  # type: ignore[no-untyped-call]
+            return file.holds(mapped.get_tensor(key), span[0])  # type: ignore[no-untyped-call]
 
         found[key] = LazyTensor(shape, dtype, read)
     return found

@@ -191,11 +191,11 @@ def shown_bytes(number: int) -> str:
 
 
 def _left(device: torch.device, parts: Iterable[Part]) -> Room | None:
-    """The device's memory without the weights; free memory of a GPU has lost them already."""
+    """The device's memory without the weights that are always there; free memory of a GPU has lost them already."""
     found = room(device)
     if found is None or device.type == "cuda":
         return found
-    return found._replace(bytes=max(0, found.bytes - sum(map(_weights, parts))))
+    return found._replace(bytes=max(0, found.bytes - sum(_weights(part) for part in parts if part.placed is None)))
 
 
 _seen: WeakKeyDictionary[Part, tuple[torch.dtype, int]] = WeakKeyDictionary()

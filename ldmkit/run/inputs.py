@@ -10,13 +10,15 @@ import torch
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.axes import frame_size
 from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.contracts.conditioner_abilities import HasDefault, Ported, Proposing
+from ldmkit.contracts.conditioner_abilities import HasDefault, Ported, Proposing, UsesCodec
+from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.contracts.step import Context, Frame
 from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
 from ldmkit.models.abilities import able, encode_on
 from ldmkit.models.compose import Parts
 from ldmkit.models.memory import memory
+from ldmkit.models.residence import in_use
 from ldmkit.models.routing import input_name as input_name
 from ldmkit.models.routing import input_owners as input_owners
 from ldmkit.models.spec import ConditionerSpec
@@ -94,7 +96,7 @@ def proposals(
                 continue
             if (proposing := able(parts.conditioners[name], Proposing)) is None:
                 continue
-            with memory(f"conditioner {name!r}", "a proposal"), torch.no_grad():
+            with memory(f"conditioner {name!r}", "a proposal"), in_use(_used(parts, name)), torch.no_grad():
                 value = proposing.propose(row, frame_size(size), seed)
             if value is not None:
                 made[key] = value
@@ -134,7 +136,8 @@ def encode_conditions(
         if slot not in parts.denoiser.slots and all(value is None for value in values):
             continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
         opposite = [negative.get(key) for negative in negatives]
-        with memory(f"conditioner {name!r}", f"{len(rows)} inputs"), torch.set_grad_enabled(grad):
+        stage = memory(f"conditioner {name!r}", f"{len(rows)} inputs")
+        with stage, in_use(_used(parts, name)), torch.set_grad_enabled(grad):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, opposite, size, grid)
         same = null is not None and not any(given) and all(value is None for value in opposite)
         encoded.append(Encoded(key, slot, signal, null, given, same))
@@ -144,6 +147,12 @@ def encode_conditions(
         for e in encoded
     ]
     return Conditioning(tuple(moved), parts.slots)
+
+
+def _used(parts: Parts, name: str) -> list[Part]:
+    """What a conditioner computes with: itself, and the codec where it was bound to it."""
+    conditioner = parts.conditioners[name]
+    return [conditioner] if able(conditioner, UsesCodec) is None else [conditioner, parts.codec]
 
 
 def _framed(conditioner: Conditioner, tapping: Mapping[str, Adapter]) -> Conditioner:

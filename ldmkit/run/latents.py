@@ -15,6 +15,7 @@ from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
 from ldmkit.files.pictures import read_picture, remark_picture
 from ldmkit.models.memory import memory
+from ldmkit.models.residence import in_use
 from ldmkit.run.estimate import check_estimate, estimate_codec, together
 from ldmkit.run.guards import check_returned, finite
 from ldmkit.run.noise import Noise
@@ -137,7 +138,7 @@ def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -
     """
     batch = images.to(codec.device, codec.dtype)
     noise = None if noise is None else numbers_of(instance_of(noise, Tensor, "noise"), "noise").to(batch)
-    with torch.no_grad(), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
+    with torch.no_grad(), in_use([codec]), memory("codec.encode", f"pictures {tuple(batch.shape)}"):
         latents = _in_groups(codec, batch, noise)
     finite(latents, "codec.encode")
     return latents
@@ -165,7 +166,8 @@ def decoded(codec: Codec, latents: Tensor, seeds: Sequence[int]) -> Tensor:
         RunError: `bad-return`.
     """
     shape = (len(latents), codec.data_channels, *decoded_size(latents.shape[2:], codec.axes))
-    drawn = codec.decode_with(latents, decode_noise(seeds, shape[1:], latents))
+    with in_use([codec]):
+        drawn = codec.decode_with(latents, decode_noise(seeds, shape[1:], latents))
     return check_returned(drawn, (shape,), "codec", codec, "decode").float()
 
 
@@ -207,7 +209,7 @@ def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None, *, s
     latents = latents_for(codec, latents)
     whole = decoded_size(latents.shape[2:], codec.axes)
     drawn = seeds_of_rows(seeds, len(latents))
-    with torch.no_grad(), memory("codec.decode", f"latents {tuple(latents.shape)}"):
+    with torch.no_grad(), in_use([codec]), memory("codec.decode", f"latents {tuple(latents.shape)}"):
         group = together(codec, whole, "decode")
         parts = torch.split(latents.to(codec.device, codec.dtype), group)
         images = joined([decoded(codec, part, drawn[i * group :][: len(part)]) for i, part in enumerate(parts)])

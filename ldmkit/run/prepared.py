@@ -15,6 +15,7 @@ from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.sampler import Sampler
 from ldmkit.contracts.step import Arrivals, Evaluations, Step
 from ldmkit.errors import InputError, RunError, shown
+from ldmkit.models.residence import in_use
 from ldmkit.run.busy import using
 from ldmkit.run.caching import with_cache
 from ldmkit.run.denoise import Evaluator, Guided
@@ -55,7 +56,7 @@ class Prepared:
             RunError: `stale-run`.
         """
         denoiser = self.evaluate.denoiser
-        with using([denoiser]):
+        with using([denoiser]), in_use([denoiser]):
             check_current(self, denoiser)
             yield from evaluated([denoiser], self._drawn(Evaluations() if taken is None else taken))
 

@@ -73,6 +73,8 @@ def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> t
         common["cache"] = _strategy("cache", request.cache)
     if pipeline.merged:
         common["fused"] = list(pipeline.merged)
+    if pipeline.rounded:
+        common["placed"] = {path: dict(fields) for path, fields in pipeline.rounded.items()}
     rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
     recipes = [
         {**common, "start": start, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
@@ -167,7 +169,7 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
 def _check_shape(recipe: object, shape: Mapping[str, tuple[type, ...]], where: str) -> None:
     found = recipe if isinstance(recipe, dict) else {}
     for key, kinds in shape.items():
-        if not isinstance(found.get(key, {} if key in ("proposed", "cache") else _ABSENT), kinds):
+        if not isinstance(found.get(key, {} if key in ("proposed", "cache", "placed") else _ABSENT), kinds):
             raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
 
 
@@ -181,7 +183,7 @@ _MODEL: dict[str, tuple[type, ...]] = {
 }
 _CALL: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("steps", "seed"), (int,)),
-    **dict.fromkeys(("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache"), (dict,)),
+    **dict.fromkeys(("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache", "placed"), (dict,)),
     "start": (str, dict, type(None)),
     "size": (list,),
 }

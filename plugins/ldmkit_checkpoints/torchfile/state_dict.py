@@ -202,7 +202,7 @@ def _tensor(
             flat = file.read(first, count * width).view(storage.dtype)
             return flat.as_strided(shape, stride)
         view = torch.empty(0, dtype=storage.dtype)
-        return file.holds(view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride))
+        return file.holds(view.set_(mapped()[begin : begin + storage.numel * width], offset, shape, stride), begin)
 
     return LazyTensor(shape, storage.dtype, read)
 
