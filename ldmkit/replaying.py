@@ -50,10 +50,10 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
             f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
         )
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
-    stages: Mapping[str, Pipeline] = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
+    pipelines = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
     for name, call in calls_of(recipe).items():
-        if name in stages:
-            _check_placed(call, stages[name], f"recipe.stages.{name}" if name else "recipe")
+        if name in pipelines:
+            _check_placed(call, pipelines[name], f"recipe.stages.{name}" if name else "recipe")
     draw: Any = pipeline
     if "stages" not in recipe:
         output: Output = draw(**_arguments(recipe, "recipe"), allow_large=allow_large)

@@ -154,7 +154,7 @@ def test_the_command_line_places_and_replays(tmp_path: Path) -> None:
 
 def test_a_cascades_stages_are_placed_one_by_one(tmp_path: Path) -> None:
     first, second = pipeline(), pipeline()
-    whole = ldmkit.Cascade.of({"base": first, "up": second}, {"up": {"start": "base.images"}})
+    whole = ldmkit.Cascade.of({"base": first, "up": second}, {"up": {"start": {"stage": "base"}}})
     placed = whole.with_(base=first.placed("text:at-use+bfloat16"))
     out = placed(TEXT, seeds=[1], steps=2)
     recipe = out.recipes[0]
