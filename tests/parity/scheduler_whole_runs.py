@@ -19,7 +19,7 @@ from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_processes.discrete import Discrete
 from torch import Tensor
 
-from ldmkit import Grid, Process, Sampler, get
+from ldmkit import Denoised, DenoiseWrapper, Grid, Need, Process, Sampler, get
 from ldmkit.run.prepared import Prepared
 
 SHAPE = (2, 3, 4)
@@ -28,6 +28,11 @@ SHAPE = (2, 3, 4)
 def network(x: Tensor, t: float) -> Tensor:
     """(B, 3, 4) -> the same."""
     return torch.tanh(0.7 * x.double() + 0.3 * x.double().roll(1, -1) + 0.2) * (0.8 + t / 4000)
+
+
+def variance(x: Tensor, t: float) -> Tensor:
+    """(B, 3, 4) -> what a network with a learned variance has in the second half of its channels."""
+    return torch.sin(x.double() + t / 300)
 
 
 def theirs(config: dict[str, Any], steps: int, begin: int = 0, **call: Any) -> Tensor:
@@ -41,7 +46,11 @@ def theirs(config: dict[str, Any], steps: int, begin: int = 0, **call: Any) -> T
     draws = config["_class_name"] in (*GENERATED, "DPMSolverMultistepScheduler") or "eta" in call
     more = {**call, "generator": generator} if draws else call
     for t in scheduler.timesteps[begin:]:
-        output = network(scheduler.scale_model_input(z, t), float(t)).to(torch.get_default_dtype())
+        scaled = scheduler.scale_model_input(z, t)
+        output = network(scaled, float(t))
+        if str(config.get("variance_type")).startswith("learned"):
+            output = torch.cat([output, variance(scaled, float(t))], dim=1)
+        output = output.to(torch.get_default_dtype())
         z = scheduler.step(output, t, z, **more).prev_sample
     return z
 
@@ -80,12 +89,8 @@ def ours(config: dict[str, Any], steps: int, begin: int = 0) -> Tensor:
 def run(process: Process, sampler: Sampler, grid: Grid, steps: int, begin: int = 0) -> Tensor:
     """The same of any process, sampler and grid."""
     sigmas = tuple(grid.sigmas(process, steps))[begin:]
-    visited = set(sigmas)
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        skip, out, scale = process.scalings(sigma)
-        time = process.time(sigma) if sigma in visited else process.time_between(sigma)
-        return skip * x + out * network(scale * x, time)
+    denoise = Stand(process, set(sigmas))
 
     x = start().double() / process.alpha(sigmas[0]) if begin else process.prior(start().double(), sigmas[0])
     request = SimpleNamespace(sampler=sampler, grid=grid, steps=steps)
@@ -96,6 +101,25 @@ def run(process: Process, sampler: Sampler, grid: Grid, steps: int, begin: int =
     going = sampler if arrivals is None else sampler.arriving(arrivals)
     *_, step = going.steps(denoise, x, sigmas, parts["noise"])
     return process.settled(step.x, step.sigma_next)
+
+
+class Stand(DenoiseWrapper):
+    """The network behind a process; `visited` are the noise levels of the grid."""
+
+    def __init__(self, process: Process, visited: set[float]) -> None:
+        super().__init__(self.x0)
+        self.process, self.visited = process, visited
+
+    def time(self, sigma: float) -> float:
+        return self.process.time(sigma) if sigma in self.visited else self.process.time_between(sigma)
+
+    def x0(self, x: Tensor, sigma: float) -> Tensor:
+        skip, out, scale = self.process.scalings(sigma)
+        return skip * x + out * network(scale * x, self.time(sigma))
+
+    def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
+        _, _, scale = self.process.scalings(sigma)
+        return Denoised(self(x, sigma), variance=(variance(scale * x, self.time(sigma)) + 1) / 2)
 
 
 def distance(config: dict[str, Any], steps: int, begin: int = 0) -> float:

@@ -169,7 +169,9 @@ def test_a_misspelt_field_is_named(name: str) -> None:
         ("DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1),
         ("DPMSolverMultistepScheduler", "euler_at_final", True),
         ("DPMSolverMultistepScheduler", "final_sigmas_type", "sigma_min"),
-        ("DPMSolverMultistepScheduler", "variance_type", "learned_range"),
+        ("DPMSolverMultistepScheduler", "variance_type", "fixed_small_log"),
+        ("DDPMScheduler", "variance_type", "fixed_large_log"),
+        ("DDPMScheduler", "variance_type", "learned_range"),  # as fixed_large
         ("DEISMultistepScheduler", "use_exponential_sigmas", True),
         ("DEISMultistepScheduler", "use_karras_sigmas", True),
         ("PNDMScheduler", "prediction_type", "sample"),

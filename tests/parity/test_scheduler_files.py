@@ -49,10 +49,10 @@ MODELS: dict[str, dict[str, Any]] = {
                "lambda_min_clipped": float("-inf"), "use_lu_lambdas": False, "variance_type": None},
     "kandinsky": {"_class_name": "DDPMScheduler", **SD, "beta_schedule": "linear", "clip_sample": False,
                   "thresholding": True, "sample_max_value": 2.0, "variance_type": "fixed_small"},
+    "if": {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "variance_type": "learned_range",
+           "thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5},
 }  # fmt: skip
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "if": ({"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2", "variance_type": "learned_range",
-            "thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}, "variance_type"),
     "svd": ({"_class_name": "EulerDiscreteScheduler", **XL, "sigma_min": 0.002, "sigma_max": 700.0,
              "timestep_type": "continuous", "use_karras_sigmas": True}, "timestep_type"),
     "playground-2.5": ({"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5},

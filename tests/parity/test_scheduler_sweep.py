@@ -32,6 +32,7 @@ SLOW = dict.fromkeys(("LMSDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2An
 FLAGS = ("clip_sample", "thresholding", "set_alpha_to_one", "skip_prk_steps", "rescale_betas_zero_snr")
 CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_flow_sigmas")
 SOLVERS = ("lower_order_final", "euler_at_final", "use_lu_lambdas", "predict_x0", "use_dynamic_shifting")
+LEARNED = ("learned", "learned_range")
 VALUES: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys((*FLAGS, *CURVES, *SOLVERS), (True, False)),
     "num_train_timesteps": (100, 400),
@@ -45,7 +46,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "clip_sample_range": (0.5, 3.0),
     "dynamic_thresholding_ratio": (0.7,),
     "sample_max_value": (0.5, 3.0),
-    "variance_type": ("fixed_small", "fixed_large", "fixed_small_log", "learned_range", None),
+    "variance_type": ("fixed_small", "fixed_large", "fixed_small_log", "fixed_large_log", *LEARNED, None),
     "interpolation_type": ("linear", "log_linear"),
     "sigma_min": (0.1, None),
     "sigma_max": (5.0, 80.0),

@@ -26,10 +26,11 @@ STEPS = 6
 NOISE = Noise([3], (3, 16, 16))
 
 
-def network() -> diffusers.UNet2DModel:
+def network(out_channels: int = 3) -> diffusers.UNet2DModel:
     torch.manual_seed(5)
     made = diffusers.UNet2DModel(
-        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, attention_head_dim=8,
+        sample_size=16, out_channels=out_channels,
+        block_out_channels=(32, 64), layers_per_block=1, attention_head_dim=8,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
     with torch.no_grad():
@@ -39,7 +40,8 @@ def network() -> diffusers.UNet2DModel:
 
 def saved(kind: str, folder: Path, **settings: Any) -> Path:
     scheduler = getattr(diffusers, f"{kind}Scheduler")(timestep_spacing="leading", **settings)
-    getattr(diffusers, f"{kind}Pipeline")(network(), scheduler).save_pretrained(folder)
+    learned = settings.get("variance_type") == "learned_range"
+    getattr(diffusers, f"{kind}Pipeline")(network(6 if learned else 3), scheduler).save_pretrained(folder)
     return folder
 
 
@@ -67,6 +69,9 @@ def distance(a: Tensor, b: Tensor) -> float:
         ("DDPM", {"variance_type": "fixed_large", "clip_sample_range": 0.8}),
         ("DDIM", {"clip_sample_range": 0.6}),
         ("DDPM", {"thresholding": True, "sample_max_value": 2.0}),
+        ("DDPM", {"variance_type": "learned_range"}),
+        ("DDPM", {"variance_type": "learned_range", "prediction_type": "v_prediction", "thresholding": True}),
+        ("DDPM", {"variance_type": "fixed_small_log"}),
     ],
 )
 def test_clamped_pixels(kind: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

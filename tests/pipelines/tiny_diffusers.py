@@ -93,7 +93,7 @@ def stable_diffusion(seed: int = 0, **changes: Any) -> diffusers.StableDiffusion
     return _ready(pipe)
 
 
-def stable_diffusion_xl(seed: int = 0) -> diffusers.StableDiffusionXLPipeline:
+def stable_diffusion_xl(seed: int = 0, **changes: Any) -> diffusers.StableDiffusionXLPipeline:
     torch.manual_seed(seed)
     network = unet(
         cross_attention_dim=2 * TEXT_WIDTH,
@@ -102,6 +102,7 @@ def stable_diffusion_xl(seed: int = 0) -> diffusers.StableDiffusionXLPipeline:
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + 32,
         transformer_layers_per_block=(1, 2),
+        **changes,
     )
     pipe = diffusers.StableDiffusionXLPipeline(
         vae=vae(),

@@ -110,6 +110,10 @@ class DiffusersFolder(Source):
         scheduler = self._scheduler()
         codec, unet, sample_size = self._networks()
         conditioners = self._conditioners(codec, unet)
+        guided = any(spec.type in _TEXT_GUIDANCE for spec in conditioners.values())
+        if guided and scheduler.sampler.config.get("variance") == "learned":
+            what = "variance_type learned_range: guidance leaves the variance at the conditional one, as in the papers"
+            self.report.notes.append(f"{what}; this pipeline of diffusers guides it with the rest")
         adapters = self._controlnets(unet.context_join)
         for name in adapters:
             hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
@@ -170,7 +174,7 @@ class DiffusersFolder(Source):
             codec = codec_component(config, self._inventory(names[0]).tensors, where)
             self._components["codec"] = (names[0], codec)
         config = self._as_class("unet")
-        pixels = None if names else config.get("out_channels", 3)
+        pixels = None if names else config.get("in_channels", 3)  # there may be twice as many out: a learned variance
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
         keys = self._inventory("unet").tensors

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from ldmkit_processes.discrete import Discrete
 
 from ldmkit import PartSpec, SourceError, suggest, validated
-from ldmkit_checkpoints.diffusers.scheduler_fields import CLASSES, REPLACED, SchedulerClass, options_of, unsupported
+from ldmkit_checkpoints.diffusers.scheduler_fields import (
+    CLASSES,
+    REPLACED,
+    VARIANCES,
+    SchedulerClass,
+    options_of,
+    unsupported,
+)
 from ldmkit_checkpoints.diffusers.scheduler_notes import differences
 
 
@@ -65,7 +72,7 @@ def _check(name: str, options: Mapping[str, Any], where: str) -> None:
     """Refuse combinations of values that are not supported together.
 
     DPM++ of second order uses the midpoint form here. diffusers' third-order SDE is another method: the 1/2 in its last
-    weight has the opposite sign. DDPM with the larger variance ends in noise unless it ends at timestep 0.
+    weight has the opposite sign. DDPM with the larger or a learned variance ends in noise unless it ends at timestep 0.
     """
     if name == "DPMSolverMultistepScheduler":
         third = options["solver_order"] == 3
@@ -75,8 +82,8 @@ def _check(name: str, options: Mapping[str, Any], where: str) -> None:
             raise unsupported("solver_type", "heun", where, ("midpoint",))
     last = options["steps_offset"] if options["timestep_spacing"] == "leading" else 0
     noisy = last or options["timestep_spacing"] == "trailing"
-    if name == "DDPMScheduler" and options["variance_type"] == "fixed_large" and noisy:
-        raise unsupported("variance_type", "fixed_large", where, ("fixed_small",))
+    if name == "DDPMScheduler" and options["variance_type"] in ("fixed_large", "learned_range") and noisy:
+        raise unsupported("variance_type", options["variance_type"], where, ("fixed_small",))
     if name == "LCMScheduler" and options["num_train_timesteps"] < 8 * options["original_inference_steps"]:
         fits = "num_train_timesteps / 8 or less"
         what = f"original_inference_steps = {options['original_inference_steps']!r} is not supported"
@@ -136,7 +143,7 @@ def _sampler(kind: SchedulerClass, options: Mapping[str, Any]) -> PartSpec:
         bh1 = options.get("solver_type", "bh2") == "bh1"
         config = {"solver_order": options.get("solver_order", 2), "variant": "bh1" if bh1 else "bh2"}
     if name == "ddpm":
-        config = {"variance": options.get("variance_type", "fixed_small").removeprefix("fixed_")}
+        config = {"variance": VARIANCES[options["variance_type"]]}
     if name in ("ddim", "ddpm"):
         config |= _limits(options)
     if name in _NONE_LONG:

@@ -71,12 +71,22 @@ _MULTISTEP = {
     "lower_order_final": (True,),
 }
 
+VARIANCES: dict[str | None, str] = {
+    "fixed_small": "small",
+    "fixed_small_log": "small",
+    None: "small",
+    "fixed_large": "large",
+    "learned_range": "learned",
+}
+"""DDPMScheduler's `variance_type` -> the variance of `ddpm`. Its other two make NaN: a root of a logarithm below 0
+("fixed_large_log"), and of whatever the network gives ("learned")."""
+
 CLASSES: dict[str, SchedulerClass] = {
     "DDIMScheduler": SchedulerClass("ddim", {**_PIXEL, "set_alpha_to_one": True}, _UNUSUAL),
     "DDPMScheduler": SchedulerClass(
         "ddpm",
         {**_PIXEL, "variance_type": "fixed_small"},
-        {**_UNUSUAL, "variance_type": ("fixed_small", "fixed_large")},
+        {**_UNUSUAL, "variance_type": tuple(VARIANCES)},
     ),
     "PNDMScheduler": SchedulerClass(
         "plms",
@@ -110,7 +120,7 @@ CLASSES: dict[str, SchedulerClass] = {
             "use_lu_lambdas": (False,),
             "euler_at_final": (False,),
             "final_sigmas_type": ("zero",),
-            "variance_type": (None, "fixed_small", "fixed_large"),
+            "variance_type": (None, "fixed_small", "fixed_large", "learned", "learned_range"),
             "lambda_min_clipped": (-math.inf,),
         },
     ),
