@@ -53,7 +53,8 @@ def _as_text(entry: Entry, rows: Rows) -> str:
 
     lines = [f"{entry.kind}:{entry.name} of {entry.dist} {entry.version}"]
     for case, outcomes in rows:
-        title = "class" if case.number is None else f"example {case.number}"
+        changed = f" with {case.choice.name}" if case.choice else ""
+        title = "class" if case.number is None else f"example {case.number}{changed}"
         counts = Counter(outcome.status for outcome in outcomes)
         lines.append(f"  {title:<12}{_counted(counts)}")
         measured = [outcome for outcome in outcomes if outcome.status == "passed" and outcome.came]
@@ -76,6 +77,7 @@ def _as_data(entry: Entry, rows: Rows) -> dict[str, Any]:
     found = [
         {
             "example": case.number,
+            "with": case.choice.name if case.choice else None,
             "check": f"{outcome.check.kind}-{outcome.check.name}",
             "promise": outcome.check.promise,
             "status": outcome.status,

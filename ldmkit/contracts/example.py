@@ -21,6 +21,9 @@ class Example(NamedTuple):
             kit uses a small one of its own.
         plane_factor: for adapters, the resolution of the plane they take, relative to the latents' resolution.
         error: for codecs, the maximum absolute reconstruction error; None if it depends on trained weights.
+        vary: values of config fields to check as well, by field, for numbers that change the algorithm
+            (`{"order": (1, 2, 3)}`). Every value of a literal, boolean or enumeration is checked anyway; a field named
+            here is checked with these values only.
     """
 
     config: Mapping[str, Any] = _NOTHING
@@ -29,3 +32,4 @@ class Example(NamedTuple):
     denoiser: Mapping[str, Any] | None = None
     plane_factor: int = 1
     error: float | None = None
+    vary: Mapping[str, Sequence[Any]] = _NOTHING

@@ -109,7 +109,7 @@ def api_of(cls: type) -> int:
 
 def _check(entry: Entry, loaded: Any, where: str) -> None:
     if entry.kind in GROUPS:
-        _check_part(entry, loaded, where)
+        check_part(entry, loaded, where)
     elif entry.kind == "command":
         import typer
 
@@ -117,7 +117,12 @@ def _check(entry: Entry, loaded: Any, where: str) -> None:
             raise PluginError("not-a-command", f"{_repr(loaded)} is no command", where=where, fits="a typer.Typer")
 
 
-def _check_part(entry: Entry, loaded: Any, where: str) -> None:
+def check_part(entry: Entry, loaded: Any, where: str) -> None:
+    """Check what an entry point names against the contract of its kind.
+
+    Raises:
+        PluginError: `not-a-class`, `wrong-kind`, `bad-api`, `incompatible`, `abstract`, `bad-config`.
+    """
     contract = contract_of(entry.kind)
     if not inspect.isclass(loaded):
         what = f"{_repr(loaded)} is no class"

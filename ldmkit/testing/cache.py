@@ -15,7 +15,8 @@ from torch import Tensor
 from ldmkit.contracts.cache import Cache
 from ldmkit.contracts.example import Example
 from ldmkit.testing.batches import close, differ, same
-from ldmkit.testing.checks import Report, check, expect, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report, check, expect
 from ldmkit.testing.reference import Reference
 
 SIGMAS = (*(14.0 * 0.7**i for i in range(16)), 0.0)
@@ -47,9 +48,8 @@ def subject(cls: type[Cache], example: Example) -> Subject:
 
 
 def check_cache(cls: type[Cache], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a cache with these fields; with those of its first example where none are given."""
-    example = cls.examples[0] if config is None else Example(config)
-    return report("cache", cls.__name__, subject(cls, example))
+    """Check a cache with these fields; with those of its examples where none are given."""
+    return check_class("cache", cls, None if config is None else Example(config))
 
 
 def _start(rows: int = ROWS, seed: int = 0) -> Tensor:

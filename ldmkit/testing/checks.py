@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
-from ldmkit.errors import LdmkitError
+from ldmkit.errors import LdmkitError, PluginError
+from ldmkit.plugins.kinds import GROUPS
 
 Status: TypeAlias = Literal["passed", "failed", "skipped"]
 
@@ -44,6 +47,8 @@ class Check:
         explanation: why it matters, and what to do about a part that breaks it.
         run: raises `Failed` or `NotApplicable` for a subject (what the suites of a kind hand to their checks). It may
             return what it measured.
+        cause: whether a part that fails it fails others as well, with messages that say nothing: where it failed, what
+            comes after it is not run.
     """
 
     kind: str
@@ -51,6 +56,7 @@ class Check:
     promise: str
     explanation: str
     run: Callable[[Any], str | None]
+    cause: bool = False
 
     @property
     def docs(self) -> str:
@@ -62,7 +68,8 @@ class Check:
 class Outcome:
     """What came of one check of one part; `came` is what one found or measured, or why it was skipped.
 
-    `error` is the exception of a part that raised one where none was expected.
+    `error` is the exception of a part that raised one where none was expected. `example` says of which example or
+    variant, where it is not the first one.
     """
 
     check: Check
@@ -70,12 +77,14 @@ class Outcome:
     expected: str = ""
     came: str = ""
     error: BaseException | None = field(default=None, compare=False, repr=False)
+    example: str = ""
 
     def __str__(self) -> str:
         line = f"{self.status:<8}{self.check.kind}-{self.check.name}: {self.check.promise}"
         if self.status != "failed":
             return f"{line} ({self.came})" if self.came else line
-        rows = (f"expected: {self.expected}", f"came:     {self.came}", f"see:      {self.check.docs}")
+        rows = [f"expected: {self.expected}", f"came:     {self.came}", f"see:      {self.check.docs}"]
+        rows[:0] = [f"with:     {self.example}"] if self.example else []
         return "\n        ".join((line, *rows))
 
 
@@ -121,7 +130,7 @@ def grouped(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, tuple[str, ...]]
     """
     found: dict[Any, list[Outcome]] = {}
     for one in outcomes:
-        key = one.came if one.error is not None else (one.check.kind, one.check.name)
+        key = one.came if one.error is not None else (one.check.kind, one.check.name, one.example)
         found.setdefault(key, []).append(one)
     return [(first, tuple(one.check.name for one in rest)) for first, *rest in found.values()]
 
@@ -137,22 +146,26 @@ _CHECKS: dict[str, dict[str, Check]] = {}
 Run = TypeVar("Run", bound=Callable[[Any], str | None])
 
 
-def check(kind: str, name: str) -> Callable[[Run], Run]:
-    """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it."""
+def check(kind: str, name: str, cause: bool = False) -> Callable[[Run], Run]:
+    """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it.
+
+    Args:
+        cause: see `Check`.
+    """
 
     def register(function: Run) -> Run:
         promise, _, explanation = (inspect.getdoc(function) or "").partition("\n")
         if not promise:
             raise TypeError(f"check {kind}-{name} has no docstring")
-        _CHECKS.setdefault(kind, {})[name] = Check(kind, name, promise.strip(), explanation.strip(), function)
+        _CHECKS.setdefault(kind, {})[name] = Check(kind, name, promise.strip(), explanation.strip(), function, cause)
         return function
 
     return register
 
 
 def checks(kind: str) -> tuple[Check, ...]:
-    """All checks of a kind, in the order of their registration."""
-    return tuple(_CHECKS.get(kind, {}).values())
+    """All checks of a kind: causes first, then the others, in the order of their registration."""
+    return tuple(sorted(_CHECKS.get(kind, {}).values(), key=lambda one: not one.cause))
 
 
 def home(kind: str) -> str | None:
@@ -165,6 +178,23 @@ def home(kind: str) -> str | None:
     if spec is None:
         return None
     return name if spec.submodule_search_locations is None else f"{name}.checks"
+
+
+def suite(kind: str) -> ModuleType:
+    """The module with the checks of a kind.
+
+    Raises:
+        PluginError: `no-suite`: there is none, or it registers no check, or has no `subject`.
+    """
+    name = home(kind) if kind in GROUPS else None
+    if name is None:
+        kinds = ", ".join(sorted(k for k in GROUPS if home(k) is not None))
+        raise PluginError("no-suite", f"there are no checks for parts of kind {kind!r}", fits=f"kinds: {kinds}")
+    module = import_module(name)
+    if not checks(kind) or not callable(getattr(module, "subject", None)):
+        what = f"{name} registers no check, or has no function subject(cls, example)"
+        raise PluginError("no-suite", what, where=kind)
+    return module
 
 
 def run(one: Check, subject: Any) -> Outcome:
@@ -183,11 +213,6 @@ def outcome(one: Check, call: Callable[[], str | None]) -> Outcome:
     except (Exception, SystemExit) as error:
         return Outcome(one, "failed", "no error", told(error), error)
     return Outcome(one, "passed", came=measured or "")
-
-
-def report(kind: str, name: str, subject: Any) -> Report:
-    """All checks of a kind, on one subject."""
-    return Report(name, tuple(run(one, subject) for one in checks(kind)))
 
 
 def fail(expected: str, came: str) -> NoReturn:

@@ -17,8 +17,9 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.errors import InputError
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, normal
-from ldmkit.testing.checks import Report, check, expect, fail, report
-from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, share
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report, check, expect, fail
+from ldmkit.testing.modules import ROWS, ModuleSubject, share
 
 SIGMAS = (0.05, 1.0, 20.0)
 """Noise levels, one a row."""
@@ -50,10 +51,9 @@ def check_classifier(cls: type[Classifier], config: Mapping[str, Any] | None = N
     """All checks of a classifier.
 
     Args:
-        config: what it is built from; None: its first example.
+        config: what it is built from; None: its examples.
     """
-    example = first_example(cls) if config is None else Example(config)
-    return report("classifier", cls.__name__, subject(cls, example))
+    return check_class("classifier", cls, None if config is None else Example(config))
 
 
 def latents(part: Any, size: tuple[int, int]) -> Tensor:

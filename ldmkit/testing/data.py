@@ -17,9 +17,11 @@ import numpy as np
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample, plain
 from ldmkit.contracts.example import Example
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail
 from ldmkit.testing.content import content
-from ldmkit.testing.modules import rng_states
+from ldmkit.testing.part import examples_of
+from ldmkit.testing.rng import rng_states
 
 MOST = 8
 """Samples that are looked at, from the first on."""
@@ -59,8 +61,8 @@ def check_data(cls: type[Data], config: Mapping[str, Any] | None = None) -> Repo
         config: a small one, which `write_example` of the source writes files for, if it reads any; None: the class's
             first example.
     """
-    example = cls.examples[0] if config is None and cls.examples else Example(config or {})
-    return report("data", cls.__name__, subject(cls, example))
+    own = config is None and examples_of(cls)
+    return check_class("data", cls, None if own else Example(config or {}))
 
 
 def subject(cls: type, example: Example) -> Subject:
@@ -84,7 +86,7 @@ def _expect_same(found: list[Sample], wanted: list[Sample], what: str) -> None:
         expect(same, f"{what}: inputs of {one.id!r} {dict(other.inputs)!r:.200}", f"{dict(one.inputs)!r:.200}")
 
 
-@check("data", "opens")
+@check("data", "opens", cause=True)
 def opens(s: Subject) -> None:
     """`open(folder)` gives a `Dataset` with samples; relative paths start from that folder.
 
@@ -114,7 +116,7 @@ def ids(s: Subject) -> None:
             expect(sample.id == found[index], f"sample {index} to have the id {found[index]!r}", f"{sample.id!r}")
 
 
-@check("data", "stable")
+@check("data", "stable", cause=True)
 def stable(s: Subject) -> None:
     """Sample i is the same whenever it is read, in whatever order, and after opening again.
 

@@ -6,57 +6,20 @@ The suite of a kind is the module `ldmkit.testing.<kind>`: importing it register
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module, metadata
-from types import ModuleType
-from typing import Any
+from importlib import metadata
 
-from ldmkit.contracts.example import Example
 from ldmkit.errors import PluginError, suggest
-from ldmkit.plugins.catalogue import Entry, catalogue, load_entry
+from ldmkit.plugins.catalogue import Entry, catalogue
 from ldmkit.plugins.installed import normal
 from ldmkit.plugins.kinds import GROUPS
-from ldmkit.testing import part
-from ldmkit.testing.checks import Check, Outcome, Report, checks, home, outcome, run
-
-
-@dataclass(frozen=True)
-class Case:
-    """A part in one of its examples (`number` counts from 0), or by itself (None).
-
-    Args:
-        make: what the checks take; it is made when the first of them runs.
-    """
-
-    entry: Entry
-    number: int | None
-    checks: tuple[Check, ...]
-    make: Callable[[], Any]
-
-    @property
-    def name(self) -> str:
-        """`kind:name`, with the example's number in brackets."""
-        number = "" if self.number is None else f"[{self.number}]"
-        return f"{self.entry.kind}:{self.entry.name}{number}"
-
-    @cached_property
-    def subject(self) -> Any:
-        """What the checks take."""
-        return self.make()
-
-    def run(self, one: Check) -> Outcome:
-        """One of the checks."""
-        return outcome(one, lambda: one.run(self.subject))
-
-    def report(self) -> Report:
-        """All of them."""
-        return Report(f"{self.name} of {self.entry.dist}", tuple(self.run(one) for one in self.checks))
+from ldmkit.testing.cases import Case as Case
+from ldmkit.testing.cases import cases_of
+from ldmkit.testing.checks import Report
+from ldmkit.testing.checks import suite as suite
 
 
 def check(entry: Entry) -> list[Report]:
-    """Check an installed part: one report for the class itself, then one for each of its examples.
+    """Check an installed part: one report for the class itself, one for each of its examples, and one for each choice.
 
     Raises:
         PluginError: `no-suite`.
@@ -70,38 +33,7 @@ def cases(entry: Entry) -> list[Case]:
     Raises:
         PluginError: `no-suite`.
     """
-    kit = suite(entry.kind)
-    [loads, *others] = checks("part")
-    first = run(loads, part.Subject(entry))
-    whole = (loads,) if first.status == "failed" else (loads, *others)
-    found = [Case(entry, None, whole, lambda: part.Subject(entry))]
-    if first.status == "failed":
-        return found
-    cls = load_entry(entry)
-    for number, example in enumerate(part.examples_of(cls)):
-        found.append(Case(entry, number, checks(entry.kind), _maker(kit, cls, example)))
-    return found
-
-
-def _maker(kit: ModuleType, cls: type, example: Example) -> Callable[[], Any]:
-    return lambda: kit.subject(cls, example)
-
-
-def suite(kind: str) -> ModuleType:
-    """The module with the checks of a kind.
-
-    Raises:
-        PluginError: `no-suite`: there is none, or it registers no check, or has no `subject`.
-    """
-    name = home(kind) if kind in GROUPS else None
-    if name is None:
-        kinds = ", ".join(sorted(k for k in GROUPS if home(k) is not None))
-        raise PluginError("no-suite", f"there are no checks for parts of kind {kind!r}", fits=f"kinds: {kinds}")
-    module = import_module(name)
-    if not checks(kind) or not callable(getattr(module, "subject", None)):
-        what = f"{name} registers no check, or has no function subject(cls, example)"
-        raise PluginError("no-suite", what, where=kind)
-    return module
+    return cases_of(entry)
 
 
 def select(name: str) -> list[Entry]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
-
-import torch
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.grid import Grid
 from ldmkit.contracts.process import Process
 from ldmkit.errors import InputError, LdmkitError
-from ldmkit.testing.checks import Report, check, expect, fail, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report, check, expect, fail
 from ldmkit.testing.reference import Reference, Stepped
+from ldmkit.testing.rng import without_draws
 
 PROCESSES: tuple[Process, ...] = (Reference(), Reference(prediction="flow"), Stepped())
 """Continuous up to 14.6, a flow up to 2^20, and a table of 1000 timesteps."""
@@ -41,9 +42,8 @@ def subject(cls: type[Grid], example: Example) -> Subject:
 
 
 def check_grid(cls: type[Grid], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a grid with these fields; with those of its first example where none are given."""
-    example = cls.examples[0] if config is None else Example(config)
-    return report("grid", cls.__name__, subject(cls, example))
+    """Check a grid with these fields; with those of its examples where none are given."""
+    return check_class("grid", cls, None if config is None else Example(config))
 
 
 def _made(subject: Subject) -> list[tuple[Process, int, list[float]]]:
@@ -180,7 +180,7 @@ def bad_steps(subject: Subject) -> None:
             fail(f"an InputError for {steps!r} steps", f"{found}"[:120])
 
 
-@check("grid", "pure")
+@check("grid", "pure", cause=True)
 def pure(subject: Subject) -> None:
     """The same question has the same answer, in a list of its own.
 
@@ -188,15 +188,12 @@ def pure(subject: Subject) -> None:
     """
     for process in PROCESSES:
         count = subject.counts[min(9, len(subject.counts) - 1)]
-        state = torch.get_rng_state()
+        made = partial(subject.grid.sigmas, process, count)
         try:
-            first = subject.grid.sigmas(process, count)
+            first = without_draws(made)
         except LdmkitError:
             continue
         kept = list(first)
         first.clear()
-        second = subject.grid.sigmas(process, count)
-        drawn = not torch.equal(state, torch.get_rng_state())
-        torch.set_rng_state(state)
+        second = without_draws(made, 2)
         expect(kept == second, f"the same levels twice for {_name(process, count)}", "others, or the same list object")
-        expect(not drawn, "torch's global generator as it was", "it was advanced")

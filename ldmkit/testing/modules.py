@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import random
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldmkit.contracts.example import Example
 from ldmkit.models.meta import on_meta
 from ldmkit.models.weights import LazyTensor, assign, open_safetensors, write_safetensors
-from ldmkit.testing.batches import close, expect_keys, expect_state, leaves, rows_of, same, snapshot
+from ldmkit.testing.batches import close, differ, expect_keys, expect_state, leaves, rows_of, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect, fail, told
 from ldmkit.testing.opened import files_opened
+from ldmkit.testing.rng import without_draws
 
 ROWS = 3
 """Samples in the kit's batches."""
@@ -77,23 +76,11 @@ class ModuleSubject(ABC):
         return self.outputs(part, given)
 
 
-def first_example(cls: type[Any]) -> Example:
-    """The first of a class's examples.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if not cls.examples:
-        raise ValueError(f"{cls.__name__} has no examples: give a config")
-    example: Example = cls.examples[0]
-    return example
-
-
 def share(kind: str, leave_out: Sequence[str] = ()) -> None:
     """Register the shared checks for a kind, except those that its suite has in a form of its own."""
     for name, function in SHARED.items():
         if name not in leave_out:
-            check(kind, name)(function)
+            check(kind, name, cause=name in CAUSES)(function)
 
 
 def stirred(part: Any, seed: int = 0) -> Any:
@@ -216,25 +203,21 @@ def determinism(s: ModuleSubject) -> None:
 
 
 def no_global_rng(s: ModuleSubject) -> None:
-    """A run leaves the global random generators of torch, numpy and Python alone.
+    """A run neither moves nor reads the global random generators of torch, numpy and Python.
 
     Random numbers come from `ldmkit.Noise`, by seed of the sample, so that a sample does not depend on what else was
-    drawn. `torch.randn(...)` without a generator, `dropout` that is active in eval mode, and `torch.manual_seed` all
-    break this.
+    drawn. `torch.randn(...)` without a generator (within `fork_rng` too), `dropout` that is active in eval mode, and
+    `torch.manual_seed` all break this.
     """
     part = s.make()
-    given = s.given(part)
-    before = rng_states()
-    ran(s, part, given)
-    changed = [name for name, state in rng_states().items() if state != before[name]]
-    expect(not changed, "global random generators as they were", f"changed: {', '.join(changed)}")
 
+    def run(seed: int) -> tuple[Tensor, ...]:
+        return without_draws(lambda: ran(s, part, s.given(part)), seed)
 
-def rng_states() -> dict[str, Any]:
-    """States of the global random generators, to compare with later ones."""
-    numpy = np.random.get_state()
-    kept = (numpy[0], numpy[1].tobytes(), *numpy[2:])  # type: ignore[index]
-    return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": kept, "random": random.getstate()}
+    first, again, other = run(1), run(1), run(2)
+    if differ(again, first):
+        raise NotApplicable("it gives other results at every call: see the check determinism")
+    same(other, first, "a run with another global seed")
 
 
 def inputs_untouched(s: ModuleSubject) -> None:
@@ -376,8 +359,8 @@ SHARED: dict[str, Callable[[ModuleSubject], None]] = {
     "state-keys": state_keys,
     "safetensors": weights,
     "copies": copies,
-    "determinism": determinism,
     "no-global-rng": no_global_rng,
+    "determinism": determinism,
     "inputs-untouched": inputs_untouched,
     "dtype": dtype,
     "device": device,
@@ -387,3 +370,6 @@ SHARED: dict[str, Callable[[ModuleSubject], None]] = {
     "gradients": gradients,
 }
 """The shared checks by name, in the order in which they are registered."""
+
+CAUSES = ("no-global-rng", "determinism")
+"""Shared checks that others depend on: what gives other numbers at every call can be compared with nothing."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -15,19 +16,27 @@ from ldmkit.contracts.value import Value
 from ldmkit.errors import LdmkitError
 from ldmkit.plugins.catalogue import Entry, load_entry
 from ldmkit.plugins.kinds import CONFIGURED
-from ldmkit.testing.checks import NotApplicable, check, expect, fail
+from ldmkit.testing.checks import Check, NotApplicable, check, expect, fail
+from ldmkit.testing.choices import Choice, left_out, not_taken
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An installed part."""
+    """A part: an installed one, or a class that was handed in.
+
+    Args:
+        given: the class, where it is not that of an installed part.
+        chosen: examples in place of the class's own.
+    """
 
     entry: Entry
+    given: Any = None
+    chosen: tuple[Example, ...] | None = None
 
     @property
     def cls(self) -> Any:
         """Its class."""
-        return load_entry(self.entry)
+        return load_entry(self.entry) if self.given is None else self.given
 
     @property
     def config(self) -> type[Value]:
@@ -37,6 +46,33 @@ class Subject:
             fail("`Config` to be a subclass of ldmkit.Value", f"{found!r}")
         return found
 
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """What it is checked in."""
+        return examples_of(self.cls) if self.chosen is None else self.chosen
+
+    @cached_property
+    def varied(self) -> tuple[Choice, ...]:
+        """Choices that none of its examples takes; none of data and stages, whose files are those of their examples."""
+        return () if self.entry.kind in FIXED else tuple(not_taken(self.config, self.examples))
+
+
+FIXED = ("data", "stage")
+"""Kinds whose examples read files that were written for them, so that the kit cannot change them."""
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """What the checks of a kind take, where it is not built when it is made."""
+
+    def build(self) -> Any:
+        """The part."""
+
+
+def split(found: Sequence[Check]) -> tuple[list[Check], tuple[Check, ...]]:
+    """The checks of parts: those of every example, and those of the class."""
+    return [one for one in found if one.name == "builds"], tuple(one for one in found if one.name != "builds")
+
 
 def examples_of(cls: Any) -> tuple[Example, ...]:
     """The examples of a class; () where they are not what they should be, which is a check of its own."""
@@ -44,7 +80,7 @@ def examples_of(cls: Any) -> tuple[Example, ...]:
     return found if isinstance(found, tuple) and all(isinstance(one, Example) for one in found) else ()
 
 
-@check("part", "loads")
+@check("part", "loads", cause=True)
 def loads(subject: Subject) -> None:
     """The entry point leads to a concrete class of its kind.
 
@@ -52,7 +88,7 @@ def loads(subject: Subject) -> None:
     declared dependencies; the class implements every abstract method of its contract in `ldmkit`.
     """
     try:
-        load_entry(subject.entry)
+        subject.cls  # noqa: B018 - it is loaded here
     except LdmkitError as error:
         fail(f"{subject.entry.value} to be a {subject.entry.kind.capitalize()}", str(error))
 
@@ -67,20 +103,56 @@ def docstring(subject: Subject) -> None:
     expect(bool(text and text.strip()), f"a docstring on {subject.cls.__name__}", "none")
 
 
-@check("part", "examples")
+@check("part", "examples", cause=True)
 def examples(subject: Subject) -> None:
     """`examples` is a tuple of `ldmkit.Example`, each with a valid config.
 
     The kit builds the part from them: configurations that take milliseconds to build, small widths and few layers.
     A part whose config has defaults that are small enough needs none of its own.
     """
-    found = getattr(subject.cls, "examples", ())
+    found = getattr(subject.cls, "examples", ()) if subject.chosen is None else subject.chosen
     listed = isinstance(found, tuple) and all(isinstance(one, Example) for one in found)
     expect(listed, "`examples` to be a tuple of ldmkit.Example", f"{found!r:.200}")
     if not found:
         raise NotApplicable("`examples` is (): nothing can be built without files, so nothing else is checked")
     for number, example in enumerate(found):
         _config(subject, number, example)
+
+
+@check("part", "builds", cause=True)
+def builds(subject: Any) -> None:
+    """It can be built from each of its examples.
+
+    An exception in `__init__`, or in a validator of the config, is told here; nothing else is checked of that example.
+    """
+    if isinstance(subject, Buildable):
+        subject.build()
+
+
+@check("part", "choices")
+def choices(subject: Subject) -> str:
+    """Every value of a choice in the config is checked: those that no example takes, in an example changed to it.
+
+    A field of literals, booleans or an enumeration changes what is computed, and a fault behind a value that nothing
+    runs is found by users. The kit names the values that it adds to your examples. Where they are refused together with
+    what else the examples say, give an example that has them. `Example.vary` names values of numeric fields that
+    change the algorithm as well, or fewer values than a choice has. Examples of data and stages, whose files are
+    written for them, are not changed.
+    """
+    if subject.chosen is not None:
+        raise NotApplicable("it is checked with the given config alone")
+    found = list(not_taken(subject.config, subject.examples))
+    refused = [choice for choice in found if choice.example is None]
+    if subject.entry.kind not in FIXED:
+        which = ", ".join(choice.name for choice in refused)
+        expect(not refused, f"an example with {which}", "; ".join(f"{c.name} in {c.refused}" for c in refused))
+    said = []
+    if found:
+        how = "not checked" if subject.entry.kind in FIXED else "checked by changing the first that allows it"
+        said.append(f"no example has {', '.join(choice.name for choice in found)}: {how}")
+    if others := left_out(subject.config, subject.examples):
+        said.append(f"not checked, as Example.vary leaves them out: {', '.join(others)}")
+    return "; ".join(said)
 
 
 @check("part", "config-json")
@@ -91,7 +163,7 @@ def config_json(subject: Subject) -> None:
     of these, or types with a serialiser that their validator reads back. Fields for functions and tensors, which only
     Python can give, say `exclude=True`; an example with one of them is not taken on the trip.
     """
-    for number, example in enumerate(examples_of(subject.cls)):
+    for number, example in enumerate(subject.examples):
         config = _config(subject, number, example)
         if any(type(config).model_fields[name].exclude for name in example.config):
             continue
@@ -119,7 +191,7 @@ def config_strict(subject: Subject) -> None:
     A misspelt key that is ignored trains the wrong model. `ldmkit.Value` refuses them as it is; do not set
     `extra="allow"` or `"ignore"`.
     """
-    for example in examples_of(subject.cls):
+    for example in subject.examples:
         try:
             subject.config.of({**dict(example.config), "no_such_key": 1})
         except LdmkitError as error:

@@ -18,8 +18,9 @@ from ldmkit.contracts.example import Example
 from ldmkit.contracts.judges import Perceptual
 from ldmkit.errors import LdmkitError
 from ldmkit.testing.batches import expect_state, normal, same, snapshot
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
-from ldmkit.testing.modules import ROWS, ModuleSubject, first_example, ran, share
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, told
+from ldmkit.testing.modules import ROWS, ModuleSubject, ran, share
 
 SIZES = ((64, 64), (48, 80), (67, 33))
 """Heights and widths of the kit's pictures."""
@@ -51,11 +52,10 @@ def check_perceptual(cls: type[Perceptual], config: Mapping[str, Any] | None = N
     """All checks of a distance between pictures.
 
     Args:
-        config: what it is built from; None: its first example, `trained` included.
+        config: what it is built from; None: its examples, `trained` included.
         trained: False where there is nothing to learn: only such a distance may be 0 for all pictures.
     """
-    example = first_example(cls) if config is None else Example(config, trained=trained)
-    return report("perceptual", cls.__name__, subject(cls, example))
+    return check_class("perceptual", cls, None if config is None else Example(config, trained=trained))
 
 
 def pairs(part: Any, size: tuple[int, int]) -> dict[str, Tensor]:

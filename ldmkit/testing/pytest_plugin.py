@@ -133,9 +133,18 @@ class CheckItem(pytest.Item):
         self.case, self.one = case, one
 
     def runtest(self) -> None:
-        """Run the check; what it says nothing about is skipped, with the reason."""
+        """Run the check; what it says nothing about is skipped, with the reason.
+
+        Behind a cause that failed nothing is run. Where the cause was not among the items that were chosen, the first
+        one behind it fails for it.
+        """
+        cause = self.case.cause(self.one)
+        if cause is not None and cause.check.name not in self.case.told:
+            self.case.told.add(cause.check.name)
+            raise Broken(cause)
         outcome = self.case.run(self.one)
         if outcome.status == "failed":
+            self.case.told.add(self.one.name)
             raise Broken(outcome)
         if outcome.status == "skipped":
             pytest.skip(outcome.came)
@@ -145,12 +154,13 @@ class CheckItem(pytest.Item):
         if not isinstance(excinfo.value, Broken):
             return str(super().repr_failure(excinfo))
         outcome = excinfo.value.outcome
+        one = outcome.check
         lines = [
-            f"{self.one.kind}-{self.one.name}: {self.one.promise}",
-            *([f"  {line}" for line in self.one.explanation.splitlines()]),
+            f"{one.kind}-{one.name}: {one.promise}",
+            *([f"  {line}" for line in one.explanation.splitlines()]),
             f"expected: {outcome.expected}",
             f"came:     {outcome.came}",
-            f"see:      {self.one.docs}",
+            f"see:      {one.docs}",
         ]
         if outcome.error is not None and self.config.getoption("tbstyle") != "no":
             lines += ["", _trace(outcome.error)]

@@ -21,8 +21,10 @@ from ldmkit.contracts.draws import Draws
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.stage import Batch, Loss, Stage, StageSetup, Turn
 from ldmkit.testing.batches import expect_state, normal, same, snapshot
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, report
-from ldmkit.testing.modules import rng_states
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect
+from ldmkit.testing.part import examples_of
+from ldmkit.testing.rng import rng_states
 
 ROWS, SIZE = 3, (16, 16)
 LATEST = 2**40
@@ -52,6 +54,11 @@ class Subject:
                 turn.train()
             yield stage
 
+    def build(self) -> None:
+        """Build it once."""
+        with self.built():
+            pass
+
     def batch(self, step: int = 0) -> Batch:
         """A batch of pictures in [-1,1]; inputs in turn, from the first on."""
         images = torch.tanh(normal(ROWS, 3, *SIZE, seed=step))
@@ -72,8 +79,8 @@ def check_stage(cls: type[Stage], config: Mapping[str, Any] | None = None, *, in
         config: its own keys of a recipe; None: its first example.
         inputs: raw inputs by name, one mapping a row.
     """
-    example = cls.examples[0] if config is None and cls.examples else Example(config or {}, inputs)
-    return report("stage", cls.__name__, subject(cls, example))
+    own = config is None and examples_of(cls)
+    return check_class("stage", cls, None if own else Example(config or {}, inputs))
 
 
 def losses(stage: Stage, batch: Batch, step: int = LATEST) -> dict[str, Loss]:
@@ -122,7 +129,7 @@ def loss(s: Subject) -> None:
             expect(not grown, f"detached scalars as terms of turn {name!r}", f"not so: {grown[:4]}")
 
 
-@check("stage", "determinism")
+@check("stage", "determinism", cause=True)
 def determinism(s: Subject) -> None:
     """The same batch and step give the same loss, bit for bit, and global generators are not advanced.
 

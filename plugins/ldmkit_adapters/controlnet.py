@@ -143,6 +143,11 @@ class ControlNet(Encoder, Adapter):
     config: ControlNetConfig
     examples = (
         Example({"unet": PLANE, "hint_channels": 2, "hint_widths": (4,)}, denoiser={"type": "unet", "config": PLANE}),
+        Example(  # not to be trained so: the other residuals, which are not given then, would learn nothing
+            {"unet": PLANE, "hint_channels": 2, "hint_widths": (4,), "only_mid": True},
+            trained=False,
+            denoiser={"type": "unet", "config": PLANE},
+        ),
         Example(
             {"unet": CROSS, "hint_channels": 2, "hint_widths": (4, 4), "scale": 0.5, "guess": True},
             denoiser={"type": "unet", "config": CROSS},

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Arrivals, Denoise, Sampler, Step
+from ldmkit import Arrivals, Denoise, Example, Sampler, Step
 from ldmkit_samplers.first_order import retaken
 from ldmkit_samplers.heun import LONG_STEP, corrected
 from ldmkit_samplers.slopes import ADAMS_BASHFORTH, combined, equal_steps
@@ -28,9 +28,11 @@ class PLMS(Sampler):
     Args:
         long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
         combines: "noise" is published; "v" extrapolates v = alpha n - alpha sigma x0, and no step is long, as
-            diffusers' PNDM does for networks that predict v.
+            diffusers' PNDM does for networks that predict v. It is there for their pictures: v is not straight along
+            the way, so that the order falls to 1 and a perfect network's picture is missed.
     """
 
+    examples: ClassVar[tuple[Example, ...]] = (Example(vary={"combines": ("noise",)}),)  # "v" keeps no sampler's laws
     order: ClassVar[int | None] = 2
     long_step: float | None = Field(default=LONG_STEP, gt=1)
     combines: Literal["noise", "v"] = "noise"

@@ -22,8 +22,9 @@ from ldmkit.testing.adapter import fusing as fusing
 from ldmkit.testing.adapter.subject import NAME, SIGMAS, AdapterSubject, extended, plain, prepared
 from ldmkit.testing.asked import Asked
 from ldmkit.testing.batches import close, differ, expect_state, same, snapshot
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
-from ldmkit.testing.modules import ROWS, first_example, ran, share
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, told
+from ldmkit.testing.modules import ROWS, ran, share
 
 
 def subject(cls: type[Any], example: Example) -> AdapterSubject:
@@ -47,7 +48,7 @@ def check_adapter(
         plane_factor: rows and columns of a slot's plane for each of the latents'.
     """
     example = Example(config or {}, denoiser=denoiser, plane_factor=plane_factor)
-    return report("adapter", cls.__name__, subject(cls, first_example(cls) if config is None else example))
+    return check_class("adapter", cls, None if config is None else example)
 
 
 @check("adapter", "host")

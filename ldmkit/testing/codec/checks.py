@@ -20,10 +20,11 @@ from ldmkit.contracts.codec import Codec, Reconstruction
 from ldmkit.contracts.example import Example
 from ldmkit.errors import CompositionError, LdmkitError
 from ldmkit.testing.batches import close, differ, normal, same
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report, told
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, told
 from ldmkit.testing.codec import decoding as decoding
 from ldmkit.testing.codec.subject import SIZES, CodecSubject, ill_sized, latents, noise_of, pictures
-from ldmkit.testing.modules import ROWS, first_example, ran, share
+from ldmkit.testing.modules import ROWS, ran, share
 
 TILED = (16, 24)
 """Of pictures that a codec which works in tiles cuts."""
@@ -44,8 +45,7 @@ def check_codec(cls: type[Codec], config: Mapping[str, Any] | None = None, *, tr
         config: what it is built from; None: its first example, `trained` included.
         trained: False where it has no `reconstruct`, because there is nothing to learn.
     """
-    example = first_example(cls) if config is None else Example(config, trained=trained)
-    return report("codec", cls.__name__, subject(cls, example))
+    return check_class("codec", cls, None if config is None else Example(config, trained=trained))
 
 
 @check("codec", "declared")

@@ -18,13 +18,15 @@ from ldmkit.errors import LdmkitError
 from ldmkit.models.abilities import able
 from ldmkit.models.meta import on_meta
 from ldmkit.testing.batches import close, differ, same
-from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail
 from ldmkit.testing.conditioner import inputs as inputs
 from ldmkit.testing.conditioner import mixins as mixins
 from ldmkit.testing.conditioner import ports as ports
 from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of, read, row
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
+from ldmkit.testing.part import examples_of
 
 THREADS, ROUNDS = 4, 8
 
@@ -35,14 +37,17 @@ def check_conditioner(
     """Run every check of conditioners on a class.
 
     Args:
-        config: to build it with, small; None: the class's first example, with its inputs.
+        config: to build it with, small; None: the class's examples, with their inputs.
         inputs: raw inputs of one sample each, at least two that differ; (): those of the first example, or, where it
             has none either, made from the schema of `Input`.
         trained: False where it has nothing to learn.
     """
-    first = cls.examples[0] if cls.examples else Example()
+    own = examples_of(cls)
+    if own and config is None and not inputs and trained:
+        return check_class("conditioner", cls)
+    first = own[0] if own else Example()
     example = Example(first.config if config is None else config, inputs or first.inputs, trained and first.trained)
-    return report("conditioner", cls.__name__, subject(cls, example))
+    return check_class("conditioner", cls, example)
 
 
 def subject(cls: type, example: Example) -> Subject:

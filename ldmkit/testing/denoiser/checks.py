@@ -11,13 +11,14 @@ from typing import Any
 
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
-from ldmkit.testing.checks import Report, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report
 from ldmkit.testing.denoiser import gates as gates
 from ldmkit.testing.denoiser import inputs as inputs
 from ldmkit.testing.denoiser import ports as ports
 from ldmkit.testing.denoiser import runs as runs
 from ldmkit.testing.denoiser.subject import DenoiserSubject
-from ldmkit.testing.modules import first_example, share
+from ldmkit.testing.modules import share
 
 share("denoiser")
 
@@ -31,7 +32,6 @@ def check_denoiser(cls: type[Denoiser], config: Mapping[str, Any] | None = None)
     """All checks of a denoiser.
 
     Args:
-        config: what it is built from; None: its first example.
+        config: what it is built from; None: its examples.
     """
-    example = first_example(cls) if config is None else Example(config)
-    return report("denoiser", cls.__name__, subject(cls, example))
+    return check_class("denoiser", cls, None if config is None else Example(config))

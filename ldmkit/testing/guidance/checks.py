@@ -7,7 +7,8 @@ from typing import Any
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.guidance import Guidance
-from ldmkit.testing.checks import Report, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report
 from ldmkit.testing.guidance import laws as laws
 
 from ldmkit.testing.guidance import conduct as conduct  # isort: skip - the page has the checks in this order
@@ -22,10 +23,9 @@ def subject(cls: type[Guidance], example: Example) -> Subject:
 def check_guidance(
     cls: type[Guidance], config: Mapping[str, Any] | None = None, *, names: Sequence[str] = ()
 ) -> Report:
-    """Check guidance with these fields; with those of its first example where none are given.
+    """Check guidance with these fields; with those of its examples where none are given.
 
     Args:
         names: conditions that it is for, where it is not for any.
     """
-    example = cls.examples[0] if config is None else Example(config, tuple(names))
-    return report("guidance", cls.__name__, subject(cls, example))
+    return check_class("guidance", cls, None if config is None else Example(config, tuple(names)))

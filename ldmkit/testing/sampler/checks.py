@@ -7,7 +7,8 @@ from typing import Any
 
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.sampler import Sampler
-from ldmkit.testing.checks import Report, report
+from ldmkit.testing.cases import check_class
+from ldmkit.testing.checks import Report
 from ldmkit.testing.sampler import conduct as conduct
 from ldmkit.testing.sampler import laws as laws
 from ldmkit.testing.sampler.runs import Subject
@@ -19,6 +20,5 @@ def subject(cls: type[Sampler], example: Example) -> Subject:
 
 
 def check_sampler(cls: type[Sampler], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a sampler with these fields; with those of its first example where none are given."""
-    example = cls.examples[0] if config is None else Example(config)
-    return report("sampler", cls.__name__, subject(cls, example))
+    """Check a sampler with these fields; with those of its examples where none are given."""
+    return check_class("sampler", cls, None if config is None else Example(config))

@@ -13,6 +13,9 @@ from ldmkit_samplers.grids.checks import check_sigmas, check_steps
 from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Trailing
 
 End = Literal["zero", "sigma_min", "smallest"]
+
+COUNTED = {"end": ("zero", "sigma_min")}
+"""Ends with as many transitions as steps; "smallest", which has one fewer on purpose, keeps no law of their number."""
 Within = Literal["all", "leading", "trailing", "linspace"]
 
 
@@ -78,7 +81,11 @@ class SigmaGrid(Grid):
 class Karras(SigmaGrid):
     """Equal steps in sigma^(1/rho) (Karras et al. 2022, equation 5)."""
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "sigma_min"}), Example({"rho": 3.0}))
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(vary=COUNTED),
+        Example({"end": "sigma_min"}),
+        Example({"rho": 3.0}),
+    )
     rho: float = Field(default=7.0, gt=0)
 
     def at(self, position: float, largest: float, smallest: float) -> float:
@@ -89,7 +96,7 @@ class Karras(SigmaGrid):
 class Exponential(SigmaGrid):
     """Equal steps in log sigma, then 0."""
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"largest": 10.0, "smallest": 0.1}))
+    examples: ClassVar[tuple[Example, ...]] = (Example(vary=COUNTED), Example({"largest": 10.0, "smallest": 0.1}))
 
     def at(self, position: float, largest: float, smallest: float) -> float:
         return math.exp(math.log(largest) + position * (math.log(smallest) - math.log(largest)))
@@ -98,7 +105,7 @@ class Exponential(SigmaGrid):
 class LogSNR(Exponential):
     """Equal steps in log SNR = -2 log sigma, ending at the smallest level (Lu et al. 2022, DPM-Solver, section 3.3)."""
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "zero"}))
+    examples: ClassVar[tuple[Example, ...]] = (Example(vary=COUNTED), Example({"end": "zero"}))
     end: End = "sigma_min"
 
 

@@ -169,7 +169,7 @@ class Linspace(TimestepGrid):
     examples: ClassVar[tuple[Example, ...]] = (
         Example(),
         Example({"intervals": "steps+1"}),
-        Example({"endpoint": False, "rounding": "floor"}),
+        Example({"endpoint": False, "rounding": "floor", "end": "first"}),
         Example({"rounding": "none"}),
     )
     name: ClassVar[str] = "linspace"
@@ -210,7 +210,10 @@ class LdmDdim(TimestepGrid):
             ceil(T / (T // steps)) steps: 31 for 30, 500 for 400.
     """
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"method": "quad"}))
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(vary={"count": ("exact",)}),  # "published" is one step more or less, for its pictures
+        Example({"method": "quad"}),
+    )
     name: ClassVar[str] = "ldm-ddim"
     end: End = "first"
     method: Literal["uniform", "quad"] = "uniform"
