@@ -64,7 +64,7 @@ class Case:
         for one in self.checks:
             if one is before:
                 return None
-            if one.cause and (found := self._run(one)).status == "failed":
+            if one.cause and _explains(found := self._run(one)):
                 return found
         return None
 
@@ -84,6 +84,11 @@ class Case:
     def report(self) -> Report:
         """All of them."""
         return Report(f"{self.name} of {self.entry.dist}", tuple(self.run(one) for one in self.checks))
+
+
+def _explains(found: Outcome) -> bool:
+    """Whether a cause failed by itself. One that could not be run is a consequence of what other checks find."""
+    return found.status == "failed" and (found.error is None or found.check.name == "builds")
 
 
 def cases_of(entry: Entry, examples: Sequence[Example] | None = None, cls: Any = None) -> list[Case]:

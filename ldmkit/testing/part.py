@@ -155,7 +155,7 @@ def choices(subject: Subject) -> str:
     return "; ".join(said)
 
 
-@check("part", "config-json")
+@check("part", "config-json", cause=True)
 def config_json(subject: Subject) -> None:
     """A config is the same after a trip through JSON, and has a JSON schema.
 

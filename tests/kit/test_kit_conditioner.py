@@ -53,23 +53,3 @@ def test_config_and_inputs_can_be_given() -> None:
         check_conditioner(Palette, {"dim": 3}, [given[0], given[0]]).require()
     with pytest.raises(AssertionError, match="expected: at least two inputs"):
         check_conditioner(Palette, inputs=given[:1]).require()
-
-
-def test_one_fault_that_stops_everything_is_told_once() -> None:
-    class Stillborn(Palette):
-        """Cannot be built."""
-
-        def __init__(self, config: Any = None):
-            super().__init__(config)
-            raise RuntimeError("out of luck")
-
-    class Bare(Palette):
-        """Returns a tensor, which most checks can do nothing with."""
-
-        def forward(self, inputs: list[Any]) -> Any:
-            return super().forward(inputs).value  # type: ignore[union-attr]
-
-    text = str(check_conditioner(Stillborn))
-    assert text.count("RuntimeError: out of luck") == 1 and "the same error in input-json" in text
-    failed = [outcome.check.name for outcome in check_conditioner(Bare).failures]
-    assert failed == ["signal"]

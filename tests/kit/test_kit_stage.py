@@ -19,7 +19,7 @@ CASES = [(name, cls) for name, classes in BROKEN.items() for cls in classes]
 def test_a_correct_stage_passes() -> None:
     for example in Mean.examples:
         found = check_stage(Mean, example.config, inputs=example.inputs).require()
-        assert {one.status for one in found.outcomes} == {"passed"}
+        assert {one.status for one in found.outcomes if one.check.kind == "stage"} == {"passed"}
 
 
 @pytest.mark.parametrize(("name", "cls"), CASES, ids=[f"{name}-{cls.__name__}" for name, cls in CASES])
