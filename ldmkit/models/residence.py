@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ class Shelf:
 
     def __init__(self, module: nn.Module, resting: dict[tuple[str, str], Resting]) -> None:
         self.module, self.resting = module, resting
+        # kept, for torch chooses other kernels where a gradient may be asked for
+        self._asking = {name for (_, name) in resting if getattr(module, name).requires_grad}
         self.users = 0
         self.ready: Any = None
         """On CUDA: when the tensors that are there are whole."""
@@ -33,8 +35,8 @@ class Shelf:
     def put(self, tensors: dict[tuple[str, str], Tensor]) -> None:
         """Have the module compute with these."""
         for (table, name), tensor in tensors.items():
-            parameter = table == "_parameters"
-            getattr(self.module, table)[name] = nn.Parameter(tensor, requires_grad=False) if parameter else tensor
+            held = nn.Parameter(tensor, requires_grad=name in self._asking) if table == "_parameters" else tensor
+            getattr(self.module, table)[name] = held
 
     def rest(self) -> None:
         """Have the module hold what shows where its tensors are."""
@@ -197,8 +199,9 @@ class Streamed(Residence):
         return self._edges
 
     def _left(self) -> None:
-        while self._ahead:
-            self._ahead.popitem()[1].cancel()
+        running = [future for future in self._ahead.values() if not future.cancel()]
+        self._ahead.clear()
+        wait(running)  # what they fetch is in memory until they are through
 
     def enter(self, block: Block) -> None:
         """A block is called: have its weights, and ask for the next one's."""

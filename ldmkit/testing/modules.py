@@ -152,13 +152,14 @@ def weights(s: ModuleSubject) -> None:
         assign(again, {key: LazyTensor.of(lazy.read(True)) for key, lazy in found.items()}, s.cls.__name__)
         again.load_assets(Path(folder))
         again.eval()
-        lost = [name for name, value in _plain_tensors(again) if value.is_meta]
+        lost = [name for name, value in plain_tensors(again) if value.is_meta]
         expect(not lost, "every tensor in the state dict, the config or a file", f"only as an attribute: {lost[:4]}")
         expect_state(again.state_dict(), part.state_dict(), "loaded again")
         close(ran(s, again, s.given(again)), ran(s, part, given), "outputs of the loaded one", 1e-6)
 
 
-def _plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that are plain attributes of modules, by path."""
     for path, inner in module.named_modules():
         for name, value in vars(inner).items():
             if isinstance(value, Tensor):

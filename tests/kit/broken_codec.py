@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from broken_modules import module_faults
+from broken_placed import KeepsLatents
 from good_codec import Halves, PatchCodec, Unshuffled
 from torch import Tensor, nn
 
@@ -249,6 +250,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "last-layer": [CopiedLayer, FirstLayer],
     "not-trainable": [SilentlyUntrainable],
     "tiles": [Seam, OtherRaw, OwnMultiple],
+    "placed": [KeepsLatents],
     **{name: [cls] for name, cls in module_faults(PatchCodec, "encode").items()},
 }
 BROKEN["batch-invariance"].append(DrawsForTheBatch)

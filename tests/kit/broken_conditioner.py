@@ -371,3 +371,14 @@ class RawExample(Palette):
 
     def example(self, size: tuple[int, int]) -> Any:
         return {"colours": ["#000000"]}
+
+
+@breaks("placed")
+class KeepsTokens(Palette):
+    """The last tokens, in a list, wherever they are."""
+
+    def forward(self, inputs: list[Any]) -> Signal:
+        found = super().forward(inputs)
+        assert isinstance(found, Tokens)
+        self.last = [found.value]
+        return found

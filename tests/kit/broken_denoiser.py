@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from broken_gates import GATES
 from broken_modules import module_faults
+from broken_placed import ReadsABlocksWeight
 from good_denoiser import Block, PatchContext, PatchNet
 from torch import Tensor, nn
 
@@ -389,6 +390,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "no-waiting": [WithItem, WithBranch],
     "compiles": [WithBranch, NoRegion],
     "plans": [OtherPlan, AnyPlan],
+    "placed": [ReadsABlocksWeight],
     **{name: [cls] for name, cls in module_faults(PatchNet, "forward").items()},
 }
 """Check -> parts that it must catch."""

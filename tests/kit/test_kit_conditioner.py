@@ -41,7 +41,7 @@ def test_a_sound_part_passes(cls: type[Conditioner]) -> None:
     report = check_conditioner(cls).require()
     skipped = {outcome.check.name for outcome in report.outcomes if outcome.status == "skipped"}
     none = {"picture-size", "proposals"}
-    more = {Palette: {"ports"}, Plain: {"device", "gradients", "leave-out", "ports"}, Spoken: set()}
+    more = {Palette: {"ports"}, Plain: {"device", "gradients", "leave-out", "placed", "ports"}, Spoken: set()}
     assert skipped == none | more[cls]
 
 

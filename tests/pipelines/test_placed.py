@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
 import threading
 import weakref
@@ -214,3 +215,31 @@ def test_weights_that_are_written_to_are_not_lost_without_a_word(rest: str) -> N
         next(p for p in placed.conditioners["text"].parameters() if p.ndim > 1).mul_(2)
     with pytest.raises(LdmkitError, match=r"compose\.stale-placement"):
         placed(inputs, **call)
+
+
+def test_weights_that_ask_for_gradients_are_computed_with_as_before() -> None:
+    """Torch chooses other kernels for them, which round otherwise."""
+    pipe = pipeline(pooled=True)
+    for part in pipe.parts.items().values():
+        part.requires_grad_(True)
+    for placement in ("low-memory", "conditioners:streamed denoiser:streamed"):
+        placed = pipe.placed(placement)
+        assert same(placed, pipe)
+        assert all(parameter.requires_grad for parameter in placed.denoiser.parameters())
+
+
+@pytest.mark.parametrize("derive", [
+    lambda pipe: pipe.placed("lowest-memory"),
+    lambda pipe: pipe.with_adapter("lora", low_rank(pipe, text=False), {}).fused(),
+], ids=["placed", "fused"])  # fmt: skip
+def test_a_file_that_changes_is_noticed_by_copies_too(derive: Any, tmp_path: Path) -> None:
+    pipe = ldmkit.load(pipeline().save(tmp_path / "model"))
+    derived = derive(pipe)
+    derived(TEXT, **CALL)
+    for file in (tmp_path / "model").rglob("*.safetensors"):
+        with file.open("r+b") as opened:
+            opened.seek(-8, 2)
+            opened.write(bytes(8))
+            os.utime(file, (1, 1))
+    with pytest.raises(LdmkitError, match=r"run\.file-changed"):
+        derived(TEXT, **CALL)

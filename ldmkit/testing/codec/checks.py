@@ -25,6 +25,7 @@ from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail, to
 from ldmkit.testing.codec import decoding as decoding
 from ldmkit.testing.codec.subject import SIZES, CodecSubject, ill_sized, latents, noise_of, pictures
 from ldmkit.testing.modules import ROWS, ran, share
+from ldmkit.testing.placing import placed
 
 TILED = (16, 24)
 """Of pictures that a codec which works in tiles cuts."""
@@ -318,3 +319,4 @@ def _seamless(found: Tensor, wanted: Tensor, what: str) -> None:
 
 
 share("codec")
+check("codec", "placed")(placed)

@@ -27,6 +27,7 @@ from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of,
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
 from ldmkit.testing.part import examples_of
+from ldmkit.testing.placing import placed
 
 THREADS, ROUNDS = 4, 8
 
@@ -106,6 +107,7 @@ def declared_on_meta(s: Subject) -> None:
 
 
 share("conditioner", leave_out=("batch-invariance", "order", "inputs-untouched"))
+check("conditioner", "placed")(placed)
 
 
 @check("conditioner", "float64")

@@ -12,15 +12,17 @@ from typing import Any
 from ldmkit.contracts.denoiser import Denoiser
 from ldmkit.contracts.example import Example
 from ldmkit.testing.cases import check_class
-from ldmkit.testing.checks import Report
+from ldmkit.testing.checks import Report, check
 from ldmkit.testing.denoiser import gates as gates
 from ldmkit.testing.denoiser import inputs as inputs
 from ldmkit.testing.denoiser import ports as ports
 from ldmkit.testing.denoiser import runs as runs
 from ldmkit.testing.denoiser.subject import DenoiserSubject
 from ldmkit.testing.modules import share
+from ldmkit.testing.placing import placed
 
 share("denoiser")
+check("denoiser", "placed")(placed)
 
 
 def subject(cls: type[Any], example: Example) -> DenoiserSubject:
