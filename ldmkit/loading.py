@@ -20,7 +20,7 @@ from ldmkit.errors import InputError, SourceError
 from ldmkit.files.numbers import plain
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.cascade_files import CascadeFolder
-from ldmkit.models.reading import fill_model, open_source, part_of, read_model
+from ldmkit.models.reading import fill_model, loading_options, open_source, part_of
 from ldmkit.models.source import PartFolder, Source
 from ldmkit.models.spec import Verify
 from ldmkit.pipeline import Pipeline
@@ -63,8 +63,8 @@ def load(
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     if isinstance(opened, CascadeFolder):
         return cascade_of(opened, device=device, dtype=dtype, mapped=mapped)
-    given: dict[str, Any] = {"config": config, "ema": ema, "variant": variant}
-    return Pipeline(**read_model(opened, **given, device=device, dtype=dtype, mapped=mapped))
+    options = loading_options(config, ema, variant, dtype)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=options, mapped=mapped)
 
 
 def pipeline_of(

@@ -26,7 +26,7 @@ from ldmkit.models.spec import ConditionerSpec, owners_of
 Rounded: TypeAlias = dict[str, dict[str, str]]
 """Path of a part -> what of its placement changes the numbers that it computes with."""
 
-Slot: TypeAlias = tuple[nn.Module, str, str]
+TensorSlot: TypeAlias = tuple[nn.Module, str, str]
 """A module, `_parameters` or `_buffers`, and the name of a tensor in it."""
 
 
@@ -198,7 +198,7 @@ def _replaced(parts: Parts, copies: Mapping[str, Any]) -> Parts:
     return replace(parts, codec=codec, denoiser=denoiser, conditioners=conditioners, adapters=adapters)
 
 
-def _slots(part: nn.Module) -> list[Slot]:
+def _slots(part: nn.Module) -> list[TensorSlot]:
     return [
         (module, table, name)
         for module in part.modules()
@@ -208,13 +208,13 @@ def _slots(part: nn.Module) -> list[Slot]:
     ]
 
 
-def _tensor(slot: Slot) -> Tensor:
+def _tensor(slot: TensorSlot) -> Tensor:
     module, table, name = slot
     found: Tensor = getattr(module, table)[name].detach()
     return found
 
 
-def _is_weight(slot: Slot) -> bool:
+def _is_weight(slot: TensorSlot) -> bool:
     module, _, name = slot
     return isinstance(module, nn.Linear) and name == "weight"
 
@@ -240,7 +240,7 @@ Rests: TypeAlias = dict[int, dict[tuple[str, str], Resting]]
 """Module by identity -> its tensors at rest."""
 
 
-def _resting(slots: Collection[Slot], place: PartPlacement, bed: _Bed) -> Rests:
+def _resting(slots: Collection[TensorSlot], place: PartPlacement, bed: _Bed) -> Rests:
     """How each of some tensors rests; a tensor that stands in several places rests once."""
     given = {id(getattr(module, table)[name]): (module, table, name) for module, table, name in slots}
     tensors = {key: _tensor(slot) for key, slot in given.items()}
@@ -265,7 +265,7 @@ def _shelves(roots: Iterable[nn.Module], resting: Rests) -> list[Shelf]:
 
 def _free(part: Part, resting: Rests) -> Iterator[Shelf]:
     """The tensors that do not rest."""
-    by_module: dict[int, list[Slot]] = {}
+    by_module: dict[int, list[TensorSlot]] = {}
     for slot in _slots(part):
         if (slot[1], slot[2]) not in resting.get(id(slot[0]), {}):
             by_module.setdefault(id(slot[0]), []).append(slot)

@@ -33,7 +33,7 @@ from ldmkit.plugins.hooks import manager
 
 @usual_device()
 def read_model(
-    source: str | Path | Source,
+    source: str | Path,
     *,
     config: str | Path | None = None,
     ema: bool | None = None,
@@ -43,14 +43,13 @@ def read_model(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> dict[str, Any]:
-    """What `Pipeline` is built from; arguments and errors as for `ldmkit.load`. A source may be open already."""
-    opened = source
-    if not isinstance(opened, Source):
-        opened = open_source(opened, config=config, ema=ema, variant=variant, verify=verify)
+    """What `Pipeline` is built from; arguments and errors as for `ldmkit.load`."""
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     options = loading_options(config, ema, variant, dtype)
     return {**fill_model(opened, device=device, dtype=dtype, mapped=mapped), "load_options": options}
 
 
+@usual_device()
 def fill_model(
     source: Source,
     *,

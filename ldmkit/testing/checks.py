@@ -143,17 +143,17 @@ def repeated(names: Sequence[str]) -> str:
 
 _CHECKS: dict[str, dict[str, Check]] = {}
 
-Run = TypeVar("Run", bound=Callable[[Any], str | None])
+CheckRun = TypeVar("CheckRun", bound=Callable[[Any], str | None])
 
 
-def check(kind: str, name: str, cause: bool = False) -> Callable[[Run], Run]:
+def check(kind: str, name: str, cause: bool = False) -> Callable[[CheckRun], CheckRun]:
     """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it.
 
     Args:
         cause: see `Check`.
     """
 
-    def register(function: Run) -> Run:
+    def register(function: CheckRun) -> CheckRun:
         promise, _, explanation = (inspect.getdoc(function) or "").partition("\n")
         if not promise:
             raise TypeError(f"check {kind}-{name} has no docstring")

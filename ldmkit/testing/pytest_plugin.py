@@ -78,7 +78,7 @@ def _items(session: pytest.Session, entry: Entry) -> Iterator[pytest.Item]:
         yield broken
         return
     for case in found:
-        node: Any = Part.from_parent(home, name=case.name)
+        node: Any = PartChecks.from_parent(home, name=case.name)
         for one in case.checks:
             name = f"{one.kind}-{one.name}" if case.number is None else one.name
             item: pytest.Item = CheckItem.from_parent(node, name=name, case=case, one=one)
@@ -101,7 +101,7 @@ class Distribution(pytest.Collector):
         return []
 
 
-class Part(pytest.Collector):
+class PartChecks(pytest.Collector):
     """A part in one of its examples, in pytest's tree."""
 
     def collect(self) -> list[pytest.Item]:

@@ -39,7 +39,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CacheSchedule:
     """State of a run: how often to compute, and under what to keep it; `window` tells patches from one another."""
 
     name: str
@@ -47,7 +47,7 @@ class Plan:
     interval: int
     window: tuple[int, ...] = ()
 
-    def crop(self, top: int, left: int, height: int, width: int) -> Plan:
+    def crop(self, top: int, left: int, height: int, width: int) -> CacheSchedule:
         """The plan for a window of the latents."""
         return replace(self, window=(top, left, height, width))
 
@@ -76,7 +76,7 @@ class Reuse:
             frame.context.memory[plan] = Kept(value, frame.sigma)
         return value
 
-    def _found(self, frame: Frame) -> tuple[Plan | None, Kept | None]:
+    def _found(self, frame: Frame) -> tuple[CacheSchedule | None, Kept | None]:
         plan = frame.context.adapters.get(self.name)
         if plan is None or plan.branch != self.branch:
             return None, None
@@ -102,9 +102,9 @@ class DeepCache(Adapter):
         """At `deep.<branch>`."""
         return {f"deep.{self.config.branch}": Reuse(name, self.config.branch)}
 
-    def prepare(self, context: Context, name: str) -> Plan | None:
+    def prepare(self, context: Context, name: str) -> CacheSchedule | None:
         """How often to compute; None where no run is known."""
-        return None if context.run is None else Plan(name, self.config.branch, self.config.interval)
+        return None if context.run is None else CacheSchedule(name, self.config.branch, self.config.interval)
 
     def tuned(self, **changes: Any) -> Self:
         """With another `interval`.

@@ -22,7 +22,7 @@ from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
 EPS = 1e-6
 
 Attend: TypeAlias = Literal["vanilla", "linear"]
-Step: TypeAlias = Callable[[Tensor], Tensor]
+LayerCall: TypeAlias = Callable[[Tensor], Tensor]
 
 SMALL = {"widths": (8, 16, 16), "norm_groups": 4, "blocks": 1}
 """A geometry for examples."""
@@ -192,9 +192,9 @@ class Level(nn.Module):
         self.attn = nn.ModuleList(attention(config.level_attention, width, groups) for _ in range(attends))
         self.resample = resample
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LayerCall]:
         """Its layers in their order."""
-        found: list[Step] = []
+        found: list[LayerCall] = []
         for index, block in enumerate(self.block):
             found += [block, self.attn[index]] if self.attn else [block]
         return found if self.resample is None else [*found, self.resample]
@@ -210,7 +210,7 @@ class Middle(nn.Module):
         self.attn = None if config.mid_attention == "none" else attention(config.mid_attention, width, groups)
         self.block2 = ResnetBlock(width, width, groups, config.dropout)
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LayerCall]:
         """Its layers in their order."""
         return [layer for layer in (self.block1, self.attn, self.block2) if layer is not None]
 
@@ -236,7 +236,7 @@ class Encoder(nn.Module):
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LayerCall]:
         """What pictures go through, in its order: each takes a map and gives a map."""
         levels = [step for level in self.down for step in level.steps()]
         return [self.conv_in, *levels, *self.mid.steps(), self.finish]
@@ -274,7 +274,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         self.tanh_out = config.tanh_out
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[LayerCall]:
         """What features go through, in its order: each takes a map and gives a map."""
         levels = [step for level in reversed(self.up) for step in level.steps()]
         return [self.conv_in, *self.mid.steps(), *levels, self.finish]

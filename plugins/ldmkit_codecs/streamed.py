@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ldmkit_codecs.autoencoder import Decoder, Encoder, Step
+from ldmkit_codecs.autoencoder import Decoder, Encoder, LayerCall
 from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.stretches import LayerPlan, Measure, Stretch, tiles
 from ldmkit_codecs.wholes import Place, Unknown, passes, twin
@@ -36,7 +36,7 @@ class Streamed(nn.Module):
         steps = self.gathering[stretch.first : stretch.last]
         return passes(lambda: self._over_tiles(x, stretch, steps, heap))
 
-    def _over_tiles(self, x: Tensor, stretch: Stretch, steps: list[Step], heap: Heap) -> Tensor:
+    def _over_tiles(self, x: Tensor, stretch: Stretch, steps: list[LayerCall], heap: Heap) -> Tensor:
         into = self.measures[stretch.first].stride_in
         out = self.measures[stretch.last - 1].stride_out
         place, made, waiting = self.place, None, None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit_codecs.autoencoder import Attention, Decoder, Encoder, LinearAttention, Step
+from ldmkit_codecs.autoencoder import Attention, Decoder, Encoder, LayerCall, LinearAttention
 from ldmkit_codecs.wholes import Span
 
 FAR = (Attention, LinearAttention)
@@ -117,7 +117,7 @@ def measure(module: Encoder | Decoder, given: Tensor, side: int) -> tuple[Measur
     return tuple(found)
 
 
-def _watched(module: nn.Module, step: Step, x: Tensor, seen: list[tuple[nn.Module, Tensor, Tensor]]) -> Tensor:
+def _watched(module: nn.Module, step: LayerCall, x: Tensor, seen: list[tuple[nn.Module, Tensor, Tensor]]) -> Tensor:
     def record(layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         seen.append((layer, args[0], out))
 

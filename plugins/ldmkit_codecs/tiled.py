@@ -31,7 +31,7 @@ from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
 from ldmkit_codecs.streamed import Streamed
 from ldmkit_codecs.stretches import LayerPlan, Measure, best_stretches, measure
-from ldmkit_codecs.tiles import Axis, best_axes
+from ldmkit_codecs.tiles import TileAxis, best_axes
 from ldmkit_codecs.wholes import Place, Unknown, has_norms, passes, twin
 
 Tile: TypeAlias = Callable[..., Tensor]
@@ -64,7 +64,7 @@ class TiledConfig(Value):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tiling:
     """How one picture will be cut.
 
     Args:
@@ -72,8 +72,8 @@ class Plan:
         together: pictures of a batch that fit the budget in one run.
     """
 
-    rows: Axis
-    columns: Axis
+    rows: TileAxis
+    columns: TileAxis
     together: int
 
     @property
@@ -128,7 +128,7 @@ class TiledCodec(Codec):
         """The inner codec's."""
         return self.inner.multiple
 
-    def plan(self, height: int, width: int, direction: Direction = "decode") -> Plan | LayerPlan:
+    def plan(self, height: int, width: int, direction: Direction = "decode") -> Tiling | LayerPlan:
         """How a picture of this size in pixels is cut, within the budget; nothing is run.
 
         Raises:
@@ -153,7 +153,7 @@ class TiledCodec(Codec):
                 fits=f"{least * 1.01:.3g} MiB or more, or a smaller overlap",
             )
         rows, columns = axes
-        return Plan(rows, columns, max(1, area // (rows.size * columns.size)))
+        return Tiling(rows, columns, max(1, area // (rows.size * columns.size)))
 
     def _stretches(self, height: int, width: int, direction: Direction) -> LayerPlan:
         steps = self._measured(direction)
@@ -236,7 +236,7 @@ class TiledCodec(Codec):
 
         return self._run(self.plan(height * f, width * f, "decode"), batch, 1, tile, latents)
 
-    def _run(self, plan: Plan | LayerPlan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
+    def _run(self, plan: Tiling | LayerPlan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
         """Of as many pictures at a time as fit; results are `divide` times smaller than pictures."""
         whole = plan.count == 1 or (torch.is_grad_enabled() and given.requires_grad)
         done = []
@@ -294,7 +294,7 @@ class TiledCodec(Codec):
         return self.inner.last_layer
 
 
-def _whole_norms(plan: Plan, divide: int, codec: Codec, tile: Tile, heap: Heap) -> Tensor:
+def _whole_norms(plan: Tiling, divide: int, codec: Codec, tile: Tile, heap: Heap) -> Tensor:
     """Passes over all tiles until every norm knows the whole picture."""
     place = Place()
     other = twin(codec, place)
@@ -302,7 +302,7 @@ def _whole_norms(plan: Plan, divide: int, codec: Codec, tile: Tile, heap: Heap) 
 
 
 def _blend(
-    plan: Plan, divide: int, tile: Callable[[int, int, int, int], Tensor], heap: Heap, place: Place | None = None
+    plan: Tiling, divide: int, tile: Callable[[int, int, int, int], Tensor], heap: Heap, place: Place | None = None
 ) -> Tensor:
     """Blend `tile(top, bottom, left, right)` (in pixels); results are `divide` times smaller."""
     rows, columns = plan.rows.scaled(divide), plan.columns.scaled(divide)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 
-class Axis(NamedTuple):
+class TileAxis(NamedTuple):
     """Tiles along one side: `starts` ascending, each `size` long, together covering [0, length). Pixels."""
 
     length: int
     size: int
     starts: tuple[int, ...]
 
-    def scaled(self, divide: int) -> Axis:
+    def scaled(self, divide: int) -> TileAxis:
         """The same tiles in units of `divide` pixels, which starts and size are multiples of."""
-        return Axis(self.length // divide, self.size // divide, tuple(start // divide for start in self.starts))
+        return TileAxis(self.length // divide, self.size // divide, tuple(start // divide for start in self.starts))
 
     def owned(self, index: int) -> tuple[int, int]:
         """First and last + 1 of what a tile owns; the bounds are mid-overlap, on multiples that all tiles keep to."""
@@ -52,17 +52,17 @@ def _size(length: int, count: int, unit: int, overlap: int) -> int:
     return min(-(-(length + (count - 1) * overlap) // (count * unit)) * unit, length)
 
 
-def axis(length: int, count: int, unit: int, overlap: int) -> Axis:
+def axis(length: int, count: int, unit: int, overlap: int) -> TileAxis:
     """`count` equal tiles over `length`, evenly placed on multiples of `unit`, overlapping by at least `overlap`.
 
     `length` and `overlap` are multiples of `unit`.
     """
     size = _size(length, count, unit, overlap)
     steps = (length - size) // unit
-    return Axis(length, size, tuple(steps * i // max(count - 1, 1) * unit for i in range(count)))
+    return TileAxis(length, size, tuple(steps * i // max(count - 1, 1) * unit for i in range(count)))
 
 
-def best_axes(height: int, width: int, area: int, unit: int, overlap: int) -> tuple[Axis, Axis] | None:
+def best_axes(height: int, width: int, area: int, unit: int, overlap: int) -> tuple[TileAxis, TileAxis] | None:
     """The cut with tiles of at most `area` pixels that computes the fewest pixels, and then has the squarest tiles.
 
     None where even tiles of twice the overlap are too large.

@@ -27,7 +27,7 @@ class Figures(Value):
     spread: float
 
 
-class Drawn(Value):
+class DrawnRun(Value):
     """One run.
 
     Args:
@@ -76,7 +76,7 @@ class Comparison(Value):
     guidance: str
     plan: str
     reference: Reference
-    runs: tuple[Drawn, ...]
+    runs: tuple[DrawnRun, ...]
     seconds: float
 
     @property
@@ -89,7 +89,7 @@ class Comparison(Value):
         """Numbers of steps, in order."""
         return tuple(dict.fromkeys(run.steps for run in self.runs))
 
-    def runs_of(self, sampler: str) -> tuple[Drawn, ...]:
+    def runs_of(self, sampler: str) -> tuple[DrawnRun, ...]:
         """The runs of one sampler."""
         return tuple(run for run in self.runs if run.sampler == sampler)
 
@@ -102,7 +102,7 @@ class Comparison(Value):
         """Whether any run failed."""
         return any(run.failure for run in self.runs)
 
-    def cells(self, run: Drawn) -> tuple[str, ...]:
+    def cells(self, run: DrawnRun) -> tuple[str, ...]:
         """One row of the table, as `HEADS` names them."""
         first = (run.sampler, str(run.steps))
         if run.figures is None:

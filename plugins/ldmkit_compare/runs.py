@@ -16,7 +16,7 @@ from ldmkit import Denoised, DenoiseWrapper, LdmkitError, Need, Pipeline, Sample
 from ldmkit.run.prepared import Prepared
 from ldmkit_compare.asked import Entrant
 from ldmkit_compare.figures import marginal, psnr, rms, spread
-from ldmkit_compare.results import Comparison, Drawn, Figures, Reference
+from ldmkit_compare.results import Comparison, DrawnRun, Figures, Reference
 
 TIGHT = 200
 """Steps of the reference and of its check."""
@@ -140,7 +140,7 @@ class Comparing:
             halves=marginal(tight.latents[:half], tight.latents[half:]) if half else None,
         )
 
-    def _one(self, entrant: Entrant, steps: int, reference: _Ran) -> Drawn:
+    def _one(self, entrant: Entrant, steps: int, reference: _Ran) -> DrawnRun:
         named = {"sampler": entrant.name, "steps": steps}
         try:
             prepared = self.first.again(sampler=entrant.sampler, grid=self.first.request.grid, steps=steps)
@@ -148,10 +148,10 @@ class Comparing:
             figures = _figures(ran, reference)
         except Exception as error:  # a sampler of somebody else's must not take the others with it
             what = error.what if isinstance(error, LdmkitError) else f"{type(error).__name__}: {error}"
-            return Drawn.of({**named, "noisy": False, "evaluations": 0, "seconds": 0, "failure": what})
+            return DrawnRun.of({**named, "noisy": False, "evaluations": 0, "seconds": 0, "failure": what})
         self._pictures[entrant.name, steps] = ran.images
         timed = {"evaluations": ran.evaluations, "seconds": round(ran.seconds, 3)}
-        return Drawn.of({**named, "noisy": ran.noisy, **timed, "figures": figures})
+        return DrawnRun.of({**named, "noisy": ran.noisy, **timed, "figures": figures})
 
     def _ran(self, prepared: Prepared, name: str) -> _Ran:
         denoise, noise = _CountedDenoise(prepared.denoise), _Counter(prepared.noise)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldmkit import write_new
 from ldmkit_compare.plots import plot_of
-from ldmkit_compare.results import Comparison, Drawn
+from ldmkit_compare.results import Comparison, DrawnRun
 from ldmkit_compare.runs import Pictures
 
 STYLE = Style(tile=108, gutter=120)
@@ -33,7 +33,7 @@ def contact_sheet(found: Comparison, pictures: Pictures, index: int = 0) -> Shee
     return sheet
 
 
-def caption(found: Comparison, run: Drawn) -> str:
+def caption(found: Comparison, run: DrawnRun) -> str:
     """Error and time of a run, in few letters."""
     if run.figures is None:
         return "failed"
@@ -62,6 +62,6 @@ def save_png(image: Image.Image, path: Path, overwrite: bool = False) -> Path:
     return write_new(path, lambda file: image.save(file, format="PNG", optimize=True), overwrite=overwrite)
 
 
-def _content(run: Drawn, pictures: Pictures, index: int) -> Content:
+def _content(run: DrawnRun, pictures: Pictures, index: int) -> Content:
     image = pictures.runs.get((run.sampler, run.steps))
     return absent("failed") if image is None else image[index]

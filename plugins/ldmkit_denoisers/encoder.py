@@ -44,7 +44,7 @@ class UNetContext(Context):
     plan: Any = None
 
 
-class Stage(nn.Module):
+class UNetLevel(nn.Module):
     """One level of one side: residual blocks, their attentions, and the resampling to the next level.
 
     On the way down `port` gets the level's last map, before it is kept as a skip and resampled (`down.<level>`), and
@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         self.vector_embed = _vector_embed(config)
         count, stages = 0, []
         for plan in down_levels(config):
-            stages.append(Stage(config, plan, "down", count))
+            stages.append(UNetLevel(config, plan, "down", count))
             count += _crossings(plan, len(plan.inputs))
         self.down = nn.ModuleList(stages)
         middle = mid_level(config)
@@ -274,7 +274,7 @@ def level_ports(stages: Iterable[nn.Module]) -> dict[str, Port]:
     """Ports of the levels of the way down: `down.<level>`, and `down.<level>.resample` where the level has one."""
     ports: dict[str, Port] = {}
     for level, stage in enumerate(stages):
-        assert isinstance(stage, Stage)
+        assert isinstance(stage, UNetLevel)
         ports[f"down.{level}"] = stage.port
         if stage.resample is not None:
             ports[f"down.{level}.resample"] = stage.resample_port

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ldmkit import CompositionError, Context, Frame, check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
-from ldmkit_denoisers.encoder import Middle, Projected, Stage, UNetContext, WayDown
+from ldmkit_denoisers.encoder import Middle, Projected, UNetContext, UNetLevel, WayDown
 from ldmkit_denoisers.packed_blocks import (
     PackedResample,
     PackedResBlock,
@@ -150,18 +150,18 @@ class _PackedStage:
     """A `Stage` or `Middle`."""
 
     def __init__(self, net: PrepackedUNet, stage: nn.Module) -> None:
-        assert isinstance(stage, (Stage, Middle))
+        assert isinstance(stage, (UNetLevel, Middle))
         self.res: list[tuple[int, PackedResBlock]] = []
         self.attn: list[PackedAttention | None] = []
-        attentions: list[nn.Module | None] = list(stage.attn) if isinstance(stage, Stage) else [stage.attn]
+        attentions: list[nn.Module | None] = list(stage.attn) if isinstance(stage, UNetLevel) else [stage.attn]
         self.resample: tuple[int, PackedResBlock] | PackedResample | None = None
         for i, block in enumerate(stage.res):
             assert isinstance(block, ResBlock)
             self.res.append((net.add_res(block), PackedResBlock(block)))
             self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None))
-        last = stage.resample if isinstance(stage, Stage) else None
-        self.port = stage.port if isinstance(stage, Stage) else None
-        self.resample_port = stage.resample_port if isinstance(stage, Stage) else None
+        last = stage.resample if isinstance(stage, UNetLevel) else None
+        self.port = stage.port if isinstance(stage, UNetLevel) else None
+        self.resample_port = stage.resample_port if isinstance(stage, UNetLevel) else None
         if isinstance(last, ResBlock):
             self.resample = (net.add_res(last), PackedResBlock(last))
         elif last is not None:

@@ -14,8 +14,8 @@ from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths, s
 from ldmkit_denoisers.encoder import (
     Encoder,
     Projected,
-    Stage,
     UNetContext,
+    UNetLevel,
     WayDown,
     checked_plane,
     inner_ports,
@@ -70,9 +70,9 @@ class UNet(Encoder, Denoiser):
         self.channels = config.channels
         self.smallest = smallest_map(config)
         self.build_encoder(config)
-        stages: list[Stage] = []
+        stages: list[UNetLevel] = []
         for plan in up_levels(config):
-            stages.append(Stage(config, plan, "up", self.cross_count))
+            stages.append(UNetLevel(config, plan, "up", self.cross_count))
             self.cross_count += plan.depth * len(plan.inputs) if plan.attention == "cross" else 0
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.widths[0], config.norm_eps)

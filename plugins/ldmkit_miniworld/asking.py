@@ -13,14 +13,14 @@ from ldmkit.models.abilities import proposer_of
 from ldmkit.run.inputs import input_name, input_owners
 from ldmkit_miniworld.oracle_network import SIDE
 from ldmkit_miniworld.vocabulary import CLASSES, LAYOUT_CLASSES, SEMANTIC
-from ldmkit_miniworld.world import MAX_SIDE, Picture
+from ldmkit_miniworld.world import MAX_SIDE, WorldPicture
 
 MODALITIES = ("text", "label", "layout", "semantic")
 
 Conditions: TypeAlias = tuple[str, ...]
 
 
-def inputs_of(picture: Picture, conditions: Sequence[str]) -> dict[str, Any]:
+def inputs_of(picture: WorldPicture, conditions: Sequence[str]) -> dict[str, Any]:
     """What a model is given of a picture of the world."""
     known = {"text": picture.caption, "label": picture.label, "layout": picture.layout, "semantic": picture.semantic}
     return {name: known[name] for name in conditions}

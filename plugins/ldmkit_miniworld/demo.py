@@ -23,7 +23,7 @@ from ldmkit_miniworld.asking import inputs_of, modalities_of, picture_size
 from ldmkit_miniworld.boxes import colour_of, kind_of
 from ldmkit_miniworld.showing import condition, shown
 from ldmkit_miniworld.vocabulary import COLOURS, layout_class
-from ldmkit_miniworld.world import Picture, World
+from ldmkit_miniworld.world import World, WorldPicture
 
 SPLIT = "demo"
 SAMPLES = 4
@@ -85,7 +85,7 @@ class Demo:
         self._inpainting(sheet, self._next(_coloured))
         return sheet
 
-    def _next(self, fits: Callable[[Picture], object]) -> Picture:
+    def _next(self, fits: Callable[[WorldPicture], object]) -> WorldPicture:
         """The next scene of the split whose conditions fit."""
         while True:
             self._number += 1
@@ -99,7 +99,7 @@ class Demo:
             images = self._draw(NAMES[name], inputs_of(picture, (name,)), range(self.samples))
             sheet.row(condition(picture, name), picture.image, *images, label=f"{NAMES[name]} alone")
 
-    def _together(self, sheet: Sheet, picture: Picture) -> None:
+    def _together(self, sheet: Sheet, picture: WorldPicture) -> None:
         words = ", ".join(NAMES[name] for name in self.taken)
         images = self._draw("all together", inputs_of(picture, self.taken), range(self.samples))
         sheet.heading(f"Together: {words}")
@@ -107,7 +107,7 @@ class Demo:
         sheet.row(*given, Cell(picture.image, "their scene"), label="given")
         sheet.row(*(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn")
 
-    def _samplers(self, sheet: Sheet, picture: Picture) -> None:
+    def _samplers(self, sheet: Sheet, picture: WorldPicture) -> None:
         cells, few = [], max(1, round(self.transitions * FEW))
         chosen = ("text",) if "text" in self.taken else self.taken
         for name in SAMPLERS:
@@ -118,7 +118,7 @@ class Demo:
         sheet.heading(f"Three samplers, {few} steps, from the same noise and the same {words}")
         sheet.row(*cells, label=picture.caption if chosen == ("text",) else "drawn")
 
-    def _inpainting(self, sheet: Sheet, picture: Picture) -> None:
+    def _inpainting(self, sheet: Sheet, picture: WorldPicture) -> None:
         hole, layout = self._hole(picture)
         given = {"layout": layout} if "layout" in self.taken else {}
         start = Start(image=picture.image, strength=1.0, mask=hole)
@@ -130,7 +130,7 @@ class Demo:
             *(Cell(image, f"seed {self.seed + i}") for i, image in enumerate(images)), label="drawn",
         )  # fmt: skip
 
-    def _hole(self, picture: Picture) -> tuple[Tensor, list[dict[str, Any]]]:
+    def _hole(self, picture: WorldPicture) -> tuple[Tensor, list[dict[str, Any]]]:
         """A mask over the largest object that has a colour, and the scene's boxes with the next colour for it."""
         chosen = max(_coloured(picture), key=lambda i: _area(picture.layout[i]["box"]))
         layout = [dict(box) for box in picture.layout]
@@ -154,16 +154,16 @@ class Demo:
         return images.unbind()
 
 
-def _any(picture: Picture) -> bool:
+def _any(picture: WorldPicture) -> bool:
     return True
 
 
-def _tells(picture: Picture) -> bool:
+def _tells(picture: WorldPicture) -> bool:
     """Whether the caption names two kinds of objects."""
     return len(picture.scene.caption_facts.objects) > 1
 
 
-def _coloured(picture: Picture) -> list[int]:
+def _coloured(picture: WorldPicture) -> list[int]:
     """The numbers of the boxes whose objects have a colour."""
     return [i for i, box in enumerate(picture.layout) if colour_of(box["label"])]
 

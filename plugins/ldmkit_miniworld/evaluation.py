@@ -29,8 +29,8 @@ from ldmkit_miniworld.metrics import accuracy, layout_figures, mean_overlap, tex
 from ldmkit_miniworld.oracle import Oracle, Reading, as_tensor, bundled
 from ldmkit_miniworld.oracle_accuracy import layout_of
 from ldmkit_miniworld.oracle_network import SIDE
-from ldmkit_miniworld.report import Figures, Report, Row
-from ldmkit_miniworld.world import Picture, World
+from ldmkit_miniworld.report import EvalReport, Figures, Row
+from ldmkit_miniworld.world import World, WorldPicture
 
 BATCH, REFERENCES = 16, 1000
 OTHERS = "reference"
@@ -75,7 +75,7 @@ class Judge:
         oracle: what reads the pictures.
     """
 
-    asked: tuple[Picture, ...]
+    asked: tuple[WorldPicture, ...]
     references: np.ndarray
     oracle: Oracle
 
@@ -111,7 +111,7 @@ def evaluate(
     oracle: Oracle | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
-) -> Report:
+) -> EvalReport:
     """Draw `count` pictures from each set of conditions, and measure what they show.
 
     Args:
@@ -151,7 +151,7 @@ def evaluate(
         seconds = round(time.perf_counter() - began, 2)
         rows.append(Row(conditions=chosen, figures=judge.figures(made, chosen), seconds=seconds))
         keep(" + ".join(chosen), made)
-    return Report(
+    return EvalReport(
         model=str(pipe.origin or "in memory"), split=split, count=count, size=world.size, steps=request.steps,
         sampler=type(request.sampler).__name__, guidance=_said(pipe, how.guidance), seed=how.seed, plan=how.plan,
         oracle=judge.oracle.held_out, renders=renders, codec=codec, shuffled=shuffled, rows=tuple(rows),
@@ -161,7 +161,7 @@ def evaluate(
 def _ends(
     pipe: Pipeline,
     judge: Judge,
-    pictures: Sequence[Picture],
+    pictures: Sequence[WorldPicture],
     names: Conditions,
     batch: int,
     tell: Progress,
@@ -178,7 +178,7 @@ def _ends(
 
 def drawn(
     pipe: Pipeline,
-    pictures: Sequence[Picture],
+    pictures: Sequence[WorldPicture],
     conditions: Conditions,
     how: How,
     world: World,
@@ -207,7 +207,7 @@ def passed(pipe: Pipeline, images: Tensor, batch: int, progress: Progress | None
 
 def _judge(
     world: World, split: str, count: int, references: int, oracle: Oracle, tell: Progress
-) -> tuple[Judge, tuple[Picture, ...]]:
+) -> tuple[Judge, tuple[WorldPicture, ...]]:
     """Who judges, and the pictures of the world in the size to be drawn."""
 
     pictures = tuple(world.sample(split, index) for index in range(count))

@@ -10,7 +10,7 @@ from ldmkit_miniworld.boxes import Corners, Found, colour_of, kind_of, overlaps
 from ldmkit_miniworld.metrics import accuracy, layout_figures, mean_overlap
 from ldmkit_miniworld.oracle import Oracle, Reading, as_tensor
 from ldmkit_miniworld.vocabulary import OBJECTS
-from ldmkit_miniworld.world import Picture, World
+from ldmkit_miniworld.world import World, WorldPicture
 
 _LOWEST = 0.15
 
@@ -22,7 +22,7 @@ def held_out(oracle: Oracle, split: str, count: int) -> dict[str, float]:
     return figures(oracle.read(as_tensor([picture.image for picture in pictures])), pictures)
 
 
-def figures(reading: Reading, pictures: Sequence[Picture]) -> dict[str, float]:
+def figures(reading: Reading, pictures: Sequence[WorldPicture]) -> dict[str, float]:
     """What was read against what is there: shares in [0,1], and `false_objects` a picture."""
     layouts = [layout_of(picture) for picture in pictures]
     layout = layout_figures(layouts, reading.objects)
@@ -40,7 +40,7 @@ def figures(reading: Reading, pictures: Sequence[Picture]) -> dict[str, float]:
     }
 
 
-def layout_of(picture: Picture) -> list[tuple[str, Corners]]:
+def layout_of(picture: WorldPicture) -> list[tuple[str, Corners]]:
     """The boxes of a picture as (label, corners)."""
     return [(str(item["label"]), _corners(item["box"])) for item in picture.layout]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit_miniworld.boxes import colour_of, kind_of
 from ldmkit_miniworld.oracle_network import SIDE, Signs
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURS, LAYOUT_CLASSES, OBJECTS, TIMES
-from ldmkit_miniworld.world import Picture
+from ldmkit_miniworld.world import WorldPicture
 
 MOST = 12
 """Objects of one picture."""
@@ -52,7 +52,7 @@ class Places(NamedTuple):
     item: Tensor
 
 
-def targets_of(pictures: Sequence[Picture]) -> Targets:
+def targets_of(pictures: Sequence[WorldPicture]) -> Targets:
     """Targets of pictures of the world, of 64x64."""
     count = len(pictures)
     boxes = np.zeros((count, MOST, 4), np.float32)

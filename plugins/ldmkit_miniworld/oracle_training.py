@@ -39,7 +39,7 @@ def rendered(folder: Path, count: int) -> tuple[np.ndarray, Targets]:
         return images, Targets(**{name: torch.from_numpy(kept[name]) for name in Targets._fields})
 
 
-class Run:
+class TrainingRun:
     """Network, its running average and the optimiser, in one file that a later run goes on from."""
 
     def __init__(self, folder: Path, steps: int, seed: int):
@@ -87,7 +87,7 @@ class Run:
                 mine.copy_(theirs)
 
 
-def train(run: Run, images: np.ndarray, targets: Targets, until: int, batch: int = BATCH) -> None:
+def train(run: TrainingRun, images: np.ndarray, targets: Targets, until: int, batch: int = BATCH) -> None:
     """Up to a step of the schedule. Which pictures a step sees depends on seed and step alone."""
     began, seen = time.perf_counter(), dict[str, float]()
     while run.step < min(until, run.steps):
@@ -116,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     images, targets = rendered(options.work, options.pictures)
-    run = Run(options.work, options.steps, options.seed)
+    run = TrainingRun(options.work, options.steps, options.seed)
     train(run, images, targets, options.until)
     oracle = tuned(Oracle(run.average))
     oracle.save(options.out)

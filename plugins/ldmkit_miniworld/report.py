@@ -47,7 +47,7 @@ class Row(Value):
     seconds: float
 
 
-class Report(Value):
+class EvalReport(Value):
     """An evaluation.
 
     Args:

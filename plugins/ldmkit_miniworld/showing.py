@@ -9,7 +9,7 @@ from ldmkit_drawing.drawings import boxes, card, label_map
 
 from ldmkit_miniworld.boxes import colour_of, kind_of
 from ldmkit_miniworld.vocabulary import LAYOUT_CLASSES, PALETTE, RGB, SEMANTIC
-from ldmkit_miniworld.world import Picture
+from ldmkit_miniworld.world import WorldPicture
 
 if TYPE_CHECKING:
     from ldmkit_drawing.sheets import Drawing
@@ -47,7 +47,7 @@ def shown(name: str, value: Any) -> Drawing:
     return card(str(value))
 
 
-def condition(picture: Picture, name: str) -> Drawing:
+def condition(picture: WorldPicture, name: str) -> Drawing:
     """What a condition of a picture of the world looks like."""
     from ldmkit_miniworld.asking import inputs_of
 

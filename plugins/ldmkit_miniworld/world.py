@@ -21,7 +21,7 @@ _FIRST = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class WorldPicture:
     """One picture and what it shows.
 
     Args:
@@ -61,11 +61,11 @@ class World:
         """What picture `index` of a split shows; any name is a split, and splits share no pictures."""
         return captioned(compose(f"{split}/{index}"))
 
-    def sample(self, split: str, index: int) -> Picture:
+    def sample(self, split: str, index: int) -> WorldPicture:
         """Picture `index` of a split."""
         scene = self.scene(split, index)
         image, semantic, layout = self.render(scene)
-        return Picture(f"{split}/{index}", image, scene.caption, scene.label, layout, semantic, scene)
+        return WorldPicture(f"{split}/{index}", image, scene.caption, scene.label, layout, semantic, scene)
 
     def render(self, scene: Scene, size: int | None = None) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Image, semantic map and layout of a scene, as in `Picture`."""
@@ -82,7 +82,7 @@ class World:
         return image, _labels(scene)[owners], _boxes(scene, owners)
 
 
-def digest(picture: Picture) -> str:
+def digest(picture: WorldPicture) -> str:
     """A short fingerprint of everything that a picture holds."""
     mark = hashlib.blake2b(picture.image.tobytes(), digest_size=8)
     mark.update(picture.semantic.tobytes())

@@ -16,7 +16,7 @@ from ldmkit_miniworld.metrics import (
     objects_found,
     text_figures,
 )
-from ldmkit_miniworld.report import Figures, Report, Row
+from ldmkit_miniworld.report import EvalReport, Figures, Row
 
 from ldmkit.errors import InputError
 
@@ -128,7 +128,7 @@ def test_how_far_combinations_fall_behind() -> None:
         return Row(conditions=conditions, figures=Figures(label=label, text=told), seconds=1.0)
 
     rows = (row(0.9, None, "label"), row(0.8, 0.5, "label", "text"), row(0.7, None, "label", "layout"))
-    report = Report(
+    report = EvalReport(
         model="m", split="test", count=2, size=64, steps=1, sampler="DDIM", guidance="none", seed=0, plan="eager",
         oracle={}, renders=Figures(), codec=Figures(), shuffled=Figures(), rows=rows,
     )  # fmt: skip

@@ -12,16 +12,16 @@ from ldmkit_miniworld.oracle import CONFIG, FOLDER, WEIGHTS, Oracle, as_tensor, 
 from ldmkit_miniworld.oracle_accuracy import figures
 from ldmkit_miniworld.oracle_losses import MOST, Targets, assigned, box_overlaps, losses, targets_of, total
 from ldmkit_miniworld.oracle_network import OracleConfig, OracleNetwork, Signs, places
-from ldmkit_miniworld.oracle_training import Run, train
+from ldmkit_miniworld.oracle_training import TrainingRun, train
 from ldmkit_miniworld.oracle_views import spoiled
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURS, LAYOUT_CLASSES, OBJECTS, SEMANTIC, TIMES
-from ldmkit_miniworld.world import Picture, World
+from ldmkit_miniworld.world import World, WorldPicture
 
 from ldmkit.errors import InputError, SourceError
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
+def pictures() -> list[WorldPicture]:
     return [World(64).sample("test", i) for i in range(32)]
 
 
@@ -71,7 +71,7 @@ def test_overlaps_of_boxes_by_hand() -> None:
     assert torch.allclose(wide, torch.tensor([2 / 6, -1 / 3]))
 
 
-def test_the_truth_has_no_loss(pictures: list[Picture]) -> None:
+def test_the_truth_has_no_loss(pictures: list[WorldPicture]) -> None:
     targets, far = targets_of(pictures[:4]), 40.0
     at = assigned(targets, places())
     boxes = torch.zeros(4, 1024, len(OBJECTS), 4)
@@ -92,7 +92,7 @@ def test_the_truth_has_no_loss(pictures: list[Picture]) -> None:
     assert all(float(value) < 1e-4 for value in losses(truth, targets, places()).values())
 
 
-def test_every_head_gets_a_gradient(pictures: list[Picture]) -> None:
+def test_every_head_gets_a_gradient(pictures: list[WorldPicture]) -> None:
     network = OracleNetwork(OracleConfig(widths=(4, 4, 8, 8)))
     total(
         losses(network(as_tensor([p.image for p in pictures[:4]])), targets_of(pictures[:4]), network.centres)
@@ -100,7 +100,7 @@ def test_every_head_gets_a_gradient(pictures: list[Picture]) -> None:
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
 
-def test_spoiled_views_are_pictures_that_seeds_decide(pictures: list[Picture]) -> None:
+def test_spoiled_views_are_pictures_that_seeds_decide(pictures: list[WorldPicture]) -> None:
     images = as_tensor([p.image for p in pictures])
     first, again, other = (spoiled(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -110,21 +110,21 @@ def test_spoiled_views_are_pictures_that_seeds_decide(pictures: list[Picture]) -
     assert 0.1 < float((moved < 1e-6).float().mean()) < 0.6, "some stay as they are"
 
 
-def test_training_goes_on_where_it_stopped(tmp_path: Path, pictures: list[Picture]) -> None:
+def test_training_goes_on_where_it_stopped(tmp_path: Path, pictures: list[WorldPicture]) -> None:
     images, targets = np.stack([p.image for p in pictures]), targets_of(pictures)
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    whole = Run(tmp_path / "a", 4, 0)
+    whole = TrainingRun(tmp_path / "a", 4, 0)
     train(whole, images, targets, 4, batch=4)
-    half = Run(tmp_path / "b", 4, 0)
+    half = TrainingRun(tmp_path / "b", 4, 0)
     train(half, images, targets, 2, batch=4)
-    rest = Run(tmp_path / "b", 4, 0)
+    rest = TrainingRun(tmp_path / "b", 4, 0)
     assert rest.step == 2
     train(rest, images, targets, 4, batch=4)
     for name, tensor in whole.average.state_dict().items():
         assert torch.equal(tensor, rest.average.state_dict()[name]), name
 
 
-def test_files_hold_the_oracle(tmp_path: Path, pictures: list[Picture]) -> None:
+def test_files_hold_the_oracle(tmp_path: Path, pictures: list[WorldPicture]) -> None:
     oracle = bundled()
     oracle.save(tmp_path)
     images = as_tensor([p.image for p in pictures[:4]])
@@ -160,7 +160,7 @@ def test_larger_pictures_are_averaged() -> None:
     assert torch.allclose(downscaled(image), torch.full((1, 3, 64, 64), 0.25))
 
 
-def test_what_it_reads_does_not_depend_on_the_batch(pictures: list[Picture]) -> None:
+def test_what_it_reads_does_not_depend_on_the_batch(pictures: list[WorldPicture]) -> None:
     images = as_tensor([p.image for p in pictures])
     many, one = bundled().read(images), bundled().read(images[7:8])
     assert np.allclose(many.features[7], one.features[0], atol=1e-3)
@@ -170,7 +170,7 @@ def test_what_it_reads_does_not_depend_on_the_batch(pictures: list[Picture]) -> 
     assert told == [3]
 
 
-def test_it_reads_renders_as_well_as_it_says(pictures: list[Picture]) -> None:
+def test_it_reads_renders_as_well_as_it_says(pictures: list[WorldPicture]) -> None:
     said = bundled().held_out
     seen = figures(bundled().read(as_tensor([p.image for p in pictures])), pictures)
     assert said["pictures"] >= 400 and set(said) == set(seen)
@@ -179,7 +179,7 @@ def test_it_reads_renders_as_well_as_it_says(pictures: list[Picture]) -> None:
         assert seen[name] > said[name] - 0.05, name
 
 
-def test_spoiled_pictures_are_read_nearly_as_well(pictures: list[Picture]) -> None:
+def test_spoiled_pictures_are_read_nearly_as_well(pictures: list[WorldPicture]) -> None:
     views = spoiled(as_tensor([p.image for p in pictures]), torch.Generator().manual_seed(3))
     seen = figures(bundled().read(views), pictures)
     assert seen["label_accuracy"] > 0.95 and seen["layout_recall50"] > 0.9 and seen["semantic_miou"] > 0.75

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ldmkit_miniworld.evaluation import How, Judge, evaluate
 from ldmkit_miniworld.oracle import as_tensor, bundled
-from ldmkit_miniworld.report import Report
+from ldmkit_miniworld.report import EvalReport
 from ldmkit_miniworld.world import World
 from world_models import world_model
 
@@ -80,7 +80,7 @@ def test_a_report_has_a_row_for_every_set() -> None:
         ("renders", "codec", "label", "label + layout"), torch.Size((6, 3, 64, 64))
     )
     assert done["label"] == done["label + layout"] == done["codec"] == 606 and done["renders to compare with"] == 808
-    assert Report.of(json.loads(json.dumps(report.model_dump(mode="json")))) == report
+    assert EvalReport.of(json.loads(json.dumps(report.model_dump(mode="json")))) == report
     with pytest.raises(KeyError):
         report.row("text")
 
@@ -129,10 +129,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     table = capsys.readouterr().out
     for word in ("text + label + layout + semantic", "after the codec", "shuffled", "mIoU", "renders it never saw"):
         assert word in table
-    assert len(Report.of(json.loads(out.read_text())).rows) == 5
+    assert len(EvalReport.of(json.loads(out.read_text())).rows) == 5
     assert sheet.stat().st_size > 10_000
     assert cli.main([*command, "--conditions", "label", "--json"]) == 0
-    told = Report.of(json.loads(capsys.readouterr().out))
+    told = EvalReport.of(json.loads(capsys.readouterr().out))
     assert told.rows[0].conditions == ("label",) and told.guidance == "2.0"
 
 

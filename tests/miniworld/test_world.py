@@ -13,7 +13,7 @@ import pytest
 from counting import calls_at_most
 from ldmkit_miniworld.scene import Item, Scene
 from ldmkit_miniworld.vocabulary import CLASSES, COLOURED, COLOURS, LAYOUT_CLASSES, OBJECTS, PALETTE, SEMANTIC, TIMES
-from ldmkit_miniworld.world import Picture, World, digest
+from ldmkit_miniworld.world import World, WorldPicture, digest
 from PIL import Image
 
 from ldmkit.errors import InputError
@@ -24,7 +24,7 @@ GROUND = {"meadow": "grass", "lake": "grass", "mountain": "grass", "desert": "sa
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[Picture]:
+def pictures() -> list[WorldPicture]:
     world = World(64)
     return [world.sample("test", index) for index in range(150)]
 
@@ -56,7 +56,7 @@ def test_splits_and_indices_are_different_pictures() -> None:
     assert len(seen) == 90 and len(images) == 60
 
 
-def test_boxes_are_tight_around_what_the_map_shows(pictures: list[Picture]) -> None:
+def test_boxes_are_tight_around_what_the_map_shows(pictures: list[WorldPicture]) -> None:
     for picture in pictures:
         assert len(picture.layout) == len(picture.scene.items)
         for item, entry in zip(picture.scene.items, picture.layout, strict=True):
@@ -71,7 +71,7 @@ def test_boxes_are_tight_around_what_the_map_shows(pictures: list[Picture]) -> N
         assert boxed[picture.semantic >= SEMANTIC.index("house")].all(), picture.id
 
 
-def test_objects_are_large_enough_and_stay_visible(pictures: list[Picture]) -> None:
+def test_objects_are_large_enough_and_stay_visible(pictures: list[WorldPicture]) -> None:
     world = World(64)
     for picture in pictures:
         for item, entry in zip(picture.scene.items, picture.layout, strict=True):
@@ -91,7 +91,7 @@ def _from(scene: Scene, item: Item) -> tuple[Item, ...]:
     return scene.items[scene.items.index(item) :]
 
 
-def test_objects_are_where_they_belong(pictures: list[Picture]) -> None:
+def test_objects_are_where_they_belong(pictures: list[WorldPicture]) -> None:
     world = World(64)
     for picture in pictures:
         scene = picture.scene
@@ -110,7 +110,7 @@ def test_objects_are_where_they_belong(pictures: list[Picture]) -> None:
                 assert below == GROUND[scene.label], (picture.id, item)
 
 
-def test_the_map_shows_the_class(pictures: list[Picture]) -> None:
+def test_the_map_shows_the_class(pictures: list[WorldPicture]) -> None:
     for picture in pictures:
         shown = {SEMANTIC[label] for label in np.unique(picture.semantic)}
         assert "sky" in shown and GROUND[picture.label] in shown
@@ -118,7 +118,7 @@ def test_the_map_shows_the_class(pictures: list[Picture]) -> None:
         assert ("mountain" in shown) == (picture.label == "mountain")
 
 
-def test_a_colour_is_seen_where_its_object_is(pictures: list[Picture]) -> None:
+def test_a_colour_is_seen_where_its_object_is(pictures: list[WorldPicture]) -> None:
     # The dominant hue inside the box, by the rule that people would use; whites are bright and nearly grey.
     hits, total = 0, 0
     for picture in pictures:

@@ -19,7 +19,7 @@ from ldmkit_miniworld.asking import MODALITIES, inputs_of
 from ldmkit_miniworld.evaluation import Judge
 from ldmkit_miniworld.oracle import as_tensor, bundled
 from ldmkit_miniworld.report import Figures
-from ldmkit_miniworld.world import Picture, World
+from ldmkit_miniworld.world import World, WorldPicture
 from safetensors import safe_open
 
 import ldmkit
@@ -53,7 +53,7 @@ def pipe() -> ldmkit.Pipeline:
 
 
 @cache
-def scenes() -> tuple[Picture, ...]:
+def scenes() -> tuple[WorldPicture, ...]:
     """The first held-out scenes whose captions name objects: none is picked for what is drawn of it."""
     world, found, number = World(64), [], 0
     while len(found) < COUNT:

@@ -112,7 +112,7 @@ def estimate_of(sampler: Sampler) -> Denoise:
     return Whole(gaussian_end if sampler.estimate == "end" else gaussian_mean)
 
 
-class Draws:
+class CountedNoise:
     """Which indices of the noise a run asks for, in order."""
 
     def __init__(self, make: Callable[[int], Tensor]):
@@ -133,7 +133,7 @@ class Response(NamedTuple):
 
 def is_drawn(sampler: Sampler) -> bool:
     """Whether a run of twelve steps draws noise."""
-    draws = Draws(lambda index: torch.zeros(1, 3, dtype=torch.float64))
+    draws = CountedNoise(lambda index: torch.zeros(1, 3, dtype=torch.float64))
     _end(sampler, Reference(), torch.zeros(1, 3, dtype=torch.float64), run_levels(Reference(), 12), draws)
     return bool(draws.asked)
 
@@ -146,7 +146,7 @@ def response(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> Res
     Raises:
         NotLinear: a run from a typical start with typical noise ends elsewhere.
     """
-    draws = Draws(lambda index: torch.zeros(1, 3, dtype=torch.float64))
+    draws = CountedNoise(lambda index: torch.zeros(1, 3, dtype=torch.float64))
     _end(sampler, process, torch.zeros(1, 3, dtype=torch.float64), sigmas, draws)
     indices = list(dict.fromkeys(draws.asked))
     inputs = torch.cat([torch.zeros(1, 1 + len(indices)), torch.eye(1 + len(indices))]).double()

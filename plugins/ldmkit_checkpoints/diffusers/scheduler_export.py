@@ -53,7 +53,7 @@ class Exported(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Drawn(NamedTuple):
+class RunDefaults(NamedTuple):
     """A process, sampler and grid of a run."""
 
     process: Discrete
@@ -61,7 +61,7 @@ class Drawn(NamedTuple):
     grid: Grid
 
     @classmethod
-    def of(cls, process: PartSpec, sampler: PartSpec, grid: PartSpec) -> Drawn:
+    def of(cls, process: PartSpec, sampler: PartSpec, grid: PartSpec) -> RunDefaults:
         """By their specs."""
         ways = (get("sampler", sampler.type).of(sampler.config), get("grid", grid.type).of(grid.config))
         return cls(Discrete.of(process.config), *ways)
@@ -116,7 +116,7 @@ def exported_scheduler(spec: PipelineSpec, classes: Collection[str] | None = Non
         SourceError: `not-expressible`: a schedule or prediction that diffusers does not have.
     """
     process, sampler, grid = Discrete.of(spec.process.config), spec.defaults.sampler, spec.defaults.grid
-    mine = Drawn.of(spec.process, sampler, grid)
+    mine = RunDefaults.of(spec.process, sampler, grid)
     kept: list[Exported] = []
     why = "" if class_of(sampler) else f"diffusers has no scheduler for {sampler.type!r}"
     for config in candidates(process, sampler, grid):
@@ -131,7 +131,7 @@ def exported_scheduler(spec: PipelineSpec, classes: Collection[str] | None = Non
             continue  # no such combination
         arguments = _arguments(sampler, plan.sampler)
         told = plan.sampler.model_copy(update={"config": {**plan.sampler.config, **_own(plan.sampler, arguments)}})
-        there = Drawn.of(plan.process, told, plan.grid)
+        there = RunDefaults.of(plan.process, told, plan.grid)
         if reason := _table_lost(process, there.process):
             why = f"{config['_class_name']} of diffusers {reason}"
             continue
@@ -173,7 +173,7 @@ def _equal(ours: float, theirs: float) -> bool:
     return math.isclose(ours, theirs, rel_tol=1e-5) or (ours > 1000 and theirs > 1000)
 
 
-def _difference(ours: Drawn, theirs: Drawn, counts: Iterable[int]) -> str:
+def _difference(ours: RunDefaults, theirs: RunDefaults, counts: Iterable[int]) -> str:
     """The first thing that differs, in words; empty where whole runs of every number of steps are the same."""
     limit = ZERO_SIGNAL if ours.process.zero_terminal_snr else TOLERANCE
     own = ours.grid.own_steps

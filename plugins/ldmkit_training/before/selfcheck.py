@@ -44,7 +44,7 @@ class Check(NamedTuple):
     wanted: str
 
 
-Source = Callable[[int], Batch]
+BatchSource = Callable[[int], Batch]
 """Step -> a batch of it, on the device of the stage."""
 
 
@@ -53,7 +53,7 @@ TESTS = ("steps", "reach", "gradients", "dropout", "overfit")
 
 
 def self_check(
-    stage: Stage, source: Source, *, only: Collection[str] = TESTS, overfit_seconds: float = 60.0
+    stage: Stage, source: BatchSource, *, only: Collection[str] = TESTS, overfit_seconds: float = 60.0
 ) -> list[Check]:
     """The checks, in order. The stage's weights are no good for anything afterwards.
 
@@ -90,7 +90,7 @@ def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
         ]
 
 
-def _step_checks(stage: Stage, source: Source, late: int) -> list[Check]:
+def _step_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
     """A few optimiser steps of every turn: what is trained changes, what is frozen stays bit for bit."""
     frozen = dict(stage.frozen)
     before = {name: digest_of(module.state_dict()) for name, module in frozen.items()}
@@ -114,7 +114,7 @@ def _step_checks(stage: Stage, source: Source, late: int) -> list[Check]:
     return checks
 
 
-def _train(stage: Stage, source: Source, late: int) -> None:
+def _train(stage: Stage, source: BatchSource, late: int) -> None:
     optimisers = {name: torch.optim.Adam(trained(turn), RATE) for name, turn in stage.turns.items()}
     for step in range(late, late + WARM_UP):
         batch = source(step - late)
@@ -124,7 +124,7 @@ def _train(stage: Stage, source: Source, late: int) -> None:
             optimisers[name].step()
 
 
-def _reach_checks(stage: Stage, source: Source, late: int) -> list[Check]:
+def _reach_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
     """Every part of every loss against the groups that it must reach, those of all turns looked at."""
     checks = []
     groups = {
@@ -141,7 +141,7 @@ def _reach_checks(stage: Stage, source: Source, late: int) -> list[Check]:
 
 
 def _groups_reached(
-    turn: Turn, groups: Mapping[tuple[str, str], Sequence[nn.Parameter]], source: Source, late: int
+    turn: Turn, groups: Mapping[tuple[str, str], Sequence[nn.Parameter]], source: BatchSource, late: int
 ) -> dict[str, set[tuple[str, str]]]:
     """Part of the loss -> groups that its gradient reached in any batch."""
     parameters = [p for params in groups.values() for p in params if p.requires_grad]
@@ -182,7 +182,7 @@ def _reach_check(
     return Check(name, not problems, "; ".join(problems) or said, said)
 
 
-def _gradient_checks(stage: Stage, source: Source, late: int) -> list[Check]:
+def _gradient_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
     """Every single trained parameter gets a gradient from its turn's total, in one of some batches."""
     checks = []
     for name, turn in stage.turns.items():
@@ -236,7 +236,7 @@ def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[
     return found
 
 
-def _overfit(stage: Stage, source: Source, seconds: float) -> Check:
+def _overfit(stage: Stage, source: BatchSource, seconds: float) -> Check:
     """The first turn alone on a few rows whose noise, times and dropped conditions stay the same."""
     turn = next(iter(stage.turns.values()))
     batch = head(source(0), OVERFIT_ROWS)

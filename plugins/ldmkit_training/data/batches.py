@@ -35,7 +35,7 @@ class DamagedSamples:
         self.skipped += len(damaged)
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """One process's rows of one accumulated part of a step, as they are read."""
 
     rows: tuple[Row, ...]
@@ -161,7 +161,7 @@ class _Fetch:
     def __init__(self, reader: Reader, seed: int) -> None:
         self.reader, self.seed = reader, seed
 
-    def __call__(self, samples: Sequence[tuple[int, int]]) -> Part | LdmkitError:
+    def __call__(self, samples: Sequence[tuple[int, int]]) -> BatchPart | LdmkitError:
         random = self.reader.section.random
         try:
             rows = [
@@ -170,7 +170,7 @@ class _Fetch:
             ]
         except LdmkitError as problem:
             return problem
-        return Part(tuple(row._replace(image=None) for row in rows), stacked(rows))
+        return BatchPart(tuple(row._replace(image=None) for row in rows), stacked(rows))
 
 
 def input_names(dataset: Dataset, section: DataSection, names: frozenset[str] | None) -> dict[str, str]:

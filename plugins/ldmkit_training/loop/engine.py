@@ -48,7 +48,7 @@ ASKED_EVERY = 10
 
 
 class Engine:
-    """A run, in one of its processes. Callbacks see it as an `observe.View`.
+    """A run, in one of its processes. Callbacks see it as an `observe.EngineView`.
 
     Args:
         recipe: what to do.

@@ -15,7 +15,7 @@ from torch import nn
 from ldmkit import Stage
 
 
-class View(Protocol):
+class EngineView(Protocol):
     """The engine, as a callback sees it."""
 
     @property
@@ -52,7 +52,7 @@ class Callback(Protocol):
 
     every: int
 
-    def __call__(self, view: View, step: int) -> None:
+    def __call__(self, view: EngineView, step: int) -> None:
         """Measure and write; weights, modes and random generators must be left as they were."""
 
 

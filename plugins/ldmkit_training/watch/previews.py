@@ -19,7 +19,7 @@ from ldmkit.bounds import MAX_STEPS
 from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
 from ldmkit_training.stages.pipeline import pipeline_in
-from ldmkit_training.watch.observe import View, networks, undisturbed
+from ldmkit_training.watch.observe import EngineView, networks, undisturbed
 
 GAIN = 4.0
 """Factor of shown differences between pictures and their reconstructions."""
@@ -57,7 +57,7 @@ class Previews:
         self.section, self.every = section, section.every
         self.rows = first_rows(batches, section.count)
 
-    def __call__(self, view: View, step: int) -> None:
+    def __call__(self, view: EngineView, step: int) -> None:
         """The sheet of optimiser step `step`; weights, modes and generators stay as they are."""
         with undisturbed(networks(view.stage)):
             sheet = self.sheet(view, step)
@@ -69,7 +69,7 @@ class Previews:
         with Image.open(path) as written:
             view.picture("previews", written.convert("RGB"), step)
 
-    def sheet(self, view: View, step: int) -> Sheet | None:
+    def sheet(self, view: EngineView, step: int) -> Sheet | None:
         """The sheet itself; None for a stage that draws nothing (a classifier)."""
         if (pipeline := pipeline_in(view.stage)) is not None:
             return self._samples(view, pipeline, step)
@@ -77,7 +77,7 @@ class Previews:
             return self._reconstructions(view, codec, step)
         return None
 
-    def _samples(self, view: View, pipeline: Pipeline, step: int) -> Sheet:
+    def _samples(self, view: EngineView, pipeline: Pipeline, step: int) -> Sheet:
         owners = input_owners(pipeline.conditioners, pipeline.wiring)
         used = [name for name in owners if any(name in row for batch in self.rows for row in batch.inputs)]
         real = torch.cat([_real(pipeline.codec, batch) for batch in self.rows])
@@ -112,7 +112,7 @@ class Previews:
                 made.append(output.images)
         return torch.cat(made)
 
-    def _reconstructions(self, view: View, codec: Codec, step: int) -> Sheet:
+    def _reconstructions(self, view: EngineView, codec: Codec, step: int) -> Sheet:
         made: list[tuple[str, Tensor]] = []
         for label, manner in _weight_variants(view):
             with manner:
@@ -152,7 +152,7 @@ def head(batch: Batch, count: int) -> Batch:
     )
 
 
-def _weight_variants(view: View) -> list[tuple[str, AbstractContextManager[None]]]:
+def _weight_variants(view: EngineView) -> list[tuple[str, AbstractContextManager[None]]]:
     """Averaged weights first, where there are any."""
     raw: tuple[str, AbstractContextManager[None]] = ("raw", nullcontext())
     return [("EMA", view.averaged()), raw] if view.has_average else [raw]

@@ -22,7 +22,7 @@ from ldmkit.files.json import replacing
 from ldmkit.run.inputs import pick_rows
 from ldmkit_training.stages.pipeline import denoising_turn
 from ldmkit_training.watch.lines import Lines
-from ldmkit_training.watch.observe import View, networks, undisturbed
+from ldmkit_training.watch.observe import EngineView, networks, undisturbed
 from ldmkit_training.watch.previews import first_rows
 from ldmkit_training.watch.probe_section import SILENT, ProbeSection
 
@@ -137,7 +137,7 @@ class Probe:
         self.rows = first_rows(batches, section.count)
         self._written = False
 
-    def __call__(self, view: View, step: int) -> None:
+    def __call__(self, view: EngineView, step: int) -> None:
         """Probe after optimiser step `step`; weights, modes and generators stay as they are."""
         if (turn := denoising_turn(view.stage)) is None:
             return
@@ -149,7 +149,7 @@ class Probe:
             for response in found:
                 view.say("  " + response.line(self.section.silent))
 
-    def _write(self, view: View, step: int, found: Sequence[Response]) -> None:
+    def _write(self, view: EngineView, step: int, found: Sequence[Response]) -> None:
         silent = self.section.silent
         lines = Lines(view.out / "probe.jsonl")
         lines.cut(step - 1 if self._written else min(self.start, step - 1))

@@ -47,7 +47,7 @@ START = "model.start"
 
 
 @dataclass(frozen=True)
-class Composed:
+class TrainedPipeline:
     """A pipeline, and its modules that are trained, by name (`denoiser`, a conditioner's or an adapter's name).
 
     `notes` say in a line each what was taken from where.
@@ -58,7 +58,9 @@ class Composed:
     notes: tuple[str, ...]
 
 
-def compose_model(model: ModelSection, folder: Path, seed: int = 0, size: tuple[int, int] | None = None) -> Composed:
+def compose_model(
+    model: ModelSection, folder: Path, seed: int = 0, size: tuple[int, int] | None = None
+) -> TrainedPipeline:
     """Build and load the parts of a recipe, and check that they fit. Paths start from `folder`, or as they stand.
 
     The first weights of a part are a function of the seed and the part's name: other parts do not change them.
@@ -78,7 +80,7 @@ class _Composer:
         self.start = None if found is None else open_source(found, variant=model.variant)
         self.notes: list[str] = []
 
-    def compose(self) -> Composed:
+    def compose(self) -> TrainedPipeline:
         model, start = self.model, self.start
         codec = self._codec()
         check_pictures(codec.axes, "a training recipe")
@@ -99,7 +101,7 @@ class _Composer:
         parts = fit(wiring, codec, denoiser, build_value("process", process, "model.process"), conditioners, adapters)
         denoiser.latents = latents_of(codec)
         pipeline = Pipeline(parts, wiring, self._defaults())
-        return Composed(pipeline, self._freeze(pipeline, sections), tuple(self.notes))
+        return TrainedPipeline(pipeline, self._freeze(pipeline, sections), tuple(self.notes))
 
     def _check_latents(self, denoiser: Denoiser, codec: Codec) -> None:
         """A denoiser that stays what it is must get the latents that it was trained on, which `fit` looks at; for one
