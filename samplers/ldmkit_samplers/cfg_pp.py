@@ -20,17 +20,20 @@ from ldmkit import Denoise, Example, Need, Sampler, Step
 from ldmkit_samplers import first_order, midpoint, two_step
 from ldmkit_samplers.renoised import renoised
 
-NEEDS: frozenset[Need] = frozenset({"unconditional"})
-LAMBDA = 1.0
-"""The largest lambda of the paper: above it the estimate lies beyond the conditional one, as with ordinary guidance."""
+
+class CFGpp(Sampler):
+    """What CFG++ steps ask for, and up to which scale: lambda is at most 1 in the paper, where the estimate is the
+    conditional one; above it, it lies beyond, as with ordinary guidance.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"unconditional"})
+    max_guidance: ClassVar[float | None] = 1.0
 
 
-class EulerCFGpp(Sampler):
+class EulerCFGpp(CFGpp):
     """`euler` with the noise of the unconditional estimate kept (Chung et al. 2024, algorithm 2)."""
 
     order: ClassVar[int | None] = 1
-    needs: ClassVar[frozenset[Need]] = NEEDS
-    max_guidance: ClassVar[float | None] = LAMBDA
     revision: Literal[1] = 1
 
     def steps(
@@ -40,7 +43,7 @@ class EulerCFGpp(Sampler):
         return first_order.transitions(denoise, x, sigmas, pairs, noise, look=renoised(denoise))
 
 
-class EulerAncestralCFGpp(Sampler):
+class EulerAncestralCFGpp(CFGpp):
     """`euler-ancestral` with the noise of the unconditional estimate kept.
 
     Args:
@@ -48,8 +51,6 @@ class EulerAncestralCFGpp(Sampler):
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
-    needs: ClassVar[frozenset[Need]] = NEEDS
-    max_guidance: ClassVar[float | None] = LAMBDA
     eta: float = Field(default=1.0, ge=0, le=1)
     revision: Literal[1] = 1
 
@@ -64,12 +65,10 @@ class EulerAncestralCFGpp(Sampler):
         return first_order.transitions(denoise, x, sigmas, pairs, noise, look=renoised(denoise))
 
 
-class DPMpp2MCFGpp(Sampler):
+class DPMpp2MCFGpp(CFGpp):
     """`dpmpp-2m` with the noise of the unconditional estimate kept; x0 is extrapolated from the last unconditional."""
 
     order: ClassVar[int | None] = 2
-    needs: ClassVar[frozenset[Need]] = NEEDS
-    max_guidance: ClassVar[float | None] = LAMBDA
     revision: Literal[1] = 1
 
     def steps(
@@ -78,7 +77,7 @@ class DPMpp2MCFGpp(Sampler):
         return two_step.transitions(denoise, x, sigmas, two_step.plan(sigmas, 0.0), noise, renoised(denoise))
 
 
-class DPMpp2SAncestralCFGpp(Sampler):
+class DPMpp2SAncestralCFGpp(CFGpp):
     """`dpmpp-2s-ancestral` with the noise of the unconditional estimate at the start of a step kept.
 
     Args:
@@ -86,8 +85,6 @@ class DPMpp2SAncestralCFGpp(Sampler):
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 0.0}))
-    needs: ClassVar[frozenset[Need]] = NEEDS
-    max_guidance: ClassVar[float | None] = LAMBDA
     eta: float = Field(default=1.0, ge=0, le=1)
     revision: Literal[1] = 1
 

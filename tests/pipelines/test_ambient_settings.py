@@ -16,6 +16,8 @@ from torch import Tensor
 import ldmkit
 from ldmkit import Draws
 from ldmkit.errors import DrawingWarning
+from ldmkit.loading import pipeline_of
+from ldmkit.models.reading import open_source
 from ldmkit.run.noise import Noise
 
 LAYOUT = [{"label": "red house", "box": [0.1, 0.5, 0.45, 0.87]}]
@@ -93,3 +95,10 @@ def test_a_mask_with_traces_of_compression() -> None:
     rough = np.clip(mask + noise, 0, 255).astype(np.uint8)
     with pytest.warns(DrawingWarning, match="near black or white: traces of JPEG"):
         pipe.prepare({"label": "lake"}, start=ldmkit.Start(image=PICTURE, mask=rough))
+
+
+def test_a_source_that_is_open_already_is_filled_on_the_cpu(other_device: None) -> None:
+    """As `ldmkit convert` and the exports fill it; what stayed on the default device would have no numbers."""
+    pipe = pipeline_of(open_source("miniworld"))
+    assert {tensor.device.type for part in pipe.parts.items().values() for tensor in part.buffers()} <= {"cpu"}
+    assert pipe({"label": "lake"}, steps=1).images.isfinite().all()
