@@ -70,6 +70,8 @@ STRANGE: dict[str, Callable[[Path], Any]] = {
     "no recipe": with_state(lambda state: state.pop("recipe")),
     "recipe is text": with_state(lambda state: state.update(recipe="x")),
     "frozen is null": with_state(lambda state: state.update(frozen=None)),
+    "a part is a number": with_state(lambda state: state.update(parts={"codec": 3})),
+    "a part's config is text": with_state(lambda state: state["parts"]["codec"].update(config="x")),
     "updates are text": with_state(lambda state: state.update(ema_updates="many")),
     "tensors is a number": with_state(lambda state: state.update(tensors=3)),
     "no optimiser": lambda folder: (folder / "optimiser.safetensors").unlink(),

@@ -11,6 +11,7 @@ from ldmkit_training.before.recipe import MAY_CHANGE, Recipe
 from ldmkit_training.data.identity import differing
 from ldmkit_training.loop import checkpoints
 from ldmkit_training.loop.checkpoints import Checkpoint
+from ldmkit_training.stages.taken_over import parts_differences
 
 
 def check_same_run(
@@ -19,16 +20,20 @@ def check_same_run(
     recipe: Recipe,
     frozen: Mapping[str, str],
     data: Mapping[str, Any],
+    parts: Mapping[str, Any] | None = None,
     *,
     allow_changed_data: bool = False,
 ) -> list[str]:
     """Whether a run may go on from a checkpoint. Returns what differs in the data and was allowed.
 
     Data that were moved are the same data: `data.train` may change where all of their content is known to be equal.
-    Checkpoints of older versions, without a word about their data, are taken as they are.
+    Checkpoints of older versions, without a word about their data or parts, are taken as they are.
+
+    Args:
+        parts: `parts_of` the stage that is trained now.
 
     Raises:
-        SpecError: `other-recipe`, `steps-done`, `other-weights`, `other-data`.
+        SpecError: `other-recipe`, `steps-done`, `other-weights`, `other-parts`, `other-data`.
     """
     fits = "the recipe it was begun with, another `out`, or --fresh"
     before = found.state.get("data")
@@ -47,6 +52,9 @@ def check_same_run(
         if found.state["frozen"].get(name) != digest:
             what = f"the weights of {name!r}, which are read and not trained, are others than before"
             raise SpecError("other-weights", what, where=str(where), fits=fits)
+    if other_parts := parts_differences(found.state.get("parts", {}), parts or {}):
+        what = f"its weights were trained with other parts than the recipe gives now: {'; '.join(other_parts)}"
+        raise SpecError("other-parts", what, where=str(where), fits=fits)
     if changed and not allow_changed_data:
         what = f"the training data are others than those it was made with: {'; '.join(changed)}"
         fits = "the data as they were, another `out`, --fresh, or --allow-changed-data to go on with these"

@@ -37,6 +37,7 @@ from ldmkit_training.loop.sharding import is_sharded, resharded, shard, unsharde
 from ldmkit_training.loop.state import checkpoint_of, restore
 from ldmkit_training.loop.steps import Steps
 from ldmkit_training.loop.together import Stopped, Together
+from ldmkit_training.stages.taken_over import parts_of
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.progress import Progress
 from ldmkit_training.watch.quieter import few_warnings
@@ -75,6 +76,7 @@ class Engine:
         # nothing is written or moved before everything that the recipe names was found and built
         self.stage, self.train_data, self.validation_data = open_recipe(recipe, folder, self.accelerator)
         self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
+        self._parts = parts_of(self.stage)
         if not self.sharded:  # whole networks may not fit where their shares do
             with self.together.agreed():
                 rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator)
@@ -349,7 +351,7 @@ class Engine:
         return checkpoints.write(self.checkpoints, made, self.recipe.checkpoints.keep) if self.main else None
 
     def _checkpoint(self) -> Checkpoint:
-        known = {"frozen": self._frozen, "data": self._data}
+        known = {"frozen": self._frozen, "data": self._data, "parts": self._parts}
         return checkpoint_of(self.step, self.recipe, self.stage, self.steps, self.ema, known)
 
     def _newest_checkpoint(self) -> Checkpoint | None:
@@ -369,7 +371,8 @@ class Engine:
         folder = checkpoints.folder_of(self.checkpoints, found.step)
         check_state(found, folder)
         self.changed = check_same_run(
-            found, folder, self.recipe, self._frozen, self._data, allow_changed_data=self._allow_changed_data
-        )
+            found, folder, self.recipe, self._frozen, self._data, self._parts,
+            allow_changed_data=self._allow_changed_data,
+        )  # fmt: skip
         check_tensors(found, self.stage, self.recipe, folder)
         self.rate_jumps = rate_jumps(found.state["recipe"], self.recipe, found.step)

@@ -19,11 +19,13 @@ def check_state(found: Checkpoint, folder: Path) -> None:
         SourceError: `checkpoint-damaged`, naming the key.
     """
     kinds = {"recipe": dict, "frozen": dict, "ema_updates": int, "scaler": dict}
-    if "data" in found.state:  # checkpoints of older versions have none
-        kinds["data"] = dict
+    kinds |= {key: dict for key in ("data", "parts") if key in found.state}  # those of older versions have none
     for key, kind in kinds.items():
         if key not in found.state or type(found.state[key]) is not kind:
             raise damaged(f"{key!r} is {shown(found.state.get(key))}, not {_NAMES[kind]}", folder / STATE)
+    for name, part in found.state.get("parts", {}).items():
+        if type(part) is not dict or any(type(part.get(key, {})) is not dict for key in ("config", "assets")):
+            raise damaged(f"parts.{name} is {shown(part)}", folder / STATE)
 
 
 def check_tensors(found: Checkpoint, stage: Stage, recipe: Recipe, folder: Path) -> None:

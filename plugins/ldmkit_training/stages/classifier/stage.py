@@ -28,6 +28,7 @@ from ldmkit import (
     Turn,
     column,
     load_classifier,
+    part_spec,
 )
 from ldmkit.models.compose import build
 from ldmkit.models.saving import check_folder, save_part
@@ -38,6 +39,7 @@ from ldmkit_training.stages.classifier.section import ClassifierConfig, Classifi
 from ldmkit_training.stages.denoiser.model import load_frozen_codec
 from ldmkit_training.stages.denoiser.times import UniformTimes
 from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.taken_over import check_meaning, spec_differences
 
 _UNET = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ["none", "none"]}
 QUARTERS = 4
@@ -181,10 +183,15 @@ class ClassifierStage(Stage):
 
 
 def _classifier(model: ClassifierSection, folder: Path) -> Classifier:
-    classifier: Classifier = build("classifier", PartSpec(type=model.type, config=model.config), "model")
+    spec = PartSpec(type=model.type, config=model.config)
+    classifier: Classifier = build("classifier", spec, "model")
     if model.start is not None:
         path = locate_model(model.start, folder, "model.start")
-        tensors = load_classifier(path, dtype="float32").state_dict()
+        theirs = load_classifier(path, dtype="float32")
+        tensors = theirs.state_dict()
         check(classifier, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
         classifier.load_state_dict(tensors)
+        check_meaning(
+            spec_differences("classifier", part_spec("classifier", theirs), spec, "model"), "model", path, learns=True
+        )
     return classifier.train()

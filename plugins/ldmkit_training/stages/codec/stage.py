@@ -33,8 +33,12 @@ from ldmkit_training.stages.codec.metrics import psnr, ssim
 from ldmkit_training.stages.codec.section import CodecConfig, CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.stages.codec.statistics import measured
 from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
+from ldmkit_training.stages.taken_over import check_meaning, spec_differences
 
 _KL = {"widths": [4, 4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
+
+MEASURED = ("config.scale", "config.shift")
+"""Keys that training replaces by what it measures."""
 
 
 class CodecStage(Stage):
@@ -72,7 +76,7 @@ class CodecStage(Stage):
         if model.train == "decoder" and objective.statistics != "none":
             what = "latents that stay what they are keep their statistics"
             raise SpecError("fixed-latents", what, where="objective.statistics", fits="none")
-        self.codec = _codec(model, folder)
+        self.codec = _codec(model, folder, measures=objective.statistics != "none")
         self.perceptual = _perceptual(objective.perceptual, folder)
         section = objective.discriminator
         adversary = None if section is None else PatchDiscriminator(section.layers, section.width, section.norm)
@@ -142,11 +146,11 @@ def _codebook_counts(counts: Tensor | None, codec: Codec, images: Tensor) -> Ten
     return fresh if counts is None else counts + fresh
 
 
-def _codec(model: CodecSection, folder: Path) -> Codec:
+def _codec(model: CodecSection, folder: Path, measures: bool) -> Codec:
     if model.start is None:
         codec: Codec = build("codec", PartSpec(type=model.type or "kl", config=model.config), "model")
     else:
-        codec = _from_start(model, model.start, folder)
+        codec = _from_start(model, model.start, folder, measures)
     codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
     if model.train == "decoder":
         for name, parameter in codec.named_parameters():
@@ -154,8 +158,12 @@ def _codec(model: CodecSection, folder: Path) -> Codec:
     return codec.train()
 
 
-def _from_start(model: CodecSection, start: str, folder: Path) -> Codec:
-    """The codec with the weights of another one, and its type and config too where the recipe gives none."""
+def _from_start(model: CodecSection, start: str, folder: Path, measures: bool) -> Codec:
+    """The codec with the weights of another one, and its type and config too where the recipe gives none.
+
+    Args:
+        measures: its latents' scale and shift are measured after training, whatever they are now.
+    """
     path = locate_model(start, folder, "model.start")
     theirs = load_codec(path, dtype="float32")
     spec = part_spec("codec", theirs) if model.type is None else PartSpec(type=model.type, config=model.config)
@@ -163,6 +171,10 @@ def _from_start(model: CodecSection, start: str, folder: Path) -> Codec:
     tensors = theirs.state_dict()
     check(codec, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}, f"model.start {path}")
     codec.load_state_dict(tensors)
+    found = spec_differences("codec", part_spec("codec", theirs), spec, "model")
+    if measures:
+        found = [difference for difference in found if difference.key not in MEASURED]
+    check_meaning(found, "model", path, learns=model.train == "all")
     return codec
 
 

@@ -42,6 +42,13 @@ from ldmkit_training.stages.denoiser.model_section import (
     FrozenCodecSection,
     ModelSection,
 )
+from ldmkit_training.stages.taken_over import (
+    Difference,
+    asset_differences,
+    asset_digests,
+    check_meaning,
+    spec_differences,
+)
 
 START = "model.start"
 
@@ -84,7 +91,8 @@ class _Composer:
         model, start = self.model, self.start
         codec = self._codec()
         check_pictures(codec.axes, "a training recipe")
-        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser")
+        learns = self._denoiser_learns()
+        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser", learns=learns)
         self._check_latents(denoiser, codec)
         sections = self._conditioners()
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
@@ -94,6 +102,8 @@ class _Composer:
         adapters = {name: self._adapter(name, section, denoiser) for name, section in self._adapters().items()}
         process = model.process or (start.spec.process if start else None)
         assert process is not None, "checked by ModelSection"
+        if self.start is not None:
+            self._check_surroundings(process, sections, self.start)
         wiring = {
             name: _wiring_of(name, section, conditioners[name], denoiser, adapters)
             for name, section in sections.items()
@@ -102,6 +112,19 @@ class _Composer:
         denoiser.latents = latents_of(codec)
         pipeline = Pipeline(parts, wiring, self._defaults())
         return TrainedPipeline(pipeline, self._freeze(pipeline, sections), tuple(self.notes))
+
+    def _check_surroundings(self, process: PartSpec, sections: Mapping[str, ConditionerSection], start: Source) -> None:
+        """What the start's denoiser was trained with, beside its own config: the process, and its conditions' nulls and
+        slots."""
+        where, learns = "model.process", self._denoiser_learns()
+        found = spec_differences("process", start.spec.process, process, where)
+        self.notes += check_meaning(found, where, start.origin, learns=learns)
+        for name, was in start.spec.conditioners.items():
+            if (now := sections.get(name)) is None:
+                continue
+            wires = [(key, getattr(was, key), getattr(now, key)) for key in ("null", "slot")]
+            changed = [Difference(*wire) for wire in wires if None not in wire and wire[1] != wire[2]]
+            self.notes += check_meaning(changed, f"model.conditioners.{name}", start.origin, learns=learns)
 
     def _check_latents(self, denoiser: Denoiser, codec: Codec) -> None:
         """A denoiser that stays what it is must get the latents that it was trained on, which `fit` looks at; for one
@@ -177,28 +200,37 @@ class _Composer:
             found = locate_model(section.from_, self.folder, f"model.{path}.from")
             source = open_source(found, variant=section.variant)
             theirs = _conditioner_path(source, name, section.type)
+        owner = sections.get(section.shares or "", section)
         if section.shares is not None:
             part: Conditioner = self._new("conditioner", section, path)
+            if self.start is not None and (was := self.start.spec.conditioners.get(name)) is not None:
+                changed = spec_differences("conditioner", was, section, f"model.{path}")
+                self.notes += check_meaning(changed, f"model.{path}", self.start.origin, learns=owner.train)
         else:
-            part = self._loaded_or_new("conditioner", section, path, source, theirs)
+            part = self._loaded_or_new("conditioner", section, path, source, theirs, learns=section.train)
         if section.assets is not None:
+            before = asset_digests(part)
             part.load_assets(assets_folder(section.assets, self.folder, f"model.{path}.assets"))
+            changed = asset_differences(before, asset_digests(part))
+            origin = source.origin if source is not None else "its start"
+            self.notes += check_meaning(changed, f"model.{path}", origin, learns=owner.train)
         return part
 
     def _adapter(self, name: str, section: AdapterSection, denoiser: Denoiser) -> Adapter:
         path = f"adapters.{name}"
         copying: Callable[..., Adapter] | None = getattr(get("adapter", section.type), "from_denoiser", None)
         if copying is None or "unet" in section.config or (self.start and name in self.start.spec.adapters):
-            adapter: Adapter = self._loaded_or_new("adapter", section, path)
+            adapter: Adapter = self._loaded_or_new("adapter", section, path, learns=section.train)
             return adapter
         with self._seeded(path):
             self.notes.append(f"{path}: a copy of the denoiser")
             return copying(denoiser, **section.config)
 
     def _loaded_or_new(
-        self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = ""
+        self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = "", *, learns: bool
     ) -> Any:
-        """A part with the weights of a source that has it, or with new ones."""
+        """A part with the weights of a source that has it, or with new ones; those of one that does not learn are
+        refused where the recipe's config would read them in another way."""
         source, theirs = source or self.start, theirs or path
         has = _spec_in(source, theirs) if source else None
         if source is None or has is None:
@@ -214,6 +246,8 @@ class _Composer:
             where=f"model.{path}", device=torch.device("cpu"), dtype=torch.float32, mapped=False,  # to be trained
         )  # fmt: skip
         self.notes.append(f"{path}: from {source.origin}")
+        found = spec_differences(kind, has, wanted, f"model.{path}")
+        self.notes += check_meaning(found, f"model.{path}", source.origin, learns=learns)
         return part
 
     def _new(self, kind: str, spec: PartSpec, path: str) -> Any:

@@ -24,6 +24,7 @@ from ldmkit import (
     WeightsError,
     build_value,
     load,
+    part_spec,
     suggest,
 )
 from ldmkit.models.abilities import able, proposer_of
@@ -32,6 +33,7 @@ from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
 from ldmkit_training.stages.pipeline import PipelineStage
 from ldmkit_training.stages.proposer.section import ProposerConfig, ProposerSection
+from ldmkit_training.stages.taken_over import asset_differences, asset_digests, check_meaning, spec_differences
 
 
 class ProposerTurn(Turn):
@@ -177,14 +179,28 @@ def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
     if model.type is not None:
         new: Conditioner = build("conditioner", PartSpec(type=model.type, config=model.config), "model")
         _take_over_weights(new, old, name)
+        _check_same_meaning(part_spec("conditioner", old), model, found.origin or model.start)
         wire = wire.model_copy(update={"type": model.type, "config": model.config})
         conditioners = {n: new if n == name else part for n, part in found.conditioners.items()}
         wiring = {**found.wiring, name: wire}
         parts = fit(wiring, found.codec, found.denoiser, found.process, conditioners, found.adapters)
         found = Pipeline(parts, wiring, found.defaults)
     if model.assets is not None:
+        before = asset_digests(found.conditioners[name])
         found.conditioners[name].load_assets(assets_folder(model.assets, folder, "model.assets"))
+        changed = asset_differences(before, asset_digests(found.conditioners[name]))
+        check_meaning(changed, "model", found.origin or model.start, learns=True)  # the proposer's own
     return found
+
+
+def _check_same_meaning(was: PartSpec, model: ProposerSection, origin: str) -> None:
+    """Of the conditioner, whose weights stay; its type, and what the proposer takes from its config, may be others."""
+    assert model.type is not None
+    found = spec_differences("conditioner", was, PartSpec(type=model.type, config=model.config), "model")
+    inner = [d for d in found if d.key.startswith("config.proposer.") or d.key == "config.max_objects"]
+    kept = [difference for difference in found if difference.key != "type" and difference not in inner]
+    check_meaning(kept, "model", origin, learns=False)
+    check_meaning(inner, "model", origin, learns=True)
 
 
 def _take_over_weights(new: Conditioner, old: Conditioner, name: str) -> None:
