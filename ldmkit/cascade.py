@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import torch
@@ -19,9 +18,11 @@ from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError, S
 from ldmkit.models.cascade import CascadeSpec, StageSpec, at_stage, check_order
 from ldmkit.models.cascade_files import CascadeFolder, save_cascade, shared_parts
 from ldmkit.models.derived import check_exact
+from ldmkit.models.fixed import Fixed
 from ldmkit.models.reading import loading_options, open_source, read_cascade
 from ldmkit.models.spec import PartSpec, Verify
 from ldmkit.pipeline import Pipeline
+from ldmkit.run.assigning import check_unmade
 from ldmkit.run.busy import computing
 from ldmkit.run.cascading import CascadeOutput, PreparedCascade, StageCall, ask_cascade, stand_in
 from ldmkit.run.encodings import Encodings
@@ -51,10 +52,19 @@ class Cascade:
         origin: str | None = None,
         load_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.stages, self.wiring = MappingProxyType(dict(stages)), MappingProxyType(dict(wiring))
-        self.origin, self.load_options = origin, dict(load_options or {})
+        self.stages, self.wiring = Fixed(stages), Fixed(wiring)
+        self.origin, self.load_options = origin, Fixed(load_options or {})
         check_order(CascadeSpec(stages=dict(wiring)).stages)
         check_handovers(self.stages, self.wiring)
+        self._made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_unmade(self, name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        check_unmade(self, name)
+        super().__delattr__(name)
 
     @classmethod
     def of(
@@ -72,6 +82,10 @@ class Cascade:
             SpecError: `unknown-stage`, `stage-circle`, `stage-order`, `handover`, `unknown-share`, `share-differs`.
             CompositionError: `unknown-input`, `wrong-handover`: an input that cannot take what is handed on to it.
         """
+        return cls._of(stages, wiring)
+
+    @classmethod
+    def _of(cls, stages: object, wiring: object, **known: Any) -> Cascade:
         given = mapping_of(stages, "stages", "name -> pipeline")
         asked = mapping_of(wiring, "wiring", "stage -> inputs, start")
         for name, pipeline in given.items():
@@ -83,7 +97,7 @@ class Cascade:
                 )
         wires = {name: StageSpec.of(asked.get(name, {}), f"wiring.{name}") for name in given}
         CascadeSpec.read({"stages": wires})
-        return cls(*_sharing(given, wires))
+        return cls(*_sharing(given, wires), **known)
 
     @classmethod
     def load(
@@ -164,9 +178,9 @@ class Cascade:
                 fits = suggest(name, self.stages)
                 raise InputError("unknown-stage", f"there is no stage {name!r}", where=name, fits=fits)
         kept = {name: wire.model_copy(update={"shares": {}}) for name, wire in self.wiring.items()}
-        made = Cascade.of({**self.stages, **stages}, kept)
-        made.origin, made.load_options = self.origin, self.load_options
-        return made
+        same = all(pipeline.origin == self.stages[name].origin for name, pipeline in stages.items())
+        known = {"origin": self.origin, "load_options": self.load_options} if same else {}
+        return Cascade._of({**self.stages, **stages}, kept, **known)
 
     def prepare(self, inputs: Inputs | None = None, **options: Any) -> PreparedCascade:
         """Check a call as a whole, before anything runs, and say what it will take; options as in `__call__`.

@@ -31,6 +31,7 @@ from ldmkit.models.saving import save_pipeline
 from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.models.varied import Varied
 from ldmkit.plugins.hooks import manager, step_listener
+from ldmkit.run.assigning import check_unmade
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.conditioning import Conditioning
@@ -71,9 +72,12 @@ class Pipeline(Varied):
         raise no_attribute(type(self).__name__, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_made" in self.__dict__ and name not in self.__dict__ and not hasattr(type(self), name):
-            raise no_attribute(type(self).__name__, name)  # set, it would change nothing
+        check_unmade(self, name)
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        check_unmade(self, name)
+        super().__delattr__(name)
 
     @classmethod
     def of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ import torch
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.step import Network
 from ldmkit.models.compose import Parts, part_spec
+from ldmkit.models.fixed import Fixed
 from ldmkit.models.placement import Placement
 from ldmkit.models.provenance import stamped_defaults
 from ldmkit.models.routing import input_owners
@@ -19,6 +21,8 @@ from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 
 class Composed:
     """Parts and what is said of them; `ldmkit.Pipeline` adds what can be done with them.
+
+    Nothing can be assigned once it is made, and its mappings are read-only: see `Varied` for pipelines like another.
 
     Attributes:
         spec: what it is made of, with the distribution and version of every part.
@@ -47,23 +51,29 @@ class Composed:
         placement: Placement | None = None,
         rounded: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        parts = replace(parts, conditioners=Fixed(parts.conditioners), adapters=Fixed(parts.adapters))
         self.parts = parts
         self.codec, self.denoiser, self.process = parts.codec, parts.denoiser, parts.process
         self.conditioners, self.adapters = parts.conditioners, parts.adapters
-        self.wiring = dict(wiring)
+        self.wiring = Fixed(wiring)
         self.defaults = defaults
-        self.origin, self.load_options = origin, dict(load_options or {})
+        self.origin, self.load_options = origin, Fixed(load_options or {})
         self.network, self.plan = network, plan
         self._unfused, self.merged = unfused, merged
-        self.placement, self.rounded = placement or Placement(), {path: dict(v) for path, v in (rounded or {}).items()}
+        self.placement = placement or Placement()
+        self.rounded = Fixed({path: Fixed(fields) for path, fields in (rounded or {}).items()})
         self._ready()
 
     def _ready(self) -> None:
         """Called last when one is made."""
 
-    @cached_property
+    @property
     def spec(self) -> PipelineSpec:
-        """The spec of this pipeline as it stands."""
+        """The spec of this pipeline; a copy, so that nothing done to it changes what is saved."""
+        return self._spec.model_copy(deep=True)
+
+    @cached_property
+    def _spec(self) -> PipelineSpec:
         conditioners = {}
         for name, part in self.conditioners.items():
             conditioners[name] = ConditionerSpec(

@@ -24,7 +24,7 @@ def same(a: ldmkit.Output, b: ldmkit.Output) -> bool:
 def test_a_start_by_position() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     assert ldmkit.Start(image, 0.5).strength == 0.5
-    with pytest.raises(InputError, match="twice"):
+    with pytest.raises(InputError, match="multiple values"):
         ldmkit.Start(image, image=image)
     with pytest.raises(InputError, match="5 values for 4 fields"):
         ldmkit.Start(image, 0.5, None, None, 1)

@@ -52,6 +52,11 @@ def prepacked() -> ldmkit.Pipeline:
         pytest.skip(str(absent))
 
 
+def calling(pipe: ldmkit.Pipeline, network: Any) -> ldmkit.Pipeline:
+    """One on the same parts that calls this network."""
+    return ldmkit.Pipeline(pipe.parts, pipe.wiring, pipe.defaults, network=network)
+
+
 def exported() -> ldmkit.Pipeline:
     """Its calls are compiled for every set of shapes; here the compiler hands out the network as it is."""
     from ldmkit_denoisers.exported import ExportedUNet, _Flat
@@ -61,8 +66,7 @@ def exported() -> ldmkit.Pipeline:
             return _Flat(self._unet)
 
     pipe = plain()
-    pipe.network = Uncompiled(pipe.denoiser)  # type: ignore[arg-type]
-    return pipe
+    return calling(pipe, Uncompiled(pipe.denoiser))
 
 
 def tiled() -> ldmkit.Pipeline:
@@ -106,14 +110,9 @@ MODELS: dict[str, tuple[Callable[[], ldmkit.Pipeline], dict[str, Any], dict[str,
 
 def interrupted(pipe: ldmkit.Pipeline, at: int, inputs: dict[str, Any], options: dict[str, Any]) -> int:
     """Calls of the network until the run ended by a signal in call number `at`."""
-    whole = pipe.network
-    breaking = Interrupting(whole or pipe.denoiser, at)
-    pipe.network = breaking
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            pipe(inputs, **options)
-    finally:
-        pipe.network = whole
+    breaking = Interrupting(pipe.network or pipe.denoiser, at)
+    with pytest.raises(KeyboardInterrupt):
+        calling(pipe, breaking)(inputs, **options)
     return breaking.calls
 
 
@@ -136,13 +135,12 @@ def test_a_handler_of_the_callers(number: signal.Signals) -> None:
     pipe = plain()
     wanted, before = pipe(L).images, signal.signal(number, handle)
     try:
-        pipe.network = breaking = Interrupting(pipe.denoiser, 1, number)
+        breaking = Interrupting(pipe.denoiser, 1, number)
         with pytest.raises(Stopped):
-            pipe(L)
+            calling(pipe, breaking)(L)
         assert breaking.calls == 2
     finally:
         signal.signal(number, before)
-    pipe.network = None
     assert torch.equal(pipe(L).images, wanted)
     pipe.to(torch.float64)
 

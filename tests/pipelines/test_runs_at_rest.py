@@ -140,8 +140,8 @@ def test_two_threads_at_one_stream() -> None:
             assert go.wait(60)
             return pipe.denoiser(*given)
 
-    pipe.network = Waiting()
-    stream = pipe.stream(L, steps=2)
+    waiting = ldmkit.Pipeline(pipe.parts, pipe.wiring, pipe.defaults, network=Waiting())
+    stream = waiting.stream(L, steps=2)
     other = threading.Thread(target=lambda: found.extend(stream))
     other.start()
     assert inside.wait(60)
@@ -151,7 +151,6 @@ def test_two_threads_at_one_stream() -> None:
     go.set()
     other.join(60)
     assert [step.index for step in found] == [0, 1] and list(stream) == []
-    pipe.network = None
     pipe.to(torch.float64)
 
 
