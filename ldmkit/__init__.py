@@ -54,6 +54,7 @@ for _home, _names in {
     "ldmkit.contracts.step": ("Arrivals", "Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.contracts.draws": ("Draws",),
+    "ldmkit.contracts.seeded": ("Seeded",),
     "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
     "ldmkit.run.noise": ("Noise", "seeded"),
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.process import Process as Process
     from ldmkit.contracts.process import column as column
     from ldmkit.contracts.sampler import Sampler as Sampler
+    from ldmkit.contracts.seeded import Seeded as Seeded
     from ldmkit.contracts.signals import Join as Join
     from ldmkit.contracts.signals import Plane as Plane
     from ldmkit.contracts.signals import Residuals as Residuals

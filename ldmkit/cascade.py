@@ -250,7 +250,8 @@ class Cascade:
                 if last is None:
                     raise RunError("no-steps", f"sampler {type(ready.request.sampler).__name__} yielded no step")
                 output = pipeline.finish(ready, last, taken)
-            made[call.name] = (StageRun(call.name, pipeline, call.written(ready.request), ready.size), output)
+            handed = tuple((key.name, key.field) for key in call.sources if key.field is not None)
+            made[call.name] = (StageRun(call.name, pipeline, call.written(ready.request), ready.size, handed), output)
 
     def _ready(self, call: StageCall, outputs: Mapping[str, Output], known: Encodings) -> Prepared:
         pipeline = self.stages[call.name]
@@ -287,17 +288,17 @@ def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSp
     for name, wire in wiring.items():
         inputs = stages[name].inputs
         for key, source in wire.sources(f"stages.{name}").items():
-            where = f"stages.{name}.inputs.{key}"
-            if key not in inputs:
-                what = f"stage {name!r} has no input {key!r}"
-                raise CompositionError("unknown-input", what, where=where, fits=suggest(key, inputs))
+            where = f"stages.{name}.inputs.{key.name}"
+            if key.name not in inputs:
+                what = f"stage {name!r} has no input {key.name!r}"
+                raise CompositionError("unknown-input", what, where=where, fits=suggest(key.name, inputs))
             maker = stages[source.stage]
             size = maker.defaults.size or tuple(axis.padded(64) for axis in maker.codec.axes)
             made = stand_in(source, maker, size)
             try:
-                inputs[key].parse(made, where)
+                inputs[key.name].parse(key.put({}, made)[key.name], where)
             except LdmkitError as problem:
-                what = f"{wire.inputs[key]!r} hands on numbers of shape {list(made.shape)}, which it cannot take"
+                what = f"{source.stage!r} hands on numbers of shape {list(made.shape)}, which it cannot take"
                 raise CompositionError("wrong-handover", what, where=where, fits=shown(str(problem), 300)) from problem
 
 

@@ -17,7 +17,9 @@ from ldmkit.contracts.axes import check_axes
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.denoiser import Denoiser
+from ldmkit.contracts.draws import Draws
 from ldmkit.contracts.process import Process
+from ldmkit.contracts.seeded import drawn_rows
 from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, RunError, caller_level
 from ldmkit.models.abilities import bind
@@ -159,13 +161,20 @@ class Pipeline(Varied):
 
     @uses_parts
     def conditioning(
-        self, inputs: Inputs, *, negative: Inputs | None = None, size: Size, grad: bool = False
+        self,
+        inputs: Inputs,
+        *,
+        negative: Inputs | None = None,
+        size: Size,
+        grad: bool = False,
+        draws: Draws | None = None,
     ) -> Conditioning:
         """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on.
 
         `size` has one number for each of the codec's axes: () for vectors.
 
-        With `grad`, gradients reach the conditioners: for training them together with the denoiser.
+        With `grad`, gradients reach the conditioners: for training them together with the denoiser. What is random in
+        inputs (`ldmkit.Seeded`) is drawn from `draws`, a training batch's; without, it is what a run has by default.
 
         Raises:
             CompositionError: `placed`: gradients for weights that are placed.
@@ -175,6 +184,8 @@ class Pipeline(Varied):
             raise CompositionError("placed", what, where="grad", fits="the pipeline that this one was placed from")
         size, grad = check_sides(size, axes=self.codec.axes), instance_of(grad, bool, "grad")
         parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
+        if draws is not None:
+            parsed = drawn_rows(self.inputs, parsed, draws.seeds("conditions"), training=True)
         given = mappings({} if negative is None else negative, "negative")
         dropped = parse_negatives(self.parts, self.wiring, given, len(parsed))
         return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)

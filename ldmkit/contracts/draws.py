@@ -43,6 +43,10 @@ class Draws:
         rows = [torch.randn(tuple(shape), generator=self._generator(purpose, row), **options) for row in self.rows]
         return torch.stack(rows)
 
+    def seeds(self, purpose: str) -> tuple[int, ...]:
+        """A seed a row, 0 <= seed < 2**63."""
+        return tuple(seed_of(self.seed, purpose, self.step, row) for row in self.rows)
+
     def uniform(self, purpose: str) -> Tensor:
         """Uniform numbers (B,) in [0, 1), float64 on the CPU."""
         options: Any = {"dtype": torch.float64, "device": "cpu"}

@@ -40,6 +40,30 @@ class Handover(NamedTuple):
         return cls(stage, bool(dot))
 
 
+class Target(NamedTuple):
+    """Where it goes: an input of a stage, or a field of one that is a mapping."""
+
+    name: str
+    field: str | None = None
+
+    @classmethod
+    def of(cls, key: str) -> Target:
+        """`low`, or `low.image`."""
+        name, dot, field = key.partition(".")
+        return cls(name, field if dot else None)
+
+    def put(self, row: Mapping[str, Any], value: Any) -> dict[str, Any]:
+        """A row of inputs with the value in its place."""
+        if self.field is None:
+            return {**row, self.name: value}
+        return {**row, self.name: {**row.get(self.name, {}), self.field: value}}
+
+    def taken(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of inputs has something in its place."""
+        own = row.get(self.name)
+        return own is not None and (self.field is None or not isinstance(own, Mapping) or self.field in own)
+
+
 class StageStart(Value):
     """A stage that goes on from the picture of an earlier one: a refiner, or a second pass at a larger size.
 
@@ -58,7 +82,8 @@ class StageSpec(Value):
     """One stage: how its pipeline hangs together with the others.
 
     Args:
-        inputs: input of this stage -> the earlier stage that it comes from, `base`, or `base.latents`.
+        inputs: input of this stage -> the earlier stage that it comes from, `base`, or `base.latents`; `low.image` is a
+            field of the input `low`, whose other fields are the caller's.
         start: what it starts from, if that is an earlier stage's picture.
         shares: path of a part -> `stage.path` of the same part of an earlier stage, which is held and saved once.
         spec: hash of the pipeline's spec when the cascade was saved; None: any.
@@ -69,9 +94,9 @@ class StageSpec(Value):
     shares: dict[str, str] = Field(default_factory=dict)
     spec: str | None = None
 
-    def sources(self, where: str) -> dict[str, Handover]:
+    def sources(self, where: str) -> dict[Target, Handover]:
         """Input -> what is handed on to it."""
-        return {key: Handover.of(text, f"{where}.inputs.{key}") for key, text in self.inputs.items()}
+        return {Target.of(key): Handover.of(text, f"{where}.inputs.{key}") for key, text in self.inputs.items()}
 
 
 class CascadeSpec(Value):
@@ -139,7 +164,8 @@ def check_order(stages: Mapping[str, StageSpec]) -> None:
 def needed_by(name: str, stage: StageSpec) -> list[tuple[str, str]]:
     """(place in the spec, stage) of all that a stage takes from others."""
     where = f"stages.{name}"
-    found = [(f"{where}.inputs.{key}", source.stage) for key, source in stage.sources(where).items()]
+    made = zip(stage.inputs, stage.sources(where).values(), strict=True)
+    found = [(f"{where}.inputs.{key}", source.stage) for key, source in made]
     found += [] if stage.start is None else [(f"{where}.start.stage", stage.start.stage)]
     return found + [(f"{where}.shares.{path}", text.partition(".")[0]) for path, text in stage.shares.items()]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.contracts.draws import seed_of
 from ldmkit.errors import InputError, shown, suggest
-from ldmkit.models.cascade import Handover, StageSpec, StageStart, at_stage
+from ldmkit.models.cascade import Handover, StageSpec, StageStart, Target, at_stage
 from ldmkit.models.composed import Composed
 from ldmkit.run.estimate import Estimate
 from ldmkit.run.inputs import check_given, parse_rows
@@ -42,14 +42,14 @@ class StageCall:
 
     Args:
         asked: the call, with stand-ins of the right size for what earlier stages will hand on.
-        sources: input -> what is handed on to it, of stages that run.
+        sources: input, or field of one -> what is handed on to it, of stages that run.
         start: what it starts from, of a stage that runs.
     """
 
     name: str
     pipeline: Composed
     asked: Asked
-    sources: Mapping[str, Handover]
+    sources: Mapping[Target, Handover]
     start: StageStart | None
     estimate: Estimate
 
@@ -57,7 +57,9 @@ class StageCall:
         """The call with what earlier stages made in the place of the stand-ins."""
         asked = self.asked
         made = {key: handed_on(source, outputs[source.stage]) for key, source in self.sources.items()}
-        rows = [{key: values[i] for key, values in made.items()} for i in range(asked.request.batch)]
+        rows = [{key.name: row[key.name] for key in made} for row in asked.request.inputs]  # with the stand-ins
+        for key, values in made.items():
+            rows = [key.put(row, value) for row, value in zip(rows, values, strict=True)]
         parsed = parse_rows(self.pipeline.parts, self.pipeline.wiring, rows, "inputs")
         asked = asked._replace(parsed=[{**row, **more} for row, more in zip(asked.parsed, parsed, strict=True)])
         if self.start is None:
@@ -68,7 +70,8 @@ class StageCall:
 
     def written(self, request: Request) -> Request:
         """The request of its run as recipes hold it: without what other stages made."""
-        inputs = tuple({k: v for k, v in row.items() if k not in self.sources} for row in request.inputs)
+        whole = [key.name for key in self.sources if key.field is None]
+        inputs = tuple({k: v for k, v in row.items() if k not in whole} for row in request.inputs)
         return replace(request, inputs=inputs, starts=() if self.start is not None else request.starts)
 
 
@@ -204,15 +207,15 @@ def _own_options(stages: Mapping[str, Composed], chosen: Sequence[str], given: o
 
 def _wired(
     stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec], chosen: Sequence[str]
-) -> tuple[dict[str, list[str]], dict[str, dict[str, Handover]]]:
+) -> tuple[dict[str, list[str]], dict[str, dict[Target, Handover]]]:
     """(input -> the stages that take it from the caller, stage -> its inputs that other stages make)."""
     free: dict[str, list[str]] = {}
-    sources: dict[str, dict[str, Handover]] = {}
+    sources: dict[str, dict[Target, Handover]] = {}
     for name in chosen:
         handed = wiring[name].sources(f"stages.{name}")
         sources[name] = {key: source for key, source in handed.items() if source.stage in chosen}
         for key in stages[name].inputs:
-            if key not in sources[name]:
+            if Target(key) not in sources[name]:
                 free.setdefault(key, []).append(name)
     return free, sources
 
@@ -227,7 +230,7 @@ def _check_names(options: Mapping[str, Any], free: Mapping[str, Any]) -> None:
 
 
 def _split(
-    given: Inputs, where: str, free: Mapping[str, Sequence[str]], sources: Mapping[str, Mapping[str, Handover]]
+    given: Inputs, where: str, free: Mapping[str, Sequence[str]], sources: Mapping[str, Mapping[Target, Handover]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Stage -> the caller's rows, of its own inputs alone.
 
@@ -240,7 +243,7 @@ def _split(
         for key in row:
             if key in free:
                 continue
-            makers = {name: handed[key].stage for name, handed in sources.items() if key in handed}
+            makers = {name: handed[Target(key)].stage for name, handed in sources.items() if Target(key) in handed}
             if makers:
                 name, maker = next(iter(makers.items()))
                 what = f"stage {maker!r} makes the input {key!r} of stage {name!r}"
@@ -252,7 +255,7 @@ def _split(
 
 def _call(
     name: str, pipeline: Composed, wire: StageSpec, rows: Rows, options: Mapping[str, Any],
-    sources: Mapping[str, Handover], before: Sequence[StageCall],
+    sources: Mapping[Target, Handover], before: Sequence[StageCall],
 ) -> StageCall:  # fmt: skip
     done, given = {call.name: call for call in before}, dict(options)
     stands = {key: stand_in(one, done[one.stage].pipeline, done[one.stage].asked.size) for key, one in sources.items()}
@@ -282,22 +285,28 @@ def _check_begun(wire: StageSpec, rows: Rows, done: Mapping[str, StageCall]) -> 
         InputError: `missing-condition`.
     """
     for key, source in wire.sources("stages").items():
-        if source.stage not in done and not all(key in row for row in rows):
-            what = f"stage {source.stage!r}, which makes the input {key!r}, is not run"
-            raise InputError("missing-condition", what, where="inputs", fits=f'{{"{key}": ...}} of your own')
+        if source.stage not in done and not all(key.taken(row) for row in rows):
+            what = f"stage {source.stage!r}, which makes the input {key.name!r}, is not run"
+            raise InputError("missing-condition", what, where="inputs", fits=f'{{"{key.name}": ...}} of your own')
 
 
-def _joined(rows: Rows, more: Rows, stands: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _joined(rows: Rows, more: Rows, stands: Mapping[Target, Any]) -> list[dict[str, Any]]:
     """The caller's inputs, with those for this stage alone and those that other stages make."""
     count = max(len(rows), len(more))
     if len(rows) not in (1, count) or len(more) not in (1, count):
         what = f"{len(more)} inputs of the stage for {len(rows)} pictures"
         raise InputError("batch-mismatch", what, where="inputs", fits="one mapping, or one for each picture")
-    for key in stands:
-        if any(key in row for row in more):
-            what = "another stage makes it"
-            raise InputError("bound-input", what, where=f"inputs.{key}", fits="first=... to begin at this stage")
-    return [{**rows[i % len(rows)], **more[i % len(more)], **stands} for i in range(count)]
+    joined = [{**rows[i % len(rows)], **more[i % len(more)]} for i in range(count)]
+    for key, value in stands.items():
+        if any(key.taken(row) for row in joined):
+            fits = "first=... to begin at this stage" + (
+                f"; its other fields: {{{key.name!r}: {{...}}}}" if key.field else ""
+            )
+            raise InputError(
+                "bound-input", "another stage makes it", where=f"inputs.{'.'.join(filter(None, key))}", fits=fits
+            )
+        joined = [key.put(row, value) for row in joined]
+    return joined
 
 
 def _start_stand_in(start: StageStart, call: StageCall) -> dict[str, Any]:

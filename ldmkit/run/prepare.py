@@ -13,6 +13,7 @@ from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of
 from ldmkit.contracts.axes import shown_size
 from ldmkit.contracts.conditioner_abilities import SetsSize
+from ldmkit.contracts.seeded import drawn_rows
 from ldmkit.contracts.step import Run
 from ldmkit.errors import InputError
 from ldmkit.models.abilities import able
@@ -122,6 +123,7 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
     making = request.propose and not request.starts
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if making else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
+    rows, negative = (drawn_rows(pipeline.inputs, one, request.seeds, training=False) for one in (rows, negative))
     with watched(lambda: _names(pipeline), pipeline.device):
         conditioning = encode_conditions(parts, wiring, rows, negative, size, known=known)
     cells = latent_size(size, pipeline.codec)

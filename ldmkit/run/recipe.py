@@ -93,6 +93,8 @@ class StageRun(NamedTuple):
     pipeline: Composed
     request: Request
     size: tuple[int, ...]
+    handed: tuple[tuple[str, str], ...] = ()
+    """(input, field) of what other stages made in it."""
 
 
 _COMMON = ("recipe", "ldmkit", "torch", "model", "load", "parts")
@@ -110,13 +112,20 @@ def make_cascade_recipes(model: Model, seeds: Sequence[int], runs: Sequence[Stag
     }  # fmt: skip
     if model.merged:
         common["fused"] = list(model.merged)
-    stages = [{run.name: _of_stage(recipes[i]) for run, recipes in zip(runs, made, strict=True)} for i in range(count)]
+    stages = [
+        {run.name: _of_stage(recipes[i], run.handed) for run, recipes in zip(runs, made, strict=True)}
+        for i in range(count)
+    ]
     every = seeds if len(seeds) == count else [*seeds] * count
     return tuple({**common, "seed": seed, "stages": own} for seed, own in zip(every, stages, strict=True))
 
 
-def _of_stage(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in recipe.items() if key not in _COMMON}
+def _of_stage(recipe: Mapping[str, Any], handed: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    own = {key: value for key, value in recipe.items() if key not in _COMMON}
+    for name, field in handed:
+        value = {key: inner for key, inner in own["inputs"][name].items() if key != field}
+        own["inputs"] = {**own["inputs"], name: value}
+    return own
 
 
 def calls_of(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -75,7 +75,8 @@ class DenoiserTurn(Turn):
             self.encode = before
 
     def _encoded(self, batch: Batch) -> Conditioning:
-        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=torch.is_grad_enabled())
+        grad = torch.is_grad_enabled()
+        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=grad, draws=batch.draws)
 
     @property
     def drop_rates(self) -> Mapping[str, float]:

@@ -1,0 +1,176 @@
+"""A small picture with noise on it: the condition of a cascade's second stage (Ho et al. 2021, arXiv:2106.15282)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ldmkit import (
+    Example,
+    InputError,
+    PartSpec,
+    Picture,
+    Plane,
+    Process,
+    Seeded,
+    SetsSize,
+    SignalKind,
+    Value,
+    Vector,
+    build_value,
+    seeded,
+)
+from ldmkit_conditioners.image import PictureInput, one_size
+
+
+class Augmented(Value):
+    """A picture, or `{"image": picture}` with more.
+
+    Args:
+        image: the small picture.
+        level: how much noise is put on it, 0 (the least of the process) to 1; None: the model's own.
+        seed: of that noise; None: it follows from the seed of what is drawn.
+    """
+
+    image: Picture
+    level: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picture(cls, given: Any) -> Any:
+        return given if isinstance(given, (dict, cls)) else {"image": given}
+
+
+class AugmentationConfig(Value):
+    """
+    Args:
+        process: whose noise it is; a level is a quantile of its training distribution (of a table, a share of it).
+        level: of runs whose input names none.
+        levels: training draws from this range, uniformly.
+    """
+
+    process: PartSpec = PartSpec(type="discrete", config={"schedule": "cosine"})
+    level: float = Field(default=0.1, ge=0, le=1)
+    levels: tuple[float, float] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        low, high = self.levels
+        if not 0 <= low <= high <= 1:
+            raise InputError("level-range", f"levels from {low} to {high}", fits="0 <= low <= high <= 1")
+        return self
+
+
+class _Augmenting(PictureInput, Seeded):
+    """What reads an `Augmented`, and decides its level and seed where the caller did not."""
+
+    Config: ClassVar[type[AugmentationConfig]] = AugmentationConfig
+    Input: ClassVar[Any] = Augmented
+    has_null = False
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.process: Process = build_value("process", self.config.process)
+
+    def drawn(self, value: Augmented, seed: int, *, training: bool) -> Augmented:
+        """Level and seed: in training the level is uniform, else the config's."""
+        level = value.level
+        if level is None and training:
+            low, high = self.config.levels
+            level = low + (high - low) * float(torch.rand((), generator=seeded(seed, "augment-level")))
+        changed = {"level": self._level(level), "seed": seed if value.seed is None else value.seed}
+        return value.model_copy(update=changed)
+
+    def sigma(self, value: Augmented) -> float:
+        """The noise level of an input."""
+        return self.process.sigma(self._level(value.level))
+
+    def _level(self, level: float | None) -> float:
+        return self.config.level if level is None else level
+
+
+class NoisedConfig(AugmentationConfig):
+    """
+    Args:
+        enlarge: how many times the height and width; 1 where latents have the small picture's size.
+        method: of enlarging.
+        align_corners: of "bilinear": corner pixels keep their places (DeepFloyd IF).
+    """
+
+    enlarge: int = Field(default=2, ge=1, le=16)
+    method: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
+    align_corners: bool = False
+
+    @model_validator(mode="after")
+    def _corners(self) -> Self:
+        if self.align_corners and self.method != "bilinear":
+            what = f"align_corners with {self.method!r}"
+            raise InputError("align-corners", what, where="align_corners", fits="method: bilinear")
+        return self
+
+
+class NoisedPicture(_Augmenting, SetsSize):
+    """The picture enlarged to the latents' size, with noise, in the process's own frame: (B, 3, h, w).
+
+    Noise is put on the enlarged picture: alpha (x + sigma n), n from the row's seed and the purpose "augment".
+    """
+
+    Config: ClassVar[type[NoisedConfig]] = NoisedConfig
+    config: NoisedConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"enlarge": 4, "method": "bilinear", "align_corners": True, "level": 0.5}),
+        Example({"enlarge": 1, "method": "nearest", "process": {"type": "flow", "config": {}}, "levels": [0.2, 0.4]}),
+    )
+    kind: SignalKind = "plane"
+    dim = 3
+
+    def picture_size(self, value: Augmented, factor: int) -> tuple[int, int]:
+        """The enlarged picture's, times the codec's factor."""
+        height, width = value.image.shape[-2:]
+        return height * self.config.enlarge * factor, width * self.config.enlarge * factor
+
+    def forward(self, inputs: list[Augmented]) -> Plane:
+        """Enlarged, and noised where that was drawn."""
+        images = one_size([value.image for value in inputs], "image")
+        return Plane(
+            torch.stack([self._noised(x, value) for x, value in zip(self._large(images), inputs, strict=True)])
+        )
+
+    def _large(self, images: Tensor) -> Tensor:
+        config = self.config
+        if config.enlarge == 1:
+            return images
+        corners: dict[str, Any] = {} if config.method == "nearest" else {"align_corners": config.align_corners}
+        return F.interpolate(images, scale_factor=config.enlarge, mode=config.method, **corners)
+
+    def _noised(self, image: Tensor, value: Augmented) -> Tensor:
+        sigma, made = self.sigma(value), {"dtype": torch.float32, "device": "cpu"}
+        noise = torch.randn(tuple(image.shape), generator=seeded(value.seed or 0, "augment", 0), **made)
+        return self.process.alpha(sigma) * (image + sigma * noise.to(image.device))
+
+
+_LEVELS = tuple({"image": torch.zeros(3, 4, 4), "level": level} for level in (0.2, 0.5, 0.9))
+
+
+class NoiseLevel(_Augmenting):
+    """The level of that noise as the process's time, (B, 1), as a U-Net with `vector: timestep` reads it.
+
+    It has the input of a `noised-picture`, and the same `process`.
+    """
+
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example({}, _LEVELS),
+        Example({"process": {"type": "flow", "config": {}}, "level": 0.4, "levels": [0.2, 0.4]}, _LEVELS),
+    )
+    kind: SignalKind = "vector"
+    dim = 1
+
+    def forward(self, inputs: list[Augmented]) -> Vector:
+        """One number a row."""
+        return Vector(torch.tensor([[self.process.time(self.sigma(value))] for value in inputs], dtype=torch.float32))
