@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from ldmkit.contracts.conditioner_abilities import ABILITIES
 from ldmkit.plugins.kinds import COMMANDS_GROUP, GROUPS, MODELS_GROUP, contract_of
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,14 @@ FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Made by: python .ci/reference_pages.py --write -->"
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 PLURALS = {"guidance": "guidance", "data": "data", "perceptual": "perceptual distances", "process": "processes"}
+BESIDE = {
+    "conditioner": [f"conditioner_abilities.{cls.__name__}" for cls in ABILITIES],
+    "adapter": ["adapter.Fusable", "ports.Port", "ports.Gate", "ports.Tap", "ports.GateTap"],
+    "guidance": ["guidance.Evaluate", "guidance.Perturbed"],
+    "data": ["data.Dataset", "data.Sample"],
+    "stage": ["stage.Turn", "stage.Batch", "stage.Loss", "stage.StageSetup"],
+}
+"""kind -> what else of `ldmkit.contracts` its parts implement or are given."""
 LONG = 72
 """Longest default that is shown in a table."""
 
@@ -109,8 +118,10 @@ def _kind_page(kind: str) -> str:
     lines[-1] += f"[contracts](../contracts.md#{kind}). The class to implement is [at the end](#the-contract)."
     for name, value in entries(GROUPS[kind]).items():
         lines += ["", *_part(kind, name, value)]
-    path = f"{contract.__module__}.{contract.__name__}"
-    return "\n".join([*lines, "", "## The contract", "", f"::: {path}", ""])
+    paths = [f"{contract.__module__}.{contract.__name__}"]
+    paths += [f"ldmkit.contracts.{place}" for place in BESIDE.get(kind, ())]
+    shown = [line for path in paths for line in (f"::: {path}", "")]
+    return "\n".join([*lines, "", "## The contract", "", *shown])
 
 
 def _part(kind: str, name: str, value: str) -> list[str]:
