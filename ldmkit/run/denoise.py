@@ -39,6 +39,20 @@ class Rows(NamedTuple):
     variance: list[Tensor | None] | None = None
 
 
+class _Batch(NamedTuple):
+    """Which rows the network is called with for some views, looked up in every step.
+
+    Args:
+        views: how many differ.
+        places: of each view among these; None: they are these, in this order.
+        context: of the batch, of this run.
+    """
+
+    views: int
+    places: tuple[int, ...] | None
+    context: Context
+
+
 class Guided:
     """`denoise` of one run: the evaluator's views, combined by guidance, without gradients."""
 
@@ -46,10 +60,10 @@ class Guided:
         self.evaluate = evaluate
         self.guidance = guidance
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """The guided x0 estimate for x = x0 + sigma * n, float32 (B, C, ...)."""
-        return self.guided(self.evaluate, x, sigma)
+        with torch.no_grad():  # half of what it costs as a decorator
+            return self.guided(self.evaluate, x, sigma)
 
     @torch.no_grad()
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
@@ -73,9 +87,10 @@ class Guided:
         Raises:
             RunError: `bad-return`.
         """
-        before = 0 if x.is_inference() else x._version
+        counted = not x.is_inference()
+        before = x._version if counted else 0
         made = check_returned(self.guidance(evaluate, x, sigma), (x.shape,), "guidance", self.guidance)
-        if not x.is_inference() and x._version != before:
+        if counted and x._version != before:
             who = part_name("guidance", self.guidance)
             what = f"{who} breaks its contract: it wrote into the state that it was given"
             raise RunError("bad-return", what, fits="a new tensor")
@@ -116,6 +131,7 @@ class Evaluator:
         self._others: dict[Perturbed, Evaluator] = {}
         self._contexts: dict[tuple[View, ...], Context] = {}
         self._own: dict[tuple[View, ...], Context] = {}
+        self._batches: dict[tuple[View | Perturbed, ...], _Batch] = {}
         self.taken = Evaluations()
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
@@ -128,47 +144,57 @@ class Evaluator:
 
     def rows(self, x: Tensor, sigma: float, *views: View | Perturbed) -> Rows:
         """The same, with the share of the variance that a network of 2 C output channels learned."""
-        plain: list[View] = []
-        for i, view in enumerate(views):
-            if type(view) is frozenset:
-                plain.append(view)
-            elif isinstance(view, Perturbed):
+        try:
+            batch = self._batches.get(views)
+        except TypeError:  # a list or a set of names
+            batch = None
+        if batch is None:
+            if any(isinstance(view, Perturbed) for view in views):
                 return self._apart(x, sigma, views)
-            else:
-                plain.append(names_of(view, f"views[{i}]"))
+            batch = self._batch(views)
+        count, places, context = batch
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             # filled on the device: a transfer from the host would wait for all that is queued there
             time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
             level = self._levels[sigma] = (*self.process.scalings(sigma), time)
         skip, out, scale, time = level
-        seen = [view - self.absent for view in plain]
-        distinct = tuple(dict.fromkeys(seen))
-        count, rows = len(distinct), x.shape[0]
+        rows = x.shape[0]
         scaled = (x * scale).to(self._dtype)
         if count > 1:
             scaled = torch.cat([scaled] * count)
         # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
-        context = self.context(distinct)
         raw = self._network(scaled, time.expand(count * rows), context, sigma)
         self.taken.made += 1
-        self.taken.shortened += bool(context.memory.pop(SHORTENED, 0))
+        if context.memory:
+            self.taken.shortened += bool(context.memory.pop(SHORTENED, 0))
         learned = None
         if not isinstance(raw, Tensor) or raw.shape != scaled.shape or not raw.is_floating_point():
             wide = (scaled.shape[0], 2 * scaled.shape[1], *scaled.shape[2:])
             check_returned(raw, (scaled.shape, wide), "denoiser", self._denoiser, "forward")
             raw, learned = raw[:, : x.shape[1]], raw[:, x.shape[1] :]
         kept = x if skip == 1 else x * skip
+        raw = raw if raw.dtype == x.dtype else raw.to(x.dtype)
         if count == 1:
-            estimates: Sequence[Tensor] = (torch.add(kept, raw.to(x.dtype), alpha=out),)
+            estimates = [torch.add(kept, raw, alpha=out)]
         else:
-            estimates = torch.add(kept, raw.to(x.dtype).reshape(count, *x.shape), alpha=out).unbind(0)
-        places = [distinct.index(view) for view in seen]
-        found = [estimates[place] for place in places]
+            estimates = list(torch.add(kept, raw.reshape(count, *x.shape), alpha=out).unbind(0))
+        found = estimates if places is None else [estimates[place] for place in places]
         if learned is None:
             return Rows(found)
         shares = learned.to(x.dtype).add(1).mul_(0.5).reshape(count, *x.shape).unbind(0)
-        return Rows(found, [shares[place] for place in places])
+        return Rows(found, [shares[place] for place in places or range(count)])
+
+    def _batch(self, views: Sequence[View | Perturbed]) -> _Batch:
+        """What the network is called with for plain views; kept where they are spelled as views are."""
+        plain = [view if type(view) is frozenset else names_of(view, f"views[{i}]") for i, view in enumerate(views)]
+        seen = [view - self.absent for view in plain]
+        distinct = tuple(dict.fromkeys(seen))
+        places = tuple(distinct.index(view) for view in seen)
+        batch = _Batch(len(distinct), None if seen == list(distinct) else places, self.context(distinct))
+        if all(type(view) is frozenset for view in views):
+            self._batches[tuple(views)] = batch
+        return batch
 
     def _apart(self, x: Tensor, sigma: float, views: Sequence[View | Perturbed]) -> Rows:
         """Plain views in one batch, and those of each disturbed network in another."""
@@ -202,7 +228,7 @@ class Evaluator:
     def started(self) -> Self:
         """The same for one run, with an empty memory, for taps too; what was prepared is shared."""
         other = copy.copy(self)
-        other.memory, other._own, other.taken, other._others = {}, {}, Evaluations(), {}
+        other.memory, other._own, other.taken, other._others, other._batches = {}, {}, Evaluations(), {}, {}
         return other
 
     @property

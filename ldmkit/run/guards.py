@@ -68,7 +68,7 @@ def check_returned(
     Raises:
         RunError: `bad-return`, naming the part and its distribution.
     """
-    if isinstance(value, Tensor) and value.is_floating_point() and any(value.shape == torch.Size(s) for s in shapes):
+    if isinstance(value, Tensor) and value.is_floating_point() and any(value.shape == tuple(s) for s in shapes):
         return value
     who, fits = part_name(kind, part), " or ".join(str(tuple(shape)) for shape in shapes)
     what = f"{who} breaks its contract: {method} returned {_said(value)}"
