@@ -47,7 +47,7 @@ from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_late
 from ldmkit.run.many import Drawn, draw_many
 from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.output import Output
-from ldmkit.run.prepare import prepare_run
+from ldmkit.run.prepare import Asked, prepare_asked, prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
 from ldmkit.run.recipe import make_recipes
 from ldmkit.run.request import Inputs, Starting, Strategy, check_seeds, mappings
@@ -282,7 +282,12 @@ class Pipeline(Varied):
         Raises:
             InputError: `batch-size`; whatever `requests` itself raises, after what was read before is drawn.
         """
-        return draw_many(self, self, requests, batch, common)
+        return draw_many(self, self._draw, requests, batch, common)
+
+    @uses_parts
+    def _draw(self, asked: Asked) -> Output:
+        """Draw a call that was understood."""
+        return self.run(prepare_asked(self, asked))
 
     @uses_parts
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:

@@ -121,7 +121,7 @@ class Series:
         if self.overwrite or not path.exists():
             return False
         asked = ask_one(pipeline, request, common, str(path))
-        wanted = make_recipes(pipeline, asked.checked, asked.size)[0]
+        wanted = make_recipes(pipeline, asked.resolved(), asked.size)[0]
         found = read_recipe(path)
         other = next((key for key in SAME if found.get(key) != wanted.get(key)), None)
         if other is not None:

@@ -11,7 +11,7 @@ from ldmkit.models.compose import Parts
 from ldmkit.models.spec import ConditionerSpec
 from ldmkit.run.guards import part_name
 from ldmkit.run.inputs import input_name
-from ldmkit.run.request import Request
+from ldmkit.run.request import Resolved
 
 Weights = Mapping[View, float]
 
@@ -19,7 +19,7 @@ PLAIN: Weights = {frozenset(): 1.0}
 """The conditional estimate as it is."""
 
 
-def remark_guidance(request: Request, names: Sequence[str], absent: Collection[str], sigmas: Sequence[float]) -> None:
+def remark_guidance(request: Resolved, names: Sequence[str], absent: Collection[str], sigmas: Sequence[float]) -> None:
     """Warn of conditions that no view of the guidance keeps, negatives that none drops, and guidance of nothing.
 
     Args:
@@ -48,7 +48,7 @@ def remark_guidance(request: Request, names: Sequence[str], absent: Collection[s
         _idle(request.guidance, names, given, levels)
 
 
-def _excessive(request: Request, seen: Sequence[Weights]) -> None:
+def _excessive(request: Resolved, seen: Sequence[Weights]) -> None:
     """Warn of guidance stronger than the sampler is made for."""
     most, scale = request.sampler.max_guidance, max(weights.get(frozenset(), 0.0) for weights in seen)
     if most is not None and scale > most:
@@ -56,7 +56,7 @@ def _excessive(request: Request, seen: Sequence[Weights]) -> None:
         warn(f"{what}: with {scale:g} colours oversaturate and shapes break")
 
 
-def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Request, run: Run) -> None:
+def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Resolved, run: Run) -> None:
     """Warn of adapters that change nothing in a run although what they read is given."""
     asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
     for name, adapter in parts.adapters.items():
@@ -67,7 +67,7 @@ def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request
             warn(f"the adapter {name!r} has no effect: {why}")
 
 
-def _conditions(request: Request, given: Sequence[str], acting: Collection[View]) -> None:
+def _conditions(request: Resolved, given: Sequence[str], acting: Collection[View]) -> None:
     asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
     unseen = [name for name in given if name in asked and all(name in view for view in acting)]
     if unseen:
@@ -75,7 +75,7 @@ def _conditions(request: Request, given: Sequence[str], acting: Collection[View]
         warn(f"{what} (a scale of 1 follows it without guidance, which other programs write as 0 or 1)")
 
 
-def _negatives(request: Request, acting: Collection[View]) -> None:
+def _negatives(request: Resolved, acting: Collection[View]) -> None:
     asked = dict.fromkeys(name for row in request.negative for name in row)
     lost = [name for name in asked if not any(name in view for view in acting)]
     if lost and not any(acting):
@@ -85,7 +85,7 @@ def _negatives(request: Request, acting: Collection[View]) -> None:
         warn(f"{what} (a scale of its own, or one scale for all)")
 
 
-def _equal(request: Request) -> None:
+def _equal(request: Resolved) -> None:
     """Warn of negatives that are what is asked for: there is no difference to move along."""
     pairs = list(zip(request.inputs, request.negative, strict=True))
     for name in dict.fromkeys(name for _, negative in pairs for name in negative):
@@ -111,7 +111,7 @@ def _idle(guidance: Guidance, names: Sequence[str], given: Sequence[str], levels
         warn(f"a scale of 1 guides nothing: {' and '.join(options)} of the guidance has no effect")
 
 
-def _of_numbers(request: Request, given: Sequence[str]) -> None:
+def _of_numbers(request: Resolved, given: Sequence[str]) -> None:
     """What can be said of guidance that does not tell its weights."""
     if getattr(request.guidance, "scale", None) == 0 and request.guidance.plain(0.0) is not None:
         _conditions(request, given, [frozenset(given)])

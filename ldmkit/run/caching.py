@@ -10,7 +10,7 @@ from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Denoise, Evaluations
 from ldmkit.errors import InputError
 from ldmkit.run.guards import check_returned
-from ldmkit.run.request import Request
+from ldmkit.run.request import Choices
 
 
 def with_cache(
@@ -28,7 +28,7 @@ def with_cache(
     return _Cached(made, cache, cache.around(made, process, sigmas), taken)
 
 
-def check_cache(request: Request) -> None:
+def check_cache(request: Choices) -> None:
     """Refuse a cache where the sampler reads more than the x0 estimates that a cache makes.
 
     Raises:

@@ -19,7 +19,7 @@ from ldmkit.run.estimate import Estimate
 from ldmkit.run.inputs import check_given, parse_rows
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import ARGUMENTS, Asked, ask, check_asked
-from ldmkit.run.request import Inputs, Request, check_seeds, mappings
+from ldmkit.run.request import Inputs, Resolved, check_seeds, mappings
 from ldmkit.run.sizes import latent_size
 from ldmkit.run.spellings import check_arguments
 from ldmkit.run.starts import starts_of
@@ -68,7 +68,7 @@ class StageCall:
         starts = tuple(one.start for one in starts_of(given, self.pipeline.codec))
         return asked._replace(request=replace(asked.request, starts=starts))
 
-    def written(self, request: Request) -> Request:
+    def written(self, request: Resolved) -> Resolved:
         """The request of its run as recipes hold it: without what other stages made."""
         whole = [key.name for key in self.sources if key.field is None]
         inputs = tuple({k: v for k, v in row.items() if k not in whole} for row in request.inputs)

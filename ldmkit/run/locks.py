@@ -9,10 +9,10 @@ from ldmkit.errors import warn
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import Defaults
 from ldmkit.run.guards import part_name
-from ldmkit.run.request import Request
+from ldmkit.run.request import Choices
 
 
-def remark_locked(defaults: Defaults, request: Request, asked: Mapping[str, Any]) -> None:
+def remark_locked(defaults: Defaults, request: Choices, asked: Mapping[str, Any]) -> None:
     """Warn where an argument of the call differs from a default that the model locks.
 
     Args:
@@ -27,7 +27,7 @@ def remark_locked(defaults: Defaults, request: Request, asked: Mapping[str, Any]
             warn(f"{name}: the model was distilled for {said}, and may draw poor pictures with anything else")
 
 
-def remark_distilled(defaults: Defaults, request: Request) -> None:
+def remark_distilled(defaults: Defaults, request: Choices) -> None:
     """Warn of a sampler for distilled networks where nothing says that the model is one.
 
     What says so: locked defaults, or a default sampler that is made for distilled networks too.

@@ -14,7 +14,6 @@ from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.models.composed import Composed
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import Asked, ask
-from ldmkit.run.request import Request
 
 AHEAD = 4
 """Batches of requests that are looked at for such as can be drawn together."""
@@ -43,7 +42,7 @@ class _Waiting:
 
     index: int
     given: Any
-    asked: Request | None = None
+    asked: Asked | None = None
     shared: Mapping[str, Any] | None = None
     drawn: Drawn | None = None
 
@@ -56,9 +55,9 @@ class _Waiting:
 
 
 def draw_many(
-    pipeline: Composed, draw: Callable[..., Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
+    pipeline: Composed, draw: Callable[[Asked], Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
 ) -> Iterator[Drawn]:
-    """See `Pipeline.many`; `draw` is the call of the pipeline."""
+    """See `Pipeline.many`; `draw` draws a call that was understood."""
     number = integer(batch)
     if number is None or not 1 <= number <= MAX_BATCH:
         fits = f"pictures at once, 1 to {MAX_BATCH}"
@@ -67,7 +66,7 @@ def draw_many(
 
 
 def _stream(
-    pipeline: Composed, draw: Callable[..., Output], requests: Iterator[Any], batch: int, common: dict[str, Any]
+    pipeline: Composed, draw: Callable[[Asked], Output], requests: Iterator[Any], batch: int, common: dict[str, Any]
 ) -> Iterator[Drawn]:
     waiting: deque[_Waiting] = deque()
     count, ended, problem = 0, False, None
@@ -117,7 +116,7 @@ def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any])
     except LdmkitError as error:
         one.fails(error)
         return one
-    request = one.asked = asked.request
+    one.asked, request = asked, asked.request
     one.shared = {
         "size": asked.size, "steps": request.steps, "sampler": request.sampler, "grid": request.grid,
         "guidance": request.guidance, "cache": request.cache, "propose": request.propose, "allow_large": asked.large,
@@ -127,19 +126,10 @@ def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any])
     return one
 
 
-def _draw(draw: Callable[..., Output], group: Sequence[_Waiting]) -> None:
+def _draw(draw: Callable[[Asked], Output], group: Sequence[_Waiting]) -> None:
     """Draw requests in one batch; where that fails, each alone, so that only those at fault fail."""
-    asked = [one.asked for one in group if one.asked is not None]
-    options = {name: value for name, value in (group[0].shared or {}).items() if name not in ("given", "start")}
-    starts = [start for request in asked for start in request.starts]
     try:
-        output = draw(
-            [request.inputs[0] for request in asked],
-            negative=[request.negative[0] for request in asked],
-            seeds=[request.seeds[0] for request in asked],
-            start=starts or None,
-            **options,
-        )
+        output = draw(Asked.joined([one.asked for one in group if one.asked is not None]))
     except LdmkitError as error:
         if len(group) == 1:
             group[0].fails(error)
@@ -148,4 +138,4 @@ def _draw(draw: Callable[..., Output], group: Sequence[_Waiting]) -> None:
             _draw(draw, [one])
         return
     for row, one in enumerate(group):
-        one.drawn = Drawn(one.index, one.given, output.row(row))
+        one.drawn, one.asked = Drawn(one.index, one.given, output.row(row)), None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -35,10 +36,12 @@ from ldmkit.run.locks import remark_distilled, remark_locked
 from ldmkit.run.noise import Noise
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
-from ldmkit.run.request import Inputs, Request, length, resolve
+from ldmkit.run.request import Choices, Inputs, Request, Resolved, length, resolve
 from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size
 from ldmkit.run.spellings import check_arguments
 from ldmkit.run.starts import size_for
+
+T = TypeVar("T")
 
 ARGUMENTS = (
     *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "cache"),
@@ -52,7 +55,7 @@ class Asked(NamedTuple):
     """A call as it was understood, before anything is encoded.
 
     Args:
-        request: its arguments, resolved; inputs as they were given.
+        request: its arguments, with raw inputs.
         parsed, negative: inputs of each picture, parsed.
         size: of the pictures, (height, width); of other data one number for each of the codec's axes.
         large: whether what the machine has no memory for is run.
@@ -64,11 +67,24 @@ class Asked(NamedTuple):
     size: Size
     large: bool
 
-    @property
-    def checked(self) -> Request:
-        """The request with its inputs parsed, and none made up."""
-        none: tuple[Mapping[str, Any], ...] = ({},) * self.request.batch
-        return replace(self.request, inputs=tuple(self.parsed), negative=tuple(self.negative), proposed=none)
+    def resolved(self, proposed: Sequence[Mapping[str, Any]] | None = None) -> Resolved:
+        """The call as it is run; `proposed`: inputs that were made up, a mapping for each picture."""
+        made_up = tuple(proposed or ({},) * self.request.batch)
+        return Resolved.of(self.request, inputs=tuple(self.parsed), negative=tuple(self.negative), proposed=made_up)
+
+    @classmethod
+    def joined(cls, calls: Sequence[Asked]) -> Asked:
+        """Several calls that agree in all but their inputs, seeds and starts, as one call of all their pictures."""
+        requests = [call.request for call in calls]
+        request = replace(
+            requests[0],
+            inputs=_chained(one.inputs for one in requests),
+            negative=_chained(one.negative for one in requests),
+            seeds=_chained(one.seeds for one in requests),
+            starts=_chained(one.starts for one in requests),
+        )
+        parsed = [row for call in calls for row in call.parsed]
+        return calls[0]._replace(request=request, parsed=parsed, negative=[row for c in calls for row in c.negative])
 
 
 def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Asked:
@@ -137,7 +153,7 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
     views = request.views([name for name in evaluate.names if name not in evaluate.absent])
     if estimate.rows != views * request.batch:  # a conditioner made up an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
-    checked = replace(asked.checked, proposed=tuple(proposed))
+    checked = asked.resolved(proposed)
     remark_call(checked, pipeline.device.type)
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
     remark_adapters(parts, wiring, checked, run)
@@ -146,6 +162,10 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
         watched(lambda: _codec(pipeline), pipeline.device),
     ):
         return _started(pipeline, checked, size, run.sigmas, Guided(evaluate, request.guidance), noise, estimate)
+
+
+def _chained(parts: Iterable[tuple[T, ...]]) -> tuple[T, ...]:
+    return tuple(chain.from_iterable(parts))
 
 
 def _codec(pipeline: Composed) -> str:
@@ -218,7 +238,7 @@ def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size |
     return None
 
 
-def _sigmas(pipeline: Composed, request: Request, cells: tuple[int, ...]) -> tuple[float, ...]:
+def _sigmas(pipeline: Composed, request: Choices, cells: tuple[int, ...]) -> tuple[float, ...]:
     sigmas = check_levels(request.grid.at_size(cells).sigmas(pipeline.process, request.steps), request.grid)
     check_range(sigmas, pipeline.process, bool(request.starts))
     if not request.starts:
@@ -232,7 +252,7 @@ def _sigmas(pipeline: Composed, request: Request, cells: tuple[int, ...]) -> tup
 
 
 def _started(
-    pipeline: Composed, request: Request, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
+    pipeline: Composed, request: Resolved, size: Size, sigmas: tuple[float, ...], denoise: Guided, noise: Noise,
     estimate: Estimate,
 ) -> Prepared:  # fmt: skip
     unit, evaluate = noise(0, "start"), denoise.evaluate

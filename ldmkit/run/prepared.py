@@ -24,7 +24,7 @@ from ldmkit.run.guards import check_levels, steps_of
 from ldmkit.run.levels import check_range
 from ldmkit.run.modes import evaluated
 from ldmkit.run.noise import Noise
-from ldmkit.run.request import Request
+from ldmkit.run.request import Resolved
 from ldmkit.run.sizes import Size
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Prepared:
     """A run that is ready to start: everything a sampler is given, and what it takes to finish."""
 
-    request: Request
+    request: Resolved
     size: Size
     sigmas: tuple[float, ...]
     x: Tensor

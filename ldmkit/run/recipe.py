@@ -17,7 +17,7 @@ from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
 from ldmkit.plugins.catalogue import name_of, registered_name
-from ldmkit.run.request import Request
+from ldmkit.run.request import Resolved
 from ldmkit.run.starts import Start
 from ldmkit.run.written import stored_recipe
 from ldmkit.version import VERSION
@@ -49,7 +49,7 @@ class Model(Protocol):
         """Its `hash` is what a recipe holds."""
 
 
-def make_recipes(pipeline: Composed, request: Request, size: Sequence[int]) -> tuple[dict[str, Any], ...]:
+def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> tuple[dict[str, Any], ...]:
     """One recipe a picture of a call."""
     spec = pipeline.spec
     common: dict[str, Any] = {
@@ -91,7 +91,7 @@ class StageRun(NamedTuple):
 
     name: str
     pipeline: Composed
-    request: Request
+    request: Resolved
     size: tuple[int, ...]
     handed: tuple[tuple[str, str], ...] = ()
     """(input, field) of what other stages made in it."""

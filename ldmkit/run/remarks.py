@@ -15,7 +15,7 @@ from ldmkit.run.sizes import Size, padded
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
-    from ldmkit.run.request import Request
+    from ldmkit.run.request import Resolved
 
 FAR = 2.0
 """Sides this many times larger or smaller than the model's own draw a remark."""
@@ -66,7 +66,7 @@ def _unfit(size: Size, codec: Codec) -> str:
     return f"{shown_size(size)} does not fit the codec ({wanted})"
 
 
-def remark_call(request: Request, device: str) -> None:
+def remark_call(request: Resolved, device: str) -> None:
     """Warn of what a call holds and is read otherwise, or not at all: masks, other programs' syntax, autocast.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -32,29 +32,21 @@ Starting: TypeAlias = Any
 """What a run starts from: see `ldmkit.run.starts.starts_of`."""
 
 
-@dataclass(frozen=True)
-class Request:
-    """One call, resolved: one mapping of inputs, one of negative inputs and one seed a picture.
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What a call asks for besides its inputs, checked; a seed and a start for each picture.
 
     Args:
-        starts: one a picture; (): from noise. `start_size` is that of their pictures where their latents do not say it.
-        propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
-        proposed: what they made up, a mapping a picture.
+        starts: one a picture; (): from noise.
         cache: what answers some calls of the network from earlier ones; None: nothing.
     """
 
-    inputs: tuple[Mapping[str, Any], ...]
-    negative: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
     steps: int
-    size: Size | None
     starts: tuple[Start, ...]
-    start_size: Size | None
     sampler: Sampler
     grid: Grid
     guidance: Guidance
-    propose: bool = True
-    proposed: tuple[Mapping[str, Any], ...] = ()
     cache: Cache | None = None
 
     @property
@@ -82,6 +74,41 @@ class Request:
         plain = views - self.guidance.perturbed(names)
         needed = 2 if names and "unconditional" in self.sampler.needs else 1
         return views + max(needed - plain, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Choices):
+    """One call as it was made: inputs and negative inputs are raw, a mapping for each picture.
+
+    Args:
+        size: that was asked for; None: the model's, or that of an input.
+        start_size: size of the pictures that are started from, where their latents do not say it.
+        propose: whether conditioners may make up inputs that the caller left out (`Conditioner.propose`).
+    """
+
+    inputs: tuple[Mapping[str, Any], ...]
+    negative: tuple[Mapping[str, Any], ...]
+    size: Size | None
+    start_size: Size | None
+    propose: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved(Choices):
+    """One call as it is run, and as recipes hold it: inputs and negative inputs are parsed, a mapping for each picture.
+
+    Args:
+        proposed: inputs that conditioners made up, parsed, a mapping for each picture.
+    """
+
+    inputs: tuple[Mapping[str, Any], ...]
+    negative: tuple[Mapping[str, Any], ...]
+    proposed: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, choices: Choices, **parsed: Any) -> Resolved:
+        """What a request chose, with parsed inputs in the place of its raw ones."""
+        return cls(**{one.name: getattr(choices, one.name) for one in fields(Choices)}, **parsed)
 
 
 def resolve(

@@ -50,13 +50,13 @@ def test_each_is_what_a_call_of_its_own_draws(pipe: ldmkit.Pipeline) -> None:
 
 def test_those_that_agree_share_a_batch(pipe: ldmkit.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    call = ldmkit.Pipeline.__call__
+    run = ldmkit.Pipeline.run
 
-    def counted(self: ldmkit.Pipeline, inputs: Any, **options: Any) -> ldmkit.Output:
-        rows.append(len(inputs))
-        return call(self, inputs, **options)
+    def counted(self: ldmkit.Pipeline, prepared: Any, *more: Any) -> ldmkit.Output:
+        rows.append(prepared.request.batch)
+        return run(self, prepared, *more)
 
-    monkeypatch.setattr(ldmkit.Pipeline, "__call__", counted)
+    monkeypatch.setattr(ldmkit.Pipeline, "run", counted)
     requests = [{"inputs": {"label": 1}, "seed": i, "size": (8, 16)[i % 2]} for i in range(16)]
     assert all(one.error is None for one in pipe.many(requests, batch=4, steps=2))
     assert rows == [4, 4, 4, 4]
@@ -120,3 +120,18 @@ def test_what_the_iterable_raises_comes_after_what_was_read(pipe: ldmkit.Pipelin
 def test_a_batch_is_a_number_of_pictures(pipe: ldmkit.Pipeline, batch: Any) -> None:
     with pytest.raises(ldmkit.InputError, match=r"\[input\.batch-size\]"):
         pipe.many([], batch=batch)
+
+
+def test_each_request_is_parsed_once(pipe: ldmkit.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Any] = []
+    label = type(pipe.conditioners["label"])
+    parse = label.parse
+
+    def counted(self: Any, raw: Any, where: str) -> Any:
+        parsed.append(raw)
+        return parse(self, raw, where)
+
+    monkeypatch.setattr(label, "parse", counted)
+    requests = [{"inputs": {"label": i % 5}, "negative": {"label": 4}, "seed": i, "steps": 2} for i in range(9)]
+    assert all(one.error is None for one in pipe.many(requests, batch=4, guidance=2.0))
+    assert len(parsed) == 2 * 9
