@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ldmkit.cli import check, convert, pictures, plugins, replay, sample
+from ldmkit.cli import check, convert, install, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
 from ldmkit.cli.once import once
 from ldmkit.cli.summaries import summary
@@ -79,4 +79,6 @@ app.command("check")(check.check_spec)
 app.command("import")(convert.import_model)
 app.command("encode")(pictures.encode)
 app.command("decode")(pictures.decode)
+app.command("install")(install.install)
+app.command("uninstall")(install.uninstall)
 app.add_typer(plugins.app, name="plugins")

@@ -1,4 +1,4 @@
-"""`ldmkit check`: compose a spec without weights."""
+"""`ldmkit check`: compose a spec without weights, or look at a plugin before it is installed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ from typing import Annotated, Any
 import typer
 
 from ldmkit.cli.options import Json
+from ldmkit.cli.project import check_project
 from ldmkit.printable import printable
 
 
 def check_spec(
-    spec: Annotated[Path, typer.Argument(help="pipeline.json, or the folder that holds it.")], json: Json = False
-) -> None:
-    """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed."""
+    spec: Annotated[
+        Path, typer.Argument(help="pipeline.json or the folder that holds it, or a plugin's pyproject.toml.")
+    ],
+    json: Json = False,
+) -> int:
+    """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed.
+
+    Of a plugin's pyproject.toml, check entry points, source tree and requirement, and run the contract kit on its parts
+    without installing it.
+    """
+    if spec.suffix == ".toml":
+        return check_project(spec, json)
+    return _check_pipeline(spec, json)
+
+
+def _check_pipeline(spec: Path, json: bool) -> int:
     from ldmkit.cli.answers import emit
     from ldmkit.files.json import read_json
     from ldmkit.models.compose import compose
@@ -34,7 +48,7 @@ def check_spec(
     changed = differences(found, read.defaults)
     if json:
         emit({"spec": read.hash, "parameters": counts, "slots": slots, "differences": changed})
-        return
+        return 0
     print(f"spec {read.hash} composes")
     for name, count in counts.items():
         print(printable(f"  {name}: {type(parts.items()[name]).__name__}, {count:,} parameters"))
@@ -43,3 +57,4 @@ def check_spec(
         print(printable(f"  slot {name} ({info['kind']}, dim {info['dim']}): filled by {by}"))
     for line in changed:
         print(printable(f"  {line}"))
+    return 0

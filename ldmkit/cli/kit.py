@@ -29,11 +29,11 @@ def check_parts(
     counts: Counter[str] = Counter()
     described = []
     for entry in select(name):
-        rows = _checked(entry)
+        rows = checked(entry)
         counts.update(outcome.status for _, outcomes in rows for outcome in outcomes)
-        described.append(_as_data(entry, rows))
+        described.append(as_data(entry, rows))
         if not json:
-            print(_as_text(entry, rows), flush=True)
+            print(as_text(entry, rows), flush=True)
     if json:
         emit(described)
     else:
@@ -42,13 +42,15 @@ def check_parts(
         raise typer.Exit(PLUGIN)
 
 
-def _checked(entry: Entry) -> Rows:
+def checked(entry: Entry) -> Rows:
+    """Every case of a part, with its outcomes."""
     from ldmkit.testing.discovery import cases
 
     return [(case, case.report().outcomes) for case in cases(entry)]
 
 
-def _as_text(entry: Entry, rows: Rows) -> str:
+def as_text(entry: Entry, rows: Rows) -> str:
+    """The outcomes as they are printed: failures and measurements."""
     from ldmkit.testing.checks import grouped, repeated
 
     lines = [f"{entry.kind}:{entry.name} of {entry.dist} {entry.version}"]
@@ -73,7 +75,8 @@ def _counted(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in ("passed", "failed", "skipped") if counts.get(name))
 
 
-def _as_data(entry: Entry, rows: Rows) -> dict[str, Any]:
+def as_data(entry: Entry, rows: Rows) -> dict[str, Any]:
+    """The outcomes for `--json`."""
     found = [
         {
             "example": case.number,

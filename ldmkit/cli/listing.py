@@ -9,13 +9,18 @@ from typing import Any
 
 from ldmkit.errors import PluginError, suggest
 from ldmkit.plugins.catalogue import Verdict, catalogue, forbidden, load_entry, problems, verdict
-from ldmkit.plugins.installed import Entry
+from ldmkit.plugins.installed import HOME, Entry
 from ldmkit.plugins.kinds import GROUPS
+from ldmkit.plugins.origin import origin
 from ldmkit.printable import printable
 
 
 def quick(arguments: list[str]) -> bool:
-    """Do `[--safe-mode] [--allow X] [--deny X] plugins [--kind X] [--json]` and nothing else; whether it was that."""
+    """Do `[--safe-mode] [--allow X] [--deny X] plugins [--kind X] [--by-distribution] [--json]`, and nothing else.
+
+    Returns:
+        Whether it was that.
+    """
     settings: dict[str, list[str]] = {"--allow": [], "--deny": []}
     words = iter(arguments)
     safe = False
@@ -30,16 +35,18 @@ def quick(arguments: list[str]) -> bool:
             return False
     else:
         return False
-    kind, json = None, False
+    kind, json, grouped = None, False, False
     for word in words:
         if word == "--json":
             json = True
+        elif word == "--by-distribution":
+            grouped = True
         elif word == "--kind" and (value := next(words, None)) is not None:
             kind = value
         else:
             return False
     set_environment(safe, settings["--allow"], settings["--deny"])
-    print_listing(kind, load=False, json=json)
+    print_listing(kind, load=False, json=json, grouped=grouped)
     return True
 
 
@@ -51,7 +58,7 @@ def set_environment(safe_mode: bool, allow: list[str], deny: list[str]) -> None:
             os.environ[variable] = value
 
 
-def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
+def print_listing(kind: str | None, *, load: bool, json: bool, grouped: bool = False) -> None:
     """Every entry with its status, and what of the metadata could not be read.
 
     Raises:
@@ -64,8 +71,12 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
         raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, known))
     rows = [row(entry, tried(entry) if load else verdict(entry)) for entry in catalogue()]
     rows = [found for found in (*rows, *_left_out()) if kind in (None, found["kind"])]
+    places = {name: origin(name) for name in {found["distribution"] for found in rows}}
     if json:
-        emit(rows)
+        emit([found | {"origin": places[found["distribution"]]} for found in rows])
+        return
+    if grouped:
+        _print_grouped(rows, places)
         return
     width = max((len(printable(found["name"])) for found in rows), default=0)
     for found in rows:
@@ -75,6 +86,22 @@ def print_listing(kind: str | None, *, load: bool, json: bool) -> None:
         print(f"{printable(found['kind']):<12}{name:<{width + 2}}{found['status']:<13}{where}")
     if faulty := sorted({p.dist for p in problems() if forbidden(p) is None}):
         print(f"see `ldmkit plugins doctor`: {', '.join(map(printable, faulty))}", file=sys.stderr)
+
+
+def _print_grouped(rows: list[dict[str, Any]], places: dict[str, str]) -> None:
+    """Distributions with their version and where they come from, and the parts of each by kind."""
+    dists = {(found["distribution"], found["version"]): None for found in rows}
+    for dist, version in sorted(dists, key=lambda about: (about[0] != HOME, about)):
+        print(printable(f"{dist} {version}  {places[dist]}"))
+        mine = [found for found in rows if (found["distribution"], found["version"]) == (dist, version)]
+        for kind in dict.fromkeys(found["kind"] for found in mine):
+            names = [_marked(found) for found in mine if found["kind"] == kind]
+            print(printable(f"  {kind:<12}{', '.join(names)}"))
+
+
+def _marked(found: dict[str, Any]) -> str:
+    why = f": {found['reason']}" if found["reason"] else ""
+    return str(found["name"]) if found["status"] == "ok" and not why else f"{found['name']} ({found['status']}{why})"
 
 
 def tried(entry: Entry) -> Verdict:

@@ -22,12 +22,15 @@ def listing(
     ctx: typer.Context,
     kind: Annotated[str | None, typer.Option(help="Only parts of this kind.")] = None,
     load: Annotated[bool, typer.Option("--load", help="Import every part and report what fails.")] = False,
+    by_distribution: Annotated[
+        bool, typer.Option("--by-distribution", help="Group parts by distribution; say where it was installed from.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List every part that is installed; nothing of it is imported."""
     if ctx.invoked_subcommand is not None:
         return
-    print_listing(kind, load=load, json=json)
+    print_listing(kind, load=load, json=json, grouped=by_distribution)
 
 
 @app.command()

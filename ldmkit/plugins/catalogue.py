@@ -13,7 +13,8 @@ import os
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
@@ -64,7 +65,25 @@ _forgetters: list[Callable[[], None]] = []
 
 def catalogue() -> tuple[Entry, ...]:
     """Everything installed, in-tree first, then by distribution and name. Reads metadata only."""
-    return _installed(tuple(sys.path)).entries
+    found = _installed(tuple(sys.path)).entries
+    if not _uninstalled:
+        return found
+    return (*(entry for entry in found if normal(entry.dist) not in _uninstalled), *sum(_uninstalled.values(), ()))
+
+
+_uninstalled: dict[str, tuple[Entry, ...]] = {}
+
+
+@contextmanager
+def as_installed(dist: str, entries: Sequence[Entry]) -> Iterator[None]:
+    """Entries of a distribution that is not installed, or in place of its installed ones, while the block runs."""
+    _uninstalled[normal(dist)] = tuple(entries)
+    refresh()
+    try:
+        yield
+    finally:
+        del _uninstalled[normal(dist)]
+        refresh()
 
 
 def problems() -> tuple[Problem, ...]:
@@ -90,22 +109,22 @@ def verdict(entry: Entry) -> Verdict:
     """Status from metadata, settings and earlier failures; nothing is imported to find out."""
     if (why := _barred(entry)) is not None:
         return Verdict("disabled", why)
-    if (why := _incompatible(entry.requires)) is not None:
+    if (why := incompatible(entry.requires)) is not None:
         return Verdict("incompatible", why, f"pip install --upgrade {entry.dist} ldmkit")
     if (failed := _failures.get(_key(entry))) is not None:
         return failed
-    rivals = [e for e in _rivals(entry) if _barred(e) is None and _incompatible(e.requires) is None]
-    if not rivals:
+    others = [e for e in rivals(entry) if _barred(e) is None and incompatible(e.requires) is None]
+    if not others:
         return Verdict("ok")
-    others = " and ".join(f"{e.dist} {e.version}" for e in rivals)
-    if any(e.dist == HOME for e in rivals):
+    names = " and ".join(f"{e.dist} {e.version}" for e in others)
+    if any(e.dist == HOME for e in others):
         return Verdict("ok", f"{entry.name!r} means the in-tree one", f"use {entry.qualified!r} for this one")
     if entry.dist == HOME:
         return Verdict("ok")
-    return Verdict("ok", f"{others} has the name as well", f"use {entry.qualified!r}")
+    return Verdict("ok", f"{names} has the name as well", f"use {entry.qualified!r}")
 
 
-def _rivals(entry: Entry) -> list[Entry]:
+def rivals(entry: Entry) -> list[Entry]:
     """Entries of other distributions with the same kind and name."""
     return [e for e in _named(tuple(sys.path)).get((entry.kind, entry.name), ()) if e.dist != entry.dist]
 
@@ -151,7 +170,8 @@ def _patterns(variable: str) -> list[str]:
 
 
 @cache
-def _incompatible(requires: tuple[str, ...]) -> str | None:
+def incompatible(requires: tuple[str, ...]) -> str | None:
+    """Why requirements of ldmkit exclude this version of it; None if they do not."""
     if not requires:
         return None
     from packaging.requirements import InvalidRequirement, Requirement

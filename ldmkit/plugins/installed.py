@@ -167,7 +167,7 @@ def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], probl
         cause = f"it lists {len(points)} parts, which makes every listing long"
         remedy = f"one part with options instead of many in {name}; its name is one pattern for LDMKIT_PLUGINS_DENY"
         problems.append(Problem("crowded", *about, cause, remedy))
-    requires = () if name == HOME else tuple(r for r in used.header.get("requires-dist", ()) if _is_home(r))
+    requires = () if name == HOME else tuple(r for r in used.header.get("requires-dist", ()) if is_home(r))
     for point in points:
         _add(point, about, requires, entries, problems)
 
@@ -179,11 +179,11 @@ def _add(
     entries: dict[tuple[str, str, str], Entry],
     problems: list[Problem],
 ) -> None:
-    kind, name = _KINDS.get(point.group), unicodedata.normalize("NFC", point.name)
+    kind, name = KIND_OF.get(point.group), unicodedata.normalize("NFC", point.name)
     if kind is None:
         cause = f"{printable(name)} stands in group '{printable(point.group)}', which ldmkit does not have"
-        problems.append(Problem("unknown-group", *about, cause, suggest(point.group, _KINDS), printable(name)))
-    elif (why := _unfit(name)) is not None:
+        problems.append(Problem("unknown-group", *about, cause, suggest(point.group, KIND_OF), printable(name)))
+    elif (why := unfit(name)) is not None:
         remedy = "a name of visible letters and digits of one alphabet, -, _, . or +"
         problems.append(Problem("bad-name", *about, why, remedy, f"{kind}:{printable(name)}"))
     elif (kind, *about[:1], name) in entries:
@@ -194,11 +194,12 @@ def _add(
         entries[(kind, about[0], name)] = Entry(kind, name, value, *about, requires)
 
 
-_KINDS = {group: kind for kind, group in GROUPS.items()} | {
+KIND_OF = {group: kind for kind, group in GROUPS.items()} | {
     HOOKS_GROUP: "hooks",
     COMMANDS_GROUP: "command",
     MODELS_GROUP: "model",
 }
+"""Entry-point group -> kind of entry."""
 
 
 def _header(dist: metadata.Distribution) -> tuple[dict[str, list[str]], str]:
@@ -250,11 +251,12 @@ def _again(name: str) -> str:
     return f"pip install --force-reinstall {name}"
 
 
-def _is_home(requirement: str) -> bool:
+def is_home(requirement: str) -> bool:
+    """Whether a requirement is one of ldmkit itself."""
     return normal(re.split(r"[^A-Za-z0-9_.-]", requirement.strip(), maxsplit=1)[0]) == HOME
 
 
-def _unfit(name: str) -> str | None:
+def unfit(name: str) -> str | None:
     """Why an entry's name cannot be used: it must be what it looks like."""
     if re.fullmatch(r"[A-Za-z0-9_.+-]+", name):
         return None

@@ -273,7 +273,7 @@ BROKEN = (
     _modality("device", ", device=self.device", "", "conditioner-device"),
     _modality("mutation", "rows =", "inputs[0][0] = 0.0\n            rows =", "conditioner-inputs-untouched"),
     _modality("random", TOKENS, f"{TOKENS}\n            tokens = tokens * tokens.new_empty(1).uniform_()",
-              "conditioner-determinism"),
+              "conditioner-no-global-rng"),
     _sampler(
         "missing-method", SAMPLER.replace("def steps", "def step"), code="abstract",
         cause="Steady does not implement steps", remedy="define steps",
