@@ -1,7 +1,7 @@
-"""Every error that ldmkit raises on purpose: one tree, stable codes.
+"""All exceptions that ldmkit raises deliberately: one class hierarchy with stable codes.
 
-An error says what was wrong, where, and what would fit. The code (`input.box-inverted`) is part of the
-public interface: programs may match on it, and `docs/errors.md` lists them all.
+An error states what was wrong, where, and what would fit. The code (`input.box-inverted`) is part of the public
+interface, so programs may match on it; `docs/errors.md` lists all codes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class LdmkitError(Exception):
 
     Args:
         code: stable identifier, `family.what-happened`.
-        what: what was wrong, one sentence without the final stop.
-        where: path of the offending thing (`layout[3].box`, a file, a key), if there is one.
-        fits: what would have been accepted, if that can be said.
+        what: what was wrong, one sentence without the full stop.
+        where: path of the offending item (`layout[3].box`, a file, a key), if there is one.
+        fits: what would have been accepted, if known.
     """
 
     family = "error"
@@ -40,14 +40,14 @@ class LdmkitError(Exception):
     def __str__(self) -> str:
         place = f"{_one_line(self.where)}: " if self.where else ""
         hint = f" ({_one_line(self.fits)})" if self.fits else ""
-        # a lone surrogate from a user's text cannot be printed, and breaks pydantic when raised in a validator
+        # a lone surrogate from a user's text cannot be printed, and breaks pydantic if raised in a validator
         return f"[{self.code}] {place}{_one_line(self.what)}{hint}"
 
 
 class InputError(LdmkitError, ValueError):
-    """A value given by the caller (prompt, box, picture, steps, seed ...) cannot be used.
+    """An argument of the caller (prompt, box, picture, steps, seed ...) cannot be used.
 
-    Also a ValueError, so that one raised inside a pydantic validator gets the path of the offending item.
+    It is also a ValueError, so that pydantic adds the path of the offending item if a validator raises it.
     """
 
     family = "input"
@@ -60,7 +60,7 @@ class SpecError(LdmkitError):
 
 
 class CompositionError(LdmkitError):
-    """Parts that are valid by themselves do not fit together."""
+    """Parts that are valid individually are incompatible."""
 
     family = "compose"
 
@@ -72,13 +72,13 @@ class SourceError(LdmkitError):
 
 
 class WeightsError(LdmkitError):
-    """Tensors in a file do not match the module that wants them."""
+    """Tensors in a file do not match the module they are loaded into."""
 
     family = "weights"
 
 
 class PluginError(LdmkitError):
-    """A plugin is absent, broken, ambiguous or not allowed."""
+    """A plugin is missing, broken, ambiguous or not allowed."""
 
     family = "plugin"
 
@@ -94,27 +94,27 @@ def _rebuild(cls: type[LdmkitError], code: str, what: str, where: str | None, fi
 
 
 LONGEST = 1200
-"""Characters of each part of a message: what is longer was put in by somebody, and its middle says nothing."""
+"""Maximum length of each part of a message; longer text comes from user data and is cut in the middle."""
 
 
 def _one_line(text: str) -> str:
-    """What other programs say in several lines as one, of bounded length, and nothing in it steers a terminal."""
+    """Text as a single line of bounded length, with control characters escaped."""
     line = printable(re.sub(r"\s*[\r\n]\s*", " ", str(text)))
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 203]}...{line[-200:]}"
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """`repr` of a value for an error's text, cut to `limit` characters; whatever the value is, it can be shown."""
+    """`repr` of a value for an error message, cut to `limit` characters; never raises."""
     try:
         text = repr(value)
-    except Exception:  # nested too deeply, or a faulty __repr__: neither is what the error is about
+    except Exception:  # nested too deeply, or a faulty __repr__, which must not hide the original error
         text = f"a {type(value).__name__}"
     text = printable(text)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def raised(problem: BaseException, limit: int = 200) -> str:
-    """Type and message of somebody else's exception for an error's text; whatever it is, it can be shown."""
+    """Type and message of a foreign exception for an error message, cut to `limit` characters; never raises."""
     try:
         text = str(problem)
     except Exception:  # a faulty __str__
@@ -124,23 +124,23 @@ def raised(problem: BaseException, limit: int = 200) -> str:
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """`did you mean 'steps'?` for a misspelt name, or one cut short; else the list of known names.
+    """`did you mean 'steps'?` for a misspelt or abbreviated name; otherwise the list of known names.
 
-    Only what differs as a slip of the pen does is suggested: names with other words or digits in them, and short ones
-    that differ in more than a letter, are other names, and may be real ones of something else.
+    Only names within typing-error distance are suggested. A name with other words or digits, or a short one that
+    differs in more than one letter, is a different name and may be valid elsewhere.
     """
     names = sorted(known)
-    # far longer than any name: comparing would take minutes, and find nothing
+    # comparing a very long string would take minutes
     if isinstance(word, str) and 0 < len(word) < 1000:
         plain = _plain(word)
-        same = [name for name in names if _plain(name) == plain]
-        longer = [name for name in names if len(plain) >= 3 and _plain(name).startswith(plain)]
+        equal = [name for name in names if _plain(name) == plain]
+        prefixed = [name for name in names if len(plain) >= 3 and _plain(name).startswith(plain)]
         close = difflib.get_close_matches(word, names, n=5, cutoff=0.6)
-        misspelt = [name for name in close if _misspelt(word, name)] if len(longer) < 2 else []
-        for found in (same, misspelt, longer if len(longer) == 1 else []):
+        misspelt = [name for name in close if _misspelt(word, name)] if len(prefixed) < 2 else []
+        for found in (equal, misspelt, prefixed if len(prefixed) == 1 else []):
             if found:
                 return f"did you mean {found[0]!r}?"
-    return "known: " + ", ".join(names) if names else "nothing is known here"
+    return "known: " + ", ".join(names) if names else "there are none"
 
 
 def _plain(name: str) -> str:
@@ -154,18 +154,18 @@ def _words(name: str) -> list[str]:
 
 def _misspelt(word: str, name: str) -> bool:
     ones, others = _words(word), _words(name)
-    if len(ones) != len(others):  # a slip may also split or join words
+    if len(ones) != len(others):  # a typing error may also split or join words
         ones, others = [_plain(word)], [_plain(name)]
         if re.findall(r"\d+", ones[0]) != re.findall(r"\d+", others[0]):
             return False
-        return _slips(ones[0], others[0]) <= 1 and len(others[0]) > 5
+        return _edits(ones[0], others[0]) <= 1 and len(others[0]) > 5
     return all(
-        one == other or _slips(one, other) <= _allowed(one, other) for one, other in zip(ones, others, strict=True)
+        one == other or _edits(one, other) <= _allowed(one, other) for one, other in zip(ones, others, strict=True)
     )
 
 
 def _allowed(one: str, other: str) -> int:
-    """Slips that leave a word the same word. Short ones, acronyms among them, are others where they begin otherwise."""
+    """Edits up to which two words count as the same; short words and acronyms must also begin alike."""
     if one.isdigit() or other.isdigit() or len(other) < 3:
         return 0
     if len(other) < 6:
@@ -174,8 +174,8 @@ def _allowed(one: str, other: str) -> int:
     return 2
 
 
-def _slips(one: str, other: str) -> int:
-    """Letters that were left out, put in, replaced, or exchanged with their neighbour (optimal string alignment)."""
+def _edits(one: str, other: str) -> int:
+    """Edit distance with insertions, deletions, substitutions and adjacent swaps (optimal string alignment)."""
     before, last = list[int](), list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         row = [i]
@@ -189,16 +189,16 @@ def _slips(one: str, other: str) -> int:
 
 
 class DrawingWarning(UserWarning):
-    """A call that is drawn as it was asked for, with a result that may not be what was meant."""
+    """A call runs as requested, but its result may not be what was intended."""
 
 
 def warn(what: str) -> None:
-    """Warn of a call that is drawn as it was asked for, on the first line outside of ldmkit that led here."""
+    """Issue a `DrawingWarning` that points at the innermost stack frame outside of ldmkit."""
     warnings.warn(what, DrawingWarning, stacklevel=caller_level() + 1)
 
 
 def caller_level() -> int:
-    """The `stacklevel` with which a warning names the first line outside of ldmkit that led here."""
+    """The `stacklevel` that makes a warning point at the innermost stack frame outside of ldmkit."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "ldmkit":
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""Text of other people on a terminal: what would steer it, or cannot be seen, is written as an escape."""
+"""Safe output of untrusted text on a terminal: control and invisible characters are written as escapes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_STEERING = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})
-"""Controls (ANSI sequences begin with one), marks of direction, line and paragraph ends, lone surrogates."""
+_UNSAFE = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})
+"""Control characters (ANSI sequences begin with one), bidi marks, line and paragraph separators, lone surrogates."""
 
 
 class _Escapes(dict[int, str]):
@@ -19,13 +19,13 @@ class _Escapes(dict[int, str]):
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
-        steers = character not in self.keep and unicodedata.category(character) in _STEERING
-        return self.setdefault(code, self.write(character) if steers else character)
+        unsafe = character not in self.keep and unicodedata.category(character) in _UNSAFE
+        return self.setdefault(code, self.write(character) if unsafe else character)
 
 
 def _as_json(character: str) -> str:
     if character.isascii() and character != "\x7f":
-        return character  # json has escaped those within a text, the others are its own layout
+        return character  # json has escaped those within strings; the others are its own layout
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
@@ -36,22 +36,22 @@ _JSON = _Escapes("", _as_json)
 
 
 def printable(text: str) -> str:
-    """A name or message within a line: escapes for all that steers, ends of lines too."""
+    """A name or message within a line, with control characters escaped, including line ends."""
     return text if text.isprintable() else text.translate(_LINE)
 
 
 def printable_text(text: str) -> str:
-    """The same for whole lines, whose ends and tabs stay."""
+    """Like `printable` for whole lines; line ends and tabs are kept."""
     return text if text.isprintable() else text.translate(_TEXT)
 
 
 def printable_json(text: str) -> str:
-    """JSON that says the same, with an escape of JSON's own for each character that would steer a terminal."""
+    """Equivalent JSON with a JSON escape for each control character."""
     return text if text.isprintable() else text.translate(_JSON)
 
 
 def first_few(names: Iterable[object], most: int = 4, show: Callable[[object], str] = repr) -> str:
-    """The first of many names, and how many more there are."""
+    """The first few names, and the number of remaining ones."""
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(map(show, listed[:most])) + more
@@ -61,19 +61,19 @@ _UP = "\x1b[A"
 
 
 class Escaping:
-    """A text stream whose texts are escaped; everything else is asked of the stream itself, which is `plain`."""
+    """A text stream that escapes what is written; everything else is delegated to the wrapped stream `plain`."""
 
     def __init__(self, plain: TextIO) -> None:
         self.plain = plain
 
     def write(self, text: str) -> int:
-        """Write it; returns the length of what was given."""
-        own = text and not text.replace(_UP, "").strip("\n")  # tqdm moves to the row of a bar in a write of its own
+        """Write the escaped text; returns the length of `text`."""
+        own = text and not text.replace(_UP, "").strip("\n")  # tqdm's cursor movements come in separate writes
         self.plain.write(text if own else printable_text(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write each."""
+        """Write each line."""
         for line in lines:
             self.write(line)
 
@@ -92,7 +92,7 @@ class Escaping:
 
 @contextmanager
 def escaped_output() -> Iterator[None]:
-    """Inside of the block nothing that is printed, by whomever, steers the terminal."""
+    """Escape control characters in everything printed to stdout and stderr inside the block."""
     before = sys.stdout, sys.stderr
     own = [stream if stream is None or isinstance(stream, Escaping) else Escaping(stream) for stream in before]
     sys.stdout, sys.stderr = own
@@ -104,14 +104,14 @@ def escaped_output() -> Iterator[None]:
 
 
 def print_rich(*renderables: Any) -> None:
-    """Print tables and markup of rich's; texts of other people in them are escaped by the caller (`cell`)."""
+    """Print rich tables and markup; the caller must escape untrusted text in them (`cell`)."""
     from rich.console import Console
 
     Console(file=sys.stdout.plain if isinstance(sys.stdout, Escaping) else sys.stdout).print(*renderables)
 
 
 def cell(text: str) -> str:
-    """Text of other people for `print_rich`, in which nothing is markup."""
+    """Untrusted text for `print_rich`, with markup and control characters escaped."""
     from rich.markup import escape
 
     return escape(printable(text))

@@ -52,7 +52,7 @@ def check_suffix(out: Path) -> None:
     """Whether results can be written there, or into that folder, as far as that is known before the model is.
 
     Raises:
-        InputError: neither .png nor .safetensors, or the folder does not exist or takes no files.
+        InputError: neither .png nor .safetensors, or the folder does not exist or is not writable.
     """
     if out.is_dir() or not out.suffix:
         check_writable(out if out.is_dir() else out.absolute().parent)
@@ -117,7 +117,7 @@ def check_pictures(pictures: Mapping[str, Sequence[Path]]) -> None:
     """
     for option, path in ((option, path) for option, paths in pictures.items() for path in paths):
         if not path.exists():
-            raise InputError("picture-missing", "there is no such file", where=f"{option} {str(path)[:200]}".strip())
+            raise InputError("picture-missing", "no such file", where=f"{option} {str(path)[:200]}".strip())
 
 
 def check_draws(steps: int | None, seed: int, number: int = 1) -> None:

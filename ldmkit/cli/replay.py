@@ -33,7 +33,7 @@ def replay_picture(
     from ldmkit.errors import SourceError
 
     if not picture.exists():
-        raise SourceError("not-found", "there is no such file", where=str(picture)[:200])
+        raise SourceError("not-found", "no such file", where=str(picture)[:200])
     check_reading(dtype, verify)
 
     from ldmkit.files.reading import only_within

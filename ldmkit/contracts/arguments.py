@@ -45,7 +45,7 @@ def path_of(value: object, where: str) -> Path:
         os.fsencode(path)
         path.lstat() if "\0" in str(path) else path.exists()
     except (OSError, ValueError, TypeError, RuntimeError) as problem:
-        raise InputError("no-path", f"it is no usable path: {problem}", where=where) from None
+        raise InputError("no-path", f"not a usable path: {problem}", where=where) from None
     return path
 
 

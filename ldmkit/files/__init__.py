@@ -1,1 +1,1 @@
-"""Reading and writing of users' files: pictures, JSON, and what is checked before either."""
+"""Reading and writing users' files: pictures and JSON, with checks of paths and sizes."""

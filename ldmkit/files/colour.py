@@ -1,4 +1,4 @@
-"""Whether the levels of a picture file are those of sRGB, as which they are read."""
+"""Warnings about picture files whose colour space is not sRGB, because all files are read as sRGB."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ldmkit.errors import warn
 from ldmkit.printable import printable
 
 ALIKE = 8
-"""Of 255: how far a profile's colours may lie from sRGB's. Plain gamma 2.2 stays within it; Display P3 is 40 away."""
+"""Largest tolerated difference from sRGB in 8-bit levels. Gamma 2.2 is within it; Display P3 differs by 40."""
 
 SRGB_GAMMA, NEAR = 1 / 2.2, 0.02
-"""The exponent that a PNG's gAMA chunk has for levels that are sRGB's, nearly."""
+"""The exponent in a PNG's gAMA chunk that corresponds approximately to sRGB, and its tolerance."""
 
 
-def tell_profile(image: Image.Image, where: str | None, told: set[str] | None = None) -> None:
-    """Warn of a picture whose file says that its levels are of another colour space than sRGB.
+def warn_if_not_srgb(image: Image.Image, where: str | None, warned: set[str] | None = None) -> None:
+    """Warn if a picture file declares a colour space other than sRGB.
 
     Args:
-        told: names of colour spaces of which was told already, and need not be again; the new one is added.
+        warned: names of colour spaces for which no further warning is given; the new one is added.
     """
     name = _other_space(image)
-    if name is None or (told is not None and name in told):
+    if name is None or (warned is not None and name in warned):
         return
-    if told is not None:
-        told.add(name)
-    what = f"its colour space is {name}, not sRGB, and its levels are read as if it were: colours shift"
-    more = ", of this and any other picture" if told is not None else ""
+    if warned is not None:
+        warned.add(name)
+    what = f"its colour space is {name}, not sRGB, but its values are read as sRGB: colours shift"
+    more = ", in this and any other such picture" if warned is not None else ""
     warn(f"{where or 'a picture'}: {what}{more} (convert it to sRGB first)")
 
 
@@ -41,13 +41,13 @@ def _other_space(image: Image.Image) -> str | None:
         return _foreign(profile, "L" if image.mode in ("1", "L", "LA", "La") else "RGB")
     gamma = image.info.get("gamma")
     if isinstance(gamma, float) and abs(gamma - SRGB_GAMMA) > NEAR and "srgb" not in image.info:
-        return f"of gamma {1 / gamma:.3g}" if gamma > 0 else None
+        return f"gamma {1 / gamma:.3g}" if gamma > 0 else None
     return None
 
 
 @lru_cache(maxsize=64)
 def _foreign(profile: bytes, mode: str) -> str | None:
-    """The name of an embedded profile whose colours are not sRGB's; None: they are."""
+    """The name of an embedded profile that differs from sRGB; None if it agrees with sRGB."""
     try:
         read = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name = repr(printable(ImageCms.getProfileDescription(read).strip())[:80])
@@ -55,7 +55,7 @@ def _foreign(profile: bytes, mode: str) -> str | None:
         levels = _levels(mode)
         seen = ImageCms.applyTransform(levels, change)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return "that of a profile that cannot be read"
+        return "given by an unreadable profile"
     if seen is None:
         return name
     apart = np.array(seen, np.int16) - np.array(levels.convert("RGB"), np.int16)
@@ -63,7 +63,7 @@ def _foreign(profile: bytes, mode: str) -> str | None:
 
 
 def _levels(mode: str) -> Image.Image:
-    """Colours all over the cube, or greys."""
+    """Test colours: a grid over the RGB cube, or greys."""
     if mode == "L":
         return Image.fromarray(np.arange(0, 256, 5, dtype=np.uint8)[None])
     cube = np.array(list(product(range(0, 256, 51), repeat=3)), np.uint8)

@@ -1,4 +1,4 @@
-"""Reading and writing files without surprises: JSON without duplicate keys, atomic writes, paths that stay inside."""
+"""Safe file access: JSON without duplicate keys, atomic writes, and paths that cannot leave their folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ldmkit.files.reading import read_file
 
 MAX_TEXT_BYTES = 64 * 2**20
 
-_HALVES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
-"""What may be half of a pair that stands for one character."""
+_SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Surrogates, as JSON escapes or encoded in UTF-8."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 
@@ -26,17 +26,17 @@ _INTEGER = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 def parse_json(
     text: str | bytes, where: str, error: type[LdmkitError] = SourceError, *, infinities: bool = False
 ) -> Any:
-    """JSON with duplicate keys and NaN refused, and infinities unless they are asked for.
+    """Parse JSON; duplicate keys and NaN are refused, as are infinities unless `infinities` is set.
 
     Raises:
-        error: `json-invalid` or `duplicate-key`, naming the place.
+        error: `json-invalid` or `duplicate-key`.
     """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for key, value in items:
             if key in seen:
-                raise error("duplicate-key", f"the key {key!r} stands twice", where=where)
+                raise error("duplicate-key", f"duplicate key {key!r}", where=where)
             seen[key] = value
         return seen
 
@@ -51,21 +51,21 @@ def parse_json(
 
     try:
         found = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=number)
-        if _HALVES.search(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
-            # half of a pair is no character: nothing that is made of it can be encoded
+        if _SURROGATES.search(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")):
+            # fails for lone surrogates, which no later step could encode
             json.dumps(found, ensure_ascii=False).encode()
         return found
     except LdmkitError:
-        raise  # an InputError is a ValueError too
+        raise  # InputError is also a ValueError
     except (ValueError, RecursionError) as problem:
         raise error("json-invalid", f"not valid JSON: {problem}", where=where) from None
 
 
 def read_json(path: Path, error: type[LdmkitError] = SourceError, *, infinities: bool = False) -> Any:
-    """The JSON in a file of at most 64 MiB.
+    """Parse a JSON file of at most 64 MiB.
 
     Raises:
-        error: those of `read_file` and of `parse_json`.
+        error: as `read_file` and `parse_json`.
     """
     text = read_file(path, MAX_TEXT_BYTES, error)
     return parse_json(text, str(path), error, infinities=infinities)
@@ -81,9 +81,9 @@ def raw_input(text: str) -> Any:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, refused if it leaves the folder (by `..`, an absolute path or a symbolic link).
+    """`folder / name`, refused if it is outside the folder (through `..`, an absolute path or a symbolic link).
 
-    The hub's cache is the one exception: its `snapshots/<revision>` consists of links into `blobs` beside it.
+    The only exception is the hub's cache, where `snapshots/<revision>` contains links into the sibling folder `blobs`.
 
     Raises:
         SourceError: `path-escapes`.
@@ -94,17 +94,17 @@ def inside(folder: Path, name: str) -> Path:
     try:
         target = path.resolve()
     except (OSError, RuntimeError) as problem:  # a loop of symbolic links
-        raise SourceError("path-escapes", f"{name!r} leads nowhere: {problem}", where=str(folder)) from None
+        raise SourceError("path-escapes", f"{name!r} cannot be resolved: {problem}", where=str(folder)) from None
     if not (target.is_relative_to(root) or target.is_relative_to(blobs)) or ".." in Path(name).parts:
-        raise SourceError("path-escapes", f"{name!r} leads out of the folder", where=str(folder))
+        raise SourceError("path-escapes", f"{name!r} points outside of the folder", where=str(folder))
     return path
 
 
 def check_target(path: Path) -> None:
-    """Whether a file can be written there, tried out in its folder: asked before a long run, not after it.
+    """Check before a long run that a file can be written, by creating a temporary file in its folder.
 
     Raises:
-        InputError: its folder does not exist or takes no files, it is a folder itself, or no file can have that name.
+        InputError: the folder does not exist or is not writable, the path is a folder, or it is not a valid file name.
     """
     _check_place(path)
     check_writable(path.parent)
@@ -114,15 +114,15 @@ def _check_place(path: Path) -> None:
     try:
         has_folder, is_folder = path.parent.is_dir(), path.is_dir()
     except (OSError, ValueError) as problem:
-        raise InputError("no-path", f"it is no usable path: {problem}", where=str(path)[:200]) from None
+        raise InputError("no-path", f"not a usable path: {problem}", where=str(path)[:200]) from None
     if not has_folder:
         raise InputError("no-folder", "the folder to write to does not exist", where=str(path.parent))
     if is_folder:
-        raise InputError("is-folder", "there is a folder of that name", where=str(path), fits="the path of a file")
+        raise InputError("is-folder", "the path is a folder", where=str(path), fits="the path of a file")
 
 
 def check_writable(folder: Path) -> None:
-    """Whether files can be made in a folder: permissions, a read-only mount and a full disk all show when one is.
+    """Check that files can be created in a folder (permissions, read-only mounts, full disks) by creating one.
 
     Raises:
         InputError: `not-writable`.
@@ -131,35 +131,35 @@ def check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(prefix=".ldmkit-", dir=folder):
             pass
     except OSError as problem:
-        what = f"no file can be made in the folder: {problem.strerror or problem}"
-        raise InputError("not-writable", what, where=str(folder), fits="a folder that you may write to") from None
+        what = f"cannot create a file in the folder: {problem.strerror or problem}"
+        raise InputError("not-writable", what, where=str(folder), fits="a folder with write permission") from None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well, and is removed when not.
+    """A temporary path in the same folder, which replaces `path` if the block succeeds and is deleted otherwise.
 
     Raises:
         InputError: `no-path`, `no-folder`, `is-folder`.
         RunError: `cannot-write`: no permission, a full disk.
     """
-    with _beside(path) as temporary:
+    with _temporary_for(path) as temporary:
         yield temporary
-        _complete(temporary)
+        _finish(temporary)
         temporary.replace(path)
-        on_disk(path.parent)
+        fsync(path.parent)
 
 
 def write_new(
     path: Path, write: Callable[[Path], object], *, overwrite: bool = False, first: int | None = None
 ) -> Path:
-    """Write a file that replaces none, and say where it is: of `name.png`, `name-1.png`, `name-2.png` ... the first
-    that is free at the moment of writing, also when other processes write there.
+    """Write a file without replacing an existing one, and return its path: the first of `name.png`, `name-1.png`,
+    `name-2.png` ... that is free at the moment of writing, even if other processes write to the same folder.
 
     Args:
-        write: fills the temporary path that it is given.
-        overwrite: whatever has the name is replaced instead.
-        first: the names start with this number: `name-{first}.png` ...
+        write: writes the file to the temporary path that it is given.
+        overwrite: replace an existing file instead.
+        first: start numbering here: `name-{first}.png` ...
 
     Raises:
         InputError, RunError: as `replacing`.
@@ -169,29 +169,29 @@ def write_new(
         with replacing(named) as temporary:
             write(temporary)
         return named
-    with _beside(path) as temporary:
+    with _temporary_for(path) as temporary:
         write(temporary)
-        _complete(temporary)
+        _finish(temporary)
         number = first or 0
         while not _claim(temporary, named):
             number += 1
             named = numbered(path, number)
-        on_disk(path.parent)
+        fsync(path.parent)
     return named
 
 
 def numbered(path: Path, number: int) -> Path:
-    """`name.png` with a number: `name-3.png`."""
+    """`name.png` with a number appended: `name-3.png`."""
     return path.with_stem(f"{path.stem}-{number}")
 
 
 def _claim(temporary: Path, path: Path) -> bool:
-    """Give a file its name, unless something has it: a link is made whole or not at all, and never over another."""
+    """Give the file its name unless that exists; creating a hard link is atomic and never replaces a file."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: the name is taken first, and then filled
+    except OSError:  # a file system without hard links: create an empty file first, then replace it
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:
@@ -201,7 +201,7 @@ def _claim(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
+def _temporary_for(path: Path) -> Iterator[Path]:
     _check_place(path)
     temporary: Path | None = None
     try:
@@ -216,15 +216,15 @@ def _beside(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _complete(temporary: Path) -> None:
+def _finish(temporary: Path) -> None:
     temporary.chmod(0o644)
-    on_disk(temporary)
+    fsync(temporary)
 
 
-def on_disk(path: Path) -> None:
-    """Wait until a file's data, or a folder's list of names, have reached the disk: a rename may outlive neither."""
+def fsync(path: Path) -> None:
+    """Flush a file's data or a folder's entries to disk, so that a rename cannot survive a crash without them."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -233,6 +233,6 @@ def on_disk(path: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Atomically, indented, keys in the order given."""
+    """Write JSON atomically, indented, with keys in their given order."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

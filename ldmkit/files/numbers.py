@@ -1,4 +1,4 @@
-"""Numbers of numpy and torch as Python's own. Free of both."""
+"""Conversion of numpy and torch numbers to Python's, without importing either."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def plain(value: Any, depth: int = 32) -> Any:
-    """Numbers of numpy and torch (scalars, arrays and tensors without axes) as Python's own, inside mappings, lists
-    and tuples too; anything else as it is.
+    """Numpy and torch scalars and zero-dimensional arrays and tensors as Python numbers, also inside dicts, lists and
+    tuples; anything else is returned unchanged.
 
     Args:
-        depth: of containers that are looked into: one that holds itself has no end, and validation refuses it.
+        depth: maximum nesting to descend into; validation later refuses a container that contains itself.
     """
     if depth and type(value) is dict:
         return {key: plain(item, depth - 1) for key, item in value.items()}
@@ -20,13 +20,13 @@ def plain(value: Any, depth: int = 32) -> Any:
         return value
     try:
         number = value.item()
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # a meta tensor holds none
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # a meta tensor has no data
         return value
     return number if isinstance(number, (bool, int, float)) else value
 
 
 def listed(value: Any) -> Any:
-    """An array or tensor with one axis as a list of Python's numbers; anything else as `plain` has it."""
+    """A one-dimensional array or tensor as a list of Python numbers; anything else as by `plain`."""
     if getattr(value, "ndim", None) != 1 or not hasattr(value, "tolist"):
         return plain(value)
     try:

@@ -23,11 +23,10 @@ from ldmkit.errors import InputError
 from ldmkit.files.reading import read_file
 
 MAX_FILE_BYTES = 8 * MAX_PIXELS
-"""Of a file: four channels of 16 bits in the largest picture, uncompressed."""
+"""Largest file size: the largest picture uncompressed, with four channels of 16 bits."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
-"""The only decoders that a file can reach. AVIF is there where Pillow was built with it, HEIF where pillow-heif is
-installed."""
+"""The only decoders that are ever used. AVIF depends on how Pillow was built; HEIF needs pillow-heif."""
 
 URI_PREFIX = "data:image/png;base64,"
 _ARRAY_PREFIX = "data:application/x-npy;base64,"
@@ -46,7 +45,7 @@ _BROKEN = (
 
 
 def decoders() -> tuple[str, ...]:
-    """Those of `FORMATS` that can be read here; HEIF wherever its decoder is installed, registered or not."""
+    """Those of `FORMATS` that are available; registers the HEIF decoder if pillow-heif is installed."""
     Image.init()
     if "HEIF" not in Image.OPEN:
         _register_heif()
@@ -56,13 +55,12 @@ def decoders() -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _register_heif() -> None:
     if find_spec("pillow_heif") is not None:
-        with suppress(Exception):  # a decoder that cannot be loaded is one that is not there
+        with suppress(Exception):  # a decoder that cannot be loaded counts as not installed
             import_module("pillow_heif").register_heif_opener()
 
 
-class _Complete:
-    """While anything is decoded here, what ends early is an error, although another library may have told Pillow to
-    fill up what is missing."""
+class _RefuseTruncated:
+    """While active, truncated files are errors even if another library has set `LOAD_TRUNCATED_IMAGES`."""
 
     def __init__(self) -> None:
         self._lock, self._users, self._before = threading.Lock(), 0, False
@@ -80,22 +78,22 @@ class _Complete:
                 ImageFile.LOAD_TRUNCATED_IMAGES = self._before
 
 
-_complete = _Complete()
+_refuse_truncated = _RefuseTruncated()
 
 
 ORIENTATION = 0x0112
-"""EXIF's tag of how a picture lies."""
+"""The EXIF orientation tag."""
 
 
 class Opened(NamedTuple):
-    """A decoded picture, upright, and what to call it in errors."""
+    """A decoded, upright picture, and its name in error messages."""
 
     image: Image.Image
     where: str | None
 
 
 def open_picture(source: object, where: str | None) -> Opened:
-    """A PIL picture of a path, file bytes, a data URI or a PIL image, decoded and turned upright.
+    """A PIL picture from a path, file bytes, a data URI or a PIL image, decoded and rotated upright.
 
     Raises:
         InputError: `picture-*`.
@@ -107,12 +105,12 @@ def open_picture(source: object, where: str | None) -> Opened:
     try:
         image = Image.open(io.BytesIO(data), formats=decoders())
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large("the file claims a huge size", where) from None
+        raise _too_large("the file declares a huge size", where) from None
     except UnidentifiedImageError:
         fits = "PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF; HEIC where pillow-heif is installed"
         raise InputError("picture-unreadable", "not a picture file", where=where, fits=fits) from None
     except _BROKEN as failure:
-        raise InputError("picture-unreadable", f"a damaged picture file: {failure}", where=where) from None
+        raise InputError("picture-unreadable", f"damaged picture file: {failure}", where=where) from None
     _check_size(image, where)
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(
@@ -122,7 +120,7 @@ def open_picture(source: object, where: str | None) -> Opened:
 
 
 def picture_size(source: Path | bytes) -> tuple[int, int] | None:
-    """(height, width) of a picture file, upright, from its header; None: it has none that can be read."""
+    """(height, width) of the upright picture in a file, from its header; None if the header cannot be read."""
     if isinstance(source, Path) and not source.is_file():
         return None
     try:
@@ -145,7 +143,7 @@ def file_bytes(source: object, where: str | None) -> tuple[bytes, str | None]:
         return _uri_bytes(source, where), where
     if not isinstance(source, (str, Path)):
         fits = "a path, the bytes of a file, a data URI, a PIL image, an array or a tensor"
-        raise InputError("picture-type", f"a {type(source).__name__} is no picture", where=where, fits=fits)
+        raise InputError("picture-type", f"a {type(source).__name__} is not a picture", where=where, fits=fits)
     try:
         return read_file(Path(source), MAX_FILE_BYTES, InputError), str(source)
     except ValueError as failure:
@@ -165,20 +163,18 @@ def _uri_bytes(uri: str, where: str | None) -> bytes:
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as failure:
-        raise InputError("picture-uri", f"bad base64 in a data URI: {failure}", where=where) from None
+        raise InputError("picture-uri", f"invalid base64 in a data URI: {failure}", where=where) from None
 
 
 def _upright(image: Image.Image, where: str | None) -> Image.Image:
     try:
-        with _complete:
+        with _refuse_truncated:
             image.load()
         return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large("the file holds a huge picture", where) from None
+        raise _too_large("the file contains a huge picture", where) from None
     except _BROKEN as failure:
-        raise InputError(
-            "picture-truncated", f"the picture's data end early or are damaged: {failure}", where=where
-        ) from None
+        raise InputError("picture-truncated", f"the picture is truncated or damaged: {failure}", where=where) from None
 
 
 def _check_size(image: Image.Image, where: str | None) -> None:
@@ -194,14 +190,14 @@ def _too_large(what: str, where: str | None) -> InputError:
 
 
 def png_uri(levels: np.ndarray[Any, Any]) -> str:
-    """A PNG data URI of uint8 levels (H, W) or (H, W, 3)."""
+    """A PNG data URI from uint8 levels (H, W) or (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(levels)).save(file, "PNG")
     return URI_PREFIX + base64.b64encode(file.getvalue()).decode()
 
 
 def array_uri(values: np.ndarray[Any, Any]) -> str:
-    """An NPY data URI: exact for any numbers."""
+    """An NPY data URI, which stores any numbers exactly."""
     file = io.BytesIO()
     np.save(file, values, allow_pickle=False)
     return _ARRAY_PREFIX + base64.b64encode(file.getvalue()).decode()
@@ -211,7 +207,7 @@ def array_from_uri(source: object, where: str | None) -> np.ndarray[Any, Any] | 
     """The array of an NPY data URI; None for anything else.
 
     Raises:
-        InputError: it is one, but damaged.
+        InputError: the data are damaged.
     """
     if not (isinstance(source, str) and source.startswith(_ARRAY_PREFIX)):
         return None

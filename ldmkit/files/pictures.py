@@ -1,4 +1,4 @@
-"""Pictures, masks and label maps: from whatever the caller has to tensors, and to PNG.
+"""Conversion of pictures, masks and label maps from all accepted types to tensors, and to PNG.
 
 | function         | returns                                | grey, palette, 1-bit files          |
 |------------------|----------------------------------------|-------------------------------------|
@@ -6,8 +6,8 @@
 | `read_mask`      | (1, H, W) float32 in [0, 1]            | must be grey (a palette of greys is) |
 | `read_label_map` | (H, W) int64                           | values, or palette indices, are labels |
 
-Nothing is resized, composited or clipped: what cannot be read as it is, is refused. 16-bit grey files are
-refused as pictures and masks, and exact as label maps. EXIF orientation is applied.
+Nothing is resized, composited or clipped; data that would need it are refused. 16-bit grey files are refused as
+pictures and masks, but exact as label maps. EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit.errors import InputError, raised, warn
-from ldmkit.files.colour import tell_profile
+from ldmkit.files.colour import warn_if_not_srgb
 from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
 
 EDGE = 1e-6
-"""How far floating values may lie outside their range by rounding; they are kept as they are."""
+"""How far floating-point values may be outside their range, to allow for rounding; they are not clipped."""
 
 
 def read_picture(source: object, where: str | None = None) -> Tensor:
@@ -37,11 +37,11 @@ def read_picture(source: object, where: str | None = None) -> Tensor:
     Args:
         source: path, bytes of a file, data URI, PIL image, array (H, W[, 3 or 4]) of uint8 or of floats in [0, 1],
             or tensor (3, H, W) of floats in [-1, 1].
-        where: what to call it in errors; files are named by themselves.
+        where: name of the argument in errors; files are identified by their path.
 
     Raises:
-        InputError: `picture-*`: no such file, not a picture, truncated, too large, alpha, CMYK, 16 bits, a wrong
-            shape, type or range.
+        InputError: `picture-*`: no such file, not a picture, truncated, too large, transparent, CMYK, 16 bits, or a
+            wrong shape, type or range.
     """
     if isinstance(source, Tensor):
         return _picture_tensor(source, where)
@@ -56,21 +56,21 @@ def read_levels(
     source: object,
     where: str | None = None,
     background: tuple[int, int, int] | None = None,
-    told: set[str] | None = None,
+    warned: set[str] | None = None,
 ) -> np.ndarray[Any, Any]:
     """A colour picture as (H, W, 3) uint8, RGB.
 
     Args:
         source: path, bytes of a file, data URI or PIL image.
-        background: colour to composite transparent places on; None: they are refused.
-        told: see `tell_profile`.
+        background: colour to composite transparent pictures on; None refuses them.
+        warned: see `warn_if_not_srgb`.
 
     Raises:
         InputError: as `read_picture`.
     """
     opened = open_picture(source, where)
-    tell_profile(opened.image, opened.where, told)
-    _check_depth(opened, "picture", "8 bits a channel")
+    warn_if_not_srgb(opened.image, opened.where, warned)
+    _check_depth(opened, "picture", "8 bits per channel")
     if background is not None and _transparent(opened.image):
         image = _rgba(opened)
         return np.array(Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB"))
@@ -78,14 +78,14 @@ def read_levels(
 
 
 def read_mask(source: object, where: str | None = None) -> Tensor:
-    """A mask as (1, H, W) float32 in [0, 1], 1 where something is to be filled.
+    """A mask as (1, H, W) float32 in [0, 1], 1 where the picture is to be filled.
 
     Args:
         source: path, bytes, data URI, PIL image; array (H, W[, 1]) or tensor ([1,] H, W) of bools, of floats in
-            [0, 1], or (arrays) of uint8, 255 being 1.
+            [0, 1], or (arrays only) of uint8, where 255 means 1.
 
     Raises:
-        InputError: as `read_picture`, and a picture that is not grey.
+        InputError: as `read_picture`, or the picture is not grey.
     """
     if isinstance(source, np.ndarray):
         source = unmasked(source, where)
@@ -107,11 +107,14 @@ def read_mask(source: object, where: str | None = None) -> Tensor:
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), -1, 0)
     if not (np.array_equal(red, green) and np.array_equal(red, blue)):
         raise InputError(
-            "picture-not-grey", "a mask has no colours", where=opened.where, fits="white where to fill, black elsewhere"
+            "picture-not-grey",
+            "the mask is coloured",
+            where=opened.where,
+            fits="a grey picture, white where to fill and black elsewhere",
         )
     _check_levels(int(red.max()), "mask", opened.where)
     if bool(((red > 0) & (red < 255)).any()):  # black and white are the same in every colour space
-        tell_profile(opened.image, opened.where)
+        warn_if_not_srgb(opened.image, opened.where)
     return (torch.from_numpy(red.copy()).float() / 255)[None]
 
 
@@ -123,7 +126,7 @@ def read_label_map(source: object, where: str | None = None) -> Tensor:
             the values); array, tensor or rows of integers (H, W).
 
     Raises:
-        InputError: as `read_picture`; a coloured picture, values that are no integers, negative ones.
+        InputError: as `read_picture`; a coloured picture, non-integer or negative values.
     """
     stored = array_from_uri(source, where)
     if stored is not None:
@@ -133,20 +136,21 @@ def read_label_map(source: object, where: str | None = None) -> Tensor:
     opened = open_picture(source, where)
     image = opened.image
     if image.mode not in ("P", "L", "1", "I") and not image.mode.startswith("I;16"):
-        fits = "a palette picture (the indices are the labels) or a grey one (the values are)"
-        raise InputError("picture-not-labels", f"a {image.mode} picture is no label map", where=opened.where, fits=fits)
+        fits = "a palette picture (the indices are the labels) or a grey one (the values are the labels)"
+        what = f"a {image.mode} picture is not a label map"
+        raise InputError("picture-not-labels", what, where=opened.where, fits=fits)
     return _label_array(np.asarray(image).astype(np.int64), opened.where)
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """8-bit PIL pictures of (B, 3, H, W) or (3, H, W) in [0, 1], to the nearest level; values outside are clipped."""
+    """8-bit PIL pictures from (B, 3, H, W) or (3, H, W) in [0, 1], rounded to the nearest level and clipped."""
     batch = images.detach()[None] if images.ndim == 3 else images.detach()
     levels = (batch.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(row) for row in levels]
 
 
 def to_png_bytes(image: Tensor, text: Mapping[str, str] | None = None) -> bytes:
-    """A PNG file of (3, H, W) in [0, 1], with text entries (key -> value) in it."""
+    """The bytes of a PNG file of (3, H, W) in [0, 1], with text entries (key -> value)."""
     info = PngImagePlugin.PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value, zip=len(value) > 1000)
@@ -156,9 +160,9 @@ def to_png_bytes(image: Tensor, text: Mapping[str, str] | None = None) -> bytes:
 
 
 def data_uri(picture: Tensor) -> str:
-    """A data URI that `read_picture` turns into exactly this (3, H, W) in [-1, 1] again.
+    """A data URI that `read_picture` reads back as exactly this tensor (3, H, W) in [-1, 1].
 
-    A PNG where the values are 8-bit levels, else a float32 NPY.
+    It contains a PNG if all values are 8-bit levels, otherwise a float32 NPY.
     """
     levels = ((picture.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     if torch.equal(_levels(levels), picture.detach().float().cpu()):
@@ -167,7 +171,7 @@ def data_uri(picture: Tensor) -> str:
 
 
 def mask_uri(mask: Tensor) -> str:
-    """The same for a mask (1, H, W) in [0, 1] and `read_mask`."""
+    """Like `data_uri`, for a mask (1, H, W) in [0, 1] and `read_mask`."""
     levels = (mask.detach().float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
     if torch.equal(levels.float() / 255, mask.detach().float().cpu()):
         return png_uri(levels[0].numpy())
@@ -175,7 +179,7 @@ def mask_uri(mask: Tensor) -> str:
 
 
 def label_map_uri(labels: Tensor) -> str:
-    """The same for a label map (H, W) and `read_label_map`; a grey PNG where the labels are below 256."""
+    """Like `data_uri`, for a label map (H, W) and `read_label_map`; a grey PNG if all labels are below 256."""
     values = labels.detach().cpu()
     if int(values.max()) < 256:
         return png_uri(values.to(torch.uint8).numpy())
@@ -195,7 +199,7 @@ def _opaque(opened: Opened) -> Image.Image:
     if image.mode == "CMYK":
         raise InputError(
             "picture-cmyk",
-            "a CMYK picture has no defined colours here",
+            "CMYK pictures are not supported, as their colours are not defined without a profile",
             where=opened.where,
             fits="convert it to RGB first",
         )
@@ -206,7 +210,7 @@ def _opaque(opened: Opened) -> Image.Image:
     if alpha.getextrema() != (255, 255):
         raise InputError(
             "picture-alpha",
-            "the picture is transparent in places",
+            "the picture has transparent pixels",
             where=opened.where,
             fits="composite it on a background first",
         )
@@ -214,17 +218,17 @@ def _opaque(opened: Opened) -> Image.Image:
 
 
 def _check_depth(opened: Opened, what: str, fits: str) -> None:
-    """Before anything is converted: what has a transparent level would else be clipped to white."""
+    """Refuse more than 8 bits before any conversion, which would clip to white."""
     mode = opened.image.mode
     if mode in ("I", "F") or mode.startswith("I;16"):
-        raise InputError("picture-depth", f"a {mode} {what} has more than 8 bits", where=opened.where, fits=fits)
+        raise InputError("picture-depth", f"the {what} ({mode}) has more than 8 bits", where=opened.where, fits=fits)
 
 
 def _check_levels(most: int, what: str, where: str | None) -> None:
-    """Levels 0 and 1 of 255 are a picture in [0, 1] whose numbers were taken for levels: black to every eye."""
+    """Refuse uint8 data that contain only 0 and 1, which were meant as 0 and 255 and would be practically black."""
     if most == 1:
-        said = f"the {what}'s largest level is 1 of 255: all of it is black"
-        raise InputError("picture-range", said, where=where, fits="levels from 0 to 255: those of 0 and 1 times 255")
+        problem = f"the largest level of the {what} is 1 of 255, which is practically black"
+        raise InputError("picture-range", problem, where=where, fits="levels from 0 to 255; multiply 0 and 1 by 255")
 
 
 def _rgba(opened: Opened) -> Image.Image:
@@ -235,7 +239,7 @@ def _converted(image: Image.Image, mode: str, where: str | None) -> Image.Image:
     try:
         return image.convert(mode)
     except ValueError:
-        what = f"a {image.mode} picture has no defined colours here"
+        what = f"pictures of mode {image.mode} are not supported"
         raise InputError("picture-mode", what, where=where, fits="convert it to RGB first") from None
 
 
@@ -244,7 +248,7 @@ def _transparent(image: Image.Image) -> bool:
 
 
 def unmasked(array: np.ndarray[Any, Any], where: str | None = None) -> np.ndarray[Any, Any]:
-    """The array, if no item of it is masked: the numbers under a mask mean nothing.
+    """The data of an array, refused if any item is masked, because values under a mask are undefined.
 
     Raises:
         InputError: `picture-masked`.
@@ -252,12 +256,12 @@ def unmasked(array: np.ndarray[Any, Any], where: str | None = None) -> np.ndarra
     if np.ma.is_masked(array):
         count = int(np.ma.getmaskarray(array).sum())
         what = f"{count} of {array.size} items of the array are masked"
-        raise InputError("picture-masked", what, where=where, fits="array.filled(...) with what stands there")
+        raise InputError("picture-masked", what, where=where, fits="array.filled(...) with suitable values")
     return np.ma.getdata(array)
 
 
 def dense(tensor: Tensor, where: str | None = None) -> Tensor:
-    """The tensor, if its numbers can be read as they lie.
+    """The tensor, checked to be dense and to have data.
 
     Raises:
         InputError: it is sparse, nested, quantised, or on the meta device.
@@ -265,7 +269,7 @@ def dense(tensor: Tensor, where: str | None = None) -> Tensor:
     if tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
         kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
         what = f"a tensor of layout {kind} on the device {tensor.device}"
-        raise InputError("tensor-layout", what, where=where, fits="a dense tensor with its numbers in memory")
+        raise InputError("tensor-layout", what, where=where, fits="a dense tensor with data")
     return tensor
 
 
@@ -299,7 +303,7 @@ def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
     if values.shape[2] == 4 and not bool((values[..., 3] == 1).all()):
         raise InputError(
             "picture-alpha",
-            "the picture is transparent in places",
+            "the picture has transparent pixels",
             where=where,
             fits="composite it on a background first",
         )
@@ -335,11 +339,11 @@ def _rows(source: Any, where: str | None) -> np.ndarray[Any, Any]:
         return unmasked(source, where)
     try:
         array = np.asarray(source)
-        # numpy takes True among integers for 1
+        # numpy converts True among integers to 1
         flags = any(isinstance(plain(label), bool) for row in source if isinstance(row, (list, tuple)) for label in row)
     except (ValueError, TypeError, OverflowError):
         raise InputError("picture-shape", "the rows of a label map differ in length", where=where) from None
-    except Exception as problem:  # a list of the caller's that fails as it is read
+    except Exception as problem:  # the caller's list raised while it was read
         raise InputError("unreadable", f"reading it failed: {raised(problem)}", where=where) from problem
     if flags:
         raise InputError("picture-dtype", "True or False among the labels", where=where, fits="integers")
@@ -372,7 +376,7 @@ def _kind(read: Callable[[object], Tensor], write: Callable[[Tensor], str], titl
 _FILES = f"path of a PNG, JPEG, WebP, BMP, TIFF or GIF file, or a data URI ({URI_PREFIX}...)"
 
 Picture: TypeAlias = Annotated[Tensor, *_kind(read_picture, data_uri, "Picture", _FILES)]
-"""Pydantic type of a colour picture: whatever `read_picture` reads; in JSON a lossless data URI."""
+"""Pydantic type of a colour picture, read by `read_picture`; serialised to JSON as a lossless data URI."""
 
 Mask: TypeAlias = Annotated[Tensor, *_kind(read_mask, mask_uri, "Mask", f"{_FILES}; white where to fill")]
 """Pydantic type of a mask, read by `read_mask`."""
@@ -385,8 +389,9 @@ LabelMap: TypeAlias = Annotated[
 
 
 def remark_picture(picture: Tensor, where: str | None) -> None:
-    """Warn of a tensor that looks like a picture in [0, 1], where [-1, 1] is read."""
+    """Warn about a tensor whose values all lie in [0, 1], because tensors are expected in [-1, 1]."""
     least, most = float(picture.amin()), float(picture.amax())
     if 0 <= least < most <= 1:
         what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
-        warn(f"{where or 'a picture'}: {what}: tensors are read in [-1, 1], 0 is mid-grey; 2 * x - 1 of one in [0, 1]")
+        expected = "tensors are expected in [-1, 1], where 0 is mid-grey; pass 2 * x - 1 for a picture in [0, 1]"
+        warn(f"{where or 'a picture'}: {what}: {expected}")

@@ -1,7 +1,7 @@
-"""Files of other people: only ordinary ones are read, and never more of them than is plausible.
+"""Reading of untrusted files: only regular files, up to a maximum size.
 
-A path may lead to a FIFO, a socket, a terminal, `/dev/zero` or a file of `/proc`: reading those blocks, never ends,
-or acts on the machine. All of them are refused before a byte is read.
+A path may lead to a FIFO, a socket, a terminal, `/dev/zero` or a file in `/proc`; reading one may block, never end, or
+have side effects. They are all refused before a byte is read.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _KINDS = {
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
 
 _WAITS = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""How files are opened: a FIFO put in the place of a file after it was looked at does not block either."""
+"""Flags for opening: not even a FIFO that replaces the file after it was checked can block."""
 
 
-_TRUST = "trust=True, --trust at the command line, where the recipe comes from someone you trust"
+_TRUST = "trust=True (--trust on the command line) if the recipe comes from someone you trust"
 
 _fence: ContextVar[tuple[Path, ...] | None] = ContextVar("fence", default=None)
 
 
 @contextmanager
 def only_within(*folders: Path) -> Iterator[None]:
-    """Inside of the block this thread reads no file outside of these folders, symbolic links followed."""
+    """Inside the block this thread can only read files in these folders, after resolving symbolic links."""
     token = _fence.set(tuple(folder.resolve() for folder in folders))
     try:
         yield
@@ -46,17 +46,17 @@ def only_within(*folders: Path) -> Iterator[None]:
 
 
 def check_network(what: str, error: type[LdmkitError] = SourceError) -> None:
-    """Refuse to ask another machine for something inside of `only_within`: who names a place may be watching it.
+    """Refuse network access inside `only_within`, because a request would reveal who opens a recipe.
 
     Raises:
         error: `not-trusted`.
     """
     if _fence.get() is not None:
-        raise error("not-trusted", "a recipe asks for something on the hub", where=what, fits=_TRUST)
+        raise error("not-trusted", "the recipe refers to the hub", where=what, fits=_TRUST)
 
 
 def is_within(path: Path, *folders: Path) -> bool:
-    """Whether a path, symbolic links followed, is in one of the folders."""
+    """Whether a path is in one of the folders after resolving symbolic links."""
     try:
         real = path.resolve()
         return any(real.is_relative_to(folder.resolve()) for folder in folders)
@@ -65,7 +65,7 @@ def is_within(path: Path, *folders: Path) -> bool:
 
 
 def check_ordinary(path: Path, error: type[LdmkitError] = SourceError, *, where: str | None = None) -> os.stat_result:
-    """What the system says of an ordinary file, symbolic links followed; nothing is opened.
+    """The `stat` result of a regular file, following symbolic links; the file is not opened.
 
     Raises:
         error: `not-found`, `not-a-file` (a folder, a device ...), `unreadable`; `not-trusted` within `only_within`.
@@ -73,23 +73,24 @@ def check_ordinary(path: Path, error: type[LdmkitError] = SourceError, *, where:
     place = str(path)[:200] if where is None else where
     allowed = _fence.get()
     if allowed is not None and not is_within(path, *allowed):
-        raise error("not-trusted", "a recipe asks for a file outside of its picture's folder", where=place, fits=_TRUST)
+        what = "the recipe refers to a file outside of its picture's folder"
+        raise error("not-trusted", what, where=place, fits=_TRUST)
     try:
         found = path.stat()
     except (OSError, ValueError) as problem:
         raise _failed(problem, place, error) from None
     if not stat.S_ISREG(found.st_mode):
-        what = f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no ordinary file')}"
-        raise error("not-a-file", what, where=place, fits="an ordinary file")
+        what = f"it is {_KINDS.get(stat.S_IFMT(found.st_mode), 'not a regular file')}"
+        raise error("not-a-file", what, where=place, fits="a regular file")
     return found
 
 
 def read_file(path: Path, limit: int, error: type[LdmkitError] = SourceError, *, where: str | None = None) -> bytes:
-    """The bytes of an ordinary file of at most `limit` bytes.
+    """The bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        error: those of `check_ordinary`; `too-large`; `not-a-file` for what has another length than the system says,
-            as files of `/proc` do, or changes while it is read.
+        error: as `check_ordinary`; `too-large`; `not-a-file` if the length differs from the reported size, because
+            the file is in `/proc` or changes while it is read.
     """
     place = str(path)[:200] if where is None else where
     check_ordinary(path, error, where=place)
@@ -103,13 +104,13 @@ def read_file(path: Path, limit: int, error: type[LdmkitError] = SourceError, *,
     except OSError as problem:
         raise _failed(problem, place, error) from None
     if data is None or len(data) != found.st_size:
-        what = f"it does not hold the {found.st_size} bytes that the system says"
-        raise error("not-a-file", what, where=place, fits="an ordinary file that nobody writes to")
+        what = f"its length differs from its reported size of {found.st_size} bytes"
+        raise error("not-a-file", what, where=place, fits="a regular file that is not being written to")
     return data
 
 
 def _failed(problem: OSError | ValueError, where: str, error: type[LdmkitError]) -> LdmkitError:
     if isinstance(problem, OSError) and problem.errno in _ABSENT:
-        return error("not-found", "there is no such file", where=where)
+        return error("not-found", "no such file", where=where)
     what = f"cannot be read: {getattr(problem, 'strerror', None) or problem}"
     return error("unreadable", what, where=where)

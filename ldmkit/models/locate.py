@@ -29,7 +29,7 @@ def locate(source: str | Path, variant: str | None = None) -> tuple[Path, str]:
         if path.exists():
             return path, str(path.absolute())
     except (OSError, RuntimeError) as error:
-        raise SourceError("not-found", f"it is no usable path: {error}", where=text[:200]) from None
+        raise SourceError("not-found", f"not a usable path: {error}", where=text[:200]) from None
     bundled = bundled_models()
     if text in bundled:
         return model_folder(bundled[text]), text

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
-from ldmkit.files.json import check_writable, on_disk, write_json
+from ldmkit.files.json import check_writable, fsync, write_json
 from ldmkit.models.changed import remark_unsaved, told_of_tensors
 from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
@@ -121,12 +121,12 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             building.chmod(0o755)
             yield building
             for path in (*building.rglob("*"), building):
-                on_disk(path)
+                fsync(path)
             aside = building.with_name(f"{building.name}-old")
             if target.exists():
                 target.rename(aside)  # only renames between the old folder and the new one: a crash loses neither
             building.rename(target)
-            on_disk(target.parent)
+            fsync(target.parent)
             shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(building, ignore_errors=True)

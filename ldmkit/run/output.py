@@ -98,7 +98,7 @@ class Output:
             first: number of the first, for a picture of many: `name-{first}.png`.
 
         Raises:
-            InputError: not a .png path (.safetensors for other data), or the folder does not exist or takes no files.
+            InputError: not a .png path (.safetensors for other data), or the folder does not exist or is not writable.
         """
         path = check_out(path, visual=self.visual)
         instance_of(overwrite, bool, "overwrite")

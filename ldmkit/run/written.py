@@ -34,7 +34,7 @@ def check_out(path: str | Path, *, visual: bool | None = None) -> Path:
         visual: whether it is a picture or a video; None: that is not known yet.
 
     Raises:
-        InputError: `not-png`, `not-safetensors`: another suffix; or its folder does not exist or takes no files.
+        InputError: `not-png`, `not-safetensors`: another suffix; or its folder does not exist or is not writable.
     """
     path = path_of(path, "path")
     if visual is True or (visual is None and path.suffix.lower() != ".safetensors"):

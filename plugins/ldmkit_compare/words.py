@@ -37,6 +37,6 @@ def parse_steps(text: str, option: str = "--steps") -> tuple[int, ...]:
             raise InputError("steps-type", f"steps are integers, got {part!r}", where=option, fits=fits)
         number = check_steps(int(part))
         if number in numbers:
-            raise InputError("steps-twice", f"{number} stands twice", where=option, fits="every number once")
+            raise InputError("steps-twice", f"duplicate step count {number}", where=option, fits="every number once")
         numbers.append(number)
     return tuple(sorted(numbers))

@@ -51,7 +51,7 @@ def train(
     if more and not overrides:
         raise InputError("usage", f"{more[0]!r} stands alone", fits=f"--set {more[0]}")
     if recipe is not None and not recipe.exists():
-        raise SourceError("not-found", "there is no such file", where=str(recipe))
+        raise SourceError("not-found", "no such file", where=str(recipe))
     if dry_run and check:
         raise InputError("option-conflict", "--dry-run and --check exclude each other")
 

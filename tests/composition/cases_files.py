@@ -59,7 +59,7 @@ WEIGHTS = [
             damage=bad.edit_tensors(lambda t: t.update({"conv_in.bias": torch.zeros(8, dtype=torch.bool)}))),
     weights("tensor of 8-bit floats", "weights.wrong-dtype", "float8", "bfloat16", damage=bad.edit_tensors(
         lambda t: t.update({"conv_in.bias": torch.zeros(8).to(torch.float8_e4m3fn)}))),
-    weights("header key twice", "source.duplicate-key", "'conv_in.bias'", "twice",
+    weights("header key twice", "source.duplicate-key", "'conv_in.bias'", "duplicate",
             damage=bad.edit_header('"conv_in.weight"', '"conv_in.bias"')),
     weights("header dtype unknown", "source.safetensors-invalid", "damaged", damage=bad.edit_header('"F32"', '"F31"')),
     weights("header no object", "source.safetensors-invalid", "no JSON object",

@@ -106,7 +106,7 @@ def test_duplicate_condition_names_in_json(env: Env) -> None:
     text = json.dumps(json.loads((folder / "pipeline.json").read_text())["conditioners"]["label"])
     spec = (folder / "pipeline.json").read_text().replace('"conditioners": {', f'"conditioners": {{"label": {text},')
     (folder / "pipeline.json").write_text(spec)
-    with pytest.raises(ldmkit.SourceError, match="'label' stands twice"):
+    with pytest.raises(ldmkit.SourceError, match="duplicate key 'label'"):
         ldmkit.load(folder)
 
 

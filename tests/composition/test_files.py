@@ -63,7 +63,7 @@ def test_what_is_no_ordinary_file_is_refused(
         READERS[reader](path)
     if special != "proc":
         assert "it is a" in str(caught.value), caught.value
-        assert "ordinary file" in str(caught.value)
+        assert "regular file" in str(caught.value)
 
 
 def test_a_compressed_tar_is_not_unpacked_to_find_out_what_it_is(tmp_path: Path) -> None:

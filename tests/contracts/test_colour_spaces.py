@@ -47,7 +47,7 @@ def test_another_profile(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_gamma_and_a_damaged_profile(tmp_path: Path) -> None:
-    with pytest.warns(DrawingWarning, match="of gamma 1, not sRGB"):
+    with pytest.warns(DrawingWarning, match="gamma 1, not sRGB"):
         read_picture(written(tmp_path / "a.png", gamma=1.0))
     with pytest.warns(DrawingWarning, match="cannot be read, not sRGB"):
         read_picture(written(tmp_path / "b.jpg", b"no profile" * 20))
@@ -68,7 +68,7 @@ def test_training_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         warnings.simplefilter("always")
         for _ in range(3):
             records.read_image(path, str(path), None)
-    assert len(found) == 1 and "of this and any other picture" in str(found[0].message)
+    assert len(found) == 1 and "in this and any other such picture" in str(found[0].message)
     with pytest.warns(DrawingWarning):
         read_levels(io.BytesIO(path.read_bytes()).getvalue())
 

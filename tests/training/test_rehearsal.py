@@ -130,10 +130,10 @@ def test_a_folder_that_takes_no_files_is_said_before_a_run(tmp_path: Path, monke
     (tmp_path / "run/recipe.yaml").touch()
 
     def refused(folder: Path) -> None:
-        raise InputError("not-writable", "no file can be made in the folder", where=str(folder))
+        raise InputError("not-writable", "cannot create a file in the folder", where=str(folder))
 
     monkeypatch.setattr("ldmkit_training.loop.runfolder.check_writable", refused)
-    with pytest.raises(InputError, match="no file can be made") as caught:
+    with pytest.raises(InputError, match="cannot create a file") as caught:
         Engine(tiny.denoiser_recipe(tmp_path / "run"), tmp_path)
     assert caught.value.where == str(tmp_path / "run/previews")
 

@@ -25,7 +25,7 @@ def member(folder: Path, name: str, root: Path | None = None) -> Path:
     """
     top = folder if root is None else root
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise SourceError("path-escapes", f"{name!r} leads out of the folder", where=str(folder))
+        raise SourceError("path-escapes", f"{name!r} points outside of the folder", where=str(folder))
     path = folder / name
     revision = top.resolve()
     if revision.parent.name == "snapshots" and path.resolve().parent == revision.parent.parent / "blobs":

@@ -103,7 +103,7 @@ def _locked(out: Path) -> Lock:
     # a lock of the process, which those that it forks to read data do not keep when it is killed
     path = out / _LOCK
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):  # opening a FIFO would wait for its reader
-        raise RunError("cannot-write", "it is no ordinary file", where=str(path), fits="its removal")
+        raise RunError("cannot-write", "not a regular file", where=str(path), fits="its removal")
     file = path.open("ab")
     if fcntl is not None:
         try:
