@@ -1,1 +1,1 @@
-"""Execution plans: other ways to call a denoiser's network, with the same results."""
+"""Execution plans: faster ways to call a denoiser's network, with the same results."""

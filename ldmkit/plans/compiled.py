@@ -13,18 +13,18 @@ from ldmkit.contracts.step import Context
 from ldmkit.plans.base import check_fresh, fingerprint, shadow
 
 MAX_RECOMPILES = 256
-"""Specialisations of one block's code: its widths, heads and resolutions in a large network."""
+"""Limit of specialisations per block class, which cover the widths, heads and resolutions of a large network."""
 
 
 class Compiled:
-    """torch.compile of the repeated blocks, one by one: a short compilation, and no graph depends on the depth.
+    """torch.compile applied to each repeated block, for short compile times that do not depend on the depth.
 
-    Meant for CUDA; on a CPU it needs a C++ compiler. The denoiser's own modules are not touched: the compiled calls
-    live on a shadow of the module tree that shares its parameters, buffers and ports.
+    Intended for CUDA; on a CPU it needs a C++ compiler. The denoiser's modules are not modified: the compiled blocks
+    belong to a shadow module tree that shares parameters, buffers and ports.
 
     Args:
-        denoiser: `regions` names the classes of its repeated blocks; () compiles the whole network at once.
-        backend: of torch.compile.
+        denoiser: its `regions` are the classes of the repeated blocks; () compiles the whole network at once.
+        backend: the backend of torch.compile.
     """
 
     def __init__(self, denoiser: Denoiser, backend: str = "inductor") -> None:

@@ -1,4 +1,4 @@
-"""The plan "graphed": the network's kernels recorded once as a CUDA graph and launched with one call."""
+"""The plan "graphed": the network's kernels are captured once as a CUDA graph and launched with a single call."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from ldmkit.contracts.step import Context
 
 WARMUPS = 3
-"""Eager calls before a recording: libraries choose their algorithms and allocate their workspaces in them."""
+"""Eager calls before a capture, in which libraries select algorithms and allocate workspaces."""
 
 
 class Graphed:
-    """A denoiser's network as CUDA graphs, one a signature (shapes and dtypes of x, t and the context's tensors).
+    """A denoiser's network as CUDA graphs, one per signature (shapes and dtypes of x, t and the context's tensors).
 
-    A recording reads fixed buffers; every call copies x and t into them, and the context's tensors where the
-    context is not the one of the call before. Threads take turns. Taps may look at host values that a recording
-    would freeze, so a denoiser with tapped ports is refused; where a gradient is wanted, the call is eager.
+    A graph reads from static buffers; every call copies x and t into them, and also the context's tensors if the
+    context differs from that of the previous call. Calls from several threads are serialised. Taps may read host
+    values, which a capture would freeze, so a denoiser with tapped ports is refused; calls that need a gradient run
+    eagerly.
 
     Raises:
         CompositionError: `plan-unavailable` without CUDA, `plan-tapped`, `stale-plan`.
@@ -34,7 +35,7 @@ class Graphed:
 
     def __init__(self, denoiser: Denoiser) -> None:
         if denoiser.device.type != "cuda":
-            what = f"CUDA graphs need a CUDA device, the network is on {denoiser.device}"
+            what = f"CUDA graphs need a CUDA device, but the network is on {denoiser.device}"
             raise CompositionError("plan-unavailable", what, where="plan", fits="plan 'eager' or 'auto'")
         self._denoiser = denoiser
         self._made_from = fingerprint(denoiser)
@@ -47,7 +48,7 @@ class Graphed:
             return denoiser(x, t, context, sigma)  # type: ignore[no-any-return]
         tapped = [name for name, port in denoiser.ports.items() if port.taps]
         if tapped:
-            what = f"adapters are attached to {len(tapped)} port(s), {tapped[0]!r} among them"
+            what = f"adapters are attached to {len(tapped)} port(s), including {tapped[0]!r}"
             raise CompositionError("plan-tapped", what, where="plan", fits="plan 'eager' or 'compiled'")
         with self._lock, torch.no_grad():
             leaves = [x, t, *tensors_in(context)]
@@ -62,7 +63,7 @@ class Graphed:
 
 
 class _Recording:
-    """One graph, its input buffers and its output."""
+    """A captured graph with its input buffers and its output."""
 
     def __init__(self, denoiser: Denoiser, x: Tensor, t: Tensor, context: Context) -> None:
         self._x, self._t = x.clone(), t.clone()
@@ -80,13 +81,13 @@ class _Recording:
             self._out: Tensor = denoiser(self._x, self._t, self._fixed, None)
 
     def replay(self, x: Tensor, t: Tensor, context: Context) -> Tensor:
-        """The output for these inputs, in memory of its own."""
+        """A copy of the output for these inputs."""
         stream = torch.cuda.current_stream(x.device)
         stream.wait_event(self._done)
         self._x.copy_(x)
         self._t.copy_(t)
         if context is not self.context:
-            self.context = None  # whose the buffers are is not known until all of them are filled
+            self.context = None  # the buffers are inconsistent until all are copied
             for fixed, given in zip(tensors_in(self._fixed), tensors_in(context), strict=True):
                 fixed.copy_(given)
             self.context = context
@@ -112,7 +113,7 @@ def tensors_in(data: Any) -> Iterator[Tensor]:
 
 
 def with_tensors(data: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with every tensor changed."""
+    """The same structure with `change` applied to every tensor."""
     if isinstance(data, Tensor):
         return change(data)
     if dataclasses.is_dataclass(data) and not isinstance(data, type):

@@ -1,1 +1,1 @@
-"""Plugins: what is installed, what it may do, and the loader in front of it. Free of torch until used."""
+"""Plugins: the catalogue of installed parts, their admission and loading. Does not import torch until needed."""

@@ -1,4 +1,4 @@
-"""The gate that every plugin passes: its import, guarded, and the contract of its kind. Free of torch until used."""
+"""Guarded import of plugins and the check against their contracts. Does not import torch until needed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ldmkit.version import VERSION
 
 
 class Meddling(UserWarning):
-    """A plugin changed settings of torch while it was imported."""
+    """A plugin changed global torch settings while it was imported."""
 
 
 def admit(entry: Entry) -> Any:
-    """What an entry point names, imported now and checked; only KeyboardInterrupt passes as it is.
+    """Import the object of an entry point and check it; every exception except KeyboardInterrupt is converted.
 
-    A plugin that ends the process without an exception (`os._exit`, a crash in C) cannot be survived: `ldmkit plugins
-    doctor` looks at plugins in processes of their own.
+    This cannot guard against a plugin that ends the process (`os._exit`, a crash in C); `ldmkit plugins doctor`
+    therefore examines plugins in separate processes.
 
     Raises:
-        PluginError: naming the entry, its distribution and version.
+        PluginError: with the entry, its distribution and version.
     """
     where = f"{entry.kind}:{entry.name} ({entry.dist} {entry.version}, {entry.value})"
     module = entry.value.partition(":")[0]
     if entry.kind in GROUPS:
-        import_module("ldmkit.contracts.codec")  # before the plugin: torch's settings are compared from here on
+        import_module("ldmkit.contracts.codec")  # imports torch, so that changes of its settings can be detected
     try:
-        with _unharmed(entry):
+        with _isolated(entry):
             loaded: Any = import_module(module)
         loaded = _attribute(entry, loaded, where)
     except (KeyboardInterrupt, PluginError):
@@ -46,11 +46,11 @@ def admit(entry: Entry) -> Any:
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             fits = _nearest_module(entry, error.name)
-            raise PluginError("import-failed", f"there is no module {error.name!r}", where=where, fits=fits) from error
-        what = f"needs {error.name!r}, which is not installed"
+            raise PluginError("import-failed", f"no module named {error.name!r}", where=where, fits=fits) from error
+        what = f"requires {error.name!r}, which is not installed"
         raise PluginError("missing-dependency", what, where=where, fits=_provider(entry, error.name)) from error
-    except BaseException as error:  # SystemExit among them: a plugin must not end the program
-        raise PluginError("import-failed", _said(error), where=where) from error
+    except BaseException as error:  # including SystemExit: a plugin must not end the program
+        raise PluginError("import-failed", _message(error), where=where) from error
     try:
         _check(entry, loaded, where)
     except PluginError as error:
@@ -58,13 +58,13 @@ def admit(entry: Entry) -> Any:
         raise
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a metaclass or a repr of the plugin's own that raises
-        raise PluginError("import-failed", f"looking at it raised {_said(error)}", where=where) from error
+    except BaseException as error:  # the plugin's metaclass or repr raised
+        raise PluginError("import-failed", f"inspecting it raised {_message(error)}", where=where) from error
     return loaded
 
 
 def _attribute(entry: Entry, loaded: Any, where: str) -> Any:
-    """What an entry point names in its module, which was imported."""
+    """The object that an entry point refers to, in its imported module."""
     module, _, attribute = entry.value.partition(":")
     path = module
     for part in filter(None, attribute.split(".")):
@@ -72,7 +72,7 @@ def _attribute(entry: Entry, loaded: Any, where: str) -> Any:
             loaded = getattr(loaded, part)
         except AttributeError as error:
             names = [name for name in dir(loaded) if not name.startswith("__")]
-            if part in names:  # it is there, and fails by itself
+            if part in names:  # it exists, but raised the AttributeError itself
                 raise
             near = get_close_matches(part, names, 1)
             fits = f"did you mean '{module}:{attribute.replace(part, near[0], 1)}'?" if near else None
@@ -82,7 +82,7 @@ def _attribute(entry: Entry, loaded: Any, where: str) -> Any:
 
 
 def _nearest_module(entry: Entry, absent: str) -> str | None:
-    """The module whose name is most like one that is not there: in its package, or among those of the distribution."""
+    """A hint with the existing module, in the same package or at the top level, whose name is closest to `absent`."""
     package, _, last = absent.rpartition(".")
     if package:
         names = {found.name for found in iter_modules(getattr(sys.modules.get(package), "__path__", ()))}
@@ -96,15 +96,15 @@ def _nearest_module(entry: Entry, absent: str) -> str | None:
 
 
 def api_of(cls: type) -> int:
-    """The version of its kind's contract that a class was written against; 1 where it says none.
+    """The contract version that a class was written against; 1 if it declares none.
 
     Raises:
-        PluginError: `bad-api`: no whole number from 1 on.
+        PluginError: `bad-api`: not a positive integer.
     """
-    said = next((vars(base)["api"] for base in cls.__mro__ if "api" in vars(base)), 1)
-    if type(said) is not int or said < 1:
-        raise PluginError("bad-api", f"{cls.__name__}.api is {said!r}", fits="a whole number, such as api = 1")
-    return said
+    declared = next((vars(base)["api"] for base in cls.__mro__ if "api" in vars(base)), 1)
+    if type(declared) is not int or declared < 1:
+        raise PluginError("bad-api", f"{cls.__name__}.api is {declared!r}", fits="a positive integer, such as api = 1")
+    return declared
 
 
 def _check(entry: Entry, loaded: Any, where: str) -> None:
@@ -114,7 +114,7 @@ def _check(entry: Entry, loaded: Any, where: str) -> None:
         import typer
 
         if not isinstance(loaded, typer.Typer):
-            raise PluginError("not-a-command", f"{_repr(loaded)} is no command", where=where, fits="a typer.Typer")
+            raise PluginError("not-a-command", f"{_repr(loaded)} is not a command", where=where, fits="a typer.Typer")
 
 
 def check_part(entry: Entry, loaded: Any, where: str) -> None:
@@ -125,13 +125,12 @@ def check_part(entry: Entry, loaded: Any, where: str) -> None:
     """
     contract = contract_of(entry.kind)
     if not inspect.isclass(loaded):
-        what = f"{_repr(loaded)} is no class"
+        what = f"{_repr(loaded)} is not a class"
         raise PluginError("not-a-class", what, where=where, fits=f"a subclass of ldmkit.{contract.__name__}")
     if not issubclass(loaded, contract):
-        raise PluginError(
-            "wrong-kind", f"{loaded.__name__} is no {contract.__name__}", where=where, fits=_other(loaded)
-        )
-    _negotiate(entry, loaded, where)
+        what = f"{loaded.__name__} is not a {contract.__name__}"
+        raise PluginError("wrong-kind", what, where=where, fits=_right_group(loaded))
+    _check_api(entry, loaded, where)
     if inspect.isabstract(loaded):
         absent = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
         what = f"{loaded.__name__} does not implement {absent}"
@@ -140,13 +139,14 @@ def check_part(entry: Entry, loaded: Any, where: str) -> None:
         _check_config(loaded, where)
 
 
-def _negotiate(entry: Entry, cls: type, where: str) -> None:
-    said, newest, oldest = api_of(cls), API[entry.kind], oldest_api(entry.kind)
-    if oldest <= said <= newest:
+def _check_api(entry: Entry, cls: type, where: str) -> None:
+    declared, newest, oldest = api_of(cls), API[entry.kind], oldest_api(entry.kind)
+    if oldest <= declared <= newest:
         return
-    takes = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
-    what = f"{cls.__name__} is written for version {said} of the {entry.kind} contract, ldmkit {VERSION} has {takes}"
-    package = entry.dist if said < oldest else "ldmkit"
+    supported = f"version {newest}" if oldest == newest else f"versions {oldest} to {newest}"
+    what = f"{cls.__name__} is written for version {declared} of the {entry.kind} contract"
+    what += f"; ldmkit {VERSION} supports {supported}"
+    package = entry.dist if declared < oldest else "ldmkit"
     raise PluginError("incompatible", what, where=where, fits=f"pip install --upgrade {package}")
 
 
@@ -159,14 +159,14 @@ def _check_config(cls: type, where: str) -> None:
         raise PluginError("bad-config", what, where=where, fits="a subclass of ldmkit.Value")
 
 
-def _other(cls: type) -> str:
-    """The group that a class of another kind would belong to."""
+def _right_group(cls: type) -> str:
+    """A hint with the entry-point group that the class belongs to."""
     kinds = [kind for kind in GROUPS if issubclass(cls, contract_of(kind))]
-    return f"the entry-point group {GROUPS[kinds[0]]}" if kinds else "a class of the kind that its group names"
+    return f"the entry-point group {GROUPS[kinds[0]]}" if kinds else "a class of the kind that the group is for"
 
 
 def _provider(entry: Entry, module: str | None) -> str:
-    """How to install a module: by the name that the distribution's own extras give it, where they do."""
+    """How to install a module: the matching requirement of the distribution if it declares one."""
     from importlib import metadata
 
     from ldmkit.plugins.installed import normal
@@ -174,17 +174,17 @@ def _provider(entry: Entry, module: str | None) -> str:
     wanted = normal(str(module).split(".")[0])
     try:
         needs = [need.split(";")[0].strip() for need in metadata.requires(entry.dist) or ()]
-    except Exception:  # metadata that cannot be read
+    except Exception:  # unreadable metadata
         needs = []
     for need in needs:
         if normal(re.split(r"[^A-Za-z0-9._-]", need, maxsplit=1)[0]) == wanted:
             return f"pip install '{need}'"
-    return f"pip install {wanted}, or whatever provides the module {module!r}"
+    return f"pip install {wanted}, or the package that provides the module {module!r}"
 
 
 @contextmanager
-def _unharmed(entry: Entry) -> Iterator[None]:
-    """What an import prints goes to stderr (stdout may be read by a program), and torch's settings are put back."""
+def _isolated(entry: Entry) -> Iterator[None]:
+    """Redirect the output of an import to stderr (stdout may be parsed by a program) and restore torch's settings."""
     torch = sys.modules.get("torch")
     before = None if torch is None else _settings(torch)
     try:
@@ -196,18 +196,19 @@ def _unharmed(entry: Entry) -> Iterator[None]:
             torch.set_grad_enabled(before[1])
             torch.set_default_device(None if before[2] == "cpu" else before[2])
             text = f"{entry.dist} {entry.version} changed torch's defaults when {entry.value} was imported: "
-            warn(text + f"dtype, gradients, device were {before}, became {after}; put back", Meddling, stacklevel=2)
+            text += f"(dtype, gradients, device) changed from {before} to {after}; they have been restored"
+            warn(text, Meddling, stacklevel=2)
 
 
 def _settings(torch: ModuleType) -> tuple[Any, bool, str]:
     return torch.get_default_dtype(), torch.is_grad_enabled(), str(torch.get_default_device())
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         text = " ".join(str(error).split())
-    except Exception:  # an exception whose own text raises
-        text = "(it has no readable text)"
+    except Exception:  # a faulty __str__
+        text = "(its message cannot be read)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,10 +1,10 @@
-"""The plugin catalogue (metadata only) and the loader in front of it. Free of torch.
+"""The plugin catalogue, built from metadata, and the loader. Does not import torch.
 
-Listing reads entry-point metadata and imports nothing. A part is imported at its first use, by itself, in
-its own `try`, and checked against the contract of its kind; one broken plugin hurts nobody else.
+Listing reads entry-point metadata and imports nothing. Each part is imported separately at its first use and checked
+against the contract of its kind, so that a broken plugin does not affect the others.
 
 Environment: LDMKIT_PLUGINS_ALLOW and LDMKIT_PLUGINS_DENY take comma-separated patterns that match a
-distribution, `kind:name` or `dist:name`; LDMKIT_SAFE_MODE=1 leaves in-tree parts only.
+distribution, `kind:name` or `dist:name`; LDMKIT_SAFE_MODE=1 restricts the catalogue to in-tree parts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BARRED: tuple[Status, ...] = ("disabled", "incompatible")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Status of an entry; where it is not `ok` or something is to be noted, why, and what helps."""
+    """Status of an entry, with a reason and a remedy if it is not `ok` or needs a remark."""
 
     status: Status
     reason: str = ""
@@ -87,7 +87,7 @@ def as_installed(dist: str, entries: Sequence[Entry]) -> Iterator[None]:
 
 
 def problems() -> tuple[Problem, ...]:
-    """What is wrong with the metadata of installed distributions; nothing is imported to find out."""
+    """Problems in the metadata of installed distributions. Imports nothing."""
     return _installed(tuple(sys.path)).problems
 
 
@@ -97,7 +97,7 @@ def _installed(_path: tuple[str, ...]) -> Installed:
 
 
 def forbidden(problem: Problem) -> str | None:
-    """Why the distribution of a problem is left out as a whole by settings, if it is."""
+    """Why settings exclude the whole distribution of a problem; None if they do not."""
     return _barred(Entry("distribution", problem.dist, "", problem.dist, problem.version))
 
 
@@ -106,7 +106,7 @@ def _key(entry: Entry) -> tuple[str, str, str]:
 
 
 def verdict(entry: Entry) -> Verdict:
-    """Status from metadata, settings and earlier failures; nothing is imported to find out."""
+    """Status from metadata, settings and earlier failures. Imports nothing."""
     if (why := _barred(entry)) is not None:
         return Verdict("disabled", why)
     if (why := incompatible(entry.requires)) is not None:
@@ -138,12 +138,12 @@ def _named(_path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
 
 
 def leave_out(entry: Entry) -> str:
-    """What helps where nothing else does."""
-    return f"pip install --upgrade {entry.dist}, or leave it out: LDMKIT_PLUGINS_DENY={entry.dist}"
+    """The remedy of last resort."""
+    return f"pip install --upgrade {entry.dist}, or disable it with LDMKIT_PLUGINS_DENY={entry.dist}"
 
 
 def note_failure(entry: Entry, error: Exception) -> None:
-    """Remember why an entry cannot be used, for `verdict`."""
+    """Record why an entry cannot be used, for `verdict`."""
     status: Status = "failed"
     remedy = ""
     if isinstance(error, PluginError):
@@ -184,12 +184,12 @@ def incompatible(requires: tuple[str, ...]) -> str | None:
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         if normal(wanted.name) == HOME and not wanted.specifier.contains(VERSION, prereleases=True):
-            return f"wants {text}, this is {HOME} {VERSION}"
+            return f"requires {text}, but this is {HOME} {VERSION}"
     return None
 
 
 def components(kind: str) -> tuple[str, ...]:
-    """Names of the usable parts of a kind, each once, sorted; nothing is imported.
+    """Sorted unique names of the usable parts of a kind. Imports nothing.
 
     Raises:
         PluginError: no such kind.
@@ -199,12 +199,12 @@ def components(kind: str) -> tuple[str, ...]:
 
 
 class ValueClass(Protocol[V]):
-    """What `get` returns for kinds that are values, to type checkers: only its own module knows its fields."""
+    """The static type that `get` returns for value kinds; the fields of the class are not known to type checkers."""
 
     __name__: str
 
     def __call__(self, *values: Any, **fields: Any) -> V:
-        """A value, its fields by position or name."""
+        """A value from positional or named fields."""
 
     def of(self, data: Mapping[str, Any], where: str = "") -> V:
         """A value from plain data."""
@@ -239,31 +239,31 @@ def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
 @overload
 def get(kind: str, name: str) -> Any: ...
 def get(kind: str, name: str) -> Any:
-    """The class registered as `kind:name`, or `dist:name`; imported now if it was not yet.
+    """The class of a kind registered as `name`, or as `dist:name`; imported on first use.
 
     Raises:
-        PluginError: unknown, ambiguous (naming the qualified names that work), disabled, broken, or of another kind.
+        PluginError: unknown, ambiguous (lists the qualified names), disabled, broken, or of another kind.
     """
     return load_entry(find(kind, name))
 
 
 def find(kind: str, name: str, dist: str | None = None) -> Entry:
-    """The one catalogue entry for a name; the same errors as `get`, except those of importing.
+    """The catalogue entry for a name; raises the same errors as `get`, except those of importing.
 
-    An in-tree name always means the in-tree part, so that no installation can take it away.
+    An in-tree name always refers to the in-tree part, so that no installed plugin can replace it.
 
     Args:
-        dist: the distribution that a saved file remembers; it decides where several have the name.
+        dist: the distribution recorded in a saved file, which is preferred if several use the name.
     """
     _check_kind(kind)
     if not isinstance(name, str):
-        raise PluginError("unknown", f"{shown(name)} is no name of a {kind}", fits="a name, or dist:name")
+        raise PluginError("unknown", f"{shown(name)} is not the name of a {kind}", fits="a name, or dist:name")
     entries = [e for e in catalogue() if e.kind == kind]
     matches = _matches(entries, unicodedata.normalize("NFC", name))
     if not matches and (renamed := renamed_part(kind, name)) is not None:
         return find(kind, renamed, dist)
     if not matches:
-        raise PluginError("unknown", f"no {kind} is called {name!r}", fits=suggest(name, {e.name for e in entries}))
+        raise PluginError("unknown", f"no {kind} named {name!r}", fits=suggest(name, {e.name for e in entries}))
     usable = [e for e in matches if verdict(e).status not in _BARRED]
     if not usable:
         raise _barred_error(matches[0], verdict(matches[0]))
@@ -272,7 +272,7 @@ def find(kind: str, name: str, dist: str | None = None) -> Entry:
     if len(decided) > 1:
         qualified = " or ".join(repr(e.qualified) for e in decided)
         dists = " and ".join(f"{e.dist} {e.version}" for e in decided)
-        raise PluginError("ambiguous", f"{kind} {name!r} comes from {dists}", fits=f"use {qualified}")
+        raise PluginError("ambiguous", f"{kind} {name!r} is provided by {dists}", fits=f"use {qualified}")
     return decided[0]
 
 
@@ -282,9 +282,9 @@ def _matches(entries: Sequence[Entry], name: str) -> list[Entry]:
 
 
 def by_name(kind: str) -> dict[str, Entry]:
-    """What each name of a command or model means; where it could mean several, they go by `dist:name` alone.
+    """Name -> entry, for commands or models; if several share a name, they are listed only as `dist:name`.
 
-    An in-tree name always means the in-tree one.
+    An in-tree name always refers to the in-tree entry.
     """
     usable = [e for e in catalogue() if e.kind == kind and verdict(e).status not in _BARRED]
     own = {e.name for e in usable if e.dist == HOME}
@@ -294,7 +294,7 @@ def by_name(kind: str) -> dict[str, Entry]:
 
 
 def load_entry(entry: Entry) -> Any:
-    """Import one entry and check it against its contract; failures are remembered for `verdict`."""
+    """Import an entry and check it against its contract; failures are recorded for `verdict`."""
     judged = verdict(entry)
     if judged.status in _BARRED:
         raise _barred_error(entry, judged)
@@ -318,7 +318,7 @@ def _load(entry: Entry) -> Any:
 
 
 def name_of(kind: str, cls: type) -> Entry:
-    """The catalogue entry that a part's class came from, for specs and recipes.
+    """The catalogue entry of a part's class, for specs and recipes.
 
     Raises:
         PluginError: the class is not registered.
@@ -333,14 +333,14 @@ def name_of(kind: str, cls: type) -> Entry:
 
 
 def entry_of(cls: type) -> Entry | None:
-    """The catalogue entry that a class came from, of whatever kind of part; None: it is not registered."""
+    """The catalogue entry of a class, whatever its kind; None if it is not registered."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     parts = (entry for entry in catalogue() if entry.kind in GROUPS)
     return next((entry for entry in parts if entry.value == path or _loaded_is(entry, cls)), None)
 
 
 def registered_name(entry: Entry) -> str:
-    """What `find` takes for exactly this entry: its name where that is unique, else `dist:name`."""
+    """The shortest name with which `find` returns this entry: its name if unique, else `dist:name`."""
     try:
         return entry.name if find(entry.kind, entry.name) == entry else entry.qualified
     except PluginError:
@@ -356,7 +356,7 @@ def _loaded_is(entry: Entry, cls: type) -> bool:
 
 
 def refresh() -> None:
-    """Forget the catalogue and remembered failures, after distributions were installed or removed."""
+    """Clear the cached catalogue and recorded failures, after distributions were installed or removed."""
     _installed.cache_clear()
     _named.cache_clear()
     _load.cache_clear()
@@ -366,10 +366,10 @@ def refresh() -> None:
 
 
 def on_refresh(forget: Callable[[], None]) -> None:
-    """Have `refresh` call something else that depends on what is installed."""
+    """Register a function that `refresh` calls, such as the `cache_clear` of a cache that depends on plugins."""
     _forgetters.append(forget)
 
 
 def _check_kind(kind: str) -> None:
     if not isinstance(kind, str) or kind not in GROUPS:
-        raise PluginError("unknown-kind", f"there is no kind {shown(kind)}", fits=suggest(kind, GROUPS))
+        raise PluginError("unknown-kind", f"unknown kind {shown(kind)}", fits=suggest(kind, GROUPS))

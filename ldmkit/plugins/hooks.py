@@ -1,4 +1,4 @@
-"""The bus: pluggy hooks for what is one-to-many. Plugins are the entry points of group `ldmkit`."""
+"""Hooks (pluggy), for events that any number of plugins may handle. Plugins are entry points of group `ldmkit`."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ hookimpl = pluggy.HookimplMarker("ldmkit")
 
 
 class Hooks:
-    """What plugins may implement with `@ldmkit.hookimpl`."""
+    """The hooks that plugins may implement with `@ldmkit.hookimpl`."""
 
     @hookspec(firstresult=True)
     def ldmkit_identify_checkpoint(
         self, path: Path, config: Path | None, ema: bool | None, variant: str | None
     ) -> Source | None:
-        """A reader for a file or folder of a format the plugin knows, or None.
+        """A reader for a file or folder in a format that the plugin knows, or None.
 
         Args:
             path: existing file or folder.
-            config: the original yaml beside a checkpoint, where the caller gave one.
-            ema: True or False choose averaged or raw weights; None means averaged where present.
-            variant: of the weights (`fp16`), where the caller names one. A reader that takes it says so by
-                `Source.has_variants`; one that does not may leave the argument out.
+            config: the original yaml config of a checkpoint, if the caller gave one.
+            ema: True or False selects averaged or raw weights; None selects averaged weights if present.
+            variant: weight variant (`fp16`), if the caller requested one. A reader that supports it sets
+                `Source.has_variants`; other readers may omit the argument.
         """
 
     @hookspec
     def ldmkit_pipeline_built(self, pipeline: Composed) -> None:
-        """Called after a pipeline was composed."""
+        """Called after a pipeline has been composed."""
 
     @hookspec
     def ldmkit_step(self, pipeline: Composed, step: Step) -> None:
@@ -52,10 +52,10 @@ class Hooks:
 
 @cache
 def manager() -> pluggy.PluginManager:
-    """The plugin manager with every usable hook plugin registered, loaded on first call.
+    """The plugin manager with all usable hook plugins registered; they are loaded on the first call.
 
-    A plugin that cannot be imported is left out; `ldmkit plugins` shows why. One that raises later is reported by a
-    warning and counted, and whoever called goes on.
+    Plugins that cannot be imported are skipped; `ldmkit plugins` shows why. An exception raised by a hook is counted
+    and reported as a warning, and the caller continues.
     """
     bus = pluggy.PluginManager("ldmkit")
     bus.add_hookspecs(Hooks)
@@ -65,10 +65,10 @@ def manager() -> pluggy.PluginManager:
         try:
             plugin: Any = load_entry(entry)
         except PluginError:
-            continue  # load_entry remembers it, `ldmkit plugins` lists it as failed; the other plugins go on
+            continue  # recorded by load_entry; `ldmkit plugins` lists it as failed
         try:
             join(bus, entry, plugin)
-        except Exception as error:  # wrong arguments, and whatever looking at a plugin's attributes may raise
+        except Exception as error:  # wrong arguments, or an exception from accessing the plugin's attributes
             note_failure(entry, error)
     return bus
 
@@ -77,15 +77,15 @@ on_refresh(manager.cache_clear)
 
 
 class _Guarded:
-    """A plugin's hooks, guarded, as attributes. (Plugins must be hashable, which a SimpleNamespace is not.)"""
+    """A plugin's guarded hooks as attributes. (pluggy needs hashable plugins, which a SimpleNamespace is not.)"""
 
 
 def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
-    """Register a hook plugin, guarded.
+    """Register a hook plugin with guarded hooks.
 
     Raises:
-        ValueError, pluggy.PluginValidationError: hooks that ldmkit does not have, wrong arguments, wrappers; it is
-            not registered then.
+        ValueError, pluggy.PluginValidationError: unknown hooks, wrong arguments or wrappers; the plugin is then not
+            registered.
     """
     guarded = _Guarded()
     for name in dir(plugin):
@@ -93,7 +93,7 @@ def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
         if options is None:
             continue
         if options.get("wrapper") or options.get("hookwrapper"):
-            raise ValueError(f"{name} is a wrapper; a plain @ldmkit.hookimpl is wanted")
+            raise ValueError(f"{name} is a wrapper; use a plain @ldmkit.hookimpl")
         setattr(guarded, name, _guarded(entry, options.get("specname") or name, getattr(plugin, name)))
     try:
         bus.register(guarded, name=entry.qualified)
@@ -105,7 +105,8 @@ def join(bus: pluggy.PluginManager, entry: Entry, plugin: Any) -> None:
 
 
 def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function; what it raises is reported, and the caller gets None (`_RAISED` of `ldmkit_step`)."""
+    """The function with exceptions reported as warnings, in which case it returns None (`_RAISED` for
+    `ldmkit_step`)."""
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
@@ -115,13 +116,13 @@ def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[
             raise
         except LdmkitError as error:
             if hook == "ldmkit_identify_checkpoint":
-                raise  # a reader's answer: it knows the format, and the file is damaged
+                raise  # the reader knows the format and reports that the file is damaged
             _report(entry, hook, error)
         except Exception as error:
             if hook == "ldmkit_identify_checkpoint" and normal(entry.dist) == HOME:
                 raise _own_crash(entry, error, arguments) from error
             _report(entry, hook, error)
-        except BaseException as error:  # SystemExit among them: a listener must not end the run
+        except BaseException as error:  # including SystemExit: a listener must not end the run
             _report(entry, hook, error)
         return _RAISED if hook == "ldmkit_step" else None
 
@@ -129,11 +130,11 @@ def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[
 
 
 def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> LdmkitError:
-    """What to say when a reader that comes with ldmkit raises what it should not: it is nobody's plugin."""
+    """The error for an unexpected exception in one of ldmkit's own readers."""
     path = next((str(given) for given in arguments if isinstance(given, Path)), None)
-    what = f"ldmkit's own reader {entry.name!r} stopped with {type(error).__name__}: {shown(str(error), 200)}"
-    made = f"{HOME} {entry.version}"
-    fits = f"a good copy, for the file is probably damaged; if it is not: a report of this line, {made}, and the file"
+    what = f"ldmkit's reader {entry.name!r} raised {type(error).__name__}: {shown(str(error), 200)}"
+    version = f"{HOME} {entry.version}"
+    fits = f"an undamaged copy; if the file is intact, please report this line and {version} with the file"
     return SourceError("reader-crashed", what, where=path, fits=fits)
 
 
@@ -150,18 +151,18 @@ def _report(entry: Entry, hook: str, error: BaseException) -> None:
     times = "once" if count == 1 else f"{count} times"
     what = f"{hook} raised {type(error).__name__} ({times}): {error}"
     note_failure(entry, PluginError("hook-raised", what))
-    warnings.warn(f"hook {entry.name!r} of {entry.dist} {entry.version}: {what}; the run goes on", stacklevel=4)
+    warnings.warn(f"hook {entry.name!r} of {entry.dist} {entry.version}: {what}; the run continues", stacklevel=4)
 
 
 def raised(entry: Entry) -> int:
-    """How often hooks of an entry raised in this process."""
+    """Number of exceptions that hooks of an entry have raised in this process."""
     return sum(count for (name, _), count in _raised.items() if name == entry.qualified)
 
 
 def step_listener(pipeline: Composed) -> Callable[[Step], None] | None:
-    """What to call after each step of one run; None where nobody listens.
+    """A function to call after each step of a run; None if no plugin implements the hook.
 
-    A hook that raises is left out for the rest of that run.
+    A hook that raises is not called again in that run.
     """
     hooks = list(reversed(manager().hook.ldmkit_step.get_hookimpls()))
     if not hooks:

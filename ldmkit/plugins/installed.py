@@ -1,7 +1,7 @@
-"""What distributions say they bring, read from their metadata alone. Free of torch; imports no plugin.
+"""The entry points that distributions declare, read from their metadata. Imports neither torch nor plugins.
 
-Only `entry_points.txt` is read of a distribution that has nothing to do with ldmkit, and of the others the few header
-lines that are needed: listing has to stay fast with hundreds of distributions installed.
+For distributions unrelated to ldmkit only `entry_points.txt` is read, and for the others a few header lines, so that
+listing stays fast with hundreds of distributions installed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ HOME = "ldmkit"
 """The distribution whose parts are in-tree."""
 
 MANY_ENTRIES, MAX_ENTRIES = 200, 1000
-"""Of one distribution: more than the first are reported, one with more than the second is left out as a whole."""
+"""Entries per distribution: above the first number they are reported, above the second the distribution is ignored."""
 MAX_BYTES = 1_000_000
-"""Of one `entry_points.txt`."""
+"""Maximum size of one `entry_points.txt`."""
 
 Flaw = Literal["unreadable", "not-utf8", "oversized", "crowded", "two-versions", "unknown-group", "bad-name", "twice"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the catalogue. `kind` is a kind of part, or `hooks`, `command`, `model`."""
+    """One entry of the catalogue. `kind` is a kind of part, or `hooks`, `command` or `model`."""
 
     kind: str
     name: str
@@ -48,10 +48,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the metadata of a distribution, apart from any import.
+    """A problem in the metadata of a distribution.
 
     Args:
-        name: of the entry it is about; "" where it is about the distribution.
+        name: the entry that it concerns; "" for the distribution as a whole.
     """
 
     flaw: Flaw
@@ -63,13 +63,13 @@ class Problem:
 
     @property
     def left_out(self) -> bool:
-        """Whether something is missing from the catalogue because of it, and is listed as a failure instead."""
+        """Whether entries are missing from the catalogue because of it; they are listed as failures instead."""
         return self.flaw in ("unreadable", "oversized", "bad-name")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """Everything that is installed, in-tree first, then by distribution and name; and what is wrong with it."""
+    """All installed entries, in-tree first, then by distribution and name, and the problems found."""
 
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
@@ -117,28 +117,28 @@ def _copy(dist: metadata.Distribution) -> _Copy:
     try:
         return _Copy(dist, dist.read_text("entry_points.txt") or "", folder)
     except UnicodeDecodeError as error:
-        # what has nothing to do with ldmkit is left alone
+        # distributions unrelated to ldmkit are ignored
         why = f"entry_points.txt is not UTF-8 ({error.reason} at byte {error.start})"
-        told = ValueError(f"{why}; torch and pydantic cannot be imported beside it")
-        return _Copy(dist, "", folder, told if HOME.encode() in error.object else None)
-    except Exception as error:  # one damaged metadata file must not hide every other distribution
+        damage = ValueError(f"{why}, which breaks the import of torch and pydantic")
+        return _Copy(dist, "", folder, damage if HOME.encode() in error.object else None)
+    except Exception as error:  # a damaged metadata file must not hide the other distributions
         return _Copy(dist, "", folder, error)
 
 
 def _name_of(dist: metadata.Distribution) -> str:
-    """The name in the folder's own name, which costs nothing; else the one in the metadata."""
+    """The name from the folder's name, which is cheap; otherwise the one in the metadata."""
     path = getattr(dist, "_path", None)
     stem, _, ending = getattr(path, "name", "").rpartition(".")
     if ending in ("dist-info", "egg-info") and stem:
         return str(stem.split("-")[0])
     try:
         return dist.name or ""
-    except Exception:  # metadata that cannot be read, of something that has no folder either
+    except Exception:  # unreadable metadata, and no folder name
         return ""
 
 
 def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], problems: list[Problem]) -> None:
-    """Add what the copy of a distribution that counts brings, and what is wrong with it."""
+    """Add the entries and problems of a distribution, from the copy of it that Python uses."""
     for copy in copies:
         copy.header, copy.encoding = _header(copy.dist)
     used = _used(copies)
@@ -147,16 +147,16 @@ def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], probl
     if any(other.version != used.version or other.points != used.points for other in copies):
         problems.append(_several(name, used, copies))
     if used.encoding:
-        problems.append(Problem("not-utf8", *about, used.encoding, f"{name} saved as UTF-8; {_again(name)}"))
+        problems.append(Problem("not-utf8", *about, used.encoding, f"{name} saved as UTF-8; {_reinstall(name)}"))
     if used.damage is not None:
         cause = f"its metadata cannot be read: {used.damage}"
-        problems.append(Problem("unreadable", *about, cause, _again(name), "entry_points.txt"))
+        problems.append(Problem("unreadable", *about, cause, _reinstall(name), "entry_points.txt"))
         return
     try:
         points = [point for point in used.dist.entry_points if point.group.split(".")[0].strip() == HOME]
     except Exception as error:
         cause = f"its metadata cannot be read: {error}"
-        problems.append(Problem("unreadable", *about, cause, _again(name), "entry_points.txt"))
+        problems.append(Problem("unreadable", *about, cause, _reinstall(name), "entry_points.txt"))
         return
     if len(points) > MAX_ENTRIES or (points and len(used.points) > MAX_BYTES):
         cause = f"it lists {len(points)} parts in {len(used.points)} bytes; at most {MAX_ENTRIES} parts are read"
@@ -164,8 +164,8 @@ def _read(copies: list[_Copy], entries: dict[tuple[str, str, str], Entry], probl
         problems.append(Problem("oversized", *about, cause, remedy, "entry_points.txt"))
         return
     if len(points) > MANY_ENTRIES and name != HOME:
-        cause = f"it lists {len(points)} parts, which makes every listing long"
-        remedy = f"one part with options instead of many in {name}; its name is one pattern for LDMKIT_PLUGINS_DENY"
+        cause = f"it lists {len(points)} parts, which clutters every listing"
+        remedy = f"one part with options instead of many in {name}; LDMKIT_PLUGINS_DENY={name} disables it"
         problems.append(Problem("crowded", *about, cause, remedy))
     requires = () if name == HOME else tuple(r for r in used.header.get("requires-dist", ()) if is_home(r))
     for point in points:
@@ -187,10 +187,10 @@ def _add(
         remedy = "a name of visible letters and digits of one alphabet, -, _, . or +"
         problems.append(Problem("bad-name", *about, why, remedy, f"{kind}:{printable(name)}"))
     elif (kind, *about[:1], name) in entries:
-        cause = f"{kind} {name!r} stands there twice; the first is used"
+        cause = f"duplicate entry point {kind} {name!r}; the first is used"
         problems.append(Problem("twice", *about, cause, "remove one of the two entry points", f"{kind}:{name}"))
     else:
-        value = re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value)  # extras, which older tools wrote behind it
+        value = re.sub(r"\s*\[[^\]]*\]\s*$", "", point.value)  # without extras, which older tools appended
         entries[(kind, about[0], name)] = Entry(kind, name, value, *about, requires)
 
 
@@ -203,16 +203,16 @@ KIND_OF = {group: kind for kind, group in GROUPS.items()} | {
 
 
 def _header(dist: metadata.Distribution) -> tuple[dict[str, list[str]], str]:
-    """The header lines of METADATA, without the email parser, which costs more than everything else here; and what
-    is wrong with their encoding, "" if nothing."""
+    """The header lines of METADATA, and a description of any encoding problem ("" if none). Does not use the email
+    parser, which would take longer than everything else here."""
     found: dict[str, list[str]] = {}
     encoding = ""
     try:
         text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
-    except UnicodeDecodeError as error:  # what it needs and which version it is are plain letters still
+    except UnicodeDecodeError as error:  # requirements and version are ASCII anyway
         text = error.object.decode("utf-8", "replace")
-        encoding = f"its METADATA is not UTF-8 ({error.reason} at byte {error.start}): pip and others cannot read it"
-    except Exception:  # what the folder's name says is all there is then
+        encoding = f"its METADATA is not UTF-8 ({error.reason} at byte {error.start}), so pip and others cannot read it"
+    except Exception:  # only the folder's name is available then
         return found, encoding
     for line in text.splitlines():
         if not line:
@@ -224,7 +224,7 @@ def _header(dist: metadata.Distribution) -> tuple[dict[str, list[str]], str]:
 
 
 def _used(copies: list[_Copy]) -> _Copy:
-    """The first on the path, as for imports; of several in one folder the newest."""
+    """The copy that Python uses: the first on the path; the newest if that folder has several."""
     folder = Path(copies[0].folder).parent
     beside = [copy for copy in copies if Path(copy.folder).parent == folder]
     if len(beside) == 1:
@@ -242,12 +242,12 @@ def _used(copies: list[_Copy]) -> _Copy:
 
 def _several(name: str, used: _Copy, copies: Iterable[_Copy]) -> Problem:
     others = ", ".join(f"{copy.version} in {Path(copy.folder).parent}" for copy in copies if copy is not used)
-    cause = f"several copies are installed: {used.version} in {Path(used.folder).parent} is used, and there is {others}"
+    cause = f"several copies are installed: {used.version} in {Path(used.folder).parent} is used; also found: {others}"
     remedy = f"pip uninstall {name} until none is left, then pip install {name}"
     return Problem("two-versions", name, used.version, cause, remedy)
 
 
-def _again(name: str) -> str:
+def _reinstall(name: str) -> str:
     return f"pip install --force-reinstall {name}"
 
 
@@ -263,16 +263,16 @@ def unfit(name: str) -> str | None:
     hidden = [char for char in name if not char.isprintable() or char.isspace() or unicodedata.category(char) == "Cf"]
     if hidden or not name:
         marks = ", ".join(f"U+{ord(char):04X}" for char in hidden) or "nothing"
-        return f"the name '{printable(name)}' has blanks or characters that cannot be seen: {marks}"
+        return f"the name '{printable(name)}' has blanks or invisible characters: {marks}"
     special = sorted({char for char in name if char.isascii() and not re.match(r"[A-Za-z0-9_.+-]", char)})
     if special:
-        return f"the name {name!r} has characters that mean something else where names are written: {' '.join(special)}"
+        return f"the name {name!r} has characters with a special meaning: {' '.join(special)}"
     if unicodedata.normalize("NFKC", name) != name:
-        return f"the name '{printable(name)}' is written in forms that look like other letters"
+        return f"the name '{printable(name)}' has characters that look like others (it is not in NFKC form)"
     alphabets = {unicodedata.name(char, "?").split()[0] for char in name if char.isalpha()} & _ALIKE
     if len(alphabets) > 1:
         spelt = name.encode("ascii", "backslashreplace").decode()
-        return f"the name {name!r} ({spelt}) mixes alphabets that look alike: {', '.join(sorted(alphabets))}"
+        return f"the name {name!r} ({spelt}) mixes similar-looking alphabets: {', '.join(sorted(alphabets))}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The closed list of kinds of part, the entry-point group of each, the versions of their contracts. Free of torch."""
+"""The closed list of part kinds, with entry-point groups and contract versions. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ GROUPS: dict[str, str] = {
     "classifier": "ldmkit.classifiers",
     "stage": "ldmkit.stages",
 }
-"""kind -> entry-point group whose values are classes."""
+"""kind -> entry-point group of its classes."""
 
 CONTRACTS: dict[str, str] = {
     **{kind: f"ldmkit.contracts.{kind}:{kind.capitalize()}" for kind in GROUPS},
     "perceptual": "ldmkit.contracts.judges:Perceptual",
     "classifier": "ldmkit.contracts.judges:Classifier",
 }
-"""kind -> where its contract stands, a class that its parts derive from."""
+"""kind -> `module:class` of its contract, the base class of its parts."""
 
 API: dict[str, int] = {**dict.fromkeys(GROUPS, 1), "conditioner": 2}
-"""kind -> version of its contract in this release. A class says which one it was written against: `api = 1`."""
+"""kind -> version of its contract in this release. A class declares the version it was written against: `api = 1`."""
 
 MODULES = frozenset({"codec", "denoiser", "conditioner", "adapter", "perceptual", "classifier"})
 """Kinds that own weights (`nn.Module` with a `Config`); the others are frozen values, except stages."""
@@ -49,12 +49,12 @@ MODELS_GROUP = "ldmkit.models"
 
 
 def contract_of(kind: str) -> type[Any]:
-    """The contract of a kind; imports it, and torch with it."""
+    """The contract class of a kind; importing it imports torch."""
     module, _, name = CONTRACTS[kind].partition(":")
     contract: type[Any] = getattr(import_module(module), name)
     return contract
 
 
 def oldest_api(kind: str) -> int:
-    """The oldest version of a kind's contract that still works: the one before the present one, if there is one."""
+    """The oldest supported version of a kind's contract: the one before the current version, if any."""
     return max(1, API[kind] - 1)

@@ -69,11 +69,11 @@ def called_from_ldmkit(notice: Notice) -> Any:
 
 def test_a_notice_says_what_goes_when_and_what_to_use() -> None:
     assert warned(lambda: called_from_ldmkit(FACTOR)())[1] == [
-        "grow(factor=...) is deprecated since ldmkit 0.2 and goes in 0.4: use scale=..."
+        "grow(factor=...) is deprecated since ldmkit 0.2 and will be removed in 0.4: use scale=..."
     ]
     gone = Notice("--fast", **WHEN, reason="it is always fast")
     assert warned(called_from_ldmkit(gone))[1] == [
-        "--fast is deprecated since ldmkit 0.2 and goes in 0.4: it is always fast"
+        "--fast is deprecated since ldmkit 0.2 and will be removed in 0.4: it is always fast"
     ]
 
 
@@ -87,7 +87,7 @@ def test_a_renamed_field_points_through_pydantic() -> None:
     for make in (lambda: Old(channels=3), lambda: Old.of({"channels": 3}), lambda: Old.model_validate({"channels": 3})):
         result, messages = warned(make)
         assert result == Old(3)
-        assert messages == ["field 'channels' is deprecated since ldmkit 0.2 and goes in 0.4: use 'width'"]
+        assert messages == ["field 'channels' is deprecated since ldmkit 0.2 and will be removed in 0.4: use 'width'"]
 
 
 def test_a_part_under_its_old_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_a_saved_pipeline_with_a_part_of_an_old_name(
         ({"use": "x", "reason": "y"}, "not both"),
         ({"use": "x", "removal": "0.3"}, "too soon"),
         ({"use": "x", "since": "1.3", "removal": "0.9"}, "too soon"),
-        ({"use": "x", "removal": "soon"}, "no version"),
-        ({"use": "x", "since": "1"}, "no version"),
-        ({"use": "x", "what": " "}, "names what goes"),
+        ({"use": "x", "removal": "soon"}, "not a version"),
+        ({"use": "x", "since": "1"}, "not a version"),
+        ({"use": "x", "what": " "}, "must name what is deprecated"),
     ],
 )
 def test_a_notice_is_complete(given: dict[str, str], word: str) -> None:

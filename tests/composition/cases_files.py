@@ -156,7 +156,7 @@ SPECS = [
          change=lambda s: s["codec"].update(type="identiy", distribution=None)),
     spec("part of an absent distribution", "plugin.not-installed", "'lidar'", "ldmkit-lidar 2.1", "pip install",
          change=lambda s: s["conditioners"]["label"].update(type="lidar", distribution="ldmkit-lidar", version="2.1")),
-    spec("part of another kind", "plugin.unknown", "no codec is called 'unet'",
+    spec("part of another kind", "plugin.unknown", "no codec named 'unet'",
          change=lambda s: s["codec"].update(type="unet", distribution=None)),
     spec("process unknown", "plugin.unknown", "process", "'discreet'", "did you mean 'discrete'",
          change=lambda s: s["process"].update(type="discreet", distribution=None)),

@@ -172,7 +172,7 @@ def test_command_line(distribution: Distribution, capsys: pytest.CaptureFixture[
     assert main(["plugins", "check", "my-parts"]) == PLUGIN
     printed = capsys.readouterr().out
     assert "dim 7, as declared" in printed and "see:      docs/contracts.md#conditioner-signal" in printed
-    assert "there is no module 'no_such_module'" in printed and "3 part(s): " in printed
+    assert "no module named 'no_such_module'" in printed and "3 part(s): " in printed
     assert main(["plugins", "check", "bent", "--json"]) == PLUGIN
     [found] = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["name"], found["distribution"], found["ok"]) == (

@@ -36,7 +36,7 @@ def test_items_and_failures(pytester: pytest.Pytester, distribution: Distributio
     assert "expected: the signal: dim 7, as declared" in text
     assert "came:     6, shape" in text
     assert "see:      docs/contracts.md#conditioner-signal" in text
-    assert "there is no module 'no_such_module'" in text
+    assert "no module named 'no_such_module'" in text
     assert found.ret == pytest.ExitCode.TESTS_FAILED
 
 

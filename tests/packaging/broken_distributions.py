@@ -240,15 +240,16 @@ BROKEN = (
     _sampler("exit", "import sys\nsys.exit('bye')", cause="SystemExit: bye"),
     _sampler(
         "slow-import", "import time\ntime.sleep(3.2)\n" + dedent(SAMPLER), code="slow-import", status="ok",
-        cause=r"its import takes \d+\.\d s, more than 3 s", remedy="inside the functions that use them",
+        cause=r"its import takes \d+\.\d s; the limit is 3 s", remedy="inside the functions that use them",
     ),
     Broken(
         "broken-name-clash", {"ldmkit.samplers": {"euler": "broken_name_clash:Steady"}}, {"broken_name_clash": SAMPLER},
-        code="name-clash", status="ok", cause="'euler' means the in-tree one", remedy="use 'broken-name-clash:euler'",
+        code="name-clash", status="ok", cause="'euler' refers to the in-tree part",
+        remedy="use 'broken-name-clash:euler'",
     ),
     Broken(
         "broken-kind", {"ldmkit.samplers": {"grid-as-sampler": "broken_kind:Even"}}, {"broken_kind": GRID},
-        code="wrong-kind", cause="Even is no Sampler", remedy=r"entry-point group ldmkit\.grids",
+        code="wrong-kind", cause="Even is not a Sampler", remedy=r"entry-point group ldmkit\.grids",
     ),
     _sampler(
         "api", SAMPLER.replace("api = 1", "api = 99"), code="incompatible", status="incompatible",
@@ -257,7 +258,7 @@ BROKEN = (
     Broken(
         "broken-dependency", {"ldmkit.samplers": {"dependency": "broken_dependency:Steady"}},
         {"broken_dependency": "import nobody_has_this"}, requires=("nobody-has-this>=2",), code="missing-dependency",
-        status="optional", cause="needs 'nobody_has_this'", remedy="pip install 'nobody-has-this>=2'",
+        status="optional", cause="requires 'nobody_has_this'", remedy="pip install 'nobody-has-this>=2'",
     ),
     Broken(
         "broken-hook", {"ldmkit": {"raising": "broken_hook"}}, {"broken_hook": RAISING}, code="hook-raised",
@@ -278,7 +279,7 @@ BROKEN = (
         "missing-method", SAMPLER.replace("def steps", "def step"), code="abstract",
         cause="Steady does not implement steps", remedy="define steps",
     ),
-    _sampler("no-class", "def Steady(denoise, x):\n    return x", code="not-a-class", cause="is no class",
+    _sampler("no-class", "def Steady(denoise, x):\n    return x", code="not-a-class", cause="is not a class",
              remedy=r"subclass of ldmkit\.Sampler"),
     Broken(
         "broken-circle", {"ldmkit.samplers": {"circle": "broken_circle:Steady"}},
@@ -290,7 +291,7 @@ BROKEN = (
     Broken("broken-nothing", {"ldmkit.samplers": {"nothing": "no_such_module:Steady"}}, cause="no module 'no_such_mod"),
     Broken(
         "broken-versions", {"ldmkit.samplers": {"versions": "broken_versions:Steady"}}, {"broken_versions": SAMPLER},
-        versions=("1.0", "2.0"), code="two-versions", status="ok", cause=r"2\.0 in .* is used, and there is 1\.0 in",
+        versions=("1.0", "2.0"), code="two-versions", status="ok", cause=r"2\.0 in .* is used; also found: 1\.0 in",
         remedy="pip uninstall broken-versions until none is left",
     ),
     Broken(
@@ -330,7 +331,7 @@ BROKEN += (
         remedy=r"did you mean 'broken_misspelt_module:Steady'\?",
     ),
     _sampler("thread", THREAD.format(more="") + dedent(SAMPLER), code="never-ends", status="ok",
-             cause=r"its import leaves a thread running that is no daemon \(clock\)", remedy="daemon=True"),
+             cause=r"its import leaves a non-daemon thread running \(clock\)", remedy="daemon=True"),
     _sampler(
         "closing", SAMPLER.replace("yield ldmkit.Step(", "step = ldmkit.Step(") + """
                 try:
@@ -348,8 +349,8 @@ BROKEN += (
 DEADLY = (
     _sampler("os-exit", "import os\nos._exit(7)", code="died", cause=r"ended the whole process \(exit code 7\)"),
     _sampler("hanging", "import time\ntime.sleep(600)", code="hangs", cause="its import took more than 12 s",
-             remedy="find what it waits for"),
-    _sampler("interrupt", "raise KeyboardInterrupt", cause="KeyboardInterrupt, which is left to pass"),
+             remedy="find out what it waits for"),
+    _sampler("interrupt", "raise KeyboardInterrupt", cause="KeyboardInterrupt, which is not caught"),
 )  # fmt: skip
 """What only the doctor survives, in its processes: a program that imports one of these ends, or waits."""
 

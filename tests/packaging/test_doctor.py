@@ -32,7 +32,7 @@ HOOKS = {
     ),
     "writing": (
         HOOK + "ldmkit_pipeline_built(pipeline):\n    [p.data.add_(1) for p in pipeline.denoiser.parameters()]",
-        *("changes-result", "another result"),
+        *("changes-result", "the result of a run changes"),
     ),
     "writing to its copy of a step": (HOOK + "ldmkit_step(step): step.x.add_(1)", None, ""),
     "unknown": (HOOK + "ldmkit_stop(step): ...", "bad-hook", "ldmkit_stop"),
@@ -128,6 +128,6 @@ def test_a_clash_is_told_of_each_side(install: Install) -> None:
     for name in ("one-lib", "two-lib"):
         install(name, "[ldmkit.samplers]\nsame = no_module:Same\nddim = no_module:Same\n")
     found = {(one.distribution, one.part): one for one in faults_of_metadata() if one.code == "name-clash"}
-    assert len(found) == 4 and "two-lib 1.0 has the name as well" in found["one-lib", "sampler:same"].cause
+    assert len(found) == 4 and "two-lib 1.0 uses the same name" in found["one-lib", "sampler:same"].cause
     assert found["two-lib", "sampler:ddim"].remedy == "use 'two-lib:ddim' for this one"
     assert [one.distribution for one in faults_of_metadata(["two-lib"])] == ["two-lib"] * 2

@@ -64,7 +64,7 @@ def test_the_first_copy_on_the_path_counts(sites: tuple[Path, Path]) -> None:
     assert [(e.name, e.version) for e in entries("some-parts")] == [("part-1.0", "1.0")]
     (problem,) = problems("some-parts")
     assert problem.flaw == "two-versions" and not problem.left_out
-    assert problem.cause == (f"several copies are installed: 1.0 in {sites[0]} is used, and there is 2.0 in {sites[1]}")
+    assert problem.cause == (f"several copies are installed: 1.0 in {sites[0]} is used; also found: 2.0 in {sites[1]}")
 
 
 def test_of_copies_in_one_folder_the_newest_counts(sites: tuple[Path, Path]) -> None:
@@ -98,8 +98,8 @@ def test_a_folder_that_is_on_the_path_twice(sites: tuple[Path, Path], monkeypatc
 
 NAMES = {
     "two words": "blanks", "tab\there": "blanks", "a\u202eb": "U+202E", "a\u00adb": "U+00AD",
-    "ｅuler": "look like other letters", "\u03b1lpha": "GREEK, LATIN", "a,b": "mean something else",
-    "dist:name": "mean something else", "star*": "mean something else",
+    "ｅuler": "look like others", "\u03b1lpha": "GREEK, LATIN", "a,b": "special meaning",
+    "dist:name": "special meaning", "star*": "special meaning",
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_names_that_can(sites: tuple[Path, Path], name: str) -> None:
         (b"[ldmkit.samplers]\nx = \xff\xfe:Y\n", "unreadable", "is not UTF-8"),
         (b"[ldmkit.samplers]\nno value\n", "unreadable", "cannot be read"),
         (b"[ldmkit.smaplers]\nx = y:Z\n", "unknown-group", "'ldmkit.smaplers'"),
-        (b"[ldmkit.samplers]\nx = y:Z\nx = z:Z\n", "twice", "sampler 'x' stands there twice"),
+        (b"[ldmkit.samplers]\nx = y:Z\nx = z:Z\n", "twice", "duplicate entry point sampler 'x'"),
         (b"[ldmkit.samplers]\n" + b"".join(b"x%d = y:Z\n" % i for i in range(1001)), "oversized", "1001 parts"),
         (b"[ldmkit.samplers]\nx = y:" + b"Z" * MAX_BYTES, "oversized", "1 parts"),
     ],

@@ -335,7 +335,7 @@ def test_deleting_an_entry_point_makes_the_part_vanish(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path,
     )  # fmt: skip
     assert "heun" not in done.stdout.split() and "euler" in done.stdout.split()
-    assert "[plugin.unknown] no sampler is called 'heun'" in done.stderr
+    assert "[plugin.unknown] no sampler named 'heun'" in done.stderr
 
 
 def test_unregistered_parts_are_named() -> None:

@@ -1,7 +1,7 @@
-"""`ldmkit plugins doctor`: what is wrong with which installed distribution, why, and what helps.
+"""`ldmkit plugins doctor`: diagnoses installed distributions and suggests remedies.
 
-Plugins are looked at in processes of their own, so that one that hangs, crashes or ends its process takes nothing with
-it. Importing this package imports no torch.
+Plugins are examined in separate processes, so that one that hangs, crashes or exits does not affect the others.
+Importing this package does not import torch.
 """
 
 from __future__ import annotations

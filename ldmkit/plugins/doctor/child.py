@@ -1,4 +1,4 @@
-"""What is done to one plugin, in a process that it may ruin."""
+"""Examination of one plugin, in an expendable process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ldmkit.plugins.kinds import GROUPS
 
 
 def look(entry: Entry, run: bool, slow: float) -> Iterator[dict[str, Any]]:
-    """Import an entry, then try it; a message after each of the two, the last of them marked as `done`."""
+    """Import an entry, then try it out. Yields a message after each step; the last has `done` set."""
     began, own = time.perf_counter(), set(threading.enumerate())
     status, found = _imported(entry)
     seconds = round(time.perf_counter() - began, 3)
     if seconds > slow and status == "ok":
         remedy = "import large libraries inside the functions that use them"
-        found.append(("slow-import", status, f"its import takes {seconds:.1f} s, more than {slow:g} s", remedy))
+        found.append(("slow-import", status, f"its import takes {seconds:.1f} s; the limit is {slow:g} s", remedy))
     found += _threads(own, "its import")
     message: dict[str, Any] = {"done": False, "status": status, "import_seconds": seconds, "checks": 0}
     if status == "ok" and run:
@@ -36,19 +36,19 @@ def look(entry: Entry, run: bool, slow: float) -> Iterator[dict[str, Any]]:
 
 
 def _threads(own: set[threading.Thread], what: str) -> list[Found]:
-    """Threads that were started and that Python waits for at the end of a program."""
+    """Faults for threads that were left running and that Python waits for at exit."""
     left = endless(own)
     until = time.monotonic() + GRACE
     for thread in left:
         thread.join(max(0.0, until - time.monotonic()))
     remedy = "start it with daemon=True, or end it when its work is done"
     names = ", ".join(sorted(thread.name for thread in left if thread.is_alive()))
-    cause = f"{what} leaves a thread running that is no daemon ({names}): no program that does it ever ends"
+    cause = f"{what} leaves a non-daemon thread running ({names}), which keeps every such program from exiting"
     return [("never-ends", "ok", cause, remedy)] if names else []
 
 
 def endless(own: Iterable[threading.Thread] = ()) -> list[threading.Thread]:
-    """Threads besides `own` that keep a program from ending; those of executors end with it."""
+    """Threads other than `own` that keep a program from exiting; threads of executors do not."""
     from concurrent.futures.thread import _threads_queues
 
     kept = {*own, threading.main_thread(), threading.current_thread(), *_threads_queues}
@@ -56,11 +56,11 @@ def endless(own: Iterable[threading.Thread] = ()) -> list[threading.Thread]:
 
 
 GRACE = 1.0
-"""Seconds in which a thread may end by itself."""
+"""Seconds that a thread is given to end by itself."""
 
 
 def _imported(entry: Entry) -> tuple[Status, list[Found]]:
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Meddling)
         try:
             if entry.kind != "model":
@@ -69,21 +69,21 @@ def _imported(entry: Entry) -> tuple[Status, list[Found]]:
             judged = verdict(entry)
             return judged.status, [(error.code.partition(".")[2], judged.status, error.what, judged.remedy)]
         except KeyboardInterrupt:
-            cause = "its import raises KeyboardInterrupt, which is left to pass: it would end every program"
+            cause = "its import raises KeyboardInterrupt, which is not caught and would end every program"
             return "failed", [("import-failed", "failed", cause, "")]
-    remedy = "settings of torch belong to the program: leave them alone while a module is imported"
-    meddled = [str(one.message) for one in said if issubclass(one.category, Meddling)]
-    return "ok", [("changes-defaults", "ok", text, remedy) for text in meddled]
+    remedy = "do not change global torch settings on import; they belong to the program"
+    changes = [str(one.message) for one in caught if issubclass(one.category, Meddling)]
+    return "ok", [("changes-defaults", "ok", text, remedy) for text in changes]
 
 
 def _tried(entry: Entry) -> tuple[int, list[Found]]:
-    """How many checks an entry passed, and what it did not."""
+    """The number of checks that an entry passed, and its faults."""
     attempts: dict[str, Callable[[Entry], tuple[int, list[Found]]]] = {
         "hooks": _hooks, "model": _model, "command": _command, **dict.fromkeys(GROUPS, _kit),
     }  # fmt: skip
     try:
         return attempts[entry.kind](entry)
-    except BaseException as error:  # nothing of a plugin's may end the examination of the next one
+    except BaseException as error:  # a plugin must not end the examination of the next one
         return 0, [("check-failed", "ok", f"trying it raised {type(error).__name__}: {error}", "")]
 
 
@@ -113,7 +113,7 @@ def _hooks(entry: Entry) -> tuple[int, list[Found]]:
 
 
 def _model(entry: Entry) -> tuple[int, list[Found]]:
-    """A bundled model's folder is there, and its parts fit; no weight is read."""
+    """Check that a bundled model's folder exists and its parts fit; no weights are read."""
     from ldmkit.models.compose import compose
     from ldmkit.models.locate import model_folder
     from ldmkit.models.source import NativeFolder
@@ -126,12 +126,12 @@ def _model(entry: Entry) -> tuple[int, list[Found]]:
 
 
 def _command(entry: Entry) -> tuple[int, list[Found]]:
-    """Typer can make a command of it: it has at least one function, with arguments that Typer knows."""
+    """Check that Typer can build a command from it, i.e. at least one function with supported arguments."""
     import typer
 
     try:
         typer.main.get_command(load_entry(entry))
     except Exception as error:
-        cause = f"Typer makes no command of it: {type(error).__name__}: {error}"
+        cause = f"Typer cannot build a command from it: {type(error).__name__}: {error}"
         return 0, [("not-a-command", "failed", cause, "a typer.Typer with @app.command() functions")]
     return 1, []

@@ -1,4 +1,4 @@
-"""Faults of installed distributions, and those that their metadata alone show."""
+"""Faults of installed distributions, including those that can be found from metadata alone."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ldmkit.plugins.installed import HOME, Entry
 from ldmkit.printable import printable
 
 Found = tuple[str, Status, str, str]
-"""Code, status, cause, remedy: what becomes a `Fault` of the entry that is looked at."""
+"""(code, status, cause, remedy) of a `Fault` of the examined entry."""
 
 LONGEST = 1000
-"""Characters of a cause: what an exception says of itself may be a page."""
+"""Maximum length of a cause, because exception messages may be very long."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault of a distribution.
 
     Args:
-        code: what kind of thing, as an error code without its family (`import-failed`), or `name-clash`, `slow-import`,
-            `hangs`, `died`, `check-failed` ...
+        code: an error code without its family (`import-failed`), or `name-clash`, `slow-import`, `hangs`, `died`,
+            `check-failed` ...
         part: `kind:name` of the entry, "" for the distribution as a whole.
-        status: of the part; "ok" where it can be used in spite of the fault.
+        status: status of the part; "ok" if it can be used in spite of the fault.
     """
 
     code: str
@@ -38,11 +38,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found out about one entry.
+    """The result of examining one entry.
 
     Args:
-        import_seconds: that its import took beyond what ldmkit and torch take themselves; None: it did not end.
-        checks: of the contract kit that it passed.
+        import_seconds: duration of its import, without that of ldmkit and torch; None if it did not finish.
+        checks: number of contract-kit checks that it passed.
     """
 
     entry: Entry
@@ -53,14 +53,14 @@ class Seen:
 
 
 def fault(entry: Entry, code: str, status: Status, cause: str, remedy: str = "") -> Fault:
-    """A fault of one entry; without a remedy of its own, that of leaving the distribution out."""
-    part, said = f"{entry.kind}:{entry.name}", printable(" ".join(cause.split()))
-    said = said if len(said) <= LONGEST else f"{said[: LONGEST - 4]} ..."
-    return Fault(code, entry.dist, entry.version, part, status, said, remedy or leave_out(entry))
+    """A fault of one entry; the default remedy is to upgrade or disable the distribution."""
+    part, text = f"{entry.kind}:{entry.name}", printable(" ".join(cause.split()))
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+    return Fault(code, entry.dist, entry.version, part, status, text, remedy or leave_out(entry))
 
 
 def faults_of_metadata(dists: Sequence[str] | None = None) -> list[Fault]:
-    """What can be told without an import, of all distributions or of some."""
+    """Faults that can be found without an import, for all distributions or for `dists`."""
     found: list[Fault] = []
     for problem in problems():
         if forbidden(problem) is not None:

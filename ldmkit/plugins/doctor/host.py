@@ -1,5 +1,5 @@
-"""The process between the doctor and the plugins: it imports ldmkit and torch once, and starts one child for each
-distribution, which inherits them where the system can fork."""
+"""The host process between the doctor and the plugins. It imports ldmkit and torch once and starts one child process
+per distribution, which inherits the imports if the system can fork."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ldmkit.plugins.installed import Entry
 
 
 def main(job: dict[str, Any]) -> None:
-    """Look at the groups of a job; one JSON line on standard output for each entry."""
+    """Examine the groups of a job; writes one JSON line to stdout for each entry."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what plugins print must not get among the answers
+    os.dup2(2, 1)  # the output of plugins must not be mixed with the results
     _warm_up(job)
     for group in job["groups"]:
         entries = [Entry(**{**data, "requires": tuple(data["requires"])}) for data in group]
@@ -34,7 +34,7 @@ def main(job: dict[str, Any]) -> None:
 
 
 def _warm_up(job: dict[str, Any]) -> None:
-    """Import what all children need, so that it neither costs each of them time nor counts as theirs."""
+    """Import what all children need, so that the time is spent once and not attributed to a plugin."""
     catalogue()
     kinds = {data["kind"] for group in job["groups"] for data in group}
     common = ["ldmkit.pipeline", "ldmkit.plugins.doctor.child", *(["typer"] if "command" in kinds else [])]
@@ -44,12 +44,12 @@ def _warm_up(job: dict[str, Any]) -> None:
         from ldmkit.testing.discovery import suite
 
         for kind in kinds:
-            with suppress(PluginError):  # hooks and the like, of which the kit knows nothing
+            with suppress(PluginError):  # hooks and other kinds that the kit has no suite for
                 suite(kind)
 
 
 def _watch(todo: list[Entry], job: dict[str, Any]) -> Iterator[Seen]:
-    """Look at entries of one distribution; after one that ended or held up the child, another child goes on."""
+    """Examine the entries of one distribution; if one kills or blocks the child, a new child continues."""
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     while todo:
@@ -69,18 +69,18 @@ def _watch(todo: list[Entry], job: dict[str, Any]) -> Iterator[Seen]:
 
 
 def _answer(entry: Entry, receive: Connection, child: Any, limits: dict[str, float]) -> tuple[Seen, bool]:
-    """What a child found out about an entry, and whether the child can go on."""
+    """A child's result for an entry, and whether the child can continue."""
     seconds: float | None = None
     for stage, limit in (("import", limits["hang"]), ("checks", limits["checks"])):
         try:
             if not receive.poll(limit):
-                remedy = "find what it waits for; until then " + leave_out(entry)
+                remedy = "find out what it waits for; until then " + leave_out(entry)
                 found = fault(entry, "hangs", "failed", f"its {stage} took more than {limit:g} s", remedy)
                 return Seen(entry, "failed", seconds, faults=(found,)), False
             message = json.loads(receive.recv_bytes())
         except (EOFError, OSError):
             child.join(5)
-            cause = f"its {stage} ended the whole process ({_exit(child.exitcode)}); that cannot be survived"
+            cause = f"its {stage} ended the whole process ({_exit(child.exitcode)})"
             found = fault(entry, "died", "failed", cause, leave_out(entry))
             return Seen(entry, "failed", seconds, faults=(found,)), False
         seconds = message["import_seconds"]
@@ -102,9 +102,9 @@ def _child(todo: list[Entry], job: dict[str, Any], send: Connection) -> None:
     sys.path[:] = job["path"]
     tried: set[tuple[str, str]] = set()
     for entry in todo:
-        what = (entry.kind, entry.value)  # one class under a hundred names is tried once
+        what = (entry.kind, entry.value)  # a class registered under several names is tried once
         for message in look(entry, job["run"] and what not in tried, job["limits"]["slow"]):
             send.send_bytes(json.dumps(message).encode())
         tried.add(what)
-    if endless():  # what was found is told: nobody waits for these threads
+    if endless():  # all results have been sent, so do not wait for these threads
         os._exit(0)

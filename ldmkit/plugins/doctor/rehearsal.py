@@ -1,4 +1,4 @@
-"""Hooks are called as a run would call them: on a tiny pipeline of in-tree parts, with real steps and a real file."""
+"""Trial of hooks: they are called as in a real run, on a tiny pipeline of in-tree parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ldmkit.plugins.installed import Entry
 
 
 def rehearse(entry: Entry) -> tuple[int, list[Found]]:
-    """Call every hook of a plugin, and no other third-party one; how many went well, and what did not."""
+    """Call every hook of a plugin, with all other third-party plugins disabled; the successes and the faults."""
     before = {name: os.environ.get(name) for name in ("LDMKIT_PLUGINS_ALLOW", "LDMKIT_SAFE_MODE")}
     os.environ["LDMKIT_PLUGINS_ALLOW"] = entry.qualified
     catalogue.refresh()
@@ -47,7 +47,7 @@ _WANTED = "plain @ldmkit.hookimpl functions with the names and arguments of ldmk
 
 
 def _reads(entry: Entry) -> list[Found]:
-    """A file of no format at all: a reader must say None to it, or it takes the files of others."""
+    """Offer a file of an unknown format, for which a reader must return None so as not to claim foreign files."""
     bus = manager()
     plugin: Any = bus.get_plugin(entry.qualified)
     hook = getattr(plugin, "ldmkit_identify_checkpoint", None)
@@ -63,8 +63,8 @@ def _reads(entry: Entry) -> list[Found]:
         except LdmkitError as error:
             claimed = error
     if claimed is not None:
-        cause = f"ldmkit_identify_checkpoint answers for a file of no format at all: {claimed}"
-        return [("greedy-reader", "ok", cause, "return None for what it does not know")]
+        cause = f"ldmkit_identify_checkpoint claims a file of an unknown format: {claimed}"
+        return [("greedy-reader", "ok", cause, "return None for formats that it does not know")]
     return _faults(entry)
 
 
@@ -85,8 +85,8 @@ def _runs(entry: Entry) -> list[Found]:
         drawn.append(pipeline({}, steps=3, seeds=1).latents)
     found = _faults(entry)
     if not torch.equal(*drawn):
-        cause = "a run gives another result with its hooks than without them"
-        found.append(("changes-result", "ok", cause, "a hook must not write to the pipeline or its parts"))
+        cause = "the result of a run changes with its hooks"
+        found.append(("changes-result", "ok", cause, "a hook must not modify the pipeline or its parts"))
     return found
 
 
@@ -96,4 +96,4 @@ _SMALL = {"channels": 3, "widths": (8,), "blocks": 1, "norm_groups": 4, "heads":
 def _faults(entry: Entry) -> list[Found]:
     if not raised(entry):
         return []
-    return [("hook-raised", "failed", verdict(entry).reason, "its hooks must not raise; runs go on without them")]
+    return [("hook-raised", "failed", verdict(entry).reason, "its hooks must not raise; runs continue without them")]

@@ -1,4 +1,4 @@
-"""Looking at plugins from a safe place: a process of their own for each distribution, with limits of time."""
+"""Examination of plugins from a safe process: one subprocess per distribution, with time limits."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ main(job)
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds.
+    """Time limits in seconds.
 
     Args:
-        slow: imports that take longer are a fault.
-        hang: an import that takes longer is ended, and so are checks of one part that take `checks`.
+        slow: an import that takes longer is reported as a fault.
+        hang: an import that takes longer is aborted.
+        checks: the checks of one part are aborted if they take longer.
     """
 
     slow: float = 1.0
@@ -43,11 +44,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that the doctor found.
+    """The results of the doctor.
 
     Args:
-        seen: the entries that were loaded.
-        left_out: those that settings forbid, with the reason.
+        faults: all faults, by distribution and part.
+        seen: the examined entries.
+        left_out: the entries that settings disable, with the reason.
     """
 
     faults: tuple[Fault, ...]
@@ -68,13 +70,13 @@ def diagnose(
     limits: Limits = Limits(),
     progress: Callable[[Seen], None] | None = None,
 ) -> Diagnosis:
-    """Look at every third-party plugin.
+    """Examine the installed third-party plugins.
 
     Args:
-        names: of distributions; (): all of them.
-        run: try the parts with the contract kit, and call the hooks; otherwise they are only imported.
-        in_tree: look at ldmkit's own parts as well.
-        progress: called for each entry once it was looked at.
+        names: distributions to examine; () examines all.
+        run: run the contract kit on the parts and call the hooks; otherwise they are only imported.
+        in_tree: also examine ldmkit's own parts.
+        progress: called after each examined entry.
     """
     entries = [e for e in catalogue() if (in_tree or e.dist != HOME) and (not names or e.dist in names)]
     judged = {entry: verdict(entry) for entry in entries}
@@ -91,19 +93,19 @@ def diagnose(
 
 
 def examine(entries: Sequence[Entry], run: bool, limits: Limits) -> Iterator[Seen]:
-    """Look at entries, grouped by distribution, in processes of their own."""
+    """Examine entries in subprocesses, one per distribution."""
     if not entries:
         return
     groups = [[asdict(entry) for entry in group] for _, group in groupby(entries, lambda e: e.dist)]
     job = {"path": sys.path, "groups": groups, "run": run, "limits": asdict(limits)}
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    # torch and pydantic look for plugins of theirs in all metadata: what is not UTF-8 would end their import, and be
-    # blamed on all parts
+    # torch and pydantic look for their own plugins in all metadata; metadata that are not UTF-8 would break their
+    # import and be reported as a fault of every part
     quiet |= {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYDANTIC_DISABLE_PLUGINS": "__all__"}
     left = list(entries)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
         host = subprocess.Popen(
-            [sys.executable, "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+            [sys.executable, "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             encoding="utf-8", env={**os.environ, **quiet}, start_new_session=True,
         )  # fmt: skip
         try:
@@ -116,15 +118,15 @@ def examine(entries: Sequence[Entry], run: bool, limits: Limits) -> Iterator[See
                 yield one
         finally:
             _end(host)
-        said.seek(0)
-        last = (said.read().splitlines() or ["nothing"])[-1]
+        stderr.seek(0)
+        last = (stderr.read().splitlines() or ["nothing"])[-1]
     for entry in left:
-        what = f"the process that looks at plugins ended; the last that it said was: {last}"
+        what = f"the process that examines plugins ended; its last output was: {last}"
         yield Seen(entry, "failed", None, faults=(fault(entry, "died", "failed", what),))
 
 
 def _end(host: subprocess.Popen[str]) -> None:
-    """End the process, and what it or a plugin started and left behind."""
+    """Kill the process, including subprocesses that it or a plugin left running."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(host.pid, signal.SIGKILL) if hasattr(os, "killpg") else host.kill()
     host.wait()
