@@ -23,7 +23,7 @@ from ldmkit.contracts.seeded import drawn_rows
 from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, RunError, caller_level
 from ldmkit.models.abilities import bind
-from ldmkit.models.changed import told_of_tensors
+from ldmkit.models.changed import explain_mixed_tensors
 from ldmkit.models.compose import fit, hold_adapters, mapped_parts, wired
 from ldmkit.models.derived import check_exact
 from ldmkit.models.memory import memory
@@ -344,7 +344,7 @@ class Pipeline(Varied):
         step, sampler = None, prepared.request.sampler
         with (
             blaming(),
-            told_of_tensors(self.parts.items()),
+            explain_mixed_tensors(self.parts.items()),
             using(self.parts.items().values()),
             in_use([self.denoiser]),
             memory("denoiser", f"latents {tuple(prepared.x.shape)}"),

@@ -1,1 +1,1 @@
-"""From a folder to parts on a device, and back: specs, sources, weights, provenance."""
+"""Loading and saving of models: specs, sources, weights, provenance."""

@@ -1,4 +1,4 @@
-"""Which abilities a conditioner has: the one place that is asked, and that knows version 1 of the contract."""
+"""The optional abilities (mixins) of a conditioner, including those declared as in version 1 of the contract."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Ability = TypeVar("Ability", bound=Conditioner)
 
 
 def able(conditioner: Conditioner, ability: type[Ability]) -> Ability | None:
-    """The conditioner if it has an ability: it inherits the mixin, or overrides a member of it, as in version 1."""
+    """The conditioner if it inherits the mixin, or overrides one of its members as in version 1; else None."""
     if isinstance(conditioner, ability):
         return conditioner
     return cast(Ability, conditioner) if former(conditioner, ability) else None
 
 
 def former(conditioner: Conditioner, ability: type[Conditioner]) -> tuple[str, ...]:
-    """Members of a mixin that a conditioner overrides and does not inherit."""
+    """Members of a mixin that a conditioner overrides without inheriting the mixin."""
     if isinstance(conditioner, ability):
         return ()
     old = vars(FormerMembers)
@@ -35,13 +35,13 @@ def former(conditioner: Conditioner, ability: type[Conditioner]) -> tuple[str, .
 
 
 def undeclared(conditioner: Conditioner) -> dict[str, tuple[str, ...]]:
-    """Name of each mixin that a conditioner should inherit -> the members it has without it."""
+    """Name of each mixin that a conditioner should inherit -> the members that it defines without it."""
     found = {ability.__name__: former(conditioner, ability) for ability in ABILITIES}
     return {name: own for name, own in found.items() if own}
 
 
 def warn_undeclared(conditioner: Conditioner) -> None:
-    """Warn of abilities that a conditioner has without saying so."""
+    """Issue a deprecation warning for each mixin that a conditioner should inherit."""
     for mixin, own in undeclared(conditioner).items():
         what = f"{type(conditioner).__name__}.{', '.join(own)} of a conditioner that does not inherit ldmkit.{mixin}"
         Notice(what, since="0.1", removal="0.3", use=f"class {type(conditioner).__name__}(ldmkit.{mixin}, ...)").warn()
@@ -55,13 +55,13 @@ def encode_on(conditioner: Conditioner, inputs: list[Any], grid: tuple[int, int]
 
 
 def bind(conditioner: Conditioner, codec: Codec) -> None:
-    """Hand the codec of its pipeline to a conditioner that uses it."""
+    """Pass the pipeline's codec to a conditioner that uses it."""
     if (using := able(conditioner, UsesCodec)) is not None:
         using.bind(codec)
 
 
 def share(conditioner: Conditioner, other: Conditioner) -> None:
-    """Make a conditioner use another one's weights.
+    """Make a conditioner use the weights of another one.
 
     Raises:
         CompositionError: `cannot-share`.
@@ -73,6 +73,6 @@ def share(conditioner: Conditioner, other: Conditioner) -> None:
 
 
 def proposer_of(conditioner: Conditioner) -> nn.Module | None:
-    """The network that makes a conditioner's input up; None: there is none."""
+    """The network that proposes a conditioner's input; None if there is none."""
     proposing = able(conditioner, Proposing)
     return None if proposing is None else proposing.proposer

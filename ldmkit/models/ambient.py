@@ -1,4 +1,4 @@
-"""Settings of the process that a caller may have changed, and that no result here may depend on."""
+"""Protection from global torch settings that a caller may have changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 @contextmanager
 def usual_device() -> Iterator[None]:
-    """Tensors that name no device are the CPU's inside, whatever `torch.set_default_device` or `with torch.device(...)`
-    around a call say: which device a part is on is the pipeline's to know.
+    """Make the CPU the default device inside the block, regardless of `torch.set_default_device` or an enclosing
+    `with torch.device(...)`; the pipeline decides on which device a part is.
     """
     if torch.get_default_device().type == "cpu":
         yield

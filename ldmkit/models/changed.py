@@ -1,4 +1,4 @@
-"""What was done to a part's modules since they were made: tensors that do not go together, hooks that no file holds."""
+"""Detection of modified parts: mixed dtypes or devices, quantised layers, and hooks that are not saved."""
 
 from __future__ import annotations
 
@@ -15,53 +15,54 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 @contextmanager
-def told_of_tensors(parts: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Name the parts whose tensors are the reason where torch fails inside. Nothing is looked at unless it does.
+def explain_mixed_tensors(parts: Mapping[str, nn.Module]) -> Iterator[None]:
+    """If torch fails inside the block, raise an error that names the parts whose tensors are the cause. Parts are only
+    inspected after a failure.
 
     Raises:
-        RunError: `mixed-tensors`: a part holds several floating dtypes or devices, or was quantised.
+        RunError: `mixed-tensors`: a part has several floating-point dtypes or devices, or was quantised.
     """
     try:
         yield
     except LdmkitError:
         raise
     except _RAW as error:
-        found = [f"{path}: {said}" for path, part in parts.items() if (said := odd_tensors(part))]
+        found = [f"{path}: {mixed}" for path, part in parts.items() if (mixed := mixed_tensors(part))]
         if not found:
             raise
         what = f"{'; '.join(found)} (torch says: {str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        fits = "part.to(dtype=...) of whole parts; a quantised one stays outside of a pipeline"
+        fits = "part.to(dtype=...) on whole parts; quantised parts are not supported in a pipeline"
         raise RunError("mixed-tensors", what, fits=fits) from error
 
 
-def odd_tensors(part: nn.Module) -> str:
-    """What in a part's tensors does not go together; empty where it does."""
+def mixed_tensors(part: nn.Module) -> str:
+    """A description of quantised layers and of mixed dtypes and devices in a part; "" if there are none."""
     quantised = sorted({type(module).__name__ for module in part.modules() if _quantised(module)})
     tensors = dict(_named(part))
     dtypes = _first({name: str(t.dtype) for name, t in tensors.items() if t.is_floating_point()})
     devices = _first({name: str(t.device) for name, t in tensors.items()})
-    said = [f"quantised layers ({', '.join(quantised)})"] if quantised else []
-    said += [", ".join(f"{kind.removeprefix('torch.')} in {name!r}" for kind, name in dtypes.items())] * (
-        len(dtypes) > 1
-    )
-    said += [", ".join(f"{kind} has {name!r}" for kind, name in devices.items())] * (len(devices) > 1)
-    return "; ".join(said)
+    problems = [f"quantised layers ({', '.join(quantised)})"] if quantised else []
+    if len(dtypes) > 1:
+        problems.append(", ".join(f"{kind.removeprefix('torch.')} in {name!r}" for kind, name in dtypes.items()))
+    if len(devices) > 1:
+        problems.append(", ".join(f"{name!r} on {kind}" for kind, name in devices.items()))
+    return "; ".join(problems)
 
 
 def remark_unsaved(parts: Mapping[str, nn.Module]) -> None:
-    """Warn of what acts in a part and is not in its tensors, so that no file holds it: hooks, exchanged methods."""
+    """Warn about changes of a part that are not in its tensors and so are not saved: hooks, replaced methods."""
     for path, part in parts.items():
         found = [(name, how) for name, module in part.named_modules() for how in _added(module)]
         if found:
             first, how = found[0]
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             where = f"{path}.{first}" if first else path
-            warn(f"{how} of {where}{more} is not saved: what is loaded again computes without it")
+            warn(f"{how} of {where}{more} is not saved; the loaded model will work without it")
 
 
 def _added(module: nn.Module) -> Iterator[str]:
     if "forward" in vars(module):
-        yield "an exchanged `forward`"
+        yield "a replaced `forward`"
     if any(not is_fetching(hook) for name in _HOOKS for hook in getattr(module, name).values()):
         yield "a forward hook"
 
@@ -76,7 +77,7 @@ def _named(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _first(kinds: Mapping[str, str]) -> dict[str, str]:
-    """Each kind, with the first name that has it."""
+    """Each kind -> the first name that has it."""
     found: dict[str, str] = {}
     for name, kind in kinds.items():
         found.setdefault(kind, name)

@@ -1,4 +1,4 @@
-"""From a spec to parts on the meta device, with everything checked before a weight is read."""
+"""Composition: builds the parts of a spec on the meta device and checks them before any weights are read."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def compose(
     """Build every part on the meta device and check that they fit.
 
     Args:
-        found: `find_parts(spec)`, from a caller that needs it too.
-        ready: parts by their paths that exist already, and are not built.
+        found: the result of `find_parts(spec)`, if the caller already has it.
+        ready: existing parts by path, which are not built.
 
     Raises:
-        PluginError: a part is not installed; names the distribution that the spec remembers.
-        SpecError: a part's config is wrong.
-        CompositionError: parts that do not fit, both named.
+        PluginError: a part is not installed; the message names the distribution recorded in the spec.
+        SpecError: a part's config is invalid.
+        CompositionError: two parts are incompatible; the message names both.
     """
     found = find_parts(spec) if found is None else found  # imports classes, which must not happen on the meta device
     outer = {part.path: part for part in found if not part.inner}
@@ -82,7 +82,7 @@ def compose(
 def mapped_parts(
     codec: object, denoiser: object, process: object, conditioners: object, adapters: object
 ) -> tuple[dict[str, Conditioner], dict[str, Adapter]]:
-    """The conditioners and adapters by name, after a look whether all parts are what they are passed as.
+    """The conditioners and adapters by name, after checking the types of all parts.
 
     Raises:
         InputError: `wrong-kind`, `not-a-mapping`.
@@ -104,16 +104,16 @@ def mapped_parts(
 
 
 def wired(given: Mapping[str, Conditioner], wiring: object) -> dict[str, ConditionerSpec]:
-    """The spec of each conditioner, with what the caller's wiring says of it.
+    """The spec of each conditioner, including the caller's wiring.
 
     Raises:
         InputError: `not-a-mapping`.
-        CompositionError: `unknown-conditioner`: wiring for none of them.
+        CompositionError: `unknown-conditioner`: wiring for a conditioner that does not exist.
     """
     asked = mapping_of(wiring, "wiring", "conditioner name -> slot, null, input")
     for name in asked:
         if name not in given:
-            what = f"wiring for {name!r}, which is no conditioner of this pipeline"
+            what = f"wiring for {name!r}, which is not a conditioner of this pipeline"
             raise CompositionError("unknown-conditioner", what, where="wiring", fits=suggest(name, given))
     wires = {}
     for name, part in given.items():
@@ -128,7 +128,7 @@ def wired(given: Mapping[str, Conditioner], wiring: object) -> dict[str, Conditi
 
 
 def _own_wiring(fields: dict[str, Any], own: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Wiring that says no more of the part itself than what is so.
+    """`fields`, checked not to contradict the part's own spec.
 
     Raises:
         CompositionError: `other-part`.
@@ -142,13 +142,13 @@ def _own_wiring(fields: dict[str, Any], own: Mapping[str, Any], name: str) -> di
 
 
 def check_added(name: object, adapter: object, conditioners: object) -> None:
-    """Refuse what cannot be put to a pipeline as an adapter of that name with the conditioners of its slots.
+    """Check the types of the arguments of `with_adapter`.
 
     Raises:
         InputError: `name-type`, `wrong-kind`, `not-a-mapping`.
     """
     if not isinstance(name, str):
-        raise InputError("name-type", f"got {shown(name)}", where="name", fits="a name, as text")
+        raise InputError("name-type", f"got {shown(name)}", where="name", fits="a string")
     instance_of(adapter, Adapter, "adapter")
     for slot, part in mapping_of(conditioners, "conditioners", "slot -> conditioner").items():
         instance_of(part, Conditioner, f"conditioners.{slot}")
@@ -165,7 +165,7 @@ def fit(
     """Route the conditioners of existing modules and check kinds, dims and channels."""
     if codec.channels != denoiser.channels:
         takes = f"denoiser {_type(denoiser)} takes {denoiser.channels}"
-        what = f"codec {_type(codec)} has {codec.channels} latent channels, {takes}"
+        what = f"codec {_type(codec)} has {codec.channels} latent channels, but {takes}"
         raise CompositionError("channel-mismatch", what, fits=f"a codec with {denoiser.channels} channels")
     _check_rank(codec, denoiser)
     check_latents_fit(codec, denoiser)
@@ -180,8 +180,8 @@ def fit(
     for name, adapter in adapters.items():
         for port in adapter.taps(name):
             if port not in denoiser.ports:
-                lacks = f"denoiser {_type(denoiser)} has none of that name"
-                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {lacks}"
+                lacks = f"denoiser {_type(denoiser)} has no such port"
+                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, but {lacks}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, denoiser.ports))
         check_adapter(name, adapter, denoiser)
         _check_conditioner_taps(name, adapter, conditioners)
@@ -192,14 +192,14 @@ def fit(
 def _check_conditioner_taps(name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> None:
     for where, taps in adapter.conditioner_taps(name).items():
         if where not in conditioners:
-            what = f"adapter {name!r} ({_type(adapter)}) taps the conditioner {where!r}, which is not there"
+            what = f"adapter {name!r} ({_type(adapter)}) taps the conditioner {where!r}, which does not exist"
             raise CompositionError("unknown-conditioner", what, fits=suggest(where, conditioners))
         ported = able(conditioners[where], Ported)
         ports = {} if ported is None else ported.ports
         for port in taps:
             if port not in ports:
-                has = f"conditioner {where!r} ({_type(conditioners[where])}) has none of that name"
-                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, {has}"
+                lacks = f"conditioner {where!r} ({_type(conditioners[where])}) has no such port"
+                what = f"adapter {name!r} ({_type(adapter)}) taps port {port!r}, but {lacks}"
                 raise CompositionError("unknown-port", what, fits=suggest(port, ports))
 
 
@@ -217,8 +217,8 @@ def _check_rank(codec: Codec, denoiser: Denoiser) -> None:
     axes = codec.axes
     if len(axes) != denoiser.latent_axes:
         names = ", ".join(axis.name for axis in axes) or "no axes"
-        takes = f"denoiser {_type(denoiser)} takes latents of {denoiser.latent_axes}"
-        what = f"codec {_type(codec)} makes latents of {len(axes)} axes ({names}), {takes}"
+        takes = f"denoiser {_type(denoiser)} takes {denoiser.latent_axes}"
+        what = f"codec {_type(codec)} has latents with {len(axes)} axes ({names}), but {takes}"
         raise CompositionError("rank-mismatch", what, fits=f"a codec with {denoiser.latent_axes} axes")
 
 
@@ -228,7 +228,7 @@ def build(kind: str, spec: PartSpec, where: str) -> Any:
 
 
 def module_of(part: FoundPart) -> Any:
-    """The module of a part that was found, on the current default device."""
+    """The module of a located part, on the current default device."""
     spec = part.spec
     try:
         return part.cls(part.cls.Config.of(spec.config, f"{part.path}.config"))
@@ -240,12 +240,12 @@ def module_of(part: FoundPart) -> Any:
 
 
 def build_value(kind: str, spec: PartSpec, where: str | None = None) -> Any:
-    """One strategy, or source of data, from its spec, which stands at `where` (the name of the kind by default)."""
+    """A strategy or data source from its spec; `where` is the spec's path in errors (default: the kind's name)."""
     return value_of(find_part(kind, spec, where or kind))
 
 
 def value_of(part: FoundPart) -> Any:
-    """The strategy, or source of data, of a part that was found."""
+    """The strategy or data source of a located part."""
     spec, where = part.spec, f"{part.path}.config"
     try:
         return part.cls.of(spec.config, where)
@@ -259,10 +259,10 @@ def value_of(part: FoundPart) -> Any:
 def part_spec(kind: str, part: Part | Value) -> PartSpec:
     """The spec of an existing part: its registered name, config, distribution and version.
 
-    A class that no entry point names gets `module:Class` for a name: it can be composed and run with, not loaded.
+    A class without an entry point is named `module:Class`; such a part can be composed and run, but not loaded.
     """
     config = part.config if isinstance(part, Part) else part
-    # None is kept: a field whose default is something else would come back as that
+    # None is kept, because a field with another default would be read back as that default
     data = stamped_config(kind, config, config.model_dump(mode="json"))
     try:
         entry = name_of(kind, type(part))
@@ -276,7 +276,7 @@ def _check_shares(wiring: Mapping[str, ConditionerSpec]) -> None:
         if spec.shares is None:
             continue
         if spec.shares not in wiring or spec.shares == name or wiring[spec.shares].shares is not None:
-            what = f"conditioner {name!r} shares the weights of {spec.shares!r}, which owns none"
+            what = f"conditioner {name!r} shares the weights of {spec.shares!r}, which has no weights of its own"
             raise CompositionError("unknown-share", what, fits=suggest(spec.shares, [n for n in wiring if n != name]))
 
 

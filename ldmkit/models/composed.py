@@ -1,4 +1,4 @@
-"""What a pipeline is made of: parts that fit each other, how they are wired, and the network to call."""
+"""The state of a pipeline: compatible parts, their wiring, and the network to call."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, PipelineSpec
 
 
 class Composed:
-    """Parts and what is said of them; `ldmkit.Pipeline` adds what can be done with them.
+    """Parts and their wiring; `ldmkit.Pipeline` adds the operations.
 
     Nothing can be assigned once it is made, and its mappings are read-only: see `Varied` for pipelines like another.
 
     Attributes:
-        spec: what it is made of, with the distribution and version of every part.
+        spec: the spec of the pipeline, with the distribution and version of every part.
         codec, denoiser, conditioners, adapters, process: the parts.
         wiring: conditioner name -> slot, null, input.
-        origin: where it was loaded from, as `ldmkit.load` would take it again; None if it was built in memory.
-        load_options: the other arguments of that `ldmkit.load` (config, ema, variant, dtype), those that were given.
-        plan: the execution plan that calls the network; `network` is what it calls, None: the denoiser itself.
-        merged: names of the adapters in its weights, see `Pipeline.fused`; recipes hold them.
-        placement: where its parts keep their weights, see `Pipeline.placed`.
-        rounded: path of a part -> what of its placement changes the numbers that it computes with; recipes hold it.
+        origin: the source that it was loaded from, as an argument for `ldmkit.load`; None if built in memory.
+        load_options: the other arguments given to that `ldmkit.load` (config, ema, variant, dtype).
+        plan: the name of the execution plan; `network` is its callable, or None for the denoiser itself.
+        merged: names of the adapters fused into its weights (see `Pipeline.fused`); recorded in recipes.
+        placement: where its parts keep their weights (see `Pipeline.placed`).
+        rounded: path of a part -> the fields of its placement that change its results; recorded in recipes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Composed:
         self._ready()
 
     def _ready(self) -> None:
-        """Called last when one is made."""
+        """Called at the end of `__init__`."""
 
     @property
     def spec(self) -> PipelineSpec:
@@ -100,5 +100,5 @@ class Composed:
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser is."""
+        """The denoiser's device."""
         return self.denoiser.device

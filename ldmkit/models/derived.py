@@ -1,4 +1,4 @@
-"""A pipeline like another one: some parts or defaults exchanged, everything else as it was, the wiring too."""
+"""Derived pipelines: some parts or defaults replaced, everything else kept, including the wiring."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ STRATEGIES = ("sampler", "grid", "guidance")
 
 
 def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a pipeline is built from that differs from `one` in these parts and defaults; see `Pipeline.with_`.
+    """Constructor arguments of a pipeline that differs from `one` in these parts and defaults; see `Pipeline.with_`.
 
     Raises:
         InputError: `unknown-argument`, `not-a-mapping`, `wrong-kind`.
-        CompositionError: `unknown-conditioner`; parts that do not fit, both named.
+        CompositionError: `unknown-conditioner`; two parts are incompatible.
     """
     known = (*PARTS, *Defaults.model_fields)
     for name in changes:
         if name not in known:
-            raise InputError("unknown-argument", f"nothing is called {name!r}", where=name, fits=suggest(name, known))
+            what = f"unknown argument {name!r}"
+            raise InputError("unknown-argument", what, where=name, fits=suggest(name, known))
     conditioners, wiring = _conditioners(one, changes)
     codec, denoiser, process = (changes.get(name, getattr(one, name)) for name in ("codec", "denoiser", "process"))
     given, adapters = mapped_parts(codec, denoiser, process, conditioners, one.adapters)
@@ -51,7 +52,7 @@ def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def extended(one: Composed, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> dict[str, Any]:
-    """What a pipeline is built from that has one adapter more than `one`; arguments and errors of `with_adapter`."""
+    """Constructor arguments of a pipeline with one more adapter than `one`; see `with_adapter`."""
     check_added(name, adapter, conditioners)
     added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
     check_free({name, *added}, one.adapters, one.wiring)
@@ -118,11 +119,11 @@ def check_exact(rounded: Mapping[str, Mapping[str, str]], verb: str) -> None:
 
 
 def _conditioners(one: Composed, changes: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Conditioners and wiring: those there are, with those that are given in place of them or beside them."""
-    given = mapping_of(changes.get("conditioners", {}), "conditioners", "name -> conditioner, or None to leave it out")
+    """The conditioners and wiring after the changes: replaced, added or removed (None) by name."""
+    given = mapping_of(changes.get("conditioners", {}), "conditioners", "name -> conditioner, or None to remove it")
     for name, part in given.items():
         if part is None and name not in one.conditioners:
-            what = f"there is no conditioner {name!r} to leave out"
+            what = f"there is no conditioner {name!r} to remove"
             raise CompositionError("unknown-conditioner", what, fits=suggest(name, one.conditioners))
     parts = {name: part for name, part in {**one.conditioners, **given}.items() if part is not None}
     kept = {name: one.wiring[name].wiring for name in parts if name in one.wiring}

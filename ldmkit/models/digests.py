@@ -1,7 +1,7 @@
-"""Digests of saved models: made when a folder is written, compared when it is read.
+"""Digests of saved models, computed when a folder is written and verified when it is read.
 
-They find accidents: bits that flipped, files cut short, mixed up or edited. Whoever can write the folder can write its
-digests too; only who has noted the digest of `pipeline.json` elsewhere is safe from them.
+They detect accidents: flipped bits, truncated, swapped or edited files. They do not protect against an attacker, who
+can replace the digests as well, unless the digest of `pipeline.json` is recorded elsewhere.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from ldmkit.models.weights import open_safetensors, read_metadata
 from ldmkit.printable import first_few
 
 TENSORS = "ldmkit.sha256"
-"""Key of a safetensors file's metadata: a JSON object, name of a tensor -> SHA-256 of its bytes."""
+"""Key in the metadata of a safetensors file: a JSON object, tensor name -> SHA-256 of its bytes."""
 
 PAGE = 4096
 _BLOCK = 1 << 20
-_AGAIN = "a good copy; verify='off' (--verify off) loads it as it is"
+_FITS = "an intact copy; verify='off' (--verify off) loads it unchecked"
 
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Metadata of a safetensors file that lets a damaged tensor be named."""
+    """Safetensors metadata with which a damaged tensor can be identified."""
     made = {key: _sha256(tensor.detach().cpu().contiguous()) for key, tensor in tensors.items()}
     return {TENSORS: json.dumps(made, separators=(",", ":"))}
 
 
 def file_digests(folder: Path, names: Collection[str] | None = None) -> dict[str, FileDigest]:
-    """The digests of every file in a folder and below it, or of some, by its path from there."""
+    """Relative path -> digest, for every file in a folder and its subfolders, or for some of them."""
     every = (path for path in folder.rglob("*") if path.is_file())
     files = sorted(every if names is None else (folder / name for name in names))
-    return {path.relative_to(folder).as_posix(): _made(path) for path in files}
+    return {path.relative_to(folder).as_posix(): _file_digest(path) for path in files}
 
 
 def spec_digest(data: Mapping[str, Any]) -> str:
-    """SHA-256 of a spec's JSON without its `digest`: spaces and line ends do not count, the order of keys does."""
+    """SHA-256 of a spec's JSON without its `digest`; depends on the order of keys, but not on whitespace."""
     rest = {key: value for key, value in data.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest()
 
 
 def page_sums(path: Path) -> str:
-    """BLAKE2b of the sums modulo 2^64 of the little-endian 64-bit words of each 4 KiB page, at the speed of memory.
+    """BLAKE2b of the sums modulo 2^64 of the little-endian 64-bit words of each 4 KiB page, at memory speed.
 
-    A change within one word, as a flipped bit makes it, is found always, pages that are swapped, moved or replaced are
-    too. Changes that keep a page's sum are not, words that change places within a page among them.
+    It always detects a change within one word, such as a flipped bit, and pages that are swapped, moved or replaced. It
+    does not detect changes that preserve a page's sum, such as swapped words within a page.
     """
     block = np.zeros(_BLOCK, dtype=np.uint8)
     words, digest, size = block.view("<u8").reshape(-1, PAGE // 8), hashlib.blake2b(digest_size=16), 0
@@ -70,12 +70,12 @@ def page_sums(path: Path) -> str:
 
 
 class Checked:
-    """The files of a saved folder, each compared with its digest before anything is made of it.
+    """The files of a saved folder, each verified against its digest before it is used.
 
     Args:
-        folder: of the saved pipeline or part.
-        files: what its spec lists; None for one that was saved without digests.
-        verify: "fast" compares sizes, page sums of weights and SHA-256 of all else; "full" SHA-256 throughout.
+        folder: the folder of the saved pipeline or part.
+        files: the digests in its spec; None if it was saved without.
+        verify: "fast" compares sizes, page sums of weights and SHA-256 of other files; "full" SHA-256 of all files.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, FileDigest] | None, verify: Verify) -> None:
@@ -85,28 +85,28 @@ class Checked:
             raise no_digests(str(folder))
 
     def check(self, name: str) -> None:
-        """Compare a file; one that is neither listed nor there is fine.
+        """Verify a file; a file that is neither listed nor present is accepted.
 
         Raises:
-            SourceError: `digest-differs`, naming the file, and the tensors where it holds such; `not-listed`.
+            SourceError: `digest-differs`, with the file and its damaged tensors, if any; `not-listed`.
         """
         path = inside(self.folder, name)
         if self.files is None or not (name in self.files or path.exists()):
             return
         if name not in self.files:
-            raise SourceError("not-listed", "the saved model had no such file", where=str(path), fits=_AGAIN)
+            raise SourceError("not-listed", "the saved model had no such file", where=str(path), fits=_FITS)
         wanted, size = self.files[name], check_ordinary(path).st_size
         if size != wanted.size:
-            what = f"it has {size} bytes, {wanted.size} were saved"
+            what = f"it has {size} bytes, but was saved with {wanted.size}"
         elif self.full or wanted.pages is None:
-            what = "" if _file_sha256(path) == wanted.sha256 else "its bytes are not those that were saved"
+            what = "" if _file_sha256(path) == wanted.sha256 else "its contents have changed since it was saved"
         else:
-            what = "" if page_sums(path) == wanted.pages else "its bytes are not those that were saved"
+            what = "" if page_sums(path) == wanted.pages else "its contents have changed since it was saved"
         if what:
-            raise SourceError("digest-differs", what + _damage(path), where=str(path), fits=_AGAIN)
+            raise SourceError("digest-differs", what + _damage(path), where=str(path), fits=_FITS)
 
     def check_below(self, folder: str) -> None:
-        """Compare all files of a folder, those that should be there and those that are; hidden ones do not count.
+        """Verify all files of a folder, both listed and present ones; hidden files are ignored.
 
         Raises:
             SourceError: as `check`.
@@ -120,10 +120,10 @@ class Checked:
 
 
 def check_spec(data: Mapping[str, Any], where: str, verify: Verify) -> None:
-    """Compare a spec, as it was read, with its own digest.
+    """Verify a spec against its own digest.
 
     Raises:
-        SourceError: `spec-edited`; `no-digests` where "full" has nothing to compare with.
+        SourceError: `spec-edited`; `no-digests` if `verify` is "full" and the spec has no digest.
     """
     if verify == "off":
         return
@@ -133,18 +133,18 @@ def check_spec(data: Mapping[str, Any], where: str, verify: Verify) -> None:
             raise no_digests(where)
         return
     if digest != spec_digest(data):
-        what = "it is not as it was saved: edited, or damaged"
-        fits = "where the edit is meant, its 'digest' taken out; verify='off' (--verify off) loads it as it is"
+        what = "it was edited or damaged after it was saved"
+        fits = "remove its 'digest' if the edit is intended; verify='off' (--verify off) loads it unchecked"
         raise SourceError("spec-edited", what, where=where, fits=fits)
 
 
 def no_digests(where: str) -> SourceError:
     """The error for a source that `verify="full"` cannot check."""
-    fits = "verify='fast'; a folder that was saved with digests (saving it again makes them)"
+    fits = "verify='fast'; a folder that was saved with digests (saving it again adds them)"
     return SourceError("no-digests", "it has no digests to check against", where=where, fits=fits)
 
 
-def _made(path: Path) -> FileDigest:
+def _file_digest(path: Path) -> FileDigest:
     pages = page_sums(path) if path.suffix == ".safetensors" else None
     return FileDigest(size=path.stat().st_size, sha256=_file_sha256(path), pages=pages)
 
@@ -159,7 +159,7 @@ def _sha256(tensor: Tensor) -> str:
 
 
 def _damage(path: Path) -> str:
-    """The damaged tensors of a safetensors file, as the end of a sentence; nothing where its header does not tell."""
+    """The damaged tensors of a safetensors file, as the end of a sentence; "" if its header has no digests."""
     if path.suffix != ".safetensors":
         return ""
     try:
@@ -167,7 +167,7 @@ def _damage(path: Path) -> str:
         held = open_safetensors(path) if kept else {}
         differ = [key for key, lazy in held.items() if kept.get(key) != _sha256(lazy.read(True))]
     except (LdmkitError, AttributeError, OSError):
-        return "; its header is damaged, or it is cut short"
+        return "; its header is damaged, or it is truncated"
     if not kept:
         return ""
-    return f": tensor {first_few(differ, show=shown)}" if differ else ": its header, or what is between its tensors"
+    return f": tensor {first_few(differ, show=shown)}" if differ else ": its header, or bytes between its tensors"

@@ -1,6 +1,6 @@
-"""The parts that a spec names, found in the catalogue once; composing, loading and comparing versions read this table.
+"""Lookup of the parts of a spec in the catalogue. Composing, loading and comparing versions use this table.
 
-Free of torch, but for what the parts' own modules import.
+Does not import torch, unless the parts' modules do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ldmkit.plugins.kinds import GROUPS
 
 
 class NamedPart(NamedTuple):
-    """A part as a spec names it.
+    """A part named in a spec.
 
     Args:
         path: `codec`, `conditioners.text`, ...; `codec.inner` for a part in the config of another.
         kind: kind of part.
         spec: its spec.
-        inner: it is inside another part's config, and built by that part.
+        inner: whether it is nested in another part's config and built by that part.
     """
 
     path: str
@@ -44,10 +44,10 @@ class FoundPart(NamedTuple):
 
 
 def find_parts(spec: PipelineSpec) -> list[FoundPart]:
-    """All parts that a pipeline needs, parts inside other parts' configs included; their classes are imported.
+    """All parts of a pipeline, including those nested in other parts' configs; imports their classes.
 
     Raises:
-        PluginError: the first part that cannot be loaded; if several distributions are missing, it names them all.
+        PluginError: for the first part that cannot be loaded; if distributions are missing, it names all of them.
     """
     listed = [NamedPart(kind, kind, getattr(spec, kind)) for kind in ("codec", "denoiser", "process")]
     listed += [NamedPart(f"conditioners.{n}", "conditioner", part) for n, part in spec.conditioners.items()]
@@ -56,21 +56,21 @@ def find_parts(spec: PipelineSpec) -> list[FoundPart]:
 
 
 def find_part(kind: str, spec: PartSpec, path: str) -> FoundPart:
-    """One part without those inside it. If several distributions have its name, the one in the spec decides.
+    """One part, without nested ones. If several distributions use its name, the one in the spec is preferred.
 
     Raises:
-        PluginError: as `ldmkit.get`; and `not-installed` with the distribution and version to install.
+        PluginError: as `ldmkit.get`, and `not-installed` with the distribution and version to install.
     """
     return _find(NamedPart(path, kind, spec))
 
 
 def find_part_alone(kind: str, spec: PartSpec, path: str) -> list[FoundPart]:
-    """One part, followed by those inside its config; the errors of `find_parts`."""
+    """One part, followed by those nested in its config; raises the errors of `find_parts`."""
     return _found(_with_inner(NamedPart(path, kind, spec)))
 
 
 def _with_inner(part: NamedPart) -> Iterator[NamedPart]:
-    """A part and those in its config, whose kind is the name of the field, or else the part's own."""
+    """A part and those nested in its config; their kind is the field's name, or else the part's own kind."""
     yield part
     for key, value in part.spec.config.items():
         if (

@@ -1,4 +1,4 @@
-"""Adapters added to copies of the weights that they act on: the parts of a fused pipeline."""
+"""Fusing of adapters into copies of the weights that they act on."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Fused: TypeAlias = tuple[Parts, tuple[str, ...]]
 
 
 def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequence[object] = ()) -> Fused:
-    """The same parts with adapters in the weights instead of attached, and these adapters; nothing given is changed.
+    """The parts with adapters merged into the weights, and the names of these adapters; the arguments are unchanged.
 
-    Tensors that no adapter acts on are shared. Sums are made in float32 or wider, from the weights as they are.
+    Tensors that no adapter acts on are shared. Sums are computed in float32 or wider, from the original weights.
 
     Args:
-        names: of adapters; (): all that can be fused.
+        names: adapters to fuse; () fuses all that can be.
 
     Raises:
         CompositionError: `unknown-adapter`, `not-fusable`.
@@ -55,9 +55,10 @@ def fused_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], names: Sequ
 
 
 def twins(parts: Parts, which: Mapping[str, Part]) -> dict[str, Any]:
-    """Copies of some parts on the same tensors: other modules, parameters and ports, without taps or placement.
+    """Copies of some parts that share their tensors but have their own modules, parameters and ports, without taps or
+    placement.
 
-    What they refer to of the other parts is those themselves, and of one another the copies.
+    References between the copied parts point to the copies; references to other parts stay.
 
     Raises:
         RunError: `busy`: a run has fetched the weights of a placed part.
@@ -88,19 +89,19 @@ def _chosen(adapters: Mapping[str, Adapter], names: Sequence[object]) -> dict[st
     able = {name: adapter for name, adapter in adapters.items() if isinstance(adapter, Fusable)}
     for name in names:
         if name not in able:
-            what = f"adapter {name!r} ({type(adapters[str(name)]).__name__}) does more than add to linear layers"
+            what = f"adapter {name!r} ({type(adapters[str(name)]).__name__}) does not only add to linear layers"
             raise CompositionError("not-fusable", what, fits=f"adapters that can be fused: {', '.join(able) or 'none'}")
     if not able:
-        what = f"of {len(adapters)} adapters none can be fused" if adapters else "the pipeline has no adapters"
+        what = f"none of the {len(adapters)} adapters can be fused" if adapters else "the pipeline has no adapters"
         raise CompositionError("not-fusable", what, fits="an adapter that is an ldmkit.Fusable")
     return {name: adapter for name, adapter in able.items() if not names or name in names}
 
 
 def _tapped(name: str, adapter: Adapter) -> dict[str, list[str]]:
-    """Part -> the linear ports that an adapter taps there.
+    """Part -> the linear ports of it that an adapter taps.
 
     Raises:
-        CompositionError: `not-fusable`: it taps others, or takes conditions.
+        CompositionError: `not-fusable`: it taps other ports, or takes conditions.
     """
     found = {DENOISER: list(adapter.taps(name))}
     found |= {where: list(taps) for where, taps in adapter.conditioner_taps(name).items()}
@@ -108,7 +109,7 @@ def _tapped(name: str, adapter: Adapter) -> dict[str, list[str]]:
     if others or adapter.slots:
         why = f"taps {others[0]!r}" if others else f"takes a condition, {next(iter(adapter.slots))!r}"
         what = f"adapter {name!r} ({type(adapter).__name__}) {why}"
-        raise CompositionError("not-fusable", what, fits="an adapter of linear layers alone, without conditions")
+        raise CompositionError("not-fusable", what, fits="an adapter that taps only linear layers, without conditions")
     return {where: ports for where, ports in found.items() if ports}
 
 
@@ -116,7 +117,7 @@ def _fuse(where: str, part: Any, port: str, adapters: Sequence[tuple[str, Fusabl
     layer = linear_of(part, part.ports, port)
     if layer is None:
         what = f"{type(part).__name__} has no linear layer at {port.removeprefix('linear.')!r}"
-        raise CompositionError("not-fusable", what, fits="ldmkit.PortedLinear, or the layer's own path as the port's")
+        raise CompositionError("not-fusable", what, fits="ldmkit.PortedLinear, or a port named after the layer's path")
     path = port if where == DENOISER else f"conditioners.{where}.{port}"
     own = layer.weight
     with torch.no_grad():
@@ -130,5 +131,5 @@ def _checked(name: str, delta: object, weight: Tensor, port: str) -> Tensor:
     if not isinstance(delta, Tensor) or delta.shape != weight.shape or not delta.is_floating_point():
         got = f"{delta.dtype} of {tuple(delta.shape)}" if isinstance(delta, Tensor) else shown(delta)
         what = f"adapter {name!r} breaks its contract: delta({port!r}) returned {got}"
-        raise CompositionError("not-fusable", what, fits=f"floats of {tuple(weight.shape)}")
+        raise CompositionError("not-fusable", what, fits=f"a floating-point tensor of shape {tuple(weight.shape)}")
     return delta.to(weight.device)

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: which files of a repository are needed, and where they lie afterwards."""
+"""Models on the Hugging Face hub: selection of the required files, and download."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?(\.(?P<older>[^.]+))?"
     r"\.(safetensors|bin|ckpt|pt|pth)"
 )
-"""A component's weights, whole or a shard; what diffusers named shards of variants by before 0.33 too."""
+"""Weights of a component, whole or a shard, including the names that diffusers before 0.33 gave shards of variants."""
 
 
 def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
     """The files of a repository that a reader may open.
 
-    Texts; of weights safetensors, and pickles where there are no such. Left out are weights beside a
-    `model_index.json`, which no reader of such a folder opens, and variants (`.fp16.`) that are not asked for. Of a
-    component that lacks the variant the default weights are needed, since they will be read.
+    These are text files, and weights as safetensors, or as pickles if there are no safetensors. Weights next to a
+    `model_index.json` are left out, because no reader opens them, as are variants (`.fp16.`) that were not requested.
+    For a component without the requested variant the default weights are included, because they are read instead.
     """
     paths = [PurePosixPath(name) for name in names]
     safe = {(path.parent, _variant(path)) for path in paths if path.suffix == ".safetensors"}
@@ -50,10 +50,11 @@ def wanted(names: Iterable[str], variant: str | None = None) -> list[str]:
 
 
 def check_variant(names: Iterable[str], variant: str | None, where: str) -> None:
-    """Refuse before anything is fetched what could not be read then, of a folder of diffusers.
+    """Check before a download that a diffusers repository has the requested weights.
 
     Raises:
-        SourceError: `no-variant`: no component has it; `variant-needed`: one has neither it nor default weights.
+        SourceError: `no-variant`: no component has the variant; `variant-needed`: a component has neither the variant
+            nor default weights.
     """
     paths = [PurePosixPath(name) for name in names]
     if PurePosixPath("model_index.json") not in paths:
@@ -65,21 +66,21 @@ def check_variant(names: Iterable[str], variant: str | None, where: str) -> None
     known = sorted({own for variants in there.values() for own in variants})
     fits = ", ".join(f"variant={own!r}" if own else "default weights (no variant)" for own in known)
     if variant is not None and known and variant not in known:
-        raise SourceError("no-variant", f"there are no weights of variant {variant!r}", where=where, fits=fits)
+        raise SourceError("no-variant", f"no weights of variant {variant!r}", where=where, fits=fits)
     for folder, variants in there.items():
         if "" not in variants and variant not in variants and (variant is not None or _RAW not in variants):
-            what = f"{folder} has no default weights, only those of variant {', '.join(map(repr, sorted(variants)))}"
+            what = f"{folder} has no default weights, only variants {', '.join(map(repr, sorted(variants)))}"
             raise SourceError("variant-needed", what, where=where, fits=fits)
 
 
 def _variant(path: PurePosixPath) -> str | None:
-    """The variant of a component's weights, '' for the default ones; None for other files."""
+    """The variant of a weights file, "" for default weights; None for other files."""
     match = _WEIGHTS.fullmatch(path.name)
     return None if match is None else match["variant"] or match["older"] or ""
 
 
 def fetch(name: str, variant: str | None = None) -> Path:
-    """The local folder of `org/name` or `org/name@revision`: downloaded where needed, the cache's where offline.
+    """The local folder of `org/name` or `org/name@revision`; downloads missing files, or uses the cache if offline.
 
     Raises:
         SourceError: `hub`, `no-variant`, `variant-needed`.
@@ -98,4 +99,4 @@ def fetch(name: str, variant: str | None = None) -> Path:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise SourceError("hub", f"cannot be had from the hub{offline}: {error}", where=f"hf:{name}") from None
+        raise SourceError("hub", f"cannot be downloaded from the hub{offline}: {error}", where=f"hf:{name}") from None

@@ -1,4 +1,4 @@
-"""Whether a codec's latents are those that a denoiser was trained on."""
+"""Checks that a codec's latents are those on which a denoiser was trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ldmkit.errors import CompositionError
 
 
 def latents_of(codec: Codec) -> Latents:
-    """The latents of a codec, or of the one that it wraps."""
+    """The latents of a codec, or of the codec that it wraps."""
     while (inner := getattr(codec, "inner", None)) is not None:
         codec = inner
     shapes = sorted((key, tuple(tensor.shape)) for key, tensor in codec.state_dict().items())
@@ -21,23 +21,23 @@ def latents_of(codec: Codec) -> Latents:
 
 
 def check_latents_fit(codec: Codec, denoiser: Denoiser) -> None:
-    """Whether a codec's latents have the scale that a denoiser was trained on, as far as both say.
+    """Check that a codec's latents have the scale on which a denoiser was trained, if both are known.
 
-    A codec of other shapes (a tiny one in a large one's place) may well have another scale for the same latents.
+    A codec with other shapes (a tiny codec replacing a large one) may use another scale for the same latents.
 
     Raises:
-        CompositionError: `unknown-scale`: the codec's own file does not say it; `scale-mismatch`: the denoiser was
-            loaded with a codec of the same shapes whose latents are scaled or shifted otherwise.
+        CompositionError: `unknown-scale`: the codec's file does not contain the scale; `scale-mismatch`: the denoiser
+            was loaded with a codec of the same shapes but with another scale or shift.
     """
     mine, theirs = latents_of(codec), denoiser.latents
-    same = theirs is not None and theirs[:2] == mine[:2]
+    same_shapes = theirs is not None and theirs[:2] == mine[:2]
     name = type(denoiser).__name__
-    came = "" if theirs is None else f", which came with latents of {theirs} (a {theirs.codec})"
+    trained = "" if theirs is None else f", which was loaded with {theirs} ({theirs.codec})"
     if not codec.standardises:
-        what = f"no one says the scale of the latents of codec {mine.codec}, for denoiser {name}{came}"
-        number = theirs.scale if same and theirs is not None else "number"
+        what = f"the latent scale of codec {mine.codec} is unknown, for denoiser {name}{trained}"
+        number = theirs.scale if same_shapes and theirs is not None else "number"
         raise CompositionError("unknown-scale", what, fits=f"ldmkit.load_codec(..., scale={number})")
-    if same and theirs is not None and theirs[2:] != mine[2:]:
-        what = f"the latents of codec {mine.codec} have {mine}; denoiser {name}{came}"
-        fits = f"ldmkit.load_codec(..., scale={theirs.scale}), or denoiser.latents = None where they differ on purpose"
+    if same_shapes and theirs is not None and theirs[2:] != mine[2:]:
+        what = f"the latents of codec {mine.codec} have {mine}, unlike those of denoiser {name}{trained}"
+        fits = f"ldmkit.load_codec(..., scale={theirs.scale}), or denoiser.latents = None if this is intended"
         raise CompositionError("scale-mismatch", what, fits=fits)

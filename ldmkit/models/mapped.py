@@ -1,8 +1,8 @@
-"""Files whose pages are weights: who rewrites such a file changes the weights, who truncates it ends the program.
+"""Memory-mapped weight files: rewriting such a file changes the weights, and truncating it kills the process.
 
-A mapped tensor has no bytes but those of its file. What can be seen from outside, the file's size and the time of its
-last change, is compared before and after everything that computes with a part. A new file that takes the name of the
-old one does no harm: the old one stays until nobody maps it.
+A memory-mapped tensor has no storage except its file. The file's size and modification time are therefore compared
+before and after every computation with a part. Replacing the file by a new one of the same name is safe, because the
+old one exists until it is unmapped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ldmkit.errors import RunError, SourceError
 
 
 class MappedFile:
-    """A file as it was when it was opened, and where tensors that lie in it are in memory."""
+    """An open file with its original size and modification time, and the addresses of the tensors mapped from it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class MappedFile:
         return start + int(tensor.storage_offset()) * tensor.element_size()
 
     def read(self, offset: int, count: int) -> Tensor:
-        """Copy `count` bytes of the file as it was opened: uint8 (count,).
+        """Copy `count` bytes from the open file: uint8 (count,).
 
         Raises:
             SourceError: `truncated`.
@@ -68,20 +68,20 @@ class MappedFile:
         return raw
 
     def _read_into(self, view: memoryview, offset: int) -> int:
-        if hasattr(os, "preadv"):  # safe in threads, and of the file that was opened
+        if hasattr(os, "preadv"):  # thread-safe, and reads the file that was opened
             return os.preadv(self._handle, [view], offset)
         with self.path.open("rb", buffering=0) as file:  # Windows
             file.seek(offset)
             return file.readinto(view) or 0
 
     def problem(self, tensors: Iterable[Tensor]) -> str | None:
-        """What has happened to the file, if anything has and one of the tensors still lies in it."""
+        """How the file has changed, if it has and one of the tensors is still mapped from it."""
         size, changed = self._now()
         if (size, changed) == self._was:
             return None
         if not any(tensor.device.type == "cpu" and _place(tensor) in self._places for tensor in tensors):
             return None
-        return f"it had {self._was[0]} bytes, and has {size}" if size != self._was[0] else "it was written to"
+        return f"its size went from {self._was[0]} to {size} bytes" if size != self._was[0] else "it was written to"
 
     def _now(self) -> tuple[int, int]:
         found = os.fstat(self._handle)
@@ -94,7 +94,7 @@ _mapped: WeakKeyDictionary[nn.Module, set[MappedFile]] = WeakKeyDictionary()
 
 @contextmanager
 def filling(module: nn.Module) -> Iterator[None]:
-    """A block that gives a module its weights: the files that they stay in are remembered."""
+    """Record the files from which a module's weights are mapped inside the block."""
     with noting_files() as files:
         yield
     if files:
@@ -124,16 +124,16 @@ def share_files(module: nn.Module, other: nn.Module) -> None:
 
 
 def check_mapped(modules: Iterable[nn.Module]) -> None:
-    """Refuse to compute with weights whose file is not what it was when they were loaded.
+    """Refuse to compute with memory-mapped weights whose file has changed since they were loaded.
 
     Raises:
-        RunError: `file-changed`, naming the file.
+        RunError: `file-changed`, with the file's path.
     """
     for module in modules:
         for file in _mapped.get(module, ()):
             if (what := file.problem(chain(module.parameters(), module.buffers()))) is not None:
-                fits = "load it again; mapped=False, when loading, keeps weights in memory of their own"
-                what = f"weights in use lie in this file, which has changed since it was loaded: {what}"
+                fits = "load it again; mapped=False copies the weights into memory when loading"
+                what = f"the weights are memory-mapped from this file, which has changed since it was loaded: {what}"
                 raise RunError("file-changed", what, where=str(file.path), fits=fits)
 
 

@@ -1,4 +1,4 @@
-"""Memory that runs out, in loading and in a run: an error says for what."""
+"""Errors for running out of memory while loading or running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ALLOCATION = ("can't allocate memory", "not enough memory", "out of memory")
 
 @contextmanager
 def memory(stage: str, size: str) -> Iterator[None]:
-    """Turn an allocation failure into an error that says which stage, how large, and what helps.
+    """Convert an allocation failure into an error with the stage, the size and a remedy.
 
     Raises:
         RunError: `out-of-memory`.

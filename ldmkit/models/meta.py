@@ -1,4 +1,4 @@
-"""Building modules on the meta device: shapes without memory, and without the initialisers' work."""
+"""Building modules on the meta device, without memory and without running initialisers."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _DRAWS: dict[Any, Callable[..., Tensor]] = {
     torch.randn_like: torch.empty_like,
     torch.rand_like: torch.empty_like,
 }
-"""What makes random tensors, with what makes tensors of that shape."""
+"""Functions that create random tensors -> functions that create empty ones."""
 
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """New tensors have a shape and no data, and filling them is left out.
+    """Create new tensors on the meta device inside the block, and skip filling them.
 
-    A random fill of a meta tensor does nothing, yet torch imports its compiler for it, which takes seconds.
+    A random fill of a meta tensor has no effect, but makes torch import its compiler, which takes seconds.
     """
     with torch.device("meta"), _Unfilled():
         yield
 
 
 class _Unfilled(TorchFunctionMode):
-    """Initialisers of meta tensors return at once, and nothing random is drawn on the meta device."""
+    """Skips initialisers of meta tensors, and replaces random tensors on the meta device by empty ones."""
 
     def __torch_function__(
         self,

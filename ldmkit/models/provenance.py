@@ -1,4 +1,5 @@
-"""Where the parts of a pipeline come from: recorded when it is saved, compared when it is loaded. Free of torch."""
+"""Distributions and versions of a pipeline's parts, recorded when it is saved and compared when it is loaded. Does not
+import torch."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from ldmkit.plugins.installed import HOME, normal
 from ldmkit.plugins.kinds import GROUPS
 
 STRATEGIES = ("sampler", "grid", "guidance")
-"""Kinds that a spec names among its defaults."""
+"""Kinds that a spec contains in its defaults."""
 
 
 def stamped(kind: str, spec: PartSpec) -> PartSpec:
-    """The same with the distribution and version that its name means now, and so for parts in its config."""
+    """The spec with the distribution and version to which its name currently resolves."""
     try:
         entry = find(kind, spec.type, spec.distribution)
     except PluginError:
@@ -26,12 +27,12 @@ def stamped(kind: str, spec: PartSpec) -> PartSpec:
 
 
 def stamped_defaults(defaults: Defaults) -> Defaults:
-    """Defaults whose sampler, grid and guidance say where they come from."""
+    """The defaults with `stamped` sampler, grid and guidance."""
     return defaults.model_copy(update={kind: stamped(kind, getattr(defaults, kind)) for kind in STRATEGIES})
 
 
 def stamped_config(kind: str, config: Value, data: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON data, in which parts say where they come from."""
+    """`data`, the JSON data of a config, with `stamped` specs of nested parts."""
     for key, value in config:
         if isinstance(value, PartSpec):
             data[key] = stamped(key if key in GROUPS else kind, value).model_dump(mode="json")
@@ -47,26 +48,26 @@ def explained(error: PluginError, path: str, kind: str, spec: PartSpec) -> Plugi
     version = f" {spec.version}" if spec.version else ""
     present = installed_version(spec.distribution)
     if present is not None and present == spec.version:
-        return error  # the very version: the name was never there
+        return error  # the recorded version is installed, so the name never existed
     if error.code != "plugin.unknown":
         if present is not None:
             error.fits = f"{error.fits}; " if error.fits else ""
-            error.fits += f"it was saved with {spec.distribution}{version}, {present} is installed: {wanted}"
+            error.fits += f"it was saved with {spec.distribution}{version}, but {present} is installed: {wanted}"
         return error
-    what = f"{path} needs {spec.type!r}, which {spec.distribution}{version} provides"
+    what = f"{path} requires {spec.type!r} from {spec.distribution}{version}"
     if present is not None:
-        what += f"; {spec.distribution} {present} is installed, and has no {kind} of that name"
+        what += f"; the installed {spec.distribution} {present} has no {kind} of that name"
     return PluginError("not-installed", what, where=path, fits=wanted)
 
 
 def pinned(spec: PartSpec) -> str:
-    """A distribution as pip is asked for it, in the version that was recorded."""
+    """The pip requirement for a part's distribution in its recorded version."""
     exact = spec.version not in (None, "", "?")
     return f"{spec.distribution}=={spec.version}" if exact else str(spec.distribution)
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of a distribution that is installed, if it is."""
+    """The installed version of a distribution; None if it is not installed."""
     found = {e.version for e in catalogue() if normal(e.dist) == normal(distribution)}
     if found:
         return found.pop()
@@ -77,13 +78,13 @@ def installed_version(distribution: str) -> str | None:
 
 
 def blame_version(error: LdmkitError, spec: PartSpec) -> None:
-    """Add to an error of a part's config or weights that another version of its distribution wrote them."""
+    """Add a hint to an error about a part's config or weights if another version of its distribution wrote them."""
     if not isinstance(error, (SpecError, WeightsError)) or spec.distribution is None:
         return
     present = installed_version(spec.distribution)
     if present is None or spec.version in (None, "", "?", present):
         return
-    said = f"{spec.distribution} {spec.version} wrote it, {present} is installed: pip install {pinned(spec)}"
+    hint = f"written by {spec.distribution} {spec.version}, but {present} is installed: pip install {pinned(spec)}"
     if normal(spec.distribution) == HOME:
-        said = f"ldmkit {spec.version} wrote it, this is {present}: pip install {pinned(spec)}"
-    error.fits = f"{error.fits}; {said}" if error.fits else said
+        hint = f"written by ldmkit {spec.version}, but this is {present}: pip install {pinned(spec)}"
+    error.fits = f"{error.fits}; {hint}" if error.fits else hint

@@ -1,4 +1,4 @@
-"""From a source of any known format to filled parts."""
+"""Loading of parts with their weights, from a source in any known format."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_model(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> dict[str, Any]:
-    """What `Pipeline` is built from; arguments and errors as for `ldmkit.load`."""
+    """The constructor arguments of `Pipeline`; parameters and errors as for `ldmkit.load`."""
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     options = loading_options(config, ema, variant, dtype)
     return {**fill_model(opened, device=device, dtype=dtype, mapped=mapped), "load_options": options}
@@ -58,7 +58,7 @@ def fill_model(
     mapped: bool = True,
     ready: Mapping[str, Part] | None = None,
 ) -> dict[str, Any]:
-    """Compose what a source describes and fill it with its weights; the errors of `ldmkit.load`.
+    """Compose the spec of a source and load its weights; raises the errors of `ldmkit.load`.
 
     Args:
         ready: parts by their paths that are filled already, of a pipeline that shares them.
@@ -103,7 +103,7 @@ def read_cascade(
 def loading_options(
     config: str | Path | None, ema: bool | None, variant: str | None, dtype: torch.dtype | str | None
 ) -> dict[str, Any]:
-    """The arguments of `ldmkit.load` that recipes hold, those that were given."""
+    """Those arguments of `ldmkit.load` that were given and are recorded in recipes."""
     given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}
     given["dtype"] = None if check_dtype(dtype) is None else str(dtype)
     return {key: value if key == "ema" else str(value) for key, value in given.items() if value is not None}
@@ -117,12 +117,12 @@ def open_source(
     variant: str | None = None,
     verify: Verify = "fast",
 ) -> Source:
-    """The reader for a source; its report tells afterwards what became of every key.
+    """The reader for a source. After loading, its report lists which keys were used or ignored.
 
     Raises:
-        SourceError: not found (with the bundled names), or of no known format; `no-digests` where `verify` is "full".
-        InputError: `no-variants`: the source has one set of weights, and a variant is asked for; `not-taken`: a config
-            or `ema` that its reader does not look at.
+        SourceError: not found (lists the bundled names), or in an unknown format; `no-digests` if `verify` is "full".
+        InputError: `no-variants`: a variant is requested, but the format has only one set of weights; `not-taken`: the
+            reader does not use `config` or `ema`.
     """
     verify = check_verify(verify)
     for name, value in (("source", source), ("config", config)):
@@ -137,9 +137,7 @@ def open_source(
     if path.is_dir() and (is_native(path) or is_part(path) or is_cascade(path)):
         given = {"config": yaml, "ema": ema, "variant": variant}
         if named := [name for name, value in given.items() if value is not None]:
-            what = (
-                "a saved pipeline has its own spec and one set of weights: neither config nor ema nor variant applies"
-            )
+            what = "config, ema and variant do not apply to a saved pipeline, which has a spec and one set of weights"
             raise InputError("not-for-native", what, where=named[0])
         kinds = ((is_native, NativeFolder), (is_cascade, CascadeFolder), (is_part, PartFolder))
         opened: Source | None = next(folder(path, verify) for found, folder in kinds if found(path))
@@ -151,11 +149,11 @@ def open_source(
     if opened is None:
         raise unrecognised(path)
     if variant is not None and not opened.has_variants:
-        what = f"variant={variant!r}: this format has one set of weights, or its reader takes no variant"
-        raise InputError("no-variants", what, where=origin, fits="a folder of diffusers, or no variant")
-    for name, said in (("config", config), ("ema", ema)):
-        if said is not None and name not in opened.takes:
-            what = f"{name}={shown(str(said))}: this format says it itself, or its reader takes no {name}"
+        what = f"variant={variant!r}: this format has one set of weights, or its reader does not support variants"
+        raise InputError("no-variants", what, where=origin, fits="a diffusers folder, or no variant")
+    for name, option in (("config", config), ("ema", ema)):
+        if option is not None and name not in opened.takes:
+            what = f"{name}={shown(str(option))} does not apply to this format, or its reader does not support it"
             raise InputError("not-taken", what, where=origin, fits=f"no {name}")
     opened.origin = origin
     return opened
@@ -164,7 +162,7 @@ def open_source(
 def _fill(
     parts: Parts, spec: PipelineSpec, found: Sequence[FoundPart], filling: _Filling, ready: Mapping[str, Part]
 ) -> None:
-    """Read the weights of every part that is not `ready`; a part that shares another's weights adopts them."""
+    """Load the weights of every part that is not `ready`; parts with `shares` use the weights of another part."""
     modules: dict[str, Any] = {**parts.items()}
     owners = owners_of(spec.conditioners)
     for part in found:
@@ -179,7 +177,7 @@ def _fill(
 
 
 class _Filling(NamedTuple):
-    """How parts are filled: from which source, to which device and dtype, and whether weights stay in their files."""
+    """How weights are loaded: the source, device and dtype, and whether they are memory-mapped."""
 
     source: Source
     device: torch.device
@@ -187,7 +185,7 @@ class _Filling(NamedTuple):
     mapped: bool
 
     def fill(self, module: Part, part: FoundPart) -> None:
-        """Read a part's weights and other files."""
+        """Load a part's weights and other files."""
         count = sum(parameter.numel() for parameter in module.parameters())
         options: dict[str, Any] = {"device": self.device, "dtype": self.dtype, "mapped": self.mapped}
         try:
@@ -199,7 +197,7 @@ class _Filling(NamedTuple):
         self.load_assets(module, part.path)
 
     def load_assets(self, module: Part, path: str) -> None:
-        """Read a part's other files (vocabularies)."""
+        """Load a part's other files (vocabularies)."""
         if (folder := self.source.assets(path)) is not None:
             module.load_assets(folder)
 
@@ -218,9 +216,9 @@ def part_of(
     """One part, with the weights and assets that a source has under a part path.
 
     Args:
-        spec: of the part; its tensors are those of the source.
-        path: as in the source (`codec`, `conditioners.text`).
-        where: the spec stands, for errors; None: at `path`.
+        spec: spec of the part.
+        path: path of the part in the source (`codec`, `conditioners.text`).
+        where: path of the spec in errors; None for `path`.
     """
     instance_of(mapped, bool, "mapped")
     found = find_part_alone(kind, spec, path)
@@ -232,7 +230,7 @@ def part_of(
 
 
 def _warn_of_versions(source: Source, parts: Sequence[FoundPart], defaults: Defaults | None = None) -> None:
-    """Warn, once, about other versions than those that a saved pipeline names."""
+    """Warn once if the installed versions differ from those recorded in a saved pipeline."""
     bundled = bundled_models().get(source.origin)
     found = differences(parts, defaults, None if bundled is None else bundled.dist)
     if found:

@@ -1,4 +1,4 @@
-"""Which slot each conditioner fills, and whether it fits: decided before any weight is read."""
+"""Assignment of conditioners to slots, and checks that they fit, before any weights are read."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ def input_owners(
 
 
 def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Slot]) -> str:
-    """The slot that a conditioner fills: the one asked for, else the only one of its kind.
+    """The slot that a conditioner fills: the requested one, or else the only one of its kind.
 
     Raises:
-        CompositionError: no such slot, another kind, none of the kind, or several.
+        CompositionError: no such slot, a slot of another kind, or not exactly one slot of the kind.
     """
     offered = ", ".join(f"{s} ({slot.kind}, dim {slot.dim})" for s, slot in slots.items()) or "none"
     if asked is not None:
         if asked not in slots:
             raise CompositionError(
-                "unknown-slot", f"conditioner {name!r} asks for slot {asked!r}", fits=f"slots: {offered}"
+                "unknown-slot", f"conditioner {name!r} requests unknown slot {asked!r}", fits=f"slots: {offered}"
             )
         if slots[asked].kind != kind:
-            what = f"conditioner {name!r} makes {kind}, slot {asked!r} takes {slots[asked].kind}"
+            what = f"conditioner {name!r} emits {kind}, but slot {asked!r} takes {slots[asked].kind}"
             raise CompositionError("kind-mismatch", what, fits=f"slots: {offered}")
         return asked
     fitting = [slot for slot, declared in slots.items() if declared.kind == kind]
     if len(fitting) == 1:
         return fitting[0]
-    problem = "there is no slot for it" if not fitting else f"slots {fitting} all take that: name one"
+    problem = "there is no slot for it" if not fitting else f"several slots take that, so name one of {fitting}"
     raise CompositionError(
         "no-slot" if not fitting else "ambiguous-slot",
-        f"conditioner {name!r} makes {kind}; {problem}",
+        f"conditioner {name!r} emits {kind}; {problem}",
         fits=f"slots: {offered}",
     )
 
 
 def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot]) -> None:
-    """Check (conditioner, slot, dim) against what the slots declare, by their join rule.
+    """Check (conditioner, slot, dim) against the slots' declarations and join rules.
 
     Raises:
-        CompositionError: naming the conditioner, the slot and both dims; or an unfilled required slot.
+        CompositionError: a dim does not fit (names conditioner, slot and both dims), or a required slot is empty.
     """
     filled: dict[str, list[tuple[str, int]]] = {}
     for name, slot, dim in parts:
@@ -67,7 +67,7 @@ def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot])
         if not users:
             if declared.required:
                 what = f"nothing fills the required slot {slot!r} ({declared.kind}, dim {declared.dim})"
-                raise CompositionError("empty-slot", what, fits=f"a conditioner that makes {declared.kind}")
+                raise CompositionError("empty-slot", what, fits=f"a conditioner that emits {declared.kind}")
             continue
         if declared.join == "only" and len(users) > 1:
             raise CompositionError("crowded-slot", f"slot {slot!r} takes one conditioner, got {names}")
@@ -77,7 +77,7 @@ def check_dims(parts: Sequence[tuple[str, str, int]], slots: Mapping[str, Slot])
             continue
         for name, dim in users:
             if dim != declared.dim:
-                what = f"conditioner {name!r} makes dim {dim}, slot {slot!r} takes dim {declared.dim}"
+                what = f"conditioner {name!r} has dim {dim}, but slot {slot!r} takes dim {declared.dim}"
                 raise CompositionError(
                     "dim-mismatch", what, fits=f"a {declared.kind} conditioner of dim {declared.dim}"
                 )

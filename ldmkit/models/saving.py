@@ -1,4 +1,4 @@
-"""Writing a pipeline as a folder, so that a broken attempt leaves nothing half-written."""
+"""Atomic saving of a pipeline as a folder; a failed attempt leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.files.json import check_writable, fsync, write_json
-from ldmkit.models.changed import remark_unsaved, told_of_tensors
+from ldmkit.models.changed import remark_unsaved, explain_mixed_tensors
 from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.models.mapped import check_mapped
@@ -27,16 +27,16 @@ from ldmkit.plugins.catalogue import name_of
 
 
 def save_pipeline(parts: Parts, spec: PipelineSpec, folder: Path, store: torch.dtype | None = None) -> Path:
-    """Write spec, tensors and vocabularies; an older saved pipeline in the folder's place is replaced at the end.
+    """Write spec, tensors and vocabularies. A saved pipeline in the same folder is replaced at the end.
 
     Args:
-        store: floating dtype of the tensors in the files alone; what is loaded from them has the dtype that the
-            pipeline has now (the widest, where its parts differ). None: as they are.
+        store: floating-point dtype of the tensors in the files. A pipeline loaded from them has the current dtype of
+            this one (the widest if its parts differ). None stores the tensors unconverted.
 
     Raises:
-        InputError: the folder exists and holds something else, or its parent does not exist.
-        PluginError: `unregistered`: a part whose class no entry point names could not be loaded again.
-        RunError: `cannot-write`: no permission, a full disk; `mixed-tensors`: a part that was quantised.
+        InputError: the folder exists and contains something else, or its parent does not exist.
+        PluginError: `unregistered`: a part's class has no entry point, so the part could not be loaded again.
+        RunError: `cannot-write`: no permission, a full disk; `mixed-tensors`: a part was quantised.
     """
     check_folder(folder)
     check_store(store)
@@ -61,10 +61,10 @@ def check_savable(parts: Parts) -> None:
 
 
 def check_store(store: torch.dtype | None) -> None:
-    """Whether weights can be stored in a dtype and loaded again.
+    """Check that weights can be stored in a dtype and loaded again.
 
     Raises:
-        InputError: `dtype`: no floating one that a module takes.
+        InputError: `dtype`: not a supported floating-point dtype.
     """
     if store is not None and not (isinstance(store, torch.dtype) and store in FLOATS):
         fits = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
@@ -72,7 +72,7 @@ def check_store(store: torch.dtype | None) -> None:
 
 
 def check_written(building: Path, folder: Path, *, without: frozenset[str] = frozenset()) -> None:
-    """Compose what was written and compare its tensors' names, shapes and dtypes, before anything older goes.
+    """Compose the written spec and compare the tensors' names, shapes and dtypes, before an older folder is replaced.
 
     Args:
         without: paths of parts whose tensors are elsewhere.
@@ -87,12 +87,12 @@ def check_written(building: Path, folder: Path, *, without: frozenset[str] = fro
             if path not in elsewhere:
                 check(part, source.tensors(path), path)
     except LdmkitError as problem:
-        what = f"what was written could not be loaded again, and an older one was left as it is: {problem}"
+        what = f"the written files cannot be loaded again; an existing folder was left unchanged: {problem}"
         raise RunError("cannot-read-back", what, where=str(folder)) from problem
 
 
 def save_part(kind: str, part: Part, folder: Path) -> Path:
-    """Write a codec or a classifier by itself; an older one in the folder's place is replaced at the end.
+    """Write a codec or a classifier by itself. A saved one in the same folder is replaced at the end.
 
     Raises:
         InputError, PluginError, RunError: as `save_pipeline`.
@@ -101,7 +101,7 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
     check_mapped([part])
     name_of(kind, type(part))
     remark_unsaved({kind: part})
-    with replacing_folder(folder) as building, told_of_tensors({kind: part}):
+    with replacing_folder(folder) as building, explain_mixed_tensors({kind: part}):
         _write_part(part, kind, building, part.state_dict())
         write_spec(building / part_file(kind), part_spec(kind, part).model_dump(mode="json"))
     return folder
@@ -109,7 +109,7 @@ def save_part(kind: str, part: Part, folder: Path) -> Path:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place when the block ends well, and is removed when not.
+    """A temporary sibling folder, which replaces `folder` if the block succeeds and is deleted otherwise.
 
     Raises:
         RunError: `cannot-write`: no permission, a full disk.
@@ -124,7 +124,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 fsync(path)
             aside = building.with_name(f"{building.name}-old")
             if target.exists():
-                target.rename(aside)  # only renames between the old folder and the new one: a crash loses neither
+                target.rename(aside)  # a crash between the two renames loses neither folder
             building.rename(target)
             fsync(target.parent)
             shutil.rmtree(aside, ignore_errors=True)
@@ -135,7 +135,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_folder(folder: Path, spec_file: str = SPEC_FILE, own: frozenset[str] | None = None) -> None:
-    """Whether a pipeline (or what has another spec file) can be saved there: asked before a long conversion.
+    """Check before a long conversion that a pipeline (or a part, with its spec file) can be saved in a folder.
 
     Args:
         own: what an older one in its place consists of; None: the parts of a pipeline.
@@ -150,19 +150,18 @@ def check_folder(folder: Path, spec_file: str = SPEC_FILE, own: frozenset[str] |
         return
     fits = "a new or empty folder"
     if folder.is_symlink() or not folder.is_dir():
-        raise InputError("folder-taken", "it is no plain folder", where=str(folder), fits=fits)
+        raise InputError("folder-taken", "it is not a plain folder", where=str(folder), fits=fits)
     if Path.cwd().is_relative_to(folder.resolve()):
-        fits = "a folder of its own, or another current folder"
-        raise InputError(
-            "folder-taken", "the current folder is in it, and would be replaced", where=str(folder), fits=fits
-        )
+        fits = "a separate folder, or another working directory"
+        what = "it is or contains the current working directory, which would be replaced"
+        raise InputError("folder-taken", what, where=str(folder), fits=fits)
     names = {path.name for path in folder.iterdir()}
     if names and spec_file not in names:
         raise InputError("folder-taken", f"it exists and has no {spec_file}", where=str(folder), fits=fits)
     ours = _OURS if own is None else own
     foreign = sorted(name for name in names - {spec_file} if name.removesuffix(".safetensors") not in ours)
     if foreign:
-        what = f"it also holds {foreign[0]!r}, which saving would delete"
+        what = f"it also contains {foreign[0]!r}, which saving would delete"
         raise InputError("folder-taken", what, where=str(folder), fits=fits)
 
 
@@ -174,7 +173,7 @@ def write_pipeline(
 ) -> None:
     """Write the files of a pipeline into an empty folder, but for those of the parts at the paths in `without`."""
     owners = owners_of(spec.conditioners)
-    with told_of_tensors(parts.items()):
+    with explain_mixed_tensors(parts.items()):
         for path, part in parts.items().items():
             if path not in without:
                 _write_part(part, path, folder, {} if path in owners else _stored(part.state_dict(), store))
@@ -182,10 +181,10 @@ def write_pipeline(
 
 
 def write_spec(path: Path, data: dict[str, Any], names: Collection[str] | None = None) -> None:
-    """A spec, last of all in its folder, with the digests of what lies there already and of itself.
+    """Write the spec, after all other files, with their digests and its own.
 
     Args:
-        names: of the files that count; None: all.
+        names: the files to include; None includes all.
     """
     made = file_digests(path.parent, names)
     files = {name: one.model_dump(mode="json", exclude_none=True) for name, one in made.items()}
@@ -206,18 +205,18 @@ def _narrowed(key: str, tensor: Tensor, store: torch.dtype) -> Tensor:
         lost = int((~torch.isfinite(made) & torch.isfinite(tensor)).sum())
         if lost:
             kept = str(store).removeprefix("torch.")
-            what = f"{lost} value(s) of {key!r} lie beyond {most:g}, the largest of {kept}, and would be infinite"
+            what = f"{lost} value(s) of {key!r} exceed {most:g}, the maximum of {kept}, and would become infinite"
             raise InputError("dtype", what, where="store", fits="bfloat16, or float32")
         return made
     return tensor.to(store)
 
 
 def _spec(made: Parts, spec: PipelineSpec, store: torch.dtype | None) -> PipelineSpec:
-    """The pipeline's spec; where it names a dtype to load in, or has to, that is the one the pipeline has."""
+    """The pipeline's spec, with the pipeline's current dtype if the spec must record one."""
     if store is None and spec.defaults.dtype is None:
         return spec
     parts = made.items().values()
-    # a part that is held wider than the others does not ask for their widening: it is held so again when loaded
+    # parts that are always kept wide are ignored: they are widened again when loaded
     free = [part for part in parts if part.held_dtype(torch.float16) == torch.float16] or [*parts]
     floats = [t.dtype for part in free for t in part.state_dict().values() if t.is_floating_point()]
     name = str(reduce(torch.promote_types, floats)).removeprefix("torch.") if floats else None

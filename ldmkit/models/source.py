@@ -1,4 +1,4 @@
-"""Where a pipeline comes from: a source tells its spec and hands out native tensors part by part."""
+"""Sources of pipelines, which provide a spec and, part by part, tensors under native keys."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ldmkit.models.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Ver
 from ldmkit.models.weights import LazyTensor, open_safetensors
 
 ALONE = ("codec", "classifier")
-"""Kinds of part that can be saved by themselves."""
+"""Kinds of part that can be saved individually."""
 
 
 @dataclass
 class LoadReport:
-    """What became of every key of a source: used, or ignored and why; and notes for the reader."""
+    """The keys of a source that were used (key -> part) or ignored (key -> reason), and notes for the user."""
 
     used: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class LoadReport:
 class Source(ABC):
     """A model in some format. Parts are `codec`, `denoiser`, `conditioners.<name>`, `adapters.<name>`.
 
-    `has_variants`: the format keeps several sets of weights by name, and the reader took the caller's `variant`.
+    `has_variants`: whether the format has several named sets of weights and the reader supports `variant`.
     """
 
     has_variants: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"config", "ema"})
-    """Of the arguments `config` and `ema` those that its reader looks at; the others are refused if given."""
+    """Which of the arguments `config` and `ema` the reader uses; the others are refused if given."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
@@ -56,43 +56,43 @@ class Source(ABC):
     @property
     @abstractmethod
     def spec(self) -> PipelineSpec:
-        """What to compose.
+        """The spec of the pipeline.
 
         Raises:
-            SourceError: `codec-only`, `denoiser-only`, `adapter-only` where the source holds nothing else.
+            SourceError: `codec-only`, `denoiser-only`, `adapter-only` if the source contains only that part.
         """
 
     @property
     def codec_spec(self) -> PartSpec:
-        """The first stage alone."""
+        """The spec of the first stage alone."""
         return self.spec.codec
 
     @property
     def assumption(self) -> str | None:
-        """What was taken for granted about the codec, for a warning, if anything was."""
+        """An assumption made about the codec, for a warning; None if there is none."""
         return None
 
     @property
     def dtype(self) -> str | None:
-        """Of floating weights where the caller of `load` names none; None: as they are in the file."""
+        """The default dtype of floating-point weights; None keeps the dtypes of the file."""
         return None
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:
-        """The adapters by name; a source may hold nothing else."""
+        """The adapters by name; a source may contain only adapters."""
         return self.spec.adapters
 
     @abstractmethod
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        """The part's tensors under native keys; nothing is read yet."""
+        """The part's tensors under native keys, not yet read."""
 
     def assets(self, part: str) -> Path | None:
-        """Folder with the part's other files (vocabularies), if there are any."""
+        """Folder with the part's other files (vocabularies); None if there are none."""
         return None
 
 
 class _Folder(Source):
-    """A folder with a file of tensors, and perhaps a folder of other files, for each part."""
+    """A folder with a tensor file and optionally an assets folder for each part."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -103,8 +103,8 @@ class _Folder(Source):
         path = inside(self.folder, weights_file(part))
         tensors = open_safetensors(path) if path.exists() else {}
         self.report.used.update((f"{path.name}:{key}", part) for key in tensors)
-        compare = cache(partial(self._checked.check, weights_file(part)))
-        return {key: _once_compared(tensor, compare) for key, tensor in tensors.items()}
+        verify = cache(partial(self._checked.check, weights_file(part)))
+        return {key: _verified(tensor, verify) for key, tensor in tensors.items()}
 
     def assets(self, part: str) -> Path | None:
         folder = inside(self.folder, assets_folder(part))
@@ -114,20 +114,20 @@ class _Folder(Source):
         return folder if folder.is_dir() else None
 
 
-def _once_compared(tensor: LazyTensor, compare: Callable[[], None]) -> LazyTensor:
-    """The tensor, whose file is compared with its digest before any of it is read: names and shapes are told first."""
+def _verified(tensor: LazyTensor, verify: Callable[[], None]) -> LazyTensor:
+    """The tensor with its file verified before it is read, so that errors in names and shapes are reported first."""
 
     def read(copy: bool) -> Tensor:
-        compare()
+        verify()
         return tensor.read(copy)
 
     return replace(tensor, read=read)
 
 
 class NativeFolder(_Folder):
-    """A folder that `Pipeline.save` wrote: pipeline.json, codec.safetensors, denoiser.safetensors, ...
+    """A folder written by `Pipeline.save`: pipeline.json, codec.safetensors, denoiser.safetensors, ...
 
-    Its spec is compared with its digest at once, each other file before something of it is used.
+    Its spec is verified against its digest at once, the other files before they are used.
     """
 
     def __init__(self, folder: Path, verify: Verify = "fast") -> None:
@@ -148,7 +148,7 @@ class NativeFolder(_Folder):
 
 
 class PartFolder(_Folder):
-    """A folder that `save_part` wrote, a part alone: codec.json and codec.safetensors, or those of another kind."""
+    """A folder written by `save_part`, with a single part: codec.json and codec.safetensors, or another kind."""
 
     def __init__(self, folder: Path, verify: Verify = "fast") -> None:
         super().__init__(folder)
@@ -169,17 +169,17 @@ class PartFolder(_Folder):
         return self.part_spec("codec")
 
     def part_spec(self, kind: str) -> PartSpec:
-        """The part.
+        """The spec of the part.
 
         Raises:
-            SourceError: `codec-only`, `classifier-only` where it is of another kind.
+            SourceError: `codec-only`, `classifier-only` if the part is of another kind.
         """
         if kind != self.kind:
             raise self._alone(f"a {kind}")
         return self.part
 
     def _alone(self, wanted: str) -> SourceError:
-        what = f"it is a {self.kind} alone, not {wanted}"
+        what = f"it contains only a {self.kind}, not {wanted}"
         return SourceError(f"{self.kind}-only", what, where=self.origin, fits=f"ldmkit.load_{self.kind}")
 
 
@@ -194,29 +194,29 @@ def assets_folder(part: str) -> str:
 
 
 def is_native(path: Path) -> bool:
-    """Whether a folder holds a saved pipeline."""
+    """Whether a folder contains a saved pipeline."""
     return (path / SPEC_FILE).is_file()
 
 
 def part_file(kind: str) -> str:
-    """File of the spec of a part that is saved by itself."""
+    """Spec file of an individually saved part."""
     return f"{kind}.json"
 
 
 def is_part(path: Path) -> bool:
-    """Whether a folder holds a saved part alone."""
+    """Whether a folder contains an individually saved part."""
     return not is_native(path) and any((path / part_file(kind)).is_file() for kind in ALONE)
 
 
 def adapter_only(origin: str) -> SourceError:
-    """The error for a pipeline that is asked of an adapter's file."""
+    """The error for loading a pipeline from an adapter's file."""
     fits = "ldmkit.load_adapter, and Pipeline.with_adapter"
-    return SourceError("adapter-only", "it is an adapter alone", where=origin, fits=fits)
+    return SourceError("adapter-only", "it contains only an adapter", where=origin, fits=fits)
 
 
 def unrecognised(path: Path) -> SourceError:
-    """The error for a path that no reader knows; a folder with a model right below it is told where that is."""
+    """The error for a path in an unknown format; it suggests a model in a direct subfolder, if any."""
     fits = f"a folder with {SPEC_FILE} or model_index.json, or a .ckpt or .safetensors file"
     if path.is_dir() and (inner := sorted(child.parent for child in path.glob(f"*/{SPEC_FILE}"))):
-        fits = f"{inner[0]}, which holds a model"
-    return SourceError("unrecognised", "no reader knows this format", where=str(path), fits=fits)
+        fits = f"{inner[0]}, which contains a model"
+    return SourceError("unrecognised", "no reader recognises this format", where=str(path), fits=fits)

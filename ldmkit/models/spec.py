@@ -1,4 +1,4 @@
-"""The pipeline spec: which parts, how they are configured, how they connect. Strict, and JSON both ways."""
+"""The pipeline spec: the parts, their configs and their wiring. Strictly validated, and serialisable as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ldmkit.errors import InputError, SpecError, shown
 SPEC_VERSION: Literal[1] = 1
 
 SPEC_FILE = "pipeline.json"
-"""What the spec is called in the folder of a saved pipeline."""
+"""File name of the spec in the folder of a saved pipeline."""
 
 Verify: TypeAlias = Literal["fast", "full", "off"]
-"""How files are compared with their digests when a saved folder is loaded."""
+"""How files are verified against their digests when a saved folder is loaded."""
 
 Side: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 
@@ -33,10 +33,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Names of parts become names of files.
+    """Check the names of parts, which become file names.
 
     Raises:
-        SpecError: one that could leave the folder, or be no word.
+        SpecError: `name`: it is not a plain identifier.
     """
     for name in names:
         if not _NAME.fullmatch(name):
@@ -45,12 +45,12 @@ def check_names(names: Iterable[str]) -> None:
 
 
 class FileDigest(Value):
-    """What a file of a saved model was when it was written.
+    """The digests of a file of a saved model.
 
     Args:
         size: bytes.
         sha256: 64 hex digits, of the whole file.
-        pages: 32 hex digits, of the sums of its 4 KiB pages (`ldmkit.models.digests.page_sums`); for files of weights.
+        pages: 32 hex digits, of the sums of its 4 KiB pages (`ldmkit.models.digests.page_sums`); weight files only.
     """
 
     size: int = Field(ge=0)
@@ -59,7 +59,7 @@ class FileDigest(Value):
 
 
 class PartSpec(Value):
-    """A part by its registered name and config; distribution and version say where it came from."""
+    """A part by its registered name and config, with the distribution and version that provided it."""
 
     type: str
     config: dict[str, Any] = Field(default_factory=dict)
@@ -68,7 +68,7 @@ class PartSpec(Value):
 
 
 class SavedPart(PartSpec):
-    """A part that was saved by itself, with the digests of its files and of its spec, as `PipelineSpec` has them."""
+    """An individually saved part, with the digests of its files and of its spec as in `PipelineSpec`."""
 
     files: dict[str, FileDigest] | None = None
     digest: str | None = None
@@ -78,9 +78,9 @@ class ConditionerSpec(PartSpec):
     """A conditioner and its wiring.
 
     Args:
-        slot: denoiser slot to fill; None: the only one of its kind.
-        null: what stands for the dropped condition: the conditioner's own, zeros, or `keep` (never dropped).
-        input: key of the caller's mapping that feeds it; None: the conditioner's name.
+        slot: denoiser slot to fill; None for the only one of its kind.
+        null: replacement for a dropped condition: the conditioner's own null, zeros, or `keep` (never dropped).
+        input: name of the caller's input that feeds it; None for the conditioner's name.
         shares: name of another conditioner whose weights it uses.
     """
 
@@ -91,17 +91,17 @@ class ConditionerSpec(PartSpec):
 
     @property
     def wiring(self) -> dict[str, Any]:
-        """How it is connected, without what it is."""
+        """The wiring fields, without those of the part itself."""
         return self.model_dump(include={"slot", "null", "input", "shares"})
 
 
 class Defaults(Value):
-    """What a call, or loading, uses where it says nothing.
+    """Defaults of calls and of loading.
 
     Args:
-        size: (height, width) in pixels; of other data one number for each of the codec's axes.
-        locked: those of the others that the model was distilled for; a call that asks for something else is warned of.
-        dtype: of floating weights once they are loaded; None: as they are in the files.
+        size: (height, width) in pixels; for other data one number per axis of the codec.
+        locked: those of the other fields for which the model was distilled; a call with other values gives a warning.
+        dtype: dtype of floating-point weights after loading; None keeps the dtypes of the files.
     """
 
     sampler: PartSpec = PartSpec(type="ddim")
@@ -116,8 +116,8 @@ class Defaults(Value):
 class PipelineSpec(Value):
     """Everything needed to compose a pipeline, except the weights.
 
-    Of a saved pipeline also the digests of its files, by their paths from its folder, and in `digest` the SHA-256 of
-    the spec without that key.
+    For a saved pipeline, `files` has the digests of its files by relative path, and `digest` the SHA-256 of the spec
+    without that key.
     """
 
     format: Literal["ldmkit-pipeline"] = "ldmkit-pipeline"
@@ -142,7 +142,7 @@ class PipelineSpec(Value):
         """A spec from parsed JSON.
 
         Raises:
-            SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, bad values.
+            SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, invalid values.
         """
         return read_spec(cls, data, where)
 
@@ -158,7 +158,7 @@ class PipelineSpec(Value):
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change when anything in the spec does, versions of distributions and digests left out."""
+        """16 hex digits, a hash of the spec without versions of distributions and digests of files."""
         parts = _without_versions({k: v for k, v in self.to_json().items() if k not in ("files", "digest")})
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -180,7 +180,7 @@ def read_spec(cls: type[Spec], data: object, where: str) -> Spec:
 
 
 def owners_of(conditioners: Mapping[str, ConditionerSpec]) -> dict[str, str]:
-    """Path of each conditioner that uses another's weights -> path of the other."""
+    """Path of each conditioner that shares weights -> path of the conditioner that owns them."""
     shares = {name: part.shares for name, part in conditioners.items() if part.shares is not None}
     return {f"conditioners.{name}": f"conditioners.{owner}" for name, owner in shares.items()}
 
@@ -193,7 +193,7 @@ def _without_versions(data: Any) -> Any:
 
 
 def check_verify(verify: object) -> Verify:
-    """One of the three ways.
+    """`verify`, checked to be "fast", "full" or "off".
 
     Raises:
         InputError: `verify`.

@@ -1,4 +1,4 @@
-"""Pipelines like another one, on the same modules: another plan, more adapters, other parts or defaults."""
+"""Variants of a pipeline that share its modules: another plan, more adapters, other parts or defaults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ldmkit.models.placing import placed_parts, unplaced
 
 
 class Varied(Composed):
-    """A pipeline's ways to make others from it; none of them changes it."""
+    """The methods of a pipeline that return a variant of it; none of them modifies it."""
 
     def planned(self, plan: str) -> Self:
         """A new pipeline on the same modules that calls the network by an execution plan.
@@ -59,7 +59,7 @@ class Varied(Composed):
         return self._varied(parts, network=network, placement=wanted, rounded=rounded, unfused=None)
 
     def with_adapter(self, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> Self:
-        """A new pipeline on the same modules with one more adapter; `conditioners` fill its slots by slot name.
+        """A new pipeline on the same modules with one more adapter; `conditioners` maps its slots to conditioners.
 
         Raises:
             InputError: `name-taken`.
@@ -68,22 +68,23 @@ class Varied(Composed):
         return type(self)(**extended(self, name, adapter, conditioners))
 
     def with_(self, **changes: Any) -> Self:
-        """A new pipeline on the same modules with some parts or defaults exchanged; the wiring stays.
+        """A new pipeline with some parts or defaults replaced; all else is shared, and the wiring is kept.
 
-        `Pipeline.of(conditioners=pipe.conditioners, ...)` would route all conditioners anew, by their kinds alone.
+        In contrast, `Pipeline.of(conditioners=pipe.conditioners, ...)` routes all conditioners again, by kind only.
 
         Args:
-            changes: `codec`, `denoiser`, `process`; `conditioners`, name -> part, put beside those there are, or in
-                the place of one of that name, and None leaves one out; `wiring` of these; and the defaults of calls
-                (`sampler`, `grid`, `guidance`, `steps`, `size`, `locked`), as names, values or specs.
+            changes: `codec`, `denoiser`, `process`; `conditioners` as name -> part, each of which is added or replaces
+                the one of that name (None removes it); `wiring` for these; and the defaults of calls (`sampler`,
+                `grid`, `guidance`, `steps`, `size`, `locked`) as names, values or specs.
 
         Raises:
-            InputError: `unknown-argument`; CompositionError: parts that do not fit, both named.
+            InputError: `unknown-argument`.
+            CompositionError: two parts are incompatible; the message names both.
         """
         return type(self)(**derived(self, changes))
 
     def tuned(self, name: str, **changes: Any) -> Self:
-        """A new pipeline on the same modules, with other options of the adapter `name` (scale, start, end ...).
+        """A new pipeline that shares all modules, with other options for the adapter `name` (scale, start, end ...).
 
         Raises:
             CompositionError: there is no such adapter.
@@ -94,16 +95,17 @@ class Varied(Composed):
         return self._varied(replace(self.parts, adapters=adapters))
 
     def fused(self, *names: str) -> Self:
-        """A new pipeline with adapters added to copies of the weights that they act on; all other tensors are shared.
+        """A new pipeline with adapters merged into copies of the weights that they act on; other tensors are shared.
 
-        It draws what this one draws up to rounding, at the speed of one without adapters; `unfused` is this one again.
+        Its results agree with this pipeline's up to rounding, at the speed of a pipeline without adapters. Its
+        `unfused` returns this pipeline.
 
         Args:
-            names: of adapters; none: all that can be fused. The others stay attached.
+            names: adapters to fuse; without names, all that can be fused. The others stay attached.
 
         Raises:
-            CompositionError: `unknown-adapter`; `not-fusable`: one that does more than add to linear layers, or none;
-                `placed-rounded`.
+            CompositionError: `unknown-adapter`; `not-fusable`: an adapter does not only add to linear layers, or there
+                is none to fuse; `placed-rounded`.
         """
         check_exact(self.rounded, "fuse")
         parts, merged = fused_parts(self.parts, self.wiring, names)
@@ -118,11 +120,11 @@ class Varied(Composed):
             CompositionError: `not-fused`.
         """
         if self._unfused is None:
-            raise CompositionError("not-fused", "this pipeline was not made by `fused`", fits="pipeline.fused() before")
+            raise CompositionError("not-fused", "this pipeline was not made by `fused`", fits="a pipeline.fused(...)")
         return self._unfused
 
     def _varied(self, parts: Parts, **changes: Any) -> Self:
-        """A pipeline like this one on other parts; adapters of the same names are attached already."""
+        """A copy of this pipeline with other parts."""
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options, "network": self.network}
         kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged}
         kept |= {"placement": self.placement, "rounded": self.rounded}

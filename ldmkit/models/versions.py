@@ -1,4 +1,4 @@
-"""What changed between the distributions that a saved spec names and those installed now."""
+"""Differences between the distributions recorded in a saved spec and those installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ldmkit.plugins.kinds import MODULES
 def differences(
     parts: Iterable[FoundPart], defaults: Defaults | None = None, released_with: str | None = None
 ) -> list[str]:
-    """What changed since a spec was saved, one sentence per distribution.
+    """Version differences since a spec was saved, one sentence per distribution.
 
     Args:
-        defaults: their strategies are compared too; one that is not installed gets a sentence of its own.
-        released_with: the distribution that contains the saved pipeline: both are of one release.
+        defaults: also compare its strategies; one that is not installed gets a separate sentence.
+        released_with: the distribution that bundles the saved pipeline, which is not compared.
     """
     known = [(part.path, part.kind, part.spec, part.entry) for part in parts]
     missing: list[str] = []
@@ -43,18 +43,18 @@ def differences(
 
 def _then_now(spec: PartSpec, entry: Entry) -> str | None:
     if normal(entry.dist) != normal(str(spec.distribution)):
-        return f"{spec.distribution} {spec.version} when it was saved, {entry.dist} {entry.version} now"
+        return f"saved with {spec.distribution} {spec.version}, loaded with {entry.dist} {entry.version}"
     if spec.version not in (None, "", "?", entry.version):
-        return f"{entry.dist} {spec.version} when it was saved, {entry.version} now"
+        return f"saved with {entry.dist} {spec.version}, loaded with {entry.version}"
     return None
 
 
 def _with_fields(path: str, kind: str, spec: PartSpec, entry: Entry) -> str:
-    """The path, and the fields that its config lacks or has in addition to today's class."""
+    """The path, with the fields that were added to or removed from the class since its config was saved."""
     cls = load_entry(entry)
     fields = (cls.Config if kind in MODULES else cls).model_fields
     new = [f"{name} = {field.default!r}" for name, field in fields.items() if name not in spec.config]
     gone = [repr(name) for name in spec.config if name not in fields]
-    notes = [f"new in its config, and at the default: {', '.join(new)}"] if new and spec.config else []
-    notes += [f"not in its config any more: {', '.join(gone)}"] if gone else []
+    notes = [f"new fields at their defaults: {', '.join(new)}"] if new and spec.config else []
+    notes += [f"removed fields: {', '.join(gone)}"] if gone else []
     return f"{path}: {'; '.join(notes)}" if notes else path

@@ -1,4 +1,4 @@
-"""Tensors in files, read lazily, and the one way they get into a module."""
+"""Lazy reading of tensors from files, and assignment to modules."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 ALIGNMENT = 64
-"""Bytes. CPU kernels may round differently on tensors that start elsewhere: our own files start weights on these."""
+"""Alignment in bytes of tensors in files written by ldmkit; CPU kernels may round differently at other alignments."""
 
 MAPPED_ALIGNMENT = 16
-"""Bytes that a tensor mapped from anyone's file starts on at least; what does not is copied."""
+"""Minimum alignment in bytes of a memory-mapped tensor; tensors with a smaller one are copied."""
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 200_000
-"""Of a file: a hundred times what the largest published model of this field has."""
+"""Tensors per file, a hundred times those of the largest published model in this field."""
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is still in its file.
+    """A tensor that has not been read from its file.
 
-    `read(copy)` returns it: mapped where possible if copy is False; in memory of its own if True, so that
-    no page of the file stays resident after a conversion.
+    `read(copy)` returns it: memory-mapped if possible if copy is False; a copy if True, so that no page of the file
+    stays resident after a conversion.
     """
 
     shape: tuple[int, ...]
@@ -64,12 +64,12 @@ class LazyTensor:
 
     @staticmethod
     def of(tensor: Tensor) -> LazyTensor:
-        """A tensor that is in memory already."""
+        """Wrap a tensor that is already in memory."""
         return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda copy: tensor.clone() if copy else tensor)
 
 
 def open_safetensors(path: Path) -> dict[str, LazyTensor]:
-    """The tensors of a safetensors file; the header is checked, no tensor is read.
+    """The tensors of a safetensors file. The header is checked; no tensor is read.
 
     Raises:
         SourceError: missing, truncated, oversized or damaged file, duplicate keys, unknown dtype.
@@ -105,13 +105,13 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
 
 
 def _damaged(header: Mapping[str, Any], start: int, path: Path, error: Exception) -> SourceError:
-    """What a file's length says of its damage, or else the library that reads it."""
+    """The error for a damaged file: truncated, judged by its length, or else the message of safetensors."""
     spans = [info["data_offsets"] for key, info in header.items() if key != "__metadata__"]
     ends = [span[1] for span in spans if isinstance(span, list) and len(span) == 2 and type(span[1]) is int]
     needs, has = start + max(ends, default=0), path.stat().st_size
     if needs > has:
-        what = f"its header lists tensors of {needs} bytes in all, the file has {has}: the rest is missing"
-        return SourceError("truncated", what, where=str(path), fits="the whole file: an unfinished download, perhaps")
+        what = f"truncated: according to its header it needs {needs} bytes, but it has {has}"
+        return SourceError("truncated", what, where=str(path), fits="the complete file; the download may be incomplete")
     return SourceError("safetensors-invalid", f"damaged file: {error}", where=str(path))
 
 
@@ -121,16 +121,17 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise SourceError("truncated", f"{size} bytes is too short for a safetensors file", where=where)
+            raise SourceError("truncated", f"{size} bytes are too few for a safetensors file", where=where)
         (length,) = struct.unpack("<Q", prefix)
         if length > min(MAX_HEADER_BYTES, size - 8):
-            what = f"the header claims {length} bytes, the file has {size}"
+            what = f"the header claims {length} bytes, but the file has {size}"
             raise SourceError("truncated", what, where=where, fits="a complete safetensors file")
         header = parse_json(file.read(length), where)
     if not isinstance(header, dict):
-        raise SourceError("safetensors-invalid", "the header is no JSON object", where=where)
+        raise SourceError("safetensors-invalid", "the header is not a JSON object", where=where)
     if len(header) > MAX_TENSORS:
-        raise SourceError("too-large", f"a header of {len(header)} tensors", where=where, fits=f"at most {MAX_TENSORS}")
+        what = f"the header lists {len(header)} tensors"
+        raise SourceError("too-large", what, where=where, fits=f"at most {MAX_TENSORS}")
     for key, info in header.items():
         if key != "__metadata__" and not (isinstance(info, dict) and {"dtype", "shape", "data_offsets"} <= info.keys()):
             raise SourceError("safetensors-invalid", f"the header entry of {key!r} is incomplete", where=where)
@@ -138,9 +139,9 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write atomically: the old file stays until the new one is complete.
+    """Write a safetensors file atomically; an existing file is replaced once the new one is complete.
 
-    Sizes that keep to `ALIGNMENT` come first, so that nearly all tensors can be mapped as they lie in the file.
+    Tensors whose size is a multiple of `ALIGNMENT` come first, so that nearly all tensors can be memory-mapped.
 
     Raises:
         WeightsError: `unknown-dtype`: complex numbers, quantised integers ...
@@ -180,23 +181,24 @@ def assign(
     dtype: torch.dtype | None = None,
     mapped: bool = True,
 ) -> None:
-    """Fill a module built on the meta device, tensor by tensor, converting on the way; strict both ways.
+    """Load tensors one by one into a module built on the meta device, converting them if needed. Strict: keys must
+    match exactly.
 
     Args:
         module: on the meta device.
-        tensors: native key -> tensor; nothing is read before all keys, shapes and dtypes were checked.
+        tensors: native key -> tensor; nothing is read before all keys, shapes and dtypes have been checked.
         where: name of the part, for errors.
-        dtype: of floating tensors; None keeps the file's own, the widest of them where it has several.
-        mapped: leave tensors in their file where dtype, device and alignment let them; False copies all.
+        dtype: dtype of floating-point tensors; None keeps that of the file, or the widest if it has several.
+        mapped: memory-map tensors if dtype, device and alignment permit; False copies all.
 
     Raises:
-        WeightsError: missing or unexpected keys, shapes or dtypes that do not fit.
+        WeightsError: missing or unexpected keys, or shapes or dtypes that do not fit.
     """
     check(module, tensors, where)
     device = torch.device(device)
     filled: dict[str, Tensor] = {}
     floats = {lazy.dtype for lazy in tensors.values() if lazy.dtype.is_floating_point}
-    if dtype is None and len(floats) > 1:  # layers of one network must agree, and widening loses nothing
+    if dtype is None and len(floats) > 1:  # layers of a network must have one dtype, and widening is lossless
         dtype = reduce(torch.promote_types, floats)
     held: Callable[[torch.dtype], torch.dtype] = getattr(module, "held_dtype", lambda dtype: dtype)
     with filling(module):
@@ -204,21 +206,21 @@ def assign(
             lazy = tensors[key]
             wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
             copied = not mapped or wanted != lazy.dtype or device.type != "cpu"
-            filled[key] = (lazy.read(True) if copied else _in_place(lazy)).to(device=device, dtype=wanted)
+            filled[key] = (lazy.read(True) if copied else _read_mapped(lazy)).to(device=device, dtype=wanted)
         module.load_state_dict(filled, strict=True, assign=True)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
-        raise WeightsError("uninitialised", f"{first_few(left)} got no value", where=where)
+        raise WeightsError("uninitialised", f"no value for {first_few(left)}", where=where)
 
 
-def _in_place(lazy: LazyTensor) -> Tensor:
-    """The tensor where it lies in its file, or in memory of its own where that is no good place."""
+def _read_mapped(lazy: LazyTensor) -> Tensor:
+    """The tensor, memory-mapped, or copied if misaligned."""
     tensor = lazy.read(False)
     return tensor if tensor.data_ptr() % MAPPED_ALIGNMENT == 0 else lazy.read(True)
 
 
 def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> None:
-    """Compare keys, shapes and dtypes of a file with what a module wants; the errors of `assign`."""
+    """Check the keys, shapes and dtypes of a file against a module; raises the errors of `assign`."""
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
@@ -226,15 +228,15 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
     unexpected = [key for key in tensors if key not in wanted]
     if unexpected:
         raise WeightsError(
-            "unexpected", f"{len(unexpected)} tensor(s) have no place: {first_few(unexpected)}", where=where
+            "unexpected", f"{len(unexpected)} unexpected tensor(s): {first_few(unexpected)}", where=where
         )
     for key, tensor in wanted.items():
         lazy = tensors[key]
         if lazy.shape != tuple(tensor.shape):
-            what = f"{key!r} has shape {list(lazy.shape)}, the config asks for {list(tensor.shape)}"
+            what = f"{key!r} has shape {list(lazy.shape)}, but the config requires {list(tensor.shape)}"
             raise WeightsError("wrong-shape", what, where=where)
         floats = tensor.dtype.is_floating_point
         if lazy.dtype not in FLOATS if floats else lazy.dtype != tensor.dtype:
-            what = f"{key!r} has dtype {lazy.dtype}, the module holds {tensor.dtype}"
+            what = f"{key!r} has dtype {lazy.dtype}, but the module has {tensor.dtype}"
             fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
             raise WeightsError("wrong-dtype", what, where=where, fits=fits)

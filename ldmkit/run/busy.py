@@ -17,7 +17,7 @@ from torch import nn
 
 from ldmkit.errors import RunError
 from ldmkit.models.ambient import usual_device
-from ldmkit.models.changed import told_of_tensors
+from ldmkit.models.changed import explain_mixed_tensors
 from ldmkit.models.mapped import check_mapped
 from ldmkit.run.faults import blaming
 from ldmkit.run.modes import evaluating, modules_of
@@ -85,7 +85,7 @@ def computing(named: Mapping[str, Any], *, trained: bool = False) -> Iterator[No
     """Parts, by their paths, stay where they are inside the block, in evaluation mode unless they are being trained."""
     parts = named.values()
     mode = evaluating([] if trained else modules_of(parts))
-    with blaming(), usual_device(), using(parts), mode, told_of_tensors(named):
+    with blaming(), usual_device(), using(parts), mode, explain_mixed_tensors(named):
         yield
 
 

@@ -134,7 +134,7 @@ FUNCTIONS = [
     case("mapped as a number", "input.wrong-kind", "mapped", "1", act=lambda e: ldmkit.load(e.class_folder, mapped=1)),
     case("path of nothing", "input.no-path", "the path is empty", act=lambda e: e.pipe.save("")),
     case("home of nobody", "input.no-path", "home directory", act=lambda e: e.pipe.save("~nobody-of-that-name/model")),
-    case("save over the current folder", "input.folder-taken", "the current folder is in it", act=saved_here),
+    case("save over the current folder", "input.folder-taken", "the current working directory", act=saved_here),
     pictured("picture array masked", "input.picture-masked", "192 of 192", "filled", make=lambda _: MASKED),
     started("mask array masked", "input.picture-masked", "start.mask", mask=lambda _: MASKED[..., 0]),
     called("inputs from a mapping of another kind", "input.unknown-input", "did you mean 'label'",

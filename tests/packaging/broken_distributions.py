@@ -288,7 +288,8 @@ BROKEN = (
         cause="ImportError: cannot import name 'Steady' from partially initialized module 'broken_circle'",
     ),
     _sampler("syntax", "def (:", cause=r"SyntaxError: .*broken_syntax\.py, line 1"),
-    Broken("broken-nothing", {"ldmkit.samplers": {"nothing": "no_such_module:Steady"}}, cause="no module 'no_such_mod"),
+    Broken("broken-nothing", {"ldmkit.samplers": {"nothing": "no_such_module:Steady"}},
+           cause="no module named 'no_such_mod"),
     Broken(
         "broken-versions", {"ldmkit.samplers": {"versions": "broken_versions:Steady"}}, {"broken_versions": SAMPLER},
         versions=("1.0", "2.0"), code="two-versions", status="ok", cause=r"2\.0 in .* is used; also found: 1\.0 in",
@@ -306,7 +307,7 @@ BROKEN = (
     ),
     Broken(
         "broken-unicode", {"ldmkit.samplers": {"ste\u200bady": "broken_unicode:Steady"}}, {"broken_unicode": SAMPLER},
-        code="bad-name", status=None, cause=r"cannot be seen: U\+200B", remedy="visible letters",
+        code="bad-name", status=None, cause=r"invisible characters: U\+200B", remedy="visible letters",
     ),
     Broken(
         "broken-lookalike", {"ldmkit.samplers": {"\u0435uler": "broken_lookalike:Steady"}},
@@ -327,7 +328,7 @@ BROKEN += (
              remedy=r"did you mean 'broken_misspelt_attribute:Stedy'\?"),
     Broken(
         "broken-misspelt-module", {"ldmkit.samplers": {"misspelt-module": "broken_mispelt_module:Steady"}},
-        {"broken_misspelt_module": SAMPLER}, cause="no module 'broken_mispelt_module'",
+        {"broken_misspelt_module": SAMPLER}, cause="no module named 'broken_mispelt_module'",
         remedy=r"did you mean 'broken_misspelt_module:Steady'\?",
     ),
     _sampler("thread", THREAD.format(more="") + dedent(SAMPLER), code="never-ends", status="ok",

@@ -25,7 +25,7 @@ HOOKS = {
     "raising-built": (HOOK + "ldmkit_pipeline_built(pipeline): raise SystemExit(1)", "hook-raised", "SystemExit"),
     "raising-step": (HOOK + "ldmkit_step(step): raise OSError('no luck')", "hook-raised", "no luck"),
     "raising-reader": (HOOK + "ldmkit_identify_checkpoint(path): raise OSError('no luck')", "hook-raised", "no luck"),
-    "claiming": (HOOK + "ldmkit_identify_checkpoint(path): return 3", "greedy-reader", "no format at all: 3"),
+    "claiming": (HOOK + "ldmkit_identify_checkpoint(path): return 3", "greedy-reader", "unknown format: 3"),
     "refusing": (
         HOOK + "ldmkit_identify_checkpoint(path):\n    raise ldmkit.SourceError('mine', 'it is damaged')",
         "greedy-reader", "it is damaged",

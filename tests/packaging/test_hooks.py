@@ -134,7 +134,7 @@ def test_a_raising_reader_is_passed_over(install: Install, tmp_path: Path) -> No
     install("reader", "[ldmkit]\nreader = reading\n", {"reading": READER.format(error="OSError('no luck')")})
     with (
         pytest.warns(UserWarning, match="hook 'reader'.*OSError"),
-        pytest.raises(ldmkit.SourceError, match="no reader knows"),
+        pytest.raises(ldmkit.SourceError, match="no reader recognises"),
     ):
         ldmkit.load(tmp_path)
 

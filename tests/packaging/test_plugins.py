@@ -198,7 +198,7 @@ BROKEN = {
     "absent_name": ("", "plugin.import-failed", "failed", "'Part'"),
     "instance": ("Part = 3", "plugin.not-a-class", "failed", "3"),
     "wrong_kind": ("import ldmkit\nclass Part(ldmkit.Grid):\n    def sigmas(self, p, s): ...", "plugin.wrong-kind",
-                   "failed", "no Sampler"),
+                   "failed", "not a Sampler"),
     "abstract": ("import ldmkit\nclass Part(ldmkit.Sampler): ...", "plugin.abstract", "failed", "steps"),
 }  # fmt: skip
 
@@ -291,14 +291,14 @@ def test_a_part_inherits_the_api_version(install: Install, monkeypatch: pytest.M
 
 def test_an_absent_module_of_its_own_is_a_failure(install: Install) -> None:
     install("broken-parts", "[ldmkit.samplers]\nbad = no_such_module:Part\n")
-    with pytest.raises(ldmkit.PluginError, match=r"import-failed.*no module 'no_such_module'"):
+    with pytest.raises(ldmkit.PluginError, match=r"import-failed.*no module named 'no_such_module'"):
         ldmkit.get("sampler", "bad")
 
 
 def test_an_incompatible_version(install: Install, capsys: pytest.CaptureFixture) -> None:
     points = "[ldmkit.samplers]\nplain = other_sampler:Plain\nddim = other_sampler:Plain\n"
     install("other-parts", points, {"other_sampler": SAMPLER}, requires=("torch", "ldmkit>=99", "ldmkit-other>=5"))
-    with pytest.raises(ldmkit.PluginError, match=r"incompatible.*wants ldmkit>=99"):
+    with pytest.raises(ldmkit.PluginError, match=r"incompatible.*requires ldmkit>=99"):
         ldmkit.get("sampler", "plain")
     assert "plain" not in ldmkit.components("sampler")
     assert ldmkit.get("sampler", "ddim").__module__.startswith("ldmkit_samplers"), (

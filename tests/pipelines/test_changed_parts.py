@@ -67,7 +67,7 @@ def hook(module: nn.Module, *_: Any) -> None:
     [
         (lambda part: part.conv_out.register_forward_hook(hook), "a forward hook of denoiser.conv_out is"),
         (lambda part: part.register_forward_pre_hook(hook), "a forward hook of denoiser is"),
-        (lambda part: setattr(part.mid, "forward", part.mid.forward), "an exchanged `forward` of denoiser.mid is"),
+        (lambda part: setattr(part.mid, "forward", part.mid.forward), "a replaced `forward` of denoiser.mid is"),
         (lambda part: [m.register_forward_hook(hook) for m in (part.conv_in, part.conv_out)], "conv_in and 1 more is"),
     ],
 )

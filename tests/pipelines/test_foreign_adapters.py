@@ -61,8 +61,8 @@ def test_of_its_own(folders: dict[str, Any], pipe: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"widths": (16, 16)}, "adds 16 channels at port 'skip.0', denoiser UNet has"),
-        ({"channels": 5, "in_channels": 5, "out_channels": 5}, "reads latents of 5 channels"),
+        ({"widths": (16, 16)}, "adds 16 channels at port 'skip.0'; denoiser UNet has"),
+        ({"channels": 5, "in_channels": 5, "out_channels": 5}, "reads latents with 5 channels"),
         ({"context_dim": 24}, "reads the tokens of slot 'context', dim 24"),
         (
             {"vector": "mlp", "vector_dim": 4},
@@ -96,7 +96,7 @@ def test_a_taken_name(folders: dict[str, Any]) -> None:
     control = folders["sd control"]
     one = folders["sd"].with_adapter("e", control, hint())
     for pipe, name in ((one, "e"), (folders["sd"], "text")):
-        with pytest.raises(InputError, match=f"{name!r} is the name of an") as error:
+        with pytest.raises(InputError, match=f"{name!r} is already the name of an") as error:
             pipe.with_adapter(name, control, hint())
         assert error.value.code == "input.name-taken"
     two = one.with_adapter("f", control, hint())

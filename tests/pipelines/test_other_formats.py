@@ -217,7 +217,7 @@ FOLDERS: dict[str, tuple[dict[str, Any], str]] = {
     "an index alone": ({"model.safetensors.index.json": {"weight_map": {}}}, "shard index without"),
     "a checkpoint in a folder": ({"sd.safetensors": b"x"}, r"holds 'sd\.safetensors'.*no yaml.*the file itself: .*/sd"),
     "two of them": ({"a.ckpt": b"x", "b.ckpt": b"x"}, r"holds 'a\.ckpt', 'b\.ckpt'.*yaml"),
-    "nothing known": ({"README.md": b"x"}, "no reader knows this format"),
+    "nothing known": ({"README.md": b"x"}, "no reader recognises this format"),
 }
 
 

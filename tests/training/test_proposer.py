@@ -67,7 +67,7 @@ def test_only_the_proposer_is_trained_and_the_rest_is_saved_as_it_was(start: Pat
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     new = set(after) - set(before)
     assert new and all("language." in name for name in new)
-    with pytest.raises(SourceError, match="run/model, which holds a model"):
+    with pytest.raises(SourceError, match="run/model, which contains a model"):
         ldmkit.load(tmp_path / "run")
     pipe = ldmkit.load(tmp_path / "run" / "model")
     made = pipe({"text": "two trees and a red house"}, seeds=[0]).recipes[0]

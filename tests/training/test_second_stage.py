@@ -246,7 +246,7 @@ WRONG: list[tuple[dict[str, Any], type[LdmkitError], str]] = [
     ({"codec": {"from": "frist"}}, SourceError, "frist"),
     ({"codec": {"type": "kl", "config": {}}}, CompositionError, "from"),
     ({"codec": {"type": "identity"}}, CompositionError, "3 latent channels"),
-    ({"conditioners": conditioners(text={"config": TEXT | {"dim": 12}})}, CompositionError, "'text' makes dim 12"),
+    ({"conditioners": conditioners(text={"config": TEXT | {"dim": 12}})}, CompositionError, "'text' has dim 12"),
     ({"conditioners": conditioners(text={"config": TEXT | {"pad": 4}})}, SourceError, "pad"),
     ({"conditioners": conditioners(text={"assets": "wrods"})}, SourceError, "wrods"),
     ({"conditioners": conditioners(label={"slot": "contxt"})}, CompositionError, "contxt"),
