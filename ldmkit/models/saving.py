@@ -16,7 +16,7 @@ from torch import Tensor
 from ldmkit.contracts.part import Part
 from ldmkit.errors import InputError, LdmkitError, RunError, shown
 from ldmkit.files.json import check_writable, fsync, write_json
-from ldmkit.models.changed import remark_unsaved, explain_mixed_tensors
+from ldmkit.models.changed import explain_mixed_tensors, remark_unsaved
 from ldmkit.models.compose import Parts, compose, part_spec
 from ldmkit.models.digests import file_digests, spec_digest, tensor_digests
 from ldmkit.models.mapped import check_mapped

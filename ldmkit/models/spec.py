@@ -171,7 +171,7 @@ def read_spec(cls: type[Spec], data: object, where: str) -> Spec:
         SpecError: unknown or misspelt keys (with path and suggestion), a newer spec version, bad values.
     """
     if not isinstance(data, Mapping):
-        raise SpecError("invalid", f"a spec is a JSON object, got {type(data).__name__}", where=where)
+        raise SpecError("invalid", f"a spec must be a JSON object, got {type(data).__name__}", where=where)
     version = data.get("version", SPEC_VERSION)
     if isinstance(version, int) and version > SPEC_VERSION:
         what = f"version {version} was written by a newer ldmkit; this one reads up to {SPEC_VERSION}"

@@ -21,11 +21,11 @@ class Varied(Composed):
     """The methods of a pipeline that return a variant of it; none of them modifies it."""
 
     def planned(self, plan: str) -> Self:
-        """A new pipeline on the same modules that calls the network by an execution plan.
+        """A new pipeline on the same modules that calls the network through an execution plan.
 
         Args:
-            plan: "eager", "compiled" and "graphed" (both for CUDA), "auto" (the fastest that was measured for the
-                device), or what else the denoiser offers: the U-Net adds "prepacked" and "exported" on the CPU.
+            plan: "eager", "compiled" and "graphed" (both for CUDA), "auto" (the one measured to be fastest on the
+                device), or another plan of the denoiser: the U-Net adds "prepacked" and "exported" for the CPU.
 
         Raises:
             CompositionError: `unknown-plan`, `plan-unavailable`; `plan-placed`: the network's weights are not always
