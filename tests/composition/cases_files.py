@@ -304,7 +304,7 @@ TARGETS = [
 
 RECIPE = {
     "recipe": 1, "steps": 1, "seed": 1, "parts": {}, "inputs": {}, "negative": {}, "sampler": {}, "grid": {},
-    "guidance": {}, "model": None, "start": None, "spec": "0", "size": [8, 8],
+    "guidance": {}, "model": None, "load": {}, "start": None, "spec": "0", "size": [8, 8],
 }  # fmt: skip
 
 
