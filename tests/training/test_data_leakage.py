@@ -92,6 +92,20 @@ def test_a_null_that_no_row_trains(tmp_path: Path) -> None:
             ready(parse_recipe(data | {"objective": {"dropout": dropout}}))
 
 
+@pytest.mark.parametrize(
+    ("dropout", "wanted"),
+    [
+        ({"rates": {"label": 1.0}}, "in every row: the condition is never seen"),
+        ({"none": 1.0}, "in every row: the condition is never seen"),
+        ({"rates": {"label": 0.99}}, "in every row: the condition is never seen"),  # 24 rows: 0.24 of one
+        ({"rates": {"label": 1e-9}}, "in no row: the null in its place is not trained"),
+    ],
+)
+def test_a_condition_or_a_null_that_not_one_row_sees(tmp_path: Path, dropout: dict[str, Any], wanted: str) -> None:
+    with pytest.warns(UserWarning, match=f"drops 'label' {wanted}"):
+        ready(parse_recipe(tiny.denoiser_data(tmp_path / "out") | {"objective": {"dropout": dropout}}))
+
+
 def opened(root: Path, /, **config: Any) -> Any:
     section = DataSection.model_validate({"train": {"type": "classes", "config": config}, "size": [8, 8]})
     return open_data(section, root)[0]

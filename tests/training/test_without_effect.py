@@ -9,9 +9,10 @@ from typing import Any, get_args
 
 import pytest
 import tiny
+from ldmkit_training.before.case import Case
 from ldmkit_training.before.preflight import check_ready
 from ldmkit_training.before.recipe import Recipe, build_stage, read_training_recipe, recipes, write_recipe
-from ldmkit_training.before.without_effect import ALWAYS, RULES, Case, without_effect
+from ldmkit_training.before.without_effect import ALWAYS, RULES, without_effect
 from ldmkit_training.data.section import open_data
 from pydantic import BaseModel
 from torch import device
@@ -73,7 +74,18 @@ CODEC: list[tuple[list[str], list[str]]] = [  # six steps, four held out, a KL c
     (["optimiser.rates={codec: 1.0e-3, discriminator: 1.0e-3}"], ["optimiser.lr"]),
     (["ema.decay=0.43"], []),
     (["ema.decay=0.44"], ["ema.decay"]),  # (1 + 6) / (10 + 6) = 0.4375
-    (["ema={decay: 0.99, warmup: false}"], []),
+    (["ema={decay: 0.99, warmup: false}"], ["ema.decay"]),  # 0.99 ** 6 = 0.94 of the first weights
+    (["ema={decay: 0.69, warmup: false}"], ["ema.decay"]),  # 0.69 ** 6 = 0.108
+    (["ema={decay: 0.68, warmup: false}"], []),  # 0.68 ** 6 = 0.099
+    (["optimiser={lr: 0.1, weight_decay: 10}"], ["optimiser.weight_decay"]),  # times 1 - 0.1 * 10 = 0
+    (["optimiser={lr: 0.1, weight_decay: 9.9}"], []),
+    (["optimiser={lr: 0.01, weight_decay: 10, rates: {discriminator: 0.1}}"], ["optimiser.weight_decay"]),
+    (["optimiser={type: sgd, lr: 0.1, weight_decay: 10}"], ["optimiser.weight_decay"]),
+    (["optimiser={type: adam, lr: 0.1, weight_decay: 10}"], []),
+    (["schedule={type: ldm-linear, lengths: [9], warmup: [7], start: [0], peak: [1], floor: [1]}"],
+     ["schedule.warmup"]),
+    (["schedule={type: ldm-linear, lengths: [9], warmup: [6], start: [0], peak: [100], floor: [1]}",
+      "optimiser={lr: 0.001, weight_decay: 10}"], ["optimiser.weight_decay"]),
     (["checkpoints.every=7", "validation.every=7", "tracking.every=7"],
      ["checkpoints.every", "validation.every", "tracking.every"]),
     (["previews={every: 7, count: 4}"], ["previews.every"]),

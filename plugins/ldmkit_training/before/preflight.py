@@ -23,10 +23,11 @@ from ldmkit import (
 )
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
+from ldmkit_training.before.case import Case
 from ldmkit_training.before.moving import with_spatial_inputs
 from ldmkit_training.before.recipe import Recipe, recipes
 from ldmkit_training.before.rows import check_cacheable, checked_rows
-from ldmkit_training.before.without_effect import Case, without_effect
+from ldmkit_training.before.without_effect import without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
@@ -119,10 +120,17 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
 
 
 def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
-    if not isinstance(stage, PipelineStage) or (isinstance(recipe, DenoiserConfig) and recipe.model.start is not None):
+    """Whether training sees both a condition and its null; less than one row in the whole run is none."""
+    if not isinstance(stage, PipelineStage) or not (rows := recipe.steps * recipe.data.batch):
+        return
+    there = set(renamed_names(train, recipe.data).values())
+    shares = {name: share for name, share in stage.drop_rates.items() if name in there}
+    if always := [name for name, share in shares.items() if (1 - share) * rows < 1]:
+        what = f"objective.dropout drops {', '.join(map(repr, always))} in every row: the condition is never seen"
+        warnings.warn(f"{what} (rates of 0.1, say)", stacklevel=3)
+    if isinstance(recipe, DenoiserConfig) and recipe.model.start is not None:
         return  # a model that is trained on may have learnt its nulls before
-    there, shares = set(renamed_names(train, recipe.data).values()), stage.drop_rates
-    if never := [name for name, share in shares.items() if share == 0 and name in there]:
+    if never := [name for name, share in shares.items() if share * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
         warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
 

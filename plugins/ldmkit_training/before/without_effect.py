@@ -6,68 +6,19 @@ judged, not defaults.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import accumulate
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from pydantic import BaseModel
 
-from ldmkit import Codec, Dataset, LdmkitError, Stage
-from ldmkit_training.before.recipe import Recipe
-from ldmkit_training.data.section import renamed_names
-from ldmkit_training.loop.optimisers import Cycles, Warmed
+from ldmkit import Codec, LdmkitError, Stage
+from ldmkit_training.before.case import Case, Reasons, set_keys
+from ldmkit_training.before.rates import ema, optimiser, schedule, untrained
 from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective
 from ldmkit_training.stages.codec.section import CodecConfig
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
-from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
-from ldmkit_training.stages.pipeline import denoising_turn
 from ldmkit_training.watch.observe import undisturbed
-from ldmkit_training.watch.probe_section import ProbeSection, probe_of
-
-
-class Case(NamedTuple):
-    """What a recipe is judged by.
-
-    Args:
-        stage: that it trains.
-        train, held: its data.
-        processes: that train together.
-        turn: of the stage, where it trains with noise and conditions.
-        probe: of the recipe.
-    """
-
-    recipe: Recipe
-    stage: Stage
-    train: Dataset
-    held: Dataset | None
-    processes: int
-    turn: DenoiserTurn | None = None
-    probe: ProbeSection | None = None
-
-    @classmethod
-    def of(cls, recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, processes: int) -> Case:
-        """With what is looked at more than once."""
-        return cls(recipe, stage, train, held, processes, denoising_turn(stage), probe_of(recipe))
-
-    def sets(self, section: BaseModel | None, key: str) -> bool:
-        """Whether the recipe itself says a key. A recipe that says all of them was written by a run, with all the
-        defaults: there only other values count."""
-        if section is None or key not in section.model_fields_set:
-            return False
-        everything = self.recipe.model_fields_set >= set(type(self.recipe).model_fields)
-        default = type(section).model_fields[key].get_default(call_default_factory=True, validated_data={})
-        return not everything or getattr(section, key) != default
-
-    @property
-    def given(self) -> set[str]:
-        """Inputs that the data have, by the model's names."""
-        return set(renamed_names(self.train, self.recipe.data).values())
-
-
-Reasons = Iterator[tuple[str, str]]
-"""(key, reason)."""
 
 Rule = Callable[[Case], Reasons]
 
@@ -79,57 +30,6 @@ def without_effect(case: Case) -> list[str]:
         for key, reason in rule(case):
             found.setdefault(key, reason)
     return [f"{key}: {reason}" for key, reason in found.items()]
-
-
-def _set_keys(case: Case, path: str, section: BaseModel | None, keys: tuple[str, ...], reason: str) -> Reasons:
-    for key in keys:
-        if case.sets(section, key):
-            yield f"{path}.{key.rstrip('_')}", reason
-
-
-def _untrained(case: Case) -> Reasons:
-    recipe = case.recipe
-    if recipe.steps == 0:
-        for key in ("optimiser", "schedule", "accumulate", "clip", "ema", "precision"):
-            if case.sets(recipe, key):
-                yield key, "steps: 0 trains nothing"
-
-
-def _optimiser(case: Case) -> Reasons:
-    section = case.recipe.optimiser
-    if section.type == "sgd":
-        yield from _set_keys(case, "optimiser", section, ("betas", "eps"), "sgd has none")
-    else:
-        yield from _set_keys(case, "optimiser", section, ("momentum",), f"{section.type} takes `betas`")
-    if section.weight_decay == 0:
-        yield from _set_keys(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
-    if set(case.stage.turns) <= set(section.rates):
-        yield from _set_keys(case, "optimiser", section, ("lr",), "every turn has a rate of its own in `rates`")
-
-
-def _schedule(case: Case) -> Reasons:
-    schedule, steps = case.recipe.schedule, case.recipe.steps
-    if isinstance(schedule, Warmed):
-        if schedule.type == "constant":
-            yield from _set_keys(case, "schedule", schedule, ("final",), "a constant rate does not come down to it")
-        if steps and schedule.warmup > steps:
-            yield "schedule.warmup", f"{schedule.warmup} steps of {steps}: the rate never reaches `optimiser.lr`"
-        elif steps and schedule.warmup == steps and schedule.type != "constant":
-            yield "schedule.type", f"the warm-up takes all {steps} steps: nothing comes down"
-    elif isinstance(schedule, Cycles) and steps:
-        starts = [0, *accumulate(schedule.lengths)][: len(schedule.lengths)]
-        late = next((i for i, start in enumerate(starts) if start >= steps), None)
-        if late is not None:
-            yield "schedule.lengths", f"cycle {late + 1} begins after {starts[late]} steps, the run has {steps}"
-
-
-def _ema(case: Case) -> Reasons:
-    section, steps = case.recipe.ema, case.recipe.steps
-    if section is None or not section.warmup or not steps:
-        return
-    most = (1 + steps) / (10 + steps)
-    if most < section.decay and case.sets(section, "decay"):
-        yield "ema.decay", f"{section.decay:g} is not reached in {steps} steps of `warmup`, which goes up to {most:.4g}"
 
 
 def _intervals(case: Case) -> Reasons:
@@ -164,29 +64,29 @@ def _previews_and_probe(case: Case) -> Reasons:
             yield f"{name}.count", f"{section.count}, and there are {len(shown)}"
     if case.stage.trained_codec is not None:
         keys = ("steps", "seed", "guidance", "sampler", "grid")
-        yield from _set_keys(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
+        yield from set_keys(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
     turn = case.turn
     if turn is None or probe is None:
         return
     if not turn.pipeline.conditioners and case.sets(recipe, "probe"):
         yield "probe", "the model has no conditions to try"
     elif len(turn.names) < 2:
-        yield from _set_keys(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
+        yield from set_keys(case, "probe", probe, ("alone",), "there are no others to drop beside a condition")
 
 
 def _tracking(case: Case) -> Reasons:
     section = case.recipe.tracking
     if not set(section.to) - {"tensorboard"}:
         reason = "none of the trackers has projects" if section.to else "nothing is tracked (`to` is empty)"
-        yield from _set_keys(case, "tracking", section, ("project",), reason)
+        yield from set_keys(case, "tracking", section, ("project",), reason)
 
 
 def _pictures(case: Case) -> Reasons:
     section = case.recipe.data
     if section.fit != "random-crop":
-        yield from _set_keys(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
+        yield from set_keys(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
     if not case.stage.inputs:
-        yield from _set_keys(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
+        yield from set_keys(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
     else:
         for name in section.moves:
             if section.inputs.get(name, name) not in case.stage.inputs:
@@ -203,7 +103,7 @@ def _cache(case: Case) -> Reasons:
         yield "data.cache.views", "nothing is cropped or mirrored at random: all views are alike"
     if cache.deviation and (objective := _with_posterior(case)) is not None and objective.posterior == "mode":
         reason = "objective.posterior: mode reads no deviation"
-        yield from _set_keys(case, "data.cache", cache, ("deviation",), reason)
+        yield from set_keys(case, "data.cache", cache, ("deviation",), reason)
 
 
 def _posterior(case: Case) -> Reasons:
@@ -242,12 +142,10 @@ def _codec_objective(case: Case) -> Reasons:
     perceptual, steps = objective.perceptual, case.recipe.steps
     if perceptual.type == "none":
         keys: tuple[str, ...] = ("config", "files", "weight")
-        yield from _set_keys(case, "objective.perceptual", perceptual, keys, "type: none has no distance")
+        yield from set_keys(case, "objective.perceptual", perceptual, keys, "type: none has no distance")
     elif perceptual.weight == 0 and (case.held is None or case.recipe.validation is None):
         keys = ("type", "config", "files")
-        yield from _set_keys(
-            case, "objective.perceptual", perceptual, keys, "its weight is 0, and nothing is validated"
-        )
+        yield from set_keys(case, "objective.perceptual", perceptual, keys, "its weight is 0, and nothing is validated")
     if adversary is not None and steps and adversary.start >= steps:
         last = f"and the last step is {steps - 1} (counted from 0): it never acts"
         yield "objective.discriminator", f"its `start` is {adversary.start}, {last}"
@@ -280,15 +178,15 @@ def _denoiser_objective(case: Case) -> Reasons:
         return
     objective = case.recipe.objective
     if objective.simple == 0:
-        yield from _set_keys(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
+        yield from set_keys(case, "objective", objective, ("weighting", "logvar"), "simple: 0 leaves that loss out")
     logvar = objective.logvar
     if logvar is not None and not logvar.train and logvar.init == 0:
         yield "objective.logvar", "`init` 0 that is not trained changes nothing"
     dropout, names = objective.dropout, turn.names
     if not names:
-        yield from _set_keys(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
+        yield from set_keys(case, "objective.dropout", dropout, ("none", "all"), "no condition may be dropped")
     if dropout.none + dropout.all + sum(dropout.alone.values()) >= 1:
-        yield from _set_keys(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
+        yield from set_keys(case, "objective.dropout", dropout, ("rates",), "the other rules take all rows")
     for key, shares in (("rates", dropout.rates), ("alone", dropout.alone)):
         for name in shares:
             if name in names and name not in case.given:
@@ -298,22 +196,24 @@ def _denoiser_objective(case: Case) -> Reasons:
     for name, section in case.recipe.model.conditioners.items():
         if section.shares is not None:
             reason = f"its weights are those of {section.shares!r} (`shares`)"
-            yield from _set_keys(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
+            yield from set_keys(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
 
 
 def _codec_source(case: Case) -> Reasons:
     recipe = case.recipe
     codec = recipe.model.codec if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
     if codec is not None and codec.from_ is not None:
-        yield from _set_keys(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
+        yield from set_keys(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Recipe.optimiser", "Recipe.schedule", "Recipe.accumulate", "Recipe.clip"), _untrained),
-    **dict.fromkeys(("Recipe.ema", "Recipe.precision"), _untrained),
-    **dict.fromkeys((f"OptimiserSection.{key}" for key in ("betas", "eps", "momentum", "decay", "lr")), _optimiser),
-    **dict.fromkeys(("Warmed.type", "Warmed.warmup", "Warmed.final", "Cycles.lengths"), _schedule),
-    "EmaSection.decay": _ema,
+    **dict.fromkeys(("Recipe.optimiser", "Recipe.schedule", "Recipe.accumulate", "Recipe.clip"), untrained),
+    **dict.fromkeys(("Recipe.ema", "Recipe.precision"), untrained),
+    **dict.fromkeys((f"OptimiserSection.{key}" for key in ("betas", "eps", "momentum", "decay", "lr")), optimiser),
+    "OptimiserSection.weight_decay": optimiser,
+    **dict.fromkeys(("Warmed.type", "Warmed.warmup", "Warmed.final", "Cycles.lengths"), schedule),
+    "Cycles.warmup": schedule,
+    "EmaSection.decay": ema,
     **dict.fromkeys(
         (f"{name}Section.every" for name in ("Checkpoints", "Validation", "Previews", "Probe")), _intervals
     ),
@@ -349,8 +249,8 @@ ALWAYS = frozenset(
         "DataSection": "train size fit mirror batch workers damaged",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
-        "OptimiserSection": "type weight_decay rates",  # a rate of a turn that does not exist is an error
-        "Cycles": "type warmup start peak floor",  # one for each of `lengths`
+        "OptimiserSection": "type rates",  # a rate of a turn that does not exist is an error
+        "Cycles": "type start peak floor",  # one for each of `lengths`
         "EmaSection": "warmup",
         "CheckpointsSection": "keep",
         "TrackingSection": "to",
