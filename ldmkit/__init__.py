@@ -70,6 +70,7 @@ for _home, _names in {
     "ldmkit.files.value_maps": ("ValueMap",),
     "ldmkit.files.json": ("read_json", "write_json", "write_new"),
     "ldmkit.files.reading": ("read_file",),
+    "ldmkit.models.annotator": ("Annotator",),
     "ldmkit.models.compose": ("build_value", "part_spec"),
     "ldmkit.plans.base": ("check_fresh", "fingerprint"),
     "ldmkit.run.recipe": ("read_recipe",),
@@ -195,6 +196,7 @@ if TYPE_CHECKING:
     from ldmkit.loading import load_codec as load_codec
     from ldmkit.models.cascade import CascadeSpec as CascadeSpec
     from ldmkit.models.cascade import StageSpec as StageSpec
+    from ldmkit.models.annotator import Annotator as Annotator
     from ldmkit.models.compose import build_value as build_value
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.placement import PartPlacement as PartPlacement

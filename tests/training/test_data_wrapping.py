@@ -9,9 +9,9 @@ from data_sources import opened, picture
 from ldmkit_training.before.rows import CheckedRows
 from ldmkit_training.data.numbering import Renumbered
 from ldmkit_training.data.sources.lying import SpatialDataset
-from ldmkit_training.data.sources.wrapping import Wrapping
 
 from ldmkit.contracts.data import Dataset
+from ldmkit.contracts.wrapping import Wrapping
 
 
 def test_every_member_of_a_dataset_is_passed_on() -> None:

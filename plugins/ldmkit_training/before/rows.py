@@ -10,6 +10,7 @@ from PIL import Image
 
 from ldmkit import Dataset, InputError, Sample, Stage
 from ldmkit.contracts.data import plain
+from ldmkit.contracts.wrapping import Wrapping
 from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
 from ldmkit_training.data.choosing import each_of, one_of
 from ldmkit_training.data.geometry import check_boxes
@@ -18,7 +19,6 @@ from ldmkit_training.data.places import replaced
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import SpatialDataset, array_places, spatial_inputs_of
 from ldmkit_training.data.sources.records import first_few
-from ldmkit_training.data.sources.wrapping import Wrapping
 
 
 def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:

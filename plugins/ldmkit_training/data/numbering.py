@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmkit import Dataset, InputError, Sample, suggest
-from ldmkit_training.data.sources.wrapping import Wrapping
+from ldmkit.contracts.wrapping import Wrapping
 
 
 def check_numbering(one: str, first: Dataset, other: str, second: Dataset, where: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit import Dataset, Sample
+from ldmkit.contracts.wrapping import Wrapping
 from ldmkit_training.data.identity import file_bytes, joined, known_bytes
 from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.sources.records import first_few, stamp
-from ldmkit_training.data.sources.wrapping import Wrapping
 
 
 class Located(Wrapping):

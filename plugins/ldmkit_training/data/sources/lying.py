@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ldmkit import Dataset, Geometry, InputError, Sample, ValueMap, read_label_map, read_picture
+from ldmkit.contracts.wrapping import Wrapping
 from ldmkit.files.pictures import read_mask
 from ldmkit.files.reading import check_ordinary
 from ldmkit_training.data.places import Place, replaced
-from ldmkit_training.data.sources.wrapping import Wrapping
 
 WHOLE_LEVEL = 1e-3
 """How far eight-bit levels may be off whole numbers by the rounding of float32."""

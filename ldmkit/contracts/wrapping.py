@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit import Dataset, Sample
+from ldmkit.contracts.data import Dataset, Sample
 
 
 class Wrapping(Dataset):
