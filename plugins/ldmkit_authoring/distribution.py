@@ -9,31 +9,41 @@ import shutil
 import tempfile
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
 
-from ldmkit import InputError, RunError, __version__
+from ldmkit import InputError, RunError, __version__, suggest
 from ldmkit.plugins.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 
 _SAID = {"data": "source of data", "perceptual": "perceptual distance", "stage": "training stage"}
 """What parts of a kind are called in a sentence, where that is not the kind's name."""
 
+SIGNALS = ("vector", "tokens", "plane", "residuals")
+"""What a conditioner with a source of data and a recipe may make."""
+
 _MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")
 
 
-def distribution(kind: str, name: str, author: str | None = None, taken: bool = False) -> tuple[Names, dict[str, str]]:
-    """Names and files (path within the folder -> text) of a distribution with one part.
+def distribution(
+    kind: str, name: str, author: str | None = None, taken: bool = False, signal: str | None = None
+) -> tuple[Names, dict[str, str]]:
+    """Names and files (path within the folder -> text) of a distribution with one part; of a conditioner with a
+    `signal`, also the source of its training data and a recipe.
 
     Args:
         kind: of part, one of `ldmkit.plugins.kinds.GROUPS`.
         author: `Name` or `Name <mail>`; None leaves a placeholder.
         taken: another distribution has a part of that name, so that `dist:name` means the new one.
+        signal: of a conditioner, one of `SIGNALS`.
 
     Raises:
-        InputError: a name or an author that cannot be used.
+        InputError: a name or an author that cannot be used; `signal`: there is no such one, or it is no conditioner.
     """
-    code = _template(f"{kind}/module.py") + _template(f"{kind}/test.py")
+    _check_signal(kind, signal)
+    chosen = {stem: _chosen(kind, signal, stem) for stem in ("module.py", "test.py", "use.md")}
+    code = _template(chosen["module.py"]) + _template(chosen["test.py"])
     names = names_for(kind, name, frozenset(re.findall(r"\b[A-Z]\w*", code)))
     words = {
         "name": names.name,
@@ -45,14 +55,15 @@ def distribution(kind: str, name: str, author: str | None = None, taken: bool = 
         "Class": names.cls,
         "kind": kind,
         "said": _SAID.get(kind, kind),
-        "article": "An" if kind[0] in "aeiou" else "A",
+        "article": _article(kind).capitalize(),
         "group": GROUPS[kind],
         "api": str(API[kind]),
         "bound": bound(),
         "authors": _authors(author),
         "holder": author.strip() if author else "the author",
     }
-    words["use"] = Template(_template(f"{kind}/use.md")).substitute(words)
+    words |= _training_words(names, taken) if signal is not None else {"more_entries": "", "more_files": ""}
+    words["use"] = Template(_template(chosen["use.md"])).substitute(words)
     source = f"src/{names.package}"
     made = {
         "pyproject.toml": "common/pyproject.toml",
@@ -60,11 +71,56 @@ def distribution(kind: str, name: str, author: str | None = None, taken: bool = 
         "LICENSE": "common/LICENSE",
         ".gitignore": "common/gitignore",
         f"{source}/__init__.py": "common/init.py",
-        f"{source}/{names.module}.py": f"{kind}/module.py",
-        f"tests/test_{names.module}.py": f"{kind}/test.py",
+        f"{source}/{names.module}.py": chosen["module.py"],
+        f"tests/test_{names.module}.py": chosen["test.py"],
     }
+    if signal is not None:
+        made |= {"recipe.yaml": f"signals/{signal}/recipe.yaml"}
+        made |= {f"{source}/{words['source']}.py": f"signals/{signal}/pictures.py"}
     texts = {path: Template(_template(template)).substitute(words) for path, template in made.items()}
     return names, texts | {f"{source}/py.typed": ""}
+
+
+def _check_signal(kind: str, signal: str | None) -> None:
+    """Raises InputError: `signal`."""
+    if signal is not None and kind != "conditioner":
+        what = f"{_article(kind)} {_SAID.get(kind, kind)} has no signal"
+        raise InputError("signal", what, where="--signal", fits="ldmkit new conditioner NAME --signal ...")
+    if signal is not None and signal not in SIGNALS:
+        raise InputError(
+            "signal", f"there is no signal {signal[:60]!r}", where="--signal", fits=suggest(signal, SIGNALS)
+        )
+
+
+def _chosen(kind: str, signal: str | None, stem: str) -> str:
+    """The template of a file: that of the signal, or else of the kind."""
+    own = f"signals/{signal}/{stem}"
+    return own if signal is not None and _folder().joinpath(f"{own}.txt").is_file() else f"{kind}/{stem}"
+
+
+def _training_words(names: Names, taken: bool) -> dict[str, str]:
+    """What is called how in a distribution with a source of data."""
+    source = "pictures" if names.module != "pictures" else "annotated"
+    part = f"with-{names.name}"
+    module, annotator = f"{names.package}.{names.module}", f"from {names.package}.{source} import With{names.cls}"
+    entry = f'\n[project.entry-points."{GROUPS["data"]}"]\n{part} = "{names.package}.{source}:With{names.cls}"\n'
+    rows = [
+        f"| `src/{names.package}/{source}.py` | how training gets the input of each picture |\n",
+        "| `recipe.yaml` | trains a model that takes it |\n",
+    ]
+    return {
+        "source": source,
+        "with": f"{names.dist}:{part}" if taken else part,
+        "data_api": str(API["data"]),
+        "more_entries": entry,
+        "more_files": "".join(rows),
+        "imports": "\n".join(sorted([annotator, f"from {module} import {names.cls}"])),
+        "field_imports": "\n".join(sorted([annotator, f"from {module} import FIELD, {names.cls}"])),
+    }
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def write(folder: Path, texts: dict[str, str]) -> None:
@@ -127,4 +183,8 @@ def _authors(author: str | None) -> str:
 
 @cache
 def _template(name: str) -> str:
-    return files("ldmkit_authoring").joinpath("templates", f"{name}.txt").read_text(encoding="utf-8")
+    return _folder().joinpath(f"{name}.txt").read_text(encoding="utf-8")
+
+
+def _folder() -> Traversable:
+    return files("ldmkit_authoring").joinpath("templates")

@@ -19,6 +19,10 @@ def new(
     name: Annotated[str, typer.Argument(help="Of the part: lower-case words joined by hyphens.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which the new folder is made.")] = Path(),
     author: Annotated[str | None, typer.Option(help="'Name', or 'Name <mail@example.org>'.")] = None,
+    signal: Annotated[
+        str | None,
+        typer.Option(help="Of a conditioner, with training data and a recipe: vector, tokens, plane or residuals."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write a distribution with a part of your own: ldmkit-NAME, with tests that are green at once."""
@@ -30,7 +34,7 @@ def new(
     if kind not in GROUPS:
         raise PluginError("unknown-kind", f"there is no kind {kind!r}", fits=suggest(kind, GROUPS))
     others = _namesakes(kind, name)
-    names, texts = distribution(kind, name, author, taken=bool(others))
+    names, texts = distribution(kind, name, author, taken=bool(others), signal=signal)
     if others:
         theirs = " and ".join(others)
         what = (
@@ -46,6 +50,8 @@ def new(
         return
     print("\n".join(f"{folder / path}" for path in sorted(texts)))
     print(f"\nthe part: {module}\nnext:     cd {folder} && pip install -e '.[test]' && pytest")
+    if signal is not None:
+        print("then:     ldmkit train recipe.yaml")
 
 
 def _namesakes(kind: str, name: str) -> list[str]:

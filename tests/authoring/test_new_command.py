@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ldmkit_authoring.distribution import bound, distribution, write
+from ldmkit_authoring.distribution import SIGNALS, bound, distribution, write
 from ldmkit_authoring.naming import RULE, check_name, suggestion
 from ldmkit_training.before.recipe import parse_recipe
 from packaging.specifiers import SpecifierSet
@@ -88,10 +88,13 @@ def test_what_is_written_is_clean(tmp_path: Path) -> None:
     ruff = shutil.which("ruff", path=Path(sys.executable).parent) or shutil.which("ruff")
     if ruff is None:
         pytest.skip("ruff is not installed")
-    for number, name in enumerate(["a", "red-kite", "a-very-long-name-for-any-part"]):
+    for number, name in enumerate(["a", "red-kite", "pictures", "a-very-long-name-for-any-part"]):
         for kind in KINDS:
             _, texts = distribution(kind, name)
             write(tmp_path / f"{number}-{kind}", texts)
+        for signal in SIGNALS:
+            _, texts = distribution("conditioner", name, signal=signal)
+            write(tmp_path / f"{number}-{signal}-signal", texts)
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run([ruff, *command, "--no-cache", "."], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[:2000]

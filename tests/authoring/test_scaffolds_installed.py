@@ -7,23 +7,15 @@ a minute. `pytest -m "not slow"` leaves it out; continuous integration runs it.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import sysconfig
-import venv
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-from ldmkit_authoring.distribution import distribution, write
+from ldmkit_authoring.distribution import distribution
+from worlds import World, check_typed, installed
 
 from ldmkit.plugins.kinds import GROUPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("pip") is None, reason="pip is not installed")]
-ROOT = Path(__file__).parents[2]
 KINDS = sorted(GROUPS)
 
 COMPOSE = """
@@ -116,47 +108,10 @@ assert main(["sample", "runs/denoiser/model", "--guidance", guidance, "--out", "
 """
 
 
-@dataclass(frozen=True)
-class World:
-    """A virtual environment with one distribution of every kind, in the folder above it."""
-
-    root: Path
-
-    def run(self, *command: str, cwd: Path | None = None) -> str:
-        """The output of one of the environment's commands.
-
-        Raises:
-            AssertionError: it failed.
-        """
-        bin_ = self.root / "venv" / "bin"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "COV_"))}
-        variables = kept | {"PATH": os.pathsep.join([str(bin_), os.environ["PATH"]]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [str(bin_ / "python"), *command], cwd=cwd or self.root, env=variables, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
-
-    def ldmkit(self, *arguments: str) -> str:
-        return self.run("-m", "ldmkit", *arguments)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("world")
-    venv.create(root / "venv", symlinks=True)
-    paths = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    (site,) = (root / "venv" / "lib").glob("python*/site-packages")
-    (site / "host.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in paths))
-    for kind in KINDS:
-        names, texts = distribution(kind, f"my-{kind}")
-        write(root / names.dist, texts)
-    pip = [sys.executable, "-m", "pip", "--python", str(root / "venv/bin/python"), "install", "--quiet"]
-    projects = [word for kind in KINDS for word in ("--editable", str(root / f"ldmkit-my-{kind}"))]
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *options, *projects], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return World(root)
+    made = [distribution(kind, f"my-{kind}") for kind in KINDS]
+    return installed(tmp_path_factory.mktemp("world"), made)
 
 
 def test_its_tests_are_green(world: World) -> None:
@@ -194,11 +149,4 @@ def test_they_are_trained(world: World) -> None:
 
 
 def test_they_are_typed(world: World) -> None:
-    """By the strict settings that are written along."""
-    if shutil.which("mypy", path=Path(sys.executable).parent) is None:
-        pytest.skip("mypy is not installed")
-    files = [str(world.root / f"ldmkit-my-{kind}" / folder) for kind in KINDS for folder in ("src", "tests")]
-    kept = {**os.environ, "MYPYPATH": os.pathsep.join([str(ROOT), *(f for f in files if f.endswith("src"))])}
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(world.root / "mypy"), *files]
-    done = subprocess.run(command, env=kept, cwd=world.root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:]
+    check_typed(world, [f"ldmkit-my-{kind}" for kind in KINDS])
