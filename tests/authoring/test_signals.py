@@ -82,7 +82,7 @@ def test_each_is_trained_and_drawn_with(world: World) -> None:
 
 def test_only_conditioners_have_signals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in ((["sampler", "x", "--signal", "plane"], "a sampler has no signal"), (
-        ["conditioner", "x", "--signal", "plain"], "did you mean 'plane'")):  # fmt: skip
+        ["conditioner", "x", "--signal", "planes"], "did you mean 'plane'")):  # fmt: skip
         assert main(["new", *words, "--out", str(tmp_path)]) == 2
         err = capsys.readouterr().err
         assert "[input.signal]" in err and said in err
