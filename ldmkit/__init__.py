@@ -194,9 +194,9 @@ if TYPE_CHECKING:
     from ldmkit.loading import load_adapter as load_adapter
     from ldmkit.loading import load_classifier as load_classifier
     from ldmkit.loading import load_codec as load_codec
+    from ldmkit.models.annotator import Annotator as Annotator
     from ldmkit.models.cascade import CascadeSpec as CascadeSpec
     from ldmkit.models.cascade import StageSpec as StageSpec
-    from ldmkit.models.annotator import Annotator as Annotator
     from ldmkit.models.compose import build_value as build_value
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.placement import PartPlacement as PartPlacement
