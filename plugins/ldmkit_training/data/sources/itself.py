@@ -13,8 +13,8 @@ from PIL import Image
 from pydantic import Field
 
 from ldmkit import Data, Dataset, Example, PartSpec, Sample, SpecError, build_value
+from ldmkit.contracts.wrapping import Wrapping
 from ldmkit_training.data.section import open_part
-from ldmkit_training.data.sources.wrapping import Wrapping
 
 
 class ItselfDataset(Wrapping):
