@@ -49,7 +49,7 @@ for _home, _names in {
     "ldmkit.contracts.sampler": ("Sampler",),
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "Perturbed", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
-    "ldmkit.contracts.nn": ("PortedLinear", "attention", "linear_ports"),
+    "ldmkit.contracts.nn": ("PortedConv2d", "PortedLinear", "attention", "layer_ports", "linear_ports"),
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Arrivals", "Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
@@ -126,8 +126,10 @@ if TYPE_CHECKING:
     from ldmkit.contracts.guidance import View as View
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual
+    from ldmkit.contracts.nn import PortedConv2d as PortedConv2d
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
     from ldmkit.contracts.nn import attention as attention
+    from ldmkit.contracts.nn import layer_ports as layer_ports
     from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.part import Part as Part
     from ldmkit.contracts.ports import Gate as Gate

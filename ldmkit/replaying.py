@@ -12,7 +12,7 @@ from ldmkit.errors import SourceError
 from ldmkit.files.reading import only_within
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.output import Output
-from ldmkit.run.recipe import calls_of, check_recipe
+from ldmkit.run.recipe import UPDATE_OPTIONS, calls_of, check_recipe
 from ldmkit.run.trust import check_needs, input_needs
 
 
@@ -88,3 +88,21 @@ def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
     same = {key: recipe[key] for key in ("negative", "size", "steps", "start", "sampler", "grid", "guidance")}
     inputs = {**recipe["inputs"], **recipe.get("proposed", {})}
     return {"inputs": inputs, "propose": False, "seeds": [recipe["seed"]], "cache": recipe.get("cache"), **same}
+
+
+def with_updates(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Pipeline:
+    """The pipeline with the files of changes (LoRA) attached that a picture was drawn with.
+
+    Raises:
+        SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora` raises.
+    """
+    for number, one in enumerate(recipe.get("updates", [])):
+        where = f"recipe.updates[{number}]"
+        update = mapping_of(one, where, "name, source, sha256 and options of an update")
+        source, options = update.get("source"), {key: update[key] for key in UPDATE_OPTIONS if key in update}
+        pipeline = pipeline.with_lora(source, name=update.get("name"), **options)  # type: ignore[arg-type]
+        now = pipeline.updates[-1]["sha256"]
+        if now != update.get("sha256"):
+            what = f"{source} has changed: its SHA-256 is {now}, that of the picture's file {update.get('sha256')}"
+            raise SourceError("other-update", what, where=where, fits="the file that the picture was drawn with")
+    return pipeline

@@ -48,6 +48,10 @@ Scales = Annotated[list[str] | None, typer.Option("--set", help="One scale a con
 Negative = Annotated[
     list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="FILE or FILE:SCALE, changes of weights (LoRA); again for more."),
+]
 Plan = Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")]
 Place = Annotated[
     list[str] | None,

@@ -40,7 +40,7 @@ def replay_picture(
     from ldmkit.loading import load
     from ldmkit.models.locate import locate
     from ldmkit.pipeline import Pipeline
-    from ldmkit.replaying import replay
+    from ldmkit.replaying import replay, with_updates
     from ldmkit.run.recipe import load_options, part_versions, read_recipe
     from ldmkit.run.trust import check_needs, input_needs, model_needs
     from ldmkit.run.written import check_out, difference
@@ -60,6 +60,8 @@ def replay_picture(
     fenced = nullcontext() if trust or model is not None else only_within(folder, locate(source)[0])
     with fenced:
         pipeline = load(source, **options, verify=verify)
+    with nullcontext() if trust else only_within(folder):
+        pipeline = with_updates(pipeline, recipe)
     if recipe.get("placed") and isinstance(pipeline, Pipeline):
         pipeline = pipeline.placed(recipe["placed"])
     output = replay(pipeline, recipe, trust=trust, folder=folder)

@@ -20,6 +20,7 @@ from ldmkit.cli.options import (
     Grid,
     Guidance,
     Json,
+    Lora,
     Masks,
     ModelOrBundled,
     Negative,
@@ -38,7 +39,7 @@ from ldmkit.cli.options import (
     Yes,
 )
 from ldmkit.cli.starting import check_start, starting
-from ldmkit.cli.words import parse_strategy, split_words
+from ldmkit.cli.words import parse_strategy, parse_update, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def sample(
     grid: Grid = None,
     guidance: Guidance = None,
     cache: Cache = None,
+    lora: Lora = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -91,6 +93,7 @@ def sample(
     drawing = Drawing(words, size, grid, guidance, scales, negative, others)
     starts, masks = start or [], mask or []
     check_start(starts, strength, masks)
+    updates = [parse_update(one) for one in lora or []]
     _check(out, prompts, steps, seed, number)
     drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
 
@@ -99,7 +102,7 @@ def sample(
     began, pipeline = time.perf_counter(), reading.load()
     if inputs:
         return _show_inputs(pipeline)
-    pipeline = pipeline if place is None else _placed(pipeline, place)
+    pipeline = _derived(pipeline, place, updates)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
@@ -111,13 +114,18 @@ def sample(
     return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
 
 
-def _placed(pipeline: Any, place: list[str]) -> Any:
+def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, float]]) -> Any:
+    """The pipeline with files of changes attached, and placed."""
     from ldmkit.pipeline import Pipeline
 
-    if not isinstance(pipeline, Pipeline):
-        fits = "no --place; in Python, cascade.with_(stage=cascade.stages['stage'].placed(...))"
-        raise InputError("option-conflict", "the stages of a cascade are placed one by one", where="--place", fits=fits)
-    return pipeline.placed(place)
+    asked = [*(["--place"] if place is not None else []), *(["--lora"] if updates else [])]
+    if asked and not isinstance(pipeline, Pipeline):
+        method = {"--place": "placed", "--lora": "with_lora"}[asked[0]]
+        fits = f"no {asked[0]}; in Python, cascade.with_(stage=cascade.stages['stage'].{method}(...))"
+        raise InputError("option-conflict", "a cascade's stages take it one by one", where=asked[0], fits=fits)
+    for file, scale in updates:
+        pipeline = pipeline.with_lora(file, scale)
+    return pipeline if place is None else pipeline.placed(place)
 
 
 def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldmkit.errors import InputError, shown, suggest
+from ldmkit.errors import InputError, SourceError, shown, suggest
 from ldmkit.files.json import parse_json
 
 if TYPE_CHECKING:
@@ -157,3 +158,26 @@ def negatives(pipeline: Pipeline, pairs: Iterable[str]) -> dict[str, Any] | list
         for i in range(count)
     ]
     return rows[0] if count == 1 else rows
+
+
+def parse_update(text: str) -> tuple[str, float]:
+    """(file, scale) of `FILE` or `FILE:SCALE`.
+
+    Raises:
+        InputError: `scale-range`: no number behind the colon, where no such file is.
+        SourceError: `not-found`.
+    """
+    file, colon, number = text.rpartition(":")
+    scale = 1.0
+    if not colon or Path(text).exists() or file == "hf":
+        file = text
+    else:
+        try:
+            scale = float(number)
+        except ValueError:
+            scale = math.nan
+        if not math.isfinite(scale):
+            raise InputError("scale-range", f"{number!r} is no scale", where="--lora", fits="FILE, or FILE:0.8")
+    if not file.startswith("hf:") and not Path(file).expanduser().exists():
+        raise SourceError("not-found", f"there is no file or folder {file[:200]!r}", where="--lora")
+    return file, scale

@@ -72,15 +72,17 @@ class Adapter(Part, ABC):
 
 
 class Fusable(ABC):
-    """Mixin for an adapter that only adds to the outputs of linear layers, so that it can be merged into their weights.
+    """Mixin for an adapter that only changes weights of layers, so that the changes can be merged into copies of them.
 
-    It taps only `linear.<path>` ports, of the denoiser or of conditioners, acts the same way in every run and at every
-    noise level, and takes no conditions.
+    It taps only `linear.<path>` and `conv.<path>` ports, of the denoiser or of conditioners, acts the same way in every
+    run and at every noise level, and takes no conditions.
     """
 
     @abstractmethod
     def delta(self, port: str, weight: Tensor) -> Tensor:
-        """The update to add to the weight (outputs, inputs) of the linear layer at a tapped port; same shape.
+        """The update to add to the weight of the layer at a tapped port; same shape.
+
+        A linear layer's weight is (outputs, inputs), a convolution's (outputs, inputs, height, width).
 
         `port` is the port's name, or `conditioners.<name>.linear.<path>` for a port of a conditioner. `weight` is the
         layer's original weight, without other adapters; it must not be modified.
@@ -89,3 +91,7 @@ class Fusable(ABC):
             CompositionError: the adapter cannot be fused with its current options, for example because it is active
                 in part of the run only.
         """
+
+    def bias_delta(self, port: str) -> Tensor | None:
+        """What to add to the bias (outputs,) of the layer at a port; None: nothing."""
+        return None

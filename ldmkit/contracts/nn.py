@@ -1,10 +1,10 @@
-"""Scaled dot-product attention with a suitable precision for each device, and linear layers with a port."""
+"""Scaled dot-product attention with a suitable precision for each device, and layers with a port."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,9 @@ def exact(device: torch.device) -> AbstractContextManager[Any]:
 class PortedLinear(nn.Linear):
     """A linear layer with a port on its output (`linear.<path>`) and the state-dict keys of `nn.Linear`.
 
-    The port's value is the output (..., outputs). While taps run, `frame.scratch["input"]` is the layer's input, which
-    low-rank updates need. Without a frame (a conditioner called outside of a pipeline) taps are not called.
+    The port's value is the output (..., outputs). While taps run, `frame.scratch["input"]` is the layer's input and
+    `frame.scratch["layer"]` the layer itself, which updates of its weight need. Without a frame (a conditioner called
+    outside of a pipeline) taps are not called.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
@@ -53,10 +54,33 @@ class PortedLinear(nn.Linear):
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if self.port.taps and frame is not None:
-            frame.scratch["input"] = x
-            y = self.port(y, frame)
-        return y
+        return _tapped(self, x, y, frame) if self.port.taps and frame is not None else y
+
+
+class PortedConv2d(nn.Conv2d):
+    """A convolution whose output passes a port (family `conv`), with the same in `frame.scratch` as `PortedLinear`."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0):
+        super().__init__(inputs, outputs, kernel, stride, padding)
+        self.port = Port(outputs)
+
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        y = self._conv_forward(x, self.weight, self.bias)
+        return _tapped(self, x, y, frame) if self.port.taps and frame is not None else y
+
+
+PortedLayer: TypeAlias = PortedLinear | PortedConv2d
+
+
+def _tapped(layer: PortedLayer, x: Tensor, y: Tensor, frame: Frame) -> Tensor:
+    frame.scratch["input"], frame.scratch["layer"] = x, layer
+    return layer.port(y, frame)  # type: ignore[no-any-return]
+
+
+def layer_ports(module: nn.Module) -> dict[str, Port]:
+    """`linear.<path>` and `conv.<path>` -> the port of every ported layer below a module, by the layer's path in it."""
+    layers = ((path, part) for path, part in module.named_modules() if isinstance(part, PortedConv2d))
+    return linear_ports(module) | {f"conv.{path}": part.port for path, part in layers}
 
 
 def linear_ports(module: nn.Module) -> dict[str, Port]:
@@ -65,11 +89,11 @@ def linear_ports(module: nn.Module) -> dict[str, Port]:
     return {f"linear.{path}": part.port for path, part in layers}
 
 
-def linear_of(module: nn.Module, ports: Mapping[str, Port], name: str) -> nn.Linear | None:
-    """The linear layer of a port `linear.<path>`: the `PortedLinear` that owns it, or the `nn.Linear` at that path."""
+def layer_of(module: nn.Module, ports: Mapping[str, Port], name: str) -> nn.Linear | nn.Conv2d | None:
+    """The layer of a port `linear.<path>` or `conv.<path>`: the one that owns the port, or the layer at that path."""
     for part in module.modules():
-        if isinstance(part, PortedLinear) and part.port is ports[name]:
+        if isinstance(part, PortedLinear | PortedConv2d) and part.port is ports[name]:
             return part
-    path = name.removeprefix("linear.")
+    family, _, path = name.partition(".")
     named = dict(module.named_modules()).get(path)
-    return named if isinstance(named, nn.Linear) else None
+    return named if isinstance(named, nn.Linear if family == "linear" else nn.Conv2d) else None

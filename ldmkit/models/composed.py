@@ -34,6 +34,7 @@ class Composed:
         merged: names of the adapters fused into its weights (see `Pipeline.fused`); recorded in recipes.
         placement: where its parts keep their weights (see `Pipeline.placed`).
         rounded: path of a part -> the fields of its placement that change its results; recorded in recipes.
+        updates: name, source and SHA-256 of the file of every adapter read by `Pipeline.with_lora`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Composed:
         merged: tuple[str, ...] = (),
         placement: Placement | None = None,
         rounded: Mapping[str, Mapping[str, str]] | None = None,
+        updates: tuple[Mapping[str, str], ...] = (),
     ) -> None:
         parts = replace(parts, conditioners=Fixed(parts.conditioners), adapters=Fixed(parts.adapters))
         self.parts = parts
@@ -59,7 +61,7 @@ class Composed:
         self.defaults = defaults
         self.origin, self.load_options = origin, Fixed(load_options or {})
         self.network, self.plan = network, plan
-        self._unfused, self.merged = unfused, merged
+        self._unfused, self.merged, self.updates = unfused, merged, updates
         self.placement = placement or Placement()
         self.rounded = Fixed({path: Fixed(fields) for path, fields in (rounded or {}).items()})
         self._ready()

@@ -99,7 +99,7 @@ class Checked:
         if size != wanted.size:
             what = f"it has {size} bytes, but was saved with {wanted.size}"
         elif self.full or wanted.pages is None:
-            what = "" if _file_sha256(path) == wanted.sha256 else "its contents have changed since it was saved"
+            what = "" if file_sha256(path) == wanted.sha256 else "its contents have changed since it was saved"
         else:
             what = "" if page_sums(path) == wanted.pages else "its contents have changed since it was saved"
         if what:
@@ -146,10 +146,10 @@ def no_digests(where: str) -> SourceError:
 
 def _file_digest(path: Path) -> FileDigest:
     pages = page_sums(path) if path.suffix == ".safetensors" else None
-    return FileDigest(size=path.stat().st_size, sha256=_file_sha256(path), pages=pages)
+    return FileDigest(size=path.stat().st_size, sha256=file_sha256(path), pages=pages)
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.adapter import Adapter, Fusable
-from ldmkit.contracts.nn import linear_of
+from ldmkit.contracts.nn import layer_of
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Port
 from ldmkit.errors import CompositionError, shown, suggest
@@ -98,38 +98,56 @@ def _chosen(adapters: Mapping[str, Adapter], names: Sequence[object]) -> dict[st
 
 
 def _tapped(name: str, adapter: Adapter) -> dict[str, list[str]]:
-    """Part -> the linear ports of it that an adapter taps.
+    """Part -> the ports of its layers that an adapter taps.
 
     Raises:
         CompositionError: `not-fusable`: it taps other ports, or takes conditions.
     """
     found = {DENOISER: list(adapter.taps(name))}
     found |= {where: list(taps) for where, taps in adapter.conditioner_taps(name).items()}
-    others = [port for ports in found.values() for port in ports if not port.startswith("linear.")]
+    others = [port for ports in found.values() for port in ports if not port.startswith(("linear.", "conv."))]
     if others or adapter.slots:
         why = f"taps {others[0]!r}" if others else f"takes a condition, {next(iter(adapter.slots))!r}"
         what = f"adapter {name!r} ({type(adapter).__name__}) {why}"
-        raise CompositionError("not-fusable", what, fits="an adapter that taps only linear layers, without conditions")
+        raise CompositionError("not-fusable", what, fits="an adapter that taps only layers, without conditions")
     return {where: ports for where, ports in found.items() if ports}
 
 
 def _fuse(where: str, part: Any, port: str, adapters: Sequence[tuple[str, Fusable]]) -> None:
-    layer = linear_of(part, part.ports, port)
+    layer = layer_of(part, part.ports, port)
     if layer is None:
-        what = f"{type(part).__name__} has no linear layer at {port.removeprefix('linear.')!r}"
-        raise CompositionError("not-fusable", what, fits="ldmkit.PortedLinear, or a port named after the layer's path")
+        family, _, path = port.partition(".")
+        what = f"{type(part).__name__} has no {_LAYERS[family]} at {path!r}"
+        fits = f"ldmkit.{_PORTED[family]}, or a port named after the layer's path"
+        raise CompositionError("not-fusable", what, fits=fits)
     path = port if where == DENOISER else f"conditioners.{where}.{port}"
-    own = layer.weight
+    weight, bias = layer.weight, layer.bias
     with torch.no_grad():
-        wide = own.detach().to(torch.promote_types(own.dtype, torch.float32), copy=True)
-        for name, adapter in adapters:
-            wide += _checked(name, adapter.delta(path, own.detach()), own, path)
-        layer.weight = nn.Parameter(wide.to(own.dtype), requires_grad=own.requires_grad)
+        deltas = [(name, adapter.delta(path, weight.detach()), adapter.bias_delta(path)) for name, adapter in adapters]
+        layer.weight = _plus(weight, [_checked(name, delta, weight, path) for name, delta, _ in deltas])
+        more = [(name, delta) for name, _, delta in deltas if delta is not None]
+        if more and bias is None:
+            what = f"adapter {more[0][0]!r} adds to the bias of {path!r}, which has none"
+            raise CompositionError("not-fusable", what, fits="an adapter that was made for this network")
+        if more and bias is not None:
+            layer.bias = _plus(bias, [_checked(name, delta, bias, path) for name, delta in more])
 
 
-def _checked(name: str, delta: object, weight: Tensor, port: str) -> Tensor:
-    if not isinstance(delta, Tensor) or delta.shape != weight.shape or not delta.is_floating_point():
+_LAYERS = {"linear": "linear layer", "conv": "convolution"}
+_PORTED = {"linear": "PortedLinear", "conv": "PortedConv2d"}
+
+
+def _plus(own: Tensor, deltas: Sequence[Tensor]) -> nn.Parameter:
+    """The tensor with what is added to it, summed in float32 or wider."""
+    wide = own.detach().to(torch.promote_types(own.dtype, torch.float32), copy=True)
+    for delta in deltas:
+        wide += delta
+    return nn.Parameter(wide.to(own.dtype), requires_grad=own.requires_grad)
+
+
+def _checked(name: str, delta: object, own: Tensor, port: str) -> Tensor:
+    if not isinstance(delta, Tensor) or delta.shape != own.shape or not delta.is_floating_point():
         got = f"{delta.dtype} of {tuple(delta.shape)}" if isinstance(delta, Tensor) else shown(delta)
         what = f"adapter {name!r} breaks its contract: delta({port!r}) returned {got}"
-        raise CompositionError("not-fusable", what, fits=f"a floating-point tensor of shape {tuple(weight.shape)}")
-    return delta.to(weight.device)
+        raise CompositionError("not-fusable", what, fits=f"a floating-point tensor of shape {tuple(own.shape)}")
+    return delta.to(own.device)

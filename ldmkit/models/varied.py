@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 from ldmkit.contracts.adapter import Adapter
@@ -15,6 +16,9 @@ from ldmkit.models.derived import check_exact, check_plan, derived, extended, ke
 from ldmkit.models.fusing import fused_parts
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts, unplaced
+from ldmkit.models.updates import free_name, read_update
+
+_AS_IT_IS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
 
 
 class Varied(Composed):
@@ -67,6 +71,38 @@ class Varied(Composed):
         """
         return type(self)(**extended(self, name, adapter, conditioners))
 
+    def with_lora(
+        self,
+        source: str | Path,
+        scale: float = 1.0,
+        *,
+        name: str | None = None,
+        scales: Mapping[str, float] | None = None,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> Self:
+        """A new pipeline on the same modules with the changes of a LoRA's file attached; several add up.
+
+        Args:
+            source: a file or folder in a dialect of kohya's scripts, diffusers or peft: LoRA, LoCon, LoHa, LoKr, DoRA,
+                full differences.
+            scale: of all changes; `tuned(name, scale=...)` changes it without reading the file again.
+            name: of the adapter; None: the file's.
+            scales: further factors for layers by the beginning of their path, as {"down": 0.5, "conditioners.text": 0}.
+            start, end: the part of the run, in fractions of its steps, in which the denoiser is changed.
+
+        Raises:
+            SourceError: `unrecognised`; `other-base`: it was made for another model.
+            InputError: `name-taken`; SpecError: options out of their range.
+        """
+        options: dict[str, Any] = {"scale": scale, "scales": dict(scales or {}), "start": start, "end": end}
+        changed = {key: value for key, value in options.items() if value != _AS_IT_IS[key]}
+        adapter, read_from = read_update(self, source, changed)
+        name = free_name(source, self.adapters) if name is None else name
+        kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
+        updates = (*self.updates, {"name": name, **read_from})
+        return type(self)(**extended(self, name, adapter, {}), **kept, updates=updates)
+
     def with_(self, **changes: Any) -> Self:
         """A new pipeline with some parts or defaults replaced; all else is shared, and the wiring is kept.
 
@@ -111,7 +147,7 @@ class Varied(Composed):
         parts, merged = fused_parts(self.parts, self.wiring, names)
         parts = kept_placed(self, parts)["parts"]
         made: dict[str, Any] = {"network": replanned(self, parts), "unfused": self, "merged": (*self.merged, *merged)}
-        return self._varied(parts, origin=None, load_options=None, **made)
+        return self._varied(parts, origin=None, load_options=None, updates=(), **made)
 
     def unfused(self) -> Self:
         """The pipeline that this one was fused from, with its adapters attached and its own weights.
@@ -126,6 +162,6 @@ class Varied(Composed):
     def _varied(self, parts: Parts, **changes: Any) -> Self:
         """A copy of this pipeline with other parts."""
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options, "network": self.network}
-        kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged}
+        kept |= {"plan": self.plan, "unfused": self._unfused, "merged": self.merged, "updates": self.updates}
         kept |= {"placement": self.placement, "rounded": self.rounded}
         return type(self)(parts, self.wiring, self.defaults, **{**kept, **changes})

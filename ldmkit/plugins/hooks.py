@@ -41,6 +41,17 @@ class Hooks:
                 `Source.has_variants`; other readers may omit the argument.
         """
 
+    @hookspec(firstresult=True)
+    def ldmkit_identify_update(self, path: Path, pipeline: Composed) -> Source | None:
+        """A reader for a file or folder of changes to weights (LoRA and its like), or None.
+
+        Its source has one adapter, whose config names ports of the pipeline's parts.
+
+        Args:
+            path: existing file or folder.
+            pipeline: that it is for, whose layers the file names in some layout.
+        """
+
     @hookspec
     def ldmkit_pipeline_built(self, pipeline: Composed) -> None:
         """Called after a pipeline has been composed."""
@@ -115,11 +126,11 @@ def _guarded(entry: Entry, hook: str, function: Callable[..., Any]) -> Callable[
         except _PASSED:
             raise
         except LdmkitError as error:
-            if hook == "ldmkit_identify_checkpoint":
+            if hook in _READERS:
                 raise  # the reader knows the format and reports that the file is damaged
             _report(entry, hook, error)
         except Exception as error:
-            if hook == "ldmkit_identify_checkpoint" and normal(entry.dist) == HOME:
+            if hook in _READERS and normal(entry.dist) == HOME:
                 raise _own_crash(entry, error, arguments) from error
             _report(entry, hook, error)
         except BaseException as error:  # including SystemExit: a listener must not end the run
@@ -139,6 +150,7 @@ def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> Ld
 
 
 _PASSED = (KeyboardInterrupt, GeneratorExit)
+_READERS = ("ldmkit_identify_checkpoint", "ldmkit_identify_update")
 _RAISED = object()
 
 _raised: Counter[tuple[str, str]] = Counter()

@@ -23,6 +23,8 @@ from ldmkit.run.written import stored_recipe
 from ldmkit.version import VERSION
 
 RECIPE_VERSION = 1
+UPDATE_OPTIONS = ("scale", "scales", "start", "end")
+"""Arguments of `Pipeline.with_lora`, which its adapter's config has too."""
 
 
 class Model(Protocol):
@@ -75,6 +77,8 @@ def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> 
         common["fused"] = list(pipeline.merged)
     if pipeline.rounded:
         common["placed"] = {path: dict(fields) for path, fields in pipeline.rounded.items()}
+    if pipeline.updates:
+        common["updates"] = [_update(pipeline, one) for one in pipeline.updates]
     rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
     recipes = [
         {**common, "start": start, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
@@ -178,11 +182,13 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
 def _check_shape(recipe: object, shape: Mapping[str, tuple[type, ...]], where: str) -> None:
     found = recipe if isinstance(recipe, dict) else {}
     for key, kinds in shape.items():
-        if not isinstance(found.get(key, {} if key in ("proposed", "cache", "placed") else _ABSENT), kinds):
+        if not isinstance(found.get(key, _DEFAULTS.get(key, _ABSENT)), kinds):
             raise SourceError("no-recipe", f"the recipe is damaged: its {key!r} is absent or wrong", where=where)
 
 
 _ABSENT = object()
+_DEFAULTS: dict[str, Any] = {"proposed": {}, "cache": {}, "placed": {}, "updates": []}
+"""What is absent from recipes where there is none."""
 
 _MODEL: dict[str, tuple[type, ...]] = {
     "recipe": (int,),
@@ -194,13 +200,19 @@ _CALL: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("steps", "seed"), (int,)),
     **dict.fromkeys(("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache", "placed"), (dict,)),
     "start": (str, dict, type(None)),
-    "size": (list,),
+    **dict.fromkeys(("size", "updates"), (list,)),
 }
 
 
 def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:
     owners = pipeline.inputs
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
+
+
+def _update(pipeline: Composed, one: Mapping[str, str]) -> dict[str, Any]:
+    """A file of changes, and the options with which it acts."""
+    config = pipeline.adapters[one["name"]].config.model_dump(mode="json", include=set(UPDATE_OPTIONS))
+    return {**one, **config}
 
 
 def _starts(starts: Sequence[Start]) -> list[Any]:

@@ -23,6 +23,10 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
     if not given and model is not None and not _known(model, folder):
         what = "the model on the hub" if str(model).startswith("hf:") else "the model"
         needs.append(f"{what} {shown(model, 200)} (--model names one)")
+    for number, update in enumerate(recipe.get("updates") or []):
+        source = update.get("source") if isinstance(update, Mapping) else update
+        if not (isinstance(source, str) and not source.startswith("hf:") and is_within(Path(source), folder)):
+            needs.append(f"the file of changes {shown(source, 200)} (updates[{number}])")
     config = (recipe.get("load") or {}).get("config")
     if config is not None and not (isinstance(config, str) and is_within(Path(config), folder)):
         needs.append(f"the config {shown(config, 200)}")

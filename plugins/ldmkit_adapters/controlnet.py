@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
 from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane, unet_slots
 from ldmkit_denoisers.ported import activate, zeroed
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ldmkit import (
@@ -25,11 +25,10 @@ from ldmkit import (
     Plane,
     Run,
     Slot,
-    SpecError,
     Tap,
-    Value,
 )
 from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
+from ldmkit_adapters.windows import Window
 
 GUESS_DECAY = 0.825
 """Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""
@@ -39,7 +38,7 @@ CROSS = {**SMALL, "attention": ("none", "cross"), "context_dim": 6, "vector": "m
 """U-Nets for examples."""
 
 
-class ControlNetConfig(Value):
+class ControlNetConfig(Window):
     """A ControlNet.
 
     Args:
@@ -56,17 +55,8 @@ class ControlNetConfig(Value):
     hint_channels: Width = 3
     hint_widths: tuple[Width, ...] = Field((16, 32, 96, 256), min_length=1, max_length=MAX_LEVELS)
     scale: SignedScale = 1.0
-    start: float = Field(0.0, ge=0, le=1)
-    end: float = Field(1.0, ge=0, le=1)
     guess: bool = False
     only_mid: bool = False
-
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        if self.start > self.end:
-            what = f"it would act from {self.start:g} to {self.end:g} of the run"
-            raise SpecError("invalid", what, where="start", fits="start <= end")
-        return self
 
 
 class HintEncoder(nn.Module):
@@ -222,21 +212,13 @@ class ControlNet(Encoder, Adapter):
 
     def acts(self, state: ControlState, sigma: float | None) -> bool:
         """Whether the step at `sigma` lies in [start, end]; always where run or sigma are unknown."""
-        return state.run is None or sigma is None or self._within(state.run, sigma)
+        return state.run is None or sigma is None or self.config.holds(state.run, sigma)
 
     def idle(self, run: Run) -> str | None:
         """See `Adapter.idle`."""
         if self.config.scale == 0:
             return "its scale is 0"
-        if not any(self._within(run, sigma) for sigma in run.sigmas[:-1]):
-            window = f"from {self.config.start:g} to {self.config.end:g} of the run"
-            return f"no step of {len(run.sigmas) - 1} lies in its window, {window}"
-        return None
-
-    def _within(self, run: Run, sigma: float) -> bool:
-        done = run.progress(sigma)
-        after = done + 1 / max(len(run.sigmas) - 1, 1)
-        return done >= self.config.start - 1e-9 and after <= self.config.end + 1e-9
+        return self.config.outside(run)
 
     def forward(self, x: Tensor, t: Tensor, state: ControlState) -> list[Tensor | None]:
         """Residuals for every skip in the order they are made (None with `only_mid`), then for the middle, scaled.

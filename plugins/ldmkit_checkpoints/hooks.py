@@ -9,6 +9,7 @@ from ldmkit import hookimpl
 
 if TYPE_CHECKING:
     from ldmkit import Source
+    from ldmkit.models.composed import Composed
 
 
 @hookimpl
@@ -35,6 +36,18 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     if (alone := checkpoint_in(path)) is not None:
         return open_compvis(alone, config, ema)
     return open_diffusers(path, ema, variant)
+
+
+@hookimpl
+def ldmkit_identify_update(path: Path, pipeline: Composed) -> Source | None:
+    """Return a reader for a LoRA in a dialect of kohya's scripts, diffusers or peft, else None.
+
+    Raises:
+        SourceError: it is one, and does not fit the pipeline or cannot be read.
+    """
+    from ldmkit_checkpoints.lora.files import open_update
+
+    return open_update(path, pipeline)
 
 
 @hookimpl(specname="ldmkit_identify_checkpoint", trylast=True)

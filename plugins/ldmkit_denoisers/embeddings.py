@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit import Frame, PortedLinear
+
 
 def frequencies(dim: int, shift: float = 0.0, device: torch.device | None = None) -> Tensor:
     """The dim // 2 frequencies exp(-ln(10000) i / (dim // 2 - shift)), float32 ("Attention is all you need", 3.5)."""
@@ -36,11 +38,11 @@ class EmbeddingMLP(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.inner = nn.Linear(inputs, outputs)
-        self.outer = nn.Linear(outputs, outputs)
+        self.inner = PortedLinear(inputs, outputs)
+        self.outer = PortedLinear(outputs, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.outer(F.silu(self.inner(x)))
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        return self.outer(F.silu(self.inner(x, frame)), frame)
 
 
 class ClassTable(nn.Module):
@@ -66,7 +68,7 @@ class TimeLikeMLP(nn.Module):
         self.dim, self.cos_first, self.shift = dim, cos_first, shift
         self.mlp = EmbeddingMLP(dim, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         freqs = frequencies(self.dim, self.shift, x.device)
         code = sinusoidal(x[:, 0], freqs, self.dim, self.cos_first)
-        return self.mlp(code.to(self.mlp.inner.weight.dtype))
+        return self.mlp(code.to(self.mlp.inner.weight.dtype), frame)

@@ -11,7 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ldmkit import CompositionError, Context, Frame, Plane, Port, Signal, Slot, Tokens, Vector, linear_ports
+from ldmkit import (
+    CompositionError,
+    Context,
+    Frame,
+    Plane,
+    Port,
+    PortedConv2d,
+    PortedLinear,
+    Signal,
+    Slot,
+    Tokens,
+    Vector,
+    layer_ports,
+)
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
 from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal
@@ -120,7 +133,7 @@ class Encoder(nn.Module):
     def build_encoder(self, config: UNetConfig) -> None:
         """Make the modules: conv_in, time_embed, vector_embed, down, mid."""
         self.unet = config
-        self.conv_in = nn.Conv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
+        self.conv_in = PortedConv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
         self.time_embed = EmbeddingMLP(config.widths[0], config.embedding)
         self.vector_embed = _vector_embed(config)
         count, stages = 0, []
@@ -150,7 +163,7 @@ class Encoder(nn.Module):
         return Projected(
             kv,
             mask,
-            None if vector is None else self._embed_vector(vector.value),
+            None if vector is None else self._embed_vector(vector.value, context),
             frequencies(self.unet.widths[0], self.unet.freq_shift, self.conv_in.weight.device),
         )
 
@@ -159,14 +172,16 @@ class Encoder(nn.Module):
         return sorted((m for m in self.modules() if isinstance(m, TransformerBlock)), key=lambda m: m.index)
 
     def projects_through_taps(self) -> bool:
-        """Whether a projection of keys or values is tapped."""
-        layers = (layer for b in self._crossing() for layer in (b.cross_attn.to_k, b.cross_attn.to_v))
-        return any(layer.port.taps for layer in layers)
+        """Whether a layer of the projections is tapped: of keys, of values, of the vector."""
+        ports = [layer.port for b in self._crossing() for layer in (b.cross_attn.to_k, b.cross_attn.to_v)]
+        if self.vector_embed is not None:
+            ports += [part for part in self.vector_embed.modules() if isinstance(part, Port)]
+        return any(port.taps for port in ports)
 
-    def embed(self, t: Tensor, projected: Projected) -> Tensor:
+    def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:
         """SiLU of the time embedding with the vector added, (B, embedding): what every residual block reads."""
         code = sinusoidal(t, projected.freqs, self.unet.widths[0], self.unet.cos_first)
-        emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype))
+        emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype), frame)
         return F.silu(emb if projected.vector is None else emb + projected.vector)
 
     def encode(
@@ -188,7 +203,7 @@ class Encoder(nn.Module):
                 if way.keep(h):
                     return way
             if stage.resample is not None:
-                h = stage.resample(h, emb)
+                h = stage.resample(h, emb, frame=frame)
                 if stage.resample_port.taps:
                     h = stage.resample_port(h, frame)
                 if way.keep(h):
@@ -216,11 +231,14 @@ class Encoder(nn.Module):
             raise CompositionError("kind-mismatch", f"slot {name!r} got {type(signal).__name__}")
         return signal
 
-    def _embed_vector(self, value: Tensor) -> Tensor:
-        dtype = self.conv_in.weight.dtype
-        if self.vector_embed is None:
+    def _embed_vector(self, value: Tensor, context: Context) -> Tensor:
+        dtype, embed = self.conv_in.weight.dtype, self.vector_embed
+        if embed is None:
             return value.to(dtype)
-        return self.vector_embed(value if isinstance(self.vector_embed, (ClassTable, TimeLikeMLP)) else value.to(dtype))
+        if isinstance(embed, ClassTable):
+            return embed(value)
+        frame = Frame(value, value.new_zeros(value.shape[0]), context)
+        return embed(value if isinstance(embed, TimeLikeMLP) else value.to(dtype), frame)
 
 
 def takes_context(config: UNetConfig) -> bool:
@@ -256,8 +274,8 @@ def checked_plane(config: UNetConfig, signals: Mapping[str, Signal]) -> Tensor |
 
 
 def inner_ports(module: nn.Module) -> dict[str, Port]:
-    """Ports of the attentions and linear layers below a module, by the path of the layer they belong to."""
-    ports = linear_ports(module)
+    """Ports of the attentions and layers below a module, by the path of the layer they belong to."""
+    ports = layer_ports(module)
     for path, part in module.named_modules():
         if isinstance(part, SelfAttention2d):
             ports[f"attn.{path}"] = part.attn_port
@@ -314,7 +332,7 @@ def attention(config: UNetConfig, plan: LevelPlan, index: int, groups: int | Non
 def _block(
     res: nn.Module, attn: nn.Module | None, h: Tensor, emb: Tensor, frame: Frame, projected: Projected
 ) -> Tensor:
-    h = res(h, emb)
+    h = res(h, emb, frame=frame)
     if attn is None:
         return h
     if isinstance(attn, SelfAttention2d):
@@ -337,7 +355,7 @@ def _vector_embed(config: UNetConfig) -> nn.Module | None:
     if config.vector == "mlp":
         return EmbeddingMLP(config.vector_dim or 0, wide)
     if config.vector == "linear":
-        return nn.Linear(config.vector_dim or 0, wide)
+        return PortedLinear(config.vector_dim or 0, wide)
     if config.vector == "table":
         return ClassTable(config.vector_dim or 0, wide)
     if config.vector == "timestep":

@@ -7,12 +7,13 @@ ports is tapped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Frame, Port
+from ldmkit import Frame, Port, PortedConv2d, PortedLinear
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock, attend
 from ldmkit_denoisers.encoder import Projected
 from ldmkit_denoisers.packing import PackedConv, PackedLinear
@@ -23,17 +24,28 @@ SMALL_MAP = 1024
 """Positions below which torch's GroupNorm of channels-last bfloat16 takes a slow way; float32 is faster there."""
 
 
-class PackedResBlock:
-    """A residual block; `shift` is its slice of all blocks' time projections (see `TimeProjections`)."""
+class Shifts(NamedTuple):
+    """The time embedding (B, embedding) as it is, and as every residual block wants it (see `TimeProjections`)."""
 
-    def __init__(self, res: ResBlock) -> None:
+    emb: Tensor
+    rows: tuple[Tensor, ...]
+
+
+class PackedResBlock:
+    """A residual block, whose shift is number `place`; tapped ports send it back to the module."""
+
+    def __init__(self, res: ResBlock, place: int) -> None:
+        self._eager, self._ports, self._place = res, _ports(res), place
         self._norm_1, self._norm_2 = res.norm_1, res.norm_2
         self._resample, self._scale_shift = res.resample, res.scale_shift
         self._conv_1 = PackedConv(res.conv_1)
         self._conv_2 = PackedConv(res.conv_2)
         self._skip = None if res.skip is None else PackedConv(res.skip)
 
-    def __call__(self, x: Tensor, shift: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def __call__(self, x: Tensor, shifts: Shifts, frame: Frame, size: tuple[int, int] | None = None) -> Tensor:
+        if _tapped(self._ports):
+            return channels_last(self._eager(x, shifts.emb, size, frame))
+        shift = shifts.rows[self._place]
         h = norm_silu(self._norm_1, x)
         if self._resample == "up":
             size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
@@ -84,9 +96,9 @@ class TimeProjections:
         self._sizes = [len(bias) for bias in biases]
         self._linear = PackedLinear(torch.cat([b.emb.weight for b in blocks]), torch.cat(biases))
 
-    def __call__(self, emb: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, emb: Tensor) -> Shifts:
         """(B, embedding) -> one (B, C or 2C) a block, in their order."""
-        return self._linear(emb).split(self._sizes, dim=1)
+        return Shifts(emb, self._linear(emb).split(self._sizes, dim=1))
 
 
 class PackedSelfAttention:
@@ -142,6 +154,17 @@ class PackedTransformerBlock:
         return attend(q.view(b, length, self._heads, c // self._heads).transpose(1, 2), *kv, mask, self._upcast)
 
 
+class PackedLayer:
+    """A layer by itself, packed; its port sends it back to the module."""
+
+    def __init__(self, layer: PortedLinear | PortedConv2d) -> None:
+        self._eager = layer
+        self._packed = PackedLinear.of(layer) if isinstance(layer, PortedLinear) else PackedConv(layer)
+
+    def __call__(self, x: Tensor, frame: Frame) -> Tensor:
+        return self._eager(x, frame) if self._eager.port.taps else self._packed(x)
+
+
 class PackedTransformer:
     """`SpatialTransformer`."""
 
@@ -161,14 +184,17 @@ class PackedTransformer:
 
 
 class PackedResample:
-    """`Downsample` or `Upsample`, with its convolution packed."""
+    """`Downsample` or `Upsample`, with its convolution packed; a tapped port sends it back to the module."""
 
     def __init__(self, module: Downsample | Upsample) -> None:
+        self._eager, self._ports = module, _ports(module)
         self._up = isinstance(module, Upsample)
         self._pad = isinstance(module, Downsample) and not module.padding
         self._conv = None if module.conv is None else PackedConv(module.conv)
 
-    def __call__(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def __call__(self, x: Tensor, shifts: Shifts, frame: Frame, size: tuple[int, int] | None = None) -> Tensor:
+        if _tapped(self._ports):
+            return channels_last(self._eager(x, shifts.emb, size, frame))
         if self._up:
             x = resized(x, (2 * x.shape[2], 2 * x.shape[3]) if size is None else size)
             return x if self._conv is None else self._conv(x)

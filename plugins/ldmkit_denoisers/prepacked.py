@@ -23,21 +23,21 @@ from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
 from ldmkit_denoisers.encoder import Middle, Projected, UNetContext, UNetLevel, WayDown
 from ldmkit_denoisers.packed_blocks import (
+    PackedLayer,
     PackedResample,
     PackedResBlock,
     PackedSelfAttention,
     PackedTransformer,
+    Shifts,
     TimeProjections,
     channels_last,
     norm_silu,
 )
-from ldmkit_denoisers.packing import PackedConv, PackedLinear, check_available
+from ldmkit_denoisers.packing import check_available
 from ldmkit_denoisers.resnet import ResBlock
 from ldmkit_denoisers.unet import UNet, with_plane
 
 PackedAttention = PackedSelfAttention | PackedTransformer
-Shifts = tuple[Tensor, ...]
-"""The time's projection for every residual block."""
 
 
 class PrepackedUNet:
@@ -60,8 +60,8 @@ class PrepackedUNet:
         self._unet, self._packed_from = unet, fingerprint(unet)
         self._res_blocks: list[ResBlock] = []
         with torch.no_grad():
-            self._conv_in = PackedConv(unet.conv_in)
-            self._conv_out = PackedConv(unet.conv_out)
+            self._conv_in = PackedLayer(unet.conv_in)
+            self._conv_out = PackedLayer(unet.conv_out)
             self._time = _packed_mlp(unet.time_embed)
             self._down = [_PackedStage(self, stage) for stage in unet.down]
             self._mid = None if unet.mid is None else _PackedStage(self, unet.mid)
@@ -91,13 +91,13 @@ class PrepackedUNet:
         h = x.to(unet.conv_in.weight.dtype)
         if context.plane is not None:
             h = with_plane(h, context.plane)
-        h = self._conv_in(channels_last(_tapped(unet.input_port, h, frame)))
-        shifts = self._projections(self._embed(t, projected))
+        h = self._conv_in(channels_last(_tapped(unet.input_port, h, frame)), frame)
+        shifts = self._projections(self._embed(t, projected, frame))
         way = self._way_down(WayDown(h, frame, unet.gates), shifts, frame, projected)
         if way.cut is None:
             way.h = _tapped(unet.mid_port, way.h, frame)
         h = self._way_up(way, shifts, frame, projected)
-        return self._conv_out(norm_silu(unet.norm_out, h)).contiguous()
+        return self._conv_out(norm_silu(unet.norm_out, h), frame).contiguous()
 
     def _way_down(self, way: WayDown, shifts: Shifts, frame: Frame, projected: Projected) -> WayDown:
         h = way.h
@@ -111,7 +111,7 @@ class PrepackedUNet:
                 if way.keep(h):
                     return way
             if stage.resample is not None:
-                h = _tapped(stage.resample_port, stage.resampled(h, shifts), frame)
+                h = _tapped(stage.resample_port, stage.resampled(h, shifts, frame), frame)
                 if way.keep(h):
                     return way
         if self._mid is not None:
@@ -132,17 +132,17 @@ class PrepackedUNet:
                 skip = _tapped(ports[place], skips.pop(), frame)
                 h = stage.block(i, channels_last(torch.cat([h, skip], dim=1)), shifts, frame, projected)
             if stage.resample is not None and place < depth:
-                h = stage.resampled(h, shifts, (skips[-1].shape[2], skips[-1].shape[3]))
+                h = stage.resampled(h, shifts, frame, (skips[-1].shape[2], skips[-1].shape[3]))
         return h
 
-    def _embed(self, t: Tensor, projected: Projected) -> Tensor:
+    def _embed(self, t: Tensor, projected: Projected, frame: Frame) -> Tensor:
         """SiLU of the time embedding: one row where the caller's times are one number expanded, else one a row."""
         unet, vector = self._unet.unet, projected.vector
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]
         inner, outer = self._time
         code = sinusoidal(t, projected.freqs, unet.widths[0], unet.cos_first)
-        emb = outer(F.silu(inner(code.to(self._unet.conv_in.weight.dtype)), inplace=True))
+        emb = outer(F.silu(inner(code.to(self._unet.conv_in.weight.dtype), frame), inplace=True), frame)
         return F.silu(emb if vector is None else emb + vector)
 
 
@@ -151,36 +151,32 @@ class _PackedStage:
 
     def __init__(self, net: PrepackedUNet, stage: nn.Module) -> None:
         assert isinstance(stage, (UNetLevel, Middle))
-        self.res: list[tuple[int, PackedResBlock]] = []
+        self.res: list[PackedResBlock] = []
         self.attn: list[PackedAttention | None] = []
         attentions: list[nn.Module | None] = list(stage.attn) if isinstance(stage, UNetLevel) else [stage.attn]
-        self.resample: tuple[int, PackedResBlock] | PackedResample | None = None
+        self.resample: PackedResBlock | PackedResample | None = None
         for i, block in enumerate(stage.res):
             assert isinstance(block, ResBlock)
-            self.res.append((net.add_res(block), PackedResBlock(block)))
+            self.res.append(PackedResBlock(block, net.add_res(block)))
             self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None))
         last = stage.resample if isinstance(stage, UNetLevel) else None
         self.port = stage.port if isinstance(stage, UNetLevel) else None
         self.resample_port = stage.resample_port if isinstance(stage, UNetLevel) else None
         if isinstance(last, ResBlock):
-            self.resample = (net.add_res(last), PackedResBlock(last))
+            self.resample = PackedResBlock(last, net.add_res(last))
         elif last is not None:
             self.resample = PackedResample(last)
 
-    def block(self, i: int, h: Tensor, shifts: tuple[Tensor, ...], frame: Frame, projected: Projected) -> Tensor:
+    def block(self, i: int, h: Tensor, shifts: Shifts, frame: Frame, projected: Projected) -> Tensor:
         """Residual block i and its attention."""
-        place, res = self.res[i]
         attn = self.attn[i]
-        h = res(h, shifts[place])
+        h = self.res[i](h, shifts, frame)
         return h if attn is None else attn(h, frame, projected)
 
-    def resampled(self, h: Tensor, shifts: tuple[Tensor, ...], size: tuple[int, int] | None = None) -> Tensor:
+    def resampled(self, h: Tensor, shifts: Shifts, frame: Frame, size: tuple[int, int] | None = None) -> Tensor:
         """The map at the next level's size."""
-        if isinstance(self.resample, PackedResample):
-            return self.resample(h, size)
         assert self.resample is not None
-        place, res = self.resample
-        return res(h, shifts[place], size)
+        return self.resample(h, shifts, frame, size)
 
 
 def _packed_attention(attn: nn.Module | None) -> PackedAttention | None:
@@ -189,8 +185,8 @@ def _packed_attention(attn: nn.Module | None) -> PackedAttention | None:
     return PackedTransformer(attn) if isinstance(attn, SpatialTransformer) else None
 
 
-def _packed_mlp(mlp: EmbeddingMLP) -> tuple[PackedLinear, PackedLinear]:
-    return PackedLinear.of(mlp.inner), PackedLinear.of(mlp.outer)
+def _packed_mlp(mlp: EmbeddingMLP) -> tuple[PackedLayer, PackedLayer]:
+    return PackedLayer(mlp.inner), PackedLayer(mlp.outer)
 
 
 def _tapped(port: Any, value: Tensor, frame: Frame) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit import Frame, PortedConv2d, PortedLinear
 from ldmkit_denoisers.ported import activate, resized, zeroed
 
 Resample = Literal["none", "down", "up"]
@@ -40,14 +41,16 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift, self.resample = scale_shift, resample
         self.norm_1 = nn.GroupNorm(groups, inputs, eps)
-        self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.emb = nn.Linear(embedding, 2 * outputs if scale_shift else outputs)
+        self.conv_1 = PortedConv2d(inputs, outputs, 3, padding=1)
+        self.emb = PortedLinear(embedding, 2 * outputs if scale_shift else outputs)
         self.norm_2 = nn.GroupNorm(groups, outputs, eps)
         self.dropout = dropout
-        self.conv_2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        self.conv_2 = zeroed(PortedConv2d(outputs, outputs, 3, padding=1))
+        self.skip = PortedConv2d(inputs, outputs, 1) if inputs != outputs else None
 
-    def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None, frame: Frame | None = None
+    ) -> Tensor:
         """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h2, w2); `size` is what an "up" block shall make."""
         h = activate(self.norm_1(x))
         if self.resample == "up":
@@ -55,8 +58,8 @@ class ResBlock(nn.Module):
             h, x = resized(h, size), resized(x, size)
         elif self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        h = self.conv_1(h)
-        e = self.emb(emb)[:, :, None, None]
+        h = self.conv_1(h, frame)
+        e = self.emb(emb, frame)[:, :, None, None]
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
             h = torch.addcmul(shift, self.norm_2(h), scale + 1)
@@ -65,8 +68,8 @@ class ResBlock(nn.Module):
         h = activate(h)
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        h = self.conv_2(h)
-        return h + (x if self.skip is None else self.skip(x))
+        h = self.conv_2(h, frame)
+        return h + (x if self.skip is None else self.skip(x, frame))
 
 
 class Downsample(nn.Module):
@@ -81,12 +84,14 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, conv: bool = True, padding: int = 1):
         super().__init__()
         self.padding = padding
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding) if conv else None
+        self.conv = PortedConv2d(channels, channels, 3, stride=2, padding=padding) if conv else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None, frame: Frame | None = None
+    ) -> Tensor:
         if self.conv is None:
             return F.avg_pool2d(x, 2)
-        return self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
+        return self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)), frame)
 
 
 class Upsample(nn.Module):
@@ -94,9 +99,11 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, conv: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv else None
+        self.conv = PortedConv2d(channels, channels, 3, padding=1) if conv else None
 
-    def forward(self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None, frame: Frame | None = None
+    ) -> Tensor:
         size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
         x = resized(x, size)
-        return x if self.conv is None else self.conv(x)
+        return x if self.conv is None else self.conv(x, frame)

@@ -8,7 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ldmkit import CompositionError, Context, Denoiser, Example, Frame, Gate, InputError, Port, Signal, Work
+from ldmkit import (
+    CompositionError,
+    Context,
+    Denoiser,
+    Example,
+    Frame,
+    Gate,
+    InputError,
+    Port,
+    PortedConv2d,
+    Signal,
+    Work,
+)
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths, smallest_map, up_levels
 from ldmkit_denoisers.encoder import (
@@ -42,8 +54,8 @@ class UNet(Encoder, Denoiser):
     is resampled; `down.<level>.resample`, the resampled map, which is a skip and the next level's input; `skip.<i>`,
     map i of the way down in the order they are made, at the moment the way up reads it; `deep.<i>`, a gate: the map
     that the way up joins with it, which guards all between making and reading that skip; `mid`, the middle's output;
-    `attn.<path>`, `self.<path>`, `block.<path>`, `cross.<path>` and `linear.<path>` of every attention, of the residual
-    stream between the attentions of a transformer block, and of the linear layers in them, by module path.
+    `attn.<path>`, `self.<path>`, `block.<path>` and `cross.<path>` of every attention and of the residual stream
+    between the attentions of a transformer block, `linear.<path>` and `conv.<path>` of every layer, by module path.
 
     State-dict names: conv_in, time_embed, vector_embed, down.<level>.{res,attn,resample}, mid.{res,attn},
     up.<level>.{res,attn,resample}, norm_out, conv_out; levels count from the full resolution on both sides.
@@ -76,7 +88,7 @@ class UNet(Encoder, Denoiser):
             self.cross_count += plan.depth * len(plan.inputs) if plan.attention == "cross" else 0
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.widths[0], config.norm_eps)
-        self.conv_out = zeroed(nn.Conv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
+        self.conv_out = zeroed(PortedConv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
         self.input_port, self.mid_port = Port(config.widths[0]), Port(mid_level(config).width)
         self.skip_ports = nn.ModuleList(Port(width) for width in skip_widths(config))
         self.gates = nn.ModuleList(Gate() for _ in skip_widths(config))
@@ -119,12 +131,12 @@ class UNet(Encoder, Denoiser):
             h = with_plane(h, context.plane)
         if self.input_port.taps:
             h = self.input_port(h, frame)
-        emb = self.embed(t, projected)
-        way = self.encode(self.conv_in(h), emb, frame, projected, self.gates)
+        emb = self.embed(t, projected, frame)
+        way = self.encode(self.conv_in(h, frame), emb, frame, projected, self.gates)
         if self.mid_port.taps and way.cut is None:
             way.h = self.mid_port(way.h, frame)
         h = self._decode(way, emb, frame, projected)
-        return self.conv_out(activate(self.norm_out(h)))  # type: ignore[no-any-return]
+        return self.conv_out(activate(self.norm_out(h)), frame)  # type: ignore[no-any-return]
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """See `Denoiser.footprint`."""
@@ -148,7 +160,7 @@ class UNet(Encoder, Denoiser):
                 joined = torch.cat([h, skip], dim=1)
                 h = self.block(res, stage.attn[i] if stage.attn else None, joined, emb, frame, projected)
             if stage.resample is not None and place < depth:
-                h = stage.resample(h, emb, (skips[-1].shape[2], skips[-1].shape[3]))
+                h = stage.resample(h, emb, (skips[-1].shape[2], skips[-1].shape[3]), frame)
         return h
 
 

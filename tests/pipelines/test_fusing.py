@@ -16,7 +16,7 @@ from low_rank import PREFIX, LowRank
 
 import ldmkit
 from ldmkit import CompositionError, SourceError
-from ldmkit.contracts.nn import linear_of
+from ldmkit.contracts.nn import layer_of
 
 CLIP = {
     "vocab_size": 50,
@@ -61,7 +61,7 @@ def low_rank(pipe: ldmkit.Pipeline, *, denoiser: bool = True, text: bool = True,
     for prefix, part in owners.items():
         for port in part.ports:
             if port.startswith("linear."):
-                layer = linear_of(part, part.ports, port)
+                layer = layer_of(part, part.ports, port)
                 assert layer is not None
                 layers[prefix + port] = (layer.in_features, layer.out_features)
     torch.manual_seed(seed)

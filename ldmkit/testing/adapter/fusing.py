@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ldmkit.contracts.adapter import Fusable
-from ldmkit.contracts.nn import linear_of
+from ldmkit.contracts.nn import layer_of
 from ldmkit.testing.adapter.subject import NAME, AdapterSubject, plain
 from ldmkit.testing.batches import close
 from ldmkit.testing.checks import NotApplicable, check, expect
@@ -24,15 +24,15 @@ def fused(s: AdapterSubject) -> None:
     if not able:
         raise NotApplicable("it is no ldmkit.Fusable")
     expect(not part.slots, "no slots: what depends on conditions is in no weight", f"{list(part.slots)}")
-    others = [port for port in part.taps(NAME) if not port.startswith("linear.")]
-    expect(not others, "taps at linear.<path> alone", f"{others[:4]}")
+    others = [port for port in part.taps(NAME) if not port.startswith(("linear.", "conv."))]
+    expect(not others, "taps at linear.<path> and conv.<path> alone", f"{others[:4]}")
     given = s.given(part)
     wanted = ran(s, part, given)
     host = s.host(part)
     for port in part.taps(NAME):
-        layer = linear_of(host, host.ports, port)
+        layer = layer_of(host, host.ports, port)
         if layer is None:
-            raise NotApplicable(f"{type(host).__name__} has no linear layer at {port!r}")
+            raise NotApplicable(f"{type(host).__name__} has no layer at {port!r}")
         before = layer.weight.detach().clone()
         with torch.no_grad():
             delta = part.delta(port, layer.weight.detach())
@@ -41,4 +41,7 @@ def fused(s: AdapterSubject) -> None:
                 delta.shape == before.shape, f"a delta of {tuple(before.shape)} at {port!r}", f"{tuple(delta.shape)}"
             )
             layer.weight = torch.nn.Parameter(before + delta, requires_grad=False)
+            more = part.bias_delta(port)
+            if more is not None and layer.bias is not None:
+                layer.bias = torch.nn.Parameter(layer.bias + more, requires_grad=False)
     close([plain(host, given)], wanted, "F with the adapter in the weights", 1e-4)

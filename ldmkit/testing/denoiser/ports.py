@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldmkit.contracts.nn import linear_of
+from ldmkit.contracts.nn import layer_of
 from ldmkit.contracts.ports import Port, attached
 from ldmkit.testing.batches import close, differ, expect_state, normal, same, snapshot
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
@@ -160,7 +160,7 @@ def linear_layers(s: DenoiserSubject) -> None:
     given = s.given(part)
     for name in names:
         other = copy.deepcopy(part)
-        layer = linear_of(other, other.ports, name)
+        layer = layer_of(other, other.ports, name)
         if layer is None:
             fail(
                 f"a linear layer at {name!r}", "none: neither a PortedLinear of that port nor an nn.Linear of that path"

@@ -7,12 +7,12 @@ from typing import Any
 
 from ldmkit import LdmkitError, SourceError, read_json, shown
 from ldmkit.printable import first_few
-from ldmkit_checkpoints.unsupported.formats import ITS_WRITER, PUBLISHED, Format, unsupported
+from ldmkit_checkpoints.unsupported.formats import ITS_WRITER, PUBLISHED, UPDATE, Format, unsupported
 
 _MEMBERS = (
     Format("modular_model_index.json", "a modular diffusers pipeline", "diffusers itself"),
-    Format("adapter_config.json", "a peft adapter", "the complete model with the adapter fused"),
-    Format("pytorch_lora_weights.*", "a diffusers LoRA", "the complete model with the LoRA fused"),
+    Format("adapter_config.json", "a peft adapter", UPDATE),
+    Format("pytorch_lora_weights.*", "a diffusers LoRA", UPDATE),
     Format("learned_embeds*", "a textual inversion embedding", "the complete model, saved with it loaded"),
     Format("scheduler_config.json", "a scheduler alone", "the folder of the complete pipeline"),
     Format("preprocessor_config.json", "an image processor alone", "the folder of the complete pipeline"),

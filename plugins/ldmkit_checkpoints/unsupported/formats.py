@@ -26,6 +26,7 @@ class Format(NamedTuple):
 
 
 ITS_WRITER = "the program that wrote it; ldmkit does not load it yet"
+UPDATE = "the model that it changes: ldmkit.load(model).with_lora(file), or ldmkit sample MODEL --lora FILE"
 PUBLISHED = "the model's .safetensors or .ckpt, or diffusers' folder"
 
 

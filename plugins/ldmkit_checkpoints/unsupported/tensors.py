@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ldmkit import SourceError
-from ldmkit_checkpoints.unsupported.formats import Format
+from ldmkit_checkpoints.unsupported.formats import UPDATE, Format
 
 _ADAPTER = (
     "the complete model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
@@ -20,13 +20,13 @@ KINDS = (
     Format(
         r"\.lora_mid\.|\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|on_input|dora_scale|diff(_b)?)$",
         "a LyCORIS adapter",
-        _ADAPTER,
+        UPDATE,
     ),
-    Format(r"^lora_(unet|te\d?|transformer)_|\.lora_(down|up)\.weight$", "a LoRA with kohya's keys", _ADAPTER),
+    Format(r"^lora_(unet|te\d?|transformer)_|\.lora_(down|up)\.weight$", "a LoRA with kohya's keys", UPDATE),
     Format(
         r"\.lora_[AB]\.(\w+\.)?weight$|[._]lora\d?\.(down|up)\.weight$|\.lora_magnitude_vector|\.lora_linear_layer\.",
         "a LoRA with peft's keys",
-        _ADAPTER,
+        UPDATE,
     ),
     Format(
         r"^(emb_params|string_to_param(\.|$)|string_to_token|clip_[lg]$|t5xxl$|<[^>]+>$)",

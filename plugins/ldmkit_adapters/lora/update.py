@@ -1,0 +1,105 @@
+"""The change of one layer's weight: added to what the layer yields, or to the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldmkit import Value
+from ldmkit_adapters.lora.forms import change_of
+
+ZERO_AT_FIRST = ("up", "a2", "w1", "w1_a", "diff", "bias")
+"""Of each form the tensor that makes a new change one of nothing."""
+
+
+class LayerUpdate(Value):
+    """What is changed in which layer.
+
+    Args:
+        port: of the layer, `linear.<path>` or `conv.<path>`; `conditioners.<name>.linear.<path>` of a conditioner.
+        tensors: name -> shape of the tensors of a form (see `ldmkit_adapters.lora.forms`), `bias` (outputs,), and
+            `magnitude`: DoRA's lengths (outputs, 1, ...) of rows, or (1, inputs, ...) of columns.
+        factor: of the change: alpha / r.
+        rows: (first, count) of the outputs that are changed, where a layer holds several (q, k and v); None: all.
+    """
+
+    port: str
+    tensors: Mapping[str, tuple[int, ...]]
+    factor: float = 1.0
+    rows: tuple[int, int] | None = None
+
+
+class Update(nn.Module):
+    """The tensors of a `LayerUpdate`, under its names for them."""
+
+    def __init__(self, config: LayerUpdate):
+        super().__init__()
+        self.config = config
+        for name, shape in config.tensors.items():
+            value = torch.zeros(shape) if name in ZERO_AT_FIRST else torch.randn(shape) / max(shape[-1], 1) ** 0.5
+            self.register_parameter(name, nn.Parameter(value))
+
+    def change(self, weight: Tensor, strength: float) -> Tensor:
+        """What to add to the weight (outputs, inputs[, k, k]) at a strength; all of it, rows that stay included."""
+        tensors = dict(self.named_parameters())
+        own = weight if self.config.rows is None else weight.narrow(0, *self.config.rows)
+        if tensors.keys() <= {"bias"}:
+            return torch.zeros_like(weight)
+        wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in tensors.items()}
+        added = change_of(wide).reshape(own.shape) * (self.config.factor * strength)
+        if "magnitude" in wide:
+            added = _with_lengths(own.to(added.dtype), added, wide["magnitude"])
+        return self._placed(added, weight.shape[0], 0)
+
+    def added_bias(self, outputs: int, strength: float) -> Tensor | None:
+        """What to add to the bias (outputs,), or None."""
+        bias = dict(self.named_parameters()).get("bias")
+        return None if bias is None else self._placed(strength * bias, outputs, 0)
+
+    @property
+    def factored(self) -> bool:
+        """Whether the layer's input can go through two small layers instead of one as large as itself."""
+        return "down" in self.config.tensors and "magnitude" not in self.config.tensors
+
+    def through(self, x: Tensor, layer: nn.Linear | nn.Conv2d, strength: float) -> Tensor:
+        """What a factored change adds to the layer's output for an input x."""
+        tensors = dict(self.named_parameters())
+        down, up, mid = tensors["down"], tensors["up"], tensors.get("mid")
+        x = x.to(down.dtype)
+        if isinstance(layer, nn.Linear):
+            y = F.linear(F.linear(x, down.flatten(1)), up.flatten(1))
+        else:
+            how = {"stride": layer.stride, "padding": layer.padding}
+            if mid is None:
+                y = F.conv2d(x, down, **how)  # type: ignore[arg-type]
+            else:
+                y = F.conv2d(F.conv2d(x, down.flatten(1)[:, :, None, None]), mid, **how)  # type: ignore[arg-type]
+            y = F.conv2d(y, up.flatten(1)[:, :, None, None])
+        outputs, axis = layer.weight.shape[0], -1 if isinstance(layer, nn.Linear) else 1
+        return self._placed(y * (self.config.factor * strength), outputs, axis)
+
+    def _placed(self, values: Tensor, outputs: int, axis: int) -> Tensor:
+        """The values at their rows among all outputs, with zeros around them."""
+        if self.config.rows is None:
+            return values
+        first, count = self.config.rows
+        moved = F.pad(values.movedim(axis, -1), (first, outputs - first - count))
+        return moved.movedim(-1, axis)
+
+
+def applied(x: Tensor, layer: nn.Linear | nn.Conv2d, change: Tensor) -> Tensor:
+    """What a change of the weight adds to the layer's output for an input x."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x.to(change.dtype), change)
+    return F.conv2d(x.to(change.dtype), change, stride=layer.stride, padding=layer.padding)
+
+
+def _with_lengths(weight: Tensor, added: Tensor, lengths: Tensor) -> Tensor:
+    """The change that also gives rows or columns of the sum their lengths (Liu et al. 2024, DoRA, equation 5)."""
+    whole = weight + added
+    axes = tuple(axis for axis in range(whole.ndim) if lengths.shape[axis] == 1)
+    norm = torch.linalg.vector_norm(whole, dim=axes, keepdim=True)
+    return lengths * whole / norm - weight

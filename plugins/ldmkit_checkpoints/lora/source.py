@@ -1,0 +1,204 @@
+"""A file of changes to weights, read for the pipeline whose layers it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ldmkit_adapters.lora.forms import change_of, is_form, rank_of
+
+from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError, WeightsError, suggest
+from ldmkit.models.source import adapter_only
+from ldmkit.printable import first_few
+from ldmkit_checkpoints.lora.dialects import Named, ignored, named, named_by_peft, other_network, unsupported
+from ldmkit_checkpoints.lora.layers import Layer, Names
+from ldmkit_checkpoints.lora.scales import Scales
+
+NAME = "lora"
+PART = f"adapters.{NAME}"
+
+_NETWORKS = {"denoiser": "U-Net", "text-1": "CLIP text encoder", "text-2": "second CLIP text encoder"}
+
+Group = tuple[str, str, bool]
+"""(network, path, whether the path is flat): what is changed."""
+
+
+class LoraSource(Source):
+    """Changes to a pipeline's weights; the adapter is named `lora`.
+
+    Args:
+        tensors: lazy tensors by the file's keys.
+        names: the pipeline's layers (see `names_in`).
+        scales: what the file's metadata says of alpha.
+        origin: the file, for errors.
+
+    Raises:
+        SourceError: `other-base`, `unsupported`, `half-a-pair`: what does not fit, with the key that says so.
+    """
+
+    takes = frozenset()
+
+    def __init__(
+        self, tensors: Mapping[str, LazyTensor], names: Mapping[str, Names], scales: Scales, origin: str
+    ) -> None:
+        super().__init__(origin)
+        self._names, self._scales = names, scales
+        self._tensors: dict[str, LazyTensor] = {}
+        layers: list[dict[str, Any]] = []
+        groups = self._grouped(tensors)
+        placed = {group: self._place(group, roles, len(groups)) for group, roles in groups.items()}
+        for group, roles in groups.items():
+            if (layer := placed[group]) is not None:
+                layers.append(self._update(len(layers), group, roles, layer, tensors))
+        if not layers:
+            reasons = "; ".join(dict.fromkeys(self.report.ignored.values()))
+            what = f"none of its {len(groups)} layers is in this pipeline: {reasons}"
+            raise SourceError("other-base", what, where=origin, fits=self._fits())
+        self._spec = PartSpec(type="lora", config={"layers": layers})
+        used = f"{len(self.report.used)} of {len(tensors)} keys used, which change {len(layers)} layers"
+        self.report.notes.append(used)
+
+    @property
+    def spec(self) -> PipelineSpec:
+        raise adapter_only(self.origin)
+
+    @property
+    def adapters(self) -> Mapping[str, PartSpec]:
+        return {NAME: self._spec}
+
+    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
+        if part != PART:
+            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=PART)
+        return self._tensors
+
+    def _grouped(self, tensors: Mapping[str, LazyTensor]) -> dict[Group, dict[str, str]]:
+        """Layer -> role -> key."""
+        groups: dict[Group, dict[str, str]] = {}
+        for key in tensors:
+            if (reason := ignored(key)) is not None:
+                self.report.ignored[key] = reason
+                continue
+            if (kind := unsupported(key)) is not None:
+                what = f"the key {key!r} is of {kind}, which ldmkit does not build"
+                raise SourceError("unsupported", what, where=self.origin, fits="the model with it fused")
+            found = named(key)
+            if found is None:
+                raise SourceError("unknown-key", f"the key {key!r} names no change of a weight", where=self.origin)
+            roles = groups.setdefault(_group(found), {})
+            if found.role in roles:
+                what = f"two keys are the {found.role} of one layer: {roles[found.role]!r} and {key!r}"
+                raise SourceError("duplicate-key", what, where=self.origin, fits="a file in one dialect")
+            roles[found.role] = key
+        return groups
+
+    def _place(self, group: Group, roles: Mapping[str, str], count: int) -> Layer | None:
+        """The layer that is changed; None: of a network that this pipeline has not, which is in the report."""
+        tower, path, flat = group
+        key = next(iter(roles.values()))
+        if (other := other_network(key)) is not None:
+            raise SourceError("other-base", f"the key {key!r} is of {other}", where=self.origin, fits=self._fits())
+        if tower not in self._names and tower != "any":
+            reason = f"the pipeline has no {_NETWORKS[tower]}"
+            self.report.ignored.update(dict.fromkeys(roles.values(), reason))
+            return None
+        asked = self._names if tower == "any" else {tower: self._names[tower]}
+        found = next((layer for names in asked.values() if (layer := names.find(path, flat)) is not None), None)
+        if found is None:
+            known = [name for names in asked.values() for name in (names.flat if flat else names.dotted)]
+            whose = "pipeline" if tower == "any" else f"pipeline's {_NETWORKS[tower]}"
+            what = f"the key {key!r} names the layer {path!r}, which is not in the {whose}"
+            raise SourceError("other-base", what, where=self.origin, fits=suggest(path, known))
+        return found
+
+    def _fits(self) -> str:
+        have = ", ".join(_NETWORKS[tower] for tower in self._names)
+        return f"a file for this pipeline's networks: {have or 'none whose layers have published names'}"
+
+    def _update(
+        self, index: int, group: Group, roles: Mapping[str, str], layer: Layer, tensors: Mapping[str, LazyTensor]
+    ) -> dict[str, Any]:
+        """One entry of the adapter's `layers`; its tensors under their native names."""
+        own = {role: tensors[key] for role, key in roles.items() if role != "alpha"}
+        if not is_form(own):
+            what = f"the layer {group[1]!r} has {', '.join(sorted(roles))}: no complete change of a weight"
+            keys = first_few(sorted(roles.values()))
+            raise SourceError("half-a-pair", what, where=self.origin, fits=f"what belongs with {keys}")
+        shaped = {role: _like_weight(role, tensor, len(layer.weight)) for role, tensor in own.items()}
+        if named_by_peft(roles.get("magnitude", "")):
+            shaped["magnitude"] = _of_rows(shaped["magnitude"], len(layer.weight))
+        self._check_shapes(roles, shaped, layer)
+        entry: dict[str, Any] = {
+            "port": layer.port,
+            "tensors": {role: list(tensor.shape) for role, tensor in shaped.items()},
+        }
+        factor = self._factor(group, roles, {role: tensor.shape for role, tensor in shaped.items()}, tensors)
+        if factor != 1.0:
+            entry["factor"] = factor
+        if layer.rows is not None:
+            entry["rows"] = list(layer.rows)
+        for role, tensor in shaped.items():
+            self._tensors[f"updates.{index}.{role}"] = tensor
+        self.report.used.update(dict.fromkeys(roles.values(), PART))
+        return entry
+
+    def _check_shapes(self, roles: Mapping[str, str], own: Mapping[str, LazyTensor], layer: Layer) -> None:
+        first = f"{next(iter(roles.values()))!r}"
+        meta = {role: torch.empty(tensor.shape, device="meta") for role, tensor in own.items() if role != "bias"}
+        try:
+            change = tuple(change_of(meta).shape) if meta.keys() - {"magnitude"} else layer.weight
+        except (RuntimeError, IndexError, ValueError):
+            shapes = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in own.items())
+            raise WeightsError("wrong-shape", f"{first}: {shapes} do not fit each other", where=self.origin) from None
+        if math.prod(change) != math.prod(layer.weight) or change[0] != layer.weight[0]:
+            own_shape = f"this pipeline's {layer.port!r} has {list(layer.weight)}"
+            what = f"{first} changes a weight of shape {list(change)}, {own_shape}"
+            raise SourceError("other-base", what, where=self.origin, fits="a file that was made for this model")
+        bias, lengths = own.get("bias"), own.get("magnitude")
+        if bias is not None and bias.shape != layer.weight[:1]:
+            what = f"{roles['bias']!r} has shape {list(bias.shape)}, the layer {layer.weight[0]} outputs"
+            raise SourceError("other-base", what, where=self.origin, fits="a file that was made for this model")
+        fits_axis = lengths is not None and any(
+            lengths.shape == tuple(size if axis == own_axis else 1 for own_axis, size in enumerate(layer.weight))
+            for axis in (0, 1)
+        )
+        if lengths is not None and not fits_axis:
+            what = f"{roles['magnitude']!r} has shape {list(lengths.shape)}, the weight {list(layer.weight)}"
+            raise SourceError("other-base", what, where=self.origin, fits="a length for each row or column")
+
+    def _factor(
+        self,
+        group: Group,
+        roles: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        tensors: Mapping[str, LazyTensor],
+    ) -> float:
+        """Alpha over the rank, or what the metadata makes of them."""
+        rank, alpha = rank_of(shapes), None
+        if "alpha" in roles:
+            lazy = tensors[roles["alpha"]]
+            if math.prod(lazy.shape) != 1:
+                what = f"{roles['alpha']!r} has shape {list(lazy.shape)}"
+                raise WeightsError("wrong-shape", what, where=self.origin, fits="one number")
+            alpha = float(lazy.read(True).reshape(()))
+            if not math.isfinite(alpha):
+                raise WeightsError("not-finite", f"{roles['alpha']!r} is {alpha}", where=self.origin)
+        return self._scales.factor(group[0], group[1], rank, alpha)
+
+
+def _group(found: Named) -> Group:
+    return found.tower, found.path, found.flat
+
+
+def _of_rows(tensor: LazyTensor, axes: int) -> LazyTensor:
+    """peft's lengths, which are always those of rows: (outputs,), or (1, outputs, 1, 1) of a convolution."""
+    shape = (math.prod(tensor.shape), *(1,) * (axes - 1))
+    return LazyTensor(shape, tensor.dtype, lambda copy: tensor.read(copy).reshape(shape))
+
+
+def _like_weight(role: str, tensor: LazyTensor, axes: int) -> LazyTensor:
+    """Tensors of a 1x1 convolution that is a linear layer here, as matrices."""
+    if axes == 2 and len(tensor.shape) == 4 and tensor.shape[2:] == (1, 1):
+        return LazyTensor(tensor.shape[:2], tensor.dtype, lambda copy: tensor.read(copy).flatten(1))
+    return tensor
