@@ -170,9 +170,9 @@ def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
     """
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
-    _check_shape(recipe, _MODEL, where)
     for name, call in calls_of(recipe).items():
         _check_shape(call, _CALL, f"{where}: stage {name!r}" if name else where)
+    _check_shape(recipe, _MODEL, where)
     if recipe["recipe"] > RECIPE_VERSION:
         what = f"recipe version {recipe['recipe']} was written by a newer ldmkit; this one reads up to {RECIPE_VERSION}"
         raise SourceError("newer-version", what, where=where)
