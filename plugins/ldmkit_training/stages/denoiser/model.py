@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -92,7 +92,8 @@ class _Composer:
         codec = self._codec()
         check_pictures(codec.axes, "a training recipe")
         learns = self._denoiser_learns()
-        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser", learns=learns)
+        theirs = None if start is None else _Taken(start, "denoiser", start.spec.denoiser)
+        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser", theirs, learns=learns)
         self._check_latents(denoiser, codec)
         sections = self._conditioners()
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
@@ -195,11 +196,12 @@ class _Composer:
         self, name: str, section: ConditionerSection, sections: Mapping[str, ConditionerSection]
     ) -> Conditioner:
         path = f"conditioners.{name}"
-        source, theirs = self.start, path
+        source = self.start
+        theirs = None if source is None else _taken(source, "conditioners", source.spec.conditioners, name)
         if section.from_ is not None:
             found = locate_model(section.from_, self.folder, f"model.{path}.from")
             source = open_source(found, variant=section.variant)
-            theirs = _conditioner_path(source, name, section.type)
+            theirs = _conditioner_of(source, name, section.type)
         owner = sections.get(section.shares or "", section)
         if section.shares is not None:
             part: Conditioner = self._new("conditioner", section, path)
@@ -207,7 +209,7 @@ class _Composer:
                 changed = spec_differences("conditioner", was, section, f"model.{path}")
                 self.notes += check_meaning(changed, f"model.{path}", self.start.origin, learns=owner.train)
         else:
-            part = self._loaded_or_new("conditioner", section, path, source, theirs, learns=section.train)
+            part = self._loaded_or_new("conditioner", section, path, theirs, learns=section.train)
         if section.assets is not None:
             before = asset_digests(part)
             part.load_assets(assets_folder(section.assets, self.folder, f"model.{path}.assets"))
@@ -219,30 +221,28 @@ class _Composer:
     def _adapter(self, name: str, section: AdapterSection, denoiser: Denoiser) -> Adapter:
         path = f"adapters.{name}"
         copying: Callable[..., Adapter] | None = getattr(get("adapter", section.type), "from_denoiser", None)
-        if copying is None or "unet" in section.config or (self.start and name in self.start.spec.adapters):
-            adapter: Adapter = self._loaded_or_new("adapter", section, path, learns=section.train)
+        theirs = None if self.start is None else _taken(self.start, "adapters", self.start.spec.adapters, name)
+        if copying is None or "unet" in section.config or theirs is not None:
+            adapter: Adapter = self._loaded_or_new("adapter", section, path, theirs, learns=section.train)
             return adapter
         with self._seeded(path):
             self.notes.append(f"{path}: a copy of the denoiser")
             return copying(denoiser, **section.config)
 
-    def _loaded_or_new(
-        self, kind: str, spec: PartSpec, path: str, source: Source | None = None, theirs: str = "", *, learns: bool
-    ) -> Any:
+    def _loaded_or_new(self, kind: str, spec: PartSpec, path: str, theirs: _Taken | None, *, learns: bool) -> Any:
         """A part with the weights of a source that has it, or with new ones; those of one that does not learn are
         refused where the recipe's config would read them in another way."""
-        source, theirs = source or self.start, theirs or path
-        has = _spec_in(source, theirs) if source else None
-        if source is None or has is None:
+        if theirs is None:
             self.notes.append(f"{path}: new")
             return self._new(kind, spec, path)
+        source, has = theirs.source, theirs.spec
         same = has.type == spec.type
         wanted = PartSpec(
             type=spec.type, config=spec.config or has.config,
             distribution=has.distribution if same else None, version=has.version if same else None,
         )  # fmt: skip
         part = part_of(
-            source, kind, wanted, theirs,
+            source, kind, wanted, theirs.path,
             where=f"model.{path}", device=torch.device("cpu"), dtype=torch.float32, mapped=False,  # to be trained
         )  # fmt: skip
         self.notes.append(f"{path}: from {source.origin}")
@@ -311,25 +311,30 @@ def load_frozen_codec(section: FrozenCodecSection, folder: Path) -> Codec:
     return codec.eval()
 
 
-def _spec_in(source: Source, path: str) -> PartSpec | None:
-    kind, _, name = path.partition(".")
-    spec = source.spec
-    if kind == "denoiser":
-        return spec.denoiser
-    return spec.conditioners.get(name) if kind == "conditioners" else spec.adapters.get(name)
+class _Taken(NamedTuple):
+    """A part of a source whose weights are read: where it stands there, and what it is."""
+
+    source: Source
+    path: str
+    spec: PartSpec
 
 
-def _conditioner_path(source: Source, name: str, kind: str) -> str:
-    """Path of the conditioner of that name, else of the only one of that type."""
+def _taken(source: Source, section: str, theirs: Mapping[str, PartSpec], name: str) -> _Taken | None:
+    """The part of that name in a section of a source's spec; None if it has none."""
+    return _Taken(source, f"{section}.{name}", theirs[name]) if name in theirs else None
+
+
+def _conditioner_of(source: Source, name: str, kind: str) -> _Taken:
+    """The conditioner of that name, else the only one of that type."""
     theirs = source.spec.conditioners
-    if name in theirs:
-        return f"conditioners.{name}"
+    if (found := _taken(source, "conditioners", theirs, name)) is not None:
+        return found
     fitting = [other for other, spec in theirs.items() if spec.type == kind]
     if len(fitting) != 1:
         what = f"{source.origin} has no conditioner {name!r}, and {len(fitting)} of type {kind!r}"
         where = f"model.conditioners.{name}.from"
         raise CompositionError("unknown-conditioner", what, where=where, fits=suggest(name, theirs))
-    return f"conditioners.{fitting[0]}"
+    return _Taken(source, f"conditioners.{fitting[0]}", theirs[fitting[0]])
 
 
 def _wiring_of(
