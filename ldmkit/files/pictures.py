@@ -273,6 +273,11 @@ def dense(tensor: Tensor, where: str | None = None) -> Tensor:
     return tensor
 
 
+def own_floats(tensor: Tensor) -> Tensor:
+    """The numbers as float32 on the CPU, in memory of their own: who gave them may write to them again."""
+    return tensor.detach().to("cpu", torch.float32, copy=True)
+
+
 def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
     tensor = dense(tensor, where)
     if tensor.ndim != 3 or tensor.shape[0] != 3 or 0 in tensor.shape:
@@ -281,7 +286,7 @@ def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:
         )
     if not tensor.is_floating_point():
         raise InputError("picture-dtype", f"a tensor of {tensor.dtype}", where=where, fits="floats in [-1, 1]")
-    picture = _in_range(tensor.detach().float().cpu(), -1.0, 1.0, where)
+    picture = _in_range(own_floats(tensor), -1.0, 1.0, where)
     remark_picture(picture, where)
     return picture
 
@@ -311,7 +316,7 @@ def _picture_array(array: np.ndarray[Any, Any], where: str | None) -> Tensor:
 
 
 def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
-    mask = dense(tensor, where).detach().cpu()
+    mask = dense(tensor, where).detach()
     mask = mask[None] if mask.ndim == 2 else mask
     if mask.ndim != 3 or mask.shape[0] != 1 or 0 in mask.shape:
         raise InputError(
@@ -319,7 +324,7 @@ def _mask_tensor(tensor: Tensor, where: str | None) -> Tensor:
         )
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise InputError("picture-dtype", f"a mask of {mask.dtype}", where=where, fits="bools, or floats in [0, 1]")
-    return _in_range(mask.float(), 0.0, 1.0, where)
+    return _in_range(own_floats(mask), 0.0, 1.0, where)
 
 
 def _label_array(source: object, where: str | None) -> Tensor:

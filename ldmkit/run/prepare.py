@@ -34,6 +34,7 @@ from ldmkit.run.latents import decoded, seeds_of_rows
 from ldmkit.run.levels import check_range
 from ldmkit.run.locks import remark_distilled, remark_locked
 from ldmkit.run.noise import Noise
+from ldmkit.run.owning import owned_rows
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
 from ldmkit.run.request import Choices, Inputs, Request, Resolved, length, resolve
@@ -106,8 +107,8 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
     remark_locked(pipeline.defaults, request, given)
     remark_distilled(pipeline.defaults, request)
     check_cache(request)
-    parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
-    negative = parse_negatives(pipeline.parts, pipeline.wiring, request.negative, request.batch)
+    parsed = owned_rows(parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs"))
+    negative = owned_rows(parse_negatives(pipeline.parts, pipeline.wiring, request.negative, request.batch))
     given_as = {name: options.get(name) for name in ("start", "guidance")}  # looked into after they were found readable
     remark_gradients({"inputs": request.inputs, "negative": request.negative, **given_as})
     return Asked(request, parsed, negative, _size(pipeline, request, parsed), allow)

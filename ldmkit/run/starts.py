@@ -15,7 +15,7 @@ from ldmkit.contracts.axes import decoded_size
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.picture_files import array_from_uri, array_uri
-from ldmkit.files.pictures import Mask, Picture, dense
+from ldmkit.files.pictures import Mask, Picture, dense, own_floats
 from ldmkit.run.output import Output
 from ldmkit.run.sizes import Size
 
@@ -35,12 +35,12 @@ def read_latents(source: object) -> Tensor:
     if (stored := array_from_uri(source, None)) is not None:
         source = stored
     if isinstance(source, np.ndarray) and source.dtype.kind == "f":
-        source = torch.from_numpy(np.ascontiguousarray(source, np.float32))
+        source = torch.from_numpy(np.array(source, np.float32))
     if not isinstance(source, Tensor) or not dense(source).is_floating_point():
         raise InputError("latent-type", f"got {shown(source)}", fits=fits)
     if source.ndim < 1 or 0 in source.shape:
         raise InputError("latent-shape", f"latents of shape {list(source.shape)}", fits=fits)
-    latents = source.detach().float().cpu()
+    latents = own_floats(source)
     if not bool(torch.isfinite(latents).all()):
         raise InputError("latent-values", "NaN or infinity among the latents", fits="finite numbers")
     return latents
@@ -55,7 +55,7 @@ StartLatents: TypeAlias = Annotated[
 
 
 class Start(Value):
-    """A picture to start from, or its latents.
+    """A picture to start from, or its latents, in memory of its own.
 
     Args:
         image: anything `ldmkit.files.pictures` reads; a tensor is (3,H,W) in [-1,1].
