@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field, model_validator
 
 from ldmkit import Example, Geometry, InputError, SpecError
+from ldmkit_training.data.sources.captions import Lines
 from ldmkit_training.data.sources.conventions import folder_notes
 from ldmkit_training.data.sources.finding import Listing, listing, normal
 from ldmkit_training.data.sources.metadata import NAMES, metadata_files, read_metadata
@@ -22,7 +23,7 @@ from ldmkit_training.data.sources.records import (
     missing_notes,
     write_example_image,
 )
-from ldmkit_training.data.sources.sidecars import Lines, Sidecars, read_sidecars
+from ldmkit_training.data.sources.sidecars import Sidecars, read_sidecars
 
 CAPTION = "text"
 """The input that caption files are."""

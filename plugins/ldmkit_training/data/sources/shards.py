@@ -20,6 +20,7 @@ from ldmkit.contracts.arguments import taken
 from ldmkit.files.json import parse_json
 from ldmkit.files.picture_files import picture_size
 from ldmkit_training.data.identity import file_bytes, joined
+from ldmkit_training.data.sources.captions import MAX_BYTES, Lines, captions_of
 from ldmkit_training.data.sources.grouping import (
     JSON,
     LABEL,
@@ -33,7 +34,7 @@ from ldmkit_training.data.sources.grouping import (
     picture_ending,
 )
 from ldmkit_training.data.sources.labels import LabelRule, read_labels
-from ldmkit_training.data.sources.records import FileData, check_map, missing_notes, read_image, stamp
+from ldmkit_training.data.sources.records import FileData, check_map, first_few, missing_notes, read_image, stamp
 from ldmkit_training.data.sources.tars import Member
 
 
@@ -49,6 +50,7 @@ class ShardsData(FileData):
         boxes: inputs of the JSON members that hold boxes, as in `folder`.
         maps: names of label maps, and how their values are read.
         choose: inputs of the JSON members that may be lists of alternatives, as in `folder`.
+        lines: what several lines of a `KEY.txt` are, as in `folder`.
         ignored: other endings that may be there and are not read.
         names: where the ending of a member's name begins: at the first dot, as webdataset has it, or at the last.
         others: members of other endings are an error, or skipped and counted.
@@ -64,6 +66,7 @@ class ShardsData(FileData):
     boxes: tuple[str, ...] = ("layout",)
     maps: dict[str, LabelRule] = Field(default_factory=dict)
     choose: tuple[str, ...] = ("text", "caption")
+    lines: Lines = "one"
     ignored: tuple[str, ...] = ()
     names: Names = "first-dot"
     others: Others = "error"
@@ -91,7 +94,32 @@ class ShardsData(FileData):
         for ending in others:
             lack = [key for key, group in groups.items() if ending not in group]
             notes += missing_notes(lack, f"sample(s) have no .{ending}", self.missing, where)
+        notes += self._check_texts(groups, where)
         return ShardsDataset(self, paths, groups, notes)
+
+    def _check_texts(self, groups: Mapping[str, Group], where: str) -> list[str]:
+        """Notes of texts that hold nothing, which are taken out of their groups, and of those whose first line is read.
+
+        What is wrong with a text is said when its sample is read.
+        """
+        empty: dict[str, list[str]] = {TEXT: [], LABEL: []}
+        cut: list[str] = []
+        for key, group in groups.items():
+            for ending in [ending for ending in empty if ending in group]:
+                try:
+                    found, first = _lines(group[ending], self.lines if ending == TEXT else "whole")
+                except InputError:
+                    continue
+                cut.extend([key] * first)
+                if not found:
+                    empty[ending].append(key)
+                    del group[ending]
+        notes = []
+        for ending, keys in empty.items():
+            notes += missing_notes(keys, f"sample(s) have an empty .{ending}", self.missing, where)
+        if cut:
+            notes.append(f"{where}: {len(cut)} .txt have several lines, and the first is read: {first_few(cut)}")
+        return notes
 
     def _paths(self, folder: Path) -> list[Path]:
         if not isinstance(self.shards, str):
@@ -182,9 +210,10 @@ class ShardsDataset(Dataset):
     def _known(self, group: Group) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if TEXT in group:
-            found["text"] = _text(group[TEXT])
+            texts, _ = _lines(group[TEXT], self.config.lines)
+            found["text"] = texts[0] if len(texts) == 1 else texts
         if LABEL in group:
-            label = _text(group[LABEL]).strip()
+            label = _label(group[LABEL])
             found["label"] = int(label) if label.isdecimal() else label
         if JSON in group:
             found |= self._json(group[JSON], found)
@@ -236,11 +265,19 @@ class ShardsDataset(Dataset):
         return found | {n: "map" for n in self.config.maps if any(f"{n}.png" in group for group in self._groups)}
 
 
-def _text(member: Member) -> str:
-    try:
-        return member.read().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError("bad-file", "not UTF-8 text", where=member.place, fits="UTF-8") from None
+def _lines(member: Member, lines: Lines) -> tuple[list[str], bool]:
+    if member.size > MAX_BYTES:
+        what = f"{member.size} bytes"
+        raise InputError("bad-file", what, where=member.place, fits=f"a text of at most {MAX_BYTES} bytes")
+    return captions_of(member.read(), member.place, lines)
+
+
+def _label(member: Member) -> str:
+    (label,), _ = _lines(member, "whole")
+    if "\n" in label:
+        what = f"{len(label.splitlines())} lines, where one class is expected"
+        raise InputError("bad-file", what, where=member.place, fits="a number or a name")
+    return label
 
 
 def _parsed(member: Member) -> dict[str, Any]:

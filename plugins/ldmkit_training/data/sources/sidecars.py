@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ldmkit import InputError, read_file
+from ldmkit_training.data.sources.captions import MAX_BYTES, Lines, captions_of
 from ldmkit_training.data.sources.finding import Listing, stem
-
-MAX_BYTES = 1 << 20
-"""Of a caption file."""
-
-YOLO = re.compile(r"\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}")
-"""A line of the files that YOLO's tools keep beside pictures, with the ending of captions."""
-
-Lines = Literal["one", "each", "first", "whole"]
-"""What several lines of a caption file are: an error; captions each, of which one is drawn whenever the picture is
-used; all but the first left out; one caption."""
 
 
 class Sidecars(NamedTuple):
@@ -78,25 +68,6 @@ def read_sidecars(files: Listing, names: Sequence[str], ending: str, lines: Line
 
 
 def _captions(path: Path, lines: Lines, cut: list[str], name: str) -> list[str]:
-    data = read_file(path, MAX_BYTES, InputError)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding (Latin-1, say)"
-        raise InputError("bad-file", f"not UTF-8 text, but {kind}", where=str(path), fits="UTF-8") from None
-    if "\0" in text:
-        raise InputError("bad-file", "a NUL character in a text", where=str(path), fits="UTF-8 text")
-    plain = text.replace("\r\n", "\n").replace("\r", "\n")
-    listed = [line.strip() for line in plain.split("\n") if line.strip()]
-    if listed and all(YOLO.fullmatch(line) for line in listed):
-        what = f"{listed[0][:60]!r} is no caption: a class and a box or an outline, as YOLO writes them"
-        raise InputError("bad-file", what, where=str(path), fits="texts; or boxes in metadata.jsonl or COCO's format")
-    if len(listed) <= 1 or lines == "each":
-        return listed
-    if lines == "whole":
-        return [plain.strip()]
-    if lines == "first":
-        cut.append(name)
-        return listed[:1]
-    fits = "lines: each (one of them is drawn whenever the picture is used), first, or whole"
-    raise InputError("bad-file", f"{len(listed)} lines of captions", where=str(path), fits=fits)
+    listed, first = captions_of(read_file(path, MAX_BYTES, InputError), str(path), lines)
+    cut.extend([name] * first)
+    return listed

@@ -100,12 +100,19 @@ def members(path: Path) -> list[Member]:
 
 
 def _check_end(path: Path, end: int) -> None:
-    # The reader takes a damaged header for the end of the archive, and what follows would be lost in silence.
+    """Refuse what follows an archive's end, but for zeros: a damaged header, which the reader takes for the end, and
+    archives that were joined as they are (`cat a.tar b.tar`), of which it reads the first."""
     with path.open("rb") as file:
         file.seek(end)
-        block = file.read(512)
-    if block.strip(b"\0"):
-        raise _bad(path, f"damaged at byte {end}", "a complete archive")
+        first, at = True, end
+        while block := file.read(1 << 20):
+            if block.strip(b"\0"):
+                at += len(block) - len(block.lstrip(b"\0"))
+                if first and at < end + 512:
+                    raise _bad(path, f"damaged at byte {end}", "a complete archive")
+                what = f"the archive ends at byte {end}, and more follows at byte {at}"
+                raise _bad(path, what, "an archive a file: several that were joined (cat) are listed one by one")
+            first, at = False, at + len(block)
 
 
 def _bad(path: Path, what: str, fits: str) -> InputError:
