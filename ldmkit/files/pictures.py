@@ -26,6 +26,8 @@ from ldmkit.errors import InputError, raised, warn
 from ldmkit.files.colour import warn_if_not_srgb
 from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+from ldmkit.files.tensors import dense as dense
+from ldmkit.files.tensors import own_floats
 
 EDGE = 1e-6
 """How far floating-point values may be outside their range, to allow for rounding; they are not clipped."""
@@ -258,24 +260,6 @@ def unmasked(array: np.ndarray[Any, Any], where: str | None = None) -> np.ndarra
         what = f"{count} of {array.size} items of the array are masked"
         raise InputError("picture-masked", what, where=where, fits="array.filled(...) with suitable values")
     return np.ma.getdata(array)
-
-
-def dense(tensor: Tensor, where: str | None = None) -> Tensor:
-    """The tensor, checked to be dense and to have data.
-
-    Raises:
-        InputError: it is sparse, nested, quantised, or on the meta device.
-    """
-    if tensor.is_nested or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
-        kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
-        what = f"a tensor of layout {kind} on the device {tensor.device}"
-        raise InputError("tensor-layout", what, where=where, fits="a dense tensor with data")
-    return tensor
-
-
-def own_floats(tensor: Tensor) -> Tensor:
-    """The numbers as float32 on the CPU, in memory of their own: who gave them may write to them again."""
-    return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
 def _picture_tensor(tensor: Tensor, where: str | None) -> Tensor:

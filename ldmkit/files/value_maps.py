@@ -23,7 +23,8 @@ from torch import Tensor
 from ldmkit.errors import InputError, SpecError, raised
 from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, array_from_uri, array_uri
-from ldmkit.files.pictures import EDGE, dense, unmasked
+from ldmkit.files.pictures import EDGE, unmasked
+from ldmkit.files.tensors import dense
 from ldmkit.files.value_map_files import full_scale_of, read_samples
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from ldmkit.contracts.axes import decoded_size
 from ldmkit.contracts.value import Value
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.picture_files import array_from_uri, array_uri
-from ldmkit.files.pictures import Mask, Picture, dense, own_floats
+from ldmkit.files.pictures import Mask, Picture
+from ldmkit.files.tensors import dense, own_floats
 from ldmkit.run.output import Output
 from ldmkit.run.sizes import Size
 
