@@ -1,4 +1,4 @@
-"""What of a call's conditions, negatives and guidance cannot act, asked by name from the views that guidance forms."""
+"""Warnings about conditions, negatives and guidance without effect, derived from the views of the guidance."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ldmkit.run.request import Resolved
 Weights = Mapping[View, float]
 
 PLAIN: Weights = {frozenset(): 1.0}
-"""The conditional estimate as it is."""
+"""The weights of an unguided conditional estimate."""
 
 
 def remark_guidance(request: Resolved, names: Sequence[str], absent: Collection[str], sigmas: Sequence[float]) -> None:
-    """Warn of conditions that no view of the guidance keeps, negatives that none drops, and guidance of nothing.
+    """Warn about conditions that no view keeps, negatives that no view drops, and guidance without effect.
 
     Args:
-        request: its inputs and negatives parsed.
-        names: conditions of the model that may be left out; `absent`: those of them that nobody gave.
-        sigmas: of the run.
+        request: with parsed inputs and negatives.
+        names: optional conditions of the model; `absent`: those of them that were not given.
+        sigmas: noise levels of the run.
     """
     given = [name for name in names if name not in absent]
     levels = [sigma for sigma in sigmas if sigma > 0]
     if not given:
         return
     raw = [request.guidance.weights(names, sigma) for sigma in levels]
-    told = [weights for weights in raw if weights is not None]
-    if len(told) < len(raw):
-        _of_numbers(request, given)
+    known = [weights for weights in raw if weights is not None]
+    if len(known) < len(raw):
+        _without_weights(request, given)
         return
-    seen = [_collapsed(weights, absent) for weights in told]
+    seen = [_collapsed(weights, absent) for weights in known]
     acting = {view for weights in seen for view in weights}
     _excessive(request, seen)
     _equal(request)
@@ -49,15 +49,15 @@ def remark_guidance(request: Resolved, names: Sequence[str], absent: Collection[
 
 
 def _excessive(request: Resolved, seen: Sequence[Weights]) -> None:
-    """Warn of guidance stronger than the sampler is made for."""
+    """Warn about guidance stronger than the sampler supports."""
     most, scale = request.sampler.max_guidance, max(weights.get(frozenset(), 0.0) for weights in seen)
     if most is not None and scale > most:
-        what = f"{part_name('sampler', request.sampler)} is made for guidance scales up to {most:g}"
-        warn(f"{what}: with {scale:g} colours oversaturate and shapes break")
+        what = f"{part_name('sampler', request.sampler)} is designed for guidance scales up to {most:g}"
+        warn(f"{what}; {scale:g} gives oversaturated colours and broken shapes")
 
 
 def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Resolved, run: Run) -> None:
-    """Warn of adapters that change nothing in a run although what they read is given."""
+    """Warn about adapters that have no effect in a run although their inputs are given."""
     asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
     for name, adapter in parts.adapters.items():
         feeds = [one for one, slot in parts.routes.items() if slot.startswith(f"{name}.")]
@@ -71,48 +71,48 @@ def _conditions(request: Resolved, given: Sequence[str], acting: Collection[View
     asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
     unseen = [name for name in given if name in asked and all(name in view for view in acting)]
     if unseen:
-        what = f"the guidance draws without {_listed(unseen)}: what is asked for has no effect"
-        warn(f"{what} (a scale of 1 follows it without guidance, which other programs write as 0 or 1)")
+        what = f"{_listed(unseen)} has no effect, because the guidance uses only estimates without it"
+        warn(f"{what} (scale 1 means no guidance here; some other programs also use 0 for that)")
 
 
 def _negatives(request: Resolved, acting: Collection[View]) -> None:
     asked = dict.fromkeys(name for row in request.negative for name in row)
     lost = [name for name in asked if not any(name in view for view in acting)]
     if lost and not any(acting):
-        warn("nothing is guided, so that the negative inputs have no effect (a guidance scale above 1)")
+        warn("the negative inputs have no effect without guidance (use a guidance scale above 1)")
     elif lost:
-        what = f"the negative of {_listed(lost)} has no effect: the guidance never leaves that out"
-        warn(f"{what} (a scale of its own, or one scale for all)")
+        what = f"the negative of {_listed(lost)} has no effect, because the guidance never drops that input"
+        warn(f"{what} (give it a scale, or use one scale for all)")
 
 
 def _equal(request: Resolved) -> None:
-    """Warn of negatives that are what is asked for: there is no difference to move along."""
+    """Warn about negatives that equal their input, which leaves guidance no direction."""
     pairs = list(zip(request.inputs, request.negative, strict=True))
     for name in dict.fromkeys(name for _, negative in pairs for name in negative):
         both = [(row[name], negative[name]) for row, negative in pairs if name in row and name in negative]
         if any(isinstance(value, str | int) and value == other for value, other in both):
-            warn(f"the negative of {name!r} is what is asked for: guidance has nothing to move away from")
+            warn(f"the negative of {name!r} equals the input, so guidance has no effect")
 
 
 def _idle(guidance: Guidance, names: Sequence[str], given: Sequence[str], levels: Sequence[float]) -> None:
-    """Warn of options of a guidance that leaves the conditional estimate as it is."""
+    """Warn about options of a guidance that leaves the conditional estimate unchanged."""
     interval = getattr(guidance, "interval", None)
     always = guidance.model_copy(update={"interval": None}) if interval is not None else guidance
     weights = always.weights(names, levels[0]) or PLAIN
     options = [name for name in ("interval", "rescale") if getattr(guidance, name, None)]
     if interval is not None and _collapsed(weights, set(names) - set(given)) != PLAIN:
         what = f"none of the run's noise levels, {levels[0]:.4g} to {levels[-1]:.4g}, is in the guidance's interval"
-        warn(f"{what} {tuple(interval)}: nothing is guided")
+        warn(f"{what} {tuple(interval)}: the guidance has no effect")
     elif weights != PLAIN:
         guided = sorted({name for view in weights for name in view})
         what = f"the guidance has scales for {_listed(guided)}, which is not given"
-        warn(f"{what}: {_listed(given)} is followed without guidance")
+        warn(f"{what}: {_listed(given)} is used without guidance")
     elif options:
-        warn(f"a scale of 1 guides nothing: {' and '.join(options)} of the guidance has no effect")
+        warn(f"the guidance's {' and '.join(options)} has no effect with a scale of 1, which means no guidance")
 
 
-def _of_numbers(request: Resolved, given: Sequence[str]) -> None:
-    """What can be said of guidance that does not tell its weights."""
+def _without_weights(request: Resolved, given: Sequence[str]) -> None:
+    """Warnings for guidance whose `weights` are unknown."""
     if getattr(request.guidance, "scale", None) == 0 and request.guidance.plain(0.0) is not None:
         _conditions(request, given, [frozenset(given)])
     elif request.guidance.views(given) == 1:
@@ -120,7 +120,7 @@ def _of_numbers(request: Resolved, given: Sequence[str]) -> None:
 
 
 def _collapsed(weights: Weights, absent: Collection[str]) -> Weights:
-    """Views that differ only in conditions that nobody gave as one, those that count."""
+    """Weights with views merged that differ only in absent conditions, without those of weight 0."""
     found: dict[View, float] = {}
     for view, factor in weights.items():
         seen = view - frozenset(absent)

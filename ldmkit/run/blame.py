@@ -1,6 +1,6 @@
-"""Whose NaN it was: a run that failed is run again, and looked at after every part of a step.
+"""Attribution of NaN: a failed run is repeated with a check after every part of a step.
 
-A look at the numbers waits for the device, so a run that goes well pays for none of these.
+Each check synchronises with the device, so they are not made in normal runs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ldmkit.run.prepared import Prepared
 
 
 def blamed(prepared: Prepared, failed: Step) -> RunError:
-    """The error of a run whose state at `failed` is not finite, naming the part and the step where that began."""
-    stage = "denoiser"  # where a second run goes well, by numbers that no seed decides
+    """The error for a run whose state at `failed` is not finite, with the part and step that first produced it."""
+    stage = "denoiser"  # the fallback if the repeated run succeeds, because a part is not deterministic
     number = failed.index + 1
     request = prepared.request
     if _bad(prepared.x):
@@ -32,10 +32,10 @@ def blamed(prepared: Prepared, failed: Step) -> RunError:
     else:
         guided = _WatchedGuided(_WatchedEvaluator(prepared.evaluate), request.guidance)
         denoise = prepared.denoise
-        again = KnownRegion(guided, denoise.known, denoise.mask) if isinstance(denoise, KnownRegion) else guided
+        repeated = KnownRegion(guided, denoise.known, denoise.mask) if isinstance(denoise, KnownRegion) else guided
         done = 0
         try:
-            for step in replace(prepared, denoise=again).steps():
+            for step in replace(prepared, denoise=repeated).steps():
                 if _bad(step.x):
                     stage, number = f"sampler {_name('sampler', request.sampler)}", step.index + 1
                     break
@@ -50,7 +50,7 @@ def blamed(prepared: Prepared, failed: Step) -> RunError:
 
 
 class _Found(Exception):
-    """Numbers that are not finite came out of a part."""
+    """A part returned values that are not finite."""
 
     def __init__(self, part: str) -> None:
         super().__init__(part)
@@ -87,5 +87,5 @@ def _bad(tensor: Tensor) -> bool:
 def _name(kind: str, value: Value) -> str:
     try:
         return repr(name_of(kind, type(value)).name)
-    except PluginError:  # a class that nobody registered
+    except PluginError:  # an unregistered class
         return type(value).__name__

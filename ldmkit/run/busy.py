@@ -1,7 +1,7 @@
-"""Who is using a part just now: parts are not moved while a run goes on, and runs do not start while they are moved.
+"""Locking of parts: they cannot be moved during a run, and a run cannot start while they are being moved.
 
-A move during a run is refused rather than kept waiting: the run may be one that the same thread is in (a callback), or
-a stream that nobody goes on with. A run that begins during a move waits for it, for a move always ends.
+A move during a run is an error instead of waiting, because the run may belong to the same thread (a callback) or be an
+abandoned stream. A run that starts during a move waits, because a move always ends.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _MOVED = -1
 
 @contextmanager
 def using(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Keep parts where they are for the length of a block; waits while they are being moved.
+    """Keep parts from being moved inside the block; waits while they are being moved.
 
     Raises:
-        RunError: `file-changed`: weights lie in a file that was written to or truncated, before the block or during it.
+        RunError: `file-changed`: the file of memory-mapped weights was changed, before or during the block.
     """
     held = list({id(part): part for part in parts}.values())
     check_mapped(held)
@@ -48,17 +48,17 @@ def using(parts: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         with _changed:
             for part in held:
-                if part in _uses:  # gone where a stream that was left open is collected with its parts
+                if part in _uses:  # absent if an open stream is garbage-collected together with its parts
                     _uses[part] -= 1
             _changed.notify_all()
 
 
 @contextmanager
 def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """Have parts for oneself, to move or convert them.
+    """Lock parts exclusively, to move or convert them.
 
     Raises:
-        RunError: `busy`: a run, or something else that computes with one of them, is under way; `file-changed`.
+        RunError: `busy`: a run, or another computation with one of them, is in progress; `file-changed`.
     """
     held = list({id(part): part for part in parts}.values())
     check_mapped(held)
@@ -66,8 +66,8 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
         _changed.wait_for(lambda: all(_uses.get(part, 0) != _MOVED for part in held))
         busy = sorted({type(part).__name__ for part in held if _uses.get(part, 0) > 0})
         if busy:
-            what = f"a run is using {', '.join(busy)}: nothing can be moved or converted under it"
-            fits = "wait for its end (from a callback: after the call returns), or close() a stream that is left"
+            what = f"{', '.join(busy)} cannot be moved or converted during a run"
+            fits = "wait for the run to end (in a callback: after the call returns), or close() an unfinished stream"
             raise RunError("busy", what, where="to", fits=fits)
         for part in held:
             _uses[part] = _MOVED
@@ -82,7 +82,7 @@ def moving(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def computing(named: Mapping[str, Any], *, trained: bool = False) -> Iterator[None]:
-    """Parts, by their paths, stay where they are inside the block, in evaluation mode unless they are being trained."""
+    """Keep parts (by path) from being moved, and in evaluation mode unless `trained`, inside the block."""
     parts = named.values()
     mode = evaluating([] if trained else modules_of(parts))
     with blaming(), usual_device(), using(parts), mode, explain_mixed_tensors(named):
@@ -90,10 +90,10 @@ def computing(named: Mapping[str, Any], *, trained: bool = False) -> Iterator[No
 
 
 def uses_parts(method: F) -> F:
-    """A pipeline's method that computes with its parts: they stay where they are while it runs, in evaluation mode.
+    """Decorator of pipeline methods that compute with the parts, which stay in place and in evaluation mode meanwhile.
 
-    With `grad=True` they keep the mode that they are in: it is part of their training. What a part of another
-    distribution raises is passed on with its name (see `faults`).
+    With `grad=True` the parts keep their mode, because they are being trained. Exceptions from parts of other
+    distributions are converted (see `faults`).
     """
 
     @wraps(method)

@@ -1,4 +1,4 @@
-"""A run's cache: where it stands among what is put around `denoise`, and what it saved."""
+"""Insertion of a run's cache among the wrappers of `denoise`, and counting of the calls that it saves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ldmkit.run.request import Choices
 def with_cache(
     denoise: Denoise, cache: Cache, process: Process, sigmas: tuple[float, ...], taken: Evaluations
 ) -> Denoise:
-    """`denoise`, started for a run, with the cache right around guidance: what is known of a picture stays outside.
+    """`denoise`, started for a run, with the cache directly around guidance and inside of the other wrappers, such as
+    the one that keeps the known region when inpainting.
 
     Args:
-        taken: gets the calls that the cache answers by itself.
+        taken: its `reused` counts the calls answered by the cache.
     """
     if isinstance(denoise, DenoiseWrapper):
         denoise.denoise = with_cache(denoise.denoise, cache, process, sigmas, taken)
@@ -29,19 +30,19 @@ def with_cache(
 
 
 def check_cache(request: Choices) -> None:
-    """Refuse a cache where the sampler reads more than the x0 estimates that a cache makes.
+    """Refuse a cache if the sampler needs more than x0 estimates, which is all that a cache provides.
 
     Raises:
         InputError: `cache-sampler`.
     """
     if request.cache is not None and request.sampler.needs:
         needs = ", ".join(sorted(request.sampler.needs))
-        what = f"the sampler needs more than x0 of every call ({needs}), which a cache does not keep"
+        what = f"the sampler needs more than x0 from every call ({needs}), which a cache does not provide"
         raise InputError("cache-sampler", what, where="cache", fits="another sampler, or no cache")
 
 
 class _Counted:
-    """`denoise`, counting its calls."""
+    """`denoise` with a counter of its calls."""
 
     def __init__(self, denoise: Denoise) -> None:
         self.denoise, self.calls = denoise, 0
@@ -52,7 +53,7 @@ class _Counted:
 
 
 class _Cached:
-    """What a cache makes of `denoise`, its answers checked and counted."""
+    """The cached `denoise`, whose results are checked and counted."""
 
     def __init__(self, made: _Counted, cache: Cache, cached: Denoise, taken: Evaluations) -> None:
         self._made, self._cache, self._cached, self._taken = made, cache, cached, taken

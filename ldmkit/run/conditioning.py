@@ -1,4 +1,4 @@
-"""The conditions of one run: routed to slots, joined, with nulls and views."""
+"""The encoded conditions of a run: routed to slots, joined, with nulls and views."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Encoded(NamedTuple):
     """One conditioner's contribution.
 
     Args:
-        name: the input it came from, which is what guidance drops.
+        name: the input that it comes from, by which guidance drops it.
         slot: the slot it fills.
         signal: the condition.
-        null: what stands for it where it is dropped; as many rows as `signal`. None: it is never dropped.
-        given: one a row, False where the caller gave nothing and `signal` already holds the null; () = all given.
-        same: the null is what `signal` holds in every row, so that dropping it changes nothing.
+        null: its replacement where it is dropped, with as many rows as `signal`; None if it is never dropped.
+        given: one per row, False if the input is absent and `signal` already contains the null; () = all given.
+        same: `signal` equals the null in every row, so dropping it has no effect.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Encoded(NamedTuple):
 
 
 class SlotSignals(NamedTuple):
-    """Signals by slot for a batch; slot -> (B,) bool, which of its rows carry a real condition rather than a null."""
+    """Signals by slot for a batch, and slot -> (B,) bool, True in rows with a real condition rather than a null."""
 
     signals: dict[str, Signal]
     present: dict[str, Tensor]
@@ -61,32 +61,32 @@ class SlotSignals(NamedTuple):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Parts in spec order, and the slots they fill."""
+    """Encoded conditions in spec order, and the slots that they fill."""
 
     parts: tuple[Encoded, ...]
     slots: Mapping[str, Slot]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Input names that guidance may drop, each once, in spec order."""
+        """Unique names of the inputs that guidance may drop, in spec order."""
         return tuple(dict.fromkeys(part.name for part in self.parts if part.null is not None))
 
     @property
     def absent(self) -> frozenset[str]:
-        """Those of the names that nobody gave: what is dropped stands there already."""
+        """Those of `names` that were not given, whose signal is already the null."""
         return frozenset(self.names) - {part.name for part in self.parts if not part.same and part.null is not None}
 
     def view(self, drop: Iterable[str] = frozenset()) -> dict[str, Signal]:
         """Signals by slot, with the named inputs replaced by their nulls.
 
         Raises:
-            InputError: `names-type`: no collection of names.
-            CompositionError: `unknown-condition`: none of `names`.
+            InputError: `names-type`: not a collection of names.
+            CompositionError: `unknown-condition`: not one of `names`.
         """
         return self.batch([names_of(drop, "drop")]).signals
 
     def batch(self, views: Sequence[View]) -> SlotSignals:
-        """Several views one after the other along the batch: view v of sample b is row v * B + b.
+        """Several views concatenated along the batch: view v of sample b is row v * B + b.
 
         Raises:
             InputError: `no-views`, `views-type`, `names-type`.
@@ -106,11 +106,11 @@ class Conditioning:
         return SlotSignals(signals, present)
 
     def dropout(self, rates: Mapping[str, float], uniform: Callable[[str], Tensor]) -> dict[str, Signal]:
-        """Training view: each named input is replaced by its null in a share `rates[name]` of the rows.
+        """Training view: each named input is replaced by its null with probability `rates[name]` per row.
 
         Args:
-            rates: input name -> probability in [0, 1]; names left out are kept.
-            uniform: name -> (B,) numbers in [0, 1), one draw an input, so that parts of one input drop together.
+            rates: input name -> probability in [0, 1]; other inputs are kept.
+            uniform: name -> (B,) numbers in [0, 1), one draw per input, so that all signals of an input drop together.
 
         Raises:
             InputError: `not-a-mapping`, `rate-range`, `callback-type`, `draws`.
@@ -129,11 +129,11 @@ class Conditioning:
         return self.kept(keep).signals
 
     def kept(self, kept: Mapping[str, Tensor]) -> SlotSignals:
-        """Training view: each named input keeps its condition in some rows, and is replaced by its null in the others.
+        """Training view: each named input keeps its condition in some rows and is replaced by its null in the others.
 
         Args:
-            kept: input name -> (B,) bool, True where the row keeps it; names left out are kept in every row. Parts of
-                one input are dropped together.
+            kept: input name -> (B,) bool, True in rows that keep it; other inputs are kept in every row. All signals
+                of an input are dropped together.
 
         Raises:
             InputError: `row-mask`.
@@ -168,7 +168,7 @@ class Conditioning:
 
 
 def join(signals: Sequence[Signal], rule: Join) -> Signal:
-    """Parts of one slot as one signal, by the slot's rule."""
+    """The signals of one slot combined by the slot's join rule."""
     first = signals[0]
     if len(signals) == 1:
         return first
@@ -198,10 +198,10 @@ def _join_tokens(tokens: Sequence[Tokens], rule: Join) -> Tokens:
 
 
 def check_signal(name: str, signal: Signal, slot: Slot, rows: int, dim: int) -> None:
-    """Check what a conditioner really returned against what it declared.
+    """Check the signal that a conditioner returned against its declaration.
 
     Raises:
-        CompositionError: wrong kind, rows or feature dim.
+        CompositionError: wrong kind, number of rows or feature dim.
     """
     fits = f"{slot.kind}, {rows} rows, dim {dim}"
     if type(signal) not in KIND_OF:

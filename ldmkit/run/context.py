@@ -1,4 +1,4 @@
-"""What a denoiser and its adapters read of the conditions: prepared once, for sampling, training and the kit alike."""
+"""Preparation of the context that a denoiser and its adapters read, shared by sampling, training and the kit."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def prepared_context(
     present: Mapping[str, Tensor],
     run: Run | None,
 ) -> Context:
-    """`denoiser.prepare(signals)`, then what each adapter prepares from it, then `denoiser.adapted`.
+    """Call `denoiser.prepare`, then `prepare` of each adapter, then `denoiser.adapted`.
 
-    Gradients are the caller's to switch off.
+    The caller decides whether gradients are enabled.
 
     Args:
         signals: by slot; an adapter's own slots are `<name>.<slot>`.
-        present: slot -> (B,) bool, the rows that carry a real condition rather than a null.
-        run: its noise levels and latent size; None in training, where every row has a noise level of its own.
+        present: slot -> (B,) bool, True in rows with a real condition rather than a null.
+        run: noise levels and latent size; None in training, where every row has its own noise level.
 
     Raises:
-        RunError: `bad-return`: the denoiser's `prepare` returned something other than an `ldmkit.Context`.
+        RunError: `bad-return`: the denoiser's `prepare` did not return an `ldmkit.Context`.
     """
     context = denoiser.prepare(signals)
     if not isinstance(context, Context):

@@ -1,4 +1,5 @@
-"""The one `denoise(x, sigma) -> x0` that every sampler sees: network, process, conditions, guidance, adapters."""
+"""The function `denoise(x, sigma) -> x0` that samplers call, built from network, process, conditions, guidance and
+adapters."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from ldmkit.run.guards import check_returned, part_name
 from ldmkit.run.perturbed import PerturbedNetwork
 
 Level: TypeAlias = tuple[float, float, float, Tensor]
-"""skip, out, scale of a noise level, and what the network reads for it: a float32 scalar on its device."""
+"""(skip, out, scale, time) of a noise level; the network's time input is a float32 scalar on its device."""
 
 
 EVERYTHING: View = frozenset()
@@ -33,7 +34,7 @@ EVERYTHING: View = frozenset()
 
 
 class Rows(NamedTuple):
-    """What a batch of views gave, one tensor a view: x0, and the share of the learned variance where there is one."""
+    """The estimates of a batch of views, one tensor per view: x0, and the learned variance if there is one."""
 
     x0: list[Tensor]
     variance: list[Tensor | None] | None = None
@@ -54,7 +55,7 @@ class _Batch(NamedTuple):
 
 
 class Guided:
-    """`denoise` of one run: the evaluator's views, combined by guidance, without gradients."""
+    """`denoise` of a run: the evaluator's views combined by guidance, without gradients."""
 
     def __init__(self, evaluate: Evaluator, guidance: Guidance) -> None:
         self.evaluate = evaluate
@@ -67,22 +68,22 @@ class Guided:
 
     @torch.no_grad()
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
-        """The same with what the network gave beside it; views that are needed and not guided by join the batch.
+        """The guided x0 with further estimates; needed views that guidance does not use are added to the batch.
 
-        None stands for what was not evaluated, and for the variance of a network that learned none.
+        A field is None if it was not evaluated, and `variance` also if the network did not learn one.
         """
         noted = _Noted(self.evaluate, needs)
         x0 = self.guided(noted, x, sigma)
         return Denoised(x0, noted.unconditional, noted.variance)
 
     def started(self) -> Self:
-        """The same for one run, with a memory that no other run shares."""
+        """A copy for one run, with fresh state."""
         other = copy.copy(self)
         other.evaluate = self.evaluate.started()
         return other
 
     def guided(self, evaluate: Evaluator | _Noted, x: Tensor, sigma: float) -> Tensor:
-        """What guidance makes of an evaluator's views.
+        """The result of guidance for an evaluator's views.
 
         Raises:
             RunError: `bad-return`.
@@ -92,18 +93,18 @@ class Guided:
         made = check_returned(self.guidance(evaluate, x, sigma), (x.shape,), "guidance", self.guidance)
         if counted and x._version != before:
             who = part_name("guidance", self.guidance)
-            what = f"{who} breaks its contract: it wrote into the state that it was given"
+            what = f"{who} breaks its contract: it modified its input x in place"
             raise RunError("bad-return", what, fits="a new tensor")
         return made
 
 
 class Evaluator:
-    """What guidance receives as `evaluate`; built once a run, keeps the prepared contexts.
+    """The `evaluate` argument of guidance; built once per run, caches the prepared contexts.
 
     Args:
-        conditioning: encoded conditions of the batch, on the denoiser's device, in its dtype.
+        conditioning: encoded conditions of the batch, on the denoiser's device and in its dtype.
         decode: latents -> pictures, for guidance through the decoder.
-        network: called in place of the denoiser where given (a compiled or packed plan of it).
+        network: called instead of the denoiser if given (an execution plan).
     """
 
     def __init__(
@@ -136,26 +137,26 @@ class Evaluator:
         self._levels = self._tabulated([s for s in run.sigmas if s > 0])
 
     def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
-        """x0 estimates of several views of the conditioning, from one batch of the network.
+        """x0 estimates for several views of the conditioning, from one batch of the network.
 
-        Views that differ only in conditions that nobody gave are one, and are evaluated once.
+        Views that differ only in absent conditions are evaluated once.
         """
         return self.rows(x, sigma, *views).x0
 
     def rows(self, x: Tensor, sigma: float, *views: View | Perturbed) -> Rows:
-        """The same, with the share of the variance that a network of 2 C output channels learned."""
+        """Like `__call__`, with the learned variance of a network that has 2 C output channels."""
         try:
             batch = self._batches.get(views)
         except TypeError:  # a list or a set of names
             batch = None
         if batch is None:
             if any(isinstance(view, Perturbed) for view in views):
-                return self._apart(x, sigma, views)
+                return self._grouped(x, sigma, views)
             batch = self._batch(views)
         count, places, context = batch
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
-            # filled on the device: a transfer from the host would wait for all that is queued there
+            # filled on the device, because a transfer from the host would synchronise
             time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
             level = self._levels[sigma] = (*self.process.scalings(sigma), time)
         skip, out, scale, time = level
@@ -163,7 +164,7 @@ class Evaluator:
         scaled = (x * scale).to(self._dtype)
         if count > 1:
             scaled = torch.cat([scaled] * count)
-        # an expanded scalar tells a plan, without a look at the numbers, that all rows have one time
+        # the expanded scalar lets a plan know, without reading values, that all rows have the same time
         raw = self._network(scaled, time.expand(count * rows), context, sigma)
         self.taken.made += 1
         if context.memory:
@@ -196,23 +197,23 @@ class Evaluator:
             self._batches[tuple(views)] = batch
         return batch
 
-    def _apart(self, x: Tensor, sigma: float, views: Sequence[View | Perturbed]) -> Rows:
-        """Plain views in one batch, and those of each disturbed network in another."""
+    def _grouped(self, x: Tensor, sigma: float, views: Sequence[View | Perturbed]) -> Rows:
+        """Plain views in one batch, and those of each perturbed network in another."""
         groups: dict[Perturbed | None, list[View | Perturbed]] = {}
         for view in dict.fromkeys(views):
             groups.setdefault(replace(view, drop=EVERYTHING) if isinstance(view, Perturbed) else None, []).append(view)
         x0: dict[View | Perturbed, Tensor] = {}
         variance: dict[View | Perturbed, Tensor] = {}
         for disturbance, group in groups.items():
-            evaluate = self if disturbance is None else self._other(disturbance)
+            evaluate = self if disturbance is None else self._perturbed(disturbance)
             found = evaluate.rows(x, sigma, *(v.drop if isinstance(v, Perturbed) else v for v in group))
             x0 |= zip(group, found.x0, strict=True)
             if disturbance is None and found.variance is not None:
                 variance |= {view: one for view, one in zip(group, found.variance, strict=True) if one is not None}
         return Rows([x0[view] for view in views], [variance.get(view) for view in views] if variance else None)
 
-    def _other(self, disturbance: Perturbed) -> Evaluator:
-        """The evaluator of a disturbed network, made at its first use in a run, then kept."""
+    def _perturbed(self, disturbance: Perturbed) -> Evaluator:
+        """The evaluator of a perturbed network, built at its first use in a run and cached."""
         if disturbance not in self._others:
             network, own = disturbance.denoiser or self._denoiser, disturbance.denoiser is None
             call: Network = network
@@ -226,14 +227,14 @@ class Evaluator:
         return self._others[disturbance]
 
     def started(self) -> Self:
-        """The same for one run, with an empty memory, for taps too; what was prepared is shared."""
+        """A copy for one run, with empty memory, also for taps; prepared contexts are shared."""
         other = copy.copy(self)
         other.memory, other._own, other.taken, other._others, other._batches = {}, {}, Evaluations(), {}, {}
         return other
 
     @property
     def run(self) -> Run:
-        """The noise levels of the run, and its size."""
+        """The noise levels and latent size of the run."""
         return self._run
 
     @property
@@ -243,18 +244,18 @@ class Evaluator:
 
     @property
     def denoiser(self) -> Denoiser:
-        """Whose estimates these are."""
+        """The model's network."""
         return self._denoiser
 
-    def over(self, sigmas: tuple[float, ...]) -> Evaluator:
-        """The same conditions for a run that visits other noise levels."""
+    def at_levels(self, sigmas: tuple[float, ...]) -> Evaluator:
+        """An evaluator with the same conditions for a run with other noise levels."""
         return Evaluator(
             self._denoiser, self.process, self._conditioning, self._run._replace(sigmas=sigmas),
             adapters=self._adapters, decode=self._decode, network=self._network,
         )  # fmt: skip
 
     def _tabulated(self, sigmas: Sequence[float]) -> dict[float, Level]:
-        """What the network is called with at each noise level; the times reach the device in one transfer."""
+        """The scalings and time of each noise level; the times are moved to the device in one transfer."""
         times = torch.tensor([self.process.time(s) for s in sigmas], dtype=torch.float32, device=self._device)
         return {s: (*self.process.scalings(s), time) for s, time in zip(sigmas, times.unbind(), strict=True)}
 
@@ -269,7 +270,7 @@ class Evaluator:
         return any(view for views in self._contexts for view in views)
 
     def context(self, views: tuple[View, ...]) -> Context:
-        """The context of a batch of views, with this run's memory; prepared at its first use, for all runs."""
+        """The context of a batch of views, with this run's memory; prepared at first use and shared by all runs."""
         if views not in self._contexts:
             signals, present = self._conditioning.batch(views)
             with torch.no_grad():
@@ -281,16 +282,16 @@ class Evaluator:
         return self._own[views]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (B,3,H,W) in about [-1,1] of latents; differentiable."""
+        """Pictures (B,3,H,W) in about [-1,1] decoded from latents; differentiable."""
         if self._decode is None:
             raise RuntimeError("this run has no decoder")
         return self._decode(latents)
 
 
 class _Noted:
-    """`evaluate` for one call of guidance, which keeps what the network gave beside the views that guidance asked for.
+    """`evaluate` for one call of guidance, which records further estimates that the sampler needs.
 
-    It stands for the evaluator in everything else.
+    Everything else is delegated to the evaluator.
     """
 
     def __init__(self, evaluate: Evaluator, needs: Sequence[Need]) -> None:

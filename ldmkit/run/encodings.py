@@ -1,4 +1,4 @@
-"""Conditions that one call has encoded already: what stages of a cascade share is encoded once."""
+"""A cache of encoded conditions for one call, so that conditions shared by the stages of a cascade are encoded once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ldmkit.contracts.signals import Signal
 
 
 class Encodings:
-    """What conditioners made of which inputs. It lives as long as a call: weights do not change under it."""
+    """Signals by conditioner and inputs. It lives only as long as a call, during which weights do not change."""
 
     def __init__(self) -> None:
         self._signals: list[tuple[Conditioner, list[Any], Signal]] = []
         self._nulls: list[tuple[Conditioner, Signal, Signal]] = []
 
     def remembering(self, conditioner: Conditioner) -> Conditioner:
-        """The same conditioner, which looks here before it encodes; a shallow copy on the same weights."""
+        """A shallow copy of the conditioner that uses this cache."""
         other: Any = copy.copy(conditioner)
         other.forward = lambda inputs: self._signal(conditioner, inputs)
         other.null = lambda like: self._null(conditioner, like)
@@ -49,7 +49,7 @@ def _same_rows(known: Sequence[Any], given: Sequence[Any]) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two parsed inputs are equal; False also where that cannot be told, and then both are encoded."""
+    """Whether two parsed inputs are known to be equal; if not, both are encoded."""
     if one is other:
         return True
     if type(one) is not type(other):
@@ -58,5 +58,5 @@ def _same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and torch.equal(one, other)
     try:
         return bool(one == other)
-    except Exception:  # values that hold tensors or arrays
+    except Exception:  # values that contain tensors or arrays
         return False

@@ -1,8 +1,8 @@
-"""What a run will take, before it starts: network calls, memory, a class of time; and the bounds that it must keep.
+"""Estimates of network calls, memory and duration before a run starts, and checks against limits.
 
-Nothing is run for it. Memory is what the parts say of themselves (`footprint`) and the tensors that a run holds; parts
-that say nothing count as nothing, and neither do adapters, conditioners and gradients of a guidance. So it is a run's
-least rather than its most: a run within the machine's memory is never refused.
+Nothing is executed. The memory estimate consists of the parts' own figures (`footprint`) and the tensors of a run.
+Parts without a figure, adapters, conditioners and gradients of guidance are not counted. The estimate is thus a lower
+bound, and a run that fits in memory is never refused.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from ldmkit.contracts.denoiser import Denoiser
 
 STATES = 6
-"""Tensors of the latents' size that a run holds: state, noise, the last step, and what a sampler remembers."""
+"""Latent-sized tensors of a run: state, noise, the last step, and the sampler's history."""
 PICTURES = 4
-"""Tensors of the pictures' size in float32 that decoding holds: what came out, as floats, in [0, 1], on the CPU."""
+"""Picture-sized float32 tensors while decoding: the output, and its copies in float32, in [0, 1] and on the CPU."""
 GROUP = 2**31
-"""Bytes of activations that pictures of a batch may take together in the codec: large ones are no faster together."""
+"""Limit of the activation memory of a batch in the codec, in bytes; batching large pictures is not faster."""
 CPU_RATE, GPU_RATE = 4e10, 4e13
-"""Operations a second of one core and of a GPU: 30 to 60 GFLOP/s were measured with U-Nets on one core of an EPYC."""
+"""FLOP/s of one CPU core and of a GPU; 30 to 60 GFLOP/s were measured with U-Nets on one core of an EPYC."""
 
 DAY = 86_400
 _NOUNS = {0: "vector", 2: "picture", 3: "video"}
@@ -44,16 +44,17 @@ _CLASSES = ((60, "seconds"), (3600, "minutes"), (DAY, "hours"), (30 * DAY, "days
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes.
+    """The estimated cost of a run.
 
     Args:
-        pictures, size: of the run, (height, width) in pixels; of other data one number an axis.
+        pictures: number of pictures (or other samples).
+        size: (height, width) in pixels; for other data one number per axis.
         steps: transitions of the sampler.
         evaluations: calls of the network.
-        rows: batch of each of them.
-        bytes: of memory at the run's peak, weights not counted; at least.
-        room: what the device has for them, weights taken off; None where it is not known.
-        seconds: by operations counted and a machine's usual speed: good for a class, no more; 0: not known.
+        rows: batch size of each call.
+        bytes: peak memory without weights, a lower bound.
+        room: memory of the device available besides the weights; None if unknown.
+        seconds: from the operation count and a typical speed, only accurate to an order of magnitude; 0 if unknown.
     """
 
     pictures: int
@@ -67,23 +68,23 @@ class Estimate:
 
     @property
     def time(self) -> str:
-        """Its class: "seconds", "minutes", "hours", "days", "months", "years"; "unknown"."""
+        """Order of magnitude: "seconds", "minutes", "hours", "days", "months", "years" or "unknown"."""
         if not self.seconds:
             return "unknown"
         return next((name for limit, name in _CLASSES if self.seconds < limit), "years")
 
     @property
     def fits(self) -> bool:
-        """Whether the memory that it takes is there, as far as that is known."""
+        """Whether the run fits in memory; True if that is unknown."""
         return self.room is None or self.bytes <= self.room.bytes
 
     def of_run(self, steps: int, evaluations: int) -> Estimate:
-        """The same with another sampler, or other steps."""
+        """The estimate for other numbers of steps and evaluations."""
         seconds = self.seconds * evaluations / max(self.evaluations, 1)
         return replace(self, steps=steps, evaluations=evaluations, seconds=seconds)
 
     def repeated(self, runs: int, held: int = 0) -> Estimate:
-        """As many runs, one after the other, with `held` bytes of what they leave."""
+        """The estimate for `runs` consecutive runs, whose results take `held` bytes."""
         total = self.evaluations * runs
         return replace(self, evaluations=total, bytes=self.bytes + held, seconds=self.seconds * runs)
 
@@ -92,7 +93,7 @@ class Estimate:
         shape += f" of {shown_size(self.size)}" if self.size else ""
         calls = f", {count(self.evaluations, 'evaluation')} of {count(self.rows, 'row')}" if self.evaluations else ""
         took = "" if self.time == "unknown" else f", {self.time} of work"
-        return f"{shape}{calls}, about {shown_bytes(self.bytes)} of memory{took}"
+        return f"{shape}{calls}, at least {shown_bytes(self.bytes)} of memory{took}"
 
 
 def estimate_run(
@@ -108,10 +109,10 @@ def estimate_run(
     size: Size,
     starts: int = 0,
 ) -> Estimate:
-    """A run of `pictures`, the network reading `views` rows for each; `starts` pictures are encoded before.
+    """The estimate for a run of `pictures` with `views` network rows each, after encoding `starts` pictures.
 
     Args:
-        apart: those of the rows that disturbed networks read, in calls of their own.
+        apart: how many of the views are evaluated by perturbed networks, in separate calls.
     """
     latent = latent_size(size, codec)
     whole = padded(size, codec)
@@ -130,7 +131,7 @@ def estimate_run(
 
 
 def estimate_codec(codec: Codec, pictures: int, size: Size, direction: Direction) -> Estimate:
-    """One encoding or decoding of pictures of (height, width), or of other data."""
+    """The estimate for one encoding or decoding of pictures of (height, width), or of other data."""
     whole = padded(size, codec)
     whole_work = codec.footprint(pictures, whole, direction)
     group = codec.footprint(min(pictures, together(codec, size, direction)), whole, direction)
@@ -140,13 +141,13 @@ def estimate_codec(codec: Codec, pictures: int, size: Size, direction: Direction
 
 
 def together(codec: Codec, size: Size, direction: Direction) -> int:
-    """Pictures that go through a codec at a time: more than one only where all of them take no more than `GROUP`."""
+    """Pictures that are passed to a codec in one batch, limited by `GROUP`; at least 1."""
     one = codec.footprint(1, padded(size, codec), direction).bytes
     return max(1, GROUP // one) if one else MAX_NUMBER
 
 
 def check_estimate(estimate: Estimate, where: str, allow_large: bool) -> None:
-    """Refuse a run that the machine has no memory for, or that nobody means.
+    """Refuse a run that does not fit in memory or is unreasonably large, unless `allow_large`.
 
     Raises:
         InputError: `too-much-work`, with the estimate.
@@ -155,7 +156,7 @@ def check_estimate(estimate: Estimate, where: str, allow_large: bool) -> None:
         return
     problem = _problem(estimate)
     if problem is not None:
-        fits = "fewer pictures at once, smaller ones, or allow_large=True (--yes) if it is meant"
+        fits = "fewer pictures at once, smaller ones, or allow_large=True (--yes) if it is intended"
         if not estimate.fits:
             fits = f"fewer pictures at once, smaller ones, a tiled codec, bfloat16, {fits.partition('ones, ')[2]}"
         raise InputError("too-much-work", f"{estimate}: {problem}", where=where, fits=fits)
@@ -171,7 +172,7 @@ def _problem(estimate: Estimate) -> str | None:
     if estimate.pictures * math.prod(estimate.size[:-2]) > MAX_BATCH:
         return f"more than {MAX_BATCH} frames in one call"
     if not estimate.fits and estimate.room is not None:
-        return f"{shown_bytes(estimate.room.bytes)} are left of {estimate.room.what} beside the weights"
+        return f"{shown_bytes(estimate.room.bytes)} of {estimate.room.what} are available besides the weights"
     if estimate.seconds > MAX_DAYS * DAY:
         return f"more than {MAX_DAYS} days"
     return None
@@ -183,7 +184,7 @@ def count(number: int, what: str) -> str:
 
 
 def shown_bytes(number: int) -> str:
-    """In a unit of which there are few."""
+    """A size in MiB, GiB or TiB."""
     for unit, name in ((2**40, "TiB"), (2**30, "GiB")):
         if number >= unit:
             return f"{number / unit:.3g} {name}"
@@ -191,7 +192,7 @@ def shown_bytes(number: int) -> str:
 
 
 def _left(device: torch.device, parts: Iterable[Part]) -> Room | None:
-    """The device's memory without the weights that are always there; free memory of a GPU has lost them already."""
+    """The device's memory minus the resident weights, which a GPU's free memory already excludes."""
     found = room(device)
     if found is None or device.type == "cuda":
         return found
@@ -202,7 +203,7 @@ _seen: WeakKeyDictionary[Part, tuple[torch.dtype, int]] = WeakKeyDictionary()
 
 
 def _weights(part: Part) -> int:
-    """Bytes of a part's tensors; looked up once for each dtype, for a network has thousands of them."""
+    """Bytes of a part's tensors, cached per dtype because a network has thousands of tensors."""
     known = _seen.get(part)
     if known is None or known[0] != part.dtype:
         held = {t.data_ptr(): t.nbytes for t in chain(part.parameters(), part.buffers()) if not t.is_meta}

@@ -1,7 +1,8 @@
-"""Whether a part draws from a global random generator in a run: the same seed then gives another picture next time.
+"""Detection of parts that draw from a global random generator, which makes a run irreproducible.
 
-The states of the generators are compared before and after what parts compute, not across a caller's callbacks. Those of
-torch take 20 to 40 us a step; those of numpy and Python 0.3 ms, in the first step and where conditions are encoded.
+The states of the generators are compared before and after the computations of parts, but not across callbacks. This
+takes 20 to 40 us per step for torch, and 0.3 ms for numpy and Python, which are checked only in the first step and when
+conditions are encoded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ States = dict[str, Any]
 
 
 def states(device: torch.device, others: bool = True) -> States:
-    """Of torch's generators, and with `others` of those of numpy and Python."""
+    """The states of torch's generators, and with `others` also those of numpy and Python."""
     found: States = {"torch": torch.get_rng_state()}
     if device.type == "cuda" and torch.cuda.is_available():
         found["torch.cuda"] = torch.cuda.get_rng_state(device)
@@ -39,12 +40,12 @@ def states(device: torch.device, others: bool = True) -> States:
 
 
 def changed(before: States, after: States) -> list[str]:
-    """Names of the generators that were drawn from in between."""
+    """Names of the generators whose state has changed."""
 
-    def same(one: Any, other: Any) -> bool:
+    def equal(one: Any, other: Any) -> bool:
         return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
-    return [name for name, state in before.items() if name in after and not same(state, after[name])]
+    return [name for name, state in before.items() if name in after and not equal(state, after[name])]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Drawing runs without gradients: what is handed in with one loses it, which is said."""
+"""Warnings about arguments that require a gradient, because runs do not compute gradients."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from ldmkit.errors import warn
 
 _DEEP = 4
-"""Levels of mappings, lists and objects that are looked into."""
+"""Maximum nesting of mappings, lists and objects to search."""
 
 
 def remark_gradients(given: Mapping[str, Any]) -> None:
-    """Warn of tensors among a call's arguments that ask for a gradient, where gradients are on."""
+    """Warn about tensors in a call's arguments that require a gradient, if gradients are enabled."""
     if not torch.is_grad_enabled():
         return
     found = next((path for name, value in given.items() for path in _asking(value, name, _DEEP)), None)
     if found is not None:
-        what = f"{found} requires a gradient, which ends here: drawing, encoding and decoding run without gradients"
-        warn(f"{what} (those of `conditioning(grad=True)` and of the parts themselves go on)")
+        what = f"{found} requires a gradient, but sampling, encoding and decoding run without gradients"
+        warn(f"{what} (`conditioning(grad=True)` and direct calls of the parts have them)")
 
 
 def _asking(value: Any, path: str, deep: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What is known at the start of a run: its latents, and what a mask keeps of its pictures."""
+"""The known data of a run: start latents, and the regions of pictures that masks keep."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class KnownRegion(DenoiseWrapper):
     """`denoise` with the x0 estimate replaced by the known latent where the mask is 0.
 
-    A run that starts on x0_known + sigma * n then stays on it there exactly, under every sampler.
+    In that region a run that starts from x0_known + sigma * n ends at x0_known exactly, with every sampler.
 
     Args:
         known: latent (B,C,*axes).
@@ -44,7 +44,7 @@ class KnownRegion(DenoiseWrapper):
         return self.known.lerp(self.denoise(x, sigma), self.mask)
 
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
-        """Both estimates of x0 with the known latent, so that a direction away from one of them stays on it too."""
+        """Both x0 estimates with the known latent, so that their difference is 0 in the known region."""
         found = super().estimate(x, sigma, *needs)
         without = found.unconditional
         return Denoised(
@@ -55,7 +55,7 @@ class KnownRegion(DenoiseWrapper):
 
 
 def latent_mask(mask: Tensor, codec: Codec) -> Tensor:
-    """A pixel mask (B,1,H,W) at the resolution of a codec's latents, one for all frames of a video.
+    """A pixel mask (B,1,H,W) reduced to the resolution of a codec's latents; for videos one mask for all frames.
 
     A latent is generated if any of its pixels is.
     """
@@ -63,22 +63,22 @@ def latent_mask(mask: Tensor, codec: Codec) -> Tensor:
     factors = (height.factor, width.factor)
     whole = pad_to(mask, (height.padded(mask.shape[-2]), width.padded(mask.shape[-1])))
     cells = whole if factors == (1, 1) else F.max_pool2d(whole, factors)
-    return over_frames(cells, 2 + len(codec.axes))
+    return expand_frames(cells, 2 + len(codec.axes))
 
 
-def over_frames(mask: Tensor, ndim: int) -> Tensor:
-    """A mask (..., h, w) with axes of one position in front of h and w until it has `ndim`."""
+def expand_frames(mask: Tensor, ndim: int) -> Tensor:
+    """A mask (..., h, w) with axes of length 1 inserted before h and w, up to `ndim` axes."""
     return mask.reshape(*mask.shape[:-2], *[1] * (ndim - mask.ndim), *mask.shape[-2:])
 
 
 def kept(images: Tensor, original: Tensor, mask: Tensor) -> Tensor:
-    """Pictures (or videos) in [0,1] with those of the original, in [-1,1], where the mask is 0."""
-    whole, original = over_frames(mask, images.ndim), over_frames(original, images.ndim)
+    """Pictures (or videos) in [0,1] with the original, in [-1,1], where the mask is 0."""
+    whole, original = expand_frames(mask, images.ndim), expand_frames(original, images.ndim)
     return torch.where(whole == 0, (original + 1) * 0.5, images)
 
 
 def with_kept(pipeline: Composed, prepared: Prepared, images: Tensor) -> tuple[Tensor, bool]:
-    """Pictures in [0,1] with what the start's mask and the conditions keep, and whether nothing is kept."""
+    """Pictures in [0,1] with the regions that the start's mask and the conditions keep, and whether there are none."""
     plain, request = True, prepared.request
     rows = [{**given, **made} for given, made in zip(request.inputs, request.proposed, strict=True)]
     if prepared.mask is not None and prepared.original is not None:
@@ -96,10 +96,10 @@ def with_kept(pipeline: Composed, prepared: Prepared, images: Tensor) -> tuple[T
 
 
 def known_latents(pipeline: Composed, starts: Sequence[Start], size: Size) -> Tensor:
-    """Latents (B,C,*axes) of starts on the pipeline's device; each start is encoded once, by itself, as in a run alone.
+    """Latents (B,C,*axes) of starts on the pipeline's device; each start is encoded once, in a batch of one.
 
     Raises:
-        InputError: `latent-shape`: latents of another codec, or of another size.
+        InputError: `latent-shape`: latents from another codec or of another size.
     """
     want = (pipeline.codec.channels, *latent_size(size, pipeline.codec))
 
@@ -119,15 +119,15 @@ def known_latents(pipeline: Composed, starts: Sequence[Start], size: Size) -> Te
 def known_pictures(
     pipeline: Composed, starts: Sequence[Start], known: Tensor, size: Size, seeds: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Pictures (B,3,H,W) in [-1,1] that masks keep in part, and the masks (B,1,H,W); without a mask nothing is kept.
+    """Original pictures (B,3,H,W) in [-1,1] and their masks (B,1,H,W); a start without a mask has a mask of ones.
 
-    Of a video (B,3,T,H,W) the same part of every frame is kept. Latents are decoded with the seeds of the run's rows.
+    In a video (B,3,T,H,W) the same region of every frame is kept. Latents are decoded with the seeds of the run's rows.
 
     Raises:
-        InputError: `size-mismatch`: a mask of another size; `mask-vectors`: data without rows and columns.
+        InputError: `size-mismatch`: a mask of another size; `mask-vectors`: data without height and width.
     """
     if not pipeline.codec.visual:
-        what = f"latents of {len(pipeline.codec.axes)} axes have no pixels to keep"
+        what = f"a mask needs pictures or videos, but the latents have {len(pipeline.codec.axes)} axes"
         raise InputError("mask-vectors", what, where="start.mask", fits="a start without a mask")
     frame = frame_size(size)
 
@@ -136,7 +136,7 @@ def known_pictures(
             return torch.ones(1, *frame)
         if tuple(start.mask.shape[-2:]) != frame:
             got = f"{start.mask.shape[-2]}x{start.mask.shape[-1]}"
-            what = f"the mask is {got}, the picture {shown_size(frame)}"
+            what = f"the mask is {got}, but the picture is {shown_size(frame)}"
             raise InputError("size-mismatch", what, where="start.mask")
         return start.mask
 
@@ -151,7 +151,7 @@ def known_pictures(
 
 
 def _rows(starts: Sequence[Start], make: Callable[[Start], Tensor]) -> Tensor:
-    """What each start gives, as a batch; one that stands in all rows is held once."""
+    """`make` applied to each start, as a batch; a start shared by all rows is stored once (expanded)."""
     if all(start is starts[0] for start in starts):
         one = make(starts[0])
         return one.unsqueeze(0).expand(len(starts), *one.shape)

@@ -1,4 +1,4 @@
-"""From the caller's mappings to `Conditioning`: parse, encode, fill in nulls, check what came back."""
+"""From the caller's inputs to `Conditioning`: parsing, encoding, filling in nulls, and checks of the signals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
     """Validate every raw input against its conditioner's type.
 
     Raises:
-        InputError: unknown names (with a suggestion), values that do not fit, with their path.
+        InputError: unknown names (with a suggestion), or invalid values (with their path).
     """
     owners = input_owners(parts.conditioners, wiring)
     parsed: list[Row] = []
@@ -45,7 +45,7 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
             for key in row:
                 if key not in owners:
                     raise InputError(
-                        "unknown-input", f"there is no input {shown(key)}", where=place, fits=suggest(key, owners)
+                        "unknown-input", f"unknown input {shown(key)}", where=place, fits=suggest(key, owners)
                     )
             done[id(row)] = {key: _parsed(owners[key], value, f"{place}.{key}") for key, value in row.items()}
         parsed.append(done[id(row)])
@@ -63,10 +63,10 @@ def _parsed(conditioner: Conditioner, value: Any, where: str) -> Any:
 
 
 def parse_negatives(parts: Parts, wiring: Mapping[str, ConditionerSpec], given: Sequence[Row], rows: int) -> list[Row]:
-    """Negative inputs, validated as `parse_rows` does, one mapping a row; one that stands for all is parsed once.
+    """Negative inputs, validated as by `parse_rows`, one mapping per row; a shared mapping is parsed once.
 
     Raises:
-        InputError: those of `parse_rows`; `batch-mismatch`.
+        InputError: as `parse_rows`; `batch-mismatch`.
     """
     if all(row is given[0] for row in given):
         return parse_rows(parts, wiring, given[:1], "negative") * rows
@@ -83,9 +83,9 @@ def proposals(
     seeds: Sequence[int],
     size: Size,
 ) -> list[Row]:
-    """What conditioners propose for the inputs that parsed rows lack: one mapping a row, with its seed.
+    """Inputs proposed by conditioners for those that parsed rows lack: one mapping per row, drawn with its seed.
 
-    Where several conditioners read an input, the first in spec order that proposes one is heard.
+    If several conditioners read an input, the first in spec order that proposes a value is used.
     """
     found: list[Row] = []
     for row, seed in zip(rows, seeds, strict=True):
@@ -114,13 +114,13 @@ def encode_conditions(
     grad: bool = False,
     known: Encodings | None = None,
 ) -> Conditioning:
-    """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device, in its dtype.
+    """Every conditioner's signal and null for a batch of parsed rows, on the denoiser's device and in its dtype.
 
-    Conditioners are told (height, width) of pictures and of the frames of videos, and (1, 1) of vectors.
+    The size passed to conditioners is (height, width) of pictures and video frames, and (1, 1) for vectors.
 
-    `negatives` are parsed too, one a row: where a row has one, it takes the place of the null.
-    With `grad`, gradients reach the conditioners: for training them together with the denoiser.
-    What `known` holds is not encoded again.
+    `negatives` are parsed as well, one mapping per row; a row's negative replaces the null.
+    With `grad`, gradients reach the conditioners, for training them together with the denoiser.
+    Conditions found in `known` are not encoded again.
     """
     for negative in negatives:
         _check_negative(wiring, negative)
@@ -129,12 +129,12 @@ def encode_conditions(
     grid, size = frame_size(latent_size(size, parts.codec)), frame_size(size)
     for name, bare in parts.conditioners.items():
         conditioner = _framed(bare, tapping) if known is None else known.remembering(_framed(bare, tapping))
-        spec, slot = _as_wanted(wiring[name], parts.routes[name], parts), parts.routes[name]
+        spec, slot = _with_adapter_drops(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
         values = [_value(conditioner, row, key, size) for row in rows]
         given = tuple(value is not None for value in values)
         if slot not in parts.denoiser.slots and all(value is None for value in values):
-            continue  # an adapter without input stays out of the run; a denoiser's slot gets its trained null
+            continue  # an adapter without input is not used; a denoiser's slot gets its trained null
         opposite = [negative.get(key) for negative in negatives]
         stage = memory(f"conditioner {name!r}", f"{len(rows)} inputs")
         with stage, in_use(_used(parts, name)), torch.set_grad_enabled(grad):
@@ -150,20 +150,21 @@ def encode_conditions(
 
 
 def _used(parts: Parts, name: str) -> list[Part]:
-    """What a conditioner computes with: itself, and the codec where it was bound to it."""
+    """The parts that a conditioner computes with: itself, and the codec if it uses one."""
     conditioner = parts.conditioners[name]
     return [conditioner] if able(conditioner, UsesCodec) is None else [conditioner, parts.codec]
 
 
 def _framed(conditioner: Conditioner, tapping: Mapping[str, Adapter]) -> Conditioner:
-    """The conditioner for an encoding in which adapters' taps act; itself where none taps any."""
+    """The conditioner for an encoding with adapters' taps; unchanged if there are none."""
     if not tapping or (ported := able(conditioner, Ported)) is None:
         return conditioner
-    nothing = torch.empty(0, device=conditioner.device)  # there is no x and no time yet
+    nothing = torch.empty(0, device=conditioner.device)  # x and time do not exist yet
     return ported.framed(Frame(nothing, nothing, Context({}, adapters=dict(tapping))))
 
 
-def _as_wanted(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
+def _with_adapter_drops(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
+    """The spec, with `null: keep` overridden if the slot's adapter drops it (`Adapter.drops`)."""
     owner, _, own = slot.rpartition(".")
     dropped = spec.null == "keep" and owner in parts.adapters and parts.adapters[owner].drops(own)
     return spec.model_copy(update={"null": "default"}) if dropped else spec
@@ -172,7 +173,7 @@ def _as_wanted(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpe
 def _check_negative(wiring: Mapping[str, ConditionerSpec], negative: Row) -> None:
     for key in negative:
         if all(spec.null == "keep" for name, spec in wiring.items() if input_name(name, spec) == key):
-            what = f"the input {key!r} is never dropped, so nothing can stand for it"
+            what = f"the input {key!r} is never dropped, so it cannot have a negative"
             raise InputError("negative-kept", what, where=f"negative.{key}")
 
 
@@ -193,7 +194,7 @@ def _encode(
     size: tuple[int, int],
     grid: tuple[int, int],
 ) -> tuple[Signal, Signal | None]:
-    """(signal, null) of one conditioner; rows without a value hold the null already."""
+    """(signal, null) of one conditioner; `signal` contains the null in rows without a value."""
     key = input_name(name, spec)
     absent = [value is None for value in values]
     stand_in = _stand_in(conditioner, key, values, size)
@@ -206,10 +207,10 @@ def _encode(
 
 
 def _stand_in(conditioner: Conditioner, key: str, values: Sequence[Any | None], size: tuple[int, int]) -> Any:
-    """An input to encode in the rows that have none.
+    """An input to encode in rows that have none.
 
     Raises:
-        InputError: `missing-condition`: it cannot be left out.
+        InputError: `missing-condition`: the input is required.
     """
     given = next((value for value in values if value is not None), None)
     needed = not conditioner.has_null and any(value is None for value in values)
@@ -220,7 +221,7 @@ def _stand_in(conditioner: Conditioner, key: str, values: Sequence[Any | None], 
 
 
 def check_given(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequence[Row], size: Size) -> None:
-    """Whether parsed rows have every input that cannot be left out, before anything is encoded.
+    """Check that parsed rows have all required inputs, before anything is encoded.
 
     Raises:
         InputError: `missing-condition`.
@@ -249,7 +250,7 @@ def _null(
         return _empty(name, conditioner, spec, slot, signal) if has_null else None
     absent = [value is None for value in negatives]
     if any(absent) and not has_null:
-        what = f"the input {input_name(name, spec)!r} cannot be left out, so each picture needs a negative of it"
+        what = f"the input {input_name(name, spec)!r} has no null, so every picture needs a negative for it"
         raise InputError("missing-condition", what, where=f"negative[{absent.index(True)}]")
     filled = [stand_in if value is None else value for value in negatives]
     made = _forward(name, conditioner, slot, filled, grid)
@@ -265,7 +266,7 @@ def _empty(name: str, conditioner: Conditioner, spec: ConditionerSpec, slot: Slo
 
 
 def _without(absent: Sequence[bool], signal: Signal, empty: Signal) -> Signal:
-    """A signal with the null in the rows that hold no value."""
+    """A signal with the null in the rows without a value."""
     return select_rows(torch.tensor([not a for a in absent], device=tensors_of(signal)[0].device), signal, empty)
 
 

@@ -1,4 +1,4 @@
-"""Whose latents a file holds: written beside them, and compared where they are read."""
+"""Identification of the codec of saved latents, written to the file and compared when it is read."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ldmkit.models.latent_scale import latents_of
 from ldmkit.run.latents import latents_for
 
 KEY = "codec"
-"""Of a file's metadata."""
+"""Key in the file's metadata."""
 
 LOOKED_AT, APART = 8, 0.01
 """How many tensors of the encoder are compared by their spread, and how far that may move with the dtype."""
 
 
 def about_codec(codec: Codec) -> dict[str, str]:
-    """What a file of latents says of the codec that made them."""
+    """Metadata of a latent file that identify the codec."""
     own = latents_of(codec)
     said = {"class": own.codec, "shapes": own.shapes, "scale": own.scale, "shift": own.shift, "spread": _spread(codec)}
     return {KEY: json.dumps(said)}
 
 
 def check_codec_of(about: Mapping[str, str], codec: Codec, latents: Tensor, where: str) -> None:
-    """Refuse latents (1,C,*axes) of another codec; a file that does not say whose they are is warned of.
+    """Refuse latents (1,C,*axes) from another codec; warn if the file does not identify its codec.
 
     Raises:
-        InputError: `other-latents`; `latent-shape`: the file does not say, and they are none of this codec's.
+        InputError: `other-latents`; `latent-shape`: the codec is not identified, and the shape does not fit.
     """
     try:
         said: Any = json.loads(about[KEY]) if KEY in about else None
@@ -41,7 +41,7 @@ def check_codec_of(about: Mapping[str, str], codec: Codec, latents: Tensor, wher
     if not isinstance(said, dict):
         latents_for(codec, latents)
         own = type(codec).__name__
-        warn(f"{where}: it does not say whose latents it holds: they are taken for the scaled ones of this {own}")
+        warn(f"{where}: the file does not identify its codec; the latents are assumed to be scaled ones of this {own}")
         return
     own = json.loads(about_codec(codec)[KEY])
     names = {
@@ -55,7 +55,7 @@ def check_codec_of(about: Mapping[str, str], codec: Codec, latents: Tensor, wher
             shown = "" if key == "shapes" else f" {str(said.get(key))[:80]}, where this model's is {str(own[key])[:80]}"
             raise _other(f"made by {name}{shown}", where)
     if not _alike(said.get("spread"), own["spread"]):
-        raise _other(f"made by a {own['class']} of the same shapes and other weights", where)
+        raise _other(f"made by a {own['class']} of the same shapes but with other weights", where)
 
 
 def _spread(codec: Codec) -> list[float]:
@@ -76,5 +76,5 @@ def _alike(said: object, own: list[float]) -> bool:
 
 
 def _other(what: str, where: str) -> InputError:
-    fits = "the model that they were encoded with; its pictures, encoded anew"
+    fits = "the model that they were encoded with, or encode the pictures again"
     return InputError("other-latents", f"its latents were {what}", where=where, fits=fits)

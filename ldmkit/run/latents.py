@@ -1,4 +1,4 @@
-"""The two ends of a pipeline, guarded: pictures (or other data) to latents, latents to pictures."""
+"""Checked encoding and decoding: pictures (or other data) to latents, and latents to pictures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ldmkit.run.noise import Noise
 from ldmkit.run.sizes import Size, crop
 
 OVERSHOOT = 4.0
-"""What no picture in [-1, 1] reaches, however a decoder overshoots; pictures in [0, 255] do."""
+"""Limit of picture values, above any overshoot of a decoder for pictures in [-1, 1], but below those in [0, 255]."""
 
 
 def check_range(images: Tensor, where: str) -> Tensor:
-    """Pictures (B,3,H,W) of floats in about [-1,1]; a decoder's overshoot is let through, other scales are not.
+    """Pictures (B,3,H,W) of floats, checked to be in about [-1,1]; a decoder's overshoot is accepted.
 
     Raises:
-        InputError: `picture-range`, `picture-shape`, and those of `numbers_of`.
+        InputError: `picture-range`, `picture-shape`, and as `numbers_of`.
     """
     images = numbers_of(images, where)
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
@@ -38,10 +38,10 @@ def check_range(images: Tensor, where: str) -> Tensor:
 
 
 def check_data(codec: Codec, data: Tensor, where: str) -> Tensor:
-    """A batch (B,data_channels,*axes) of what a codec encodes: floats, in about [-1,1] where they are colours.
+    """A batch (B,data_channels,*axes) of a codec's data, checked to be floats, in about [-1,1] if they are colours.
 
     Raises:
-        InputError: `data-shape`, `picture-range`, and those of `numbers_of`.
+        InputError: `data-shape`, `picture-range`, and as `numbers_of`.
     """
     if len(codec.axes) == 2:
         return check_range(data, where)
@@ -53,7 +53,7 @@ def check_data(codec: Codec, data: Tensor, where: str) -> Tensor:
 
 
 def batch_of(codec: Codec, given: Any) -> Tensor:
-    """A batch of a codec's data, of what `Pipeline.encode` takes: pictures of any kind, a tensor of other data.
+    """A batch of a codec's data from the argument of `Pipeline.encode`: pictures of any type, or a tensor.
 
     Raises:
         InputError: `data-shape`, `picture-*`, `wrong-kind`.
@@ -75,12 +75,12 @@ def stack(images: Sequence[Tensor]) -> Tensor:
     sizes = sorted({tuple(image.shape[-2:]) for image in images})
     if len(sizes) != 1:
         shown = ", ".join(f"{h}x{w}" for h, w in sizes) or "none"
-        raise InputError("picture-sizes", f"pictures of a batch have one size, got {shown}", where="images")
+        raise InputError("picture-sizes", f"pictures of a batch must have one size, got {shown}", where="images")
     return torch.stack(list(images))
 
 
 def _in_range(images: Tensor, where: str) -> Tensor:
-    if images.element_size() == 1:  # float8 knows no comparison
+    if images.element_size() == 1:  # float8 does not support comparisons
         images = images.float()
     if images.numel() and not float(images.abs().amax()) < OVERSHOOT:
         fits = "floats in [-1, 1]"
@@ -95,7 +95,7 @@ def shape_of(*sides: object) -> str:
 
 
 def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allow_large: bool) -> None:
-    """Refuse to encode or decode more than the machine has memory for.
+    """Refuse to encode or decode more than fits in memory, unless `allow_large`.
 
     Raises:
         InputError: `too-much-work`, with the estimate.
@@ -106,24 +106,24 @@ def check_codec(codec: Codec, count: int, size: Size, direction: Direction, allo
 
 
 def check_latents(codec: Codec, latents: object, allow_large: bool = False) -> None:
-    """`check_codec` for what is to be decoded.
+    """`check_codec` for decoding.
 
     Raises:
-        InputError: `too-much-work`, unless allowed, and those of `latents_for`.
+        InputError: `too-much-work`, unless allowed, and as `latents_for`.
     """
     found = latents_for(codec, latents)
     check_codec(codec, len(found), decoded_size(found.shape[2:], codec.axes), "decode", allow_large)
 
 
 def latents_for(codec: Codec, latents: object) -> Tensor:
-    """A batch (B, channels, *axes) of floats, of the codec's channels.
+    """`latents`, checked to be floats (B, channels, *axes) that fit the codec.
 
     Raises:
-        InputError: `latent-shape`, and those of `numbers_of`.
+        InputError: `latent-shape`, and as `numbers_of`.
     """
     fits = shape_of("B", codec.channels, *_letters(codec))
     if not isinstance(latents, Tensor):
-        raise InputError("latent-shape", f"a {type(latents).__name__} is no tensor", where="latents", fits=fits)
+        raise InputError("latent-shape", f"a {type(latents).__name__} is not a tensor", where="latents", fits=fits)
     latents = numbers_of(latents, "latents")
     if latents.ndim != 2 + len(codec.axes) or latents.shape[1] != codec.channels or 0 in latents.shape:
         raise InputError("latent-shape", f"latents of shape {list(latents.shape)}", where="latents", fits=fits)
@@ -131,10 +131,10 @@ def latents_for(codec: Codec, latents: object) -> Tensor:
 
 
 def encode_pictures(codec: Codec, images: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Latents float32 of pictures (B,3,H,W) in [-1,1], or of other data, that fit the codec.
+    """Float32 latents of pictures (B,3,H,W) in [-1,1], or of other data, of an encodable size.
 
     Raises:
-        RunError: NaN or infinity, or memory exhausted.
+        RunError: NaN or infinity, or out of memory.
     """
     batch = images.to(codec.device, codec.dtype)
     noise = None if noise is None else numbers_of(instance_of(noise, Tensor, "noise"), "noise").to(batch)
@@ -159,8 +159,8 @@ def _encoded(codec: Codec, batch: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def decoded(codec: Codec, latents: Tensor, seeds: Sequence[int]) -> Tensor:
-    """What a codec makes of latents in its dtype, float32; differentiable. A decoder that draws noise draws what the
-    seeds give it, one a row, whatever other rows there are.
+    """The float32 output of a codec for latents in its dtype; differentiable. The noise of a decoder that draws noise
+    depends only on each row's seed, not on other rows.
 
     Raises:
         RunError: `bad-return`.
@@ -172,13 +172,13 @@ def decoded(codec: Codec, latents: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def decode_noise(seeds: Sequence[int], shape: Sequence[int], like: Tensor) -> Callable[[int], Tensor]:
-    """Noise of a decoder: index -> unit normal (B, *shape), of the purpose "decode" of each row's seed."""
+    """Noise for a decoder: index -> unit normal (B, *shape), from the stream "decode" of each row's seed."""
     noise = Noise(seeds, shape, like.device)
     return lambda index: noise(index, "decode").to(like.dtype)
 
 
 def seeds_of_rows(seeds: Sequence[int], rows: int, where: str = "seeds") -> tuple[int, ...]:
-    """One seed a row: one stands for all, and where there are views one after the other, each has the batch's.
+    """One seed per row; fewer seeds are repeated, for one seed for all rows or several views of a batch.
 
     Raises:
         InputError: `batch-mismatch`.
@@ -190,21 +190,21 @@ def seeds_of_rows(seeds: Sequence[int], rows: int, where: str = "seeds") -> tupl
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """Parts of a batch as one; the same tensor where there is one."""
+    """Parts of a batch concatenated; a single part is returned unchanged."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def decode_latents(codec: Codec, latents: Tensor, size: Size | None = None, *, seeds: Sequence[int] = (0,)) -> Tensor:
-    """Pictures float32 in [0,1] of latents, cropped to `size` (height, width) where given.
+    """Float32 pictures in [0,1] decoded from latents, cropped to `size` (height, width) if given.
 
-    Videos are (B,3,T,H,W) in [0,1] too; other data are as the codec decodes them.
+    Videos are (B,3,T,H,W), also in [0,1]; other data are returned as the codec decodes them.
 
     Args:
-        seeds: of a decoder that draws noise; one for all rows, or one a row.
+        seeds: seeds of a decoder that draws noise; one for all rows, or one per row.
 
     Raises:
-        InputError: the latents do not have the codec's channels.
-        RunError: NaN or infinity, or memory exhausted.
+        InputError: the latents do not fit the codec.
+        RunError: NaN or infinity, or out of memory.
     """
     latents = latents_for(codec, latents)
     whole = decoded_size(latents.shape[2:], codec.axes)

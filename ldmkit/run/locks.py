@@ -1,4 +1,4 @@
-"""Distilled models asked for what they were not distilled for, and other models asked for what only those can do."""
+"""Warnings about settings for which a distilled model was not distilled, and about samplers for distilled models."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ldmkit.run.request import Choices
 
 
 def remark_locked(defaults: Defaults, request: Choices, asked: Mapping[str, Any]) -> None:
-    """Warn where an argument of the call differs from a default that the model locks.
+    """Warn if an argument of the call differs from a default that the model locks.
 
     Args:
-        asked: the call's arguments by name; absent or None where the default is taken.
+        asked: the call's arguments by name; absent or None if the default is used.
     """
     for name in defaults.locked or ():
         if asked.get(name) is None:
             continue
         own = getattr(defaults, name)
         if getattr(request, name) != (own if name == "steps" else build_value(name, own)):
-            said = own if name == "steps" else f"{own.type} {own.config or ''}".strip()
-            warn(f"{name}: the model was distilled for {said}, and may draw poor pictures with anything else")
+            locked = own if name == "steps" else f"{own.type} {own.config or ''}".strip()
+            warn(f"{name}: the model was distilled for {locked}; other settings may give poor pictures")
 
 
 def remark_distilled(defaults: Defaults, request: Choices) -> None:
-    """Warn of a sampler for distilled networks where nothing says that the model is one.
+    """Warn about a sampler for distilled networks if the model is not known to be distilled.
 
-    What says so: locked defaults, or a default sampler that is made for distilled networks too.
+    A model counts as distilled if it locks defaults, or if its default sampler is for distilled networks.
     """
     if request.sampler.estimate == "mean" or defaults.locked:
         return
     own = build_value("sampler", defaults.sampler)
     if own.estimate == "mean":
-        what = f"{part_name('sampler', request.sampler)} is made for networks distilled for a few steps"
-        warn(f"{what}, and nothing says that this model is one: others give flat pictures without detail")
+        what = f"{part_name('sampler', request.sampler)} is designed for networks distilled for a few steps"
+        warn(f"{what}, but this model is not known to be distilled; other models give flat pictures without detail")

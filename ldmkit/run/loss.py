@@ -1,4 +1,4 @@
-"""The training objective of diffusion models, for any process: what is predicted, and how far off it is."""
+"""The training objective of diffusion models, for any process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def diffusion_loss(
         signals: conditions by slot, from `Conditioning.view` or `.dropout`, or a prepared context.
         noise: unit normal, x0's shape.
         sigma: noise level of each sample, e.g. `process.sigma(u)` for uniform u.
-        weighting: factor by noise level; None weighs all alike.
+        weighting: noise level -> weight; None weights all levels equally.
         norm: "l2" or "l1".
 
     Returns:
@@ -57,7 +57,7 @@ def predict(
     noise: Tensor,
     sigma: Sequence[float],
 ) -> Tensor:
-    """What the network returns for x0 with noise at one sigma a row: (B,C,h,w) float32; arguments as above."""
+    """The network's output (B,C,h,w) float32 for noised x0, one sigma per row; arguments as for `diffusion_loss`."""
     scale = column([process.scalings(s)[2] for s in sigma], x0)
     t = torch.tensor([process.time(s) for s in sigma], dtype=torch.float32, device=x0.device)
     noisy = (x0 + column(list(sigma), x0) * noise) * scale
@@ -69,7 +69,7 @@ def predict(
 def prediction_errors(
     predicted: Tensor, process: Process, x0: Tensor, *, noise: Tensor, sigma: Sequence[float], norm: str = "l2"
 ) -> Tensor:
-    """(B,) means over each row's elements of the squared ("l2") or absolute ("l1") error of a prediction."""
+    """(B,) mean squared ("l2") or absolute ("l1") error of a prediction, per row."""
     difference = predicted - process.target(x0, noise, sigma).float()
     losses = difference.abs() if norm == "l1" else difference.square()
     per_sample: Tensor = losses.flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""How much memory this machine has for a run."""
+"""The memory available for a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 class Room(NamedTuple):
-    """Memory, and what sets its bound.
+    """Available memory, and a description of what limits it.
 
     Args:
-        bytes: in all on the CPU, where the system makes room as it is needed; free ones on a GPU.
+        bytes: total memory on the CPU, where the system frees caches as needed; free memory on a GPU.
     """
 
     bytes: int
@@ -26,7 +26,7 @@ class Room(NamedTuple):
 
 
 def room(device: torch.device) -> Room | None:
-    """The memory of a device, or of the process where something allows it less; None: the system does not say."""
+    """The memory of a device, or the limit of the process if that is lower; None if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -35,17 +35,17 @@ def room(device: torch.device) -> Room | None:
 
 
 def _rooms() -> Iterator[Room]:
-    with suppress(AttributeError, ValueError, OSError):  # no POSIX system, or one without these names
+    with suppress(AttributeError, ValueError, OSError):  # not POSIX, or without these names
         yield Room(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "the machine's memory")
     for limit in _cgroup_limits():
-        yield Room(limit, "the memory of its control group")
+        yield Room(limit, "the memory limit of its control group")
     for name, what in (("RLIMIT_AS", "address space"), ("RLIMIT_DATA", "data segment")):
         if (soft := _rlimit(name)) is not None:
-            yield Room(soft, f"the {what} that `ulimit` leaves it")
+            yield Room(soft, f"the {what} limit set by `ulimit`")
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Limits of this process's control groups and of those above them, of version 1 and 2."""
+    """Limits of this process's control groups and their parents, cgroup versions 1 and 2."""
     try:
         lines = _OWN_CGROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -60,7 +60,7 @@ def _cgroup_limits() -> Iterator[int]:
             try:
                 text = (base / group / name).read_text(encoding="utf-8").strip()
             except OSError:
-                continue  # not mounted here, as in most containers, whose own group stands at the root
+                continue  # not mounted; in most containers their own group is mounted at the root
             if text.isdecimal():
                 yield int(text)
 
@@ -68,7 +68,7 @@ def _cgroup_limits() -> Iterator[int]:
 def _rlimit(name: str) -> int | None:
     try:
         import resource
-    except ImportError:  # no POSIX system
+    except ImportError:  # not POSIX
         return None
     soft, _ = resource.getrlimit(getattr(resource, name))
     return None if soft == resource.RLIM_INFINITY or soft < 0 else soft

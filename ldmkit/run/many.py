@@ -1,4 +1,4 @@
-"""Many pictures as a stream: in order, in bounded memory, those that can share a batch drawn together."""
+"""Streaming of many requests: in order and in bounded memory, with compatible requests batched together."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ldmkit.run.output import Output
 from ldmkit.run.prepare import Asked, ask
 
 AHEAD = 4
-"""Batches of requests that are looked at for such as can be drawn together."""
+"""Number of batches of requests to read ahead when looking for compatible ones."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What became of one request of `Pipeline.many`.
+    """The result of one request of `Pipeline.many`.
 
     Args:
-        index: of the request, from 0.
-        request: as it was given.
-        output: its picture, in memory of its own; None where there is an error.
-        error: why it was not drawn: its own fault, or that of the run.
+        index: index of the request, from 0.
+        request: the request as given.
+        output: its picture, which shares no memory with others; None if there is an error.
+        error: the error of the request or of its run, if any.
     """
 
     index: int
@@ -38,7 +38,7 @@ class Drawn:
 
 @dataclass
 class _Waiting:
-    """A request that was read: what it shares with others of its batch, and what came of it."""
+    """A request that has been read, the settings that it must share with others of its batch, and its result."""
 
     index: int
     given: Any
@@ -50,7 +50,7 @@ class _Waiting:
         self.drawn = Drawn(self.index, self.given, None, error)
 
     def goes_with(self, other: _Waiting) -> bool:
-        """Whether both can be rows of one batch: all but inputs, seeds and what is started from is equal."""
+        """Whether both can be rows of one batch, i.e. differ only in inputs, seeds and start data."""
         return self.drawn is None and self.shared == other.shared
 
 
@@ -60,7 +60,7 @@ def draw_many(
     """See `Pipeline.many`; `draw` draws a call that was understood."""
     number = integer(batch)
     if number is None or not 1 <= number <= MAX_BATCH:
-        fits = f"pictures at once, 1 to {MAX_BATCH}"
+        fits = f"pictures per batch, 1 to {MAX_BATCH}"
         raise InputError("batch-size", f"got {shown(batch)}", where="batch", fits=fits)
     return _stream(pipeline, draw, iter(requests), number, dict(common))
 
@@ -76,7 +76,7 @@ def _stream(
                 given = next(requests)
             except StopIteration:
                 ended = True
-            except Exception as error:  # what was read already is drawn before it is raised
+            except Exception as error:  # raised after the requests already read have been drawn
                 ended, problem = True, error
             else:
                 waiting.append(_read(pipeline, count, given, common))
@@ -94,17 +94,17 @@ def _stream(
 
 
 def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: str) -> Asked:
-    """One request of `Pipeline.many`, understood.
+    """One request of `Pipeline.many`, resolved and checked.
 
     Raises:
-        InputError: `batch-mismatch`: it asks for several pictures; and what a call raises.
+        InputError: `batch-mismatch`: it asks for several pictures; and the errors of a call.
     """
     options = {**common, **mapping_of(given, where, "a mapping of a call's arguments")}
     if "seed" in options:
         options["seeds"] = [options.pop("seed")]
     asked = ask(pipeline, options.pop("inputs", {}), options)
     if asked.request.batch != 1:
-        fits = "one picture a request: one mapping of inputs, and `seed`"
+        fits = "one picture per request: one mapping of inputs, and `seed`"
         raise InputError("batch-mismatch", f"it asks for {asked.request.batch} pictures", where=where, fits=fits)
     return asked
 
@@ -127,7 +127,7 @@ def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any])
 
 
 def _draw(draw: Callable[[Asked], Output], group: Sequence[_Waiting]) -> None:
-    """Draw requests in one batch; where that fails, each alone, so that only those at fault fail."""
+    """Draw requests in one batch; if that fails, draw each separately, so that only the faulty ones fail."""
     try:
         output = draw(Asked.joined([one.asked for one in group if one.asked is not None]))
     except LdmkitError as error:

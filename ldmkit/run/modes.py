@@ -1,7 +1,7 @@
-"""Drawing is always in evaluation mode: dropout and batch statistics are for training alone.
+"""Evaluation mode during runs, because dropout and batch statistics are only for training.
 
-A part may be in training mode when a run begins: it was composed from new modules, or is being trained. Its mode is
-set for as long as something is computed, and restored after. Runs of several threads count: the last one restores.
+A part may be in training mode when a run starts, because it consists of new modules or is being trained. Its mode is
+changed while it computes and restored afterwards; with several threads, the last run restores it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _held: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
-"""Modules whose training mode is set aside, and by how many."""
+"""Modules whose training mode is suspended -> number of users."""
 
 
 @contextmanager
 def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Have modules (`modules_of`) in evaluation mode inside; each has its own mode again after the last block."""
+    """Put modules (`modules_of`) in evaluation mode inside the block; the last block to end restores their modes."""
     with _lock:
         others = len(_held) > 0
         found = [module for module in modules if module.training or (others and module in _held)]
@@ -54,7 +54,7 @@ def evaluated(parts: Iterable[nn.Module], made: Iterator[T]) -> Iterator[T]:
 
 
 def modules_of(parts: Iterable[nn.Module]) -> list[nn.Module]:
-    """Parts and all modules inside, each once or more."""
+    """Parts and all their submodules, possibly with duplicates."""
     found = list(parts)
     for module in found:
         found += [inner for inner in module._modules.values() if inner is not None]

@@ -1,7 +1,7 @@
 """Noise as a pure function of (seed, purpose, index).
 
-Sample b of a batch draws the same numbers alone, in any batch, after a resume, and whatever else drew
-noise before it. No global generator is read or advanced.
+A sample's noise is the same alone, in any batch, after a resume, and regardless of other draws. No global generator is
+read or advanced.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ldmkit.contracts.value import integer
 from ldmkit.errors import InputError, shown
 
 MOST_NUMBERS = 2**48
-"""In a batch of noise: far beyond any memory, and within what torch can count."""
+"""Maximum number of elements in a batch of noise, far beyond any memory but within torch's integer range."""
 
 
 def normal(seed: int, purpose: str, index: int, shape: Sequence[int]) -> Tensor:
     """Unit normal noise, float32 on the CPU.
 
     Args:
-        seed: of one sample, 0 <= seed < 2**64.
-        purpose: what it is for (`"start"`, `"step"`, `"posterior"`, ...); purposes are independent streams.
-        index: position in the purpose's stream, e.g. the step.
-        shape: of one sample, without the batch axis.
+        seed: seed of one sample, 0 <= seed < 2**64.
+        purpose: name of the stream (`"start"`, `"step"`, `"posterior"`, ...); streams are independent.
+        index: position in the stream, e.g. the step.
+        shape: shape of one sample, without the batch axis.
     """
-    # neither may depend on torch.set_default_dtype and set_default_device
+    # independent of torch.set_default_dtype and set_default_device
     return torch.randn(tuple(shape), generator=seeded(seed, purpose, index), dtype=torch.float32, device="cpu")
 
 
@@ -39,9 +39,9 @@ class Noise:
     """The noise of one run: a sampler calls it with an index and gets a batch (B, *shape).
 
     Args:
-        seeds: one a sample.
-        shape: of one sample, without the batch axis.
-        device: where the noise is wanted; it is drawn on the CPU, so every device gets the same numbers.
+        seeds: one per sample.
+        shape: shape of one sample, without the batch axis.
+        device: device of the result; the noise is drawn on the CPU, so it is the same for every device.
 
     Raises:
         InputError: `seed-type`, `seed-range`, `noise-shape`, `device`.
@@ -64,11 +64,11 @@ class Noise:
         """Unit normal noise (B, *shape), float32.
 
         Raises:
-            InputError: `noise-index`: no integer, which would be a stream of its own without a word.
+            InputError: `noise-index`: not an integer, which would silently select another stream.
         """
         place = index if type(index) is int else integer(index)
         if place is None or not isinstance(purpose, str):
-            got, fits = (purpose, "a word") if place is not None else (index, "an integer")
+            got, fits = (purpose, "a string") if place is not None else (index, "an integer")
             raise InputError("noise-index", f"noise({shown(got)})", fits=fits)
         index = place
         rows = [normal(seed, purpose, index, self.shape) for seed in self.seeds]

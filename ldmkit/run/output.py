@@ -1,4 +1,4 @@
-"""What comes out of a run: pictures, latents, and the recipe in the PNG."""
+"""The output of a run: pictures, latents and recipes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """Pictures of one call.
+    """The pictures of one call.
 
     Args:
-        images: (B,3,H,W) float32 in [0,1], on the CPU. Of a codec of videos (B,3,T,H,W) in [0,1]; of vectors and other
-            data (B,D,...) as the codec decoded them, in whatever range they have.
-        latents: (B,C,h,w) float32, what the codec decoded; of other data (B,C,*axes).
-        write_recipes: makes `recipes`.
-        codec: what decoded the latents, where the pictures are that and nothing else.
-        visual: whether `images` are pictures or videos; False: other data, such as vectors.
-        evaluations: what the run took of the network; None where it was not counted.
+        images: (B,3,H,W) float32 in [0,1], on the CPU; for videos (B,3,T,H,W) in [0,1]; for vectors and other data
+            (B,D,...) as the codec decoded them, without a fixed range.
+        latents: (B,C,h,w) float32, the decoded latents; for other data (B,C,*axes).
+        write_recipes: creates `recipes`.
+        codec: the codec that decoded the latents; None if the pictures were changed afterwards (inpainting).
+        visual: whether `images` are pictures or videos rather than other data such as vectors.
+        evaluations: counts of the run's network evaluations; None if they were not counted.
     """
 
     images: Tensor
@@ -47,11 +47,11 @@ class Output:
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:
-        """One a picture: everything that is needed to draw it again. Written when first asked for."""
+        """One recipe per picture, with everything needed to reproduce it. Created on first access."""
         return self.write_recipes()
 
     def row(self, index: int) -> Self:
-        """One picture of a batch, in memory of its own."""
+        """A copy of one picture of the batch, as an output of its own."""
         return replace(
             self,
             images=self.images[index : index + 1].clone(),
@@ -63,11 +63,11 @@ class Output:
         """The pictures as 8-bit RGB.
 
         Raises:
-            InputError: `not-pictures`: they are videos (`frames`), or no pictures at all (`images`).
+            InputError: `not-pictures`: use `frames` for videos and `images` for other data.
         """
         if not self.visual or self.images.ndim != 4:
-            what = f"an output of shape {list(self.images.shape)} is no batch of pictures"
-            raise InputError("not-pictures", what, where="pil", fits="frames() of videos, images of other data")
+            what = f"an output of shape {list(self.images.shape)} is not a batch of pictures"
+            raise InputError("not-pictures", what, where="pil", fits="frames() for videos, images for other data")
         return to_pil(self.images)
 
     def frames(self) -> list[list[Image.Image]]:
@@ -78,24 +78,24 @@ class Output:
         """
         if not self.visual:
             what = f"an output of shape {list(self.images.shape)} has no frames"
-            raise InputError("not-pictures", what, where="frames", fits="images, the numbers themselves")
+            raise InputError("not-pictures", what, where="frames", fits="images, the tensor itself")
         return [frames_of(sample) for sample in self.images]
 
     def save(
         self, path: str | Path, *, overwrite: bool = False, fps: float = FRAMES_PER_SECOND, first: int | None = None
     ) -> list[Path]:
-        """Write PNGs that carry their recipes, and return where they are.
+        """Write PNGs with embedded recipes, and return their paths.
 
-        Videos become animated PNGs, which lose nothing and hold every frame; vectors and other data become safetensors
-        files with the tensor `values`. Both carry their recipes too.
+        Videos are written as animated PNGs, losslessly and with every frame; vectors and other data as safetensors
+        files with the tensor `values`. Both also contain their recipes.
 
-        Several pictures become `name-0.png`, `name-1.png`, ... No file is replaced: a name that is taken is passed
-        over for the next free number (`name.png`, then `name-1.png`, `name-2.png`, ...).
+        Several pictures are named `name-0.png`, `name-1.png`, ... Existing files are not replaced; the next free number
+        is used instead (`name.png`, then `name-1.png`, `name-2.png`, ...).
 
         Args:
-            overwrite: replace what has the names `name.png`, or `name-0.png`, `name-1.png`, ... instead.
-            fps: frames a second of videos.
-            first: number of the first, for a picture of many: `name-{first}.png`.
+            overwrite: replace existing files `name.png`, or `name-0.png`, `name-1.png`, ..., instead.
+            fps: frames per second of videos.
+            first: number the files from here, for one picture of many: `name-{first}.png`.
 
         Raises:
             InputError: not a .png path (.safetensors for other data), or the folder does not exist or is not writable.
@@ -107,6 +107,6 @@ class Output:
             text = json.dumps(recipe, ensure_ascii=False)
             write = partial(write_sample, sample=sample, visual=self.visual, recipe=text, fps=check_rate(fps))
             paths.append(write_new(path, write, overwrite=overwrite, first=number if many else None))
-            if many:  # numbers rise with the pictures, also where some were passed over
+            if many:  # numbers increase with the pictures, even if some were skipped
                 number = int(paths[-1].stem.rpartition("-")[2]) + 1
         return paths

@@ -1,4 +1,4 @@
-"""A disturbed network beside the network itself: the same weights, with ports and taps of its own."""
+"""Perturbed networks: a network's weights with separate ports and additional taps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ldmkit.errors import RunError
 
 
 class PerturbedNetwork:
-    """A denoiser with further taps, which neither the denoiser nor any other run sees.
+    """A denoiser with additional taps, which do not affect the denoiser or other runs.
 
-    Its modules are shallow copies that share parameters and buffers; its ports are copies too, with the taps that are
-    attached to the denoiser's at the moment. It runs eagerly, whatever plan the denoiser is run by.
+    Its modules are shallow copies that share parameters and buffers. Its ports are copies with the taps that are
+    currently attached to the denoiser's ports. It runs eagerly, regardless of the denoiser's execution plan.
 
     Args:
         taps: port name -> tap.
@@ -40,8 +40,8 @@ class PerturbedNetwork:
         """
         found: Tensor = self.denoiser(x, t, context, sigma)
         if self._idle:
-            what = f"the network does not call its port {min(self._idle)!r}: the view would be the undisturbed one"
-            fits = "ports that are called, held as modules or in `ports`"
+            what = f"the network does not call its port {min(self._idle)!r}, so the view would not be perturbed"
+            fits = "a port that is called, registered as a module or listed in `ports`"
             raise RunError("tap-unused", what, where="guidance", fits=fits)
         return found
 
@@ -54,7 +54,7 @@ class PerturbedNetwork:
 
 
 def _copied(module: Any, ports: dict[int, Port]) -> Any:
-    """A module tree on the same parameters and buffers; `ports`: copies of ports by the identity of the first."""
+    """A copy of a module tree that shares parameters and buffers; `ports` maps ids of ports to their copies."""
     if isinstance(module, Port):
         return _port(module, ports)
     other = copy.copy(module)

@@ -1,4 +1,4 @@
-"""From the arguments of a call to a run that is ready: resolved, estimated, encoded."""
+"""Preparation of a run from the arguments of a call: resolving, checking, estimating and encoding."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ ARGUMENTS = (
     *("propose", "allow_large"),
     "on_step",
 )
-"""Of a call; `prepare` and `stream` take no `on_step`."""
+"""The arguments of a call; `prepare` and `stream` do not take `on_step`."""
 
 
 class Asked(NamedTuple):
-    """A call as it was understood, before anything is encoded.
+    """A call with checked arguments, before anything is encoded.
 
     Args:
         request: its arguments, with raw inputs.
-        parsed, negative: inputs of each picture, parsed.
-        size: of the pictures, (height, width); of other data one number for each of the codec's axes.
-        large: whether what the machine has no memory for is run.
+        parsed, negative: parsed inputs of each picture.
+        size: (height, width) of the pictures; for other data one number per axis of the codec.
+        large: whether limits on memory and work are ignored (`allow_large`).
     """
 
     request: Request
@@ -69,7 +69,7 @@ class Asked(NamedTuple):
     large: bool
 
     def resolved(self, proposed: Sequence[Mapping[str, Any]] | None = None) -> Resolved:
-        """The call as it is run; `proposed`: inputs that were made up, a mapping for each picture."""
+        """The call as it is run; `proposed`: inputs proposed by conditioners, one mapping per picture."""
         made_up = tuple(proposed or ({},) * self.request.batch)
         return Resolved.of(self.request, inputs=tuple(self.parsed), negative=tuple(self.negative), proposed=made_up)
 
@@ -89,7 +89,7 @@ class Asked(NamedTuple):
 
 
 def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -> Asked:
-    """Understand a call: check, resolve and parse its arguments, and choose the size.
+    """Check, resolve and parse the arguments of a call, and choose the size.
 
     Raises:
         InputError, SpecError, PluginError: as `Pipeline.prepare`.
@@ -98,7 +98,7 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
     check_arguments(options, ARGUMENTS[:-1], own)
     if inputs is None:
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
-        raise InputError("not-a-mapping", "got NoneType: no inputs are given", where="inputs", fits=fits)
+        raise InputError("not-a-mapping", "got NoneType", where="inputs", fits=fits)
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
@@ -120,7 +120,7 @@ def prepare_run(pipeline: Composed, inputs: Inputs | None, options: Mapping[str,
 
 
 def check_asked(pipeline: Composed, asked: Asked) -> Estimate:
-    """What a call will take, where the machine and the network can do it.
+    """The estimate for a call, after checking limits and the smallest size.
 
     Raises:
         InputError: `too-much-work`, `size-small`.
@@ -132,7 +132,7 @@ def check_asked(pipeline: Composed, asked: Asked) -> Estimate:
 
 
 def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = None) -> Prepared:
-    """A call that was understood, ready to start; conditions that `known` holds are not encoded again."""
+    """A prepared run from a resolved call; conditions found in `known` are not encoded again."""
     request, parsed, negative, size, _ = asked
     parts, wiring = pipeline.parts, pipeline.wiring
     estimate = check_asked(pipeline, asked)
@@ -152,7 +152,7 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
     )  # fmt: skip
     noise = Noise(request.seeds, (pipeline.codec.channels, *run.size), pipeline.device)
     views = request.views([name for name in evaluate.names if name not in evaluate.absent])
-    if estimate.rows != views * request.batch:  # a conditioner made up an input
+    if estimate.rows != views * request.batch:  # a conditioner proposed an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = asked.resolved(proposed)
     remark_call(checked, pipeline.device.type)
@@ -178,10 +178,10 @@ def _names(pipeline: Composed) -> str:
 
 
 def check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) -> None:
-    """Refuse a batch that nobody means before a row of it is looked at.
+    """Refuse an unreasonably large batch before reading its rows.
 
     Raises:
-        InputError: `too-much-work`, with the estimate of as many pictures like the first.
+        InputError: `too-much-work`, with an estimate based on the first picture.
     """
     many = max(map(length, (inputs, options.get("seeds"), options.get("negative"), options.get("start"))))
     if many <= MAX_BATCH:
@@ -200,7 +200,7 @@ def _size(pipeline: Composed, request: Request, parsed: Sequence[Mapping[str, An
     sizes = {size_for(start, pipeline.codec): start for start in request.starts}
     if len(sizes) > 1:
         listed = ", ".join(map(shown_size, sorted(sizes)))
-        fits = "pictures of one size in a batch"
+        fits = "pictures of the same size in a batch"
         raise InputError("picture-sizes", f"starts of {listed} (height x width)", where="start", fits=fits)
     (size, first), given = *sizes.items(), request.size or request.start_size
     if (
@@ -208,7 +208,7 @@ def _size(pipeline: Composed, request: Request, parsed: Sequence[Mapping[str, An
         and given is not None
         and latent_size(given, pipeline.codec) == first.latents.shape[1:]
     ):
-        size = given  # of which the latents hold a padded picture
+        size = given  # the latents are those of the padded picture
     return choose(request.size, size, plane, own, pipeline.codec)
 
 
@@ -227,7 +227,7 @@ def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, v
 
 
 def _plane_size(pipeline: Composed, rows: Sequence[Mapping[str, Any]]) -> Size | None:
-    """Picture size that the given condition planes ask for."""
+    """The picture size determined by the given condition planes."""
     for name, conditioner in pipeline.conditioners.items():
         key = input_name(name, pipeline.wiring[name])
         given = next((row[key] for row in rows if key in row), None)
@@ -247,8 +247,8 @@ def _sigmas(pipeline: Composed, request: Choices, cells: tuple[int, ...]) -> tup
     count = len(sigmas) - 1
     run = int(count * request.strength + 1e-9)
     if run == 0:
-        fits = f"strength of at least {1 / count:.3g}, or more steps"
-        raise InputError("strength-too-small", "no step would be run", where="start.strength", fits=fits)
+        fits = f"a strength of at least {1 / count:.3g}, or more steps"
+        raise InputError("strength-too-small", "no steps would be run", where="start.strength", fits=fits)
     return tuple(sigmas[count - run :])
 
 
@@ -271,6 +271,6 @@ def _started(
 
 
 def _decode(pipeline: Composed, latents: Tensor, size: Size, seeds: Sequence[int]) -> Tensor:
-    """Pictures of latents, with gradients; a decoder that draws noise draws the same in every step of a run."""
+    """Pictures decoded from latents, with gradients; a decoder's noise is the same in every step of a run."""
     given = latents.to(pipeline.codec.dtype)
     return crop(decoded(pipeline.codec, given, seeds_of_rows(seeds, len(given), "latents")), size)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to start: everything a sampler is given, and what it takes to finish."""
+    """A run that is ready to start: the sampler's arguments, and the data needed to finish the pictures."""
 
     request: Resolved
     size: Size
@@ -42,15 +42,15 @@ class Prepared:
     noise: Noise
     evaluate: Evaluator
     estimate: Estimate
-    """What it will take."""
+    """The estimated cost of the run."""
     original: Tensor | None = None
     mask: Tensor | None = None
 
     def steps(self, taken: Evaluations | None = None) -> Iterator[Step]:
-        """The sampler's steps; the network stays where it is until they are through, or closed.
+        """The sampler's steps. The network cannot be moved until the iterator is exhausted or closed.
 
         Args:
-            taken: filled with what the run takes of the network, step by step.
+            taken: counts the run's network evaluations as it proceeds.
 
         Raises:
             RunError: `stale-run`.
@@ -71,39 +71,39 @@ class Prepared:
         return steps_of(sampler.steps(denoise, self.x, self.sigmas, self.noise), sampler)
 
     def _arrivals(self) -> Arrivals | None:
-        """Those of the grid, from where this run starts."""
+        """The grid's arrivals, from the first level of this run."""
         whole = self.request.grid.at_size(self.x.shape[2:]).arrivals(self.evaluate.process, self.request.steps)
         count = len(self.sigmas) - 1
         return None if whole is None else Arrivals(whole.levels[-count:], whole.origins[-count:])
 
     @property
     def total(self) -> int:
-        """Transitions of the sampler."""
+        """Number of transitions of the sampler."""
         return len(self.sigmas) - 1
 
     @property
     def evaluations(self) -> int:
-        """How many times the network will be called."""
+        """Number of network calls in the run."""
         return self.request.evaluations(len(self.sigmas) - 1)
 
     @property
     def rows(self) -> int:
-        """Batch of the network at most: pictures times the views that guidance asks for."""
+        """Maximum batch size of the network: pictures times views."""
         given = [name for name in self.evaluate.names if name not in self.evaluate.absent]
         return self.request.batch * self.request.views(given)
 
     def again(self, *, sampler: Sampler, grid: Grid, steps: int) -> Prepared:
-        """The same conditions, encoded once, with the same guidance and noise, for another sampler, grid and number of
-        steps; a run that starts from noise.
+        """A run with another sampler, grid and number of steps, but the same encoded conditions, guidance and noise.
+        Only for runs that start from noise.
 
         Raises:
-            InputError: what the grid has against it.
+            InputError: the grid refuses the number of steps, or its levels do not suit the process.
         """
         if self.request.starts:
-            raise ValueError("a run that starts from a picture is not prepared again")
+            raise ValueError("a run that starts from a picture cannot be prepared again")
         sigmas = tuple(check_levels(grid.at_size(self.x.shape[2:]).sigmas(self.evaluate.process, steps), grid))
         check_range(sigmas, self.evaluate.process, started=False)
-        evaluate = self.evaluate.over(sigmas)
+        evaluate = self.evaluate.at_levels(sigmas)
         return replace(
             self,
             request=replace(self.request, sampler=sampler, grid=grid, steps=steps),
@@ -116,41 +116,41 @@ class Prepared:
 
 
 def innermost(denoise: Any) -> Guided:
-    """What is within all wrappers: guidance and its evaluator."""
+    """The innermost function inside all wrappers: guidance with its evaluator."""
     while isinstance(denoise, DenoiseWrapper):
         denoise = denoise.denoise
     return cast(Guided, denoise)
 
 
 class Stream(Iterator[Step]):
-    """The steps of a run as they are asked for, by one thread at a time; what holds the parts ends with it.
+    """An iterator over the steps of a run, for one thread at a time. The parts are released when it ends or is closed.
 
-    It closes and takes exceptions as a generator does.
+    `close` and `throw` work as for generators.
     """
 
     def __init__(self, steps: Generator[Step, None, None]) -> None:
         self._generator, self._lock = steps, threading.Lock()
 
     def __next__(self) -> Step:
-        """Draw the next step.
+        """Compute the next step.
 
         Raises:
-            RunError: `stream-busy`: another thread is at it.
+            RunError: `stream-busy`: another thread is computing it.
         """
         return self._alone(self._generator.__next__)
 
     def close(self) -> None:
-        """End the run: nothing more is drawn."""
+        """End the run."""
         self._alone(self._generator.close)
 
     def throw(self, problem: BaseException) -> Step:
-        """Raise an exception where the run stands."""
+        """Raise an exception at the point where the run is suspended."""
         return self._alone(lambda: self._generator.throw(problem))
 
     def _alone(self, act: Callable[[], T]) -> T:
         if not self._lock.acquire(blocking=False):
-            fits = "one thread for a stream, or a stream for each"
-            raise RunError("stream-busy", "its next step is being drawn already", where="stream", fits=fits)
+            fits = "one thread per stream, or separate streams"
+            raise RunError("stream-busy", "another thread is computing its next step", where="stream", fits=fits)
         try:
             return act()
         finally:
@@ -158,13 +158,13 @@ class Stream(Iterator[Step]):
 
 
 def check_prepared(prepared: object) -> None:
-    """Refuse what `Pipeline.prepare` did not return.
+    """Refuse anything that `Pipeline.prepare` did not return.
 
     Raises:
         InputError: `not-prepared`.
     """
     if not isinstance(prepared, Prepared):
-        fits = "what Pipeline.prepare returned"
+        fits = "the result of Pipeline.prepare"
         raise InputError("not-prepared", f"got {shown(prepared)}", where="prepared", fits=fits)
 
 
@@ -176,5 +176,5 @@ def check_current(prepared: Prepared, denoiser: Denoiser) -> None:
     """
     made, now = prepared.evaluate.made_for, (denoiser.device, denoiser.dtype)
     if made != now:
-        what = f"prepared for {made[1]} on {made[0]}, the network is {now[1]} on {now[0]} now"
+        what = f"prepared for {made[1]} on {made[0]}, but the network is now {now[1]} on {now[0]}"
         raise RunError("stale-run", what, where="prepared", fits="prepare it again")

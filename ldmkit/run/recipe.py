@@ -1,4 +1,4 @@
-"""The recipe of a picture: everything that is needed to draw it again, as JSON."""
+"""The recipe of a picture: everything needed to reproduce it, as JSON."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ UPDATE_OPTIONS = ("scale", "scales", "start", "end")
 
 
 class Model(Protocol):
-    """What a recipe says of the model: of a pipeline, or of a cascade of them."""
+    """The properties of a pipeline or cascade that a recipe records."""
 
     @property
     def origin(self) -> str | None:
-        """As `ldmkit.load` would take it again."""
+        """The source argument for `ldmkit.load`."""
 
     @property
     def load_options(self) -> dict[str, Any]:
@@ -40,19 +40,19 @@ class Model(Protocol):
 
     @property
     def merged(self) -> tuple[str, ...]:
-        """Adapters in the weights."""
+        """Names of the adapters fused into the weights."""
 
     @property
     def part_specs(self) -> dict[str, PartSpec]:
-        """Every part by its path."""
+        """Part path -> spec, for every part."""
 
     @property
     def spec(self) -> Any:
-        """Its `hash` is what a recipe holds."""
+        """The spec, whose `hash` is recorded."""
 
 
 def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> tuple[dict[str, Any], ...]:
-    """One recipe a picture of a call."""
+    """One recipe per picture of a call."""
     spec = pipeline.spec
     common: dict[str, Any] = {
         "recipe": RECIPE_VERSION,
@@ -91,7 +91,7 @@ def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> 
 
 
 class StageRun(NamedTuple):
-    """A stage of a cascade that ran: with what, as recipes hold it."""
+    """A stage of a cascade that was run, with its request as recorded in recipes."""
 
     name: str
     pipeline: Composed
@@ -102,11 +102,11 @@ class StageRun(NamedTuple):
 
 
 _COMMON = ("recipe", "ldmkit", "torch", "model", "load", "parts")
-"""Of a recipe, what a cascade's stages have together."""
+"""The keys of a recipe that the stages of a cascade share."""
 
 
 def make_cascade_recipes(model: Model, seeds: Sequence[int], runs: Sequence[StageRun]) -> tuple[dict[str, Any], ...]:
-    """One recipe a picture of a call of a cascade; in it are those of its stages, without what they hand on."""
+    """One recipe per picture of a cascade's call, with those of its stages but without the data that they exchange."""
     made = [make_recipes(run.pipeline, run.request, run.size) for run in runs]
     count = len(made[-1])
     common: dict[str, Any] = {
@@ -133,7 +133,7 @@ def _of_stage(recipe: Mapping[str, Any], handed: Sequence[tuple[str, str]]) -> d
 
 
 def calls_of(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """What a recipe says of each call that draws its picture: of each stage, or of the one pipeline, named ""."""
+    """Stage name -> recipe of its call; "" for the single call of a pipeline."""
     stages = recipe.get("stages")
     return dict(stages) if isinstance(stages, Mapping) else {"": recipe}
 
@@ -144,29 +144,30 @@ def part_versions(pipeline: Model) -> dict[str, str]:
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The recipe inside a file that `Output.save` wrote.
+    """The recipe in a file written by `Output.save`.
 
     Raises:
-        SourceError: no such file, neither PNG nor safetensors, or no recipe in it.
+        SourceError: no such file, neither PNG nor safetensors, or it contains no recipe.
     """
     path = path_of(path, "path")
     text = stored_recipe(path)
     if text is None:
-        raise SourceError("no-recipe", "the picture carries no recipe", where=str(path), fits="a PNG that ldmkit saved")
+        what = "the picture contains no recipe"
+        raise SourceError("no-recipe", what, where=str(path), fits="a PNG saved by ldmkit")
     return check_recipe(parse_json(text, f"{path} recipe"), str(path))
 
 
 def load_options(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `ldmkit.load`, besides the model, that a picture's pipeline was loaded with."""
+    """The arguments, besides the model, with which `ldmkit.load` loaded the picture's pipeline."""
     names = ("config", "ema", "variant", "dtype")
     return {key: recipe["load"][key] for key in names if recipe["load"].get(key) is not None}
 
 
 def check_recipe(recipe: Any, where: str) -> dict[str, Any]:
-    """A recipe as it was read, checked for what `replay` reaches for.
+    """A recipe, checked for the keys that `replay` uses.
 
     Raises:
-        SourceError: `no-recipe` where something is missing or of another type, `newer-version`.
+        SourceError: `no-recipe`: a key is missing or has the wrong type; `newer-version`.
     """
     if not isinstance(recipe, dict):
         raise SourceError("no-recipe", "the recipe is no JSON object", where=where)
@@ -216,7 +217,7 @@ def _update(pipeline: Composed, one: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _starts(starts: Sequence[Start]) -> list[Any]:
-    """Each start as JSON, written once where it stands in several rows; latents only where there are any."""
+    """The starts as JSON; a start shared by several rows is serialised once."""
     written: dict[int, dict[str, Any]] = {}
     for start in starts:
         if id(start) not in written:
@@ -228,7 +229,7 @@ def _starts(starts: Sequence[Start]) -> list[Any]:
 def _strategy(kind: str, value: Value) -> dict[str, Any]:
     try:
         config = value.model_dump(mode="json")
-        type(value).of(config)  # functions and tensors are left out of it: such a value cannot be made again
+        type(value).of(config)  # fails if functions or tensors were left out, in which case it is not reproducible
         entry = name_of(kind, type(value))
         named = {"type": registered_name(entry), "distribution": entry.dist, "version": entry.version}
         return {**named, "config": config}

@@ -1,4 +1,4 @@
-"""What is said of a call before it is drawn, although nothing of it is wrong: pictures that come out poor."""
+"""Warnings about valid calls that are likely to give poor or unintended pictures."""
 
 from __future__ import annotations
 
@@ -18,81 +18,83 @@ if TYPE_CHECKING:
     from ldmkit.run.request import Resolved
 
 FAR = 2.0
-"""Sides this many times larger or smaller than the model's own draw a remark."""
+"""Sides that differ from the model's default by more than this factor give a warning."""
 
 NEAR = 24 / 255
-"""How far JPEG of usual quality takes levels from black and white."""
+"""How far JPEG compression of usual quality moves levels away from black and white."""
 
 UNSCALED = 4.0
-"""Standard deviation of latents beyond those of any scaled codec; raw ones of Stable Diffusion have 5.5."""
+"""Standard deviation above that of any scaled latents; unscaled latents of Stable Diffusion have 5.5."""
 
 FOREIGN: tuple[tuple[str, str], ...] = (
     (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network"),
     (r"\bembedding:\S+", "loads an embedding"),
-    (r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]", "weighs words"),
-    (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)", "weighs words"),
+    (r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]", "weights words"),
+    (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)", "weights words"),
     (r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}", "alternates between words"),
     (r"\b(?:BREAK|AND)\b", "combines texts"),
 )
-"""What means something in prompts of A1111, ComfyUI, kohya's scripts and compel, and is plain text to a tokenizer."""
+"""Prompt syntax of A1111, ComfyUI, kohya's scripts and compel, which a tokenizer treats as plain text."""
 
 
 def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, codec: Codec) -> None:
-    """Warn of empty texts and of sizes that the model was not made for.
+    """Warn about empty texts and about sizes that do not suit the model.
 
     Args:
         rows: parsed inputs.
-        size, default: (height, width) in pixels, or one number an axis; asked for and the model's own.
+        size, default: requested size and the model's default: (height, width) in pixels, or one number per axis.
     """
     empty = sorted({key for row in rows for key, value in row.items() if isinstance(value, str) and not value.strip()})
     for key in empty:
-        warn(f"the input {key!r} is an empty text: it asks for nothing, and what a model draws by itself may be vague")
+        warn(f"the input {key!r} is an empty text; unconditional pictures of the model may be vague")
     drawn = padded(size, codec)
     if drawn != size:
         warn(f"{_unfit(size, codec)}: {shown_size(drawn)} is drawn and {_CUT[len(size) == 2]}")
     if default is not None and any(not 1 / FAR <= side / own <= FAR for side, own in zip(size, default, strict=True)):
-        what = f"the model draws {shown_size(default)} by itself"
-        warn(f"{what}: {shown_size(size)} is far from that, and things may be smeared or repeated")
+        what = f"the model's default size is {shown_size(default)}"
+        warn(f"{what}; {shown_size(size)} is far from it, which may give smeared or repeated objects")
 
 
-_CUT = {True: "cut at the bottom and right", False: "cut at the end of each axis"}
+_CUT = {True: "cropped at the bottom and right", False: "cropped at the end of each axis"}
 
 
 def _unfit(size: Size, codec: Codec) -> str:
     units = [f"{'1 + ' if axis.causal else ''}a multiple of {axis.multiple or axis.factor}" for axis in codec.axes]
     if len(size) == 2 and units[0] == units[1] and not codec.axes[0].causal:
-        return f"{shown_size(size)} is no multiple of the codec's {codec.multiple} pixels"
+        return f"{shown_size(size)} is not a multiple of the codec's {codec.multiple} pixels"
     wanted = ", ".join(f"{axis.name} {unit}" for axis, unit in zip(codec.axes, units, strict=True))
     return f"{shown_size(size)} does not fit the codec ({wanted})"
 
 
 def remark_call(request: Resolved, device: str) -> None:
-    """Warn of what a call holds and is read otherwise, or not at all: masks, other programs' syntax, autocast.
+    """Warn about masks without effect, prompt syntax of other programs, unscaled latents and autocast.
 
     Args:
-        request: its inputs and negatives parsed.
-        device: that the run is on, `cpu` or `cuda`.
+        request: with parsed inputs and negatives.
+        device: device type of the run, `cpu` or `cuda`.
     """
     for side in (request.inputs, request.negative):
         _foreign(side)
     for start in request.starts:
         if start.latents is not None and start.latents.numel() > 1 and float(start.latents.std()) > UNSCALED:
-            what = f"the latents to start from have a standard deviation of {float(start.latents.std()):.3g}"
-            warn(f"{what}: those of a codec have about 1 once they are scaled ((raw - shift) * scale)")
+            what = f"the start latents have a standard deviation of {float(start.latents.std()):.3g}"
+            warn(f"{what}; scaled latents ((raw - shift) * scale) have about 1")
             break
     masks = [start.mask for start in request.starts if start is not None and start.mask is not None]
     if any(not bool(mask.any()) for mask in masks):
-        warn("the mask is black everywhere: nothing is drawn anew (white is)")
+        warn("the mask is black everywhere, so nothing is regenerated (white areas are)")
     if any(map(_rough, masks)):
-        what = "the mask has many levels near black or white: traces of JPEG compression, say"
-        warn(f"{what}; what is not quite black is not preserved exactly, nor what is not quite white all new")
+        what = "the mask has many levels close to black or white, perhaps from JPEG compression"
+        warn(f"{what}; only pure black is preserved exactly, and only pure white is fully regenerated")
     if torch.is_autocast_enabled(device):
         dtype = str(torch.get_autocast_dtype(device)).removeprefix("torch.")
-        warn(f"torch.autocast is on: parts run in {dtype} whatever their dtype, which a picture's recipe cannot say")
+        warn(
+            f"torch.autocast is on, so parts run in {dtype} regardless of their dtype; the recipe does not record this"
+        )
 
 
 def _rough(mask: Tensor) -> bool:
-    """Whether most of what is neither black nor white in a mask nearly is: a soft edge has all levels alike."""
+    """Whether most intermediate levels of a mask are close to black or white, unlike those of a soft edge."""
     between = (mask > 0) & (mask < 1)
     near = between & ((mask < NEAR) | (mask > 1 - NEAR))
     return int(near.sum()) > 0.8 * int(between.sum()) and int(near.sum()) > 0.01 * mask.numel()
@@ -104,6 +106,6 @@ def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
             found = re.search(pattern, text)
             if found is None or (meaning == "combines texts" and text.isupper()):
                 continue
-            what = f"the input {key!r} holds {found[0][:60]!r}, which {meaning} in other programs"
-            warn(f"{what}: here it is read as the words that it is made of")
+            what = f"the input {key!r} contains {found[0][:60]!r}, which {meaning} in other programs"
+            warn(f"{what}; here it is plain text")
             break

@@ -1,4 +1,4 @@
-"""The arguments of one call, validated: nothing here touches weights or changes the pipeline."""
+"""Validation of the arguments of a call; does not use weights or change the pipeline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Strategy: TypeAlias = str | Value | type[Value] | PartSpec | Mapping[str, Any] | Sequence[float] | None
 
 Starting: TypeAlias = Any
-"""What a run starts from: see `ldmkit.run.starts.starts_of`."""
+"""The `start` argument; see `ldmkit.run.starts.starts_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +51,24 @@ class Choices:
 
     @property
     def strength(self) -> float:
-        """Share of the steps that are run: all of them where nothing is started from."""
+        """Fraction of the steps that are run; 1 for runs that start from noise."""
         return self.starts[0].strength if self.starts else 1.0
 
     @property
     def batch(self) -> int:
-        """How many pictures are drawn."""
+        """Number of pictures."""
         return len(self.seeds)
 
     def evaluations(self, steps: int) -> int:
-        """Calls of the network in a run of that many steps, as far as it is known before."""
+        """Expected number of network calls in a run of `steps` steps."""
         calls = self.sampler.evaluations(steps)
         return calls if self.cache is None else self.cache.evaluations(calls)
 
     def views(self, names: Sequence[str]) -> int:
-        """Rows of the network's batch a picture: those of guidance, and the unconditional one that a sampler needs.
+        """Network rows per picture: the views of guidance, and the unconditional view if the sampler needs it.
 
         Args:
-            names: conditions that are given and may be left out.
+            names: optional conditions that are given.
         """
         views = self.guidance.views(names)
         plain = views - self.guidance.perturbed(names)
@@ -127,11 +127,11 @@ def resolve(
     cache: Strategy = None,
     codec: Codec | None = None,
 ) -> Request:
-    """Validate a call's arguments; strategies may be names, values, specs or (guidance) numbers. `codec` is the
-    pipeline's, whose axes a size is for, and which may have made the output that is started from.
+    """Validate a call's arguments; strategies may be names, values, specs or (for guidance) numbers. `codec` is the
+    pipeline's codec, which determines the axes of sizes and whether latents of an output can be used directly.
 
     Raises:
-        InputError: naming the argument.
+        InputError: with the name of the argument.
         PluginError: unknown strategy names.
     """
     rows, all_seeds = pair(inputs, seeds)
@@ -164,26 +164,26 @@ def resolve(
 def _one_size(begun: Sequence[Begun]) -> Size | None:
     sizes = {one.size for one in begun if one.size is not None}
     if len(sizes) > 1:
-        raise InputError("picture-sizes", "outputs of several sizes", where="start", fits="pictures of one size")
+        raise InputError("picture-sizes", "outputs of different sizes", where="start", fits="pictures of the same size")
     return next(iter(sizes), None)
 
 
 def pair(inputs: Inputs, seeds: Sequence[int] | int) -> tuple[tuple[Mapping[str, Any], ...], tuple[int, ...]]:
-    """One mapping and one seed a picture: a single mapping or seed is repeated for all.
+    """One mapping and one seed per picture; a single mapping or seed is repeated.
 
     Raises:
-        InputError: empty, not mappings, or two lists of different lengths.
+        InputError: empty, not mappings, or lists of different lengths.
     """
     rows, checked = mappings(inputs, "inputs"), check_seeds(seeds)
     if len(rows) > 1 and len(checked) > 1 and len(rows) != len(checked):
-        what = f"{len(rows)} inputs and {len(checked)} seeds do not pair up"
+        what = f"{len(rows)} inputs, but {len(checked)} seeds"
         raise InputError("batch-mismatch", what, where="seeds", fits="one seed, or one for each input")
     count = max(len(rows), len(checked))
     return rows * (count // len(rows)), checked * (count // len(checked))
 
 
 def check_seeds(seeds: object) -> tuple[int, ...]:
-    """Seeds, from one or a list of them.
+    """Seeds as a tuple, from one seed or a list.
 
     Raises:
         InputError: `seed-type`, `seed-range`, `empty-batch`.
@@ -206,7 +206,7 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(given, (Mapping, list, tuple)):
         raise InputError("not-a-mapping", f"got {type(given).__name__}", where=where, fits=fits)
     items = [given] if isinstance(given, Mapping) else list_of(given, where, "not-a-mapping", fits)
-    rows: dict[int, Mapping[str, Any]] = {}  # by identity: one that stands in many rows is parsed once
+    rows: dict[int, Mapping[str, Any]] = {}  # by identity, so that a mapping shared by many rows is parsed once
     for i, row in enumerate(items):
         if not isinstance(row, Mapping):
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"{where}[{i}]", fits=fits)
@@ -218,23 +218,23 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def length(given: object) -> int:
-    """Rows that an argument stands for; 1 for what is no list, which is looked at later."""
+    """Number of rows of an argument; 1 for anything but a list, which is checked later."""
     if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__"):
         return 1
     try:
         return len(given)
-    except OverflowError:  # more than Python counts
+    except OverflowError:  # larger than sys.maxsize
         return sys.maxsize
     except Exception:  # a tensor without axes, or a faulty __len__
         return 1
 
 
 def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
-    """A sampler, grid or guidance from a name, a value, a spec, or nothing (the default).
+    """A sampler, grid, guidance or cache from a name, a value or a spec; None gives the default.
 
     Raises:
-        InputError: something else.
-        SpecError: a config that does not fit.
+        InputError: another type.
+        SpecError: an invalid config.
         PluginError: an unknown name.
     """
     if given is None:
@@ -257,19 +257,19 @@ def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any])
 
 
 def _steps(grid: Grid, asked: int | None, default: int) -> int:
-    """The number of steps: what was asked for, the model's default for None, or the only one that the grid makes."""
+    """The number of steps: the requested one, or for None the grid's fixed number or the model's default."""
     own = grid.own_steps
     if asked is None:
         return check_steps(default if own is None else own, MAX_NUMBER)
     steps = check_steps(asked, MAX_NUMBER)
     if own is not None and steps != own:
-        fits = f"{own} steps, or none named"
-        raise InputError("grid-length", f"{steps} steps, but the grid makes {own}", where="steps", fits=fits)
+        fits = f"{own} steps, or omit steps"
+        raise InputError("grid-length", f"{steps} steps, but the grid has {own}", where="steps", fits=fits)
     return steps
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
-    """{"type": "ddim", "eta": 1} as {"type": "ddim", "config": {"eta": 1}}; what is in that form already stays."""
+    """{"type": "ddim", "eta": 1} as {"type": "ddim", "config": {"eta": 1}}; the latter form is left unchanged."""
     if "config" in given:
         return dict(given)
     own = {key: value for key, value in given.items() if key in PartSpec.model_fields}
@@ -277,7 +277,7 @@ def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(guidance: Strategy | float) -> Strategy:
-    """A number is a scale of classifier-free guidance; a mapping of numbers is one scale a condition."""
+    """A number as classifier-free guidance of that scale; a mapping of numbers as one scale per condition."""
     guidance = plain(guidance)
     if isinstance(guidance, bool):
         raise InputError("strategy-type", f"got {shown(guidance)}", where="guidance", fits="a scale, a name or a value")

@@ -1,4 +1,4 @@
-"""What callers of other libraries write, and how it is said here."""
+"""Argument and attribute names of other libraries, with their equivalents in ldmkit, for error messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TEXT = 'inputs={"text": ...}'
 _START = 'start={"image": ..., "strength": 0.6, "mask": ...}'
-_SEEDS = "seeds=[...], one a picture"
+_SEEDS = "seeds=[...], one per picture"
 _TUNED = 'pipe.tuned("its name", scale=..., start=..., end=...)'
 _SIZE = "size=(height, width)"
-_NOISE = 'seeds, which the noise follows from: it is not given; start={"latents": ...} takes those of a picture'
-_ENCODED = "conditions are encoded in the call: inputs"
+_NOISE = 'seeds, which determine the noise; start={"latents": ...} for the latents of a picture'
+_ENCODED = "inputs, which are encoded in the call"
 
 CALLS: Mapping[str, str] = {
     **dict.fromkeys(("prompt", "prompts", "prompt_2", "caption", "class_labels"), _TEXT),
@@ -39,13 +39,13 @@ CALLS: Mapping[str, str] = {
     **dict.fromkeys(("denoising_start", "denoising_end"), "grid=[...], the noise levels to visit"),
     "clip_skip": "the text conditioner's config, when the model is loaded",
     **dict.fromkeys(("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds"), _ENCODED),
-    **dict.fromkeys(("output_type", "return_dict"), "out.images, out.latents and out.pil() of what is returned"),
+    **dict.fromkeys(("output_type", "return_dict"), "out.images, out.latents and out.pil() of the result"),
     **dict.fromkeys(("cross_attention_kwargs", "controlnet_conditioning_scale", "control_guidance_start"), _TUNED),
     **dict.fromkeys(("control_guidance_end", "adapter_conditioning_scale", "lora_scale", "ip_adapter_scale"), _TUNED),
     **dict.fromkeys(("control_image", "ip_adapter_image", "adapter_image"), 'inputs={"its name": ...}'),
     **dict.fromkeys(("verbose", "progress", "show_progress", "disable_progress_bar"), "on_step, or pipe.stream(...)"),
 }  # fmt: skip
-"""Argument -> ours."""
+"""Argument of another library -> the equivalent here."""
 
 ATTRIBUTES: Mapping[str, str] = {
     **dict.fromkeys(("scheduler", "sampler"), "sampler=... and grid=... of a call, or pipe.defaults"),
@@ -62,16 +62,16 @@ ATTRIBUTES: Mapping[str, str] = {
     **dict.fromkeys(("encode_prompt", "embed"), "pipe.conditioning(inputs, size=...)"),
     **dict.fromkeys(("guidance_scale", "guidance"), "guidance=... of a call"),
     **dict.fromkeys(("num_inference_steps", "steps"), "steps=... of a call"),
-    **dict.fromkeys(("safety_checker", "feature_extractor", "watermark"), "none: there is no such part"),
+    **dict.fromkeys(("safety_checker", "feature_extractor", "watermark"), "no equivalent"),
 }  # fmt: skip
-"""Attribute or method of a pipeline -> ours."""
+"""Attribute or method of another library's pipeline -> the equivalent here."""
 
 
 def check_arguments(given: Collection[str], known: Collection[str], inputs: Collection[str]) -> None:
-    """Refuse an argument that a call does not have, with the one that is meant.
+    """Refuse unknown arguments of a call, with a suggestion.
 
     Args:
-        inputs: of the model: one that stands beside the mapping belongs into it.
+        inputs: the model's input names, which belong in the mapping `inputs` instead of being arguments.
 
     Raises:
         InputError: `unknown-argument`.
@@ -82,12 +82,12 @@ def check_arguments(given: Collection[str], known: Collection[str], inputs: Coll
         fits = CALLS.get(name) or suggest(name, known)
         if name in inputs:
             fits = f'inputs={{"{name}": ...}}'
-        raise InputError("unknown-argument", f"a call has no argument {name!r}", where=name, fits=fits)
+        raise InputError("unknown-argument", f"unknown argument {name!r}", where=name, fits=fits)
 
 
 def own_arguments(method: F) -> F:
-    """A method of a pipeline that refuses keywords which it does not have as `check_arguments` does; for type checkers
-    it is the method itself, so that they refuse them too."""
+    """Decorator of pipeline methods: unknown keywords raise the error of `check_arguments`. The type is unchanged, so
+    type checkers refuse them as well."""
     known = tuple(inspect.signature(method).parameters)[1:]
 
     @wraps(method)
@@ -99,8 +99,8 @@ def own_arguments(method: F) -> F:
 
 
 def no_attribute(owner: str, name: str) -> AttributeError:
-    """The error for an attribute that a pipeline does not have, with ours."""
+    """The error for an unknown attribute of a pipeline, with the equivalent if known."""
     ours = ATTRIBUTES.get(name)
     if ours is None and name.startswith("enable_"):
-        ours = "ldmkit.load(..., device=..., dtype=...), pipe.planned(...) for how the network is run"
+        ours = "ldmkit.load(..., device=..., dtype=...), or pipe.planned(...) for execution plans"
     return AttributeError(f"a {owner} has no attribute {name!r}" + (f"; here: {ours}" if ours else ""))

@@ -1,4 +1,4 @@
-"""What a run starts from: pictures or latents, one for all of a batch or one a picture, with their masks."""
+"""Start data of a run: pictures or latents, one for the whole batch or one per picture, with masks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 def read_latents(source: object) -> Tensor:
-    """Latents (C,*axes) float32 on the CPU, from a tensor or array of floats, or the data URI of an array.
+    """Latents (C,*axes) float32 on the CPU, from a floating-point tensor or array, or the data URI of an array.
 
-    How many axes there are is for the codec of a run to say: (C,h,w) of pictures, (C,) of vectors.
+    The number of axes depends on the codec: (C,h,w) for pictures, (C,) for vectors.
 
     Raises:
         InputError: `latent-type`, `latent-shape`, `latent-values`.
     """
-    fits = "a tensor of floats (channels, h, w)"
+    fits = "a floating-point tensor (channels, h, w)"
     if (stored := array_from_uri(source, None)) is not None:
         source = stored
     if isinstance(source, np.ndarray) and source.dtype.kind == "f":
@@ -59,11 +59,11 @@ class Start(Value):
     """A picture to start from, or its latents, in memory of its own.
 
     Args:
-        image: anything `ldmkit.files.pictures` reads; a tensor is (3,H,W) in [-1,1].
-        strength: share of the steps that are run, in (0, 1]; at 1 what is left of the picture is what shows through
-            the highest noise level.
-        mask: 1 (white) is drawn anew, 0 (black) is preserved exactly. None: everything is drawn anew.
-        latents: (C,*axes) as the codec makes them, in the picture's place; only they start a video or a vector.
+        image: anything that `ldmkit.files.pictures` reads; a tensor is (3,H,W) in [-1,1].
+        strength: fraction of the steps that are run, in (0, 1]; at 1 the run starts at the highest noise level, where
+            little of the picture remains.
+        mask: 1 (white) is regenerated, 0 (black) is preserved exactly; None regenerates everything.
+        latents: (C,*axes) as encoded by the codec, instead of a picture; required for videos and vectors.
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -80,12 +80,12 @@ class Start(Value):
             raise InputError("missing-key", "neither a picture nor latents", where="start.image", fits=fits)
         if self.image is not None and self.latents is not None:
             raise InputError(
-                "start-twice", "a picture and latents", where="start.image", fits="image=..., or latents=..."
+                "start-twice", "both a picture and latents", where="start.image", fits="image=..., or latents=..."
             )
         return self
 
     def size(self, factor: int) -> Size:
-        """(height, width) in pixels, of a codec of pictures of that factor."""
+        """(height, width) in pixels, for a picture codec with that factor."""
         if self.latents is not None:
             return self.latents.shape[-2] * factor, self.latents.shape[-1] * factor
         assert self.image is not None
@@ -93,10 +93,10 @@ class Start(Value):
 
 
 def size_for(start: Start, codec: Codec) -> Size:
-    """The size of what a start is for a codec: (height, width) in pixels, or one number for each of its axes.
+    """The size of a start's data for a codec: (height, width) in pixels, or one number per axis.
 
     Raises:
-        InputError: `start-rank`: a picture, and the codec's data are none; `latent-shape`: latents of other axes.
+        InputError: `start-rank`: a picture for a codec of other data; `latent-shape`: wrong number of latent axes.
     """
     axes = codec.axes
     if start.latents is not None:
@@ -107,24 +107,24 @@ def size_for(start: Start, codec: Codec) -> Size:
         return decoded_size(start.latents.shape[1:], axes)
     assert start.image is not None
     if len(axes) != 2:
-        what = f"a picture, for a codec of {len(axes)} axes"
+        what = f"a picture, but the codec has {len(axes)} axes"
         raise InputError("start-rank", what, where="start.image", fits='start={"latents": ...}, or an Output')
     return start.image.shape[-2], start.image.shape[-1]
 
 
 class Begun(NamedTuple):
-    """A start, and its size in pixels where its latents are those of a larger, padded picture."""
+    """A start, with the size in pixels if its latents are those of a padded picture."""
 
     start: Start
     size: Size | None = None
 
 
 def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
-    """Starts, one a picture, of anything that a call takes: a `Start`, a mapping, a picture, an `Output`, a tensor
-    (B,3,H,W), or a list of these. In a mapping, `image`, `latents` and `mask` may be several too.
+    """Starts from any accepted argument: a `Start`, a mapping, a picture, an `Output`, a tensor (B,3,H,W), or a list of
+    these. In a mapping, `image`, `latents` and `mask` may also be lists or batches.
 
     Args:
-        codec: of the pipeline that draws: the latents of an output of its own are used as they are.
+        codec: the pipeline's codec; latents of an output that it decoded are used directly.
 
     Raises:
         InputError: `batch-mismatch`, `strength-rows`, and what `Start` raises.
@@ -138,8 +138,8 @@ def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
         found = _rows(given, "start", codec)
     strengths = sorted({one.start.strength for one in found})
     if len(strengths) > 1:
-        what = f"strengths {strengths[0]} and {strengths[-1]}: the pictures of a batch visit the same noise levels"
-        raise InputError("strength-rows", what, where="start.strength", fits="one strength, or a call for each")
+        what = f"strengths {strengths[0]} and {strengths[-1]}, but all pictures of a batch share the noise levels"
+        raise InputError("strength-rows", what, where="start.strength", fits="one strength, or separate calls")
     return tuple(found)
 
 
@@ -148,8 +148,8 @@ def _rows(given: Any, where: str, codec: Codec | None) -> list[Begun]:
         return [Begun(given)]
     own = mapping_of(given, where, "a picture") if isinstance(given, Mapping) else {"image": given}
     if isinstance(strength := own.get("strength"), (list, tuple)):
-        what = f"got {shown(strength)}: the pictures of a batch visit the same noise levels"
-        raise InputError("strength-rows", what, where=f"{where}.strength", fits="one strength, or a call for each")
+        what = f"got {shown(strength)}, but all pictures of a batch share the noise levels"
+        raise InputError("strength-rows", what, where=f"{where}.strength", fits="one strength, or separate calls")
     output = _output(own.get("image"))
     images: list[Any]
     if output is not None:
@@ -180,8 +180,8 @@ def _output(given: object) -> Output | None:
 
 
 def _of_output(output: Output, masked: bool, codec: Codec | None) -> list[Any]:
-    """Fields of a start and its size, for each picture of an output: its latents where this pipeline's codec made the
-    picture of nothing else, the picture in floats where it did not, or is to be kept in part."""
+    """(fields of a start, size) for each picture of an output: its latents if this pipeline's codec decoded them and no
+    mask is given, otherwise the picture as floats."""
     size = tuple(output.images.shape[2:])
     if output.codec is not None and output.codec is codec and not (masked and len(size) == 2):
         return [({"latents": latents}, size) for latents in output.latents]
@@ -199,8 +199,8 @@ def _several(given: Any, batched: int = 4) -> list[Any]:
 
 
 def _no_latents(given: object, where: str, codec: Codec | None) -> None:
-    """Refuse a tensor that has the channels of latents and not of a picture, with what it would be given as."""
+    """Refuse a tensor given as a picture that has the channels of latents, with a suggestion."""
     channels = None if codec is None else codec.channels
     if isinstance(given, Tensor) and given.ndim in (3, 4) and given.shape[-3] == channels != 3:
-        what = f"a tensor of shape {list(given.shape)} is no picture"
+        what = f"a tensor of shape {list(given.shape)} is not a picture"
         raise InputError("start-latents", what, where=where, fits='start={"latents": tensor}')

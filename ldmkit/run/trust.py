@@ -1,4 +1,4 @@
-"""What a recipe asks for beyond its own picture: it is the word of whoever made the picture."""
+"""Resources that a recipe requires beyond its own picture, which need trust in the recipe's author."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ldmkit.run.recipe import calls_of
 
 
 def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:
-    """What loading a recipe's model would read besides bundled models and the picture's folder.
+    """Sources outside of bundled models and the picture's folder that loading a recipe's model would read.
 
     Args:
-        given: the caller names the model: only the recipe's config counts.
+        given: whether the caller chose the model, in which case only the recipe's config counts.
     """
     needs: list[str] = []
     model = recipe.get("model")
@@ -34,7 +34,7 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
 
 
 def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
-    """Pictures and models of guidance outside of the folders that a recipe names, and work beyond the bounds."""
+    """Pictures and guidance models outside of the folders that a recipe refers to, and work beyond the limits."""
     return [need for call in calls_of(recipe).values() for need in _needs_of(call, folders)]
 
 
@@ -60,14 +60,14 @@ def _needs_of(recipe: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
 
 
 def check_needs(needs: Sequence[str], where: str) -> None:
-    """Refuse what was found.
+    """Refuse a recipe with such needs.
 
     Raises:
-        SourceError: `recipe-needs`, which lists all of it.
+        SourceError: `recipe-needs`, with a list of them.
     """
     if needs:
-        what = f"its recipe asks for {'; '.join(needs[:10])}" + (" ..." if len(needs) > 10 else "")
-        fits = "--trust (trust=True) where it comes from someone you trust"
+        what = f"its recipe requires {'; '.join(needs[:10])}" + (" ..." if len(needs) > 10 else "")
+        fits = "--trust (trust=True) if it comes from someone you trust"
         raise SourceError("recipe-needs", what, where=where, fits=fits)
 
 
@@ -84,7 +84,7 @@ def _known(model: object, folder: Path) -> bool:
 
 
 def _models(value: object, where: str) -> Iterator[tuple[str, object]]:
-    """Models that a guidance, or one within it, names (a classifier)."""
+    """Models that a guidance or a nested one refers to (a classifier)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key == "model" and inner is not None:
@@ -97,7 +97,7 @@ def _models(value: object, where: str) -> Iterator[tuple[str, object]]:
 
 
 def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:
-    """Text in the fields that hold pictures, and is none itself."""
+    """File paths in the fields for pictures, which are not data URIs."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _pictures(inner, f"{where}.{key}")

@@ -1,4 +1,4 @@
-"""The files that results are written as: pictures as PNG, videos as animated PNG, other data as safetensors."""
+"""Result files: pictures as PNG, videos as animated PNG, other data as safetensors."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ldmkit.models.weights import open_safetensors, read_metadata, write_safeten
 
 RECIPE_KEY = "ldmkit"
 VALUES = "values"
-"""Name of the tensor in a file of data that are neither a picture nor a video."""
+"""Name of the tensor in a safetensors result."""
 FRAMES_PER_SECOND = 16.0
 
 
 def check_out(path: str | Path, *, visual: bool | None = None) -> Path:
-    """A path that a result can be written to, and its recipe with it; asked before a long run, not after it.
+    """A path that a result with its recipe can be written to, checked before a long run.
 
     Args:
-        visual: whether it is a picture or a video; None: that is not known yet.
+        visual: whether the result is a picture or a video; None if not yet known.
 
     Raises:
         InputError: `not-png`, `not-safetensors`: another suffix; or its folder does not exist or is not writable.
@@ -40,7 +40,7 @@ def check_out(path: str | Path, *, visual: bool | None = None) -> Path:
     if visual is True or (visual is None and path.suffix.lower() != ".safetensors"):
         return check_png(path)
     if path.suffix.lower() != ".safetensors":
-        what = "the model draws vectors, or other data that are no pictures"
+        what = "the model's results are not pictures or videos"
         raise InputError("not-safetensors", what, where=str(path), fits="a path ending in .safetensors")
     check_target(path)
     return path
@@ -49,7 +49,7 @@ def check_out(path: str | Path, *, visual: bool | None = None) -> Path:
 def write_sample(path: Path, sample: Tensor, *, visual: bool, recipe: str | None, fps: float) -> None:
     """Write one row of an output: a picture (3,H,W) or video (3,T,H,W) in [0,1] as PNG, other data as safetensors.
 
-    Frames of a video are kept one by one, equal ones too, each for 1 / fps seconds.
+    All frames of a video are kept, including equal ones, each for 1 / fps seconds.
     """
     if not visual:
         write_safetensors(path, {VALUES: sample}, {} if recipe is None else {RECIPE_KEY: recipe})
@@ -61,7 +61,7 @@ def write_sample(path: Path, sample: Tensor, *, visual: bool, recipe: str | None
     if not more:
         first.save(path, format="PNG", pnginfo=info)
         return
-    # Pillow merges equal frames whose ways of blending are equal; over an opaque picture both ways give the same
+    # Pillow merges equal frames unless their blend modes differ; for opaque pictures both modes are equivalent
     blend = [i % 2 for i in range(1 + len(more))]
     first.save(
         path, format="PNG", pnginfo=info, save_all=True, append_images=more, duration=1000 / fps, loop=0, blend=blend
@@ -69,14 +69,14 @@ def write_sample(path: Path, sample: Tensor, *, visual: bool, recipe: str | None
 
 
 def check_rate(fps: object) -> float:
-    """Frames a second, above 0 and up to 1000, which is what the unit of an animated PNG's durations allows.
+    """Frames per second, 0.02 to 1000, limited by the unit of durations in animated PNGs.
 
     Raises:
         InputError: `fps`.
     """
     rate = plain(fps)
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.02 <= rate <= 1000:
-        raise InputError("fps", f"got {shown(fps)}", where="fps", fits="frames a second, 0.02 to 1000")
+        raise InputError("fps", f"got {shown(fps)}", where="fps", fits="frames per second, 0.02 to 1000")
     return float(rate)
 
 
@@ -86,7 +86,7 @@ def frames_of(sample: Tensor) -> list[Image.Image]:
 
 
 def stored_recipe(path: Path) -> str | None:
-    """The recipe's text in a file that `write_sample` wrote; None: there is none.
+    """The recipe's text in a file written by `write_sample`; None if there is none.
 
     Raises:
         SourceError: no such file, or neither PNG nor safetensors.
@@ -104,17 +104,17 @@ def stored_recipe(path: Path) -> str | None:
 
 
 def difference(path: Path, sample: Tensor, *, visual: bool) -> float:
-    """The largest difference of a file that `write_sample` wrote to a row of an output, in 8-bit steps of pictures and
-    videos, which the file is rounded to; in their own unit of other data.
+    """The largest difference between a file written by `write_sample` and a row of an output: in 8-bit levels for
+    pictures and videos, which are stored rounded, and in the data's unit otherwise.
 
     Raises:
-        SourceError: `other-size`; `no-values`: safetensors that ldmkit did not write.
-        InputError: a damaged picture, and likewise (`picture-*`).
+        SourceError: `other-size`; `no-values`: a safetensors file that ldmkit did not write.
+        InputError: `picture-*`: a damaged picture.
     """
     if not visual:
         tensors = open_safetensors(path)
         if VALUES not in tensors:
-            raise SourceError("no-values", f"there is no tensor `{VALUES}` in it", where=str(path))
+            raise SourceError("no-values", f"it contains no tensor `{VALUES}`", where=str(path))
         before = tensors[VALUES].read(True)
         _check_same(before.shape, sample.shape, path)
         return float((before - sample).abs().max())
@@ -132,15 +132,15 @@ def difference(path: Path, sample: Tensor, *, visual: bool) -> float:
 
 def _check_same(found: Sequence[int], drawn: Sequence[int], path: Path) -> None:
     if tuple(found) != tuple(drawn):
-        what = f"the file holds {shown_size(found[1:])}, its recipe draws {shown_size(drawn[1:])}"
+        what = f"the file has size {shown_size(found[1:])}, but its recipe gives {shown_size(drawn[1:])}"
         raise SourceError("other-size", what, where=str(path))
 
 
 def _opened(path: Path) -> Image.Image:
-    """A PNG, not decoded yet.
+    """A PNG, not yet decoded.
 
     Raises:
-        SourceError: `not-a-png`, and those of `read_file`.
+        SourceError: `not-a-png`, and as `read_file`.
     """
     data = read_file(path, MAX_FILE_BYTES)
     try:

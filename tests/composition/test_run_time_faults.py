@@ -61,7 +61,7 @@ class Short(ldmkit.Sampler):
 
 @pytest.mark.parametrize(("left", "words"), [(1, r"ended at sigma [\d.]+"), (2, "ended without a step")])
 def test_a_run_goes_to_its_end(class_pipe: ldmkit.Pipeline, left: int, words: str) -> None:
-    told = rf"bad-step.*Short breaks its contract: it {words} \(one step for each of 2 transitions, to sigma 0\)"
+    told = rf"bad-step.*Short breaks its contract: it {words} \(one step for each of 2 transitions, ending at sigma 0\)"
     with pytest.raises(ldmkit.RunError, match=told):
         class_pipe({"label": 1}, steps=2, sampler=Short(left=left))
 

@@ -64,7 +64,7 @@ def test_steps_that_a_grid_cannot_make_are_refused(class_pipe: ldmkit.Pipeline) 
     assert len(class_pipe.prepare({"label": 1}, grid=values).sigmas) == 5
     assert same(class_pipe({"label": 1}, grid=values), class_pipe({"label": 1}, grid=values, steps=4))
     for steps in (30, 5, 3):
-        with pytest.raises(InputError, match=f"{steps} steps, but the grid makes 4"):
+        with pytest.raises(InputError, match=f"{steps} steps, but the grid has 4"):
             class_pipe({"label": 1}, grid=values, steps=steps)
 
 

@@ -92,7 +92,7 @@ def test_neither_the_caller_s_generator_nor_earlier_draws_matter(pipe: ldmkit.Pi
 
 
 def test_sizes_that_do_not_fit_are_drawn_whole_and_cut(pipe: ldmkit.Pipeline) -> None:
-    with pytest.warns(UserWarning, match="15x13 is no multiple"):
+    with pytest.warns(UserWarning, match="15x13 is not a multiple"):
         out = pipe(CLASSES, size=(15, 13), seeds=3)
     assert torch.equal(out.images, by_hand(pipe, out.latents, [3], (16, 14))[..., :15, :13])
 

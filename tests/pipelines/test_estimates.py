@@ -81,7 +81,7 @@ def test_what_the_machine_has_no_memory_for(
     needed = class_pipe.prepare({"label": 1}, size=64).estimate.bytes
     weights = sum(p.nbytes for part in class_pipe.parts.items().values() for p in [*part.parameters(), *part.buffers()])
     holding(monkeypatch, needed + weights - 1)
-    with pytest.raises(InputError, match="memory beside the weights"):
+    with pytest.raises(InputError, match="memory are available besides the weights"):
         class_pipe({"label": 1}, size=64, steps=1)
     same = class_pipe({"label": 1}, size=64, steps=1, allow_large=True)
     holding(monkeypatch, needed + weights)
@@ -193,12 +193,12 @@ def test_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for group, limit in (("user/job", "max"), ("user", "1048576"), ("", "2097152")):
         (root / group).mkdir(parents=True, exist_ok=True)
         (root / group / "memory.max").write_text(limit + "\n")
-    assert machine.room(torch.device("cpu")) == Room(2**20, "the memory of its control group")
+    assert machine.room(torch.device("cpu")) == Room(2**20, "the memory limit of its control group")
     own.write_text("5:cpu,memory:/x\n4:memory:/docker/abc\n")
     assert machine.room(torch.device("cpu")) == physical
     (root / "memory").mkdir()
     (root / "memory" / "memory.limit_in_bytes").write_text("4096")
-    assert machine.room(torch.device("cpu")) == Room(4096, "the memory of its control group")
+    assert machine.room(torch.device("cpu")) == Room(4096, "the memory limit of its control group")
     own.write_text("damaged")
     assert machine.room(torch.device("cpu")) == physical
     own.unlink()
@@ -207,7 +207,7 @@ def test_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_ulimit_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_rlimit", lambda name: 12345 if name == "RLIMIT_AS" else None)
-    assert machine.room(torch.device("cpu")) == Room(12345, "the address space that `ulimit` leaves it")
+    assert machine.room(torch.device("cpu")) == Room(12345, "the address space limit set by `ulimit`")
 
 
 def test_a_machine_that_does_not_say(class_pipe: ldmkit.Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

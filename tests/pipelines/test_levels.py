@@ -40,9 +40,9 @@ def flow() -> ldmkit.Pipeline:
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        (AYS_TIMESTEPS, "14.6146 or less; 999, 850, 736 ... look like timesteps"),
+        (AYS_TIMESTEPS, "at most 14.6146; 999, 850, 736 ... look like timesteps"),
         (AYS_TIMESTEPS[:-1], "look like timesteps"),
-        ([700.0, 54.5, 15.886, 7.977, 4.248, 0.4, 0.03, 0], "noise level 700 .*14.6146 or less"),
+        ([700.0, 54.5, 15.886, 7.977, 4.248, 0.4, 0.03, 0], "noise level 700 .*at most 14.6146"),
         ([14.8, 3, 0], "noise level 14.8"),
         ({"type": "karras", "config": {"largest": 1000.0}}, "cannot go from 1000"),
     ],
@@ -57,10 +57,10 @@ def test_above_the_range(pipe: ldmkit.Pipeline, grid: Any, words: str) -> None:
     ("grid", "steps", "words"),
     [
         ([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0], None, r"first noise level is 1, .*t / \(1 - t\)"),
-        ([14.6, 6.5, 3.9, 2.7, 1.9, 1.4, 1.0], None, "last noise level is 1: as much noise stays"),
+        ([14.6, 6.5, 3.9, 2.7, 1.9, 1.4, 1.0], None, "last noise level is 1, so that much noise remains"),
         ([14.6, 6.5, 3.9, 0.06], None, "last noise level is 0.06"),
         ({"type": "exponential", "config": {"largest": 0.5}}, 10, "first noise level is 0.5"),
-        ({"type": "karras", "config": {"smallest": 5.0}}, 10, "last of 10 steps goes from noise level 5 to 0"),
+        ({"type": "karras", "config": {"smallest": 5.0}}, 10, "last of 10 steps goes directly from noise level 5 to 0"),
         ({"type": "leading"}, 1, "first noise level is 0.0291"),
     ],
 )

@@ -73,7 +73,7 @@ def test_guidance_needs_a_null(name: str, inputs: dict[str, Any]) -> None:
 
 def test_a_picture_too_small_for_the_depth() -> None:
     small, enough = picture((28, 64)), picture((29, 64))
-    with pytest.raises(ldmkit.InputError, match="29 pixels or more") as caught:
+    with pytest.raises(ldmkit.InputError, match="at least 29 pixels") as caught:
         loaded("inpainting_big")({"masked-image": {"image": small, "mask": hole((28, 64))}}, steps=1)
     assert caught.value.code == "input.size-small"
     out = loaded("inpainting_big")({"masked-image": {"image": enough, "mask": hole((29, 64))}}, steps=1)

@@ -23,9 +23,9 @@ def pipe() -> ldmkit.Pipeline:
     ("inputs", "size", "words"),
     [
         ({"text": "  "}, None, "'text' is an empty text"),
-        ({"label": "lake"}, (50, 75), "52x76 is drawn and cut"),
-        ({"label": "lake"}, (64, 160), "64x160 is far from that"),
-        ({"label": "lake"}, (24, 64), "the model draws 64x64 by itself"),
+        ({"label": "lake"}, (50, 75), "52x76 is drawn and cropped"),
+        ({"label": "lake"}, (64, 160), "64x160 is far from it"),
+        ({"label": "lake"}, (24, 64), "default size is 64x64"),
     ],
 )
 def test_said_before_the_first_step(pipe: ldmkit.Pipeline, inputs: dict[str, str], size: object, words: str) -> None:
@@ -53,7 +53,7 @@ PLAIN = "a red house (with a garden): 10:30, 3 to 4, e.g. [sic]; cats & dogs - s
 )  # fmt: skip
 def test_syntax_of_other_programs(pipe: ldmkit.Pipeline, text: str) -> None:
     for inputs, negative in (({"text": text}, {}), ({"text": "a lake"}, {"text": text})):
-        with pytest.warns(DrawingWarning, match="in other programs: here it is read as the words"):
+        with pytest.warns(DrawingWarning, match="in other programs; here it is plain text"):
             pipe.prepare(inputs, negative=negative, guidance=3.0)
 
 
@@ -65,7 +65,7 @@ def test_ordinary_texts_hold_none(text: str) -> None:
 
 
 def test_conditions_that_guidance_leaves_out(pipe: ldmkit.Pipeline) -> None:
-    with pytest.warns(DrawingWarning, match="draws without 'label'"):
+    with pytest.warns(DrawingWarning, match="'label', 'layout' has no effect, because"):
         pipe.prepare({"label": "lake"}, guidance=0.0)
     for guidance in (1.0, "none"):
         with pytest.warns(DrawingWarning, match="negative inputs have no effect"):

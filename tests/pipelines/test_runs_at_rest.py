@@ -146,7 +146,7 @@ def test_two_threads_at_one_stream() -> None:
     other.start()
     assert inside.wait(60)
     for act in (lambda: next(stream), stream.close):  # type: ignore[attr-defined]
-        with pytest.raises(ldmkit.RunError, match=r"run\.stream-busy.*a stream for each"):
+        with pytest.raises(ldmkit.RunError, match=r"run\.stream-busy.*separate streams"):
             act()
     go.set()
     other.join(60)

@@ -52,7 +52,7 @@ def test_on_step_is_for_a_call(class_pipe: ldmkit.Pipeline) -> None:
 
 @pytest.mark.parametrize("inputs", ["a red house", None, 3, ["a red house"], [], {"prompt": "a red house"}])
 def test_inputs_that_are_no_mapping(class_pipe: ldmkit.Pipeline, inputs: Any) -> None:
-    with pytest.raises(InputError, match=r"mapping|empty|there is no input"):
+    with pytest.raises(InputError, match=r"mapping|empty|unknown input"):
         class_pipe(inputs)
 
 

@@ -174,7 +174,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "sizes differ": ([IMAGES[0], picture(1, (16, 20))], {}, "16x16, 16x20"),
     "another size asked for": (IMAGES[0], {"size": 32}, "size is 32x32, start.image is 16x16"),
     "strengths differ": ([{"image": IMAGES[0], "strength": s} for s in (0.5, 0.6)], {}, "strengths 0.5 and 0.6"),
-    "a list of strengths": ({"image": IMAGES, "strength": [0.5, 0.6, 0.7]}, {}, "same noise levels"),
+    "a list of strengths": ({"image": IMAGES, "strength": [0.5, 0.6, 0.7]}, {}, "share the noise levels"),
     "masks do not pair up": ({"image": IMAGES, "mask": [mask(0)] * 2}, {}, "2 masks for 3 pictures"),
     "a mask of another size": ([{"image": IMAGES[0], "mask": np.zeros((8, 8), bool)}], {}, "the mask is 8x8"),
     "both": ({"image": IMAGES[0], "latents": torch.zeros(2, 4, 4)}, {}, "a picture and latents"),

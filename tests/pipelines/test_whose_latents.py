@@ -66,10 +66,10 @@ def test_a_file_that_does_not_say(made: dict[str, Path], tmp_path: Path, capsys:
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(str(made["latents"])), str(bare))
     assert main(["decode", str(made["own"]), str(bare), "--out", str(tmp_path / "o.png")]) == 0
-    assert "does not say whose latents" in capsys.readouterr().err
+    assert "does not identify its codec" in capsys.readouterr().err
     codec = ldmkit.load_codec(made["own"])
     for about in ({}, {"codec": "no json"}, {"codec": "[1]"}):
-        with pytest.warns(DrawingWarning, match="does not say whose"):
+        with pytest.warns(DrawingWarning, match="does not identify its codec"):
             check_codec_of(about, codec, load_file(str(bare))["latents"], "a")
     with warnings.catch_warnings():  # what is none of this codec's is refused, and not taken for its own before
         warnings.simplefilter("error")
