@@ -42,6 +42,20 @@ def test_palette(walk: Walk) -> None:
     without_the_distribution(walk)
 
 
+@pytest.mark.parametrize("name", ["sketch", "swatches"])
+def test_signals(walk: Walk, name: str) -> None:
+    """Only the probe, validation and previews that the recipe has are made smaller, beside what is always shortened."""
+    few = "data.train.config.source.config.count=8"
+    walk.short = (few, "validation=null", "probe=null", "previews=null", "schedule.warmup=1")
+    walk.fewer = {"48": "3"}
+    walk.page(PAGES / f"{name}.md")
+    assert (walk.folder / "runs" / name / "model" / "pipeline.json").is_file()
+    assert sum(line.startswith("pytest") for line in walk.ran) == 1
+    assert any(line == "ldmkit train recipe.yaml" for line in walk.ran)
+    said = walk.capsys.readouterr().out
+    assert "drawn, " in said and "the world's own, " in said
+
+
 def test_sampler(walk: Walk) -> None:
     names, texts = distribution("sampler", "three-stage")
     module = f"src/{names.package}/{names.module}.py"

@@ -29,6 +29,8 @@ ELSEWHERE = {
     "docs/training.md": "tests/training/test_training_docs.py",
     "docs/tutorials/palette.md": "tests/authoring/test_tutorials.py",
     "docs/tutorials/sampler.md": "tests/authoring/test_tutorials.py",
+    "docs/tutorials/sketch.md": "tests/authoring/test_tutorials.py",
+    "docs/tutorials/swatches.md": "tests/authoring/test_tutorials.py",
 }
 """Pages whose blocks need more than a working folder: a test of their own runs them; here they are only read."""
 
