@@ -32,7 +32,7 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
         found = [module for module in modules if module.training or (others and module in _held)]
         for module in found:
             _held[module] = _held.get(module, 0) + 1
-            module.training = False
+            vars(module)["training"] = False  # nn.Module's own setter takes 4 us, for each module in every step
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
                 _held[module] -= 1
                 if not _held[module]:
                     del _held[module]
-                    module.training = True
+                    vars(module)["training"] = True
 
 
 def evaluated(parts: Iterable[nn.Module], made: Iterator[T]) -> Iterator[T]:
