@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ldmkit.cascade import cascade_of
+from ldmkit.cascade import Cascade, cascade_of
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.arguments import check_device as check_device
 from ldmkit.contracts.arguments import check_dtype as check_dtype
@@ -36,14 +36,12 @@ def load(
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
     mapped: bool = True,
-) -> Pipeline | Any:
-    """A pipeline from anything that holds one, or a `Cascade` from the folder of one.
-
-    `Pipeline.load` and `Cascade.load` give the one or the other, and refuse what is not.
+) -> Pipeline:
+    """A pipeline from anything that holds one. The folder of a cascade is loaded by `ldmkit.Cascade.load`.
 
     Args:
-        source: a saved pipeline or cascade, a diffusers folder, a CompVis or single-file checkpoint (.ckpt,
-            .safetensors), the name of a bundled model, or `hf:org/name[@revision]` on the hub.
+        source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors), the
+            name of a bundled model, or `hf:org/name[@revision]` on the hub.
         config: the original yaml, where a checkpoint alone does not tell.
         ema: averaged (True) or raw (False) weights, where the source has both; None: what its yaml says (`use_ema`), or
             averaged. The report says which.
@@ -58,13 +56,28 @@ def load(
 
     Raises:
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
-            is left half-loaded.
+            is left half-loaded. SourceError `cascade`: the folder holds a cascade of pipelines.
     """
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
-    if isinstance(opened, CascadeFolder):
-        return cascade_of(opened, device=device, dtype=dtype, mapped=mapped)
     options = loading_options(config, ema, variant, dtype)
     return pipeline_of(opened, device=device, dtype=dtype, load_options=options, mapped=mapped)
+
+
+def load_model(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    ema: bool | None = None,
+    variant: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    verify: Verify = "fast",
+) -> Pipeline | Cascade:
+    """A pipeline or a cascade, whichever the source holds, for commands; arguments and errors as for `load`."""
+    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
+    if isinstance(opened, CascadeFolder):
+        return cascade_of(opened, device=device, dtype=dtype)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=loading_options(config, ema, variant, dtype))
 
 
 def pipeline_of(

@@ -31,13 +31,13 @@ class Reading:
 
         return check_model(self.model, self.config, self.dtype, self.verify)
 
-    def load(self) -> Pipeline:
-        """The model. Raises what `ldmkit.load` raises."""
-        from ldmkit.loading import load
+    def load(self) -> Any:
+        """The model, a `Pipeline` or a `Cascade`. Raises what `ldmkit.load` raises."""
+        from ldmkit.loading import load_model
         from ldmkit.models.locate import default_model
 
         source = default_model() if self.model is None else self.model
-        return load(
+        return load_model(
             source, config=self.config, ema=self.ema, variant=self.variant, device=self.device, dtype=self.dtype,
             verify=self.verify,
         )  # fmt: skip

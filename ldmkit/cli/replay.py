@@ -37,7 +37,7 @@ def replay_picture(
     check_reading(dtype, verify)
 
     from ldmkit.files.reading import only_within
-    from ldmkit.loading import load
+    from ldmkit.loading import load_model
     from ldmkit.models.locate import locate
     from ldmkit.pipeline import Pipeline
     from ldmkit.replaying import replay, with_updates
@@ -59,9 +59,10 @@ def replay_picture(
     options = {**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})}
     fenced = nullcontext() if trust or model is not None else only_within(folder, locate(source)[0])
     with fenced:
-        pipeline = load(source, **options, verify=verify)
-    with nullcontext() if trust else only_within(folder):
-        pipeline = with_updates(pipeline, recipe)
+        pipeline = load_model(source, **options, verify=verify)
+    if isinstance(pipeline, Pipeline):
+        with nullcontext() if trust else only_within(folder):
+            pipeline = with_updates(pipeline, recipe)
     if recipe.get("placed") and isinstance(pipeline, Pipeline):
         pipeline = pipeline.placed(recipe["placed"])
     output = replay(pipeline, recipe, trust=trust, folder=folder)

@@ -137,7 +137,7 @@ def test_one_folder(cascade: ldmkit.Cascade, tmp_path: Path) -> None:
         "base/conditioners/label.safetensors", "base/denoiser.safetensors", "base/pipeline.json",
         "cascade.json", "up/denoiser.safetensors", "up/pipeline.json",
     ]  # fmt: skip
-    loaded = ldmkit.load(folder, verify="full")
+    loaded = ldmkit.Cascade.load(folder, verify="full")
     assert isinstance(loaded, ldmkit.Cascade) and loaded.spec == cascade.spec and loaded.origin == str(folder)
     shared = [loaded.stages[name].conditioners["label"] for name in ("base", "up")]
     assert shared[0] is shared[1]
@@ -148,7 +148,7 @@ def test_one_folder(cascade: ldmkit.Cascade, tmp_path: Path) -> None:
 
 
 def test_replay_is_exact(cascade: ldmkit.Cascade, tmp_path: Path) -> None:
-    loaded = ldmkit.load(cascade.save(tmp_path / "model"))
+    loaded = ldmkit.Cascade.load(cascade.save(tmp_path / "model"))
     given = {"up": {"steps": 2, "guidance": 2.5, "sampler": {"type": "ddim", "eta": 0.5}}}
     out = loaded({"label": 4}, seeds=[9], guidance=1.5, negative={"label": 0}, stages=given)
     recipe = ldmkit.read_recipe(out.save(tmp_path / "a.png")[0])
@@ -205,7 +205,7 @@ def test_a_refiner_takes_latents(tmp_path: Path) -> None:
     seed = ldmkit.stage_seed(4, "refine")
     start = {"latents": out.stages["draw"].latents[0], "strength": 0.5}
     assert torch.equal(out.images, pipe({"label": 1}, seeds=[seed], start=start).images)
-    loaded = ldmkit.load(twice.save(tmp_path / "two"))
+    loaded = ldmkit.Cascade.load(twice.save(tmp_path / "two"))
     assert loaded.stages["draw"].denoiser is loaded.stages["refine"].denoiser
     assert not list((tmp_path / "two" / "refine").glob("*.safetensors"))
     assert torch.equal(loaded({"label": 1}, seeds=[4]).images, out.images)

@@ -125,7 +125,7 @@ def test_a_batch_is_each_by_itself(cascade: ldmkit.Cascade) -> None:
 
 
 def test_saved_replayed(cascade: ldmkit.Cascade, tmp_path: Path) -> None:
-    loaded = ldmkit.load(cascade.save(tmp_path / "model"))
+    loaded = ldmkit.Cascade.load(cascade.save(tmp_path / "model"))
     out = loaded({"label": 2, "low": {"level": 0.4}}, seeds=[3])
     recipe = ldmkit.read_recipe(out.save(tmp_path / "a.png")[0])
     assert recipe["stages"]["up"]["inputs"] == {"low": {"level": 0.4, "seed": None}}

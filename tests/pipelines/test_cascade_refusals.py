@@ -166,12 +166,12 @@ def test_folders(cascade: ldmkit.Cascade, tmp_path: Path, name: str) -> None:
     spoil, code = FOLDERS[name]
     folder = cascade.save(tmp_path / "model")
     spoil(folder)
-    assert refused(ldmkit.LdmkitError, lambda: ldmkit.load(folder)).code == code
+    assert refused(ldmkit.LdmkitError, lambda: ldmkit.Cascade.load(folder)).code == code
 
 
 def test_a_folder_of_another_kind(cascade: ldmkit.Cascade, tmp_path: Path) -> None:
     folder = cascade.save(tmp_path / "model")
-    for take in (ldmkit.Pipeline.load, ldmkit.load_codec, ldmkit.load_adapter):
+    for take in (ldmkit.load, ldmkit.Pipeline.load, ldmkit.load_codec, ldmkit.load_adapter):
         error = refused(ldmkit.SourceError, lambda take=take: take(folder))
         assert error.code == "source.cascade" and "base, up" in str(error)
     assert refused(ldmkit.SourceError, lambda: ldmkit.Cascade.load(folder / "base")).code == "source.no-cascade"

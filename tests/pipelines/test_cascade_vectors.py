@@ -63,7 +63,7 @@ def test_an_embedding_becomes_a_picture(tmp_path: Path) -> None:
     seeds = [ldmkit.stage_seed(seed, "decoder") for seed in (5, 6)]
     alone = made.stages["decoder"]([{"embedding": row} for row in embeddings], seeds=seeds)
     assert torch.equal(out.images, alone.images)
-    loaded = ldmkit.load(made.save(tmp_path / "unclip"))
+    loaded = ldmkit.Cascade.load(made.save(tmp_path / "unclip"))
     one = loaded({"label": 2}, seeds=[5])
     assert torch.equal(ldmkit.replay(loaded, one.recipes[0]).images, one.images)
     vector = one.stages["prior"].save(tmp_path / "prior.safetensors")[0]
