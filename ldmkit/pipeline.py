@@ -1,4 +1,4 @@
-"""A composed model: encode, stream, decode, call, save. Stateless to its caller; threads may share one."""
+"""The pipeline: a composed model that can encode, sample, decode and be saved. Threads may share one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from ldmkit.run.spellings import no_attribute, own_arguments
 
 
 class Pipeline(Varied):
-    """A codec, a denoiser, conditioners and a process that fit each other.
+    """A compatible set of a codec, a denoiser, conditioners and a process.
 
     Build one with `ldmkit.load(...)` or `Pipeline.of(...)`. No call changes it. Its attributes are those of `Composed`.
     """
@@ -96,11 +96,11 @@ class Pipeline(Varied):
         """Compose existing modules.
 
         Args:
-            wiring: conditioner name -> slot, null, input (see `ConditionerSpec`; `type` may be left out).
-            defaults: sampler, grid, guidance, steps and size of calls that do not say.
+            wiring: conditioner name -> slot, null, input (see `ConditionerSpec`; `type` may be omitted).
+            defaults: default sampler, grid, guidance, steps and size of calls.
 
         Raises:
-            CompositionError: parts that do not fit; the error names both.
+            CompositionError: two parts are incompatible; the message names both.
         """
         given, added = mapped_parts(codec, denoiser, process, conditioners, adapters)
         wires = wired(given, wiring)
@@ -108,10 +108,10 @@ class Pipeline(Varied):
         return cls(parts, wires, Defaults.of({} if defaults is None else defaults, "defaults"))
 
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move or convert every part, in place as `nn.Module.to` does; returns the pipeline itself.
+        """Move or convert every part in place, like `nn.Module.to`; returns the pipeline itself.
 
         Raises:
-            RunError: `busy`: a run of this or another pipeline on the same parts is under way.
+            RunError: `busy`: a run of this or another pipeline on the same parts is in progress.
             CompositionError: `placed`: a dtype for parts that are placed, which `placed` can give.
         """
         device, dtype = destination(device, dtype)
@@ -132,10 +132,10 @@ class Pipeline(Varied):
     def encode(self, images: Any, noise: Tensor | None = None, *, allow_large: bool = False) -> Tensor:
         """Latents (B,C,h,w) of one picture, a list of them, or a batch (B,3,H,W) in [-1,1]; padded to fit the codec.
 
-        Of a codec of other data (videos, vectors) a batch (B,data_channels,*axes) is taken.
+        For a codec of other data (videos, vectors), a batch (B,data_channels,*axes).
 
         Raises:
-            InputError: `too-much-work`, unless `allow_large`: see `prepare`; `data-shape`: no such batch.
+            InputError: `too-much-work`, unless `allow_large` (see `prepare`); `data-shape`: not such a batch.
         """
         batch = batch_of(self.codec, images)
         remark_gradients({"images": images})
@@ -146,13 +146,14 @@ class Pipeline(Varied):
     def decode(
         self, latents: Tensor, size: Size | None = None, *, seeds: Sequence[int] | int = 0, allow_large: bool = False
     ) -> Tensor:
-        """Pictures (B,3,H,W) float32 in [0,1] of latents, cropped to `size` (height, width) where given.
+        """Pictures (B,3,H,W) float32 in [0,1] decoded from latents, cropped to `size` (height, width) if given.
 
         Args:
-            seeds: of a decoder that draws noise, one for all or one a row: those of a run give its pictures again.
+            seeds: for a decoder that draws noise, one seed for all rows or one per row; with the seeds of a run its
+                pictures are reproduced.
 
         Raises:
-            InputError: `too-much-work`, unless `allow_large`: see `prepare`; `batch-mismatch`: other seeds than rows.
+            InputError: `too-much-work`, unless `allow_large` (see `prepare`); `batch-mismatch`: wrong number of seeds.
         """
         check_latents(self.codec, latents, allow_large)
         remark_gradients({"latents": latents})
@@ -169,9 +170,9 @@ class Pipeline(Varied):
         grad: bool = False,
         draws: Draws | None = None,
     ) -> Conditioning:
-        """The encoded conditions of a batch, for pictures of (height, width); what training and tools build on.
+        """The encoded conditions of a batch, for pictures of (height, width); for training and tools.
 
-        `size` has one number for each of the codec's axes: () for vectors.
+        `size` has one number per axis of the codec: () for vectors.
 
         With `grad`, gradients reach the conditioners: for training them together with the denoiser. What is random in
         inputs (`ldmkit.Seeded`) is drawn from `draws`, a training batch's; without, it is what a run has by default.
@@ -192,27 +193,27 @@ class Pipeline(Varied):
 
     @uses_parts
     def prepare(self, inputs: Inputs | None = None, **options: Any) -> Prepared:
-        """Everything of a call up to the first step, and what it will take (`Prepared.estimate`); options as in
+        """Prepare a call up to its first step, including an estimate of its cost (`Prepared.estimate`); options as for
         `__call__`.
 
         Raises:
-            InputError: an argument or input that cannot be used; `too-much-work`: a run that this machine has no memory
-                for, or that nobody means, with its estimate.
+            InputError: an invalid argument or input; `too-much-work`: the run does not fit in memory or is unreasonably
+                large; the message contains its estimate.
         """
         return prepare_run(self, inputs, options)
 
     def stream(self, inputs: Inputs | None = None, **options: Any) -> Iterator[Step]:
-        """The steps of a call, one by one, for previews, progress and cancelling; options as in `__call__`.
+        """An iterator over the steps of a call, for previews, progress and cancelling; options as for `__call__`.
 
-        Arguments are checked and conditions encoded at once; the network runs as the steps are asked for.
+        Arguments are checked and conditions encoded at once; the network runs as the iterator is advanced.
         """
         return self.steps(self.prepare(inputs, **options))
 
     def steps(self, prepared: Prepared, taken: Evaluations | None = None) -> Iterator[Step]:
-        """The steps of what `prepare` made ready, one by one; `finish` makes its output of the last.
+        """An iterator over the steps of a prepared run; `finish` turns the last step into the output.
 
         Args:
-            taken: filled with what the run takes of the network.
+            taken: counts the run's network evaluations.
         """
         check_prepared(prepared)
         return Stream(self._steps(prepared, copies=True, taken=taken))
@@ -239,24 +240,24 @@ class Pipeline(Varied):
 
         Args:
             inputs: input name -> value, or a list of such mappings (a batch).
-            negative: inputs to move away from; they take the place of the null. One mapping, or one a picture.
-            size: (height, width) in pixels, or (frames, height, width) where the model draws videos; sizes that do not
-                fit the codec are padded and cropped back. Vectors have none.
-            seeds: one a picture; one seed serves all inputs, one input serves all seeds.
-            steps: transitions of the sampler; None: the model's own number, or the one that an explicit grid makes.
-            start: picture to start from, with strength and mask: a `Start`, a mapping of its fields, a picture, latents
-                (`{"latents": ...}`), an `Output`, or a list of these, one a picture.
+            negative: inputs to move away from, which replace the null; one mapping, or one per picture.
+            size: (height, width) in pixels, or (frames, height, width) for videos; sizes that do not fit the codec are
+                padded, and the result is cropped. Not applicable to vectors.
+            seeds: one per picture; a single seed is used for all inputs, and a single input for all seeds.
+            steps: transitions of the sampler; None for the model's default, or the number of an explicit grid.
+            start: data to start from, with strength and mask: a `Start`, a mapping of its fields, a picture, latents
+                (`{"latents": ...}`), an `Output`, or a list of these, one per picture.
             sampler, grid: a name, a value, or a spec.
-            guidance: the same, or a scale, or one scale a condition.
-            cache: a name, a value or a spec: which calls of the network are answered from earlier ones; None: none.
-            propose: let conditioners make up inputs that are not given (boxes from a text), where the model has such.
-            allow_large: run what the machine has no memory for by the estimate, or what looks like a mistake.
+            guidance: a name, a value or a spec, or a scale, or one scale per condition.
+            cache: a name, a value or a spec of a cache that replaces some network calls; None for no cache.
+            propose: let conditioners propose inputs that are not given (boxes from a text), if the model supports it.
+            allow_large: run even if the estimate exceeds the memory or looks like a mistake.
             on_step: called after every step.
 
         Raises:
-            InputError: an argument or input that cannot be used; `unknown-argument`: one that a call does not have,
-                with ours for it, as other libraries have other names.
-            RunError: NaN or infinity (naming stage and step), or memory exhausted.
+            InputError: an invalid argument or input; `unknown-argument`: an unknown argument, with the equivalent for
+                names from other libraries.
+            RunError: NaN or infinity (with stage and step), or out of memory.
         """
         _check_on_step(on_step)
         prepared = self.prepare(
@@ -267,31 +268,31 @@ class Pipeline(Varied):
         return self.run(prepared, on_step)
 
     def many(self, requests: Iterable[Mapping[str, Any]], *, batch: int = 8, **common: Any) -> Iterator[Drawn]:
-        """Draw any number of pictures as they are asked for: in order, each with its recipe, in bounded memory.
+        """Draw any number of pictures lazily: in order, each with its recipe, in bounded memory.
 
-        Requests that agree in size, steps and strategies are drawn in one batch, out of those that are read ahead. A
-        picture has the pixels of a call of its own, within the rounding of larger batches. A request that cannot be
-        drawn is yielded with its error, and the others are drawn.
+        Requests with equal size, steps and strategies are batched, among those read ahead. Each picture equals that of
+        a separate call, up to the rounding of larger batches. A request that cannot be drawn is yielded with its error,
+        and the others are drawn.
 
         Args:
-            requests: one mapping a picture, of a call's arguments: `inputs`, `seed`, `size`, `steps`, `sampler` ...
-                They may come from a generator without end: four batches are read ahead.
-            batch: pictures at once, at most.
-            common: arguments of all requests that do not say.
+            requests: one mapping of call arguments per picture: `inputs`, `seed`, `size`, `steps`, `sampler` ... May be
+                an infinite generator; four batches are read ahead.
+            batch: maximum number of pictures per batch.
+            common: default arguments of all requests.
 
         Raises:
-            InputError: `batch-size`; whatever `requests` itself raises, after what was read before is drawn.
+            InputError: `batch-size`. An exception from `requests` is raised after the requests read before are drawn.
         """
         return draw_many(self, self._draw, requests, batch, common)
 
     @uses_parts
     def _draw(self, asked: Asked) -> Output:
-        """Draw a call that was understood."""
+        """Run a call whose arguments have been checked."""
         return self.run(prepare_asked(self, asked))
 
     @uses_parts
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:
-        """Run what `prepare` made ready; it may be run again, with the same result."""
+        """Run a prepared call; it may be run repeatedly, with the same result."""
         check_prepared(prepared)
         _check_on_step(on_step)
         last, taken = None, Evaluations()
@@ -304,12 +305,12 @@ class Pipeline(Varied):
 
     @uses_parts
     def finish(self, prepared: Prepared, last: Step, taken: Evaluations | None = None) -> Output:
-        """The output of a run from its last step; `taken` is what `Prepared.steps` has filled."""
+        """The output of a run from its last step; `taken` has the evaluations counted by `Prepared.steps`."""
         check_prepared(prepared)
         check_step(last, prepared.x, prepared.request.sampler)
         if any(prepared.request.negative) and not prepared.evaluate.dropped:
             warnings.warn(
-                "the negative input had no effect: this guidance never looks at it", stacklevel=caller_level()
+                "the negative input had no effect, because this guidance does not use it", stacklevel=caller_level()
             )
         latents = self.process.settled(last.x, last.sigma_next)
         with watched(lambda: part_name("codec", self.codec), self.device):
@@ -322,11 +323,12 @@ class Pipeline(Varied):
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.
 
         Args:
-            store: dtype of floating weights in the files, to make them smaller; loaded, they have today's dtype again.
+            store: dtype of floating-point weights in the files, to make them smaller; when loaded they are converted
+                back to the current dtype.
 
         Raises:
             CompositionError: `placed-rounded`: a placement changed dtypes or rounded weights. Other placements are not
-                saved, and weights are what they were.
+                saved and do not affect the weights.
         """
         check_exact(self.rounded, "save")
         return save_pipeline(self.parts, self.spec, path_of(folder, "folder"), store)
@@ -340,7 +342,7 @@ class Pipeline(Varied):
         self, prepared: Prepared, *, copies: bool = False, taken: Evaluations | None = None
     ) -> Generator[Step, None, None]:
         listener = step_listener(self)
-        every = self.device.type == "cpu"  # elsewhere a look at the numbers would stall the queue
+        every = self.device.type == "cpu"  # on other devices the check would synchronise
         step, sampler = None, prepared.request.sampler
         with (
             blaming(),

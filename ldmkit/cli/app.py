@@ -66,7 +66,7 @@ def settings(
     ] = False,
     safe_mode: Annotated[bool, typer.Option("--safe-mode", help="In-tree parts only.")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="Plugins to allow: a distribution or kind:name.")] = None,
-    deny: Annotated[list[str] | None, typer.Option(help="Plugins to leave out.")] = None,
+    deny: Annotated[list[str] | None, typer.Option(help="Plugins to exclude.")] = None,
 ) -> None:
     """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
     # `main` puts the environment back when the command is done.

@@ -21,7 +21,7 @@ def import_model(
     verify: Verify = "fast",
     store: Annotated[
         str | None,
-        typer.Option(help="dtype of the weights in the files alone: bfloat16 halves them; they are loaded as before."),
+        typer.Option(help="dtype of the weights in the files: bfloat16 halves their size; loading converts them back."),
     ] = None,
     report: Annotated[bool, typer.Option("--report", help="List every key, not only the counts.")] = False,
     json: Json = False,

@@ -25,11 +25,11 @@ SHOWN = 3
 
 def doctor(
     distributions: Annotated[
-        list[str] | None, typer.Argument(help="Only these; default: every third-party one.")
+        list[str] | None, typer.Argument(help="Distributions to examine; default: all third-party ones.")
     ] = None,
-    run: Annotated[bool, typer.Option("--run/--no-run", help="Try the parts as well, or only import them.")] = True,
-    in_tree: Annotated[bool, typer.Option("--in-tree", help="Look at ldmkit's own parts as well.")] = False,
-    slow: Annotated[float, typer.Option(help="Seconds that an import may take without being called slow.")] = 1.0,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Also check the parts, or only import them.")] = True,
+    in_tree: Annotated[bool, typer.Option("--in-tree", help="Also examine ldmkit's own parts.")] = False,
+    slow: Annotated[float, typer.Option(help="Seconds above which an import counts as slow.")] = 1.0,
     limit: Annotated[float, typer.Option(help="Seconds after which an import counts as hanging.")] = 30.0,
     check_limit: Annotated[float, typer.Option(help="Seconds that the checks of one part may take.")] = 300.0,
     json: Json = False,

@@ -10,7 +10,7 @@ import typer
 Model = Annotated[str, typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name.")]
 ModelOrBundled = Annotated[
     str | None,
-    typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name; default: the model that comes with ldmkit."),
+    typer.Argument(help="Folder, checkpoint, bundled name or hf:org/name; default: the model bundled with ldmkit."),
 ]
 Config = Annotated[Path | None, typer.Option(help="Original yaml of a checkpoint.")]
 Ema = Annotated[
@@ -24,49 +24,49 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: the model's own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a file that has the name; default: the next free number is added.")
+    bool, typer.Option("--overwrite", help="Replace existing files; default: append the next free number.")
 ]
-Scale = Annotated[float | None, typer.Option(help="Scale of the codec's latents, where its file does not say it.")]
+Scale = Annotated[float | None, typer.Option(help="Scale of the codec's latents, if its file does not contain it.")]
 Verify = Annotated[
     Literal["fast", "full", "off"],
-    typer.Option(help="How the files of a saved folder are compared with its digests: fast, full or off."),
+    typer.Option(help="How to verify the files of a saved folder against its digests: fast, full or off."),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="Run what the machine has no memory for by the estimate, or looks like a mistake.")
+    bool, typer.Option("--yes", help="Run even if the estimate exceeds the memory or looks like a mistake.")
 ]
 
-Size = Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number; FRAMESxHEIGHTxWIDTH of videos.")]
+Size = Annotated[
+    str | None, typer.Option(help="HEIGHTxWIDTH in pixels, or one number; FRAMESxHEIGHTxWIDTH for videos.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the first picture.")]
-Sampler = Annotated[str | None, typer.Option(help="See `ldmkit plugins`; default: the model's own.")]
-Grid = Annotated[str | None, typer.Option(help="Which noise levels are visited; default: the model's own.")]
-Guidance = Annotated[str | None, typer.Option(help="A scale, or a name; default: the model's own.")]
+Sampler = Annotated[str | None, typer.Option(help="See `ldmkit plugins`; default: the model's.")]
+Grid = Annotated[str | None, typer.Option(help="Grid of noise levels; default: the model's.")]
+Guidance = Annotated[str | None, typer.Option(help="A scale, or a name; default: the model's.")]
 Cache = Annotated[
     str | None,
-    typer.Option(help="Answers some calls of the network from earlier ones: input-change, interval:interval=3 ..."),
+    typer.Option(help="Replaces some network calls by earlier results: input-change, interval:interval=3 ..."),
 ]
-Scales = Annotated[list[str] | None, typer.Option("--set", help="One scale a condition: text=7.5 layout=3.")]
+Scales = Annotated[list[str] | None, typer.Option("--set", help="One guidance scale per condition: text=7.5 layout=3.")]
 Negative = Annotated[
-    list[str] | None, typer.Option(help="Input to move away from: text='blurry'; again for the next picture.")
+    list[str] | None, typer.Option(help="Input to move away from: text='blurry'; repeat for the next picture.")
 ]
 Lora = Annotated[
     list[str] | None,
-    typer.Option("--lora", help="FILE or FILE:SCALE, changes of weights (LoRA); again for more."),
+    typer.Option("--lora", help="FILE or FILE:SCALE of a LoRA; repeat for more."),
 ]
-Plan = Annotated[str | None, typer.Option(help="How the network is run: eager, auto, prepacked ...")]
+Plan = Annotated[str | None, typer.Option(help="Execution plan of the network: eager, auto, prepacked ...")]
 Place = Annotated[
     list[str] | None,
     typer.Option(help="Where weights are kept: low-memory, text:after-encoding, denoiser:streamed+bfloat16 ..."),
 ]
-Propose = Annotated[
-    bool, typer.Option(help="Let the model make up inputs that are not given, where it can: boxes from a text.")
-]
+Propose = Annotated[bool, typer.Option(help="Let the model propose missing inputs if it can: boxes from a text.")]
 Starts = Annotated[
     list[Path] | None,
-    typer.Option(help="Picture to start from, or latents of `ldmkit encode`; once for each of several."),
+    typer.Option(help="Picture to start from, or latents from `ldmkit encode`; repeat for several."),
 ]
 Strength = Annotated[
-    float | None, typer.Option(help="How much of the start picture is drawn anew, in (0, 1]; default 0.8.")
+    float | None, typer.Option(help="Fraction of the steps to run from the start picture, in (0, 1]; default 0.8.")
 ]
 Masks = Annotated[
-    list[Path] | None, typer.Option(help="White is drawn anew, black is preserved; one, or one for each start.")
+    list[Path] | None, typer.Option(help="White is regenerated, black is preserved; one, or one per start.")
 ]

@@ -26,7 +26,7 @@ def encode(
     scale: Scale = None,
     json: Json = False,
 ) -> None:
-    """Encode a picture; sizes that do not fit the codec are padded, and the true size is kept beside the latents."""
+    """Encode a picture; sizes that do not fit the codec are padded, and the original size is stored as well."""
     from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model, check_pictures
     from ldmkit.errors import InputError
@@ -64,9 +64,9 @@ def encode(
 
 def decode(
     model: Model,
-    latents: Annotated[Path, typer.Argument(help="Safetensors file that `ldmkit encode` wrote.")],
+    latents: Annotated[Path, typer.Argument(help="Safetensors file written by `ldmkit encode`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")] = Path("decoded.png"),
-    seed: Annotated[int, typer.Option(help="Of a decoder that draws noise: the seed of the picture.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the picture, for decoders that draw noise.")] = 0,
     overwrite: Overwrite = False,
     yes: Yes = False,
     config: Config = None,

@@ -27,7 +27,7 @@ def listing(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List every part that is installed; nothing of it is imported."""
+    """List all installed parts without importing them."""
     if ctx.invoked_subcommand is not None:
         return
     print_listing(kind, load=load, json=json, grouped=by_distribution)

@@ -13,11 +13,11 @@ from ldmkit.cli.options import Device, Dtype, Json, Overwrite, Verify
 
 def replay_picture(
     picture: Annotated[Path, typer.Argument(help="PNG (or safetensors of vectors) that ldmkit saved.")],
-    model: Annotated[str | None, typer.Option(help="The model, where it is not where it was.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, if it has moved.")] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Load and read whatever the picture's recipe names, wherever it is.")
+        bool, typer.Option("--trust", help="Allow the recipe to load models and read files from anywhere.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the new drawing too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the new picture.")] = None,
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,

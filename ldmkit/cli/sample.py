@@ -54,13 +54,13 @@ def sample(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="PNG to write, several get -0, -1, ...; or a folder.")
     ] = Path("out.png"),
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Pictures to draw, with following seeds.")] = 1,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of pictures (consecutive seeds).")] = 1,
     prompts: Annotated[
-        Path | None, typer.Option(help="One picture a line: .jsonl with inputs and arguments, or .txt with texts.")
+        Path | None, typer.Option(help="One picture per line: .jsonl with inputs and arguments, or .txt with texts.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once, of many.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 8,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Transitions of the sampler; default: the model's own.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Transitions of the sampler; default: the model's.")] = None,
     size: Size = None,
     sampler: Sampler = None,
     grid: Grid = None,

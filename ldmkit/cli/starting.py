@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> None:
-    """Refuse options that say nothing without a start, or that do not pair up; nothing is read.
+    """Refuse options that require --start, and numbers of masks that do not match; no file is read.
 
     Raises:
         InputError: `option-conflict`, `batch-mismatch`.
@@ -21,7 +21,7 @@ def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[
     for option, given in (("--strength", strength is not None), ("--mask", bool(masks))):
         if given and not starts:
             fits = "--start PICTURE, or the model's own input for a masked picture"
-            raise InputError("option-conflict", f"{option} says nothing without --start", where=option, fits=fits)
+            raise InputError("option-conflict", f"{option} requires --start", where=option, fits=fits)
     if masks and starts and len(masks) != len(starts) and 1 not in (len(masks), len(starts)):
         what = f"{len(masks)} masks for {len(starts)} pictures"
         raise InputError("batch-mismatch", what, where="--mask", fits="one mask, or one for each start")
