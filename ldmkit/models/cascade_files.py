@@ -60,7 +60,9 @@ class CascadeFolder(Source):
     @property
     def spec(self) -> PipelineSpec:
         what = f"it is a cascade of {', '.join(self.cascade.stages)}, not one pipeline"
-        raise SourceError("cascade", what, where=self.origin, fits="ldmkit.Cascade.load, or one of its stages by itself")
+        raise SourceError(
+            "cascade", what, where=self.origin, fits="ldmkit.Cascade.load, or one of its stages by itself"
+        )
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         raise AssertionError("its stages have the tensors")
