@@ -84,29 +84,25 @@ def decode(
     from ldmkit.cli.starting import stored_latents
     from ldmkit.contracts.arguments import check_seed
     from ldmkit.contracts.axes import shown_size
-    from ldmkit.errors import SourceError
     from ldmkit.files.json import write_new
 
     check_model(model, config, dtype, verify)
 
     from ldmkit.loading import load_codec
     from ldmkit.models.weights import read_metadata
-    from ldmkit.run.latent_files import check_codec_of
+    from ldmkit.run.latent_files import check_codec_of, size_of
     from ldmkit.run.latents import check_latents, decode_latents
     from ldmkit.run.written import FRAMES_PER_SECOND, check_out, write_sample
 
     check_out(out)
     check_seed(seed, "--seed")
     found, about = stored_latents(latents), read_metadata(latents)
-    sides = [about[name] for name in ("height", "width") if name in about]
-    if not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides):
-        raise SourceError("no-latents", f"its size {sides} is none", where=str(latents))
     codec = load_codec(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
     stored = found.read(True)
     check_codec_of(about, codec, stored, str(latents))
-    size = (int(sides[0]), int(sides[1])) if len(sides) == 2 else None
+    size = size_of(about, codec, stored, str(latents))
     visual = codec.visual
     check_out(out, visual=visual)
     check_latents(codec, stored, yes)

@@ -30,29 +30,38 @@ def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[
 def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Path], codec: Codec) -> Any:
     """What `Pipeline.prepare` takes as `start`; None: the run starts from noise. `codec` is the pipeline's.
 
+    A file of latents stands for its picture, of which it says the size.
+
     Raises:
-        SourceError: `no-latents`: a safetensors file without any.
+        SourceError: `no-latents`: a safetensors file without any, or of another size than it says.
         InputError: `other-latents`: those of another codec.
     """
     if not starts:
         return None
+    from ldmkit.run.starts import Begun, Start
+
     count = max(len(starts), len(masks))
+    names = ["start"] if count == 1 else [f"start[{i}]" for i in range(count)]
     shared = {} if strength is None else {"strength": strength}
     read = [_read(path, codec) for path in starts]
-    each = [{**read[i % len(read)], **shared} for i in range(count)]
-    rows = [{**row, "mask": masks[i % len(masks)]} if masks else row for i, row in enumerate(each)]
-    return rows[0] if count == 1 else rows
+    rows = []
+    for i, name in enumerate(names):
+        own, size = read[i % len(read)]
+        mask = {"mask": masks[i % len(masks)]} if masks else {}
+        rows.append(Begun(Start.of({**own, **shared, **mask}, name), size))
+    return rows
 
 
-def _read(path: Path, codec: Codec) -> dict[str, Any]:
+def _read(path: Path, codec: Codec) -> tuple[dict[str, Any], tuple[int, ...] | None]:
+    """Fields of a start, and the picture's size where they do not say it."""
     from ldmkit.models.weights import read_metadata
-    from ldmkit.run.latent_files import check_codec_of
+    from ldmkit.run.latent_files import check_codec_of, size_of
 
     if path.suffix.lower() != ".safetensors":
-        return {"image": path}
-    latents = stored_latents(path).read(True)
-    check_codec_of(read_metadata(path), codec, latents, str(path))
-    return {"latents": latents[0]}
+        return {"image": path}, None
+    latents, about = stored_latents(path).read(True), read_metadata(path)
+    check_codec_of(about, codec, latents, str(path))
+    return {"latents": latents[0]}, size_of(about, codec, latents, str(path))
 
 
 def stored_latents(path: Path) -> Any:

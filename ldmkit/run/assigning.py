@@ -15,6 +15,7 @@ INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("plan", "network"), "pipe.planned(...)"),
     "placement": "pipe.placed(...)",
     "device": "pipe.to(...)",
+    "steps": "steps=... of a call, or pipe.with_(steps=...)",
     "stages": "ldmkit.Cascade.of(stages, wiring)",
 }
 """Attribute -> the call that makes a pipeline which differs in it."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ldmkit.contracts.axes import shown_size
 from ldmkit.contracts.codec import Codec
-from ldmkit.errors import InputError, warn
+from ldmkit.errors import InputError, SourceError, warn
 from ldmkit.models.latent_scale import latents_of
 from ldmkit.run.latents import latents_for
+from ldmkit.run.sizes import Size, latent_size
 
 KEY = "codec"
 """Key in the file's metadata."""
@@ -26,6 +28,24 @@ def about_codec(codec: Codec) -> dict[str, str]:
     own = latents_of(codec)
     said = {"class": own.codec, "shapes": own.shapes, "scale": own.scale, "shift": own.shift, "spread": _spread(codec)}
     return {KEY: json.dumps(said)}
+
+
+def size_of(about: Mapping[str, str], codec: Codec, latents: Tensor, where: str) -> Size | None:
+    """(height, width) of the picture that a file's latents (1,C,h,w) are of; None: it does not say.
+
+    Raises:
+        SourceError: `no-latents`: what it says is no size, or not that of its latents.
+    """
+    sides = {name: about[name] for name in ("height", "width") if name in about}
+    if not sides or len(codec.axes) != 2:
+        return None
+    if len(sides) != 2 or not all(side.isascii() and side.isdecimal() and len(side) < 9 for side in sides.values()):
+        raise SourceError("no-latents", f"its size {sides} is none", where=where, fits="both a height and a width")
+    size = (int(sides["height"]), int(sides["width"]))
+    if 0 in size or latent_size(size, codec) != tuple(latents.shape[2:]):
+        what = f"latents of shape {list(latents.shape)}, and it says {shown_size(size)} pixels"
+        raise SourceError("no-latents", what, where=where, fits="the size of the picture that they were encoded from")
+    return size
 
 
 def check_codec_of(about: Mapping[str, str], codec: Codec, latents: Tensor, where: str) -> None:

@@ -40,7 +40,7 @@ from ldmkit.run.remarks import remark, remark_call
 from ldmkit.run.request import Choices, Inputs, Request, Resolved, length, resolve
 from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size
 from ldmkit.run.spellings import check_arguments
-from ldmkit.run.starts import size_for
+from ldmkit.run.starts import Start, size_for
 
 T = TypeVar("T")
 
@@ -197,19 +197,20 @@ def _size(pipeline: Composed, request: Request, parsed: Sequence[Mapping[str, An
     plane, own = _plane_size(pipeline, parsed), pipeline.defaults.size
     if not request.starts:
         return choose(request.size, None, plane, own, pipeline.codec)
-    sizes = {size_for(start, pipeline.codec): start for start in request.starts}
+    said = request.size or request.start_size  # of which latents may hold a padded picture
+
+    def size_of(start: Start) -> Size:
+        own = size_for(start, pipeline.codec)
+        if start.latents is None or said is None or latent_size(said, pipeline.codec) != start.latents.shape[1:]:
+            return own
+        return said
+
+    sizes = {size_of(start) for start in request.starts}
     if len(sizes) > 1:
         listed = ", ".join(map(shown_size, sorted(sizes)))
         fits = "pictures of the same size in a batch"
         raise InputError("picture-sizes", f"starts of {listed} (height x width)", where="start", fits=fits)
-    (size, first), given = *sizes.items(), request.size or request.start_size
-    if (
-        first.latents is not None
-        and given is not None
-        and latent_size(given, pipeline.codec) == first.latents.shape[1:]
-    ):
-        size = given  # the latents are those of the padded picture
-    return choose(request.size, size, plane, own, pipeline.codec)
+    return choose(request.size, sizes.pop(), plane, own, pipeline.codec)
 
 
 def _estimate(pipeline: Composed, request: Request, size: Size, pictures: int, views: int | None = None) -> Estimate:

@@ -61,7 +61,7 @@ ATTRIBUTES: Mapping[str, str] = {
     **dict.fromkeys(("set_progress_bar_config", "progress_bar"), "on_step of a call, or pipe.stream(...)"),
     **dict.fromkeys(("encode_prompt", "embed"), "pipe.conditioning(inputs, size=...)"),
     **dict.fromkeys(("guidance_scale", "guidance"), "guidance=... of a call"),
-    **dict.fromkeys(("num_inference_steps", "steps"), "steps=... of a call"),
+    **dict.fromkeys(("num_inference_steps", "num_steps"), "steps=... of a call"),
     **dict.fromkeys(("safety_checker", "feature_extractor", "watermark"), "no equivalent"),
 }  # fmt: skip
 """Attribute or method of another library's pipeline -> the equivalent here."""

@@ -129,7 +129,7 @@ def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
     Raises:
         InputError: `batch-mismatch`, `strength-rows`, and what `Start` raises.
     """
-    if isinstance(given, (list, tuple)):
+    if isinstance(given, (list, tuple)) and not isinstance(given, Begun):
         if not len(given):
             raise InputError("empty-batch", "the list of starts is empty", where="start")
         items = list_of(given, "start", "picture-type", "pictures")
@@ -144,8 +144,8 @@ def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
 
 
 def _rows(given: Any, where: str, codec: Codec | None) -> list[Begun]:
-    if isinstance(given, Start):
-        return [Begun(given)]
+    if isinstance(given, (Start, Begun)):
+        return [given if isinstance(given, Begun) else Begun(given)]
     own = mapping_of(given, where, "a picture") if isinstance(given, Mapping) else {"image": given}
     if isinstance(strength := own.get("strength"), (list, tuple)):
         what = f"got {shown(strength)}, but all pictures of a batch share the noise levels"

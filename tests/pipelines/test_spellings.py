@@ -12,6 +12,7 @@ import ldmkit
 from ldmkit.bounds import MAX_SCALE
 from ldmkit.cli.app import app
 from ldmkit.errors import InputError, SpecError
+from ldmkit.run.assigning import INSTEAD
 from ldmkit.run.prepare import ARGUMENTS
 from ldmkit.run.spellings import ATTRIBUTES, CALLS
 
@@ -75,10 +76,13 @@ def test_ours_in_their_forms(class_pipe: ldmkit.Pipeline, options: dict[str, Any
 def test_an_attribute_of_another_library(class_pipe: ldmkit.Pipeline, name: str) -> None:
     """Set silently, it would change nothing of what is drawn."""
     ours = ATTRIBUTES.get(name, "")
-    for act in (lambda: getattr(class_pipe, name), lambda: setattr(class_pipe, name, 3)):
+    for act, said in (
+        (lambda: getattr(class_pipe, name), ours),
+        (lambda: setattr(class_pipe, name, 3), INSTEAD.get(ours.removeprefix("pipe."), ours)),
+    ):
         with pytest.raises(AttributeError) as caught:
             act()
-        assert name in str(caught.value) and ours in str(caught.value)
+        assert name in str(caught.value) and said in str(caught.value)
     assert not hasattr(class_pipe, name)
 
 
@@ -109,7 +113,7 @@ WITHOUT_ARGUMENT = {
     "number", "seed",  # `seeds`: so many from that one on
     "scales",  # `guidance`, one a condition
     "strength", "mask",  # of `start`
-    "plan",  # `Pipeline.planned`
+    "plan", "place", "lora",  # `Pipeline.planned`, `placed`, `with_lora`
     "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip
 
