@@ -36,6 +36,10 @@ class Part(nn.Module):
     placed: Placed | None = None
     """Set by `Pipeline.placed`, on copies of a pipeline's parts; None: the weights are always there."""
 
+    kept_in_eval: frozenset[str] = frozenset()
+    """Submodules that `train()` leaves in eval mode, by name ("": all of it). Training sets it to those that the
+    author put there in `__init__`, as one does with a tower that is frozen."""
+
     def __init__(self, config: Any = None):
         super().__init__()
         self.config = self.Config.of({} if config is None else config, f"{type(self).__name__} config")
@@ -45,6 +49,13 @@ class Part(nn.Module):
 
     def save_assets(self, folder: Path) -> None:
         """Write what `load_assets` reads into an existing folder."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for `kept_in_eval`."""
+        super().train(mode)
+        for name in self.kept_in_eval if mode else ():
+            self.get_submodule(name).eval()
+        return self
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """The dtype in which its floating-point tensors are stored if `dtype` is requested, by loading or by `to`.

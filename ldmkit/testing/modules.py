@@ -107,7 +107,8 @@ def meta(s: ModuleSubject) -> None:
     Pipelines are built without memory first, to compare shapes with a weight file before anything is read; then the
     weights take the place of the empty tensors. So `__init__` may not read files (that is what `load_assets` is
     for), nor look at numbers in tensors. Buffers that no file holds (`persistent=False`) need their numbers at
-    once: make them with `device="cpu"` and move them where they are used, or compute them at use.
+    once: make them with `device="cpu"` and move them where they are used, or compute them at use. What is frozen by
+    design (`requires_grad_(False)`, `eval()`) is read off a part that is built so: training leaves it as it is.
     """
     real = s.build()
     with on_meta(), files_opened() as opened:
@@ -117,6 +118,14 @@ def meta(s: ModuleSubject) -> None:
     there = [key for key, tensor in state.items() if not tensor.is_meta]
     expect(not there, "every tensor of the state dict on the meta device", f"{there[:4]} elsewhere")
     expect_keys(state, real.state_dict(), "built on the meta device")
+    differ = sorted(_frozen(bare) ^ _frozen(real))
+    expect(not differ, "the same to be frozen there as anywhere", f"{differ[:4]} in one of them alone")
+
+
+def _frozen(part: nn.Module) -> set[str]:
+    """Parameters and modules that the author froze, by name."""
+    tensors = {name for name, parameter in part.named_parameters() if not parameter.requires_grad}
+    return tensors | {f"{name or 'the part'}.eval()" for name, module in part.named_modules() if not module.training}
 
 
 def state_keys(s: ModuleSubject) -> None:

@@ -38,6 +38,7 @@ from ldmkit_training.before.located import locate_model
 from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective, ClassifierSection
 from ldmkit_training.stages.denoiser.model import load_frozen_codec
 from ldmkit_training.stages.denoiser.times import UniformTimes
+from ldmkit_training.stages.designed import learn
 from ldmkit_training.stages.latents import latents_of
 from ldmkit_training.stages.taken_over import check_meaning, spec_differences
 
@@ -194,4 +195,5 @@ def _classifier(model: ClassifierSection, folder: Path) -> Classifier:
         check_meaning(
             spec_differences("classifier", part_spec("classifier", theirs), spec, "model"), "model", path, learns=True
         )
-    return classifier.train()
+    learn(classifier)
+    return classifier

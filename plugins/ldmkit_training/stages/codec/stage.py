@@ -33,6 +33,7 @@ from ldmkit_training.stages.codec.metrics import psnr, ssim
 from ldmkit_training.stages.codec.section import CodecConfig, CodecObjective, CodecSection, PerceptualSection
 from ldmkit_training.stages.codec.statistics import measured
 from ldmkit_training.stages.codec.turns import CodecTurn, DiscriminatorTurn, Read, group_of, pictures
+from ldmkit_training.stages.designed import learn
 from ldmkit_training.stages.taken_over import check_meaning, spec_differences
 
 _KL = {"widths": [4, 4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
@@ -152,10 +153,11 @@ def _codec(model: CodecSection, folder: Path, measures: bool) -> Codec:
     else:
         codec = _from_start(model, model.start, folder, measures)
     codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
+    learn(codec)
     if model.train == "decoder":
         for name, parameter in codec.named_parameters():
-            parameter.requires_grad_(group_of(name) == "decoder")
-    return codec.train()
+            parameter.requires_grad_(parameter.requires_grad and group_of(name) == "decoder")
+    return codec
 
 
 def _from_start(model: CodecSection, start: str, folder: Path, measures: bool) -> Codec:

@@ -42,6 +42,7 @@ from ldmkit_training.stages.denoiser.model_section import (
     FrozenCodecSection,
     ModelSection,
 )
+from ldmkit_training.stages.designed import frozen_note, learn, learns
 from ldmkit_training.stages.taken_over import (
     Difference,
     asset_differences,
@@ -91,9 +92,10 @@ class _Composer:
         model, start = self.model, self.start
         codec = self._codec()
         check_pictures(codec.axes, "a training recipe")
-        learns = self._denoiser_learns()
         theirs = None if start is None else _Taken(start, "denoiser", start.spec.denoiser)
-        denoiser: Denoiser = self._loaded_or_new("denoiser", self._denoiser_spec(), "denoiser", theirs, learns=learns)
+        denoiser: Denoiser = self._loaded_or_new(
+            "denoiser", self._denoiser_spec(), "denoiser", theirs, learns=self._denoiser_learns()
+        )
         self._check_latents(denoiser, codec)
         sections = self._conditioners()
         conditioners = {name: self._conditioner(name, section, sections) for name, section in sections.items()}
@@ -265,11 +267,13 @@ class _Composer:
         trained = {}
         for name, part in named.items():
             shared = name in sections and sections[name].shares is not None
-            learns = wanted[name] and not shared and any(True for _ in part.parameters())
             if not shared:
-                part.requires_grad_(learns).train(learns)
-            if learns:
-                trained[name] = part
+                part.requires_grad_(False).eval()
+            if wanted[name] and not shared:
+                if frozen := learn(part):
+                    self.notes.append(frozen_note(name, frozen))
+                if learns(part):
+                    trained[name] = part
             if isinstance(part, Conditioner) and (proposer := proposer_of(part)) is not None:
                 proposer.requires_grad_(False)  # no loss of this stage reaches it
         pipeline.codec.requires_grad_(False).eval()

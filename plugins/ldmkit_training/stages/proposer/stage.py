@@ -31,6 +31,7 @@ from ldmkit.models.abilities import able, proposer_of
 from ldmkit.models.compose import build, fit
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
+from ldmkit_training.stages.designed import learn
 from ldmkit_training.stages.pipeline import PipelineStage
 from ldmkit_training.stages.proposer.section import ProposerConfig, ProposerSection
 from ldmkit_training.stages.taken_over import asset_differences, asset_digests, check_meaning, spec_differences
@@ -134,9 +135,13 @@ class ProposerStage(PipelineStage):
         if proposing is None or proposing.proposer is None:
             what = f"{type(conditioner).__name__} has no proposer to train"
             raise CompositionError("not-trainable", what, where="model.type", fits="a type that proposes its input")
+        learn(conditioner)
+        trained = [p for p in proposing.proposer.parameters() if p.requires_grad]
         for part in self.pipeline.parts.items().values():
             part.requires_grad_(False).eval()
-        proposing.proposer.requires_grad_(True).train()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        proposing.proposer.train()
         name = input_name(model.conditioner, self.pipeline.wiring[model.conditioner])
         self.turn = ProposerTurn(self.pipeline, proposing, name)
         self.turns: Mapping[str, Turn] = {"proposer": self.turn}
