@@ -194,7 +194,7 @@ def _denoiser_objective(case: Case) -> Reasons:
     if case.recipe.sharded and case.processes == 1:
         yield "sharded", "there is one process"
     for name, section in case.recipe.model.conditioners.items():
-        if section.shares is not None:
+        if section is not None and section.shares is not None:
             reason = f"its weights are those of {section.shares!r} (`shares`)"
             yield from set_keys(case, f"model.conditioners.{name}", section, ("from_", "train"), reason)
 

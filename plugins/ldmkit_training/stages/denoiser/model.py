@@ -164,7 +164,7 @@ class _Composer:
         if self.model.denoiser is not None:
             return self.model.denoiser.train
         # an adapter is trained on a network that stays what it is
-        return not any(section.train for section in self.model.adapters.values())
+        return not any(section.train for section in self.model.adapters.values() if section is not None)
 
     def _codec(self) -> Codec:
         if self.model.codec is not None:
@@ -180,19 +180,26 @@ class _Composer:
         return self.start.spec.denoiser
 
     def _conditioners(self) -> dict[str, ConditionerSection]:
-        """Those of the recipe; before them the start's others, where the denoiser is the start's too."""
-        if self.start is None or self.model.denoiser is not None:
-            return self.model.conditioners
-        theirs = {name: spec.model_dump() | {"train": False} for name, spec in self.start.spec.conditioners.items()}
-        kept = {n: ConditionerSection.of(s, n) for n, s in theirs.items() if n not in self.model.conditioners}
-        return kept | self.model.conditioners
+        """Those of the recipe; before them the start's others."""
+        own = self.model.conditioners
+        theirs = {} if self.start is None else self._left(self.start.spec.conditioners, own, "conditioners")
+        kept = {name: ConditionerSection.of(data, name) for name, data in theirs.items()}
+        return kept | {name: section for name, section in own.items() if section is not None}
 
     def _adapters(self) -> dict[str, AdapterSection]:
-        if self.start is None or self.model.denoiser is not None:
-            return self.model.adapters
-        theirs = {name: spec.model_dump() | {"train": False} for name, spec in self.start.spec.adapters.items()}
-        kept = {n: AdapterSection.of(s, n) for n, s in theirs.items() if n not in self.model.adapters}
-        return kept | self.model.adapters
+        own = self.model.adapters
+        theirs = {} if self.start is None else self._left(self.start.spec.adapters, own, "adapters")
+        kept = {name: AdapterSection.of(data, name) for name, data in theirs.items()}
+        return kept | {name: section for name, section in own.items() if section is not None}
+
+    def _left(self, theirs: Mapping[str, PartSpec], own: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+        """The start's parts of a kind that the recipe does not name, frozen."""
+        for name, section in own.items():
+            if section is None and name not in theirs:
+                what = f"the start has no {name!r} to leave out"
+                where = f"model.{kind}.{name}"
+                raise CompositionError("unknown-conditioner", what, where=where, fits=suggest(name, theirs))
+        return {name: spec.model_dump() | {"train": False} for name, spec in theirs.items() if name not in own}
 
     def _conditioner(
         self, name: str, section: ConditionerSection, sections: Mapping[str, ConditionerSection]

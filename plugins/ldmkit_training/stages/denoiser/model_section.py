@@ -87,6 +87,7 @@ class ModelSection(Value):
         start: a saved pipeline (or a run's folder) to start from. Parts that the recipe names start with its weights
             where it has them, and must fit them; parts that the recipe leaves out are the start's own, conditioners
             and adapters frozen.
+        conditioners, adapters: by name; null: the start's of that name is left out.
         variant: of the start's weights, where it is a folder of diffusers.
         defaults: of sampling, saved with the model; None: the start's, or ldmkit's own. Where the recipe gives no
             size, it is that of the training pictures; the start's, where the denoiser stays what it is.
@@ -95,8 +96,8 @@ class ModelSection(Value):
     codec: FrozenCodecSection | None = None
     denoiser: DenoiserSection | None = None
     process: PartSpec | None = None
-    conditioners: dict[str, ConditionerSection] = Field(default_factory=dict)
-    adapters: dict[str, AdapterSection] = Field(default_factory=dict)
+    conditioners: dict[str, ConditionerSection | None] = Field(default_factory=dict)
+    adapters: dict[str, AdapterSection | None] = Field(default_factory=dict)
     defaults: Defaults | None = None
     start: str | None = None
     variant: str | None = None
@@ -114,6 +115,10 @@ class ModelSection(Value):
             raise SpecError("missing-key", f"no {missing[0]!r}", where=f"model.{missing[0]}", fits="one, or a `start`")
         if self.variant is not None and self.start is None:
             raise SpecError("start-variant", "`variant` goes with `start`", where="model.variant", fits="no variant")
+        for kind, parts in (("conditioners", self.conditioners), ("adapters", self.adapters)):
+            if self.start is None and (none := next((name for name, part in parts.items() if part is None), None)):
+                what = f"{none!r} is null, which leaves out what a `start` has"
+                raise SpecError("nothing-left-out", what, where=f"model.{kind}.{none}", fits="a type, or no such key")
         taken = {"denoiser", *self.conditioners} & {*self.adapters} or {"denoiser"} & {*self.conditioners}
         if taken:
             raise SpecError("name-taken", f"two parts are named {min(taken)!r}", where="model")
