@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from ldmkit_codecs.kl import KLCodec
+from ldmkit_denoisers.unet import UNet
 from ldmkit_drawing.sheets import Sheet
 from ldmkit_training.before import rehearsal
 from ldmkit_training.before.plan import make_plan
@@ -154,3 +156,21 @@ def test_a_disk_that_will_be_full_is_said_in_numbers(tmp_path: Path, monkeypatch
     assert found is not None and "3 checkpoints of" in found and "are free" in found
     with pytest.warns(UserWarning, match="the run will end with a full disk"):
         Engine(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(("recipe", "part"), [(tiny.denoiser_recipe, UNet), (tiny.codec_recipe, KLCodec)])
+def test_a_part_that_saves_less_than_it_needs_is_refused_before_step_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., Recipe], part: type[torch.nn.Module]
+) -> None:
+    """A buffer that no file holds and that has no number where there are none: the run's model would not load."""
+    plain = part.__init__
+
+    def with_buffer(self: torch.nn.Module, config: Any = None) -> None:
+        plain(self, config)
+        self.register_buffer("ramp", torch.arange(4.0), persistent=False)
+
+    monkeypatch.setattr(part, "__init__", with_buffer)
+    with pytest.raises(LdmkitError, match="what this run would save does not load: no value for .*ramp") as caught:
+        tiny.train(recipe(tmp_path / "run"))
+    assert caught.value.code == "weights.uninitialised" and str(tmp_path / "run/model") in str(caught.value.where)
+    assert not (tmp_path / "run").exists()

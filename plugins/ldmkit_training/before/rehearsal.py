@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit import Dataset, InputError, LdmkitError, Part, Stage
+from ldmkit import Dataset, InputError, LdmkitError, Part, Stage, load, load_classifier, load_codec
+from ldmkit.models.source import PartFolder, is_native, is_part
 from ldmkit.run.request import resolve
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.bounds import MOST_STEPS
@@ -110,7 +111,26 @@ def _measure_and_save(
     if sum(weights.values()) > SMALL:
         return
     with tempfile.TemporaryDirectory(prefix="ldmkit-rehearsal-") as folder:
-        stage.save(Path(folder) / "model")
+        saved = Path(folder) / "model"
+        stage.save(saved)
+        _load_again(saved, Path(recipe.out) / "model")
+
+
+def _load_again(saved: Path, named: Path) -> None:
+    """Load what the run would end in, where it is a pipeline or a part: a part may save less than it needs.
+
+    Args:
+        named: the folder that errors name.
+    """
+    try:
+        if is_native(saved):
+            load(saved)
+        elif is_part(saved):
+            {"codec": load_codec, "classifier": load_classifier}[PartFolder(saved).kind](saved)
+    except LdmkitError as error:
+        error.where = (error.where or str(named)).replace(str(saved), str(named))
+        error.what = f"what this run would save does not load: {error.what}"
+        raise
 
 
 @contextmanager
