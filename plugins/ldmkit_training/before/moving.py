@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from ldmkit_conditioners.layout import Layout
+from ldmkit_conditioners.size_codes import Sizes
 from pydantic import BaseModel
 
 from ldmkit import (
@@ -71,6 +72,7 @@ class _SpatialInputs:
         return Located(self.dataset, places) if places else self.dataset
 
     def wrapped(self) -> Dataset:
+        self._check_sizes()
         self.dataset = self.located()
         for name, new in self.names.items():
             for part in self.readers.get(new, ()):
@@ -101,6 +103,25 @@ class _SpatialInputs:
             lies = SpatialInput(kind, spatial_size(part, found, self.section.size, self.factor))
             if self.lying.setdefault(place, lies) != lies:
                 self._refuse(name, f"as {lies.kind} of {lies.size} and as {self.lying[place].kind} of another size")
+
+    def _check_sizes(self) -> None:
+        """A network that is told how its pictures were cropped must not be told of another crop than theirs: without
+        the input it hears of none, with it of one that is the same for every view."""
+        given = set(self.names.values())
+        for new, parts in self.readers.items():
+            reads = {name for part in parts if part.Input is Sizes for name in part.config.reads}
+            changed = self.section.fit in ("crop", "random-crop") or (self.section.mirror > 0 and new in given)
+            if not reads & {"original", "crop"} or not changed or self._stays(new):
+                continue
+            what = (
+                f"the model is told of each picture's size and crop ({new!r}), which {' and '.join(self.changes)} sets"
+            )
+            fits = "fit: resize or exact, without a mirror where the data give sizes"
+            fits += f"; moves: {{{new}: false}} where the data's are right for every view"
+            raise SpecError("sizes-of-crops", f"{what}, and no one tells it", where="data.fit", fits=fits)
+
+    def _stays(self, new: str) -> bool:
+        return any(self.section.moves.get(name) is False for name, known in self.names.items() if known == new)
 
     def _check_mirror(self, name: str, place: Place, kind: Any) -> None:
         if self.section.mirror > 0 and isinstance(kind, ValueMap) and kind.signs is None:

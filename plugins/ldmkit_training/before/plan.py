@@ -20,6 +20,7 @@ from ldmkit import (
     Dataset,
     Denoiser,
     Encoded,
+    HasDefault,
     Part,
     Perceptual,
     Pipeline,
@@ -28,6 +29,7 @@ from ldmkit import (
     part_spec,
 )
 from ldmkit.contracts.signals import tensors_of
+from ldmkit.models.abilities import able
 from ldmkit.run.inputs import input_name
 from ldmkit_training.before.opening import open_recipe
 from ldmkit_training.before.recipe import Recipe
@@ -54,8 +56,8 @@ class PartLine:
 @dataclass(frozen=True)
 class WireLine:
     """A conditioner: what it reads, makes and fills. `null` says what stands for it where it is left out; `dropped` is
-    the share of rows that train without it; `given` is False where the data have no such input: training then sees
-    nothing but its null."""
+    the share of rows that train without it; `given` is False where the data have no such input, and the conditioner no
+    default: training then sees nothing but its null."""
 
     conditioner: str
     type: str
@@ -180,7 +182,7 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
             WireLine(
                 name, _type(part), key, part.kind, part.dim, pipeline.parts.routes[name],
                 null_in_words(part, wire.null, None if found is None else found.null), shape,
-                expected.get(key), key in used.values(),
+                expected.get(key), key in used.values() or able(part, HasDefault) is not None,
             )
         )  # fmt: skip
     return lines

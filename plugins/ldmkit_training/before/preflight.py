@@ -12,15 +12,19 @@ import torch
 
 from ldmkit import (
     CompositionError,
+    Conditioner,
     Dataset,
+    HasDefault,
     InputError,
     LdmkitError,
     Pipeline,
     SpecError,
     Stage,
+    Vector,
     check_pictures,
     suggest,
 )
+from ldmkit.models.abilities import able
 from ldmkit.run.inputs import input_name
 from ldmkit.run.request import resolve
 from ldmkit_training.before.case import Case
@@ -111,7 +115,8 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     groups = {name for turn in stage.turns.values() for name in turn.groups()}
     pipeline = pipeline_in(stage)
     for name, wire in pipeline.wiring.items() if pipeline is not None else ():
-        if name in groups and (read := input_name(name, wire)) not in there:
+        defaulting = able(pipeline.conditioners[name], HasDefault) is not None
+        if name in groups and not defaulting and (read := input_name(name, wire)) not in there:
             warnings.warn(
                 f"conditioner {name!r} is trained, and the data have no input {read!r} (they have: "
                 f"{', '.join(sorted(there)) or 'none'}): it will see nothing but its null",
@@ -124,7 +129,11 @@ def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     if not isinstance(stage, PipelineStage) or not (rows := recipe.steps * recipe.data.batch):
         return
     there = set(renamed_names(train, recipe.data).values())
-    shares = {name: share for name, share in stage.drop_rates.items() if name in there}
+    untrained = {
+        input_name(name, wire) for name, wire in stage.pipeline.wiring.items()
+        if wire.null != "default" or not _is_its_own_null(stage.pipeline.conditioners[name])
+    }  # fmt: skip
+    shares = {name: share for name, share in stage.drop_rates.items() if name in there & untrained}
     if always := [name for name, share in shares.items() if (1 - share) * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, always))} in every row: the condition is never seen"
         warnings.warn(f"{what} (rates of 0.1, say)", stacklevel=3)
@@ -133,6 +142,14 @@ def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     if never := [name for name, share in shares.items() if share * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
         warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
+
+
+def _is_its_own_null(part: Conditioner) -> bool:
+    """Whether a condition that is left out is still told (sizes of pictures): there is no null to be trained."""
+    if part.kind != "vector" or not part.has_null:
+        return False
+    like = Vector(torch.zeros(1, part.dim, device=part.device, dtype=part.dtype))
+    return part.null(like) is like
 
 
 def _check_sampling(recipe: Recipe, pipeline: Pipeline) -> None:
