@@ -170,7 +170,7 @@ def test_a_part_that_saves_less_than_it_needs_is_refused_before_step_1(
         self.register_buffer("ramp", torch.arange(4.0), persistent=False)
 
     monkeypatch.setattr(part, "__init__", with_buffer)
-    with pytest.raises(LdmkitError, match="what this run would save does not load: no value for .*ramp") as caught:
+    with pytest.raises(LdmkitError, match=r"what this run would save does not load: no value for .*ramp") as caught:
         tiny.train(recipe(tmp_path / "run"))
     assert caught.value.code == "weights.uninitialised" and str(tmp_path / "run/model") in str(caught.value.where)
     assert not (tmp_path / "run").exists()
