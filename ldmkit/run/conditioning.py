@@ -42,6 +42,7 @@ class Encoded(NamedTuple):
         null: its replacement where it is dropped, with as many rows as `signal`; None if it is never dropped.
         given: one per row, False if the input is absent and `signal` already contains the null; () = all given.
         same: `signal` equals the null in every row, so dropping it has no effect.
+        conditioner: its name; "" if it equals `name`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Encoded(NamedTuple):
     null: Signal | None
     given: tuple[bool, ...] = ()
     same: bool = False
+    conditioner: str = ""
 
 
 class SlotSignals(NamedTuple):
@@ -165,6 +167,15 @@ class Conditioning:
         for slot, signal in pairs:
             by_slot.setdefault(slot, []).append(signal)
         return {slot: join(signals, self.slots[slot].join) for slot, signals in by_slot.items()}
+
+
+def with_makers(error: InputError, parts: Sequence[Encoded]) -> InputError:
+    """An error whose `where` is a slot, with the conditioners that fill the slot; any other error as it is."""
+    makers = [repr(part.conditioner or part.name) for part in parts if part.slot == error.where]
+    if not makers:
+        return error
+    where = f"{error.where}, filled by conditioner {' and '.join(makers)}"
+    return InputError(error.code.partition(".")[2], error.what, where=where, fits=error.fits)
 
 
 def join(signals: Sequence[Signal], rule: Join) -> Signal:

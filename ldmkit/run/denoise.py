@@ -19,8 +19,8 @@ from ldmkit.contracts.guidance import Guidance, Perturbed, View
 from ldmkit.contracts.ports import SHORTENED
 from ldmkit.contracts.process import Process
 from ldmkit.contracts.step import Context, Evaluations, Network, Run
-from ldmkit.errors import RunError
-from ldmkit.run.conditioning import Conditioning
+from ldmkit.errors import InputError, RunError
+from ldmkit.run.conditioning import Conditioning, with_makers
 from ldmkit.run.context import prepared_context
 from ldmkit.run.guards import check_returned, part_name
 from ldmkit.run.perturbed import PerturbedNetwork
@@ -165,7 +165,10 @@ class Evaluator:
         if count > 1:
             scaled = torch.cat([scaled] * count)
         # the expanded scalar lets a plan know, without reading values, that all rows have the same time
-        raw = self._network(scaled, time.expand(count * rows), context, sigma)
+        try:
+            raw = self._network(scaled, time.expand(count * rows), context, sigma)
+        except InputError as error:
+            raise with_makers(error, self._conditioning.parts) from error
         self.taken.made += 1
         if context.memory:
             self.taken.shortened += bool(context.memory.pop(SHORTENED, 0))

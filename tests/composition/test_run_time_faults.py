@@ -105,3 +105,21 @@ def test_a_signal_is_as_declared(fault: Callable[[torch.Tensor], Any], words: st
     )
     with pytest.raises(ldmkit.CompositionError, match=f"wrong-signal.*conditioner 'tones' {words}"):
         pipe({"tones": [1.0, 2.0, 3.0]}, steps=2)
+
+
+@pytest.mark.parametrize("plan", ["eager", "prepacked"])
+def test_a_plane_of_another_size_is_blamed_on_its_conditioner(plan: str) -> None:
+    unet: dict[str, Any] = {"channels": 3, "in_channels": 6, "widths": [8], "blocks": 1, "norm_groups": 4, "heads": 2}
+    pipe = ldmkit.Pipeline.of(
+        codec=ldmkit.get("codec", "identity")(),
+        denoiser=ldmkit.get("denoiser", "unet")(unet | {"attention": ["none"]}),
+        process=ldmkit.get("process", "discrete")(),
+        conditioners={"sketch": ldmkit.get("conditioner", "given")({"kind": "plane", "dim": 3})},
+        wiring={"sketch": {"input": "drawing", "slot": "plane"}},
+        defaults={"size": (8, 8), "steps": 2},
+    ).planned(plan)
+    pipe({"drawing": torch.zeros(3, 8, 8)})
+    with pytest.raises(ldmkit.InputError) as raised:
+        pipe({"drawing": torch.zeros(3, 4, 8)}, size=(8, 8))
+    assert raised.value.code == "input.plane-size"
+    assert raised.value.where == "plane, filled by conditioner 'sketch'"
