@@ -102,16 +102,26 @@ def sample(
     began, pipeline = time.perf_counter(), reading.load()
     if inputs:
         return _show_inputs(pipeline)
+    where = Where(out, overwrite, json)
+    weights = _weights(pipeline) if where.is_folder else None  # before they are placed elsewhere
     pipeline = _derived(pipeline, place, updates)
     pipeline = pipeline if plan is None else pipeline.planned(plan)
     given, options = drawing.call(pipeline)
     chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
     options |= {**chosen, "start": starting(starts, strength, masks, pipeline.codec)}
-    where = Where(out, overwrite, json)
-    if prompts is not None or number > batch or where.is_folder:
-        return _series(pipeline, given, options, prompts, number, seed, batch, where)
     rows = _rows(starts, masks, options["negative"]) if number == 1 else number
+    if prompts is not None or rows > batch or where.is_folder:
+        count = rows if prompts is None else number
+        return _series(pipeline, given, options, prompts, count, seed, batch, where, weights)
     return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
+
+
+def _weights(pipeline: Any) -> str | None:
+    """What the weights of a pipeline are; None of a cascade, which draws no series."""
+    from ldmkit.models.digests import weights_digest
+    from ldmkit.pipeline import Pipeline
+
+    return weights_digest(pipeline.parts.items()) if isinstance(pipeline, Pipeline) else None
 
 
 def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, float]]) -> Any:
@@ -169,30 +179,35 @@ def _call(pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], be
 
 def _series(
     pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], prompts: Path | None, number: int, seed: int,
-    batch: int, where: Where,
+    batch: int, where: Where, weights: str | None,
 ) -> int:  # fmt: skip
     """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
     from ldmkit.cli.answers import exit_code
-    from ldmkit.cli.series import Series, requests_of
+    from ldmkit.cli.series import Series, check_lines, requests_of, requests_of_call, text_input
     from ldmkit.run.prepare import check_count
 
+    if prompts is not None:
+        check_lines(prompts, number, given, options, text_input(pipeline))
+        requests = requests_of(prompts, pipeline, given, seed)
+    else:
+        requests = requests_of_call(given, options, range(seed, seed + number))
     if prompts is None and not options["allow_large"]:
         whole = {name: value for name, value in options.items() if name != "allow_large"}
         check_count(pipeline, given, {**whole, "seeds": range(number)})
-    series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors")
+    series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors", weights)
     if series.into_folder:
         where.out.mkdir(exist_ok=True)
     else:
         _check_out(where.out, pipeline)
-    same = ({"inputs": given, "seed": drawn} for drawn in range(seed, seed + number))
     began = time.perf_counter()
-    series.draw(pipeline, same if prompts is None else requests_of(prompts, pipeline, given, seed), batch, options)
+    series.draw(pipeline, requests, batch, options)
     seconds = round(time.perf_counter() - began, 3)
     failures = sorted(series.failed, key=itemgetter(0))
     said = [f"{'line' if prompts else 'picture'} {index + 1}: {error}" for index, error in failures]
     if where.json:
         failed = [{"index": index, "code": error.code, "what": error.what} for index, error in failures]
-        _emit({"paths": series.paths, "present": series.present, "failed": failed, "sample_s": seconds})
+        written = {"paths": series.paths, "indices": series.indices}
+        _emit({**written, "present": series.present, "failed": failed, "sample_s": seconds})
     else:
         print("\n".join(series.paths))
         kept = f", {series.present} were there" if series.present else ""

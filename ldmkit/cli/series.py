@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldmkit.errors import InputError, LdmkitError
+from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.json import parse_json
 from ldmkit.files.reading import check_ordinary
 
 if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
+    from ldmkit.run.output import Output
 
 LONGEST = 2**22
 """Characters of a line: a picture in it is a data URI."""
 
 SAME = (
     *("spec", "steps", "size", "start", "sampler", "grid", "guidance", "cache", "inputs", "negative", "seed"),
-    *("fused", "placed"),
+    *("fused", "placed", "updates", "load", "plan", "parts", "weights"),
 )
 """Of a recipe, what a picture that is there already must have for the request not to be drawn again."""
 
@@ -37,6 +39,12 @@ def check_prompts(path: Path) -> None:
         raise InputError("prompts-type", f"the ending {path.suffix!r} is neither", where=str(path), fits=fits)
 
 
+def text_input(pipeline: Pipeline) -> str:
+    """The input that a line of a .txt file is: `text`, or the first where there is none of that name."""
+    names = pipeline.inputs
+    return "text" if "text" in names else next(iter(names), "text")
+
+
 def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: int) -> Iterator[Any]:
     """One request of `Pipeline.many` a line; lines that cannot be read are handed on as they are, and refused there.
 
@@ -44,8 +52,7 @@ def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: 
         given: inputs of all lines that do not say.
         seed: of the first line, rising from line to line where a line does not say.
     """
-    names = pipeline.inputs
-    text = next((name for name in names if name == "text"), next(iter(names), "text"))
+    names, text = pipeline.inputs, text_input(pipeline)
     for number, line in enumerate(_lines(path)):
         if path.suffix.lower() == ".txt":
             yield {"inputs": {**given, text: line.rstrip("\r\n")}, "seed": seed + number}
@@ -57,7 +64,50 @@ def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: 
         except LdmkitError as error:
             yield error
             continue
-        yield _request(read, names, given, seed + number) if isinstance(read, dict) else read
+        try:
+            request = _request(read, names, given, seed + number, f"{path}:{number + 1}")
+        except InputError as error:
+            yield error
+            continue
+        yield request
+
+
+def requests_of_call(given: Mapping[str, Any], options: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[Any]:
+    """One request a seed of what would be one call; starts and negatives that are lists are dealt out.
+
+    Raises:
+        InputError: `batch-mismatch`: there are not as many as seeds.
+    """
+    dealt = {name: options[name] for name in ("start", "negative") if isinstance(options.get(name), list)}
+    for name, rows in dealt.items():
+        if len(rows) not in (1, len(seeds)):
+            what, fits = f"{len(rows)} of them for {len(seeds)} pictures", "one, or one for each picture"
+            raise InputError("batch-mismatch", what, where=f"--{name}", fits=fits)
+    return (
+        {"inputs": given, "seed": seed, **{name: rows[i % len(rows)] for name, rows in dealt.items()}}
+        for i, seed in enumerate(seeds)
+    )
+
+
+def check_lines(prompts: Path, number: int, given: Mapping[str, Any], options: Mapping[str, Any], text: str) -> None:
+    """Refuse options that say nothing beside a file of prompts, each line of which is one picture.
+
+    Args:
+        text: the input that a line of a .txt file is.
+
+    Raises:
+        InputError: `option-conflict`.
+    """
+    lists = [name for name in ("start", "negative") if isinstance(options.get(name), list) and len(options[name]) > 1]
+    line = "draws one picture a line"
+    refused = {
+        "--number": (number > 1, "a line for each picture"),
+        f"--{text}": (prompts.suffix.lower() == ".txt" and text in given, "the file alone, or .jsonl"),
+        **{f"--{name}": (True, f"one; others in the lines of a .jsonl, as {name!r}") for name in lists},
+    }
+    for option, (wrong, fits) in refused.items():
+        if wrong:
+            raise InputError("option-conflict", f"--prompts {prompts.name} {line}", where=option, fits=fits)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -73,14 +123,25 @@ def _lines(path: Path) -> Iterator[str]:
         raise InputError("not-utf8", f"no UTF-8 text: {problem.reason}", where=str(path), fits="UTF-8") from None
 
 
-def _request(read: dict[str, Any], names: Mapping[str, Any], given: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A line's object as a request: the model's inputs may stand beside the other arguments."""
+def _request(read: object, names: Mapping[str, Any], given: Mapping[str, Any], seed: int, where: str) -> dict[str, Any]:
+    """A line's object as a request: the model's inputs may stand beside the other arguments.
+
+    Raises:
+        InputError: `prompts-line`: no object, or inputs that are none; `argument-twice`: an input in both places.
+    """
+    fits = 'an object: {"text": "a red house", "seed": 5}'
+    if not isinstance(read, dict):
+        raise InputError("prompts-line", f"got {shown(read)}", where=where, fits=fits)
     inputs = read.get("inputs", {})
     if not isinstance(inputs, dict):
-        return read
+        raise InputError("prompts-line", f"inputs are {shown(inputs)}", where=where, fits=fits)
+    if twice := [name for name in read if name in inputs and name in names]:
+        what = f"{twice[0]!r} stands beside `inputs` and in it"
+        raise InputError("argument-twice", what, where=where, fits="one of the two")
     own = {key: value for key, value in read.items() if key in names and key != "inputs"}
     rest = {key: value for key, value in read.items() if key not in own}
-    return {"seed": seed, **rest, "inputs": {**given, **inputs, **own}}
+    seeded = {} if "seeds" in rest else {"seed": seed}
+    return {**seeded, **rest, "inputs": {**given, **inputs, **own}}
 
 
 def is_folder(out: Path) -> bool:
@@ -90,12 +151,18 @@ def is_folder(out: Path) -> bool:
 
 @dataclass
 class Series:
-    """What becomes of many requests: files written, files that were there, and errors."""
+    """What becomes of many requests: files written (`indices`: of whose requests), files that were there, errors.
+
+    Args:
+        weights: what the model's weights are; the pictures' recipes say it, and those that are there must say the same.
+    """
 
     out: Path
     overwrite: bool
     suffix: str
+    weights: str | None = None
     paths: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
     present: int = 0
     failed: list[tuple[int, LdmkitError]] = field(default_factory=list)
 
@@ -121,7 +188,8 @@ class Series:
         if self.overwrite or not path.exists():
             return False
         asked = ask_one(pipeline, request, common, str(path))
-        wanted = make_recipes(pipeline, asked.resolved(), asked.size)[0]
+        wanted = json.loads(json.dumps(make_recipes(pipeline, asked.resolved(), asked.size)[0]))
+        wanted["weights"] = self.weights
         found = read_recipe(path)
         other = next((key for key in SAME if found.get(key) != wanted.get(key)), None)
         if other is not None:
@@ -158,8 +226,13 @@ class Series:
                 self.failed.append((index, drawn.error))
                 continue
             if self.into_folder:
-                written = drawn.output.save(self.file(index), overwrite=self.overwrite)
+                written = self._with_weights(drawn.output).save(self.file(index), overwrite=self.overwrite)
             else:
-                written = drawn.output.save(self.out, overwrite=self.overwrite, first=following)
+                written = drawn.output.save(self.out, overwrite=self.overwrite, first=max(following, index))
                 following = int(written[0].stem.rpartition("-")[2]) + 1
             self.paths.append(str(written[0]))
+            self.indices.append(index)
+
+    def _with_weights(self, output: Output) -> Output:
+        recipes = tuple({**recipe, "weights": self.weights} for recipe in output.recipes)
+        return replace(output, write_recipes=lambda: recipes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldmkit.errors import LdmkitError, SourceError, shown
 from ldmkit.files.json import inside, parse_json
@@ -67,6 +67,30 @@ def page_sums(path: Path) -> str:
             digest.update(words[: -(-count // PAGE)].sum(axis=1, dtype=np.uint64).astype("<u8").tobytes())
     digest.update(size.to_bytes(8, "little"))
     return digest.hexdigest()
+
+
+def weights_digest(modules: Mapping[str, nn.Module]) -> str:
+    """What the weights of parts are, whatever they were read from: every tensor is read once, at memory speed.
+
+    Of each tensor its name, dtype, shape and the sums of its pages, as `page_sums` has them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path, module in sorted(modules.items()):
+        for name, tensor in sorted(module.state_dict().items()):
+            if isinstance(tensor, Tensor):
+                digest.update(f"{path}.{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                digest.update(_tensor_sums(tensor.detach()).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensor_sums(tensor: Tensor) -> Tensor:
+    """Sums modulo 2^64 of the 64-bit words of each page of a tensor's bytes, int64 on its device, zeros at the end."""
+    raw = tensor.contiguous().reshape(-1).view(torch.uint8)
+    whole = len(raw) // PAGE * PAGE
+    pages, rest = raw[:whole], torch.zeros(PAGE, dtype=torch.uint8, device=raw.device)
+    rest[: len(raw) - whole] = raw[whole:]
+    pages = pages if pages.storage_offset() % 8 == 0 else pages.clone()
+    return torch.cat([part.view(torch.int64).reshape(-1, PAGE // 8).sum(1) for part in (pages, rest)])
 
 
 class Checked:

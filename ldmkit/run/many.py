@@ -15,6 +15,8 @@ from ldmkit.models.composed import Composed
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import Asked, ask
 
+MAPPING = "a mapping of a call's arguments"
+
 AHEAD = 4
 """Number of batches of requests to read ahead when looking for compatible ones."""
 
@@ -97,9 +99,16 @@ def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: st
     """One request of `Pipeline.many`, resolved and checked.
 
     Raises:
-        InputError: `batch-mismatch`: it asks for several pictures; and the errors of a call.
+        InputError: `batch-mismatch`: it asks for several pictures; `argument-twice`: a seed and seeds; and the errors
+            of a call.
     """
-    options = {**common, **mapping_of(given, where, "a mapping of a call's arguments")}
+    if given is None:
+        raise InputError("not-a-mapping", "got None", where=where, fits=MAPPING)
+    own = _without_twins(mapping_of(given, where, MAPPING), where)
+    shared = _without_twins(common, "common")
+    if "seed" in own or "seeds" in own:  # each stands in for the other
+        shared = {name: value for name, value in shared.items() if name not in ("seed", "seeds")}
+    options = {**shared, **own}
     if "seed" in options:
         options["seeds"] = [options.pop("seed")]
     asked = ask(pipeline, options.pop("inputs", {}), options)
@@ -107,6 +116,13 @@ def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: st
         fits = "one picture per request: one mapping of inputs, and `seed`"
         raise InputError("batch-mismatch", f"it asks for {asked.request.batch} pictures", where=where, fits=fits)
     return asked
+
+
+def _without_twins(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    if "seed" in options and "seeds" in options:
+        what = "both `seed` and `seeds` are given"
+        raise InputError("argument-twice", what, where=where, fits="seed=5, or seeds=[5]")
+    return options
 
 
 def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any]) -> _Waiting:
