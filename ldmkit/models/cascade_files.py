@@ -60,9 +60,8 @@ class CascadeFolder(Source):
     @property
     def spec(self) -> PipelineSpec:
         what = f"it is a cascade of {', '.join(self.cascade.stages)}, not one pipeline"
-        raise SourceError(
-            "cascade", what, where=self.origin, fits="ldmkit.Cascade.load, or one of its stages by itself"
-        )
+        fits = "ldmkit.Cascade.load, or one of its stages by itself"
+        raise SourceError("cascade", what, where=self.origin, fits=fits)
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         raise AssertionError("its stages have the tensors")

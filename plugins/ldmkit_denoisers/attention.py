@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, Port, PortedLinear, attention
-from ldmkit_denoisers.ported import zeroed
+from ldmkit_denoisers.ported import apply_layer, zeroed
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, (B, H, L, D) each."""
@@ -53,12 +53,12 @@ class SelfAttention2d(nn.Module):
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
         b, c, h, w = x.shape
         tokens = (x if self.norm is None else self.norm(x)).flatten(2).transpose(1, 2)
-        qkv = self.qkv(tokens, frame).view(b, h * w, 3, self.heads, c // self.heads)
+        qkv = apply_layer(self.qkv, tokens, frame).view(b, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         y = attend(q, k, v, None, self.upcast)
         if self.attn_port.taps:
             y = tapped(self.attn_port, y, (q, k, v), frame)
-        y = self.out(y, frame)
+        y = apply_layer(self.out, y, frame)
         x = x + y.transpose(1, 2).view(b, c, h, w)
         return self.port(x, frame) if self.port.taps else x
 
@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
     def keys_values(self, tokens: Tensor, frame: Frame) -> KeysValues:
         """Keys and values (B, H, L, D) of tokens (B, L, source)."""
-        return self._split(self.to_k(tokens, frame)), self._split(self.to_v(tokens, frame))
+        return self._split(apply_layer(self.to_k, tokens, frame)), self._split(apply_layer(self.to_v, tokens, frame))
 
     def forward(
         self,
@@ -95,12 +95,12 @@ class Attention(nn.Module):
         port: Port | None = None,
     ) -> Tensor:
         """x (B, L, channels) -> the same shape; `port` is called before the output projection (see `tapped`)."""
-        q = self._split(self.to_q(x, frame))
+        q = self._split(apply_layer(self.to_q, x, frame))
         k, v = self.keys_values(x, frame) if kv is None else kv
         y = attend(q, k, v, mask, self.upcast)
         if port is not None and port.taps:
             y = tapped(port, y, (q, k, v), frame)
-        return self.to_out(y, frame)
+        return apply_layer(self.to_out, y, frame)
 
     def _split(self, x: Tensor) -> Tensor:
         b, length, c = x.shape
@@ -116,8 +116,8 @@ class GEGLU(nn.Module):
         self.out = PortedLinear(4 * channels, channels)
 
     def forward(self, x: Tensor, frame: Frame) -> Tensor:
-        value, gate = self.proj(x, frame).chunk(2, dim=-1)
-        return self.out(value * F.gelu(gate), frame)
+        value, gate = apply_layer(self.proj, x, frame).chunk(2, dim=-1)
+        return apply_layer(self.out, value * F.gelu(gate), frame)
 
 
 class TransformerBlock(nn.Module):
@@ -189,7 +189,7 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
         b, c, h, w = x.shape
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2), frame)
+        tokens = apply_layer(self.proj_in, self.norm(x).flatten(2).transpose(1, 2), frame)
         for block in self.blocks:
             tokens = block(tokens, frame, kv, mask)
-        return x + self.proj_out(tokens, frame).transpose(1, 2).view(b, c, h, w)
+        return x + apply_layer(self.proj_out, tokens, frame).transpose(1, 2).view(b, c, h, w)

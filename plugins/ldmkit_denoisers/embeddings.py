@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, PortedLinear
+from ldmkit_denoisers.ported import apply_layer
 
 
 def frequencies(dim: int, shift: float = 0.0, device: torch.device | None = None) -> Tensor:
@@ -42,7 +43,7 @@ class EmbeddingMLP(nn.Module):
         self.outer = PortedLinear(outputs, outputs)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
-        return self.outer(F.silu(self.inner(x, frame)), frame)
+        return apply_layer(self.outer, F.silu(apply_layer(self.inner, x, frame)), frame)
 
 
 class ClassTable(nn.Module):

@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldmkit import Frame, PortedConv2d, PortedLinear
+
 M = TypeVar("M", bound=nn.Module)
+
+
+def apply_layer(layer: nn.Module, x: Tensor, frame: Frame | None) -> Tensor:
+    """The output of a layer with a port; of another one put in its place (a wrapper, a quantised layer) without it."""
+    if isinstance(layer, (PortedLinear, PortedConv2d)):
+        return layer(x, frame)  # type: ignore[no-any-return]
+    return layer(x)  # type: ignore[no-any-return]
 
 
 def activate(h: Tensor) -> Tensor:

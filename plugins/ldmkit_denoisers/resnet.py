@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, PortedConv2d, PortedLinear
-from ldmkit_denoisers.ported import activate, resized, zeroed
+from ldmkit_denoisers.ported import activate, apply_layer, resized, zeroed
 
 Resample = Literal["none", "down", "up"]
 
@@ -58,8 +58,8 @@ class ResBlock(nn.Module):
             h, x = resized(h, size), resized(x, size)
         elif self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        h = self.conv_1(h, frame)
-        e = self.emb(emb, frame)[:, :, None, None]
+        h = apply_layer(self.conv_1, h, frame)
+        e = apply_layer(self.emb, emb, frame)[:, :, None, None]
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
             h = torch.addcmul(shift, self.norm_2(h), scale + 1)
@@ -68,8 +68,8 @@ class ResBlock(nn.Module):
         h = activate(h)
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
-        h = self.conv_2(h, frame)
-        return h + (x if self.skip is None else self.skip(x, frame))
+        h = apply_layer(self.conv_2, h, frame)
+        return h + (x if self.skip is None else apply_layer(self.skip, x, frame))
 
 
 class Downsample(nn.Module):
@@ -91,7 +91,7 @@ class Downsample(nn.Module):
     ) -> Tensor:
         if self.conv is None:
             return F.avg_pool2d(x, 2)
-        return self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)), frame)
+        return apply_layer(self.conv, x if self.padding else F.pad(x, (0, 1, 0, 1)), frame)
 
 
 class Upsample(nn.Module):
@@ -106,4 +106,4 @@ class Upsample(nn.Module):
     ) -> Tensor:
         size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
         x = resized(x, size)
-        return x if self.conv is None else self.conv(x, frame)
+        return x if self.conv is None else apply_layer(self.conv, x, frame)

@@ -36,7 +36,7 @@ from ldmkit_denoisers.encoder import (
 )
 from ldmkit_denoisers.footprint import footprint
 from ldmkit_denoisers.packing import packable
-from ldmkit_denoisers.ported import activate, zeroed
+from ldmkit_denoisers.ported import activate, apply_layer, zeroed
 from ldmkit_denoisers.resnet import ResBlock
 
 VECTOR = {"vector": "mlp", "vector_dim": 4}
@@ -132,11 +132,11 @@ class UNet(Encoder, Denoiser):
         if self.input_port.taps:
             h = self.input_port(h, frame)
         emb = self.embed(t, projected, frame)
-        way = self.encode(self.conv_in(h, frame), emb, frame, projected, self.gates)
+        way = self.encode(apply_layer(self.conv_in, h, frame), emb, frame, projected, self.gates)
         if self.mid_port.taps and way.cut is None:
             way.h = self.mid_port(way.h, frame)
         h = self._decode(way, emb, frame, projected)
-        return self.conv_out(activate(self.norm_out(h)), frame)  # type: ignore[no-any-return]
+        return apply_layer(self.conv_out, activate(self.norm_out(h)), frame)  # type: ignore[no-any-return]
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """See `Denoiser.footprint`."""
