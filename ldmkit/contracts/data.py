@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,16 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from ldmkit.contracts.data_content import framed, sample_bytes
 from ldmkit.contracts.example import Example
 from ldmkit.contracts.value import Value, integer
 from ldmkit.errors import InputError
+
+SPREAD = 64
+"""Samples that stand for a source which cannot tell its content without decoding pictures."""
+
+SAMPLED = "samples of"
+"""In the fingerprint of such a source, between how many were looked at and how many there are."""
 
 Geometry: TypeAlias = Literal["none", "boxes", "map"]
 """How an input changes with crops and horizontal flips: "none", not at all; "boxes", a list of {"label", "box": [x0,
@@ -102,8 +110,30 @@ class Dataset(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Text that changes when the data change (file names, sizes, modification times); the key of latent caches."""
-        return "\n".join(self.id(index) for index in range(len(self)))
+        """Text that changes when the data change; the key of latent caches.
+
+        The default is a digest of `content`, which reads all files. Of a source without `content` it is one of
+        `SPREAD` samples, decoded, and says how many there are: a change of others is not seen. Override it where
+        file names, sizes and modification times say more cheaply what changed.
+        """
+        count = len(self)
+        exact = bool(count) and self.content(0) is not None
+        looked_at = range(count) if exact else sorted({i * count // SPREAD for i in range(SPREAD)} if count else ())
+        digest = hashlib.sha256()
+        for index in range(count):
+            digest.update(framed(self.id(index).encode(errors="surrogatepass")))
+        for index in looked_at:
+            for part in self.content(index) or self._decoded(index):
+                digest.update(framed(part))
+        sampled = "" if len(looked_at) == count else f"{len(looked_at)} {SAMPLED} {count}: "
+        return f"{sampled}{digest.hexdigest()}"
+
+    def _decoded(self, index: int) -> tuple[bytes, bytes]:
+        try:
+            sample = self[index]
+        except InputError as problem:
+            return b"", problem.code.encode()
+        return sample_bytes(sample.inputs, sample.image)
 
 
 class Data(Value, ABC):

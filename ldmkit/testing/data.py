@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from PIL import Image
 
 from ldmkit.contracts.data import Data, Dataset, Geometry, Sample, plain
 from ldmkit.contracts.example import Example
@@ -225,8 +226,9 @@ def plain_inputs(s: Subject) -> None:
 def fingerprint(s: Subject) -> None:
     """The fingerprint is text that stays the same as long as the data do, and changes with them.
 
-    Caches of latents are keyed by it. It is the same after opening again and after reading; it changes when files
-    are replaced (names, sizes, times), so that a stale cache is never used.
+    Caches of latents are keyed by it. It is the same after opening again and after reading. Where the content of files
+    changes it does too, whether it is made of their names, sizes and times or of what they hold (the inherited one),
+    so that a stale cache is never used.
     """
     with s.files() as folder:
         dataset = s.make().open(folder)
@@ -237,11 +239,27 @@ def fingerprint(s: Subject) -> None:
         again = s.make().open(folder).fingerprint
         expect(again == first, "the same fingerprint after opening again", "another one")
         files = [path for path in folder.rglob("*") if path.is_file()]
+        if not files:
+            return
         for path in files:
-            os.utime(path, (1_000_000_000, 1_000_000_000))
-        if files:
+            _replace(path)
+        try:
             changed = s.make().open(folder).fingerprint
-            expect(changed != first, "another fingerprint after all files were replaced", "the same one")
+        except InputError:
+            return  # what is refused makes no stale cache
+        expect(changed != first, "another fingerprint after all files were replaced", "the same one")
+
+
+def _replace(path: Path) -> None:
+    """Put other content into a file, of another time: an inverted picture, other digits in a text."""
+    try:
+        with Image.open(path) as picture:
+            form, levels = picture.format, np.array(picture)
+        Image.fromarray(~levels).save(path, form)
+    except (OSError, TypeError, ValueError):
+        digits = bytes.maketrans(b"0123456789", b"1032547698")
+        path.write_bytes(path.read_bytes().translate(digits))
+    os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
 @check("data", "no-traces")

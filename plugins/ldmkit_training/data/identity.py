@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ldmkit import Dataset, InputError
+from ldmkit.contracts.data import SPREAD
+from ldmkit.contracts.data_content import framed, sample_bytes, stable_bytes
 
 WHOLE = 64 * 1024
 """Files up to this many bytes are read whole."""
 
 BLOCK = 16 * 1024
 """Of a longer one, its size and a block at its start, middle and end are read."""
-
-SPREAD = 64
-"""Samples that are looked at of a source which cannot tell its content without decoding pictures."""
 
 ASPECTS = {
     "count": "how many samples there are",
@@ -38,16 +34,16 @@ def identity(dataset: Dataset) -> dict[str, Any]:
     `exact` says whether all samples were looked at; otherwise inputs and pictures are those of `SPREAD` of them.
     """
     ids, inputs, pictures = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    inputs.update(_stable(dict(dataset.geometry)))
+    inputs.update(stable_bytes(dict(dataset.geometry)))
     count = len(dataset)
     exact = dataset.content(0) is not None
     looked_at = range(count) if exact else sorted({i * count // SPREAD for i in range(SPREAD)})
     for index in range(count):
-        ids.update(_framed(dataset.id(index).encode(errors="surrogatepass")))
+        ids.update(framed(dataset.id(index).encode(errors="surrogatepass")))
     for index in looked_at:
         known, files = dataset.content(index) or _decoded(dataset, index)
-        inputs.update(_framed(known))
-        pictures.update(_framed(files))
+        inputs.update(framed(known))
+        pictures.update(framed(files))
     digests = {"ids": ids, "inputs": inputs, "pictures": pictures}
     found = {"count": count, **{name: made.hexdigest()[:32] for name, made in digests.items()}, "exact": exact}
     mixture = [list(stretch) for stretch in dataset.mixture]
@@ -85,12 +81,12 @@ def file_bytes(path: Path, start: int = 0, size: int | None = None) -> bytes:
 
 def known_bytes(inputs: Mapping[str, Any]) -> bytes:
     """Inputs as bytes that are the same for the same inputs."""
-    return _stable(inputs)
+    return stable_bytes(inputs)
 
 
 def joined(parts: list[bytes]) -> bytes:
     """Several as one, so that none can pass for its neighbour's share."""
-    return b"".join(map(_framed, parts))
+    return b"".join(map(framed, parts))
 
 
 def _decoded(dataset: Dataset, index: int) -> tuple[bytes, bytes]:
@@ -98,23 +94,4 @@ def _decoded(dataset: Dataset, index: int) -> tuple[bytes, bytes]:
         sample = dataset[index]
     except InputError as problem:
         return b"", problem.code.encode()
-    return _stable(sample.inputs), f"{sample.image.shape}".encode() + np.ascontiguousarray(sample.image).tobytes()
-
-
-def _stable(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, default=_plain).encode()
-
-
-def _plain(value: Any) -> str:
-    """Arrays and pictures by their content; of other objects the type, since an address would differ each time."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):
-        return type(value).__qualname__
-    if array.dtype.hasobject:
-        return type(value).__qualname__
-    return f"{array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
-
-
-def _framed(data: bytes) -> bytes:
-    return f"{len(data)}:".encode() + data
+    return sample_bytes(sample.inputs, sample.image)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ldmkit import Codec, Dataset, InputError, SpecError
+from ldmkit.contracts.data import SAMPLED, SPREAD
 from ldmkit_training.data.cache.files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
 from ldmkit_training.data.cache.key import cache_key
 from ldmkit_training.data.cache.writing import alone, build_cache
@@ -99,6 +100,8 @@ def latent_cache(
     target = folder / section.cache.folder
     key = cache_key(dataset, section, codec)
     speak = (lambda _: None) if say is None else say
+    if SAMPLED in dataset.fingerprint:
+        speak(f"the source of the data cannot tell whether all of it is as it was: {SPREAD} samples are compared")
     found = _whole(target, speak)
     if found is None or differing(found.key, key):
         with alone(target, speak, lambda: None if progress is None else progress(0, len(dataset))):
