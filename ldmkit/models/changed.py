@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
 
 from torch import Tensor, nn
 
-from ldmkit.errors import LdmkitError, RunError, warn
+from ldmkit.contracts.part import Part
+from ldmkit.errors import LdmkitError, RunError, shown, warn
+from ldmkit.models.meta import on_meta
 from ldmkit.models.residence import is_fetching
 
 _RAW = (RuntimeError, AttributeError, TypeError, NotImplementedError, ValueError)
@@ -50,9 +54,11 @@ def mixed_tensors(part: nn.Module) -> str:
 
 
 def remark_unsaved(parts: Mapping[str, nn.Module]) -> None:
-    """Warn about changes of a part that are not in its tensors and so are not saved: hooks, replaced methods."""
+    """Warn about changes of a part that are not in its tensors and so are not saved: hooks, replaced methods, modules
+    of other classes than its config makes, or with other settings (`GroupNorm.eps`)."""
     for path, part in parts.items():
         found = [(name, how) for name, module in part.named_modules() for how in _added(module)]
+        found += list(_exchanged(part))
         if found:
             first, how = found[0]
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -65,6 +71,57 @@ def _added(module: nn.Module) -> Iterator[str]:
         yield "a replaced `forward`"
     if any(not is_fetching(hook) for name in _HOOKS for hook in getattr(module, name).values()):
         yield "a forward hook"
+
+
+def _exchanged(part: nn.Module) -> Iterator[tuple[str, str]]:
+    """(name of a module, what is other) where a part is not what its class makes of its config."""
+    if not isinstance(part, Part):
+        return
+    try:
+        with on_meta():
+            made = type(part)(part.config)
+    except Exception:  # a class that is not made of its config alone: nothing to compare with
+        return
+    own, fresh = dict(part.named_modules()), dict(made.named_modules())
+    for name in [*own, *(name for name in fresh if name not in own)]:
+        if name not in fresh:
+            yield name, "an added module"
+        elif name not in own:
+            yield name, "the absence"
+        elif type(own[name]) is not type(fresh[name]):
+            yield name, f"the class {_class(own[name])} (the config makes {_class(fresh[name])})"
+        else:
+            now, before = settings(own[name]), settings(fresh[name])
+            # what is None at first may be read from other files than those of tensors
+            for key in [key for key, value in before.items() if value is not None and now.get(key) != value]:
+                yield name, f"{key}={shown(now.get(key))} (the config makes {shown(before[key])})"
+
+
+def _class(module: nn.Module) -> str:
+    kind = type(module)
+    return kind.__name__ if not _quantised(module) else f"{kind.__module__}.{kind.__name__}"
+
+
+def settings(module: nn.Module) -> dict[str, Any]:
+    """What a module computes with beside tensors and modules: its public attributes that are numbers, text, tuples of
+    these or functions."""
+    own = {
+        name: value for name, value in vars(module).items() if name[0] != "_" and name not in ("training", "forward")
+    }
+    return {name: _comparable(value) for name, value in own.items() if _is_setting(value)}
+
+
+def _is_setting(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_setting(item) for item in value)
+    return isinstance(value, (bool, int, float, str, type(None), FunctionType, BuiltinFunctionType))
+
+
+def _comparable(value: Any) -> Any:
+    """A function by its name: one that a class makes for each of its instances is another object in each."""
+    if isinstance(value, (FunctionType, BuiltinFunctionType)):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value
 
 
 def _quantised(module: nn.Module) -> bool:

@@ -17,7 +17,9 @@ from torch import nn
 
 import ldmkit
 from ldmkit.errors import DrawingWarning
+from ldmkit.models.changed import remark_unsaved
 from ldmkit.models.saving import save_part
+from ldmkit.plugins.catalogue import components
 
 L = {"label": 1}
 
@@ -81,6 +83,78 @@ def test_what_no_file_holds_is_said(tmp_path: Path, change: Callable[[Any], Any]
     codec.register_forward_hook(hook)
     (found,) = said(lambda: save_part("codec", codec, tmp_path / "codec"), "saved")
     assert "codec" in found
+
+
+def exchanged(part: Any, kind: type[nn.Module], other: Callable[[Any], Any]) -> str:
+    """Put another module in the place of the first of a kind; its name."""
+    name = next(name for name, module in part.named_modules() if type(module) is kind)
+    owner, _, leaf = name.rpartition(".")
+    setattr(part.get_submodule(owner), leaf, other(part.get_submodule(name)))
+    return name
+
+
+def other_norm(norm: nn.GroupNorm) -> nn.Module:
+    class Louder(nn.GroupNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    made = Louder(norm.num_groups, norm.num_channels, norm.eps)
+    made.load_state_dict(norm.state_dict())
+    return made
+
+
+def set_first(kind: type[nn.Module], **values: Any) -> Callable[[Any], Any]:
+    def change(part: Any) -> None:
+        module = next(module for module in part.modules() if type(module) is kind)
+        for name, value in values.items():
+            assert hasattr(module, name)
+            setattr(module, name, value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda part: exchanged(part, nn.GroupNorm, other_norm), "the class Louder (the config makes GroupNorm) of"),
+        (set_first(nn.GroupNorm, eps=0.5), "eps=0.5 (the config makes 1e-0"),
+        (set_first(nn.Conv2d, padding=(2, 2), dilation=(2, 2)), "padding=(2, 2) (the config makes (1, 1)) of"),
+        (lambda part: part.conv_out.register_module("more", nn.ReLU()), "an added module of denoiser.conv_out.more is"),
+    ],
+)
+def test_modules_that_the_config_does_not_make_are_said(tmp_path: Path, change: Any, words: str) -> None:
+    """They draw other pictures, and have the same tensors: what is loaded again is what it was."""
+    pipe = tiny_parts.class_pipeline()
+    change(pipe.denoiser)
+    (found,) = said(lambda: pipe.save(tmp_path / "m"), "saved")
+    assert words in found and "denoiser." in found
+    codec = tiny_parts.kl_codec()
+    set_first(nn.Conv2d, padding_mode="circular")(codec)
+    (found,) = said(lambda: save_part("codec", codec, tmp_path / "codec"), "saved")
+    assert "padding_mode='circular' (the config makes 'zeros') of codec." in found
+
+
+def built() -> list[tuple[str, nn.Module]]:
+    names = [(kind, name) for kind in ("codec", "denoiser", "conditioner", "adapter") for name in components(kind)]
+    classes = [(f"{kind} {name}", ldmkit.get(kind, name)) for kind, name in names]
+    return [(name, cls(example.config)) for name, cls in classes for example in cls.examples]
+
+
+def test_nothing_is_said_of_parts_as_they_are_made() -> None:
+    parts = built()
+    assert len(parts) > 20
+    for name, part in parts:
+        assert not said(lambda part=part, name=name: remark_unsaved({name: part}), "saved"), name
+
+
+def test_nothing_is_said_of_parts_that_were_used(tmp_path: Path) -> None:
+    """Drawn with, converted, planned, placed and loaded: no setting of theirs is another one then."""
+    pipe = tiny_parts.scene_pipeline()
+    pipe({"label": 1}, steps=2)
+    pipe.save(tmp_path / "m")
+    for one in (pipe.to(torch.float64), ldmkit.load(tmp_path / "m"), pipe.placed("lowest-memory")):
+        one({"label": 1}, steps=2)
+        assert not said(lambda one=one: remark_unsaved(one.parts.items()), "saved")
 
 
 LATENTS = torch.zeros(3, 8, 8, requires_grad=True)
