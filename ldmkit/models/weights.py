@@ -18,6 +18,7 @@ from ldmkit.errors import SourceError, WeightsError
 from ldmkit.files.json import parse_json, replacing
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.mapped import MappedFile, filling
+from ldmkit.models.tying import check_tied, tie, tied_names
 from ldmkit.printable import first_few
 
 DTYPES: dict[str, torch.dtype] = {
@@ -192,7 +193,8 @@ def assign(
         mapped: memory-map tensors if dtype, device and alignment permit; False copies all.
 
     Raises:
-        WeightsError: missing or unexpected keys, or shapes or dtypes that do not fit.
+        WeightsError: missing or unexpected keys, or shapes or dtypes that do not fit; `tied`: several copies of what is
+            one tensor in the module, and different.
     """
     check(module, tensors, where)
     device = torch.device(device)
@@ -207,7 +209,10 @@ def assign(
             wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
             copied = not mapped or wanted != lazy.dtype or device.type != "cpu"
             filled[key] = (lazy.read(True) if copied else _read_mapped(lazy)).to(device=device, dtype=wanted)
+        tied = tied_names(module)
+        check_tied(tied, filled, where)
         module.load_state_dict(filled, strict=True, assign=True)
+        tie(module, tied)
     left = [name for name, t in (*module.named_parameters(), *module.named_buffers()) if t.is_meta]
     if left:
         raise WeightsError("uninitialised", f"no value for {first_few(left)}", where=where)
