@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 
-from ldmkit.contracts.arguments import check_callback, instance_of, mapping_of, path_of
+from ldmkit.contracts.arguments import instance_of, mapping_of, path_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.step import Evaluations, Step
@@ -24,6 +24,7 @@ from ldmkit.models.spec import PartSpec, Verify
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.assigning import check_unmade
 from ldmkit.run.busy import computing
+from ldmkit.run.callbacks import Callback
 from ldmkit.run.cascading import CascadeOutput, PreparedCascade, StageCall, ask_cascade, stand_in
 from ldmkit.run.encodings import Encodings
 from ldmkit.run.output import Output
@@ -160,7 +161,7 @@ class Cascade:
         """Move or convert every stage, as `Pipeline.to` does; returns the cascade itself."""
         for name, pipeline in self.stages.items():
             with at_stage(name):
-                pipeline.to(device, dtype)
+                pipeline._moved(device, dtype, tuple(self.stages.values()))
         return self
 
     def planned(self, plan: str) -> Cascade:
@@ -215,12 +216,11 @@ class Cascade:
 
     def run(self, prepared: PreparedCascade, on_step: Callable[[Step], None] | None = None) -> CascadeOutput:
         """Run what `prepare` made ready; it may be run again, with the same result."""
-        if on_step is not None:
-            check_callback(on_step, "on_step", "a function of one Step")
+        tell = None if on_step is None else Callback(on_step)
         made: dict[str, tuple[StageRun, Output]] = {}
         for step in self._steps(prepared, made):
-            if on_step is not None:
-                on_step(step)
+            if tell is not None:
+                tell(step)
         return self._output(prepared, made)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:

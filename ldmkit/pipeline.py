@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -30,12 +30,14 @@ from ldmkit.models.memory import memory
 from ldmkit.models.reading import read_model
 from ldmkit.models.residence import home_of, in_use
 from ldmkit.models.saving import save_pipeline
+from ldmkit.models.sharing import note_owner, remark_shared
 from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.models.varied import Varied
 from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.assigning import check_unmade
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
+from ldmkit.run.callbacks import Callback
 from ldmkit.run.conditioning import Conditioning
 from ldmkit.run.faults import blaming
 from ldmkit.run.generators import watched, watched_steps
@@ -67,6 +69,7 @@ class Pipeline(Varied):
         for conditioner in self.conditioners.values():
             bind(conditioner, self.codec)
         hold_adapters(self, self.parts)
+        note_owner(self, self.parts.items())
         self._made = True
         manager().hook.ldmkit_pipeline_built(pipeline=self)
 
@@ -110,15 +113,24 @@ class Pipeline(Varied):
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move or convert every part in place, like `nn.Module.to`; returns the pipeline itself.
 
+        Pipelines derived from one another (`with_`, `with_adapter`, `planned`, `fused` ...) share modules, so this also
+        moves or converts modules of the others. Converting weights of another pipeline in use gives a warning.
+
         Raises:
             RunError: `busy`: a run of this or another pipeline on the same parts is in progress.
             CompositionError: `placed`: a dtype for parts that are placed, which `placed` can give.
         """
+        return self._moved(device, dtype, (self,))
+
+    def _moved(self, device: Any, dtype: Any, together: Collection[object]) -> Self:
+        """`to`, of a pipeline that is moved together with others."""
         device, dtype = destination(device, dtype)
         parts = self.parts.items().values()
         if dtype is not None and any(part.placed is not None for part in parts):
             fits = 'pipeline.placed({"denoiser": "streamed+bfloat16"}), or to(dtype=...) first'
             raise CompositionError("placed", "weights that are placed are not converted", where="dtype", fits=fits)
+        if dtype is not None:
+            remark_shared(self.parts.items(), dtype, together)
         with moving(parts):
             for part in parts:
                 home = home_of(part)
@@ -252,7 +264,7 @@ class Pipeline(Varied):
             cache: a name, a value or a spec of a cache that replaces some network calls; None for no cache.
             propose: let conditioners propose inputs that are not given (boxes from a text), if the model supports it.
             allow_large: run even if the estimate exceeds the memory or looks like a mistake.
-            on_step: called after every step.
+            on_step: called after every step; its result is ignored.
 
         Raises:
             InputError: an invalid argument or input; `unknown-argument`: an unknown argument, with the equivalent for
@@ -276,7 +288,8 @@ class Pipeline(Varied):
 
         Args:
             requests: one mapping of call arguments per picture: `inputs`, `seed`, `size`, `steps`, `sampler` ... May be
-                an infinite generator; four batches are read ahead.
+                an infinite generator; four batches are read ahead. As in a call, the seed is 0 if none is given, so
+                equal requests need seeds to draw different pictures.
             batch: maximum number of pictures per batch.
             common: default arguments of all requests.
 
@@ -294,11 +307,11 @@ class Pipeline(Varied):
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:
         """Run a prepared call; it may be run repeatedly, with the same result."""
         check_prepared(prepared)
-        _check_on_step(on_step)
+        tell = None if on_step is None else Callback(on_step)
         last, taken = None, Evaluations()
         for last in self._steps(prepared, taken=taken):
-            if on_step is not None:
-                on_step(last.copied())
+            if tell is not None:
+                tell(last.copied())
         if last is None:
             raise RunError("no-steps", f"sampler {type(prepared.request.sampler).__name__} yielded no step")
         return self.finish(prepared, last, taken)
