@@ -46,6 +46,7 @@ from ldmkit.run.guards import check_end, check_step, is_finite, part_name
 from ldmkit.run.inpaint import with_kept
 from ldmkit.run.inputs import encode_conditions, parse_negatives, parse_rows
 from ldmkit.run.latents import batch_of, check_codec, check_latents, decode_latents, encode_pictures
+from ldmkit.run.levels import leftover
 from ldmkit.run.many import Drawn, draw_many
 from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.output import Output
@@ -330,7 +331,8 @@ class Pipeline(Varied):
             images = decode_latents(self.codec, latents, prepared.size, seeds=prepared.request.seeds).cpu()
         images, plain = with_kept(self, prepared, images)
         recipes = partial(make_recipes, self, prepared.request, prepared.size)
-        return Output(images, latents.cpu(), recipes, self.codec if plain else None, self.codec.visual, taken)
+        codec, left = self.codec if plain else None, leftover(last.sigma_next, self.process)
+        return Output(images, latents.cpu(), recipes, codec, self.codec.visual, taken, left)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
         """Write a folder that `ldmkit.load` reads: spec, safetensors, vocabularies.

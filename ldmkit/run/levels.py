@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ldmkit.contracts.process import Process
@@ -42,12 +43,28 @@ def check_range(levels: Sequence[float], process: Process, started: bool) -> Non
     if not started and first < min(FAINT, process.sigma_max / 4):
         what = f"the first noise level is {first:.4g}, but the model's largest is {process.sigma_max:.6g}"
         warn(f"{what}: starting from pure noise at such a low level gives pale or wrong pictures{_times(levels)}")
-    if last > max(2 * process.sigma_min, LEFT):
+    if leftover(last, process):
         warn(f"the last noise level is {last:.4g}, so that much noise remains in the picture (end with 0 to remove it)")
     steps = len(levels) - 1
     if last == 0 and not seen and steps >= FEW and levels[-2] > max(STEEPEST / (steps - 1), MODEST):
         what = f"the last of {steps} steps goes directly from noise level {levels[-2]:.4g} to 0"
         warn(f"{what}, which blurs details that form below that level")
+
+
+def leftover(last: float, process: Process) -> float:
+    """The noise level that a run which ends at this one leaves in its latents; 0 where none is visible."""
+    return last if last > max(2 * process.sigma_min, LEFT) else 0.0
+
+
+def check_continued(levels: Sequence[float], held: float) -> None:
+    """Refuse a run that does not begin at the noise level that its latents hold.
+
+    Raises:
+        InputError: `start-noised`.
+    """
+    if not math.isclose(levels[0], held, rel_tol=1e-6):
+        what = f"its latents hold noise of level {held:.6g}, but the run begins at {levels[0]:.6g}"
+        raise InputError("start-noised", what, where="start", fits=f"grid=[{held:.6g}, ..., 0], of strength 1")
 
 
 def _timesteps(levels: Sequence[float], process: Process) -> str:

@@ -137,7 +137,7 @@ def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any])
         "size": asked.size, "steps": request.steps, "sampler": request.sampler, "grid": request.grid,
         "guidance": request.guidance, "cache": request.cache, "propose": request.propose, "allow_large": asked.large,
         "given": (frozenset(request.inputs[0]), frozenset(request.negative[0])),
-        "start": [(start.strength, start.mask is None) for start in request.starts],
+        "start": [(start.strength, start.mask is None, start.noised) for start in request.starts],
     }  # fmt: skip
     return one
 

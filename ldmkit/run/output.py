@@ -36,6 +36,8 @@ class Output:
         codec: the codec that decoded the latents; None if the pictures were changed afterwards (inpainting).
         visual: whether `images` are pictures or videos rather than other data such as vectors.
         evaluations: counts of the run's network evaluations; None if they were not counted.
+        noised: noise level that the run left in the latents, where its grid ends visibly above 0; a run that starts
+            from them goes on from there. 0: none.
     """
 
     images: Tensor
@@ -44,6 +46,7 @@ class Output:
     codec: Codec | None = field(default=None, repr=False)
     visual: bool = True
     evaluations: Evaluations | None = field(hash=False, default=None, repr=False)
+    noised: float = 0.0
 
     @cached_property
     def recipes(self) -> tuple[dict[str, Any], ...]:

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from ldmkit.bounds import MAX_BATCH
@@ -31,7 +32,7 @@ from ldmkit.run.guards import check_levels, part_name
 from ldmkit.run.inpaint import KnownRegion, known_latents, known_pictures, latent_mask
 from ldmkit.run.inputs import encode_conditions, input_name, parse_negatives, parse_rows, proposals
 from ldmkit.run.latents import decoded, seeds_of_rows
-from ldmkit.run.levels import check_range
+from ldmkit.run.levels import check_continued, check_range
 from ldmkit.run.locks import remark_distilled, remark_locked
 from ldmkit.run.noise import Noise
 from ldmkit.run.owning import owned_rows
@@ -137,7 +138,8 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
     parts, wiring = pipeline.parts, pipeline.wiring
     estimate = check_asked(pipeline, asked)
     remark(parsed, size, pipeline.defaults.size, pipeline.codec)
-    making = request.propose and not request.starts
+    going_on = bool(request.starts) and request.starts[0].noised is not None  # with what was proposed to its beginning
+    making = request.propose and (going_on or not request.starts)
     proposed = proposals(parts, wiring, parsed, request.seeds, size) if making else [{} for _ in parsed]
     rows = [{**row, **more} for row, more in zip(parsed, proposed, strict=True)] if any(proposed) else parsed
     rows, negative = (drawn_rows(pipeline.inputs, one, request.seeds, training=False) for one in (rows, negative))
@@ -245,6 +247,8 @@ def _sigmas(pipeline: Composed, request: Choices, cells: tuple[int, ...]) -> tup
     check_range(sigmas, pipeline.process, bool(request.starts))
     if not request.starts:
         return tuple(sigmas)
+    if (held := request.starts[0].noised) is not None:
+        check_continued(sigmas, held)
     count = len(sigmas) - 1
     run = int(count * request.strength + 1e-9)
     if run == 0:
@@ -262,7 +266,10 @@ def _started(
         x = pipeline.process.prior(unit, sigmas[0])
         return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
     known = known_latents(pipeline, request.starts, size)
-    x = known + sigmas[0] * unit
+    if request.starts[0].noised is None:
+        x = known + sigmas[0] * unit
+    else:  # the state that `Process.settled` scaled
+        x = known / float(pipeline.process.settled(torch.ones(1), sigmas[0]))
     if all(start.mask is None for start in request.starts):
         return Prepared(request, size, sigmas, x, denoise, noise, evaluate, estimate)
     original, mask = known_pictures(pipeline, request.starts, known, size, request.seeds)

@@ -221,8 +221,8 @@ def _starts(starts: Sequence[Start]) -> list[Any]:
     written: dict[int, dict[str, Any]] = {}
     for start in starts:
         if id(start) not in written:
-            unused = "image" if start.image is None else "latents"
-            written[id(start)] = start.model_dump(mode="json", exclude={unused})
+            unused = {"image" if start.image is None else "latents", *(["noised"] if start.noised is None else [])}
+            written[id(start)] = start.model_dump(mode="json", exclude=unused)
     return [written[id(start)] for start in starts]
 
 

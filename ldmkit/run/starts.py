@@ -64,6 +64,8 @@ class Start(Value):
             little of the picture remains.
         mask: 1 (white) is regenerated, 0 (black) is preserved exactly; None regenerates everything.
         latents: (C,*axes) as encoded by the codec, instead of a picture; required for videos and vectors.
+        noised: noise level that the latents still hold, as `Output.noised` says of them: the run goes on from there,
+            with no noise of its own, on a grid that begins at that level. Strength is 1 then, and nothing is masked.
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -72,6 +74,14 @@ class Start(Value):
     strength: float = Field(default=0.8, gt=0, le=1, strict=True)
     mask: Mask | None = None
     latents: StartLatents | None = None
+    noised: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, data: Any) -> Any:
+        """Nothing of a run that goes on is left out."""
+        held = isinstance(data, Mapping) and data.get("noised") is not None
+        return {"strength": 1.0, **data} if held else data
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -82,6 +92,9 @@ class Start(Value):
             raise InputError(
                 "start-twice", "both a picture and latents", where="start.image", fits="image=..., or latents=..."
             )
+        if self.noised is not None and (self.latents is None or self.mask is not None or self.strength != 1):
+            what = "only latents as a whole go on from a noise level: no picture, no mask, and strength 1"
+            raise InputError("start-noised", what, where="start.noised", fits='{"latents": ..., "noised": ...}')
         return self
 
     def size(self, factor: int) -> Size:
@@ -137,6 +150,9 @@ def starts_of(given: object, codec: Codec | None = None) -> tuple[Begun, ...]:
     else:
         found = _rows(given, "start", codec)
     strengths = sorted({one.start.strength for one in found})
+    if len({one.start.noised for one in found}) > 1:
+        what = "some latents hold noise, others none or of another level"
+        raise InputError("start-noised", what, where="start", fits="one noise level, or separate calls")
     if len(strengths) > 1:
         what = f"strengths {strengths[0]} and {strengths[-1]}, but all pictures of a batch share the noise levels"
         raise InputError("strength-rows", what, where="start.strength", fits="one strength, or separate calls")
@@ -181,8 +197,18 @@ def _output(given: object) -> Output | None:
 
 def _of_output(output: Output, masked: bool, codec: Codec | None) -> list[Any]:
     """(fields of a start, size) for each picture of an output: its latents if this pipeline's codec decoded them and no
-    mask is given, otherwise the picture as floats."""
+    mask is given, otherwise the picture as floats. Noise that the run left stays in the latents, and is said.
+
+    Raises:
+        InputError: `start-noised`: it left noise, and the picture is what would be used.
+    """
     size = tuple(output.images.shape[2:])
+    if output.noised:
+        if masked or output.codec is None or output.codec is not codec:
+            what = f"its run ended at noise level {output.noised:.6g}, and what it drew is no picture yet"
+            fits = 'a run to 0, or start={"latents": out.latents, "noised": out.noised} for a codec of the same latents'
+            raise InputError("start-noised", what, where="start", fits=fits)
+        return [({"latents": latents, "noised": output.noised}, size) for latents in output.latents]
     if output.codec is not None and output.codec is codec and not (masked and len(size) == 2):
         return [({"latents": latents}, size) for latents in output.latents]
     return [({"image": image * 2 - 1}, None) for image in output.images]
