@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import ldmkit
+from ldmkit.run.owning import owned_rows
 
 
 class Buffer(NamedTuple):
@@ -137,6 +138,18 @@ def test_many(buffer: Buffer, pipes: dict[bool, ldmkit.Pipeline]) -> None:
         assert torch.equal(one.images, right.images) and one.recipes == right.recipes
     for one, other in itertools.combinations(wanted, 2):
         assert one is not None and other is not None and not torch.equal(one.images, other.images)
+
+
+def test_numbers_that_a_conditioner_takes_as_they_are() -> None:
+    """The parsed input of `given` is the caller's tensor."""
+    given = ldmkit.get("conditioner", "given")({"kind": "vector", "dim": 2})
+    vector = torch.zeros(2)
+    assert given.parse(vector, "v").data_ptr() == vector.data_ptr()
+    row = {"v": [vector, {"deep": vector}, (vector.numpy(), "text", 3)]}
+    (kept, again) = owned_rows([row, row])
+    vector.fill_(1.0)
+    assert kept is again and float(kept["v"][0].sum() + kept["v"][1]["deep"].sum() + kept["v"][2][0].sum()) == 0
+    assert kept["v"][2][1:] == ("text", 3)
 
 
 def test_a_start_owns_its_picture() -> None:
