@@ -55,7 +55,7 @@ SAMPLERS = (
 GRIDS = ("normal", "sgm_uniform", "simple", "ddim_uniform", "beta", "kl_optimal", "polyexponential", "ays")
 GUIDANCE = ("apg", "pag", "seg", "slg", "cfgpp", "cfg++", "tcfg", "adg", "acg", "autoguidance", "perp-neg")
 CODECS = ("vae", "dc", "consistency", "taesd", "vqgan", "oobleck", "autoencoder-kl", "rae", "kl2", "vqvae2")
-ADAPTERS = ("lora", "ip-adapter", "t2i-adapter", "controlnet-xs", "controlnet-lllite", "gligen", "loha")
+ADAPTERS = ("ip-adapter", "t2i-adapter", "controlnet-xs", "controlnet-lllite", "gligen", "hypernetwork", "ia3")
 MODELS = ("UNet2DModel", "UNet2DConditionModel", "VQModel", "ControlNetModel", "AutoencoderKL")
 DDPM = (
     *("LatentDepth2ImageDiffusion", "LatentUpscaleDiffusion", "LatentUpscaleFinetuneDiffusion", "DiffusionWrapper"),

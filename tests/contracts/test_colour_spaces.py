@@ -49,7 +49,7 @@ def test_another_profile(tmp_path: Path, suffix: str) -> None:
 def test_a_gamma_and_a_damaged_profile(tmp_path: Path) -> None:
     with pytest.warns(DrawingWarning, match="gamma 1, not sRGB"):
         read_picture(written(tmp_path / "a.png", gamma=1.0))
-    with pytest.warns(DrawingWarning, match="cannot be read, not sRGB"):
+    with pytest.warns(DrawingWarning, match="an unreadable profile, not sRGB"):
         read_picture(written(tmp_path / "b.jpg", b"no profile" * 20))
 
 

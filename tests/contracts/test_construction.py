@@ -8,7 +8,7 @@ import ldmkit
 from ldmkit.models.meta import on_meta
 
 KINDS = ("codec", "denoiser", "conditioner", "adapter")
-REQUIRED = {"tiled": "inner", "patched": "inner", "unet": "channels", "controlnet": "unet"}
+REQUIRED = {"tiled": "inner", "patched": "inner", "unet": "channels", "controlnet": "unet", "lora": "layers"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in ldmkit.components(kind)])

@@ -39,7 +39,7 @@ class LoRAConfig(Window):
             before it begins, with the changes of their encoders in full.
     """
 
-    layers: tuple[LayerUpdate, ...] = Field((), min_length=1)
+    layers: tuple[LayerUpdate, ...] = Field(min_length=1)
     scale: SignedScale = 1.0
     scales: Mapping[str, SignedScale] = Field(default_factory=dict)
 
