@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 
+from ldmkit.bounds import MAX_BATCH
 from ldmkit.contracts.arguments import instance_of, mapping_of, path_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
@@ -27,11 +28,13 @@ from ldmkit.run.busy import computing
 from ldmkit.run.callbacks import Callback
 from ldmkit.run.cascading import CascadeOutput, PreparedCascade, StageCall, ask_cascade, stand_in
 from ldmkit.run.encodings import Encodings
+from ldmkit.run.many import Drawn, draw_in_turn
 from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_asked
 from ldmkit.run.prepared import Prepared, Stream
-from ldmkit.run.recipe import StageRun, make_cascade_recipes
-from ldmkit.run.request import Inputs
+from ldmkit.run.recipe import StageRun, make_cascade_recipes, only_recipe
+from ldmkit.run.request import Inputs, Request, length
+from ldmkit.run.sizes import Size
 
 
 class Cascade:
@@ -223,6 +226,25 @@ class Cascade:
                 tell(step)
         return self._output(prepared, made)
 
+    def many(self, requests: Iterable[Mapping[str, Any]], *, batch: int = 8, **common: Any) -> Iterator[Drawn]:
+        """Draw any number of pictures as they are asked for, as `Pipeline.many` does.
+
+        Requests that follow one another and differ in inputs and seeds alone are drawn in one batch; a request without
+        a `seed` is drawn alone.
+        """
+        return draw_in_turn(self, requests, batch, common)
+
+    def recipe(self, inputs: Inputs | None = None, **options: Any) -> dict[str, Any]:
+        """The recipe that the picture of a call would have, without drawing it; see `Pipeline.recipe`."""
+        prepared = self.prepare(inputs, **options)
+        runs = [self._run(call, call.asked.checked, call.asked.size) for call in prepared.calls]
+        return only_recipe(make_cascade_recipes(self, prepared.seeds, runs))
+
+    def check_count(self, inputs: Inputs | None = None, **options: Any) -> None:
+        """Refuse more pictures than anyone means, before a row of them is looked at; as of a pipeline."""
+        if length(options.get("seeds")) > MAX_BATCH:
+            self.prepare(inputs, **options)
+
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
         """Write a folder that `ldmkit.load` reads: the spec, and each stage as a pipeline; shared parts once.
 
@@ -250,8 +272,11 @@ class Cascade:
                 if last is None:
                     raise RunError("no-steps", f"sampler {type(ready.request.sampler).__name__} yielded no step")
                 output = pipeline.finish(ready, last, taken)
-            handed = tuple((key.name, key.field) for key in call.sources if key.field is not None)
-            made[call.name] = (StageRun(call.name, pipeline, call.written(ready.request), ready.size, handed), output)
+            made[call.name] = (self._run(call, ready.request, ready.size), output)
+
+    def _run(self, call: StageCall, request: Request, size: Size) -> StageRun:
+        handed = tuple((key.name, key.field) for key in call.sources if key.field is not None)
+        return StageRun(call.name, self.stages[call.name], call.written(request), size, handed)
 
     def _ready(self, call: StageCall, outputs: Mapping[str, Output], known: Encodings) -> Prepared:
         pipeline = self.stages[call.name]

@@ -50,9 +50,9 @@ from ldmkit.run.levels import leftover
 from ldmkit.run.many import Drawn, draw_many
 from ldmkit.run.modes import evaluated, evaluating, modules_of
 from ldmkit.run.output import Output
-from ldmkit.run.prepare import Asked, prepare_asked, prepare_run
+from ldmkit.run.prepare import Asked, ask, check_count, prepare_asked, prepare_run
 from ldmkit.run.prepared import Prepared, Stream, check_current, check_prepared
-from ldmkit.run.recipe import make_recipes
+from ldmkit.run.recipe import make_recipes, only_recipe
 from ldmkit.run.request import Inputs, Starting, Strategy, check_seeds, mappings
 from ldmkit.run.sizes import Size, fitted
 from ldmkit.run.spellings import no_attribute, own_arguments
@@ -303,6 +303,24 @@ class Pipeline(Varied):
     def _draw(self, asked: Asked) -> Output:
         """Run a call whose arguments have been checked."""
         return self.run(prepare_asked(self, asked))
+
+    def recipe(self, inputs: Inputs | None = None, **options: Any) -> dict[str, Any]:
+        """The recipe that the picture of a call would have, without drawing it; inputs that conditioners make up
+        (`propose`) are not in it.
+
+        Raises:
+            InputError: as `prepare`; `batch-mismatch`: it draws several pictures.
+        """
+        asked = ask(self, inputs, options)
+        return only_recipe(make_recipes(self, asked.resolved(), asked.size))
+
+    def check_count(self, inputs: Inputs | None = None, **options: Any) -> None:
+        """Refuse more pictures than anyone means, before a row of them is looked at.
+
+        Raises:
+            InputError: `too-much-work`.
+        """
+        check_count(self, inputs or {}, options)
 
     @uses_parts
     def run(self, prepared: Prepared, on_step: Callable[[Step], None] | None = None) -> Output:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
 
 if TYPE_CHECKING:
+    from ldmkit.cascade import Cascade
     from ldmkit.pipeline import Pipeline
 
 
@@ -34,13 +35,23 @@ class Reading:
     def load(self) -> Any:
         """The model, a `Pipeline` or a `Cascade`. Raises what `ldmkit.load` raises."""
         from ldmkit.loading import load_model
+
+        return load_model(self._source(), **self._options())
+
+    def pipeline(self) -> Pipeline:
+        """The model, which is no cascade. Raises what `Pipeline.load` raises."""
+        from ldmkit.pipeline import Pipeline
+
+        return Pipeline.load(self._source(), **self._options())
+
+    def _source(self) -> str:
         from ldmkit.models.locate import default_model
 
-        source = default_model() if self.model is None else self.model
-        return load_model(
-            source, config=self.config, ema=self.ema, variant=self.variant, device=self.device, dtype=self.dtype,
-            verify=self.verify,
-        )  # fmt: skip
+        return default_model() if self.model is None else self.model
+
+    def _options(self) -> dict[str, Any]:
+        names = ("config", "ema", "variant", "device", "dtype", "verify")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ class Drawing:
             strategies=[("grid", self.grid), ("cache", cache), *(("sampler", sampler) for sampler in samplers)],
         )  # fmt: skip
 
-    def call(self, pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any]]:
+    def call(self, pipeline: Pipeline | Cascade) -> tuple[dict[str, Any], dict[str, Any]]:
         """(inputs, other arguments) of `Pipeline.prepare`.
 
         Raises:

@@ -54,6 +54,12 @@ Lora = Annotated[
     list[str] | None,
     typer.Option("--lora", help="FILE or FILE:SCALE of a LoRA; repeat for more."),
 ]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),
+]
+First = Annotated[str | None, typer.Option(help="Stage of a cascade to begin at, with its inputs from you.")]
+Last = Annotated[str | None, typer.Option(help="Stage of a cascade to stop after.")]
 Plan = Annotated[str | None, typer.Option(help="Execution plan of the network: eager, auto, prepacked ...")]
 Place = Annotated[
     list[str] | None,

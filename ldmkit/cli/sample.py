@@ -17,9 +17,11 @@ from ldmkit.cli.options import (
     Device,
     Dtype,
     Ema,
+    First,
     Grid,
     Guidance,
     Json,
+    Last,
     Lora,
     Masks,
     ModelOrBundled,
@@ -32,6 +34,7 @@ from ldmkit.cli.options import (
     Scales,
     Seed,
     Size,
+    Stages,
     Starts,
     Strength,
     Variant,
@@ -39,10 +42,11 @@ from ldmkit.cli.options import (
     Yes,
 )
 from ldmkit.cli.starting import check_start, starting
-from ldmkit.cli.words import parse_strategy, parse_update, split_words
+from ldmkit.cli.words import parse_stages, parse_strategy, parse_update, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
+    from ldmkit.cascade import Cascade
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
     from ldmkit.run.prepared import Prepared
@@ -73,6 +77,9 @@ def sample(
     strength: Strength = None,
     mask: Masks = None,
     propose: Propose = True,
+    stage: Stages = None,
+    first: First = None,
+    last: Last = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Print the model's inputs and schemas, and stop.")] = False,
     plan: Plan = None,
     place: Place = None,
@@ -89,7 +96,9 @@ def sample(
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
-    others = {"steps": steps, "propose": propose, "allow_large": yes}
+    staged: dict[str, Any] = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
+    others: dict[str, Any] = {"steps": steps, "propose": propose, "allow_large": yes}
+    others |= {name: value for name, value in staged.items() if value is not None}
     drawing = Drawing(words, size, grid, guidance, scales, negative, others)
     starts, masks = start or [], mask or []
     check_start(starts, strength, masks)
@@ -164,12 +173,14 @@ class Where(NamedTuple):
         return is_folder(self.out)
 
 
-def _call(pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], began: float, where: Where) -> int:
+def _call(
+    pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], began: float, where: Where
+) -> int:
     """Draw the pictures of one call; `began` is when loading did."""
     _check_out(where.out, pipeline)
     ready = time.perf_counter()
-    prepared = pipeline.prepare(given, **options)
-    with _progress(len(prepared.sigmas) - 1, quiet=where.json) as on_step:
+    prepared: Any = pipeline.prepare(given, **options)
+    with _progress(prepared.total, quiet=where.json) as on_step:
         output = pipeline.run(prepared, on_step)
     paths = [str(path) for path in output.save(where.out, overwrite=where.overwrite)]
     timing = {"load_s": round(ready - began, 3), "sample_s": round(time.perf_counter() - ready, 3)}
@@ -178,13 +189,12 @@ def _call(pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], be
 
 
 def _series(
-    pipeline: Pipeline, given: dict[str, Any], options: dict[str, Any], prompts: Path | None, number: int, seed: int,
-    batch: int, where: Where, weights: str | None,
+    pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], prompts: Path | None,
+    number: int, seed: int, batch: int, where: Where, weights: str | None,
 ) -> int:  # fmt: skip
     """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
     from ldmkit.cli.answers import exit_code
     from ldmkit.cli.series import Series, check_lines, requests_of, requests_of_call, text_input
-    from ldmkit.run.prepare import check_count
 
     if prompts is not None:
         check_lines(prompts, number, given, options, text_input(pipeline))
@@ -193,7 +203,7 @@ def _series(
         requests = requests_of_call(given, options, range(seed, seed + number))
     if prompts is None and not options["allow_large"]:
         whole = {name: value for name, value in options.items() if name != "allow_large"}
-        check_count(pipeline, given, {**whole, "seeds": range(number)})
+        pipeline.check_count(given, **{**whole, "seeds": range(number)})
     series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors", weights)
     if series.into_folder:
         where.out.mkdir(exist_ok=True)
@@ -221,7 +231,7 @@ def _rows(*given: object) -> int:
     return max(1, *(len(one) for one in given if isinstance(one, list)))
 
 
-def _check_out(out: Path, pipeline: Pipeline) -> None:
+def _check_out(out: Path, pipeline: Pipeline | Cascade) -> None:
     from ldmkit.run.written import check_out
 
     check_out(out, visual=pipeline.codec.visual)
@@ -243,12 +253,12 @@ def _say(prepared: Prepared, output: Output, paths: list[str], timing: dict[str,
     print(f"loaded in {timing['load_s']} s, drawn in {timing['sample_s']} s ({calls})")
 
 
-def _show_inputs(pipeline: Pipeline) -> int:
+def _show_inputs(pipeline: Pipeline | Cascade) -> int:
     _emit(schemas(pipeline))
     return 0
 
 
-def schemas(pipeline: Pipeline) -> dict[str, Any]:
+def schemas(pipeline: Pipeline | Cascade) -> dict[str, Any]:
     """JSON schema of every input of a model, with the names of its classes where it has any (`names`)."""
     from pydantic import TypeAdapter
 
@@ -270,7 +280,10 @@ class _progress:
 
     def __enter__(self) -> Any:
         def advance(step: Any) -> None:
-            self.bar.total = step.count
+            if step.stage is None:
+                self.bar.total = step.count
+            else:
+                self.bar.set_description(step.stage, refresh=False)
             self.bar.update()
 
         return advance

@@ -14,6 +14,7 @@ from ldmkit.files.json import parse_json
 from ldmkit.files.reading import check_ordinary
 
 if TYPE_CHECKING:
+    from ldmkit.cascade import Cascade
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
 
@@ -39,13 +40,13 @@ def check_prompts(path: Path) -> None:
         raise InputError("prompts-type", f"the ending {path.suffix!r} is neither", where=str(path), fits=fits)
 
 
-def text_input(pipeline: Pipeline) -> str:
+def text_input(pipeline: Pipeline | Cascade) -> str:
     """The input that a line of a .txt file is: `text`, or the first where there is none of that name."""
     names = pipeline.inputs
     return "text" if "text" in names else next(iter(names), "text")
 
 
-def requests_of(path: Path, pipeline: Pipeline, given: Mapping[str, Any], seed: int) -> Iterator[Any]:
+def requests_of(path: Path, pipeline: Pipeline | Cascade, given: Mapping[str, Any], seed: int) -> Iterator[Any]:
     """One request of `Pipeline.many` a line; lines that cannot be read are handed on as they are, and refused there.
 
     Args:
@@ -175,29 +176,36 @@ class Series:
         """Where the picture of a request goes, in a folder."""
         return self.out / f"{index:06d}{self.suffix}"
 
-    def is_there(self, index: int, request: Any, pipeline: Pipeline, common: Mapping[str, Any]) -> bool:
+    def is_there(self, index: int, request: Any, pipeline: Pipeline | Cascade, common: Mapping[str, Any]) -> bool:
         """Whether the picture of a request was drawn before.
 
         Raises:
             InputError: `other-output`: the file that has its name is of another request.
         """
-        from ldmkit.run.many import ask_one
-        from ldmkit.run.recipe import make_recipes, read_recipe
+        from ldmkit.run.many import call_of
+        from ldmkit.run.recipe import calls_of, read_recipe
 
         path = self.file(index)
         if self.overwrite or not path.exists():
             return False
-        asked = ask_one(pipeline, request, common, str(path))
-        wanted = json.loads(json.dumps(make_recipes(pipeline, asked.resolved(), asked.size)[0]))
+        inputs, options = call_of(request, common, str(path))
+        wanted, found = json.loads(json.dumps(pipeline.recipe(inputs, **options))), read_recipe(path)
         wanted["weights"] = self.weights
-        found = read_recipe(path)
-        other = next((key for key in SAME if found.get(key) != wanted.get(key)), None)
+        pairs = [
+            (found, wanted),
+            *((call, calls_of(wanted).get(name, {})) for name, call in calls_of(found).items() if name),
+        ]
+        other = next((key for its, one in pairs for key in SAME if its.get(key) != one.get(key)), None)
+        if other is None and calls_of(found).keys() != calls_of(wanted).keys():
+            other = "stages"
         if other is not None:
             what = f"the picture there was drawn with other {other}"
             raise InputError("other-output", what, where=str(path), fits="another folder, or --overwrite")
         return True
 
-    def draw(self, pipeline: Pipeline, requests: Iterator[Any], batch: int, common: Mapping[str, Any]) -> None:
+    def draw(
+        self, pipeline: Pipeline | Cascade, requests: Iterator[Any], batch: int, common: Mapping[str, Any]
+    ) -> None:
         """Draw the requests whose pictures are not there, and write each as it comes."""
         from tqdm import tqdm
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ldmkit.errors import InputError, SourceError, shown, suggest
 from ldmkit.files.json import parse_json
 
 if TYPE_CHECKING:
+    from ldmkit.cascade import Cascade
     from ldmkit.pipeline import Pipeline
 
 
@@ -46,7 +48,7 @@ def split_words(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
     return model, rest
 
 
-def conditions(pipeline: Pipeline, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+def conditions(pipeline: Pipeline | Cascade, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
     owners = pipeline.inputs
     given: dict[str, Any] = {}
@@ -96,6 +98,34 @@ def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None
     return {"type": name, "config": config}
 
 
+def parse_stages(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`up.steps=10 up.guidance=4 base.size=64` as the arguments of each stage of a cascade.
+
+    Raises:
+        InputError: `stage-argument`, `option-twice`.
+    """
+    read: dict[str, Callable[[str], Any]] = {
+        "steps": _integer, "seeds": _integer, "size": parse_size, "guidance": parse_guidance,
+        **{name: partial(parse_strategy, option="--stage") for name in ("sampler", "grid", "cache")},
+    }  # fmt: skip
+    stages: dict[str, dict[str, Any]] = {}
+    for pair in pairs:
+        place, equals, value = pair.partition("=")
+        stage, _, name = place.partition(".")
+        if not equals or not stage or name not in read:
+            fits = f"stage.argument=value, with {', '.join(read)}"
+            raise InputError("stage-argument", f"got {shown(pair)}", where="--stage", fits=fits)
+        if name in stages.setdefault(stage, {}):
+            raise InputError("option-twice", f"{place} is given twice", where="--stage")
+        stages[stage][name] = read[name](value)
+    return stages
+
+
+def _integer(text: str) -> Any:
+    """An integer; other text as it is, which the call refuses."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 21 else text
+
+
 def parse_guidance(text: str | None) -> str | float | dict[str, Any] | None:
     """A scale, a name, or a name with its config."""
     try:
@@ -138,7 +168,7 @@ def chosen_guidance(guidance: str | None, pairs: list[str]) -> Any:
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
 
 
-def negatives(pipeline: Pipeline, pairs: Iterable[str]) -> dict[str, Any] | list[dict[str, Any]]:
+def negatives(pipeline: Pipeline | Cascade, pairs: Iterable[str]) -> dict[str, Any] | list[dict[str, Any]]:
     """Inputs to move away from, from the `name=value` pairs of `--negative`: one mapping, or one a picture where a name
     is given several times; names that are given once stand in all of them.
 

@@ -60,11 +60,7 @@ def draw_many(
     pipeline: Composed, draw: Callable[[Asked], Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
 ) -> Iterator[Drawn]:
     """See `Pipeline.many`; `draw` draws a call that was understood."""
-    number = integer(batch)
-    if number is None or not 1 <= number <= MAX_BATCH:
-        fits = f"pictures per batch, 1 to {MAX_BATCH}"
-        raise InputError("batch-size", f"got {shown(batch)}", where="batch", fits=fits)
-    return _stream(pipeline, draw, iter(requests), number, dict(common))
+    return _stream(pipeline, draw, iter(requests), _checked_batch(batch), dict(common))
 
 
 def _stream(
@@ -102,16 +98,8 @@ def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: st
         InputError: `batch-mismatch`: it asks for several pictures; `argument-twice`: a seed and seeds; and the errors
             of a call.
     """
-    if given is None:
-        raise InputError("not-a-mapping", "got None", where=where, fits=MAPPING)
-    own = _without_twins(mapping_of(given, where, MAPPING), where)
-    shared = _without_twins(common, "common")
-    if "seed" in own or "seeds" in own:  # each stands in for the other
-        shared = {name: value for name, value in shared.items() if name not in ("seed", "seeds")}
-    options = {**shared, **own}
-    if "seed" in options:
-        options["seeds"] = [options.pop("seed")]
-    asked = ask(pipeline, options.pop("inputs", {}), options)
+    inputs, options = call_of(given, common, where)
+    asked = ask(pipeline, inputs, options)
     if asked.request.batch != 1:
         fits = "one picture per request: one mapping of inputs, and `seed`"
         raise InputError("batch-mismatch", f"it asks for {asked.request.batch} pictures", where=where, fits=fits)
@@ -123,6 +111,93 @@ def _without_twins(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         what = "both `seed` and `seeds` are given"
         raise InputError("argument-twice", what, where=where, fits="seed=5, or seeds=[5]")
     return options
+
+
+def call_of(given: Any, common: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+    """The inputs and the other arguments of the call that a request stands for.
+
+    Raises:
+        InputError: `not-a-mapping`; `argument-twice`: a seed and seeds.
+    """
+    if given is None:
+        raise InputError("not-a-mapping", "got None", where=where, fits=MAPPING)
+    own = _without_twins(mapping_of(given, where, MAPPING), where)
+    shared = _without_twins(common, "common")
+    if "seed" in own or "seeds" in own:  # each stands in for the other
+        shared = {name: value for name, value in shared.items() if name not in ("seed", "seeds")}
+    options = {**shared, **own}
+    if "seed" in options:
+        options["seeds"] = [options.pop("seed")]
+    return options.pop("inputs", {}), options
+
+
+def draw_in_turn(
+    draw: Callable[..., Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
+) -> Iterator[Drawn]:
+    """Draw requests in order; those that follow one another and differ in inputs and seeds alone share a batch.
+
+    For models whose requests cannot be understood before they run, as those of `draw_many`.
+    """
+    number = _checked_batch(batch)
+    group: list[tuple[int, Any, Any, dict[str, Any]]] = []
+    for index, given in enumerate(requests):
+        try:
+            one = (index, given, *call_of(given, common, f"requests[{index}]"))
+        except LdmkitError as error:
+            yield from _drawn_group(draw, group)
+            group = []
+            yield Drawn(index, given, None, error)
+            continue
+        if group and (len(group) == number or not _alike(group[0][2:], one[2:])):
+            yield from _drawn_group(draw, group)
+            group = []
+        group.append(one)
+    yield from _drawn_group(draw, group)
+
+
+def _alike(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -> bool:
+    """Whether two calls can be rows of one, as far as that can be told."""
+    rest = [{key: value for key, value in options.items() if key != "seeds"} for _, options in (one, other)]
+    seeds = [options.get("seeds") for _, options in (one, other)]
+    if not all(isinstance(inputs, Mapping) for inputs, _ in (one, other)) or one[0].keys() != other[0].keys():
+        return False
+    try:
+        return all(isinstance(given, list) and len(given) == 1 for given in seeds) and bool(rest[0] == rest[1])
+    except Exception:  # arguments that are tensors
+        return False
+
+
+def _drawn_group(draw: Callable[..., Output], group: Sequence[tuple[int, Any, Any, dict[str, Any]]]) -> Iterator[Drawn]:
+    if not group:
+        return
+    inputs = [one[2] for one in group]
+    options = dict(group[0][3])
+    if len(group) > 1:
+        options["seeds"] = [seed for one in group for seed in one[3]["seeds"]]
+    try:
+        output = draw(inputs if len(group) > 1 else inputs[0], **options)
+        if len(output.images) != len(group):
+            fits = "one picture a request: one mapping of inputs, and `seed`"
+            raise InputError(
+                "batch-mismatch", f"it asks for {len(output.images)} pictures", where="requests", fits=fits
+            )
+    except LdmkitError as error:
+        if len(group) == 1:
+            yield Drawn(group[0][0], group[0][1], None, error)
+            return
+        for one in group:
+            yield from _drawn_group(draw, [one])
+        return
+    for row, one in enumerate(group):
+        yield Drawn(one[0], one[1], output.row(row))
+
+
+def _checked_batch(batch: object) -> int:
+    number = integer(batch)
+    if number is None or not 1 <= number <= MAX_BATCH:
+        fits = f"pictures per batch, 1 to {MAX_BATCH}"
+        raise InputError("batch-size", f"got {shown(batch)}", where="batch", fits=fits)
+    return number
 
 
 def _read(pipeline: Composed, index: int, given: Any, common: Mapping[str, Any]) -> _Waiting:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError
 
 from ldmkit.contracts.arguments import path_of
 from ldmkit.contracts.value import Value
-from ldmkit.errors import LdmkitError, SourceError
+from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
@@ -88,6 +88,18 @@ def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> 
         if made_up:
             recipe["proposed"] = _dump(pipeline, made_up)
     return tuple(recipes)
+
+
+def only_recipe(recipes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one recipe of a call for one picture.
+
+    Raises:
+        InputError: `batch-mismatch`.
+    """
+    if len(recipes) != 1:
+        fits = "one picture: one mapping of inputs, and `seed`"
+        raise InputError("batch-mismatch", f"it asks for {len(recipes)} pictures", where="inputs", fits=fits)
+    return recipes[0]
 
 
 class StageRun(NamedTuple):

@@ -86,7 +86,7 @@ def compare(
     from ldmkit_compare.runs import Comparing
 
     entrants = parse_samplers(samplers)
-    pipe = reading.load().planned(plan)
+    pipe = reading.pipeline().planned(plan)
     check_pictures(pipe.codec.axes, "a comparison")
     given, options = drawing.call(pipe)
     first = pipe.prepare(given, steps=numbers[0], **options)

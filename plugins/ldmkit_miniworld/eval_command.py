@@ -93,7 +93,7 @@ def miniworld(
         guidance=parse_guidance(guidance), seed=seed, plan=plan, batch=batch, propose=propose, allow_large=yes,
     )  # fmt: skip
     asked = {"count": count, "split": split, "conditions": conditions, "references": references}
-    _measured(reading.load(), size, how, asked, targets, json)
+    _measured(reading.pipeline(), size, how, asked, targets, json)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _check(main: Denoiser, weak: Denoiser) -> None:
 
 @lru_cache(maxsize=2)
 def _loaded(path: str, changed: float, device: str, dtype: str) -> tuple[Denoiser, Process]:
-    pipe = ldmkit.load(path, device=device, dtype=dtype)
+    pipe = ldmkit.Pipeline.load(path, device=device, dtype=dtype)
     return pipe.denoiser, pipe.process
 
 
