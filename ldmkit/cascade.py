@@ -33,7 +33,7 @@ from ldmkit.run.output import Output
 from ldmkit.run.prepare import prepare_asked
 from ldmkit.run.prepared import Prepared, Stream
 from ldmkit.run.recipe import StageRun, make_cascade_recipes, only_recipe
-from ldmkit.run.request import Inputs, Request, length
+from ldmkit.run.request import Inputs, Resolved, length
 from ldmkit.run.sizes import Size
 
 
@@ -237,7 +237,7 @@ class Cascade:
     def recipe(self, inputs: Inputs | None = None, **options: Any) -> dict[str, Any]:
         """The recipe that the picture of a call would have, without drawing it; see `Pipeline.recipe`."""
         prepared = self.prepare(inputs, **options)
-        runs = [self._run(call, call.asked.checked, call.asked.size) for call in prepared.calls]
+        runs = [self._run(call, call.asked.resolved(), call.asked.size) for call in prepared.calls]
         return only_recipe(make_cascade_recipes(self, prepared.seeds, runs))
 
     def check_count(self, inputs: Inputs | None = None, **options: Any) -> None:
@@ -274,7 +274,7 @@ class Cascade:
                 output = pipeline.finish(ready, last, taken)
             made[call.name] = (self._run(call, ready.request, ready.size), output)
 
-    def _run(self, call: StageCall, request: Request, size: Size) -> StageRun:
+    def _run(self, call: StageCall, request: Resolved, size: Size) -> StageRun:
         handed = tuple((key.name, key.field) for key in call.sources if key.field is not None)
         return StageRun(call.name, self.stages[call.name], call.written(request), size, handed)
 
