@@ -34,7 +34,7 @@ def test_options_per_stage_and_exact_replay(folder: Path, tmp_path: Path, capsys
     assert (calls["base"]["steps"], calls["up"]["steps"]) == (3, 2)
     assert calls["up"]["sampler"]["config"]["eta"] == 0.5 and calls["base"]["guidance"]["type"] == "cfg"
     options: dict[str, Any] = {"base": {"guidance": 2.0}, "up": {"steps": 2, "sampler": {"type": "ddim", "eta": 0.5}}}
-    drawn = ldmkit.load(folder)({"label": 3}, seeds=[4], steps=3, stages=options)
+    drawn = ldmkit.Cascade.load(folder)({"label": 3}, seeds=[4], steps=3, stages=options)
     assert drawn.recipes[0]["stages"] == calls
     code, said = run(capsys, "replay", out, "--trust")
     assert code == 0 and said == {"largest_difference": 0, "changed_parts": {}}
@@ -99,7 +99,7 @@ def test_many_into_a_folder(folder: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_many_is_each_by_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cascade = ldmkit.load(folder)
+    cascade = ldmkit.Cascade.load(folder)
     requests: list[Any] = [
         {"inputs": {"label": i % 5}, "seed": i, "stages": {"up": {"steps": 1 + i // 3}}} for i in range(6)
     ]
