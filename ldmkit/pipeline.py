@@ -315,11 +315,7 @@ class Pipeline(Varied):
         return only_recipe(make_recipes(self, asked.resolved(), asked.size))
 
     def check_count(self, inputs: Inputs | None = None, **options: Any) -> None:
-        """Refuse more pictures than anyone means, before a row of them is looked at.
-
-        Raises:
-            InputError: `too-much-work`.
-        """
+        """Refuse more pictures than anyone means (`too-much-work`), before a row of them is looked at."""
         check_count(self, inputs or {}, options)
 
     @uses_parts
