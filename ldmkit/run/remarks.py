@@ -26,15 +26,25 @@ NEAR = 24 / 255
 UNSCALED = 4.0
 """Standard deviation above that of any scaled latents; unscaled latents of Stable Diffusion have 5.5."""
 
-FOREIGN: tuple[tuple[str, str], ...] = (
-    (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network"),
-    (r"\bembedding:\S+", "loads an embedding"),
-    (r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]", "weights words"),
-    (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)", "weights words"),
-    (r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}", "alternates between words"),
-    (r"\b(?:BREAK|AND)\b", "combines texts"),
-)
-"""Prompt syntax of A1111, ComfyUI, kohya's scripts and compel, which a tokenizer treats as plain text."""
+_LORA = "--lora FILE:0.8, pipe.with_lora(file)"
+_OPTIONS = '--negative text="..." --steps 20 --size 512, or the keys of a .jsonl line'
+
+FOREIGN: tuple[tuple[str, str, str], ...] = (
+    (r"(?m)^\s*Negative prompt:|\bSteps: \d+, (?:Sampler|Schedule|CFG|Seed|Size)\b", "sets options", _OPTIONS),
+    (r"(?:^|\s)--(?:no?|neg|negative|[whdslg]|ar|aspect|seed|steps|cfg|scale|v|q|stylize|chaos)[\s=]+\S+",
+     "sets options", _OPTIONS),
+    (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network", _LORA),
+    (r"\bembedding:\S+", "loads an embedding", ""),
+    (r"\([^()]*:\s*[+-]?\d*[.,]?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]|\([^()]+\)\d*\.\d+", "weights words", ""),
+    (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)|\b\w+::\s*-?\d*\.?\d", "weights words", ""),
+    (r"\)\s*\.(?:blend|swap|and)\(", "mixes texts", ""),
+    (r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}", "alternates between words", ""),
+    (r"(?<!\w)__[\w/*-]+__(?!\w)", "draws a word from a list", "a line for each of --prompts"),
+    (r"\b(?:BREAK|AND)\b", "combines texts", ""),
+    (r"\[(?!(?i:sic)\])[^\[\]\d]+\]", "weights words", ""),
+)  # fmt: skip
+"""(pattern, what it does there, what does it here): prompt syntax of A1111, ComfyUI, kohya's scripts, InvokeAI, compel
+and Midjourney, which a tokenizer treats as plain text."""
 
 
 def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, codec: Codec) -> None:
@@ -102,10 +112,10 @@ def _rough(mask: Tensor) -> bool:
 
 def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
     for key, text in dict.fromkeys((k, v) for row in rows for k, v in row.items() if isinstance(v, str)):
-        for pattern, meaning in FOREIGN:
+        for pattern, meaning, ours in FOREIGN:
             found = re.search(pattern, text)
             if found is None or (meaning == "combines texts" and text.isupper()):
                 continue
-            what = f"the input {key!r} contains {found[0][:60]!r}, which {meaning} in other programs"
-            warn(f"{what}; here it is plain text")
+            what = f"the input {key!r} contains {found[0].strip()[:60]!r}, which {meaning} in other programs"
+            warn(f"{what}; here it is plain text" + (f" ({ours})" if ours else ""))
             break

@@ -67,3 +67,10 @@ def test_one_step_too_many_is_a_slip_of_rounding(
 
     monkeypatch.setattr(np, "arange", without)
     assert apart(ours(given, steps), theirs(given, steps)) < 3e-5  # float32 of theirs: 1.4e-5 was seen in 499 steps
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "LMSDiscreteScheduler"])
+def test_runs_from_a_picture_that_differ_are_said(name: str) -> None:
+    given = {"_class_name": name, **SD, **({"skip_prk_steps": True} if name == "PNDMScheduler" else {})}
+    assert any("strength below 1" in note for note in read_scheduler(given).notes)
+    assert not any("strength" in note for note in read_scheduler({"_class_name": "DDIMScheduler", **SD}).notes)

@@ -49,12 +49,39 @@ PLAIN = "a red house (with a garden): 10:30, 3 to 4, e.g. [sic]; cats & dogs - s
         "a (red:1.4) house", "a (red house: .8)", "((red)) house", "[[red]] house", "red++ house", "a house-- by it",
         "a house <lora:ink:0.8>", "embedding:easynegative, blur", "red BREAK house", "red AND blue",
         "[red|blue] house", "[red:blue:0.5] house", "a {red|blue} house",
+        "a [red] house", "a (red)1.3 house", "a (red:1,4) house", "house::2 tree::1", "a __color__ house",
+        '("a tree", "a boat").blend(0.5, 0.5)', "a (cat).swap(dog)",
     ],
 )  # fmt: skip
 def test_syntax_of_other_programs(pipe: ldmkit.Pipeline, text: str) -> None:
     for inputs, negative in (({"text": text}, {}), ({"text": "a lake"}, {"text": text})):
         with pytest.warns(DrawingWarning, match="in other programs; here it is plain text"):
             pipe.prepare(inputs, negative=negative, guidance=3.0)
+
+
+INFOTEXT = "a red house\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 5, Size: 512x512"
+
+
+@pytest.mark.parametrize(("text", "ours"), [
+    (INFOTEXT, "--negative"), (INFOTEXT.replace("\n", " "), "--steps"),
+    ("a house\nNegative prompt: blurry", "--negative"), ("a house --no trees", "--negative"),
+    ("a house --n blurry --w 512 --s 20", ".jsonl"), ("a house --ar 16:9 --v 6", "--size"),
+    ("a house --seed=3", ".jsonl"), ("a house <lora:ink:0.8>", "--lora"), ("a __color__ house", "--prompts"),
+])  # fmt: skip
+def test_what_says_it_here(pipe: ldmkit.Pipeline, text: str, ours: str) -> None:
+    with pytest.warns(DrawingWarning) as caught:
+        pipe.prepare({"text": text})
+    assert any("in other programs; here it is plain text (" in str(one.message) and ours in str(one.message)
+               for one in caught)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["snake__case and dunder_", "a ratio, 3 : 4 -- no trees", "he said (twice) 1.5 times", "[12]"]
+)
+def test_what_only_looks_like_it(text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _foreign([{"text": text}])
 
 
 @pytest.mark.parametrize("text", [PLAIN, PLAIN.upper(), "A HOUSE AND A LAKE", "well-known -- and c++"])
