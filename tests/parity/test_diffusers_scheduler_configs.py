@@ -17,7 +17,7 @@ from ldmkit_processes.discrete import Discrete
 
 import ldmkit
 
-SAID = ("timestep_spacing trailing", "solver_order 3", "heun:", "dpm2:", "lms:", "deis:", "tcd:")  # of float32
+SAID = ("plms:", "timestep_spacing trailing", "solver_order 3", "heun:", "dpm2:", "lms:", "deis:", "tcd:")  # of float32
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
