@@ -244,7 +244,7 @@ def test_inputs_come_back_as_they_were(codec: KLCodec, tmp_path: Path) -> None:
     name, inputs = cache.inputs(1)
     assert name == data.id(1) and np.array_equal(inputs["m"], labels)
     assert inputs["a"] == ["ü\n\u2028", 1, 2.5, None, True, {"b": 3, "c": 0.5}]
-    with pytest.raises(InputError, match="a Tensor cannot be kept"):
+    with pytest.raises(InputError, match="a Tensor cannot be stored"):
         latent_cache(Odd(a=torch.zeros(3)), cached(), codec, tmp_path / "tensor")
     with pytest.raises(InputError, match="labels from 70000 to 70000"):
         latent_cache(Odd(m=np.full((16, 16), 70000)), cached(), codec, tmp_path / "labels")
