@@ -26,8 +26,8 @@ def test_a_start_by_position() -> None:
     assert ldmkit.Start(image, 0.5).strength == 0.5
     with pytest.raises(InputError, match="multiple values"):
         ldmkit.Start(image, image=image)
-    with pytest.raises(InputError, match="5 values for 4 fields"):
-        ldmkit.Start(image, 0.5, None, None, 1)
+    with pytest.raises(InputError, match="6 values for 5 fields"):
+        ldmkit.Start(image, 0.5, None, None, None, 1)
 
 
 def test_strategies_in_every_form(class_pipe: ldmkit.Pipeline) -> None:
