@@ -42,13 +42,14 @@ def test_palette(walk: Walk) -> None:
     without_the_distribution(walk)
 
 
-@pytest.mark.parametrize("name", ["sketch", "swatches"])
-def test_signals(walk: Walk, name: str) -> None:
+@pytest.mark.parametrize("page", ["sketch.md", "swatches.md"])
+def test_signals(walk: Walk, page: str) -> None:
     """Only the probe, validation and previews that the recipe has are made smaller, beside what is always shortened."""
     few = "data.train.config.source.config.count=8"
     walk.short = (few, "validation=null", "probe=null", "previews=null", "schedule.warmup=1")
     walk.fewer = {"48": "3"}
-    walk.page(PAGES / f"{name}.md")
+    walk.page(PAGES / page)
+    name = page.removesuffix(".md")
     assert (walk.folder / "runs" / name / "model" / "pipeline.json").is_file()
     assert sum(line.startswith("pytest") for line in walk.ran) == 1
     assert any(line == "ldmkit train recipe.yaml" for line in walk.ran)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldmkit.contracts.nn import layer_of
@@ -15,8 +16,8 @@ from ldmkit.testing.batches import close, differ, expect_state, normal, same, sn
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
-FAMILIES = re.compile(r"input|mid|(skip|deep)\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear)\..+")
-KNOWN = "input, down.<level>[.resample], (skip|deep).<i>, mid, (attn|self|block|cross|linear).<path>"
+FAMILIES = re.compile(r"input|mid|(skip|deep)\.\d+|down\.\d+(\.resample)?|(attn|block|cross|self|linear|conv)\..+")
+KNOWN = "input, down.<level>[.resample], (skip|deep).<i>, mid, (attn|self|block|cross|linear|conv).<path>"
 
 Calls = list[tuple[str, Tensor, Any]]
 
@@ -26,7 +27,7 @@ def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
     `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
-    `block.<path>`, `cross.<path>`, `linear.<path>`: an adapter finds by these names what it knows how
+    `block.<path>`, `cross.<path>`, `linear.<path>`, `conv.<path>`: an adapter finds by these names what it knows how
     to extend, in any denoiser.
     """
     part = s.make()
@@ -149,33 +150,35 @@ def port_states(s: DenoiserSubject) -> None:
 
 @check("denoiser", "linear-layers")
 def linear_layers(s: DenoiserSubject) -> None:
-    """What a tap at `linear.<path>` adds to the output can be added to the layer's weight instead.
+    """What a tap at `linear.<path>` or `conv.<path>` adds can be added to the layer's weight instead.
 
-    So an adapter can be fused. The port is that of an `ldmkit.PortedLinear`, or its path is that of an `nn.Linear`.
+    So an adapter can be fused. The port is that of an `ldmkit.PortedLinear` or `PortedConv2d`, or its path is that of
+    an `nn.Linear` or `nn.Conv2d`; taps find the layer's input in `frame.scratch["input"]`.
     """
     part = _with_ports(s)
-    names = [name for name in part.ports if name.startswith("linear.")]
+    names = [name for name in part.ports if name.startswith(("linear.", "conv."))]
     if not names:
-        raise NotApplicable("it publishes no linear ports")
-    given = s.given(part)
+        raise NotApplicable("it publishes no ports of layers")
+    given, other = s.given(part), copy.deepcopy(part)
     for name in names:
-        other = copy.deepcopy(part)
         layer = layer_of(other, other.ports, name)
         if layer is None:
-            fail(
-                f"a linear layer at {name!r}", "none: neither a PortedLinear of that port nor an nn.Linear of that path"
-            )
-        delta = 0.3 * normal(*layer.weight.shape, seed=3).to(layer.weight)
+            kind = "Linear" if name.startswith("linear.") else "Conv2d"
+            fail(f"a layer at {name!r}", f"none: neither a Ported{kind} of that port nor an nn.{kind} of that path")
+        own, delta = layer.weight, 0.3 * normal(*layer.weight.shape, seed=3).to(layer.weight)
 
-        def tap(value: Tensor, frame: Any, delta: Tensor = delta) -> Tensor:
-            added: Tensor = frame.scratch["input"] @ delta.T
+        def tap(value: Tensor, frame: Any, delta: Tensor = delta, layer: Any = layer) -> Tensor:
+            x = frame.scratch["input"]
+            flat = delta.ndim == 2
+            added: Tensor = x @ delta.T if flat else F.conv2d(x, delta, None, layer.stride, layer.padding)
             return value + added
 
         with torch.no_grad():
             with attached(part.ports, {name: tap}):
                 wanted = call(part, given)
-            layer.weight = torch.nn.Parameter(layer.weight + delta, requires_grad=False)
-            close([call(other, given)], [wanted], f"F with a matrix added to the weight at {name!r}", 1e-4)
+            layer.weight = torch.nn.Parameter(own + delta, requires_grad=False)
+            close([call(other, given)], [wanted], f"F with a change of the weight at {name!r}", 1e-4)
+            layer.weight = own
 
 
 @check("denoiser", "port-values")
@@ -183,18 +186,17 @@ def port_values(s: DenoiserSubject) -> None:
     """Ports of a family carry what the family says.
 
     `input`, `down.<level>`, `skip.<i>`, `deep.<i>` and `mid` carry maps (B, C, h, w), with the axes of the latents.
-    `block.<path>` carries the residual stream between two attentions, (B, places, C). `linear.<path>` carries a linear
-    layer's output, and the
-    layer's input is in `frame.scratch["input"]`, which a low-rank update needs. `cross.<path>` carries the result of
-    the attention to tokens before its output projection, (B, places, C), and the queries (B, heads, places, width) are
-    in `frame.scratch["query"]`, for attention to further tokens.
+    `block.<path>` carries the residual stream between two attentions, (B, places, C). `linear.<path>` and
+    `conv.<path>` carry the output of a layer, whose input is in `frame.scratch["input"]`, as a low-rank update needs.
+    `cross.<path>` carries the result of the attention to tokens before its output projection, (B, places, C), and the
+    queries (B, heads, places, width) are in `frame.scratch["query"]`, for attention to further tokens.
     """
     part = _with_ports(s)
     found: dict[str, tuple[Tensor, Any]] = {}
 
     def keep(name: str) -> Any:
         def tap(value: Tensor, frame: Any) -> Tensor:
-            key = {"linear": "input", "cross": "query"}.get(name.split(".")[0], "")
+            key = {"linear": "input", "conv": "input", "cross": "query"}.get(name.split(".")[0], "")
             found[name] = (value, frame.scratch.get(key))
             return value
 
@@ -210,6 +212,9 @@ def port_values(s: DenoiserSubject) -> None:
             expect(fits, f"a map (B,C,h,w), with the latents' axes, at {name!r}", f"{tuple(value.shape)}")
         elif family == "block":
             expect(value.ndim == 3, f"tokens (B, places, C) at {name!r}", f"{tuple(value.shape)}")
+        elif family == "conv":
+            fits = isinstance(beside, Tensor) and beside.ndim == value.ndim and beside.shape[0] == value.shape[0]
+            expect(fits, f"the layer's input in frame.scratch['input'] at {name!r}", _shape(beside))
         elif family == "linear":
             fits = isinstance(beside, Tensor) and beside.shape[:-1] == value.shape[:-1]
             expect(fits, f"the layer's input in frame.scratch['input'] at {name!r}", _shape(beside))
