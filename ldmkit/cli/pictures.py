@@ -101,8 +101,8 @@ def decode(
         model, config=config, ema=ema, variant=variant, device=device, dtype=dtype, scale=scale, verify=verify
     )
     stored = found.read(True)
-    check_codec_of(about, codec, stored, str(latents))
     size = size_of(about, codec, stored, str(latents))
+    check_codec_of(about, codec, stored, str(latents))
     visual = codec.visual
     check_out(out, visual=visual)
     check_latents(codec, stored, yes)

@@ -60,8 +60,9 @@ def _read(path: Path, codec: Codec) -> tuple[dict[str, Any], tuple[int, ...] | N
     if path.suffix.lower() != ".safetensors":
         return {"image": path}, None
     latents, about = stored_latents(path).read(True), read_metadata(path)
+    size = size_of(about, codec, latents, str(path))
     check_codec_of(about, codec, latents, str(path))
-    return {"latents": latents[0]}, size_of(about, codec, latents, str(path))
+    return {"latents": latents[0]}, size
 
 
 def stored_latents(path: Path) -> Any:
