@@ -128,7 +128,7 @@ def check_part(entry: Entry, loaded: Any, where: str) -> None:
         what = f"{_repr(loaded)} is not a class"
         raise PluginError("not-a-class", what, where=where, fits=f"a subclass of ldmkit.{contract.__name__}")
     if not issubclass(loaded, contract):
-        what = f"{loaded.__name__} is not a {contract.__name__}"
+        what = f"{loaded.__name__} is not a subclass of ldmkit.{contract.__name__}"
         raise PluginError("wrong-kind", what, where=where, fits=_right_group(loaded))
     _check_api(entry, loaded, where)
     if inspect.isabstract(loaded):

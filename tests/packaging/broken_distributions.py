@@ -249,7 +249,7 @@ BROKEN = (
     ),
     Broken(
         "broken-kind", {"ldmkit.samplers": {"grid-as-sampler": "broken_kind:Even"}}, {"broken_kind": GRID},
-        code="wrong-kind", cause="Even is not a Sampler", remedy=r"entry-point group ldmkit\.grids",
+        code="wrong-kind", cause="Even is not a subclass of ldmkit.Sampler", remedy=r"entry-point group ldmkit\.grids",
     ),
     _sampler(
         "api", SAMPLER.replace("api = 1", "api = 99"), code="incompatible", status="incompatible",
