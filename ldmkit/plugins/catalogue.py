@@ -118,7 +118,7 @@ def verdict(entry: Entry) -> Verdict:
         return Verdict("ok")
     names = " and ".join(f"{e.dist} {e.version}" for e in others)
     if any(e.dist == HOME for e in others):
-        return Verdict("ok", f"{entry.name!r} means the in-tree one", f"use {entry.qualified!r} for this one")
+        return Verdict("ok", f"{entry.name!r} refers to the in-tree part", f"use {entry.qualified!r} for this one")
     if entry.dist == HOME:
         return Verdict("ok")
     return Verdict("ok", f"{names} has the name as well", f"use {entry.qualified!r}")
