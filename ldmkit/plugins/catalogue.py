@@ -121,7 +121,7 @@ def verdict(entry: Entry) -> Verdict:
         return Verdict("ok", f"{entry.name!r} refers to the in-tree part", f"use {entry.qualified!r} for this one")
     if entry.dist == HOME:
         return Verdict("ok")
-    return Verdict("ok", f"{names} has the name as well", f"use {entry.qualified!r}")
+    return Verdict("ok", f"{names} uses the same name", f"use {entry.qualified!r}")
 
 
 def rivals(entry: Entry) -> list[Entry]:

@@ -39,8 +39,10 @@ class Update(nn.Module):
         super().__init__()
         self.config = config
         for name, shape in config.tensors.items():
-            value = torch.zeros(shape) if name in ZERO_AT_FIRST else torch.randn(shape) / max(shape[-1], 1) ** 0.5
-            self.register_parameter(name, nn.Parameter(value))
+            parameter = nn.Parameter(torch.zeros(shape))
+            if name not in ZERO_AT_FIRST:
+                nn.init.uniform_(parameter, -(bound := max(shape[-1], 1) ** -0.5), bound)
+            self.register_parameter(name, parameter)
 
     def change(self, weight: Tensor, strength: float) -> Tensor:
         """What to add to the weight (outputs, inputs[, k, k]) at a strength; all of it, rows that stay included."""
