@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -155,7 +156,8 @@ class NoisedPicture(_Augmenting, SetsSize):
         return self.process.alpha(sigma) * (image + sigma * noise.to(image.device))
 
 
-_LEVELS = tuple({"image": torch.zeros(3, 4, 4), "level": level} for level in (0.2, 0.5, 0.9))
+_GREY = np.full((4, 4, 3), 128, np.uint8)  # no tensor: a module may be imported where new ones are on the meta device
+_LEVELS = tuple({"image": _GREY, "level": level} for level in (0.2, 0.5, 0.9))
 
 
 class NoiseLevel(_Augmenting):

@@ -59,7 +59,7 @@ def test_only_what_can_be_locked() -> None:
 
 @pytest.mark.parametrize("sampler", ["lcm", "tcd"])
 def test_samplers_of_distilled_models(sampler: str) -> None:
-    with pytest.warns(DrawingWarning, match=f"'{sampler}' .* networks distilled for a few steps, and nothing"):
+    with pytest.warns(DrawingWarning, match=f"'{sampler}' .* networks distilled for a few steps, but this model"):
         tiny_parts.class_pipeline().prepare({"label": 1}, sampler=sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -44,7 +44,7 @@ def test_fixed_signatures() -> None:
         assert list(parameters)[6:] == [*more, "verify", "mapped"]
         fixed = {"source": inspect.Parameter.empty, "verify": "fast", "mapped": True}
         assert {n: p.default for n, p in parameters.items()} == {n: fixed.get(n) for n in parameters}
-    assert [*ldmkit.Start.model_fields] == ["image", "strength", "mask", "latents"]
+    assert [*ldmkit.Start.model_fields] == ["image", "strength", "mask", "latents", "noised"]
     assert list(inspect.signature(ldmkit.get).parameters) == ["kind", "name"]
 
 
