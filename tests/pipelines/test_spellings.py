@@ -114,6 +114,7 @@ WITHOUT_ARGUMENT = {
     "scales",  # `guidance`, one a condition
     "strength", "mask",  # of `start`
     "plan", "place", "lora",  # `Pipeline.planned`, `placed`, `with_lora`
+    "stage", "first", "last",  # `Cascade.__call__`
     "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip
 
