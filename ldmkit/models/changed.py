@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldmkit.contracts.part import Part
+from ldmkit.contracts.ports import Port
 from ldmkit.errors import LdmkitError, RunError, shown, warn
 from ldmkit.models.meta import on_meta
 from ldmkit.models.residence import is_fetching
@@ -105,6 +106,8 @@ def _class(module: nn.Module) -> str:
 def settings(module: nn.Module) -> dict[str, Any]:
     """What a module computes with beside tensors and modules: its public attributes that are numbers, text, tuples of
     these or functions."""
+    if isinstance(module, Port):  # taps belong to the adapters of pipelines, which are saved
+        return {}
     own = {
         name: value for name, value in vars(module).items() if name[0] != "_" and name not in ("training", "forward")
     }

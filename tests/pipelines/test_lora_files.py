@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,9 @@ def test_a_part_of_the_run(pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
 
 def test_saved_with_the_pipeline(pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
     mine = pipe.with_lora(saved(tmp_path / "a.safetensors", pair()), 0.7)
-    back = ldmkit.load(mine.save(tmp_path / "model"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = ldmkit.load(mine.save(tmp_path / "model"))
     assert torch.equal(back(L, **CALL).latents, mine(L, **CALL).latents)
     assert back.adapters["a"].config == mine.adapters["a"].config and back.updates == ()
 

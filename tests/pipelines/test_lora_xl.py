@@ -75,3 +75,11 @@ def test_files_of_kohya(base: tuple[Any, Path, ldmkit.Pipeline], tmp_path: Path,
         kept[f"{flat}.alpha"] = torch.tensor(2.0)
     save_file(kept, tmp_path / "kohya.safetensors")
     assert far(base, tmp_path / "kohya.safetensors") < 1e-4
+
+
+def test_keys_that_do_not_say_of_which_encoder(base: tuple[Any, Path, ldmkit.Pipeline], tmp_path: Path) -> None:
+    """As in peft's own folders: both encoders have layers of these names."""
+    fc1, file = "base_model.model.text_model.encoder.layers.0.mlp.fc1", tmp_path / "a.safetensors"
+    save_file({f"{fc1}.lora_A.weight": torch.ones(2, 32), f"{fc1}.lora_B.weight": torch.ones(64, 2)}, file)
+    with pytest.raises(ldmkit.SourceError, match=r"ambiguous.*CLIP text encoder or second CLIP text encoder"):
+        base[2].with_lora(file)

@@ -104,13 +104,16 @@ class LoraSource(Source):
             self.report.ignored.update(dict.fromkeys(roles.values(), reason))
             return None
         asked = self._names if tower == "any" else {tower: self._names[tower]}
-        found = next((layer for names in asked.values() if (layer := names.find(path, flat)) is not None), None)
-        if found is None:
+        places = {name: layer for name, names in asked.items() if (layer := names.find(path, flat)) is not None}
+        if len(places) > 1:
+            what = f"the key {key!r} does not say of which network: {' or '.join(_NETWORKS[name] for name in places)}"
+            raise SourceError("ambiguous", what, where=self.origin, fits="keys that begin with text_encoder., say")
+        if not places:
             known = [name for names in asked.values() for name in (names.flat if flat else names.dotted)]
             whose = "pipeline" if tower == "any" else f"pipeline's {_NETWORKS[tower]}"
             what = f"the key {key!r} names the layer {path!r}, which is not in the {whose}"
             raise SourceError("other-base", what, where=self.origin, fits=suggest(path, known))
-        return found
+        return next(iter(places.values()))
 
     def _fits(self) -> str:
         have = ", ".join(_NETWORKS[tower] for tower in self._names)
