@@ -198,7 +198,7 @@ BROKEN = {
     "absent_name": ("", "plugin.import-failed", "failed", "'Part'"),
     "instance": ("Part = 3", "plugin.not-a-class", "failed", "3"),
     "wrong_kind": ("import ldmkit\nclass Part(ldmkit.Grid):\n    def sigmas(self, p, s): ...", "plugin.wrong-kind",
-                   "failed", "not a Sampler"),
+                   "failed", "not a subclass of ldmkit.Sampler"),
     "abstract": ("import ldmkit\nclass Part(ldmkit.Sampler): ...", "plugin.abstract", "failed", "steps"),
 }  # fmt: skip
 

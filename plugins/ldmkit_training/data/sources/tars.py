@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tarfile
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from ldmkit import InputError, shown
 from ldmkit.files.picture_files import MAX_FILE_BYTES
@@ -103,16 +105,28 @@ def _check_end(path: Path, end: int) -> None:
     """Refuse what follows an archive's end, but for zeros: a damaged header, which the reader takes for the end, and
     archives that were joined as they are (`cat a.tar b.tar`), of which it reads the first."""
     with path.open("rb") as file:
-        file.seek(end)
-        first, at = True, end
-        while block := file.read(1 << 20):
+        at: int | None = end
+        while (at := _next_data(file, at)) is not None:
+            file.seek(at)
+            if not (block := file.read(1 << 20)):
+                return
             if block.strip(b"\0"):
                 at += len(block) - len(block.lstrip(b"\0"))
-                if first and at < end + 512:
+                if at < end + 512:
                     raise _bad(path, f"damaged at byte {end}", "a complete archive")
                 what = f"the archive ends at byte {end}, and more follows at byte {at}"
                 raise _bad(path, what, "an archive a file: several that were joined (cat) are listed one by one")
-            first, at = False, at + len(block)
+            at += len(block)
+
+
+def _next_data(file: BinaryIO, at: int) -> int | None:
+    """Where the file's next bytes are that are stored, from a place on; None: only a hole, which reads as zeros."""
+    try:
+        return os.lseek(file.fileno(), at, os.SEEK_DATA)
+    except AttributeError:  # this system does not tell
+        return at
+    except OSError as problem:
+        return None if problem.errno == errno.ENXIO else at
 
 
 def _bad(path: Path, what: str, fits: str) -> InputError:
