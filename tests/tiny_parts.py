@@ -8,6 +8,10 @@ import torch
 
 import ldmkit
 
+CLIP = {
+    "vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "mlp": 32, "positions": 9, "bos": 47, "eos": 48, "pad": 48,
+}  # fmt: skip
+"""A text tower of two layers."""
 LABELS = 6
 NULL_CLASS = 5
 

@@ -92,6 +92,6 @@ class Fusable(ABC):
                 in part of the run only.
         """
 
-    def bias_delta(self, port: str) -> Tensor | None:
-        """What to add to the bias (outputs,) of the layer at a port; None: nothing."""
+    def bias_delta(self, port: str, bias: Tensor) -> Tensor | None:
+        """The same for the layer's bias (outputs,), which must not be modified either; None: nothing is added."""
         return None

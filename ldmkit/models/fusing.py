@@ -123,7 +123,8 @@ def _fuse(where: str, part: Any, port: str, adapters: Sequence[tuple[str, Fusabl
     path = port if where == DENOISER else f"conditioners.{where}.{port}"
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
-        deltas = [(name, adapter.delta(path, weight.detach()), adapter.bias_delta(path)) for name, adapter in adapters]
+        own, added = weight.detach(), weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        deltas = [(name, adapter.delta(path, own), adapter.bias_delta(path, added)) for name, adapter in adapters]
         layer.weight = _plus(weight, [_checked(name, delta, weight, path) for name, delta, _ in deltas])
         more = [(name, delta) for name, _, delta in deltas if delta is not None]
         if more and bias is None:

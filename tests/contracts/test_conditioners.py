@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_parts
 import torch
 from ldmkit_conditioners.layout import Layout
 from ldmkit_conditioners.layout_boxes import LayoutBoxes
@@ -24,17 +25,6 @@ from ldmkit.contracts.conditioner import Conditioner
 ATOL = 1e-5
 
 
-CLIP = {
-    "vocab_size": 50,
-    "width": 16,
-    "layers": 2,
-    "heads": 2,
-    "mlp": 32,
-    "positions": 9,
-    "bos": 47,
-    "eos": 48,
-    "pad": 48,
-}
 LAYOUT = {"n_classes": 9, "max_objects": 3, "n_tokens": 256, "dim": 16, "layers": 1, "heads": 2, "head_dim": 4}
 PICTURE = torch.linspace(-1, 1, 3 * 8 * 8).view(3, 8, 8)
 BOX = {"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}
@@ -312,8 +302,8 @@ def test_sizes_default_to_the_run_and_stay_when_dropped() -> None:
 
 
 def test_pooled_refuses_another_tower() -> None:
-    text = ldmkit.get("conditioner", "clip-text")(CLIP)
-    pooled = ldmkit.get("conditioner", "clip-pooled")({**CLIP, "layers": 1})
+    text = ldmkit.get("conditioner", "clip-text")(tiny_parts.CLIP)
+    pooled = ldmkit.get("conditioner", "clip-pooled")({**tiny_parts.CLIP, "layers": 1})
     with pytest.raises(CompositionError, match="layers"):
         pooled.adopt(text)
     with pytest.raises(CompositionError, match="Label"):
@@ -325,7 +315,7 @@ def test_pooled_shares_tower_and_vocabulary(tmp_path: Path) -> None:
     words = {word: i for i, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
     (tmp_path / "vocab.json").write_text(json.dumps(words))
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b\na b</w>\n")
-    config = {**CLIP, "bos": words["<|startoftext|>"], "eos": words["<|endoftext|>"], "pad": 0}
+    config = {**tiny_parts.CLIP, "bos": words["<|startoftext|>"], "eos": words["<|endoftext|>"], "pad": 0}
     text = ldmkit.get("conditioner", "clip-text")(config)
     pooled = ldmkit.get("conditioner", "clip-pooled")(config)
     pooled.adopt(text)
@@ -361,7 +351,7 @@ def test_pooled_shares_tower_and_vocabulary(tmp_path: Path) -> None:
 def test_damaged_vocabularies_are_refused(tmp_path: Path, files: dict[str, str | bytes], words: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    part = ldmkit.get("conditioner", "clip-text")(CLIP)
+    part = ldmkit.get("conditioner", "clip-text")(tiny_parts.CLIP)
     with pytest.raises(SourceError) as caught:
         part.load_assets(tmp_path)
     assert words in str(caught.value) and str(tmp_path) in str(caught.value)

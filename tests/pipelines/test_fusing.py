@@ -18,28 +18,17 @@ import ldmkit
 from ldmkit import CompositionError, SourceError
 from ldmkit.contracts.nn import layer_of
 
-CLIP = {
-    "vocab_size": 50,
-    "width": 16,
-    "layers": 2,
-    "heads": 2,
-    "mlp": 32,
-    "positions": 9,
-    "bos": 47,
-    "eos": 48,
-    "pad": 48,
-}
 CALL: dict[str, Any] = {"steps": 3, "seeds": [1, 2], "guidance": 3.0}
 TEXT = {"text": [47, 3, 9, 48]}
 
 
 def pipeline(pooled: bool = False) -> ldmkit.Pipeline:
     """Text, tokens and with `pooled` a vector of the same tower as well, to pictures of 8x8."""
-    parts: dict[str, Any] = {"text": tiny_parts.part("conditioner", "clip-text", CLIP, seed=3)}
+    parts: dict[str, Any] = {"text": tiny_parts.part("conditioner", "clip-text", tiny_parts.CLIP, seed=3)}
     wiring: dict[str, Any] = {}
     vector: dict[str, Any] = {}
     if pooled:
-        parts["pooled"] = tiny_parts.part("conditioner", "clip-pooled", CLIP, seed=4)
+        parts["pooled"] = tiny_parts.part("conditioner", "clip-pooled", tiny_parts.CLIP, seed=4)
         parts["pooled"].adopt(parts["text"])
         wiring["pooled"] = {"slot": "vector", "shares": "text", "input": "text"}
         vector = {"vector": "mlp", "vector_dim": 16}

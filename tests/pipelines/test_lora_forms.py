@@ -22,17 +22,6 @@ UNET = {
     "channels": 3, "widths": (16, 32), "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ("none", "cross"),
     "context_dim": 16,
 }  # fmt: skip
-CLIP = {
-    "vocab_size": 50,
-    "width": 16,
-    "layers": 2,
-    "heads": 2,
-    "mlp": 32,
-    "positions": 9,
-    "bos": 47,
-    "eos": 48,
-    "pad": 48,
-}
 QUERY = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"  # 32 to 32
 CONV = "lora_unet_mid_block_resnets_0_conv1"  # 32 to 32, 3x3
 WORD = "lora_te_text_model_encoder_layers_1_self_attn_k_proj"  # rows 16 to 32 of one layer
@@ -50,7 +39,7 @@ def pipe() -> ldmkit.Pipeline:
         codec=tiny_parts.part("codec", "identity", {}),
         denoiser=tiny_parts.part("denoiser", "unet", UNET),
         process=ldmkit.get("process", "discrete")(),
-        conditioners={"text": tiny_parts.part("conditioner", "clip-text", CLIP, seed=3)},
+        conditioners={"text": tiny_parts.part("conditioner", "clip-text", tiny_parts.CLIP, seed=3)},
         defaults={"size": (8, 8)},
     )
     return made.to(torch.float64)
@@ -68,16 +57,14 @@ def tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-def cases() -> dict[str, tuple[str, dict[str, Tensor], Any]]:
-    """Name -> layer, its tensors in the file, and the change of W that they stand for."""
+Cases = dict[str, tuple[str, dict[str, Tensor], Any]]
+"""Name -> layer, its tensors in the file, and the change of W that they stand for."""
+
+
+def low_rank() -> Cases:
+    """LoRA, LoCon, DoRA, and the full difference."""
     v = values
-    down, up, mid = v(2, 32), v(32, 2), v(2, 2, 3, 3)
-    hada = [v(32, 2, seed=i) if i % 2 == 0 else v(2, 32, seed=i) for i in range(4)]
-    w1, w2a, w2b = v(4, 8), v(8, 2), v(2, 4)
-    flat = v(2, 4 * 9)
-    t1, t2 = v(2, 2, 3, 3), v(2, 2, 3, 3, seed=5)
-    f = [v(2, 32, seed=i) for i in range(10, 14)]
-    ones = v(2, 32, 3, 3)
+    down, up, mid, ones = v(2, 32), v(32, 2), v(2, 2, 3, 3), v(2, 32, 3, 3)
     return {
         "lora": (
             QUERY,
@@ -94,6 +81,33 @@ def cases() -> dict[str, tuple[str, dict[str, Tensor], Any]]:
             {"lora_down.weight": down[..., None, None], "lora_mid.weight": mid, "lora_up.weight": up[..., None, None]},
             lambda w: tucker(mid, up.T, down),
         ),
+        "dora of columns": (
+            QUERY,
+            {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": v(1, 32).abs()},
+            lambda w: v(1, 32).abs() * (w + up @ down) / (w + up @ down).norm(dim=0, keepdim=True) - w,
+        ),
+        "dora of rows": (
+            QUERY,
+            {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": v(32, 1).abs()},
+            lambda w: v(32, 1).abs() * (w + up @ down) / (w + up @ down).norm(dim=1, keepdim=True) - w,
+        ),
+        "dora of a convolution's columns": (
+            CONV,
+            {"lora_down.weight": ones, "lora_up.weight": up[..., None, None], "dora_scale": v(1, 32, 1, 1).abs()},
+            lambda w: _dora(w, torch.einsum("or,rikl->oikl", up, ones), v(1, 32, 1, 1).abs()),
+        ),
+        "full": (FULL, {"diff": v(32, 32, 1, 1)}, lambda w: v(32, 32, 1, 1).flatten(1)),
+    }  # fmt: skip
+
+
+def products() -> Cases:
+    """LoHa and LoKr."""
+    v = values
+    hada = [v(32, 2, seed=i) if i % 2 == 0 else v(2, 32, seed=i) for i in range(4)]
+    w1, w2a, w2b, flat = v(4, 8), v(8, 2), v(2, 4), v(2, 4 * 9)
+    t1, t2 = v(2, 2, 3, 3), v(2, 2, 3, 3, seed=5)
+    f = [v(2, 32, seed=i) for i in range(10, 14)]
+    return {
         "loha": (
             QUERY,
             {
@@ -122,22 +136,6 @@ def cases() -> dict[str, tuple[str, dict[str, Tensor], Any]]:
             {"lokr_w1": w1, "lokr_w2_a": w2a, "lokr_w2_b": flat},
             lambda w: torch.kron(w1[..., None, None], (w2a @ flat).view(8, 4, 3, 3)),
         ),
-        "dora of columns": (
-            QUERY,
-            {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": v(1, 32).abs()},
-            lambda w: v(1, 32).abs() * (w + up @ down) / (w + up @ down).norm(dim=0, keepdim=True) - w,
-        ),
-        "dora of rows": (
-            QUERY,
-            {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": v(32, 1).abs()},
-            lambda w: v(32, 1).abs() * (w + up @ down) / (w + up @ down).norm(dim=1, keepdim=True) - w,
-        ),
-        "dora of a convolution's columns": (
-            CONV,
-            {"lora_down.weight": ones, "lora_up.weight": up[..., None, None], "dora_scale": v(1, 32, 1, 1).abs()},
-            lambda w: _dora(w, torch.einsum("or,rikl->oikl", up, ones), v(1, 32, 1, 1).abs()),
-        ),
-        "full": (FULL, {"diff": v(32, 32, 1, 1)}, lambda w: v(32, 32, 1, 1).flatten(1)),
     }  # fmt: skip
 
 
@@ -146,7 +144,7 @@ def _dora(w: Tensor, change: Tensor, lengths: Tensor) -> Tensor:
     return lengths * whole / whole.pow(2).sum((0, 2, 3), keepdim=True).sqrt() - w
 
 
-CASES = cases()
+CASES = low_rank() | products()
 
 
 def saved(path: Path, layer: str, tensors: dict[str, Tensor]) -> Path:
@@ -204,6 +202,16 @@ def test_keys_of_a_text_encoder(pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
     want = drawn(pipe.with_(conditioners={"text": text}))
     mine = pipe.with_lora(file)
     assert far(drawn(pipe), want) > 1e-5
+    assert far(drawn(mine), want) < 1e-10 and far(drawn(mine.fused()), want) < 1e-10
+
+
+def test_a_bias_of_some_outputs(pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
+    """Of k in a layer of q, k and v, attached and fused."""
+    file = saved(tmp_path / "a.safetensors", WORD, {"diff_b": values(16)})
+    text = copy.deepcopy(pipe.conditioners["text"])
+    with torch.no_grad():
+        dict(text.named_parameters())["tower.blocks.1.qkv.bias"][16:32] += values(16)
+    want, mine = drawn(pipe.with_(conditioners={"text": text})), pipe.with_lora(file)
     assert far(drawn(mine), want) < 1e-10 and far(drawn(mine.fused()), want) < 1e-10
 
 

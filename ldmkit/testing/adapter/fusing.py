@@ -41,7 +41,7 @@ def fused(s: AdapterSubject) -> None:
                 delta.shape == before.shape, f"a delta of {tuple(before.shape)} at {port!r}", f"{tuple(delta.shape)}"
             )
             layer.weight = torch.nn.Parameter(before + delta, requires_grad=False)
-            more = part.bias_delta(port)
-            if more is not None and layer.bias is not None:
+            more = None if layer.bias is None else part.bias_delta(port, layer.bias.detach())
+            if more is not None:
                 layer.bias = torch.nn.Parameter(layer.bias + more, requires_grad=False)
     close([plain(host, given)], wanted, "F with the adapter in the weights", 1e-4)

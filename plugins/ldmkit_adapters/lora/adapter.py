@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -56,9 +55,12 @@ class LoRAConfig(Window):
                 raise SpecError("invalid", what, where=f"scales.{start}", fits=suggest(start, _beginnings(paths)))
         return self
 
-    def strength(self, port: str) -> float:
-        """The factor of the changes at a port."""
-        path = path_of(port)
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Port -> the factor of the changes there."""
+        return {layer.port: self._strength(path_of(layer.port)) for layer in self.layers}
+
+    def _strength(self, path: str) -> float:
         fitting = [start for start in self.scales if _begins(path, start)]
         return self.scale * (self.scales[max(fitting, key=len)] if fitting else 1.0)
 
@@ -84,12 +86,13 @@ class LoRAState:
         config = self.adapter.config
         if self.run is not None and frame.sigma is not None and not config.holds(self.run, frame.sigma):
             return value
-        strength = config.strength(port)
+        strength = self.adapter.strengths.get(port, 0.0)
         x, layer = frame.scratch["input"], frame.scratch["layer"]
         for index in self.adapter.at.get(port, ()) if strength else ():
             update = self.adapter.updates[index]
             assert isinstance(update, Update)
-            value = value + self._one(index, update, x, layer, strength).to(value.dtype)
+            if update.of_weight:
+                value = value + self._one(index, update, x, layer, strength).to(value.dtype)
             bias = update.added_bias(layer.weight.shape[0], strength)
             if bias is not None:
                 value = value + (bias if isinstance(layer, nn.Linear) else bias[:, None, None]).to(value.dtype)
@@ -154,6 +157,13 @@ class LoRA(Fusable, Adapter):
         self.at: dict[str, list[int]] = {}
         for index, layer in enumerate(self.config.layers):
             self.at.setdefault(layer.port, []).append(index)
+        self.strengths = self.config.strengths
+
+    def tuned(self, **changes: Any) -> Self:
+        """See `Adapter.tuned`: the options that may change are scale, scales, start and end."""
+        other = super().tuned(**changes)
+        other.strengths = other.config.strengths
+        return other
 
     def taps(self, name: str) -> Mapping[str, Tap]:
         """At every layer of the denoiser that is changed."""
@@ -174,7 +184,7 @@ class LoRA(Fusable, Adapter):
 
     def idle(self, run: Run) -> str | None:
         """See `Adapter.idle`."""
-        if all(self.config.strength(port) == 0 for port in self.at):
+        if not any(self.strengths.values()):
             return "its scale is 0"
         inside = any(port.startswith(PREFIX) for port in self.at)
         return None if inside else self.config.outside(run)
@@ -195,20 +205,14 @@ class LoRA(Fusable, Adapter):
         for index in self.at[port]:
             update = self.updates[index]
             assert isinstance(update, Update)
-            total += update.change(weight, self.config.strength(port))
+            total += update.change(weight, self.strengths[port])
         return total
 
-    def bias_delta(self, port: str) -> Tensor | None:
+    def bias_delta(self, port: str, bias: Tensor) -> Tensor | None:
         """See `Fusable.bias_delta`."""
-        strength, found = self.config.strength(port), []
-        for index in self.at[port]:
-            layer = self.config.layers[index]
-            if "bias" in layer.tensors:
-                update = self.updates[index]
-                assert isinstance(update, Update)
-                outputs = math.prod(layer.tensors["bias"])
-                found.append(update.added_bias(outputs, strength))
-        return sum(found[1:], found[0]) if found else None  # type: ignore[arg-type, return-value]
+        found = [self.updates[index].added_bias(len(bias), self.strengths[port]) for index in self.at[port]]
+        changes = [delta for delta in found if delta is not None]
+        return sum(changes[1:], changes[0]) if changes else None
 
 
 def _begins(path: str, start: str) -> bool:

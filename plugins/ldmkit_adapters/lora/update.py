@@ -44,11 +44,16 @@ class Update(nn.Module):
                 nn.init.uniform_(parameter, -(bound := max(shape[-1], 1) ** -0.5), bound)
             self.register_parameter(name, parameter)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By their names."""
+        return {name: getattr(self, name) for name in self.config.tensors}
+
     def change(self, weight: Tensor, strength: float) -> Tensor:
         """What to add to the weight (outputs, inputs[, k, k]) at a strength; all of it, rows that stay included."""
-        tensors = dict(self.named_parameters())
+        tensors = self.tensors
         own = weight if self.config.rows is None else weight.narrow(0, *self.config.rows)
-        if tensors.keys() <= {"bias"}:
+        if not self.of_weight:
             return torch.zeros_like(weight)
         wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in tensors.items()}
         added = change_of(wide).reshape(own.shape) * (self.config.factor * strength)
@@ -58,8 +63,12 @@ class Update(nn.Module):
 
     def added_bias(self, outputs: int, strength: float) -> Tensor | None:
         """What to add to the bias (outputs,), or None."""
-        bias = dict(self.named_parameters()).get("bias")
-        return None if bias is None else self._placed(strength * bias, outputs, 0)
+        return self._placed(strength * self.tensors["bias"], outputs, 0) if "bias" in self.config.tensors else None
+
+    @property
+    def of_weight(self) -> bool:
+        """Whether the weight is changed, and not its bias alone."""
+        return self.config.tensors.keys() != {"bias"}
 
     @property
     def factored(self) -> bool:
@@ -68,7 +77,7 @@ class Update(nn.Module):
 
     def through(self, x: Tensor, layer: nn.Linear | nn.Conv2d, strength: float) -> Tensor:
         """What a factored change adds to the layer's output for an input x."""
-        tensors = dict(self.named_parameters())
+        tensors = self.tensors
         down, up, mid = tensors["down"], tensors["up"], tensors.get("mid")
         x = x.to(down.dtype)
         if isinstance(layer, nn.Linear):

@@ -53,6 +53,8 @@ _PLAIN: Mapping[str, str] = {
 }
 """What stands behind the layer's path, and the tensor that it names."""
 
+_LONGEST_FIRST = sorted(_PLAIN, key=len, reverse=True)
+
 _PEFT = (
     (re.compile(r"\.lora_A(\.\w+)?\.weight$"), "down"),
     (re.compile(r"\.lora_B(\.\w+)?\.weight$"), "up"),
@@ -150,7 +152,7 @@ def ignored(key: str) -> str | None:
 
 def _role(key: str) -> tuple[str, str] | None:
     """The path before, and the role."""
-    for end in sorted(_PLAIN, key=len, reverse=True):
+    for end in _LONGEST_FIRST:
         if key.endswith(end):
             return key.removesuffix(end), _PLAIN[end]
     for pattern, role in _PEFT:

@@ -162,11 +162,8 @@ class LoraSource(Source):
         if bias is not None and bias.shape != layer.weight[:1]:
             what = f"{roles['bias']!r} has shape {list(bias.shape)}, the layer {layer.weight[0]} outputs"
             raise SourceError("other-base", what, where=self.origin, fits="a file that was made for this model")
-        fits_axis = lengths is not None and any(
-            lengths.shape == tuple(size if axis == own_axis else 1 for own_axis, size in enumerate(layer.weight))
-            for axis in (0, 1)
-        )
-        if lengths is not None and not fits_axis:
+        rows, columns, rest = layer.weight[0], layer.weight[1], (1,) * (len(layer.weight) - 2)
+        if lengths is not None and lengths.shape not in ((rows, 1, *rest), (1, columns, *rest)):
             what = f"{roles['magnitude']!r} has shape {list(lengths.shape)}, the weight {list(layer.weight)}"
             raise SourceError("other-base", what, where=self.origin, fits="a length for each row or column")
 
