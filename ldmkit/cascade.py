@@ -23,7 +23,7 @@ from ldmkit.models.fixed import Fixed
 from ldmkit.models.reading import loading_options, open_source, read_cascade
 from ldmkit.models.spec import PartSpec, Verify
 from ldmkit.pipeline import Pipeline
-from ldmkit.run.assigning import check_unmade
+from ldmkit.run.assigning import Unassignable
 from ldmkit.run.busy import computing
 from ldmkit.run.callbacks import Callback
 from ldmkit.run.cascading import CascadeOutput, PreparedCascade, StageCall, ask_cascade, stand_in
@@ -37,7 +37,7 @@ from ldmkit.run.request import Inputs, Resolved, length
 from ldmkit.run.sizes import Size
 
 
-class Cascade:
+class Cascade(Unassignable):
     """Stages in order, each an ordinary pipeline; what one draws is an input of later ones, or what they start from.
 
     Build one with `ldmkit.load(folder)` or `Cascade.of(...)`. No call changes it.
@@ -61,14 +61,6 @@ class Cascade:
         check_order(CascadeSpec(stages=dict(wiring)).stages)
         check_handovers(self.stages, self.wiring)
         self._made = True
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        check_unmade(self, name)
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        check_unmade(self, name)
-        super().__delattr__(name)
 
     @classmethod
     def of(

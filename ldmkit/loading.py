@@ -58,26 +58,22 @@ def load(
         SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
             is left half-loaded. SourceError `cascade`: the folder holds a cascade of pipelines.
     """
-    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
-    options = loading_options(config, ema, variant, dtype)
-    return pipeline_of(opened, device=device, dtype=dtype, load_options=options, mapped=mapped)
+    return Pipeline.load(
+        source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify, mapped=mapped
+    )
 
 
 def load_model(
-    source: str | Path,
-    *,
-    config: str | Path | None = None,
-    ema: bool | None = None,
-    variant: str | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | str | None = None,
-    verify: Verify = "fast",
+    source: str | Path, *, device: torch.device | str | None = None, verify: Verify = "fast", **options: Any
 ) -> Pipeline | Cascade:
     """A pipeline or a cascade, whichever the source holds, for commands; arguments and errors as for `load`."""
-    opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
+    reading = {name: value for name, value in options.items() if name != "dtype"}
+    opened = open_source(source, verify=verify, **reading)
+    dtype = options.get("dtype")
     if isinstance(opened, CascadeFolder):
         return cascade_of(opened, device=device, dtype=dtype)
-    return pipeline_of(opened, device=device, dtype=dtype, load_options=loading_options(config, ema, variant, dtype))
+    kept = loading_options(*(options.get(name) for name in ("config", "ema", "variant", "dtype")))
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=kept)
 
 
 def pipeline_of(

@@ -34,7 +34,7 @@ from ldmkit.models.sharing import note_owner, remark_shared
 from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.models.varied import Varied
 from ldmkit.plugins.hooks import manager, step_listener
-from ldmkit.run.assigning import check_unmade
+from ldmkit.run.assigning import Unassignable
 from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.callbacks import Callback
@@ -58,7 +58,7 @@ from ldmkit.run.sizes import Size, fitted
 from ldmkit.run.spellings import no_attribute, own_arguments
 
 
-class Pipeline(Varied):
+class Pipeline(Unassignable, Varied):
     """A compatible set of a codec, a denoiser, conditioners and a process.
 
     Build one with `ldmkit.load(...)` or `Pipeline.of(...)`. No call changes it. Its attributes are those of `Composed`.
@@ -76,14 +76,6 @@ class Pipeline(Varied):
 
     def __getattr__(self, name: str) -> Any:
         raise no_attribute(type(self).__name__, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        check_unmade(self, name)
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        check_unmade(self, name)
-        super().__delattr__(name)
 
     @classmethod
     def of(

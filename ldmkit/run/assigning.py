@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ldmkit.run.spellings import ATTRIBUTES, no_attribute
 
@@ -21,13 +22,25 @@ INSTEAD: Mapping[str, str] = {
 """Attribute -> the call that makes a pipeline which differs in it."""
 
 
-def check_unmade(owner: object, name: str) -> None:
-    """Refuse to change what a pipeline or cascade is made of once it is made: some of what it does would follow, what
-    is saved would not.
+class Unassignable:
+    """Mixin for pipelines and cascades: nothing of them can be set or deleted once they are made, which `_made` says.
+
+    Some of what they do would follow a change, and what is saved would not.
 
     Raises:
-        AttributeError: it is made; the message names the call that makes another one.
+        AttributeError: on setting or deleting; the message names the call that makes another one.
     """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _check_unmade(self, name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        _check_unmade(self, name)
+        super().__delattr__(name)
+
+
+def _check_unmade(owner: object, name: str) -> None:
     if "_made" not in vars(owner):
         return
     kind = type(owner).__name__
