@@ -60,6 +60,10 @@ Stages = Annotated[
 ]
 First = Annotated[str | None, typer.Option(help="Stage of a cascade to begin at, with its inputs from you.")]
 Last = Annotated[str | None, typer.Option(help="Stage of a cascade to stop after.")]
+Pictures = Annotated[Path, typer.Option("--out", "-o", help="PNG to write, several get -0, -1, ...; or a folder.")]
+Prompts = Annotated[
+    Path | None, typer.Option(help="One picture per line: .jsonl with inputs and arguments, or .txt with texts.")
+]
 Plan = Annotated[str | None, typer.Option(help="Execution plan of the network: eager, auto, prepacked ...")]
 Place = Annotated[
     list[str] | None,

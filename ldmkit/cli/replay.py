@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,11 +36,7 @@ def replay_picture(
         raise SourceError("not-found", "no such file", where=str(picture)[:200])
     check_reading(dtype, verify)
 
-    from ldmkit.files.reading import only_within
-    from ldmkit.loading import load_model
-    from ldmkit.models.locate import locate
-    from ldmkit.pipeline import Pipeline
-    from ldmkit.replaying import replay, with_updates
+    from ldmkit.replaying import replay
     from ldmkit.run.recipe import load_options, part_versions, read_recipe
     from ldmkit.run.trust import check_needs, input_needs, model_needs
     from ldmkit.run.written import check_out, difference
@@ -57,14 +53,7 @@ def replay_picture(
         needs = model_needs(recipe, folder, given=model is not None)
         check_needs([*needs, *input_needs(recipe, folder)], str(picture))
     options = {**load_options(recipe), "device": device, **({"dtype": dtype} if dtype else {})}
-    fenced = nullcontext() if trust or model is not None else only_within(folder, locate(source)[0])
-    with fenced:
-        pipeline = load_model(source, **options, verify=verify)
-    if isinstance(pipeline, Pipeline):
-        with nullcontext() if trust else only_within(folder):
-            pipeline = with_updates(pipeline, recipe)
-    if recipe.get("placed") and isinstance(pipeline, Pipeline):
-        pipeline = pipeline.placed(recipe["placed"])
+    pipeline = _model(source, {**options, "verify": verify}, recipe, None if trust else folder, given=model is not None)
     output = replay(pipeline, recipe, trust=trust, folder=folder)
     largest = difference(picture, output.images[0], visual=output.visual)
     largest = round(largest) if output.visual else largest
@@ -75,6 +64,28 @@ def replay_picture(
         emit({"largest_difference": largest, "changed_parts": changed, **written})
     else:
         _say(largest, changed, written, " of 255" if output.visual else "")
+
+
+def _model(source: str, options: dict[str, Any], recipe: dict[str, Any], fence: Path | None, *, given: bool) -> Any:
+    """The model of a recipe, with its files of changes attached and placed as it says.
+
+    Args:
+        fence: the folder that is read besides the model; None: anything is.
+        given: the caller names the model, which may be anywhere then.
+    """
+    from ldmkit.files.reading import only_within
+    from ldmkit.loading import load_model
+    from ldmkit.models.locate import locate
+    from ldmkit.pipeline import Pipeline
+    from ldmkit.replaying import with_updates
+
+    with nullcontext() if fence is None or given else only_within(fence, locate(source)[0]):
+        pipeline = load_model(source, **options)
+    if not isinstance(pipeline, Pipeline):
+        return pipeline
+    with nullcontext() if fence is None else only_within(fence):
+        pipeline = with_updates(pipeline, recipe)
+    return pipeline.placed(recipe["placed"]) if recipe.get("placed") else pipeline
 
 
 def _say(largest: float, changed: dict[str, list[str | None]], written: dict[str, str], unit: str) -> None:

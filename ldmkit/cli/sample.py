@@ -27,8 +27,10 @@ from ldmkit.cli.options import (
     ModelOrBundled,
     Negative,
     Overwrite,
+    Pictures,
     Place,
     Plan,
+    Prompts,
     Propose,
     Sampler,
     Scales,
@@ -55,13 +57,9 @@ if TYPE_CHECKING:
 def sample(
     ctx: typer.Context,
     model: ModelOrBundled = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="PNG to write, several get -0, -1, ...; or a folder.")
-    ] = Path("out.png"),
+    out: Pictures = Path("out.png"),
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of pictures (consecutive seeds).")] = 1,
-    prompts: Annotated[
-        Path | None, typer.Option(help="One picture per line: .jsonl with inputs and arguments, or .txt with texts.")
-    ] = None,
+    prompts: Prompts = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per batch.")] = 8,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="Transitions of the sampler; default: the model's.")] = None,
@@ -96,33 +94,38 @@ def sample(
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
-    staged: dict[str, Any] = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
     others: dict[str, Any] = {"steps": steps, "propose": propose, "allow_large": yes}
-    others |= {name: value for name, value in staged.items() if value is not None}
-    drawing = Drawing(words, size, grid, guidance, scales, negative, others)
-    starts, masks = start or [], mask or []
+    drawing = Drawing(words, size, grid, guidance, scales, negative, others | _staged(stage, first, last))
+    starts, masks, updates = start or [], mask or [], [parse_update(one) for one in lora or []]
     check_start(starts, strength, masks)
-    updates = [parse_update(one) for one in lora or []]
     _check(out, prompts, steps, seed, number)
     drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
-
-    import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
-
-    began, pipeline = time.perf_counter(), reading.load()
+    began, pipeline = _loaded(reading)
     if inputs:
         return _show_inputs(pipeline)
     where = Where(out, overwrite, json)
     weights = _weights(pipeline) if where.is_folder else None  # before they are placed elsewhere
-    pipeline = _derived(pipeline, place, updates)
-    pipeline = pipeline if plan is None else pipeline.planned(plan)
+    pipeline = _derived(pipeline, place, updates, plan)
     given, options = drawing.call(pipeline)
     chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
     options |= {**chosen, "start": starting(starts, strength, masks, pipeline.codec)}
     rows = _rows(starts, masks, options["negative"]) if number == 1 else number
-    if prompts is not None or rows > batch or where.is_folder:
-        count = rows if prompts is None else number
-        return _series(pipeline, given, options, prompts, count, seed, batch, where, weights)
-    return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
+    if prompts is None and rows <= batch and not where.is_folder:
+        return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
+    return _series(pipeline, given, options, prompts, rows if prompts is None else number, seed, batch, where, weights)
+
+
+def _loaded(reading: Reading) -> tuple[float, Any]:
+    """When loading began, and the model."""
+    import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
+
+    return time.perf_counter(), reading.load()
+
+
+def _staged(stage: list[str] | None, first: str | None, last: str | None) -> dict[str, Any]:
+    """Those options of a cascade that are given."""
+    staged = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
+    return {name: value for name, value in staged.items() if value is not None}
 
 
 def _weights(pipeline: Any) -> str | None:
@@ -133,8 +136,8 @@ def _weights(pipeline: Any) -> str | None:
     return weights_digest(pipeline.parts.items()) if isinstance(pipeline, Pipeline) else None
 
 
-def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, float]]) -> Any:
-    """The pipeline with files of changes attached, and placed."""
+def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, float]], plan: str | None) -> Any:
+    """The pipeline with files of changes attached, placed, and called by a plan."""
     from ldmkit.pipeline import Pipeline
 
     asked = [*(["--place"] if place is not None else []), *(["--lora"] if updates else [])]
@@ -144,7 +147,8 @@ def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, fl
         raise InputError("option-conflict", "a cascade's stages take it one by one", where=asked[0], fits=fits)
     for file, scale in updates:
         pipeline = pipeline.with_lora(file, scale)
-    return pipeline if place is None else pipeline.placed(place)
+    pipeline = pipeline if place is None else pipeline.placed(place)
+    return pipeline if plan is None else pipeline.planned(plan)
 
 
 def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:
