@@ -2,7 +2,7 @@
 
 Rank 8 on every linear layer of the attentions (the widest usual choice), random values; plans eager and prepacked.
 
-    python benchmarks/lora.py
+    python benchmarks/lora.py [rounds]
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     fused = attached.fused()
     fuse = time.perf_counter() - began
     rows: list[dict[str, Any]] = [
-        {"what": "attach a file of 84 layers", "ms": round(attach * 1e3)},
+        {"what": f"attach a file of {len(attached.adapters['lora'].taps('lora'))} layers", "ms": round(attach * 1e3)},
         {"what": "fuse it", "ms": round(fuse * 1e3)},
     ]
     for plan in ("eager", "prepacked"):
