@@ -285,13 +285,11 @@ class Cascade(Unassignable):
         return CascadeOutput(**{field.name: getattr(last, field.name) for field in fields(Output)}, stages=outputs)
 
 
-def cascade_of(
-    source: CascadeFolder, *, config: Any = None, ema: Any = None, variant: Any = None, **options: Any
-) -> Cascade:
-    """The cascade in a folder; arguments and errors as for `ldmkit.load`."""
+def cascade_of(source: CascadeFolder, **options: Any) -> Cascade:
+    """The cascade in a folder; `device`, `dtype`, `mapped` and errors as for `ldmkit.load`."""
     filled = read_cascade(source, **options)
     stages = {name: Pipeline(**made) for name, made in filled.items()}
-    given = loading_options(config, ema, variant, options.get("dtype"))
+    given = loading_options(dtype=options.get("dtype"))
     wiring = source.cascade.stages
     return Cascade(stages, wiring, origin=source.origin, load_options=given)
 

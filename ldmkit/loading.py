@@ -64,16 +64,22 @@ def load(
 
 
 def load_model(
-    source: str | Path, *, device: torch.device | str | None = None, verify: Verify = "fast", **options: Any
+    source: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    verify: Verify = "fast",
+    **reading: Any,
 ) -> Pipeline | Cascade:
-    """A pipeline or a cascade, whichever the source holds, for commands; arguments and errors as for `load`."""
-    reading = {name: value for name, value in options.items() if name != "dtype"}
+    """A pipeline or a cascade, whichever the source holds, for commands; arguments and errors as for `load`.
+
+    Args:
+        reading: `config`, `ema` and `variant`.
+    """
     opened = open_source(source, verify=verify, **reading)
-    dtype = options.get("dtype")
     if isinstance(opened, CascadeFolder):
         return cascade_of(opened, device=device, dtype=dtype)
-    kept = loading_options(*(options.get(name) for name in ("config", "ema", "variant", "dtype")))
-    return pipeline_of(opened, device=device, dtype=dtype, load_options=kept)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=loading_options(dtype=dtype, **reading))
 
 
 def pipeline_of(

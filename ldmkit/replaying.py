@@ -10,9 +10,10 @@ from ldmkit.cascade import Cascade
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import SourceError
 from ldmkit.files.reading import only_within
+from ldmkit.models.updates import OPTIONS
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.output import Output
-from ldmkit.run.recipe import UPDATE_OPTIONS, calls_of, check_recipe
+from ldmkit.run.recipe import calls_of, check_recipe
 from ldmkit.run.trust import check_needs, input_needs
 
 
@@ -99,7 +100,7 @@ def with_updates(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Pipeline:
     for number, one in enumerate(recipe.get("updates", [])):
         where = f"recipe.updates[{number}]"
         update = mapping_of(one, where, "name, source, sha256 and options of an update")
-        source, options = update.get("source"), {key: update[key] for key in UPDATE_OPTIONS if key in update}
+        source, options = update.get("source"), {key: update[key] for key in OPTIONS if key in update}
         pipeline = pipeline.with_lora(source, name=update.get("name"), **options)  # type: ignore[arg-type]
         now = pipeline.updates[-1]["sha256"]
         if now != update.get("sha256"):

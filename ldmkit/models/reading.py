@@ -45,7 +45,7 @@ def read_model(
 ) -> dict[str, Any]:
     """The constructor arguments of `Pipeline`; parameters and errors as for `ldmkit.load`."""
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
-    options = loading_options(config, ema, variant, dtype)
+    options = loading_options(config=config, ema=ema, variant=variant, dtype=dtype)
     return {**fill_model(opened, device=device, dtype=dtype, mapped=mapped), "load_options": options}
 
 
@@ -101,7 +101,11 @@ def read_cascade(
 
 
 def loading_options(
-    config: str | Path | None, ema: bool | None, variant: str | None, dtype: torch.dtype | str | None
+    *,
+    config: str | Path | None = None,
+    ema: bool | None = None,
+    variant: str | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> dict[str, Any]:
     """Those arguments of `ldmkit.load` that were given and are recorded in recipes."""
     given = {"config": None if config is None else str(Path(config).absolute()), "ema": ema, "variant": variant}

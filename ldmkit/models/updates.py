@@ -19,6 +19,9 @@ from ldmkit.models.locate import locate
 from ldmkit.models.reading import part_of
 from ldmkit.plugins.hooks import manager
 
+OPTIONS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
+"""Arguments of `Pipeline.with_lora` that its adapter's config has too, and what changes nothing."""
+
 
 def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> tuple[Adapter, dict[str, str]]:
     """The adapter that a file of changes is for this pipeline, with other options of its config; and where it was read.

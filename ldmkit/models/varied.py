@@ -16,9 +16,7 @@ from ldmkit.models.derived import check_exact, check_plan, derived, extended, ke
 from ldmkit.models.fusing import fused_parts
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts, unplaced
-from ldmkit.models.updates import free_name, read_update
-
-_AS_IT_IS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
+from ldmkit.models.updates import OPTIONS, free_name, read_update
 
 
 class Varied(Composed):
@@ -96,7 +94,7 @@ class Varied(Composed):
             InputError: `name-taken`; SpecError: options out of their range.
         """
         options: dict[str, Any] = {"scale": scale, "scales": dict(scales or {}), "start": start, "end": end}
-        changed = {key: value for key, value in options.items() if value != _AS_IT_IS[key]}
+        changed = {key: value for key, value in options.items() if value != OPTIONS[key]}
         adapter, read_from = read_update(self, source, changed)
         name = free_name(source, self.adapters) if name is None else name
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}

@@ -16,6 +16,7 @@ from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
+from ldmkit.models.updates import OPTIONS
 from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.request import Resolved
 from ldmkit.run.starts import Start
@@ -23,8 +24,6 @@ from ldmkit.run.written import stored_recipe
 from ldmkit.version import VERSION
 
 RECIPE_VERSION = 1
-UPDATE_OPTIONS = ("scale", "scales", "start", "end")
-"""Arguments of `Pipeline.with_lora`, which its adapter's config has too."""
 
 
 class Model(Protocol):
@@ -224,7 +223,7 @@ def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _update(pipeline: Composed, one: Mapping[str, str]) -> dict[str, Any]:
     """A file of changes, and the options with which it acts."""
-    config = pipeline.adapters[one["name"]].config.model_dump(mode="json", include=set(UPDATE_OPTIONS))
+    config = pipeline.adapters[one["name"]].config.model_dump(mode="json", include=set(OPTIONS))
     return {**one, **config}
 
 
