@@ -19,7 +19,7 @@ for _home, _names in {
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
     "ldmkit.models.placement": ("PartPlacement", "Placement"),
-    "ldmkit.models.source": ("Source",),
+    "ldmkit.models.source": ("SlotPart", "Source"),
     "ldmkit.models.spec": ("ConditionerSpec", "Defaults", "PartSpec", "PipelineSpec"),
     "ldmkit.contracts.signals": (
         "Join",
@@ -203,6 +203,7 @@ if TYPE_CHECKING:
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.placement import PartPlacement as PartPlacement
     from ldmkit.models.placement import Placement as Placement
+    from ldmkit.models.source import SlotPart as SlotPart
     from ldmkit.models.source import Source as Source
     from ldmkit.models.spec import ConditionerSpec as ConditionerSpec
     from ldmkit.models.spec import Defaults as Defaults

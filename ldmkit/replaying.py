@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from ldmkit.cascade import Cascade
 from ldmkit.contracts.arguments import mapping_of
 from ldmkit.errors import SourceError
 from ldmkit.files.reading import only_within
-from ldmkit.models.updates import OPTIONS
+from ldmkit.models.updates import ADAPTER, OPTIONS
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.output import Output
 from ldmkit.run.recipe import calls_of, check_recipe
@@ -92,18 +92,47 @@ def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def with_updates(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with the files of changes (LoRA) attached that a picture was drawn with.
+    """The pipeline with the files of adapters (LoRA, ControlNet) attached that a picture was drawn with.
 
     Raises:
-        SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora` raises.
+        SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora` and
+            `Pipeline.with_adapter_file` raise.
     """
     for number, one in enumerate(recipe.get("updates", [])):
         where = f"recipe.updates[{number}]"
         update = mapping_of(one, where, "name, source, sha256 and options of an update")
-        source, options = update.get("source"), {key: update[key] for key in OPTIONS if key in update}
-        pipeline = pipeline.with_lora(source, name=update.get("name"), **options)  # type: ignore[arg-type]
-        now = pipeline.updates[-1]["sha256"]
-        if now != update.get("sha256"):
-            what = f"{source} has changed: its SHA-256 is {now}, that of the picture's file {update.get('sha256')}"
-            raise SourceError("other-update", what, where=where, fits="the file that the picture was drawn with")
+        files = {key: mapping_of(file, f"{where}.files.{key}", "source, sha256") for key, file in _files(update, where)}
+        pipeline = _with_update(pipeline, update, files, where)
+        now = pipeline.updates[-1]
+        _check_same(update, now, where)
+        for key, file in files.items():
+            _check_same(file, now.get("files", {}).get(key, {}), f"{where}.files.{key}")
     return pipeline
+
+
+def _files(update: Mapping[str, Any], where: str) -> Iterable[tuple[str, Any]]:
+    return mapping_of(update.get("files", {}), f"{where}.files", "option -> source, sha256").items()
+
+
+def _with_update(
+    pipeline: Pipeline, update: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], where: str
+) -> Pipeline:
+    source, name = update.get("source"), update.get("name")
+    if update.get("kind") != ADAPTER:
+        changes: Any = {key: update[key] for key in OPTIONS if key in update}
+        return pipeline.with_lora(source, name=name, **changes)  # type: ignore[arg-type]
+    options = mapping_of(update.get("options", {}), f"{where}.options", "fields of the adapter's config")
+    given: Any = {**options, **{key: file.get("source") for key, file in files.items()}}
+    return pipeline.with_adapter_file(source, name=name, **given)  # type: ignore[arg-type]
+
+
+def _check_same(wanted: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Refuse a file that is not the one of the picture.
+
+    Raises:
+        SourceError: `other-update`.
+    """
+    if now.get("sha256") != wanted.get("sha256"):
+        source, own = wanted.get("source"), wanted.get("sha256")
+        what = f"{source} has changed: its SHA-256 is {now.get('sha256')}, that of the picture's file {own}"
+        raise SourceError("other-update", what, where=where, fits="the file that the picture was drawn with")

@@ -54,6 +54,13 @@ Lora = Annotated[
     list[str] | None,
     typer.Option("--lora", help="FILE or FILE:SCALE of a LoRA; repeat for more."),
 ]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        help="FILE, FILE:SCALE or FILE:key=value,... of a ControlNet or its like, whose inputs become options.",
+    ),
+]
 Stages = Annotated[
     list[str] | None,
     typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),

@@ -6,12 +6,13 @@ import sys
 import time
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
 from ldmkit.cli.asked import Drawing, Reading
 from ldmkit.cli.options import (
+    Adapters,
     Cache,
     Config,
     Device,
@@ -44,7 +45,7 @@ from ldmkit.cli.options import (
     Yes,
 )
 from ldmkit.cli.starting import check_start, starting
-from ldmkit.cli.words import parse_stages, parse_strategy, parse_update, split_words
+from ldmkit.cli.words import parse_adapter, parse_stages, parse_strategy, parse_update, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
     from ldmkit.run.prepared import Prepared
+
+
+Update: TypeAlias = tuple[str, str, dict[str, Any]]
+"""Method of a pipeline that attaches a file, the file, options."""
 
 
 def sample(
@@ -69,6 +74,7 @@ def sample(
     guidance: Guidance = None,
     cache: Cache = None,
     lora: Lora = None,
+    adapter: Adapters = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -96,13 +102,15 @@ def sample(
     reading = Reading(named, config, ema, variant, device, dtype, verify)
     others: dict[str, Any] = {"steps": steps, "propose": propose, "allow_large": yes}
     drawing = Drawing(words, size, grid, guidance, scales, negative, others | _staged(stage, first, last))
-    starts, masks, updates = start or [], mask or [], [parse_update(one) for one in lora or []]
+    starts, masks, updates = start or [], mask or [], [("with_lora", *parse_update(one)) for one in lora or []]
+    updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
     check_start(starts, strength, masks)
     _check(out, prompts, steps, seed, number)
-    drawing.check(reading.check(), [sampler], {"--start": starts, "--mask": masks}, cache)
+    folder = reading.check()  # an adapter's inputs are not in the model's folder
+    drawing.check(None if adapter else folder, [sampler], {"--start": starts, "--mask": masks}, cache)
     began, pipeline = _loaded(reading)
     if inputs:
-        return _show_inputs(pipeline)
+        return _show_inputs(_derived(pipeline, None, updates, None))
     where = Where(out, overwrite, json)
     weights = _weights(pipeline) if where.is_folder else None  # before they are placed elsewhere
     pipeline = _derived(pipeline, place, updates, plan)
@@ -136,17 +144,17 @@ def _weights(pipeline: Any) -> str | None:
     return weights_digest(pipeline.parts.items()) if isinstance(pipeline, Pipeline) else None
 
 
-def _derived(pipeline: Any, place: list[str] | None, updates: list[tuple[str, float]], plan: str | None) -> Any:
-    """The pipeline with files of changes attached, placed, and called by a plan."""
+def _derived(pipeline: Any, place: list[str] | None, updates: list[Update], plan: str | None) -> Any:
+    """The pipeline with files of adapters attached, placed, and called by a plan."""
     from ldmkit.pipeline import Pipeline
 
-    asked = [*(["--place"] if place is not None else []), *(["--lora"] if updates else [])]
+    asked = [*(["placed"] if place is not None else []), *(method for method, _, _ in updates)]
     if asked and not isinstance(pipeline, Pipeline):
-        method = {"--place": "placed", "--lora": "with_lora"}[asked[0]]
-        fits = f"no {asked[0]}; in Python, cascade.with_(stage=cascade.stages['stage'].{method}(...))"
-        raise InputError("option-conflict", "a cascade's stages take it one by one", where=asked[0], fits=fits)
-    for file, scale in updates:
-        pipeline = pipeline.with_lora(file, scale)
+        method, option = asked[0], {"placed": "--place", "with_lora": "--lora"}.get(asked[0], "--adapter")
+        fits = f"no {option}; in Python, cascade.with_(stage=cascade.stages['stage'].{method}(...))"
+        raise InputError("option-conflict", "a cascade's stages take it one by one", where=option, fits=fits)
+    for method, file, options in updates:
+        pipeline = getattr(pipeline, method)(file, **options)
     pipeline = pipeline if place is None else pipeline.placed(place)
     return pipeline if plan is None else pipeline.planned(plan)
 

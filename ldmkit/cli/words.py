@@ -85,9 +85,13 @@ def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None
     name, colon, _ = head.rpartition(":")
     if text is None or not colon or not equals:
         return text
-    rest = text[len(name) + 1 :]
+    return {"type": name, "config": _config(text[len(name) + 1 :], option)}
+
+
+def _config(text: str, option: str) -> dict[str, Any]:
+    """`key=value,key=value`, where values are JSON or text."""
     config: dict[str, Any] = {}
-    for pair in re.split(r",(?=\w+=)", rest):
+    for pair in re.split(r",(?=\w+=)", text):
         key, equals, value = pair.partition("=")
         if not equals or key in config:
             raise InputError("strategy-config", f"got {shown(pair)}", where=option, fits="name:key=value,key=value")
@@ -95,7 +99,7 @@ def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None
             config[key] = parse_json(value, option, InputError)
         except InputError:
             config[key] = value
-    return {"type": name, "config": config}
+    return config
 
 
 def parse_stages(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -190,24 +194,36 @@ def negatives(pipeline: Pipeline | Cascade, pairs: Iterable[str]) -> dict[str, A
     return rows[0] if count == 1 else rows
 
 
-def parse_update(text: str) -> tuple[str, float]:
-    """(file, scale) of `FILE` or `FILE:SCALE`.
+def parse_update(text: str, option: str = "--lora") -> tuple[str, dict[str, Any]]:
+    """(file, {"scale": its scale}) of `FILE` or `FILE:SCALE`.
 
     Raises:
         InputError: `scale-range`: no number behind the colon, where no such file is.
         SourceError: `not-found`.
     """
     file, colon, number = text.rpartition(":")
-    scale = 1.0
+    options: dict[str, Any] = {}
     if not colon or Path(text).exists() or file == "hf":
         file = text
     else:
         try:
-            scale = float(number)
+            options["scale"] = float(number)
         except ValueError:
-            scale = math.nan
-        if not math.isfinite(scale):
-            raise InputError("scale-range", f"{number!r} is no scale", where="--lora", fits="FILE, or FILE:0.8")
+            options["scale"] = math.nan
+        if not math.isfinite(options["scale"]):
+            raise InputError("scale-range", f"{number!r} is no scale", where=option, fits="FILE, or FILE:0.8")
     if not file.startswith("hf:") and not Path(file).expanduser().exists():
-        raise SourceError("not-found", f"there is no file or folder {file[:200]!r}", where="--lora")
-    return file, scale
+        raise SourceError("not-found", f"there is no file or folder {file[:200]!r}", where=option)
+    return file, options
+
+
+def parse_adapter(text: str) -> tuple[str, dict[str, Any]]:
+    """(file, options) of `FILE`, `FILE:SCALE`, `FILE:encoder=FOLDER,end=0.5` or `FILE:SCALE,encoder=FOLDER`.
+
+    Raises:
+        InputError: `strategy-config`, `scale-range`.
+        SourceError: `not-found`.
+    """
+    pairs = None if Path(text).exists() else re.search(r"[:,](?=\w+=)", text)
+    file, scale = parse_update(text if pairs is None else text[: pairs.start()], "--adapter")
+    return file, {**scale, **({} if pairs is None else _config(text[pairs.end() :], "--adapter"))}

@@ -34,7 +34,8 @@ class Composed:
         merged: names of the adapters fused into its weights (see `Pipeline.fused`); recorded in recipes.
         placement: where its parts keep their weights (see `Pipeline.placed`).
         rounded: path of a part -> the fields of its placement that change its results; recorded in recipes.
-        updates: name, source and SHA-256 of the file of every adapter read by `Pipeline.with_lora`.
+        updates: name, source and SHA-256 of the file of every adapter read by `Pipeline.with_lora` and
+            `with_adapter_file`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Composed:
         merged: tuple[str, ...] = (),
         placement: Placement | None = None,
         rounded: Mapping[str, Mapping[str, str]] | None = None,
-        updates: tuple[Mapping[str, str], ...] = (),
+        updates: tuple[Mapping[str, Any], ...] = (),
     ) -> None:
         parts = replace(parts, conditioners=Fixed(parts.conditioners), adapters=Fixed(parts.adapters))
         self.parts = parts

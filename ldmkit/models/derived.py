@@ -17,7 +17,7 @@ from ldmkit.models.compose import Parts, check_added, fit, mapped_parts, part_sp
 from ldmkit.models.composed import Composed
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts
-from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec, check_names
 
 PARTS = ("codec", "denoiser", "process", "conditioners", "wiring")
 STRATEGIES = ("sampler", "grid", "guidance")
@@ -51,15 +51,27 @@ def derived(one: Composed, changes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def extended(one: Composed, name: str, adapter: Adapter, conditioners: Mapping[str, Conditioner]) -> dict[str, Any]:
-    """Constructor arguments of a pipeline with one more adapter than `one`; see `with_adapter`."""
+def extended(
+    one: Composed,
+    name: str,
+    adapter: Adapter,
+    conditioners: Mapping[str, Conditioner],
+    inputs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Constructor arguments of a pipeline with one more adapter than `one`; see `with_adapter`.
+
+    Args:
+        inputs: slot -> name of the input that fills it; without it, that of the conditioner.
+    """
     check_added(name, adapter, conditioners)
     added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
-    check_free({name, *added}, one.adapters, one.wiring)
+    asked = inputs or {}
+    check_names([name])
+    check_free({name, *added, *asked.values()}, one.adapters, one.wiring)
     wiring = dict(one.wiring)
     for slot, (key, part) in zip(conditioners, added.items(), strict=True):
         own = part_spec("conditioner", part).model_dump()
-        wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep")
+        wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep", input=asked.get(slot))
     both = {**one.adapters, name: adapter}
     parts = fit(wiring, one.codec, one.denoiser, one.process, {**one.conditioners, **added}, both)
     placed = kept_placed(one, parts, wiring)

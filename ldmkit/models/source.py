@@ -8,18 +8,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from ldmkit.errors import SourceError
 from ldmkit.files.json import inside, read_json
 from ldmkit.models.digests import Checked, check_spec
-from ldmkit.models.spec import SPEC_FILE, PartSpec, PipelineSpec, SavedPart, Verify
+from ldmkit.models.spec import SPEC_FILE, ConditionerSpec, PartSpec, PipelineSpec, SavedPart, Verify, owners_of
 from ldmkit.models.weights import LazyTensor, open_safetensors
 
 ALONE = ("codec", "classifier")
 """Kinds of part that can be saved individually."""
+
+
+class SlotPart(NamedTuple):
+    """What fills a slot of an adapter.
+
+    Args:
+        spec: of the conditioner; `input` is the name of its input where it is free.
+        part: path of the conditioner in the source, for its tensors and assets; None: it has none.
+    """
+
+    spec: ConditionerSpec
+    part: str | None = None
 
 
 @dataclass
@@ -52,6 +64,8 @@ class Source(ABC):
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.report = LoadReport()
+        self.files: dict[str, Path] = {}
+        """Option of `Pipeline.with_adapter_file` -> the further file or folder that it names and the reader reads."""
 
     @property
     @abstractmethod
@@ -81,6 +95,25 @@ class Source(ABC):
     def adapters(self) -> Mapping[str, PartSpec]:
         """The adapters by name; a source may contain only adapters."""
         return self.spec.adapters
+
+    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
+        """Slot of an adapter -> the conditioner that fills it when the file is attached to a pipeline.
+
+        The caller has to give those that are not in it. The default is those of the pipeline that the source holds.
+        """
+        try:
+            spec = self.spec
+        except SourceError as error:
+            if error.code == "source.adapter-only":
+                return {}
+            raise
+        found, owners = {}, owners_of(spec.conditioners)
+        for name, own in spec.conditioners.items():
+            if own.slot is not None and own.slot.startswith(f"{adapter}."):
+                part = f"conditioners.{name}"
+                named = own.model_copy(update={"input": own.input or name, "shares": None})
+                found[own.slot.removeprefix(f"{adapter}.")] = SlotPart(named, owners.get(part, part))
+        return found
 
     @abstractmethod
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
@@ -210,7 +243,7 @@ def is_part(path: Path) -> bool:
 
 def adapter_only(origin: str) -> SourceError:
     """The error for loading a pipeline from an adapter's file."""
-    fits = "ldmkit.load_adapter, and Pipeline.with_adapter"
+    fits = "Pipeline.with_adapter_file (--adapter), or ldmkit.load_adapter and Pipeline.with_adapter"
     return SourceError("adapter-only", "it contains only an adapter", where=origin, fits=fits)
 
 

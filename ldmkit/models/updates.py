@@ -1,4 +1,4 @@
-"""A file of changes to a pipeline's weights becomes an adapter."""
+"""Files of adapters: changes to a pipeline's weights (LoRA), and adapters with inputs of their own (ControlNet)."""
 
 from __future__ import annotations
 
@@ -6,65 +6,180 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ldmkit.contracts.adapter import Adapter
-from ldmkit.errors import InputError, SourceError, WeightsError, shown, warn
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.value import Value
+from ldmkit.errors import CompositionError, InputError, SourceError, WeightsError, shown, warn
+from ldmkit.models.compose import build
 from ldmkit.models.composed import Composed
 from ldmkit.models.digests import file_sha256
+from ldmkit.models.found import find_part
 from ldmkit.models.locate import locate
-from ldmkit.models.reading import part_of
+from ldmkit.models.reading import open_source, part_of
+from ldmkit.models.source import Source
+from ldmkit.models.spec import ConditionerSpec, PartSpec
 from ldmkit.plugins.hooks import manager
 
 OPTIONS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
 """Arguments of `Pipeline.with_lora` that its adapter's config has too, and what changes nothing."""
 
+ADAPTER = "adapter"
+"""`kind` in `Composed.updates` of what `Pipeline.with_adapter_file` read; files of changes have none."""
 
-def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> tuple[Adapter, dict[str, str]]:
-    """The adapter that a file of changes is for this pipeline, with other options of its config; and where it was read.
+_READ = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".yaml", ".txt")
+"""Suffixes of the files in a folder that decide what is read from it."""
+
+_LONGEST = 56
+"""Letters of a part's name, which has 64 at most, without `lora-` and a number."""
+
+
+@dataclass
+class Attachment:
+    """What a file holds for a pipeline.
+
+    Args:
+        adapter: filled.
+        record: its entry in `Composed.updates`, without the name.
+        conditioners: slot -> what fills it, filled.
+        inputs: slot -> name of the input that it reads.
+    """
+
+    adapter: Adapter
+    record: dict[str, Any]
+    conditioners: dict[str, Conditioner] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+
+def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> Attachment:
+    """The adapter that a file of changes is for this pipeline, with other options of its config.
 
     Raises:
         InputError: `path-type`.
         SourceError: not found, no such file, or one for another model.
         WeightsError: `not-finite`, and what filling an adapter raises.
     """
-    if not isinstance(source, str | Path):
-        raise InputError("path-type", f"got {shown(source)}", where="source", fits="a path, or a name on the hub")
-    path, origin = locate(source, None)
+    path, origin = _located(source)
     opened = manager().hook.ldmkit_identify_update(path=path, pipeline=pipeline)
     if opened is None:
         what = "it holds no changes to weights (LoRA or its like) in a known dialect"
-        fits = "ldmkit.load_adapter for a ControlNet, ldmkit.load for a model"
+        fits = "with_adapter_file (--adapter) for a ControlNet and its like, ldmkit.load for a model"
         raise SourceError("unrecognised", what, where=origin, fits=fits)
     opened.origin = origin
     for reason, count in Counter(opened.report.ignored.values()).items():
         used = len(opened.report.used)
         warn(f"{origin}: {used} of {used + len(opened.report.ignored)} keys are used; {count} are not: {reason}")
-    (name, spec), own = next(iter(opened.adapters.items())), pipeline.denoiser
-    spec = spec.model_copy(update={"config": {**spec.config, **options}})
-    adapter: Adapter = part_of(
-        opened, "adapter", spec, f"adapters.{name}", device=own.device, dtype=own.dtype, mapped=False
-    )
-    for key, tensor in adapter.state_dict().items():
+    name, spec = next(iter(opened.adapters.items()))
+    adapter = _adapter(opened, name, spec, options, pipeline)
+    return Attachment(adapter, {"source": origin, "sha256": digest_of(path)})
+
+
+def read_adapter(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> Attachment:
+    """The adapter in a file and the conditioners of its slots, with other options of its config.
+
+    Raises:
+        InputError: `path-type`; `adapter-name`: there are several.
+        SourceError: not found; `no-adapter`; one for another model.
+        SpecError: options that the adapter's config has not.
+        CompositionError: `empty-slot`: the file does not say what fills a slot that must be filled.
+        WeightsError: `not-finite`, and what filling an adapter raises.
+    """
+    path, origin = _located(source)
+    opened = manager().hook.ldmkit_identify_adapter(path=path, pipeline=pipeline, options=options)
+    opened = _any_source(source, options) if opened is None else opened
+    opened.origin = origin
+    offered = opened.adapters
+    if not offered:
+        raise SourceError("no-adapter", "there is no adapter in it", where=origin)
+    if len(offered) > 1:
+        what, fits = f"there are {len(offered)} adapters in it", "ldmkit.load_adapter(source, name=...), with_adapter"
+        raise InputError("adapter-name", what, where=origin, fits=fits)
+    name, spec = next(iter(offered.items()))
+    read = find_part("adapter", spec, f"adapters.{name}").cls.Config.of(spec.config, f"adapters.{name}.config")
+    asked = {key: value for key, value in options.items() if key not in opened.files}
+    adapter = _adapter(opened, name, spec, asked, pipeline)
+    record: dict[str, Any] = {"kind": ADAPTER, "source": origin, "sha256": digest_of(path), "read": plain_config(read)}
+    files = {key: {"source": locate(options[key])[1], "sha256": digest_of(file)} for key, file in opened.files.items()}
+    found = Attachment(adapter, record | ({"files": files} if files else {}))
+    _add_conditioners(found, opened, name, pipeline)
+    return found
+
+
+def plain_config(config: Value) -> dict[str, Any]:
+    """A config as JSON data."""
+    return config.model_dump(mode="json")
+
+
+def _add_conditioners(found: Attachment, opened: Source, name: str, pipeline: Composed) -> None:
+    taken = {*pipeline.wiring, *pipeline.inputs, *pipeline.adapters}
+    for slot, (own, part) in opened.conditioners_of(name).items():
+        found.conditioners[slot] = _conditioner(opened, own, part, pipeline)
+        found.inputs[slot] = free_name(own.input or slot, taken)
+        taken.add(found.inputs[slot])
+    for slot, declared in found.adapter.slots.items():
+        if declared.required and slot not in found.conditioners:
+            what = f"the file does not say what fills the slot {slot!r} ({declared.kind}, dim {declared.dim})"
+            fits = "ldmkit.load_adapter, and with_adapter with a conditioner for it"
+            raise CompositionError("empty-slot", what, where=opened.origin, fits=fits)
+
+
+def _conditioner(opened: Source, spec: ConditionerSpec, part: str | None, pipeline: Composed) -> Conditioner:
+    if part is not None:
+        filled: Conditioner = _filled(opened, "conditioner", spec, part, pipeline)
+        return filled
+    own, bare = pipeline.denoiser, PartSpec(**spec.model_dump(include=set(PartSpec.model_fields)))
+    built: Conditioner = build("conditioner", bare, f"conditioners.{spec.input}")
+    return built.to(device=own.device, dtype=own.dtype).eval().requires_grad_(False)
+
+
+def _any_source(source: str | Path, options: Mapping[str, Any]) -> Source:
+    """The reader for the file of an adapter that is the same for any pipeline."""
+    config = options.get("config")
+    opened = open_source(source, config=config)
+    if config is not None:
+        opened.files["config"] = Path(config)
+    return opened
+
+
+def _located(source: object) -> tuple[Path, str]:
+    if not isinstance(source, str | Path):
+        raise InputError("path-type", f"got {shown(source)}", where="source", fits="a path, or a name on the hub")
+    return locate(source, None)
+
+
+def _adapter(opened: Source, name: str, spec: PartSpec, options: Mapping[str, Any], pipeline: Composed) -> Adapter:
+    changed = spec.model_copy(update={"config": {**spec.config, **options}})
+    adapter: Adapter = _filled(opened, "adapter", changed, f"adapters.{name}", pipeline)
+    return adapter
+
+
+def _filled(opened: Source, kind: str, spec: PartSpec, path: str, pipeline: Composed) -> Any:
+    """A part with its weights, which are finite, where the pipeline's denoiser is."""
+    own = pipeline.denoiser
+    part = part_of(opened, kind, spec, path, device=own.device, dtype=own.dtype, mapped=False)
+    for key, tensor in part.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError("not-finite", f"{key!r} holds NaN or infinity", where=origin)
-    return adapter.eval().requires_grad_(False), {"source": origin, "sha256": digest_of(path)}
+            raise WeightsError("not-finite", f"{key!r} holds NaN or infinity", where=opened.origin)
+    return part.eval().requires_grad_(False)
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's tensor files with their names."""
+    """SHA-256 of a file, or of a folder's files of weights and configs with their names."""
     if path.is_file():
         return file_sha256(path)
-    files = sorted(child for child in path.iterdir() if child.is_file() and child.suffix in (".safetensors", ".bin"))
-    listed = "\n".join(f"{file_sha256(child)} {child.name}" for child in files)
+    files = sorted(child for child in path.rglob("*") if child.is_file() and child.suffix in _READ)
+    listed = "\n".join(f"{file_sha256(child)} {child.relative_to(path).as_posix()}" for child in files)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def free_name(source: str | Path, taken: Collection[str]) -> str:
     """A name for what a file holds: that of the file, with a number where it is taken."""
-    base = re.sub(r"[^\w-]+", "-", Path(source).stem).strip("-") or "lora"
+    base = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source).stem).strip("-")[:_LONGEST]
+    base = base if base[:1].isalpha() else f"lora-{base}".strip("-_")
     names = (base if number == 1 else f"{base}-{number}" for number in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

@@ -16,7 +16,7 @@ from ldmkit.models.derived import check_exact, check_plan, derived, extended, ke
 from ldmkit.models.fusing import fused_parts
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts, unplaced
-from ldmkit.models.updates import OPTIONS, free_name, read_update
+from ldmkit.models.updates import OPTIONS, Attachment, free_name, read_adapter, read_update
 
 
 class Varied(Composed):
@@ -95,11 +95,34 @@ class Varied(Composed):
         """
         options: dict[str, Any] = {"scale": scale, "scales": dict(scales or {}), "start": start, "end": end}
         changed = {key: value for key, value in options.items() if value != OPTIONS[key]}
-        adapter, read_from = read_update(self, source, changed)
-        name = free_name(source, self.adapters) if name is None else name
+        return self._attached(read_update(self, source, changed), source, name)
+
+    def with_adapter_file(self, source: str | Path, *, name: str | None = None, **options: Any) -> Self:
+        """A new pipeline on the same modules with the adapter in a file attached, and an input for each of its slots.
+
+        The inputs have the names that the file's reader gives them (`hint`), with a number where one is taken
+        (`hint-2`). See `with_lora` for changes of weights.
+
+        Args:
+            source: a ControlNet or another adapter, as `ldmkit.load_adapter` reads it, or one that a plugin reads for
+                this pipeline.
+            name: of the adapter; None: the file's.
+            options: fields of the adapter's config (`scale`, `start`, `end` ...), and further files that its reader
+                wants (`config`: the yaml of a ControlNet's file); `tuned(name, ...)` changes the former later.
+
+        Raises:
+            SourceError: `unrecognised`, `no-adapter`; one for another model.
+            InputError: `name-taken`, `adapter-name`; SpecError: unknown options, or out of their range.
+            CompositionError: it does not fit the denoiser (`other-network`, `unknown-port`, `empty-slot`).
+        """
+        return self._attached(read_adapter(self, source, options), source, name)
+
+    def _attached(self, found: Attachment, source: str | Path, name: str | None) -> Self:
+        taken = {*self.adapters, *self.wiring, *self.inputs, *found.inputs.values()}
+        name = free_name(source, taken) if name is None else name
+        made = extended(self, name, found.adapter, found.conditioners, found.inputs)
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
-        updates = (*self.updates, {"name": name, **read_from})
-        return type(self)(**extended(self, name, adapter, {}), **kept, updates=updates)
+        return type(self)(**made, **kept, updates=(*self.updates, {"name": name, **found.record}))
 
     def with_(self, **changes: Any) -> Self:
         """A new pipeline with some parts or defaults replaced; all else is shared, and the wiring is kept.

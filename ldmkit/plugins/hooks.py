@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,20 @@ class Hooks:
         Args:
             path: existing file or folder.
             pipeline: that it is for, whose layers the file names in some layout.
+        """
+
+    @hookspec(firstresult=True)
+    def ldmkit_identify_adapter(self, path: Path, pipeline: Composed, options: Mapping[str, Any]) -> Source | None:
+        """A reader for the file or folder of an adapter that depends on the pipeline it is for, or None.
+
+        Adapters that do not are read by `ldmkit_identify_checkpoint`. The source has one adapter, and says by
+        `conditioners_of` what fills its slots.
+
+        Args:
+            path: existing file or folder.
+            pipeline: that it is for.
+            options: those of `Pipeline.with_adapter_file`. A reader that uses one as the name of a further file puts
+                it into `Source.files`; the others are fields of the adapter's config.
         """
 
     @hookspec
@@ -150,7 +164,7 @@ def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> Ld
 
 
 _PASSED = (KeyboardInterrupt, GeneratorExit)
-_READERS = ("ldmkit_identify_checkpoint", "ldmkit_identify_update")
+_READERS = ("ldmkit_identify_checkpoint", "ldmkit_identify_update", "ldmkit_identify_adapter")
 _RAISED = object()
 
 _raised: Counter[tuple[str, str]] = Counter()

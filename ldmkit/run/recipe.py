@@ -16,7 +16,7 @@ from ldmkit.errors import InputError, LdmkitError, SourceError
 from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
-from ldmkit.models.updates import OPTIONS
+from ldmkit.models.updates import ADAPTER, OPTIONS, plain_config
 from ldmkit.plugins.catalogue import name_of, registered_name
 from ldmkit.run.request import Resolved
 from ldmkit.run.starts import Start
@@ -221,8 +221,12 @@ def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: TypeAdapter(owners[key].Input).dump_python(value, mode="json") for key, value in row.items()}
 
 
-def _update(pipeline: Composed, one: Mapping[str, str]) -> dict[str, Any]:
-    """A file of changes, and the options with which it acts."""
+def _update(pipeline: Composed, one: Mapping[str, Any]) -> dict[str, Any]:
+    """A file of an adapter, and the options with which it acts."""
+    if one.get("kind") == ADAPTER:
+        now = plain_config(pipeline.adapters[one["name"]].config)
+        options = {key: value for key, value in now.items() if one["read"].get(key) != value}
+        return {**{key: value for key, value in one.items() if key != "read"}, "options": options}
     config = pipeline.adapters[one["name"]].config.model_dump(mode="json", include=set(OPTIONS))
     return {**one, **config}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from ldmkit.bounds import MAX_PIXELS, MAX_STEPS
 from ldmkit.errors import SourceError, shown
 from ldmkit.files.reading import is_within
 from ldmkit.run.recipe import calls_of
+
+_NUMBERED = re.compile(r"(-\d+)?(\[\d+\])*$")
+"""What stands behind a name that was taken: hint-2."""
 
 
 def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False) -> list[str]:
@@ -24,13 +28,24 @@ def model_needs(recipe: Mapping[str, Any], folder: Path, *, given: bool = False)
         what = "the model on the hub" if str(model).startswith("hf:") else "the model"
         needs.append(f"{what} {shown(model, 200)} (--model names one)")
     for number, update in enumerate(recipe.get("updates") or []):
-        source = update.get("source") if isinstance(update, Mapping) else update
-        if not (isinstance(source, str) and not source.startswith("hf:") and is_within(Path(source), folder)):
-            needs.append(f"the file of changes {shown(source, 200)} (updates[{number}])")
+        kind = update.get("kind") if isinstance(update, Mapping) else None
+        what = "the file of changes" if kind is None else f"the file of an {shown(kind, 20)}"
+        for source in _sources(update):
+            if not (isinstance(source, str) and not source.startswith("hf:") and is_within(Path(source), folder)):
+                needs.append(f"{what} {shown(source, 200)} (updates[{number}])")
     config = (recipe.get("load") or {}).get("config")
     if config is not None and not (isinstance(config, str) and is_within(Path(config), folder)):
         needs.append(f"the config {shown(config, 200)}")
     return needs
+
+
+def _sources(update: object) -> list[object]:
+    """The files that an entry of `updates` names."""
+    if not isinstance(update, Mapping):
+        return [update]
+    files = update.get("files")
+    inner = list(files.values()) if isinstance(files, Mapping) else []
+    return [update.get("source"), *(file.get("source") if isinstance(file, Mapping) else file for file in inner)]
 
 
 def input_needs(recipe: Mapping[str, Any], *folders: Path) -> list[str]:
@@ -105,6 +120,6 @@ def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:
         for number, inner in enumerate(value):
             yield from _pictures(inner, f"{where}[{number}]")
     elif isinstance(value, str) and not value.startswith("data:"):
-        name = where.rpartition(".")[2]
+        name = _NUMBERED.sub("", where.rpartition(".")[2])
         if where == "start" or name in ("image", "latents", "mask", "picture", "hint", "reference"):
             yield where, value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec
+from ldmkit.models.source import SlotPart
 
 MASKED_IMAGE = {"order": "mask-latent", "signed": False, "hole": 0.0, "scaled": True}
 """Config of `masked-image` in Stable Diffusion's inpainting models."""
@@ -22,3 +24,8 @@ def given_vector(unet: UNetConfig) -> ConditionerSpec:
 def masked_image(latent_channels: int) -> ConditionerSpec:
     """The condition of Stable Diffusion's inpainting models: the mask, then the latent of the masked picture."""
     return ConditionerSpec(type="masked-image", config={**MASKED_IMAGE, "latent_channels": latent_channels})
+
+
+def hint_of(channels: int) -> Mapping[str, SlotPart]:
+    """What fills the slot of an adapter that reads a control picture; nothing where it reads no RGB picture."""
+    return {"hint": SlotPart(ConditionerSpec(type="hint", input="hint"))} if channels == 3 else {}

@@ -113,7 +113,7 @@ WITHOUT_ARGUMENT = {
     "number", "seed",  # `seeds`: so many from that one on
     "scales",  # `guidance`, one a condition
     "strength", "mask",  # of `start`
-    "plan", "place", "lora",  # `Pipeline.planned`, `placed`, `with_lora`
+    "plan", "place", "lora", "adapter",  # `Pipeline.planned`, `placed`, `with_lora`, `with_adapter_file`
     "stage", "first", "last",  # `Cascade.__call__`
     "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip

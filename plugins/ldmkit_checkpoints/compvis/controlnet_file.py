@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError
-from ldmkit.models.source import adapter_only
+from ldmkit.models.source import SlotPart, adapter_only
 from ldmkit_checkpoints.compvis.controlnet import control_of_yaml, controlnet_compvis, controlnet_from_compvis
 from ldmkit_checkpoints.compvis.ldm import PARAMETERS
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
+from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
@@ -80,6 +81,9 @@ class ControlNetFile(Source):
     @property
     def adapters(self) -> Mapping[str, PartSpec]:
         return {"control": self.part_spec}
+
+    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
+        return hint_of(int(self.part_spec.config.get("hint_channels", 3)))
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
         if part != PART:

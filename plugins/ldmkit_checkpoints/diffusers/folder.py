@@ -9,8 +9,8 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
-from ldmkit.models.source import adapter_only
-from ldmkit_checkpoints.conditioners import given_vector, masked_image
+from ldmkit.models.source import SlotPart, adapter_only
+from ldmkit_checkpoints.conditioners import given_vector, hint_of, masked_image
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
@@ -328,6 +328,9 @@ class DiffusersComponent(Source):
     @property
     def adapters(self) -> Mapping[str, PartSpec]:
         return {"control": self.component.spec} if self.kind == "adapter" else super().adapters
+
+    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
+        return hint_of(int(self.component.spec.config.get("hint_channels", 3)))
 
     @property
     def part_spec(self) -> PartSpec:
