@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "ldmkit_samplers": {"ldmkit"},
     "ldmkit_conditioners": {"ldmkit"},
     "ldmkit_adapters": {"ldmkit", "ldmkit_denoisers"},
+    "ldmkit_extractors": {"ldmkit"},
 }
 PARTS = set(ALLOWED)
 ALLOWED |= {

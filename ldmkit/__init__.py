@@ -44,6 +44,7 @@ for _home, _names in {
     ),
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
+    "ldmkit.contracts.extractor": ("Extractor",),
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process", "column"),
     "ldmkit.contracts.sampler": ("Sampler",),
@@ -75,6 +76,9 @@ for _home, _names in {
     "ldmkit.plans.base": ("check_fresh", "fingerprint"),
     "ldmkit.run.recipe": ("read_recipe",),
     "ldmkit.replaying": ("replay",),
+    "ldmkit.files.hints": ("MASKED", "HintPicture"),
+    "ldmkit.files.levels": ("from_levels", "to_levels"),
+    "ldmkit.run.extracting": ("Extracted",),
     "ldmkit.files.picture_files": ("array_from_uri", "array_uri"),
     "ldmkit.errors": (
         *("CompositionError", "InputError", "LdmkitError", "PluginError", "RunError", "SourceError"),
@@ -119,6 +123,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.denoiser import Denoiser as Denoiser
     from ldmkit.contracts.draws import Draws as Draws
     from ldmkit.contracts.example import Example as Example
+    from ldmkit.contracts.extractor import Extractor as Extractor
     from ldmkit.contracts.grid import Grid as Grid
     from ldmkit.contracts.guidance import Evaluate as Evaluate
     from ldmkit.contracts.guidance import Guidance as Guidance
@@ -179,9 +184,13 @@ if TYPE_CHECKING:
     from ldmkit.errors import WeightsError as WeightsError
     from ldmkit.errors import shown as shown
     from ldmkit.errors import suggest as suggest
+    from ldmkit.files.hints import MASKED as MASKED
+    from ldmkit.files.hints import HintPicture as HintPicture
     from ldmkit.files.json import read_json as read_json
     from ldmkit.files.json import write_json as write_json
     from ldmkit.files.json import write_new as write_new
+    from ldmkit.files.levels import from_levels as from_levels
+    from ldmkit.files.levels import to_levels as to_levels
     from ldmkit.files.picture_files import array_from_uri as array_from_uri
     from ldmkit.files.picture_files import array_uri as array_uri
     from ldmkit.files.pictures import LabelMap as LabelMap
@@ -224,6 +233,7 @@ if TYPE_CHECKING:
     from ldmkit.run.cascading import stage_seed as stage_seed
     from ldmkit.run.conditioning import Conditioning as Conditioning
     from ldmkit.run.conditioning import Encoded as Encoded
+    from ldmkit.run.extracting import Extracted as Extracted
     from ldmkit.run.loss import diffusion_loss as diffusion_loss
     from ldmkit.run.many import Drawn as Drawn
     from ldmkit.run.noise import Noise as Noise

@@ -39,6 +39,7 @@ from ldmkit.run.blame import blamed
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.callbacks import Callback
 from ldmkit.run.conditioning import Conditioning
+from ldmkit.run.extracting import extract_rows
 from ldmkit.run.faults import blaming
 from ldmkit.run.generators import watched, watched_steps
 from ldmkit.run.gradients import remark_gradients
@@ -189,10 +190,11 @@ class Pipeline(Unassignable, Varied):
             what = "weights that are placed cannot be trained: they are not always there"
             raise CompositionError("placed", what, where="grad", fits="the pipeline that this one was placed from")
         size, grad = check_sides(size, axes=self.codec.axes), instance_of(grad, bool, "grad")
-        parsed = parse_rows(self.parts, self.wiring, mappings(inputs, "inputs"), "inputs")
+        rows, _ = extract_rows(mappings(inputs, "inputs"), "inputs")
+        parsed = parse_rows(self.parts, self.wiring, rows, "inputs")
         if draws is not None:
             parsed = drawn_rows(self.inputs, parsed, draws.seeds("conditions"), training=True)
-        given = mappings({} if negative is None else negative, "negative")
+        given, _ = extract_rows(mappings({} if negative is None else negative, "negative"), "negative")
         dropped = parse_negatives(self.parts, self.wiring, given, len(parsed))
         return encode_conditions(self.parts, self.wiring, parsed, dropped, size, grad=grad)
 

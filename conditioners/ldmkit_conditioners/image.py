@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ldmkit import InputError, Picture, Plane, SetsSize, SignalKind
+from ldmkit import HintPicture, InputError, Picture, Plane, SetsSize, SignalKind
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:
@@ -54,9 +54,12 @@ class ImagePlane(PictureInput, SetsSize):
 
 
 class Hint(PictureInput, SetsSize):
-    """A control picture in [0, 1], at picture resolution: (B, 3, H, W), for a ControlNet. The null is zeros."""
+    """A control picture in [0, 1], at picture resolution: (B, 3, H, W), for a ControlNet. The null is zeros.
 
-    Input: ClassVar[Any] = Picture
+    Pixels that are `ldmkit.MASKED` in the picture are -1, as inpainting ControlNets read what is to be filled.
+    """
+
+    Input: ClassVar[Any] = HintPicture
     kind: SignalKind = "plane"
     dim = 3
 

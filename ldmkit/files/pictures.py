@@ -357,22 +357,22 @@ def _in_range(values: Tensor, low: float, high: float, where: str | None) -> Ten
     return values
 
 
-def _kind(read: Callable[[object], Tensor], write: Callable[[Tensor], str], title: str, description: str) -> Any:
+def kind_of_file(read: Callable[[object], Tensor], write: Callable[[Tensor], str], title: str, description: str) -> Any:
     schema = {"type": "string", "format": "picture", "title": title, "description": description}
     return (PlainValidator(read), PlainSerializer(write, return_type=str, when_used="json"), WithJsonSchema(schema))
 
 
-_FILES = f"path of a PNG, JPEG, WebP, BMP, TIFF or GIF file, or a data URI ({URI_PREFIX}...)"
+FILES = f"path of a PNG, JPEG, WebP, BMP, TIFF or GIF file, or a data URI ({URI_PREFIX}...)"
 
-Picture: TypeAlias = Annotated[Tensor, *_kind(read_picture, data_uri, "Picture", _FILES)]
+Picture: TypeAlias = Annotated[Tensor, *kind_of_file(read_picture, data_uri, "Picture", FILES)]
 """Pydantic type of a colour picture, read by `read_picture`; serialised to JSON as a lossless data URI."""
 
-Mask: TypeAlias = Annotated[Tensor, *_kind(read_mask, mask_uri, "Mask", f"{_FILES}; white where to fill")]
+Mask: TypeAlias = Annotated[Tensor, *kind_of_file(read_mask, mask_uri, "Mask", f"{FILES}; white where to fill")]
 """Pydantic type of a mask, read by `read_mask`."""
 
 LabelMap: TypeAlias = Annotated[
     Tensor,
-    *_kind(read_label_map, label_map_uri, "LabelMap", f"{_FILES}; palette indices or grey values are the labels"),
+    *kind_of_file(read_label_map, label_map_uri, "LabelMap", f"{FILES}; palette indices or grey values are the labels"),
 ]
 """Pydantic type of a label map, read by `read_label_map`."""
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.conditioner import Conditioner
     from ldmkit.contracts.data import Data
     from ldmkit.contracts.denoiser import Denoiser
+    from ldmkit.contracts.extractor import Extractor
     from ldmkit.contracts.grid import Grid
     from ldmkit.contracts.guidance import Guidance
     from ldmkit.contracts.judges import Classifier, Perceptual
@@ -234,6 +235,8 @@ def get(kind: Literal["grid"], name: str) -> ValueClass[Grid]: ...
 def get(kind: Literal["guidance"], name: str) -> ValueClass[Guidance]: ...
 @overload
 def get(kind: Literal["cache"], name: str) -> ValueClass[Cache]: ...
+@overload
+def get(kind: Literal["extractor"], name: str) -> ValueClass[Extractor]: ...
 @overload
 def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
 @overload

@@ -19,6 +19,7 @@ GROUPS: dict[str, str] = {
     "perceptual": "ldmkit.perceptual",
     "classifier": "ldmkit.classifiers",
     "stage": "ldmkit.stages",
+    "extractor": "ldmkit.extractors",
 }
 """kind -> entry-point group of its classes."""
 

@@ -26,6 +26,7 @@ from ldmkit.run.caching import check_cache
 from ldmkit.run.denoise import Evaluator, Guided
 from ldmkit.run.encodings import Encodings
 from ldmkit.run.estimate import Estimate, check_estimate, estimate_run
+from ldmkit.run.extracting import with_hints
 from ldmkit.run.generators import watched
 from ldmkit.run.gradients import remark_gradients
 from ldmkit.run.guards import check_levels, part_name
@@ -84,6 +85,8 @@ class Asked(NamedTuple):
             negative=_chained(one.negative for one in requests),
             seeds=_chained(one.seeds for one in requests),
             starts=_chained(one.starts for one in requests),
+            extracted=_chained(one.extracted for one in requests),
+            negative_extracted=_chained(one.negative_extracted for one in requests),
         )
         parsed = [row for call in calls for row in call.parsed]
         return calls[0]._replace(request=request, parsed=parsed, negative=[row for c in calls for row in c.negative])
@@ -104,7 +107,7 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
     given = {name: value for name, value in options.items() if name != "allow_large"}
     if not allow:
         check_count(pipeline, inputs, given)
-    request = resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec)
+    request = with_hints(resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec))
     remark_locked(pipeline.defaults, request, given)
     remark_distilled(pipeline.defaults, request)
     check_cache(request)
@@ -190,7 +193,7 @@ def check_count(pipeline: Composed, inputs: Inputs, options: Mapping[str, Any]) 
         return
     one = {name: value for name, value in options.items() if name not in ("seeds", "negative", "start")}
     first = inputs[:1] if isinstance(inputs, Sequence) else inputs
-    request = resolve(pipeline.defaults, first, **one, codec=pipeline.codec)
+    request = with_hints(resolve(pipeline.defaults, first, **one, codec=pipeline.codec))
     parsed = parse_rows(pipeline.parts, pipeline.wiring, request.inputs, "inputs")
     check_estimate(_estimate(pipeline, request, _size(pipeline, request, parsed), many), "seeds", False)
 

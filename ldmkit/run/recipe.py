@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.updates import ADAPTER, OPTIONS, plain_config
 from ldmkit.plugins.catalogue import name_of, registered_name
+from ldmkit.run.extraction import Extractions
 from ldmkit.run.request import Resolved
 from ldmkit.run.starts import Start
 from ldmkit.run.written import stored_recipe
@@ -78,10 +79,11 @@ def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> 
         common["placed"] = {path: dict(fields) for path, fields in pipeline.rounded.items()}
     if pipeline.updates:
         common["updates"] = [_update(pipeline, one) for one in pipeline.updates]
-    rows = zip(request.inputs, request.negative, request.seeds, starts, strict=True)
+    inputs = _written(pipeline, request.inputs, request.extracted)
+    negatives = _written(pipeline, request.negative, request.negative_extracted)
     recipes = [
-        {**common, "start": start, "inputs": _dump(pipeline, row), "negative": _dump(pipeline, negative), "seed": seed}
-        for row, negative, seed, start in rows
+        {**common, "start": start, "inputs": row, "negative": negative, "seed": seed}
+        for row, negative, seed, start in zip(inputs, negatives, request.seeds, starts, strict=True)
     ]
     for recipe, made_up in zip(recipes, request.proposed, strict=True):
         if made_up:
@@ -214,6 +216,13 @@ _CALL: dict[str, tuple[type, ...]] = {
     "start": (str, dict, type(None)),
     **dict.fromkeys(("size", "updates"), (list,)),
 }
+
+
+def _written(pipeline: Composed, rows: Sequence[Mapping[str, Any]], extracted: Extractions) -> Iterator[dict[str, Any]]:
+    """Rows of parsed inputs as JSON, with what hints were made of in the place of the hints."""
+    for row, made in zip(rows, extracted or [{}] * len(rows), strict=True):
+        whole = _dump(pipeline, {name: value for name, value in row.items() if name not in made})
+        yield {**whole, **{name: one.written() for name, one in made.items() if name in row}}
 
 
 def _dump(pipeline: Composed, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ldmkit.files.numbers import listed, plain
 from ldmkit.models.compose import build_value
 from ldmkit.models.spec import Defaults, PartSpec
 from ldmkit.plugins.catalogue import components
+from ldmkit.run.extraction import Extractions
 from ldmkit.run.starts import Begun, Start, starts_of
 
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -39,6 +40,7 @@ class Choices:
     Args:
         starts: one a picture; (): from noise.
         cache: what answers some calls of the network from earlier ones; None: nothing.
+        extracted, negative_extracted: what hints were made of, a mapping for each picture; (): no hints were made.
     """
 
     seeds: tuple[int, ...]
@@ -48,6 +50,8 @@ class Choices:
     grid: Grid
     guidance: Guidance
     cache: Cache | None = None
+    extracted: Extractions = ()
+    negative_extracted: Extractions = ()
 
     @property
     def strength(self) -> float:
@@ -229,15 +233,15 @@ def length(given: object) -> int:
         return 1
 
 
-def strategy(kind: str, given: Strategy, default: PartSpec, contract: type[Any]) -> Any:
-    """A sampler, grid, guidance or cache from a name, a value or a spec; None gives the default.
+def strategy(kind: str, given: Strategy, default: PartSpec | None, contract: type[Any]) -> Any:
+    """A sampler, grid, guidance, cache or extractor from a name, a value or a spec; None gives the default, if any.
 
     Raises:
         InputError: another type.
         SpecError: an invalid config.
         PluginError: an unknown name.
     """
-    if given is None:
+    if given is None and default is not None:
         return build_value(kind, default)
     if isinstance(given, type) and issubclass(given, contract):
         return given.of({}, kind)

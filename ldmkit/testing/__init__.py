@@ -26,6 +26,7 @@ for _home, _names in {
     "ldmkit.testing.data": ("check_data",),
     "ldmkit.testing.sampler.checks": ("check_sampler",),
     "ldmkit.testing.process": ("check_process",),
+    "ldmkit.testing.extractor": ("check_extractor",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance.checks": ("check_guidance",),
     "ldmkit.testing.stage": ("check_stage",),
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.denoiser.tiny import TinyDenoiser as TinyDenoiser
     from ldmkit.testing.discovery import check as check
     from ldmkit.testing.discovery import select as select
+    from ldmkit.testing.extractor import check_extractor as check_extractor
     from ldmkit.testing.grid import check_grid as check_grid
     from ldmkit.testing.guidance.checks import check_guidance as check_guidance
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual

@@ -11,9 +11,8 @@ import pytest
 from good_conditioner import Palette, Plain, Spoken
 
 from ldmkit import Conditioner
-from ldmkit.testing import check_conditioner
+from ldmkit.testing import check_conditioner, refusals
 from ldmkit.testing.checks import checks, run
-from ldmkit.testing.conditioner import inputs
 from ldmkit.testing.conditioner.checks import subject
 
 CASES = [*parts.BROKEN.items(), *parts.MORE]
@@ -25,7 +24,7 @@ def ids(value: Any) -> str:
 
 @pytest.mark.parametrize(("name", "cls"), CASES, ids=ids)
 def test_a_broken_part_is_caught(name: str, cls: type[Conditioner], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "SECONDS", 0.5)
+    monkeypatch.setattr(refusals, "SECONDS", 0.5)
     [one] = [check for check in checks("conditioner") if check.name == name]
     outcome = run(one, subject(cls, cls.examples[0]))
     assert outcome.status == "failed", str(outcome)

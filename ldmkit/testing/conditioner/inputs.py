@@ -4,41 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
-from collections.abc import Callable
 from typing import Any
 
-from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.signals import tensors_of
-from ldmkit.errors import InputError, LdmkitError
+from ldmkit.errors import LdmkitError
 from ldmkit.testing.batches import same
-from ldmkit.testing.checks import check, expect, fail, place
-from ldmkit.testing.conditioner.subject import Subject, flat, no_grad, quiet
+from ldmkit.testing.checks import check, expect, fail
+from ldmkit.testing.conditioner.subject import Subject, flat, no_grad
 from ldmkit.testing.content import content
-from ldmkit.testing.hostile import hostile
-
-SECONDS = 20.0
-"""In which a part must be done with one input, however odd."""
-
-LONGEST = 1000
-"""Characters of an error's text."""
-
-_TEXTS = (
-    "",
-    " ",
-    "[",
-    "{",
-    "[1,",
-    "null",
-    "NaN",
-    "1e999",
-    "9" * 5000,
-    "-",
-    "no-such-file.json",
-    "\ud800",
-    "a\0b",
-    "山",
-)
+from ldmkit.testing.refusals import check_refusals, check_texts
 
 
 @check("conditioner", "input-schema")
@@ -138,22 +112,14 @@ def hostile_inputs(s: Subject) -> None:
     part = s.make()
     values = s.given(part)
     wanted = flat(no_grad(lambda: s.signal(part, values)))
-    problems: list[str] = []
-    count = 0
-    for what, raw in hostile(s.schema(), [s.json_of(value) for value in values[:2]]):
-        count += 1
-        problem = _within(lambda raw=raw: _attempt(s, part, raw))  # type: ignore[misc]
-        if problem:
-            problems.append(f"{what}: {problem}")
-        if problem == _LATE:
-            break  # what hangs once may hang every time
-    if problems and problems[-1].endswith(_LATE):
-        fail(f"an answer within {SECONDS:g} seconds for every input", problems[-1])
-    if problems:
-        shown = "\n          ".join(problems[:5])
-        more = f"\n          and {len(problems) - 5} more" if len(problems) > 5 else ""
-        came = f"for {len(problems)} of {count} inputs something else:\n          {shown}{more}"
-        fail("an InputError that says what is wrong, or a finite signal", came)
+
+    def use(value: Any) -> str:
+        signal = no_grad(lambda: s.signal(part, [value]))
+        finite = all(bool(tensor.isfinite().all()) for tensor in tensors_of(signal))
+        return "" if finite else "a signal with NaN or infinity"
+
+    good = [s.json_of(value) for value in values[:2]]
+    check_refusals(s.schema(), good, lambda raw: part.parse(raw, "inputs"), use, "a finite signal")
     same(flat(no_grad(lambda: s.signal(part, values))), wanted, "the signal of valid inputs after all of these")
 
 
@@ -164,50 +130,4 @@ def command_line(s: Subject) -> None:
     A command-line argument (`--text "a house"`) reaches `parse` by `from_text`, which takes JSON, the path of a
     .json file, a number or the text itself, unless the class has one of its own.
     """
-    for text in _TEXTS:
-        try:
-            s.cls.from_text(text)
-        except InputError:
-            continue
-        except Exception as error:
-            fail(f"from_text({text[:20]!r}) to be an input or an InputError", f"{type(error).__name__}: {error!s:.300}")
-
-
-def _attempt(s: Subject, part: Conditioner, raw: Any) -> str:
-    """What is wrong with how one input is dealt with; "" where nothing is."""
-    try:
-        with quiet():
-            value = part.parse(raw, "inputs")
-    except InputError as error:
-        return _refusal(error) or ("" if error.where else f"an error that does not say where (`where`): {error}")
-    except (Exception, SystemExit) as error:
-        return _surprise(error)
-    try:
-        signal = no_grad(lambda: s.signal(part, [value]))
-    except InputError as error:
-        return _refusal(error)
-    except (Exception, SystemExit) as error:
-        return _surprise(error)
-    finite = all(bool(tensor.isfinite().all()) for tensor in tensors_of(signal))
-    return "" if finite else "a signal with NaN or infinity"
-
-
-def _refusal(error: InputError) -> str:
-    return "" if len(str(error)) <= LONGEST else f"an error of {len(str(error))} characters: {str(error)[:100]}..."
-
-
-def _surprise(error: BaseException) -> str:
-    if isinstance(error, LdmkitError):
-        return f"a {type(error).__name__}, not an InputError: {str(error)[:300]}"
-    return f"{place(error)}{type(error).__name__}: {str(error)[:300]}"
-
-
-_LATE = "no answer"
-
-
-def _within(call: Callable[[], str]) -> str:
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
-    thread.start()
-    thread.join(SECONDS)
-    return found[0] if found else _LATE
+    check_texts(s.cls.from_text)

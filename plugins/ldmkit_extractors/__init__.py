@@ -1,0 +1,1 @@
+"""Hint pictures from pictures, keypoints and label maps."""
