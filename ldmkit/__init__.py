@@ -10,6 +10,7 @@ from ldmkit.version import VERSION as __version__
 _HOMES: dict[str, str] = {}
 for _home, _names in {
     "ldmkit.plugins.catalogue": ("components", "get", "name_of", "registered_name"),
+    "ldmkit.plugins.local": ("use_parts",),
     "ldmkit.loading": ("load", "load_adapter", "load_classifier", "load_codec"),
     "ldmkit.pipeline": ("Pipeline",),
     "ldmkit.cascade": ("Cascade",),
@@ -228,6 +229,7 @@ if TYPE_CHECKING:
     from ldmkit.plugins.catalogue import registered_name as registered_name
     from ldmkit.plugins.deprecation import LdmkitDeprecationWarning as LdmkitDeprecationWarning
     from ldmkit.plugins.hooks import hookimpl as hookimpl
+    from ldmkit.plugins.local import use_parts as use_parts
     from ldmkit.replaying import replay as replay
     from ldmkit.run.cascading import CascadeOutput as CascadeOutput
     from ldmkit.run.cascading import stage_seed as stage_seed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from ldmkit.cli.listing import set_environment
 from ldmkit.cli.once import once
 from ldmkit.cli.summaries import summary
 from ldmkit.plugins.catalogue import Entry, by_name, load_entry
+from ldmkit.plugins.local import VARIABLE
 from ldmkit.version import VERSION
 
 
@@ -67,10 +70,15 @@ def settings(
     safe_mode: Annotated[bool, typer.Option("--safe-mode", help="In-tree parts only.")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="Plugins to allow: a distribution or kind:name.")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Plugins to exclude.")] = None,
+    parts: Annotated[
+        Path | None, typer.Option(help="Python file to execute, whose parts are used; as LDMKIT_PARTS.")
+    ] = None,
 ) -> None:
     """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
     # `main` puts the environment back when the command is done.
     set_environment(safe_mode, allow or [], deny or [])
+    if parts is not None:
+        os.environ[VARIABLE] = str(parts)
 
 
 app.command("sample", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sample.sample)

@@ -37,7 +37,7 @@ def replay_picture(
     check_reading(dtype, verify)
 
     from ldmkit.replaying import replay
-    from ldmkit.run.recipe import load_options, part_versions, read_recipe
+    from ldmkit.run.recipe import load_options, part_versions, read_recipe, strategy_versions
     from ldmkit.run.trust import check_needs, input_needs, model_needs
     from ldmkit.run.written import check_out, difference
 
@@ -57,8 +57,9 @@ def replay_picture(
     output = replay(pipeline, recipe, trust=trust, folder=folder)
     largest = difference(picture, output.images[0], visual=output.visual)
     largest = round(largest) if output.visual else largest
-    now = part_versions(pipeline)
-    changed = {path: [was, now.get(path)] for path, was in recipe["parts"].items() if now.get(path) != was}
+    now = part_versions(pipeline) | strategy_versions(recipe, now=True)
+    before = recipe["parts"] | strategy_versions(recipe, now=False)
+    changed = {path: [was, now.get(path)] for path, was in before.items() if now.get(path) != was}
     written = {} if out is None else {"path": str(output.save(out, overwrite=overwrite)[0])}
     if json:
         emit({"largest_difference": largest, "changed_parts": changed, **written})

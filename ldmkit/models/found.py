@@ -102,8 +102,11 @@ def _found(parts: Iterable[NamedPart]) -> list[FoundPart]:
     missing = [error for error in problems if error.code == "plugin.not-installed"]
     if len(missing) > 1:
         what = "; ".join(dict.fromkeys(error.what for error in missing))
-        wanted = dict.fromkeys((error.fits or "").removeprefix("pip install ") for error in missing)
-        raise PluginError("not-installed", what, fits=f"pip install {' '.join(wanted)}")
+        remedies = list(dict.fromkeys(error.fits or "" for error in missing))
+        installs = [one.removeprefix("pip install ") for one in remedies if one.startswith("pip install ")]
+        wanted = [f"pip install {' '.join(installs)}"] if installs else []
+        wanted += [one for one in remedies if not one.startswith("pip install ")]
+        raise PluginError("not-installed", what, fits="; ".join(wanted))
     if problems:
         raise (missing or problems)[0]
     return found

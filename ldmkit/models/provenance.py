@@ -12,6 +12,7 @@ from ldmkit.models.spec import Defaults, PartSpec
 from ldmkit.plugins.catalogue import catalogue, find
 from ldmkit.plugins.installed import HOME, normal
 from ldmkit.plugins.kinds import GROUPS
+from ldmkit.plugins.local import how_to_use, is_parts_file
 
 STRATEGIES = ("sampler", "grid", "guidance")
 """Kinds that a spec contains in its defaults."""
@@ -44,7 +45,7 @@ def explained(error: PluginError, path: str, kind: str, spec: PartSpec) -> Plugi
     error.where = error.where or f"{path}.type"
     if spec.distribution is None:
         return error
-    wanted = f"pip install {pinned(spec)}"
+    wanted = remedy(spec)
     version = f" {spec.version}" if spec.version else ""
     present = installed_version(spec.distribution)
     if present is not None and present == spec.version:
@@ -58,6 +59,13 @@ def explained(error: PluginError, path: str, kind: str, spec: PartSpec) -> Plugi
     if present is not None:
         what += f"; the installed {spec.distribution} {present} has no {kind} of that name"
     return PluginError("not-installed", what, where=path, fits=wanted)
+
+
+def remedy(spec: PartSpec) -> str:
+    """How to get the recorded version of a part's distribution."""
+    if is_parts_file(str(spec.distribution)):
+        return how_to_use(str(spec.distribution), spec.version)
+    return f"pip install {pinned(spec)}"
 
 
 def pinned(spec: PartSpec) -> str:
@@ -84,7 +92,7 @@ def blame_version(error: LdmkitError, spec: PartSpec) -> None:
     present = installed_version(spec.distribution)
     if present is None or spec.version in (None, "", "?", present):
         return
-    hint = f"written by {spec.distribution} {spec.version}, but {present} is installed: pip install {pinned(spec)}"
+    hint = f"written by {spec.distribution} {spec.version}, but {present} is installed: {remedy(spec)}"
     if normal(spec.distribution) == HOME:
         hint = f"written by ldmkit {spec.version}, but this is {present}: pip install {pinned(spec)}"
     error.fits = f"{error.fits}; {hint}" if error.fits else hint

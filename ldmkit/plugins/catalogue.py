@@ -4,7 +4,8 @@ Listing reads entry-point metadata and imports nothing. Each part is imported se
 against the contract of its kind, so that a broken plugin does not affect the others.
 
 Environment: LDMKIT_PLUGINS_ALLOW and LDMKIT_PLUGINS_DENY take comma-separated patterns that match a
-distribution, `kind:name` or `dist:name`; LDMKIT_SAFE_MODE=1 restricts the catalogue to in-tree parts.
+distribution, `kind:name` or `dist:name`; LDMKIT_SAFE_MODE=1 restricts the catalogue to in-tree parts; LDMKIT_PARTS
+names a parts file (see `ldmkit.plugins.local`), which is executed by the first listing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ldmkit.plugins.installed import HOME as HOME
 from ldmkit.plugins.installed import Entry as Entry
 from ldmkit.plugins.installed import Installed, Problem, normal, scan
 from ldmkit.plugins.kinds import GROUPS
+from ldmkit.plugins.local import forgetters, is_parts_file, local_entries, place_of, safe_mode, unused_file
 from ldmkit.version import VERSION
 
 if TYPE_CHECKING:
@@ -65,11 +67,12 @@ _forgetters: list[Callable[[], None]] = []
 
 
 def catalogue() -> tuple[Entry, ...]:
-    """Everything installed, in-tree first, then by distribution and name. Reads metadata only."""
-    found = _installed(tuple(sys.path)).entries
+    """Everything installed, in-tree first, then by distribution and name, then parts files. Reads metadata only."""
+    found, local = _installed(tuple(sys.path)).entries, local_entries()
     if not _uninstalled:
-        return found
-    return (*(entry for entry in found if normal(entry.dist) not in _uninstalled), *sum(_uninstalled.values(), ()))
+        return (*found, *local) if local else found
+    kept = (entry for entry in found if normal(entry.dist) not in _uninstalled)
+    return (*kept, *sum(_uninstalled.values(), ()), *local)
 
 
 _uninstalled: dict[str, tuple[Entry, ...]] = {}
@@ -127,11 +130,12 @@ def verdict(entry: Entry) -> Verdict:
 
 def rivals(entry: Entry) -> list[Entry]:
     """Entries of other distributions with the same kind and name."""
-    return [e for e in _named(tuple(sys.path)).get((entry.kind, entry.name), ()) if e.dist != entry.dist]
+    same = _named(tuple(sys.path), local_entries()).get((entry.kind, entry.name), ())
+    return [other for other in same if other.dist != entry.dist]
 
 
 @lru_cache(maxsize=4)
-def _named(_path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
+def _named(_path: tuple[str, ...], _local: tuple[Entry, ...]) -> dict[tuple[str, str], list[Entry]]:
     found: dict[tuple[str, str], list[Entry]] = {}
     for entry in catalogue():
         found.setdefault((entry.kind, entry.name), []).append(entry)
@@ -140,6 +144,8 @@ def _named(_path: tuple[str, ...]) -> dict[tuple[str, str], list[Entry]]:
 
 def leave_out(entry: Entry) -> str:
     """The remedy of last resort."""
+    if (file := place_of(entry.dist)) is not None:
+        return f"correct {file}"
     return f"pip install --upgrade {entry.dist}, or disable it with LDMKIT_PLUGINS_DENY={entry.dist}"
 
 
@@ -155,7 +161,7 @@ def note_failure(entry: Entry, error: Exception) -> None:
 
 
 def _barred(entry: Entry) -> str | None:
-    if os.environ.get("LDMKIT_SAFE_MODE", "") not in ("", "0") and entry.dist != HOME:
+    if safe_mode() and entry.dist != HOME:
         return "safe mode: in-tree parts only"
     names = (entry.dist, normal(entry.dist), f"{entry.kind}:{entry.name}", entry.qualified)
     allow, deny = _patterns("LDMKIT_PLUGINS_ALLOW"), _patterns("LDMKIT_PLUGINS_DENY")
@@ -266,7 +272,10 @@ def find(kind: str, name: str, dist: str | None = None) -> Entry:
     if not matches and (renamed := renamed_part(kind, name)) is not None:
         return find(kind, renamed, dist)
     if not matches:
-        raise PluginError("unknown", f"no {kind} named {name!r}", fits=suggest(name, {e.name for e in entries}))
+        fits = suggest(name, {e.name for e in entries})
+        if (file := unused_file()) is not None:
+            fits += f"; {file} lies here and is not in use; to use it: ldmkit --parts {file.name}"
+        raise PluginError("unknown", f"no {kind} named {name!r}", fits=fits)
     usable = [e for e in matches if verdict(e).status not in _BARRED]
     if not usable:
         raise _barred_error(matches[0], verdict(matches[0]))
@@ -320,26 +329,26 @@ def _load(entry: Entry) -> Any:
     return admit(entry)
 
 
+forgetters.append(_load.cache_clear)
+
+
 def name_of(kind: str, cls: type) -> Entry:
     """The catalogue entry of a part's class, for specs and recipes.
 
     Raises:
         PluginError: the class is not registered.
     """
-    path = f"{cls.__module__}:{cls.__qualname__}"
     for entry in catalogue():
-        if entry.kind == kind and (entry.value == path or _loaded_is(entry, cls)):
+        if entry.kind == kind and _is_of(entry, cls):
             return entry
-    raise PluginError(
-        "unregistered", f"{path} is not registered as a {kind}", fits="an entry point in its pyproject.toml"
-    )
+    what = f"{cls.__module__}:{cls.__qualname__} is not registered as a {kind}"
+    raise PluginError("unregistered", what, fits="an entry point in its pyproject.toml, or ldmkit.use_parts(FILE)")
 
 
 def entry_of(cls: type) -> Entry | None:
     """The catalogue entry of a class, whatever its kind; None if it is not registered."""
-    path = f"{cls.__module__}:{cls.__qualname__}"
     parts = (entry for entry in catalogue() if entry.kind in GROUPS)
-    return next((entry for entry in parts if entry.value == path or _loaded_is(entry, cls)), None)
+    return next((entry for entry in parts if _is_of(entry, cls)), None)
 
 
 def registered_name(entry: Entry) -> str:
@@ -348,6 +357,12 @@ def registered_name(entry: Entry) -> str:
         return entry.name if find(entry.kind, entry.name) == entry else entry.qualified
     except PluginError:
         return entry.qualified
+
+
+def _is_of(entry: Entry, cls: type) -> bool:
+    """Whether an entry names a class. A parts file may have been changed and executed again, under the same names."""
+    same_path = entry.value == f"{cls.__module__}:{cls.__qualname__}"
+    return (same_path and not is_parts_file(entry.dist)) or _loaded_is(entry, cls)
 
 
 def _loaded_is(entry: Entry, cls: type) -> bool:

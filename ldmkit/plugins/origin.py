@@ -7,12 +7,16 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ldmkit.plugins.local import place_of
+
 
 def origin(dist: str) -> str:
     """`editable: FOLDER`, the file or address that was given to the installer, or `index: FOLDER` it lies in.
 
-    "" if its metadata cannot be read.
+    `file: PATH` for a parts file; "" if its metadata cannot be read.
     """
+    if (file := place_of(dist)) is not None:
+        return f"file: {file}"
     try:
         found = metadata.distribution(dist)
         said = found.read_text("direct_url.json")

@@ -17,7 +17,7 @@ from ldmkit.files.json import parse_json
 from ldmkit.models.composed import Composed
 from ldmkit.models.spec import PartSpec
 from ldmkit.models.updates import ADAPTER, OPTIONS, plain_config
-from ldmkit.plugins.catalogue import name_of, registered_name
+from ldmkit.plugins.catalogue import find, name_of, registered_name
 from ldmkit.run.extraction import Extractions
 from ldmkit.run.request import Resolved
 from ldmkit.run.starts import Start
@@ -154,6 +154,22 @@ def calls_of(recipe: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def part_versions(pipeline: Model) -> dict[str, str]:
     """Part path -> `type @ distribution version`."""
     return {path: f"{s.type} @ {s.distribution} {s.version}" for path, s in pipeline.part_specs.items()}
+
+
+def strategy_versions(recipe: Mapping[str, Any], *, now: bool) -> dict[str, str]:
+    """Path of a strategy -> `type @ distribution version`: as recorded, or as its name is found now."""
+    found: dict[str, str] = {}
+    for stage, call in calls_of(recipe).items():
+        for kind in ("sampler", "grid", "guidance", "cache"):
+            one = call.get(kind) or {}
+            if one.get("distribution") is None:
+                continue
+            dist, version = one["distribution"], one.get("version")
+            if now:
+                entry = find(kind, one["type"], dist)
+                dist, version = entry.dist, entry.version
+            found[f"{stage}.{kind}" if stage else kind] = f"{one['type']} @ {dist} {version}"
+    return found
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
