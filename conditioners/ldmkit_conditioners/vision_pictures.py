@@ -1,0 +1,112 @@
+"""Pictures as a CLIP vision encoder reads them: resized, cropped, normalised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from torch import Tensor
+
+from ldmkit import InputError, Value, read_picture
+from ldmkit.bounds import MAX_BATCH
+from ldmkit.files.pictures import data_uri
+from ldmkit_conditioners.vision_tower import MAX_EDGE
+
+Edge: TypeAlias = Annotated[int, Field(ge=1, le=MAX_EDGE)]
+Three: TypeAlias = tuple[float, float, float]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+
+class Preprocessing(Value):
+    """What transformers' CLIPImageProcessor does, on 8-bit levels as it does; the defaults are CLIP's.
+
+    Args:
+        shortest: pixels of the shorter side after resizing, which keeps the shape; None: see `resize`.
+        resize: (height, width) to resize to, whatever the shape; None, with `shortest` None: no resizing.
+        filter: of the resizing, Pillow's.
+        crop: (height, width) of what is kept of the middle; None: all. Around a smaller picture there are zeros.
+        factor: of the levels 0 to 255; None: 1.
+        mean, std: of the normalisation of each colour.
+    """
+
+    shortest: Edge | None = 224
+    resize: tuple[Edge, Edge] | None = None
+    filter: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bicubic"
+    crop: tuple[Edge, Edge] | None = (224, 224)
+    factor: float | None = 1 / 255
+    mean: Three = (0.48145466, 0.4578275, 0.40821073)
+    std: Three = (0.26862954, 0.26130258, 0.27577711)
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """A picture (3, H, W) in [-1, 1] -> (3, h, w) float32.
+
+        Numbers between two of the 8-bit levels are rounded to one of them, on which the encoder's pictures are.
+        """
+        levels = ((picture.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        image = Image.fromarray(levels.permute(1, 2, 0).numpy())
+        if (size := self._size(image.height, image.width)) is not None:
+            image = image.resize((size[1], size[0]), _FILTERS[self.filter])
+        pixels = _cropped(np.asarray(image), self.crop).astype(np.float32)
+        if self.factor is not None:
+            pixels = (pixels.astype(np.float64) * self.factor).astype(np.float32)
+        mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
+        return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1).copy())
+
+    def _size(self, height: int, width: int) -> tuple[int, int] | None:
+        if self.resize is not None:
+            return self.resize
+        if self.shortest is None:
+            return None
+        long = int(self.shortest * max(height, width) / min(height, width))
+        return (long, self.shortest) if width <= height else (self.shortest, long)
+
+
+def _cropped(pixels: Any, size: tuple[int, int] | None) -> Any:
+    """The middle of a picture (H, W, 3), with zeros around it where it is smaller."""
+    if size is None:
+        return pixels
+    height, width = pixels.shape[:2]
+    whole = np.zeros((max(size[0], height), max(size[1], width), 3), pixels.dtype)
+    top, left = -((height - len(whole)) // 2), -((width - whole.shape[1]) // 2)
+    whole[top : top + height, left : left + width] = pixels
+    top, left = top + (height - size[0]) // 2, left + (width - size[1]) // 2
+    return whole[top : top + size[0], left : left + size[1]]
+
+
+def read_pictures(raw: Any) -> tuple[Tensor, ...]:
+    """One picture or several, each as `ldmkit.read_picture` reads it: (3, H, W) in [-1, 1].
+
+    Raises:
+        InputError: `picture-*`; `picture-count`: none, or more than a batch may have.
+    """
+    if not isinstance(raw, list | tuple):
+        return (read_picture(raw),)
+    if not 0 < len(raw) <= MAX_BATCH:
+        raise InputError("picture-count", f"{len(raw)} pictures", fits=f"one picture, or a list of 1 to {MAX_BATCH}")
+    return tuple(read_picture(one, f"[{i}]") for i, one in enumerate(raw))
+
+
+def write_pictures(pictures: tuple[Tensor, ...]) -> Any:
+    """What `read_pictures` makes exactly these pictures of."""
+    uris = [data_uri(picture) for picture in pictures]
+    return uris[0] if len(uris) == 1 else uris
+
+
+Pictures: TypeAlias = Annotated[
+    Any,
+    PlainValidator(read_pictures),
+    PlainSerializer(write_pictures, when_used="json"),
+    WithJsonSchema({"title": "Pictures", "type": "string", "format": "picture", "description": "a picture, or a list"}),
+]
+"""Pydantic type of one picture or several."""
