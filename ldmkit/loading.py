@@ -23,6 +23,7 @@ from ldmkit.models.cascade_files import CascadeFolder
 from ldmkit.models.reading import fill_model, loading_options, open_source, part_of
 from ldmkit.models.source import PartFolder, Source
 from ldmkit.models.spec import Verify
+from ldmkit.models.weights import check_finite
 from ldmkit.pipeline import Pipeline
 
 
@@ -173,13 +174,14 @@ def load_adapter(
     """One adapter alone, to be put to a pipeline with `Pipeline.with_adapter`.
 
     Args:
-        source: a ControlNet's folder of diffusers; a file with cldm's keys of a ControlNet, prefixed by
-            `control_model.` or not; or any pipeline that `load` reads and that has an adapter.
+        source: a folder of diffusers, or a file, of a network that reads hints (ControlNet, T2I-Adapter; see
+            docs/control.md); or any pipeline that `load` reads and that has an adapter.
         name: which one, where the source has several.
         config, variant, device, dtype, verify, mapped: as for `load`.
 
     Raises:
         SourceError: `no-adapter`, and what `load` raises.
+        WeightsError: `not-finite`: NaN or infinity among its weights.
         InputError: `adapter-name`: there are several, or none of that name.
     """
     opened = open_source(source, config=config, variant=variant, verify=verify)
@@ -194,4 +196,5 @@ def load_adapter(
     adapter: Adapter = part_of(
         opened, "adapter", offered[key], f"adapters.{key}", device=where, dtype=kept, mapped=mapped
     )
+    check_finite(adapter, opened.origin)
     return adapter.eval().requires_grad_(False)

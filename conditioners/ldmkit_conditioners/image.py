@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ldmkit import HintPicture, InputError, Picture, Plane, SetsSize, SignalKind
+from ldmkit import Example, HintPicture, InputError, Picture, Plane, SetsSize, SignalKind, Value
 
 
 def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:
@@ -53,15 +53,33 @@ class ImagePlane(PictureInput, SetsSize):
         return Plane(one_size(inputs, "image"))
 
 
-class Hint(PictureInput, SetsSize):
-    """A control picture in [0, 1], at picture resolution: (B, 3, H, W), for a ControlNet. The null is zeros.
+class HintConfig(Value):
+    """A control picture.
 
-    Pixels that are `ldmkit.MASKED` in the picture are -1, as inpainting ControlNets read what is to be filled.
+    Args:
+        channels: 3 for colours; 1 for its brightness, of which grey pictures have nothing else.
     """
 
+    channels: Literal[1, 3] = 3
+
+
+class Hint(PictureInput, SetsSize):
+    """A control picture in [0, 1], at picture resolution: (B, channels, H, W), for a ControlNet. The null is zeros.
+
+    Pixels that are `ldmkit.MASKED` in the picture are -1, as inpainting ControlNets read what is to be filled.
+    Brightness is that of ITU-R 601-2, as Pillow's mode L has it.
+    """
+
+    Config = HintConfig
+    config: HintConfig
     Input: ClassVar[Any] = HintPicture
     kind: SignalKind = "plane"
     dim = 3
+    examples = (Example(), Example({"channels": 1}))
+
+    def __init__(self, config: HintConfig | None = None):
+        super().__init__(config)
+        self.dim = self.config.channels
 
     def example(self, size: tuple[int, int]) -> Tensor:
         return torch.zeros(3, *size)
@@ -70,4 +88,11 @@ class Hint(PictureInput, SetsSize):
         return value.shape[-2], value.shape[-1]
 
     def forward(self, inputs: list[Tensor]) -> Plane:
-        return Plane((one_size(inputs, "hint") + 1) / 2)
+        hint = (one_size(inputs, "hint") + 1) / 2
+        return Plane(hint if self.dim == 3 else _brightness(hint))
+
+
+def _brightness(colours: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W): that of a grey pixel exactly."""
+    red, green, blue = colours.unbind(1)
+    return (green + 0.299 * (red - green) + 0.114 * (blue - green)).unsqueeze(1)

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.value import Value
-from ldmkit.errors import CompositionError, InputError, SourceError, WeightsError, shown, warn
+from ldmkit.errors import CompositionError, InputError, SourceError, shown, warn
 from ldmkit.models.compose import build
 from ldmkit.models.composed import Composed
 from ldmkit.models.digests import file_sha256
@@ -24,6 +23,7 @@ from ldmkit.models.locate import locate
 from ldmkit.models.reading import open_source, part_of
 from ldmkit.models.source import Source
 from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit.models.weights import check_finite
 from ldmkit.plugins.hooks import manager
 
 OPTIONS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
@@ -162,9 +162,7 @@ def _filled(opened: Source, kind: str, spec: PartSpec, path: str, pipeline: Comp
     """A part with its weights, which are finite, where the pipeline's denoiser is."""
     own = pipeline.denoiser
     part = part_of(opened, kind, spec, path, device=own.device, dtype=own.dtype, mapped=False)
-    for key, tensor in part.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError("not-finite", f"{key!r} holds NaN or infinity", where=opened.origin)
+    check_finite(part, opened.origin)
     return part.eval().requires_grad_(False)
 
 

@@ -245,3 +245,14 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
             what = f"{key!r} has dtype {lazy.dtype}, but the module has {tensor.dtype}"
             fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
             raise WeightsError("wrong-dtype", what, where=where, fits=fits)
+
+
+def check_finite(module: nn.Module, where: str) -> None:
+    """Refuse weights among which are NaN or infinity, which a run would meet in its first step.
+
+    Raises:
+        WeightsError: `not-finite`, naming the first tensor.
+    """
+    for key, tensor in module.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsError("not-finite", f"{key!r} holds NaN or infinity", where=where)

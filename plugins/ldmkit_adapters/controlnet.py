@@ -103,7 +103,7 @@ class _Compute:
 
     def __call__(self, value: Tensor, frame: Frame) -> Tensor:
         state = frame.context.adapters.get(self.name)
-        if state is not None and state.control.acts(state, frame.sigma):
+        if isinstance(state, ControlState) and state.control.acts(state, frame.sigma):
             frame.scratch[self.name] = state.control(frame.x, frame.t, state)
         return value
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Collection, Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ldmkit import Run, SpecError, Value
+from ldmkit import CompositionError, Run, SpecError, Value
 
 
 class Window(Value):
@@ -44,3 +45,18 @@ class Window(Value):
             return None
         window = f"from {self.start:g} to {self.end:g} of the run"
         return f"no step of {len(run.sigmas) - 1} lies in its window, {window}"
+
+
+def check_tunable(config: Value, changes: Mapping[str, Any], options: Collection[str]) -> None:
+    """Refuse changes of what an adapter's network or its ports are made by, for `Adapter.tuned`.
+
+    Args:
+        options: fields that may change; unknown ones are the config's to refuse.
+
+    Raises:
+        CompositionError: `not-tunable`.
+    """
+    for key, value in changes.items():
+        if key not in options and key in type(config).model_fields and value != getattr(config, key):
+            what = f"its weights are those of a network with {key} {getattr(config, key)!r:.80}"
+            raise CompositionError("not-tunable", what, where=key, fits=", ".join(options))

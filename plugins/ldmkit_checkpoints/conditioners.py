@@ -27,5 +27,6 @@ def masked_image(latent_channels: int) -> ConditionerSpec:
 
 
 def hint_of(channels: int) -> Mapping[str, SlotPart]:
-    """What fills the slot of an adapter that reads a control picture; nothing where it reads no RGB picture."""
-    return {"hint": SlotPart(ConditionerSpec(type="hint", input="hint"))} if channels == 3 else {}
+    """What fills the slot of an adapter that reads a control picture; nothing where that is neither RGB nor grey."""
+    config = {} if channels == 3 else {"channels": channels}
+    return {"hint": SlotPart(ConditionerSpec(type="hint", config=config, input="hint"))} if channels in (1, 3) else {}

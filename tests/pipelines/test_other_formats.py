@@ -173,9 +173,6 @@ def test_components_alone(pipeline: Path, member: str, says: str) -> None:
 
 
 def test_classes_of_diffusers_alone(tmp_path: Path) -> None:
-    small = {"channels": [32, 64], "num_res_blocks": 1, "downscale_factor": 4}
-    diffusers.T2IAdapter(in_channels=3, adapter_type="full_adapter", **small).save_pretrained(tmp_path / "t2i")
-    refused(tmp_path / "t2i", "diffusers component alone, 'T2IAdapter'")
     motion = diffusers.MotionAdapter(
         block_out_channels=(32, 32), motion_num_attention_heads=2, motion_norm_num_groups=8, use_motion_mid_block=False
     )

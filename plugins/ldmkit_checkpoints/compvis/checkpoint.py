@@ -18,6 +18,7 @@ from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, sh
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
+from ldmkit_checkpoints.control.files import open_adapter_file
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.singlefile.models import infer_config
@@ -215,7 +216,7 @@ def _sized(plan: CheckpointPlan, evidence: Evidence) -> CheckpointPlan:
 def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     """A checkpoint file with the given yaml, the one next to it, or a config inferred from its keys and shapes.
 
-    It can hold a pipeline, a first stage alone or a ControlNet alone.
+    It can hold a pipeline, a first stage alone or an adapter alone.
 
     Raises:
         SourceError: an unreadable file; no yaml, and a model that cannot be recognised by its keys.
@@ -223,6 +224,8 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     tensors, extras = open_checkpoint(path)
     chosen = config or config_beside(path)
     tensors, prefix, said = without_wrapping(tensors, first_stage=chosen is None)
+    if (adapter := open_adapter_file(tensors, path)) is not None:
+        return adapter
     if is_controlnet(tensors):
         control = None if chosen is None else read_yaml(chosen)
         return ControlNetFile(tensors, control, str(path), str(chosen))

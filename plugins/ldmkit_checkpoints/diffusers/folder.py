@@ -10,7 +10,8 @@ from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
 from ldmkit.models.source import SlotPart, adapter_only
-from ldmkit_checkpoints.conditioners import given_vector, hint_of, masked_image
+from ldmkit_checkpoints.conditioners import given_vector, masked_image
+from ldmkit_checkpoints.control.folders import READERS
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
@@ -289,7 +290,7 @@ class DiffusersFolder(Source):
 
 
 class DiffusersComponent(Source):
-    """The folder of one component: config.json and weights. Codecs and ControlNets can be loaded."""
+    """The folder of one component: config.json and weights. Codecs and adapters can be loaded."""
 
     has_variants = True
     takes = frozenset({"ema"})
@@ -308,8 +309,10 @@ class DiffusersComponent(Source):
         elif name in UNETS:
             self.kind, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
         else:
-            self.kind, self.component = "adapter", controlnet_component(config, "length")
-        self.path = "adapters.control" if self.kind == "adapter" else self.kind
+            shapes = {key: tensor.shape for key, tensor in tensors.items()}
+            self.name, reader = READERS[str(name)]
+            self.kind, self.component = "adapter", reader(config, shapes, where)
+        self.path = f"adapters.{self.name}" if self.kind == "adapter" else self.kind
 
     @property
     def spec(self) -> PipelineSpec:
@@ -327,10 +330,10 @@ class DiffusersComponent(Source):
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:
-        return {"control": self.component.spec} if self.kind == "adapter" else super().adapters
+        return {self.name: self.component.spec} if self.kind == "adapter" else super().adapters
 
     def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
-        return hint_of(int(self.component.spec.config.get("hint_channels", 3)))
+        return self.component.slots
 
     @property
     def part_spec(self) -> PartSpec:
@@ -352,7 +355,7 @@ def open_diffusers(folder: Path, ema: bool | None, variant: str | None = None) -
         return DiffusersFolder(folder, ema, variant)
     if (folder / "config.json").is_file():
         config = read_member_json(folder, "config.json")
-        if config.get("_class_name") in (*CODECS, *UNETS, "ControlNetModel"):
+        if config.get("_class_name") in (*CODECS, *UNETS, *READERS):
             return DiffusersComponent(folder, config, ema, variant)
     return None
 

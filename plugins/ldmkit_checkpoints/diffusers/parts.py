@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ldmkit_adapters.controlnet import ControlNetConfig
@@ -15,7 +16,8 @@ from ldmkit_conditioners.ldm_text import LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit import CompositionError, ConditionerSpec, PartSpec, SourceError
+from ldmkit import CompositionError, ConditionerSpec, PartSpec, SlotPart, SourceError
+from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
 from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers
@@ -33,12 +35,13 @@ TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "LDMB
 
 
 class Component(NamedTuple):
-    """A part's spec and key map, and the shapes that other parts need."""
+    """A part's spec and key map, the shapes that other parts need, and what fills an adapter's slots."""
 
     spec: PartSpec
     keymap: KeyMap
     channels: int = 0
     factor: int = 1
+    slots: Mapping[str, SlotPart] = MappingProxyType({})
 
 
 def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) -> Component:
@@ -84,7 +87,8 @@ def controlnet_component(config: Mapping[str, Any], join: str) -> Component:
     control: ControlNetConfig = controlnet_from_diffusers(config)
     control = control.model_copy(update={"unet": control.unet.model_copy(update={"context_join": join})})
     spec = PartSpec(type="controlnet", config=control.model_dump(mode="json", exclude_defaults=True))
-    return Component(spec, controlnet_diffusers(control, diffusers_options(config)["vector"]))
+    keymap = controlnet_diffusers(control, diffusers_options(config)["vector"])
+    return Component(spec, keymap, slots=hint_of(control.hint_channels))
 
 
 def text_component(

@@ -12,6 +12,7 @@ _ADAPTER = (
     "the complete model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
 )
 
+_ALONE = "ldmkit.load_adapter with a file that holds it alone"
 _FAMILY = "the program of that family; ldmkit does not load it yet"
 _WHOLE = "the same model in float16, bfloat16 or float32"
 
@@ -35,7 +36,7 @@ KINDS = (
     ),
     Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
     Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "a face adapter", _ADAPTER),
-    Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter", _ADAPTER),
+    Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter among other things", _ALONE),
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
     Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
     Format(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
