@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.value import Value
