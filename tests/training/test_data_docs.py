@@ -46,13 +46,13 @@ def test_recipes_of_the_page(files: Path, number: int) -> None:
     train, _ = open_data(section, files)
     assert set(train.geometry) == set(inputs.split(", "))
     batch = Batches(train, section, seed=0).at(0)[0]
-    assert batch.images is not None and tuple(batch.images.shape[2:]) == section.size
+    assert batch.images is not None and tuple(batch.images.shape[2:]) == batch.size
     met = {section.inputs.get(name, name) for name in inputs.split(", ")}
     assert {name for row in batch.inputs for name in row} == met
 
 
 def test_the_page_shows_every_source() -> None:
-    assert len(RECIPES) == 11 == PAGE.count("```yaml")
+    assert len(RECIPES) == 12 == PAGE.count("```yaml")
     assert {kind for _, text in RECIPES for kind in re.findall(r"type: (\w+)", text)} == {
         "folder",
         "classes",

@@ -26,6 +26,7 @@ from ldmkit import (
 from ldmkit.files.value_maps import value_map_of
 from ldmkit.models.abilities import able
 from ldmkit.run.inputs import input_name
+from ldmkit_training.data.buckets import buckets_of
 from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.data.sources.located import Located
@@ -60,6 +61,9 @@ class _SpatialInputs:
         self.readers: dict[str, list[Conditioner]] = {}
         for name, part in {} if pipeline is None else pipeline.conditioners.items():
             self.readers.setdefault(input_name(name, pipeline.wiring[name]), []).append(part)
+        buckets = buckets_of(dataset)
+        self.sizes = () if buckets is None else buckets.sizes
+        self.beside: dict[tuple[int, int], dict[Place, SpatialInput]] = {size: {} for size in self.sizes}
         self.lying: dict[Place, SpatialInput] = {}
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []
@@ -78,7 +82,9 @@ class _SpatialInputs:
             for part in self.readers.get(new, ()):
                 self._look(name, part)
         changed = self.lying or self.rules or self.notes
-        return SpatialDataset(self.dataset, self.lying, self.rules, self.notes) if changed else self.dataset
+        if not changed:
+            return self.dataset
+        return SpatialDataset(self.dataset, self.lying, self.rules, self.notes, self.beside if self.lying else {})
 
     def _look(self, name: str, part: Conditioner) -> None:
         said, rule = self.section.moves.get(name), self.dataset.geometry[name]
@@ -100,9 +106,10 @@ class _SpatialInputs:
             return
         for place, kind in found.items():
             self._check_mirror(name, place, kind)
-            lies = SpatialInput(kind, spatial_size(part, found, self.section.size, self.factor))
-            if self.lying.setdefault(place, lies) != lies:
-                self._refuse(name, f"as {lies.kind} of {lies.size} and as {self.lying[place].kind} of another size")
+            for size, known in ((self.section.size, self.lying), *self.beside.items()):
+                lies = SpatialInput(kind, spatial_size(part, found, size, self.factor))
+                if known.setdefault(place, lies) != lies:
+                    self._refuse(name, f"as {lies.kind} of {lies.size} and as {known[place].kind} of another size")
 
     def _check_sizes(self) -> None:
         """A network that is told how its pictures were cropped must not be told of another crop than theirs: without

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ldmkit import Dataset, Stage
 from ldmkit_training.before.preflight import check_ready, checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage
+from ldmkit_training.data.buckets import in_buckets
 from ldmkit_training.data.section import open_data
 
 
@@ -33,5 +34,7 @@ def open_recipe(recipe: Recipe, folder: Path, accelerator: Any) -> Opened:
     """
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)
+    train = in_buckets(train, recipe.data)
+    validation = None if validation is None else in_buckets(validation, recipe.data)
     check_ready(recipe, stage, train, validation, accelerator.device, processes=accelerator.num_processes)
     return Opened(stage, *checked_data(recipe, stage, train, validation))

@@ -121,7 +121,8 @@ def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
     batches = Batches(
         train, recipe.data, seed=recipe.seed, world=world, accumulate=recipe.accumulate, names=stage.inputs
     )
-    parts, reading = _timed(lambda: batches.at(0))
+    largest = next(iter(batches.sizes().values()))
+    parts, reading = _timed(lambda: batches.at(largest))
     batch = _as_cached(recipe, stage, on_device(parts[0], device))
     trial = _MeasuredSteps(recipe, stage, device)
     activations, stepping = trial.run(batch)

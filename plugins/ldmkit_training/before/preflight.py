@@ -99,6 +99,10 @@ def _check_size(recipe: Recipe, stage: Stage) -> None:
     if (codec := stage.codec) is None:
         return
     check_pictures(codec.axes, "a training recipe")
+    buckets = recipe.data.buckets
+    if buckets is not None and buckets.step % codec.multiple:
+        what = f"the codec takes pictures whose sides are multiples of {codec.multiple}, not all of {buckets.step}"
+        raise InputError("size-multiple", what, where="data.buckets.step", fits=f"a multiple of {codec.multiple}")
     wrong = [side for side in recipe.data.size if side % codec.multiple]
     if wrong:
         what = f"the codec takes pictures whose sides are multiples of {codec.multiple}, not {wrong[0]}"

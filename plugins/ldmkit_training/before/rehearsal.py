@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,17 @@ def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None,
         train, section, seed=recipe.seed, rank=accelerator.process_index, world=accelerator.num_processes,
         accumulate=recipe.accumulate, names=stage.inputs,
     )  # fmt: skip
-    batch = on_device(batches.at(0)[0], device)
+    sizes = batches.sizes()
+    shapes = {max(sizes, key=lambda size: size[0] / size[1]), min(sizes, key=lambda size: size[0] / size[1])}
+    steps = dict.fromkeys((next(iter(sizes.values())), *(sizes[shape] for shape in shapes)))
+    few = [on_device(batches.at(step)[0], device) for step in steps]  # of buckets the largest, tallest and widest
     turns: dict[str, Any] = dict(stage.turns)
     stage.to(device)
     for turn in turns.values():
         turn.to(device)
     modules = networks(stage)
     with undisturbed(modules), _restoring_buffers(modules), torch.enable_grad():
-        for turn in turns.values():
+        for turn, batch in product(turns.values(), few):
             with autocast(recipe.precision, device), with_sample_ids(batch):
                 turn(batch, MOST_STEPS)
     if accelerator.is_main_process:

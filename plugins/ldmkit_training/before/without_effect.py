@@ -246,7 +246,8 @@ ALWAYS = frozenset(
         "DenoiserConfig": "model objective gradient_checkpointing compile",
         "ClassifierConfig": "model objective previews",
         "ProposerConfig": "model previews",
-        "DataSection": "train size fit mirror batch workers damaged",
+        "DataSection": "train size fit buckets mirror batch workers damaged",
+        "BucketsSection": "step ratio small",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
         "OptimiserSection": "type rates",  # a rate of a turn that does not exist is an error

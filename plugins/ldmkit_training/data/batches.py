@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cached_property
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ldmkit import Batch, Dataset, Draws, InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
-from ldmkit_training.data.cache.reading import LatentCache
+from ldmkit_training.data.buckets import Buckets
+from ldmkit_training.data.cache.reading import Latents, cache_of
 from ldmkit_training.data.choosing import one_of
+from ldmkit_training.data.filling import Filled, filled_batches
 from ldmkit_training.data.geometry import random_draw
 from ldmkit_training.data.order import checked_mixture, place
 from ldmkit_training.data.reading import Reader, Row, stacked, unit
@@ -35,9 +38,24 @@ class DamagedSamples:
         self.skipped += len(damaged)
 
 
-class BatchPart(NamedTuple):
-    """One process's rows of one accumulated part of a step, as they are read."""
+class Planned(NamedTuple):
+    """One process's rows of one accumulated part of a step.
 
+    Args:
+        samples: (epoch, index) of each row.
+        size: (height, width) of their pictures.
+    """
+
+    step: int
+    part: int
+    samples: tuple[tuple[int, int], ...]
+    size: tuple[int, int]
+
+
+class BatchPart(NamedTuple):
+    """The same as they are read."""
+
+    planned: Planned
     rows: tuple[Row, ...]
     images: Tensor
 
@@ -51,7 +69,7 @@ class Batches:
         rank, world: this process among all.
         accumulate: parts that a step's rows are taken in.
         names: inputs that the model knows, by the model's names; None: all are kept.
-        cache: of latents; then no pictures are read.
+        cache: of latents; then no pictures are read. Of a dataset in buckets, one for each.
 
     Raises:
         SpecError: `batch-split`: the batch does not divide by world * accumulate; `mixture`.
@@ -67,7 +85,7 @@ class Batches:
         world: int = 1,
         accumulate: int = 1,
         names: frozenset[str] | None = None,
-        cache: LatentCache | None = None,
+        cache: Latents | None = None,
     ) -> None:
         if section.batch % (world * accumulate):
             what = f"a batch of {section.batch} cannot be shared out to {world} process(es) in {accumulate} part(s)"
@@ -77,7 +95,11 @@ class Batches:
         self.length, self.mixture = len(dataset), checked_mixture(dataset.mixture, len(dataset))
         self.names = input_names(dataset, section, names)
         self.cache, self.choices = cache, dataset.choices
-        self._reader = Reader(dataset, section)
+        self._dataset = dataset
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self._dataset, self.section)
 
     def steps(self, start: int = 0) -> Generator[tuple[int, list[Batch]]]:
         """(step, its parts) from a step on, without end.
@@ -101,41 +123,64 @@ class Batches:
         first = (part * self.world + self.rank) * size
         return range(first, first + size)
 
-    def samples(self, step: int, part: int) -> list[tuple[int, int]]:
-        """(epoch, index) of each row of a part."""
-        first = step * self.section.batch
-        return [place(self.seed, self.length, first + row, self.mixture) for row in self.rows(part)]
+    def sizes(self) -> dict[tuple[int, int], int]:
+        """(height, width) of every size that batches have -> the first step of it, the largest area first.
 
-    def _keys(self, start: int) -> Iterator[tuple[int, int]]:
-        return ((step, part) for step in count(start) for part in range(self.accumulate))
+        Of buckets that fill no batch in the first epochs, none.
+        """
+        buckets = self._reader.buckets
+        if buckets is None:
+            return {self.section.size: 0}
+        found: dict[tuple[int, int], int] = {}
+        many = 1 + 2 * len(self._dataset) // self.section.batch
+        for step, (bucket, _) in enumerate(islice(self._filled(buckets, 0), many)):
+            found.setdefault(buckets.sizes[bucket], step)
+        return dict(sorted(found.items(), key=lambda item: -item[0][0] * item[0][1]))
+
+    def _planned(self, start: int) -> Iterator[Planned]:
+        parts = range(self.accumulate)
+        if (buckets := self._reader.buckets) is not None:
+            for step, (bucket, samples) in enumerate(self._filled(buckets, start), start):
+                for part in parts:
+                    yield Planned(step, part, tuple(samples[row] for row in self.rows(part)), buckets.sizes[bucket])
+            return
+        for step in count(start):
+            first = step * self.section.batch
+            for part in parts:
+                rows = (first + row for row in self.rows(part))
+                samples = tuple(place(self.seed, self.length, row, self.mixture) for row in rows)
+                yield Planned(step, part, samples, self.section.size)
+
+    def _filled(self, buckets: Buckets, start: int) -> Iterator[Filled]:
+        return filled_batches(self.seed, buckets.of, self.section.batch, self.mixture, start)
 
     def _pictures(self, start: int) -> Generator[Batch]:
-        samples = (self.samples(*key) for key in self._keys(start))
-        read = ahead(_Fetch(self._reader, self.seed), samples, self.section.workers)
+        read = ahead(_Fetch(self._reader, self.seed), self._planned(start), self.section.workers)
         with closing(read):
-            for (step, part), got in zip(self._keys(start), read, strict=True):
+            for got in read:
                 if isinstance(got, LdmkitError):
                     raise got
                 for row in got.rows:
                     self.report.add(row.damaged)
-                yield self._batch(step, part, got.rows, images=unit(got.images))
+                yield self._batch(got.planned, got.rows, images=unit(got.images))
 
-    def _cached(self, start: int, cache: LatentCache) -> Generator[Batch]:
-        for step, part in self._keys(start):
+    def _cached(self, start: int, caches: Latents) -> Generator[Batch]:
+        for planned in self._planned(start):
+            cache, own = cache_of(caches, planned.size), self._reader.buckets
             rows, places = [], []
-            for epoch, wanted in self.samples(step, part):
-                index, damaged = cache.usable(wanted, self.mixture)
+            for epoch, wanted in planned.samples:
+                number = wanted if own is None else int(own.place[wanted])
+                index, damaged = cache.usable(number, cache.mixture or self.mixture)
                 places.append(index * cache.views + _view(self.seed, epoch, wanted, cache.views))
                 name, inputs = cache.inputs(places[-1])
                 rows.append(Row(name, None, inputs, damaged))
                 self.report.add(damaged)
             latents, deviation = cache.latents(places)
-            yield self._batch(step, part, rows, latents=latents, deviation=deviation)
+            yield self._batch(planned, rows, latents=latents, deviation=deviation)
 
     def _batch(
         self,
-        step: int,
-        part: int,
+        planned: Planned,
         rows: Sequence[Row],
         images: Tensor | None = None,
         latents: Tensor | None = None,
@@ -148,10 +193,10 @@ class Batches:
             deviation=deviation,
             inputs=[
                 chosen_inputs(one_of(row.inputs, self.choices, self.seed, *place), self.names)
-                for row, place in zip(rows, self.samples(step, part), strict=True)
+                for row, place in zip(rows, planned.samples, strict=True)
             ],
-            size=self.section.size,
-            draws=Draws(self.seed, step, tuple(self.rows(part))),
+            size=planned.size,
+            draws=Draws(self.seed, planned.step, tuple(self.rows(planned.part))),
         )
 
 
@@ -161,16 +206,16 @@ class _Fetch:
     def __init__(self, reader: Reader, seed: int) -> None:
         self.reader, self.seed = reader, seed
 
-    def __call__(self, samples: Sequence[tuple[int, int]]) -> BatchPart | LdmkitError:
+    def __call__(self, planned: Planned) -> BatchPart | LdmkitError:
         random = self.reader.section.random
         try:
             rows = [
                 self.reader.read(index, random_draw(self.seed, "view", epoch, index) if random else None)
-                for epoch, index in samples
+                for epoch, index in planned.samples
             ]
         except LdmkitError as problem:
             return problem
-        return BatchPart(tuple(row._replace(image=None) for row in rows), stacked(rows))
+        return BatchPart(planned, tuple(row._replace(image=None) for row in rows), stacked(rows))
 
 
 def input_names(dataset: Dataset, section: DataSection, names: frozenset[str] | None) -> dict[str, str]:
@@ -204,7 +249,8 @@ def validation_batches(
     names: frozenset[str] | None = None,
     batch: int | None = None,
 ) -> list[Batch]:
-    """The samples that `held_out` chooses, in their own order: centre crops, unmirrored; the draws are fixed.
+    """The samples that `held_out` chooses, in their own order (those of a bucket together): centre crops, unmirrored;
+    the draws are fixed.
 
     Raises:
         InputError: a damaged file; with `damaged: skip` it is left out, and an error only if none is left.
@@ -214,9 +260,9 @@ def validation_batches(
     indices = held_out(len(dataset), count)
     size = batch or min(VALIDATION_BATCH, section.batch)
     made: list[Batch] = []
-    for first in range(0, len(indices), size):
+    for chunk in _of_one_size(reader, indices, size):
         positions, rows = [], []
-        for index in indices[first : first + size]:
+        for index in chunk:
             if not isinstance(row := reader.try_read(index, None), InputError):
                 positions.append(index)
                 rows.append(row)
@@ -224,10 +270,20 @@ def validation_batches(
             inputs = [chosen_inputs(one_of(row.inputs, dataset.choices), chosen) for row in rows]
             draws = Draws(seed, 0, tuple(positions))
             ids = tuple(row.id for row in rows)
-            made.append(Batch(ids, unit(stacked(rows)), None, None, inputs, section.size, draws))
+            made.append(Batch(ids, unit(stacked(rows)), None, None, inputs, reader.size(positions[0]), draws))
     if not made:
         raise InputError("no-samples", "no validation sample could be read", where="data.validation")
     return made
+
+
+def _of_one_size(reader: Reader, indices: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Samples whose pictures have the same size, at most so many at once; those that are left out have none."""
+    of_size: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        if (size := reader.size(index)) is not None:
+            of_size.setdefault(size, []).append(index)
+    for found in of_size.values():
+        yield from (found[first : first + most] for first in range(0, len(found), most))
 
 
 def _view(seed: int, epoch: int, index: int, views: int) -> int:

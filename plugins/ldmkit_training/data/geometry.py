@@ -60,6 +60,8 @@ def window(size: tuple[int, int], section: DataSection, drawn: Draw | None) -> W
     x, y = 0.5, 0.5
     if section.fit == "random-crop" and drawn is not None:
         least, most = section.crop_scale
+        if section.buckets is not None and section.buckets.small != "enlarge":
+            least, most = (min(1.0, max(share, 1 / unit)) for share in (least, most))  # no window needs enlarging
         unit, x, y = unit * (least + (most - least) * drawn.scale), drawn.x, drawn.y
     rows, columns = (max(1, round(unit * side)) for side in section.size)
     top, left = round(y * (height - rows)), round(x * (width - columns))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from ldmkit import SpecError, seeded
+
+CHUNK = 8192
+"""Draws of a mixture that are put in order at once."""
 
 Mixture: TypeAlias = tuple[tuple[int, int], ...]
 """(samples, draws) of stretches of indices, see `ldmkit.Dataset.mixture`."""
@@ -30,6 +34,34 @@ def place(seed: int, length: int, position: int, mixture: Mixture = ()) -> tuple
     epoch, within = divmod(block * draws + earlier, size)
     first = sum(size for size, _ in mixture[:number])
     return epoch, first + _orders(seed, size, number)(epoch)[within]
+
+
+def places(seed: int, length: int, mixture: Mixture = ()) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same of all positions from 0 on: (epochs, indices) of an epoch, or of some blocks of a mixture; endless."""
+    if not mixture:
+        for epoch in count():
+            yield np.full(length, epoch, dtype=np.int64), np.array(_orders(seed, length)(epoch), dtype=np.int64)
+    once = sum(draws for _, draws in mixture)
+    many = -(-CHUNK // once)
+    for first in count(0, many):
+        drawn = np.array([_block(seed, mixture, block) for block in range(first, first + many)]).reshape(-1, 2)
+        blocks = np.repeat(np.arange(first, first + many), once)
+        yield _of_stretches(seed, mixture, blocks, drawn)
+
+
+def _of_stretches(seed: int, mixture: Mixture, blocks: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(epochs, indices) of a mixture's draws: (block, (stretch, how many of it the block has before)) each."""
+    epochs, indices = np.empty(len(drawn), dtype=np.int64), np.empty(len(drawn), dtype=np.int64)
+    start = 0
+    for number, (size, draws) in enumerate(mixture):
+        here = np.flatnonzero(drawn[:, 0] == number)
+        epochs[here], within = np.divmod(blocks[here] * draws + drawn[here, 1], size)
+        for epoch in np.unique(epochs[here]):
+            order = np.array(_orders(seed, size, number)(int(epoch)))
+            own = epochs[here] == epoch
+            indices[here[own]] = start + order[within[own]]
+        start += size
+    return epochs, indices
 
 
 def checked_mixture(mixture: Mixture, length: int) -> Mixture:

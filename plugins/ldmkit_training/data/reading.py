@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ldmkit import Dataset, InputError, Sample
+from ldmkit_training.data.buckets import buckets_of, in_buckets
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
@@ -35,17 +36,23 @@ class Reader:
     """Reads samples of a dataset as a section wants them."""
 
     def __init__(self, dataset: Dataset, section: DataSection) -> None:
-        self.dataset, self.section = dataset, section
-        self._lying = spatial_inputs_of(dataset)
+        self.dataset, self.section = in_buckets(dataset, section), section
+        self.buckets = buckets_of(self.dataset)
+        sizes = () if self.buckets is None else self.buckets.sizes
+        self._views = {size: (section.at(size), spatial_inputs_of(dataset, size)) for size in sizes}
+        self._whole = (section, spatial_inputs_of(dataset))
 
     def read(self, index: int, drawn: Draw | None) -> Row:
-        """Sample `index`, or with `damaged: skip` the next one of its stretch, round the end, that can be read.
+        """Sample `index`, or with `damaged: skip` the next one of its stretch (and bucket), round the end, that can be
+        read.
 
         Raises:
             InputError: it is damaged; or all are (`no-samples`).
         """
         damaged: dict[str, str] = {}
         for chosen in after(index, len(self.dataset), self.dataset.mixture):
+            if self.size(chosen) != self.size(index):
+                continue
             row = self.try_read(chosen, drawn)
             if not isinstance(row, InputError):
                 return row._replace(damaged=damaged)
@@ -66,13 +73,18 @@ class Reader:
             if not self._may_skip(problem):
                 raise
             return problem
-        return tuple(self._fitted(sample, drawn) for drawn in draws)
+        return tuple(self._fitted(sample, drawn, self.size(index)) for drawn in draws)
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of the pictures of sample `index`; None: it is left out."""
+        return self.section.size if self.buckets is None else self.buckets.size(index)
 
     def _may_skip(self, problem: InputError) -> bool:
         return self.section.damaged == "skip" and problem.code == "input.bad-file"
 
-    def _fitted(self, sample: Sample, drawn: Draw | None) -> Row:
-        image, inputs = fitted(sample, self.dataset.geometry, self.section, drawn, self._lying)
+    def _fitted(self, sample: Sample, drawn: Draw | None, size: tuple[int, int] | None) -> Row:
+        section, lying = self._whole if size is None else self._views.get(size, self._whole)
+        image, inputs = fitted(sample, self.dataset.geometry, section, drawn, lying)
         return Row(sample.id, image, inputs, {})
 
 

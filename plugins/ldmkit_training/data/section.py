@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ldmkit import Data, Dataset, InputError, PartSpec, SpecError, Value, build_value, suggest
 from ldmkit.models.spec import Side
+from ldmkit_training.data.bucket_section import BucketsSection
 from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -42,6 +43,8 @@ class DataSection(Value):
             proportions, resized; random-crop: a window whose sides are a share in `crop_scale` of the largest one's,
             anywhere; exact: it has that size already, or is an error.
         crop_scale: least and largest share of random crops, as in the published training code.
+        buckets: sizes of the area of `size` for pictures of mixed proportions, see `BucketsSection`; `fit`, which is
+            then `crop` unless said, is to the bucket's size; null: all pictures have `size`.
         mirror: probability of a picture being mirrored left to right, boxes and maps with it.
         batch: rows of an optimiser step, over all processes and accumulated parts.
         workers: processes that read ahead; 0: a thread does. The results are the same.
@@ -59,6 +62,7 @@ class DataSection(Value):
     size: tuple[Side, Side]
     fit: Literal["resize", "crop", "random-crop", "exact"] = "resize"
     crop_scale: tuple[Share, Share] = (0.5, 1.0)
+    buckets: BucketsSection | None = None
     mirror: float = Field(default=0.0, ge=0, le=1)
     batch: int = Field(default=32, ge=1, le=65536)
     workers: int = Field(default=0, ge=0, le=256)
@@ -67,8 +71,19 @@ class DataSection(Value):
     damaged: Literal["stop", "skip"] = "stop"
     cache: CacheSection | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _cropped_to_buckets(cls, data: Any) -> Any:
+        bucketed = isinstance(data, dict) and data.get("buckets") is not None
+        return {**data, "fit": "crop"} if bucketed and "fit" not in data else data
+
     @model_validator(mode="after")
     def _consistent(self) -> DataSection:
+        if self.buckets is not None:
+            if self.fit == "exact":
+                raise SpecError("bucket-fit", "pictures in buckets have other sizes than theirs", where="data.fit",
+                                fits="crop, random-crop or resize")  # fmt: skip
+            self.buckets.sizes(self.size)
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {list(self.crop_scale)}: the smaller share stands first")
         if self.cache is not None and self.cache.views == 1 and self.random:
@@ -81,6 +96,10 @@ class DataSection(Value):
     def random(self) -> bool:
         """Whether a sample looks different from one epoch to the next."""
         return self.fit == "random-crop" or self.mirror > 0
+
+    def at(self, size: tuple[int, int]) -> DataSection:
+        """The section for pictures of one bucket."""
+        return self.model_copy(update={"size": size})
 
 
 def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ldmkit import Dataset, InputError
 from ldmkit_training.data.batches import held_out
+from ldmkit_training.data.buckets import size_for
 from ldmkit_training.data.geometry import window
 from ldmkit_training.data.section import DataSection
 
@@ -58,11 +59,16 @@ def _stretched(section: DataSection, sizes: list[Size], among: str, size: str) -
 def _enlarged(section: DataSection, sizes: list[Size], among: str, size: str) -> str:
     if section.fit == "exact":
         return ""
+    if section.buckets is not None:
+        size = "their buckets"
     factors, hardly = list[float](), 0
     for height, width in sizes:
-        seen = window((height, width), section, None)
+        bucket = section.size if section.buckets is None else size_for((height, width), section)
+        if bucket is None:
+            continue
+        seen = window((height, width), section.at(bucket), None)
         rows, columns = seen.bottom - seen.top, seen.right - seen.left
-        factors.append(max(section.size[0] / rows, section.size[1] / columns))
+        factors.append(max(bucket[0] / rows, bucket[1] / columns))
         hardly += rows * columns < HARDLY * height * width
     larger = [factor for factor in factors if factor > 1]
     parts = [f"{len(larger)} of {among} are enlarged to {size}, up to {max(larger):.3g} times"] if larger else []

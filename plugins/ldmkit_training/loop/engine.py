@@ -318,13 +318,13 @@ class Engine:
             return None
         codec = self.stage.frozen_codec
         assert codec is not None, "checked by check_ready"
-        from ldmkit_training.data.cache.reading import latent_cache
+        from ldmkit_training.data.cache.reading import latent_caches
 
         def progress(_done: int, _samples: int) -> None:
             if interrupts is not None and interrupts.asked is not None:
                 raise Stopped  # encoding goes on from here in the next run
 
-        return latent_cache(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
+        return latent_caches(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
 
     def _wrapped(self) -> dict[str, Turn]:
         if self.accelerator.num_processes == 1 or self.sharded:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from ldmkit_drawing.drawings import absent, condition, difference
 from ldmkit_drawing.sheets import Cell, Content, Sheet
 from PIL import Image
@@ -80,7 +79,7 @@ class Previews:
     def _samples(self, view: EngineView, pipeline: Pipeline, step: int) -> Sheet:
         owners = input_owners(pipeline.conditioners, pipeline.wiring)
         used = [name for name in owners if any(name in row for batch in self.rows for row in batch.inputs)]
-        real = torch.cat([_real(pipeline.codec, batch) for batch in self.rows])
+        real = [image for batch in self.rows for image in _real(pipeline.codec, batch)]
         drawn = [(label, self._sampled(pipeline, manner)) for label, manner in _weight_variants(view)]
         section = self.section
         sheet = Sheet(
@@ -98,8 +97,8 @@ class Previews:
             sheet.row(Cell(real[i], sample), *shown, *(images[i] for _, images in drawn))
         return sheet
 
-    def _sampled(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> Tensor:
-        section, made, done = self.section, [], 0
+    def _sampled(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> list[Tensor]:
+        section, made, done = self.section, list[Tensor](), 0
         with manner:
             for batch in self.rows:
                 count = len(batch.ids)
@@ -109,15 +108,15 @@ class Previews:
                     list(batch.inputs), size=batch.size, seeds=seeds, steps=section.steps,
                     guidance=section.guidance, sampler=section.sampler, grid=section.grid,
                 )  # fmt: skip
-                made.append(output.images)
-        return torch.cat(made)
+                made.extend(output.images)
+        return made
 
     def _reconstructions(self, view: EngineView, codec: Codec, step: int) -> Sheet:
-        made: list[tuple[str, Tensor]] = []
+        made: list[tuple[str, list[Tensor]]] = []
         for label, manner in _weight_variants(view):
             with manner:
-                made.append((label, torch.cat([_reconstructed(codec, batch) for batch in self.rows])))
-        real = torch.cat([_in_unit_range(batch) for batch in self.rows])
+                made.append((label, [image for batch in self.rows for image in _reconstructed(codec, batch)]))
+        real = [image for batch in self.rows for image in _in_unit_range(batch)]
         heads = [f"reconstruction, {label}" for label, _ in made]
         sheet = Sheet(f"Step {step}", ("picture", *heads, f"difference x{GAIN:g}, {made[0][0]}"))
         ids = [sample for batch in self.rows for sample in batch.ids]

@@ -21,13 +21,17 @@ def cache_key(dataset: Dataset, section: DataSection, codec: Codec) -> dict[str,
         "codec": codec_digest(codec),
         "data": _digest(f"{section.train.model_dump_json()}\n{len(dataset)}\n{dataset.fingerprint}".encode()),
         "size": f"{section.size[0]}x{section.size[1]}",
-        "fit": section.fit + (f" {section.crop_scale}" if section.fit == "random-crop" else ""),
+        "fit": section.fit + (f" {section.crop_scale}" if section.fit == "random-crop" else "") + _enlarged(section),
         "mirror": repr(section.mirror),
         "views": str(cache.views),
         "dtype": cache.dtype,
         "deviation": str(cache.deviation),
         "damaged": section.damaged,
     }
+
+
+def _enlarged(section: DataSection) -> str:
+    return "" if section.buckets is None else f" {section.buckets.small}"
 
 
 def codec_digest(codec: Codec) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldmkit import Codec, Dataset, InputError, SpecError
 from ldmkit.contracts.data import SAMPLED, SPREAD
+from ldmkit_training.data.buckets import OneBucket, buckets_of
 from ldmkit_training.data.cache.files import DEVIATION, MODE, Meta, StoredInputs, changed_file, differing, read_meta
 from ldmkit_training.data.cache.key import cache_key
 from ldmkit_training.data.cache.writing import alone, build_cache
@@ -24,10 +25,11 @@ class LatentCache:
 
     Args:
         folder: a complete one.
+        mixture: stretches of its samples, where they are those of one bucket.
     """
 
-    def __init__(self, folder: Path, meta: Meta) -> None:
-        self.folder, self.meta = folder, meta
+    def __init__(self, folder: Path, meta: Meta, mixture: Mixture = ()) -> None:
+        self.folder, self.meta, self.mixture = folder, meta, mixture
         self.views = meta.views
         self._mode = np.load(folder / MODE, mmap_mode="r")
         self._deviation = np.load(folder / DEVIATION, mmap_mode="r") if meta.deviation else None
@@ -65,6 +67,39 @@ class LatentCache:
             skipped[self.inputs(chosen * self.views)[0]] = self._damaged[chosen]
         what, first = f"none of the {len(skipped)} samples can be read", next(iter(skipped))
         raise InputError("no-samples", what, where=first, fits=skipped[first])
+
+
+Latents: TypeAlias = LatentCache | Mapping[tuple[int, int], LatentCache]
+"""Of a dataset, or by size of each of its buckets."""
+
+
+def cache_of(caches: Latents, size: tuple[int, int]) -> LatentCache:
+    """The one for pictures of a size."""
+    return caches if isinstance(caches, LatentCache) else caches[size]
+
+
+def latent_caches(
+    dataset: Dataset,
+    section: DataSection,
+    codec: Codec,
+    folder: Path,
+    *,
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Latents:
+    """The latents of a dataset, or of each of its buckets in a folder of its own; see `latent_cache`."""
+    buckets = buckets_of(dataset)
+    if buckets is None or section.cache is None:
+        return latent_cache(dataset, section, codec, folder, say=say, progress=progress)
+    made: dict[tuple[int, int], LatentCache] = {}
+    for number, size in enumerate(buckets.sizes):
+        where = f"{section.cache.folder}/{size[0]}x{size[1]}"
+        cache = section.cache.model_copy(update={"folder": where})
+        of_bucket = section.at(size).model_copy(update={"cache": cache})
+        members = OneBucket(dataset, buckets, number)
+        made[size] = latent_cache(members, of_bucket, codec, folder, say=say, progress=progress)
+        made[size].mixture = members.mixture
+    return made
 
 
 def latent_cache(

@@ -46,6 +46,7 @@ class SpatialDataset(Wrapping):
         lying: what is decoded.
         rules: geometry that takes the place of the source's own, by input name.
         notes: beside the source's own.
+        beside: size of a bucket -> how inputs lie on its pictures, where they are of other sizes than `lying` has.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class SpatialDataset(Wrapping):
         lying: Mapping[Place, SpatialInput],
         rules: Mapping[str, Geometry] = {},
         notes: Sequence[str] = (),
+        beside: Mapping[tuple[int, int], Mapping[Place, SpatialInput]] = {},
     ) -> None:
         super().__init__(dataset)
-        self.lying, self.rules = dict(lying), dict(rules)
+        self.lying, self.rules, self.beside = dict(lying), dict(rules), dict(beside)
         self.geometry = {**dataset.geometry, **rules}
-        shown = (f"{place} ({lies.kind}, {lies.size[0]} x {lies.size[1]})" for place, lies in lying.items())
+        sizes = {place: "" if beside else f", {lies.size[0]} x {lies.size[1]}" for place, lies in lying.items()}
+        shown = (f"{place} ({lies.kind}{sizes[place]})" for place, lies in lying.items())
         moved = [f"cropped, mirrored and resized with their pictures: {', '.join(shown)}"] if lying else []
         self.notes = (*dataset.notes, *moved, *notes)
 
@@ -95,10 +98,15 @@ class SpatialDataset(Wrapping):
         return replaced(inputs, self.lying, lambda value, place: decoded(value, self.lying[place], f"{where}: {place}"))
 
 
-def spatial_inputs_of(dataset: Dataset) -> Mapping[Place, SpatialInput]:
-    """What is decoded in a source; nothing where it was not laid."""
+def spatial_inputs_of(dataset: Dataset, size: tuple[int, int] | None = None) -> Mapping[Place, SpatialInput]:
+    """What is decoded in a source; nothing where it was not laid.
+
+    Args:
+        size: of a bucket, beside whose pictures it lies; None: of the section.
+    """
     found: Mapping[Place, SpatialInput] = getattr(dataset, "lying", {})
-    return found
+    beside: Mapping[tuple[int, int], Mapping[Place, SpatialInput]] = getattr(dataset, "beside", {})
+    return found if size is None else beside.get(size, found)
 
 
 def array_places(dataset: Dataset) -> list[Place]:
