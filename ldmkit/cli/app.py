@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ldmkit.cli import check, convert, install, pictures, plugins, replay, sample
+from ldmkit.cli import check, convert, extract, install, pictures, plugins, replay, sample
 from ldmkit.cli.listing import set_environment
 from ldmkit.cli.once import once
 from ldmkit.cli.summaries import summary
@@ -85,6 +85,7 @@ app.command("sample", context_settings={"allow_extra_args": True, "ignore_unknow
 app.command("replay")(replay.replay_picture)
 app.command("check")(check.check_spec)
 app.command("import")(convert.import_model)
+app.command("extract")(extract.extract)
 app.command("encode")(pictures.encode)
 app.command("decode")(pictures.decode)
 app.command("install")(install.install)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy
+from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, words_of
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
+    from ldmkit.contracts.extractor import Extractor
     from ldmkit.pipeline import Pipeline
 
 
@@ -63,6 +64,8 @@ class Drawing:
         scales: more of these pairs.
         negative: `name=value` pairs to move away from.
         others: options of a call that need no reading, by their names in `Pipeline.prepare`.
+        extract: extractors of inputs, `canny` or `edges=canny:low=50`.
+        lines: whether inputs may also stand in a file of prompts.
     """
 
     words: Sequence[str]
@@ -72,6 +75,8 @@ class Drawing:
     scales: Sequence[str] | None
     negative: Sequence[str] | None
     others: Mapping[str, Any]
+    extract: Sequence[str] = ()
+    lines: bool = False
 
     def check(
         self,
@@ -82,11 +87,22 @@ class Drawing:
     ) -> None:
         """Refuse what is wrong before the model in `folder` is loaded. Raises what `early.check_call` raises."""
         from ldmkit.cli.early import check_call
+        from ldmkit.cli.extracting import extractor_name, parse_extract
+        from ldmkit.plugins.catalogue import find
 
+        for one in self.extract:
+            find("extractor", extractor_name(parse_extract(one)[1]))
         check_call(
             folder, self.words, size=self.size, guidance=self.guidance, scales=self.scales or [], pictures=pictures,
             strategies=[("grid", self.grid), ("cache", cache), *(("sampler", sampler) for sampler in samplers)],
         )  # fmt: skip
+
+    def extractors(self, pipeline: Pipeline | Cascade) -> dict[str, Extractor]:
+        """Input -> its extractor. Raises what `extracting.extractors_of` raises."""
+        from ldmkit.cli.extracting import extractors_of
+
+        named = [name for name, _ in words_of(self.words) if name is not None]
+        return extractors_of(self.extract, pipeline, named, self.lines)
 
     def call(self, pipeline: Pipeline | Cascade) -> tuple[dict[str, Any], dict[str, Any]]:
         """(inputs, other arguments) of `Pipeline.prepare`.
@@ -94,7 +110,7 @@ class Drawing:
         Raises:
             InputError: an option that the model does not have, or a value that it cannot take.
         """
-        given, pairs = conditions(pipeline, self.words)
+        given, pairs = conditions(pipeline, self.words, self.extractors(pipeline))
         options: dict[str, Any] = {
             "negative": negatives(pipeline, self.negative or []),
             "size": parse_size(self.size),

@@ -61,6 +61,10 @@ Adapters = Annotated[
         help="FILE, FILE:SCALE or FILE:key=value,... of a ControlNet or its like, whose inputs become options.",
     ),
 ]
+Extract = Annotated[
+    list[str] | None,
+    typer.Option(help="Make a hint of the picture given: canny, canny:low=50,high=120, or edges=canny for one input."),
+]
 Stages = Annotated[
     list[str] | None,
     typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),

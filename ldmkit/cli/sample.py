@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
@@ -18,6 +19,7 @@ from ldmkit.cli.options import (
     Device,
     Dtype,
     Ema,
+    Extract,
     First,
     Grid,
     Guidance,
@@ -50,6 +52,7 @@ from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
+    from ldmkit.contracts.extractor import Extractor
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
     from ldmkit.run.prepared import Prepared
@@ -75,6 +78,7 @@ def sample(
     cache: Cache = None,
     lora: Lora = None,
     adapter: Adapters = None,
+    extract: Extract = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -100,8 +104,8 @@ def sample(
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
-    others: dict[str, Any] = {"steps": steps, "propose": propose, "allow_large": yes}
-    drawing = Drawing(words, size, grid, guidance, scales, negative, others | _staged(stage, first, last))
+    others = {"steps": steps, "propose": propose, "allow_large": yes, **_staged(stage, first, last)}
+    drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None)
     starts, masks, updates = start or [], mask or [], [("with_lora", *parse_update(one)) for one in lora or []]
     updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
     check_start(starts, strength, masks)
@@ -120,7 +124,8 @@ def sample(
     rows = _rows(starts, masks, options["negative"]) if number == 1 else number
     if prompts is None and rows <= batch and not where.is_folder:
         return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
-    return _series(pipeline, given, options, prompts, rows if prompts is None else number, seed, batch, where, weights)
+    count, extractors = rows if prompts is None else number, drawing.extractors(pipeline)
+    return _series(pipeline, given, options, prompts, count, seed, batch, where, weights, extractors)
 
 
 def _loaded(reading: Reading) -> tuple[float, Any]:
@@ -202,7 +207,7 @@ def _call(
 
 def _series(
     pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], prompts: Path | None,
-    number: int, seed: int, batch: int, where: Where, weights: str | None,
+    number: int, seed: int, batch: int, where: Where, weights: str | None, extractors: Mapping[str, Extractor],
 ) -> int:  # fmt: skip
     """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
     from ldmkit.cli.answers import exit_code
@@ -210,7 +215,7 @@ def _series(
 
     if prompts is not None:
         check_lines(prompts, number, given, options, text_input(pipeline))
-        requests = requests_of(prompts, pipeline, given, seed)
+        requests = requests_of(prompts, pipeline, given, seed, extractors)
     else:
         requests = requests_of_call(given, options, range(seed, seed + number))
     if prompts is None and not options["allow_large"]:

@@ -9,12 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldmkit.cli.extracting import with_extractor
 from ldmkit.errors import InputError, LdmkitError, shown
 from ldmkit.files.json import parse_json
 from ldmkit.files.reading import check_ordinary
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
+    from ldmkit.contracts.extractor import Extractor
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
 
@@ -46,12 +48,19 @@ def text_input(pipeline: Pipeline | Cascade) -> str:
     return "text" if "text" in names else next(iter(names), "text")
 
 
-def requests_of(path: Path, pipeline: Pipeline | Cascade, given: Mapping[str, Any], seed: int) -> Iterator[Any]:
+def requests_of(
+    path: Path,
+    pipeline: Pipeline | Cascade,
+    given: Mapping[str, Any],
+    seed: int,
+    extractors: Mapping[str, Extractor] | None = None,
+) -> Iterator[Any]:
     """One request of `Pipeline.many` a line; lines that cannot be read are handed on as they are, and refused there.
 
     Args:
         given: inputs of all lines that do not say.
         seed: of the first line, rising from line to line where a line does not say.
+        extractors: of inputs in lines that do not say how they are extracted.
     """
     names, text = pipeline.inputs, text_input(pipeline)
     for number, line in enumerate(_lines(path)):
@@ -70,7 +79,8 @@ def requests_of(path: Path, pipeline: Pipeline | Cascade, given: Mapping[str, An
         except InputError as error:
             yield error
             continue
-        yield request
+        own = {name: with_extractor(extractors or {}, name, value) for name, value in request["inputs"].items()}
+        yield {**request, "inputs": own}
 
 
 def requests_of_call(given: Mapping[str, Any], options: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from ldmkit.files.json import parse_json
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
+    from ldmkit.contracts.extractor import Extractor
     from ldmkit.pipeline import Pipeline
+    from ldmkit.run.extracting import Extracted
 
 
 def words_of(arguments: Iterable[str]) -> Iterator[tuple[str | None, str | None]]:
@@ -48,8 +50,14 @@ def split_words(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
     return model, rest
 
 
-def conditions(pipeline: Pipeline | Cascade, arguments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """(inputs, name=scale pairs) from the arguments that are no options of the command itself."""
+def conditions(
+    pipeline: Pipeline | Cascade, arguments: Iterable[str], extractors: Mapping[str, Extractor] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """(inputs, name=scale pairs) from the arguments that are no options of the command itself.
+
+    Args:
+        extractors: of those inputs that are extracted.
+    """
     owners = pipeline.inputs
     given: dict[str, Any] = {}
     scales: list[str] = []
@@ -64,8 +72,15 @@ def conditions(pipeline: Pipeline | Cascade, arguments: Iterable[str]) -> tuple[
             raise InputError("option-twice", f"--{name} is given twice")
         if value is None:
             raise InputError("option-empty", f"--{name} wants a value")
-        given[name] = owners[name].from_text(value)
+        extractor = (extractors or {}).get(name)
+        given[name] = owners[name].from_text(value) if extractor is None else _extracted(extractor, value)
     return given, scales
+
+
+def _extracted(extractor: Extractor, text: str) -> Extracted:
+    from ldmkit.run.extracting import Extracted
+
+    return Extracted(extractor.from_text(text), extractor)
 
 
 def parse_size(text: str | None) -> int | tuple[int, ...] | None:

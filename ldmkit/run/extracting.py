@@ -112,6 +112,11 @@ def extractor_of(given: Strategy) -> Extractor:
     return made
 
 
+def is_extracted(raw: Any) -> bool:
+    """Whether a raw input is an `Extracted`, or the mapping that means one."""
+    return _asked(raw) is not None
+
+
 def _asked(raw: Any) -> Extracted | None:
     if isinstance(raw, Extracted):
         return raw
