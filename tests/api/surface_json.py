@@ -51,6 +51,7 @@ CASES = [
     Case("sample", "sample {classes} --label 1 --steps 2 -o {tmp}/a.png --json", keyed=RECIPE, whole=CONFIGS),
     Case("sample --inputs", "sample {classes} --inputs", keyed=("",), whole=("*",)),
     Case("replay", "replay {tmp}/a.png --json", keyed=("changed_parts",)),
+    Case("extract", "extract canny {photo} {tmp}/hint.png --json", whole=("extractor",)),
     Case("encode", "encode {kl} {photo} -o {tmp}/a.safetensors --json"),
     Case("decode", "decode {kl} {tmp}/a.safetensors -o {tmp}/b.png --json"),
     Case("import", "import {classes} -o {tmp}/again --json", keyed=("used", "ignored")),
