@@ -79,7 +79,11 @@ class ClipTower(nn.Module):
 
     def pooled(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
         """Final-normed state at the end token, projected where the tower has a projection: (B, projection or width)."""
+        state = self.at_end(ids, frame)
+        return state if self.projection is None else self.projection(state, frame)
+
+    def at_end(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
+        """Final-normed state at the end token: (B, L) int64 -> (B, width)."""
         wanted = ids if self.config.pool == "argmax" else (ids == self.config.eos).int()
         end = wanted.argmax(dim=1)
-        state = self.norm(self(ids, frame=frame)[torch.arange(len(ids), device=ids.device), end])
-        return state if self.projection is None else self.projection(state, frame)
+        return self.norm(self(ids, frame=frame)[torch.arange(len(ids), device=ids.device), end])  # type: ignore[no-any-return]

@@ -172,15 +172,24 @@ _Boxes = Annotated[list[Box], FailFast()]
 
 
 def check_layout(layout: Layout, n_classes: int, names: tuple[str, ...], max_objects: int, where: str) -> None:
-    """What the conditioners without crops ask of a layout.
+    """What the conditioners without crops ask of a layout of classes.
 
     Raises:
         InputError: a crop, too many boxes, a label that is no class of the model (with its path).
+    """
+    check_plain(layout, max_objects, where)
+    for i, box in enumerate(layout.objects):
+        class_number(box.label, n_classes, names, f"{where}[{i}].label")
+
+
+def check_plain(layout: Layout, max_objects: int, where: str) -> None:
+    """What the conditioners without crops ask of any layout.
+
+    Raises:
+        InputError: a crop, too many boxes.
     """
     if layout.crop is not None:
         raise InputError("layout-crop", "this model knows no crops", where=where, fits="boxes relative to the crop")
     if len(layout.objects) > max_objects:
         fits = f"at most {max_objects}"
         raise InputError("too-many-boxes", f"{len(layout.objects)} objects", where=where, fits=fits)
-    for i, box in enumerate(layout.objects):
-        class_number(box.label, n_classes, names, f"{where}[{i}].label")

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ldmkit.contracts.conditioner_abilities import SharesWeights
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.ports import Port
 from ldmkit.errors import LdmkitError, RunError, shown, warn
@@ -76,7 +77,7 @@ def _added(module: nn.Module) -> Iterator[str]:
 
 def _exchanged(part: nn.Module) -> Iterator[tuple[str, str]]:
     """(name of a module, what is other) where a part is not what its class makes of its config."""
-    if not isinstance(part, Part):
+    if not isinstance(part, Part) or _adopted(part):
         return
     try:
         with on_meta():
@@ -96,6 +97,11 @@ def _exchanged(part: nn.Module) -> Iterator[tuple[str, str]]:
             # what is None at first may be read from other files than those of tensors
             for key in [key for key, value in before.items() if value is not None and now.get(key) != value]:
                 yield name, f"{key}={shown(now.get(key))} (the config makes {shown(before[key])})"
+
+
+def _adopted(part: Part) -> bool:
+    """Whether it reads another conditioner's weights, and so has not what its class makes."""
+    return isinstance(part, SharesWeights) and next(part.parameters(), None) is None
 
 
 def _class(module: nn.Module) -> str:

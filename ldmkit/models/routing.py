@@ -28,6 +28,8 @@ def input_owners(
 def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Slot]) -> str:
     """The slot that a conditioner fills: the requested one, or else the only one of its kind.
 
+    The denoiser's own slots come before those of adapters, `<adapter>.<slot>`: attaching an adapter changes no route.
+
     Raises:
         CompositionError: no such slot, a slot of another kind, or not exactly one slot of the kind.
     """
@@ -41,7 +43,8 @@ def route(name: str, kind: SignalKind, asked: str | None, slots: Mapping[str, Sl
             what = f"conditioner {name!r} emits {kind}, but slot {asked!r} takes {slots[asked].kind}"
             raise CompositionError("kind-mismatch", what, fits=f"slots: {offered}")
         return asked
-    fitting = [slot for slot, declared in slots.items() if declared.kind == kind]
+    every = [slot for slot, declared in slots.items() if declared.kind == kind]
+    fitting = [slot for slot in every if "." not in slot] or every
     if len(fitting) == 1:
         return fitting[0]
     problem = "there is no slot for it" if not fitting else f"several slots take that, so name one of {fitting}"

@@ -43,6 +43,7 @@ class Encoded(NamedTuple):
         given: one per row, False if the input is absent and `signal` already contains the null; () = all given.
         same: `signal` equals the null in every row, so dropping it has no effect.
         conditioner: its name; "" if it equals `name`.
+        opposed: one per row, True if the null is a negative input that the caller gave; () = none.
     """
 
     name: str
@@ -52,6 +53,14 @@ class Encoded(NamedTuple):
     given: tuple[bool, ...] = ()
     same: bool = False
     conditioner: str = ""
+    opposed: tuple[bool, ...] = ()
+
+    def real(self, dropped: bool) -> tuple[bool, ...]:
+        """One per row: whether it holds a condition that the caller gave, also a negative, rather than a null."""
+        rows = rows_of(self.signal)
+        if dropped and self.null is not None:
+            return self.opposed or (False,) * rows
+        return self.given or (True,) * rows
 
 
 class SlotSignals(NamedTuple):
@@ -101,8 +110,7 @@ class Conditioning:
         signals = self._joined([(p.slot, cat_rows([_seen(p, view) for view in views])) for p in self.parts])
         present: dict[str, Tensor] = {}
         for part in self.parts:
-            given = part.given or (True,) * rows_of(part.signal)
-            rows = [row and (part.null is None or part.name not in view) for view in views for row in given]
+            rows = [row for view in views for row in part.real(part.name in view)]
             real = torch.tensor(rows, device=_device(part.signal))
             present[part.slot] = present[part.slot] | real if part.slot in present else real
         return SlotSignals(signals, present)
@@ -151,10 +159,11 @@ class Conditioning:
         present: dict[str, Tensor] = {}
         for part in self.parts:
             device, signal = _device(part.signal), part.signal
-            real = torch.tensor(part.given or (True,) * rows_of(signal), device=device)
+            real = torch.tensor(part.real(dropped=False), device=device)
             if part.null is not None and part.name in kept:
                 mask = kept[part.name].to(device)
-                signal, real = select_rows(mask, signal, part.null), real & mask
+                signal = select_rows(mask, signal, part.null)
+                real = torch.where(mask, real, torch.tensor(part.real(dropped=True), device=device))
             pairs.append((part.slot, signal))
             present[part.slot] = present[part.slot] | real if part.slot in present else real
         return SlotSignals(self._joined(pairs), present)

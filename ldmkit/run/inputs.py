@@ -140,7 +140,8 @@ def encode_conditions(
         with stage, in_use(_used(parts, name)), torch.set_grad_enabled(grad):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, opposite, size, grid)
         same = null is not None and not any(given) and all(value is None for value in opposite)
-        encoded.append(Encoded(key, slot, signal, null, given, same, name))
+        opposed = tuple(value is not None for value in opposite)
+        encoded.append(Encoded(key, slot, signal, null, given, same, name, opposed))
     device, dtype = parts.denoiser.device, parts.denoiser.dtype
     moved = [
         e._replace(signal=to(e.signal, device, dtype), null=None if e.null is None else to(e.null, device, dtype))

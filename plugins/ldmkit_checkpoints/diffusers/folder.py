@@ -14,6 +14,8 @@ from ldmkit_checkpoints.conditioners import given_vector, masked_image
 from ldmkit_checkpoints.control.folders import READERS
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
+from ldmkit_checkpoints.diffusers.gligen import PIPELINE as GLIGEN
+from ldmkit_checkpoints.diffusers.gligen import gligen_component, layout_conditioner, without_gates
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
 from ldmkit_checkpoints.diffusers.parts import (
     CODECS,
@@ -94,9 +96,11 @@ class DiffusersFolder(Source):
         if part not in self._components:
             return {}
         if part not in self._taken:
-            name, component = self._components[part]
+            name, _ = self._components[part]
             inventory = self._inventory(name)
-            self._taken[part] = inventory.take(part, component.keymap)
+            for path, (owner, one) in self._components.items():  # of one file several parts may be made
+                if owner == name:
+                    self._taken[path] = inventory.take(path, one.keymap)
             inventory.ignore_if(
                 lambda key: ignorable_vae_key(key) if part == "codec" else ignorable_conditioner_key(key)
             )
@@ -115,8 +119,8 @@ class DiffusersFolder(Source):
         if guided and scheduler.sampler.config.get("variance") == "learned":
             what = "variance_type learned_range: guidance leaves the variance at the conditional one, as in the papers"
             self.report.notes.append(f"{what}; this pipeline of diffusers guides it with the rest")
-        adapters = self._controlnets(unet.context_join)
-        for name in adapters:
+        adapters = self._controlnets(unet.context_join) | self._gated(unet, conditioners)
+        for name in (name for name in adapters if adapters[name].type == "controlnet"):
             hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
             conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint", null="keep")
         sample_size = self._repaired_size(sample_size)
@@ -174,7 +178,7 @@ class DiffusersFolder(Source):
             self.report.notes += notes
             codec = codec_component(config, self._inventory(names[0]).tensors, where)
             self._components["codec"] = (names[0], codec)
-        config = self._as_class("unet")
+        config = without_gates(self._as_class("unet"), str(self.index["_class_name"]), f"{self.folder}/unet/config.json")
         pixels = None if names else config.get("in_channels", 3)  # there may be twice as many out: a learned variance
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
@@ -251,6 +255,20 @@ class DiffusersFolder(Source):
             self._components[f"adapters.{name}"] = (folder, component)
             found[name] = component.spec
         return found
+
+    def _gated(self, unet: UNetConfig, conditioners: dict[str, ConditionerSpec]) -> dict[str, PartSpec]:
+        """GLIGEN's adapter, whose conditioner is added to the others."""
+        if self.index["_class_name"] != GLIGEN:
+            return {}
+        owner = next((name for name, spec in conditioners.items() if spec.type == "clip-text"), None)
+        if owner is None:
+            what = f"{GLIGEN} reads the phrases of boxes with its text encoder, and has none"
+            raise SourceError("unsupported", what, where=f"{self.folder}/{INDEX}: text_encoder", fits="CLIPTextModel")
+        component = gligen_component(unet, self._components["denoiser"][1].keymap)
+        self._components["adapters.gligen"] = ("unet", component)
+        self._tokenizers["conditioners.layout"] = self._tokenizers[f"conditioners.{owner}"]
+        conditioners["layout"] = layout_conditioner(conditioners[owner], owner)
+        return {"gligen": component.spec}
 
     def _control_folders(self) -> list[str]:
         folders = ["controlnet"] if "controlnet" in self._classes else []

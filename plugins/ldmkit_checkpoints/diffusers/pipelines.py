@@ -12,7 +12,7 @@ PIPELINES = frozenset(
         *("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
         *("StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
         *("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", "LDMPipeline", "DDPMPipeline"),
-        *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline"),
+        *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline", "StableDiffusionGLIGENPipeline"),
     ]
 )
 
