@@ -114,9 +114,7 @@ class GatedAttention(nn.Module):
         """x (B, N, width), keys and values of B rows or of one -> the same shape."""
         y = self.norm_1(x)
         own = self.attn.keys_values(y, frame)
-        keys, values = (
-            torch.cat([a, b.expand(len(a), -1, -1, -1)], dim=2) for a, b in zip(own, objects, strict=True)
-        )
+        keys, values = (torch.cat([a, b.expand(len(a), -1, -1, -1)], dim=2) for a, b in zip(own, objects, strict=True))
         x = x + scale * self.gate_attn.tanh() * self.attn(y, frame, (keys, values))
         return x + scale * self.gate_ff.tanh() * self.ff(self.norm_2(x), frame)
 

@@ -17,6 +17,7 @@ from ldmkit_checkpoints.diffusers.gligen import gligen_config, gligen_keys, with
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
 from ldmkit_conditioners.layout_phrases import box_code
+from ldmkit_denoisers.config import SMALL
 from ldmkit_denoisers.unet import UNet
 from torch import Tensor
 
@@ -139,7 +140,7 @@ def test_the_original_names_its_gates_in_its_own_layout() -> None:
     pair = Pair()
     keys = gligen_keys(pair.gligen.config, unet_compvis(pair.unet.config))
     names = {key for entry in keys.values() for key in entry.keys}
-    assert "input_blocks.4.1.transformer_blocks.0.fuser.alpha_attn" in names
+    assert "input_blocks.3.1.transformer_blocks.0.fuser.alpha_attn" in names
     assert {"position_net.linears.4.bias", "middle_block.1.transformer_blocks.0.fuser.attn.to_out.0.weight"} < names
 
 
@@ -149,4 +150,4 @@ def test_more_objects_than_slots_and_a_network_without_blocks_are_refused() -> N
     with pytest.raises(InputError, match="at most 30"):
         pair.got(x, t, text, torch.zeros(1, 31, WIDTH + 65, dtype=torch.float64))
     with pytest.raises(CompositionError, match="no transformer blocks"):
-        GLIGEN.from_denoiser(UNet({"widths": [8], "norm_groups": 4, "attention": ["none"], "mid": "absent"}))
+        GLIGEN.from_denoiser(UNet({**SMALL, "attention": ["none", "none"], "mid": "absent"}))

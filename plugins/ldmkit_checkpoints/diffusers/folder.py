@@ -178,7 +178,9 @@ class DiffusersFolder(Source):
             self.report.notes += notes
             codec = codec_component(config, self._inventory(names[0]).tensors, where)
             self._components["codec"] = (names[0], codec)
-        config = without_gates(self._as_class("unet"), str(self.index["_class_name"]), f"{self.folder}/unet/config.json")
+        config = without_gates(
+            self._as_class("unet"), str(self.index["_class_name"]), f"{self.folder}/unet/config.json"
+        )
         pixels = None if names else config.get("in_channels", 3)  # there may be twice as many out: a learned variance
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
