@@ -57,21 +57,24 @@ def extended(
     adapter: Adapter,
     conditioners: Mapping[str, Conditioner],
     inputs: Mapping[str, str] | None = None,
+    shares: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Constructor arguments of a pipeline with one more adapter than `one`; see `with_adapter`.
 
     Args:
         inputs: slot -> name of the input that fills it; without it, that of the conditioner.
+        shares: slot -> conditioner of the pipeline whose weights its conditioner reads.
     """
     check_added(name, adapter, conditioners)
     added = {f"{name}-{slot}" if len(conditioners) > 1 else name: part for slot, part in conditioners.items()}
-    asked = inputs or {}
+    asked, shared = inputs or {}, shares or {}
     check_names([name])
     check_free({name, *added, *asked.values()}, one.adapters, one.wiring)
     wiring = dict(one.wiring)
     for slot, (key, part) in zip(conditioners, added.items(), strict=True):
         own = part_spec("conditioner", part).model_dump()
-        wiring[key] = ConditionerSpec(**own, slot=f"{name}.{slot}", null="keep", input=asked.get(slot))
+        wires = {"slot": f"{name}.{slot}", "null": "keep", "input": asked.get(slot), "shares": shared.get(slot)}
+        wiring[key] = ConditionerSpec.of({**own, **wires}, key)
     both = {**one.adapters, name: adapter}
     parts = fit(wiring, one.codec, one.denoiser, one.process, {**one.conditioners, **added}, both)
     placed = kept_placed(one, parts, wiring)

@@ -26,7 +26,8 @@ class SlotPart(NamedTuple):
     """What fills a slot of an adapter.
 
     Args:
-        spec: of the conditioner; `input` is the name of its input where it is free.
+        spec: of the conditioner; `input` is the name of its input where it is free, and `shares` the conditioner of the
+            pipeline whose weights it reads.
         part: path of the conditioner in the source, for its tensors and assets; None: it has none.
     """
 

@@ -14,6 +14,7 @@ from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.value import Value
 from ldmkit.errors import CompositionError, InputError, SourceError, shown, warn
+from ldmkit.models.abilities import share
 from ldmkit.models.compose import build
 from ldmkit.models.composed import Composed
 from ldmkit.models.digests import file_sha256
@@ -47,12 +48,14 @@ class Attachment:
         record: its entry in `Composed.updates`, without the name.
         conditioners: slot -> what fills it, filled.
         inputs: slot -> name of the input that it reads.
+        shares: slot -> the pipeline's conditioner whose weights it reads.
     """
 
     adapter: Adapter
     record: dict[str, Any]
     conditioners: dict[str, Conditioner] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, str] = field(default_factory=dict)
 
 
 def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> Attachment:
@@ -118,6 +121,9 @@ def _add_conditioners(found: Attachment, opened: Source, name: str, pipeline: Co
     taken = {*pipeline.wiring, *pipeline.inputs, *pipeline.adapters}
     for slot, (own, part) in opened.conditioners_of(name).items():
         found.conditioners[slot] = _conditioner(opened, own, part, pipeline)
+        if part is None and own.shares is not None:
+            share(found.conditioners[slot], pipeline.conditioners[own.shares])
+            found.shares[slot] = own.shares
         found.inputs[slot] = free_name(own.input or slot, taken)
         taken.add(found.inputs[slot])
     for slot, declared in found.adapter.slots.items():

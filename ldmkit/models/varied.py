@@ -120,7 +120,7 @@ class Varied(Composed):
     def _attached(self, found: Attachment, source: str | Path, name: str | None) -> Self:
         taken = {*self.adapters, *self.wiring, *self.inputs, *found.inputs.values()}
         name = free_name(source, taken) if name is None else name
-        made = extended(self, name, found.adapter, found.conditioners, found.inputs)
+        made = extended(self, name, found.adapter, found.conditioners, found.inputs, found.shares)
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
         return type(self)(**made, **kept, updates=(*self.updates, {"name": name, **found.record}))
 

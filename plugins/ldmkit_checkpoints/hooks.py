@@ -50,6 +50,18 @@ def ldmkit_identify_update(path: Path, pipeline: Composed) -> Source | None:
     return open_update(path, pipeline)
 
 
+@hookimpl(specname="ldmkit_identify_adapter")
+def read_gligen(path: Path, pipeline: Composed) -> Source | None:
+    """Return a reader for a file of GLIGEN's gates, else None.
+
+    Raises:
+        SourceError: it is one, and does not fit the pipeline or cannot be read.
+    """
+    from ldmkit_checkpoints.compvis.gligen_file import open_gligen
+
+    return open_gligen(path, pipeline)
+
+
 @hookimpl(specname="ldmkit_identify_checkpoint", trylast=True)
 def name_what_nobody_reads(path: Path) -> None:
     """Explain what a file or folder is that no reader accepted.

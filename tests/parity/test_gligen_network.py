@@ -25,8 +25,8 @@ from ldmkit import Context, Tokens, attached
 from ldmkit.errors import CompositionError, InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "pipelines"))
-import gligen_models as gm  # noqa: E402
-import tiny_diffusers as tiny  # noqa: E402
+import gligen_models as gm
+import tiny_diffusers as tiny
 
 WIDTH = tiny.TEXT_WIDTH
 NETWORKS: dict[str, dict[str, Any]] = {

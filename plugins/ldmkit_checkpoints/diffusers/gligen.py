@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldmkit_adapters.gligen import GLIGENConfig, gated_layers
+from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_denoisers.unet import UNet, UNetConfig
 
 from ldmkit import ConditionerSpec, PartSpec, SourceError
@@ -87,5 +88,5 @@ def gligen_keys(config: GLIGENConfig, unet: KeyMap) -> KeyMap:
 
 def layout_conditioner(text: ConditionerSpec, owner: str) -> ConditionerSpec:
     """The conditioner of the boxes, which reads phrases with the text encoder `owner`."""
-    own = {key: value for key, value in text.config.items() if key not in ("layer", "final_norm")}
+    own = {key: value for key, value in text.config.items() if key in ClipConfig.model_fields}
     return ConditionerSpec(type="layout-phrases", config=own, slot=f"{NAME}.objects", shares=owner)

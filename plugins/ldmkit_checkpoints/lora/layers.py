@@ -56,7 +56,9 @@ def names_in(pipeline: Composed) -> dict[str, Names]:
         config = pipeline.denoiser.config
         layouts = [unet_diffusers(config), unet_compvis(config)]
         found["denoiser"] = _names(pipeline.denoiser, layouts, "")
-    towers = [(name, part) for name, part in pipeline.conditioners.items() if isinstance(part, ClipPart) and part.ports]
+    own = [name for name, slot in pipeline.parts.routes.items() if slot in pipeline.denoiser.slots]  # not an adapter's
+    texts = [(name, pipeline.conditioners[name]) for name in own]
+    towers = [(name, part) for name, part in texts if isinstance(part, ClipPart) and part.ports]
     for number, (name, part) in enumerate(towers, 1):
         layouts = [clip_hf_keys(part.config), clip_hf_keys(part.config, level="")]
         found[f"text-{number}"] = _names(part, layouts, f"conditioners.{name}.")
