@@ -10,6 +10,7 @@ from ldmkit_training.before.preflight import check_ready, checked_data
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.buckets import in_buckets
 from ldmkit_training.data.section import open_data
+from ldmkit_training.data.splitting import split
 
 
 class Opened(NamedTuple):
@@ -34,6 +35,8 @@ def open_recipe(recipe: Recipe, folder: Path, accelerator: Any) -> Opened:
     """
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)
+    if recipe.data.held_out is not None:
+        train, validation = split(train, recipe.data.held_out, recipe.data.damaged)
     train = in_buckets(train, recipe.data)
     validation = None if validation is None else in_buckets(validation, recipe.data)
     check_ready(recipe, stage, train, validation, accelerator.device, processes=accelerator.num_processes)

@@ -11,8 +11,9 @@ from PIL import Image
 from ldmkit import Dataset, InputError, Sample, Stage
 from ldmkit.contracts.data import plain
 from ldmkit.contracts.wrapping import Wrapping
-from ldmkit_training.data.batches import chosen_inputs, held_out, input_names
-from ldmkit_training.data.choosing import each_of, one_of
+from ldmkit_training.data.batches import chosen_inputs, held_out, input_names, used_inputs
+from ldmkit_training.data.captions import captioned
+from ldmkit_training.data.choosing import each_of
 from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
 from ldmkit_training.data.places import replaced
@@ -39,11 +40,11 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
     if not names:
         return dataset
     spread = sorted({used[i * rows // SPREAD] for i in range(SPREAD)})
-    found = _unusable_rows(stage, dataset, names, spread)
-    pictures = _picture_inputs(stage, dataset, names, spread, found)
+    found = _unusable_rows(stage, dataset, section, names, spread)
+    pictures = _picture_inputs(stage, dataset, section, names, spread, found)
     cheap = {name: new for name, new in names.items() if name not in pictures}
     if dataset.known(0) is not None and cheap:
-        found = {**_unusable_rows(stage, dataset, cheap, used, known=True), **found}
+        found = {**_unusable_rows(stage, dataset, section, cheap, used, known=True), **found}
     if isinstance(dataset, SpatialDataset):
         found |= {index: said for index in used if (said := dataset.absent(index)) is not None}
     if not found:
@@ -98,7 +99,13 @@ class CheckedRows(Wrapping):
 
 
 def _unusable_rows(
-    stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], *, known: bool = False
+    stage: Stage,
+    dataset: Dataset,
+    section: DataSection,
+    names: Mapping[str, str],
+    rows: Iterable[int],
+    *,
+    known: bool = False,
 ) -> dict[int, str]:
     """Index -> what is wrong with a row's inputs; with `known`, with those that need no picture to be decoded."""
     found: dict[int, str] = {}
@@ -106,7 +113,7 @@ def _unusable_rows(
         try:
             inputs = (dataset.known(index) or {}) if known else dataset.inputs(index)
             for one in each_of(inputs, dataset.choices):
-                stage.parsed(chosen_inputs(one, names), dataset.id(index))
+                stage.parsed(chosen_inputs(captioned(one, section.captions), names), dataset.id(index))
             check_boxes(inputs, dataset.geometry, dataset.id(index))
         except InputError as problem:
             # a picture or map that cannot be read is met, and skipped or not, when its turn comes
@@ -116,7 +123,12 @@ def _unusable_rows(
 
 
 def _picture_inputs(
-    stage: Stage, dataset: Dataset, names: Mapping[str, str], rows: Iterable[int], refused: Mapping[int, str]
+    stage: Stage,
+    dataset: Dataset,
+    section: DataSection,
+    names: Mapping[str, str],
+    rows: Iterable[int],
+    refused: Mapping[int, str],
 ) -> set[str]:
     """The data's names of inputs that are pictures or maps once they are parsed."""
     maps = {name for name, rule in dataset.geometry.items() if rule == "map"}
@@ -124,7 +136,7 @@ def _picture_inputs(
         if index in refused:
             continue
         try:
-            one = one_of(dataset.inputs(index), dataset.choices)
+            one = used_inputs(dataset.inputs(index), dataset.choices, section)
             parsed = stage.parsed(chosen_inputs(one, names), dataset.id(index))
         except InputError:
             continue

@@ -93,6 +93,18 @@ def _pictures(case: Case) -> Reasons:
                 yield f"data.moves.{name}", "the model does not read it"
 
 
+def _captions(case: Case) -> Reasons:
+    section = case.recipe.data
+    for name, rule in section.captions.items():
+        if case.stage.inputs and section.inputs.get(name, name) not in case.stage.inputs:
+            yield f"data.captions.{name}", "the model does not read it"
+        elif not rule.tagged:
+            reason = "neither `shuffle` nor `tag_dropout` takes texts apart"
+            yield from set_keys(case, f"data.captions.{name}", rule, ("keep", "separator"), reason)
+    if not case.stage.inputs:
+        yield from set_keys(case, "data", section, ("captions",), "this stage reads pictures alone")
+
+
 def _cache(case: Case) -> Reasons:
     section, cache = case.recipe.data, case.recipe.data.cache
     if cache is None:
@@ -224,6 +236,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _previews_and_probe),
     "TrackingSection.project": _tracking,
     **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
+    **dict.fromkeys(("DataSection.captions", "CaptionRule.keep", "CaptionRule.separator"), _captions),
     **dict.fromkeys(("DataSection.cache", "CacheSection.views", "CacheSection.deviation"), _cache),
     **dict.fromkeys(("DenoiserObjective.posterior", "ClassifierObjective.posterior"), _posterior),
     **dict.fromkeys((f"PerceptualSection.{key}" for key in ("type", "config", "files", "weight")), _codec_objective),
@@ -246,8 +259,9 @@ ALWAYS = frozenset(
         "DenoiserConfig": "model objective gradient_checkpointing compile",
         "ClassifierConfig": "model objective previews",
         "ProposerConfig": "model previews",
-        "DataSection": "train size fit buckets mirror batch workers damaged",
+        "DataSection": "train size fit buckets mirror batch held_out workers damaged",
         "BucketsSection": "step ratio small",
+        "CaptionRule": "prefix suffix shuffle tag_dropout dropout",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
         "OptimiserSection": "type rates",  # a rate of a turn that does not exist is an error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from ldmkit import Batch, Dataset, Draws, InputError, LdmkitError, SpecError
 from ldmkit_training.data.ahead import ahead
 from ldmkit_training.data.buckets import Buckets
 from ldmkit_training.data.cache.reading import Latents, cache_of
+from ldmkit_training.data.captions import captioned
 from ldmkit_training.data.choosing import one_of
 from ldmkit_training.data.filling import Filled, filled_batches
 from ldmkit_training.data.geometry import random_draw
@@ -192,7 +193,7 @@ class Batches:
             latents=latents,
             deviation=deviation,
             inputs=[
-                chosen_inputs(one_of(row.inputs, self.choices, self.seed, *place), self.names)
+                chosen_inputs(used_inputs(row.inputs, self.choices, self.section, self.seed, *place), self.names)
                 for row, place in zip(rows, planned.samples, strict=True)
             ],
             size=planned.size,
@@ -233,6 +234,12 @@ def chosen_inputs(inputs: Mapping[str, Any], names: Mapping[str, str]) -> dict[s
     return {new: inputs[name] for name, new in names.items() if name in inputs}
 
 
+def used_inputs(inputs: Mapping[str, Any], choices: Collection[str], section: DataSection, *key: int) -> dict[str, Any]:
+    """A sample's inputs as they are used in an epoch: one of each input's alternatives, and its texts by the captions'
+    rules; without a key (seed, epoch, index) as in validation."""
+    return captioned(one_of(inputs, choices, *key), section.captions, *key)
+
+
 def held_out(length: int, count: int | None) -> list[int]:
     """The samples that validation looks at: all, or `count` at equal distances, so that sources and classes that stand
     one after another all have their share."""
@@ -267,7 +274,7 @@ def validation_batches(
                 positions.append(index)
                 rows.append(row)
         if rows:
-            inputs = [chosen_inputs(one_of(row.inputs, dataset.choices), chosen) for row in rows]
+            inputs = [chosen_inputs(used_inputs(row.inputs, dataset.choices, section), chosen) for row in rows]
             draws = Draws(seed, 0, tuple(positions))
             ids = tuple(row.id for row in rows)
             made.append(Batch(ids, unit(stacked(rows)), None, None, inputs, reader.size(positions[0]), draws))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from ldmkit import Dataset, InputError, Sample
+from ldmkit import Dataset, InputError
 from ldmkit.contracts.wrapping import Wrapping
 from ldmkit_training.data.bucket_section import Size
 from ldmkit_training.data.section import DataSection
 from ldmkit_training.data.sources.lying import spatial_inputs_of
 from ldmkit_training.data.sources.records import first_few
+from ldmkit_training.data.subset import Subset
 
 LEFT_OUT = -1
 """The bucket of a picture that has none."""
@@ -121,7 +121,7 @@ class Bucketed(Wrapping):
         return said
 
 
-class OneBucket(Dataset):
+class OneBucket(Subset):
     """The samples of one bucket.
 
     Args:
@@ -130,33 +130,10 @@ class OneBucket(Dataset):
     """
 
     def __init__(self, dataset: Dataset, buckets: Buckets, number: int) -> None:
-        self.dataset, size = dataset, buckets.sizes[number]
-        self.members: list[int] = np.flatnonzero(buckets.of == number).tolist()
-        self.buckets = Buckets([size], np.zeros(len(self.members), dtype=np.int64))
+        super().__init__(dataset, np.flatnonzero(buckets.of == number).tolist())
+        size = buckets.sizes[number]
+        self.buckets = Buckets([size], np.zeros(len(self), dtype=np.int64))
         self.lying = spatial_inputs_of(dataset, size)
-        self.geometry, self.numbering, self.choices = dataset.geometry, dataset.numbering, dataset.choices
-        ends = np.cumsum([count for count, _ in dataset.mixture])
-        counts = np.bincount(np.searchsorted(ends, self.members, side="right")) if dataset.mixture else ()
-        self.mixture = tuple((int(count), 1) for count in counts if count)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self.members[index]]
-
-    def id(self, index: int) -> str:
-        return self.dataset.id(self.members[index])
-
-    def inputs(self, index: int) -> Mapping[str, Any]:
-        return self.dataset.inputs(self.members[index])
-
-    def known(self, index: int) -> Mapping[str, Any] | None:
-        return self.dataset.known(self.members[index])
-
-    @property
-    def fingerprint(self) -> str:
-        return f"{self.dataset.fingerprint}\n{self.members}"
 
 
 def buckets_of(dataset: Dataset) -> Buckets | None:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ldmkit import Data, Dataset, InputError, PartSpec, SpecError, Value, build_value, suggest
 from ldmkit.models.spec import Side
 from ldmkit_training.data.bucket_section import BucketsSection
+from ldmkit_training.data.captions import CaptionRule
 from ldmkit_training.data.numbering import numbered_like
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -47,6 +48,9 @@ class DataSection(Value):
             then `crop` unless said, is to the bucket's size; null: all pictures have `size`.
         mirror: probability of a picture being mirrored left to right, boxes and maps with it.
         batch: rows of an optimiser step, over all processes and accumulated parts.
+        captions: name of a text in the data -> what becomes of it whenever it is used, see `CaptionRule`.
+        held_out: number of samples of `train`, or below 1 a share of them, that are held out, in place of `validation`:
+            chosen by their pictures' content, so that the same picture is never on both sides.
         workers: processes that read ahead; 0: a thread does. The results are the same.
         inputs: name in the data -> name of the model's input.
         moves: name in the data -> whether crops and mirrors change it. By default boxes, maps, and what lies on the
@@ -65,6 +69,8 @@ class DataSection(Value):
     buckets: BucketsSection | None = None
     mirror: float = Field(default=0.0, ge=0, le=1)
     batch: int = Field(default=32, ge=1, le=65536)
+    captions: dict[str, CaptionRule] = Field(default_factory=dict)
+    held_out: Annotated[float, Field(gt=0)] | None = None
     workers: int = Field(default=0, ge=0, le=256)
     inputs: dict[str, str] = Field(default_factory=dict)
     moves: dict[str, bool] = Field(default_factory=dict)
@@ -84,6 +90,12 @@ class DataSection(Value):
                 raise SpecError("bucket-fit", "pictures in buckets have other sizes than theirs", where="data.fit",
                                 fits="crop, random-crop or resize")  # fmt: skip
             self.buckets.sizes(self.size)
+        if self.held_out is not None:
+            if self.validation is not None:
+                what = "a part of data.train is held out, and data.validation is there too"
+                raise SpecError("held-out-twice", what, where="data.held_out", fits="one of them")
+            if self.held_out > 1 and self.held_out != int(self.held_out):
+                raise ValueError(f"held_out {self.held_out} is neither a share below 1 nor a whole number")
         if self.crop_scale[0] > self.crop_scale[1]:
             raise ValueError(f"crop_scale {list(self.crop_scale)}: the smaller share stands first")
         if self.cache is not None and self.cache.views == 1 and self.random:
@@ -106,12 +118,13 @@ def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | No
     """The training and validation data that a section names; relative paths start from `folder`, the recipe's.
 
     Raises:
-        PluginError, SpecError: of the parts; `unknown-input` for one in `inputs` or `moves` that is not in the data.
+        PluginError, SpecError: of the parts; `unknown-input` for one in `inputs`, `moves` or `captions` that is not in
+            the data.
         InputError: files that are missing or wrong; `no-samples`.
     """
     train = open_part(section.train, folder, "data.train")
     validation = None if section.validation is None else open_part(section.validation, folder, "data.validation")
-    for key, named in (("inputs", section.inputs), ("moves", section.moves)):
+    for key, named in (("inputs", section.inputs), ("moves", section.moves), ("captions", section.captions)):
         for name in named:
             if name not in train.geometry:
                 what = f"the data have no input {name!r}"

@@ -3,15 +3,51 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from ldmkit import InputError
 from ldmkit_training.data.sources.records import first_few
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folders that hold parts of a data set."""
 
+MOST_REPEATS = 10_000
+
 REPEATS = re.compile(r"\d+_\S.*")
 """kohya's `10_sks dog`: each picture ten times an epoch."""
+
+
+class Repeated(NamedTuple):
+    """What kohya's scripts read in a folder's name.
+
+    Args:
+        times: each of its pictures in an epoch.
+        words: the caption of those that have none.
+    """
+
+    times: int
+    words: str
+
+
+def repeated_folders(pictures: Sequence[str], where: str) -> dict[str, Repeated]:
+    """First folder of the pictures' names -> what its name says, for folders named like kohya's.
+
+    Raises:
+        InputError: `folder-name`: another one; or pictures beside the folders.
+    """
+    found: dict[str, Repeated] = {}
+    for name in pictures:
+        folder = name.partition("/")[0] if "/" in name else ""
+        if folder in found:
+            continue
+        number, _, words = folder.partition("_")
+        if not REPEATS.fullmatch(folder) or not 1 <= int(number) <= MOST_REPEATS:
+            what = f"the folder {folder!r} of {name!r}" if folder else f"{name!r} stands in no folder, and"
+            fits = f"folders such as '10_sks dog', 1 to {MOST_REPEATS} times; or folders: plain"
+            raise InputError("folder-name", f"{what} does not say how often a picture is used", where=where, fits=fits)
+        found[folder] = Repeated(int(number), words.strip())
+    return found
 
 
 def folder_notes(pictures: Iterable[str]) -> list[str]:
@@ -24,5 +60,5 @@ def folder_notes(pictures: Iterable[str]) -> list[str]:
         what = (
             f"the folders {first_few(first)} are named like kohya's: the numbers repeat nothing here, each is read once"
         )
-        return [f"{what} (`concat` has `weights`)"]
+        return [f"{what} (folders: kohya repeats them)"]
     return []

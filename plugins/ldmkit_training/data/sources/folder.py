@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from ldmkit import Example, Geometry, InputError, SpecError
-from ldmkit_training.data.sources.captions import Lines
-from ldmkit_training.data.sources.conventions import folder_notes
+from ldmkit_training.data.sources.captions import Encoding, Lines
+from ldmkit_training.data.sources.conventions import Repeated, folder_notes, repeated_folders
 from ldmkit_training.data.sources.finding import Listing, listing, normal
 from ldmkit_training.data.sources.metadata import NAMES, metadata_files, read_metadata
 from ldmkit_training.data.sources.records import (
@@ -41,6 +42,10 @@ class FolderData(FileData):
             such files are not read.
         lines: what several lines of a caption file are: an error (one), a caption each, of which one is drawn whenever
             the picture is used, the first alone, or one caption (whole).
+        encoding: of caption files and CSV.
+        caption: text of pictures that have no caption otherwise, such as "a photo of a dog" for a folder of dogs.
+        folders: `kohya` reads what the names of the folders in this one say: each picture in `10_sks dog` is used ten
+            times in an epoch, and the text of those without a caption is "sks dog".
         choose: names of inputs that may be lists of alternatives, of which one is drawn whenever the picture is used.
         boxes: names of inputs that hold boxes: [{"label": ..., "box": [x0, y0, x1, y1]}], relative to the picture.
     """
@@ -51,6 +56,9 @@ class FolderData(FileData):
     metadata: str | None = None
     captions: str | None = Field(default=None, pattern=r"^\.[A-Za-z0-9_.-]+$")
     lines: Lines = "one"
+    encoding: Encoding = "utf-8"
+    caption: str | None = Field(default=None, min_length=1)
+    folders: Literal["plain", "kohya"] = "plain"
     choose: tuple[str, ...] = (CAPTION, "caption")
     boxes: tuple[str, ...] = ("layout",)
 
@@ -58,6 +66,8 @@ class FolderData(FileData):
     def _consistent(self) -> FolderData:
         if twice := set(self.choose) & set(self.boxes):
             raise ValueError(f"{min(twice)!r} holds either boxes or alternatives")
+        if self.folders == "kohya" and self.caption is not None:
+            raise ValueError("the caption of pictures without one is either `caption` or their folder's name")
         return self
 
     def open(self, folder: Path) -> Records:
@@ -69,19 +79,23 @@ class FolderData(FileData):
         notes = files.left_out(() if self.captions is None else (self.captions.lower(),))
         if beside:
             notes.append(f"{len(beside)} picture(s) are inputs of others, not samples: {first_few(sorted(beside))}")
-        notes += folder_notes(names)
-        notes += self._check_rows(rows, names)
+        said = self._words(names, str(root))
+        repeated = repeated_folders(names, str(root)) if self.folders == "kohya" else {}
+        notes += _repeats_notes(repeated, names) if repeated else folder_notes(names)
+        notes += self._check_rows(rows, names, said)
         inputs, wrong = dict(rows.inputs), dict[str, InputError]()
         if self.captions is not None:
-            texts = read_sidecars(files, names, self.captions, self.lines)
-            notes += self._check_texts(texts, rows, names, root)
+            texts = read_sidecars(files, names, self.captions, self.lines, self.encoding)
+            notes += self._check_texts(texts, rows, names, root, said)
             for name, found in texts.captions.items():
                 if isinstance(found, InputError):
                     wrong[name] = found
                 else:
                     inputs[name] = {**inputs.get(name, {}), CAPTION: found[0] if len(found) == 1 else found}
         geometry: dict[str, Geometry] = {key: "boxes" if key in self.boxes else "none" for key in rows.keys}
-        geometry |= {} if self.captions is None else {CAPTION: "none"}
+        geometry |= {CAPTION: "none"} if self.captions is not None or said else {}
+        for name in said.keys() - wrong.keys():
+            inputs[name] = {CAPTION: said[name], **inputs.get(name, {})}
         records = [
             Record(
                 name, files.pictures[name], inputs.get(name, {}), base=rows.base.get(name, root), wrong=wrong.get(name)
@@ -89,12 +103,22 @@ class FolderData(FileData):
             for name in names
         ]
         choices = frozenset(self.choose) & geometry.keys()
-        return Records(records, geometry, self.background, notes, choices=choices)
+        mixture = _mixture(repeated, names)
+        return Records(records, geometry, self.background, notes, choices=choices, mixture=mixture)
+
+    def _words(self, names: Sequence[str], root: str) -> dict[str, str]:
+        """The text of each picture that has no caption of its own."""
+        if self.caption is not None:
+            return dict.fromkeys(names, self.caption)
+        if self.folders == "plain":
+            return {}
+        known = repeated_folders(names, root)
+        return {name: known[name.partition("/")[0]].words for name in names}
 
     def _rows(self, files: Listing) -> _Rows:
         rows = _Rows(metadata_files(files, self.metadata), {}, {}, [])
         for source in rows.sources:
-            for name, inputs in read_metadata(source, files, self.boxes).items():
+            for name, inputs in read_metadata(source, files, self.boxes, self.encoding).items():
                 if name in rows.inputs:
                     what = f"the picture {name!r} stands in another one too"
                     raise InputError("metadata-line", what, where=str(source), fits="one line a picture")
@@ -103,27 +127,36 @@ class FolderData(FileData):
         rows.keys.extend(dict.fromkeys(key for inputs in rows.inputs.values() for key in inputs))
         return rows
 
-    def _check_rows(self, rows: _Rows, names: Sequence[str]) -> list[str]:
+    def _check_rows(self, rows: _Rows, names: Sequence[str], said: Mapping[str, str]) -> list[str]:
         if not rows.sources:
             return []
         where = ", ".join(map(str, rows.sources[:2])) + (" ..." if len(rows.sources) > 2 else "")
         without = [name for name in names if name not in rows.inputs]
+        if said and set(rows.keys) <= {CAPTION}:
+            return _given_notes([name for name in names if CAPTION not in rows.inputs.get(name, {})], where)
         notes = missing_notes(without, "picture(s) have no line", self.missing, where)
         for key in rows.keys:
+            if said and key == CAPTION:
+                continue
             without = [name for name, inputs in rows.inputs.items() if key not in inputs]
             notes += missing_notes(without, f"line(s) have no {key!r}", self.missing, where)
         return notes
 
-    def _check_texts(self, texts: Sidecars, rows: _Rows, names: Sequence[str], root: Path) -> list[str]:
+    def _check_texts(
+        self, texts: Sidecars, rows: _Rows, names: Sequence[str], root: Path, said: Mapping[str, str]
+    ) -> list[str]:
         if CAPTION in rows.keys:
             what = f"{rows.sources[0].name} has the input {CAPTION!r}, and so have the {self.captions} files"
             raise SpecError("input-twice", what, where=str(root), fits="one of them")
-        if len(texts.missing) == len(names):
+        if len(texts.missing) == len(names) and not said:
             what = f"no picture has a {self.captions} file beside it"
             raise InputError("missing-counterpart", what, where=str(root), fits="1.txt for 1.png, with captions: .txt")
         where, ending = str(root), self.captions
-        notes = missing_notes(texts.missing, f"picture(s) have no {ending}", self.missing, where)
-        notes += missing_notes(texts.empty, f"picture(s) have an empty {ending}", self.missing, where)
+        if said:
+            notes = _given_notes(sorted([*texts.missing, *texts.empty]), where)
+        else:
+            notes = missing_notes(texts.missing, f"picture(s) have no {ending}", self.missing, where)
+            notes += missing_notes(texts.empty, f"picture(s) have an empty {ending}", self.missing, where)
         if texts.alone:
             notes.append(f"{len(texts.alone)} {ending} without a picture not read: {first_few(texts.alone)}")
         if texts.cut:
@@ -137,6 +170,23 @@ class FolderData(FileData):
             write_example_image(folder / self.folder / f"{number}.png", number)
             lines.append({"file_name": f"{number}.png", "text": f"colour {number}", "layout": [box] * number})
         (folder / self.folder / NAMES[0]).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def _given_notes(names: Sequence[str], where: str) -> list[str]:
+    return [f"{where}: {len(names)} picture(s) have no caption, and get one: {first_few(names)}"] if names else []
+
+
+def _mixture(repeated: Mapping[str, Repeated], names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(pictures, draws) of each folder; their names are sorted, so that a folder's stand together."""
+    counts = Counter(name.partition("/")[0] for name in names)
+    return tuple((counts[folder], counts[folder] * found.times) for folder, found in repeated.items())
+
+
+def _repeats_notes(repeated: Mapping[str, Repeated], names: Sequence[str]) -> list[str]:
+    counts = Counter(name.partition("/")[0] for name in names)
+    whole = sum(counts[folder] * found.times for folder, found in repeated.items())
+    each = [f"{folder!r} {counts[folder]} x {found.times}" for folder, found in repeated.items()]
+    return [f"repeated as the folders' names say: {', '.join(each)}: {whole} samples an epoch of all"]
 
 
 class _Rows(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 
 from ldmkit import InputError, read_file, suggest
 from ldmkit.files.json import parse_json
+from ldmkit_training.data.sources.captions import text_of
 from ldmkit_training.data.sources.finding import Listing, normal
 
 NAMES = ("metadata.jsonl", "metadata.csv")
@@ -50,7 +51,9 @@ def metadata_files(files: Listing, named: str | None) -> list[Path]:
     return list(found.values())
 
 
-def read_metadata(path: Path, files: Listing, boxes: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+def read_metadata(
+    path: Path, files: Listing, boxes: Collection[str] = (), encoding: str = "utf-8"
+) -> dict[str, dict[str, Any]]:
     """Picture, relative to the listed folder -> its inputs; what is null or an empty cell is left out.
 
     Args:
@@ -59,8 +62,9 @@ def read_metadata(path: Path, files: Listing, boxes: Collection[str] = ()) -> di
     Raises:
         InputError: `not-found`, `json-invalid`, `metadata-line`, all with the line's number; `too-large`.
     """
-    data = read_file(path, MAX_BYTES, InputError).removeprefix(b"\xef\xbb\xbf")
-    rows = _csv_rows(path, data, boxes) if path.suffix.lower() == ".csv" else _json_rows(path, data)
+    data = read_file(path, MAX_BYTES, InputError)
+    csv_file = path.suffix.lower() == ".csv"
+    rows = _csv_rows(path, text_of(data, str(path), encoding), boxes) if csv_file else _json_rows(path, data)
     inside = path.parent.relative_to(files.folder) if path.parent.is_relative_to(files.folder) else Path()
     found: dict[str, dict[str, Any]] = {}
     for where, entry in rows:
@@ -78,16 +82,12 @@ def read_metadata(path: Path, files: Listing, boxes: Collection[str] = ()) -> di
 
 
 def _json_rows(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if line.strip():
             yield f"{path}:{number}", parse_json(line, f"{path}:{number}", InputError)
 
 
-def _csv_rows(path: Path, data: bytes, boxes: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise InputError("bad-file", "not UTF-8 text", where=str(path), fits="UTF-8") from None
+def _csv_rows(path: Path, text: str, boxes: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[str, list[str]]] = []
     try:

@@ -85,9 +85,10 @@ class Records(Dataset):
         rules: Mapping[str, LabelRule] | None = None,
         numbering: Mapping[str, Sequence[str]] | None = None,
         choices: frozenset[str] = frozenset(),
+        mixture: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.records, self.geometry, self.notes = records, geometry, tuple(notes)
-        self.numbering, self.choices = numbering or {}, choices
+        self.numbering, self.choices, self.mixture = numbering or {}, choices, mixture
         self._background, self._rules = background, rules or {}
 
     def __len__(self) -> int:

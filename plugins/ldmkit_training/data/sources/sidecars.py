@@ -28,7 +28,7 @@ class Sidecars(NamedTuple):
     cut: list[str]
 
 
-def read_sidecars(files: Listing, names: Sequence[str], ending: str, lines: Lines) -> Sidecars:
+def read_sidecars(files: Listing, names: Sequence[str], ending: str, lines: Lines, encoding: str = "utf-8") -> Sidecars:
     """The captions beside some pictures of a folder.
 
     A caption has its picture's name with another ending (`1.txt`), or behind its own (`1.png.txt`).
@@ -55,7 +55,10 @@ def read_sidecars(files: Listing, names: Sequence[str], ending: str, lines: Line
             raise InputError("file-twice", what, where=str(found[key]), fits="pictures with names of their own")
         owner[key] = name
         try:
-            captions = _captions(found[key], lines, made.cut, name)
+            captions, first = captions_of(
+                read_file(found[key], MAX_BYTES, InputError), str(found[key]), lines, encoding
+            )
+            made.cut.extend([name] * first)
         except InputError as problem:
             made.captions[name] = problem
             continue
@@ -65,9 +68,3 @@ def read_sidecars(files: Listing, names: Sequence[str], ending: str, lines: Line
             made.empty.append(name)
     made.alone.extend(PurePosixPath(key + ending).as_posix() for key in found if key not in owner)
     return made
-
-
-def _captions(path: Path, lines: Lines, cut: list[str], name: str) -> list[str]:
-    listed, first = captions_of(read_file(path, MAX_BYTES, InputError), str(path), lines)
-    cut.extend([name] * first)
-    return listed
