@@ -95,7 +95,7 @@ NEVER = {"diffusers", "pytest"}
 PYTEST_PLUGIN = "ldmkit.testing.pytest_plugin"
 """The one module that pytest imports, not we."""
 LAZY = {"transformers", "tokenizers", "huggingface_hub", "accelerate"}
-LAZY_FREE = {"ldmkit_conditioners.bpe", "ldmkit_conditioners.tokenizer_files"}
+LAZY_FREE = {f"ldmkit_conditioners.{name}" for name in ("bpe", "tokenizer_files", "vocabulary")}
 """Modules that may import a lazy library at their top: they are themselves imported with their plugin alone."""
 
 

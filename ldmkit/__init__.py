@@ -20,7 +20,7 @@ for _home, _names in {
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
     "ldmkit.models.placement": ("PartPlacement", "Placement"),
-    "ldmkit.models.source": ("SlotPart", "Source"),
+    "ldmkit.models.source": ("Learnt", "SlotPart", "Source"),
     "ldmkit.models.spec": ("ConditionerSpec", "Defaults", "PartSpec", "PipelineSpec"),
     "ldmkit.contracts.signals": (
         "Join",
@@ -57,6 +57,7 @@ for _home, _names in {
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
     "ldmkit.contracts.draws": ("Draws",),
     "ldmkit.contracts.seeded": ("Seeded",),
+    "ldmkit.contracts.learns_tokens": ("LearnsTokens",),
     "ldmkit.contracts.stage": ("Batch", "Loss", "Stage", "StageSetup", "Turn"),
     "ldmkit.contracts.example": ("Example",),
     "ldmkit.run.noise": ("Noise", "seeded"),
@@ -132,6 +133,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.guidance import View as View
     from ldmkit.contracts.judges import Classifier as Classifier
     from ldmkit.contracts.judges import Perceptual as Perceptual
+    from ldmkit.contracts.learns_tokens import LearnsTokens as LearnsTokens
     from ldmkit.contracts.nn import PortedConv2d as PortedConv2d
     from ldmkit.contracts.nn import PortedLinear as PortedLinear
     from ldmkit.contracts.nn import attention as attention
@@ -213,6 +215,7 @@ if TYPE_CHECKING:
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.placement import PartPlacement as PartPlacement
     from ldmkit.models.placement import Placement as Placement
+    from ldmkit.models.source import Learnt as Learnt
     from ldmkit.models.source import SlotPart as SlotPart
     from ldmkit.models.source import Source as Source
     from ldmkit.models.spec import ConditionerSpec as ConditionerSpec

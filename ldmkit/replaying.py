@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.cascade import Cascade
-from ldmkit.contracts.arguments import mapping_of
+from ldmkit.contracts.arguments import list_of, mapping_of
 from ldmkit.errors import SourceError
 from ldmkit.files.reading import only_within
+from ldmkit.models.learnt import EMBEDDING
 from ldmkit.models.updates import ADAPTER, OPTIONS
 from ldmkit.pipeline import Pipeline
 from ldmkit.run.output import Output
@@ -92,11 +93,11 @@ def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def with_updates(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with the files of adapters (LoRA, ControlNet) attached that a picture was drawn with.
+    """The pipeline with the files of adapters (LoRA, ControlNet) and learnt words attached that a picture was drawn with.
 
     Raises:
-        SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora` and
-            `Pipeline.with_adapter_file` raise.
+        SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora`,
+            `Pipeline.with_adapter_file` and `Pipeline.with_embedding` raise.
     """
     for number, one in enumerate(recipe.get("updates", [])):
         where = f"recipe.updates[{number}]"
@@ -118,6 +119,9 @@ def _with_update(
     pipeline: Pipeline, update: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], where: str
 ) -> Pipeline:
     source, name = update.get("source"), update.get("name")
+    if update.get("kind") == EMBEDDING:
+        tokens = list_of(update.get("tokens"), f"{where}.tokens", "tokens-type", "a list of words")
+        return pipeline.with_embedding(source, tokens[0] if len(tokens) == 1 else None)  # type: ignore[arg-type]
     if update.get("kind") != ADAPTER:
         changes: Any = {key: update[key] for key in OPTIONS if key in update}
         return pipeline.with_lora(source, name=name, **changes)  # type: ignore[arg-type]

@@ -8,18 +8,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokenizers import AddedToken, Encoding, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ldmkit import InputError, SourceError, read_file, read_json, shown, write_json
+from ldmkit import SourceError, read_file, read_json, shown
 from ldmkit_conditioners.recent import recent
 from ldmkit_conditioners.tokenizer_files import CONFIG, Stated, check_largest, read_stated
+from ldmkit_conditioners.vocabulary import Vocabulary, several_of
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_FILES = "tokenizer.json, vocab.json with merges.txt, or bpe_simple_vocab_16e6.txt.gz"
@@ -37,114 +37,6 @@ _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}
 _BERT_OPTIONS = {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
 
 Merges: TypeAlias = list[tuple[str, str]]
-
-
-class TruncationWarning(UserWarning):
-    """A prompt was longer than the model can read; the message says what was cut."""
-
-
-class UnknownWordWarning(UserWarning):
-    """A vocabulary of word pieces does not know a word, so a model cannot have learnt it; the message names it."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Text -> token ids, between a start token (if there is one) and an end token.
-
-    With `unknown`, the id of what no piece covers, a word that has it or falls apart into letters is warned of.
-
-    Args:
-        pad: the id that its folder pads with, if it says so.
-        longest: ids in a row that its folder allows, if it says so.
-        config: tokenizer_config.json, written beside tokenizer.json.
-        several: tokens that stand for several vectors of a learnt embedding -> all of them, with spaces between.
-    """
-
-    tokenizer: Tokenizer
-    start: int | None
-    end: int
-    unknown: int | None = None
-    pad: int | None = None
-    longest: int | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    several: Mapping[str, str] = field(default_factory=dict)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
-        return self  # nothing changes it
-
-    def encode(self, text: str, limit: int) -> list[int]:
-        """At most `limit` ids, start and end included.
-
-        A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
-        """
-        text = self._expanded(text)
-        encoding = self._encoding(text)
-        room = limit - 1 - (self.start is not None)
-        if self.unknown is not None and (words := self._unknown_words(text, encoding)):
-            taken = sum(count for _, count in words)
-            what = f"not in the vocabulary: {_listed([word for word, _ in words])}"
-            lost_on = f"; {taken} of the {room} tokens that fit go to their letters" if taken > len(words) else ""
-            said = f"{what}; the model cannot know what that means{lost_on}"
-            warnings.warn(said, UnknownWordWarning, stacklevel=3)
-        if len(encoding.ids) > room:
-            lost = text[encoding.offsets[room][0] :]
-            shown = lost if len(lost) <= 60 else lost[:57] + "..."
-            what = f"the prompt has {len(encoding.ids)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
-            warnings.warn(what, TruncationWarning, stacklevel=3)
-        return self._framed(encoding.ids, limit)
-
-    def quietly(self, text: str, limit: int) -> list[int]:
-        """The ids of `encode`, for a second reader of the same text: without the warnings."""
-        return self._framed(self._encoding(self._expanded(text)).ids, limit)
-
-    def _framed(self, ids: Sequence[int], limit: int) -> list[int]:
-        before = [] if self.start is None else [self.start]
-        return [*before, *ids[: limit - 1 - len(before)], self.end]
-
-    def _encoding(self, text: str) -> Encoding:
-        return self.tokenizer.encode(text, add_special_tokens=False)
-
-    def _expanded(self, text: str) -> str:
-        """The text with every token of several vectors written out, as diffusers does it."""
-        if not self.several:
-            return text
-        for token in dict.fromkeys(self._encoding(text).tokens):
-            text = text.replace(token, self.several.get(token, token))
-        return text
-
-    def _unknown_words(self, text: str, encoding: Encoding) -> list[tuple[str, int]]:
-        """Words that have no piece, or nothing but single letters for pieces, each with its number of pieces."""
-        words: dict[int, list[int]] = {}
-        for piece, word in enumerate(encoding.word_ids):
-            if word is not None:
-                words.setdefault(word, []).append(piece)
-        found = []
-        for pieces in words.values():
-            spans = [encoding.offsets[i] for i in pieces]
-            letters = len(pieces) > 1 and all(end - begin <= 1 for begin, end in spans)
-            if letters or any(encoding.ids[i] == self.unknown for i in pieces):
-                found.append((text[spans[0][0] : spans[-1][1]], len(pieces)))
-        return found
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json, and tokenizer_config.json where one is known."""
-        self.tokenizer.save(str(folder / "tokenizer.json"))
-        if self.config:
-            write_json(folder / CONFIG, dict(self.config))
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Each word once, the first ten of them, long ones cut."""
-    once = list(dict.fromkeys(words))
-    shown = [repr(word if len(word) <= 40 else word[:37] + "...") for word in once[:10]]
-    return ", ".join(shown) + (f" and {len(once) - 10} more" if len(once) > 10 else "")
-
-
-def no_vocabulary(part: str, files: str, where: str | None = None) -> InputError:
-    """The error for text where a part has only weights: checkpoints carry no vocabulary."""
-    what = f"{part} has no vocabulary, so it cannot read text"
-    fits = f"call its load_assets(folder) with a folder that holds {files}; or give token ids instead of text"
-    return InputError("no-vocabulary", what, where=where, fits=fits)
 
 
 @recent
@@ -176,7 +68,7 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
         raise SourceError(
             "bad-vocabulary", "there is no padding token", where=str(folder), fits="pad_token in its config"
         )
-    return replace(found, several=_several(tokenizer))
+    return replace(found, several=several_of(tokenizer))
 
 
 @recent
@@ -287,19 +179,6 @@ def _limit(stated: Stated) -> dict[str, int]:
 
 def _unknown_of(stated: Stated) -> str:
     return str(stated.special.get("unk_token"))
-
-
-def _several(tokenizer: Tokenizer) -> dict[str, str]:
-    """An embedding of several vectors is published as the tokens `<word>`, `<word>_1`, `<word>_2` ..."""
-    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    found = {}
-    for token in added:
-        parts = [token]
-        while (part := f"{token}_{len(parts)}") in added:
-            parts.append(part)
-        if len(parts) > 1:
-            found[token] = " ".join(parts)
-    return found
 
 
 def _bytes_of(tokenizer: Tokenizer, file: Path) -> tuple[dict[str, int], Merges]:

@@ -7,12 +7,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
+from torch import Tensor
 
 from ldmkit import (
     CompositionError,
     Conditioner,
     Example,
     InputError,
+    LearnsTokens,
     Ported,
     SharesWeights,
     Signal,
@@ -23,16 +25,17 @@ from ldmkit import (
     linear_ports,
     rows_of,
 )
-from ldmkit_conditioners.bpe import CLIP_FILES, Vocabulary, clip_vocabulary
+from ldmkit_conditioners.bpe import CLIP_FILES, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_conditioners.prompted import Prompted
+from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
 
 _TINY = {"vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "mlp": 32, "positions": 9}
 _TINY |= {"bos": 47, "eos": 48, "pad": 48}
 _IDS = ([47, 3, 48], "", [47, 9, 8, 7, 48])
 
 
-class ClipPart(Prompted, Ported):
+class ClipPart(Prompted, Ported, LearnsTokens):
     """What both have: a tower, and rows of ids: start, text, end, padding. Ports: `linear.tower.<path>`."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig
@@ -56,6 +59,28 @@ class ClipPart(Prompted, Ported):
     @property
     def length(self) -> int:
         return int(self.config.max_length or self.config.positions)
+
+    @property
+    def token_key(self) -> str:  # type: ignore[override]
+        return "clip_l" if self.config.projection is None else "clip_g"
+
+    @property
+    def token_width(self) -> int:
+        return int(self.config.width)
+
+    @property
+    def token_room(self) -> int:
+        return self.length - 2
+
+    def learn_token(self, token: str, vectors: Tensor) -> None:
+        if self.vocabulary is None:
+            raise no_vocabulary(type(self).__name__, self.files)
+        self._vocabulary, ids = self.vocabulary.with_token(token, len(vectors))
+        self.weights.learn(ids, vectors)
+        self._grown_to(self.weights)
+
+    def _grown_to(self, tower: ClipTower) -> None:
+        self.config = self.config.model_copy(update={"vocab_size": tower.config.vocab_size})
 
     @property
     def empty(self) -> list[int]:
@@ -155,6 +180,12 @@ class ClipPooled(ClipPart, SharesWeights):
             what = f"there is no end token {self.config.eos} to pool at"
             raise InputError("token-end", what, where=where, fits="ids that include the end token")
         return prompt
+
+    def learn_token(self, token: str, vectors: Tensor) -> None:
+        if self._owner:
+            self._grown_to(self.weights)
+        else:
+            super().learn_token(token, vectors)
 
     def adopt(self, other: Conditioner) -> None:
         if not isinstance(other, ClipPart):

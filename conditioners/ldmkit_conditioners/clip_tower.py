@@ -6,6 +6,7 @@ change between versions. Native keys never do; `ldmkit_checkpoints` maps the pub
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -76,6 +77,16 @@ class ClipTower(nn.Module):
         for block in self.blocks[:blocks]:
             x = block(x, frame)
         return x
+
+    def learn(self, ids: Sequence[int], vectors: Tensor) -> None:
+        """Rows `ids` of a new, longer table of tokens are the vectors (n, width); the old table is left alone."""
+        old, rows = self.tokens.weight, max(self.config.vocab_size, *(id_ + 1 for id_ in ids))
+        table = old.detach().new_zeros(rows, self.config.width)
+        table[: len(old)] = old.detach()
+        table[list(ids)] = vectors.to(table)
+        self.tokens = nn.Embedding(rows, self.config.width, _weight=table)
+        self.tokens.weight.requires_grad_(old.requires_grad)
+        self.config = self.config.model_copy(update={"vocab_size": rows})
 
     def pooled(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
         """Final-normed state at the end token, projected where the tower has a projection: (B, projection or width)."""

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from ldmkit import Example, InputError, Proposing, Value, path_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary, no_vocabulary
+from ldmkit_conditioners.bpe import BERT_FILES, bert_vocabulary
 from ldmkit_conditioners.label import class_number
 from ldmkit_conditioners.layout import EXAMPLE, Box, Layout
 from ldmkit_conditioners.layout_boxes import LayoutBoxes, LayoutBoxesConfig
 from ldmkit_conditioners.layout_language import LayoutLanguage
 from ldmkit_conditioners.prompts import check_ids, padded_rows
 from ldmkit_conditioners.regions import regions
+from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
 
 
 class ProposerConfig(Value):

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from ldmkit import Example, Ported, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit_conditioners.bpe import BERT_FILES, Vocabulary, bert_vocabulary
+from ldmkit_conditioners.bpe import BERT_FILES, bert_vocabulary
 from ldmkit_conditioners.prompted import Prompted
 from ldmkit_conditioners.transformer import Encoder
+from ldmkit_conditioners.vocabulary import Vocabulary
 
 
 class LdmTextConfig(Value):

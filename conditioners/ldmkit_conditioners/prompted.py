@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ldmkit import Conditioner, path_of
-from ldmkit_conditioners.bpe import Vocabulary, no_vocabulary
 from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
+from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
 
 _ID_LIST = re.compile(r"\[\s*\d{1,9}(\s*,\s*\d{1,9})*\s*\]")
 

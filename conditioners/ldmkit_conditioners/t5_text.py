@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ldmkit import Example, Signal, SignalKind, SourceError, Tokens, Value, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
-from ldmkit_conditioners.bpe import Vocabulary, sentence_pieces
+from ldmkit_conditioners.bpe import sentence_pieces
 from ldmkit_conditioners.prompted import Prompted
+from ldmkit_conditioners.vocabulary import Vocabulary
 
 T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package installed"
 

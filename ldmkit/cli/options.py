@@ -65,6 +65,10 @@ Extract = Annotated[
     list[str] | None,
     typer.Option(help="Make a hint of the picture given: canny, canny:low=50,high=120, or edges=canny for one input."),
 ]
+Embedding = Annotated[
+    list[str] | None,
+    typer.Option("--embedding", help="FILE or FILE=WORD of a textual inversion; repeat for more."),
+]
 Stages = Annotated[
     list[str] | None,
     typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),

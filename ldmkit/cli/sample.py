@@ -19,6 +19,7 @@ from ldmkit.cli.options import (
     Device,
     Dtype,
     Ema,
+    Embedding,
     Extract,
     First,
     Grid,
@@ -47,7 +48,7 @@ from ldmkit.cli.options import (
     Yes,
 )
 from ldmkit.cli.starting import check_start, starting
-from ldmkit.cli.words import parse_adapter, parse_stages, parse_strategy, parse_update, split_words
+from ldmkit.cli.words import parse_adapter, parse_embedding, parse_stages, parse_strategy, parse_update, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def sample(
     lora: Lora = None,
     adapter: Adapters = None,
     extract: Extract = None,
+    embedding: Embedding = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -108,6 +110,7 @@ def sample(
     drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None)
     starts, masks, updates = start or [], mask or [], [("with_lora", *parse_update(one)) for one in lora or []]
     updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
+    updates += [("with_embedding", *parse_embedding(one)) for one in embedding or []]
     check_start(starts, strength, masks)
     _check(out, prompts, steps, seed, number)
     folder = reading.check()  # an adapter's inputs are not in the model's folder
@@ -155,7 +158,8 @@ def _derived(pipeline: Any, place: list[str] | None, updates: list[Update], plan
 
     asked = [*(["placed"] if place is not None else []), *(method for method, _, _ in updates)]
     if asked and not isinstance(pipeline, Pipeline):
-        method, option = asked[0], {"placed": "--place", "with_lora": "--lora"}.get(asked[0], "--adapter")
+        options = {"placed": "--place", "with_lora": "--lora", "with_embedding": "--embedding"}
+        method, option = asked[0], options.get(asked[0], "--adapter")
         fits = f"no {option}; in Python, cascade.with_(stage=cascade.stages['stage'].{method}(...))"
         raise InputError("option-conflict", "a cascade's stages take it one by one", where=option, fits=fits)
     for method, file, options in updates:

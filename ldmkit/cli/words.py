@@ -209,6 +209,26 @@ def negatives(pipeline: Pipeline | Cascade, pairs: Iterable[str]) -> dict[str, A
     return rows[0] if count == 1 else rows
 
 
+def parse_embedding(text: str) -> tuple[str, dict[str, Any]]:
+    """(file, {"token": its word}) of `FILE` or `FILE=WORD`.
+
+    Raises:
+        InputError: `token`: nothing behind the equals sign.
+        SourceError: `not-found`.
+    """
+    if text.startswith("hf:") or Path(text).expanduser().exists():
+        file, equals, word = (text, "", "") if not text.startswith("hf:") else text.partition("=")
+    else:
+        ends = [at for at, letter in enumerate(text) if letter == "="]
+        at = next((at for at in ends if Path(text[:at]).expanduser().exists()), ends[0] if ends else len(text))
+        file, equals, word = text[:at], text[at : at + 1], text[at + 1 :]
+        if not Path(file).expanduser().exists():
+            raise SourceError("not-found", f"there is no file or folder {file[:200]!r}", where="--embedding")
+    if equals and not word:
+        raise InputError("token", "there is no word behind the =", where="--embedding", fits="FILE, or FILE=<word>")
+    return file, {"token": word} if word else {}
+
+
 def parse_update(text: str, option: str = "--lora") -> tuple[str, dict[str, Any]]:
     """(file, {"scale": its scale}) of `FILE` or `FILE:SCALE`.
 

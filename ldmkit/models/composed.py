@@ -34,8 +34,8 @@ class Composed:
         merged: names of the adapters fused into its weights (see `Pipeline.fused`); recorded in recipes.
         placement: where its parts keep their weights (see `Pipeline.placed`).
         rounded: path of a part -> the fields of its placement that change its results; recorded in recipes.
-        updates: name, source and SHA-256 of the file of every adapter read by `Pipeline.with_lora` and
-            `with_adapter_file`.
+        updates: name or tokens, source and SHA-256 of the file of everything attached by `Pipeline.with_lora`,
+            `with_adapter_file` and `with_embedding`.
     """
 
     def __init__(

@@ -125,6 +125,22 @@ class Source(ABC):
         return None
 
 
+class Learnt(NamedTuple):
+    """Vectors of one token for one text encoder, as a file has them.
+
+    Args:
+        token: as the file names it; None where it does not.
+        tower: `clip_l`, `clip_g` ..., or "" in a file for a single text encoder.
+        key: of the tensor in the file, for errors.
+        vectors: (n, width) or (width,), not yet read.
+    """
+
+    token: str | None
+    tower: str
+    key: str
+    vectors: LazyTensor
+
+
 class _Folder(Source):
     """A folder with a tensor file and optionally an assets folder for each part."""
 

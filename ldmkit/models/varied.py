@@ -14,6 +14,7 @@ from ldmkit.models.compose import Parts
 from ldmkit.models.composed import Composed
 from ldmkit.models.derived import check_exact, check_plan, derived, extended, kept_placed, replanned
 from ldmkit.models.fusing import fused_parts
+from ldmkit.models.learnt import learnt_parts, read_words
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts, unplaced
 from ldmkit.models.updates import OPTIONS, Attachment, free_name, read_adapter, read_update
@@ -123,6 +124,27 @@ class Varied(Composed):
         made = extended(self, name, found.adapter, found.conditioners, found.inputs, found.shares)
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
         return type(self)(**made, **kept, updates=(*self.updates, {"name": name, **found.record}))
+
+    def with_embedding(self, source: str | Path, token: str | None = None) -> Self:
+        """A new pipeline whose prompts know a learnt word (textual inversion); this one stays as it was.
+
+        The text encoders are copies that share all tensors but the table of their words. The word is found in prompts
+        and negatives in upper and lower case, and counts as many tokens as it has vectors.
+
+        Args:
+            source: a file or folder as A1111, kohya's scripts or diffusers write it, also for SDXL's two text encoders.
+            token: the word; None: as the file names it, or else the name of the file.
+
+        Raises:
+            SourceError: `unrecognised`; `other-base`, `half-a-pair`: it was made for other text encoders.
+            InputError: `token-taken`: the word means something already; `no-vocabulary`; `several-tokens`.
+            WeightsError: `wrong-shape`, `not-finite`.
+            CompositionError: `placed-rounded`.
+        """
+        check_exact(self.rounded, "teach")
+        words = read_words(source, token)
+        placed = kept_placed(self, learnt_parts(self.parts, self.wiring, words))
+        return self._varied(**placed, unfused=None, updates=(*self.updates, words.record))
 
     def with_(self, **changes: Any) -> Self:
         """A new pipeline with some parts or defaults replaced; all else is shared, and the wiring is kept.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ldmkit.plugins.installed import HOME, normal
 
 if TYPE_CHECKING:
     from ldmkit.contracts.step import Step
-    from ldmkit.models.source import Source
+    from ldmkit.models.source import Learnt, Source
 
 hookspec = pluggy.HookspecMarker("ldmkit")
 hookimpl = pluggy.HookimplMarker("ldmkit")
@@ -64,6 +64,15 @@ class Hooks:
             pipeline: that it is for.
             options: those of `Pipeline.with_adapter_file`. A reader that uses one as the name of a further file puts
                 it into `Source.files`; the others are fields of the adapter's config.
+        """
+
+    @hookspec(firstresult=True)
+    def ldmkit_identify_embedding(self, path: Path) -> Sequence[Learnt] | None:
+        """The learnt vectors (textual inversion) in a file or folder, one `Learnt` for each token and text encoder, or
+        None. Shapes and numbers are checked by the caller.
+
+        Args:
+            path: existing file or folder.
         """
 
     @hookspec
@@ -164,7 +173,7 @@ def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> Ld
 
 
 _PASSED = (KeyboardInterrupt, GeneratorExit)
-_READERS = ("ldmkit_identify_checkpoint", "ldmkit_identify_update", "ldmkit_identify_adapter")
+_READERS = tuple(f"ldmkit_identify_{kind}" for kind in ("checkpoint", "update", "adapter", "embedding"))
 _RAISED = object()
 
 _raised: Counter[tuple[str, str]] = Counter()

@@ -252,6 +252,8 @@ def _update(pipeline: Composed, one: Mapping[str, Any]) -> dict[str, Any]:
         now = plain_config(pipeline.adapters[one["name"]].config)
         options = {key: value for key, value in now.items() if one["read"].get(key) != value}
         return {**{key: value for key, value in one.items() if key != "read"}, "options": options}
+    if "name" not in one:
+        return dict(one)
     config = pipeline.adapters[one["name"]].config.model_dump(mode="json", include=set(OPTIONS))
     return {**one, **config}
 

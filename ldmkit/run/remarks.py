@@ -34,7 +34,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     (r"(?:^|\s)--(?:no?|neg|negative|[whdslg]|ar|aspect|seed|steps|cfg|scale|v|q|stylize|chaos)[\s=]+\S+",
      "sets options", _OPTIONS),
     (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network", _LORA),
-    (r"\bembedding:\S+", "loads an embedding", ""),
+    (r"\bembedding:\S+", "loads an embedding", "--embedding FILE=WORD, pipe.with_embedding(file)"),
     (r"\([^()]*:\s*[+-]?\d*[.,]?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]|\([^()]+\)\d*\.\d+", "weights words", ""),
     (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)|\b\w+::\s*-?\d*\.?\d", "weights words", ""),
     (r"\)\s*\.(?:blend|swap|and)\(", "mixes texts", ""),

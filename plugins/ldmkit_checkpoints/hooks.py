@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldmkit import hookimpl
 
 if TYPE_CHECKING:
-    from ldmkit import Source
+    from ldmkit import Learnt, Source
     from ldmkit.models.composed import Composed
 
 
@@ -60,6 +61,18 @@ def read_gligen(path: Path, pipeline: Composed) -> Source | None:
     from ldmkit_checkpoints.compvis.gligen_file import open_gligen
 
     return open_gligen(path, pipeline)
+
+
+@hookimpl
+def ldmkit_identify_embedding(path: Path) -> Sequence[Learnt] | None:
+    """Return the learnt vectors of a textual inversion in a layout of A1111, kohya's scripts or diffusers, else None.
+
+    Raises:
+        SourceError: it is one that cannot be read.
+    """
+    from ldmkit_checkpoints.embeddings import open_embedding
+
+    return open_embedding(path)
 
 
 @hookimpl(specname="ldmkit_identify_checkpoint", trylast=True)

@@ -17,17 +17,11 @@ from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf, clip_to_hf, t5_from_hf, t5_to_hf
 from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
-from ldmkit_conditioners.bpe import (
-    CLIP_END,
-    CLIP_START,
-    TruncationWarning,
-    Vocabulary,
-    bert_vocabulary,
-    clip_vocabulary,
-)
+from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, bert_vocabulary, clip_vocabulary
 from ldmkit_conditioners.clip_text import ClipPooled, ClipText
 from ldmkit_conditioners.ldm_text import LdmText
 from ldmkit_conditioners.t5_text import T5Text
+from ldmkit_conditioners.vocabulary import TruncationWarning, Vocabulary
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 

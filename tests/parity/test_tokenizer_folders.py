@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ldmkit_conditioners.bpe import (
-    CLIP_END,
-    CLIP_START,
-    TruncationWarning,
-    UnknownWordWarning,
-    Vocabulary,
-    bert_vocabulary,
-    clip_vocabulary,
-    sentence_pieces,
-)
+from ldmkit_conditioners.bpe import CLIP_END, CLIP_START, bert_vocabulary, clip_vocabulary, sentence_pieces
+from ldmkit_conditioners.vocabulary import TruncationWarning, UnknownWordWarning, Vocabulary
 from tokenizers import pre_tokenizers
 
 import ldmkit

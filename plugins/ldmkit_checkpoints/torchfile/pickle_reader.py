@@ -66,6 +66,7 @@ def _allowed() -> dict[str, Global]:
         "torch.Size": "tuple",
         "torch.storage.UntypedStorage": "storage",
         "builtins.set": "set",
+        "torch.nn.modules.container.ParameterDict": "parameters",
         "_codecs.encode": "bytes",
     }
     table = {name: Global(name, what, torch.uint8) for name, what in rules.items()}
@@ -78,6 +79,10 @@ def _allowed() -> dict[str, Global]:
 
 
 ALLOWED = _allowed()
+
+
+class Parameters(OrderedDict[Any, Any]):
+    """The parameters of a `torch.nn.ParameterDict`, as which A1111 keeps the vectors of an embedding."""
 
 
 class _Mark:
@@ -146,6 +151,8 @@ class _Machine:
             raise self.fail("the pickle calls something that is not callable")
         if target.what == "dict":
             return self.ordered(args)
+        if target.what == "parameters" and not args:
+            return Parameters()
         if target.what == "tensor":
             return self.tensor(args)
         if target.what == "parameter" and args and isinstance(args[0], Stored):
@@ -200,7 +207,9 @@ class _Machine:
         target = self.top(object)
         if not isinstance(target, OrderedDict) or not isinstance(state, dict):
             raise self.fail("the pickle sets attributes on an object without attributes")
-        # module metadata of a state dict, not needed for its tensors
+        if isinstance(target, Parameters) and isinstance(own := state.get("_parameters"), dict):
+            self.set_items(target, [item for pair in self.copying(own.items()) for item in pair])
+        # otherwise metadata of a state dict, not needed for its tensors
 
 
 def _is_key(item: object) -> bool:

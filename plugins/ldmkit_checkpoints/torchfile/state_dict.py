@@ -39,8 +39,6 @@ def open_pickled(path: Path) -> Any:
     try:
         tree = read_pickle(data, where)
     except SourceError as error:
-        if error.code == "source.pickle-global" and b"string_to_param" in data:  # kept as a module by A1111
-            refuse_unsupported_tensors(["string_to_param"], where)
         if error.code == "source.pickle-global" and b"_rebuild_tensor_v3" in data:
             what = "it holds tensors of an unsupported dtype: 8-bit floats or unsigned integers"
             fits = "the same model in float16, bfloat16 or float32"

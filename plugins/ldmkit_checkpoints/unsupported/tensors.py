@@ -32,7 +32,7 @@ KINDS = (
     Format(
         r"^(emb_params|string_to_param(\.|$)|string_to_token|clip_[lg]$|t5xxl$|<[^>]+>$)",
         "a textual inversion embedding",
-        "the complete model, saved by diffusers as a folder after load_textual_inversion",
+        "its model: ldmkit.load(model).with_embedding(file), or ldmkit sample MODEL --embedding FILE",
     ),
     Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
     Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "a face adapter", _ADAPTER),
