@@ -93,7 +93,7 @@ def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def with_updates(pipeline: Pipeline, recipe: Mapping[str, Any]) -> Pipeline:
-    """The pipeline with the files of adapters (LoRA, ControlNet) and learnt words attached that a picture was drawn with.
+    """The pipeline with the files of adapters (LoRA, ControlNet) and of learnt words with which a picture was drawn.
 
     Raises:
         SourceError: `other-update`: a file is not the one of the picture; what `Pipeline.with_lora`,

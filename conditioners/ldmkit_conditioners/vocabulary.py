@@ -89,7 +89,9 @@ class Vocabulary:
             raise InputError("token", f"{shown(token)} cannot be a token", fits="a word such as <cat>")
         names = [token, *(f"{token}_{number}" for number in range(1, count))]
         vocab = self.tokenizer.get_vocab()
-        taken = next((name for name in names if name in vocab or len(self.pieces(name)) < 2), None)
+        normal = self.tokenizer.normalizer
+        read = {name: name if normal is None else normal.normalize_str(name) for name in names}
+        taken = next((n for n in names if n in vocab or read[n] in vocab or len(self.pieces(n)) < 2), None)
         grown = Tokenizer.from_str(self.tokenizer.to_str())
         if taken is None:
             grown.add_tokens([AddedToken(name, normalized=True) for name in names])

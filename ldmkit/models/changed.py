@@ -85,7 +85,8 @@ def _exchanged(part: nn.Module) -> Iterator[tuple[str, str]]:
     except Exception:  # a class that is not made of its config alone: nothing to compare with
         return
     own, fresh = dict(part.named_modules()), dict(made.named_modules())
-    for name in [*own, *(name for name in fresh if name not in own)]:
+    shares = isinstance(part, SharesWeights)  # and may have given up its own modules for another's
+    for name in [*own, *(name for name in fresh if name not in own and not shares)]:
         if name not in fresh:
             yield name, "an added module"
         elif name not in own:

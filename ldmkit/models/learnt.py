@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ldmkit.contracts.learns_tokens import LearnsTokens
 from ldmkit.errors import InputError, LdmkitError, SourceError, WeightsError, shown, warn
-from ldmkit.models.abilities import able
 from ldmkit.models.compose import Parts
 from ldmkit.models.fusing import twins
 from ldmkit.models.locate import locate
@@ -63,7 +62,8 @@ def read_words(source: str | Path, token: str | None) -> Words:
         raise InputError("several-tokens", what, where="token", fits="no token: each keeps the name that it has")
     tokens: dict[str, dict[str, Learnt]] = {}
     for one in found:
-        tokens.setdefault(token or one.token or Path(source).stem, {})[one.tower] = one
+        word = (one.token or Path(source).stem) if token is None else token
+        tokens.setdefault(word, {})[one.tower] = one
     record = {"kind": EMBEDDING, "tokens": list(tokens), "source": origin, "sha256": digest_of(path)}
     return Words(tokens, origin, record)
 
@@ -77,9 +77,9 @@ def learnt_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], words: Wor
         WeightsError: `wrong-shape`, `not-finite`.
     """
     towers = {
-        name: tower
+        name: part
         for name, part in parts.conditioners.items()
-        if wiring[name].shares is None and (tower := able(part, LearnsTokens)) is not None
+        if wiring[name].shares is None and isinstance(part, LearnsTokens)
     }
     if not towers:
         what = "this pipeline has no text encoder whose words are vectors of a table"
@@ -90,8 +90,8 @@ def learnt_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], words: Wor
     copies = twins(parts, {name: parts.conditioners[name] for name in {*towers, *readers}})
     for token, vectors in read.items():
         for name in [*towers, *(name for name in wiring if name in readers)]:
-            if (learning := able(copies[name], LearnsTokens)) is not None:
-                _learn(learning, token, vectors[wiring[name].shares or name], words.source)
+            if isinstance(copies[name], LearnsTokens):
+                _learn(copies[name], token, vectors[wiring[name].shares or name], words.source)
     return replace(parts, conditioners={name: copies.get(name, part) for name, part in parts.conditioners.items()})
 
 

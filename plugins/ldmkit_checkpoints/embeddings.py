@@ -4,7 +4,7 @@
 |---|---|
 | A1111, the authors of arXiv:2208.01618 | `{"string_to_param": {"*": (n, d)}, "name": ...}` |
 | A1111, kohya's scripts (safetensors) | `{"emb_params": (n, d)}` |
-| kohya's scripts, OneTrainer, diffusers (SDXL) | `{"clip_l": (n, 768), "clip_g": (n, 1280)}`, or `text_encoders_0`, `1` |
+| kohya, OneTrainer, diffusers, for SDXL | `{"clip_l": (n, 768), "clip_g": (n, 1280)}`, `text_encoders_0` and `_1` |
 | diffusers | `{"<word>": (d,) or (n, d)}`, one for each word; or a tensor alone |
 """
 

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "README.md": "tests/docs/test_readme.py",
     "docs/contracts.md": "tests/kit/test_page.py",
     "docs/data.md": "tests/training/test_data_docs.py",
+    "docs/prompts.md": "tests/docs/test_prompts_page.py",
     "docs/stability.md": "tests/api/test_stability.py",
     "docs/training.md": "tests/training/test_training_docs.py",
     "docs/tutorials/palette.md": "tests/authoring/test_tutorials.py",
