@@ -12,12 +12,12 @@ from torch import Tensor
 from ldmkit import Example, InputError, Signal, SignalKind, Tokens, shown
 from ldmkit.bounds import Length
 from ldmkit.contracts.value import parse
-from ldmkit_conditioners.bpe import no_vocabulary
 from ldmkit_conditioners.clip_text import ClipPooled
 from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_conditioners.layout import Box, Layout, check_plain
 from ldmkit_conditioners.prompted import Prompted
 from ldmkit_conditioners.prompts import Prompt, padded_rows
+from ldmkit_conditioners.vocabulary import no_vocabulary
 
 _TINY = {"vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "mlp": 32, "positions": 9}
 _TINY |= {"bos": 47, "eos": 48, "pad": 48}

@@ -84,7 +84,7 @@ def learnt_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], words: Wor
     if not towers:
         what = "this pipeline has no text encoder whose words are vectors of a table"
         raise SourceError("other-base", what, where=words.source, fits="a pipeline with a CLIP text encoder")
-    read = {token: _placed(towers, by_tower, words.source) for token, by_tower in words.tokens.items()}
+    towers, read = _vectors_of(towers, wiring, words)
     readers = {name for name, spec in wiring.items() if spec.shares in towers}
     _remark_other_readers(parts, wiring, {*towers, *readers}, list(words.tokens))
     copies = twins(parts, {name: parts.conditioners[name] for name in {*towers, *readers}})
@@ -93,6 +93,36 @@ def learnt_parts(parts: Parts, wiring: Mapping[str, ConditionerSpec], words: Wor
             if isinstance(copies[name], LearnsTokens):
                 _learn(copies[name], token, vectors[wiring[name].shares or name], words.source)
     return replace(parts, conditioners={name: copies.get(name, part) for name, part in parts.conditioners.items()})
+
+
+def _vectors_of(
+    towers: Mapping[str, LearnsTokens], wiring: Mapping[str, ConditionerSpec], words: Words
+) -> tuple[dict[str, LearnsTokens], dict[str, dict[str, Tensor]]]:
+    """The text encoders that a file is for, and token -> text encoder -> vectors.
+
+    Those of one input (`text`) learn together, or none of them; those of another (phrases of a layout) if it fits them.
+
+    Raises:
+        SourceError: `other-base`, `half-a-pair`; WeightsError: `wrong-shape`, `not-finite`.
+    """
+    inputs: dict[str, dict[str, LearnsTokens]] = {}
+    for name, tower in towers.items():
+        inputs.setdefault(input_name(name, wiring[name]), {})[name] = tower
+    taught: dict[str, LearnsTokens] = {}
+    read: dict[str, dict[str, Tensor]] = {token: {} for token in words.tokens}
+    first: LdmkitError | None = None
+    for group in inputs.values():
+        try:
+            found = {token: _placed(group, by_tower, words.source) for token, by_tower in words.tokens.items()}
+        except SourceError as error:
+            first = first or error
+            continue
+        taught |= group
+        for token, vectors in found.items():
+            read[token] |= vectors
+    if not taught and first is not None:
+        raise first
+    return taught, read
 
 
 def _learn(learning: LearnsTokens, token: str, vectors: Tensor, where: str) -> None:
