@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
@@ -28,7 +28,7 @@ from ldmkit import (
     Tap,
 )
 from ldmkit.bounds import MAX_LEVELS, SignedScale, Width
-from ldmkit_adapters.windows import Window
+from ldmkit_adapters.windows import Window, check_tunable
 
 GUESS_DECAY = 0.825
 """Guess mode weighs residual i of n by this to the power of n - 1 - i: the deepest counts in full."""
@@ -36,6 +36,9 @@ GUESS_DECAY = 0.825
 PLANE = {**SMALL, "in_channels": 5, "attention": ("none", "self")}
 CROSS = {**SMALL, "attention": ("none", "cross"), "context_dim": 6, "vector": "mlp", "vector_dim": 4}
 """U-Nets for examples."""
+
+OPTIONS = ("scale", "start", "end", "guess", "guess_weights", "pooled", "only_mid")
+"""Fields that change nothing of the network."""
 
 
 class ControlNetConfig(Window):
@@ -48,7 +51,10 @@ class ControlNetConfig(Window):
         scale: factor of all residuals.
         start, end: the part of the run, in fractions of its steps, in which it acts.
         guess: the hint is dropped with the prompt, and shallow residuals are weighed down.
+        guess_weights: by powers of 0.825, as the original does, or by steps from 0.1 to 1 of equal ratio, as diffusers.
+        pooled: the hint is dropped with the prompt, and residuals are averaged over the map (ControlNet 1.1 Shuffle).
         only_mid: only the middle's residual.
+        order: of the hint's colours that the weights were trained with; hints are RGB all the same.
     """
 
     unet: UNetConfig
@@ -56,7 +62,18 @@ class ControlNetConfig(Window):
     hint_widths: tuple[Width, ...] = Field((16, 32, 96, 256), min_length=1, max_length=MAX_LEVELS)
     scale: SignedScale = 1.0
     guess: bool = False
+    guess_weights: Literal["powers", "logspace"] = "powers"
+    pooled: bool = False
     only_mid: bool = False
+    order: Literal["rgb", "bgr"] = "rgb"
+
+    def weights(self, count: int) -> list[float]:
+        """The factor of each of `count` residuals, the middle's last, without `scale`."""
+        if not self.guess or self.pooled or self.only_mid:
+            return [1.0] * count
+        if self.guess_weights == "logspace":
+            return [float(weight) for weight in torch.logspace(-1, 0, count)]  # rounded as diffusers rounds them
+        return [GUESS_DECAY ** (count - 1 - i) for i in range(count)]
 
 
 class HintEncoder(nn.Module):
@@ -198,17 +215,23 @@ class ControlNet(Encoder, Adapter):
         dtype = self.conv_in.weight.dtype
         if present is not None and not bool(present.all()):
             rows = present.to(dtype).view(-1, 1, 1, 1)
+        picture = hint.value.flip(1) if self.config.order == "bgr" else hint.value
         return ControlState(
             self,
             self.project(context.signals, context),
-            self.hint(hint.value.to(dtype)),
+            self.hint(picture.to(dtype)),
             checked_plane(self.unet, context.signals),
             rows,
             context.run,
         )
 
     def drops(self, slot: str) -> bool:
-        return self.config.guess
+        return self.config.guess or self.config.pooled
+
+    def tuned(self, **changes: Any) -> Self:
+        """See `Adapter.tuned`: the options that may change are those of the run."""
+        check_tunable(self.config, changes, OPTIONS)
+        return super().tuned(**changes)
 
     def acts(self, state: ControlState, sigma: float | None) -> bool:
         """Whether the step at `sigma` lies in [start, end]; always where run or sigma are unknown."""
@@ -240,11 +263,12 @@ class ControlNet(Encoder, Adapter):
         if self.config.only_mid:
             return [*[None] * len(skips), self._scaled(self.zero_mid(h), 1.0, state)]
         outputs = [*(zero(s) for zero, s in zip(self.zero, skips, strict=True)), self.zero_mid(h)]
-        last = len(outputs) - 1
-        decay = GUESS_DECAY if self.config.guess else 1.0
-        return [self._scaled(out, decay ** (last - i), state) for i, out in enumerate(outputs)]
+        weights = self.config.weights(len(outputs))
+        return [self._scaled(out, weight, state) for out, weight in zip(outputs, weights, strict=True)]
 
     def _scaled(self, residual: Tensor, weight: float, state: ControlState) -> Tensor:
         weight *= self.config.scale
+        if self.config.pooled:
+            residual = residual.mean(dim=(2, 3), keepdim=True)
         residual = residual if weight == 1.0 else residual * weight
         return residual if state.rows is None else residual * state.rows

@@ -12,7 +12,7 @@ from ldmkit.bounds import MAX_HEADS, MAX_LAYERS, MAX_LEVELS, MAX_WIDTH, Heads, L
 T = TypeVar("T")
 
 AttentionKind = Literal["none", "self", "cross"]
-MidKind = Literal["none", "self", "cross", "absent"]
+MidKind = Literal["none", "self", "cross", "absent", "single"]
 VectorKind = Literal["none", "mlp", "linear", "identity", "timestep", "table"]
 ResampleKind = Literal["none", "conv", "plain", "residual"]
 
@@ -36,7 +36,8 @@ class UNetConfig(Value):
         attention: a level's attention after every residual block: "none", "self" (a block on the map) or "cross"
             (a spatial transformer).
         depth: transformer blocks of a "cross" level; `mid_depth` of the middle (None: the last level's).
-        mid: the middle's attention; None: that of the deepest level that has one, else "self"; "absent": no middle.
+        mid: the middle's attention; None: that of the deepest level that has one, else "self"; "absent": no middle;
+            "single": one residual block and nothing else.
         heads, head_dim: number of heads, or channels a head; exactly one of them.
         mid_heads: heads of the middle; None: by the rule of the last level.
         context_dim: width of the cross-attention's tokens; None: its second attention reads the map itself.
@@ -232,6 +233,8 @@ def mid_level(config: UNetConfig) -> LevelPlan:
     depth = config.mid_depth or at(config.depth, level)
     if kind == "absent":
         return LevelPlan(level, width, (), "none", depth, heads, "none")
+    if kind == "single":
+        return LevelPlan(level, width, (width,), "none", depth, heads, "none")
     return LevelPlan(level, width, (width, width), kind, depth, heads, "none")
 
 

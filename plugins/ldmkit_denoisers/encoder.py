@@ -77,7 +77,7 @@ class UNetLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block."""
+    """Residual block, attention, residual block; or a residual block alone."""
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, index: int):
         super().__init__()
@@ -209,8 +209,8 @@ class Encoder(nn.Module):
                 if way.keep(h):
                     return way
         if self.mid is not None:
-            h = self.block(self.mid.res[0], self.mid.attn, h, emb, frame, projected)
-            h = self.block(self.mid.res[1], None, h, emb, frame, projected)
+            for i, res in enumerate(self.mid.res):
+                h = self.block(res, None if i else self.mid.attn, h, emb, frame, projected)
         way.h = h
         return way
 

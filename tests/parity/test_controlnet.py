@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ldmkit import Plane, Run, Tokens, Vector, attached
 from ldmkit.contracts.step import Context
-from ldmkit.errors import CompositionError, InputError, SourceError
+from ldmkit.errors import CompositionError, InputError
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))
@@ -250,8 +250,3 @@ def test_config_written_back_builds_the_same_controlnet(name: str) -> None:
         again = diffusers.ControlNetModel(**written)
     shapes = {key: value.shape for key, value in oracle.state_dict().items()}
     assert {key: value.shape for key, value in again.state_dict().items()} == shapes
-
-
-def test_pooled_conditions_are_refused() -> None:
-    with pytest.raises(SourceError, match="global_pool_conditions"):
-        controlnet_from_diffusers({"_class_name": "ControlNetModel", "global_pool_conditions": True})

@@ -128,7 +128,6 @@ def cldm(folder: Path, target: str = "cldm.cldm.ControlNet", name: str = "contro
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"global_average_pooling": True}, "global_average_pooling"),
         ({"global_average_pooling": "yes"}, "global_average_pooling is 'yes'"),
         ({"only_mid_control": 2}, "only_mid_control is 2"),
         ({"pool_residuals": True}, "unknown parameter 'pool_residuals'"),
@@ -157,3 +156,9 @@ def test_shuffle_without_its_yaml(tmp_path: Path) -> None:
     path.with_suffix(".yaml").unlink()
     with pytest.warns(UserWarning, match="named Shuffle"):
         ldmkit.load_adapter(path)
+
+
+def test_shuffle(tmp_path: Path) -> None:
+    """The yaml of ControlNet 1.1 Shuffle: its residuals are averaged over the map, and drop with the prompt."""
+    adapter: Any = ldmkit.load_adapter(cldm(tmp_path, global_average_pooling=True))
+    assert adapter.config.pooled and adapter.drops("hint")

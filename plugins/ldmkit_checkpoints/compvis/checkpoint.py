@@ -244,7 +244,8 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     return source
 
 
-_CORES = ("model.diffusion_model.input_blocks.0.0.weight", "encoder.conv_in.weight", "input_hint_block.0.weight")
+_CORES = ("model.diffusion_model.input_blocks.0.0.weight", "encoder.conv_in.weight", "input_hint_block.0.weight",
+          "controlnet_cond_embedding.conv_in.weight")  # fmt: skip
 _COMPILED = "_orig_mod."
 
 

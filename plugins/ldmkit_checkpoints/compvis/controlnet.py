@@ -33,7 +33,7 @@ def control_of_yaml(params: Mapping[str, Any], where: str, **options: Any) -> Co
         options: run-time fields that the yaml does not say.
 
     Raises:
-        SourceError: a yaml without a ControlNet; `unsupported`: something ldmkit's ControlNet does not do.
+        SourceError: `unsupported`: a yaml without cldm's ControlNet.
     """
     stage = section(params, "control_stage_config", where)
     if stage["target"] != _STAGE:
@@ -42,11 +42,8 @@ def control_of_yaml(params: Mapping[str, Any], where: str, **options: Any) -> Co
     for key in ("only_mid_control", "global_average_pooling"):
         if not isinstance(params.get(key), bool | None):
             raise SourceError("invalid", f"{key} is {params[key]!r}", where=f"{where}.{key}", fits="true or false")
-    if params.get("global_average_pooling"):
-        what = "global_average_pooling: residuals averaged over the map (ControlNet 1.1 Shuffle) are not supported"
-        raise SourceError("unsupported", what, where=f"{where}.global_average_pooling", fits="false")
-    only_mid = bool(params.get("only_mid_control"))
-    return controlnet_from_compvis(params_of(stage), only_mid=only_mid, **options)
+    only_mid, pooled = bool(params.get("only_mid_control")), bool(params.get("global_average_pooling"))
+    return controlnet_from_compvis(params_of(stage), only_mid=only_mid, pooled=pooled, **options)
 
 
 def controlnet_from_compvis(params: Mapping[str, Any], **options: Any) -> ControlNetConfig:

@@ -57,6 +57,7 @@ def encoder_compvis(config: UNetConfig, new_attention_order: bool = False) -> Ke
         last = 1 if middle.attention == "none" else 2
         keymap |= residual_block("mid.res.0", "middle_block.0", middle.width, middle.width, _RESIDUAL)
         keymap |= _attention(config, middle, "mid.attn", "middle_block.1", new_attention_order)
+    if len(middle.inputs) > 1:
         keymap |= residual_block("mid.res.1", f"middle_block.{last}", middle.width, middle.width, _RESIDUAL)
     return keymap
 

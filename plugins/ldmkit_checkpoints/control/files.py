@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ldmkit import LazyTensor, Source, read_json
+from ldmkit_checkpoints.control.controlnet import FIRST, controlnet_of_keys
 from ldmkit_checkpoints.control.folders import READERS
+from ldmkit_checkpoints.control.inferred import Shapes
 from ldmkit_checkpoints.control.source import AdapterFile
 from ldmkit_checkpoints.control.t2i import prefix_of, t2i_of_keys
+from ldmkit_checkpoints.diffusers.parts import Component
 
 CONFIG = "config.json"
+
+KINDS: tuple[tuple[str, Callable[[Shapes], bool], Callable[[Shapes, str], Component]], ...] = (
+    ("t2i", lambda shapes: prefix_of(shapes) is not None, t2i_of_keys),
+    ("control", lambda shapes: FIRST in shapes, controlnet_of_keys),
+)
+"""The adapter's name, whether a file's keys are its, and what tells its network from them."""
 
 
 def open_adapter_file(tensors: Mapping[str, LazyTensor], path: Path) -> Source | None:
@@ -21,12 +30,15 @@ def open_adapter_file(tensors: Mapping[str, LazyTensor], path: Path) -> Source |
         SourceError: it is one, and its network cannot be told from its keys.
     """
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
-    if prefix_of(shapes) is None:
+    kind = next(((name, of_keys) for name, sign, of_keys in KINDS if sign(shapes)), None)
+    if kind is None:
         return None
+    name, of_keys = kind
     beside = path.with_name(CONFIG)
     config = read_json(beside) if beside.is_file() else None
     cls = config.get("_class_name") if isinstance(config, dict) else None
-    if isinstance(config, dict) and cls in READERS:
-        name, reader = READERS[str(cls)]
-        return AdapterFile(tensors, name, reader(config, shapes, str(beside)), str(path))
-    return AdapterFile(tensors, "t2i", t2i_of_keys(shapes, str(path)), str(path))
+    if isinstance(config, dict) and isinstance(cls, str) and READERS.get(cls, ("", None))[0] == name:
+        return AdapterFile(tensors, name, READERS[cls][1](config, shapes, str(beside)), str(path))
+    source = AdapterFile(tensors, name, of_keys(shapes, str(path)), str(path))
+    source.report.notes.append("config from its keys")
+    return source

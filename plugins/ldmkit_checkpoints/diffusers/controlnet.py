@@ -22,7 +22,11 @@ _MIRROR = {
 }
 
 _HINT_WIDTHS = (16, 32, 96, 256)
-_ONLY = {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
+_OPTIONS: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
+    "controlnet_conditioning_channel_order": ("order", "rgb", ("rgb", "bgr")),
+    "global_pool_conditions": ("pooled", False, (False, True)),
+}
+"""Field -> its native name, default and values."""
 
 
 def controlnet_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> KeyMap:
@@ -42,9 +46,11 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
         SourceError: as `unet_from_diffusers`.
     """
     unet = {key: value for key, value in config.items() if not key.startswith("_")}
-    for key, only in _ONLY.items():
-        if unet.pop(key, only) != only:
-            raise refuse(key, config[key], repr(only))
+    own = {}
+    for key, (native, default, values) in _OPTIONS.items():
+        own[native] = unet.pop(key, default)
+        if own[native] not in values:
+            raise refuse(key, own[native], " or ".join(map(repr, values)))
     hint, widths = unet.pop("conditioning_channels", 3), unet.pop("conditioning_embedding_out_channels", _HINT_WIDTHS)
     for key, value in (("conditioning_channels", [hint]), ("conditioning_embedding_out_channels", widths)):
         if not isinstance(value, (list, tuple)) or not value or any(type(v) is not int or v < 1 for v in value):
@@ -59,7 +65,7 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
         unet["up_block_types"] = [_MIRROR.get(name, name) if isinstance(name, str) else name for name in reversed(down)]
     unet["in_channels"] = unet["out_channels"] = unet.get("in_channels", 4)
     data = {"unet": unet_from_diffusers({"_class_name": "UNet2DConditionModel", **unet}), "hint_channels": hint}
-    return ControlNetConfig.of({**data, "hint_widths": tuple(widths), **options})
+    return ControlNetConfig.of({**data, "hint_widths": tuple(widths), **own, **options})
 
 
 def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> dict[str, Any]:
@@ -78,4 +84,5 @@ def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embeddi
         **written,
         "conditioning_channels": config.hint_channels,
         "conditioning_embedding_out_channels": list(config.hint_widths),
+        **{key: getattr(config, native) for key, (native, _, _) in _OPTIONS.items()},
     }

@@ -160,7 +160,7 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
         if len(set(context)) > 1:
             raise refuse("cross_attention_dim", context, "one width for all levels")
         context = context[0]
-    middle = {"UNetMidBlock2DCrossAttn": "cross", None: "absent"}
+    middle = {"UNetMidBlock2DCrossAttn": "cross", "UNetMidBlock2D": "single", None: "absent"}
     mid = known(options["mid_block_type"], middle, "mid_block_type")
     attended = [*((kind, at(numbers, i)) for i, kind in enumerate(kinds)), (mid, at(numbers, len(widths) - 1))]
     for width, (kind, heads) in zip((*widths, widths[-1]), attended, strict=True):
@@ -277,7 +277,7 @@ def _write_cross(config: UNetConfig, kinds: tuple[Any, ...], vector: str, size_d
     text_time = config.vector == "mlp" and vector == "add_embedding"
     return {
         "_class_name": "UNet2DConditionModel",
-        "mid_block_type": None if config.mid_kind == "absent" else "UNetMidBlock2DCrossAttn",
+        "mid_block_type": {"absent": None, "single": "UNetMidBlock2D"}.get(config.mid_kind, "UNetMidBlock2DCrossAttn"),
         "cross_attention_dim": config.context_dim,
         "transformer_layers_per_block": depth,
         "attention_head_dim": numbers,
@@ -296,6 +296,8 @@ def _write_plain(config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool
     pairs += [(config.heads_at(config.levels - 1, config.widths[-1]), config.widths[-1])]
     sizes = {width // heads for heads, width in pairs}
     inner = {r for k, r in zip(kinds, residual, strict=True) if k == "self"}
+    if config.mid_kind == "single":
+        raise _inexpressible("a middle of one residual block, and no cross-attention")
     if len(sizes) > 1 or len(inner) > 1 or config.vector in ("mlp", "linear") or isinstance(config.blocks, tuple):
         raise _inexpressible("heads, resampling, blocks or vectors that differ between levels")
     groups = config.norm_groups if config.mid_groups is None else config.mid_groups
