@@ -281,7 +281,7 @@ def _memory(recipe: Recipe, stage: Stage, activations: int, batch: Batch) -> dic
     memory = {
         "weights": sum(weights.values()),
         "gradients": sum(trained.values()),
-        "optimiser": STATES[recipe.optimiser.type] * sum(trained.values()),
+        "optimiser": round(STATES[recipe.optimiser.type] * sum(trained.values())),
         "average": 0 if recipe.ema is None else averaged,
         "activations": activations,
         "batch": sum(t.numel() * t.element_size() for t in tensors),

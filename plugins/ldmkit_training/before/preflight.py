@@ -37,6 +37,8 @@ from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
 from ldmkit_training.data.shapes import said_of_sizes
 from ldmkit_training.loop.devices import arithmetic, scaler
+from ldmkit_training.loop.libraries import LIBRARIES
+from ldmkit_training.loop.sharding import is_sharded
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 from ldmkit_training.watch.tracking import check_trackers
@@ -66,6 +68,9 @@ def check_ready(
     Batches(train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs)
     if recipe.data.cache is not None and stage.frozen_codec is None:
         raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
+    if recipe.optimiser.type in LIBRARIES and is_sharded(recipe) and processes > 1:
+        what = f"{recipe.optimiser.type!r} keeps states that cannot be shared out among processes"
+        raise SpecError("sharded-optimiser", what, where="optimiser.type", fits="adamw, adam or sgd; or sharded: false")
     check_trackers(recipe.tracking)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)

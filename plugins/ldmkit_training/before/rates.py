@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 from ldmkit_training.before.case import Case, Reasons, set_keys
+from ldmkit_training.loop.libraries import LIBRARIES
 from ldmkit_training.loop.optimisers import Cycles, Warmed
 
 
@@ -21,7 +22,11 @@ def optimiser(case: Case) -> Reasons:
     if section.type == "sgd":
         yield from set_keys(case, "optimiser", section, ("betas", "eps"), "sgd has none")
     else:
-        yield from set_keys(case, "optimiser", section, ("momentum",), f"{section.type} takes `betas`")
+        takes = LIBRARIES[section.type].takes if section.type in LIBRARIES else ("betas", "eps")
+        reason = f"{section.type} takes `betas`" if "betas" in takes else f"{section.type} has none"
+        yield from set_keys(case, "optimiser", section, ("momentum",), reason)
+        others = tuple(key for key in ("betas", "eps") if key not in takes)
+        yield from set_keys(case, "optimiser", section, others, f"{section.type} has `options` of its own")
     if section.weight_decay == 0:
         yield from set_keys(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
     if set(case.stage.turns) <= set(section.rates):
@@ -36,7 +41,8 @@ def _decay(case: Case) -> Reasons:
     if isinstance(schedule, Cycles):
         rate *= max(*schedule.start, *schedule.peak, *schedule.floor)
     left = 1 - rate * section.weight_decay
-    if section.type != "adam" and left <= 0:  # Adam rescales what decay adds to the gradient
+    # Adam rescales what decay adds to the gradient, and Prodigy the rate
+    if section.type not in ("adam", "adam8bit", "prodigy") and left <= 0:
         yield "optimiser.weight_decay", f"at a rate of {rate:g} each step multiplies the weights by {left:.3g}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldmkit import SpecError
+from ldmkit import LdmkitError, SpecError
 from ldmkit_training.before.recipe import MAY_CHANGE, Recipe
 from ldmkit_training.data.identity import differing
 from ldmkit_training.loop import checkpoints
@@ -40,7 +40,7 @@ def check_same_run(
     changed = [] if before is None else differing(before, data)
     same = before is not None and not changed and bool(before.get("exact")) and bool(data["exact"])
     free = (*MAY_CHANGE, "data.train") if same or allow_changed_data else MAY_CHANGE
-    other = checkpoints.difference(found.state["recipe"], recipe.model_dump(mode="json"), free)
+    other = checkpoints.difference(_whole(found.state["recipe"], recipe), recipe.model_dump(mode="json"), free)
     if other is not None:
         key, was, now = other
         what = f"the checkpoint was made with {key} = {was!r}, the recipe says {now!r}"
@@ -60,6 +60,14 @@ def check_same_run(
         fits = "the data as they were, another `out`, --fresh, or --allow-changed-data to go on with these"
         raise SpecError("other-data", what, where=str(where), fits=fits)
     return changed
+
+
+def _whole(written: Mapping[str, Any], recipe: Recipe) -> Mapping[str, Any]:
+    """A checkpoint's recipe with the keys that its version did not know, which were off: their defaults are."""
+    try:
+        return type(recipe).of(written, "recipe").model_dump(mode="json")
+    except LdmkitError:  # what it says is not allowed any more: compared as it is
+        return written
 
 
 def rate_jumps(before: Mapping[str, Any], recipe: Recipe, step: int) -> list[str]:

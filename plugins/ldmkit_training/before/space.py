@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ldmkit import Stage
 from ldmkit_training.before.recipe import Recipe
+from ldmkit_training.loop.libraries import LIBRARIES
 from ldmkit_training.loop.runfolder import CHECKPOINTS
 from ldmkit_training.watch.observe import networks
 
-STATES = {"adamw": 2, "adam": 2, "sgd": 1}
+STATES = {"adamw": 2.0, "adam": 2.0, "sgd": 1.0, **{name: library.states for name, library in LIBRARIES.items()}}
 """Optimiser type -> numbers of state per parameter."""
 
 
@@ -20,7 +21,8 @@ def checkpoint_bytes(recipe: Recipe, stage: Stage) -> int:
     weights = sum(t.numel() * t.element_size() for turn in turns for t in turn.state_dict().values())
     trained = sum(p.numel() * 4 for turn in turns for p in turn.parameters() if p.requires_grad)
     averaged = sum(p.numel() * 4 for p in stage.averaged.parameters() if p.requires_grad)
-    return weights + STATES[recipe.optimiser.type] * trained + (averaged if recipe.ema is not None else 0)
+    states = round(STATES[recipe.optimiser.type] * trained)
+    return weights + states + (averaged if recipe.ema is not None else 0)
 
 
 def short_of_space(recipe: Recipe, stage: Stage, out: Path) -> str | None:

@@ -264,7 +264,7 @@ ALWAYS = frozenset(
         "CaptionRule": "prefix suffix shuffle tag_dropout dropout",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
-        "OptimiserSection": "type rates",  # a rate of a turn that does not exist is an error
+        "OptimiserSection": "type rates options",  # a rate of a turn that does not exist is an error
         "Cycles": "type start peak floor",  # one for each of `lengths`
         "EmaSection": "warmup",
         "CheckpointsSection": "keep",

@@ -15,6 +15,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit import SpecError, Value, suggest
+from ldmkit_training.loop.libraries import (
+    LIBRARIES,
+    LibraryType,
+    build_library,
+    library_class,
+    optimiser_numbers,
+    restore_numbers,
+)
 from ldmkit_training.loop.sharding import sharded_like
 
 Rate = Annotated[float, Field(ge=0)]
@@ -26,7 +34,9 @@ class OptimiserSection(Value):
     """How weights are updated.
 
     Args:
-        type: `adamw` (Loshchilov & Hutter 2019), `adam` (Kingma & Ba 2015) or `sgd`.
+        type: `adamw` (Loshchilov & Hutter 2019), `adam` (Kingma & Ba 2015) or `sgd`; or, where their libraries are
+            installed, `adamw8bit` and `adam8bit` (bitsandbytes), `adafactor` (transformers; Shazeer & Stern 2018, with
+            this rate) and `prodigy` (prodigyopt; Mishchenko & Defazio 2024), whose rate is a factor, 1 as a rule.
         lr: learning rate, before the schedule's factor.
         betas: of Adam's two averages.
         eps: of Adam.
@@ -34,9 +44,10 @@ class OptimiserSection(Value):
         momentum: of `sgd`.
         decay: which weights decay: `all`, or `matrices` (not norms, biases and embeddings).
         rates: turn name -> learning rate, for turns (a discriminator) that want another one.
+        options: further arguments of a library's optimiser (`d_coef`, `clip_threshold` ...).
     """
 
-    type: Literal["adamw", "adam", "sgd"] = "adamw"
+    type: Literal["adamw", "adam", "sgd"] | LibraryType = "adamw"
     lr: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Moment, Moment] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -44,13 +55,26 @@ class OptimiserSection(Value):
     momentum: Moment = 0.9
     decay: Literal["all", "matrices"] = "matrices"
     rates: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_libraries(self) -> Self:
+        if self.options and self.type not in LIBRARIES:
+            what = f"{self.type!r} takes no options, but keys of this section"
+            raise SpecError("unknown-option", what, where="optimiser.options", fits="an empty one")
+        if self.type == "prodigy" and "lr" not in self.model_fields_set:
+            what = "Prodigy finds its rate itself; `lr` is a factor of it, and the default is far too small a one"
+            raise SpecError("prodigy-rate", what, where="optimiser.lr", fits="lr: 1.0")
+        return self
 
     def check(self, turns: Collection[str]) -> None:
-        """Whether every turn of `rates` is one of the stage's.
+        """Whether every turn of `rates` is one of the stage's, and the optimiser's library is there.
 
         Raises:
-            SpecError: `unknown-turn`.
+            SpecError: `unknown-turn`, `optimiser-missing`, `unknown-option`.
         """
+        if self.type in LIBRARIES:
+            library_class(self.type, self.options)
         for name in self.rates:
             if name not in turns:
                 what = f"this stage has no turn {name!r}"
@@ -64,12 +88,16 @@ class OptimiserSection(Value):
             ([p for p in trained if id(p) not in bare], self.weight_decay),
             ([p for p in trained if id(p) in bare], 0),
         )
-        groups = [{"params": params, "weight_decay": decay} for params, decay in split if params]
+        groups: list[dict[str, Any]] = [{"params": params, "weight_decay": decay} for params, decay in split if params]
         if not groups:
             raise SpecError("nothing-trained", f"turn {name!r} has no parameter that is trained", where="model")
         lr = self.rates.get(name, self.lr)
-        if self.type == "sgd":
-            made: torch.optim.Optimizer = torch.optim.SGD(groups, lr=lr, momentum=self.momentum)
+        made: torch.optim.Optimizer
+        if self.type in LIBRARIES:
+            given = {"betas": self.betas, "eps": self.eps}
+            made = build_library(self.type, groups, lr, given, self.options)
+        elif self.type == "sgd":
+            made = torch.optim.SGD(groups, lr=lr, momentum=self.momentum)
         else:
             kind = torch.optim.AdamW if self.type == "adamw" else torch.optim.Adam
             made = kind(groups, lr=lr, betas=self.betas, eps=self.eps, fused=_fusible(trained))
@@ -102,22 +130,37 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict
     found: dict[str, Tensor] = {}
     for parameter, state in optimiser.state.items():
         for key, value in state.items():
-            if value is not None:
-                found[f"{names[id(parameter)]}/{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+            if isinstance(value, Tensor):
+                found[f"{names[id(parameter)]}/{key}"] = value
     return found
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, turn: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` took; the tensors are moved to where the parameters are."""
+def optimiser_plain(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict[str, Any]:
+    """What else an optimiser keeps, as plain data, named alike; see `optimiser_numbers`."""
+    return optimiser_numbers(optimiser, {id(p): name for name, p in turn.named_parameters()})
+
+
+def restore_optimiser(
+    optimiser: torch.optim.Optimizer,
+    turn: nn.Module,
+    tensors: Mapping[str, Tensor],
+    plain: Mapping[str, Any] = {},
+) -> None:
+    """Put back what `optimiser_tensors` and `optimiser_plain` took; tensors are moved to where the parameters are."""
     states: dict[str, dict[str, Any]] = {}
-    for key, value in tensors.items():
+    for key, value in {**tensors, **plain.get("states", {})}.items():
         name, _, what = key.rpartition("/")
         states.setdefault(name, {})[what] = value
     parameters = dict(turn.named_parameters())
     optimiser.state.clear()
     for name, state in states.items():
         parameter = parameters[name]
-        optimiser.state[parameter] = {what: _placed(optimiser, what, value, parameter) for what, value in state.items()}
+        optimiser.state[parameter] = {
+            what: _placed(optimiser, what, value, parameter) if isinstance(value, Tensor) else value
+            for what, value in state.items()
+        }
+    if plain:
+        restore_numbers(optimiser, plain["groups"])
 
 
 def _placed(optimiser: torch.optim.Optimizer, what: str, value: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ldmkit import Stage, shown
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import STATE, Checkpoint, damaged
+from ldmkit_training.loop.libraries import LIBRARIES
 
 
 def check_state(found: Checkpoint, folder: Path) -> None:
@@ -19,7 +21,7 @@ def check_state(found: Checkpoint, folder: Path) -> None:
         SourceError: `checkpoint-damaged`, naming the key.
     """
     kinds = {"recipe": dict, "frozen": dict, "ema_updates": int, "scaler": dict}
-    kinds |= {key: dict for key in ("data", "parts") if key in found.state}  # those of older versions have none
+    kinds |= {key: dict for key in ("data", "parts", "optimisers") if key in found.state}  # older ones have none
     for key, kind in kinds.items():
         if key not in found.state or type(found.state[key]) is not kind:
             raise damaged(f"{key!r} is {shown(found.state.get(key))}, not {_NAMES[kind]}", folder / STATE)
@@ -44,7 +46,12 @@ def check_tensors(found: Checkpoint, stage: Stage, recipe: Recipe, folder: Path)
     stateless = recipe.optimiser.type == "sgd" and recipe.optimiser.momentum == 0
     for name, turn in stage.turns.items():
         has_state = found.step > 0 and turn.active(found.step - 1) and not stateless
-        _check_optimiser(under(name, found.tensors["optimiser"]), turn, has_state, optimiser)
+        tensors = under(name, found.tensors["optimiser"])
+        if recipe.optimiser.type in LIBRARIES:
+            plain = found.state.get("optimisers", {}).get(name, {})
+            _check_library(tensors, plain, turn, recipe.optimiser.build(turn, name), has_state, optimiser)
+        else:
+            _check_optimiser(tensors, turn, has_state, optimiser)
     strange = [key for key in found.tensors["optimiser"] if key.partition("/")[0] not in stage.turns]
     if strange:
         raise damaged(f"{strange[0]!r} belongs to no turn", optimiser)
@@ -74,6 +81,32 @@ def _check_shape(key: str, found: Tensor, wanted: Tensor, path: Path) -> None:
         raise damaged(f"{key!r} has shape {list(found.shape)}, the network wants {list(wanted.shape)}", path)
     if found.is_floating_point() != wanted.is_floating_point():
         raise damaged(f"{key!r} is of {found.dtype}, the network's is of {wanted.dtype}", path)
+
+
+def _check_library(
+    found: Mapping[str, Tensor], plain: object, turn: nn.Module, fresh: Optimizer, has_state: bool, path: Path
+) -> None:
+    """The state of a library's optimiser: of parameters in training alone, with its groups. What it holds of each is
+    its own."""
+    trained = {name for name, p in turn.named_parameters() if p.requires_grad}
+    states = plain.get("states") if type(plain) is dict else None
+    groups = plain.get("groups") if type(plain) is dict else None
+    if not has_state and not found and not plain:
+        return
+    if type(states) is not dict or type(groups) is not list or len(groups) != len(fresh.param_groups):
+        raise damaged("the optimiser's numbers are missing", path.with_name(STATE))
+    if any(type(group) is not dict or not group.keys() <= _numbers(fresh) for group in groups):
+        raise damaged("its optimiser's groups hold others than numbers of this optimiser", path.with_name(STATE))
+    for key in (*found, *states):
+        if key.rpartition("/")[0] not in trained:
+            raise damaged(f"{key!r} is of no parameter in training", path)
+    if has_state and not {key.rpartition("/")[0] for key in states}:
+        raise damaged("the optimiser's state is missing", path)
+
+
+def _numbers(fresh: Optimizer) -> set[str]:
+    """Keys of its groups; Prodigy adds two in its first step."""
+    return {key for group in fresh.param_groups for key in group} | {"d_denom", "d_hat"}
 
 
 def _check_optimiser(found: Mapping[str, Tensor], turn: nn.Module, has_state: bool, path: Path) -> None:

@@ -12,7 +12,7 @@ from ldmkit import Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.ema import Ema
-from ldmkit_training.loop.optimisers import optimiser_tensors, restore_optimiser
+from ldmkit_training.loop.optimisers import optimiser_plain, optimiser_tensors, restore_optimiser
 from ldmkit_training.loop.resuming import under
 from ldmkit_training.loop.sharding import gathered, gathered_all, sharded_like
 from ldmkit_training.loop.steps import Steps
@@ -28,14 +28,19 @@ def checkpoint_of(
     """
     weights: dict[str, Tensor] = {}
     optimisers: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
     for name, turn in stage.turns.items():
         weights |= {f"{name}/{key}": gathered(tensor) for key, tensor in turn.state_dict().items()}
         state = optimiser_tensors(steps.optimisers[name], turn)
         optimisers |= {f"{name}/{key}": gathered(tensor) for key, tensor in state.items()}
+        if held := optimiser_plain(steps.optimisers[name], turn):
+            numbers[name] = held
     tensors: dict[str, Mapping[str, Tensor]] = {"weights": weights, "optimiser": optimisers}
     if ema is not None:
         tensors["ema"] = gathered_all(ema.tensors)
+    kept: dict[str, Any] = {"optimisers": numbers} if numbers else {}
     plain = {
+        **kept,
         "recipe": recipe.model_dump(mode="json"),
         **known,
         "ema_updates": 0 if ema is None else ema.updates,
@@ -50,7 +55,8 @@ def restore(found: Checkpoint, stage: Stage, steps: Steps, ema: Ema | None) -> N
     for name, turn in stage.turns.items():
         own, saved = turn.state_dict(), under(name, found.tensors["weights"])
         turn.load_state_dict({key: sharded_like(t, own[key]) if key in own else t for key, t in saved.items()})
-        restore_optimiser(steps.optimisers[name], turn, under(name, found.tensors["optimiser"]))
+        plain = found.state.get("optimisers", {}).get(name, {})
+        restore_optimiser(steps.optimisers[name], turn, under(name, found.tensors["optimiser"]), plain)
     if ema is not None:
         ema.restore(found.tensors["ema"], int(found.state["ema_updates"]))
     if found.state["scaler"] and steps.scaler.is_enabled():
