@@ -1,4 +1,4 @@
-"""A cascade: pipelines in order, of which later ones take what earlier ones draw. Called like one pipeline."""
+"""A cascade: pipelines that run in order, later ones on the results of earlier ones. Called like one pipeline."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from ldmkit.run.sizes import Size
 
 
 class Cascade(Unassignable):
-    """Stages in order, each an ordinary pipeline; what one draws is an input of later ones, or what they start from.
+    """Stages that run in order, each an ordinary pipeline; its result is an input or the start of later stages.
 
-    Build one with `ldmkit.load(folder)` or `Cascade.of(...)`. No call changes it.
+    Build one with `Cascade.load(folder)` or `Cascade.of(...)`. It is immutable, except that `to` moves its modules.
 
     Attributes:
         stages: name -> `Pipeline`, in the order in which they run.
         wiring: name -> `StageSpec`: which inputs come from which stage, and which parts are shared.
-        origin, load_options: as of a pipeline.
+        origin, load_options: as for `Pipeline`.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Cascade(Unassignable):
         """Compose existing pipelines.
 
         Args:
-            stages: name -> pipeline, in the order in which they run. Parts that are one module in several of them are
-                saved once, and what such a conditioner encodes is encoded once a call.
-            wiring: name -> `{"inputs": {"low": "base"}}`: the input `low` is what the stage `base` draws; see
-                `StageSpec`.
+            stages: name -> pipeline, in the order in which they run. A module that several stages share is saved once;
+                a shared conditioner encodes its inputs once per call.
+            wiring: name -> stage spec, such as `{"inputs": {"low": "base"}}`: the input `low` is the result of the
+                stage `base`; see `StageSpec`.
 
         Raises:
             SpecError: `unknown-stage`, `stage-circle`, `stage-order`, `handover`, `unknown-share`, `share-differs`.
-            CompositionError: `unknown-input`, `wrong-handover`: an input that cannot take what is handed on to it.
+            CompositionError: `unknown-input`; `wrong-handover`: an input cannot take the result that it is wired to.
         """
         return cls._of(stages, wiring)
 
@@ -105,10 +105,10 @@ class Cascade(Unassignable):
         verify: Verify = "fast",
         mapped: bool = True,
     ) -> Cascade:
-        """A saved cascade; arguments and errors as for `ldmkit.load`.
+        """Load a saved cascade; arguments and errors as for `ldmkit.load`.
 
         Raises:
-            SourceError: `no-cascade`: it is something else.
+            SourceError: `no-cascade`: the source is not a cascade.
         """
         opened = open_source(source, verify=verify)
         if not isinstance(opened, CascadeFolder):
@@ -117,7 +117,7 @@ class Cascade(Unassignable):
 
     @property
     def spec(self) -> CascadeSpec:
-        """What it is made of; the pipelines by the hashes of their specs."""
+        """The spec; it refers to the pipelines by the hashes of their specs."""
         stages = {
             name: wire.model_copy(update={"spec": self.stages[name].spec.hash}) for name, wire in self.wiring.items()
         }
@@ -125,7 +125,7 @@ class Cascade(Unassignable):
 
     @property
     def inputs(self) -> dict[str, Conditioner]:
-        """Input name -> the conditioner that reads it first; those that stages make are there, for calls that begin
+        """Input name -> the first conditioner that reads it. Includes inputs that stages produce, for calls that begin
         after these stages."""
         found: dict[str, Conditioner] = {}
         for pipeline in self.stages.values():
@@ -134,12 +134,12 @@ class Cascade(Unassignable):
 
     @property
     def codec(self) -> Codec:
-        """That of the last stage."""
+        """The last stage's codec."""
         return list(self.stages.values())[-1].codec
 
     @property
     def device(self) -> torch.device:
-        """Where the last stage's denoiser is."""
+        """The device of the last stage's denoiser."""
         return list(self.stages.values())[-1].device
 
     @property
@@ -149,7 +149,7 @@ class Cascade(Unassignable):
 
     @property
     def merged(self) -> tuple[str, ...]:
-        """Adapters in the stages' weights, as `up.style`."""
+        """Adapters fused into the stages' weights, such as `up.style`."""
         return tuple(f"{name}.{one}" for name, pipe in self.stages.items() for one in pipe.merged)
 
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -160,11 +160,11 @@ class Cascade(Unassignable):
         return self
 
     def planned(self, plan: str) -> Cascade:
-        """A new cascade on the same modules, whose stages call their networks by an execution plan."""
+        """A new cascade on the same modules, whose stages run their networks with an execution plan."""
         return self.with_(**{name: pipeline.planned(plan) for name, pipeline in self.stages.items()})
 
     def with_(self, **stages: Pipeline) -> Cascade:
-        """A new cascade with other pipelines as some of its stages; what connects them stays.
+        """A new cascade with some stages replaced; the wiring stays.
 
         Raises:
             SpecError, CompositionError: as `Cascade.of`.
@@ -179,29 +179,29 @@ class Cascade(Unassignable):
         return Cascade._of({**self.stages, **stages}, kept, **known)
 
     def prepare(self, inputs: Inputs | None = None, **options: Any) -> PreparedCascade:
-        """Check a call as a whole, before anything runs, and say what it will take; options as in `__call__`.
+        """Check a whole call and estimate its cost before anything runs; options as in `__call__`.
 
         Raises:
-            InputError: an argument or input that cannot be used; `too-much-work`; each names the stage.
+            InputError: an argument or input is invalid; `too-much-work`; each names the stage.
         """
         return ask_cascade(self.stages, self.wiring, inputs, options)
 
     def stream(self, inputs: Inputs | None = None, **options: Any) -> Iterator[Step]:
-        """The steps of all stages, one by one; `Step.stage` says which stage each is of."""
+        """The steps of all stages, one by one; `Step.stage` names the stage of each."""
         return Stream(self._steps(self.prepare(inputs, **options), {}))
 
     def __call__(
         self, inputs: Inputs | None = None, *, on_step: Callable[[Step], None] | None = None, **options: Any
     ) -> CascadeOutput:
-        """Draw pictures: those of the last stage, and in `stages` those of every stage.
+        """Draw pictures. The output is that of the last stage; its `stages` holds those of every stage.
 
         Args:
-            inputs: input name -> value, or a list of such mappings (a batch). A stage gets those that it reads.
-            negative, seeds, steps, sampler, grid, guidance, cache, propose, allow_large: as of a pipeline, for all
-                stages. A stage draws its noise from a seed of its own, which follows from the picture's and its name.
-            stages: name -> arguments of that stage alone, as of a pipeline: `{"up": {"steps": 10, "size": 64}}`. Its
-                `seeds` are taken as they are.
-            first, last: stages to begin at and to stop after. A stage that begins takes its inputs from the caller.
+            inputs: input name -> value, or a list of such mappings (a batch). Each stage gets the inputs that it reads.
+            negative, seeds, steps, sampler, grid, guidance, cache, propose, allow_large: as for a pipeline, for all
+                stages. Each stage derives its own seed from the picture's seed and the stage's name.
+            stages: name -> arguments of a pipeline for that stage only: `{"up": {"steps": 10, "size": 64}}`. `seeds`
+                given here are used as they are.
+            first, last: stages to begin at and to stop after. The first stage takes all inputs from the caller.
             on_step: called after every step.
 
         Raises:
@@ -210,7 +210,7 @@ class Cascade(Unassignable):
         return self.run(self.prepare(inputs, **options), on_step)
 
     def run(self, prepared: PreparedCascade, on_step: Callable[[Step], None] | None = None) -> CascadeOutput:
-        """Run what `prepare` made ready; it may be run again, with the same result."""
+        """Run a prepared call; running it again gives the same result."""
         tell = None if on_step is None else Callback(on_step)
         made: dict[str, tuple[StageRun, Output]] = {}
         for step in self._steps(prepared, made):
@@ -219,10 +219,10 @@ class Cascade(Unassignable):
         return self._output(prepared, made)
 
     def many(self, requests: Iterable[Mapping[str, Any]], *, batch: int = 8, **common: Any) -> Iterator[Drawn]:
-        """Draw any number of pictures as they are asked for, as `Pipeline.many` does.
+        """Draw any number of pictures lazily, as `Pipeline.many` does.
 
-        Requests that follow one another and differ in inputs and seeds alone are drawn in one batch; a request without
-        a `seed` is drawn alone.
+        Consecutive requests that differ only in inputs and seeds are drawn in one batch; a request without a `seed` is
+        drawn alone.
         """
         return draw_in_turn(self, requests, batch, common)
 
@@ -233,15 +233,15 @@ class Cascade(Unassignable):
         return only_recipe(make_cascade_recipes(self, prepared.seeds, runs))
 
     def check_count(self, inputs: Inputs | None = None, **options: Any) -> None:
-        """Refuse more pictures than anyone means, before a row of them is looked at; as of a pipeline."""
+        """Refuse an absurd number of pictures before looking at their inputs, as `Pipeline.check_count` does."""
         if length(options.get("seeds")) > MAX_BATCH:
             self.prepare(inputs, **options)
 
     def save(self, folder: str | Path, *, store: torch.dtype | None = None) -> Path:
-        """Write a folder that `ldmkit.load` reads: the spec, and each stage as a pipeline; shared parts once.
+        """Save to a folder that `Cascade.load` reads: the spec, and each stage as a pipeline; shared parts once.
 
         Raises:
-            CompositionError: `placed-rounded`, as `Pipeline.save`.
+            CompositionError: `placed-rounded`: as for `Pipeline.save`.
         """
         for name, pipeline in self.stages.items():
             with at_stage(name):
@@ -251,7 +251,7 @@ class Cascade(Unassignable):
     def _steps(
         self, prepared: PreparedCascade, made: dict[str, tuple[StageRun, Output]]
     ) -> Generator[Step, None, None]:
-        """The steps of all stages; `made` is filled with what each was called with, and its output."""
+        """The steps of all stages; fills `made` with each stage's call and output."""
         instance_of(prepared, PreparedCascade, "prepared")
         known = Encodings()
         for call in prepared.calls:
@@ -286,7 +286,7 @@ class Cascade(Unassignable):
 
 
 def cascade_of(source: CascadeFolder, **options: Any) -> Cascade:
-    """The cascade in a folder; `device`, `dtype`, `mapped` and errors as for `ldmkit.load`."""
+    """The cascade of an opened folder; `device`, `dtype`, `mapped` and errors as for `ldmkit.load`."""
     filled = read_cascade(source, **options)
     stages = {name: Pipeline(**made) for name, made in filled.items()}
     given = loading_options(dtype=options.get("dtype"))
@@ -295,7 +295,7 @@ def cascade_of(source: CascadeFolder, **options: Any) -> Cascade:
 
 
 def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec]) -> None:
-    """Whether each input takes what is handed on to it.
+    """Check that each input accepts the result that it is wired to.
 
     Raises:
         CompositionError: `unknown-input`, `wrong-handover`.
@@ -313,14 +313,14 @@ def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSp
             try:
                 inputs[key.name].parse(key.put({}, made)[key.name], where)
             except LdmkitError as problem:
-                what = f"{source.stage!r} hands on numbers of shape {list(made.shape)}, which it cannot take"
+                what = f"it does not accept the result of {source.stage!r}, of shape {list(made.shape)}"
                 raise CompositionError("wrong-handover", what, where=where, fits=shown(str(problem), 300)) from problem
 
 
 def _sharing(
     stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec]
 ) -> tuple[dict[str, Pipeline], dict[str, StageSpec]]:
-    """The stages with parts that wiring says they share, and wiring that says which modules are one already."""
+    """Stages that share the parts which the wiring says, and wiring that names every part which they share."""
     made: dict[str, Pipeline] = {}
     wires: dict[str, StageSpec] = {}
     for name, pipeline in stages.items():

@@ -1,4 +1,4 @@
-"""`ldmkit.load`: a source of any known format becomes a pipeline."""
+"""`ldmkit.load` and its siblings: loading models from sources of any known format."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def load(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> Pipeline:
-    """A pipeline from anything that holds one. The folder of a cascade is loaded by `ldmkit.Cascade.load`.
+    """Load a pipeline from a source of any known format. For a cascade use `ldmkit.Cascade.load`.
 
     Args:
         source: a saved pipeline, a diffusers folder, a CompVis or single-file checkpoint (.ckpt, .safetensors), the
             name of a bundled model, or `hf:org/name[@revision]` on the hub.
-        config: the original yaml, where a checkpoint alone does not tell.
-        ema: averaged (True) or raw (False) weights, where the source has both; None: what its yaml says (`use_ema`), or
-            averaged. The report says which.
-        variant: of the weights in a diffusers folder, as in `model.fp16.safetensors`; parts that lack it are read from
-            their default weights, with a warning. None: the default ones.
-        device: where to put it; None: the CPU.
-        dtype: of floating weights; None: the model's own default, else as they are in the file.
-        verify: how the files of a saved folder are compared with its digests. "fast" reads all of them once, at the
-            speed of memory, and finds every flipped bit; "full" takes SHA-256, and refuses what has no digests; "off".
-        mapped: leave weights in their files where that can be, which takes no memory and no time. Such files must stay
-            as they are: a run refuses weights whose file has been written to. False copies them.
+        config: the original YAML configuration, if the checkpoint alone does not determine the model.
+        ema: averaged (True) or raw (False) weights if the source has both; None: as its YAML says (`use_ema`), else
+            averaged. The report says which were used.
+        variant: variant of the weights in a diffusers folder, such as `fp16` in `model.fp16.safetensors`; parts without
+            it are read from their default weights, with a warning. None: the default weights.
+        device: device of the model; None: the CPU.
+        dtype: dtype of floating-point weights; None: the model's default, else the dtype in the file.
+        verify: how the files of a saved folder are compared with their digests. "fast" reads each file once, at memory
+            speed, and detects every flipped bit; "full" uses SHA-256 and refuses files without digests; "off".
+        mapped: memory-map weights where possible, which takes neither time nor memory. The files must then stay
+            unchanged: a run refuses weights whose file has been written to. False copies them.
 
     Raises:
-        SourceError, SpecError, PluginError, CompositionError, WeightsError: in this order of checking; nothing
-            is left half-loaded. SourceError `cascade`: the folder holds a cascade of pipelines.
+        SourceError, SpecError, PluginError, CompositionError, WeightsError: checked in this order; nothing is left
+            half-loaded. SourceError `cascade`: the folder holds a cascade of pipelines.
     """
     return Pipeline.load(
         source, config=config, ema=ema, variant=variant, device=device, dtype=dtype, verify=verify, mapped=mapped
@@ -72,7 +72,7 @@ def load_model(
     verify: Verify = "fast",
     **reading: Any,
 ) -> Pipeline | Cascade:
-    """A pipeline or a cascade, whichever the source holds, for commands; arguments and errors as for `load`.
+    """Load a pipeline or a cascade, whichever the source holds; arguments and errors as for `load`. Used by commands.
 
     Args:
         reading: `config`, `ema` and `variant`.
@@ -91,7 +91,7 @@ def pipeline_of(
     load_options: Mapping[str, Any] | None = None,
     mapped: bool = True,
 ) -> Pipeline:
-    """Compose what a source describes and fill it with its weights; the errors of `load`."""
+    """Compose the pipeline that a source describes and fill in its weights; errors as for `load`."""
     filled = fill_model(source, device=device, dtype=dtype, mapped=mapped)
     return Pipeline(**filled, load_options=load_options)
 
@@ -110,13 +110,13 @@ def load_codec(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> Codec:
-    """The first stage alone, from the same sources and from files that hold nothing else.
+    """Load only the first stage, from the sources of `load` or from files that hold nothing else.
 
     Args:
-        scale, shift: of its latents, standardised = (raw - shift) * scale, a number or one a channel; None: what the
-            source says. A first stage's own file often does not: such a codec encodes and decodes, and composes with
+        scale, shift: standardise latents as (raw - shift) * scale: a number, or one per channel; None: as the source
+            says. A first stage's own file often does not say: such a codec encodes and decodes, but composes with
             no denoiser.
-        verify, mapped: as for `load`; of a whole pipeline's folder the codec's files are compared.
+        verify, mapped: as for `load`; only the codec's files of a saved pipeline are compared.
     """
     opened = open_source(source, config=config, ema=ema, variant=variant, verify=verify)
     spec = opened.codec_spec
@@ -131,7 +131,7 @@ def load_codec(
 
 
 def _figure(value: float | Sequence[float], where: str) -> float | list[float]:
-    """A scale or shift as the config has it, which looks at the numbers themselves."""
+    """A scale or shift as the config takes it; the config checks the numbers."""
     single = plain(value)
     return single if isinstance(single, float | int) else list_of(value, where, "scale-type", "a number, or a list")
 
@@ -145,10 +145,10 @@ def load_classifier(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> Classifier:
-    """A classifier of noisy latents, from the folder that its training saved.
+    """Load a classifier of noisy latents from the folder that its training saved.
 
     Raises:
-        SourceError: `no-classifier`: it holds something else; and what `load` raises.
+        SourceError: `no-classifier`: the source holds something else; and the errors of `load`.
     """
     opened = open_source(source, verify=verify)
     if not isinstance(opened, PartFolder):
@@ -171,18 +171,18 @@ def load_adapter(
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> Adapter:
-    """One adapter alone, to be put to a pipeline with `Pipeline.with_adapter`.
+    """Load one adapter, to be attached with `Pipeline.with_adapter`.
 
     Args:
         source: a folder of diffusers, or a file, of a network that reads hints (ControlNet, T2I-Adapter; see
             docs/control.md); or any pipeline that `load` reads and that has an adapter.
-        name: which one, where the source has several.
+        name: which adapter, if the source has several.
         config, variant, device, dtype, verify, mapped: as for `load`.
 
     Raises:
         SourceError: `no-adapter`, and what `load` raises.
         WeightsError: `not-finite`: NaN or infinity among its weights.
-        InputError: `adapter-name`: there are several, or none of that name.
+        InputError: `adapter-name`: the source has several adapters, or none of that name.
     """
     opened = open_source(source, config=config, variant=variant, verify=verify)
     offered = opened.adapters

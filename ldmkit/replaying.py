@@ -1,4 +1,4 @@
-"""Drawing the picture of a recipe again."""
+"""Replaying recipes: drawing the picture of a recipe again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def replay(
     """Draw the picture of a recipe again.
 
     Args:
-        pipeline: that drew it, or the cascade.
-        trust: read whatever files the recipe names, and do any amount of work. A recipe in a picture is the word of
-            whoever made the picture.
-        folder: of the picture, whose files may be read without trust; None: no file may.
+        pipeline: the pipeline or cascade that drew it.
+        trust: read whatever files the recipe names, and do any amount of work. A recipe found in a picture is under
+            the control of whoever made the picture.
+        folder: the picture's folder, whose files may be read without trust; None: no file may be read.
 
     Raises:
-        SourceError: the recipe was made with a value that JSON cannot hold, or by another model; `recipe-needs`: it
-            names files elsewhere, or more work than a picture takes; `not-trusted`.
+        SourceError: `not-replayable`: a value of the call could not be stored in JSON; `other-model`: another model
+            drew it; `recipe-needs`: it names files elsewhere, or needs too much work; `not-trusted`.
     """
     recipe = check_recipe(dict(mapping_of(recipe, "recipe", "a recipe, as Output.recipes has them")), "recipe")
     folders = () if folder is None else (Path(folder),)
@@ -44,12 +44,12 @@ def replay(
 
 def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large: bool = False) -> Output:
     if recipe.get("spec") != pipeline.spec.hash:
-        what = f"the picture was made with spec {recipe.get('spec')}, this model has {pipeline.spec.hash}"
+        what = f"the picture was made by a model with spec {recipe.get('spec')}, this one has {pipeline.spec.hash}"
         raise SourceError("other-model", what, where="recipe.spec")
     fused = list(pipeline.merged)
     if recipe.get("fused", []) != fused:
         what = (
-            f"the picture was made with the adapters {recipe.get('fused', [])} in the weights, this model has {fused}"
+            f"the picture was made with {recipe.get('fused', [])} fused into the weights, this model has {fused}"
         )
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
     pipelines = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
@@ -67,7 +67,7 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
 
 
 def _check_placed(call: Mapping[str, Any], pipeline: Pipeline, where: str) -> None:
-    """Refuse a picture that was drawn with other dtypes or roundings of parts.
+    """Refuse a picture that was drawn with parts in other dtypes or quantisations.
 
     Raises:
         SourceError: `other-model`.
@@ -79,14 +79,15 @@ def _check_placed(call: Mapping[str, Any], pipeline: Pipeline, where: str) -> No
 
 
 def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The arguments of the call that a recipe is of.
+    """The arguments of the call that a recipe records.
 
     Raises:
         SourceError: `not-replayable`.
     """
     for key in ("sampler", "grid", "guidance", *(("cache",) if "cache" in recipe else ())):
         if recipe[key].get("config") is None:
-            raise SourceError("not-replayable", f"its {key} cannot be written down", where=f"{where}.{key}")
+            what = f"its {key} was not recorded: it has no JSON form"
+            raise SourceError("not-replayable", what, where=f"{where}.{key}")
     same = {key: recipe[key] for key in ("negative", "size", "steps", "start", "sampler", "grid", "guidance")}
     inputs = {**recipe["inputs"], **recipe.get("proposed", {})}
     return {"inputs": inputs, "propose": False, "seeds": [recipe["seed"]], "cache": recipe.get("cache"), **same}

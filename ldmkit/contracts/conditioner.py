@@ -1,4 +1,4 @@
-"""The contract of conditioners: raw input to one signal, and its null."""
+"""The contract of conditioners: encoding raw inputs as one signal, and its null."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from ldmkit.files.json import raw_input
 
 
 class Conditioner(FormerMembers, Part, ABC):
-    """Raw input -> one signal, and its null.
+    """Encodes raw inputs as one signal, and provides the null signal that means "no condition".
 
-    Every conditioner writes four things: `Input`, `kind`, `dim` and `forward`; what follows them here has a default.
-    Further abilities are mixins, of which each asks for members of its own: see `contracts/conditioner_abilities.py`.
+    A conditioner defines `Input`, `kind`, `dim` and `forward`; the other members have defaults. Optional abilities are
+    mixins that add members of their own: see `contracts/conditioner_abilities.py`.
     """
 
     Input: ClassVar[Any]
-    """The type of ONE sample's raw input, anything pydantic validates; its JSON schema makes the command line."""
+    """Type of ONE sample's raw input, anything that pydantic validates; its JSON schema makes command-line options."""
     kind: SignalKind
-    """Set on the class, or by `__init__` where the config decides."""
+    """Kind of the signal: set on the class, or in `__init__` if it depends on the config."""
     dim: int
-    """Width of the signal: of tokens and vectors their last axis, of a plane and of residuals their channels."""
+    """Width of the signal: the last axis of tokens and vectors, the channels of planes and residuals."""
 
     @abstractmethod
     def forward(self, inputs: list[Any]) -> Signal:
-        """Encode a batch of validated inputs: one row each."""
+        """Encode a batch of validated inputs, one row per input."""
 
     has_null: bool = True
-    """False where leaving the condition out has no meaning (a picture to enlarge): the input is then required."""
+    """False if leaving the condition out is meaningless (a picture to enlarge): the input is then required."""
 
     def null(self, like: Signal) -> Signal:
-        """The signal that means "no condition", with the rows of `like`. Zeros by default."""
+        """The signal that means "no condition", with as many rows as `like`. Zeros by default."""
         return zeros_like(like)
 
     def example(self, size: tuple[int, int]) -> Any | None:
-        """Some valid parsed input for pictures of (height, width), whatever it says: it gives the null its shape
-        where the caller left the condition out. None: there is no such input, and leaving it out is an error."""
+        """Any valid parsed input for pictures of (height, width). When the caller leaves the condition out, the null
+        takes its shape from this input. None: no such input exists, and leaving the condition out is an error."""
         return None
 
     def parse(self, raw: Any, where: str) -> Any:
-        """One raw input, validated; subclasses may add checks that need the config (class counts ...).
+        """Validate one raw input. Subclasses may add checks that need the config, such as the number of classes.
 
         Raises:
-            InputError: with the path of the offending item.
+            InputError: the input is invalid; the message gives the path of the offending item.
         """
         return parse(self.Input, raw, where)
 

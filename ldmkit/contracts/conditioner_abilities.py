@@ -1,7 +1,7 @@
-"""What a conditioner may be able to do beyond encoding: one mixin an ability, with the members that it asks for.
+"""Optional abilities of conditioners: one mixin per ability, with the members that it requires.
 
-A mixin is a `Conditioner`: inherit those that apply, `class Boxes(OnGrid, SetsSize)`, before or instead of
-`Conditioner` itself. A pipeline asks only those conditioners that inherit an ability for its members.
+Each mixin is a subclass of `Conditioner`: inherit those that apply, as in `class Boxes(OnGrid, SetsSize)`. A pipeline
+uses the members of an ability only on conditioners that inherit it.
 """
 
 from __future__ import annotations
@@ -23,109 +23,113 @@ from ldmkit.errors import CompositionError
 
 
 class OnGrid(Conditioner, ABC):
-    """Encodes for latents of a given size: for planes whose inputs do not tell their size (boxes)."""
+    """Encodes for latents of a given size: for planes whose inputs do not determine a size (boxes)."""
 
     @abstractmethod
     def on_grid(self, inputs: list[Any], grid: tuple[int, int]) -> Signal:
-        """`forward` for latents of grid = (h, w) cells, one row an input; called in the place of `forward`."""
+        """Encode for latents of grid = (h, w) cells, one row per input; called instead of `forward`."""
 
 
 class SetsSize(Conditioner, ABC):
-    """Has inputs that determine how large the picture is: a picture to enlarge, a map, a hint. For planes."""
+    """Has inputs that determine the size of the result: a picture to enlarge, a map, a hint. For planes."""
 
     @abstractmethod
     def picture_size(self, value: Any, factor: int) -> tuple[int, int] | None:
-        """(height, width) in pixels that a parsed input asks for, with a codec of that factor; None: any.
+        """(height, width) in pixels that a parsed input requires, with a codec of that factor; None: any size.
 
-        Asked where the caller gave no size; the first conditioner in spec order that has an input decides.
+        Called if the caller gave no size; the first conditioner in spec order that has an input decides.
         """
 
 
 class KnowsRegion(Conditioner, ABC):
-    """Has inputs that hold a part of the result: what is around the hole of inpainting."""
+    """Has inputs that contain part of the result, such as the surroundings of the hole in inpainting."""
 
     @abstractmethod
     def known(self, value: Any) -> tuple[Tensor, Tensor] | None:
         """Picture (3,H,W) in [-1,1] of a parsed input, and its mask (1,H,W), 0 where the result keeps the picture's
-        pixels. None: this input holds nothing to keep."""
+        pixels. None: this input has no pixels to keep."""
 
 
 class UsesCodec(Conditioner, ABC):
-    """Encodes with the pipeline's codec, or has to fit its latents."""
+    """Encodes with the pipeline's codec, or must match its latents."""
 
     @abstractmethod
     def bind(self, codec: Codec) -> None:
-        """Called once for each pipeline that is composed with it, before anything is encoded.
+        """Called once for each pipeline that the conditioner becomes part of, before anything is encoded.
 
-        Keep a codec in a tuple, or its weights are registered, and saved, as the conditioner's own.
+        Store the codec in a tuple: as a plain attribute it would become a submodule and be saved with the conditioner.
 
         Raises:
-            CompositionError: the codec does not fit, or is another than that of an earlier pipeline.
+            CompositionError: the codec does not fit, or differs from that of an earlier pipeline.
         """
 
 
 class SharesWeights(Conditioner, ABC):
-    """Can read another conditioner's weights instead of holding its own, where a spec says `shares`."""
+    """Can use another conditioner's weights instead of its own if the spec says `shares`."""
 
     @abstractmethod
     def adopt(self, other: Conditioner) -> None:
-        """Use `other`'s weights and assets from now on, and hold none of one's own.
+        """Use the weights and assets of `other` from now on, and drop one's own.
 
         Raises:
-            CompositionError: `cannot-share`: `other` is of another kind, or another config.
+            CompositionError: `cannot-share`: `other` has another type or config.
         """
         raise CompositionError("cannot-share", f"{type(self).__name__} cannot share {type(other).__name__}'s weights")
 
 
 class HasDefault(Conditioner, ABC):
-    """Has an input to assume where the caller gave none; without one, an input that is left out is the null."""
+    """Has a default input. Without a default, leaving the input out means the null."""
 
     @abstractmethod
     def default(self, size: tuple[int, int]) -> Any | None:
-        """The parsed input to assume for pictures of (height, width); None: use the null."""
+        """The parsed default input for pictures of (height, width); None: use the null."""
 
 
 class Proposing(Conditioner, ABC):
-    """Makes its own input up from those that the caller gave: a layout from a prompt.
+    """Proposes its own input from those that the caller gave, such as a layout from a prompt.
 
-    Where a network does it, that is `proposer`, and `stage: proposer` trains it with `proposal_losses`.
+    If a network does this, it is `proposer`, and the training stage `proposer` trains it with `proposal_losses`.
     """
 
     @abstractmethod
     def propose(self, given: Mapping[str, Any], size: tuple[int, int], seed: int) -> Any | None:
-        """The parsed input to draw with where the caller gave none; None: nothing can be made up.
+        """The parsed input to use if the caller gave none; None: nothing to propose.
 
-        Asked once a picture, with its seed, where no picture is started from; the same for the same arguments.
+        Called once per picture, with its seed, unless the call starts from a picture. Deterministic in its arguments.
         `given` holds parsed inputs by name, `size` is (height, width) of the picture.
         """
 
     @property
     def proposer(self) -> nn.Module | None:
-        """The network behind `propose`, which is trained apart from the rest; None: there is none."""
+        """The network behind `propose`, which is trained separately; None if there is none."""
         return None
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Tensor]:
-        """What trains `proposer`: scalars to be added up, means over rows of parsed inputs; `name` is its own input.
+        """Losses that train `proposer`: scalars that are summed, each a mean over rows of parsed inputs.
+
+        Args:
+            rows: parsed inputs by name, one mapping per sample.
+            name: the conditioner's own input.
 
         Raises:
-            CompositionError: `not-trainable`, unless overridden; a class with a `proposer` overrides it.
+            CompositionError: `not-trainable`: not overridden; a class with a `proposer` must override it.
         """
         raise CompositionError("not-trainable", f"{type(self).__name__} has no proposer to train")
 
 
 class Ported(Conditioner, ABC):
-    """Publishes places for adapters, as a denoiser does: `linear.<path>` of a text tower.
+    """Publishes ports for adapters, as a denoiser does: `linear.<path>` of a text tower.
 
-    Set `self.ports = ldmkit.linear_ports(self)` and hand `self.frame` to each `ldmkit.PortedLinear`.
+    Set `self.ports = ldmkit.linear_ports(self)` and pass `self.frame` to each `ldmkit.PortedLinear`.
     """
 
     ports: Mapping[str, Port] = MappingProxyType({})
     """Name -> port."""
     frame: Frame | None = None
-    """What taps at its ports are called with; None where it is called by itself, and taps are left alone."""
+    """Passed to the taps at its ports; None if the conditioner is called outside a pipeline: no taps are called."""
 
     def framed(self, frame: Frame) -> Self:
-        """The same weights and ports, for one encoding in which taps see `frame`."""
+        """A shallow copy with the same weights and ports, for one encoding in which taps receive `frame`."""
         other = copy.copy(self)
         other.frame = frame
         return other
@@ -134,9 +138,9 @@ class Ported(Conditioner, ABC):
 ABILITIES: tuple[type[Conditioner], ...] = (
     OnGrid, SetsSize, KnowsRegion, UsesCodec, SharesWeights, HasDefault, Proposing, Ported,
 )  # fmt: skip
-"""All mixins."""
+"""All ability mixins."""
 
 
 def members(ability: type[Conditioner]) -> tuple[str, ...]:
-    """Names that a mixin asks for, or gives a default of."""
+    """Names of the members that a mixin requires or provides a default for."""
     return tuple(name for name in vars(ability) if not name.startswith("_"))

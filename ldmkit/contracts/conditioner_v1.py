@@ -1,7 +1,7 @@
-"""Members that every conditioner had in version 1 of the contract, and that mixins ask for today.
+"""Members that every conditioner had in version 1 of the contract, and that are now members of mixins.
 
-They are kept as long as version 1 is taken: callers find the defaults they know, and classes that override one without
-its mixin work as they did (`ldmkit/models/abilities.py` tells them what to inherit).
+They are kept while version 1 is supported: callers still find the defaults, and classes that override a member without
+inheriting its mixin keep working (`ldmkit/models/abilities.py` tells them what to inherit).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ldmkit.errors import CompositionError
 
 
 class FormerMembers:
-    """What a conditioner without an ability answers; each member is explained by its mixin."""
+    """Defaults for conditioners that lack an ability; each mixin documents its members."""
 
     ports: Mapping[str, Port] = MappingProxyType({})
     """See `Ported`."""
@@ -35,7 +35,7 @@ class FormerMembers:
         return other
 
     def on_grid(self, inputs: list[Any], grid: tuple[int, int]) -> Signal:
-        """See `OnGrid`. By default `forward`."""
+        """See `OnGrid`. Calls `forward` by default."""
         signal: Signal = self(inputs)  # type: ignore[operator]
         return signal
 

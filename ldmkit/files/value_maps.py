@@ -1,11 +1,11 @@
-"""Maps of real values beside pictures: depth, heat, flow, normals; from files, arrays and tensors to float32.
+"""Maps of real values aligned with pictures (depth, heat, flow, normals), read from files, arrays and tensors.
 
-`ValueMap` declares such a map, and is the annotation that makes a type of raw input of it:
+`ValueMap` declares such a map; as an annotation it makes a type of raw input:
 
     Depth: TypeAlias = Annotated[Tensor, ValueMap(low=0.0, high=1.0)]
 
-What an integer means depends on the declaration (`integers`); a float is the value itself. Nothing is clipped,
-normalised or converted by guess.
+The meaning of integers depends on the declaration (`integers`); a float is the value itself. Values are never clipped
+or normalised, and conversions are never guessed.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ MOST_CHANNELS = 4096
 
 @dataclass(frozen=True)
 class ValueMap:
-    """A map of real values that lies on a picture: what its numbers may be, and how they are read.
+    """Declares a map of real values aligned with a picture: the range of its values, and how they are read.
 
-    Put into `Annotated[Tensor, ValueMap(...)]` it makes the type of a raw input (or of a field of one). A parsed map is
-    a tensor (channels, H, W), float32, on the CPU.
+    `Annotated[Tensor, ValueMap(...)]` is the type of a raw input, or of a field of one. A parsed map is a tensor
+    (channels, H, W) of float32 on the CPU.
 
     Args:
-        channels: values a pixel has.
-        low, high: range of the values. What lies outside is an error.
-        integers: what integers in files and arrays mean. scaled: the level 0 is `low`, and the largest level of the
-            format (255 of 8 bits, 65535 of 16) is `high`; values: they are the values (millimetres in a 16-bit PNG).
-        mirror: factor of each channel when the picture is mirrored left to right: -1 for components along x (of
-            normals, of flow), else 1. None: 1 for a single channel that cannot be negative; otherwise it is not known,
-            and training refuses to mirror the map.
+        channels: number of values per pixel.
+        low, high: range of the values. Values outside are an error.
+        integers: meaning of integers in files and arrays. "scaled": 0 is `low`, and the largest level of the format
+            (255 for 8 bits, 65535 for 16) is `high`. "values": integers are the values (millimetres in a 16-bit PNG).
+        mirror: factor for each channel when the picture is mirrored left to right: -1 for components along x (of
+            normals, of flow), else 1. None: 1 for a single channel that cannot be negative; otherwise unknown, and
+            training refuses to mirror the map.
 
     Raises:
-        SpecError: `value-map`: a declaration that contradicts itself.
+        SpecError: `value-map`: the declaration contradicts itself.
     """
 
     channels: int = 1
@@ -72,31 +72,31 @@ class ValueMap:
         if len(self.mirror) != self.channels or not set(self.mirror) <= {-1, 1}:
             raise _wrong("mirror", f"{self.mirror!r}", f"{self.channels} factor(s), each -1 or 1")
         if -1 in self.mirror and self.low != -self.high:
-            what = f"a component that changes its sign, in a range from {self.low:g} to {self.high:g}"
+            what = f"a channel that changes sign, in a range from {self.low:g} to {self.high:g}"
             raise _wrong("mirror", what, "low = -high")
 
     def __str__(self) -> str:
-        return f"map of {self.channels} value(s)"
+        return f"map of {self.channels} channel(s)"
 
     @property
     def signs(self) -> tuple[int, ...] | None:
-        """Factors of the channels under a mirror; None: it is not declared what a mirror does to them."""
+        """Factors for the channels when mirrored; None: not declared."""
         if self.mirror is None and self.channels == 1 and self.low >= 0:
             return (1,)
         return self.mirror
 
     def read(self, source: object, where: str | None = None) -> Tensor:
-        """A map as (channels, H, W) float32, on the CPU.
+        """Read a map as a float32 tensor (channels, H, W) on the CPU.
 
         Args:
-            source: path, file bytes, data URI or PIL image: PNG of 8 or 16 bits, TIFF of 8, 16 or 32 bits (floats too),
-                PFM, .npy, and other 8-bit pictures; array (H, W[, channels]) of numbers; rows of numbers; or tensor
-                ([channels,] H, W) of floats.
-            where: what to call it in errors; files are named by themselves.
+            source: path, file bytes, data URI or PIL image (8-bit or 16-bit PNG, 8-bit, 16-bit, 32-bit or float TIFF,
+                PFM, .npy, and other 8-bit pictures); array (H, W[, channels]) of numbers; nested lists of numbers; or
+                tensor ([channels,] H, W) of floats.
+            where: name of the map in errors; files are named by their paths.
 
         Raises:
-            InputError: `picture-*`: no such file, damaged, too large; more or fewer channels than declared; levels
-                whose full scale the file does not tell; NaN or infinities; values outside of [low, high].
+            InputError: `picture-*`: the file does not exist, is damaged or too large; the number of channels is not as
+                declared; the full scale of levels is unknown; NaN or infinities; values outside [low, high].
         """
         if (stored := array_from_uri(source, where)) is not None:
             source = torch.from_numpy(stored.astype(stored.dtype.newbyteorder("=")))
@@ -106,11 +106,11 @@ class ValueMap:
             return self._array(unmasked(source, where), where)
         if isinstance(source, (list, tuple)):
             return self._array(_rows(source, where), where)
-        values, place, whole = read_samples(source, where, self.channels, self.integers)
-        return self._array(values, place, whole)
+        values, place, full_scale = read_samples(source, where, self.channels, self.integers)
+        return self._array(values, place, full_scale)
 
     def write(self, values: Tensor) -> str:
-        """A data URI that `read` turns into exactly these values (channels, H, W) again."""
+        """Encode values (channels, H, W) as a data URI from which `read` restores them exactly."""
         return array_uri(values.detach().float().cpu().numpy())
 
     def _tensor(self, values: Tensor, where: str | None) -> Tensor:
@@ -123,27 +123,27 @@ class ValueMap:
             raise InputError("picture-dtype", f"a map of {values.dtype}", where=where, fits="a tensor of floats")
         return torch.from_numpy(self._checked(values.double().numpy(), where))
 
-    def _array(self, array: np.ndarray[Any, Any], where: str | None, whole: int | None = None) -> Tensor:
-        """`whole`: full scale of the levels, where the file has told it; None: the type of the array says."""
+    def _array(self, array: np.ndarray[Any, Any], where: str | None, full_scale: int | None = None) -> Tensor:
+        """`full_scale`: of integer levels, if the file determines it; None: follows from the dtype."""
         array = array[..., None] if array.ndim == 2 else array
         if array.ndim != 3 or 0 in array.shape:
             fits = f"(height, width, {self.channels})"
             raise InputError("picture-shape", f"a map of shape {array.shape}", where=where, fits=fits)
         self._check_channels(array.shape[2], where, array.shape[0])
-        values = self._values(array, where, whole)
+        values = self._values(array, where, full_scale)
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(self._checked(values, where), -1, 0)))
 
-    def _values(self, array: np.ndarray[Any, Any], where: str | None, whole: int | None) -> np.ndarray[Any, Any]:
+    def _values(self, array: np.ndarray[Any, Any], where: str | None, full_scale: int | None) -> np.ndarray[Any, Any]:
         if array.dtype.kind == "f":
             return array.astype(np.float64)
         if array.dtype.kind not in "biu":
             raise InputError("picture-dtype", f"a map of {array.dtype}", where=where, fits="floats or integers")
         if self.integers == "values":
             if array.dtype.kind == "b":
-                what = "a map of two levels, whose values are not numbers"
+                what = "a map of two levels (bool), which are not numbers"
                 raise InputError("picture-dtype", what, where=where, fits="floats or integers")
             return array.astype(np.float64)
-        scale = full_scale_of(array, where) if whole is None else whole
+        scale = full_scale_of(array, where) if full_scale is None else full_scale
         return self.low + array.astype(np.float64) / scale * (self.high - self.low)
 
     def _check_channels(self, found: int, where: str | None, first: int | None = None) -> None:
@@ -151,7 +151,7 @@ class ValueMap:
             return
         fits = f"{self.channels} channel(s)"
         if first == self.channels:
-            fits += "; of an array the last axis: np.moveaxis(array, 0, -1)"
+            fits += "; the channels of an array are its last axis: np.moveaxis(array, 0, -1)"
         raise InputError("picture-channels", f"a map of {found} channel(s)", where=where, fits=fits)
 
     def _checked(self, values: np.ndarray[Any, Any], where: str | None) -> np.ndarray[Any, Any]:
@@ -175,13 +175,13 @@ class ValueMap:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        said = f"path of a PNG, TIFF or NPY file, or a data URI ({URI_PREFIX}...); {self.channels} channel(s)"
-        said += f" with values from {self.low:g} to {self.high:g}, of integers the {self.integers}"
-        return {"type": "string", "format": "value-map", "title": "ValueMap", "description": said}
+        description = f"path of a PNG, TIFF or NPY file, or a data URI ({URI_PREFIX}...); {self.channels} channel(s)"
+        description += f" with values in [{self.low:g}, {self.high:g}]; integers are {self.integers}"
+        return {"type": "string", "format": "value-map", "title": "ValueMap", "description": description}
 
 
 def value_map_of(kind: Any) -> ValueMap | None:
-    """The declaration in an annotated type; None for a type that is no map of values."""
+    """The declaration in an annotated type; None if the type is not a map of values."""
     return next((found for found in getattr(kind, "__metadata__", ()) if isinstance(found, ValueMap)), None)
 
 
@@ -190,16 +190,16 @@ def _wrong(where: str, what: str, fits: str) -> SpecError:
 
 
 def _rows(source: Sequence[Any], where: str | None) -> np.ndarray[Any, Any]:
-    """Rows of numbers, as JSON has them: they are the values, whole or not."""
+    """Nested lists of numbers (from JSON): the values themselves, integers too."""
     try:
         array = np.asarray(plain(source))
         flags = any(isinstance(item, bool) for item in _items(source))  # numpy takes True among numbers for 1
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise InputError("picture-shape", "the rows of a map differ in length", where=where) from None
-    except Exception as problem:  # a list of the caller's that fails as it is read
+    except Exception as problem:  # the caller's own sequence type may raise anything
         raise InputError("unreadable", f"reading it failed: {raised(problem)}", where=where) from problem
     if flags or array.dtype.kind not in "iuf":
-        raise InputError("picture-dtype", "rows of other things than numbers", where=where, fits="numbers")
+        raise InputError("picture-dtype", "rows that hold something other than numbers", where=where, fits="numbers")
     return array.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""The spec of a cascade: pipelines in order, and what each hands on to later ones. Strict, and JSON both ways."""
+"""The spec of a cascade: pipelines in order, and what each passes to later ones. Strict; converts to and from JSON."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from ldmkit.errors import LdmkitError, SpecError, suggest
 from ldmkit.models.spec import FileDigest, check_names, read_spec
 
 CASCADE_FILE = "cascade.json"
-"""What the spec is called in the folder of a saved cascade; each stage is a folder beside it."""
+"""Name of the spec's file in the folder of a saved cascade; each stage is a subfolder."""
 
 LATENTS = "latents"
 
 
 class Handover(NamedTuple):
-    """What an earlier stage hands on: its data (a picture, a vector ...) as decoded, or its latents."""
+    """What an earlier stage passes on: its decoded data (a picture, a vector ...), or its latents."""
 
     stage: str
     latents: bool = False
 
     @classmethod
     def of(cls, text: str, where: str) -> Handover:
-        """`base`, or `base.latents`.
+        """Parse `base` or `base.latents`.
 
         Raises:
             SpecError: `handover`.
         """
         stage, dot, what = text.partition(".")
         if dot and what != LATENTS:
-            fits = f"{stage}, its data as decoded, or {stage}.{LATENTS}"
-            raise SpecError("handover", f"a stage hands on no {what!r}", where=where, fits=fits)
+            fits = f"{stage} (its decoded data) or {stage}.{LATENTS}"
+            raise SpecError("handover", f"a stage has no output {what!r}", where=where, fits=fits)
         return cls(stage, bool(dot))
 
 
 class Target(NamedTuple):
-    """Where it goes: an input of a stage, or a field of one that is a mapping."""
+    """Where it goes: an input of a stage, or a field of an input that is a mapping."""
 
     name: str
     field: str | None = None
 
     @classmethod
     def of(cls, key: str) -> Target:
-        """`low`, or `low.image`."""
+        """Parse `low` or `low.image`."""
         name, dot, field = key.partition(".")
         return cls(name, field if dot else None)
 
     def put(self, row: Mapping[str, Any], value: Any) -> dict[str, Any]:
-        """A row of inputs with the value in its place."""
+        """A row of inputs with the value put in."""
         if self.field is None:
             return {**row, self.name: value}
         return {**row, self.name: {**row.get(self.name, {}), self.field: value}}
 
-    def taken(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of inputs has something in its place."""
+    def is_set(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of inputs already has a value there."""
         own = row.get(self.name)
         return own is not None and (self.field is None or not isinstance(own, Mapping) or self.field in own)
 
 
 class StageStart(Value):
-    """A stage that goes on from the picture of an earlier one: a refiner, or a second pass at a larger size.
+    """A stage that continues from the picture of an earlier one: a refiner, or a second pass at a larger size.
 
     Args:
-        stage: whose picture; its latents where both stages have one codec and nothing is enlarged.
-        strength: share of the steps that are run, as of `ldmkit.Start`.
-        enlarge: how many times the height and width of that picture, by bicubic interpolation.
+        stage: the earlier stage; if both stages share a codec and nothing is enlarged, its latents are used directly.
+        strength: fraction of the steps to run, as for `ldmkit.Start`.
+        enlarge: factor by which the picture is enlarged, with bicubic interpolation.
     """
 
     stage: str
@@ -79,14 +79,14 @@ class StageStart(Value):
 
 
 class StageSpec(Value):
-    """One stage: how its pipeline hangs together with the others.
+    """One stage: how its pipeline is connected to earlier ones.
 
     Args:
-        inputs: input of this stage -> the earlier stage that it comes from, `base`, or `base.latents`; `low.image` is a
-            field of the input `low`, whose other fields are the caller's.
-        start: what it starts from, if that is an earlier stage's picture.
-        shares: path of a part -> `stage.path` of the same part of an earlier stage, which is held and saved once.
-        spec: hash of the pipeline's spec when the cascade was saved; None: any.
+        inputs: input of this stage -> the earlier stage that it comes from, as `base` or `base.latents`. `low.image`
+            is a field of the input `low`, whose other fields come from the caller.
+        start: the earlier picture that it starts from, if any.
+        shares: path of a part -> `stage.path` of the same part in an earlier stage, which is held and saved once.
+        spec: hash of the pipeline's spec when the cascade was saved; None: not checked.
     """
 
     inputs: dict[str, str] = Field(default_factory=dict)
@@ -95,12 +95,12 @@ class StageSpec(Value):
     spec: str | None = None
 
     def sources(self, where: str) -> dict[Target, Handover]:
-        """Input -> what is handed on to it."""
+        """Input -> where its value comes from."""
         return {Target.of(key): Handover.of(text, f"{where}.inputs.{key}") for key, text in self.inputs.items()}
 
 
 class CascadeSpec(Value):
-    """Stages in the order in which they run. `files` and `digest` are those of a saved one, as of `PipelineSpec`."""
+    """Stages in the order in which they run. A saved spec has `files` and `digest`, as in `PipelineSpec`."""
 
     format: Literal["ldmkit-cascade"] = "ldmkit-cascade"
     version: Literal[1] = 1
@@ -131,14 +131,14 @@ class CascadeSpec(Value):
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change when a stage or what connects them does; digests of files do not count."""
+        """16 hex digits that depend on the stages and their wiring, but not on digests of files."""
         data = {key: value for key, value in self.to_json().items() if key not in ("files", "digest")}
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def check_order(stages: Mapping[str, StageSpec]) -> None:
-    """Each stage takes from earlier ones alone.
+    """Check that each stage depends only on earlier ones.
 
     Raises:
         SpecError: `unknown-stage`, `stage-circle`, `stage-order`; `handover`; `unknown-share`.
@@ -155,14 +155,14 @@ def check_order(stages: Mapping[str, StageSpec]) -> None:
         for path, text in stages[name].shares.items():
             stage, _, other = text.partition(".")
             if other != path or path in stages[stage].shares:
-                fits = f"{stage}.{path}, where that stage has it of its own"
+                fits = f"{stage}.{path}, with that part belonging to {stage} itself"
                 where = f"stages.{name}.shares.{path}"
-                raise SpecError("unknown-share", f"{text!r} is no part to share as {path!r}", where=where, fits=fits)
+                raise SpecError("unknown-share", f"{text!r} cannot be shared as {path!r}", where=where, fits=fits)
         earlier.append(name)
 
 
 def needed_by(name: str, stage: StageSpec) -> list[tuple[str, str]]:
-    """(place in the spec, stage) of all that a stage takes from others."""
+    """(place in the spec, stage) of everything that a stage takes from others."""
     where = f"stages.{name}"
     made = zip(stage.inputs, stage.sources(where).values(), strict=True)
     found = [(f"{where}.inputs.{key}", source.stage) for key, source in made]
@@ -177,15 +177,15 @@ def _refuse_order(name: str, source: str, wanted: Mapping[str, list[tuple[str, s
         behind.add(one)
         waiting += [stage for _, stage in wanted.get(one, ()) if stage not in behind]
     if name in behind:
-        what = f"stage {name!r} waits for {source!r}, which waits for {name!r} itself"
-        raise SpecError("stage-circle", what, where=where, fits="stages that take from earlier ones")
-    what = f"stage {name!r} takes from {source!r}, which comes after it"
+        what = f"stage {name!r} depends on {source!r}, which itself depends on {name!r}"
+        raise SpecError("stage-circle", what, where=where, fits="stages that depend only on earlier ones")
+    what = f"stage {name!r} depends on {source!r}, which comes after it"
     raise SpecError("stage-order", what, where=where, fits=f"{source!r} before {name!r}")
 
 
 @contextmanager
 def at_stage(name: str) -> Iterator[None]:
-    """Errors inside the block say which stage they are of."""
+    """Add the stage's name to errors raised inside the block."""
     try:
         yield
     except LdmkitError as error:

@@ -1,4 +1,4 @@
-"""A cascade as a folder: `cascade.json`, and the folder of a pipeline for each stage."""
+"""A cascade as a folder: `cascade.json`, and a pipeline's folder for each stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ldmkit.models.weights import LazyTensor
 
 
 class CascadeFolder(Source):
-    """A folder that `Cascade.save` wrote. It is no source of one pipeline: `stages` has a source for each."""
+    """A folder that `Cascade.save` wrote. It is not a pipeline's source: `stage` gives the source of each stage."""
 
     def __init__(self, folder: Path, verify: Verify = "fast") -> None:
         super().__init__(str(folder))
@@ -44,7 +44,7 @@ class CascadeFolder(Source):
         """The source of one stage, whose spec is the one that the cascade was saved with.
 
         Raises:
-            SourceError: `not-found`, `digest-differs`; `other-stage`: it is of another pipeline.
+            SourceError: `not-found`, `digest-differs`; `other-stage`: the folder holds another pipeline.
         """
         if not inside(self.folder, f"{name}/{SPEC_FILE}").is_file():
             raise SourceError("not-found", f"there is no {name}/{SPEC_FILE}", where=self.origin)
@@ -52,15 +52,15 @@ class CascadeFolder(Source):
         source = NativeFolder(self.folder / name, self._verify)
         wanted = self.cascade.stages[name].spec
         if wanted is not None and source.spec.hash != wanted:
-            what = f"the pipeline there has spec {source.spec.hash}, the cascade was saved with {wanted}"
-            raise SourceError("other-stage", what, where=f"{self.origin}/{name}", fits="the folder as it was saved")
+            what = f"its pipeline has spec {source.spec.hash}, but the cascade was saved with {wanted}"
+            raise SourceError("other-stage", what, where=f"{self.origin}/{name}", fits="the folder as saved")
         source.origin = f"{self.origin}/{name}"
         return source
 
     @property
     def spec(self) -> PipelineSpec:
-        what = f"it is a cascade of {', '.join(self.cascade.stages)}, not one pipeline"
-        fits = "ldmkit.Cascade.load, or one of its stages by itself"
+        what = f"it is a cascade of {', '.join(self.cascade.stages)}, not a single pipeline"
+        fits = "ldmkit.Cascade.load, or the folder of one of its stages"
         raise SourceError("cascade", what, where=self.origin, fits=fits)
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
@@ -75,13 +75,13 @@ def is_cascade(path: Path) -> bool:
 def shared_parts(
     name: str, stage: StageSpec, spec: PipelineSpec, before: Mapping[str, tuple[PipelineSpec, Mapping[str, Part]]]
 ) -> dict[str, Part]:
-    """The parts that a stage has from earlier ones, by their paths.
+    """The parts that a stage shares with earlier ones, by path.
 
     Args:
-        before: stage -> its spec and its parts by their paths.
+        before: stage -> its spec, and its parts by path.
 
     Raises:
-        SpecError: `unknown-share`: one of them has no such part; `share-differs`: of another type or config.
+        SpecError: `unknown-share`: one of the stages has no such part; `share-differs`: type or config differ.
     """
     ready: dict[str, Part] = {}
     for path, text in stage.shares.items():
@@ -95,8 +95,8 @@ def shared_parts(
                 "unknown-share", f"stage {of!r} has no part {path!r}", where=where, fits=suggest(path, known)
             )
         if (mine.type, mine.config) != (other.type, other.config):
-            what = f"{path!r} of stage {name!r} has another type or config than that of {owner!r}"
-            raise SpecError("share-differs", what, where=where, fits="parts that are the same, or one for each stage")
+            what = f"{path!r} of stage {name!r} differs in type or config from that of {owner!r}"
+            raise SpecError("share-differs", what, where=where, fits="identical parts, or a separate part per stage")
         ready[path] = parts[path]
     return ready
 
@@ -107,7 +107,7 @@ def save_cascade(
     """Write all stages and the spec; an older saved cascade in the folder's place is replaced at the end.
 
     Raises:
-        InputError, PluginError, RunError: as `save_pipeline`.
+        InputError, PluginError, RunError: as for `save_pipeline`.
     """
     check_folder(folder, CASCADE_FILE, _stages_there(folder))
     check_store(store)
@@ -127,14 +127,14 @@ def save_cascade(
 
 
 def _with_hashes(spec: CascadeSpec, folder: Path) -> CascadeSpec:
-    """The spec with the hash of each stage as it was written, whose dtype may be another than the pipeline's."""
+    """The spec with the hash of each stage as written: its dtype may differ from the pipeline's."""
     written = {name: NativeFolder(folder / name, "off").spec.hash for name in spec.stages}
     stages = {name: stage.model_copy(update={"spec": written[name]}) for name, stage in spec.stages.items()}
     return spec.model_copy(update={"stages": stages})
 
 
 def _stages_there(folder: Path) -> frozenset[str]:
-    """Names of the stages of an older cascade in a folder, which are its own to replace."""
+    """Stage names of an older cascade in a folder, whose subfolders may be replaced."""
     try:
         data: Any = read_json(folder / CASCADE_FILE)
         return frozenset(CascadeSpec.read(data).stages)

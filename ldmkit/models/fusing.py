@@ -139,7 +139,7 @@ _PORTED = {"linear": "PortedLinear", "conv": "PortedConv2d"}
 
 
 def _plus(own: Tensor, deltas: Sequence[Tensor]) -> nn.Parameter:
-    """The tensor with what is added to it, summed in float32 or wider."""
+    """The tensor plus deltas, summed in float32 or wider."""
     wide = own.detach().to(torch.promote_types(own.dtype, torch.float32), copy=True)
     for delta in deltas:
         wide += delta

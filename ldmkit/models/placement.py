@@ -1,4 +1,4 @@
-"""Where the parts of a pipeline keep their weights, and when: a value, chosen per pipeline as a plan is."""
+"""Where the parts of a pipeline keep their weights, and when: a value chosen per pipeline, like a plan."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ When: TypeAlias = Literal["always", "at-use", "after-encoding", "streamed"]
 Rest: TypeAlias = Literal["cpu", "disk"]
 
 GROUPS = ("conditioners",)
-"""Names that stand for several parts; a part's own name wins."""
+"""Names that stand for several parts; an entry for a single part takes precedence."""
 
 
 class PartPlacement(Value):
     """How one part keeps its weights.
 
     Args:
-        when: they are on the device that computes. "always"; "at-use": while the part computes; "after-encoding": the
-            same for a conditioner, whose weights leave once the conditions are encoded; "streamed": each block for its
-            own call, the next one being fetched meanwhile.
-        dtype: of its floating weights, and what it computes in; None: as they are.
-        stored: "int8": the weights of linear layers are kept as 8-bit integers with a scale for each output, and
-            widened to the part's dtype for each block's call, or when the part is fetched. None: as they are.
+        when: when the weights are on the computing device. "always"; "at-use": while the part computes;
+            "after-encoding": the same for a conditioner, whose weights leave once the conditions are encoded;
+            "streamed": each block for its own call, while the next one is being fetched.
+        dtype: dtype of its floating-point weights and of its computations; None: unchanged.
+        stored: "int8": the weights of linear layers are kept as 8-bit integers with one scale per output, and
+            dequantised to the part's dtype for each block's call, or when the part is fetched. None: unchanged.
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -45,9 +45,9 @@ class Placement(Value):
     Args:
         parts: "codec", "denoiser", "conditioners" (all of them), or a conditioner's name -> how it is placed. Parts
             that are not named are always on the device.
-        device: that computes; None: the one that the network is on.
-        rest: where weights are that are not on the device. "cpu": in the CPU's memory. "disk": in the files that they
-            were loaded from, or else in a temporary file. None: "disk" where the CPU computes, else "cpu".
+        device: computing device; None: the denoiser's device.
+        rest: where weights are kept while they are not on the device. "cpu": in main memory. "disk": in the files that
+            they were loaded from, else in a temporary file. None: "disk" if the CPU computes, else "cpu".
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -58,8 +58,8 @@ class Placement(Value):
 
     @classmethod
     def read(cls, given: object) -> Placement:
-        """A placement from a value, the name of a preset, spellings (`text:after-encoding+bfloat16`), or a mapping from
-        names of parts to words, mappings or values.
+        """A placement from a `Placement`, the name of a preset, spellings (`text:after-encoding+bfloat16`), or a
+        mapping from names of parts to words, mappings or `PartPlacement`s.
 
         Raises:
             InputError: `placement`, `unknown-key`, `invalid`.
@@ -98,7 +98,7 @@ class Placement(Value):
 
 
 def _part(given: object, name: str) -> PartPlacement | dict[str, Any]:
-    """One part's placement from words joined by +, or as it is."""
+    """One part's placement, from words joined by + or from its fields."""
     if isinstance(given, PartPlacement):
         return given
     if not isinstance(given, str):
@@ -119,7 +119,7 @@ _WORDS: dict[str, str] = {
     **dict.fromkeys(get_args(DtypeName), "dtype"),
     "int8": "stored",
 }
-"""Word of a spelling -> the field that it is a value of."""
+"""Word of a spelling -> the field that it sets."""
 
 PRESETS: dict[str, Placement] = {
     "low-memory": Placement(
@@ -133,17 +133,17 @@ PRESETS: dict[str, Placement] = {
         }
     ),
 }
-"""Placements by name: only the network stays on the device; or nothing does."""
+"""Placements by name. low-memory: only the denoiser stays on the device. lowest-memory: nothing does."""
 
 
 def places_of(placement: Placement, parts: Parts, *, strict: bool = True) -> dict[str, PartPlacement]:
-    """Path of a part (`codec`, `conditioners.text`) -> how it is placed, of those that are named.
+    """Path of a part (`codec`, `conditioners.text`) -> its placement, for parts that the placement names.
 
     Args:
-        strict: refuse names of parts that are not there.
+strict: refuse names of parts that do not exist.
 
     Raises:
-        InputError: `unknown-part`; `placement`: what that part cannot be placed as.
+        InputError: `unknown-part`; `placement`: the part cannot be placed that way.
     """
     own = {"codec": "codec", "denoiser": "denoiser", **{name: f"conditioners.{name}" for name in parts.conditioners}}
     own |= {path: path for path in own.values()}
@@ -154,7 +154,7 @@ def places_of(placement: Placement, parts: Parts, *, strict: bool = True) -> dic
         elif name in GROUPS:
             found |= {f"conditioners.{one}": place for one in parts.conditioners}
         elif name in parts.adapters or name.startswith("adapters"):
-            what = f"{name!r} is an adapter, which goes where the network is"
+            what = f"{name!r} is an adapter, which is always placed with the denoiser"
             raise InputError("placement", what, where="placement", fits="denoiser, codec, conditioners")
         elif strict:
             raise InputError("unknown-part", f"there is no part {name!r}", where="placement", fits=suggest(name, own))
@@ -166,7 +166,7 @@ def places_of(placement: Placement, parts: Parts, *, strict: bool = True) -> dic
 
 
 def rounded_by(part: Part, place: PartPlacement) -> dict[str, str]:
-    """What of a placement changes the numbers that a part computes with; empty where nothing does."""
+    """The fields of a placement that change numerical results of a part; empty if none does."""
     fields: dict[str, str] = {} if place.stored is None else {"stored": place.stored}
     wanted = place.dtype
     if wanted is not None and str(part.dtype).removeprefix("torch.") != wanted:

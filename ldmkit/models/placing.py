@@ -1,4 +1,4 @@
-"""From a placement to parts that keep to it: copies of a pipeline's modules, on the same tensors where these stay."""
+"""Applying a placement: copies of a pipeline's modules, which share tensors that stay where they are."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ldmkit.models.resting import EightBit, InMemory, Resting, eight_bits, on_di
 from ldmkit.models.spec import ConditionerSpec, owners_of
 
 Rounded: TypeAlias = dict[str, dict[str, str]]
-"""Path of a part -> what of its placement changes the numbers that it computes with."""
+"""Path of a part -> the fields of its placement that change numerical results."""
 
 TensorSlot: TypeAlias = tuple[nn.Module, str, str]
 """A module, `_parameters` or `_buffers`, and the name of a tensor in it."""
@@ -33,16 +33,16 @@ TensorSlot: TypeAlias = tuple[nn.Module, str, str]
 def placed_parts(
     parts: Parts, wiring: Mapping[str, ConditionerSpec], placement: Placement, *, strict: bool = True
 ) -> tuple[Parts, Rounded]:
-    """The same parts, with copies of those that a placement names; nothing given is changed.
+    """The same parts, with copies of those that a placement names; the arguments are unchanged.
 
-    Parts that are placed already stay as they are.
+    Parts that are already placed stay as they are.
 
     Args:
-        strict: refuse names of parts that are not there.
+        strict: refuse names of parts that do not exist.
 
     Raises:
         InputError: `unknown-part`, `placement`.
-        CompositionError: `placement-shared`: conditioners of one set of weights, placed in two ways.
+        CompositionError: `placement-shared`: conditioners that share weights are placed differently.
     """
     places = places_of(placement, parts, strict=strict)
     device = parts.denoiser.device if placement.device is None else check_device(placement.device, meta=True)
@@ -68,7 +68,7 @@ def placed_parts(
 
 
 def unplaced(parts: Parts) -> Parts:
-    """The same parts, with copies of those that are placed, which hold the resting tensors themselves."""
+    """The same parts, with placed ones replaced by copies that hold their resting tensors directly."""
     which = {path: part for path, part in parts.items().items() if part.placed is not None}
     return _replaced(parts, twins(parts, which)) if which else parts
 
@@ -76,11 +76,11 @@ def unplaced(parts: Parts) -> Parts:
 def place_part(
     parts: Sequence[Part], place: PartPlacement, device: torch.device, rest: Rest, files: Collection[MappedFile] = ()
 ) -> None:
-    """Have a part keep to a placement, in place; for a copy that nobody else has.
+    """Place a part in place; only for copies that nothing else uses.
 
     Args:
-        parts: the part, and those that use its weights.
-        files: that its tensors may lie in.
+        parts: the part, and those that share its weights.
+        files: mapped files that may contain its tensors.
     """
     if (dtype := check_dtype(place.dtype)) is not None:
         for part in parts:
@@ -98,10 +98,10 @@ def place_part(
 
 
 def _on_device(parts: Sequence[Part], place: PartPlacement, device: torch.device) -> Residence:
-    """Weights of linear layers as integers on the device, widened block by block; the rest as it is."""
+    """Keep linear layers' weights as integers on the device, dequantised block by block; the rest unchanged."""
     blocks = _distinct(block for part in parts for block in (*blocks_of(part), *_linear(part)))
     slots = [slot for block in blocks for slot in _slots(block) if _is_weight(slot)]
-    resting = _resting(slots, place, _Bed(device, "cpu", (), False))
+    resting = _resting(slots, place, _RestingPlace(device, "cpu", (), False))
     free = [shelf for part in parts for shelf in _free(part, resting)]
     return Streamed([(block, _shelves([block], resting)) for block in blocks], [], device, free, ahead=False)
 
@@ -109,11 +109,11 @@ def _on_device(parts: Sequence[Part], place: PartPlacement, device: torch.device
 def _away(
     parts: Sequence[Part], place: PartPlacement, device: torch.device, rest: Rest, files: Collection[MappedFile]
 ) -> Residence:
-    """Tensors elsewhere, fetched block by block or while the part computes."""
+    """Keep tensors off the device, fetched block by block or while the part computes."""
     streamed = place.when == "streamed"
     blocks = _distinct(block for part in parts for block in blocks_of(part)) if streamed else []
     slots = [slot for part in parts for slot in _slots(part)]
-    resting = _resting(slots, place, _Bed(None, rest, files, streamed))
+    resting = _resting(slots, place, _RestingPlace(None, rest, files, streamed))
     if not streamed:
         return Residence(_shelves(parts, resting), device)
     own = [(block, _shelves([block], resting)) for block in blocks]
@@ -123,7 +123,7 @@ def _away(
 
 
 def _distinct(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """Modules once each, without those inside of one before them."""
+    """Each module once, without modules contained in an earlier one."""
     found: list[nn.Module] = []
     inside: set[int] = set()
     for module in modules:
@@ -138,9 +138,9 @@ def _linear(part: Part) -> Iterator[nn.Module]:
 
 
 def blocks_of(part: Part) -> Iterator[nn.Module]:
-    """What is streamed one by one: the repeated blocks that a denoiser declares, or else what lists of modules hold.
+    """The modules that are streamed one by one: the blocks that a denoiser declares, else the entries of module lists.
 
-    The rest, embeddings and the like, is there while the part computes.
+    The rest (embeddings and the like) stays on the device while the part computes.
     """
     regions = tuple(getattr(part, "regions", ()))
     waiting = [(child, False) for child in part.children()]
@@ -154,7 +154,7 @@ def blocks_of(part: Part) -> Iterator[nn.Module]:
 
 
 def _elsewhere(every: Mapping[str, Part], device: torch.device) -> set[str]:
-    """Parts that have tensors, and not on the device."""
+    """Parts with tensors that are not on the device."""
     return {path for path, part in every.items() if part.placed is None and _is_elsewhere(part, device)}
 
 
@@ -163,7 +163,7 @@ def _is_elsewhere(part: Part, device: torch.device) -> bool:
 
 
 def _with_bound(paths: Collection[str], parts: Parts, wiring: Mapping[str, ConditionerSpec]) -> list[str]:
-    """These parts, and those that hold one of them: readers of shared weights, conditioners bound to the codec."""
+    """These parts, and those that refer to one of them: sharers of weights, conditioners bound to the codec."""
     found = set(paths)
     for reader, owner in owners_of(wiring).items():
         if {reader, owner} & found:
@@ -177,12 +177,12 @@ def _with_bound(paths: Collection[str], parts: Parts, wiring: Mapping[str, Condi
 def _check_shared(places: Mapping[str, PartPlacement], wiring: Mapping[str, ConditionerSpec]) -> None:
     for reader, owner in owners_of(wiring).items():
         if places.get(reader) != places.get(owner):
-            what = f"{reader} uses the weights of {owner}, and is placed otherwise"
-            raise CompositionError("placement-shared", what, where="placement", fits="the same placement of both")
+            what = f"{reader} shares the weights of {owner}, but is placed differently"
+            raise CompositionError("placement-shared", what, where="placement", fits="the same placement for both")
 
 
 def _together(paths: Collection[str], wiring: Mapping[str, ConditionerSpec]) -> list[list[str]]:
-    """Paths that use one set of weights, together: the owner first."""
+    """Groups of paths that share weights, the owner first."""
     owners = owners_of(wiring)
     return [
         [path, *(reader for reader, owner in owners.items() if owner == path and reader in paths)]
@@ -219,8 +219,8 @@ def _is_weight(slot: TensorSlot) -> bool:
     return isinstance(module, nn.Linear) and name == "weight"
 
 
-class _Bed(NamedTuple):
-    """Where tensors rest: on the device itself, on the CPU or in files; `streamed`: fetched block by block."""
+class _RestingPlace(NamedTuple):
+    """Where tensors are kept: on the device itself, on the CPU or in files; `streamed`: fetched block by block."""
 
     device: torch.device | None
     rest: Rest
@@ -237,11 +237,11 @@ class _Bed(NamedTuple):
 
 
 Rests: TypeAlias = dict[int, dict[tuple[str, str], Resting]]
-"""Module by identity -> its tensors at rest."""
+"""Id of a module -> its resting tensors."""
 
 
-def _resting(slots: Collection[TensorSlot], place: PartPlacement, bed: _Bed) -> Rests:
-    """How each of some tensors rests; a tensor that stands in several places rests once."""
+def _resting(slots: Collection[TensorSlot], place: PartPlacement, bed: _RestingPlace) -> Rests:
+    """Put the tensors of some slots at rest; a tensor in several slots is kept once."""
     given = {id(getattr(module, table)[name]): (module, table, name) for module, table, name in slots}
     tensors = {key: _tensor(slot) for key, slot in given.items()}
     dtypes = {key: tensor.dtype for key, tensor in tensors.items()}
@@ -264,7 +264,7 @@ def _shelves(roots: Iterable[nn.Module], resting: Rests) -> list[Shelf]:
 
 
 def _free(part: Part, resting: Rests) -> Iterator[Shelf]:
-    """The tensors that do not rest."""
+    """The tensors that stay on the device."""
     by_module: dict[int, list[TensorSlot]] = {}
     for slot in _slots(part):
         if (slot[1], slot[2]) not in resting.get(id(slot[0]), {}):

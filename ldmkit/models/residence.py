@@ -1,4 +1,4 @@
-"""Parts whose weights are not always there: fetched for as long as something computes with them."""
+"""Parts whose weights are not always on the device: they are fetched while something computes with them."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from ldmkit.errors import CompositionError, RunError
 from ldmkit.models.resting import Resting
 
 AHEAD = 2
-"""Blocks that are fetched before their call, at most: with several threads each has a next one."""
+"""Maximum number of prefetched blocks: with several threads, each thread has a next block."""
 
 
 class Shelf:
-    """The tensors of one module that rest, without those of modules inside."""
+    """The resting tensors of one module, without those of its submodules."""
 
     def __init__(self, module: nn.Module, resting: dict[tuple[str, str], Resting]) -> None:
         self.module, self.resting = module, resting
-        # kept, for torch chooses other kernels where a gradient may be asked for
-        self._asking = {name for (_, name) in resting if getattr(module, name).requires_grad}
+        # preserved, because torch chooses other kernels for parameters that require gradients
+        self._trainable = {name for (_, name) in resting if getattr(module, name).requires_grad}
         self.users = 0
         self.ready: Any = None
-        """On CUDA: when the tensors that are there are whole."""
+        """On CUDA: the event after which the fetched tensors are complete."""
 
     def put(self, tensors: dict[tuple[str, str], Tensor]) -> None:
-        """Have the module compute with these."""
+        """Install these tensors in the module."""
         for (table, name), tensor in tensors.items():
-            held = nn.Parameter(tensor, requires_grad=name in self._asking) if table == "_parameters" else tensor
+            held = nn.Parameter(tensor, requires_grad=name in self._trainable) if table == "_parameters" else tensor
             getattr(self.module, table)[name] = held
 
     def rest(self) -> None:
-        """Have the module hold what shows where its tensors are."""
+        """Install the resting stand-ins in the module."""
         self.put({place: one.shown for place, one in self.resting.items()})
 
 
 class Fetched(NamedTuple):
-    """Tensors of some shelves on the device; `ready`: when a copy on another stream is done."""
+    """Tensors of some shelves on the device; `ready`: the event after which a copy on another stream is complete."""
 
     tensors: list[dict[tuple[str, str], Tensor]]
     ready: Any = None
 
 
 class Residence:
-    """Where a part's weights are: on its device for as long as somebody uses it, else at rest.
+    """Keeps a part's weights on its device while the part is in use, and at rest otherwise.
 
     Args:
-        shelves: of all its modules.
-        device: that computes.
-        free: what stays on the device, by module; moved with it.
+        shelves: the resting tensors of all its modules.
+        device: the computing device.
+        free: tensors that stay on the device, by module; `to` moves them.
     """
 
     def __init__(self, shelves: Sequence[Shelf], device: torch.device, free: Sequence[Shelf] = ()) -> None:
@@ -67,12 +67,12 @@ class Residence:
             shelf.rest()
 
     def __reduce__(self) -> Any:
-        what = "a placed part can be neither copied nor pickled: its weights are not in it"
+        what = "a placed part can be neither copied nor pickled: it does not hold its weights"
         raise CompositionError("placed", what, fits="the part of the pipeline that it was placed from")
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """A block that computes with the part."""
+        """Have the part's weights on the device inside a `with` block."""
         with self._lock:
             self._users += 1
         try:
@@ -90,14 +90,14 @@ class Residence:
 
     @property
     def held(self) -> Sequence[Shelf]:
-        """What is there as long as anything of the part computes."""
+        """The shelves that are on the device as long as any block of the part computes."""
         return self.shelves
 
     def _left(self) -> None:
-        """Nobody uses the part any more."""
+        """Called when the last user of the part is done."""
 
     def take(self, shelves: Sequence[Shelf], fetched: Fetched | None = None) -> None:
-        """Have the tensors of some shelves on the device, until as many calls of `leave`."""
+        """Have the tensors of some shelves on the device, until `leave` has been called as often."""
         with self._lock:
             missing = [shelf for shelf in shelves if not shelf.users]
             if fetched is None or len(missing) < len(shelves):
@@ -118,7 +118,7 @@ class Residence:
                     shelf.rest()
 
     def fetch(self, shelves: Sequence[Shelf]) -> Fetched:
-        """The tensors of some shelves; one that stands in several places is fetched once."""
+        """Fetch the tensors of some shelves; a tensor in several places is fetched once."""
         done: dict[int, Tensor] = {}
         made: list[dict[tuple[str, str], Tensor]] = []
         with torch.no_grad():
@@ -130,7 +130,7 @@ class Residence:
         return Fetched(made)
 
     def to(self, device: torch.device) -> None:
-        """Compute on another device from now on. Nothing may be using the part (`busy.moving`)."""
+        """Compute on another device from now on. The part must not be in use (`busy.moving`)."""
         self.device = device
         for shelf in self.free:
             for table, name in shelf.resting:
@@ -138,7 +138,7 @@ class Residence:
                 shelf.put({(table, name): held[name].detach().to(device)})
 
     def check_idle(self) -> None:
-        """Refuse to copy a part whose weights are fetched just now, or were rounded to integers.
+        """Refuse to copy a part whose weights are in use, or are stored as integers.
 
         Raises:
             RunError: `busy`; CompositionError: `placed-rounded`.
@@ -147,10 +147,10 @@ class Residence:
             raise RunError("busy", "a run is using a placed part", where="placed", fits="wait for its end")
         if any(one.shown.is_meta for shelf in self.shelves for one in shelf.resting.values()):
             fits = "the pipeline that this one was placed from"
-            raise CompositionError("placed-rounded", "a placement keeps a part in int8", where="placement", fits=fits)
+            raise CompositionError("placed-rounded", "a part is stored as int8", where="placement", fits=fits)
 
     def bare(self, part: Part) -> None:
-        """Take what fetches the weights off a copy of the part, which holds the resting tensors themselves."""
+        """Remove the fetching hooks from a copy of the part, which holds the resting tensors directly."""
         part.placed = None
         for inner in part.modules():
             for hooks in (inner._forward_pre_hooks, inner._forward_hooks):
@@ -160,15 +160,15 @@ class Residence:
 
 
 class Streamed(Residence):
-    """A part of which each block's weights are on the device for that block's call alone.
+    """Keeps each block's weights on the device only during that block's call.
 
-    While a block computes, those of the block that followed it the last time are fetched: by another thread, on CUDA by
-    copies on a stream of their own.
+    While a block computes, the weights of the block that followed it last time are prefetched by another thread, on
+    CUDA with copies on a separate stream.
 
     Args:
-        blocks: modules, each with the shelves of what is inside.
-        edges: of what is in no block, there while anything of the part computes.
-        ahead: fetch the next block meanwhile; False where the weights are on the device already, and are only widened.
+        blocks: modules, each with the shelves of its contents.
+        edges: shelves outside all blocks, on the device while any of the part computes.
+        ahead: prefetch the next block; False if the weights are already on the device and only dequantised.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Streamed(Residence):
         self._stream: Any = None
         for module, shelves in own:
             Block(self, shelves, whole=True).watch(module)
-            for shelf in shelves:  # `prepare` calls layers, not the blocks that they are in
+            for shelf in shelves:  # `Denoiser.prepare` may call layers without calling the blocks that contain them
                 if shelf.module is not module:
                     Block(self, [shelf], whole=False).watch(shelf.module)
 
@@ -201,10 +201,10 @@ class Streamed(Residence):
     def _left(self) -> None:
         running = [future for future in self._ahead.values() if not future.cancel()]
         self._ahead.clear()
-        wait(running)  # what they fetch is in memory until they are through
+        wait(running)  # what they fetch occupies memory until they finish
 
     def enter(self, block: Block) -> None:
-        """A block is called: have its weights, and ask for the next one's."""
+        """Called before a block: make its weights available, and prefetch the next block's."""
         with self._lock:
             waiting = self._ahead.pop(block, None)
             self.take(block.shelves, None if waiting is None else waiting.result())
@@ -221,14 +221,14 @@ class Streamed(Residence):
                 self._ahead[following] = self._pool.submit(self._fetch_aside, following.shelves)
 
     def exit(self, block: Block) -> None:
-        """A block's call ended, well or not; one that did not begin is passed over."""
+        """Called after a block, also if it failed; ignored if the block was not entered."""
         if self._entered and self._entered[-1] is block:
             self._entered.pop()
             self.leave(block.shelves)
 
     @property
     def _entered(self) -> list[Block]:
-        """Blocks that this thread is in."""
+        """Blocks that this thread is executing, outermost first."""
         found: list[Block] | None = getattr(self._local, "entered", None)
         if found is None:
             found = self._local.entered = []
@@ -245,7 +245,7 @@ class Streamed(Residence):
 
 
 class Block:
-    """What a placed module's hooks are bound to."""
+    """Owner of a placed module's hooks."""
 
     def __init__(self, owner: Streamed, shelves: Sequence[Shelf], *, whole: bool) -> None:
         self.owner, self.shelves, self.whole = owner, shelves, whole
@@ -254,7 +254,7 @@ class Block:
         return self
 
     def watch(self, module: nn.Module) -> None:
-        """Have the weights there for each call of a module, also where it fails."""
+        """Register hooks that fetch the weights for each call of a module and release them, also if it fails."""
         module.register_forward_pre_hook(self.before)
         module.register_forward_hook(self.after, always_call=True)
 
@@ -267,30 +267,30 @@ class Block:
 
 @dataclass(frozen=True)
 class Placed:
-    """What a placed part knows: where its weights are, and the dtype that it has when they are there."""
+    """Placement state of a part: the residence of its weights, and its dtype once they are fetched."""
 
     home: Residence
     dtype: torch.dtype
 
     @property
     def device(self) -> torch.device:
-        """The one that computes."""
+        """The computing device."""
         return self.home.device
 
 
 def home_of(part: Part) -> Residence | None:
-    """Where a part's weights are, if they are not always on its device."""
+    """The residence of a part's weights; None if they are always on its device."""
     return part.placed.home if isinstance(part.placed, Placed) else None
 
 
 def is_fetching(hook: object) -> bool:
-    """Whether a module's hook is a placement's: it fetches weights, and changes nothing that is computed."""
+    """Whether a module's hook only fetches weights for a placement, without changing results."""
     return isinstance(getattr(hook, "__self__", None), Block)
 
 
 @contextmanager
 def in_use(parts: Iterable[Part]) -> Iterator[None]:
-    """Have the weights of parts on the device, where these are not always there."""
+    """Have the weights of placed parts on the device inside a `with` block."""
     with ExitStack() as stack:
         for part in parts:
             if (home := home_of(part)) is not None:
@@ -299,7 +299,7 @@ def in_use(parts: Iterable[Part]) -> Iterator[None]:
 
 
 def _wait(shelves: Sequence[Shelf], new: Sequence[Shelf], ready: Any, device: torch.device) -> None:
-    """Have the current stream wait for what other streams copy, and the memory kept until it is through with it."""
+    """Have the current stream wait for copies on other streams, and keep the memory until it has used them."""
     stream = torch.cuda.current_stream(device)
     ready = ready or stream.record_event()
     for shelf in new:

@@ -1,4 +1,4 @@
-"""Tensors that are not where they are computed with: how each is kept, and how it is fetched."""
+"""Resting tensors: weights kept off the computing device (or quantised), and how they are fetched for use."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ldmkit.models.mapped import MappedFile, noting_files
 from ldmkit.models.weights import ALIGNMENT, open_safetensors, write_safetensors
 
 CHUNK = 2**24
-"""Bytes of a file that are compared at a time."""
+"""Bytes of a file compared at a time."""
 
 EIGHT_BITS = 127
-"""The largest of the integers that stand for a row of weights."""
+"""The largest quantised value."""
 
 
 class Resting(Protocol):
     """One tensor at rest."""
 
     shown: Tensor
-    """What its module holds meanwhile."""
+    """What its module holds while the tensor is at rest."""
 
     def fetched(self, device: torch.device) -> Tensor:
-        """The tensor on a device, to compute with.
+        """The tensor on a device, ready to compute with.
 
         Raises:
             CompositionError: `stale-placement`; RunError: `file-changed`.
@@ -39,7 +39,7 @@ class Resting(Protocol):
 
 
 class InMemory:
-    """A tensor in memory, of whichever device; it is itself what is fetched where that device computes."""
+    """A tensor in the memory of some device; on that device, fetching returns the tensor itself."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.shown, self._version = tensor, version(tensor)
@@ -50,9 +50,9 @@ class InMemory:
 
 
 class InFile:
-    """A tensor that lies in a file, of which nothing need be in memory; each fetch reads it into memory of its own.
+    """A tensor in a mapped file, which need not be in memory; each fetch reads it into new memory.
 
-    Its bytes start on the same alignment there: kernels may round differently on others.
+    The new memory has the alignment of the mapped tensor: with another alignment, kernels may round differently.
     """
 
     def __init__(self, tensor: Tensor, file: MappedFile, offset: int) -> None:
@@ -62,7 +62,7 @@ class InFile:
     def fetched(self, device: torch.device) -> Tensor:
         check_unwritten(self.shown, self._version)
         if (what := self._file.problem([self.shown])) is not None:
-            what = f"weights that are read at use lie in this file, which has changed: {what}"
+            what = f"weights are read from this file when they are used, and it has changed: {what}"
             raise RunError("file-changed", what, where=str(self._file.path), fits="load it again")
         if not self.shown.numel():
             return self.shown.to(device)
@@ -71,9 +71,9 @@ class InFile:
 
 
 class EightBit:
-    """A weight (outputs, inputs) as 8-bit integers and one float32 scale for each output.
+    """A weight (outputs, inputs) as 8-bit integers and one float32 scale per output.
 
-    Each number is off by half a step at most: 1/254 of the largest of its row.
+    The error of a weight is at most half a step: 1/254 of the largest magnitude in its row.
     """
 
     def __init__(self, values: Resting, scales: Tensor, dtype: torch.dtype) -> None:
@@ -85,7 +85,7 @@ class EightBit:
 
 
 def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 (outputs, inputs), float32 (outputs, 1)) whose product is nearest to a weight."""
+    """Quantise a weight: int8 (outputs, inputs) and float32 scales (outputs, 1), whose product approximates it."""
     wide = weight.detach().float()
     largest = wide.abs().amax(1, keepdim=True)
     scales = torch.where(largest > 0, largest / EIGHT_BITS, torch.ones_like(largest))
@@ -93,17 +93,17 @@ def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_pages(count: int, lead: int) -> Tensor:
-    """uint8 (count,) that starts `lead` bytes behind a multiple of `ALIGNMENT`, in pages of its own.
+    """uint8 (count,) that starts `lead` bytes after a multiple of `ALIGNMENT`, in its own memory pages.
 
-    They go back to the system with the tensor, where the C library might keep them.
+    They are returned to the system with the tensor, whereas the C library's allocator might keep them.
     """
     return torch.frombuffer(mmap.mmap(-1, count + lead), dtype=torch.uint8)[lead:]
 
 
 def on_disk(tensors: Mapping[int, Tensor], files: Collection[MappedFile]) -> dict[int, Resting]:
-    """Tensors at rest in files: those that they are mapped from, or else a temporary one that goes when they do.
+    """Rest tensors in the files that they are mapped from, or else in a temporary file that is deleted with them.
 
-    A mapped tensor that was written to since, in whatever way, is not what its file says: it goes into the other.
+    A mapped tensor that has been modified, in whatever way, no longer matches its file and goes to the temporary one.
     """
     found: dict[int, Resting] = {}
     for key, tensor in tensors.items():
@@ -123,25 +123,25 @@ def _in_temporary_file(tensors: Mapping[int, Tensor]) -> dict[int, Resting]:
         path = Path(folder) / "weights.safetensors"
         write_safetensors(path, {str(key): tensor for key, tensor in tensors.items()})
         mapped = {int(key): lazy.read(False) for key, lazy in open_safetensors(path).items()}
-    for key, tensor in mapped.items():  # the file's name is gone, the file stays until nobody maps it
+    for key, tensor in mapped.items():  # the file is unlinked, but exists until its last mapping is gone
         ((file, offset),) = [(f, o) for f in files if (o := f.offset(tensor)) is not None]
         found[key] = InFile(tensor, file, offset)
     return found
 
 
 def _is_in(file: MappedFile, offset: int, tensor: Tensor) -> bool:
-    """Whether a mapped tensor still has the bytes of its file; their pages are given back."""
+    """Whether a mapped tensor still equals the bytes of its file; releases its pages."""
     own = tensor.detach().reshape(-1).view(torch.uint8)
     for start in range(0, own.numel(), CHUNK):
         part = own[start : start + CHUNK]
         if not torch.equal(part, file.read(offset + start, part.numel())):
             return False
-    _give_back(own)
+    _release_pages(own)
     return True
 
 
-def _give_back(mapped: Tensor) -> None:
-    """Tell the system that pages which are those of their file are not needed now; read again, they come back."""
+def _release_pages(mapped: Tensor) -> None:
+    """Tell the system that unmodified mapped pages are not needed now; accessing them reads them again."""
     if not sys.platform.startswith("linux"):
         return
     first = -(-mapped.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -151,12 +151,12 @@ def _give_back(mapped: Tensor) -> None:
 
 
 def version(tensor: Tensor) -> int:
-    """Rises when a tensor is written to in place."""
+    """A counter that increases when a tensor is written to in place."""
     return 0 if tensor.is_inference() else tensor._version
 
 
 def check_unwritten(tensor: Tensor, before: int) -> None:
-    """Refuse weights at rest that were written to: what is fetched would be the old ones.
+    """Refuse resting weights that were written to: a fetch would return the old ones.
 
     Raises:
         CompositionError: `stale-placement`.

@@ -1,4 +1,4 @@
-"""Files of adapters: changes to a pipeline's weights (LoRA), and adapters with inputs of their own (ControlNet)."""
+"""Reading adapter files: weight updates (LoRA), and adapters with their own inputs (ControlNet)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ldmkit.models.weights import check_finite
 from ldmkit.plugins.hooks import manager
 
 OPTIONS: Mapping[str, Any] = {"scale": 1.0, "scales": {}, "start": 0.0, "end": 1.0}
-"""Arguments of `Pipeline.with_lora` that its adapter's config has too, and what changes nothing."""
+"""Arguments of `Pipeline.with_lora` that become the adapter's config -> their neutral values."""
 
 ADAPTER = "adapter"
 """`kind` in `Composed.updates` of what `Pipeline.with_adapter_file` read; files of changes have none."""

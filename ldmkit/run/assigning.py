@@ -1,4 +1,4 @@
-"""Assigning to what is made: refused, with the call that makes another one like it."""
+"""Refusing assignment to attributes of pipelines and cascades, with a hint at the call that makes a changed copy."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ INSTEAD: Mapping[str, str] = {
     "steps": "steps=... of a call, or pipe.with_(steps=...)",
     "stages": "ldmkit.Cascade.of(stages, wiring)",
 }
-"""Attribute -> the call that makes a pipeline which differs in it."""
+"""Attribute -> the call that makes a pipeline with another value of it."""
 
 
 class Unassignable:
-    """Mixin for pipelines and cascades: nothing of them can be set or deleted once they are made, which `_made` says.
+    """Mixin for pipelines and cascades: no attribute can be set or deleted once `_made` is set.
 
-    Some of what they do would follow a change, and what is saved would not.
+    An assignment would take effect only in part: in what a pipeline draws, say, but not in what it saves.
 
     Raises:
-        AttributeError: on setting or deleting; the message names the call that makes another one.
+        AttributeError: on setting or deleting; the message names the call that makes a changed copy.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -46,9 +46,9 @@ def _check_unmade(owner: object, name: str) -> None:
     kind = type(owner).__name__
     if name in vars(owner) or hasattr(type(owner), name):
         instead = INSTEAD.get(name)
-        what = f"{name!r} of a {kind} is fixed once it is made"
-        raise AttributeError(what + (f"; for one that differs: {instead}" if instead else ""))
+        what = f"{name!r} of a {kind} cannot be changed"
+        raise AttributeError(what + (f"; to make a changed copy: {instead}" if instead else ""))
     ours = INSTEAD.get(ATTRIBUTES.get(name, "").removeprefix("pipe."))
     if ours is None:
         raise no_attribute(kind, name)
-    raise AttributeError(f"a {kind} has no attribute {name!r}; for one that differs: {ours}")
+    raise AttributeError(f"a {kind} has no attribute {name!r}; to make a changed copy: {ours}")

@@ -1,4 +1,4 @@
-"""One call of a cascade: each stage an ordinary call, whose arguments come from the caller and from earlier stages."""
+"""One call of a cascade: an ordinary call per stage, with arguments from the caller and from earlier stages."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from ldmkit.run.spellings import check_arguments
 from ldmkit.run.starts import starts_of
 
 COMMON = ("negative", "seeds", "steps", "sampler", "grid", "guidance", "cache", "propose", "allow_large")
-"""Arguments of a cascade that each stage takes where it has none of its own."""
+"""Arguments of a cascade that apply to each stage without its own."""
 OWN = tuple(name for name in ARGUMENTS if name != "on_step")
-"""Arguments of one stage, in `stages={"up": {...}}`."""
+"""Arguments of a single stage, in `stages={"up": {...}}`."""
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def stage_seed(seed: int, stage: str) -> int:
-    """The seed of a stage for a picture's seed: the noise of stages is independent, whatever it is drawn for."""
+    """The seed of a stage, derived from a picture's seed, so that the noise of stages is independent."""
     return seed_of(seed, "stage", stage)
 
 
 @dataclass(frozen=True)
 class StageCall:
-    """What one stage is called with, checked before any stage runs.
+    """The call of one stage, checked before any stage runs.
 
     Args:
-        asked: the call, with stand-ins of the right size for what earlier stages will hand on.
-        sources: input, or field of one -> what is handed on to it, of stages that run.
-        start: what it starts from, of a stage that runs.
+        asked: the call, with stand-ins of the right size for the results of earlier stages.
+        sources: input, or field of one -> the result that it takes, if its stage runs.
+        start: the picture that it starts from, if its stage runs.
     """
 
     name: str
@@ -54,7 +54,7 @@ class StageCall:
     estimate: Estimate
 
     def filled(self, outputs: Mapping[str, Output], codecs: Mapping[str, Any]) -> Asked:
-        """The call with what earlier stages made in the place of the stand-ins."""
+        """The call with the stand-ins replaced by the outputs of earlier stages."""
         asked = self.asked
         made = {key: handed_on(source, outputs[source.stage]) for key, source in self.sources.items()}
         rows = [{key.name: row[key.name] for key in made} for row in asked.request.inputs]  # with the stand-ins
@@ -64,12 +64,12 @@ class StageCall:
         asked = asked._replace(parsed=[{**row, **more} for row, more in zip(asked.parsed, parsed, strict=True)])
         if self.start is None:
             return asked
-        given = begun(self.start, outputs[self.start.stage], self.pipeline.codec is codecs[self.start.stage])
+        given = stage_starts(self.start, outputs[self.start.stage], self.pipeline.codec is codecs[self.start.stage])
         starts = tuple(one.start for one in starts_of(given, self.pipeline.codec))
         return asked._replace(request=replace(asked.request, starts=starts))
 
     def written(self, request: Resolved) -> Resolved:
-        """The request of its run as recipes hold it: without what other stages made."""
+        """The request of its run as stored in recipes: without the results of other stages."""
         whole = [key.name for key in self.sources if key.field is None]
         inputs = tuple({k: v for k, v in row.items() if k not in whole} for row in request.inputs)
         return replace(request, inputs=inputs, starts=() if self.start is not None else request.starts)
@@ -77,40 +77,40 @@ class StageCall:
 
 @dataclass(frozen=True)
 class PreparedCascade:
-    """A call of a cascade that was checked as a whole; conditions are encoded as its stages run."""
+    """A cascade call that was checked as a whole; conditions are encoded when the stages run."""
 
     calls: tuple[StageCall, ...]
     seeds: tuple[int, ...]
     estimate: Estimate
-    """Of all stages: their evaluations and times together, and the memory of the one that takes most."""
+    """Evaluations and times summed over all stages, and the memory of the stage that takes most."""
 
     @property
     def total(self) -> int:
-        """Transitions of the samplers of all stages."""
+        """Sampler steps of all stages together."""
         return sum(call.estimate.steps for call in self.calls)
 
     @property
     def evaluations(self) -> int:
-        """How many times the networks will be called."""
+        """Number of network calls of all stages together."""
         return self.estimate.evaluations
 
     @property
     def rows(self) -> int:
-        """Batch of a network at most."""
+        """Largest batch of a network."""
         return self.estimate.rows
 
 
 @dataclass(frozen=True)
 class CascadeOutput(Output):
-    """The output of the last stage that ran; `stages` has that of every one, by name.
+    """The output of the last stage that ran; `stages` has the outputs of all stages, by name.
 
-    A recipe is that of the whole cascade; the recipe of an earlier stage's picture is of the cascade up to it.
+    Recipes are of the whole cascade; the recipe of an earlier stage's picture is of the cascade up to that stage.
     """
 
     stages: Mapping[str, Output] = field(default_factory=dict)
 
     def row(self, index: int) -> CascadeOutput:
-        """One picture of a batch, in memory of its own."""
+        """One picture of a batch, as a copy that shares no memory with the batch."""
         alone: CascadeOutput = super().row(index)
         return replace(alone, stages={name: output.row(index) for name, output in self.stages.items()})
 
@@ -121,7 +121,7 @@ def ask_cascade(
     """Check a call as a whole: arguments, inputs, sizes and memory of every stage that will run.
 
     Raises:
-        InputError, SpecError, PluginError: those of `Pipeline.prepare`, naming the stage; `unknown-stage`,
+        InputError, SpecError, PluginError: as for `Pipeline.prepare`, naming the stage; `unknown-stage`,
             `stage-idle`, `stage-option`, `bound-input`, `missing-condition`.
     """
     chosen = chosen_stages(stages, options.get("first"), options.get("last"))
@@ -143,11 +143,11 @@ def ask_cascade(
             made["negative"] = opposite[name]
         with at_stage(name):
             calls.append(_call(name, stages[name], wiring[name], rows[name], made, sources[name], calls))
-    return PreparedCascade(tuple(calls), seeds, _together([call.estimate for call in calls]))
+    return PreparedCascade(tuple(calls), seeds, _summed([call.estimate for call in calls]))
 
 
 def chosen_stages(stages: Mapping[str, Any], first: object, last: object) -> list[str]:
-    """Names of the stages from `first` to `last`; None: from the first one, to the last one.
+    """Names of the stages from `first` to `last`; None: from the first stage, or to the last.
 
     Raises:
         InputError: `unknown-stage`, `stage-range`.
@@ -165,14 +165,14 @@ def chosen_stages(stages: Mapping[str, Any], first: object, last: object) -> lis
 
 
 def handed_on(source: Handover, output: Output) -> list[Any]:
-    """What a stage hands on, one value a row: a picture (3,H,W) in [-1,1], other data or latents as they are."""
+    """The results of a stage, one per row: pictures (3,H,W) in [-1,1], other data and latents unchanged."""
     if source.latents:
         return list(output.latents)
     return list(output.images * 2 - 1) if output.visual else list(output.images)
 
 
-def begun(start: StageStart, output: Output, same_codec: bool) -> list[dict[str, Any]]:
-    """What a stage starts from, one mapping a row."""
+def stage_starts(start: StageStart, output: Output, same_codec: bool) -> list[dict[str, Any]]:
+    """What a stage starts from, one mapping per row."""
     if start.enlarge == 1 and output.codec is not None and same_codec:
         return [{"latents": latents, "strength": start.strength} for latents in output.latents]
     images = output.images * 2 - 1
@@ -182,14 +182,14 @@ def begun(start: StageStart, output: Output, same_codec: bool) -> list[dict[str,
 
 
 def stand_in(source: Handover, pipeline: Composed, size: Sequence[int]) -> Tensor:
-    """Zeros with the shape of what a stage will hand on."""
+    """Zeros with the shape of a stage's result."""
     codec = pipeline.codec
     shape = (codec.channels, *latent_size(tuple(size), codec)) if source.latents else (codec.data_channels, *size)
     return torch.zeros(shape)
 
 
 def _own_options(stages: Mapping[str, Composed], chosen: Sequence[str], given: object) -> dict[str, dict[str, Any]]:
-    """Stage -> the arguments of it alone."""
+    """Stage -> the arguments given for it alone."""
     found: dict[str, dict[str, Any]] = {}
     for name, options in mapping_of(given, "stages", 'stage -> its arguments: {"up": {"steps": 10}}').items():
         if name not in stages:
@@ -197,8 +197,8 @@ def _own_options(stages: Mapping[str, Composed], chosen: Sequence[str], given: o
                 "unknown-stage", f"there is no stage {shown(name)}", where="stages", fits=suggest(name, stages)
             )
         if name not in chosen:
-            what = f"it has arguments, and is not run: {', '.join(chosen)}"
-            raise InputError("stage-idle", what, where=f"stages.{name}", fits="stages that are run")
+            what = "it has arguments, but does not run in this call"
+            raise InputError("stage-idle", what, where=f"stages.{name}", fits=", ".join(chosen))
         found[name] = mapping_of(options, f"stages.{name}", "argument -> value")
         with at_stage(name):
             check_arguments(found[name], OWN, stages[name].inputs)
@@ -208,7 +208,7 @@ def _own_options(stages: Mapping[str, Composed], chosen: Sequence[str], given: o
 def _wired(
     stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec], chosen: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, dict[Target, Handover]]]:
-    """(input -> the stages that take it from the caller, stage -> its inputs that other stages make)."""
+    """(input -> stages that take it from the caller, stage -> its inputs that come from other stages)."""
     free: dict[str, list[str]] = {}
     sources: dict[str, dict[Target, Handover]] = {}
     for name in chosen:
@@ -223,7 +223,7 @@ def _wired(
 def _check_names(options: Mapping[str, Any], free: Mapping[str, Any]) -> None:
     for name in ("size", "start"):
         if options.get(name) is not None:
-            what = f"each stage has a {name} of its own"
+            what = f"each stage has its own {name}"
             raise InputError("stage-option", what, where=name, fits=f'stages={{"its name": {{"{name}": ...}}}}')
     known = (*COMMON, "inputs", "size", "start", "stages", "first", "last")
     check_arguments(options, known, free)
@@ -232,10 +232,10 @@ def _check_names(options: Mapping[str, Any], free: Mapping[str, Any]) -> None:
 def _split(
     given: Inputs, where: str, free: Mapping[str, Sequence[str]], sources: Mapping[str, Mapping[Target, Handover]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Stage -> the caller's rows, of its own inputs alone.
+    """Stage -> the caller's rows, with only the inputs of that stage.
 
     Raises:
-        InputError: `unknown-input`; `bound-input`: one that another stage makes.
+        InputError: `unknown-input`; `bound-input`: the input comes from another stage.
     """
     rows = mappings(given, where)
     for i, row in enumerate(rows):
@@ -246,9 +246,9 @@ def _split(
             makers = {name: handed[Target(key)].stage for name, handed in sources.items() if Target(key) in handed}
             if makers:
                 name, maker = next(iter(makers.items()))
-                what = f"stage {maker!r} makes the input {key!r} of stage {name!r}"
+                what = f"the input {key!r} of stage {name!r} comes from stage {maker!r}"
                 raise InputError("bound-input", what, where=f"{place}.{key}", fits=f"first={name!r} to begin there")
-            what = f"no stage that is run has an input {shown(key)}"
+            what = f"no stage of this call has an input {shown(key)}"
             raise InputError("unknown-input", what, where=place, fits=suggest(key, free))
     return {name: [{key: value for key, value in row.items() if name in free[key]} for row in rows] for name in sources}
 
@@ -258,52 +258,53 @@ def _call(
     sources: Mapping[Target, Handover], before: Sequence[StageCall],
 ) -> StageCall:  # fmt: skip
     done, given = {call.name: call for call in before}, dict(options)
-    stands = {key: stand_in(one, done[one.stage].pipeline, done[one.stage].asked.size) for key, one in sources.items()}
-    joined = _joined(rows, mappings(given.pop("inputs", {}), "inputs"), stands)
-    _check_begun(wire, joined, done)
+    makers = {key: done[source.stage] for key, source in sources.items()}
+    stand_ins = {key: stand_in(sources[key], maker.pipeline, maker.asked.size) for key, maker in makers.items()}
+    joined = _joined(rows, mappings(given.pop("inputs", {}), "inputs"), stand_ins)
+    _check_supplied(wire, joined, done)
     start = wire.start if wire.start is not None and wire.start.stage in done else None
     if start is not None:
         if given.get("start") is not None:
             what = f"it starts from the picture of stage {start.stage!r}"
-            raise InputError("bound-input", what, where="start", fits=f"first={name!r} to start from another")
+            raise InputError("bound-input", what, where="start", fits=f"first={name!r} to start from your own")
         given["start"] = _start_stand_in(start, done[start.stage])
     batch = before[0].asked.request.batch if before else 1
     seeds = check_seeds(given["seeds"])
     given["seeds"] = seeds * batch if len(seeds) == 1 and len(joined) in (1, batch) else seeds
     asked = ask(pipeline, joined[0] if len(joined) == 1 else joined, given)
     if before and asked.request.batch != batch:
-        what = f"{asked.request.batch} pictures, and {batch} of the stages before it"
-        raise InputError("batch-mismatch", what, where="seeds", fits="one, or one for each picture")
+        what = f"{asked.request.batch} pictures, but earlier stages draw {batch}"
+        raise InputError("batch-mismatch", what, where="seeds", fits="one, or one per picture")
     check_given(pipeline.parts, pipeline.wiring, asked.parsed, asked.size)
     return StageCall(name, pipeline, asked, sources, start, check_asked(pipeline, asked))
 
 
-def _check_begun(wire: StageSpec, rows: Rows, done: Mapping[str, StageCall]) -> None:
-    """Refuse to leave out an input whose maker is not run.
+def _check_supplied(wire: StageSpec, rows: Rows, done: Mapping[str, StageCall]) -> None:
+    """Refuse a call without an input that comes from a stage which does not run.
 
     Raises:
         InputError: `missing-condition`.
     """
     for key, source in wire.sources("stages").items():
-        if source.stage not in done and not all(key.taken(row) for row in rows):
-            what = f"stage {source.stage!r}, which makes the input {key.name!r}, is not run"
+        if source.stage not in done and not all(key.is_set(row) for row in rows):
+            what = f"the input {key.name!r} comes from stage {source.stage!r}, which does not run in this call"
             raise InputError("missing-condition", what, where="inputs", fits=f'{{"{key.name}": ...}} of your own')
 
 
-def _joined(rows: Rows, more: Rows, stands: Mapping[Target, Any]) -> list[dict[str, Any]]:
-    """The caller's inputs, with those for this stage alone and those that other stages make."""
+def _joined(rows: Rows, more: Rows, stand_ins: Mapping[Target, Any]) -> list[dict[str, Any]]:
+    """The caller's inputs, merged with those for this stage alone and stand-ins for those from other stages."""
     count = max(len(rows), len(more))
     if len(rows) not in (1, count) or len(more) not in (1, count):
-        what = f"{len(more)} inputs of the stage for {len(rows)} pictures"
-        raise InputError("batch-mismatch", what, where="inputs", fits="one mapping, or one for each picture")
+        what = f"{len(more)} inputs for the stage, but {len(rows)} pictures"
+        raise InputError("batch-mismatch", what, where="inputs", fits="one mapping, or one per picture")
     joined = [{**rows[i % len(rows)], **more[i % len(more)]} for i in range(count)]
-    for key, value in stands.items():
-        if any(key.taken(row) for row in joined):
+    for key, value in stand_ins.items():
+        if any(key.is_set(row) for row in joined):
             fits = "first=... to begin at this stage" + (
                 f"; its other fields: {{{key.name!r}: {{...}}}}" if key.field else ""
             )
             raise InputError(
-                "bound-input", "another stage makes it", where=f"inputs.{'.'.join(filter(None, key))}", fits=fits
+                "bound-input", "it comes from another stage", where=f"inputs.{'.'.join(filter(None, key))}", fits=fits
             )
         joined = [key.put(row, value) for row in joined]
     return joined
@@ -314,7 +315,7 @@ def _start_stand_in(start: StageStart, call: StageCall) -> dict[str, Any]:
     return {"image": torch.zeros(call.pipeline.codec.data_channels, *size), "strength": start.strength}
 
 
-def _together(estimates: Sequence[Estimate]) -> Estimate:
+def _summed(estimates: Sequence[Estimate]) -> Estimate:
     most = max(estimates, key=lambda one: one.bytes)
     return replace(
         estimates[-1],

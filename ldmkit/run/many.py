@@ -59,7 +59,7 @@ class _Waiting:
 def draw_many(
     pipeline: Composed, draw: Callable[[Asked], Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
 ) -> Iterator[Drawn]:
-    """See `Pipeline.many`; `draw` draws a call that was understood."""
+    """See `Pipeline.many`; `draw` runs a checked call."""
     return _stream(pipeline, draw, iter(requests), _checked_batch(batch), dict(common))
 
 
@@ -106,7 +106,7 @@ def ask_one(pipeline: Composed, given: Any, common: Mapping[str, Any], where: st
     return asked
 
 
-def _without_twins(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _check_seed_once(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     if "seed" in options and "seeds" in options:
         what = "both `seed` and `seeds` are given"
         raise InputError("argument-twice", what, where=where, fits="seed=5, or seeds=[5]")
@@ -114,16 +114,16 @@ def _without_twins(options: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def call_of(given: Any, common: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
-    """The inputs and the other arguments of the call that a request stands for.
+    """The inputs and the other arguments of the call that a request describes.
 
     Raises:
         InputError: `not-a-mapping`; `argument-twice`: a seed and seeds.
     """
     if given is None:
         raise InputError("not-a-mapping", "got None", where=where, fits=MAPPING)
-    own = _without_twins(mapping_of(given, where, MAPPING), where)
-    shared = _without_twins(common, "common")
-    if "seed" in own or "seeds" in own:  # each stands in for the other
+    own = _check_seed_once(mapping_of(given, where, MAPPING), where)
+    shared = _check_seed_once(common, "common")
+    if "seed" in own or "seeds" in own:  # either one overrides both
         shared = {name: value for name, value in shared.items() if name not in ("seed", "seeds")}
     options = {**shared, **own}
     if "seed" in options:
@@ -134,9 +134,9 @@ def call_of(given: Any, common: Mapping[str, Any], where: str) -> tuple[Any, dic
 def draw_in_turn(
     draw: Callable[..., Output], requests: Iterable[Any], batch: int, common: Mapping[str, Any]
 ) -> Iterator[Drawn]:
-    """Draw requests in order; those that follow one another and differ in inputs and seeds alone share a batch.
+    """Draw requests in order; consecutive ones that differ only in inputs and seeds share a batch.
 
-    For models whose requests cannot be understood before they run, as those of `draw_many`.
+    For models whose requests cannot be checked before they run, unlike those of `draw_many`.
     """
     number = _checked_batch(batch)
     group: list[tuple[int, Any, Any, dict[str, Any]]] = []
@@ -156,14 +156,14 @@ def draw_in_turn(
 
 
 def _alike(one: tuple[Any, dict[str, Any]], other: tuple[Any, dict[str, Any]]) -> bool:
-    """Whether two calls can be rows of one, as far as that can be told."""
+    """Whether two calls can be combined in one batch, as far as their arguments show."""
     rest = [{key: value for key, value in options.items() if key != "seeds"} for _, options in (one, other)]
     seeds = [options.get("seeds") for _, options in (one, other)]
     if not all(isinstance(inputs, Mapping) for inputs, _ in (one, other)) or one[0].keys() != other[0].keys():
         return False
     try:
         return all(isinstance(given, list) and len(given) == 1 for given in seeds) and bool(rest[0] == rest[1])
-    except Exception:  # arguments that are tensors
+    except Exception:  # tensors cannot be compared by ==
         return False
 
 
@@ -177,7 +177,7 @@ def _drawn_group(draw: Callable[..., Output], group: Sequence[tuple[int, Any, An
     try:
         output = draw(inputs if len(group) > 1 else inputs[0], **options)
         if len(output.images) != len(group):
-            fits = "one picture a request: one mapping of inputs, and `seed`"
+            fits = "one picture per request: one mapping of inputs, and `seed`"
             raise InputError(
                 "batch-mismatch", f"it asks for {len(output.images)} pictures", where="requests", fits=fits
             )

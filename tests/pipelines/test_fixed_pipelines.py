@@ -32,8 +32,8 @@ def other_denoiser(pipe: ldmkit.Pipeline) -> Any:
         ("plan", r"pipe\.planned\("),
         ("placement", r"pipe\.placed\("),
         ("device", r"pipe\.to\("),
-        *((name, "fixed once it is made") for name in ("parts", "origin", "load_options", "merged", "rounded", "spec")),
-        *((name, "fixed once it is made") for name in ("inputs", "part_specs", "save", "run", "to", "_unfused")),
+        *((name, "cannot be changed") for name in ("parts", "origin", "load_options", "merged", "rounded", "spec")),
+        *((name, "cannot be changed") for name in ("inputs", "part_specs", "save", "run", "to", "_unfused")),
         ("vae", r"no attribute 'vae'.*pipe\.with_\(codec="),  # names of other libraries
         ("unet", r"no attribute 'unet'.*pipe\.with_\(denoiser="),
         ("text_encoder", r"no attribute.*pipe\.with_\(conditioners="),
@@ -48,7 +48,7 @@ def test_nothing_can_be_assigned(name: str, instead: str) -> None:
     with pytest.raises(AttributeError, match=instead):
         setattr(pipe, name, getattr(pipe, name, None))
     if hasattr(pipe, name):
-        with pytest.raises(AttributeError, match="fixed once it is made"):
+        with pytest.raises(AttributeError, match="cannot be changed"):
             delattr(pipe, name)
     assert vars(pipe) == before
 
