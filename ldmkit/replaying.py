@@ -48,9 +48,7 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
         raise SourceError("other-model", what, where="recipe.spec")
     fused = list(pipeline.merged)
     if recipe.get("fused", []) != fused:
-        what = (
-            f"the picture was made with {recipe.get('fused', [])} fused into the weights, this model has {fused}"
-        )
+        what = f"the picture was made with {recipe.get('fused', [])} fused into the weights, this model has {fused}"
         raise SourceError("other-model", what, where="recipe.fused", fits="the same pipeline.fused()")
     pipelines = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
     for name, call in calls_of(recipe).items():

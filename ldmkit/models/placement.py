@@ -140,7 +140,7 @@ def places_of(placement: Placement, parts: Parts, *, strict: bool = True) -> dic
     """Path of a part (`codec`, `conditioners.text`) -> its placement, for parts that the placement names.
 
     Args:
-strict: refuse names of parts that do not exist.
+        strict: refuse names of parts that do not exist.
 
     Raises:
         InputError: `unknown-part`; `placement`: the part cannot be placed that way.

@@ -1,10 +1,10 @@
-"""The contract kit: what every part of a kind promises, as checks that anybody can run on their own part.
+"""The contract kit: the contract of each kind of part, as checks that authors run on their own parts.
 
     import ldmkit.testing
     ldmkit.testing.check_sampler(MySampler).require()
 
-`pytest --ldmkit my-distribution` runs the checks of all parts of a distribution; `ldmkit plugins
-check NAME` those of one part. Importing this package imports no torch.
+`pytest --ldmkit my-distribution` checks all parts of a distribution; `ldmkit plugins check NAME`
+checks one part. Importing this package does not import torch.
 """
 
 from __future__ import annotations

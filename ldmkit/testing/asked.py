@@ -1,4 +1,4 @@
-"""Where tensors are asked for their numbers, which makes a program wait for the GPU."""
+"""Detects reads of tensor values on the host, which synchronise with the GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Asked(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operations that hand numbers of tensors to Python, and where they were called."""
+    """Records operations that return tensor values to Python, and where they were called."""
 
     OPERATIONS = frozenset({"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"})
 

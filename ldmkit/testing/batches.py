@@ -1,4 +1,4 @@
-"""Inputs and outputs of modules: numbers to run them on, and how the kit compares what comes out."""
+"""Random inputs for modules, and how the kit compares their outputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ldmkit.testing.checks import expect, fail
 from ldmkit.testing.tensors import expect_close, expect_equal
 
 CLOSE = 1e-4
-"""Of the largest value: how far outputs may differ where sums may run in another order (float32 rounds at 1e-7)."""
+"""Tolerance relative to the largest value, for outputs whose sums may be reordered (float32 rounds at 1e-7)."""
 
 
 def normal(*shape: int, like: Part | None = None, seed: int = 0) -> Tensor:
-    """Unit normal numbers, the same at every call; in a part's dtype and on its device, where one is given."""
+    """Standard normal numbers, the same at every call, with a part's dtype and device if one is given."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return values if like is None else values.to(like.device, like.dtype)
 
 
 def leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What nested mappings, tuples and lists hold, each with its path."""
+    """The leaves of nested mappings, tuples and lists, each with its path."""
     if isinstance(data, Mapping):
         for key, value in data.items():
             yield from leaves(value, f"{path}.{key}" if path else str(key))
@@ -38,7 +38,7 @@ def leaves(data: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def rows_of(data: Any, rows: Sequence[int]) -> Any:
-    """The same inputs for some of the samples: tensors and lists are indexed by them, other containers walked."""
+    """The same inputs for some of the samples: indexes tensors and lists, and recurses into other containers."""
     if isinstance(data, Tensor):
         return data[list(rows)]
     if isinstance(data, list):
@@ -67,7 +67,7 @@ def same(found: Sequence[Tensor], wanted: Sequence[Tensor], what: str) -> None:
 
 
 def differ(found: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether outputs differ by more than rounding does."""
+    """Whether outputs differ by more than rounding errors."""
     for a, b in zip(found, other, strict=True):
         if a.shape != b.shape or not bool(((a - b).abs().max() <= 1e-6 * b.abs().max()).item()):
             return True
@@ -80,17 +80,17 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def expect_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """Fail unless two state dicts have the same keys, in one order, and the same tensors bit for bit."""
+    """Fail unless two state dicts have the same keys in the same order, and the same tensors, bit for bit."""
     expect_keys(found, wanted, what)
     for key, tensor in wanted.items():
         expect_equal(found[key], tensor, f"{what}: {key!r}")
 
 
 def expect_keys(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], what: str) -> None:
-    """Fail unless two state dicts have the same keys, in one order, and the same shapes."""
+    """Fail unless two state dicts have the same keys in the same order, and the same shapes."""
     if list(found) != list(wanted):
         lost, new = [k for k in wanted if k not in found], [k for k in found if k not in wanted]
-        fail(f"{what}: the same state-dict keys", f"missing {lost[:4]}, new {new[:4]}, or another order")
+        fail(f"{what}: the same state-dict keys", f"missing {lost[:4]}, new {new[:4]}, or a different order")
     for key, tensor in wanted.items():
         if found[key].shape != tensor.shape:
             fail(f"{what}: {key!r} of shape {tuple(tensor.shape)}", f"{tuple(found[key].shape)}")

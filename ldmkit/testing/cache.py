@@ -1,6 +1,6 @@
-"""What a cache promises: to begin with a call, to remember a run at a time and a row at a time, and to keep its count.
+"""The contract of caches: the first call is a real one, state is kept per run and per row, and calls are counted.
 
-It is tried around a `denoise` that is a plain function of state and noise level, along a run of sixteen levels.
+They are checked around a `denoise` that is a plain function of state and noise level, in a run of sixteen levels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Subject:
 
 @dataclass
 class Model:
-    """A `denoise` that counts: shrinks the state towards a fixed one, less so at low noise."""
+    """A `denoise` that counts its calls: it shrinks the state towards a fixed one, less so at low noise."""
 
     calls: int = 0
 
@@ -43,29 +43,29 @@ class Model:
 
 
 def subject(cls: type[Cache], example: Example) -> Subject:
-    """What the checks take, from a cache's class and one of its examples."""
+    """The subject of the checks: a cache's class and one of its examples."""
     return Subject(cls.of(example.config))
 
 
 def check_cache(cls: type[Cache], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a cache with these fields; with those of its examples where none are given."""
+    """Check a cache with the given fields; None: with those of its examples."""
     return check_class("cache", cls, None if config is None else Example(config))
 
 
 def _start(rows: int = ROWS, seed: int = 0) -> Tensor:
-    """States of rows that differ in how fast they change."""
+    """States whose rows change at different speeds."""
     x = torch.randn(rows, 2, 4, 4, generator=torch.Generator().manual_seed(seed))
     return x * torch.tensor([14.0, 9.0, 30.0])[:rows, None, None, None]
 
 
 def _states(x: Tensor) -> list[Tensor]:
-    """What an ideal run visits: the state shrinks with the noise level, by another rule in every row."""
+    """The states of an ideal run: each shrinks with the noise level, by a different rule in every row."""
     powers = torch.tensor([1.0, 0.8, 1.3])[: len(x), None, None, None]
     return [x * (sigma / SIGMAS[0]) ** powers for sigma in SIGMAS[:-1]]
 
 
 def _run(subject: Subject, states: list[Tensor]) -> tuple[list[Tensor], int]:
-    """Estimates along a run, and how often the model was called."""
+    """Estimates of a run, and how often the model was called."""
     model = Model()
     denoise = subject.cache.around(model, Reference(), SIGMAS)
     return [denoise(x, sigma) for x, sigma in zip(states, SIGMAS, strict=False)], model.calls
@@ -73,7 +73,7 @@ def _run(subject: Subject, states: list[Tensor]) -> tuple[list[Tensor], int]:
 
 @check("cache", "estimates")
 def estimates(subject: Subject) -> None:
-    """Every estimate is finite, of the state's shape and dtype, and in memory of its own; the state is not written to.
+    """Each estimate is finite, has the state's shape and dtype, and shares no memory; the state is not written to.
 
     Samplers keep estimates and states over several steps.
     """
@@ -83,16 +83,16 @@ def estimates(subject: Subject) -> None:
     for x, found, was in zip(states, made, before, strict=True):
         expect(isinstance(found, Tensor) and found.shape == x.shape, f"a tensor of {tuple(x.shape)}", f"{type(found)}")
         expect(found.dtype == x.dtype and bool(found.isfinite().all()), f"finite {x.dtype}", f"{found.dtype}")
-        expect(torch.equal(x, was), "the state as it was", "it was written to")
+        expect(torch.equal(x, was), "the state unchanged", "it was written to")
     places = {found.data_ptr() for found in made}
-    expect(len(places) == len(made), f"{len(made)} estimates, each in memory of its own", f"{len(places)} places")
+    expect(len(places) == len(made), f"{len(made)} estimates in separate memory", f"{len(places)} distinct")
 
 
 @check("cache", "first-call")
 def first_call(subject: Subject) -> None:
-    """The first call of a run is one of the network, bit for bit, and so is one after the noise level has risen.
+    """The first call of a run calls the network, bit for bit, and so does a call after the noise level has risen.
 
-    Samplers that add noise go back up; what was kept below says nothing of such a state.
+    Samplers that add noise go back up; values cached at lower noise are not valid for such a state.
     """
     states = _states(_start())
     model = Model()
@@ -104,9 +104,10 @@ def first_call(subject: Subject) -> None:
 
 @check("cache", "runs-apart")
 def runs_apart(subject: Subject) -> None:
-    """Runs share nothing: one after the other and in turns they are what each is alone.
+    """Runs share no state: consecutive and interleaved runs give what each gives alone.
 
-    `around` makes what a run remembers; kept on the value, which pipelines and threads share, it is another run's.
+    `around` creates the state of a run. State on the cache object, which pipelines and threads share, leaks into other
+    runs.
     """
     runs = [_states(_start(seed=seed)) for seed in (0, 1)]
     alone = [_run(subject, states)[0] for states in runs]
@@ -117,14 +118,14 @@ def runs_apart(subject: Subject) -> None:
         for number, denoise in enumerate(turns):
             made[number].append(denoise(runs[number][i], sigma))
     for number in (0, 1):
-        same(made[number], alone[number], f"run {number}, taking turns with another")
+        same(made[number], alone[number], f"run {number}, interleaved with another")
 
 
 @check("cache", "rows-apart")
 def rows_apart(subject: Subject) -> None:
-    """A picture is the same alone and in a batch, up to rounding: rows are decided on and made one by one.
+    """A picture is the same alone and in a batch, up to rounding: decisions are made per row.
 
-    A decision by the whole batch (a mean over it, its first row) makes pictures depend on what is drawn beside them.
+    A decision for the whole batch (by a mean over it, or its first row) makes pictures depend on others in the batch.
     """
     states = _states(_start())
     whole, _ = _run(subject, states)
@@ -135,10 +136,10 @@ def rows_apart(subject: Subject) -> None:
 
 @check("cache", "saves")
 def saves(subject: Subject) -> str:
-    """It never calls the network more often than it is called, and `evaluations` says no more than it is given.
+    """It never calls the network more often than it is called itself, and `evaluations` is at most its argument.
 
-    Examples save something in a run of sixteen calls of one row, unless they say that they are off (`evaluations` of
-    all calls, and every estimate the network's own).
+    Examples must save calls in a run of sixteen calls of one row, unless they are off (`evaluations` returns its
+    argument, and each estimate is the network's own).
     """
     states = [x[:1] for x in _states(_start())]
     made, calls = _run(subject, states)

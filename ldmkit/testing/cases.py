@@ -1,4 +1,4 @@
-"""A class, each of its examples, and what they do not vary, as cases: what is checked of it, and in which order."""
+"""Cases: a class, each of its examples, and variants of these. They define what is checked, and in which order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ldmkit.testing.checks import Check, Outcome, Report, checks, outcome, suite
 from ldmkit.testing.choices import Choice
 
 HERE = "this process"
-"""The distribution of a class that was handed in."""
+"""Distribution of a class that was passed directly."""
 
 
 @dataclass
 class Case:
-    """A part in one of its examples (`number` counts from 0), or by itself (None).
+    """A part in one of its examples (`number`, from 0), or the class itself (None).
 
     Args:
-        make: what the checks take; it is made when the first of them runs.
-        choice: by which the example was changed.
-        first: the case whose causes stand before this one's: the class itself.
+        make: makes the subject of the checks; called when the first of them runs.
+        choice: the choice by which the example was changed.
+        first: the case whose causes precede this one's: the class itself.
         told: names of causes that were reported as failures, shared by the cases of a part.
     """
 
@@ -54,11 +54,11 @@ class Case:
 
     @cached_property
     def subject(self) -> Any:
-        """What the checks take."""
+        """The subject of the checks."""
         return self.make()
 
     def cause(self, before: Check | None = None) -> Outcome | None:
-        """The first cause that failed, of those before a check, or of all."""
+        """The first failed cause, of those before a check, or of all."""
         if self.first is not None and (found := self.first.cause()) is not None:
             return found
         for one in self.checks:
@@ -69,7 +69,7 @@ class Case:
         return None
 
     def run(self, one: Check) -> Outcome:
-        """One of the checks; skipped where a cause before it failed."""
+        """Run one check; it is skipped if a preceding cause failed."""
         found = self.cause(one)
         if found is None:
             return self._run(one)
@@ -82,21 +82,21 @@ class Case:
         return self._found[key]
 
     def report(self) -> Report:
-        """All of them."""
+        """Run all checks."""
         return Report(f"{self.name} of {self.entry.dist}", tuple(self.run(one) for one in self.checks))
 
 
 def _explains(found: Outcome) -> bool:
-    """Whether a cause failed by itself. One that could not be run is a consequence of what other checks find."""
+    """Whether a cause itself failed. One that could not run is a consequence of another failure."""
     return found.status == "failed" and (found.error is None or found.check.name == "builds")
 
 
 def cases_of(entry: Entry, examples: Sequence[Example] | None = None, cls: Any = None) -> list[Case]:
-    """What is to be checked of a part: the class itself, every example, and every choice that no example takes.
+    """The cases of a part: the class itself, every example, and every choice that no example covers.
 
     Args:
-        examples: in place of the class's own, which are then all that is checked.
-        cls: its class, where it is not that of an installed part.
+        examples: examples to check instead of the class's own and their variants.
+        cls: its class, if it is not an installed part.
 
     Raises:
         PluginError: `no-suite`.
@@ -123,13 +123,13 @@ def _maker(kit: Any, cls: type, example: Example) -> Callable[[], Any]:
 
 
 def check_class(kind: str, cls: Any, example: Example | None = None) -> Report:
-    """All checks of a class, in one report.
+    """Run all checks of a class, as one report.
 
     Args:
-        example: what it is checked in; None: its own examples, and every choice that they do not take.
+        example: the example to check; None: its own examples, and every choice that they do not cover.
 
     Raises:
-        PluginError: it is no class of that kind, or cannot be used as one.
+        PluginError: it is not a valid class of that kind.
         ValueError: it has no examples, and none is given.
     """
     module, name = getattr(cls, "__module__", "?"), getattr(cls, "__qualname__", repr(cls))

@@ -1,6 +1,6 @@
-"""The page of certificates: `python -m ldmkit.testing.certificates --write` brings docs/certificates.md up to date.
+"""The page of certificates: `python -m ldmkit.testing.certificates --write` updates docs/certificates.md.
 
-It holds every sampler that comes with ldmkit: its first example with every prediction type, the others with eps.
+It lists every sampler that comes with ldmkit: its first example with every prediction type, the others with eps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TITLES: dict[Prediction, str] = {
 
 
 class Named(NamedTuple):
-    """A sampler under the name of its entry point with the fields of its example; `first` of its class."""
+    """A sampler, named by its entry point and its example's fields; `first`: the first example of its class."""
 
     label: str
     sampler: Sampler
@@ -58,7 +58,7 @@ Row = dict[str, str]
 
 
 def row(label: str, found: Certificate) -> Row:
-    """A certificate as the page shows it; measured numbers with two digits, so that other machines agree."""
+    """A certificate as a row of the page; measured numbers have two digits, so that machines agree."""
     return {
         "sampler": label,
         "order": _whole(found.declared),
@@ -75,14 +75,14 @@ def row(label: str, found: Certificate) -> Row:
 
 
 DECLARED = ("order", "calls", "revision")
-"""Columns that need no run."""
+"""Columns that are declared, not measured."""
 WITHIN = {"10 steps": 1.1, "20 steps": 1.1, "constant": 1.2, "float32": 4.0}
-"""Measured columns, and the factor by which they may differ between machines; for rounding, its luck."""
+"""Measured columns, and the factor by which they may differ between machines (or, for rounding errors, by chance)."""
 ORDERS_WITHIN = 0.05
 
 
 def stale(shown: Row, found: Row) -> list[str]:
-    """Columns in which a line of the page says something else than a new certificate, with both."""
+    """Columns in which a row of the page differs from a new certificate, with both values."""
     wrong = [name for name in (*DECLARED, "sampler", "steps") if shown[name] != found[name]]
     for name, factor in WITHIN.items():
         if "" in (shown[name], found[name]):
@@ -96,7 +96,7 @@ def stale(shown: Row, found: Row) -> list[str]:
 
 
 def declared(sampler: Sampler) -> Row:
-    """The columns of a line that need no run."""
+    """The declared columns of a row."""
     revision = _whole(getattr(sampler, "revision", None))
     return {"order": _whole(sampler.order), "calls": _calls(*calls(sampler)), "revision": revision}
 
@@ -144,7 +144,7 @@ def tables(text: str) -> dict[Prediction, list[Row]]:
 
 
 def page(opening: str) -> str:
-    """The whole page, with what stands above the mark in `opening`."""
+    """The whole page; `opening` is the text above the mark."""
     lines = [opening.partition(MARK)[0].rstrip(), "", MARK, ""]
     tests = 0
     for prediction, title in TITLES.items():
@@ -172,7 +172,7 @@ def file() -> Path:
 
 def main(arguments: list[str]) -> int:
     """Rewrite the page; returns the exit code."""
-    torch.set_num_threads(1)  # tensors are so small that several threads wait for each other most of the time
+    torch.set_num_threads(1)  # with such small tensors, several threads mostly wait for each other
     path = file()
     if "--write" in arguments:
         path.write_text(page(path.read_text(encoding="utf-8") if path.exists() else ""), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a check is, how checks of a kind are registered, run and reported."""
+"""Checks: how they are defined, registered per kind, run and reported."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ from ldmkit.plugins.kinds import GROUPS
 Status: TypeAlias = Literal["passed", "failed", "skipped"]
 
 PAGE = "docs/contracts.md"
-"""The page that explains every check, generated from their docstrings."""
+"""The page that explains every check, generated from the checks' docstrings."""
 
 
 class Failed(AssertionError):
-    """A part breaks a promise of its kind.
+    """A part breaks its kind's contract.
 
     Args:
         expected: what the contract promises, for this part and input.
-        came: what was found instead.
+        came: what was observed instead.
     """
 
     def __init__(self, expected: str, came: str):
-        super().__init__(f"expected {expected}; came {came}")
+        super().__init__(f"expected {expected}; got {came}")
         self.expected, self.came = expected, came
 
 
 class NotApplicable(Exception):
-    """The promise says nothing about this part (a part without weights has no gradients); the reason is its text."""
+    """A check does not apply to this part (a part without weights has no gradients); the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of a kind, and how to test it.
+    """One promise of a kind's contract, and how to test it.
 
     Args:
-        kind: of part.
+        kind: kind of the parts.
         name: unique within the kind, such as `null-shape`.
         promise: the promise in one line.
-        explanation: why it matters, and what to do about a part that breaks it.
-        run: raises `Failed` or `NotApplicable` for a subject (what the suites of a kind hand to their checks). It may
-            return what it measured.
-        cause: whether a part that fails it fails others as well, with messages that say nothing: where it failed, what
-            comes after it is not run.
+        explanation: why it matters, and how to fix a part that breaks it.
+        run: raises `Failed` or `NotApplicable` for a subject (see the suite's `subject`). It may return a text with
+            what it measured.
+        cause: whether a failure makes later checks fail with meaningless messages: if it fails, they are not run.
     """
 
     kind: str
@@ -66,10 +65,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one check of one part; `came` is what one found or measured, or why it was skipped.
+    """The result of one check of one part; `came` is what was observed or measured, or why it was skipped.
 
-    `error` is the exception of a part that raised one where none was expected. `example` says of which example or
-    variant, where it is not the first one.
+    `error` is an unexpected exception raised by the part. `example` names the example or variant, unless it is the
+    first one.
     """
 
     check: Check
@@ -83,7 +82,7 @@ class Outcome:
         line = f"{self.status:<8}{self.check.kind}-{self.check.name}: {self.check.promise}"
         if self.status != "failed":
             return f"{line} ({self.came})" if self.came else line
-        rows = [f"expected: {self.expected}", f"came:     {self.came}", f"see:      {self.check.docs}"]
+        rows = [f"expected: {self.expected}", f"got:      {self.came}", f"see:      {self.check.docs}"]
         rows[:0] = [f"with:     {self.example}"] if self.example else []
         return "\n        ".join((line, *rows))
 
@@ -97,12 +96,12 @@ class Report:
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
-        """Those that failed."""
+        """The failed checks."""
         return tuple(o for o in self.outcomes if o.status == "failed")
 
     @property
     def ok(self) -> bool:
-        """Whether none failed."""
+        """Whether no check failed."""
         return not self.failures
 
     def __str__(self) -> str:
@@ -113,10 +112,10 @@ class Report:
         return "\n".join(lines)
 
     def require(self) -> Report:
-        """Itself.
+        """Return the report itself, unless a check failed.
 
         Raises:
-            AssertionError: a check failed; the text is the report of those that did.
+            AssertionError: a check failed; the message reports the failures.
         """
         if not self.ok:
             raise AssertionError(str(Report(self.subject, self.failures)))
@@ -124,9 +123,9 @@ class Report:
 
 
 def grouped(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, tuple[str, ...]]]:
-    """Outcomes, each with the names of further checks that ended by the very same error; those are left out.
+    """Outcomes, each with the names of further checks that failed with the same error, which are left out.
 
-    A part that cannot even be built fails in all checks, for one reason.
+    A part that cannot be built fails all checks, for a single reason.
     """
     found: dict[Any, list[Outcome]] = {}
     for one in outcomes:
@@ -136,7 +135,7 @@ def grouped(outcomes: Iterable[Outcome]) -> list[tuple[Outcome, tuple[str, ...]]
 
 
 def repeated(names: Sequence[str]) -> str:
-    """What to say of further checks that ended by the same error."""
+    """A note on further checks that failed with the same error."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return f"the same error in {', '.join(names[:4])}{more}"
 
@@ -147,7 +146,7 @@ CheckRun = TypeVar("CheckRun", bound=Callable[[Any], str | None])
 
 
 def check(kind: str, name: str, cause: bool = False) -> Callable[[CheckRun], CheckRun]:
-    """Register a function as a check of a kind. Its docstring's first line is the promise, the rest explains it.
+    """Register a function as a check of a kind. The first line of its docstring is the promise; the rest explains it.
 
     Args:
         cause: see `Check`.
@@ -164,14 +163,14 @@ def check(kind: str, name: str, cause: bool = False) -> Callable[[CheckRun], Che
 
 
 def checks(kind: str) -> tuple[Check, ...]:
-    """All checks of a kind: causes first, then the others, in the order of their registration."""
+    """Run all checks of a kind: causes first, then the others, in the order of their registration."""
     return tuple(sorted(_CHECKS.get(kind, {}).values(), key=lambda one: not one.cause))
 
 
 def home(kind: str) -> str | None:
-    """The module that registers the checks of a kind: `ldmkit.testing.<kind>`, or `.checks` in a folder; None: no such.
+    """The module whose import registers the checks of a kind: `ldmkit.testing.<kind>`, or `.checks` in that package.
 
-    Importing it registers all of them.
+    None: there is no such module.
     """
     name = f"ldmkit.testing.{kind}"
     spec = find_spec(name)
@@ -184,7 +183,7 @@ def suite(kind: str) -> ModuleType:
     """The module with the checks of a kind.
 
     Raises:
-        PluginError: `no-suite`: there is none, or it registers no check, or has no `subject`.
+        PluginError: `no-suite`: there is no such module, it registers no check, or it has no `subject`.
     """
     name = home(kind) if kind in GROUPS else None
     if name is None:
@@ -198,12 +197,12 @@ def suite(kind: str) -> ModuleType:
 
 
 def run(one: Check, subject: Any) -> Outcome:
-    """One check. An exception that is neither `Failed` nor `NotApplicable` is a failure as well."""
+    """Run one check. An exception other than `Failed` and `NotApplicable` is a failure too."""
     return outcome(one, lambda: one.run(subject))
 
 
 def outcome(one: Check, call: Callable[[], str | None]) -> Outcome:
-    """What comes of a check when `call` runs it."""
+    """The outcome of a check that `call` runs."""
     try:
         measured = call()
     except Failed as broken:
@@ -216,7 +215,7 @@ def outcome(one: Check, call: Callable[[], str | None]) -> Outcome:
 
 
 def fail(expected: str, came: str) -> NoReturn:
-    """The part breaks its promise."""
+    """Fail the check: the part breaks its promise."""
     raise Failed(expected, came)
 
 
@@ -227,18 +226,18 @@ def expect(holds: bool, expected: str, came: str) -> None:
 
 
 def place(error: BaseException) -> str:
-    """File and line of the part's own code in which an unexpected error arose."""
+    """File and line of the part's own code in which an unexpected error was raised."""
     frames = [f for f in _frames(error) if not any(part in f[0].replace("\\", "/") for part in _OTHERS)]
     return f"{frames[-1][0]}:{frames[-1][1]}: " if frames else ""
 
 
 def told(error: BaseException) -> str:
-    """An unexpected error in one line: where in the part's own code, its class, what it says."""
+    """An unexpected error in one line: location in the part's own code, class, and message."""
     return str(error) if isinstance(error, LdmkitError) else f"{place(error)}{type(error).__name__}: {error}"
 
 
 _OTHERS = ("/ldmkit/testing/", "/site-packages/torch/")
-"""Code that is not the part's."""
+"""Folders whose code is not the part's own."""
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Fields of a config that choose between ways to compute, and examples in which every value of them is taken."""
+"""Config fields that choose between algorithms, and examples that cover all of their values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ldmkit.errors import LdmkitError
 
 @dataclass(frozen=True)
 class Choice:
-    """A value of a field that no example has.
+    """A value of a field that no example covers.
 
     Args:
         field: its name, of a config inside the config with a dot.
-        number: of the example that was changed, counted from 0.
-        example: it, with that one field changed; None: every example refuses it so.
-        refused: what the last example says of it, where it is refused.
+        number: index of the example that was changed, from 0.
+        example: that example with the field changed; None: every example refuses the value.
+        refused: the last example's error, if the value is refused.
     """
 
     field: str
@@ -38,10 +38,10 @@ class Choice:
 
 
 def not_taken(config: type[Value], examples: Sequence[Example]) -> Iterator[Choice]:
-    """Values of choices that no example takes, each with the first example that can be changed to it.
+    """Values of choices that no example covers, each with the first example that can be changed to it.
 
-    Literals, booleans and enumerations are choices, and what `Example.vary` names, which stands for all values of its
-    field.
+    Choices are fields of literals, booleans and enumerations, and the fields in `Example.vary`, which lists all values
+    to cover.
     """
     made = [config.of(dict(example.config)) for example in examples]
     asked = {name: tuple(values) for example in examples for name, values in example.vary.items()}
@@ -68,14 +68,14 @@ def left_out(config: type[Value], examples: Sequence[Example]) -> list[str]:
 def choices_of(config: type[Value]) -> dict[str, tuple[Any, ...]]:
     """Fields of literals, booleans and enumerations, each with all of its values.
 
-    Those of a config inside of it belong to another part, whose examples vary them.
+    Fields of nested part configs belong to another part, whose examples vary them.
     """
     found = {name: _values(field.annotation) for name, field in config.model_fields.items()}
     return {name: values for name, values in found.items() if values}
 
 
 def _values(kind: Any) -> tuple[Any, ...]:
-    """All that a type of literals, booleans and enumerations allows; () for other types."""
+    """All values of a type made of literals, booleans and enumerations; () for other types."""
     origin = get_origin(kind)
     if origin is Annotated:
         return _values(get_args(kind)[0])

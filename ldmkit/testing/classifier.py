@@ -1,6 +1,6 @@
-"""What a classifier of noisy latents promises: logits that guidance can follow, at every noise level.
+"""The contract of classifiers of noisy latents: logits that guidance can follow, at every noise level.
 
-The kit's classifiers have random weights. Checks named `meta` and after are those that all modules share.
+The kit's classifiers have random weights. The checks from `meta` on are shared by all modules.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ldmkit.testing.checks import Report, check, expect, fail
 from ldmkit.testing.modules import ROWS, ModuleSubject, share
 
 SIGMAS = (0.05, 1.0, 20.0)
-"""Noise levels, one a row."""
+"""Noise levels, one per row."""
 
 SIZES = ((8, 8), (8, 12), (16, 8))
 """Rows and columns of the latents."""
@@ -43,15 +43,15 @@ class ClassifierSubject(ModuleSubject):
 
 
 def subject(cls: type[Any], example: Example) -> ClassifierSubject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return ClassifierSubject(cls, example.config, example.trained)
 
 
 def check_classifier(cls: type[Classifier], config: Mapping[str, Any] | None = None) -> Report:
-    """All checks of a classifier.
+    """Run all checks of a classifier.
 
     Args:
-        config: what it is built from; None: its examples.
+        config: its config; None: those of its examples.
     """
     return check_class("classifier", cls, None if config is None else Example(config))
 
@@ -65,9 +65,9 @@ def latents(part: Any, size: tuple[int, int]) -> Tensor:
 
 @check("classifier", "declared")
 def declared(s: ClassifierSubject) -> None:
-    """`channels` and `classes` are positive whole numbers; `names` is empty, or has one name for each class.
+    """`channels` and `classes` are positive ints; `names` is empty, or has one name per class.
 
-    Guidance compares `channels` with the codec's before a run, and users give classes by number or name.
+    Guidance compares `channels` with the codec's before a run, and users select classes by number or name.
     """
     part = s.make()
     for name in ("channels", "classes"):
@@ -81,9 +81,9 @@ def declared(s: ClassifierSubject) -> None:
 
 @check("classifier", "number")
 def number(s: ClassifierSubject) -> None:
-    """`number` turns names and numbers of classes into numbers, and refuses others with an `InputError`.
+    """`number` converts names and numbers of classes to numbers, and refuses others with an `InputError`.
 
-    The inherited one does. What is refused is told with what would fit.
+    The inherited method does this; its error says what would fit.
     """
     part = s.make()
     for index in {0, part.classes - 1}:
@@ -100,9 +100,9 @@ def number(s: ClassifierSubject) -> None:
 
 @check("classifier", "shape")
 def shape(s: ClassifierSubject) -> None:
-    """x (B,channels,h,w) and one noise level a row give finite logits (B,classes), for latents of any size.
+    """x (B,channels,h,w) and one noise level per row give finite logits (B,classes), for latents of any size.
 
-    Noise levels are Python numbers in any sequence, from hardly any noise to nothing else. Logits are in float32.
+    Noise levels are Python numbers in any sequence type, from almost no noise to pure noise. Logits are float32.
     """
     part = s.make()
     for size in SIZES:
@@ -120,8 +120,8 @@ def shape(s: ClassifierSubject) -> None:
 def sigma_matters(s: ClassifierSubject) -> None:
     """Logits depend on the noise level, row by row.
 
-    It says how much of x is noise. x is x0 + sigma * noise for every process, so its size grows with sigma: bring it
-    to the frame that the network was trained in (`process.alpha(sigma)`).
+    The noise level says how much of x is noise. x is x0 + sigma * noise for every process, so its scale grows with
+    sigma: convert it to the scale that the network was trained with (`process.alpha(sigma)`).
     """
     part = s.make()
     x = latents(part, SIZES[0])
@@ -130,7 +130,7 @@ def sigma_matters(s: ClassifierSubject) -> None:
         for row in range(ROWS):
             levels = [2 * sigma if k == row else sigma for k, sigma in enumerate(SIGMAS)]
             found = part(x, levels)
-            expect(differ([found[row]], [base[row]]), f"other logits of row {row} at another noise level", "the same")
+            expect(differ([found[row]], [base[row]]), f"logits of row {row} to depend on its noise level", "the same")
             others = [k for k in range(ROWS) if k != row]
             close([found[others]], [base[others]], f"logits of all rows but {row}, whose noise level changed")
 
@@ -153,15 +153,15 @@ def gradient(s: ClassifierSubject) -> None:
 
 @check("classifier", "no-waiting")
 def no_waiting(s: ClassifierSubject) -> None:
-    """It asks no tensor for its numbers.
+    """It never reads tensor values on the host.
 
-    It is called in every step of a guided run: `.item()` and conditions on tensors make the program wait for the GPU.
+    It is called at every step of a guided run: `.item()` and conditions on tensors synchronise with the GPU.
     """
     part = s.make()
     given = s.given(part)
     with torch.no_grad(), Asked() as asked:
         s.outputs(part, given)
-    expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
+    expect(not asked.found, "no tensor values read on the host", f"{len(asked.found)} time(s): {asked.found[:3]}")
 
 
 share("classifier")

@@ -1,4 +1,4 @@
-"""What a source of training data promises: the same samples whenever they are read, and ids and geometry for all."""
+"""The contract of sources of training data: stable samples, with ids and geometry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ldmkit.testing.part import examples_of
 from ldmkit.testing.rng import rng_states
 
 MOST = 8
-"""Samples that are looked at, from the first on."""
+"""Number of samples to check, from the first on."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Subject:
     config: Mapping[str, Any]
 
     def make(self) -> Data:
-        """The source, as a recipe makes it."""
+        """The source, built as from a recipe."""
         return self.cls.of(dict(self.config), "config")
 
     @contextmanager
     def files(self) -> Iterator[Path]:
-        """A folder with what its example reads."""
+        """A temporary folder with the files that its example reads."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "recipe"
             folder.mkdir()
@@ -59,15 +59,15 @@ def check_data(cls: type[Data], config: Mapping[str, Any] | None = None) -> Repo
     """Run every check of sources of data on a class.
 
     Args:
-        config: a small one, which `write_example` of the source writes files for, if it reads any; None: the class's
-            first example.
+        config: a small config, for which `write_example` of the source writes the files that it reads; None: that of
+            the class's first example.
     """
     own = config is None and examples_of(cls)
     return check_class("data", cls, None if own else Example(config or {}))
 
 
 def subject(cls: type, example: Example) -> Subject:
-    """What the checks take."""
+    """The subject of the checks."""
     return Subject(cls, dict(example.config))
 
 
@@ -82,17 +82,17 @@ def _plain(samples: list[Sample]) -> list[Any]:
 def _expect_same(found: list[Sample], wanted: list[Sample], what: str) -> None:
     for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
         expect(one.id == other.id, f"{what}: sample {index} is {other.id!r}", repr(one.id))
-        expect(np.array_equal(one.image, other.image), f"{what}: the same picture in {one.id!r}", "another picture")
+        expect(np.array_equal(one.image, other.image), f"{what}: the same picture in {one.id!r}", "a different picture")
         same = content(dict(one.inputs)) == content(dict(other.inputs))
         expect(same, f"{what}: inputs of {one.id!r} {dict(other.inputs)!r:.200}", f"{dict(one.inputs)!r:.200}")
 
 
 @check("data", "opens", cause=True)
 def opens(s: Subject) -> None:
-    """`open(folder)` gives a `Dataset` with samples; relative paths start from that folder.
+    """`open(folder)` returns a `Dataset` with samples; paths are relative to that folder.
 
-    The folder is the recipe's, which need not be where the program runs. A source that reads files writes small ones
-    into an empty folder by `write_example(folder)`, for its examples to be checked with.
+    The folder is the recipe's, which need not be the working directory. A source that reads files implements
+    `write_example(folder)`, which writes small ones into an empty folder for the checks.
     """
     with s.opened() as dataset:
         expect(isinstance(dataset, Dataset), "open() to return a ldmkit.Dataset", f"a {type(dataset).__name__}")
@@ -101,28 +101,28 @@ def opens(s: Subject) -> None:
 
 @check("data", "ids")
 def ids(s: Subject) -> None:
-    """Ids are text, unique, the same at every opening, and those of the samples.
+    """Ids are unique strings, the same whenever the source is opened, and equal to the samples' ids.
 
-    Errors and caches name samples by them; `id(index)` does not read the picture.
+    Errors and caches refer to samples by id; `id(index)` does not read the picture.
     """
     with s.files() as folder:
         dataset = s.make().open(folder)
         found = [dataset.id(index) for index in range(len(dataset))]
         expect(all(isinstance(one, str) and one for one in found), "ids to be text", f"{found[:3]!r:.200}")
         twice = sorted({one for one in found if found.count(one) > 1})
-        expect(not twice, "an id of its own for each sample", f"{twice[:3]} several times")
+        expect(not twice, "a unique id for each sample", f"{twice[:3]} several times")
         again = s.make().open(folder)
-        expect(found == [again.id(i) for i in range(len(again))], "the same ids in the same order", "others")
+        expect(found == [again.id(i) for i in range(len(again))], "the same ids in the same order", "different ones")
         for index, sample in enumerate(_read(dataset)):
             expect(sample.id == found[index], f"sample {index} to have the id {found[index]!r}", f"{sample.id!r}")
 
 
 @check("data", "stable", cause=True)
 def stable(s: Subject) -> None:
-    """Sample i is the same whenever it is read, in whatever order, and after opening again.
+    """Sample i is the same whenever it is read, in any order, and after reopening.
 
-    Training resumes at any step and reads in another order in every epoch. Random crops and mirrors are not the
-    source's business: the `data` section of a recipe makes them.
+    Training resumes at any step, and reads in a different order in every epoch. Random crops and mirroring are not the
+    source's task: they are configured in the `data` section of a recipe.
     """
     with s.files() as folder:
         dataset = s.make().open(folder)
@@ -134,10 +134,10 @@ def stable(s: Subject) -> None:
 
 @check("data", "image")
 def image(s: Subject) -> None:
-    """Pictures are arrays (H, W, 3) of uint8, RGB.
+    """Pictures are RGB arrays (H, W, 3) of uint8.
 
-    Every picture of the data, whatever its file is: grey and palette files are converted, what has transparent places
-    is put on a background or refused.
+    This holds for every file format: convert greyscale and palette files, and put transparent pictures on a background
+    or refuse them.
     """
     with s.opened() as dataset:
         for sample in _read(dataset):
@@ -151,11 +151,11 @@ def image(s: Subject) -> None:
 
 @check("data", "geometry")
 def geometry(s: Subject) -> None:
-    """Every input is declared in `geometry`, and is what that says.
+    """Every input is declared in `geometry`, and has the declared form.
 
-    Crops and mirrors change inputs by it: "none" not at all; "boxes", a list of {"label", "box": [x0, y0, x1, y1]}
-    relative to the picture; "map", an array (H, W) of whole numbers, one a pixel of the picture. An input that is not
-    declared would be wrong as soon as a picture is cropped.
+    Crops and mirroring transform inputs accordingly. "none": not at all. "boxes": a list of {"label", "box": [x0, y0,
+    x1, y1]}, relative to the picture. "map": an integer array (H, W), one value per pixel of the picture. An input that
+    is not declared would be wrong as soon as a picture is cropped.
     """
     rules = get_args(Geometry)
     with s.opened() as dataset:
@@ -174,7 +174,7 @@ def _expect_fit(sample: Sample, name: str, value: Any, rule: str) -> None:
         size = sample.image.shape[:2]
         fine = isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.shape == size
         came = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        expect(fine, f"{what}: an array {size} of whole numbers, as its picture", came)
+        expect(fine, f"{what}: an integer array {size}, the size of its picture", came)
     if rule == "boxes":
         expect(isinstance(value, (list, tuple)), f"{what}: a list of boxes", f"a {type(value).__name__}")
         for one in value:
@@ -194,9 +194,9 @@ def _is_box(one: Any) -> bool:
 
 @check("data", "inputs")
 def inputs(s: Subject) -> None:
-    """`inputs(index)` gives the same as `self[index].inputs`.
+    """`inputs(index)` returns the same as `self[index].inputs`.
 
-    It is how the plan, the cache and previews look at captions and labels without decoding pictures.
+    The training plan, the cache and previews use it to read captions and labels without decoding pictures.
     """
     with s.opened() as dataset:
         for index, sample in enumerate(_read(dataset)):
@@ -206,10 +206,10 @@ def inputs(s: Subject) -> None:
 
 @check("data", "plain-inputs")
 def plain_inputs(s: Subject) -> None:
-    """Inputs but maps are plain data: text, numbers, lists and mappings.
+    """Inputs other than maps are plain data: text, numbers, lists and mappings.
 
-    Training keeps them beside cached latents, and refuses what is none (`input.not-cacheable`): a PIL picture, a
-    tensor, an open file. A picture goes by its path, or as a data URI (`data_uri`); numbers as lists.
+    Training stores them with cached latents, and refuses anything else (`input.not-cacheable`): a PIL picture, a
+    tensor, an open file. Give a picture by its path or as a data URI (`data_uri`), and numbers as lists.
     """
     with s.opened() as dataset:
         for sample in _read(dataset):
@@ -224,20 +224,20 @@ def plain_inputs(s: Subject) -> None:
 
 @check("data", "fingerprint")
 def fingerprint(s: Subject) -> None:
-    """The fingerprint is text that stays the same as long as the data do, and changes with them.
+    """The fingerprint is a string that changes if, and only if, the data change.
 
-    Caches of latents are keyed by it. It is the same after opening again and after reading. Where the content of files
-    changes it does too, whether it is made of their names, sizes and times or of what they hold (the inherited one),
-    so that a stale cache is never used.
+    Caches of latents are keyed by it. It is the same after reopening and after reading. If the contents of files
+    change, so does the fingerprint, whether it is derived from names, sizes and times or from contents (as the
+    inherited one is): a stale cache must never be used.
     """
     with s.files() as folder:
         dataset = s.make().open(folder)
         first = dataset.fingerprint
         expect(isinstance(first, str) and bool(first), "the fingerprint to be text", f"{first!r:.100}")
         _read(dataset)
-        expect(dataset.fingerprint == first, "the same fingerprint after reading", "another one")
+        expect(dataset.fingerprint == first, "the same fingerprint after reading", "a different one")
         again = s.make().open(folder).fingerprint
-        expect(again == first, "the same fingerprint after opening again", "another one")
+        expect(again == first, "the same fingerprint after opening again", "a different one")
         files = [path for path in folder.rglob("*") if path.is_file()]
         if not files:
             return
@@ -246,12 +246,12 @@ def fingerprint(s: Subject) -> None:
         try:
             changed = s.make().open(folder).fingerprint
         except InputError:
-            return  # what is refused makes no stale cache
+            return  # refusing the changed files is fine too: no stale cache is used
         expect(changed != first, "another fingerprint after all files were replaced", "the same one")
 
 
 def _replace(path: Path) -> None:
-    """Put other content into a file, of another time: an inverted picture, other digits in a text."""
+    """Change a file's content and modification time: invert a picture, change the digits of a text."""
     try:
         with Image.open(path) as picture:
             form, levels = picture.format, np.array(picture)
@@ -270,7 +270,7 @@ def no_traces(s: Subject) -> None:
         _read(s.make().open(folder))
         expect(_listing(folder) == before, "the folder as it was", "files in it were written, removed or changed")
         changed = [name for name, state in rng_states().items() if state != states[name]]
-        expect(not changed, "global random generators as they were", f"changed: {', '.join(changed)}")
+        expect(not changed, "global random generators unchanged", f"changed: {', '.join(changed)}")
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:
@@ -282,7 +282,7 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 def pickles(s: Subject) -> None:
     """An opened source can be pickled; the copy gives the same samples.
 
-    Processes that read ahead get a copy. Open files when they are read, and keep paths, not file objects.
+    Worker processes get a copy. Open files only to read them, and store paths rather than file objects.
     """
     with s.opened() as dataset:
         again = pickle.loads(pickle.dumps(dataset))
@@ -291,9 +291,9 @@ def pickles(s: Subject) -> None:
 
 @check("data", "threads")
 def threads(s: Subject) -> None:
-    """Threads that read from it get what each would get alone.
+    """Several threads can read from it at once, with the same results as one.
 
-    Without processes, a thread reads ahead of training. One open file with one position, shared by all, breaks this.
+    Without worker processes, a thread reads ahead of training. A single open file whose position is shared breaks this.
     """
     with s.opened() as dataset:
         wanted = _read(dataset)
@@ -316,9 +316,9 @@ def threads(s: Subject) -> None:
 
 @check("data", "missing-files")
 def missing_files(s: Subject) -> None:
-    """Files that are not there are an `InputError` that names what is missing.
+    """Missing files raise an `InputError` that names what is missing.
 
-    A recipe with a wrong path is the first mistake that everybody makes.
+    A wrong path in a recipe is the most common mistake.
     """
     with s.files() as folder:
         if not any(folder.iterdir()):
@@ -327,7 +327,7 @@ def missing_files(s: Subject) -> None:
         try:
             dataset = s.make().open(Path(empty))
         except InputError as error:
-            expect(bool(error.where), "an error that names the place", str(error))
+            expect(bool(error.where), "an error with a location (`where`)", str(error))
             return
         except Exception as error:
             fail("an InputError for an empty folder", f"{type(error).__name__}: {error}")
@@ -336,10 +336,10 @@ def missing_files(s: Subject) -> None:
 
 @check("data", "damaged-files")
 def damaged_files(s: Subject) -> None:
-    """A file that ends early is an `InputError`, when it is opened or when it is read.
+    """A truncated file raises an `InputError`, when it is opened or when it is read.
 
-    Downloads break off. Training stops at it, or skips it and counts, as the recipe says; a decoder's own exception
-    would end it without a word about which file it was.
+    Downloads break off. Training then stops, or skips and counts the file, as the recipe says; a decoder's own
+    exception would end training without naming the file.
     """
     with s.files() as folder:
         files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,7 +1,7 @@
-"""From an installed part to its checks. Free of torch until a part is loaded.
+"""Finds the checks of installed parts. Does not import torch until a part is loaded.
 
 The suite of a kind is the module `ldmkit.testing.<kind>`: importing it registers the kind's checks, and its function
-`subject(cls, example)` makes what they take, from a part's class and one of its `examples`.
+`subject(cls, example)` makes their subject from a part's class and one of its `examples`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ldmkit.testing.checks import suite as suite
 
 
 def check(entry: Entry) -> list[Report]:
-    """Check an installed part: one report for the class itself, one for each of its examples, and one for each choice.
+    """Check an installed part: one report each for the class itself, its examples, and choices that they do not cover.
 
     Raises:
         PluginError: `no-suite`.
@@ -28,7 +28,7 @@ def check(entry: Entry) -> list[Report]:
 
 
 def cases(entry: Entry) -> list[Case]:
-    """What is to be checked of an installed part. A part that cannot be loaded has only that to report.
+    """The cases of an installed part. A part that cannot be loaded has a single case, which reports that.
 
     Raises:
         PluginError: `no-suite`.
@@ -37,12 +37,12 @@ def cases(entry: Entry) -> list[Case]:
 
 
 def select(name: str) -> list[Entry]:
-    """The installed parts that a name means: those of a distribution, or `kind:name`, `dist:name`, or a name.
+    """The installed parts that a name refers to: a distribution, `kind:name`, `dist:name`, or a part's name.
 
-    A name that parts of several kinds have means all of them.
+    A name that parts of several kinds have refers to all of them.
 
     Raises:
-        PluginError: `unknown`; `no-parts`: the distribution is installed, but registers none.
+        PluginError: `unknown`; `no-parts`: the distribution is installed, but registers no part.
     """
     parts = [entry for entry in catalogue() if entry.kind in GROUPS]
     found = [entry for entry in parts if normal(entry.dist) == normal(name)]

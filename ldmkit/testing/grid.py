@@ -1,4 +1,4 @@
-"""The suite of grids: as many steps as asked for, strictly decreasing, or an error that says what would work."""
+"""The contract of grids: the requested number of strictly decreasing levels, or an error that says what would work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldmkit.testing.reference import Reference, Stepped
 from ldmkit.testing.rng import without_draws
 
 PROCESSES: tuple[Process, ...] = (Reference(), Reference(prediction="flow"), Stepped())
-"""Continuous up to 14.6, a flow up to 2^20, and a table of 1000 timesteps."""
+"""Processes: continuous up to 14.6, a flow up to 2^20, and a table of 1000 timesteps."""
 COUNTS = range(1, 101)
 
 
@@ -31,23 +31,23 @@ class Subject:
 
     @property
     def counts(self) -> list[int]:
-        """The numbers of steps that it is asked for."""
+        """The numbers of steps to check."""
         own = self.grid.own_steps
         return list(COUNTS) if own is None else [own]
 
 
 def subject(cls: type[Grid], example: Example) -> Subject:
-    """What the checks take, from a grid's class and one of its examples."""
+    """The subject of the checks: a grid\'s class and one of its examples."""
     return Subject(cls.of(example.config))
 
 
 def check_grid(cls: type[Grid], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a grid with these fields; with those of its examples where none are given."""
+    """Check a grid with the given fields; None: with those of its examples."""
     return check_class("grid", cls, None if config is None else Example(config))
 
 
 def _made(subject: Subject) -> list[tuple[Process, int, list[float]]]:
-    """Every grid that it makes: process, number of steps, noise levels."""
+    """All grids that it makes: process, number of steps, noise levels."""
     found = []
     for process in PROCESSES:
         for count in subject.counts:
@@ -65,10 +65,10 @@ def _name(process: Process, count: int) -> str:
 
 @check("grid", "length")
 def length(subject: Subject) -> None:
-    """N steps are N + 1 noise levels, for every N from 1 to 100 that the grid does not refuse.
+    """N steps give N + 1 noise levels, for every N from 1 to 100 that the grid does not refuse.
 
-    A step dropped or merged is a run that was not asked for. A grid with a number of its own (`own_steps`) is asked
-    for that one.
+    Do not drop or merge steps: the user gets a run other than the requested one. A grid with a fixed number of steps
+    (`own_steps`) is checked with that number.
     """
     for process, count, sigmas in _made(subject):
         expect(isinstance(sigmas, list), f"a list for {_name(process, count)}", f"{type(sigmas).__name__}")
@@ -77,10 +77,10 @@ def length(subject: Subject) -> None:
 
 @check("grid", "sizes")
 def sizes(subject: Subject) -> None:
-    """`at_size` gives a grid for latents of any size, and the same one for the same size.
+    """`at_size` returns a grid for latents of any size, and equal grids for equal sizes.
 
-    It is asked before every run, for pictures of (height, width) cells and for latents of one and three axes. What it
-    gives is held to `length` and `decreasing` here.
+    It is called before every run, for latents of (height, width) cells and for latents of one and three axes. The grids
+    that it returns must also satisfy `length` and `decreasing`.
     """
     for size in ((8, 8), (128, 32), (7,), (3, 16, 16), ()):
         found = subject.grid.at_size(size)
@@ -94,22 +94,22 @@ def sizes(subject: Subject) -> None:
 
 @check("grid", "accepts")
 def accepts(subject: Subject) -> None:
-    """There is a kind of process on which the grid makes at least a quarter of all numbers of steps from 1 to 100.
+    """For some process, the grid accepts at least a quarter of all numbers of steps from 1 to 100.
 
-    Checked on a continuous process, on a flow and on a table of 1000 timesteps. Refusing what does not fit is right;
-    refusing everything is of no use.
+    Checked on a continuous process, a flow and a table of 1000 timesteps. A grid should refuse what does not fit, but
+    one that refuses everything is useless.
     """
     made = [process for process, _, _ in _made(subject)]
     best = max(made.count(process) for process in PROCESSES)
     total = len(subject.counts)
-    expect(best >= total / 4, f"at least {math.ceil(total / 4)} of {total} numbers of steps on one process", f"{best}")
+    expect(best >= total / 4, f"at least {math.ceil(total / 4)} of {total} numbers of steps on some process", f"{best}")
 
 
 @check("grid", "refuses")
 def refuses(subject: Subject) -> None:
-    """What does not fit is an `LdmkitError` that says what would: `fits` is not empty.
+    """What does not fit raises an `LdmkitError` that says what would: `fits` is not empty.
 
-    A number of steps that has no grid names the nearest that does; a process of the wrong kind names the right kind.
+    For an impossible number of steps, name the nearest possible one; for a process of the wrong kind, the right kind.
     """
     for process in PROCESSES:
         for count in subject.counts:
@@ -123,9 +123,9 @@ def refuses(subject: Subject) -> None:
 
 @check("grid", "decreasing")
 def decreasing(subject: Subject) -> None:
-    """Noise levels decrease strictly: none stands twice, at any number of steps.
+    """Noise levels decrease strictly, without duplicates, for every number of steps.
 
-    A level that stands twice is a step that goes nowhere: higher-order solvers divide by its length, and return NaN.
+    A duplicate level makes a step of length zero: higher-order solvers divide by the length, and return NaN.
     """
     for process, count, sigmas in _made(subject):
         pair = next(((a, b) for a, b in pairwise(sigmas) if not a > b), None)
@@ -134,9 +134,9 @@ def decreasing(subject: Subject) -> None:
 
 @check("grid", "range")
 def within(subject: Subject) -> None:
-    """Levels are finite, start above 0 and at most at the process's largest, and only the last may be 0.
+    """Levels are finite, the first is in (0, sigma_max], and only the last may be 0.
 
-    The network has not seen anything noisier than `sigma_max`.
+    The network was not trained on anything noisier than `sigma_max`.
     """
     for process, count, sigmas in _made(subject):
         where = _name(process, count)
@@ -150,9 +150,9 @@ def within(subject: Subject) -> None:
 
 @check("grid", "host-scalars")
 def host_scalars(subject: Subject) -> None:
-    """Noise levels are Python floats, in float64.
+    """Noise levels are Python floats (float64).
 
-    Samplers compute their coefficients from them; float32 tables lose the differences between neighbouring levels.
+    Samplers compute their coefficients from them; float32 loses the differences between neighbouring levels.
     """
     for process, count, sigmas in _made(subject):
         wrong = [s for s in sigmas if type(s) is not float]
@@ -161,9 +161,9 @@ def host_scalars(subject: Subject) -> None:
 
 @check("grid", "bad-steps")
 def bad_steps(subject: Subject) -> None:
-    """A number of steps that is none (0, -1, 2.5, True, None) is an `InputError`.
+    """An invalid number of steps (0, -1, 2.5, True, None) raises an `InputError`.
 
-    It comes from the command line and from web pages. `range(steps)` alone would make an empty run of it.
+    Numbers come from command lines and web pages. `range(steps)` alone would give an empty run.
     """
     for steps in (0, -1, 2.5, True, None):
         for process in (PROCESSES[0], PROCESSES[2]):
@@ -182,9 +182,9 @@ def bad_steps(subject: Subject) -> None:
 
 @check("grid", "pure", cause=True)
 def pure(subject: Subject) -> None:
-    """The same question has the same answer, in a list of its own.
+    """The same arguments give the same levels, each time in a new list.
 
-    A grid is a value that threads share. A caller may change the list that it got.
+    A grid is a value that threads share, and a caller may modify the list that it gets.
     """
     for process in PROCESSES:
         count = subject.counts[min(9, len(subject.counts) - 1)]

@@ -1,4 +1,4 @@
-"""Inputs made from a JSON schema: some that it allows, and many that nobody should ever pass."""
+"""Inputs generated from a JSON schema: a few valid ones, and many hostile ones."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Schema = Mapping[str, Any]
 
 _DEPTH = 6
 _MOST = 6
-"""Values that are made for one place of a schema."""
+"""Maximum number of values generated for one place of a schema."""
 
 
 def sound(schema: Schema) -> list[Any]:
-    """A few values that a JSON schema allows, as far as it says; what else a part demands is not known here."""
+    """A few values that a JSON schema allows. A part may have further requirements, which are not known here."""
     return _sound(schema, schema, 0)
 
 
@@ -96,7 +96,7 @@ def _strings(schema: Schema) -> list[Any]:
 
 
 def _picture(number: int, level: int) -> str:
-    """A grey PNG of two levels: with 255 a picture or a mask, with 1 a map of two classes."""
+    """A greyscale PNG with two levels: 255 for a picture or a mask, 1 for a map of two classes."""
     return png_uri((np.arange(64).reshape(8, 8) % (number + 2) == 0).astype(np.uint8) * np.uint8(level))
 
 
@@ -118,7 +118,7 @@ _MAKERS: dict[Any, Callable[[Schema], list[Any]]] = {"string": _strings, "intege
 
 
 def hostile(schema: Schema, good: list[Any]) -> Iterator[tuple[str, Any]]:
-    """(what it is, value): wrong types, extremes and damage, and valid inputs with one thing wrong in them.
+    """(description, value): wrong types, extremes and damage, and valid inputs with a single fault.
 
     Args:
         good: valid inputs as plain JSON data.
@@ -176,11 +176,11 @@ def _anything() -> Iterator[tuple[str, Any]]:
     yield "a mapping nested 5000 deep", chain
     loop: list[Any] = []
     loop.append(loop)
-    yield "a list that holds itself", loop
+    yield "a list that contains itself", loop
     yield "a list of 20000 numbers", [0] * 20_000
     yield "a list of lists of different lengths", [[0, 1], [0]]
     yield "a list of NaN", [_NAN] * 4
-    yield "a mapping with keys that are no text", {1: 2, None: 3}
+    yield "a mapping whose keys are not strings", {1: 2, None: 3}
     yield "bytes", b"\xff\x00"
     yield "a set", {1, 2}
     yield "an object", object()
@@ -202,9 +202,9 @@ def _pictures() -> Iterator[tuple[str, Any]]:
     yield "a tensor of infinities", torch.full((3, 8, 8), _INF)
     yield "a tensor of one channel", torch.zeros(1, 8, 8)
     yield "a tensor without pixels", torch.zeros(3, 0, 8)
-    yield "a tensor of whole numbers", torch.zeros(3, 8, 8, dtype=torch.long)
-    yield "an array of 16-bit numbers", np.zeros((8, 8, 3), dtype=np.uint16)
-    yield "the path of no file", "no/such/file.png"
+    yield "a tensor of integers", torch.zeros(3, 8, 8, dtype=torch.long)
+    yield "an array of 16-bit integers", np.zeros((8, 8, 3), dtype=np.uint16)
+    yield "the path of a missing file", "no/such/file.png"
     yield "the path of a folder", "/"
     uri = _picture(0, 255)
     yield "half a picture file", uri[: len(uri) // 2]
@@ -214,7 +214,7 @@ def _pictures() -> Iterator[tuple[str, Any]]:
 
 
 def _bounds(schema: Any) -> set[float]:
-    """Numbers just outside what a schema allows anywhere."""
+    """Numbers just outside the bounds anywhere in a schema."""
     found: set[float] = set()
     if isinstance(schema, Mapping):
         for key, value in schema.items():
@@ -230,7 +230,7 @@ def _bounds(schema: Any) -> set[float]:
 
 
 def _places(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], Any]]:
-    """Every value inside a value, with its path; long lists at their ends only."""
+    """Every nested value, with its path; of long lists only the ends."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _places(item, (*path, key))
@@ -263,7 +263,7 @@ def _damaged(item: Any, numbers: list[float]) -> Iterator[tuple[str, Any]]:
         yield "with its last item twice", [*item, *copy.deepcopy(item[-1:])]
         yield "repeated to 2000 items", (item * 2000)[:2000]
         yield "as a mapping", {str(i): v for i, v in enumerate(item)}
-        yield "turned round", item[::-1]
+        yield "reversed", item[::-1]
 
 
 def _named(path: tuple[int | str, ...]) -> str:
@@ -271,7 +271,7 @@ def _named(path: tuple[int | str, ...]) -> str:
 
 
 def _replaced(value: Any, path: tuple[int | str, ...], wrong: Any) -> Any:
-    """A copy of a value with another one at a path."""
+    """A copy of a value with the item at a path replaced."""
     if not path:
         return wrong
     step, rest = path[0], path[1:]

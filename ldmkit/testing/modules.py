@@ -1,6 +1,6 @@
-"""What all modules promise, whatever their kind: the checks that suites of codecs, denoisers, conditioners ... share.
+"""The contract of all modules: the checks that the suites of codecs, denoisers, conditioners ... share.
 
-A suite describes its part by a subclass of `ModuleSubject` (how inputs are made, how the part is run on them), and
+A suite describes its parts by a subclass of `ModuleSubject` (how inputs are made, and how the part is run on them), and
 registers the shared checks for its kind with `share(kind)`.
 """
 
@@ -27,16 +27,16 @@ from ldmkit.testing.opened import files_opened
 from ldmkit.testing.rng import without_draws
 
 ROWS = 3
-"""Samples in the kit's batches."""
+"""Number of samples in the kit's batches."""
 
 
 @dataclass(frozen=True)
 class ModuleSubject(ABC):
-    """A part that owns weights, one configuration of it, and how it is run.
+    """A part that owns weights, its config, and how it is run.
 
     Args:
         cls: the part's class.
-        config: of the module that is checked.
+        config: its config.
         trained: whether it has anything to learn (`Example.trained`).
     """
 
@@ -45,46 +45,46 @@ class ModuleSubject(ABC):
     trained: bool = True
 
     def build(self) -> Any:
-        """A new one as its class makes it, from the same seed each time."""
+        """A new part as its class builds it, always from the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return self.cls(dict(self.config))
 
     def make(self, seed: int = 0) -> Any:
-        """A new one, ready to use, in which no layer is left at zero: such a layer hides what lies behind it."""
-        return stirred(self.build(), seed).eval()
+        """A new part, ready to use, without zero-initialised layers, which would hide the layers before them."""
+        return perturbed(self.build(), seed).eval()
 
     @abstractmethod
     def given(self, part: Any) -> Any:
-        """Inputs of `ROWS` samples that all differ: new objects with the same values at every call.
+        """Inputs of `ROWS` different samples: new objects with the same values at every call.
 
-        Tensors (rows first, floating ones in the part's dtype, on its device), lists of one item a sample, and
+        Tensors (rows first, with the part's device and, for floats, its dtype), lists of one item per sample, and
         mappings and tuples of these.
         """
 
     @abstractmethod
     def outputs(self, part: Any, given: Any) -> tuple[Tensor, ...]:
-        """All that the part makes of the inputs, rows first, in a fixed order."""
+        """All outputs of the part, rows first, in a fixed order."""
 
     def output_dtype(self, part: Any) -> torch.dtype:
-        """What its floating outputs must have."""
+        """The dtype that its floating-point outputs must have."""
         dtype: torch.dtype = part.dtype
         return dtype
 
     def learning(self, part: Any, given: Any) -> tuple[Tensor, ...]:
-        """What training would put into a loss: every parameter that is trained must take part in it."""
+        """Outputs that training would use in a loss: every trained parameter must contribute to them."""
         return self.outputs(part, given)
 
 
-def share(kind: str, leave_out: Sequence[str] = ()) -> None:
-    """Register the shared checks for a kind, except those that its suite has in a form of its own."""
+def share(kind: str, exclude: Sequence[str] = ()) -> None:
+    """Register the shared checks for a kind, except those that its suite defines itself."""
     for name, function in SHARED.items():
-        if name not in leave_out:
+        if name not in exclude:
             check(kind, name, cause=name in CAUSES)(function)
 
 
-def stirred(part: Any, seed: int = 0) -> Any:
-    """The part, with noise added to every parameter: half of a usual layer's spread, 0.5 / sqrt(fan-in)."""
+def perturbed(part: Any, seed: int = 0) -> Any:
+    """The part with noise of standard deviation 0.5 / sqrt(fan-in) added to every parameter, half a usual layer's."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in part.parameters():
@@ -96,30 +96,30 @@ def stirred(part: Any, seed: int = 0) -> Any:
 
 
 def ran(subject: ModuleSubject, part: Any, given: Any) -> tuple[Tensor, ...]:
-    """The outputs, without gradients."""
+    """Run the part without gradients."""
     with torch.no_grad():
         return subject.outputs(part, given)
 
 
 def meta(s: ModuleSubject) -> None:
-    """It is built on the meta device, without reading a file.
+    """It can be built on the meta device, without reading files.
 
-    Pipelines are built without memory first, to compare shapes with a weight file before anything is read; then the
-    weights take the place of the empty tensors. So `__init__` may not read files (that is what `load_assets` is
-    for), nor look at numbers in tensors. Buffers that no file holds (`persistent=False`) need their numbers at
-    once: make them with `device="cpu"` and move them where they are used, or compute them at use. What is frozen by
-    design (`requires_grad_(False)`, `eval()`) is read off a part that is built so: training leaves it as it is.
+    Pipelines are first built without memory, to compare shapes with the weight file before anything is read; the
+    weights then replace the empty tensors. So `__init__` must not read files (that is the task of `load_assets`), nor
+    tensor values. Buffers that are not in the file (`persistent=False`) need their values at once: create them with
+    `device="cpu"` and move them when they are used, or compute them then. Training keeps what is frozen by design
+    (`requires_grad_(False)`, `eval()`) frozen, as determined from a part built on the meta device.
     """
     real = s.build()
     with on_meta(), files_opened() as opened:
         bare = s.cls(dict(s.config))
-    expect(not opened, "no file to be read while it is built", f"{opened[:3]}")
+    expect(not opened, "no file read while it is built", f"{opened[:3]}")
     state = bare.state_dict()
     there = [key for key, tensor in state.items() if not tensor.is_meta]
     expect(not there, "every tensor of the state dict on the meta device", f"{there[:4]} elsewhere")
     expect_keys(state, real.state_dict(), "built on the meta device")
     differ = sorted(_frozen(bare) ^ _frozen(real))
-    expect(not differ, "the same to be frozen there as anywhere", f"{differ[:4]} in one of them alone")
+    expect(not differ, "the same parameters and modules frozen as on the CPU", f"a difference in {differ[:4]}")
 
 
 def _frozen(part: nn.Module) -> set[str]:
@@ -129,11 +129,11 @@ def _frozen(part: nn.Module) -> set[str]:
 
 
 def state_keys(s: ModuleSubject) -> None:
-    """State-dict keys and shapes are the same in every build, and a run changes neither them nor the numbers.
+    """State-dict keys and shapes are the same in every build, and a run changes neither keys nor values.
 
-    Weight files are read by key. Keys that depend on a counter, on the order of a set, or that appear with the first
-    call (lazy layers), make files that cannot be read again. Statistics that change while the part is used would make
-    results depend on what it was used for before.
+    Weights are loaded by key. With keys that depend on a counter or on the order of a set, or that appear only with the
+    first call (lazy layers), files cannot be loaded again. Statistics that change during use would make results depend
+    on earlier calls.
     """
     first = s.make()
     before = snapshot(first)
@@ -145,9 +145,9 @@ def state_keys(s: ModuleSubject) -> None:
 def weights(s: ModuleSubject) -> None:
     """Saved to a safetensors file and loaded again, it gives the same results.
 
-    What counts for the results has to be in the state dict (parameters and buffers), in the config, or in what
-    `save_assets` writes; a plain tensor attribute is lost. The second one is built on the meta device, as pipelines
-    are.
+    Everything that affects results must be in the state dict (parameters and buffers), in the config, or in what
+    `save_assets` writes; a plain tensor attribute is lost. The loaded part is built on the meta device, as in
+    pipelines.
     """
     part = s.make()
     given = s.given(part)
@@ -164,7 +164,7 @@ def weights(s: ModuleSubject) -> None:
         lost = [name for name, value in plain_tensors(again) if value.is_meta]
         expect(not lost, "every tensor in the state dict, the config or a file", f"only as an attribute: {lost[:4]}")
         expect_state(again.state_dict(), part.state_dict(), "loaded again")
-        close(ran(s, again, s.given(again)), ran(s, part, given), "outputs of the loaded one", 1e-6)
+        close(ran(s, again, s.given(again)), ran(s, part, given), "outputs of the loaded part", 1e-6)
 
 
 def plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -178,8 +178,8 @@ def plain_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def copies(s: ModuleSubject) -> None:
     """It can be pickled and deep-copied; the copy gives the same results and shares nothing with the original.
 
-    Training with several processes pickles parts; averaged weights and tests copy them. Lambdas and open files as
-    attributes cannot be pickled: use methods and open files when they are needed.
+    Training with several processes pickles parts; weight averaging and tests copy them. Attributes that are lambdas or
+    open files cannot be pickled: use methods, and open files when they are needed.
     """
     part = s.make()
     wanted = ran(s, part, s.given(part))
@@ -188,11 +188,11 @@ def copies(s: ModuleSubject) -> None:
             again = copied(part)
         except Exception as error:
             fail(f"a {how} one", told(error))
-        same(ran(s, again, s.given(again)), wanted, f"outputs of a {how} one")
+        same(ran(s, again, s.given(again)), wanted, f"outputs of a {how} part")
         with torch.no_grad():
             for parameter in again.parameters():
                 parameter.zero_()
-        same(ran(s, part, s.given(part)), wanted, f"outputs after the {how} one's weights were changed")
+        same(ran(s, part, s.given(part)), wanted, f"outputs after the weights of the {how} part were changed")
 
 
 def _pickled(part: Any) -> Any:
@@ -202,8 +202,8 @@ def _pickled(part: Any) -> Any:
 def determinism(s: ModuleSubject) -> None:
     """The same inputs give the same results, bit for bit, whatever was computed before.
 
-    A picture is made again from its recipe. Nothing may be kept from one call to the next that changes a result, and
-    nothing may be drawn at random but from noise that the caller hands in.
+    Pictures are reproduced from their recipes. Nothing that changes a result may be kept between calls, and random
+    numbers may only come from noise that the caller passes.
     """
     part = s.make()
     first = ran(s, part, s.given(part))
@@ -213,11 +213,11 @@ def determinism(s: ModuleSubject) -> None:
 
 
 def no_global_rng(s: ModuleSubject) -> None:
-    """A run neither moves nor reads the global random generators of torch, numpy and Python.
+    """A run neither advances nor reads the global random generators of torch, NumPy and Python.
 
-    Random numbers come from `ldmkit.Noise`, by seed of the sample, so that a sample does not depend on what else was
-    drawn. `torch.randn(...)` without a generator (within `fork_rng` too), `dropout` that is active in eval mode, and
-    `torch.manual_seed` all break this.
+    Random numbers come from `ldmkit.Noise` and the seed of the sample, so that a sample does not depend on other draws.
+    `torch.randn(...)` without a generator (also inside `fork_rng`), dropout in eval mode, and `torch.manual_seed` all
+    break this.
     """
     part = s.make()
 
@@ -226,16 +226,16 @@ def no_global_rng(s: ModuleSubject) -> None:
 
     first, again, other = run(1), run(1), run(2)
     if differ(again, first):
-        raise NotApplicable("it gives other results at every call: see the check determinism")
+        raise NotApplicable("its results differ at every call: see the check determinism")
     same(other, first, "a run with another global seed")
 
 
 def inputs_untouched(s: ModuleSubject) -> None:
-    """What the caller hands in is not written to.
+    """The caller's inputs are not modified.
 
-    Samplers keep the tensors they pass, and one input may serve several parts. In-place operations (`x += y`,
-    `x.mul_(2)`, `relu(inplace=True)`) are for tensors that the part made itself; lists and mappings are copied
-    before they are changed.
+    Samplers reuse the tensors that they pass, and an input may go to several parts. Use in-place operations (`x += y`,
+    `x.mul_(2)`, `relu(inplace=True)`) only on tensors that the part created, and copy lists and mappings before
+    changing them.
     """
     part = s.make()
     given, untouched = s.given(part), s.given(part)
@@ -243,7 +243,7 @@ def inputs_untouched(s: ModuleSubject) -> None:
     found, wanted = dict(leaves(given)), dict(leaves(untouched))
     expect(list(found) == list(wanted), f"inputs {list(wanted)}", f"after the call: {list(found)}")
     for path, value in wanted.items():
-        expect(_unchanged(found[path], value), f"input {path or 'tensor'} as it was handed in", "it was changed")
+        expect(_unchanged(found[path], value), f"input {path or 'tensor'} unchanged", "it was modified")
 
 
 def _unchanged(found: Any, wanted: Any) -> bool:
@@ -255,10 +255,10 @@ def _unchanged(found: Any, wanted: Any) -> bool:
 
 
 def dtype(s: ModuleSubject) -> None:
-    """Converted to bfloat16, it takes and returns bfloat16, and the results stay finite.
+    """Converted to bfloat16, it takes and returns bfloat16, with finite results.
 
-    `part.to(torch.bfloat16)` converts parameters and buffers; constants made in `forward` have to follow them
-    (`torch.zeros(..., dtype=x.dtype, device=x.device)`), and what needs more digits is computed in float32 inside.
+    `part.to(torch.bfloat16)` converts parameters and buffers; constants created in `forward` must follow them
+    (`torch.zeros(..., dtype=x.dtype, device=x.device)`). Compute what needs more precision in float32 internally.
     """
     part = s.make().to(torch.bfloat16)
     try:
@@ -273,21 +273,20 @@ def dtype(s: ModuleSubject) -> None:
 
 
 def device(s: ModuleSubject) -> None:
-    """It works on the device that it was moved to, and its results stay there.
+    """It works on the device that it was moved to, and its results are on that device.
 
-    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
-    elsewhere is found just the same. A part whose steps depend on numbers in tensors cannot run there, and is not
-    checked then.
+    Checked on an accelerator if there is one, else on the meta device, which also detects tensors created on another
+    device. A part whose control flow depends on tensor values cannot run there, and is then skipped.
     """
     where = torch.device("cuda" if torch.cuda.is_available() else "meta")
     part = s.make().to(where)
     if part.device.type != where.type:
-        raise NotApplicable("it has no tensors of its own")
+        raise NotApplicable("it has no tensors")
     try:
         found = ran(s, part, s.given(part))
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if where.type == "meta" and any(words in str(error) for words in _NEEDS_NUMBERS):
-            raise NotApplicable("its steps depend on numbers, and there is no accelerator here") from None
+            raise NotApplicable("its control flow depends on tensor values, and there is no accelerator here") from None
         fail(f"a run on {where}", told(error))
     for tensor in found:
         expect(tensor.device.type == where.type, f"outputs on {where}", f"on {tensor.device}")
@@ -305,10 +304,10 @@ _NEEDS_NUMBERS = (
 
 
 def batch_invariance(s: ModuleSubject) -> None:
-    """A sample alone gives what it gives within a batch, up to rounding.
+    """A sample gives the same results alone and in a batch, up to rounding.
 
-    Sample b of a seed is the same picture whatever it is sampled with. Statistics over the batch (batch norm in
-    training mode, a mean over all rows), and padding that is not masked, break this.
+    A sample's seed determines its picture, whatever else is in the batch. Statistics over the batch (batch norm in
+    training mode, a mean over all rows) and unmasked padding break this.
     """
     part = s.make()
     whole = ran(s, part, s.given(part))
@@ -318,14 +317,14 @@ def batch_invariance(s: ModuleSubject) -> None:
 
 
 def training_rows(s: ModuleSubject) -> None:
-    """In training mode too, a sample gives the same whatever the other samples of its batch are.
+    """In training mode too, a sample's results do not depend on the other samples of its batch.
 
-    Batch norm and other statistics over the batch make a batch in parts (`accumulate`, several processes) another
-    training than a whole one, and their running averages are another model than the one that was trained: use group
-    or layer norm. Dropout draws the same numbers in both runs, and is no fault.
+    With batch norm and other statistics over the batch, training on a divided batch (`accumulate`, several processes)
+    differs from training on the whole batch, and running averages differ from the statistics used in training: use
+    group or layer norm. Dropout is allowed: it draws the same numbers in both runs of this check.
     """
     part, runs = s.make().train(), []
-    for rows in ([0, 1, 1, 1], [0, 1, 0, 0]):  # the same samples, as others might be longer; another mean
+    for rows in ([0, 1, 1, 1], [0, 1, 0, 0]):  # no new samples, which might be longer, but another batch mean
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             runs.append([out[:2] for out in ran(s, part, rows_of(s.given(part), rows))])
@@ -333,9 +332,9 @@ def training_rows(s: ModuleSubject) -> None:
 
 
 def order(s: ModuleSubject) -> None:
-    """Samples in another order give the same results in that order.
+    """Reordering the samples of a batch reorders the results.
 
-    No row may know its place in the batch.
+    Results must not depend on the position in the batch.
     """
     part = s.make()
     whole = ran(s, part, s.given(part))
@@ -344,19 +343,19 @@ def order(s: ModuleSubject) -> None:
 
 
 def gradients(s: ModuleSubject) -> None:
-    """Gradients reach every parameter that asks for one, and are finite.
+    """Every parameter that requires a gradient gets a finite one.
 
-    A parameter without a gradient is never trained: it was left out of the forward pass, or a `detach`, a `no_grad`,
-    or a conversion to numbers cut it off. What is frozen by design says so with `requires_grad_(False)`.
+    A parameter without a gradient is never trained: it is not used in the forward pass, or `detach`, `no_grad` or a
+    conversion to Python numbers cuts it off. Mark parameters that are frozen by design with `requires_grad_(False)`.
     """
     if not s.trained:
         raise NotApplicable("its example says that it has nothing to learn")
     part = s.make().train()
     wanted = {name: p for name, p in part.named_parameters() if p.requires_grad}
     if not wanted:
-        raise NotApplicable("no parameter asks for a gradient")
+        raise NotApplicable("no parameter requires a gradient")
     losses = [out.float().square().mean() for out in s.learning(part, s.given(part)) if out.requires_grad]
-    expect(bool(losses), "outputs that gradients can start from", "none of the outputs requires a gradient")
+    expect(bool(losses), "an output that requires a gradient", "none of the outputs does")
     torch.autograd.backward(losses)
     without = [name for name, p in wanted.items() if p.grad is None]
     expect(not without, "a gradient for every parameter", f"none for {len(without)}: {without[:4]}")
@@ -379,7 +378,7 @@ SHARED: dict[str, Callable[[ModuleSubject], None]] = {
     "order": order,
     "gradients": gradients,
 }
-"""The shared checks by name, in the order in which they are registered."""
+"""The shared checks by name, in order of registration."""
 
 CAUSES = ("no-global-rng", "determinism")
-"""Shared checks that others depend on: what gives other numbers at every call can be compared with nothing."""
+"""Shared checks that others depend on: results that differ at every call cannot be compared."""

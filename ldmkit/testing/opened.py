@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 _CODE = frozenset({".py", ".pyc", ".so", ".pyd", ".dll", ".dylib"})
-"""Files of imports, which say nothing about a part."""
+"""Suffixes of files that imports open."""
 
 _watching = threading.local()
 
 
 @contextmanager
 def files_opened() -> Iterator[list[str]]:
-    """The files that this thread opens within the block, in order, but those of imports."""
+    """The files that this thread opens inside the `with` block, in order, except those that imports open."""
     _watch()
     found: list[str] = []
     _watching.found = found
@@ -30,7 +30,7 @@ def files_opened() -> Iterator[list[str]]:
 
 @cache
 def _watch() -> None:
-    """An audit hook stays for the life of the process; outside of `files_opened` it returns at once."""
+    """An audit hook, which stays for the life of the process; outside `files_opened` it returns at once."""
     sys.addaudithook(_note)
 
 

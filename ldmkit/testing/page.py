@@ -1,6 +1,6 @@
-"""The page that explains every check: `python -m ldmkit.testing.page --write` brings docs/contracts.md up to date.
+"""The page that explains every check: `python -m ldmkit.testing.page --write` updates docs/contracts.md.
 
-What stands above the mark in the page is written by hand; below it, everything is made from the checks' docstrings.
+The text above the mark is written by hand; everything below it is generated from the checks' docstrings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MARK = "<!-- Below this line, everything is made by: python -m ldmkit.testing.pa
 
 
 def page(opening: str) -> str:
-    """The whole page, with what stands above the mark in `opening`."""
+    """The whole page; `opening` is the text above the mark."""
     head = opening.partition(MARK)[0]
     homes = {kind: name for kind in ("part", *GROUPS) if (name := home(kind)) is not None}
     return "\n".join([head.rstrip(), "", MARK, "", *(_section(kind, name) for kind, name in homes.items())])

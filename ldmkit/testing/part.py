@@ -1,4 +1,4 @@
-"""What every part promises, of whatever kind: it loads, says what it is, and its config travels as JSON."""
+"""The contract of parts of all kinds: they load, are documented, and their configs convert to and from JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ldmkit.testing.choices import Choice, left_out, not_taken
 
 @dataclass(frozen=True)
 class Subject:
-    """A part: an installed one, or a class that was handed in.
+    """A part: an installed one, or a class that was passed directly.
 
     Args:
-        given: the class, where it is not that of an installed part.
-        chosen: examples in place of the class's own.
+        given: the class, if it is not an installed part.
+        chosen: examples to check instead of the class's own.
     """
 
     entry: Entry
@@ -40,7 +40,7 @@ class Subject:
 
     @property
     def config(self) -> type[Value]:
-        """What its configurations are: the class itself, for values."""
+        """The class of its configs: for values, the class itself."""
         found = self.cls.Config if self.entry.kind in CONFIGURED else self.cls
         if not (inspect.isclass(found) and issubclass(found, Value)):
             fail("`Config` to be a subclass of ldmkit.Value", f"{found!r}")
@@ -48,44 +48,44 @@ class Subject:
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """What it is checked in."""
+        """The examples to check."""
         return examples_of(self.cls) if self.chosen is None else self.chosen
 
     @cached_property
     def varied(self) -> tuple[Choice, ...]:
-        """Choices that none of its examples takes; none of data and stages, whose files are those of their examples."""
+        """Choices that its examples do not cover; () for data and stages, whose files are written for each example."""
         return () if self.entry.kind in FIXED else tuple(not_taken(self.config, self.examples))
 
 
 FIXED = ("data", "stage")
-"""Kinds whose examples read files that were written for them, so that the kit cannot change them."""
+"""Kinds whose examples read files that are written for them, so that the kit cannot vary the config."""
 
 
 @runtime_checkable
 class Buildable(Protocol):
-    """What the checks of a kind take, where it is not built when it is made."""
+    """A subject that builds its part only on request."""
 
     def build(self) -> Any:
         """The part."""
 
 
 def split(found: Sequence[Check]) -> tuple[list[Check], tuple[Check, ...]]:
-    """The checks of parts: those of every example, and those of the class."""
+    """The checks of parts: (those of every example, those of the class)."""
     return [one for one in found if one.name == "builds"], tuple(one for one in found if one.name != "builds")
 
 
 def examples_of(cls: Any) -> tuple[Example, ...]:
-    """The examples of a class; () where they are not what they should be, which is a check of its own."""
+    """The examples of a class; () if they are invalid, which the check `examples` reports."""
     found = getattr(cls, "examples", ())
     return found if isinstance(found, tuple) and all(isinstance(one, Example) for one in found) else ()
 
 
 @check("part", "loads", cause=True)
 def loads(subject: Subject) -> None:
-    """The entry point leads to a concrete class of its kind.
+    """The entry point refers to a concrete class of its kind.
 
-    The value of an entry point is `module:Class`. Importing the module must work with nothing but the distribution's
-    declared dependencies; the class implements every abstract method of its contract in `ldmkit`.
+    The value of an entry point is `module:Class`. The module must import with only the distribution's declared
+    dependencies; the class must implement every abstract method of its contract in `ldmkit`.
     """
     try:
         subject.cls  # noqa: B018 - it is loaded here
@@ -95,9 +95,9 @@ def loads(subject: Subject) -> None:
 
 @check("part", "docstring")
 def docstring(subject: Subject) -> None:
-    """The class has a docstring of its own.
+    """The class itself has a docstring.
 
-    Its first line is what `ldmkit plugins show` prints: say what comes in and what comes out, with shapes.
+    `ldmkit plugins show` prints its first line: describe inputs and outputs, with shapes.
     """
     text = vars(subject.cls).get("__doc__")
     expect(bool(text and text.strip()), f"a docstring on {subject.cls.__name__}", "none")
@@ -107,8 +107,8 @@ def docstring(subject: Subject) -> None:
 def examples(subject: Subject) -> None:
     """`examples` is a tuple of `ldmkit.Example`, each with a valid config.
 
-    The kit builds the part from them: configurations that take milliseconds to build, small widths and few layers.
-    A part whose config has defaults that are small enough needs none of its own.
+    The kit builds the part from them, so use configs that build in milliseconds, with small widths and few layers. A
+    part whose default config is small enough needs no examples.
     """
     found = getattr(subject.cls, "examples", ()) if subject.chosen is None else subject.chosen
     listed = isinstance(found, tuple) and all(isinstance(one, Example) for one in found)
@@ -123,7 +123,7 @@ def examples(subject: Subject) -> None:
 def builds(subject: Any) -> None:
     """It can be built from each of its examples.
 
-    An exception in `__init__`, or in a validator of the config, is told here; nothing else is checked of that example.
+    An exception in `__init__`, or in a validator of the config, is reported here; that example is not checked further.
     """
     if isinstance(subject, Buildable):
         subject.build()
@@ -131,16 +131,16 @@ def builds(subject: Any) -> None:
 
 @check("part", "choices")
 def choices(subject: Subject) -> str:
-    """Every value of a choice in the config is checked: those that no example takes, in an example changed to it.
+    """Every value of a choice in the config is checked: by an example that has it, or by changing an example to it.
 
-    A field of literals, booleans or an enumeration changes what is computed, and a fault behind a value that nothing
-    runs is found by users. The kit names the values that it adds to your examples. Where they are refused together with
-    what else the examples say, give an example that has them. `Example.vary` names values of numeric fields that
-    change the algorithm as well, or fewer values than a choice has. Examples of data and stages, whose files are
-    written for them, are not changed.
+    Fields of literals, booleans or enumerations change what is computed, and a bug behind a value that nothing runs is
+    found by users. The kit reports the values that it adds to your examples. If they are refused in combination with
+    the examples' other fields, add an example that has them. `Example.vary` lists values of numeric fields that also
+    change the algorithm, or restricts the values of a choice. Examples of data and stages are not changed, since their
+    files are written for them.
     """
     if subject.chosen is not None:
-        raise NotApplicable("it is checked with the given config alone")
+        raise NotApplicable("it is checked only with the given config")
     found = list(not_taken(subject.config, subject.examples))
     refused = [choice for choice in found if choice.example is None]
     if subject.entry.kind not in FIXED:
@@ -151,17 +151,17 @@ def choices(subject: Subject) -> str:
         how = "not checked" if subject.entry.kind in FIXED else "checked by changing the first that allows it"
         said.append(f"no example has {', '.join(choice.name for choice in found)}: {how}")
     if others := left_out(subject.config, subject.examples):
-        said.append(f"not checked, as Example.vary leaves them out: {', '.join(others)}")
+        said.append(f"not checked, as Example.vary excludes them: {', '.join(others)}")
     return "; ".join(said)
 
 
 @check("part", "config-json", cause=True)
 def config_json(subject: Subject) -> None:
-    """A config is the same after a trip through JSON, and has a JSON schema.
+    """A config is unchanged by conversion to JSON and back, and has a JSON schema.
 
-    Specs and recipes keep configs as JSON: fields are numbers, text, booleans, lists and mappings
-    of these, or types with a serialiser that their validator reads back. Fields for functions and tensors, which only
-    Python can give, say `exclude=True`; an example with one of them is not taken on the trip.
+    Specs and recipes store configs as JSON: fields are numbers, strings, booleans, lists and mappings of these, or
+    types with a serialiser whose output their validator accepts. Fields for functions and tensors, which can only be
+    given in Python, are declared with `exclude=True`; examples that set one are not converted.
     """
     for number, example in enumerate(subject.examples):
         config = _config(subject, number, example)
@@ -173,7 +173,7 @@ def config_json(subject: Subject) -> None:
             fail(f"examples[{number}].config as JSON", f"{type(error).__name__}: {error}")
         again = type(config).of(json.loads(text), f"examples[{number}]")
         same = again == config or _lists(again.model_dump()) == _lists(config.model_dump())
-        expect(same, f"examples[{number}] after a trip through JSON: {config!r:.200}", f"{again!r:.200}")
+        expect(same, f"examples[{number}] after conversion to JSON and back: {config!r:.200}", f"{again!r:.200}")
     try:
         json.dumps(subject.config.model_json_schema())
     except Exception as error:
@@ -181,7 +181,7 @@ def config_json(subject: Subject) -> None:
 
 
 def _lists(data: Any) -> Any:
-    """Plain data with lists for tuples: mappings of anything do not know that they held a tuple."""
+    """Plain data with tuples replaced by lists: values of type Any are not converted back to tuples."""
     if isinstance(data, Mapping):
         return {key: _lists(value) for key, value in data.items()}
     return [_lists(value) for value in data] if isinstance(data, (list, tuple)) else data
@@ -189,10 +189,10 @@ def _lists(data: Any) -> Any:
 
 @check("part", "config-strict")
 def config_strict(subject: Subject) -> None:
-    """An unknown key in a config is an `LdmkitError` that names it.
+    """An unknown key in a config raises an `LdmkitError` that names it.
 
-    A misspelt key that is ignored trains the wrong model. `ldmkit.Value` refuses them as it is; do not set
-    `extra="allow"` or `"ignore"`.
+    If a misspelt key were ignored, the wrong model would be trained. `ldmkit.Value` refuses unknown keys by default; do
+    not set `extra="allow"` or `"ignore"`.
     """
     for example in subject.examples:
         try:

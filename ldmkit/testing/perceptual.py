@@ -1,7 +1,6 @@
-"""What a distance between pictures promises: it is 0 for equal ones, grows with a gradient, and never changes.
+"""The contract of perceptual distances: 0 for equal pictures, differentiable, and fixed.
 
-Weights are as the class makes them, without `load_files`. Checks named `meta` and after are those that all modules
-share.
+Weights are as the class initialises them, without `load_files`. The checks from `meta` on are shared by all modules.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SIZES = ((64, 64), (48, 80), (67, 33))
 
 @dataclass(frozen=True)
 class PerceptualSubject(ModuleSubject):
-    """A distance and one configuration of it. Its weights stay as it is built: they are given, not learned."""
+    """A distance and its config. Its weights stay as built: they are loaded, not trained."""
 
     def make(self, seed: int = 0) -> Any:
         return self.build().eval()
@@ -44,16 +43,16 @@ class PerceptualSubject(ModuleSubject):
 
 
 def subject(cls: type[Any], example: Example) -> PerceptualSubject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return PerceptualSubject(cls, example.config, example.trained)
 
 
 def check_perceptual(cls: type[Perceptual], config: Mapping[str, Any] | None = None, *, trained: bool = True) -> Report:
-    """All checks of a distance between pictures.
+    """Run all checks of a distance between pictures.
 
     Args:
-        config: what it is built from; None: its examples, `trained` included.
-        trained: False where there is nothing to learn: only such a distance may be 0 for all pictures.
+        config: its config; None: those of its examples, with their `trained`.
+        trained: False if there is nothing to learn: only such a distance may be 0 for all pictures.
     """
     return check_class("perceptual", cls, None if config is None else Example(config, trained=trained))
 
@@ -66,9 +65,9 @@ def pairs(part: Any, size: tuple[int, int]) -> dict[str, Tensor]:
 
 @check("perceptual", "shape")
 def shape(s: PerceptualSubject) -> None:
-    """Two batches of pictures (B,3,H,W) give finite distances (B,) in float32, whatever the pictures' dtype and size.
+    """Two batches of pictures (B,3,H,W) give finite float32 distances (B,), whatever the pictures' dtype and size.
 
-    Small differences of large numbers are lost in bfloat16: convert the pictures first.
+    bfloat16 loses small differences of large numbers: convert the pictures first.
     """
     part = s.make()
     for size in SIZES:
@@ -83,9 +82,9 @@ def shape(s: PerceptualSubject) -> None:
 
 @check("perceptual", "equal-pictures")
 def equal_pictures(s: PerceptualSubject) -> None:
-    """Equal pictures have distance 0, exactly, and a finite gradient there.
+    """Equal pictures have distance exactly 0, with a finite gradient.
 
-    A root has an infinite slope at 0, and NaN times 0 is NaN: one perfect row would spoil a whole training step.
+    A square root has an infinite slope at 0, and infinity times 0 is NaN: one perfect row would spoil a training step.
     """
     part = s.make().requires_grad_(False)
     given = pairs(part, SIZES[0])
@@ -99,10 +98,10 @@ def equal_pictures(s: PerceptualSubject) -> None:
 
 @check("perceptual", "not-negative")
 def not_negative(s: PerceptualSubject) -> None:
-    """Distances are never below 0, and different pictures have one above 0.
+    """Distances are never negative, and positive for different pictures.
 
-    Training adds distances to other losses; one below 0 would be a reward. Only what says in its example that there is
-    nothing to learn (`trained=False`) may be 0 for all pictures.
+    Training adds distances to other losses, so a negative one would be a reward. Only a distance whose example says
+    that there is nothing to learn (`trained=False`) may be 0 for all pictures.
     """
     part = s.make()
     idle = _idle(s, part)
@@ -136,16 +135,16 @@ def gradient(s: PerceptualSubject) -> None:
 
 
 def _idle(s: PerceptualSubject, part: Any) -> bool:
-    """Whether it is 0 for all pictures, and means to be."""
+    """Whether it is 0 for all pictures by design."""
     return not s.trained and not any(bool(found.any()) for found in ran(s, part, s.given(part)))
 
 
 @check("perceptual", "frozen")
 def frozen(s: PerceptualSubject) -> None:
-    """It is the same in training mode as in evaluation, and a call changes none of its numbers.
+    """It is the same in training mode and in eval mode, and a call changes none of its tensors.
 
-    Training switches the modes of everything that it holds. A distance has no dropout, and no statistics of batches
-    that it has seen: it would measure something else in every step.
+    Training switches the mode of all modules. With dropout or batch statistics, a distance would measure something
+    different at every step.
     """
     part = s.make()
     given = s.given(part)
@@ -158,10 +157,10 @@ def frozen(s: PerceptualSubject) -> None:
 
 @check("perceptual", "files")
 def files(s: PerceptualSubject) -> None:
-    """`load_files` refuses files that are not there with an `LdmkitError`.
+    """`load_files` refuses missing files with an `LdmkitError`.
 
-    What is inherited refuses all files, for distances that need none. One that does, checks names and shapes of the
-    tensors: `ldmkit.models.weights.assign` does.
+    The inherited method refuses all files, for distances that need none. Others must check names and shapes of the
+    tensors, as `ldmkit.models.weights.assign` does.
     """
     part = s.make()
     missing = Path("no-such-file.safetensors")
@@ -170,8 +169,8 @@ def files(s: PerceptualSubject) -> None:
     except LdmkitError:
         return
     except Exception as error:
-        fail("an LdmkitError for a file that is not there", told(error))
-    fail("an LdmkitError for a file that is not there", "it was taken")
+        fail("an LdmkitError for a missing file", told(error))
+    fail("an LdmkitError for a missing file", "it was accepted")
 
 
-share("perceptual", leave_out=("gradients", "training-rows"))
+share("perceptual", exclude=("gradients", "training-rows"))

@@ -1,4 +1,4 @@
-"""Whether a part computes as ever when its weights are kept elsewhere and fetched for its calls."""
+"""Checks that a part gives the same results when its weights are kept elsewhere and fetched for its calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ldmkit.testing.modules import ModuleSubject, plain_tensors, ran
 
 
 class _Spoiled:
-    """A tensor whose module holds NaN instead while it rests: what is computed with it then shows."""
+    """A resting tensor whose module holds NaN meanwhile, so that any use of it shows."""
 
     def __init__(self, kept: Resting) -> None:
         self._kept = kept
@@ -28,13 +28,12 @@ class _Spoiled:
 
 
 def placed(s: ModuleSubject) -> None:
-    """With its weights kept elsewhere and fetched for its calls, whole or block by block, it gives the same bits.
+    """With weights kept elsewhere and fetched for its calls, as a whole or block by block, results are bit-equal.
 
-    `Pipeline.placed` keeps text towers and codecs off the device while they do not compute, and streams the weights of
-    networks. Streamed are the blocks that a denoiser declares (`regions`), or else the members of `nn.ModuleList` and
-    `nn.Sequential`: call them (`block(x)`), and do not read their weights from outside (`self.blocks[0].weight`). A
-    tensor that is kept as an attribute from one call to the next stays on the device where the part has left it: hand
-    it on in what is returned, or make it a buffer.
+    `Pipeline.placed` keeps text encoders and codecs off the device while they are not in use, and streams the weights
+    of networks. The streamed blocks are those that a denoiser declares (`regions`), else the members of `nn.ModuleList`
+    and `nn.Sequential`: call them (`block(x)`), and do not read their weights from outside (`self.blocks[0].weight`).
+    A tensor stored as an attribute between calls would stay on the device: return it instead, or make it a buffer.
     """
     plain = s.make()
     if not any(True for _ in plain.parameters()):
@@ -51,7 +50,7 @@ def placed(s: ModuleSubject) -> None:
                 found = ran(s, part, s.given(part))
             same(found, wanted, f"outputs of the {call} call with weights {when}")
         added = sorted(_kept(part) - before)
-        expect(not added, "no tensor kept from one call to the next", f"attributes {added[:4]}")
+        expect(not added, "no tensor stored between calls", f"attributes {added[:4]}")
 
 
 def _spoil(part: Any) -> None:
@@ -63,7 +62,7 @@ def _spoil(part: Any) -> None:
 
 
 def _kept(part: nn.Module) -> set[str]:
-    """Paths of tensors that are plain attributes, or stand in containers that are."""
+    """Paths of tensors that are plain attributes, or in containers that are."""
     inside = {
         f"{path}.{name}" if path else name
         for path, module in part.named_modules()

@@ -1,4 +1,4 @@
-"""The suite of processes: scalings that invert, a consistent target, finite ends, inverse clocks."""
+"""The contract of processes: consistent scalings and targets, finite ends, and invertible times."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Subject:
 
 
 def subject(cls: type[Process], example: Example) -> Subject:
-    """What the checks take, from a process's class and one of its examples."""
+    """The subject of the checks: a process\'s class and one of its examples."""
     return Subject(cls.of(example.config))
 
 
 def check_process(cls: type[Process], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a process with these fields; with those of its examples where none are given."""
+    """Check a process with the given fields; None: with those of its examples."""
     return check_class("process", cls, None if config is None else Example(config))
 
 
@@ -55,8 +55,8 @@ def _data(rows: int) -> tuple[Tensor, Tensor]:
 def ends(subject: Subject) -> None:
     """0 < sigma_min < sigma_max, both finite, and everything is finite at both.
 
-    Scalings, time, alpha, prior and target. A schedule that ends in pure noise (a flow at t = 1, zero terminal SNR) has
-    no finite sigma there: clamp it to one that is large enough, such as 2^20.
+    This includes scalings, time, alpha, prior and target. A schedule that ends in pure noise (a flow at t = 1, zero
+    terminal SNR) has no finite sigma there: clamp it to a large one, such as 2^20.
     """
     process = subject.process
     low, high = process.sigma_min, process.sigma_max
@@ -76,7 +76,7 @@ def ends(subject: Subject) -> None:
 def host_scalars(subject: Subject) -> None:
     """Noise levels, times and scalings are Python floats, computed in float64.
 
-    A tensor, or a numpy float32, would be read back from the device or round every step to seven digits.
+    Tensors would have to be read back from the device, and NumPy float32 would round every step to seven digits.
     """
     process = subject.process
     sigma = _levels(process)[5]
@@ -98,7 +98,7 @@ def host_scalars(subject: Subject) -> None:
 def target(subject: Subject) -> None:
     """A network that returns the target denoises exactly: skip x + out F = x0.
 
-    At eleven noise levels over the whole range, in float64, within 1e-9 of the state's size; one noise level a row.
+    At eleven noise levels over the whole range, one per row, in float64, within 1e-9 of the state's magnitude.
     Overriding `target` is rarely needed: it follows from the scalings.
     """
     process = subject.process
@@ -115,9 +115,9 @@ def target(subject: Subject) -> None:
 
 @check("process", "target-dtype")
 def target_dtype(subject: Subject) -> None:
-    """`target` and `prior` keep shape and dtype, and do not write to what they are given.
+    """`target` and `prior` preserve shape and dtype, and do not write to their arguments.
 
-    float32, bfloat16 and float64, pictures and videos.
+    Checked with float32, bfloat16 and float64, for pictures and videos.
     """
     process = subject.process
     sigmas = _levels(process, 2)
@@ -137,10 +137,10 @@ def target_dtype(subject: Subject) -> None:
 
 @check("process", "prior")
 def prior(subject: Subject) -> None:
-    """A run starts as noise of the standard deviation of its first level: sigma_max, and at most 1 more.
+    """A run starts from noise whose standard deviation is between sigma_max and sigma_max + 1.
 
-    `prior` brings unit noise from the process's own frame to x = x0 + sigma n: a factor of sqrt(1 + sigma^2) for a
-    variance-preserving process, 1 + sigma for a flow, sigma where nothing is scaled.
+    `prior` converts unit noise from the process's own scale to x = x0 + sigma n: by a factor of sqrt(1 + sigma^2) for a
+    variance-preserving process, 1 + sigma for a flow, and sigma without scaling.
     """
     process = subject.process
     noise = _data(4)[1]
@@ -154,9 +154,9 @@ def prior(subject: Subject) -> None:
 
 @check("process", "alpha")
 def alpha(subject: Subject) -> None:
-    """`alpha` lies in (0, 1] and does not increase with the noise level.
+    """`alpha` is in (0, 1] and does not increase with the noise level.
 
-    It is the share of the signal in the process's own frame; 1 where the process does not scale.
+    It is the factor of the signal on the process's own scale; 1 if the process does not scale.
     """
     found = [subject.process.alpha(s) for s in _levels(subject.process)]
     expect(all(0 < a <= 1 for a in found), "alpha in (0, 1]", f"{found[0]:.6g} ... {found[-1]:.6g}")
@@ -180,10 +180,11 @@ def quantiles(subject: Subject) -> None:
 
 @check("process", "time")
 def times(subject: Subject) -> None:
-    """The network can tell noise levels apart: `time` rises or falls with sigma, all the way.
+    """The network can tell noise levels apart: `time` is strictly monotonic in sigma.
 
-    Two levels with one time would be one level to the network. Over a table, levels of different timesteps count, and a
-    level between two of them has a time from one to the other: samplers with several stages visit such levels.
+    The network could not distinguish two levels with the same time. For a table, this applies to the levels of
+    different timesteps, and the time of a level between two of them is between theirs: multi-stage samplers use such
+    levels.
     """
     process = subject.process
     total = process.timesteps
@@ -198,7 +199,7 @@ def times(subject: Subject) -> None:
 
 
 def _timesteps(total: int) -> list[int]:
-    """Some timesteps of a table, first and last among them."""
+    """Some timesteps of a table, including the first and the last."""
     stride = max(1, total // 100)
     return [*range(0, total - 1, stride), total - 1]
 
@@ -207,8 +208,8 @@ def _timesteps(total: int) -> list[int]:
 def inverse_time(subject: Subject) -> None:
     """`sigma_of_time` is the inverse of `time`.
 
-    Continuous: within 1e-6 of sigma, over the whole range. A table: timestep t has one level, whose time is t again,
-    exactly; 0 is sigma_min and T - 1 is sigma_max. Grids over timesteps, and samples with a given time, rely on it.
+    Continuous: within 1e-6 of sigma, over the whole range. A table: the level of timestep t has time t exactly; 0 is
+    sigma_min and T - 1 is sigma_max. Grids over timesteps, and training at given times, rely on it.
     """
     process = subject.process
     total = process.timesteps
@@ -232,10 +233,10 @@ def inverse_time(subject: Subject) -> None:
 
 @check("process", "pure", cause=True)
 def pure(subject: Subject) -> None:
-    """The same questions have the same answers: nothing is drawn, nothing is remembered.
+    """The same arguments give the same results: nothing is random, and no state is kept.
 
-    A process is a value that threads share. Training asks `sigma(u)` with a u of its own noise; a process that drew
-    one itself could not be resumed.
+    A process is a value that threads share. Training calls `sigma(u)` with its own random u; if the process drew it,
+    training could not be resumed exactly.
     """
     process = subject.process
     first, second = (without_draws(lambda: _answers(process), seed) for seed in (1, 2))

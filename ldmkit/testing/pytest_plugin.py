@@ -1,4 +1,4 @@
-"""`pytest --ldmkit NAME`: the contract kit's checks as test items. Free of torch unless the option is given."""
+"""`pytest --ldmkit NAME`: the contract kit's checks as test items. Imports torch only if the option is given."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--ldmkit`, which may be given several times."""
+    """Add the option `--ldmkit`, which may be given several times."""
     parser.getgroup("ldmkit").addoption(
         "--ldmkit",
         action="append",
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Names that nothing installed has are a usage error, before anything is collected."""
+    """Report names that are not installed as a usage error, before anything is collected."""
     if not config.getoption("--ldmkit"):
         return
     from ldmkit.testing.discovery import select
@@ -46,9 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _asked_alone(config: pytest.Config) -> bool:
-    """Whether `--ldmkit` was typed without paths: then the kit runs alone, not beside the tests of the working folder.
+    """Whether `--ldmkit` was given on the command line without paths: then only the kit runs, and no other tests.
 
-    From a configuration file it adds to the tests that are run anyway.
+    If it is set in a configuration file, the kit's checks are added to the tests.
     """
     typed = any(str(word).startswith("--ldmkit") for word in config.invocation_params.args)
     return typed and config.args_source != config.ArgsSource.ARGS
@@ -56,7 +56,7 @@ def _asked_alone(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one item for each part, example and check; `-k` and the like then choose among them as among all others."""
+    """Add one item per part, example and check; `-k` and the like select among them as usual."""
     names = list(dict.fromkeys(config.getoption("--ldmkit")))
     if not names:
         return
@@ -102,7 +102,7 @@ class Distribution(pytest.Collector):
 
 
 class PartChecks(pytest.Collector):
-    """A part in one of its examples, in pytest's tree."""
+    """A part with one of its examples, in pytest's tree."""
 
     def collect(self) -> list[pytest.Item]:
         """Nothing: the items are made with it."""
@@ -110,7 +110,7 @@ class PartChecks(pytest.Collector):
 
 
 class Unchecked(pytest.Item):
-    """A part that cannot be checked, which fails."""
+    """A failing item for a part that cannot be checked."""
 
     def __init__(self, *, error: LdmkitError, **rest: Any):
         super().__init__(**rest)
@@ -121,7 +121,7 @@ class Unchecked(pytest.Item):
         raise self.error
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
-        """The reason alone."""
+        """Only the reason."""
         return str(excinfo.value)
 
 
@@ -133,10 +133,10 @@ class CheckItem(pytest.Item):
         self.case, self.one = case, one
 
     def runtest(self) -> None:
-        """Run the check; what it says nothing about is skipped, with the reason.
+        """Run the check; if it does not apply, skip it with the reason.
 
-        Behind a cause that failed nothing is run. Where the cause was not among the items that were chosen, the first
-        one behind it fails for it.
+        After a failed cause, nothing is run. If the cause was not among the selected items, the first item after it
+        fails in its place.
         """
         cause = self.case.cause(self.one)
         if cause is not None and cause.check.name not in self.case.told:
@@ -150,7 +150,7 @@ class CheckItem(pytest.Item):
             pytest.skip(outcome.came)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
-        """Promise, what was expected, what came, where it is explained; the traceback of a part that raised."""
+        """The promise, what was expected and observed, and where it is explained; a traceback if the part raised."""
         if not isinstance(excinfo.value, Broken):
             return str(super().repr_failure(excinfo))
         outcome = excinfo.value.outcome
@@ -178,7 +178,7 @@ class CheckItem(pytest.Item):
 
 
 _HIDDEN = ("/ldmkit/testing/", "/torch/nn/modules/")
-"""Code between the kit and a part's own, which explains nothing."""
+"""Code between the kit and a part, omitted from tracebacks."""
 
 
 def _trace(error: BaseException) -> str:

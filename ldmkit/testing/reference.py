@@ -1,6 +1,6 @@
-"""What the suites of samplers, grids and guidance bring along: a process, a table of timesteps and a grid of their own.
+"""Reference process, timestep table and grid for the suites of samplers, grids and guidance.
 
-They are as small as they can be, and independent of every installed part: a sampler is judged by them alone.
+They are minimal, and independent of all installed parts, so that a sampler is judged by itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ldmkit.contracts.step import Denoise
 Prediction: TypeAlias = Literal["eps", "v", "x0", "flow"]
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "v", "x0", "flow")
 FAR = 2.0**20
-"""Where runs of a flow start."""
+"""Noise level from which runs of a flow start."""
 
 
 class Reference(Process):
-    """Noise levels of Stable Diffusion with time log(sigma) / 4; a flow's where the prediction is "flow".
+    """Noise levels of Stable Diffusion, with time log(sigma) / 4; those of a flow if the prediction is "flow".
 
     Args:
-        prediction: what the network returns: the noise; v = alpha (n - sigma x0); x0; or, of a rectified flow, n - x0.
+        prediction: what the network returns: the noise; v = alpha (n - sigma x0); x0; or, for a rectified flow, n - x0.
     """
 
     prediction: Prediction = "x0"
@@ -86,7 +86,7 @@ class Rho7(Grid):
 
     Args:
         zero: `steps` such levels and then 0, instead of steps + 1 of them.
-        limit: starts at this level where the process has a larger one.
+        limit: the largest level; runs start here even if the process has larger ones.
     """
 
     zero: bool = True
@@ -102,8 +102,11 @@ class Rho7(Grid):
 
 
 class Whole(DenoiseWrapper):
-    """A function as `denoise` of a model without guidance, which gives all that a sampler may need: its x0 is its own
-    unconditional estimate, and its learned variance is the posterior's. Each estimate is one call of the function."""
+    """A function as the `denoise` of a model without guidance, with everything that a sampler may need.
+
+    x0 is also the unconditional estimate, and the learned variance is the posterior's. Each estimate is one call of the
+    function.
+    """
 
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
         x0 = self.denoise(x, sigma)
@@ -111,7 +114,7 @@ class Whole(DenoiseWrapper):
 
 
 def predicted(process: Process, estimate: Denoise) -> Denoise:
-    """An exact estimate of x0 as it comes out of a network: its output rounded to the state's dtype, then scaled."""
+    """An exact estimate of x0 with a network's rounding: its output is rounded to the state's dtype, then scaled."""
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         skip, out, _ = process.scalings(sigma)

@@ -1,4 +1,4 @@
-"""Whether something draws from the global random generators of torch, numpy and Python."""
+"""Detects use of the global random generators of torch, NumPy and Python."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def rng_states() -> dict[str, Any]:
-    """States of the global random generators, to compare with later ones."""
+    """States of the global random generators, for comparison."""
     numpy = np.random.get_state()
     kept = (numpy[0], numpy[1].tobytes(), *numpy[2:])  # type: ignore[index]
     return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": kept, "random": random.getstate()}
@@ -24,7 +24,7 @@ def rng_states() -> dict[str, Any]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global generators at a seed while the block runs, and as they were after it."""
+    """Seed the global generators inside the `with` block, and restore them afterwards."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         torch.manual_seed(seed)
@@ -38,14 +38,14 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def without_draws(run: Callable[[], Result], seed: int = 1) -> Result:
-    """What `run` returns, with the global generators at a seed.
+    """The result of `run`, with the global generators seeded.
 
     Raises:
-        Failed: it moved one of them. Whether it read one and put it back, only another seed tells.
+        Failed: it advanced one of them. A read that restores the state is detected only by another seed's results.
     """
     with seeded(seed):
         before = rng_states()
         found = run()
         changed = [name for name, state in rng_states().items() if state != before[name]]
-    expect(not changed, "global random generators as they were", f"changed: {', '.join(changed)}")
+    expect(not changed, "global random generators unchanged", f"changed: {', '.join(changed)}")
     return found

@@ -1,7 +1,6 @@
-"""What a training stage promises: losses that are a function of batch and step, honest groups, and networks that stay
-as they are where they are only read.
+"""The contract of training stages: deterministic losses, correct parameter groups, and unchanged frozen networks.
 
-Batches have three pictures of 16 x 16, and the inputs of the stage's example.
+Batches have three pictures of 16 x 16 pixels, and the inputs of the stage's example.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from ldmkit.testing.rng import rng_states
 
 ROWS, SIZE = 3, (16, 16)
 LATEST = 2**40
-"""A step at which every turn takes part."""
+"""A step at which every turn is active."""
 RATE, STEPS = 1e-3, 3
 SUM = 1e-5
-"""Relative difference of a total and the sum of its parts: float32 sums of a few terms in another order."""
+"""Relative tolerance of a total against the sum of its parts: reordered float32 sums of a few terms."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Subject:
 
     @contextmanager
     def built(self) -> Iterator[Stage]:
-        """The stage, as a recipe builds it; its files are there while the block runs."""
+        """The stage, built as from a recipe; its files exist inside the `with` block."""
         with tempfile.TemporaryDirectory() as name:
             self.cls.write_example(Path(name))
             with torch.random.fork_rng(devices=[]):
@@ -60,7 +59,7 @@ class Subject:
             pass
 
     def batch(self, step: int = 0) -> Batch:
-        """A batch of pictures in [-1,1]; inputs in turn, from the first on."""
+        """A batch of pictures in [-1,1], with the example's inputs in turn."""
         images = torch.tanh(normal(ROWS, 3, *SIZE, seed=step))
         inputs = [self.inputs[i % len(self.inputs)] if self.inputs else {} for i in range(ROWS)]
         ids = tuple(f"sample {i}" for i in range(ROWS))
@@ -68,12 +67,12 @@ class Subject:
 
 
 def subject(cls: type[Stage], example: Example) -> Subject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return Subject(cls, dict(example.config), tuple(example.inputs))
 
 
 def check_stage(cls: type[Stage], config: Mapping[str, Any] | None = None, *, inputs: Any = ()) -> Report:
-    """All checks of a training stage.
+    """Run all checks of a training stage.
 
     Args:
         config: its own keys of a recipe; None: its first example.
@@ -84,18 +83,18 @@ def check_stage(cls: type[Stage], config: Mapping[str, Any] | None = None, *, in
 
 
 def losses(stage: Stage, batch: Batch, step: int = LATEST) -> dict[str, Loss]:
-    """Every turn's loss."""
+    """The losses of all turns."""
     return {name: turn(batch, step) for name, turn in stage.turns.items()}
 
 
 def trained(turn: Turn) -> dict[str, nn.Parameter]:
-    """What the turn's optimiser gets, by name."""
+    """The parameters of the turn's optimiser, by name."""
     return {name: p for name, p in turn.named_parameters() if p.requires_grad}
 
 
 @check("stage", "turns")
 def turns(s: Subject) -> None:
-    """`turns` has at least one `Turn` with parameters to train; `averaged` is among what the first one trains.
+    """`turns` has at least one `Turn` with parameters to train; the first turn trains all parameters of `averaged`.
 
     The running average is kept of the parameters of `averaged`, and put in their place for what is saved.
     """
@@ -111,7 +110,7 @@ def turns(s: Subject) -> None:
 
 @check("stage", "loss")
 def loss(s: Subject) -> None:
-    """A turn returns a finite scalar with a gradient, which is the sum of its parts; terms are scalars without one.
+    """A turn returns a finite scalar with a gradient, the sum of its parts; terms are scalars without gradients.
 
     Terms are logged under their names; parts are what `ldmkit train --check` follows to the parameters they train.
     """
@@ -149,7 +148,7 @@ def determinism(s: Subject) -> None:
 
 @check("stage", "groups")
 def groups(s: Subject) -> None:
-    """Every trained parameter is in one of its turn's groups, and `reaches` names parts of the loss and groups.
+    """Every trained parameter is in one of its turn's groups, and `reaches` maps parts of the loss to groups.
 
     `ldmkit train --check` compares them with where gradients really arrive.
     """
@@ -169,7 +168,7 @@ def groups(s: Subject) -> None:
 
 @check("stage", "frozen")
 def frozen(s: Subject) -> None:
-    """Optimiser steps change what is trained, and no bit of what is `frozen`.
+    """Optimiser steps change what is trained, and not a bit of what is `frozen`.
 
     A turn must not hold a frozen network as a submodule: the optimiser and several processes would get its parameters.
     """
@@ -194,18 +193,18 @@ def frozen(s: Subject) -> None:
 
 @check("stage", "inputs-untouched")
 def inputs_untouched(s: Subject) -> None:
-    """A batch is as it was after every turn: the next turn of the step gets the same one."""
+    """Turns do not modify the batch: the next turn of the step gets the same one."""
     with s.built() as stage:
         batch, wanted = s.batch(), s.batch()
         losses(stage, batch)
         assert batch.images is not None and wanted.images is not None
-        expect(torch.equal(batch.images, wanted.images), "the pictures as they were", "others")
-        expect(repr(batch.inputs) == repr(wanted.inputs), "the inputs as they were", "others")
+        expect(torch.equal(batch.images, wanted.images), "the pictures as they were", "different ones")
+        expect(repr(batch.inputs) == repr(wanted.inputs), "the inputs as they were", "different ones")
 
 
 @check("stage", "validate")
 def validate(s: Subject) -> None:
-    """`validate` gives finite numbers by name, the same at every call, and changes neither weights nor modes."""
+    """`validate` returns finite numbers by name, the same at every call, and changes neither weights nor modes."""
     with s.built() as stage:
         modules = [*stage.turns.values(), *stage.frozen.values()]
         before, modes = [snapshot(module) for module in modules], _modes(modules)
@@ -218,7 +217,7 @@ def validate(s: Subject) -> None:
         expect(again == first, f"the same figures at every call: {first}", f"{again}")
         for module, wanted in zip(modules, before, strict=True):
             expect_state(module.state_dict(), wanted, "after validate()")
-        expect(_modes(modules) == modes, "every module in the mode it was in", "others")
+        expect(_modes(modules) == modes, "every module in the mode it was in", "different ones")
 
 
 def _modes(modules: list[nn.Module]) -> list[bool]:

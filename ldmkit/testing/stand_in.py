@@ -1,4 +1,4 @@
-"""A codec for parts that need some codec to be checked with."""
+"""A stand-in codec for checking parts that need one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ldmkit.errors import CompositionError
 from ldmkit.models.abilities import bind as bind_to
 
 CHANNELS = (3, 4, 8, 16, 1, 2, 6, 12, 32)
-"""Latent channels that are tried, one after the other, where a part wants a certain number."""
+"""Numbers of latent channels to try, in order, for parts that require a particular one."""
 
 
 class PoolingConfig(Value):
@@ -25,7 +25,7 @@ class PoolingConfig(Value):
 
 
 class PoolingCodec(Codec):
-    """Colours averaged over 2 x 2 pixels, repeated to as many channels as wanted, times a weight."""
+    """Colours averaged over 2 x 2 pixels, repeated to the number of channels, and multiplied by a weight."""
 
     Config: ClassVar[type[PoolingConfig]] = PoolingConfig
     config: PoolingConfig
@@ -49,10 +49,10 @@ class PoolingCodec(Codec):
 
 
 def bind(part: Conditioner) -> Codec:
-    """Bind a conditioner to a codec of as many channels as it takes, on its device and in its dtype.
+    """Bind a conditioner to a codec with a number of channels that it accepts, and with its device and dtype.
 
     Raises:
-        CompositionError: of the part, where it takes none of `CHANNELS`.
+        CompositionError: the part's error, if it accepts none of `CHANNELS`.
     """
     refusals: list[CompositionError] = []
     for channels in CHANNELS:

@@ -9,7 +9,7 @@ from ldmkit.testing.checks import fail
 
 
 def expect_close(found: Tensor, wanted: Tensor, what: str, atol: float) -> None:
-    """Fail unless both have one shape and differ by at most `atol` anywhere; NaN is never close."""
+    """Fail unless both have the same shape and differ by at most `atol` everywhere; NaN is never close."""
     if found.shape != wanted.shape:
         fail(f"{what}: shape {tuple(wanted.shape)}", f"shape {tuple(found.shape)}")
     if found.numel() == 0:

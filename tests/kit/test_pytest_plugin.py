@@ -34,7 +34,7 @@ def test_items_and_failures(pytester: pytest.Pytester, distribution: Distributio
     assert "ldmkit:my-parts::conditioner:bent[0]::signal FAILED" in text
     assert "ldmkit:my-parts::sampler:gone::part-loads FAILED" in text and "sampler:gone[0]" not in text
     assert "expected: the signal: dim 7, as declared" in text
-    assert "came:     6, shape" in text
+    assert "got:      6, shape" in text
     assert "see:      docs/contracts.md#conditioner-signal" in text
     assert "no module named 'no_such_module'" in text
     assert found.ret == pytest.ExitCode.TESTS_FAILED

@@ -1,1 +1,1 @@
-"""What the contract kit checks of adapters."""
+"""The contract kit's checks of adapters."""

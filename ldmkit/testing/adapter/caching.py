@@ -1,4 +1,4 @@
-"""What an adapter promises that taps gates: a cache of features."""
+"""Checks of adapters that tap gates: feature caches."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ldmkit.testing.checks import NotApplicable, check, expect
 
 
 def caches(part: Any) -> bool:
-    """Whether an adapter taps gates, so that what it does shows in a run rather than in a call."""
+    """Whether an adapter taps gates, so that its effect shows over a run rather than in a single call."""
     return any(isinstance(tap, GateTap) for tap in part.taps(NAME).values())
 
 
 def whole_run(s: AdapterSubject, part: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """F along a run of three calls, each with other numbers: with the adapter, and without."""
+    """F in a run of three calls with different inputs: with the adapter, and without."""
     host = s.host(part)
     calls: list[Mapping[str, Any]] = [s.drawn(part, host, seed) for seed in range(3)]
     bare = [plain(host, {**calls[0], "x": one["x"]}) for one in calls]
@@ -32,20 +32,20 @@ def whole_run(s: AdapterSubject, part: Any) -> tuple[list[Tensor], list[Tensor]]
 
 @check("adapter", "caches")
 def cached_runs(s: AdapterSubject) -> None:
-    """One that taps gates begins every run anew: the first call is whole, and a second run is the first one again.
+    """An adapter that taps gates starts each run afresh: the first call is computed in full, and runs repeat exactly.
 
-    What it keeps is in `frame.context.memory`, which is empty when a run begins. Taps with `skip` stand at gates:
-    elsewhere nobody asks them.
+    Keep cached values in `frame.context.memory`, which is empty when a run begins. Taps with `skip` belong at gates:
+    at other ports `skip` is never called.
     """
     part = s.make()
     if not caches(part):
-        raise NotApplicable("it taps no gates")
+        raise NotApplicable("it does not tap gates")
     host = s.host(part)
     astray = [
         p for p, tap in part.taps(NAME).items() if isinstance(tap, GateTap) and not isinstance(host.ports[p], Gate)
     ]
-    expect(not astray, "taps with `skip` at gates alone", f"{astray[:4]}")
+    expect(not astray, "taps with `skip` only at gates", f"{astray[:4]}")
     made, bare = whole_run(s, part)
     same(made[:1], bare[:1], "F of a run's first call")
-    expect(differ(made, bare), "another F in some later call of a run", "the same F in all")
+    expect(differ(made, bare), "F to differ in some later call of a run", "the same F in all")
     same(whole_run(s, part)[0], made, "F along a second run")

@@ -1,8 +1,8 @@
-"""What an adapter promises: to act through ports, on conditions of its own, and to leave no trace.
+"""The contract of adapters: they act through ports, may have their own conditions, and leave no trace.
 
-It is checked on a denoiser: the one that its example names, or the kit's own, `ldmkit.testing.TinyDenoiser`, which is
-as small as one with a port of every family can be. A new adapter must be the identity; for the other checks the kit
-sets all its weights to something else. Checks named `meta` and after are those that all modules share.
+Adapters are checked on a denoiser: the one that the example names, or the kit's `ldmkit.testing.TinyDenoiser`, a
+minimal network with a port of every family. A new adapter must be the identity; for the other checks the kit replaces
+all of its weights. The checks from `meta` on are shared by all modules.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ldmkit.testing.modules import ROWS, ran, share
 
 
 def subject(cls: type[Any], example: Example) -> AdapterSubject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return AdapterSubject(cls, example.config, example.trained, example.denoiser, example.plane_factor)
 
 
@@ -39,13 +39,13 @@ def check_adapter(
     denoiser: Mapping[str, Any] | None = None,
     plane_factor: int = 1,
 ) -> Report:
-    """All checks of an adapter.
+    """Run all checks of an adapter.
 
     Args:
-        config: what it is built from; None: its first example, with that one's denoiser.
-        denoiser: that it extends, `{"type": ..., "config": ...}`, by name or class; None: the kit's own,
+        config: its config; None: that of its first example, with that example's denoiser.
+        denoiser: the denoiser that it extends, `{"type": ..., "config": ...}`, by name or class; None: the kit's
             `TinyDenoiser`.
-        plane_factor: rows and columns of a slot's plane for each of the latents'.
+        plane_factor: rows and columns of a slot's plane per row and column of the latents.
     """
     example = Example(config or {}, denoiser=denoiser, plane_factor=plane_factor)
     return check_class("adapter", cls, None if config is None else example)
@@ -53,10 +53,10 @@ def check_adapter(
 
 @check("adapter", "host")
 def host(s: AdapterSubject) -> None:
-    """The denoiser that its example names is installed, and takes its config.
+    """The denoiser that its example names is installed, and accepts its config.
 
-    Adapters are checked on a denoiser: the kit's own, `ldmkit.testing.TinyDenoiser`, unless `Example.denoiser` says
-    `{"type": ..., "config": ...}`. Nothing else is checked without one.
+    Adapters are checked on a denoiser: the kit's `ldmkit.testing.TinyDenoiser`, unless `Example.denoiser` names another
+    as `{"type": ..., "config": ...}`. Without it, nothing else is checked.
     """
     try:
         s.bare_host()
@@ -66,9 +66,9 @@ def host(s: AdapterSubject) -> None:
 
 @check("adapter", "slots")
 def slots(s: AdapterSubject) -> None:
-    """`slots` maps names to `ldmkit.Slot`, and `drops` answers yes or no for each.
+    """`slots` maps names to `ldmkit.Slot`, and `drops(name)` returns a bool for each.
 
-    Under `<name>.<slot>` they are slots of the pipeline, filled by conditioners as the denoiser's are.
+    They become slots of the pipeline, named `<name>.<slot>`, and are filled by conditioners like the denoiser's slots.
     """
     part = s.make()
     expect(isinstance(part.slots, Mapping), "slots: name -> Slot", f"{part.slots!r:.80}")
@@ -80,11 +80,11 @@ def slots(s: AdapterSubject) -> None:
 
 @check("adapter", "taps")
 def taps(s: AdapterSubject) -> None:
-    """`taps(name)` names ports that the denoiser has, and gives equal taps at every call, for tuned copies too.
+    """`taps(name)` uses ports that the denoiser has, and returns equal taps at every call, also for tuned copies.
 
-    Several pipelines may share the modules, and attach an adapter once: what is attached already is found by
-    comparing. So a tap is a small frozen dataclass that holds its adapter's name; what differs from run to run, weights
-    and options too, it finds in `frame.context.adapters[name]`.
+    Several pipelines may share modules and attach the same adapter; taps that are already attached are recognised by
+    comparing them. So make a tap a small frozen dataclass that holds its adapter's name; whatever differs between runs,
+    including weights and options, it reads from `frame.context.adapters[name]`.
     """
     part = s.make()
     host = s.host(part)
@@ -94,17 +94,17 @@ def taps(s: AdapterSubject) -> None:
         known = suggest(port, host.ports)
         expect(port in host.ports, f"a port of {type(host).__name__} ({known})", f"{port!r}")
         expect(callable(tap), f"a callable tap at {port!r}", type(tap).__name__)
-    expect(dict(part.taps(NAME)) == found, "equal taps from a second call", "others")
-    expect(dict(part.tuned().taps(NAME)) == found, "equal taps from a tuned copy", "others")
-    expect(dict(part.taps("other")) != found, "other taps for another name", "the same")
+    expect(dict(part.taps(NAME)) == found, "equal taps from a second call", "different ones")
+    expect(dict(part.tuned().taps(NAME)) == found, "equal taps from a tuned copy", "different ones")
+    expect(dict(part.taps("other")) != found, "different taps for another name", "the same")
 
 
 @check("adapter", "identity")
 def identity(s: AdapterSubject) -> None:
-    """A new adapter changes nothing: F with it attached is F without it, bit for bit.
+    """A new adapter changes nothing: F is the same with and without it, bit for bit.
 
-    Training starts from what the denoiser can do already. End every branch in a layer of zeros, and add what comes out
-    of it; multiplying, or replacing a value by one that is computed anew, rounds differently.
+    Training then starts from the unchanged denoiser. End every branch in a zero-initialised layer and add its output;
+    multiplying, or recomputing a value and replacing it, rounds differently.
     """
     part = s.build().eval()
     host = s.host(part)
@@ -116,15 +116,15 @@ def identity(s: AdapterSubject) -> None:
 
 @check("adapter", "acts")
 def acts(s: AdapterSubject) -> None:
-    """With other weights than those of a new one, it changes F.
+    """With weights other than its initial ones, it changes F.
 
-    Weights that are not zero any more must show; otherwise nothing that is learned has an effect.
+    Otherwise nothing that it learns has an effect.
     """
     part = s.make()
     _not_a_cache(part)
     host = s.host(part)
     given = s.drawn(part, host)
-    expect(differ(ran(s, part, given), [plain(host, given)]), "another F with the adapter", "the same F")
+    expect(differ(ran(s, part, given), [plain(host, given)]), "a different F with the adapter", "the same F")
 
 
 @check("adapter", "slots-matter")
@@ -141,14 +141,14 @@ def slots_matter(s: AdapterSubject) -> None:
     for slot in part.slots:
         name = f"{NAME}.{slot}"
         changed = ran(s, part, {**given, "signals": {**given["signals"], name: others[name]}})
-        expect(differ(changed, base), f"another F where {name!r} differs", "the same F")
+        expect(differ(changed, base), f"a different F where {name!r} differs", "the same F")
 
 
 @check("adapter", "slots-absent")
 def slots_absent(s: AdapterSubject) -> None:
     """Its slots may be empty: a run without its conditions works.
 
-    `prepare` then returns None, or something that makes the taps return what they get.
+    `prepare` then returns None, or a state with which the taps return their value unchanged.
     """
     part = s.make()
     if not part.slots:
@@ -164,11 +164,11 @@ def slots_absent(s: AdapterSubject) -> None:
 
 @check("adapter", "rows-absent")
 def rows_absent(s: AdapterSubject) -> None:
-    """In rows without its conditions it does what it does without them; other rows are not touched by that.
+    """Rows without its conditions behave as in a run without them, and do not affect other rows.
 
-    A batch mixes samples that have the condition and samples that have not, or whose condition guidance drops:
-    `context.present["<name>.<slot>"]` (B,) is False there, and the signal holds a null. A sample is then the same alone
-    and in a batch: multiply what is added by `present`.
+    A batch may mix samples that have the condition with samples that lack it, or for which guidance drops it: there,
+    `context.present["<name>.<slot>"]` (B,) is False and the signal holds a null. A sample must give the same result
+    alone and in such a batch: multiply what is added by `present`.
     """
     part = s.make()
     if not part.slots:
@@ -191,10 +191,10 @@ def rows_absent(s: AdapterSubject) -> None:
 
 @check("adapter", "no-entry")
 def no_entry(s: AdapterSubject) -> None:
-    """Its taps do nothing in a run that knows nothing of it.
+    """Its taps do nothing in a run without the adapter.
 
-    Pipelines with and without the adapter may share a denoiser, to which it stays attached. Where
-    `frame.context.adapters` has no entry of its name, a tap returns what it gets, bit for bit.
+    Pipelines with and without the adapter may share a denoiser, to which it stays attached. If
+    `frame.context.adapters` has no entry under its name, a tap must return its value unchanged, bit for bit.
     """
     part = s.make()
     host = s.host(part)
@@ -206,9 +206,9 @@ def no_entry(s: AdapterSubject) -> None:
 
 @check("adapter", "detach")
 def detach(s: AdapterSubject) -> None:
-    """Detached, it has left no trace: F bit for bit as before, the same state-dict keys, ports without taps.
+    """Detached, it leaves no trace: F as before, bit for bit, the same state-dict keys, and no taps on ports.
 
-    Everything goes through ports: no layer of the denoiser is replaced, and nothing is kept on its modules.
+    Act only through ports: do not replace layers of the denoiser, and store nothing on its modules.
     """
     part = s.make()
     host = s.host(part)
@@ -226,9 +226,9 @@ def detach(s: AdapterSubject) -> None:
 
 @check("adapter", "frozen-denoiser")
 def frozen_denoiser(s: AdapterSubject) -> None:
-    """Training it leaves a frozen denoiser frozen: no gradient is asked for there, and no number changes.
+    """Training it leaves a frozen denoiser frozen: no parameter there requires a gradient or changes.
 
-    Gradients pass through the denoiser to the adapter. Which weights are trained is for training to decide.
+    Gradients pass through the denoiser to the adapter. The training stage decides which weights are trained.
     """
     part = s.make().train()
     host = s.host(part)
@@ -243,9 +243,9 @@ def frozen_denoiser(s: AdapterSubject) -> None:
 
 @check("adapter", "two-at-once")
 def two_at_once(s: AdapterSubject) -> None:
-    """Two of a kind work side by side under two names, and each can be detached alone.
+    """Two instances work side by side under different names, and each can be detached separately.
 
-    Whatever an adapter keeps for a run or for a forward is kept under its name: in `context.adapters[name]` and
+    Keep the state of a run or of a forward pass under the adapter's name: in `context.adapters[name]` and
     `frame.scratch[name]`.
     """
     one, other = s.make(0), s.make(5)
@@ -268,10 +268,10 @@ def two_at_once(s: AdapterSubject) -> None:
 
 @check("adapter", "interleaved")
 def interleaved(s: AdapterSubject) -> None:
-    """Two runs may take turns: what `prepare` computes belongs to its run.
+    """Two runs may be interleaved: what `prepare` computes belongs to its run.
 
-    It is what `prepare` returns, and comes back as `frame.context.adapters[name]`. Kept on the adapter instead, it is
-    overwritten by the next run.
+    Return it from `prepare`; taps then find it in `frame.context.adapters[name]`. Stored on the adapter instead, it
+    would be overwritten by the next run.
     """
     part = s.make()
     host = s.host(part)
@@ -281,14 +281,14 @@ def interleaved(s: AdapterSubject) -> None:
         contexts = [prepared(host, {NAME: part}, run) for run in runs]
         for number, (run, context) in enumerate(zip(runs, contexts, strict=True)):
             found = host(run["x"], run["t"], context, SIGMAS[1])
-            same([found], [wanted[number]], f"F of run {number}, taking turns with another run")
+            same([found], [wanted[number]], f"F of run {number}, interleaved with another run")
 
 
 @check("adapter", "without-run")
 def without_run(s: AdapterSubject) -> None:
-    """It works, and acts, where no run and no noise level are known, as in training.
+    """It works, and has an effect, without a run and a noise level, as in training.
 
-    `context.run` and `frame.sigma` are None then: options such as "in the first half of the steps" do not apply.
+    `context.run` and `frame.sigma` are then None: options such as "only in the first half of the steps" do not apply.
     """
     part = s.make()
     _not_a_cache(part)
@@ -299,15 +299,15 @@ def without_run(s: AdapterSubject) -> None:
             found = extended(host, {NAME: part}, given, run=False)
         except Exception as error:
             fail("F without a run", told(error))
-    expect(differ([found], [plain(host, given)]), "another F with the adapter", "the same F")
+    expect(differ([found], [plain(host, given)]), "a different F with the adapter", "the same F")
 
 
 @check("adapter", "no-waiting")
 def no_waiting(s: AdapterSubject) -> None:
-    """Its taps ask no tensor for its numbers.
+    """Its taps never read tensor values on the host.
 
-    `.item()`, `float(tensor)` and `if tensor > 0` make the program wait for the GPU in every step. What depends on
-    numbers is decided in `prepare`, once per run; the noise level is there as a Python number, `frame.sigma`.
+    `.item()`, `float(tensor)` and `if tensor > 0` synchronise with the GPU at every step. Decide what depends on
+    values in `prepare`, once per run; the noise level is available as a Python number, `frame.sigma`.
     """
     part = s.make()
     host = s.host(part)
@@ -316,22 +316,22 @@ def no_waiting(s: AdapterSubject) -> None:
         context = prepared(host, {NAME: part}, given)
         with Asked() as asked:
             host(given["x"], given["t"], context, SIGMAS[1])
-    expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
+    expect(not asked.found, "no tensor values read on the host", f"{len(asked.found)} time(s): {asked.found[:3]}")
 
 
 @check("adapter", "tuned")
 def tuned(s: AdapterSubject) -> None:
-    """`tuned()` shares the weights and leaves the original as it was; unknown options are an `LdmkitError`.
+    """`tuned()` shares the weights and leaves the original unchanged; unknown options raise an `LdmkitError`.
 
-    Pipelines offer an adapter's options (a scale, a part of the run) without a copy of its weights. The inherited
-    `tuned` does, for every option that is read from `self.config` at use.
+    Pipelines change an adapter's options (a scale, an interval of the run) without copying its weights. The inherited
+    `tuned` does this for every option that is read from `self.config` when it is used.
     """
     part = s.make()
     config = part.config
     other = part.tuned()
     expect(type(other) is type(part) and other is not part, f"another {type(part).__name__}", type(other).__name__)
     shared = all(a is b for a, b in zip(part.parameters(), other.parameters(), strict=True))
-    expect(shared and other.config == config, "the same weights and config", "others")
+    expect(shared and other.config == config, "the same weights and config", "different ones")
     given = s.given(part)
     same(ran(s, other, given), ran(s, part, given), "F with the tuned copy")
     try:
@@ -339,13 +339,13 @@ def tuned(s: AdapterSubject) -> None:
     except LdmkitError as error:
         expect("no_such_option" in str(error), "an error that names 'no_such_option'", str(error))
     else:
-        fail("an LdmkitError for tuned(no_such_option=1)", "it was taken")
-    expect(part.config is config, "the original's config as it was", "another one")
+        fail("an LdmkitError for tuned(no_such_option=1)", "it was accepted")
+    expect(part.config is config, "the original's config unchanged", "a different one")
 
 
 def _not_a_cache(part: Any) -> None:
     if caching.caches(part):
-        raise NotApplicable("it taps gates, and acts in a run's later calls: see the check caches")
+        raise NotApplicable("it taps gates, so it acts only in a run's later calls: see the check caches")
 
 
 share("adapter")

@@ -1,4 +1,4 @@
-"""What an adapter promises that can be fused."""
+"""Checks of adapters that can be fused."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ldmkit.testing.modules import ran
 
 @check("adapter", "fused")
 def fused(s: AdapterSubject) -> None:
-    """A `Fusable` one yields the same added to the weights as attached, up to rounding, and takes no conditions.
+    """A `Fusable` adapter gives the same results fused and attached, up to rounding, and takes no conditions.
 
-    `delta(port, weight)` is what its tap adds to the layer's output, as a matrix of the weight's shape: options such as
-    a scale are in it. It must not write to the weight.
+    `delta(port, weight)` expresses what its tap adds to the layer's output as a change of the weight, of the weight's
+    shape, with options such as a scale applied. It must not write to the weight.
     """
     part = s.make()
     able = isinstance(part, Fusable)
     if not able:
-        raise NotApplicable("it is no ldmkit.Fusable")
-    expect(not part.slots, "no slots: what depends on conditions is in no weight", f"{list(part.slots)}")
+        raise NotApplicable("it is not an ldmkit.Fusable")
+    expect(not part.slots, "no slots: an effect that depends on conditions cannot be fused", f"{list(part.slots)}")
     others = [port for port in part.taps(NAME) if not port.startswith(("linear.", "conv."))]
-    expect(not others, "taps at linear.<path> and conv.<path> alone", f"{others[:4]}")
+    expect(not others, "taps only at linear.<path> and conv.<path>", f"{others[:4]}")
     given = s.given(part)
     wanted = ran(s, part, given)
     host = s.host(part)
@@ -36,7 +36,7 @@ def fused(s: AdapterSubject) -> None:
         before = layer.weight.detach().clone()
         with torch.no_grad():
             delta = part.delta(port, layer.weight.detach())
-            expect(torch.equal(layer.weight, before), "the weight that delta gets as it was", "it was written to")
+            expect(torch.equal(layer.weight, before), "the weight passed to delta unchanged", "it was written to")
             expect(
                 delta.shape == before.shape, f"a delta of {tuple(before.shape)} at {port!r}", f"{tuple(delta.shape)}"
             )

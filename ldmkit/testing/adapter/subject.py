@@ -1,4 +1,4 @@
-"""What the checks of adapters take: a class, a configuration, and the denoiser that is extended."""
+"""The subject of the checks of adapters: a class, a configuration, and the denoiser that it extends."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ldmkit.run.context import prepared_context
 from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.denoiser.subject import inputs, signals_of, size_of
 from ldmkit.testing.denoiser.tiny import TinyDenoiser
-from ldmkit.testing.modules import ModuleSubject, stirred
+from ldmkit.testing.modules import ModuleSubject, perturbed
 
 NAME = "kit"
-"""Under which adapters are attached."""
+"""Name under which adapters are attached."""
 
 SIGMAS = (10.0, 5.0, 1.0, 0.0)
-"""Of the run that adapters are prepared for; the network is called at the second."""
+"""Noise levels of the run that adapters are prepared for; the network is called at the second."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class AdapterSubject(ModuleSubject):
     plane_factor: int = 1
 
     def host(self, part: Any) -> Denoiser:
-        """A new denoiser, frozen, in the adapter's dtype and on its device; the same at every call.
+        """A new frozen denoiser with the adapter's dtype and device; the same at every call.
 
         Raises:
-            NotApplicable: it cannot be built, which is a check of its own.
+            NotApplicable: it cannot be built, which the check `host` reports.
         """
         try:
-            made = stirred(self.bare_host(), 1).eval().requires_grad_(False)
+            made = perturbed(self.bare_host(), 1).eval().requires_grad_(False)
         except LdmkitError as error:
             raise NotApplicable(f"its denoiser cannot be built: {error.code}") from None
         return made.to(part.device, part.dtype)  # type: ignore[no-any-return]
 
     def bare_host(self) -> Denoiser:
-        """The denoiser as its class makes it, from the same seed each time."""
+        """The denoiser as its class builds it, always from the same seed."""
         spec = self.denoiser or {"type": TinyDenoiser}
         cls = get("denoiser", spec["type"]) if isinstance(spec["type"], str) else spec["type"]
         with torch.random.fork_rng(devices=[]):
@@ -66,7 +66,7 @@ class AdapterSubject(ModuleSubject):
         return self.drawn(part, self.host(part))
 
     def drawn(self, part: Any, host: Denoiser, seed: int = 0) -> dict[str, Any]:
-        """Inputs of the denoiser, and signals for the adapter's slots."""
+        """Random inputs for the denoiser, and signals for the adapter's slots."""
         size = size_of(host)
         made = inputs(host, size, seed=seed)
         plane = (size[0] * self.plane_factor, size[1] * self.plane_factor)
@@ -85,15 +85,15 @@ def prepared(
     run: bool = True,
     absent: Sequence[int] = (),
 ) -> Context:
-    """The denoiser's context with what every adapter prepared, as a pipeline makes it.
+    """The denoiser's context with the state that each adapter prepared, as in a pipeline.
 
     Args:
-        run: False: as in training, where no run and no noise level are known.
+        run: False: as in training, without a run and a noise level.
         absent: rows in which no slot of an adapter carries a condition.
     """
     signals, rows = given["signals"], given["x"].shape[0]
     present: dict[str, Tensor] = {}
-    if host.device.type != "meta":  # no numbers there: nothing is said of the rows
+    if host.device.type != "meta":  # meta tensors have no values, so rows cannot be marked
         present = {slot: torch.ones(rows, dtype=torch.bool, device=host.device) for slot in signals}
         for slot, there in present.items():
             there[list(absent)] = slot in host.slots
@@ -108,7 +108,7 @@ def extended(
     run: bool = True,
     absent: Sequence[int] = (),
 ) -> Tensor:
-    """F of the denoiser with adapters attached for this call; arguments as of `prepared`."""
+    """F of the denoiser with adapters attached for this call; arguments as for `prepared`."""
     with ExitStack() as stack:
         for name, adapter in adapters.items():
             stack.enter_context(attached(host.ports, adapter.taps(name)))

@@ -1,1 +1,1 @@
-"""What the contract kit checks of codecs."""
+"""The contract kit\'s checks of codecs."""

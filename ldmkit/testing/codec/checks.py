@@ -1,9 +1,9 @@
-"""What a codec promises: pictures become latents and latents pictures, of the sizes and statistics that it declares.
+"""The contract of codecs: pictures are encoded as latents and decoded again, with the declared sizes and statistics.
 
-A codec of other data (videos, vectors) is checked with what its `axes` and `data_channels` say.
+A codec of other data (videos, vectors) is checked with data of its `axes` and `data_channels`.
 
-The kit's codecs have random weights: nothing here says how good the pictures are. Checks named `meta` and after are
-those that all modules share.
+The kit's codecs have random weights, so picture quality is not checked. The checks from `meta` on are shared by all
+modules.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from ldmkit.testing.modules import ROWS, ran, share
 from ldmkit.testing.placing import placed
 
 TILED = (16, 24)
-"""Of pictures that a codec which works in tiles cuts."""
+"""Size of pictures that a tiling codec divides into tiles."""
 
 SEAMS = 0.1
-"""Of the spread of the values: how far tiles may be from the whole, root mean square."""
+"""Tolerance of tiled results against untiled ones: root mean square, relative to the spread of the values."""
 
 
 def subject(cls: type[Any], example: Example) -> CodecSubject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return CodecSubject(cls, example.config, example.trained, example.error)
 
 
 def check_codec(cls: type[Codec], config: Mapping[str, Any] | None = None, *, trained: bool = True) -> Report:
-    """All checks of a codec.
+    """Run all checks of a codec.
 
     Args:
-        config: what it is built from; None: its first example, `trained` included.
-        trained: False where it has no `reconstruct`, because there is nothing to learn.
+        config: its config; None: that of its first example, with its `trained`.
+        trained: False if it has no `reconstruct`, because there is nothing to learn.
     """
     return check_class("codec", cls, None if config is None else Example(config, trained=trained))
 
 
 @check("codec", "declared")
 def declared(s: CodecSubject) -> None:
-    """`channels`, `factor` and `multiple` are positive whole numbers, and `multiple` is a multiple of `factor`.
+    """`channels`, `factor` and `multiple` are positive ints, and `multiple` is a multiple of `factor`.
 
-    `channels` are those of the latents, `factor` is how many pixels a latent cell is high and wide, and pictures are
+    `channels` is the number of latent channels, `factor` the height and width of a latent cell in pixels. Pictures are
     padded to the next `multiple` before they are encoded; it is `factor` unless the network needs more. A codec of
     other data sets `axes`, a tuple of `ldmkit.Axis`, instead of `factor`, and `data_channels`.
     """
@@ -79,9 +79,9 @@ def declared(s: CodecSubject) -> None:
 def shape(s: CodecSubject) -> None:
     """Pictures (B,3,H,W) become latents (B,channels,H/factor,W/factor), which become pictures of the same size.
 
-    Of other data each axis has its own factor, and one that is causal has 1 + n latents for 1 + n * factor positions.
-    Checked for square and other sizes, the smallest among them: every multiple of `multiple` must work, in height
-    and width independently. Mixed up height and width show only where they differ.
+    For other data each axis has its own factor, and a causal axis has 1 + n latents for 1 + n * factor positions.
+    Checked for square and other sizes, including the smallest: every multiple of `multiple` must work, for height
+    and width independently. Swapped height and width show only if they differ.
     """
     part = s.make()
     for size in SIZES:
@@ -97,10 +97,10 @@ def shape(s: CodecSubject) -> None:
 
 @check("codec", "other-sizes")
 def other_sizes(s: CodecSubject) -> None:
-    """Pictures whose sides are no multiples of `multiple` are refused with an `InputError`.
+    """Pictures whose sides are not multiples of `multiple` are refused with an `InputError`.
 
-    Rounding sides down or padding silently gives latents that do not belong to the picture. Say in the error which
-    sizes would fit; pipelines pad before they call `encode`, and crop after `decode`.
+    Silently cropping or padding gives latents that do not belong to the picture. Say in the error which sizes would
+    fit; pipelines pad before `encode`, and crop after `decode`.
     """
     part = s.make()
     wrong = ill_sized(part)
@@ -109,15 +109,15 @@ def other_sizes(s: CodecSubject) -> None:
     units = ", ".join(str(axis.multiple or axis.factor) for axis in part.axes)
     for size in wrong:
         images = torch.zeros(1, part.data_channels, *size, dtype=part.dtype, device=part.device)
-        _refused(partial(part.encode, images), f"pictures {shown_size(size)}, multiples of {units}", LdmkitError)
+        _refused(partial(part.encode, images), f"pictures {shown_size(size)}, not multiples of {units}", LdmkitError)
 
 
 @check("codec", "wrong-tensors")
 def wrong_tensors(s: CodecSubject) -> None:
-    """Tensors that are no pictures or no latents raise an error: other channels, no batch axis, whole numbers.
+    """Tensors that are not pictures or latents raise an error: wrong channels, no batch axis, integers.
 
-    An error of any class will do, since only a programming mistake leads here; but broadcasting or rounding must not
-    make something of them. `uint8` pictures in 0 to 255 in particular are not in [-1, 1].
+    Any class of error will do, since only a programming mistake leads here, but they must not be accepted by
+    broadcasting or rounding. In particular, `uint8` pictures in 0 to 255 are not in [-1, 1].
     """
     part = s.make()
     images, given = pictures(part, 4, 4)[:1], latents(part)[:1]
@@ -142,16 +142,16 @@ def _refused(call: Callable[[], Any], what: str, kind: type[Exception]) -> None:
         return
     except Exception as error:
         fail(f"{wanted} for {what}", told(error))
-    fail(f"{wanted} for {what}", "they were taken")
+    fail(f"{wanted} for {what}", "they were accepted")
 
 
 @check("codec", "statistics")
 def statistics(s: CodecSubject) -> None:
-    """Latents are finite, and every channel tells pictures apart.
+    """Latents are finite, and every channel differs between pictures.
 
-    A channel that is the same for all pictures carries nothing: often a scale of 0, or a wrong slice of mean and
-    log-variance. (That latents have about unit variance is for `scale` and `shift` to see to once a codec is trained;
-    of random weights nothing can be said.)
+    A channel that is the same for all pictures carries no information; the cause is often a scale of 0, or a wrong
+    slice of mean and log-variance. (Unit variance is not checked: with random weights it cannot be expected, and
+    trained codecs get it by `scale` and `shift`.)
     """
     part = s.make()
     made = ran(s, part, s.given(part))[0]
@@ -163,11 +163,11 @@ def statistics(s: CodecSubject) -> None:
 
 @check("codec", "posterior")
 def posterior(s: CodecSubject) -> None:
-    """`noise` decides which latents are drawn, and nothing else does: one noise, one result.
+    """The result of `encode` depends only on the pictures and `noise`: the same noise gives the same latents.
 
-    `encode(images)` takes the posterior's mode. `encode(images, noise)` draws from it with the unit normal numbers
-    that it is given, so that training and resuming are reproducible. A codec without a posterior ignores `noise`:
-    then both are equal.
+    `encode(images)` returns the posterior's mode. `encode(images, noise)` draws from the posterior with the given
+    standard normal numbers, so that training and resuming are reproducible. A codec without a posterior ignores
+    `noise`: then both are equal.
     """
     part = s.make()
     images = pictures(part)
@@ -175,20 +175,20 @@ def posterior(s: CodecSubject) -> None:
         mode = part.encode(images)
         noises = [normal(*mode.shape, like=part, seed=seed) for seed in (1, 2)]
         one, other = (part.encode(images, noise) for noise in noises)
-        same([part.encode(images, noises[0])], [one], "latents drawn twice with one noise")
+        same([part.encode(images, noises[0])], [one], "latents drawn twice with the same noise")
         same([part.encode(images)], [mode], "latents without noise, twice")
     if torch.equal(one, mode) and torch.equal(other, mode):
         return
-    expect(not torch.equal(one, other), "other latents with another noise", "the same, which differ from the mode")
+    expect(not torch.equal(one, other), "other latents with other noise", "the same, which differ from the mode")
     expect(differ([one], [mode]), "latents drawn with noise to differ from the mode", "they do not")
 
 
 @check("codec", "raw")
 def raw(s: CodecSubject) -> None:
-    """`raw(latents)` undoes scale and shift: latents * a + b, one finite a (not 0) and b for each channel.
+    """`raw(latents)` undoes scale and shift: latents * a + b, with one finite a (not 0) and b per channel.
 
-    Codecs are trained, and their codebooks read, in the encoder's own units; everybody else sees standardised latents.
-    Where a codec neither scales nor shifts, the inherited `raw` returns what it gets.
+    Codecs are trained, and their codebooks read, in the encoder's own units; everything else sees standardised
+    latents. For a codec that neither scales nor shifts, the inherited `raw` returns its argument.
     """
     part = s.make()
     given = 3 * latents(part)
@@ -198,13 +198,13 @@ def raw(s: CodecSubject) -> None:
         for name, map_ in (("a", scale), ("b", shift)):
             expect(map_.shape == given.shape, f"raw latents {tuple(given.shape)}", f"{tuple(map_.shape)}")
             channel = _first(map_).expand_as(map_)
-            close([map_], [channel], f"{name}, which is one number a channel")
+            close([map_], [channel], f"{name}, which is one number per channel")
         expect(bool((scale.isfinite() & (scale != 0)).all()), "a finite scale that is not 0", f"{_first(scale)}")
         close([part.raw(given)], [given * scale + shift], "raw(latents) as latents * a + b")
 
 
 def _first(map_: Tensor) -> Tensor:
-    """The numbers (1, C, 1, ...) of the first row at the first position."""
+    """The values (1, C, 1, ...) of the first row at the first position."""
     return map_[(slice(1), slice(None), *[slice(1)] * (map_.ndim - 2))]
 
 
@@ -212,8 +212,8 @@ def _first(map_: Tensor) -> Tensor:
 def reconstruct(s: CodecSubject) -> None:
     """`reconstruct` returns pictures of the same size, losses that are finite scalars, and metrics without gradients.
 
-    Training weighs and adds the losses by name, so each is the regulariser's own (a KL divergence, a codebook loss),
-    without the pixels' difference, which training takes itself.
+    Training weights and adds the losses by name: return those of the regulariser (a KL divergence, a codebook loss),
+    but not a pixel difference, which training computes itself.
     """
     _learns(s)
     part = s.make().train()
@@ -231,15 +231,15 @@ def reconstruct(s: CodecSubject) -> None:
 
 @check("codec", "reconstruct-agrees")
 def reconstruct_agrees(s: CodecSubject) -> None:
-    """Outside of training, `reconstruct(images, noise)` shows `decode(encode(images, noise))`.
+    """In eval mode, `reconstruct(images, noise)` gives the pictures of `decode(encode(images, noise))`.
 
-    Scale and shift cancel there, so the codec that is trained is the one that is used. Where they differ, one of
-    `encode`, `decode` and `reconstruct` forgets the scale, the shift, the noise, or the codebook.
+    Scale and shift cancel there, so the codec is used as it was trained. If they differ, one of `encode`, `decode`
+    and `reconstruct` omits the scale, the shift, the noise or the codebook.
     """
     _learns(s)
     part = s.make()
     if isinstance(getattr(part, "inner", None), Codec):
-        raise NotApplicable("it runs in tiles, and trains as a whole")
+        raise NotApplicable("it runs in tiles, but trains on whole pictures")
     given = s.given(part)
     with torch.no_grad():
         made = part.reconstruct(given["images"], given["noise"]).images
@@ -251,15 +251,15 @@ def reconstruct_agrees(s: CodecSubject) -> None:
 
 @check("codec", "last-layer")
 def last_layer(s: CodecSubject) -> None:
-    """`last_layer` is a parameter of the codec that the pictures depend on: the weight that makes them.
+    """`last_layer` is a parameter of the codec that the pictures depend on: the weight of the last decoder layer.
 
-    The adversarial loss is weighed by comparing gradients there (Esser et al. 2021, equation 7).
+    The weight of the adversarial loss is computed from gradients there (Esser et al. 2021, equation 7).
     """
     _learns(s)
     part = s.make().train()
     weight = part.last_layer
     expect(isinstance(weight, nn.Parameter), "a parameter", type(weight).__name__)
-    expect(any(weight is p for p in part.parameters()), "one of the codec's parameters", "another tensor")
+    expect(any(weight is p for p in part.parameters()), "one of the codec's parameters", "a different tensor")
     images = part.reconstruct(s.given(part)["images"]).images
     (gradient,) = torch.autograd.grad(images.square().sum(), weight, allow_unused=True)
     reached = gradient is not None and bool(gradient.any())
@@ -275,7 +275,7 @@ def _learns(s: CodecSubject) -> None:
 def not_trainable(s: CodecSubject) -> None:
     """A codec that has nothing to learn says so: `last_layer` raises a `CompositionError`.
 
-    What is inherited does. Training asks before it starts, and tells the user.
+    The inherited property does. Training reads it before it starts, and reports the error to the user.
     """
     if s.trained:
         raise NotApplicable("its example says that it is trained")
@@ -289,11 +289,11 @@ def not_trainable(s: CodecSubject) -> None:
 
 @check("codec", "tiles")
 def tiles(s: CodecSubject) -> None:
-    """A codec that runs another one in tiles (its attribute `inner`) gives what that one gives for the whole.
+    """A codec that runs another one (its attribute `inner`) in tiles gives what that codec gives without tiles.
 
-    Within a tenth of the values' spread, root mean square: seams, and what a layer sees of its surroundings, are not
-    exact. Choose an example whose pictures are cut (small tiles) and whose overlap covers what the layers see. What
-    else there is (`channels`, `axes`, `data_channels`, `raw`) is the inner codec's.
+    The root mean square difference may be a tenth of the values' spread: seams and truncated receptive fields are not
+    exact. Choose an example with small tiles, so that pictures are divided, and with an overlap that covers the
+    receptive field. `channels`, `axes`, `data_channels` and `raw` are those of the inner codec.
     """
     part = s.make()
     inner = getattr(part, "inner", None)

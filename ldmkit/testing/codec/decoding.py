@@ -1,4 +1,4 @@
-"""What a codec promises of decoding: that it reads all of the latents, is differentiable, and draws no other noise."""
+"""Checks of decoding: it reads all latents, is differentiable, and draws only from the given noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldmkit.testing.modules import ROWS
 def decode_reads_all(s: CodecSubject) -> None:
     """Decoded pictures are finite and depend on every channel of the latents.
 
-    A channel that decoding does not look at is noise to the denoiser, which has to predict it all the same.
+    A channel that decoding ignores is pure noise that the denoiser still has to learn to predict.
     """
     part = s.make()
     given = latents(part)
@@ -30,16 +30,15 @@ def decode_reads_all(s: CodecSubject) -> None:
             changed = given.clone()
             changed[:, channel] += 5 * normal(*given[:, channel].shape, like=part, seed=1)
             moved = differ([part.decode(changed)], [decoded])
-            expect(moved, f"other pictures where channel {channel} differs", "the same pictures")
+            expect(moved, f"different pictures where channel {channel} differs", "the same pictures")
 
 
 @check("codec", "round-trip")
 def round_trip(s: CodecSubject) -> None:
-    """Decoded latents are as close to their pictures as the example says (`Example.error`).
+    """Decoded latents are as close to their pictures as the example declares (`Example.error`).
 
-    Without trained weights nothing can be said of most codecs. One that loses nothing (pictures as their own latents,
-    an invertible transform) says `error=0`, which is checked up to rounding; one that loses a known amount says how
-    much.
+    With random weights, nothing can be expected of most codecs. A lossless one (the identity, an invertible transform)
+    declares `error=0`, which is checked up to rounding; one with a known loss declares how much.
     """
     if s.error is None:
         raise NotApplicable("its example names no error")
@@ -53,9 +52,9 @@ def round_trip(s: CodecSubject) -> None:
 
 @check("codec", "preview")
 def preview(s: CodecSubject) -> None:
-    """`preview` gives finite pictures (B,3,h,w), of any size, or other data with as many axes as the codec's.
+    """`preview` gives finite pictures (B,3,h,w) of any size, or other data with as many axes as the codec's.
 
-    It is shown while a run is going on. The inherited one decodes; a cheaper one may be small, and need not be exact.
+    It is shown during a run. The inherited method decodes; a cheaper one may be smaller and approximate.
     """
     part = s.make()
     with torch.no_grad():
@@ -70,8 +69,8 @@ def preview(s: CodecSubject) -> None:
 def decode_gradient(s: CodecSubject) -> None:
     """Decoding is differentiable: every latent gets a finite gradient from the pictures.
 
-    Guidance by pictures goes through the decoder. Where decoding rounds (a codebook), gradients pass straight through
-    the rounding.
+    Guidance on pictures differentiates through the decoder. If decoding quantises (a codebook), use a straight-through
+    gradient.
     """
     part = s.make().requires_grad_(False)
     _differentiable(part, part.decode)
@@ -89,11 +88,11 @@ def _differentiable(part: Any, decode: Callable[[Tensor], Tensor]) -> None:
 
 @check("codec", "decode-noise")
 def decode_noise(s: CodecSubject) -> None:
-    """`decode_with` draws what the noise that it is given says, and from nowhere else.
+    """`decode_with` takes all its random numbers from the noise that it is given.
 
-    A decoder that draws (a consistency decoder) asks `noise(i)`, i = 0, 1, ..., for unit normal numbers of the shape
-    that it returns. They belong to the seed of each row, so that a picture depends neither on its batch nor on the
-    order. Its `decode` draws nothing. Decoders that do not draw inherit `decode_with`, which is `decode`.
+    A stochastic decoder (a consistency decoder) calls `noise(i)`, i = 0, 1, ..., for standard normal numbers of the
+    shape that it returns. They are drawn from the seed of each row, so that a picture depends neither on its batch nor
+    on the order. `decode` draws nothing. Deterministic decoders inherit `decode_with`, which calls `decode`.
     """
     part = s.make().requires_grad_(False)
     given = latents(part)
@@ -110,10 +109,10 @@ def decode_noise(s: CodecSubject) -> None:
             part.decode_with(given, partial(noise, seed=1)),
         )
     wanted = tuple(plain.shape)
-    expect(tuple(one.shape) == wanted, f"what decode_with returns of shape {wanted}", f"{tuple(one.shape)}")
-    expect(all(type(i) is int and i >= 0 for i in asked), "noise(i) asked for whole numbers i >= 0", f"{asked!r:.200}")
+    expect(tuple(one.shape) == wanted, f"the result of decode_with to have shape {wanted}", f"{tuple(one.shape)}")
+    expect(all(type(i) is int and i >= 0 for i in asked), "noise(i) called with ints i >= 0", f"{asked!r:.200}")
     if asked:
-        expect(differ([one], [other]), "other pictures with other noise", "the same pictures")
+        expect(differ([one], [other]), "different pictures with different noise", "the same pictures")
         _differentiable(part, lambda given: part.decode_with(given, noise_of(part, given)))
     else:
         same([one, other], [plain, plain], "decode_with of a decoder that asks for no noise, and decode")

@@ -1,4 +1,4 @@
-"""What the checks of codecs take: a class, a configuration, and data and latents that fit it."""
+"""The subject of the checks of codecs: a class, a configuration, and matching data and latents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ldmkit.testing.batches import normal
 from ldmkit.testing.modules import ROWS, ModuleSubject
 
 USUAL = (4, 6)
-"""Height and width of the kit's pictures in units of the codec's `multiple`, and of its latents in cells."""
+"""Height and width of the kit's pictures, in units of the codec's `multiple`, and of its latents, in cells."""
 
 SIZES = ((1, 1), (4, 4), (4, 6), (5, 3))
 """Heights and widths of the kit's pictures, in units of the codec's `multiple`."""
 
 DRAWS = 4
-"""Different draws of noise that a decoder gets, one after the other and then again."""
+"""Number of different noise draws for a decoder; further draws repeat them."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,30 @@ class CodecSubject(ModuleSubject):
 
 
 def draws(drawn: Tensor) -> Callable[[int], Tensor]:
-    """Noise of a decoder: index -> (B, *shape) out of (B, DRAWS, *shape)."""
+    """Noise for a decoder: index -> (B, *shape), from (B, DRAWS, *shape)."""
     return lambda index: drawn[:, index % DRAWS]
 
 
 def noise_of(codec: Any, latents: Tensor, seed: int = 0) -> Callable[[int], Tensor]:
-    """Noise of a decoder for latents."""
+    """Noise for decoding latents."""
     size = decoded_size(latents.shape[2:], codec.axes)
     return draws(normal(len(latents), DRAWS, codec.data_channels, *size, like=codec, seed=seed))
 
 
 def pictures(codec: Any, rows: int = USUAL[0], columns: int = USUAL[1], seed: int = 0) -> Tensor:
-    """`ROWS` pictures in [-1, 1], or other data of the codec, different ones, of a size in units of its `multiple`."""
+    """`ROWS` different pictures in [-1, 1], or other data of the codec; sizes are in units of its `multiple`."""
     size = [_side(axis, units) for axis, units in zip(codec.axes, _spread(codec, rows, columns), strict=True)]
     shades = normal(ROWS, codec.data_channels, *[1] * len(size), like=codec, seed=seed + 100)
     return torch.tanh(0.5 * normal(ROWS, codec.data_channels, *size, like=codec, seed=seed) + shades)
 
 
 def latents(codec: Any, seed: int = 0) -> Tensor:
-    """`ROWS` latents that are unit normal."""
+    """`ROWS` standard normal latents."""
     return normal(ROWS, codec.channels, *_spread(codec, *USUAL), like=codec, seed=seed)
 
 
 def ill_sized(codec: Any) -> list[Size]:
-    """Sizes of data that do not fit the codec: one side a position too long, or too short."""
+    """Sizes that do not fit the codec: one side is a position too long or too short."""
     fits = [_side(axis, units) for axis, units in zip(codec.axes, _spread(codec, *USUAL), strict=True)]
     found: list[Size] = []
     for i, axis in enumerate(codec.axes):
@@ -84,7 +84,7 @@ def ill_sized(codec: Any) -> list[Size]:
 
 
 def _spread(codec: Any, rows: int, columns: int) -> Size:
-    """Units along each axis: rows and columns along the last two, few along those in front of them."""
+    """Units along each axis: rows and columns along the last two, few along leading axes."""
     count = len(codec.axes)
     whole = (*[min(3, rows, columns)] * count, rows, columns)
     return whole[len(whole) - count :]

@@ -1,1 +1,1 @@
-"""What the contract kit checks of conditioners."""
+"""The contract kit\'s checks of conditioners."""

@@ -1,4 +1,4 @@
-"""What a conditioner promises: a signal as declared, a null, rows that know nothing of each other, clear refusals."""
+"""The contract of conditioners: the declared signal, a null, independent rows, and clear errors."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def check_conditioner(
     """Run every check of conditioners on a class.
 
     Args:
-        config: to build it with, small; None: the class's examples, with their inputs.
-        inputs: raw inputs of one sample each, at least two that differ; (): those of the first example, or, where it
-            has none either, made from the schema of `Input`.
-        trained: False where it has nothing to learn.
+        config: a small config; None: the class's examples, with their inputs.
+        inputs: raw inputs of one sample each, at least two different ones; (): those of the first example, or else
+            inputs generated from the schema of `Input`.
+        trained: False if it has nothing to learn.
     """
     own = examples_of(cls)
     if own and config is None and not inputs and trained:
@@ -52,17 +52,17 @@ def check_conditioner(
 
 
 def subject(cls: type, example: Example) -> Subject:
-    """What the checks take."""
+    """The subject of the checks."""
     return of(cls, example)
 
 
 @check("conditioner", "signal")
 def signal(s: Subject) -> None:
-    """The signal is of the declared `kind` and `dim`, with one row an input, finite, and something to attend to.
+    """The signal has the declared `kind` and `dim`, one row per input, finite values, and an unmasked token per row.
 
-    Tokens are (B, L, dim) with a mask (B, L) of bools or None, a vector (B, dim), a plane (B, dim, h, w). Pipelines
-    are checked by `kind` and `dim` before any weight is read: set them on the class, or in `__init__` from the
-    config. A row of tokens whose mask is all False makes attention divide by zero: keep one token.
+    Tokens are (B, L, dim) with a bool mask (B, L) or None, a vector is (B, dim), a plane (B, dim, h, w). Pipelines
+    check `kind` and `dim` before any weight is read: set them on the class, or in `__init__` from the config.
+    Attention over a row of tokens whose mask is all False divides by zero: keep at least one token.
     """
     part = s.make()
     kind, dim = getattr(part, "kind", None), getattr(part, "dim", None)
@@ -82,8 +82,8 @@ def _as_declared(part: Conditioner, found: Signal, rows: int, what: str) -> None
     expect(rows_of(found) == rows, f"{what}: {rows} rows for {rows} inputs", f"{rows_of(found)} rows")
     expect(dim_of(found) == part.dim, f"{what}: dim {part.dim}, as declared", f"{dim_of(found)}, shape {shapes}")
     for tensor in tensors_of(found):
-        expect(tensor.is_floating_point(), f"{what}: floating numbers", f"{tensor.dtype}")
-        expect(bool(tensor.isfinite().all()), f"{what}: finite numbers", "NaN or infinity")
+        expect(tensor.is_floating_point(), f"{what}: floating-point values", f"{tensor.dtype}")
+        expect(bool(tensor.isfinite().all()), f"{what}: finite values", "NaN or infinity")
     if isinstance(found, Tokens) and found.mask is not None:
         mask, wanted = found.mask, tuple(found.value.shape[:2])
         seen = f"{mask.dtype}, shape {tuple(mask.shape)}"
@@ -96,7 +96,7 @@ def _as_declared(part: Conditioner, found: Signal, rows: int, what: str) -> None
 def declared_on_meta(s: Subject) -> None:
     """`kind`, `dim` and `has_null` are the same on the meta device.
 
-    That is where pipelines are composed and dims compared. They may depend on the config, never on weights or files.
+    Pipelines are composed, and dims compared, there. They may depend on the config, but not on weights or files.
     """
     real = s.build()
     with on_meta():
@@ -106,16 +106,16 @@ def declared_on_meta(s: Subject) -> None:
         expect(found == wanted, f"{name} {wanted!r} on the meta device", f"{found!r}")
 
 
-share("conditioner", leave_out=("batch-invariance", "order", "inputs-untouched"))
+share("conditioner", exclude=("batch-invariance", "order", "inputs-untouched"))
 check("conditioner", "placed")(placed)
 
 
 @check("conditioner", "float64")
 def float64(s: Subject) -> None:
-    """Converted to float64, it returns float64, and the same up to rounding.
+    """Converted to float64, it returns float64, with the same values up to rounding.
 
-    Constants made in `forward` follow the dtype of the weights; a float32 in between shows here. What has no weights
-    of its own stays in float32, and the pipeline converts its signal.
+    Constants created in `forward` must follow the dtype of the weights; an intermediate float32 is detected here. A
+    conditioner without weights stays in float32, and the pipeline converts its signal.
     """
     part = s.make()
     wanted = [tensor.double() for tensor in tensors_of(no_grad(lambda: s.signal(part, s.given(part))))]
@@ -128,9 +128,9 @@ def float64(s: Subject) -> None:
 
 @check("conditioner", "listens")
 def listens(s: Subject) -> None:
-    """Inputs that differ give signals that differ.
+    """Different inputs give different signals.
 
-    A conditioner that returns the same for everything trains without an error and does nothing.
+    A conditioner that returns the same signal for every input trains without an error, but does nothing.
     """
     part = s.make()
     values = s.given(part)
@@ -143,10 +143,10 @@ def listens(s: Subject) -> None:
 
 @check("conditioner", "batch-invariance")
 def batch_invariance(s: Subject) -> None:
-    """An input alone gives what it gives within a batch, up to rounding.
+    """An input gives the same signal alone and in a batch, up to rounding.
 
-    Shorter sequences are padded with tokens that the mask leaves out; the others may not depend on how many there are.
-    Statistics over the batch break this as well.
+    Shorter sequences are padded with masked tokens; the other tokens must not depend on the amount of padding.
+    Statistics over the batch break this too.
     """
     part = s.make()
     values = s.given(part)
@@ -178,8 +178,8 @@ def _null(s: Subject, part: Conditioner, found: Signal) -> Signal:
 def null_shape(s: Subject) -> None:
     """`null(like)` has the kind, shapes, dtype and device of `like`.
 
-    Guidance and training put it in the place of the signal, row by row. Zeros, the default, always fit; a learned null
-    is expanded to the rows (and, for tokens, padded to the length) of `like`.
+    Guidance and training substitute it for the signal, row by row. Zeros, the default, always fit; a learned null must
+    be expanded to the rows (and, for tokens, padded to the length) of `like`.
     """
     part = s.make()
     values = s.given(part)
@@ -197,10 +197,10 @@ def null_shape(s: Subject) -> None:
 
 @check("conditioner", "null-usable")
 def null_usable(s: Subject) -> None:
-    """The null is the same whatever was encoded before, and mixes with the signal row by row.
+    """The null does not depend on earlier inputs, and can be mixed with the signal row by row.
 
-    It means "no condition", so it may depend on the weights and on `like` alone; training and guidance use the same
-    one and must agree.
+    It means "no condition", so it may depend only on the weights and the shape of `like`: training and guidance must
+    use the same null.
     """
     part = s.make()
     values = s.given(part)
@@ -219,16 +219,16 @@ def null_usable(s: Subject) -> None:
 
 @check("conditioner", "leave-out")
 def leave_out(s: Subject) -> None:
-    """What `example` and `default` return is an input that `forward` takes as it is.
+    """`example` and `default` return parsed inputs, which `forward` accepts directly.
 
-    Where the caller gives nothing, a pipeline encodes `default(size)`, or `example(size)` for the null's shape, and
-    does not call `parse`. A conditioner with a null that has neither has to be given its input in every run.
+    If the caller gives no input, a pipeline encodes `default(size)`, or `example(size)` to get the null's shape,
+    without calling `parse`. A conditioner that has neither needs an input in every run, even if it has a null.
     """
     part = s.make()
     defaulting = able(part, HasDefault)
     made = {"default": None if defaulting is None else defaulting.default(SIZE), "example": part.example(SIZE)}
     if all(value is None for value in made.values()):
-        raise NotApplicable("there is neither: its input cannot be left out")
+        raise NotApplicable("it has neither: its input cannot be left out")
     for name, value in made.items():
         if value is None:
             continue
@@ -242,10 +242,10 @@ def leave_out(s: Subject) -> None:
 
 @check("conditioner", "proposals")
 def proposals(s: Subject) -> None:
-    """`propose` copes with a caller who gave nothing, and makes the same of the same seed.
+    """`propose` works with any set of given inputs, and is deterministic in its seed.
 
-    It is asked for every run in which its input is left out, whatever else is given: where what it reads is not among
-    that, it returns None. What it returns otherwise goes to `forward` as it is.
+    It is called in every run without its input, whatever else is given: return None if the inputs that it reads are
+    missing. Otherwise it returns a parsed input, which is passed to `forward` directly.
     """
     part = s.make()
     if (proposing := able(part, Proposing)) is None:
@@ -259,10 +259,10 @@ def proposals(s: Subject) -> None:
 
 @check("conditioner", "picture-size")
 def picture_size(s: Subject) -> None:
-    """`picture_size` is None or (height, width), and `known` None or a picture and its mask.
+    """`picture_size` returns None or (height, width), and `known` None or a picture and its mask.
 
-    A plane that asks for a size of the pictures says it by `picture_size(value, factor)`; what the result must keep is
-    `known(value)`: a picture (3, H, W) in [-1, 1] and a mask (1, H, W), 0 where it is kept.
+    `picture_size(value, factor)` is the size that a plane's input requires. `known(value)` is what the result must
+    keep: a picture (3, H, W) in [-1, 1] and a mask (1, H, W), 0 where it is kept.
     """
     part = s.make()
     sizing, knowing = able(part, SetsSize), able(part, KnowsRegion)
@@ -282,10 +282,9 @@ def picture_size(s: Subject) -> None:
 
 @check("conditioner", "threads")
 def threads(s: Subject) -> None:
-    """Threads that share it get what each would get alone.
+    """Several threads can use it at once, with the same results as one.
 
-    A pipeline may be used by several threads at once. Keep what one call computes in local variables, never in
-    attributes.
+    Threads may share a pipeline. Keep the state of a call in local variables, never in attributes.
     """
     part = s.make()
     values = s.given(part)

@@ -1,4 +1,4 @@
-"""Checks of what a conditioner takes: its schema, JSON, and inputs that nobody should pass."""
+"""Checks of a conditioner's inputs: their schema, JSON, and hostile inputs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ldmkit.testing.refusals import check_refusals, check_texts
 
 @check("conditioner", "input-schema")
 def input_schema(s: Subject) -> None:
-    """`Input` has a JSON schema that says what an input is.
+    """`Input` has a JSON schema that describes an input.
 
-    The command line and other interfaces are made from it. Types of pydantic have one; a type with a validator of
-    its own says it by `WithJsonSchema` (`Annotated[T, PlainValidator(read), WithJsonSchema({...})]`).
+    The command line and other interfaces are generated from it. Pydantic types have one; for a type with a custom
+    validator add `WithJsonSchema` (`Annotated[T, PlainValidator(read), WithJsonSchema({...})]`).
     """
     try:
         schema = s.schema()
@@ -36,15 +36,14 @@ def input_schema(s: Subject) -> None:
 def valid_inputs(s: Subject) -> None:
     """There are at least two valid inputs to check it with.
 
-    They are the `inputs` of the class's `examples`, raw as a caller writes them; where there are none, they are made
-    from the schema of `Input`, which does not always say enough (a pattern, a relation between two fields). All other
-    checks need them.
+    They are the `inputs` of the class's `examples`, as a caller would write them, or else generated from the schema of
+    `Input`, which does not always say enough (a pattern, a relation between two fields). All other checks need them.
     """
     part = s.make()
     found = s.raws(part)
     if not s.inputs:
         wanted = "`inputs` in the class's `examples`, since the schema does not say enough to make valid ones"
-        expect(len(found) >= 2, wanted, f"{len(found)} valid input(s) could be made from the schema")
+        expect(len(found) >= 2, wanted, f"{len(found)} valid input(s) could be generated from the schema")
         return
     expect(len(found) >= 2, "at least two inputs", f"{len(found)}")
     for number, raw in enumerate(found):
@@ -56,10 +55,10 @@ def valid_inputs(s: Subject) -> None:
 
 @check("conditioner", "input-json")
 def input_json(s: Subject) -> None:
-    """A validated input can be written as JSON, and read back it gives the same signal.
+    """A validated input can be written as JSON and, read back, gives the same signal.
 
-    A picture's recipe holds its inputs as JSON: `TypeAdapter(Input).dump_python(value, mode="json")` of what `parse`
-    returned, which `parse` must take again. A type that JSON does not have needs a serialiser (`PlainSerializer`).
+    A picture's recipe stores its inputs as JSON: `TypeAdapter(Input).dump_python(value, mode="json")` of the result of
+    `parse`, which `parse` must accept again. Types without a JSON form need a serialiser (`PlainSerializer`).
     """
     part = s.make()
     values = s.given(part)
@@ -72,16 +71,16 @@ def input_json(s: Subject) -> None:
         try:
             again.append(part.parse(data, "recipe"))
         except LdmkitError as error:
-            fail(f"parse to take the JSON of a valid input, {json.dumps(data):.200}", str(error))
+            fail(f"parse to accept the JSON of a valid input, {json.dumps(data):.200}", str(error))
     found = no_grad(lambda: s.signal(part, again))
-    same(flat(found), flat(no_grad(lambda: s.signal(part, values))), "the signal of an input that was JSON")
+    same(flat(found), flat(no_grad(lambda: s.signal(part, values))), "the signal of an input read from JSON")
 
 
 @check("conditioner", "inputs-untouched")
 def inputs_untouched(s: Subject) -> None:
-    """Neither `parse` nor `forward` changes what it is given.
+    """Neither `parse` nor `forward` modifies its arguments.
 
-    Callers pass one mapping for many samples and keep it for the recipe. Copy lists and tensors before changing them.
+    Callers reuse one mapping for many samples, and store it in the recipe. Copy lists and tensors before changing them.
     """
     part = s.make()
     s.given(part)
@@ -101,13 +100,14 @@ def inputs_untouched(s: Subject) -> None:
 
 @check("conditioner", "hostile-inputs")
 def hostile_inputs(s: Subject) -> None:
-    """Whatever is passed as an input is refused with an `InputError`, or gives a finite signal.
+    """Any input either gives a finite signal or is refused with an `InputError`.
 
-    Inputs come from users: empty, huge, of another type, NaN, out of range, damaged, with keys missing or unknown,
-    nested deeply. They are made from the schema of `Input` and from valid inputs. A refusal says what was wrong, and
-    where, in at most 1000 characters; anything else (a TypeError from inside, NaN in the signal, an endless loop) is a
-    fault. Give numbers bounds and texts and lists lengths in the type (`Annotated[float, Field(ge=0, le=400)]`), check
-    in its validators what else does not depend on the config, and the rest in `parse`, where the path is known.
+    Users may pass anything: empty, huge, of the wrong type, NaN, out of range, damaged, with missing or unknown keys,
+    deeply nested. The kit generates such inputs from the schema of `Input` and from valid inputs. The error must say
+    what is wrong and where, in at most 1000 characters; anything else (an internal TypeError, NaN in the signal, an
+    endless loop) is a bug. Bound numbers and limit the length of texts and lists in the type (`Annotated[float,
+    Field(ge=0, le=400)]`), check what else does not depend on the config in validators, and the rest in `parse`,
+    where the path is known.
     """
     part = s.make()
     values = s.given(part)
@@ -125,9 +125,9 @@ def hostile_inputs(s: Subject) -> None:
 
 @check("conditioner", "command-line")
 def command_line(s: Subject) -> None:
-    """`from_text` makes something of any text, or refuses it with an `InputError`.
+    """`from_text` converts any text, or refuses it with an `InputError`.
 
-    A command-line argument (`--text "a house"`) reaches `parse` by `from_text`, which takes JSON, the path of a
-    .json file, a number or the text itself, unless the class has one of its own.
+    A command-line argument (`--text "a house"`) goes through `from_text` to `parse`. The inherited method accepts JSON,
+    the path of a .json file, a number, or the text itself.
     """
     check_texts(s.cls.from_text)

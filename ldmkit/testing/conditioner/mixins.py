@@ -1,4 +1,4 @@
-"""Whether a conditioner says what it is able to do."""
+"""Checks that a conditioner inherits the mixins of its abilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ldmkit.testing.conditioner.subject import Subject
 
 @check("conditioner", "abilities")
 def abilities(s: Subject) -> str | None:
-    """It inherits the mixin of each ability whose members it has, and has the members of each mixin it inherits.
+    """It inherits the mixin of each ability whose members it has, and defines the members of each mixin it inherits.
 
     `on_grid` belongs to `ldmkit.OnGrid`, `picture_size` to `SetsSize`, `known` to `KnowsRegion`, `bind` to `UsesCodec`,
     `adopt` to `SharesWeights`, `default` to `HasDefault`, `propose`, `proposer` and `proposal_losses` to `Proposing`,
@@ -25,7 +25,7 @@ def abilities(s: Subject) -> str | None:
         expect(bool(part.ports), "ports of a ldmkit.Ported", "none: self.ports = ldmkit.linear_ports(self)")
     if isinstance(part, Proposing) and part.proposer is not None:
         overrides = type(part).proposal_losses is not Proposing.proposal_losses
-        expect(overrides, "`proposal_losses`, which train the `proposer`", "the default, which refuses")
+        expect(overrides, "`proposal_losses`, which train the `proposer`", "the default, which raises an error")
     missing = undeclared(part)
     found = "; ".join(f"inherit ldmkit.{mixin} for {', '.join(own)}" for mixin, own in missing.items())
     if missing and api_of(s.cls) > 1:
@@ -34,7 +34,7 @@ def abilities(s: Subject) -> str | None:
 
 
 def _written(cls: type) -> None:
-    """A class that inherits an ability and does not write its members can be built no more."""
+    """A class that inherits an ability without defining its members cannot be instantiated."""
     absent: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
     for ability in ABILITIES:
         names = sorted(absent & ability.__abstractmethods__ - Conditioner.__abstractmethods__)

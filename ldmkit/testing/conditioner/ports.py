@@ -1,4 +1,4 @@
-"""What a conditioner promises of its ports, where it publishes any."""
+"""Checks of a conditioner's ports, if it publishes any."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ldmkit.testing.denoiser.subject import jolt
 
 @check("conditioner", "ports")
 def ports(s: Subject) -> None:
-    """Taps at its ports act where it has a frame, and only there; the ports are `linear.<path>`.
+    """Taps at its ports act if it has a frame, and only then; the ports are named `linear.<path>`.
 
-    A pipeline with an adapter encodes with `framed(frame)` of a `ldmkit.Ported`; whoever else calls the conditioner
-    must not notice the adapter. Hand `self.frame` down to the layers, `ldmkit.PortedLinear`, and publish
+    A pipeline with an adapter encodes with `framed(frame)` of an `ldmkit.Ported`; for any other caller, the adapter
+    must have no effect. Pass `self.frame` to the layers (`ldmkit.PortedLinear`), and publish
     `ldmkit.linear_ports(self)`.
     """
     part = s.make()
@@ -37,6 +37,6 @@ def ports(s: Subject) -> None:
             framed = ported.framed(Frame(nothing, nothing, Context({})))
             acts = differ(flat(no_grad(lambda framed=framed: s.signal(framed, values))), base)  # type: ignore[misc]
         acting += acts
-        expect(acts or not s.trained, f"another signal with a frame and a tap at {name!r}", "the same one")
-    expect(bool(acting), "another signal with a frame and a tap at some port", "the same one")
-    same(flat(no_grad(lambda: s.signal(part, values))), base, "the signal after the taps were taken off")
+        expect(acts or not s.trained, f"a different signal with a frame and a tap at {name!r}", "the same one")
+    expect(bool(acting), "a different signal with a frame and a tap at some port", "the same one")
+    same(flat(no_grad(lambda: s.signal(part, values))), base, "the signal after the taps were removed")

@@ -1,4 +1,4 @@
-"""What the checks of conditioners take: a class, a configuration, and raw inputs."""
+"""The subject of the checks of conditioners: a class, a configuration, and raw inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ldmkit.testing.modules import ModuleSubject
 from ldmkit.testing.stand_in import bind
 
 GRID = (8, 8)
-"""Cells of the latents, for conditioners that paint on them; pictures have `SIZE` pixels."""
+"""Latent cells (h, w), for conditioners that encode for a grid; pictures have `SIZE` pixels."""
 
 SIZE = (16, 16)
 
@@ -37,7 +37,7 @@ class Subject(ModuleSubject):
     """One conditioner in one configuration.
 
     Args:
-        inputs: raw inputs of one sample each; where there are none, they are made from the schema of `Input`.
+        inputs: raw inputs of one sample each; if empty, they are generated from the schema of `Input`.
     """
 
     inputs: Sequence[Any] = ()
@@ -48,7 +48,7 @@ class Subject(ModuleSubject):
         return schema
 
     def raws(self, part: Conditioner) -> list[Any]:
-        """Raw inputs: those of the example, or made from the schema and accepted; new objects at every call."""
+        """Raw inputs: those of the example, or valid ones generated from the schema; new objects at every call."""
         if self.inputs:
             return copy.deepcopy(list(self.inputs))
         found: list[Any] = []
@@ -73,14 +73,14 @@ class Subject(ModuleSubject):
         return found
 
     def signal(self, part: Conditioner, values: Sequence[Any]) -> Signal:
-        """What it makes of validated inputs, if that is a signal."""
+        """The signal for validated inputs."""
         found: Signal = self.returned(part, values)
         if type(found) not in KIND_OF:
-            raise NotApplicable("what it returns is no signal: see the check signal")
+            raise NotApplicable("it does not return a signal: see the check signal")
         return found
 
     def returned(self, part: Conditioner, values: Sequence[Any]) -> Any:
-        """What it makes of validated inputs, whatever that is."""
+        """Whatever it returns for validated inputs."""
         bound(part)
         with quiet():
             return encode_on(part, list(values), GRID)
@@ -90,12 +90,12 @@ class Subject(ModuleSubject):
         return flat(self.signal(part, given))
 
     def learning(self, part: Conditioner, given: list[Any]) -> tuple[Tensor, ...]:
-        """The signal and its null: a null is learned as well."""
+        """The signal and its null, which may be learned too."""
         signal = self.signal(part, given)
         return (*tensors_of(signal), *(tensors_of(part.null(signal)) if part.has_null else ()))
 
     def json_of(self, value: Any) -> Any:
-        """A validated input as recipes hold it."""
+        """A validated input as stored in recipes."""
         with quiet():
             data = TypeAdapter(self.cls.Input).dump_python(value, mode="json")
         return json.loads(json.dumps(data))
@@ -107,7 +107,7 @@ def of(cls: type, example: Example) -> Subject:
 
 
 def bound(part: Conditioner) -> Conditioner:
-    """The part, bound to a codec once, as a pipeline binds it."""
+    """The part, bound to a codec as in a pipeline."""
     if not getattr(part, _BOUND, False):
         bind(part)
         setattr(part, _BOUND, True)
@@ -116,7 +116,7 @@ def bound(part: Conditioner) -> Conditioner:
 
 @contextmanager
 def quiet() -> Any:
-    """Warnings (a prompt that was cut ...) are no errors here, whatever the caller's filters say."""
+    """Suppress warnings (a truncated prompt ...), even if the caller's filters turn them into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -139,7 +139,7 @@ def row(signal: Signal, index: int) -> Signal:
 
 
 def read(signal: Signal) -> tuple[Tensor, ...]:
-    """What a denoiser reads of one row: the tensors; of masked tokens those that are attended to."""
+    """What a denoiser reads of one row: its tensors, without masked tokens."""
     if isinstance(signal, Tokens):
         return (signal.value.flatten(0, 1) if signal.mask is None else signal.value[signal.mask],)
     return tensors_of(signal)

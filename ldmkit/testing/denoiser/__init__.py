@@ -1,1 +1,1 @@
-"""What the contract kit checks of denoisers."""
+"""The contract kit\'s checks of denoisers."""

@@ -1,4 +1,4 @@
-"""What a denoiser promises: of its input and slots, of its ports, and of runs.
+"""The contract of denoisers: their input and slots, their ports, and runs.
 
 The kit's denoisers have random weights, none of them zero, and get random conditions in every slot. Checks named `meta`
 and after are those that all modules share.
@@ -26,14 +26,14 @@ check("denoiser", "placed")(placed)
 
 
 def subject(cls: type[Any], example: Example) -> DenoiserSubject:
-    """What the checks take: a class and one of its examples."""
+    """The subject of the checks: a class and one of its examples."""
     return DenoiserSubject(cls, example.config, example.trained)
 
 
 def check_denoiser(cls: type[Denoiser], config: Mapping[str, Any] | None = None) -> Report:
-    """All checks of a denoiser.
+    """Run all checks of a denoiser.
 
     Args:
-        config: what it is built from; None: its examples.
+        config: its config; None: those of its examples.
     """
     return check_class("denoiser", cls, None if config is None else Example(config))

@@ -1,4 +1,4 @@
-"""What a denoiser promises of its gates."""
+"""Checks of a denoiser's gates."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ldmkit.testing.denoiser.subject import DenoiserSubject, Probe, jolt, with_p
 
 
 class Stores:
-    """A tap that changes and keeps what it sees, one value a window, and gives that once it is told to.
+    """A tap that changes and stores the value of each window, and returns it from `skip` once it is told to.
 
-    Caches tell the windows of a network that is run patch by patch from one another by their adapter's state.
+    If a network is run patch by patch, caches tell its windows apart by the state of their adapter.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Stores:
 
     @property
     def calls(self) -> str:
-        """How often it was asked and called, where that was most."""
+        """The largest numbers of calls of `skip` and of the tap itself."""
         return f"{max(self.asked.values(), default=0)}, {max(self.seen.values(), default=0)}"
 
 
@@ -53,11 +53,11 @@ def _called(part: Any, given: Mapping[str, Any]) -> Tensor:
 
 @check("denoiser", "gates")
 def gates(s: DenoiserSubject) -> None:
-    """A gate is asked before what it guards is computed; a stored value stands for all of that, bit for bit.
+    """A gate is consulted before what it guards is computed; a stored value replaces all of that, bit for bit.
 
-    `h = self.gate.around(compute, frame)` does it. A gate that is not asked, or whose answer is computed over, lets
-    caches attach and save nothing. In one call of the network a gate is asked once, or once in every window of the
-    latents for which the states of adapters are cropped: caches keep one value for each.
+    `h = self.gate.around(compute, frame)` does this. If a gate is not consulted, or its value is ignored, caches can
+    attach but save nothing. In each call of the network a gate is consulted once, or once per window of the latents
+    for which adapter states are cropped: caches store one value for each window.
     """
     part = s.make()
     names = [name for name, port in part.ports.items() if isinstance(port, Gate)]
@@ -70,13 +70,13 @@ def gates(s: DenoiserSubject) -> None:
             tap = Stores()
             with attached(part.ports, {name: tap}):
                 whole = _called(part, given)
-                expect(differ([whole], [base]), f"another F with a tap at {name!r}", "the same F")
+                expect(differ([whole], [base]), f"a different F with a tap at {name!r}", "the same F")
                 once = tap.asked == tap.seen and set(tap.seen.values()) == {1}
-                expect(once, f"{name!r} asked once and called once in every window", tap.calls)
+                expect(once, f"`skip` and the tap at {name!r} called once per window", tap.calls)
                 tap.gives = True
                 tap.seen.clear()
                 cut = _called(part, given)
                 seen = tap.seen.total()
-                expect(seen == 0, f"no call of {name!r} where it gave a stored value", f"{seen}")
+                expect(seen == 0, f"no call of the tap at {name!r} after `skip` returned a stored value", f"{seen}")
                 same([cut], [whole], f"F with the stored value at {name!r}")
-        same([_called(part, given)], [base], "F after the taps were taken off")
+        same([_called(part, given)], [base], "F after the taps were removed")

@@ -1,4 +1,4 @@
-"""What a denoiser promises of its input and of its slots."""
+"""Checks of a denoiser's input and slots."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ldmkit.testing.modules import ROWS
 
 @check("denoiser", "declared")
 def declared(s: DenoiserSubject) -> None:
-    """`channels`, `smallest` and `slots` are declared as the contract wants them.
+    """`channels`, `smallest` and `slots` are declared as the contract requires.
 
-    `channels` and `smallest` are positive whole numbers; `latent_axes` is how many axes its latents have behind batch
-    and channels: 2 of pictures, 3 of videos, 0 of vectors, which no plane can be joined to. `slots` maps names to
-    `ldmkit.Slot`: a kind of signal (tokens, vector, plane, residuals), a positive dim, and how several parts of the
-    slot join. Pipelines check conditioners against these before any weight is read.
+    `channels` and `smallest` are positive ints; `latent_axes` is the number of axes of its latents after batch and
+    channels: 2 for pictures, 3 for videos, 0 for vectors, which planes cannot be joined to. `slots` maps names to
+    `ldmkit.Slot`: a kind of signal (tokens, vector, plane, residuals), a positive dim, and how several signals for the
+    slot are joined. Pipelines check conditioners against these before any weight is read.
     """
     part = s.make()
     for name in ("channels", "smallest"):
@@ -32,7 +32,7 @@ def declared(s: DenoiserSubject) -> None:
     axes = part.latent_axes
     expect(type(axes) is int and axes >= 0, "latent_axes to be an int >= 0", f"{axes!r}")
     planes = [name for name, slot in part.slots.items() if isinstance(slot, Slot) and slot.kind == "plane"]
-    expect(axes >= 2 or not planes, "no slot for planes beside latents without rows and columns", f"{planes}")
+    expect(axes >= 2 or not planes, "no slots for planes, as its latents have no rows and columns", f"{planes}")
     for name, slot in part.slots.items():
         expect(isinstance(name, str) and isinstance(slot, Slot), "slots: name -> Slot", f"{name!r}: {slot!r}")
         expect(
@@ -44,9 +44,9 @@ def declared(s: DenoiserSubject) -> None:
 
 @check("denoiser", "shape")
 def shape(s: DenoiserSubject) -> None:
-    """x (B,channels,h,w) gives F (B,channels,h,w), finite and in the network's dtype; of other latents the same.
+    """x (B,channels,h,w) gives F (B,channels,h,w), finite and in the network's dtype; likewise for other axes.
 
-    A network that predicts more (a variance) may return further channels behind them, which sampling cuts off.
+    A network that predicts more (a variance) may return further channels after these; sampling drops them.
     """
     part = s.make()
     given = s.given(part)
@@ -62,10 +62,10 @@ def _check_output(part: Any, x: Tensor, out: Tensor) -> None:
 
 @check("denoiser", "smallest")
 def smallest(s: DenoiserSubject) -> None:
-    """Latents of `smallest` rows and columns work; sizes above it work too, or are refused with an `LdmkitError`.
+    """Latents of `smallest` rows and columns work; larger ones work too, or are refused with an `LdmkitError`.
 
-    Pipelines compare the size that was asked for with `smallest` before a run. A network that halves its maps needs
-    enough rows and columns for its deepest level; one that cuts latents into patches says which multiples fit.
+    Pipelines compare the requested size with `smallest` before a run. A network with downsampling needs enough rows and
+    columns for its deepest level; one that divides latents into patches says which multiples fit.
     """
     part = s.make()
     if part.latent_axes < 2:
@@ -88,10 +88,10 @@ def smallest(s: DenoiserSubject) -> None:
 
 @check("denoiser", "sizes-in-turn")
 def sizes_in_turn(s: DenoiserSubject) -> None:
-    """Latents of one size give what they give, whatever sizes came before.
+    """Results for latents of one size do not depend on sizes of earlier calls.
 
-    Codes of places and masks that are kept from call to call are kept by rows and columns (and device and dtype), not
-    by the number of cells: 8x12 and 12x8 have as many.
+    Cache position embeddings and masks by rows and columns (and by device and dtype), not by the number of cells: 8x12
+    and 12x8 have the same number.
     """
     used = s.make()
     if used.latent_axes < 2:
@@ -107,9 +107,9 @@ def sizes_in_turn(s: DenoiserSubject) -> None:
 
 @check("denoiser", "x-matters")
 def x_matters(s: DenoiserSubject) -> None:
-    """F depends on x in every channel.
+    """F depends on every channel of x.
 
-    A channel of the latents that the network does not see cannot be denoised.
+    A channel that the network ignores cannot be denoised.
     """
     part = s.make()
     given = s.given(part)
@@ -119,15 +119,15 @@ def x_matters(s: DenoiserSubject) -> None:
             x = given["x"].clone()
             x[:, channel] = normal(*x[:, channel].shape, like=part, seed=50)
             moved = differ([call(part, {**given, "x": x})], [base])
-            expect(moved, f"another F where channel {channel} of x differs", "the same F")
+            expect(moved, f"a different F where channel {channel} of x differs", "the same F")
 
 
 @check("denoiser", "time-matters")
 def time_matters(s: DenoiserSubject) -> None:
-    """F depends on t, row by row; one time for all rows may come as an expanded scalar.
+    """F depends on t, row by row; a single time for all rows may be an expanded scalar.
 
-    t (B,) float32 is what the process says the network reads, and need not be a whole number. Samplers pass
-    `time.expand(B)`, whose rows share memory: it must not be written to.
+    t (B,) float32 is the process's time for the network, and need not be an integer. Samplers pass `time.expand(B)`,
+    whose rows share memory: do not write to it.
     """
     part = s.make()
     given = s.given(part)
@@ -137,7 +137,7 @@ def time_matters(s: DenoiserSubject) -> None:
             times = given["t"].clone()
             times[row] += 50
             moved = differ([call(part, {**given, "t": times})[row]], [base[row]])
-            expect(moved, f"another F for row {row} at another time of that row", "the same F")
+            expect(moved, f"a different F for row {row} at another time of that row", "the same F")
         one = torch.tensor(250.5, device=part.device)
         expanded = call(part, {**given, "t": one.expand(ROWS)})
         close([expanded], [call(part, {**given, "t": torch.stack([one] * ROWS)})], "F for an expanded time")
@@ -147,8 +147,8 @@ def time_matters(s: DenoiserSubject) -> None:
 def slots_matter(s: DenoiserSubject) -> None:
     """Every slot changes F.
 
-    A slot that is declared and not read is a condition that is silently ignored. (A new network may ignore it: the kit
-    sets every weight that starts at zero to something else first.)
+    A slot that is declared but not read is a condition that is silently ignored. (A new network may ignore it: the kit
+    first replaces all weights that are initialised to zero.)
     """
     part = s.make()
     if not part.slots:
@@ -159,15 +159,14 @@ def slots_matter(s: DenoiserSubject) -> None:
         base = call(part, given)
         for name in part.slots:
             changed = call(part, {**given, "signals": {**given["signals"], name: others[name]}})
-            expect(differ([changed], [base]), f"another F where slot {name!r} differs", "the same F")
+            expect(differ([changed], [base]), f"a different F where slot {name!r} differs", "the same F")
 
 
 @check("denoiser", "optional-slots")
 def optional_slots(s: DenoiserSubject) -> None:
-    """Slots that are not `required` may be left out, each alone and all at once.
+    """Slots that are not `required` may be left out, one at a time or all together.
 
-    `prepare` gets a mapping without them. Leaving one out is not the null of a condition, which is a signal as any
-    other.
+    `prepare` then gets a mapping without them. Leaving a slot out differs from a null, which is an ordinary signal.
     """
     part = s.make()
     optional = [name for name, slot in part.slots.items() if not slot.required]
@@ -188,7 +187,7 @@ def optional_slots(s: DenoiserSubject) -> None:
 def required_slots(s: DenoiserSubject) -> None:
     """Without a `required` slot, `prepare` raises an `LdmkitError` that names the slot.
 
-    So the user reads what is missing, and not an error from inside a matrix product.
+    So the user learns what is missing, instead of getting an error from a matrix product.
     """
     part = s.make()
     required = [name for name, slot in part.slots.items() if slot.required]
@@ -209,10 +208,10 @@ def required_slots(s: DenoiserSubject) -> None:
 
 @check("denoiser", "masks")
 def masks(s: DenoiserSubject) -> None:
-    """Tokens whose mask is False do not count, and a sample without any token gets a finite F.
+    """Tokens whose mask is False have no effect, and a sample without any token gets a finite F.
 
-    Sequences of a batch are padded to one length. A mask of True means "attend", None means all; with no token left, a
-    softmax over nothing is NaN unless it is taken care of.
+    Sequences of a batch are padded to one length. True in the mask means "attend", and a mask of None attends to all
+    tokens. A softmax over no tokens is NaN unless this case is handled.
     """
     part = s.make()
     names = [name for name, slot in part.slots.items() if slot.kind == "tokens"]
@@ -226,11 +225,11 @@ def masks(s: DenoiserSubject) -> None:
         other = torch.where(half[..., None], value, 10 * normal(*value.shape, like=part, seed=60))
         with torch.no_grad():
             found = [_with(s, part, given, name, Tokens(v, half)) for v in (value, other)]
-            close(found[:1], found[1:], f"F with other numbers in masked tokens of slot {name!r}")
+            close(found[:1], found[1:], f"F with other values in masked tokens of slot {name!r}")
             unmasked = _with(s, part, given, name, Tokens(value, None))
             full = _with(s, part, given, name, Tokens(value, torch.ones_like(half)))
             close([unmasked], [full], f"F without a mask and with a full one in slot {name!r}")
-            expect(differ(found[:1], [full]), f"another F with tokens of slot {name!r} masked", "the same F")
+            expect(differ(found[:1], [full]), f"a different F with tokens of slot {name!r} masked", "the same F")
             empty = half.clone()
             empty[0] = False
             _check_output(part, given["x"], _with(s, part, given, name, Tokens(value, empty)))
@@ -242,10 +241,10 @@ def _with(s: DenoiserSubject, part: Any, given: dict[str, Any], name: str, token
 
 @check("denoiser", "context")
 def context(s: DenoiserSubject) -> None:
-    """`prepare` returns a new `Context` for every run, which can be written to.
+    """`prepare` returns a new, writable `Context` for every run.
 
-    A run puts its signals, which rows have a condition, its noise levels, and the states of its adapters there. A
-    context that two runs share, or a default `{}` that all instances share, mixes up their conditions.
+    A run stores there its signals, which rows have a condition, its noise levels, and the states of its adapters. A
+    context shared by two runs, or a default `{}` shared by all instances, mixes up their conditions.
     """
     part = s.make()
     signals = s.given(part)["signals"]
@@ -253,15 +252,15 @@ def context(s: DenoiserSubject) -> None:
         first, second = part.prepare(signals), part.prepare(signals)
     expect(isinstance(first, Context), "an ldmkit.Context", type(first).__name__)
     expect(first is not second, "a new context from every prepare()", "the same object")
-    expect(first.adapters is not second.adapters, "adapter states of its own for every context", "a shared dict")
+    expect(first.adapters is not second.adapters, "separate adapter states for every context", "a shared dict")
     first.signals, first.present, first.run = signals, {}, None
 
 
 @check("denoiser", "sigma")
 def sigma(s: DenoiserSubject) -> None:
-    """The argument `sigma` is for taps alone: F is the same with and without it.
+    """The argument `sigma` is only for taps: F is the same with and without it.
 
-    What the network reads is t. The noise level as a Python number is unknown in training and in some samplers.
+    The network itself reads t. In training and in some samplers, the noise level is not known as a Python number.
     """
     part = s.make()
     given = s.given(part)

@@ -1,4 +1,4 @@
-"""What a denoiser promises of its ports."""
+"""Checks of a denoiser's ports."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
     `input`, `down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
-    `block.<path>`, `cross.<path>`, `linear.<path>`, `conv.<path>`: an adapter finds by these names what it knows how
-    to extend, in any denoiser.
+    `block.<path>`, `cross.<path>`, `linear.<path>`, `conv.<path>`: by these names an adapter finds what it can extend
+    in any denoiser.
     """
     part = s.make()
     for name, port in part.ports.items():
@@ -36,14 +36,14 @@ def port_names(s: DenoiserSubject) -> None:
         expect(known, f"port names of the families {KNOWN}", f"{name!r}")
         expect(isinstance(port, Port), f"a Port at {name!r}", type(port).__name__)
     twice = len(part.ports) - len({id(port) for port in part.ports.values()})
-    expect(twice == 0, "another Port object under every name", f"{twice} name(s) share one")
+    expect(twice == 0, "a separate Port object under every name", f"{twice} name(s) share one")
 
 
 @check("denoiser", "ports-called")
 def ports_called(s: DenoiserSubject) -> None:
-    """Every port that is published is called, in `prepare` or in `forward`.
+    """Every published port is called, in `prepare` or in `forward`.
 
-    A port that is never called lets adapters attach and do nothing.
+    Adapters that attach to a port which is never called have no effect.
     """
     part = _with_ports(s)
     found = {name for name, _, _ in _calls(s, part)}
@@ -53,10 +53,9 @@ def ports_called(s: DenoiserSubject) -> None:
 
 @check("denoiser", "ports-matter")
 def ports_matter(s: DenoiserSubject) -> None:
-    """What a tap returns is what the network goes on with, at every port.
+    """At every port, the network continues with the value that the tap returns.
 
-    A port is called as `h = self.port(h, frame)`; calling it without using what it returns makes every adapter the
-    identity.
+    Call a port as `h = self.port(h, frame)`; if its result is not used, adapters have no effect.
     """
     part = _with_ports(s)
     given = s.given(part)
@@ -64,14 +63,14 @@ def ports_matter(s: DenoiserSubject) -> None:
         base = call(part, given)
         for name in part.ports:
             with attached(part.ports, {name: jolt}):
-                expect(differ([call(part, given)], [base]), f"another F with a tap at {name!r}", "the same F")
+                expect(differ([call(part, given)], [base]), f"a different F with a tap at {name!r}", "the same F")
 
 
 @check("denoiser", "detach")
 def detach(s: DenoiserSubject) -> None:
     """Attaching to all ports and detaching again restores outputs bit for bit; state-dict keys never change.
 
-    An adapter must be able to leave no trace. Ports hold no weights, and nothing computed with a tap may be kept.
+    Adapters must leave no trace: ports hold no weights, and nothing that was computed with a tap may be stored.
     """
     part = _with_ports(s)
     before = snapshot(part)
@@ -87,10 +86,10 @@ def detach(s: DenoiserSubject) -> None:
 
 @check("denoiser", "port-copies")
 def port_copies(s: DenoiserSubject) -> None:
-    """A deep copy has ports of its own.
+    """A deep copy has separate ports.
 
-    What is attached to the copy must act there, and nowhere else: make the mapping `ports` from submodules, so that
-    copying the one copies the other.
+    Taps attached to the copy must act only there: build the mapping `ports` from submodules, so that both are copied
+    together.
     """
     part = _with_ports(s)
     other = copy.deepcopy(part)
@@ -104,11 +103,11 @@ def port_copies(s: DenoiserSubject) -> None:
 
 @check("denoiser", "frames")
 def frames(s: DenoiserSubject) -> None:
-    """Taps get a frame with what they need: the noise level, times, and the states of adapters.
+    """Taps get a frame with the noise level, times, and the states of adapters.
 
     During `forward`, `frame.sigma` is the argument `sigma`, `frame.t` has a time for every row, and
-    `frame.context.adapters` holds what adapters prepared. All calls of one forward share one `frame.scratch`, by which
-    a tap at `input` hands on what one at a skip adds.
+    `frame.context.adapters` holds the states that adapters prepared. All calls of one forward pass share
+    `frame.scratch`, in which a tap at `input` can store what another adds at a skip.
     """
     part = _with_ports(s)
     given = s.given(part)
@@ -122,16 +121,16 @@ def frames(s: DenoiserSubject) -> None:
         rows = tuple(frame.t.shape)
         expect(rows == tuple(given["t"].shape), f"frame.t at {name!r} of shape {tuple(given['t'].shape)}", f"{rows}")
         there = frame.context is not None and "probe" in frame.context.adapters
-        expect(there, f"frame.context.adapters at {name!r} with what was put there", "it is missing")
+        expect(there, f"frame.context.adapters at {name!r} with the prepared state", "it is missing")
         expect(isinstance(frame.scratch, dict), f"a dict frame.scratch at {name!r}", type(frame.scratch).__name__)
 
 
 @check("denoiser", "port-states")
 def port_states(s: DenoiserSubject) -> None:
-    """At every port a tap finds what its adapter has prepared, and acts.
+    """At every port, a tap finds the state that its adapter prepared, and acts.
 
-    Taps do nothing in runs that do not know their adapter. In `prepare` no adapter has prepared yet, so ports that are
-    called there, as those of projections of keys and values, are called once more in `adapted`.
+    Taps do nothing in runs without their adapter. During `prepare` no adapter has prepared its state yet, so ports that
+    are called there, such as those of key and value projections, must be called again in `adapted`.
     """
     part = _with_ports(s)
     given = s.given(part)
@@ -145,15 +144,15 @@ def port_states(s: DenoiserSubject) -> None:
             with attached(part.ports, {name: tap}):
                 context = part.adapted(with_probe(part.prepare(given["signals"])))
                 found = part(given["x"], given["t"], context, None)
-                expect(differ([found], [base]), f"another F by an adapter's tap at {name!r}", "the same F")
+                expect(differ([found], [base]), f"a different F by an adapter's tap at {name!r}", "the same F")
 
 
 @check("denoiser", "linear-layers")
 def linear_layers(s: DenoiserSubject) -> None:
-    """What a tap at `linear.<path>` or `conv.<path>` adds can be added to the layer's weight instead.
+    """What a tap at `linear.<path>` or `conv.<path>` adds is equivalent to a change of the layer's weight.
 
-    So an adapter can be fused. The port is that of an `ldmkit.PortedLinear` or `PortedConv2d`, or its path is that of
-    an `nn.Linear` or `nn.Conv2d`; taps find the layer's input in `frame.scratch["input"]`.
+    So adapters can be fused. The port belongs to an `ldmkit.PortedLinear` or `PortedConv2d`, or its path is that of an
+    `nn.Linear` or `nn.Conv2d`; taps find the layer's input in `frame.scratch["input"]`.
     """
     part = _with_ports(s)
     names = [name for name in part.ports if name.startswith(("linear.", "conv."))]
@@ -164,7 +163,7 @@ def linear_layers(s: DenoiserSubject) -> None:
         layer = layer_of(other, other.ports, name)
         if layer is None:
             kind = "Linear" if name.startswith("linear.") else "Conv2d"
-            fail(f"a layer at {name!r}", f"none: neither a Ported{kind} of that port nor an nn.{kind} of that path")
+            fail(f"a layer at {name!r}", f"neither a Ported{kind} with that port nor an nn.{kind} at that path")
         own, delta = layer.weight, 0.3 * normal(*layer.weight.shape, seed=3).to(layer.weight)
 
         def tap(value: Tensor, frame: Any, delta: Tensor = delta, layer: Any = layer) -> Tensor:
@@ -183,13 +182,13 @@ def linear_layers(s: DenoiserSubject) -> None:
 
 @check("denoiser", "port-values")
 def port_values(s: DenoiserSubject) -> None:
-    """Ports of a family carry what the family says.
+    """Ports carry values of the form that their family defines.
 
-    `input`, `down.<level>`, `skip.<i>`, `deep.<i>` and `mid` carry maps (B, C, h, w), with the axes of the latents.
-    `block.<path>` carries the residual stream between two attentions, (B, places, C). `linear.<path>` and
-    `conv.<path>` carry the output of a layer, whose input is in `frame.scratch["input"]`, as a low-rank update needs.
-    `cross.<path>` carries the result of the attention to tokens before its output projection, (B, places, C), and the
-    queries (B, heads, places, width) are in `frame.scratch["query"]`, for attention to further tokens.
+    `input`, `down.<level>`, `skip.<i>`, `deep.<i>` and `mid` carry feature maps (B, C, h, w), with the axes of the
+    latents. `block.<path>` carries the residual stream between two attentions, (B, positions, C). `linear.<path>` and
+    `conv.<path>` carry the output of a layer; its input is in `frame.scratch["input"]`, for low-rank updates.
+    `cross.<path>` carries the result of the attention to tokens before its output projection, (B, positions, C); the
+    queries (B, heads, positions, width) are in `frame.scratch["query"]`, for attention to further tokens.
     """
     part = _with_ports(s)
     found: dict[str, tuple[Tensor, Any]] = {}
@@ -211,7 +210,7 @@ def port_values(s: DenoiserSubject) -> None:
             fits = value.ndim == 2 + part.latent_axes
             expect(fits, f"a map (B,C,h,w), with the latents' axes, at {name!r}", f"{tuple(value.shape)}")
         elif family == "block":
-            expect(value.ndim == 3, f"tokens (B, places, C) at {name!r}", f"{tuple(value.shape)}")
+            expect(value.ndim == 3, f"tokens (B, positions, C) at {name!r}", f"{tuple(value.shape)}")
         elif family == "conv":
             fits = isinstance(beside, Tensor) and beside.ndim == value.ndim and beside.shape[0] == value.shape[0]
             expect(fits, f"the layer's input in frame.scratch['input'] at {name!r}", _shape(beside))

@@ -1,4 +1,4 @@
-"""What a denoiser promises of runs: steps, threads, compilation, and other ways to call it."""
+"""Checks of a denoiser's runs: interleaving, threads, compilation, and execution plans."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ THREADS, ROUNDS = 3, 6
 
 @check("denoiser", "interleaved")
 def interleaved(s: DenoiserSubject) -> None:
-    """Two runs may take turns, and a context serves any number of steps.
+    """Two runs may be interleaved, and a context serves any number of steps.
 
-    What `prepare` computes goes into the context that it returns. Kept on the module instead, it is overwritten by the
-    next run's `prepare`, and the first run goes on with the other's conditions.
+    Return what `prepare` computes in the context. Stored on the module instead, it would be overwritten by the next
+    run's `prepare`, and the first run would continue with the other's conditions.
     """
     part = s.make()
     runs = [inputs(part, size_of(part), seed=seed) for seed in (0, 1)]
@@ -35,15 +35,15 @@ def interleaved(s: DenoiserSubject) -> None:
         for turn in range(2):
             for number, (run, context) in enumerate(zip(runs, contexts, strict=True)):
                 found = part(run["x"], run["t"], context)
-                same([found], [wanted[number]], f"F of run {number} in step {turn}, taking turns with another run")
+                same([found], [wanted[number]], f"F of run {number} in step {turn}, interleaved with another run")
 
 
 @check("denoiser", "threads")
 def threads(s: DenoiserSubject) -> None:
-    """Several threads may use one network at the same time.
+    """Several threads may use a network at the same time.
 
-    `forward` keeps nothing on the module, not even for the length of a call: another thread may be in the middle of
-    it. State of one forward lives in local variables and in its `Frame`.
+    `forward` must store nothing on the module, not even during a call: another thread may be executing it. Keep the
+    state of a forward pass in local variables and in its `Frame`.
     """
     part = s.make()
     jobs = [inputs(part, size_of(part), seed=seed) for seed in range(THREADS)]
@@ -61,11 +61,11 @@ def threads(s: DenoiserSubject) -> None:
         except Exception as error:
             wrong.append(told(error))
 
-    _together(work)
+    _in_threads(work)
     expect(not wrong, f"{THREADS} threads to get what each gets alone", "; ".join(wrong)[:300])
 
 
-def _together(work: Any) -> None:
+def _in_threads(work: Any) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -80,11 +80,10 @@ def _together(work: Any) -> None:
 
 @check("denoiser", "no-waiting")
 def no_waiting(s: DenoiserSubject) -> None:
-    """`forward` asks no tensor for its numbers.
+    """`forward` never reads tensor values on the host.
 
-    `.item()`, `float(tensor)`, `if tensor > 0` and boolean indexing make the program wait for the GPU in every step,
-    and cannot be recorded in a CUDA graph. What depends on numbers is decided in `prepare`, once per run, or computed
-    with `torch.where`.
+    `.item()`, `float(tensor)`, `if tensor > 0` and boolean indexing synchronise with the GPU at every step, and cannot
+    be captured in a CUDA graph. Decide what depends on values in `prepare`, once per run, or use `torch.where`.
     """
     part = s.make()
     given = s.given(part)
@@ -92,15 +91,15 @@ def no_waiting(s: DenoiserSubject) -> None:
         context = part.prepare(given["signals"])
         with Asked() as asked:
             part(given["x"], given["t"], context)
-    expect(not asked.found, "no tensor to be asked for its numbers", f"{len(asked.found)} time(s): {asked.found[:3]}")
+    expect(not asked.found, "no tensor values read on the host", f"{len(asked.found)} time(s): {asked.found[:3]}")
 
 
 @check("denoiser", "compiles")
 def compiles(s: DenoiserSubject) -> None:
-    """The repeated blocks (`regions`), or the whole network, compile without a graph break, to the same results.
+    """The repeated blocks (`regions`), or else the whole network, compile without graph breaks, with the same results.
 
-    `torch.compile` is asked for full graphs; no C++ compiler is needed for the check. Breaks come from conditions on
-    tensors, prints, and Python that cannot be traced. A network without the plan "compiled" is not checked.
+    They are compiled by `torch.compile` with `fullgraph=True`; the check needs no C++ compiler. Conditions on tensors,
+    prints, and Python code that cannot be traced cause graph breaks. A network without the plan "compiled" is skipped.
     """
     part = s.make()
     if "compiled" not in part.plans:
@@ -136,8 +135,8 @@ def _reason(error: Exception) -> str:
 def plans(s: DenoiserSubject) -> None:
     """`plan("eager")` is the network itself, `plan("auto")` gives the same F, and unknown plans are refused.
 
-    The inherited `plan` does. A network with plans of its own lists them in `plans`, takes the ones it knows, and
-    hands on the others with `super().plan(name)`.
+    The inherited `plan` does this. A network with its own plans lists them in `plans`, handles these, and passes other
+    names to `super().plan(name)`.
     """
     part = s.make()
     expect({"eager", "auto"} <= set(part.plans), "'eager' and 'auto' among the plans", f"{part.plans}")
@@ -151,4 +150,4 @@ def plans(s: DenoiserSubject) -> None:
         part.plan("no-such-plan")
     except CompositionError:
         return
-    fail("a CompositionError for plan 'no-such-plan'", "it was made")
+    fail("a CompositionError for plan 'no-such-plan'", "it was accepted")

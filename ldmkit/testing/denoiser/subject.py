@@ -1,4 +1,4 @@
-"""What the checks of denoisers take: a class, a configuration, and how the network is run."""
+"""The subject of the checks of denoisers: a class, a configuration, and how the network is run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.modules import ROWS, ModuleSubject
 
 TIMES = (1.0, 250.5, 900.0)
-"""What the network reads, one a row; not whole numbers only."""
+"""Times t, one per row, not all integers."""
 
 FRAMES = 3
-"""Of latents of more axes than two: along each of those in front."""
+"""Length of each leading axis of latents with more than two axes."""
 
 LENGTH = 5
-"""Tokens of a sequence."""
+"""Length of token sequences."""
 
 Size = tuple[int, ...]
 
@@ -42,13 +42,13 @@ class DenoiserSubject(ModuleSubject):
 
 
 def size_of(part: Any) -> Size:
-    """(h, w) of latents that are not square, multiples of 4, and not below the smallest; of as many axes as it has."""
+    """A size of latents, (..., h, w), that is not square, a multiple of 4, and at least `smallest`."""
     least = 4 * -(-max(int(part.smallest), 8) // 4)
     return with_axes(part, (least, least + 4))
 
 
 def with_axes(part: Any, frame: tuple[int, int]) -> Size:
-    """A size whose last two axes are `frame`: `FRAMES` in front of them of videos, none of vectors."""
+    """A size with `frame` as the last two axes, for as many axes as the latents have: `FRAMES` along leading ones."""
     count = int(part.latent_axes)
     whole = (*[FRAMES] * count, *frame)
     return whole[len(whole) - count :]
@@ -62,22 +62,22 @@ def inputs(part: Any, size: Size, rows: int = ROWS, seed: int = 0) -> dict[str, 
 
 
 def call(part: Any, given: Mapping[str, Any], sigma: float | None = None) -> Tensor:
-    """The network's output for inputs, prepared for them alone."""
+    """The network's output for inputs, with a context prepared for this call."""
     out: Tensor = part(given["x"], given["t"], part.prepare(given["signals"]), sigma)
     return out
 
 
 def signals_of(slots: Mapping[str, Slot], part: Any, size: Size, rows: int = ROWS, seed: int = 0) -> dict[str, Signal]:
-    """A signal for every slot, with other values for another seed.
+    """A signal for every slot, with different values for each seed.
 
     Raises:
-        NotApplicable: a slot wants residuals, whose shapes only its denoiser knows.
+        NotApplicable: a slot takes residuals, whose shapes only the denoiser knows.
     """
     return {name: signal_of(slot, part, size, rows, seed + 10 * k) for k, (name, slot) in enumerate(slots.items())}
 
 
 def signal_of(slot: Slot, part: Any, size: Size, rows: int, seed: int) -> Signal:
-    """A signal of a slot's kind and dim. Vectors of one number are small whole ones: they may mean classes."""
+    """A signal of a slot's kind and dim. Vectors of dim 1 hold small integers, since they may mean classes."""
     if slot.kind == "tokens":
         mask = torch.ones(rows, LENGTH, dtype=torch.bool, device=part.device)
         mask[0, -2:] = False
@@ -92,10 +92,10 @@ def signal_of(slot: Slot, part: Any, size: Size, rows: int, seed: int) -> Signal
 
 
 class Recorder:
-    """A tap that keeps what it sees, and passes the value on unchanged.
+    """A tap that records its calls, and returns the value unchanged.
 
     Args:
-        seen: gets (name, value, frame) of every call.
+        seen: list to which (name, value, frame) of every call is appended.
     """
 
     def __init__(self, name: str, seen: list[tuple[str, Tensor, Any]]):
@@ -107,7 +107,7 @@ class Recorder:
 
 
 def jolt(value: Tensor, frame: Any) -> Tensor:
-    """A tap that adds noise of half the value's spread: what follows cannot absorb it, as a constant might be."""
+    """A tap that adds noise of half the value's spread: unlike a constant, later layers cannot absorb it."""
     spread = 0.5 * value.detach().std() + 0.1
     return value + spread * normal(*value.shape, seed=7).to(value)
 
@@ -119,16 +119,16 @@ def taps_of(part: Denoiser, tap: Tap) -> dict[str, Tap]:
 
 @dataclass
 class Probe:
-    """State of an adapter that is not there, kept in `Context.adapters`; it knows its window of the latents."""
+    """State of a fictitious adapter, stored in `Context.adapters`; it knows its window of the latents."""
 
     window: tuple[int, ...] = ()
 
     def crop(self, top: int, left: int, height: int, width: int) -> Probe:
-        """That of a window."""
+        """The state for a window."""
         return Probe((top, left, height, width))
 
 
 def with_probe(context: Context) -> Context:
-    """The context, with the state of an adapter called `probe`."""
+    """The context with the state of an adapter named `probe`."""
     context.adapters["probe"] = Probe()
     return context

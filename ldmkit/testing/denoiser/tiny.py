@@ -1,6 +1,6 @@
-"""The kit's own denoiser: as small as one with a port of every family can be. Adapters are checked with it.
+"""The kit's denoiser, on which adapters are checked: a minimal network with a port of every family.
 
-It is also the shortest example of what a denoiser has to do.
+It is also a short example of everything that a denoiser has to do.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ldmkit.errors import CompositionError
 
 class TinyConfig(Value):
     """Args:
-    channels: of the latents.
-    width: of maps at full size, twice that at half the size; a multiple of 2.
-    context_dim: of the tokens that it attends to.
-    vector_dim: of the vector that is added to the time's embedding.
+    channels: latent channels.
+    width: channels of full-size feature maps, doubled at half the size; a multiple of 2.
+    context_dim: width of the tokens that it attends to.
+    vector_dim: width of the vector that is added to the time embedding.
     """
 
     channels: int = 3
@@ -38,7 +38,7 @@ class TinyConfig(Value):
 
 @dataclass
 class TinyContext(Context):
-    """Keys, values and mask of the tokens, and the embedded vector; None where the condition was left out."""
+    """Keys, values and mask of the tokens, and the embedded vector; None if the condition was left out."""
 
     keys: Tensor | None = None
     values: Tensor | None = None
@@ -120,7 +120,7 @@ class TinyDenoiser(Denoiser):
         return context
 
     def adapted(self, context: Context) -> Context:
-        """Keys and values once more where taps act on them, now that these find their adapters' states."""
+        """Recompute keys and values if taps act on them, now that the taps find their adapters' states."""
         tokens = context.signals.get("context")
         if (
             isinstance(context, TinyContext)
@@ -136,7 +136,7 @@ class TinyDenoiser(Denoiser):
         context.values = _heads(self.to_v(tokens.value, frame))
 
     def forward(self, x: Tensor, t: Tensor, context: Context, sigma: float | None = None) -> Tensor:
-        """F.
+        """Compute F(x, t, context).
 
         Raises:
             CompositionError: `foreign-context`.
@@ -175,7 +175,7 @@ class TinyDenoiser(Denoiser):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention in which a row without any token gets zeros."""
+    """Attention that returns zeros for rows without any token."""
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
@@ -195,7 +195,7 @@ def _joined(x: Tensor) -> Tensor:
 
 
 def _code(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines (B, width) of times, float32."""
+    """Sinusoidal embedding (B, width) of times, float32."""
     steps = torch.arange(width // 2, dtype=torch.float32, device=t.device)
     angles = t.float()[:, None] * torch.exp(-steps * (math.log(10000.0) / (width // 2)))
     return torch.cat([angles.sin(), angles.cos()], 1)

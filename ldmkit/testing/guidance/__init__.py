@@ -1,1 +1,1 @@
-"""What the contract kit checks of guidance."""
+"""The contract kit\'s checks of guidance."""

@@ -1,4 +1,4 @@
-"""The suite of guidance: laws of its scale, honest costs, one batch, and no side effects."""
+"""The contract of guidance: laws of its scale, declared costs, one batch, and no side effects."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ldmkit.testing.guidance.model import Subject
 
 
 def subject(cls: type[Guidance], example: Example) -> Subject:
-    """What the checks take, from guidance's class and one of its examples, whose `inputs` are names of conditions."""
+    """The subject of the checks: guidance\'s class and one of its examples, whose `inputs` are names of conditions."""
     return Subject(cls.of(example.config), tuple(example.inputs))
 
 
 def check_guidance(
     cls: type[Guidance], config: Mapping[str, Any] | None = None, *, names: Sequence[str] = ()
 ) -> Report:
-    """Check guidance with these fields; with those of its examples where none are given.
+    """Check guidance with the given fields; None: with those of its examples.
 
     Args:
-        names: conditions that it is for, where it is not for any.
+        names: names of the conditions that it is for, unless it works with any.
     """
     return check_class("guidance", cls, None if config is None else Example(config, tuple(names)))

@@ -1,4 +1,4 @@
-"""Checks of guidance: how a call behaves towards its caller, whatever the rule."""
+"""Checks of guidance: how a call behaves, independently of the rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldmkit.contracts.guidance import Perturbed
-from ldmkit.testing.blind import Looked, blind, other_device
+from ldmkit.testing.blind import ValueRead, blind, other_device
 from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.guidance.model import PROCESS, SHAPE, Model, Subject, ask, levels, state
 from ldmkit.testing.rng import seeded, without_draws
@@ -20,8 +20,8 @@ from ldmkit.testing.tensors import expect_close, expect_equal
 def views(subject: Subject) -> None:
     """`views(names)` is the largest number of different views that one call evaluates.
 
-    Memory is planned, and the cost of a run printed, by it. Asked over the whole range of noise levels. Without any
-    condition it is 1.
+    Memory estimates, and the printed cost of a run, are based on it. It covers the whole range of noise levels. Without
+    conditions it is 1.
     """
     declared, most = subject.guidance.views(subject.conditions), 0
     for model, _, _ in _calls(subject):
@@ -33,14 +33,14 @@ def views(subject: Subject) -> None:
 
 @check("guidance", "weights")
 def weights(subject: Subject) -> None:
-    """`weights(names, sigma)`, where it tells them, are the factors of the views that are evaluated, and add up to 1.
+    """`weights(names, sigma)` is None, or the factors of the evaluated views, which add up to 1.
 
-    A run warns by them of conditions, negatives and intervals that cannot act. None says that they are not told.
+    A run uses them to warn of conditions, negatives and intervals that have no effect. None: the factors are not known.
     """
     for sigma in levels():
         told = subject.guidance.weights(subject.conditions, sigma)
         if told is None:
-            raise NotApplicable("`weights` is None: it does not tell")
+            raise NotApplicable("`weights` is None: the factors are not known")
         model = Model(subject.conditions)
         ask(subject.guidance, model, state(sigma), sigma)
         asked = {view for call in model.calls for view in call}
@@ -58,10 +58,10 @@ def _calls(subject: Subject) -> Iterator[tuple[Model, Tensor, Tensor]]:
 
 @check("guidance", "one-batch")
 def one_batch(subject: Subject) -> None:
-    """All views are asked for in one call of `evaluate`, and each is made of names that the model has.
+    """All views are evaluated in one call of `evaluate`, and each consists of names that the model has.
 
-    Several calls are several batches of the network: half as fast on a GPU. A view is a frozenset of names out of
-    `evaluate.names` that are dropped.
+    Several calls are several batches of the network, which is slower on a GPU. A view is the frozenset of those names
+    in `evaluate.names` that are dropped.
     """
     for model, _, _ in _calls(subject):
         expect(len(model.calls) == 1, "one call of evaluate", f"{len(model.calls)}")
@@ -69,14 +69,14 @@ def one_batch(subject: Subject) -> None:
             view = asked.drop if isinstance(asked, Perturbed) else asked
             expect(isinstance(view, frozenset), "views that are frozensets", f"{view!r}")
             unknown = view - set(subject.conditions)
-            expect(not unknown, f"names out of {subject.conditions}", f"{sorted(unknown)}")
+            expect(not unknown, f"names in {subject.conditions}", f"{sorted(unknown)}")
 
 
 @check("guidance", "untouched")
 def untouched(subject: Subject) -> None:
     """Neither the state nor an estimate of the network is written to.
 
-    A network that is captured or cached returns the same tensor again, and two views may be one tensor.
+    A captured or cached network returns the same tensor again, and two views may be the same tensor.
     """
     for sigma in levels()[::6]:
         model, x = Model(subject.conditions), state(sigma)
@@ -89,10 +89,10 @@ def untouched(subject: Subject) -> None:
 
 @check("guidance", "gradients")
 def gradients(subject: Subject) -> None:
-    """No gradient is taken through the network unless `differentiates` says so, and none is left in the result.
+    """It differentiates through the network only if `differentiates` says so, and its result requires no gradient.
 
-    A run needs a fraction of the memory without them, and compiled and captured networks have none. The grad mode of
-    the caller is as it was afterwards.
+    Without gradients, a run needs a fraction of the memory; compiled and captured networks have none. The caller's grad
+    mode must be restored.
     """
     for enabled in (False, True):
         model, x = Model(subject.conditions), state(1.0)
@@ -109,7 +109,7 @@ def gradients(subject: Subject) -> None:
 def rows(subject: Subject) -> None:
     """A sample is guided the same alone and in a batch.
 
-    Within 1e-9 in float64. Statistics such as the standard deviation are taken a sample: over all axes but the first.
+    Within 1e-9 in float64. Compute statistics such as the standard deviation per sample: over all axes but the first.
     """
     for sigma in levels()[::6]:
         x = state(sigma, rows=3)
@@ -120,10 +120,10 @@ def rows(subject: Subject) -> None:
 
 @check("guidance", "shape")
 def shape(subject: Subject) -> None:
-    """The result has the shape and dtype of the state (float32, float64), is finite, whatever axes the state has.
+    """The result is finite and has the shape and dtype of the state (float32, float64), whatever its axes.
 
-    Vectors (B,C) and videos (B,C,t,h,w) work as pictures do: what is measured a sample is measured over all of its
-    numbers. Guidance that decodes latents is asked for pictures only.
+    Vectors (B,C) and videos (B,C,t,h,w) work like pictures: per-sample statistics are over all axes but the first.
+    Guidance that decodes latents is checked with pictures only.
     """
     model = Model(subject.conditions)
     ask(subject.guidance, model, state(1.0), 1.0)
@@ -135,14 +135,14 @@ def shape(subject: Subject) -> None:
                 found = ask(subject.guidance, Model(subject.conditions), x, sigma)
                 same = found.shape == x.shape and found.dtype == dtype
                 expect(same, f"{dtype} {tuple(x.shape)}", f"{found.dtype} {tuple(found.shape)}")
-                expect(bool(found.isfinite().all()), f"finite numbers at sigma {sigma:.4g}", "NaN or infinities")
+                expect(bool(found.isfinite().all()), f"finite values at sigma {sigma:.4g}", "NaN or infinities")
 
 
 @check("guidance", "pure", cause=True)
 def pure(subject: Subject) -> None:
-    """The first call of a run has the same result, bit for bit, whatever other runs asked in between.
+    """The first call of a run gives the same result, bit for bit, whatever other runs did in between.
 
-    Guidance is a value that threads share: what it remembers is in `evaluate.memory`, and no random number is drawn.
+    Guidance is a value that threads share: keep state in `evaluate.memory`, and draw no random numbers.
     """
     first = without_draws(lambda: [found for _, _, found in _calls(subject)])
     for sigma, wanted in reversed(list(zip(levels(), first, strict=True))):
@@ -153,23 +153,23 @@ def pure(subject: Subject) -> None:
 
 @check("guidance", "host-scalars")
 def host_scalars(subject: Subject) -> None:
-    """No number of a tensor is looked at: no `.item()`, no `float(tensor)`, no `if` on a tensor.
+    """Tensor values are never read on the host: no `.item()`, no `float(tensor)`, no `if` on a tensor.
 
-    Each of them waits for the device, once a step. Checked by a call on tensors that refuse.
+    Each of these synchronises with the device at every step. Checked with tensors whose values cannot be read.
     """
     for sigma in levels()[::10]:
         try:
             ask(subject.guidance, Model(subject.conditions), blind(state(sigma)), sigma)
-        except Looked as error:
-            fail("arithmetic that looks at no number", str(error))
+        except ValueRead as error:
+            fail("arithmetic that never reads tensor values", str(error))
 
 
 @check("guidance", "device")
 def device(subject: Subject) -> None:
     """The result is on the device of the state.
 
-    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
-    elsewhere is found just the same. Tensors among the fields are brought to the state's device in the call.
+    Checked on an accelerator if there is one, else on the meta device, which also detects tensors created on another
+    device. Move tensors among the fields to the state's device in the call.
     """
     where = other_device()
     x = state(1.0, dtype=torch.float32).to(where)

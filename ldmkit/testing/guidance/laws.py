@@ -1,4 +1,4 @@
-"""Checks of guidance: what its result must be, at scales that mean something and for estimates that agree."""
+"""Checks of guidance: laws of its result at particular scales, and for estimates that agree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ldmkit.testing.tensors import expect_close, expect_equal
 def _plain(subject: Subject, scale: float) -> Guidance:
     found = subject.guidance.plain(scale)
     if found is None:
-        raise NotApplicable("`plain` is None: it has no form with one scale")
+        raise NotApplicable("`plain` is None: it has no form with a single scale")
     return found
 
 
 def _expect_law(subject: Subject, scale: float, names: tuple[str, ...], what: str) -> None:
-    """The plain form at a scale is without + scale (conditional - without)."""
+    """The plain form at a scale is unconditional + scale * (conditional - unconditional)."""
     guidance = _plain(subject, scale)
     for sigma in (0.1, 1.0, 8.0):
         model, x = Model(names), state(sigma)
@@ -34,26 +34,26 @@ def _expect_law(subject: Subject, scale: float, names: tuple[str, ...], what: st
 def conditional(subject: Subject) -> None:
     """At scale 1 the result is the conditional estimate.
 
-    `plain(scale)` is the guidance at one scale for all of its conditions and without options. By default it is a copy
-    with another field `scale`; override it where the field has another name, or where 1 means something else.
+    `plain(scale)` is the guidance with one scale for all of its conditions and without options. By default it is a copy
+    with that value in the field `scale`; override it if the field has another name, or if 1 means something else.
     """
     _expect_law(subject, 1.0, subject.conditions, "the result at scale 1, and the conditional estimate")
 
 
 @check("guidance", "unconditional")
 def unconditional(subject: Subject) -> None:
-    """At scale 0 the result is the estimate without any condition.
+    """At scale 0 the result is the unconditional estimate.
 
-    That is the view which drops every name in `evaluate.names` (or all that the guidance is for).
+    This is the view that drops every name in `evaluate.names` (or all conditions that the guidance is for).
     """
     _expect_law(subject, 0.0, subject.conditions, "the result at scale 0, and the unconditional estimate")
 
 
 @check("guidance", "single")
 def single(subject: Subject) -> None:
-    """With a single condition it is classifier-free guidance: without + scale (conditional - without).
+    """With one condition it is classifier-free guidance: unconditional + scale * (conditional - unconditional).
 
-    Scales then mean the same in every rule, and a recipe can change the rule and keep them. Note that some papers
+    Scales then mean the same in every rule, and the rule can be changed without changing them. Note that some papers
     write w = scale - 1.
     """
     if len(subject.names) > 1:
@@ -65,7 +65,7 @@ def single(subject: Subject) -> None:
 
 
 class _Alike(Model):
-    """A model that its conditions do not move."""
+    """A model on which conditions have no effect."""
 
     def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
         return super().estimate(x, sigma, NOTHING)
@@ -75,23 +75,23 @@ class _Alike(Model):
 
 
 def _later() -> list[float]:
-    """Noise levels of a run after its first steps, in which a rule may do something of its own."""
+    """Noise levels of a run after its first steps, in which a rule may behave differently."""
     return levels()[::-1][3:]
 
 
 def _neutral(subject: Subject) -> Guidance:
     found = subject.guidance.neutral()
     if found is None:
-        raise NotApplicable("`neutral` is None: no scale changes nothing")
+        raise NotApplicable("`neutral` is None: it has no neutral scale")
     return found
 
 
 @check("guidance", "neutral")
 def neutral(subject: Subject) -> None:
-    """At the scale that changes nothing the result is the conditional estimate, whatever the options.
+    """At the neutral scale the result is the conditional estimate, whatever the options.
 
     `neutral()` is the guidance at that scale with all of its options; by default `plain(1)`. A rule that rescales,
-    projects or remembers must still leave the conditional estimate alone, within 1e-9.
+    projects or keeps state must still return the conditional estimate, within 1e-9.
     """
     guidance = _neutral(subject)
     model = Model(subject.conditions)
@@ -103,10 +103,10 @@ def neutral(subject: Subject) -> None:
 
 @check("guidance", "agreement")
 def agreement(subject: Subject) -> None:
-    """Where the conditional estimate and all others, the disturbed ones too, are one, so is the result.
+    """If all estimates are equal, including perturbed ones, the result equals them.
 
-    There is nothing to strengthen then: within 1e-7, from the fourth step of a run on. A rule that has no neutral scale
-    (`neutral`) adds something that is not a difference of estimates, and is not asked.
+    There is then no difference to amplify. Within 1e-7, from the fourth step of a run on. A rule without a neutral
+    scale (`neutral`) adds something other than differences of estimates, and is skipped.
     """
     _neutral(subject)
     model = _Alike(subject.conditions)
@@ -118,9 +118,9 @@ def agreement(subject: Subject) -> None:
 
 @check("guidance", "interval")
 def interval(subject: Subject) -> None:
-    """Outside of its `interval` (low, high], a field that every guidance should have, the conditional estimate is left.
+    """Outside its `interval` (low, high], a field that every guidance should have, it returns the conditional estimate.
 
-    It is then the only view that is evaluated.
+    This must then be the only view that is evaluated.
     """
     _neutral(subject)
     try:
@@ -130,11 +130,9 @@ def interval(subject: Subject) -> None:
     for sigma in levels():
         model, x = Model(subject.conditions), state(sigma)
         wanted = model.estimate(x, sigma, NOTHING)
-        expect_close(
-            ask(off, model, x, sigma), wanted, f"the result outside of the interval, at sigma {sigma:.4g}", 1e-9
-        )
+        expect_close(ask(off, model, x, sigma), wanted, f"the result outside the interval, at sigma {sigma:.4g}", 1e-9)
         asked = {view for call in model.calls for view in call}
-        expect(asked == {NOTHING}, "the conditional view alone outside of the interval", f"{len(asked)} views")
+        expect(asked == {NOTHING}, "only the conditional view outside the interval", f"{len(asked)} views")
 
 
 def _whole(guidance: Guidance, model: Model) -> Iterator[Tensor]:
@@ -144,10 +142,10 @@ def _whole(guidance: Guidance, model: Model) -> Iterator[Tensor]:
 
 @check("guidance", "memory")
 def memory(subject: Subject) -> None:
-    """A run gives the same twice, and beside another run, bit for bit: what is remembered is in `evaluate.memory`.
+    """A run can be repeated, and interleaved with another, bit for bit: state is kept in `evaluate.memory`.
 
-    Guidance is a value that threads share. Momentum and its like belong to a run: its memory is empty at the start, and
-    the next run has another one.
+    Guidance is a value that threads share. Momentum and the like belong to a run: its memory is empty at the start, and
+    separate from that of other runs.
     """
     guidance, names = subject.guidance, subject.conditions
     first = list(_whole(guidance, Model(names)))
@@ -156,4 +154,4 @@ def memory(subject: Subject) -> None:
     beside = [pair[0] for pair in zip(one, other, strict=True)]
     for number, (wanted, again, aside) in enumerate(zip(first, second, beside, strict=True), start=1):
         expect_equal(again, wanted, f"step {number} of the same run a second time")
-        expect_equal(aside, wanted, f"step {number} of the run beside another one")
+        expect_equal(aside, wanted, f"step {number} of the run, interleaved with another")

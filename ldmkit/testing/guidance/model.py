@@ -1,4 +1,4 @@
-"""What guidance is checked with: an invented model, its noise levels and states."""
+"""What guidance is checked with: an artificial model, its noise levels and states."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ldmkit.testing.checks import NotApplicable
 from ldmkit.testing.reference import Reference
 
 SHAPE = (3, 8, 8)
-"""Of one latent; the codec of the checks is the identity, so pictures have it too."""
+"""Shape of one latent, and of one picture, since the codec of the checks is the identity."""
 PROCESS = Reference(prediction="eps")
 NOTHING: View = frozenset()
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Guidance to be checked, and the names of the conditions that it is for; () where it is for any."""
+    """Guidance to be checked, and the names of the conditions that it is for; () if it works with any."""
 
     guidance: Guidance
     names: tuple[str, ...] = ()
@@ -37,9 +37,9 @@ class Subject:
 
 
 class Model:
-    """`evaluate` of an invented model, for one run: every condition that is kept moves the estimate in its own way.
+    """`evaluate` of an artificial model, for one run: each condition that is kept shifts the estimate differently.
 
-    It remembers the views of every call, the grad mode, and each tensor that it gave with a copy.
+    It records the views of every call, the grad mode, and each tensor that it returned with a copy.
     """
 
     process: Process = PROCESS
@@ -66,8 +66,8 @@ class Model:
 
     @property
     def denoiser(self) -> Denoiser:
-        """None that could be run."""
-        raise NotApplicable("it asks for the network itself, which an invented model does not have")
+        """Not available: there is no network."""
+        raise NotApplicable("it uses the network itself, which the kit's artificial model does not have")
 
     def __call__(self, x: Tensor, sigma: float, *views: View | Perturbed) -> list[Tensor]:
         self.calls.append(views)
@@ -84,11 +84,11 @@ class Model:
         return self.disturbed(self.estimate(x, sigma, view.drop), len(view.taps) + (view.denoiser is not None))
 
     def disturbed(self, x0: Tensor, places: int) -> Tensor:
-        """What a view becomes when the network is disturbed in as many places."""
+        """The estimate of a view when the network is perturbed in this many places."""
         return x0 + 0.1 * places * torch.cos(x0)
 
     def estimate(self, x: Tensor, sigma: float, view: View) -> Tensor:
-        """x0 of one view: a smooth function of the state, shifted and bent by the conditions that are kept."""
+        """x0 of one view: a smooth function of the state, shifted and distorted by the conditions that are kept."""
         kept = [i + 1 for i, name in enumerate(self.names) if name not in view]
         shrunk = x / (1 + sigma * sigma)
         return shrunk + 0.3 * torch.sin(shrunk * (1 + sum(kept))) + 0.2 * math.prod(kept or [0])
@@ -100,7 +100,7 @@ class Model:
 
 
 def levels() -> list[float]:
-    """Noise levels from one end of the process to the other, densely enough to meet every interval."""
+    """Noise levels over the whole process, dense enough to fall into every interval."""
     low, high = math.log(PROCESS.sigma_min), math.log(PROCESS.sigma_max)
     return [math.exp(low + (high - low) * i / 30) for i in range(31)]
 
@@ -111,6 +111,6 @@ def state(sigma: float, rows: int = 2, dtype: torch.dtype = torch.float64, shape
 
 
 def ask(guidance: Guidance, model: Model, x: Tensor, sigma: float) -> Tensor:
-    """As a run calls it: without gradients."""
+    """Call guidance as a run does: without gradients."""
     with torch.no_grad():
         return guidance(model, x, sigma)

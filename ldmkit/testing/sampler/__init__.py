@@ -1,1 +1,1 @@
-"""What the contract kit checks of samplers."""
+"""The contract kit\'s checks of samplers."""

@@ -1,4 +1,4 @@
-"""What a sampler does, measured: its order, its error, what it costs, and how many steps it can take."""
+"""Measured certificates of samplers: order, error, cost, and possible numbers of steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ldmkit.testing.sampler.runs import humps
 FEW, SOME, COARSE, FINE = 10, 20, 160, 320
 TRIED = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
 EXACT = 1e-9
-"""An error below this is rounding: no order can be read off it."""
+"""Errors below this are rounding errors: no order can be measured."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Certificate:
     Args:
         sampler: its class and fields.
         prediction: what the network returns.
-        revision: of its numerics; None where it has none.
+        revision: revision of its numerics; None if it has none.
         stochastic: whether it draws noise.
-        calls: (a, b) where N steps to sigma 0 call the network a N + b times.
-        declared: order that it declares.
-        measured: order between 160 and 320 steps; None where the error is rounding, or no law holds.
-        few, some: error after 10 and 20 steps; None where no law holds.
+        calls: (a, b): N steps to sigma 0 call the network a N + b times.
+        declared: the order that it declares.
+        measured: order between 160 and 320 steps; None if the error is rounding, or no exact solution is known.
+        few, some: error after 10 and 20 steps; None if no exact solution is known.
         constant: C of an error C / N^p at 320 steps, p the nearest integer to the measured order.
-        floor: what float32 costs: root mean square difference to the float64 state after 320 steps.
-        failing: numbers of steps, out of `TRIED`, that do not end in finite numbers of the data's size, in float32.
-        distance, p: of the test of moments (`marginals`); None without noise.
+        floor: rounding error of float32: root mean square difference to the float64 state after 320 steps.
+        failing: numbers of steps in `TRIED` that do not end in finite values of the data's magnitude, in float32.
+        distance, p: results of the test of moments (`marginals`); None without noise.
     """
 
     sampler: str
@@ -70,12 +70,12 @@ class Certificate:
 
 
 def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool = True) -> Certificate:
-    """Measure a sampler with an exact network of one prediction type; about half a second.
+    """Measure a sampler with an exact network of one prediction type; takes about half a second.
 
     Args:
         prediction: "eps", "v" and "x0" over the noise levels of Stable Diffusion; "flow" from sigma 80, and from 2^20
-            where numbers of steps are tried.
-        moments: whether to run the statistical test of a sampler with noise.
+                            for the possible numbers of steps.
+        moments: whether to run the statistical test if the sampler draws noise.
     """
     process = Reference(prediction=prediction)
     stochastic = is_drawn(sampler)
@@ -104,7 +104,7 @@ def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool =
 
 
 def _law(sampler: Sampler, process: Process, stochastic: bool) -> Callable[[int], float] | None:
-    """The error with a number of steps; None where nothing can be said about it."""
+    """The error as a function of the number of steps; None if no exact solution is known."""
     if sampler.estimate == "distilled" or (sampler.estimate == "end" and not stochastic):
         return None
     if not stochastic:
@@ -117,14 +117,14 @@ def _law(sampler: Sampler, process: Process, stochastic: bool) -> Callable[[int]
 
 
 def calls(sampler: Sampler) -> tuple[float, float]:
-    """(a, b) where N steps call the network a N + b times, from 100 and 200 steps."""
+    """(a, b): N steps call the network a N + b times, determined from 100 and 200 steps."""
     first, second = sampler.evaluations(100), sampler.evaluations(200)
     each = (second - first) / 100
     return each, first - 100 * each
 
 
 def _floor(sampler: Sampler, process: Process) -> float:
-    """Root mean square difference of a run in float32 to the same run in float64."""
+    """Root mean square difference between a run in float32 and the same run in float64."""
     denoise, start, sigmas = predicted(process, MIXTURE.denoise), path(process).start, run_levels(process, FINE)
 
     def noise(index: int) -> Tensor:
@@ -137,7 +137,7 @@ def _floor(sampler: Sampler, process: Process) -> float:
 
 
 def _ends(sampler: Sampler, process: Process, count: int) -> bool:
-    """Whether a float32 run over the whole process ends in numbers of the data's size."""
+    """Whether a float32 run over the whole process ends in values of the data's magnitude."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((2, 3, 4, 4), generator=generator) * process.sigma_max
 

@@ -15,10 +15,10 @@ from ldmkit.testing.sampler.runs import Subject
 
 
 def subject(cls: type[Sampler], example: Example) -> Subject:
-    """What the checks take, from a sampler's class and one of its examples."""
+    """The subject of the checks: a sampler\'s class and one of its examples."""
     return Subject(cls.of(example.config))
 
 
 def check_sampler(cls: type[Sampler], config: Mapping[str, Any] | None = None) -> Report:
-    """Check a sampler with these fields; with those of its examples where none are given."""
+    """Check a sampler with the given fields; None: with those of its examples."""
     return check_class("sampler", cls, None if config is None else Example(config))

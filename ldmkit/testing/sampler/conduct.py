@@ -1,4 +1,4 @@
-"""Checks of samplers: how a run behaves towards its caller, whatever the solver."""
+"""Checks of samplers: how a run behaves, independently of the solver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ldmkit.contracts.denoised import Denoised, Need
 from ldmkit.contracts.step import Denoise, Step
 from ldmkit.run.noise import Noise
-from ldmkit.testing.blind import Looked, blind, other_device
+from ldmkit.testing.blind import ValueRead, blind, other_device
 from ldmkit.testing.checks import check, expect, fail
 from ldmkit.testing.reference import Whole
 from ldmkit.testing.rng import without_draws
@@ -34,11 +34,11 @@ COUNTS = range(1, 25)
 
 @check("sampler", "steps")
 def steps(subject: Subject) -> None:
-    """N transitions are N steps, for every N from 1 to 24, to sigma 0 and to a sigma above it.
+    """N transitions give N steps, for every N from 1 to 24, to sigma 0 and to a sigma above it.
 
-    Step i of N carries index i, count N, the two noise levels of its transition, and x and x0 of the state's shape.
-    Callers show progress, previews and cancel by these. A solver that needs more than one point starts and ends with
-    fewer; it never adds, drops or merges a transition.
+    Step i of N has index i, count N, the two noise levels of its transition, and x and x0 of the state's shape. Callers
+    use them for progress, previews and cancelling. A multistep solver starts and ends with fewer points; it must never
+    add, drop or merge a transition.
     """
     for zero in (True, False):
         for count in COUNTS:
@@ -55,15 +55,15 @@ def steps(subject: Subject) -> None:
             shapes = {tuple(t.shape) for s in found for t in (s.x, s.x0)}
             expect(shapes == {(2, *SHAPE)}, f"x and x0 of shape {(2, *SHAPE)} for {ends}", f"{shapes}")
             bad = [s.index for s in found if not (s.x.isfinite().all() and s.x0.isfinite().all())]
-            expect(not bad, f"finite numbers in {ends}", f"none from step {bad[:1]} on")
+            expect(not bad, f"finite values in {ends}", f"none from step {bad[:1]} on")
 
 
 @check("sampler", "evaluations")
 def evaluations(subject: Subject) -> str:
-    """`evaluations(N)` is how often the network is called in N transitions to sigma 0, for every N from 1 to 24.
+    """`evaluations(N)` is the number of network calls in N transitions to sigma 0, for every N from 1 to 24.
 
-    It is printed before a run, and comparisons between samplers are made by it. Override it wherever a step does not
-    call `denoise` exactly once.
+    It is printed before a run, and used to compare samplers. Override it if a step does not call `denoise` exactly
+    once.
     """
     for count in COUNTS:
         declared, made = subject.sampler.evaluations(count), len(ordinary(subject.sampler, count).calls)
@@ -73,7 +73,7 @@ def evaluations(subject: Subject) -> str:
 
 @check("sampler", "levels")
 def asked_levels(subject: Subject) -> None:
-    """`denoise` is called with Python floats, finite and above 0.
+    """`denoise` is called with Python floats that are finite and positive.
 
     At sigma 0 there is nothing to predict, and a tensor would have to be read back from the device at every step.
     """
@@ -85,27 +85,27 @@ def asked_levels(subject: Subject) -> None:
 
 @check("sampler", "untouched")
 def untouched(subject: Subject) -> None:
-    """Nothing that was received or handed out is written to: the start, denoise's tensors, the noise, earlier steps.
+    """Tensors that were received or returned are not modified: the start, estimates, noise, earlier steps.
 
-    Callers keep them: previews hold x0, a run is started twice from one state, a cached network returns one tensor
-    again. In-place arithmetic is fine on a tensor that the step itself has just made and has not handed out yet.
+    Others keep them: previews hold x0, several runs start from one state, a cached network returns the same tensor
+    again. In-place arithmetic is fine on a tensor that the step itself created and has not yet returned.
     """
     for count in (1, 2, 9):
         for tensor, copy, what in ordinary(subject.sampler, count).kept:
-            expect(torch.equal(tensor, copy), f"{what} as it was ({count} steps)", "it was written to afterwards")
+            expect(torch.equal(tensor, copy), f"{what} unchanged ({count} steps)", "it was written to afterwards")
 
 
 @check("sampler", "noise-once")
 def noise_once(subject: Subject) -> None:
-    """Every index of the noise is an integer from 0 on, and is drawn at most once in a run.
+    """Noise indices are integers >= 0, and each is drawn at most once in a run.
 
-    noise(i) is the same every time: drawing an index again adds the same noise a second time, which has twice the
-    variance of two independent draws. A step that needs two draws takes 2 i and 2 i + 1.
+    noise(i) always returns the same values: drawing an index again adds the same noise a second time, which has twice
+    the variance of two independent draws. A step that needs two draws uses 2 i and 2 i + 1.
     """
     for count in (1, 2, 12):
         draws = ordinary(subject.sampler, count).draws
         wrong = [i for i in draws if isinstance(i, bool) or not isinstance(i, int) or i < 0]
-        expect(not wrong, "integers from 0 on", f"noise({wrong[:1]!r})")
+        expect(not wrong, "integers >= 0", f"noise({wrong[:1]!r})")
         again = sorted({i for i in draws if draws.count(i) > 1})
         expect(not again, f"each index at most once in {count} steps", f"noise({again[:1]}) was drawn again")
 
@@ -114,8 +114,8 @@ def noise_once(subject: Subject) -> None:
 def noise_declared(subject: Subject) -> None:
     """A sampler that declares an order draws no noise, and one that draws none declares its order.
 
-    `order` is the order of convergence to the solution of the ODE; a run that draws noise does not converge to that.
-    Where a field decides (eta = 0), make `order` a property. Samplers for distilled networks (`estimate`) need none.
+    `order` is the order of convergence to the solution of the ODE; a run that draws noise does not converge to it. If
+    a field decides (eta = 0), make `order` a property. Samplers for distilled networks (`estimate`) need none.
     """
     order, draws = subject.sampler.order, is_drawn(subject.sampler)
     if order is not None:
@@ -124,8 +124,8 @@ def noise_declared(subject: Subject) -> None:
         expect(draws, "noise to be drawn, as `order` is None", "none was drawn in 12 steps")
 
 
-class _Asked(Whole):
-    """What a sampler asked for beside x0."""
+class _RecordedNeeds(Whole):
+    """Records what a sampler asks for in addition to x0."""
 
     def __init__(self, denoise: Denoise) -> None:
         super().__init__(denoise)
@@ -138,12 +138,14 @@ class _Asked(Whole):
 
 @check("sampler", "needs")
 def needs(subject: Subject) -> None:
-    """`needs` names what the sampler asks of `denoise` beside x0, no more and no less.
+    """`needs` names exactly what the sampler asks of `denoise` in addition to x0.
 
-    The rows of a run are counted by it before the run. Ask through `ldmkit.estimates(denoise, ...)`, which tells who
-    gives a plain function what is missing. Where a field decides, make `needs` a property.
+            for a plain function says what is missing. If a field decides, make `needs` a property.
+    The number of rows of a run is computed from it in advance. Ask through `ldmkit.estimates(denoise, ...)`, whose
+        error for a plain function says what is missing. If a field decides, make `needs` a property.
+        for a plain function says what is missing. If a field decides, make `needs` a property.
     """
-    asked, sigmas = _Asked(humps), levels(12)
+    asked, sigmas = _RecordedNeeds(humps), levels(12)
     for _ in subject.sampler.steps(asked, start((1,), sigmas[0]), sigmas, Noise((1,), SHAPE)):
         pass
     declared = set(subject.sampler.needs)
@@ -152,10 +154,10 @@ def needs(subject: Subject) -> None:
 
 @check("sampler", "batch")
 def batch(subject: Subject) -> None:
-    """A sample depends on its own seed alone, not on the others in its batch or on their order.
+    """A sample depends only on its own seed, not on the others in its batch or on their order.
 
-    Third in a batch, alone, and in another order: equal within 1e-9 in float64. Take no statistics over the batch
-    axis.
+    Third in a batch, alone, and in another order: equal within 1e-9 in float64. Do not compute statistics over the
+    batch axis.
     """
     sigmas = levels(7)
     whole = final(subject.sampler, (3, 1, 7), sigmas)
@@ -166,10 +168,10 @@ def batch(subject: Subject) -> None:
 
 @check("sampler", "interleaved")
 def interleaved(subject: Subject) -> None:
-    """Two runs of one sampler can be stepped in turns, and neither sees the other, bit for bit.
+    """Two runs of one sampler can be interleaved without affecting each other, bit for bit.
 
-    A sampler is a value that threads share. What a run remembers lives in its generator's local variables, never on
-    the object, the class or the module.
+    A sampler is a value that threads share. Keep the state of a run in its generator's local variables, never on the
+    object, the class or the module.
     """
     long, short = levels(9), levels(6, zero=False)
     wanted = final(subject.sampler, (1,), long), final(subject.sampler, (2,), short)
@@ -181,7 +183,7 @@ def interleaved(subject: Subject) -> None:
             if step is not None:
                 found[i] = step.x
     for got, want in zip(found, wanted, strict=True):
-        expect_equal(want if got is None else got, want, "a run beside another one")
+        expect_equal(want if got is None else got, want, "a run interleaved with another")
 
 
 def _run(subject: Subject, seed: int, sigmas: list[float]) -> Iterator[Step]:
@@ -190,10 +192,10 @@ def _run(subject: Subject, seed: int, sigmas: list[float]) -> Iterator[Step]:
 
 @check("sampler", "pure", cause=True)
 def pure(subject: Subject) -> None:
-    """A run twice gives the same bits, and the global random generators are neither read nor moved.
+    """Repeated runs are bit-equal, and the global random generators are neither read nor advanced.
 
-    All noise comes from `noise(i)`, a pure function of the sample's seed. torch.randn and its like would tie a sample
-    to whatever drew numbers before it.
+    All noise comes from `noise(i)`, a pure function of the sample's seed. With torch.randn and the like, a sample would
+    depend on earlier draws.
     """
     sigmas = levels(7)
     first, second = (without_draws(lambda: final(subject.sampler, (5,), sigmas), seed) for seed in (1, 2))
@@ -202,10 +204,10 @@ def pure(subject: Subject) -> None:
 
 @check("sampler", "rank")
 def rank(subject: Subject) -> None:
-    """Pictures (B,C,h,w) and videos (B,C,t,h,w) are sampled by the same numbers, as is any other shape.
+    """The shape of samples does not matter: pictures (B,C,h,w) and videos (B,C,t,h,w) get the same values.
 
-    Equal within 1e-9 in float64 to the flat run. Work elementwise, or over all axes but the first; never name an axis
-    from the end or unpack a shape.
+    Equal within 1e-9 in float64 to a run of flat samples. Work elementwise, or over all axes but the first; never index
+    an axis from the end or unpack a shape.
     """
     sigmas = levels(6)
     flat = Noise((4, 5), (24,))
@@ -221,10 +223,10 @@ def rank(subject: Subject) -> None:
 
 @check("sampler", "dtype")
 def dtype(subject: Subject) -> None:
-    """The state keeps its dtype (float32, bfloat16, float64), towards `denoise` and in every step.
+    """The state keeps its dtype (float32, bfloat16, float64), in calls of `denoise` and in every step.
 
-    noise(i) is float32 always: `x + noise` promotes a bfloat16 state to float32, `x.add_(noise)` on a fresh tensor
-    does not. Coefficients are Python floats, which promote nothing.
+    noise(i) is always float32: `x + noise` promotes a bfloat16 state to float32, `x.add_(noise)` on a new tensor does
+    not. Coefficients are Python floats, which do not promote.
     """
     sigmas = levels(6)
     for wanted in (torch.float32, torch.bfloat16, torch.float64):
@@ -232,15 +234,15 @@ def dtype(subject: Subject) -> None:
         seen = trial(subject.sampler, x, sigmas, Noise((1, 2), SHAPE))
         found = seen.dtypes | {t.dtype for s in seen.steps for t in (s.x, s.x0)}
         expect(found == {wanted}, f"{wanted} throughout", f"{sorted(map(str, found))}")
-        expect(bool(seen.steps[-1].x.isfinite().all()), f"finite numbers in {wanted}", "NaN or infinities")
+        expect(bool(seen.steps[-1].x.isfinite().all()), f"finite values in {wanted}", "NaN or infinities")
 
 
 @check("sampler", "grad-mode")
 def grad_mode(subject: Subject) -> None:
-    """Between two steps the caller's own grad mode is in force.
+    """Between two steps, the caller's own grad mode is in force.
 
-    `with torch.no_grad():` around a `yield` is still open while the caller's code runs, and again closes over it when
-    the run is given up. The pipeline switches gradients off around the network by itself.
+    `with torch.no_grad():` around a `yield` stays active while the caller's code runs, and changes the caller's mode
+    when the run is abandoned. The pipeline itself disables gradients around the network.
     """
     sigmas = levels(5)
     for enabled in (True, False):
@@ -255,10 +257,10 @@ def grad_mode(subject: Subject) -> None:
 
 @check("sampler", "lazy")
 def lazy(subject: Subject) -> None:
-    """Steps are handed out as they are made: the network is not called for what nobody has asked for yet.
+    """Steps are computed lazily: the network is not called for steps that have not been requested yet.
 
-    `steps` is a generator. Previews, cancelling and early stops happen between its steps; a list of all of them comes
-    too late for that. The first of 24 steps may use at most half of the run's evaluations.
+    `steps` is a generator. Previews, cancelling and early stops happen between its steps, so a list of all steps would
+    come too late. The first of 24 steps may use at most half of the run's evaluations.
     """
     sigmas = levels(24)
     calls: list[float] = []
@@ -271,15 +273,15 @@ def lazy(subject: Subject) -> None:
     next(iter(run))
     first = len(calls)
     whole = subject.sampler.evaluations(24)
-    expect(first <= whole / 2, f"the first step with its own share of {whole} evaluations", f"{first} calls before it")
+    expect(first <= whole / 2, f"at most half of {whole} evaluations before the first step", f"{first} calls before it")
 
 
 @check("sampler", "closed")
 def closed(subject: Subject) -> None:
-    """A run that is given up between two steps ends there: nothing is raised, and the network is not called again.
+    """A run that is abandoned between two steps ends there: nothing is raised, and the network is not called again.
 
     Python closes a generator by raising GeneratorExit at its `yield`. `except BaseException:` or a bare `except:`
-    around a `yield` swallows it; the run then goes on for nobody, or ends with "generator ignored GeneratorExit".
+    around a `yield` swallows it; the run then continues, or ends with "generator ignored GeneratorExit".
     """
     sigmas = levels(6)
     for done in (1, 3):
@@ -302,26 +304,26 @@ def closed(subject: Subject) -> None:
 
 @check("sampler", "host-scalars")
 def host_scalars(subject: Subject) -> None:
-    """No number of a tensor is looked at: no `.item()`, no `float(tensor)`, no `if` on a tensor.
+    """Tensor values are never read on the host: no `.item()`, no `float(tensor)`, no `if` on a tensor.
 
-    Each of them waits for the device, once a step. Checked by a run on tensors that refuse. Coefficients are computed
-    from the noise levels, which are Python floats; what tensors decide, torch.where and clamp can do.
+    Each of these synchronises with the device at every step. Checked with tensors whose values cannot be read. Compute
+    coefficients from the noise levels, which are Python floats; use torch.where and clamp for what depends on tensors.
     """
     sigmas = levels(5)
     noise = Noise((1, 2), SHAPE)
     try:
         for _ in subject.sampler.steps(humps, blind(start((1, 2), sigmas[0])), sigmas, lambda i: blind(noise(i))):
             pass
-    except Looked as error:
-        fail("arithmetic that looks at no number", str(error))
+    except ValueRead as error:
+        fail("arithmetic that never reads tensor values", str(error))
 
 
 @check("sampler", "device")
 def device(subject: Subject) -> None:
     """A run stays on the device of its state.
 
-    Checked on an accelerator where there is one, and on the meta device otherwise, where a tensor that was made
-    elsewhere is found just the same. Coefficients that are Python floats have no device.
+    Checked on an accelerator if there is one, else on the meta device, which also detects tensors created on another
+    device. Coefficients that are Python floats have no device.
     """
     where, sigmas = other_device(), levels(5)
     noise = Noise((1, 2), SHAPE, where)

@@ -1,8 +1,8 @@
-"""How fast a sampler converges, measured on data whose score is exact.
+"""How fast a sampler converges, measured on data with an exact score.
 
 Samplers without noise: their error against the probability-flow ODE of a Gaussian mixture. Samplers with noise: their
-error in mean and variance on Gaussian data, where a run is linear in its noise, so that both follow from the response
-to each draw, without any sampling error.
+error in mean and variance on Gaussian data, where a run is linear in its noise, so that both can be computed from the
+response to each draw, without sampling error.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ldmkit.testing.sampler.mixture import Mixture, solution
 MIXTURE = Mixture.random()
 ROWS = 16
 LARGEST = 80.0
-"""Where runs start on a process that goes further: from a flow's own start, 2^20, long first steps hide the order."""
+"""Largest starting level: from a flow's own start, 2^20, the long first steps would hide the order."""
 STEPS_PER_E = 40
-"""Of the reference, in log sigma; with Richardson's extrapolation its error is below 1e-9."""
+"""Step size of the reference solution, in log sigma; with Richardson extrapolation its error is below 1e-9."""
 
 
 class Path(NamedTuple):
-    """Starting states at a run's largest noise level, and where the ODE takes them at the smallest one; float64."""
+    """Starting states at a run's largest noise level, and the solution of the ODE at the smallest one; float64."""
 
     start: Tensor
     end: Tensor
@@ -41,17 +41,17 @@ class NoiseDrawn(AssertionError):
 
 
 class NotLinear(Exception):
-    """A run on Gaussian data is not linear in its start and its noise, so its moments cannot be computed from that."""
+    """A run on Gaussian data is not linear in its start and noise, so its moments cannot be computed from responses."""
 
 
 def no_noise(index: int) -> Tensor:
-    """The noise of a run that must not need any."""
+    """The noise of a run that must not draw any."""
     raise NoiseDrawn(f"noise({index}) was asked for")
 
 
 @lru_cache(maxsize=8)
 def path(process: Process) -> Path:
-    """The exact solution between the ends of a run on a process."""
+    """The exact solution for a run on a process."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn((ROWS, *MIXTURE.means.shape[1:]), generator=generator, dtype=torch.float64)
     largest, smallest = min(process.sigma_max, LARGEST), process.sigma_min
@@ -62,18 +62,18 @@ def path(process: Process) -> Path:
 
 
 def run_levels(process: Process, steps: int) -> list[float]:
-    """The noise levels of a run on a process, `steps` transitions down to its smallest one and then one to 0."""
+    """The noise levels of a run on a process: `steps` transitions down to its smallest level, and then one to 0."""
     return Rho7(limit=LARGEST).sigmas(process, steps + 1)
 
 
 def trajectory(sampler: Sampler, process: Process, steps: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """The state at the smallest noise level after `steps` transitions, of a run that then goes on to sigma 0.
+    """The state at the smallest noise level after `steps` transitions, of a run that continues to sigma 0.
 
     Raises:
         NoiseDrawn: the sampler is not deterministic.
     """
     denoise = predicted(process, MIXTURE.denoise)
-    start = path(process).start.to(dtype, copy=True)  # a sampler that writes to it harms no later measurement
+    start = path(process).start.to(dtype, copy=True)  # protects later measurements from samplers that write to it
     run = sampler.steps(denoise, start, run_levels(process, steps), no_noise)
     return list(run)[steps - 1].x
 
@@ -84,14 +84,14 @@ def error(sampler: Sampler, process: Process, steps: int, dtype: torch.dtype = t
 
 
 def slope(coarse: float, fine: float, ratio: float = 2.0) -> float:
-    """Order between two errors, the second one with `ratio` times as many steps; 0 where one of them is no number."""
+    """Order from two errors, the second with `ratio` times as many steps; 0 if one of them is not a number."""
     if not (math.isfinite(coarse) and math.isfinite(fine) and coarse > 0 and fine > 0):
         return 0.0
     return math.log(coarse / fine) / math.log(ratio)
 
 
 VARIANCES = (0.04, 0.25, 1.0)
-"""Of the Gaussian data, one a column, with means 1, -0.5 and 0.25."""
+"""Variances of the Gaussian data, one per column, with means 1, -0.5 and 0.25."""
 MEANS = (1.0, -0.5, 0.25)
 
 
@@ -102,18 +102,18 @@ def gaussian_mean(x: Tensor, sigma: float) -> Tensor:
 
 
 def gaussian_end(x: Tensor, sigma: float) -> Tensor:
-    """Where the probability-flow ODE of that data takes x (B, 3) at sigma 0: what a consistency model returns."""
+    """The solution at sigma 0 of the probability-flow ODE of that data from x (B, 3): an exact consistency model."""
     variances, means = x.new_tensor(VARIANCES), x.new_tensor(MEANS)
     return means + (x - means) * (variances / (variances + sigma * sigma)).sqrt()
 
 
 def estimate_of(sampler: Sampler) -> Denoise:
-    """The exact answer on the Gaussian data that a sampler is made for."""
+    """The exact estimate on the Gaussian data of the kind that a sampler is designed for."""
     return Whole(gaussian_end if sampler.estimate == "end" else gaussian_mean)
 
 
 class CountedNoise:
-    """Which indices of the noise a run asks for, in order."""
+    """Records the noise indices that a run asks for, in order."""
 
     def __init__(self, make: Callable[[int], Tensor]):
         self.make, self.asked = make, list[int]()
@@ -139,9 +139,9 @@ def is_drawn(sampler: Sampler) -> bool:
 
 
 def response(sampler: Sampler, process: Process, sigmas: Sequence[float]) -> Response:
-    """How the end of a run on the Gaussian data depends on its start and each draw, exactly, in float64.
+    """How the end of a run on the Gaussian data depends on its start and on each draw, exactly, in float64.
 
-    A batch whose rows set one of them to 1 and the others to 0 gives all of it in one run.
+    A batch in which each row sets one of them to 1 and the others to 0 gives all responses in one run.
 
     Raises:
         NotLinear: a run from a typical start with typical noise ends elsewhere.

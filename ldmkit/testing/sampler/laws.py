@@ -1,4 +1,4 @@
-"""Checks of samplers: where a run must arrive, on data whose answer is known exactly."""
+"""Checks of samplers: where a run must end, on data with a known exact solution."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from ldmkit.testing.tensors import expect_close
 
 COARSE, FINE = 160, 320
 BELOW, ABOVE = 0.35, 0.65
-"""How far a measured order may lie from the declared one. Solvers whose first steps are of a lower order than the rest
-end up between two integers, and declare the lower one."""
+"""How far a measured order may be from the declared one. Solvers whose first steps have a lower order than the rest
+measure between two integers, and declare the lower one."""
 
 
 @check("sampler", "perfect")
 def perfect(subject: Subject) -> None:
-    """With a perfect network, which always returns the true x0, the run ends on x0.
+    """With a perfect network, which always returns the true x0, the run ends at x0.
 
-    Within 1e-9 in float64, after 1, 2, 3, 5 and 24 steps to sigma 0, from 14.6 and from 2^20; a sampler without noise
-    also arrives at x0 + sigma n on the way. The weights of present and past estimates must add up to 1 in every step.
+    Within 1e-9 in float64, after 1, 2, 3, 5 and 24 steps to sigma 0, from 14.6 and from 2^20; without noise, a sampler
+    also passes through x0 + sigma n. The weights of present and past estimates must add up to 1 in every step.
     """
     generator = torch.Generator().manual_seed(3)
     x0 = torch.randn((2, *SHAPE), generator=generator, dtype=torch.float64)
@@ -59,7 +59,7 @@ def perfect(subject: Subject) -> None:
 def far(subject: Subject) -> None:
     """A run from almost infinite sigma (2^20, where flows start) is finite, and no worse than twice Euler's method.
 
-    In float32, with 1, 4, 10 and 30 steps, equal in the time of a flow; data are Gaussian, so the exact end is known.
+    In float32, with 1, 4, 10 and 30 steps, equally spaced in a flow's time, on Gaussian data with a known exact end.
     Samplers with noise must end within ten standard deviations of the data. The first transition is a factor of 10^5
     in sigma: extrapolating a slope in sigma across it fails; work in log sigma, or use first order there.
     """
@@ -72,7 +72,7 @@ def far(subject: Subject) -> None:
         x = torch.randn((64, 3), generator=generator) * FAR
         seen = list(subject.sampler.steps(estimate_of(subject.sampler), x, sigmas, Noise(range(64), (3,))))
         end = seen[-1].x
-        expect(bool(end.isfinite().all()), f"finite numbers after {count} steps from 2^20", "NaN or infinities")
+        expect(bool(end.isfinite().all()), f"finite values after {count} steps from 2^20", "NaN or infinities")
         worst = float(((end - means) / variances.sqrt()).abs().max())
         expect(worst < 10, f"samples within 10 standard deviations after {count} steps", f"{worst:.3g}")
         if exact and count > 1:
@@ -88,7 +88,7 @@ def is_exact(sampler: Sampler) -> bool:
 
 
 def euler(denoise: Denoise, x: Tensor, sigmas: list[float]) -> Tensor:
-    """Euler's method, to compare with."""
+    """Euler's method, for comparison."""
     for sigma, after in pairwise(sigmas):
         x = torch.lerp(denoise(x, sigma), x, after / sigma)
     return x
@@ -99,9 +99,8 @@ def order(subject: Subject) -> str:
     """The declared order is the measured one.
 
     Error against the exact solution of the probability-flow ODE of a Gaussian mixture, with 160 and with 320 steps, in
-    float64 on a Karras grid; the last step, to sigma 0, is left out. The slope must lie between 0.35 below
-    and 0.65 above the declared order. One that falls short by a whole order most often weights a difference of
-    estimates wrongly.
+    float64 on a Karras grid; the last step, to sigma 0, is left out. The slope must be between 0.35 below and 0.65
+    above the declared order. If it is a whole order too low, a difference of estimates is most likely weighted wrongly.
     """
     declared = subject.sampler.order
     if declared is None or subject.sampler.estimate != "mean":
@@ -118,11 +117,11 @@ def weak_order(subject: Subject) -> str:
     """A sampler with noise converges to the mean and variance of the data, at first order at least.
 
     On Gaussian data a run is linear in its noise, so both are computed exactly from the response to each draw. The
-    larger error must be below 10 % with 320 steps, and be 1.7 times as large (order 0.75) with 160, unless it is below
-    2 % anyway. Too much or too little noise in a step leaves an error that more steps do not remove.
+    larger error must be below 10 % with 320 steps, and 1.7 times as large (order 0.75) with 160, unless it is below
+    2 %. Too much or too little noise per step leaves an error that more steps do not remove.
     """
     if subject.sampler.estimate == "distilled" or not is_drawn(subject.sampler):
-        raise NotApplicable("it draws no noise, or needs a network of its own")
+        raise NotApplicable("it draws no noise, or is for distilled networks")
     try:
         coarse, fine = weak_error(subject.sampler, PROCESS, COARSE), weak_error(subject.sampler, PROCESS, FINE)
     except NotLinear as reason:
@@ -130,7 +129,7 @@ def weak_order(subject: Subject) -> str:
     found = slope(coarse, fine)
     came = f"measured {found:.2f}: error of moments {coarse:.3g} with {COARSE} steps, {fine:.3g} with {FINE}"
     expect(fine < 0.1, "an error of mean and variance below 0.1 with 320 steps", came)
-    expect(fine < 0.02 or found > 0.75, "an error of mean and variance that goes away", came)
+    expect(fine < 0.02 or found > 0.75, "an error of mean and variance that decreases with the number of steps", came)
     return came
 
 
@@ -138,12 +137,12 @@ def weak_order(subject: Subject) -> str:
 def sample_marginals(subject: Subject) -> str:
     """A sampler with noise keeps the mean and covariance of the exact marginals of a Gaussian mixture.
 
-    8192 samples, 200 steps, fixed seeds; Hotelling's test on all first and second moments at once. A bias of up to
-    0.1, in standard deviations of these statistics, is allowed, and a sampler within that fails with a probability of
+    8192 samples, 200 steps, fixed seeds; Hotelling's test on all first and second moments together. A bias of up to
+    0.1, in standard deviations of these statistics, is allowed; a sampler within that fails with a probability of
     less than 1e-6, by the chi-square limit of the statistic.
     """
     if subject.sampler.estimate == "distilled" or not is_drawn(subject.sampler):
-        raise NotApplicable("it draws no noise, or needs a network of its own")
+        raise NotApplicable("it draws no noise, or is for distilled networks")
     found = marginals(subject.sampler, PROCESS)
     came = f"a distance of {found.distance:.3g} in {ROWS} samples: p = {found.p:.2g}"
     expect(found.p >= ALPHA, f"moments within {ALLOWED} of the exact ones (p >= {ALPHA:g})", came)

@@ -18,7 +18,7 @@ from ldmkit.testing.sampler.mixture import Mixture
 ROWS = 8192
 STEPS = 200
 ALLOWED = 0.1
-"""Bias that is not held against a sampler, in standard deviations of the statistics (Mahalanobis distance)."""
+"""Allowed bias, in standard deviations of the statistics (Mahalanobis distance)."""
 ALPHA = 1e-6
 """Probability with which a sampler whose bias is below `ALLOWED` fails `marginals`."""
 
@@ -27,7 +27,7 @@ class Moments(NamedTuple):
     """Result of the test.
 
     Args:
-        distance: Mahalanobis distance of the mean statistics from what they should be.
+        distance: Mahalanobis distance of the mean statistics from their exact values.
         p: probability of a distance this large or larger from a sampler whose bias is `ALLOWED`.
     """
 

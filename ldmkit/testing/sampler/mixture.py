@@ -1,7 +1,7 @@
-"""Data whose score is known exactly: a Gaussian mixture.
+"""Data with an exactly known score: a Gaussian mixture.
 
 For x = x0 + sigma n with x0 from the mixture, the posterior mean E[x0 | x] has a closed form at every sigma,
-so solvers, processes and guidance can be checked without any weights.
+so solvers, processes and guidance can be checked without weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Mixture:
     Args:
         means: (K, *shape).
         variances: (K,).
-        weights: (K,), made to sum to 1; equal where not given.
+        weights: (K,), normalised to sum to 1; equal if not given.
     """
 
     def __init__(self, means: Tensor, variances: Tensor, weights: Tensor | None = None):
@@ -53,7 +53,7 @@ class Mixture:
         return torch.addmm(flat * (shrink @ share)[:, None], (share * (1 - shrink)[:, None]).T, means).view_as(x)
 
     def _by_component(self, x: Tensor, sigma: float) -> Tensor:
-        """log p(k, x), (K, B): the batch is the last axis, along which arithmetic is fast."""
+        """log p(k, x), (K, B), with the batch as the last axis for speed."""
         flat, means = x.flatten(1), self.means.to(x).flatten(1)
         spread = (self.variances.to(x) + sigma**2)[:, None]
         distance = (flat.T.contiguous() - means[:, :, None]).square().sum(1)

@@ -1,4 +1,4 @@
-"""Runs of a sampler with everything about them recorded: what the checks of samplers share."""
+"""Recorded runs of samplers, used by the checks of samplers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ldmkit.testing.reference import Reference, Rho7, Whole
 
 PROCESS = Reference()
 SHAPE = (3, 2, 2)
-"""Of one sample, where a check does not need another one."""
+"""Default shape of one sample."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Subject:
 
 @Whole
 def humps(x: Tensor, sigma: float) -> Tensor:
-    """E[x0 | x] for numbers x0 drawn from N(1, 1/4) or N(-1, 1/4), each by itself: exact, and of any shape."""
+    """E[x0 | x], exact, for samples of any shape whose elements are drawn from N(1, 1/4) or N(-1, 1/4)."""
     spread = 0.25 + sigma**2
     return x * (0.25 / spread) + torch.tanh(x / spread) * (sigma**2 / spread)
 
 
 def levels(steps: int, zero: bool = True) -> list[float]:
-    """A decreasing grid of steps + 1 noise levels of the reference process; the last is 0, or its smallest level."""
+    """A decreasing grid of steps + 1 noise levels of the reference process; the last is 0 or its smallest level."""
     return Rho7(zero=zero).sigmas(PROCESS, steps)
 
 
@@ -53,9 +53,9 @@ def final(sampler: Sampler, seeds: Sequence[int], sigmas: Sequence[float], denoi
 
 @dataclass
 class Trial:
-    """A run and what was seen of it.
+    """A recorded run.
 
-    `kept` holds every tensor that went in or came out, with a copy made at that moment and what it is.
+    `kept` holds every tensor that was passed in or out, with a copy made at that time and a description.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Trial:
     kept: list[tuple[Tensor, Tensor, str]] = field(default_factory=list)
 
     def keep(self, tensor: Tensor, what: str) -> Tensor:
-        """Remember a tensor as it is now."""
+        """Record a tensor's current values."""
         self.kept.append((tensor, tensor.clone(), what))
         return tensor
 
@@ -88,7 +88,7 @@ def trial(
 
     def drawn(index: int) -> Tensor:
         seen.draws.append(index)
-        index = index if type(index) is int and index >= 0 else 0  # the check `noise-once` tells what it was
+        index = index if type(index) is int and index >= 0 else 0  # invalid indices are reported by `noise-once`
         return seen.keep(noise(index), f"noise({index})")
 
     seen.keep(x, "the starting state")
