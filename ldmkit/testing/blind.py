@@ -13,9 +13,9 @@ class ValueRead(Exception):
     """A tensor value was read on the host."""
 
 
-_READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__contains__", "nonzero")
-_READS: dict[Callable[..., Any], str] = {getattr(Tensor, name): f"Tensor.{name}" for name in _READS}
-_READS |= {
+_METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__contains__", "nonzero")
+_READERS: dict[Callable[..., Any], str] = {getattr(Tensor, name): f"Tensor.{name}" for name in _METHODS}
+_READERS |= {
     torch.nonzero: "torch.nonzero",
     torch.equal: "torch.equal",
     torch.allclose: "torch.allclose",
@@ -36,8 +36,8 @@ class Blind(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in _READS:
-            raise ValueRead(f"{_READS[func]} on a tensor of the run")
+        if func in _READERS:
+            raise ValueRead(f"{_READERS[func]} on a tensor of the run")
         if func is Tensor.__getitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
             raise ValueRead("a tensor of the run was indexed by a mask, so that the result's shape depends on values")
         return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
