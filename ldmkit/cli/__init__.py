@@ -15,17 +15,17 @@ from ldmkit.printable import escaped_output, printable
 from ldmkit.printable import printable_json as printable_json
 
 _NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL})
-"""Of the system's errors those that a path is to blame for, not the disk."""
+"""System errors caused by a wrong path rather than by the disk."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Errors of ours are one line, never a traceback; before that about a
-    plugin that failed stands the plugin's own.
+    """Run the command line; returns the exit code.
 
-    Nothing that is printed steers the terminal, whoever prints it: see `ldmkit.printable`.
+    ldmkit's errors are printed as one line, without a traceback; if a plugin failed, its own traceback comes first.
+    Printed text cannot control the terminal, wherever it comes from: see `ldmkit.printable`.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name that the terminal cannot show must not end the listing
+        if isinstance(stream, TextIOWrapper):  # names that the terminal's encoding lacks must not abort a listing
             stream.reconfigure(errors="backslashreplace")
     with escaped_output():
         return _main(arguments)
@@ -37,9 +37,9 @@ def _main(arguments: list[str] | None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            warnings.simplefilter("always", UserWarning)  # a second cut prompt is reported like the first
+            warnings.simplefilter("always", UserWarning)  # report every truncated prompt, not only the first
             result = _run(given)
-        sys.stdout.flush()  # a reader that went away is noticed here rather than at exit
+        sys.stdout.flush()  # detect a closed pipe here rather than at exit
         if result == INTERRUPTED:  # newer typer releases turn the signal into this code, older ones raise Abort
             print("interrupted", file=sys.stderr)
         return result
@@ -50,7 +50,7 @@ def _main(arguments: list[str] | None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader of stdout went away (`| head`): the interpreter must not complain when it flushes at the end
+        # stdout's reader has closed the pipe (`| head`): keep the interpreter from complaining when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How a command answers: its exit code, its JSON, its one line of an error."""
+"""How commands report: exit codes, JSON, and one-line errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ldmkit.errors import LdmkitError, PluginError, RunError
 from ldmkit.printable import printable_json
 
 USAGE, MODEL, PLUGIN, RUN, INTERRUPTED = 2, 3, 4, 5, 130
-"""Exit codes besides 0; 2 is also what a wrong input gives. They are listed in docs/cli.md."""
+"""Exit codes other than 0; 2 is also that of invalid input. They are listed in docs/cli.md."""
 
 
 def exit_code(error: LdmkitError) -> int:
@@ -25,13 +25,13 @@ def exit_code(error: LdmkitError) -> int:
 
 def emit(data: Any) -> None:
     """Print JSON for programs on stdout."""
-    # what a stream of another encoding cannot say would be escaped by it, and not as JSON does
+    # characters that another encoding lacks would be escaped by the stream, but not as JSON requires
     any_character = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     print(printable_json(json.dumps(data, ensure_ascii=not any_character, indent=2)))
 
 
 def report(error: LdmkitError, as_json: bool) -> None:
-    """Print an error: JSON on stdout, or a line on stderr; before it a plugin's own traceback, for the author."""
+    """Print an error: JSON on stdout, or a line on stderr, after the plugin's own traceback if a plugin failed."""
     if error.code == "run.plugin-failed" and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)
     if as_json:

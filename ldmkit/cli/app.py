@@ -1,4 +1,4 @@
-"""The command group: the core's commands, and those of plugins, which are imported only when they are run."""
+"""The command group: the core's commands, and those of plugins, which are imported only when run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldmkit.version import VERSION
 
 
 class LazyGroup(TyperGroup):
-    """Lists plugin commands from metadata; imports one when it is asked for."""
+    """Lists plugin commands from metadata; imports a command only when it is run."""
 
     _listing = "ldmkit.listing"
 
@@ -48,7 +48,7 @@ def _plugin_commands() -> dict[str, Entry]:
 app = typer.Typer(
     cls=LazyGroup,
     name="ldmkit",
-    help="Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins.",
+    help="Latent diffusion composed of parts: codecs, denoisers, conditioners and samplers as plugins.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,17 +65,17 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def settings(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version, and stop.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
-    safe_mode: Annotated[bool, typer.Option("--safe-mode", help="In-tree parts only.")] = False,
+    safe_mode: Annotated[bool, typer.Option("--safe-mode", help="Use only in-tree parts.")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="Plugins to allow: a distribution or kind:name.")] = None,
     deny: Annotated[list[str] | None, typer.Option(help="Plugins to exclude.")] = None,
     parts: Annotated[
         Path | None, typer.Option(help="Python file to execute, whose parts are used; as LDMKIT_PARTS.")
     ] = None,
 ) -> None:
-    """Latent diffusion from parts: codecs, denoisers, conditioners and samplers as plugins."""
-    # `main` puts the environment back when the command is done.
+    """Latent diffusion composed of parts: codecs, denoisers, conditioners and samplers as plugins."""
+    # `main` restores the environment after the command.
     set_environment(safe_mode, allow or [], deny or [])
     if parts is not None:
         os.environ[VARIABLE] = str(parts)

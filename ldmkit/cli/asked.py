@@ -1,4 +1,4 @@
-"""What a command that draws is asked for: which model, read how, and what of it, in the words of the command line."""
+"""Options of commands that draw: the model, how to read it, and what to draw, as given on the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """A model and how it is read; None as `model` is the bundled one. The other fields are those of `ldmkit.load`."""
+    """A model and how to read it; `model` None is the bundled one. The other fields are arguments of `ldmkit.load`."""
 
     model: str | None
     config: Path | None = None
@@ -28,19 +28,19 @@ class Reading:
     verify: Literal["fast", "full", "off"] = "fast"
 
     def check(self) -> Path | None:
-        """Where the model is, as `early.check_model` finds it without torch. Raises what that raises."""
+        """The model's path, found without importing torch; see `early.check_model`, also for errors."""
         from ldmkit.cli.early import check_model
 
         return check_model(self.model, self.config, self.dtype, self.verify)
 
     def load(self) -> Any:
-        """The model, a `Pipeline` or a `Cascade`. Raises what `ldmkit.load` raises."""
+        """Load the model, a `Pipeline` or a `Cascade`; errors as for `ldmkit.load`."""
         from ldmkit.loading import load_model
 
         return load_model(self._source(), **self._options())
 
     def pipeline(self) -> Pipeline:
-        """The model, which is no cascade. Raises what `Pipeline.load` raises."""
+        """Load the model, which must not be a cascade; errors as for `Pipeline.load`."""
         from ldmkit.pipeline import Pipeline
 
         return Pipeline.load(self._source(), **self._options())
@@ -57,13 +57,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn.
+    """What to draw.
 
     Args:
-        words: options that are the model's inputs, and `name=scale` pairs.
-        scales: more of these pairs.
+        words: options for the model's inputs, and `name=scale` pairs.
+        scales: more `name=scale` pairs.
         negative: `name=value` pairs to move away from.
-        others: options of a call that need no reading, by their names in `Pipeline.prepare`.
+        others: options that are passed unchanged, by their names in `Pipeline.prepare`.
         extract: extractors of inputs, `canny` or `edges=canny:low=50`.
         lines: whether inputs may also stand in a file of prompts.
     """
@@ -85,7 +85,7 @@ class Drawing:
         pictures: Mapping[str, Sequence[Path]],
         cache: str | None = None,
     ) -> None:
-        """Refuse what is wrong before the model in `folder` is loaded. Raises what `early.check_call` raises."""
+        """Check as much as possible before the model in `folder` is loaded; errors as for `early.check_call`."""
         from ldmkit.cli.early import check_call
         from ldmkit.cli.extracting import extractor_name, parse_extract
         from ldmkit.plugins.catalogue import find
@@ -108,7 +108,7 @@ class Drawing:
         """(inputs, other arguments) of `Pipeline.prepare`.
 
         Raises:
-            InputError: an option that the model does not have, or a value that it cannot take.
+            InputError: the model does not have an option, or does not accept its value.
         """
         given, pairs = conditions(pipeline, self.words, self.extractors(pipeline))
         options: dict[str, Any] = {

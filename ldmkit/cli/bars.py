@@ -8,7 +8,7 @@ from ldmkit.printable import printable
 
 
 class Bars:
-    """A bar on stderr for each thing that is done, while it is done; nothing where stderr is no terminal."""
+    """A progress bar on stderr for each task in progress; nothing if stderr is not a terminal."""
 
     def __init__(self, unit: str, quiet: bool) -> None:
         self.unit, self.quiet, self.name = unit, quiet, ""

@@ -1,4 +1,4 @@
-"""`ldmkit check`: compose a spec without weights, or look at a plugin before it is installed."""
+"""`ldmkit check`: compose a spec without weights, or check a plugin before it is installed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def check_spec(
     ],
     json: Json = False,
 ) -> int:
-    """Compose the parts of a spec without reading a weight; say what fills which slot, and whose versions changed.
+    """Compose the parts of a spec without reading weights; report what fills which slot, and changed versions.
 
-    Of a plugin's pyproject.toml, check entry points, source tree and requirement, and run the contract kit on its parts
-    without installing it.
+    For a plugin's pyproject.toml, check entry points, source tree and requirements, and run the contract kit on its
+    parts without installing it.
     """
     if spec.suffix == ".toml":
         return check_project(spec, json)

@@ -1,4 +1,4 @@
-"""`ldmkit import`: a checkpoint becomes a native folder, with a report of every key."""
+"""`ldmkit import`: convert a checkpoint to a native folder, with a report of every key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def import_model(
     report: Annotated[bool, typer.Option("--report", help="List every key, not only the counts.")] = False,
     json: Json = False,
 ) -> None:
-    """Read a published format, or a folder of ldmkit's own, and write it as a native folder."""
+    """Read a model in a published format, or a native folder, and write it as a native folder."""
     from ldmkit.cli.answers import emit
     from ldmkit.cli.early import check_model
 
@@ -55,7 +55,7 @@ def import_model(
         for key, part in opened.report.used.items():
             print(printable(f"{key} -> {part}"))
         for key, reason in opened.report.ignored.items():
-            print(printable(f"{key}: ignored, {reason}"))
+            print(printable(f"{key}: ignored: {reason}"))
     for line in opened.report.summary():
         print(printable(line))
     print(printable(f"written to {out}"))

@@ -1,4 +1,4 @@
-"""`ldmkit plugins doctor`: what is wrong with which plugin, why, and what helps."""
+"""`ldmkit plugins doctor`: diagnose plugins, with causes and remedies."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from ldmkit.plugins.doctor.supervisor import Diagnosis
 
 SHOWN = 3
-"""Failed checks of one part that are printed; `--json` has all."""
+"""Maximum number of failed checks printed per part; `--json` has all."""
 
 
 def doctor(
     distributions: Annotated[
         list[str] | None, typer.Argument(help="Distributions to examine; default: all third-party ones.")
     ] = None,
-    run: Annotated[bool, typer.Option("--run/--no-run", help="Also check the parts, or only import them.")] = True,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Run the parts' checks, or only import them.")] = True,
     in_tree: Annotated[bool, typer.Option("--in-tree", help="Also examine ldmkit's own parts.")] = False,
     slow: Annotated[float, typer.Option(help="Seconds above which an import counts as slow.")] = 1.0,
     limit: Annotated[float, typer.Option(help="Seconds after which an import counts as hanging.")] = 30.0,
     check_limit: Annotated[float, typer.Option(help="Seconds that the checks of one part may take.")] = 300.0,
     json: Json = False,
 ) -> int:
-    """Import and try every third-party plugin, each distribution in a process of its own; name what is wrong."""
+    """Import and check every third-party plugin, each distribution in a separate process; report what is wrong."""
     from ldmkit.cli.answers import PLUGIN, emit
     from ldmkit.plugins.doctor.supervisor import Limits, diagnose
 
@@ -53,7 +53,7 @@ def _installed(name: str) -> str:
     known = {entry.dist for entry in catalogue()} | {problem.dist for problem in problems()}
     found = next((dist for dist in known if normal(dist) == normal(name)), None)
     if found is None:
-        raise PluginError("unknown", f"no distribution {name!r} registers anything", fits=suggest(name, known))
+        raise PluginError("unknown", f"no distribution {name!r} registers parts or commands", fits=suggest(name, known))
     return found
 
 
@@ -90,7 +90,7 @@ def _print(found: Diagnosis) -> None:
         for part, group in groupby(faults, lambda one: one.part):
             _print_part(part, list(group))
     for entry, why in found.left_out:
-        print(printable(f"not looked at: {entry.kind}:{entry.name} of {entry.dist} {entry.version}: {why}"))
+        print(printable(f"not examined: {entry.kind}:{entry.name} of {entry.dist} {entry.version}: {why}"))
     dists = {one.entry.dist for one in found.seen}
     faulty = {one.distribution for one in found.faults}
     checks = sum(one.checks for one in found.seen)

@@ -1,4 +1,4 @@
-"""What of a command line can be checked before torch is imported, which takes seconds: names, paths, numbers."""
+"""Checks of a command line before torch is imported, which takes seconds: names, paths, numbers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ldmkit.plugins.catalogue import find
 def check_model(
     model: str | None, config: Path | None = None, dtype: str | None = None, verify: str = "fast"
 ) -> Path | None:
-    """Where the model is, None where it would have to be fetched; refuses what no model can be loaded from.
+    """The model's path, or None if it would have to be downloaded.
 
     Raises:
         SourceError: no such model or config file.
-        InputError: no dtype of weights, no way to verify.
+        InputError: invalid dtype or way to verify.
     """
     check_reading(dtype, verify)
     check_config(config)
@@ -38,10 +38,10 @@ def check_model(
 
 
 def check_reading(dtype: str | None, verify: str) -> None:
-    """Refuse a way to read weights that there is not.
+    """Check how weights are to be read.
 
     Raises:
-        InputError: no dtype of weights, no way to verify.
+        InputError: invalid dtype or way to verify.
     """
     check_verify(verify)
     if dtype is not None:
@@ -49,7 +49,7 @@ def check_reading(dtype: str | None, verify: str) -> None:
 
 
 def check_suffix(out: Path) -> None:
-    """Whether results can be written there, or into that folder, as far as that is known before the model is.
+    """Check that results can be written to a file or folder, as far as possible before the model is known.
 
     Raises:
         InputError: neither .png nor .safetensors, or the folder does not exist or is not writable.
@@ -72,12 +72,12 @@ def check_call(
     scales: Sequence[str] = (),
     pictures: Mapping[str, Sequence[Path]] | None = None,
 ) -> None:
-    """Refuse what is wrong in a call before its model is loaded; the rest is checked once it is.
+    """Check a call as far as possible before its model is loaded.
 
     Args:
-        folder: of the model, where that is known.
-        words: the arguments that are no options of the command itself.
-        strategies: (kind, name, with its config or without): sampler, grid.
+        folder: the model's folder, if known.
+        words: the arguments that are not options of the command itself.
+        strategies: (kind, name with or without config): sampler, grid.
         pictures: option -> files that will be read.
 
     Raises:
@@ -107,7 +107,7 @@ def check_call(
 
 
 def check_pictures(pictures: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse files that are not there.
+    """Check that files exist.
 
     Args:
         pictures: option, or argument -> files that will be read.
@@ -121,7 +121,7 @@ def check_pictures(pictures: Mapping[str, Sequence[Path]]) -> None:
 
 
 def check_draws(steps: int | None, seed: int, number: int = 1) -> None:
-    """Refuse numbers of steps and seeds that no run takes; `number` seeds from `seed` on.
+    """Check the number of steps, and `number` seeds from `seed` on.
 
     Raises:
         InputError: `steps-range`, `seed-range`.
@@ -133,7 +133,7 @@ def check_draws(steps: int | None, seed: int, number: int = 1) -> None:
 
 
 def _inputs(folder: Path) -> set[str] | None:
-    """Names of the inputs of a saved pipeline; None where its spec does not tell, which loading will say."""
+    """Names of a saved pipeline's inputs; None if its spec cannot be read, which loading will report."""
     spec = folder / SPEC_FILE
     data = read_json(spec) if spec.is_file() else None
     wired = data.get("conditioners", {}) if isinstance(data, dict) else None

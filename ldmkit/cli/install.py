@@ -1,4 +1,4 @@
-"""`ldmkit install` and `ldmkit uninstall`: plugins, in the environment that ldmkit runs in."""
+"""`ldmkit install` and `ldmkit uninstall`: plugins in the environment that ldmkit runs in."""
 
 from __future__ import annotations
 
@@ -72,24 +72,26 @@ def uninstall(
 
 
 def _divided(words: list[str]) -> tuple[list[str], list[str]]:
-    """What is named, and the options behind `--`, which the parser has taken out: the first that looks like one."""
+    """(names, pip options). The parser has removed `--`, so options begin at the first word that looks like one."""
     at = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     if not at:
-        raise InputError("usage", "nothing is named", fits="a distribution, a path or an address before --")
+        raise InputError("usage", "no plugin is named", fits="a distribution, a path or an address before --")
     return words[:at], words[at:]
 
 
 def _check_wanted(word: str) -> None:
-    """A path that is not there would be asked for at the package index, under its name."""
+    """Refuse a missing path, which pip would otherwise look up on the package index as a name."""
     looks_like_one = "/" in word or word.startswith(".") or word.endswith((".whl", ".tar.gz", ".zip"))
     if looks_like_one and "://" not in word and " @ " not in word and not Path(word).exists():
         raise InputError(
-            "no-file", f"there is no {word!r}", fits="a wheel, an sdist, or a folder with a pyproject.toml"
+            "no-file",
+            f"no such file: {word!r}",
+            fits="a wheel, an sdist, or a folder with a pyproject.toml",
         )
 
 
 def _run(command: list[str], dry_run: bool) -> int:
-    """Print the command and run it, with its output on stderr; its exit code, 0 or that of a plugin's failure."""
+    """Print the command and run it, with its output on stderr. Returns 0, or the exit code of a plugin error."""
     from ldmkit.cli.answers import PLUGIN
 
     print(f"$ {shlex.join(command)}", flush=True)
@@ -99,13 +101,13 @@ def _run(command: list[str], dry_run: bool) -> int:
 
 
 def _examined(new: list[Entry], before: set[Entry]) -> int:
-    """List new parts and examine their distributions in a new process, which sees what was installed."""
+    """List new parts, and examine their distributions in a new process, which sees what was installed."""
     for entry in sorted(new, key=_order):
         changed = any((old.kind, old.name, old.dist) == (entry.kind, entry.name, entry.dist) for old in before)
         print(printable(f"{'changed' if changed else 'new'} {entry.kind}:{entry.name} of {entry.dist} {entry.version}"))
     dists = sorted({entry.dist for entry in new} - {HOME})
     if not dists:
-        print("no new parts: what was installed names none, or was installed before")
+        print("no new parts: what was installed registers none, or was installed already")
         return 0
     return subprocess.run([sys.executable, "-m", "ldmkit", "plugins", "doctor", *dists]).returncode
 

@@ -22,7 +22,7 @@ def check_parts(
     name: Annotated[str, typer.Argument(help="Name, kind:name, dist:name, or a distribution for all of its parts.")],
     json: Json = False,
 ) -> None:
-    """Check parts against their contracts: every example of a part, every promise of its kind."""
+    """Check parts against their contracts, with each example of each part."""
     from ldmkit.cli.answers import PLUGIN, emit
     from ldmkit.testing.discovery import select
 
@@ -50,7 +50,7 @@ def checked(entry: Entry) -> Rows:
 
 
 def as_text(entry: Entry, rows: Rows) -> str:
-    """The outcomes as they are printed: failures and measurements."""
+    """The outcomes as printed: failures and measurements."""
     from ldmkit.testing.checks import grouped, repeated
 
     lines = [f"{entry.kind}:{entry.name} of {entry.dist} {entry.version}"]
@@ -67,7 +67,7 @@ def as_text(entry: Entry, rows: Rows) -> str:
                 f"    {line}" for line in (*str(outcome).split("\n"), *(f"        {line}".rstrip() for line in why))
             ]
     if len(rows) == 1 and rows[0][1][0].status == "passed":
-        lines.append("  its `examples` is (): nothing was built, and the promises of its kind were not checked")
+        lines.append("  its `examples` is (): nothing was built, and the contract of its kind was not checked")
     return "\n".join(lines)
 
 

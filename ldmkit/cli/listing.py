@@ -1,4 +1,4 @@
-"""The listing of `ldmkit plugins`, without Typer: importing that takes longer than everything that is listed."""
+"""The listing of `ldmkit plugins`, without Typer, whose import takes longer than the listing itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ldmkit.printable import printable
 
 
 def quick(arguments: list[str]) -> bool:
-    """Do `[--safe-mode] [--allow X] [--deny X] plugins [--kind X] [--by-distribution] [--json]`, and nothing else.
+    """Run `[--safe-mode] [--allow X] [--deny X] plugins [--kind X] [--by-distribution] [--json]`, and nothing else.
 
     Returns:
-        Whether it was that.
+        Whether the arguments were of this form.
     """
     settings: dict[str, list[str]] = {"--allow": [], "--deny": []}
     words = iter(arguments)
@@ -51,7 +51,7 @@ def quick(arguments: list[str]) -> bool:
 
 
 def set_environment(safe_mode: bool, allow: list[str], deny: list[str]) -> None:
-    """The options before a command, as the environment variables that the catalogue reads."""
+    """Set the environment variables that the catalogue reads from the options before a command."""
     given = {"LDMKIT_SAFE_MODE": "1" if safe_mode else "", "LDMKIT_PLUGINS_ALLOW": ",".join(allow)}
     for variable, value in {**given, "LDMKIT_PLUGINS_DENY": ",".join(deny)}.items():
         if value:
@@ -59,7 +59,7 @@ def set_environment(safe_mode: bool, allow: list[str], deny: list[str]) -> None:
 
 
 def print_listing(kind: str | None, *, load: bool, json: bool, grouped: bool = False) -> None:
-    """Every entry with its status, and what of the metadata could not be read.
+    """Print every entry with its status, and metadata that could not be read.
 
     Raises:
         PluginError: `unknown-kind`.
@@ -89,7 +89,7 @@ def print_listing(kind: str | None, *, load: bool, json: bool, grouped: bool = F
 
 
 def _print_grouped(rows: list[dict[str, Any]], places: dict[str, str]) -> None:
-    """Distributions with their version and where they come from, and the parts of each by kind."""
+    """Print distributions with version and origin, and the parts of each by kind."""
     dists = {(found["distribution"], found["version"]): None for found in rows}
     for dist, version in sorted(dists, key=lambda about: (about[0] != HOME, about)):
         print(printable(f"{dist} {version}  {places[dist]}"))
@@ -105,7 +105,7 @@ def _marked(found: dict[str, Any]) -> str:
 
 
 def tried(entry: Entry) -> Verdict:
-    """The verdict once the entry was imported."""
+    """The verdict after importing the entry."""
     try:
         load_entry(entry)
     except PluginError as error:

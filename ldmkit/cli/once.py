@@ -1,4 +1,4 @@
-"""Options that stand twice on a command line, of which a parser takes the last without a word."""
+"""Detection of duplicate command-line options, of which a parser silently uses the last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ldmkit.errors import InputError
 
 
 def once(command: Any) -> Any:
-    """The command, whose parser refuses options that are given twice and keep one value; of a group, all of it.
+    """Make a command's parser refuse duplicate single-value options; for a group, those of all its commands.
 
     Raises (when it parses):
         InputError: `option-twice`.
@@ -36,13 +36,13 @@ def _checked(parser: Any) -> Any:
 
 
 def _check(order: Iterable[Any]) -> None:
-    """Refuse a second mention of an option, among those of a line in their order."""
+    """Refuse duplicates among the options of a command line."""
     seen: set[str] = set()
     for option in order:
         if option.param_type_name != "option" or option.multiple or option.count:
             continue
         if option.is_flag and not option.secondary_opts:
-            continue  # said twice, it says the same
+            continue  # repeating a flag changes nothing
         names = " / ".join((*option.opts, *option.secondary_opts))
         if names in seen:
             raise InputError("option-twice", f"{names} is given twice", fits="one of the two")

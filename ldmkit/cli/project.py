@@ -1,4 +1,4 @@
-"""`ldmkit check pyproject.toml`: a plugin before it is installed."""
+"""`ldmkit check pyproject.toml`: check a plugin before it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ldmkit.printable import printable
 
 
 def check_project(path: Path, json: bool) -> int:
-    """Print what is wrong with a plugin's project file, and the contract kit's report of its parts; the exit code.
+    """Check a plugin's project file, and its parts with the contract kit, and print a report; returns the exit code.
 
     Its parts are imported from the source tree, in this process; nothing is installed.
     """
@@ -41,7 +41,9 @@ def check_project(path: Path, json: bool) -> int:
         about = {"distribution": project.name, "version": project.version, "ok": ok}
         emit(about | {"findings": [asdict(one) for one in project.findings], "parts": reports})
     else:
-        print(f"{len(project.entries)} part(s) named, {len(reports)} checked: {'all is well' if ok else 'not ready'}")
+        print(
+            f"{len(project.entries)} part(s) declared, {len(reports)} checked: {'all is well' if ok else 'not ready'}"
+        )
     return 0 if ok else PLUGIN
 
 
@@ -61,7 +63,7 @@ def _weight(one: Finding) -> bool:
 
 @contextmanager
 def _importable(project: Project) -> Iterator[None]:
-    """The project's modules can be imported while the block runs."""
+    """Make the project's modules importable inside the `with` block."""
     before = list(sys.path)
     sys.path[:0] = [str(root) for root in project.roots]
     try:

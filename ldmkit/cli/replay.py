@@ -1,4 +1,4 @@
-"""`ldmkit replay`: draw a saved picture again from the recipe inside it, and compare."""
+"""`ldmkit replay`: draw a saved picture again from its embedded recipe, and compare."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def replay_picture(
 
 
 def _model(source: str, options: dict[str, Any], recipe: dict[str, Any], fence: Path | None, *, given: bool) -> Any:
-    """The model of a recipe, with its files of changes attached and placed as it says.
+    """The model of a recipe, with its LoRA files attached, and placed as recorded.
 
     Args:
-        fence: the folder that is read besides the model; None: anything is.
-        given: the caller names the model, which may be anywhere then.
+        fence: the only folder from which further files may be read; None: any folder.
+        given: whether the caller named the model, which may then be anywhere.
     """
     from ldmkit.files.reading import only_within
     from ldmkit.loading import load_model

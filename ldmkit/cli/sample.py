@@ -90,7 +90,7 @@ def sample(
     stage: Stages = None,
     first: First = None,
     last: Last = None,
-    inputs: Annotated[bool, typer.Option("--inputs", help="Print the model's inputs and schemas, and stop.")] = False,
+    inputs: Annotated[bool, typer.Option("--inputs", help="Print the model's inputs and schemas, and exit.")] = False,
     plan: Plan = None,
     place: Place = None,
     overwrite: Overwrite = False,
@@ -132,20 +132,20 @@ def sample(
 
 
 def _loaded(reading: Reading) -> tuple[float, Any]:
-    """When loading began, and the model."""
+    """(start time of loading, the model)."""
     import ldmkit.loading  # noqa: F401 - and torch with it, whose seconds are not the model's
 
     return time.perf_counter(), reading.load()
 
 
 def _staged(stage: list[str] | None, first: str | None, last: str | None) -> dict[str, Any]:
-    """Those options of a cascade that are given."""
+    """The cascade options that were given."""
     staged = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
     return {name: value for name, value in staged.items() if value is not None}
 
 
 def _weights(pipeline: Any) -> str | None:
-    """What the weights of a pipeline are; None of a cascade, which draws no series."""
+    """Digest of a pipeline's weights; None for a cascade."""
     from ldmkit.models.digests import weights_digest
     from ldmkit.pipeline import Pipeline
 
@@ -161,7 +161,7 @@ def _derived(pipeline: Any, place: list[str] | None, updates: list[Update], plan
         options = {"placed": "--place", "with_lora": "--lora", "with_embedding": "--embedding"}
         method, option = asked[0], options.get(asked[0], "--adapter")
         fits = f"no {option}; in Python, cascade.with_(stage=cascade.stages['stage'].{method}(...))"
-        raise InputError("option-conflict", "a cascade's stages take it one by one", where=option, fits=fits)
+        raise InputError("option-conflict", "it applies to single stages of a cascade", where=option, fits=fits)
     for method, file, options in updates:
         pipeline = getattr(pipeline, method)(file, **options)
     pipeline = pipeline if place is None else pipeline.placed(place)
@@ -169,7 +169,7 @@ def _derived(pipeline: Any, place: list[str] | None, updates: list[Update], plan
 
 
 def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:
-    """Refuse what is wrong before torch is imported."""
+    """Check what can be checked before torch is imported."""
     from ldmkit.cli.early import check_draws, check_suffix
     from ldmkit.cli.series import check_prompts
 
@@ -180,7 +180,7 @@ def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number
 
 
 class Where(NamedTuple):
-    """Where pictures go, and how that is said."""
+    """Where pictures are written, and how results are reported."""
 
     out: Path
     overwrite: bool
@@ -188,7 +188,7 @@ class Where(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        """Whether pictures go into a folder."""
+        """Whether pictures are written to a folder."""
         from ldmkit.cli.series import is_folder
 
         return is_folder(self.out)
@@ -197,7 +197,7 @@ class Where(NamedTuple):
 def _call(
     pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], began: float, where: Where
 ) -> int:
-    """Draw the pictures of one call; `began` is when loading did."""
+    """Draw the pictures of one call; `began` is the start time of loading."""
     _check_out(where.out, pipeline)
     ready = time.perf_counter()
     prepared: Any = pipeline.prepare(given, **options)
@@ -213,7 +213,7 @@ def _series(
     pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], prompts: Path | None,
     number: int, seed: int, batch: int, where: Where, weights: str | None, extractors: Mapping[str, Extractor],
 ) -> int:  # fmt: skip
-    """Draw many pictures, each written as it comes; the exit code is that of the first that failed."""
+    """Draw many pictures, each written when it is done; the exit code is that of the first failure."""
     from ldmkit.cli.answers import exit_code
     from ldmkit.cli.series import Series, check_lines, requests_of, requests_of_call, text_input
 
@@ -241,14 +241,14 @@ def _series(
         _emit({**written, "present": series.present, "failed": failed, "sample_s": seconds})
     else:
         print("\n".join(series.paths))
-        kept = f", {series.present} were there" if series.present else ""
+        kept = f", {series.present} existed already" if series.present else ""
         print(f"drawn in {seconds} s: {len(series.paths)} pictures{kept}, {len(said)} failed")
         print("\n".join(f"error {one}" for one in said), file=sys.stderr, end="\n" if said else "")
     return exit_code(failures[0][1]) if failures else 0
 
 
 def _rows(*given: object) -> int:
-    """Pictures that lists of starts, masks and negatives speak of."""
+    """Number of pictures implied by lists of starts, masks and negatives."""
     return max(1, *(len(one) for one in given if isinstance(one, list)))
 
 
@@ -280,7 +280,7 @@ def _show_inputs(pipeline: Pipeline | Cascade) -> int:
 
 
 def schemas(pipeline: Pipeline | Cascade) -> dict[str, Any]:
-    """JSON schema of every input of a model, with the names of its classes where it has any (`names`)."""
+    """JSON schema of every input of a model, with its class names, if any (`names`)."""
     from pydantic import TypeAdapter
 
     found: dict[str, Any] = {}
@@ -292,7 +292,7 @@ def schemas(pipeline: Pipeline | Cascade) -> dict[str, Any]:
 
 
 class _progress:
-    """A progress bar on stderr, for the length of a run."""
+    """A progress bar on stderr during a run."""
 
     def __init__(self, total: int, quiet: bool) -> None:
         from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""Many pictures at the command line: requests from a file of prompts, or of one call with many seeds."""
+"""Drawing many pictures on the command line: requests from a prompts file, or from one call with many seeds."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from ldmkit.run.output import Output
 
 LONGEST = 2**22
-"""Characters of a line: a picture in it is a data URI."""
+"""Maximum number of characters of a line, which may contain pictures as data URIs."""
 
 SAME = (
     *("spec", "steps", "size", "start", "sampler", "grid", "guidance", "cache", "inputs", "negative", "seed"),
     *("fused", "placed", "updates", "load", "plan", "parts", "weights"),
 )
-"""Of a recipe, what a picture that is there already must have for the request not to be drawn again."""
+"""Recipe fields in which an existing picture must agree with a request for the request to be skipped."""
 
 
 def check_prompts(path: Path) -> None:
-    """Refuse what is no file of prompts.
+    """Check that a path is a prompts file.
 
     Raises:
-        InputError: `not-found` and its like; `prompts-type`: another ending.
+        InputError: `not-found` and the like; `prompts-type`: another suffix.
     """
     check_ordinary(path, InputError)
     if path.suffix.lower() not in (".jsonl", ".txt"):
-        fits = ".jsonl (an object a line: inputs and other arguments), or .txt (a text a line)"
-        raise InputError("prompts-type", f"the ending {path.suffix!r} is neither", where=str(path), fits=fits)
+        fits = ".jsonl (one object per line: inputs and other arguments), or .txt (one text per line)"
+        raise InputError("prompts-type", f"got the suffix {path.suffix!r}", where=str(path), fits=fits)
 
 
 def text_input(pipeline: Pipeline | Cascade) -> str:
-    """The input that a line of a .txt file is: `text`, or the first where there is none of that name."""
+    """The input that lines of a .txt file are given to: `text`, or the first input if there is no `text`."""
     names = pipeline.inputs
     return "text" if "text" in names else next(iter(names), "text")
 
@@ -55,11 +55,11 @@ def requests_of(
     seed: int,
     extractors: Mapping[str, Extractor] | None = None,
 ) -> Iterator[Any]:
-    """One request of `Pipeline.many` a line; lines that cannot be read are handed on as they are, and refused there.
+    """One request of `Pipeline.many` per line; invalid lines are passed on unchanged, and refused there.
 
     Args:
-        given: inputs of all lines that do not say.
-        seed: of the first line, rising from line to line where a line does not say.
+        given: inputs of lines without their own.
+        seed: seed of the first line; increases by one per line, for lines without their own.
         extractors: of inputs in lines that do not say how they are extracted.
     """
     names, text = pipeline.inputs, text_input(pipeline)
@@ -84,15 +84,15 @@ def requests_of(
 
 
 def requests_of_call(given: Mapping[str, Any], options: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[Any]:
-    """One request a seed of what would be one call; starts and negatives that are lists are dealt out.
+    """One request per seed of a call; lists of starts and negatives are distributed over the requests.
 
     Raises:
-        InputError: `batch-mismatch`: there are not as many as seeds.
+        InputError: `batch-mismatch`: a list's length differs from the number of seeds.
     """
     dealt = {name: options[name] for name in ("start", "negative") if isinstance(options.get(name), list)}
     for name, rows in dealt.items():
         if len(rows) not in (1, len(seeds)):
-            what, fits = f"{len(rows)} of them for {len(seeds)} pictures", "one, or one for each picture"
+            what, fits = f"{len(rows)} of them for {len(seeds)} pictures", "one, or one per picture"
             raise InputError("batch-mismatch", what, where=f"--{name}", fits=fits)
     return (
         {"inputs": given, "seed": seed, **{name: rows[i % len(rows)] for name, rows in dealt.items()}}
@@ -101,20 +101,20 @@ def requests_of_call(given: Mapping[str, Any], options: Mapping[str, Any], seeds
 
 
 def check_lines(prompts: Path, number: int, given: Mapping[str, Any], options: Mapping[str, Any], text: str) -> None:
-    """Refuse options that say nothing beside a file of prompts, each line of which is one picture.
+    """Refuse options that have no meaning with a prompts file, each line of which is one picture.
 
     Args:
-        text: the input that a line of a .txt file is.
+        text: the input that lines of a .txt file are given to.
 
     Raises:
         InputError: `option-conflict`.
     """
     lists = [name for name in ("start", "negative") if isinstance(options.get(name), list) and len(options[name]) > 1]
-    line = "draws one picture a line"
+    line = "draws one picture per line"
     refused = {
-        "--number": (number > 1, "a line for each picture"),
-        f"--{text}": (prompts.suffix.lower() == ".txt" and text in given, "the file alone, or .jsonl"),
-        **{f"--{name}": (True, f"one; others in the lines of a .jsonl, as {name!r}") for name in lists},
+        "--number": (number > 1, "one line per picture"),
+        f"--{text}": (prompts.suffix.lower() == ".txt" and text in given, "only the file, or .jsonl"),
+        **{f"--{name}": (True, f"a single one, or {name!r} in the lines of a .jsonl") for name in lists},
     }
     for option, (wrong, fits) in refused.items():
         if wrong:
@@ -122,7 +122,7 @@ def check_lines(prompts: Path, number: int, given: Mapping[str, Any], options: M
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a file, none of them held longer than it is asked for.
+    """The lines of a file, read one by one.
 
     Raises:
         InputError: `not-utf8`.
@@ -131,14 +131,15 @@ def _lines(path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as lines:
             yield from lines
     except UnicodeDecodeError as problem:
-        raise InputError("not-utf8", f"no UTF-8 text: {problem.reason}", where=str(path), fits="UTF-8") from None
+        raise InputError("not-utf8", f"not UTF-8 text: {problem.reason}", where=str(path), fits="UTF-8") from None
 
 
 def _request(read: object, names: Mapping[str, Any], given: Mapping[str, Any], seed: int, where: str) -> dict[str, Any]:
-    """A line's object as a request: the model's inputs may stand beside the other arguments.
+    """A line's object as a request: the model's inputs may be given at the top level or under `inputs`.
 
     Raises:
-        InputError: `prompts-line`: no object, or inputs that are none; `argument-twice`: an input in both places.
+        InputError: `prompts-line`: the line or its `inputs` are not an object; `argument-twice`: an input is given in
+            both places.
     """
     fits = 'an object: {"text": "a red house", "seed": 5}'
     if not isinstance(read, dict):
@@ -147,7 +148,7 @@ def _request(read: object, names: Mapping[str, Any], given: Mapping[str, Any], s
     if not isinstance(inputs, dict):
         raise InputError("prompts-line", f"inputs are {shown(inputs)}", where=where, fits=fits)
     if twice := [name for name in read if name in inputs and name in names]:
-        what = f"{twice[0]!r} stands beside `inputs` and in it"
+        what = f"{twice[0]!r} is given both at the top level and under `inputs`"
         raise InputError("argument-twice", what, where=where, fits="one of the two")
     own = {key: value for key, value in read.items() if key in names and key != "inputs"}
     rest = {key: value for key, value in read.items() if key not in own}
@@ -156,16 +157,16 @@ def _request(read: object, names: Mapping[str, Any], given: Mapping[str, Any], s
 
 
 def is_folder(out: Path) -> bool:
-    """Whether pictures go into a folder of that name, which is made where it is not there."""
+    """Whether `out` is a folder for pictures, which is created if it does not exist."""
     return out.is_dir() or not out.suffix
 
 
 @dataclass
 class Series:
-    """What becomes of many requests: files written (`indices`: of whose requests), files that were there, errors.
+    """Writes the pictures of requests; records written files (`indices`: of their requests), existing files, errors.
 
     Args:
-        weights: what the model's weights are; the pictures' recipes say it, and those that are there must say the same.
+        weights: digest of the model's weights, stored in recipes; existing pictures must have the same digest.
     """
 
     out: Path
@@ -179,18 +180,18 @@ class Series:
 
     @property
     def into_folder(self) -> bool:
-        """Whether files are named by their number, 000000.png ..., and those that are there are not drawn again."""
+        """Whether files are numbered, 000000.png ..., and existing ones are not drawn again."""
         return is_folder(self.out)
 
     def file(self, index: int) -> Path:
-        """Where the picture of a request goes, in a folder."""
+        """The file of a request's picture, in a folder."""
         return self.out / f"{index:06d}{self.suffix}"
 
     def is_there(self, index: int, request: Any, pipeline: Pipeline | Cascade, common: Mapping[str, Any]) -> bool:
-        """Whether the picture of a request was drawn before.
+        """Whether the picture of a request exists already.
 
         Raises:
-            InputError: `other-output`: the file that has its name is of another request.
+            InputError: `other-output`: the existing file is of a different request.
         """
         from ldmkit.run.many import call_of
         from ldmkit.run.recipe import calls_of, read_recipe
@@ -209,14 +210,14 @@ class Series:
         if other is None and calls_of(found).keys() != calls_of(wanted).keys():
             other = "stages"
         if other is not None:
-            what = f"the picture there was drawn with other {other}"
+            what = f"the existing picture was drawn with other {other}"
             raise InputError("other-output", what, where=str(path), fits="another folder, or --overwrite")
         return True
 
     def draw(
         self, pipeline: Pipeline | Cascade, requests: Iterator[Any], batch: int, common: Mapping[str, Any]
     ) -> None:
-        """Draw the requests whose pictures are not there, and write each as it comes."""
+        """Draw the requests whose pictures do not exist, and write each when it is done."""
         from tqdm import tqdm
 
         numbers: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""The words of a command line that say what a run starts from."""
+"""Command-line options for what a run starts from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[Path]) -> None:
-    """Refuse options that require --start, and numbers of masks that do not match; no file is read.
+    """Refuse options without the --start that they require, and a wrong number of masks; reads no files.
 
     Raises:
         InputError: `option-conflict`, `batch-mismatch`.
@@ -24,17 +24,17 @@ def check_start(starts: Sequence[Path], strength: float | None, masks: Sequence[
             raise InputError("option-conflict", f"{option} requires --start", where=option, fits=fits)
     if masks and starts and len(masks) != len(starts) and 1 not in (len(masks), len(starts)):
         what = f"{len(masks)} masks for {len(starts)} pictures"
-        raise InputError("batch-mismatch", what, where="--mask", fits="one mask, or one for each start")
+        raise InputError("batch-mismatch", what, where="--mask", fits="one mask, or one per start")
 
 
 def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Path], codec: Codec) -> Any:
-    """What `Pipeline.prepare` takes as `start`; None: the run starts from noise. `codec` is the pipeline's.
+    """The argument `start` of `Pipeline.prepare`; None: the run starts from noise. `codec` is the pipeline's.
 
-    A file of latents stands for its picture, of which it says the size.
+    A file of latents stands for its picture, whose size it records.
 
     Raises:
-        SourceError: `no-latents`: a safetensors file without any, or of another size than it says.
-        InputError: `other-latents`: those of another codec.
+        SourceError: `no-latents`: a safetensors file without latents, or whose latents do not match the recorded size.
+        InputError: `other-latents`: the latents are of another codec.
     """
     if not starts:
         return None
@@ -53,7 +53,7 @@ def starting(starts: Sequence[Path], strength: float | None, masks: Sequence[Pat
 
 
 def _read(path: Path, codec: Codec) -> tuple[dict[str, Any], tuple[int, ...] | None]:
-    """Fields of a start, and the picture's size where they do not say it."""
+    """Fields of a start, and the picture's size if the fields do not determine it."""
     from ldmkit.models.weights import read_metadata
     from ldmkit.run.latent_files import check_codec_of, size_of
 
@@ -66,7 +66,7 @@ def _read(path: Path, codec: Codec) -> tuple[dict[str, Any], tuple[int, ...] | N
 
 
 def stored_latents(path: Path) -> Any:
-    """The latents (1,C,h,w) of a file that `ldmkit encode` wrote, not read yet.
+    """The latents (1,C,h,w) in a file that `ldmkit encode` wrote, read lazily.
 
     Raises:
         SourceError: `no-latents`.

@@ -1,4 +1,4 @@
-"""One line of help for a plugin's command, read from its source: a listing imports no plugin."""
+"""One-line help for plugin commands, read from their source, since listings import no plugins."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LARGEST = 1 << 20
 
 
 def summary(entry: Entry) -> str:
-    """The first sentence of the docstring of the module that the entry names; else which distribution it is from.
+    """The first sentence of the docstring of the entry's module, else the name of its distribution.
 
-    A docstring that begins with the command, as in "`ldmkit train`: train a stage by a recipe.", goes on after it.
+    A command name at the beginning, as in "`ldmkit train`: train a stage by a recipe.", is dropped.
     """
     said = _docstring(entry.value.partition(":")[0])
     first = " ".join(said.split("\n\n")[0].split())
@@ -24,7 +24,7 @@ def summary(entry: Entry) -> str:
 
 
 def _docstring(module: str) -> str:
-    """The docstring of a module that is not imported; "" where it has none or cannot be read."""
+    """The docstring of a module, without importing it; "" if it has none or cannot be read."""
     top, *inner = module.split(".")
     try:
         found = find_spec(top)

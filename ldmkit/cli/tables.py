@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of equal width: the first column to the left, numbers to the right; columns without a number are left
-    out."""
+    """Lines of equal width: the first column aligned left, numbers right; columns without numbers are dropped."""
     kept = [i for i in range(len(rows[0])) if i == 0 or any(row[i] for row in rows[1:])]
     widths = {i: max(len(row[i]) for row in rows) for i in kept}
     lines = []

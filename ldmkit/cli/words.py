@@ -1,4 +1,4 @@
-"""The words of a command line as what a pipeline takes: conditions, sizes, strategies and scales."""
+"""Parsing of command-line words: conditions, sizes, strategies and scales."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def words_of(arguments: Iterable[str]) -> Iterator[tuple[str | None, str | None]]:
-    """(name, value) of every option, `--name value` or `--name=value`, and (None, word) of what stands by itself.
+    """(name, value) for every option, `--name value` or `--name=value`, and (None, word) for other words.
 
-    The value of an option that has none is None; only the last can.
+    An option without a value, which can only be the last, has the value None.
     """
     words = iter(arguments)
     for word in words:
@@ -34,9 +34,9 @@ def words_of(arguments: Iterable[str]) -> Iterator[tuple[str | None, str | None]
 
 
 def split_words(arguments: Iterable[str]) -> tuple[str | None, list[str]]:
-    """(the model, all other words) of the arguments that are no options of the command itself.
+    """(the model, all other words) from the arguments that are not options of the command itself.
 
-    The model is the first word that stands by itself and is no scale (`text=7.5`), or no more than a path that exists.
+    The model is the first word that is neither an option nor a scale (`text=7.5`), or that is an existing path.
     """
     rest: list[str] = []
     model: str | None = None
@@ -71,7 +71,7 @@ def conditions(
         if name in given:
             raise InputError("option-twice", f"--{name} is given twice")
         if value is None:
-            raise InputError("option-empty", f"--{name} wants a value")
+            raise InputError("option-empty", f"--{name} requires a value")
         extractor = (extractors or {}).get(name)
         given[name] = owners[name].from_text(value) if extractor is None else _extracted(extractor, value)
     return given, scales
@@ -89,13 +89,13 @@ def parse_size(text: str | None) -> int | tuple[int, ...] | None:
         return None
     sides = text.lower().split("x")
     if len(sides) > 3 or not all(side.isascii() and side.isdecimal() for side in sides):
-        raise InputError("size-type", f"got {text!r}", where="--size", fits="HEIGHTxWIDTH or one number")
+        raise InputError("size-type", f"got {text!r}", where="--size", fits="HEIGHTxWIDTH, or one number")
     numbers = [int(side) for side in sides]
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
 def parse_strategy(text: str | None, option: str) -> str | dict[str, Any] | None:
-    """A name, or a name with its config: `ddim:eta=1`, `my-dist:mine:order=2`, `explicit:values=[5,1,0]`."""
+    """Parse a name, or a name with a config: `ddim:eta=1`, `my-dist:mine:order=2`, `explicit:values=[5,1,0]`."""
     head, equals, _ = (text or "").partition("=")
     name, colon, _ = head.rpartition(":")
     if text is None or not colon or not equals:
@@ -141,7 +141,7 @@ def parse_stages(pairs: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _integer(text: str) -> Any:
-    """An integer; other text as it is, which the call refuses."""
+    """An integer, or the text itself, which the call then refuses."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 21 else text
 
 
@@ -154,7 +154,7 @@ def parse_guidance(text: str | None) -> str | float | dict[str, Any] | None:
 
 
 def _number(text: str) -> float:
-    """A number as it is written in JSON or C, where `float` also takes 1_000, digits of any script, and blanks.
+    """Parse a number as in JSON or C, unlike `float`, which also accepts 1_000, digits of any script, and blanks.
 
     Raises:
         ValueError: anything else.
@@ -165,7 +165,7 @@ def _number(text: str) -> float:
 
 
 def parse_scales(pairs: list[str]) -> dict[str, float]:
-    """`text=7.5` pairs as a mapping."""
+    """Parse `text=7.5` pairs to a mapping."""
     scales: dict[str, float] = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
@@ -180,19 +180,20 @@ def parse_scales(pairs: list[str]) -> dict[str, float]:
 
 
 def chosen_guidance(guidance: str | None, pairs: list[str]) -> Any:
-    """What `--guidance`, or else `--set`, asks for."""
+    """The guidance chosen by `--guidance` or `--set`."""
     if guidance is not None and pairs:
-        fits = "one scale for all (--guidance), or one a condition (--set)"
+        fits = "one scale for all conditions (--guidance), or one per condition (--set)"
         raise InputError("option-conflict", "--guidance and --set exclude each other", fits=fits)
     return parse_scales(pairs) if pairs else parse_guidance(guidance)
 
 
 def negatives(pipeline: Pipeline | Cascade, pairs: Iterable[str]) -> dict[str, Any] | list[dict[str, Any]]:
-    """Inputs to move away from, from the `name=value` pairs of `--negative`: one mapping, or one a picture where a name
-    is given several times; names that are given once stand in all of them.
+    """Inputs to move away from, from the `name=value` pairs of `--negative`.
+
+    Returns one mapping, or one per picture if a name is given several times; names given once are in all of them.
 
     Raises:
-        InputError: `batch-mismatch`: names that are given several times, and not as often.
+        InputError: `batch-mismatch`: two names are given several times, but not equally often.
     """
     by_name: dict[str, list[str]] = {}
     for pair in pairs:
@@ -201,7 +202,7 @@ def negatives(pipeline: Pipeline | Cascade, pairs: Iterable[str]) -> dict[str, A
     for name, values in by_name.items():
         if len(values) not in (1, count):
             what = f"{name!r} is given {len(values)} times, another {count} times"
-            raise InputError("batch-mismatch", what, where="--negative", fits="once, or once for each picture")
+            raise InputError("batch-mismatch", what, where="--negative", fits="once, or once per picture")
     rows = [
         conditions(pipeline, [f"--{name}={values[i % len(values)]}" for name, values in by_name.items()])[0]
         for i in range(count)
@@ -246,7 +247,7 @@ def parse_update(text: str, option: str = "--lora") -> tuple[str, dict[str, Any]
         except ValueError:
             options["scale"] = math.nan
         if not math.isfinite(options["scale"]):
-            raise InputError("scale-range", f"{number!r} is no scale", where=option, fits="FILE, or FILE:0.8")
+            raise InputError("scale-range", f"{number!r} is not a scale", where=option, fits="FILE, or FILE:0.8")
     if not file.startswith("hf:") and not Path(file).expanduser().exists():
         raise SourceError("not-found", f"there is no file or folder {file[:200]!r}", where=option)
     return file, options

@@ -13,7 +13,18 @@ class ValueRead(Exception):
     """A tensor value was read on the host."""
 
 
-_METHODS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__", "__contains__", "nonzero")
+_METHODS = (
+    "item",
+    "tolist",
+    "numpy",
+    "cpu",
+    "__bool__",
+    "__float__",
+    "__int__",
+    "__index__",
+    "__contains__",
+    "nonzero",
+)
 _READERS: dict[Callable[..., Any], str] = {getattr(Tensor, name): f"Tensor.{name}" for name in _METHODS}
 _READERS |= {
     torch.nonzero: "torch.nonzero",

@@ -54,7 +54,7 @@ class Subject:
 
 
 def subject(cls: type[Extractor], example: Example) -> Subject:
-    """What the checks take, from an extractor's class and one of its examples."""
+    """The subject of the checks: an extractor's class and one of its examples."""
     extractor = cls.of(example.config)
     raws: Sequence[Any] = example.inputs
     if not raws:

@@ -37,7 +37,7 @@ class Subject:
 
 
 def subject(cls: type[Grid], example: Example) -> Subject:
-    """The subject of the checks: a grid\'s class and one of its examples."""
+    """The subject of the checks: a grid's class and one of its examples."""
     return Subject(cls.of(example.config))
 
 

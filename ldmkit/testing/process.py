@@ -28,7 +28,7 @@ class Subject:
 
 
 def subject(cls: type[Process], example: Example) -> Subject:
-    """The subject of the checks: a process\'s class and one of its examples."""
+    """The subject of the checks: a process's class and one of its examples."""
     return Subject(cls.of(example.config))
 
 

@@ -1,4 +1,4 @@
-"""What a part must do with inputs that nobody should pass: refuse them in words, or cope."""
+"""How parts must handle hostile inputs: refuse them with a clear error, or work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ldmkit.testing.conditioner.subject import quiet
 from ldmkit.testing.hostile import hostile
 
 SECONDS = 20.0
-"""In which a part must be done with one input, however odd."""
+"""Time limit for a single input, however odd."""
 
 LONGEST = 1000
-"""Characters of an error's text."""
+"""Maximum number of characters of an error message."""
 
 _TEXTS = (
     "",
@@ -42,14 +42,14 @@ def check_refusals(
     use: Callable[[Any], str],
     wanted: str,
 ) -> None:
-    """Pass hostile inputs, made from a schema and from valid inputs as JSON, to `parse`, and what it takes to `use`.
+    """Pass hostile inputs, generated from a schema and valid JSON inputs, to `parse`, and what it accepts to `use`.
 
     Args:
-        use: says what is wrong with what comes of a parsed input; "" where nothing is.
-        wanted: what comes of an input that is taken, in words.
+        use: uses a parsed input, and says what is wrong with the result; "" if nothing is.
+        wanted: description of the result for an accepted input.
 
     Raises:
-        Failed: some are neither refused with an `InputError` nor taken.
+        Failed: some are neither refused with an `InputError` nor handled correctly.
     """
     problems: list[str] = []
     count = 0
@@ -59,18 +59,18 @@ def check_refusals(
         if problem:
             problems.append(f"{what}: {problem}")
         if problem == _LATE:
-            break  # what hangs once may hang every time
+            break  # if it hangs once, it may hang every time
     if problems and problems[-1].endswith(_LATE):
         fail(f"an answer within {SECONDS:g} seconds for every input", problems[-1])
     if problems:
         shown = "\n          ".join(problems[:5])
         more = f"\n          and {len(problems) - 5} more" if len(problems) > 5 else ""
-        came = f"for {len(problems)} of {count} inputs something else:\n          {shown}{more}"
+        came = f"something else for {len(problems)} of {count} inputs:\n          {shown}{more}"
         fail(f"an InputError that says what is wrong, or {wanted}", came)
 
 
 def check_texts(from_text: Callable[[str], Any]) -> None:
-    """Pass odd command-line arguments to `from_text`, which makes something of each, or raises an `InputError`."""
+    """Pass odd command-line arguments to `from_text`, which must convert each or raise an `InputError`."""
     for text in _TEXTS:
         try:
             from_text(text)
@@ -81,12 +81,12 @@ def check_texts(from_text: Callable[[str], Any]) -> None:
 
 
 def _attempt(raw: Any, parse: Callable[[Any], Any], use: Callable[[Any], str]) -> str:
-    """What is wrong with how one input is dealt with; "" where nothing is."""
+    """What is wrong with the handling of one input; "" if nothing is."""
     try:
         with quiet():
             value = parse(raw)
     except InputError as error:
-        return _refusal(error) or ("" if error.where else f"an error that does not say where (`where`): {error}")
+        return _refusal(error) or ("" if error.where else f"an error without a location (`where`): {error}")
     except (Exception, SystemExit) as error:
         return _surprise(error)
     try:

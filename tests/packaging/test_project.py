@@ -66,7 +66,7 @@ def test_a_sound_project_is_checked_by_the_kit(project: Path, capsys: pytest.Cap
     assert main(["check", str(project)]) == 0
     text = capsys.readouterr().out
     assert "straight-parts 0.3" in text and "sampler:straight = straight_parts.own:Straight" in text
-    assert "order: measured" in text and "1 part(s) named, 1 checked: all is well" in text
+    assert "order: measured" in text and "1 part(s) declared, 1 checked: all is well" in text
     assert (catalogue(), sys.path) == (before, path), "nothing of it is left behind"
 
 

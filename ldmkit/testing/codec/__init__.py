@@ -1,1 +1,1 @@
-"""The contract kit\'s checks of codecs."""
+"""The contract kit's checks of codecs."""

@@ -1,1 +1,1 @@
-"""The contract kit\'s checks of conditioners."""
+"""The contract kit's checks of conditioners."""

@@ -1,1 +1,1 @@
-"""The contract kit\'s checks of denoisers."""
+"""The contract kit's checks of denoisers."""

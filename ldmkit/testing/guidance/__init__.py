@@ -1,1 +1,1 @@
-"""The contract kit\'s checks of guidance."""
+"""The contract kit's checks of guidance."""

@@ -16,7 +16,7 @@ from ldmkit.testing.guidance.model import Subject
 
 
 def subject(cls: type[Guidance], example: Example) -> Subject:
-    """The subject of the checks: guidance\'s class and one of its examples, whose `inputs` are names of conditions."""
+    """The subject of the checks: guidance's class and one of its examples, whose `inputs` are names of conditions."""
     return Subject(cls.of(example.config), tuple(example.inputs))
 
 

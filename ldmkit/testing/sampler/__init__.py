@@ -1,1 +1,1 @@
-"""The contract kit\'s checks of samplers."""
+"""The contract kit's checks of samplers."""

@@ -15,7 +15,7 @@ from ldmkit.testing.sampler.runs import Subject
 
 
 def subject(cls: type[Sampler], example: Example) -> Subject:
-    """The subject of the checks: a sampler\'s class and one of its examples."""
+    """The subject of the checks: a sampler's class and one of its examples."""
     return Subject(cls.of(example.config))
 
 
