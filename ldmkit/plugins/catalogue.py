@@ -142,7 +142,7 @@ def _named(_path: tuple[str, ...], _local: tuple[Entry, ...]) -> dict[tuple[str,
     return found
 
 
-def leave_out(entry: Entry) -> str:
+def last_resort(entry: Entry) -> str:
     """The remedy of last resort."""
     if (file := place_of(entry.dist)) is not None:
         return f"correct {file}"
@@ -157,7 +157,7 @@ def note_failure(entry: Entry, error: Exception) -> None:
         known: dict[str, Status] = {"plugin.missing-dependency": "optional", "plugin.incompatible": "incompatible"}
         status, remedy = known.get(error.code, "failed"), error.fits or ""
     reason = error.what if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-    _failures[_key(entry)] = Verdict(status, reason, remedy or leave_out(entry))
+    _failures[_key(entry)] = Verdict(status, reason, remedy or last_resort(entry))
 
 
 def _barred(entry: Entry) -> str | None:

@@ -100,7 +100,7 @@ def _kit(entry: Entry) -> tuple[int, list[Found]]:
     # an error that nobody expected says least, and often follows from what other checks found
     for report, one in sorted(outcomes, key=lambda pair: pair[1].expected == "no error"):
         if one.status == "failed":
-            said = f"{one.check.kind}-{one.check.name}: {one.check.promise} Expected {one.expected}; came {one.came}"
+            said = f"{one.check.kind}-{one.check.name}: {one.check.promise} Expected {one.expected}; got {one.came}"
             remedy = f"{one.check.docs} explains it; try again: ldmkit plugins check {entry.qualified}"
             failed.append(("check-failed", "ok", f"{report.subject}: {said}", remedy))
     return sum(one.status == "passed" for _, one in outcomes), failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ldmkit.plugins.catalogue import Status, catalogue, forbidden, leave_out, problems, verdict
+from ldmkit.plugins.catalogue import Status, catalogue, forbidden, last_resort, problems, verdict
 from ldmkit.plugins.installed import HOME, Entry
 from ldmkit.printable import printable
 
@@ -56,7 +56,7 @@ def fault(entry: Entry, code: str, status: Status, cause: str, remedy: str = "")
     """A fault of one entry; the default remedy is to upgrade or disable the distribution."""
     part, text = f"{entry.kind}:{entry.name}", printable(" ".join(cause.split()))
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
-    return Fault(code, entry.dist, entry.version, part, status, text, remedy or leave_out(entry))
+    return Fault(code, entry.dist, entry.version, part, status, text, remedy or last_resort(entry))
 
 
 def faults_of_metadata(dists: Sequence[str] | None = None) -> list[Fault]:

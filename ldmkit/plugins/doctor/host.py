@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ldmkit.errors import PluginError
-from ldmkit.plugins.catalogue import catalogue, leave_out
+from ldmkit.plugins.catalogue import catalogue, last_resort
 from ldmkit.plugins.doctor.faults import Seen, fault
 from ldmkit.plugins.installed import Entry
 
@@ -74,14 +74,14 @@ def _answer(entry: Entry, receive: Connection, child: Any, limits: dict[str, flo
     for stage, limit in (("import", limits["hang"]), ("checks", limits["checks"])):
         try:
             if not receive.poll(limit):
-                remedy = "find out what it waits for; until then " + leave_out(entry)
+                remedy = "find out what it waits for; until then " + last_resort(entry)
                 found = fault(entry, "hangs", "failed", f"its {stage} took more than {limit:g} s", remedy)
                 return Seen(entry, "failed", seconds, faults=(found,)), False
             message = json.loads(receive.recv_bytes())
         except (EOFError, OSError):
             child.join(5)
             cause = f"its {stage} ended the whole process ({_exit(child.exitcode)})"
-            found = fault(entry, "died", "failed", cause, leave_out(entry))
+            found = fault(entry, "died", "failed", cause, last_resort(entry))
             return Seen(entry, "failed", seconds, faults=(found,)), False
         seconds = message["import_seconds"]
         if message["done"]:
