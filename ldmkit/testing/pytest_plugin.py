@@ -159,7 +159,7 @@ class CheckItem(pytest.Item):
             f"{one.kind}-{one.name}: {one.promise}",
             *([f"  {line}" for line in one.explanation.splitlines()]),
             f"expected: {outcome.expected}",
-            f"came:     {outcome.came}",
+            f"got:      {outcome.came}",
             f"see:      {one.docs}",
         ]
         if outcome.error is not None and self.config.getoption("tbstyle") != "no":

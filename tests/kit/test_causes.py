@@ -76,7 +76,7 @@ def test_numbers_are_varied_where_an_example_says_so() -> None:
     report = check_sampler(parts.Numbered)
     assert {outcome.example for outcome in report.failures} == {"examples[0] with doubled=2"}
     [choices] = [outcome for outcome in report.outcomes if outcome.check.name == "choices"]
-    assert "not checked, as Example.vary leaves them out: ends=early" in choices.came
+    assert "not checked, as Example.vary excludes them: ends=early" in choices.came
 
 
 def test_a_given_config_is_checked_alone() -> None:
