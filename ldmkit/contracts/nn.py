@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -48,9 +48,11 @@ class PortedLinear(nn.Linear):
     outside of a pipeline) taps are not called.
     """
 
+    port: Port
+
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__(inputs, outputs, bias)
-        self.port = Port(outputs)
+        _own_port(self, outputs)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
@@ -60,9 +62,11 @@ class PortedLinear(nn.Linear):
 class PortedConv2d(nn.Conv2d):
     """A convolution whose output passes a port (family `conv`), with the same in `frame.scratch` as `PortedLinear`."""
 
+    port: Port
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0):
         super().__init__(inputs, outputs, kernel, stride, padding)
-        self.port = Port(outputs)
+        _own_port(self, outputs)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         y = self._conv_forward(x, self.weight, self.bias)
@@ -70,6 +74,20 @@ class PortedConv2d(nn.Conv2d):
 
 
 PortedLayer: TypeAlias = PortedLinear | PortedConv2d
+
+
+def _own_port(layer: nn.Module, width: int) -> None:
+    """Give a layer its port as a plain attribute: as a submodule, a hundred of them slow down loading and each call."""
+    object.__setattr__(layer, "port", Port(width))
+
+
+def ports_in(module: nn.Module) -> Iterator[Port]:
+    """Every port below a module: those that are submodules, and those of its ported layers."""
+    for part in module.modules():
+        if isinstance(part, Port):
+            yield part
+        elif isinstance(part, PortedLinear | PortedConv2d):
+            yield part.port
 
 
 def _tapped(layer: PortedLayer, x: Tensor, y: Tensor, frame: Frame) -> Tensor:

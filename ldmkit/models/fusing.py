@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit.contracts.adapter import Adapter, Fusable
-from ldmkit.contracts.nn import layer_of
+from ldmkit.contracts.nn import layer_of, ports_in
 from ldmkit.contracts.part import Part
-from ldmkit.contracts.ports import Port
 from ldmkit.errors import CompositionError, shown, suggest
 from ldmkit.models.compose import Parts
 from ldmkit.models.mapped import share_files
@@ -77,7 +76,7 @@ def twins(parts: Parts, which: Mapping[str, Part]) -> dict[str, Any]:
         share_files(part, made[path])
         if (home := home_of(part)) is not None:
             home.bare(made[path])
-        for port in (module for module in made[path].modules() if isinstance(module, Port)):
+        for port in ports_in(made[path]):
             port.clear()
     return made
 

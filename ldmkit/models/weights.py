@@ -196,7 +196,7 @@ def assign(
         WeightsError: missing or unexpected keys, or shapes or dtypes that do not fit; `tied`: several copies of what is
             one tensor in the module, and different.
     """
-    check(module, tensors, where)
+    own = check(module, tensors, where)
     device = torch.device(device)
     filled: dict[str, Tensor] = {}
     floats = {lazy.dtype for lazy in tensors.values() if lazy.dtype.is_floating_point}
@@ -204,7 +204,7 @@ def assign(
         dtype = reduce(torch.promote_types, floats)
     held: Callable[[torch.dtype], torch.dtype] = getattr(module, "held_dtype", lambda dtype: dtype)
     with filling(module):
-        for key in module.state_dict():
+        for key in own:
             lazy = tensors[key]
             wanted = held(dtype or lazy.dtype) if lazy.dtype.is_floating_point else lazy.dtype
             copied = not mapped or wanted != lazy.dtype or device.type != "cpu"
@@ -224,8 +224,8 @@ def _read_mapped(lazy: LazyTensor) -> Tensor:
     return tensor if tensor.data_ptr() % MAPPED_ALIGNMENT == 0 else lazy.read(True)
 
 
-def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> None:
-    """Check the keys, shapes and dtypes of a file against a module; raises the errors of `assign`."""
+def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> dict[str, Tensor]:
+    """The module's state, whose keys, shapes and dtypes a file has; raises the errors of `assign`."""
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in tensors]
     if missing:
@@ -245,6 +245,7 @@ def check(module: nn.Module, tensors: Mapping[str, LazyTensor], where: str) -> N
             what = f"{key!r} has dtype {lazy.dtype}, but the module has {tensor.dtype}"
             fits = "float64, float32, float16 or bfloat16" if floats else str(tensor.dtype)
             raise WeightsError("wrong-dtype", what, where=where, fits=fits)
+    return wanted
 
 
 def check_finite(module: nn.Module, where: str) -> None:

@@ -61,7 +61,9 @@ def _copied(module: Any, ports: dict[int, Port]) -> Any:
     children = module._modules.items()
     other.__dict__["_modules"] = {name: None if child is None else _copied(child, ports) for name, child in children}
     for name, value in module.__dict__.items():
-        if isinstance(value, Mapping) and value and all(isinstance(port, Port) for port in value.values()):
+        if isinstance(value, Port):
+            other.__dict__[name] = _port(value, ports)
+        elif isinstance(value, Mapping) and value and all(isinstance(port, Port) for port in value.values()):
             other.__dict__[name] = {key: _port(port, ports) for key, port in value.items()}
     return other
 

@@ -24,6 +24,7 @@ from ldmkit import (
     Tokens,
     Vector,
     layer_ports,
+    ports_in,
 )
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
@@ -175,7 +176,7 @@ class Encoder(nn.Module):
         """Whether a layer of the projections is tapped: of keys, of values, of the vector."""
         ports = [layer.port for b in self._crossing() for layer in (b.cross_attn.to_k, b.cross_attn.to_v)]
         if self.vector_embed is not None:
-            ports += [part for part in self.vector_embed.modules() if isinstance(part, Port)]
+            ports += ports_in(self.vector_embed)
         return any(port.taps for port in ports)
 
     def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:

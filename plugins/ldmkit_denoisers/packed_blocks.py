@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Frame, Port, PortedConv2d, PortedLinear
+from ldmkit import Frame, Port, PortedConv2d, PortedLinear, ports_in
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock, attend
 from ldmkit_denoisers.encoder import Projected
 from ldmkit_denoisers.packing import PackedConv, PackedLinear
@@ -208,7 +208,7 @@ def _blocks(attn: SpatialTransformer) -> list[TransformerBlock]:
 
 
 def _ports(module: nn.Module) -> tuple[Port, ...]:
-    return tuple(part for part in module.modules() if isinstance(part, Port))
+    return tuple(ports_in(module))
 
 
 def _tapped(ports: tuple[Port, ...]) -> bool:
