@@ -118,6 +118,9 @@ class Stage(ABC):
     notes: Sequence[str] = ()
     reads_images: ClassVar[bool] = True
     """Whether its turns use pictures or latents; False if they use only inputs."""
+    overfit_share: ClassVar[float] = 0.5
+    """`ldmkit train --check` expects the loss on a few rows to fall to this share of the first one; what starts from a
+    trained model begins with a low one."""
 
     @classmethod
     @abstractmethod

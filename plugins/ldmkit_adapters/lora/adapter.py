@@ -99,6 +99,7 @@ class LoRAState:
         return value
 
     def _one(self, index: int, update: Update, x: Tensor, layer: Any, strength: float) -> Tensor:
+        x = update.seen(x)
         if update.factored:
             return update.through(x, layer, strength)
         change = self.changes.get(index)

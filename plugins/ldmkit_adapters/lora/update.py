@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -33,15 +34,20 @@ class LayerUpdate(Value):
 
 
 class Update(nn.Module):
-    """The tensors of a `LayerUpdate`, under its names for them."""
+    """The tensors of a `LayerUpdate`, under its names for them.
+
+    Attributes:
+        dropout: share of the layer's inputs that the change does not see in training mode.
+    """
 
     def __init__(self, config: LayerUpdate):
         super().__init__()
         self.config = config
+        self.dropout = 0.0
         for name, shape in config.tensors.items():
             parameter = nn.Parameter(torch.zeros(shape))
             if name not in ZERO_AT_FIRST:
-                nn.init.uniform_(parameter, -(bound := max(shape[-1], 1) ** -0.5), bound)
+                nn.init.uniform_(parameter, -(bound := max(math.prod(shape[1:]), 1) ** -0.5), bound)
             self.register_parameter(name, parameter)
 
     @property
@@ -56,10 +62,22 @@ class Update(nn.Module):
         if not self.of_weight:
             return torch.zeros_like(weight)
         wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in tensors.items()}
-        added = change_of(wide).reshape(own.shape) * (self.config.factor * strength)
-        if "magnitude" in wide:
-            added = _with_lengths(own.to(added.dtype), added, wide["magnitude"])
+        with torch.autocast(weight.device.type, enabled=False):  # rounded rows have other lengths
+            added = change_of(wide).reshape(own.shape) * (self.config.factor * strength)
+            if "magnitude" in wide:
+                added = _with_lengths(own.to(added.dtype), added, wide["magnitude"])
         return self._placed(added, weight.shape[0], 0)
+
+    @torch.no_grad()
+    def take_lengths(self, weight: Tensor) -> None:
+        """Set DoRA's lengths to those of a weight, so that a change of nothing is one of nothing."""
+        own = weight if self.config.rows is None else weight.narrow(0, *self.config.rows)
+        lengths = self.tensors["magnitude"]
+        lengths.copy_(_lengths(own.float(), lengths))
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the change sees of the layer's input."""
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def added_bias(self, outputs: int, strength: float) -> Tensor | None:
         """What to add to the bias (outputs,), or None."""
@@ -111,6 +129,12 @@ def applied(x: Tensor, layer: nn.Linear | nn.Conv2d, change: Tensor) -> Tensor:
 def _with_lengths(weight: Tensor, added: Tensor, lengths: Tensor) -> Tensor:
     """The change that also gives rows or columns of the sum their lengths (Liu et al. 2024, DoRA, equation 5)."""
     whole = weight + added
-    axes = tuple(axis for axis in range(whole.ndim) if lengths.shape[axis] == 1)
-    norm = torch.linalg.vector_norm(whole, dim=axes, keepdim=True)
-    return lengths * whole / norm - weight
+    # a constant in the backward pass (section 4.3); divided first, so that lengths that are the norms change no bit
+    norms = _lengths(whole.detach(), lengths).clamp_min(torch.finfo(whole.dtype).tiny)  # rows of zeros stay
+    return whole * (lengths / norms) - weight
+
+
+def _lengths(weight: Tensor, like: Tensor) -> Tensor:
+    """The norms of rows or columns, over the axes that have size 1 in `like`."""
+    axes = tuple(axis for axis in range(weight.ndim) if like.shape[axis] == 1)
+    return torch.linalg.vector_norm(weight, dim=axes, keepdim=True)

@@ -11,7 +11,8 @@ class Named(NamedTuple):
     """What a key names.
 
     Args:
-        tower: "denoiser", "text-1", "text-2", or "any" where the file does not say.
+        tower: "denoiser", "text-1", "text-2", "conditioners" of those without a published layout, or "any" where the
+            file does not say.
         path: of the layer in a published layout; `flat` ones have `_` where there was a dot.
         role: name of the tensor in the update, or "alpha".
     """
@@ -89,6 +90,7 @@ _FLAT: tuple[tuple[str, str], ...] = (
     ("lora_te_", "text-1"),
     ("lora_te1_", "text-1"),
     ("lora_te2_", "text-2"),
+    ("lora_conditioners_", "conditioners"),
     ("lycoris_", "any"),
 )
 _DOTTED: tuple[tuple[str, str], ...] = (
@@ -99,6 +101,7 @@ _DOTTED: tuple[tuple[str, str], ...] = (
     ("diffusion_model.", "denoiser"),
     ("text_encoders.clip_l.transformer.", "text-1"),
     ("text_encoders.clip_g.transformer.", "text-2"),
+    ("conditioners.", "conditioners"),
     ("base_model.model.", "any"),
 )
 """Beginnings of keys, and the network that the rest is a layer of."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from ldmkit_conditioners.clip_text import ClipPart
 from ldmkit_denoisers.unet import UNet
 from torch import nn
 
-from ldmkit import Part, Port, PortedConv2d, PortedLinear
+from ldmkit import Part, Port, Ported, PortedConv2d, PortedLinear
+from ldmkit.models.abilities import able
 from ldmkit.models.composed import Composed
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
@@ -25,11 +26,13 @@ class Layer(NamedTuple):
         port: as in `LayerUpdate`.
         weight: shape of the weight, of these outputs alone.
         rows: (first, count) of them; None: all.
+        published: shape of the weight in the published layout, where a linear layer may be a convolution.
     """
 
     port: str
     weight: tuple[int, ...]
     rows: tuple[int, int] | None
+    published: tuple[int, ...]
 
 
 Layers = Mapping[str, Layer]
@@ -47,49 +50,73 @@ class Names(NamedTuple):
 
 
 def names_in(pipeline: Composed) -> dict[str, Names]:
-    """ "denoiser", "text-1", "text-2" -> its layers; networks whose published names are not known are left out.
+    """ "denoiser", "text-1", "text-2", "conditioners" -> the layers there.
 
-    Text encoders are numbered as diffusers numbers them, in the order of the pipeline's conditioners.
+    Text encoders are numbered as diffusers numbers them, in the order of the pipeline's conditioners. Networks that
+    have no published layout go by their own names: `<path>` in a denoiser, and `<name>.<path>` in conditioners.
     """
-    found: dict[str, Names] = {}
-    if isinstance(pipeline.denoiser, UNet):
-        config = pipeline.denoiser.config
-        layouts = [unet_diffusers(config), unet_compvis(config)]
-        found["denoiser"] = _names(pipeline.denoiser, layouts, "")
-    own = [name for name, slot in pipeline.parts.routes.items() if slot in pipeline.denoiser.slots]  # not an adapter's
-    texts = [(name, pipeline.conditioners[name]) for name in own]
-    towers = [(name, part) for name, part in texts if isinstance(part, ClipPart) and part.ports]
-    for number, (name, part) in enumerate(towers, 1):
-        layouts = [clip_hf_keys(part.config), clip_hf_keys(part.config, level="")]
-        found[f"text-{number}"] = _names(part, layouts, f"conditioners.{name}.")
-    return found
+    denoiser = pipeline.denoiser
+    layouts: list[KeyMap] = []
+    if isinstance(denoiser, UNet):
+        layouts = [unet_diffusers(denoiser.config), unet_compvis(denoiser.config)]
+    found = {"denoiser": _names(denoiser, layouts, "")}
+    others: dict[str, Layer] = {}
+    number = 0
+    own = [name for name, slot in pipeline.parts.routes.items() if slot in denoiser.slots]  # not an adapter's
+    for name in own:
+        part = pipeline.conditioners[name]
+        prefix = f"conditioners.{name}."
+        if isinstance(part, ClipPart) and part.ports:
+            number += 1
+            layouts = [clip_hf_keys(part.config), clip_hf_keys(part.config, level="")]
+            found[f"text-{number}"] = _names(part, layouts, prefix)
+        elif able(part, Ported) is not None:
+            others |= {f"{name}.{path}": layer for path, layer in _names(part, [], prefix).dotted.items()}
+    found["conditioners"] = _both(others)
+    return {tower: names for tower, names in found.items() if names.dotted}
 
 
 def _names(part: Part, layouts: list[KeyMap], prefix: str) -> Names:
     dotted: dict[str, Layer] = {}
-    ports: Mapping[str, Port] = getattr(part, "ports", {})
-    by_port = {id(port): name for name, port in ports.items()}
-    layers = {
-        f"{path}.weight": (prefix + by_port[id(layer.port)], layer)
-        for path, layer in part.named_modules()
-        if isinstance(layer, PortedLinear | PortedConv2d) and id(layer.port) in by_port
-    }
-    for layout in layouts:
-        for key, (port, layer) in layers.items():
+    for path, port, layer in _ported(part):
+        key = f"{path}.weight"
+        for layout in layouts:
             if key in layout:
-                dotted.update(_published(layout[key], port, layer))
+                dotted.update(_published(layout[key], prefix + port, layer))
+        if not layouts:
+            shape = tuple(layer.weight.shape)
+            dotted[path] = Layer(prefix + port, shape, None, shape)
+    return _both(dotted)
+
+
+def _both(dotted: dict[str, Layer]) -> Names:
     return Names(dotted, {name.replace(".", "_"): layer for name, layer in dotted.items()})
 
 
-def _published(entry: Conversion, port: str, layer: nn.Module) -> Iterator[tuple[str, Layer]]:
+def _ported(part: Part) -> Iterator[tuple[str, str, nn.Linear | nn.Conv2d]]:
+    """Path, port and layer of every layer with a port: one that owns it, or stands at its path."""
+    ports: Mapping[str, Port] = getattr(part, "ports", {})
+    modules = dict(part.named_modules())
+    owners = {id(m.port): path for path, m in modules.items() if isinstance(m, PortedLinear | PortedConv2d)}
+    for name, port in ports.items():
+        family, _, rest = name.partition(".")
+        path = owners.get(id(port), rest)
+        layer = modules.get(path)
+        if family in ("linear", "conv") and isinstance(layer, nn.Linear | nn.Conv2d):
+            yield path, name, layer
+
+
+def _published(entry: Conversion, port: str, layer: nn.Linear | nn.Conv2d) -> Iterator[tuple[str, Layer]]:
     """Published paths of a layer, if its weight is published as it is, or its outputs in equal parts."""
-    weight: Any = layer.weight
-    shape = tuple(weight.shape)
+    shape = tuple(layer.weight.shape)
     few = (shape[0], min(shape[1], 2), *(1 for _ in shape[2:]))
     numbers = torch.arange(few[0] * few[1]).view(few)
-    if not torch.equal(torch.cat([part.flatten() for part in entry.write(numbers)]), numbers.flatten()):
+    parts = entry.write(numbers)
+    if not torch.equal(torch.cat([part.flatten() for part in parts]), numbers.flatten()):
         return  # another order of the outputs: no published update is of such a layer
     count = shape[0] // len(entry.keys)
     for i, key in enumerate(entry.keys):
         rows = None if len(entry.keys) == 1 else (i * count, count)
-        yield key.removesuffix(".weight"), Layer(port, (count, *shape[1:]), rows)
+        weight = (count, *shape[1:])
+        published = weight + (1,) * (parts[i].ndim - len(weight))
+        yield key.removesuffix(".weight"), Layer(port, weight, rows, published)

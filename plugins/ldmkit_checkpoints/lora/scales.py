@@ -13,7 +13,8 @@ from ldmkit import SourceError
 METADATA = "lora_adapter_metadata"
 """Where diffusers keeps peft's config in a file's metadata, its fields with the network before: `unet.lora_alpha`."""
 
-_TOWERS = {"denoiser": "unet", "text-1": "text_encoder", "text-2": "text_encoder_2"}
+TOWERS = {"denoiser": "unet", "text-1": "text_encoder", "text-2": "text_encoder_2", "conditioners": "conditioners"}
+"""Network -> what its keys and fields begin with."""
 
 
 class Scales:
@@ -43,7 +44,7 @@ class Scales:
         if not isinstance(fields, dict):
             raise SourceError("metadata", f"{METADATA!r} is no JSON object", where=where, fits="what diffusers writes")
         configs: dict[str, dict[str, Any]] = {}
-        for tower, prefix in _TOWERS.items():
+        for tower, prefix in TOWERS.items():
             own = {
                 key.removeprefix(f"{prefix}."): value for key, value in fields.items() if key.startswith(f"{prefix}.")
             }

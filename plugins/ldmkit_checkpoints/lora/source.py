@@ -19,7 +19,12 @@ from ldmkit_checkpoints.lora.scales import Scales
 NAME = "lora"
 PART = f"adapters.{NAME}"
 
-_NETWORKS = {"denoiser": "U-Net", "text-1": "CLIP text encoder", "text-2": "second CLIP text encoder"}
+_NETWORKS = {
+    "denoiser": "U-Net",
+    "text-1": "CLIP text encoder",
+    "text-2": "second CLIP text encoder",
+    "conditioners": "conditioner",
+}
 
 Group = tuple[str, str, bool]
 """(network, path, whether the path is flat): what is changed."""

@@ -41,6 +41,7 @@ from ldmkit_training.loop.libraries import LIBRARIES
 from ldmkit_training.loop.sharding import is_sharded
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
+from ldmkit_training.stages.started import StartedConfig
 from ldmkit_training.watch.tracking import check_trackers
 
 
@@ -146,7 +147,7 @@ def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     if always := [name for name, share in shares.items() if (1 - share) * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, always))} in every row: the condition is never seen"
         warnings.warn(f"{what} (rates of 0.1, say)", stacklevel=3)
-    if isinstance(recipe, DenoiserConfig) and recipe.model.start is not None:
+    if isinstance(recipe, DenoiserConfig | StartedConfig) and recipe.model.start is not None:
         return  # a model that is trained on may have learnt its nulls before
     if never := [name for name, share in shares.items() if share * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"

@@ -29,8 +29,8 @@ WARM_UP = 8
 REACH_BATCHES, SEARCHED_BATCHES = 4, 16
 """Batches whose gradients are joined; more, up to the second number, only to find a gradient for every parameter."""
 RATE = 1e-3
-OVERFIT_STEPS, OVERFIT_SHARE, OVERFIT_ROWS = 200, 0.5, 4
-"""The loss of that many rows, with their noise fixed, must fall to this share of what it was within these steps."""
+OVERFIT_STEPS, OVERFIT_ROWS = 200, 4
+"""The loss of that many rows, their noise fixed, must fall to the stage's share of what it was within these steps."""
 BEFORE = -1
 """A step before the first one: turns and terms that start at some step have not begun."""
 
@@ -238,7 +238,7 @@ def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[
 
 def _overfit(stage: Stage, source: BatchSource, seconds: float) -> Check:
     """The first turn alone on a few rows whose noise, times and dropped conditions stay the same."""
-    turn = next(iter(stage.turns.values()))
+    turn, share = next(iter(stage.turns.values())), stage.overfit_share
     batch = head(source(0), OVERFIT_ROWS)
     optimiser = torch.optim.Adam(trained(turn), RATE)
     began = time.monotonic(), time.process_time()  # a machine that does other things as well is not held against it
@@ -248,15 +248,15 @@ def _overfit(stage: Stage, source: BatchSource, seconds: float) -> Check:
         last = float(loss.detach())
         first = last if step == 0 else first
         late = min(time.monotonic() - began[0], time.process_time() - began[1]) > seconds
-        if not math.isfinite(last) or last <= OVERFIT_SHARE * first or late:
+        if not math.isfinite(last) or last <= share * first or late:
             break
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained(turn), 1.0)
         optimiser.step()
     found = f"from {first:.4g} to {last:.4g} in {step} steps on {len(batch.ids)} rows"
-    wanted = f"to {OVERFIT_SHARE:g} of the first loss within {OVERFIT_STEPS} steps"
-    return Check("overfit", last <= OVERFIT_SHARE * first, found, wanted)
+    wanted = f"to {share:g} of the first loss within {OVERFIT_STEPS} steps"
+    return Check("overfit", last <= share * first, found, wanted)
 
 
 def trained(turn: Turn) -> list[nn.Parameter]:

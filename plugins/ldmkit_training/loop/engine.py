@@ -28,7 +28,7 @@ from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.devices import on_device, open_accelerator
 from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.loop.ema import Ema, averaged_weights
-from ldmkit_training.loop.finishing import measure, save_gathered
+from ldmkit_training.loop.finishing import check_frozen, measure, save_gathered
 from ldmkit_training.loop.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.loop.rescue import is_resumable, save_before_error, weight_versions, with_last_checkpoint
 from ldmkit_training.loop.resuming import check_state, check_tensors
@@ -292,6 +292,7 @@ class Engine:
         if self.sharded:
             save_gathered(self.stage, self.ema, self.recipe, self.folder, target if self.main else None)
         elif self.main:
+            check_frozen(self.stage, self._frozen)
             with self.averaged():
                 measure(self.stage, self.train_data, self.recipe, self.device)
                 self.stage.save(target)

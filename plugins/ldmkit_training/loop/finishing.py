@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from ldmkit import Batch, Dataset, Stage
+from ldmkit import Batch, Dataset, RunError, Stage
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.loop.devices import on_device
+from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.sharding import gathered_all
 
@@ -23,6 +24,21 @@ FINISHING = 2048
 def measure(stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, most: int = FINISHING) -> None:
     """Let the stage measure what it stores, on at most so many pictures, with the weights as they are now."""
     stage.finish(on_device(batch, device) for batch in _some_batches(stage, train, recipe, most))
+
+
+def check_frozen(stage: Stage, before: Mapping[str, str]) -> None:
+    """Look whether what was to stay as it is did, bit for bit.
+
+    Args:
+        before: digests of `stage.frozen` before the first step.
+
+    Raises:
+        RunError: `frozen-changed`.
+    """
+    for name, module in stage.frozen.items():
+        if digest_of(module.state_dict()) != before[name]:
+            what = f"the weights of {name!r}, which are frozen, are others than before the first step"
+            raise RunError("frozen-changed", what, fits="a stage that trains them, or leaves them alone")
 
 
 def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, target: Path | None) -> None:

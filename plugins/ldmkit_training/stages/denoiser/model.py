@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from ldmkit_training.stages.denoiser.model_section import (
     ModelSection,
 )
 from ldmkit_training.stages.designed import frozen_note, learn, learns
+from ldmkit_training.stages.seeded import seeded
 from ldmkit_training.stages.taken_over import (
     Difference,
     asset_differences,
@@ -234,7 +234,7 @@ class _Composer:
         if copying is None or "unet" in section.config or theirs is not None:
             adapter: Adapter = self._loaded_or_new("adapter", section, path, theirs, learns=section.train)
             return adapter
-        with self._seeded(path):
+        with seeded(self.seed, path):
             self.notes.append(f"{path}: a copy of the denoiser")
             return copying(denoiser, **section.config)
 
@@ -260,11 +260,8 @@ class _Composer:
         return part
 
     def _new(self, kind: str, spec: PartSpec, path: str) -> Any:
-        with self._seeded(path):
+        with seeded(self.seed, path):
             return build(kind, spec, f"model.{path}")
-
-    def _seeded(self, path: str) -> Any:
-        return _Seeded(int.from_bytes(hashlib.blake2b(f"{self.seed}/{path}".encode(), digest_size=4).digest(), "big"))
 
     def _freeze(self, pipeline: Pipeline, sections: Mapping[str, ConditionerSection]) -> dict[str, Part]:
         """The trained parts by name; all others are frozen."""
@@ -287,22 +284,6 @@ class _Composer:
         if not trained:
             raise CompositionError("nothing-to-train", "every part is frozen", where="model", fits="`train: true`")
         return trained
-
-
-class _Seeded:
-    """Torch's generator of the CPU set for a block, and put back after it."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._state: torch.Tensor | None = None
-
-    def __enter__(self) -> None:
-        self._state = torch.get_rng_state()
-        torch.default_generator.manual_seed(self._seed)
-
-    def __exit__(self, *_: object) -> None:
-        assert self._state is not None
-        torch.set_rng_state(self._state)
 
 
 def load_frozen_codec(section: FrozenCodecSection, folder: Path) -> Codec:
