@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "ldmkit_samplers": {"ldmkit"},
     "ldmkit_conditioners": {"ldmkit"},
     "ldmkit_adapters": {"ldmkit", "ldmkit_denoisers"},
-    "ldmkit_extractors": {"ldmkit"},
+    "ldmkit_extractors": {"ldmkit", "ldmkit_conditioners"},
 }
 PARTS = set(ALLOWED)
 ALLOWED |= {
@@ -73,6 +73,7 @@ PRIVATE: dict[str, dict[str, str]] = {
         "ldmkit.run": "padding and finite numbers, as a run has them",
     },
     "ldmkit_denoisers": {"ldmkit.plans.graphed": "tensors of a context, as a graph finds them"},
+    "ldmkit_extractors": {"ldmkit.files": "keypoints and weights of other people, read as carefully as pictures"},
     "ldmkit_miniworld": {
         **COMMANDS,
         "ldmkit.files.json": "where results are written",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit import Example, Extractor, from_levels, to_levels
 from ldmkit_extractors.gradients import sobel
+from ldmkit_extractors.tones import luma
 
 Array = np.ndarray[Any, Any]
 
@@ -46,12 +47,6 @@ class Canny(Extractor):
         levels = to_levels(value)
         channels = luma(levels)[..., None] if self.grey else levels
         return from_levels(edges(channels, self.low, self.high, self.aperture, self.l2))
-
-
-def luma(levels: Array) -> Array:
-    """Rec. 601 luma (H, W) of (H, W, 3) uint8 in 15-bit fixed point, as OpenCV's RGB2GRAY has it."""
-    weighted = levels.astype(np.int32) @ np.array([9798, 19235, 3735], np.int32)
-    return ((weighted + (1 << 14)) >> 15).astype(np.uint8)
 
 
 def edges(levels: Array, low: float, high: float, aperture: int = 3, l2: bool = False) -> Array:

@@ -17,12 +17,13 @@ _KERNELS: dict[int, tuple[list[int], list[int]]] = {
 
 
 def sobel(levels: Array, aperture: int) -> tuple[Array, Array]:
-    """Derivatives (dx, dy) along x and y, int32 (H, W, C), of (H, W, C) uint8; borders are repeated.
+    """Derivatives (dx, dy) along x and y of (H, W, C) floats, or int32 of uint8; borders are repeated.
 
     Those of aperture 7 are divided by 16, halves rounded to even, and kept within 16 bits, as OpenCV's Canny has them.
     """
     derivative, smooth = _KERNELS[aperture]
-    wide = np.pad(levels.astype(np.int32), ((aperture // 2,) * 2, (aperture // 2,) * 2, (0, 0)), mode="edge")
+    values = levels.astype(np.int32) if levels.dtype == np.uint8 else levels
+    wide = np.pad(values, ((aperture // 2,) * 2, (aperture // 2,) * 2, (0, 0)), mode="edge")
     dx = _along(_along(wide, derivative, 1), smooth, 0)
     dy = _along(_along(wide, smooth, 1), derivative, 0)
     if aperture < 7:
