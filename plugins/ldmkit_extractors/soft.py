@@ -41,7 +41,7 @@ class Sobel(Extractor):
     api: ClassVar[int] = 1
 
     sigma: float = Field(default=1.0, ge=0, le=64)
-    gain: float = Field(default=3.0, gt=0, le=1000)
+    gain: float = Field(default=4.0, gt=0, le=1000)
     steps: int = Field(default=0, ge=0, le=255)
 
     def extract(self, value: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ class XDoG(Extractor):
 
     sigma: float = Field(default=1.0, gt=0, le=64)
     k: float = Field(default=1.6, gt=1, le=16)
-    tau: float = Field(default=0.98, ge=0, le=1)
+    tau: float = Field(default=0.99, ge=0, le=1)
     epsilon: float = Field(default=0.0, ge=-1, le=1)
-    phi: float = Field(default=20.0, gt=0, le=1e4)
+    phi: float = Field(default=30.0, gt=0, le=1e4)
     steps: int = Field(default=0, ge=0, le=255)
 
     def extract(self, value: Tensor) -> Tensor:
