@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
@@ -148,6 +148,8 @@ class ControlNet(Encoder, Adapter):
 
     Config = ControlNetConfig
     config: ControlNetConfig
+    options: ClassVar[tuple[str, ...]] = OPTIONS
+    """Fields of the config that `tuned` may change."""
     examples = (
         Example({"unet": PLANE, "hint_channels": 2, "hint_widths": (4,)}, denoiser={"type": "unet", "config": PLANE}),
         Example(  # not to be trained so: the other residuals, which are not given then, would learn nothing
@@ -216,21 +218,23 @@ class ControlNet(Encoder, Adapter):
         if present is not None and not bool(present.all()):
             rows = present.to(dtype).view(-1, 1, 1, 1)
         picture = hint.value.flip(1) if self.config.order == "bgr" else hint.value
-        return ControlState(
-            self,
-            self.project(context.signals, context),
-            self.hint(picture.to(dtype)),
-            checked_plane(self.unet, context.signals),
-            rows,
-            context.run,
-        )
+        return self.state(context, self.hint(picture.to(dtype)), rows, self.project(context.signals, context))
+
+    def state(self, context: Context, hint: Tensor, rows: Tensor | None, projected: Projected) -> ControlState:
+        """What a run keeps of an encoded hint (B, C, h, w)."""
+        return ControlState(self, projected, hint, checked_plane(self.unet, context.signals), rows, context.run)
+
+    @property
+    def strength(self) -> float:
+        """The factor of all residuals."""
+        return self.config.scale
 
     def drops(self, slot: str) -> bool:
         return self.config.guess or self.config.pooled
 
     def tuned(self, **changes: Any) -> Self:
         """See `Adapter.tuned`: the options that may change are those of the run."""
-        check_tunable(self.config, changes, OPTIONS)
+        check_tunable(self.config, changes, self.options)
         return super().tuned(**changes)
 
     def acts(self, state: ControlState, sigma: float | None) -> bool:
@@ -267,7 +271,7 @@ class ControlNet(Encoder, Adapter):
         return [self._scaled(out, weight, state) for out, weight in zip(outputs, weights, strict=True)]
 
     def _scaled(self, residual: Tensor, weight: float, state: ControlState) -> Tensor:
-        weight *= self.config.scale
+        weight *= self.strength
         if self.config.pooled:
             residual = residual.mean(dim=(2, 3), keepdim=True)
         residual = residual if weight == 1.0 else residual * weight

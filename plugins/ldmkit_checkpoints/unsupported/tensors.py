@@ -40,7 +40,7 @@ KINDS = (
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
     Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
     Format(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
-    Format(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet union", _FAMILY),
+    Format(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet Union among others", _ALONE),
     Format(r"lora_controlnet", "a ControlNet-LoRA", _FAMILY),
     Format(
         r"^(controlnet_blocks\.|controlnet_x_embedder\.|controlnet_double_blocks\.)",
