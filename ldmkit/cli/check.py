@@ -1,4 +1,4 @@
-"""`ldmkit check`: compose a spec without weights, or check a plugin before it is installed."""
+"""`ldmkit check`: compose a spec without weights, say what a file is, or check a plugin before it is installed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,46 @@ from ldmkit.printable import printable
 
 def check_spec(
     spec: Annotated[
-        Path, typer.Argument(help="pipeline.json or the folder that holds it, or a plugin's pyproject.toml.")
+        Path, typer.Argument(help="pipeline.json or its folder, a LoRA's file, or a plugin's pyproject.toml.")
     ],
     json: Json = False,
 ) -> int:
     """Compose the parts of a spec without reading weights; report what fills which slot, and changed versions.
+
+    For a LoRA's file or folder, report what it changes, the model it was made for, and its trigger phrases.
 
     For a plugin's pyproject.toml, check entry points, source tree and requirements, and run the contract kit on its
     parts without installing it.
     """
     if spec.suffix == ".toml":
         return check_project(spec, json)
+    if spec.suffix != ".json" and spec.exists() and not _is_model(spec):
+        return _describe(spec, json)
     return _check_pipeline(spec, json)
+
+
+def _is_model(path: Path) -> bool:
+    from ldmkit.models.spec import SPEC_FILE
+
+    return (path / SPEC_FILE).is_file()
+
+
+def _describe(path: Path, json: bool) -> int:
+    from ldmkit.cli.answers import emit
+    from ldmkit.errors import SourceError
+    from ldmkit.plugins.hooks import manager
+
+    facts = manager().hook.ldmkit_describe_file(path=path)
+    if facts is None:
+        fits = "a saved pipeline, or a LoRA's file"
+        raise SourceError("unrecognised", "nobody says what it is", where=str(path), fits=fits)
+    if json:
+        emit(dict(facts))
+        return 0
+    print(printable(str(path)))
+    for name, text in facts.items():
+        print(printable(f"  {name}: {text}"))
+    return 0
 
 
 def _check_pipeline(spec: Path, json: bool) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -37,11 +37,14 @@ class SlotPart(NamedTuple):
 
 @dataclass
 class LoadReport:
-    """The keys of a source that were used (key -> part) or ignored (key -> reason), and notes for the user."""
+    """The keys of a source that were used (key -> part) or ignored (key -> reason), and notes for the user.
+
+    `remarks` are notes that attaching the file warns of."""
 
     used: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def summary(self) -> list[str]:
         """A few lines: counts by part, counts by reason, notes."""
@@ -67,6 +70,8 @@ class Source(ABC):
         self.report = LoadReport()
         self.files: dict[str, Path] = {}
         """Option of `Pipeline.with_adapter_file` -> the further file or folder that it names and the reader reads."""
+        self.defaults: dict[str, Any] = {}
+        """Fields of `Defaults` that a file of changes asks for where it is attached (`Pipeline.with_lora`)."""
 
     @property
     @abstractmethod

@@ -22,7 +22,7 @@ from ldmkit.models.found import find_part
 from ldmkit.models.locate import locate
 from ldmkit.models.reading import open_source, part_of
 from ldmkit.models.source import Source
-from ldmkit.models.spec import ConditionerSpec, PartSpec
+from ldmkit.models.spec import ConditionerSpec, Defaults, PartSpec
 from ldmkit.models.weights import check_finite
 from ldmkit.plugins.hooks import manager
 
@@ -49,6 +49,7 @@ class Attachment:
         conditioners: slot -> what fills it, filled.
         inputs: slot -> name of the input that it reads.
         shares: slot -> the pipeline's conditioner whose weights it reads.
+        defaults: of the pipeline with it, those fields that the file asks for.
     """
 
     adapter: Adapter
@@ -56,6 +57,7 @@ class Attachment:
     conditioners: dict[str, Conditioner] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     shares: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
 
 
 def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> Attachment:
@@ -78,7 +80,27 @@ def read_update(pipeline: Composed, source: str | Path, options: Mapping[str, An
         warn(f"{origin}: {used} of {used + len(opened.report.ignored)} keys are used; {count} are not: {reason}")
     name, spec = next(iter(opened.adapters.items()))
     adapter = _adapter(opened, name, spec, options, pipeline)
-    return Attachment(adapter, {"source": origin, "sha256": digest_of(path)})
+    for remark in opened.report.remarks:
+        warn(f"{origin}: {remark}")
+    return Attachment(adapter, {"source": origin, "sha256": digest_of(path)}, defaults=opened.defaults)
+
+
+def asked_defaults(own: Defaults, found: Attachment) -> Defaults:
+    """A pipeline's defaults with those that a file asks for, which count where they differ from locked ones."""
+    asked, locked = dict(found.defaults), own.locked or ()
+    if not asked:
+        return own
+    made = Defaults.of({**own.model_dump(), **asked, "locked": None}, "defaults")
+    for name in locked:
+        if name in asked and getattr(made, name) != getattr(own, name):
+            before, now = (_words(getattr(values, name)) for values in (own, made))
+            warn(f"{found.record['source']}: {name} was locked to {before} by the model or a file before, now to {now}")
+    kept = tuple(dict.fromkeys((*locked, *asked.get("locked", ()))))
+    return made.model_copy(update={"locked": kept or None})
+
+
+def _words(value: PartSpec | int) -> str:
+    return f"{value.type} {value.config or ''}".strip() if isinstance(value, PartSpec) else str(value)
 
 
 def read_adapter(pipeline: Composed, source: str | Path, options: Mapping[str, Any]) -> Attachment:

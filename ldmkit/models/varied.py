@@ -17,7 +17,7 @@ from ldmkit.models.fusing import fused_parts
 from ldmkit.models.learnt import learnt_parts, read_words
 from ldmkit.models.placement import Placement
 from ldmkit.models.placing import placed_parts, unplaced
-from ldmkit.models.updates import OPTIONS, Attachment, free_name, read_adapter, read_update
+from ldmkit.models.updates import OPTIONS, Attachment, asked_defaults, free_name, read_adapter, read_update
 
 
 class Varied(Composed):
@@ -122,6 +122,7 @@ class Varied(Composed):
         taken = {*self.adapters, *self.wiring, *self.inputs, *found.inputs.values()}
         name = free_name(source, taken) if name is None else name
         made = extended(self, name, found.adapter, found.conditioners, found.inputs, found.shares)
+        made["defaults"] = asked_defaults(self.defaults, found)
         kept: dict[str, Any] = {"origin": self.origin, "load_options": self.load_options}
         return type(self)(**made, **kept, updates=(*self.updates, {"name": name, **found.record}))
 

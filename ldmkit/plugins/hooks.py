@@ -75,6 +75,16 @@ class Hooks:
             path: existing file or folder.
         """
 
+    @hookspec(firstresult=True)
+    def ldmkit_describe_file(self, path: Path) -> Mapping[str, str] | None:
+        """What a file or folder that is not a model says of itself, as lines of name and text; None: unknown.
+
+        `ldmkit check FILE` prints it.
+
+        Args:
+            path: existing file or folder.
+        """
+
     @hookspec
     def ldmkit_pipeline_built(self, pipeline: Composed) -> None:
         """Called after a pipeline has been composed."""
@@ -173,7 +183,10 @@ def _own_crash(entry: Entry, error: Exception, arguments: tuple[Any, ...]) -> Ld
 
 
 _PASSED = (KeyboardInterrupt, GeneratorExit)
-_READERS = tuple(f"ldmkit_identify_{kind}" for kind in ("checkpoint", "update", "adapter", "embedding"))
+_READERS = (
+    *(f"ldmkit_identify_{kind}" for kind in ("checkpoint", "update", "adapter", "embedding")),
+    "ldmkit_describe_file",
+)
 _RAISED = object()
 
 _raised: Counter[tuple[str, str]] = Counter()

@@ -51,6 +51,18 @@ def ldmkit_identify_update(path: Path, pipeline: Composed) -> Source | None:
     return open_update(path, pipeline)
 
 
+@hookimpl
+def ldmkit_describe_file(path: Path) -> dict[str, str] | None:
+    """Say what a file of changes to weights is; None for other files.
+
+    Raises:
+        SourceError: it is one, and cannot be read.
+    """
+    from ldmkit_checkpoints.lora.description import describe
+
+    return describe(path)
+
+
 @hookimpl(specname="ldmkit_identify_adapter")
 def read_gligen(path: Path, pipeline: Composed) -> Source | None:
     """Return a reader for a file of GLIGEN's gates, else None.

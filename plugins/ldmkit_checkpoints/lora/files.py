@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ldmkit import Source, SourceError, read_json
+from ldmkit import LazyTensor, Source, SourceError, read_json
 from ldmkit.models.composed import Composed
-from ldmkit.models.weights import open_safetensors, read_metadata
+from ldmkit.models.weights import open_safetensors
+from ldmkit_checkpoints.lora.bases import compare
 from ldmkit_checkpoints.lora.dialects import is_update
+from ldmkit_checkpoints.lora.few_steps import asked_by
 from ldmkit_checkpoints.lora.layers import names_in
+from ldmkit_checkpoints.lora.said import Said, said_of
 from ldmkit_checkpoints.lora.scales import Scales
 from ldmkit_checkpoints.lora.source import LoraSource
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
@@ -21,29 +25,58 @@ _KINDS = ("LORA", "LOHA", "LOKR")
 _MEANS_NOTHING = (None, False, "none", [], {})
 
 
+class Found(NamedTuple):
+    """A file of changes, the folder that was named in its place, and peft's config there."""
+
+    path: Path
+    folder: Path | None
+    config: dict[str, Any] | None
+    tensors: Mapping[str, LazyTensor]
+
+    @property
+    def said(self) -> Said:
+        """What is said of it."""
+        return said_of(self.path, self.folder, self.config)
+
+
 def open_update(path: Path, pipeline: Composed) -> Source | None:
     """The reader for a LoRA's file or folder; None where it is none.
 
     Raises:
         SourceError: it is one, and does not fit the pipeline or cannot be read.
     """
+    found = find_update(path)
+    if found is None:
+        return None
+    where, said = str(found.path), found.said
+    remarks = [*said.unread, *compare(said, pipeline, where)]
+    scales = Scales.of_metadata(said.metadata, where)
+    if found.config is not None:
+        scales = Scales({"any": found.config}, where)
+    source = LoraSource(found.tensors, names_in(pipeline), scales, where)
+    asked = asked_by(said, pipeline, where)
+    source.defaults = asked.defaults
+    source.report.remarks += [*remarks, *asked.remarks]
+    return source
+
+
+def find_update(path: Path) -> Found | None:
+    """The file of changes at a path; None where there is none.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
     config: dict[str, Any] | None = None
-    if path.is_dir():
+    folder = path if path.is_dir() else None
+    if folder is not None:
         inner = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), None)
         if inner is None:
             return None
         config = _peft_config(path / CONFIG) if (path / CONFIG).is_file() else None
         path = inner
     refuse_unsupported_file(path)
-    safe = path.suffix == ".safetensors"
-    tensors = open_safetensors(path) if safe else open_state_dict(path)[0]
-    if not is_update(list(tensors)):
-        return None
-    where = str(path)
-    scales = Scales.of_metadata(read_metadata(path) if safe else {}, where)
-    if config is not None:
-        scales = Scales({"any": config}, where)
-    return LoraSource(tensors, names_in(pipeline), scales, where)
+    tensors = open_safetensors(path) if path.suffix == ".safetensors" else open_state_dict(path)[0]
+    return Found(path, folder, config, tensors) if is_update(list(tensors)) else None
 
 
 def _peft_config(path: Path) -> dict[str, Any]:
