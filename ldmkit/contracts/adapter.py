@@ -52,7 +52,8 @@ class Adapter(Part, ABC):
 
         `context.run` holds the sigmas. The signals of the adapter's slots are in `context.signals` under
         `<name>.<slot>` and may be absent. Rows in which `context.present["<name>.<slot>"]` is False must be treated
-        as if the condition were not given."""
+        as if the condition were not given. An adapter whose null is a condition of its own (an encoded black picture)
+        uses it in rows of `context.given["<name>.<slot>"]`, whose condition guidance drops now."""
         return None
 
     def idle(self, run: Run) -> str | None:

@@ -89,7 +89,8 @@ class Context:
     """The result of `Denoiser.prepare`: everything about the conditions that is constant over a run.
 
     `signals` are by slot name, including the adapters' slots; `present[slot]` (B,) bool marks the rows with a real
-    condition rather than a null. Denoisers subclass it to store their projected keys and values. `memory` holds state
+    condition rather than a null, and `given[slot]` those whose input was given, also where guidance drops it now (empty
+    where that is not known). Denoisers subclass it to store their projected keys and values. `memory` holds state
     that taps keep between the calls of a run; it is empty at the start and not shared between runs.
     """
 
@@ -98,6 +99,7 @@ class Context:
     adapters: dict[str, Any] = field(default_factory=dict)
     run: Run | None = None
     memory: dict[Any, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+    given: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass

@@ -115,6 +115,15 @@ class Conditioning:
             present[part.slot] = present[part.slot] | real if part.slot in present else real
         return SlotSignals(signals, present)
 
+    def given(self, views: int = 1) -> dict[str, Tensor]:
+        """Slot -> (views * B,) bool, True in rows whose input was given, whether a view drops it or not."""
+        given: dict[str, Tensor] = {}
+        for part in self.parts:
+            rows = [*(part.given or (True,) * rows_of(part.signal))] * views
+            real = torch.tensor(rows, device=_device(part.signal))
+            given[part.slot] = given[part.slot] | real if part.slot in given else real
+        return given
+
     def dropout(self, rates: Mapping[str, float], uniform: Callable[[str], Tensor]) -> dict[str, Signal]:
         """Training view: each named input is replaced by its null with probability `rates[name]` per row.
 

@@ -20,6 +20,7 @@ def prepared_context(
     signals: Mapping[str, Signal],
     present: Mapping[str, Tensor],
     run: Run | None,
+    given: Mapping[str, Tensor] | None = None,
 ) -> Context:
     """Call `denoiser.prepare`, then `prepare` of each adapter, then `denoiser.adapted`.
 
@@ -28,6 +29,7 @@ def prepared_context(
     Args:
         signals: by slot; an adapter's own slots are `<name>.<slot>`.
         present: slot -> (B,) bool, True in rows with a real condition rather than a null.
+        given: slot -> (B,) bool, True in rows whose input was given, dropped or not; None: not known.
         run: noise levels and latent size; None in training, where every row has its own noise level.
 
     Raises:
@@ -37,7 +39,7 @@ def prepared_context(
     if not isinstance(context, Context):
         what = f"{part_name('denoiser', denoiser)} breaks its contract: prepare returned {type(context).__name__}"
         raise RunError("bad-return", what, fits="an ldmkit.Context")
-    context.signals, context.present, context.run = signals, present, run
+    context.signals, context.present, context.run, context.given = signals, present, run, given or {}
     for name, adapter in adapters.items():
         context.adapters[name] = adapter.prepare(context, name)
     return denoiser.adapted(context) if adapters else context

@@ -276,8 +276,9 @@ class Evaluator:
         """The context of a batch of views, with this run's memory; prepared at first use and shared by all runs."""
         if views not in self._contexts:
             signals, present = self._conditioning.batch(views)
+            given = self._conditioning.given(len(views))
             with torch.no_grad():
-                context = prepared_context(self._denoiser, self._adapters, signals, present, self._run)
+                context = prepared_context(self._denoiser, self._adapters, signals, present, self._run, given)
             self._contexts[views] = context
         if views not in self._own:
             self._own[views] = own = copy.copy(self._contexts[views])

@@ -12,6 +12,9 @@ from ldmkit.errors import SourceError, shown
 from ldmkit.files.reading import is_within
 from ldmkit.run.recipe import calls_of
 
+_NAMES = ("image", "latents", "mask", "picture", "hint", "reference", "ip-image", "ip-region")
+"""Fields and inputs that hold pictures."""
+
 _NUMBERED = re.compile(r"(-\d+)?(\[\d+\])*$")
 """What stands behind a name that was taken: hint-2."""
 
@@ -121,5 +124,5 @@ def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:
             yield from _pictures(inner, f"{where}[{number}]")
     elif isinstance(value, str) and not value.startswith("data:"):
         name = _NUMBERED.sub("", where.rpartition(".")[2])
-        if where == "start" or name in ("image", "latents", "mask", "picture", "hint", "reference"):
+        if where == "start" or name in _NAMES:
             yield where, value

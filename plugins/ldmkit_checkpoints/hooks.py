@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ldmkit import hookimpl
 
@@ -73,6 +73,18 @@ def read_gligen(path: Path, pipeline: Composed) -> Source | None:
     from ldmkit_checkpoints.compvis.gligen_file import open_gligen
 
     return open_gligen(path, pipeline)
+
+
+@hookimpl(specname="ldmkit_identify_adapter")
+def read_ip_adapter(path: Path, pipeline: Composed, options: Mapping[str, Any]) -> Source | None:
+    """Return a reader for an IP-Adapter, else None.
+
+    Raises:
+        SourceError: it is one, and does not fit the pipeline or cannot be read.
+    """
+    from ldmkit_checkpoints.ip_adapter.files import open_ip_adapter
+
+    return open_ip_adapter(path, pipeline, options)
 
 
 @hookimpl

@@ -206,7 +206,7 @@ def _window(context: PatchedContext, window: tuple[int, int, int, int] | None) -
     """The inner context for a window (top, left, height, width) of the latents; None: for all of them."""
     assert context.inner is not None
     changes: dict[str, Any] = {"adapters": context.adapters, "present": context.present, "run": context.run}
-    changes["memory"] = context.memory
+    changes |= {"memory": context.memory, "given": context.given}
     if window is None:
         return replace(context.inner, signals=context.signals, **changes)
     cut: dict[str, Any] = {}

@@ -98,7 +98,7 @@ def prepared(
         for slot, there in present.items():
             there[list(absent)] = slot in host.slots
     size = tuple(given["x"].shape[2:])
-    return prepared_context(host, adapters, signals, present, Run(SIGMAS, size) if run else None)
+    return prepared_context(host, adapters, signals, present, Run(SIGMAS, size) if run else None, present)
 
 
 def extended(

@@ -11,10 +11,11 @@ from ldmkit_denoisers.config import SMALL
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ldmkit import Adapter, CompositionError, Context, Example, Frame, Fusable, Run, SpecError, Tap, suggest
+from ldmkit import Adapter, CompositionError, Context, Example, Frame, Fusable, Run, SpecError, Tap
 from ldmkit.bounds import SignedScale
 from ldmkit_adapters.lora.forms import is_form
 from ldmkit_adapters.lora.update import LayerUpdate, Update, applied
+from ldmkit_adapters.scales import check_scales, scale_of
 from ldmkit_adapters.windows import Window
 
 PREFIX = "conditioners."
@@ -48,21 +49,13 @@ class LoRAConfig(Window):
             if not is_form(layer.tensors):
                 what = f"tensors named {', '.join(layer.tensors) or 'nothing'} are no form of a change"
                 raise SpecError("invalid", what, where=f"layers.{i}.tensors", fits="down and up, for example")
-        paths = [path_of(layer.port) for layer in self.layers]
-        for start in self.scales:
-            if not any(_begins(path, start) for path in paths):
-                what = f"none of the {len(paths)} changed layers is below {start!r}"
-                raise SpecError("invalid", what, where=f"scales.{start}", fits=suggest(start, _beginnings(paths)))
+        check_scales(self.scales, [path_of(layer.port) for layer in self.layers], "changed layers")
         return self
 
     @property
     def strengths(self) -> dict[str, float]:
         """Port -> the factor of the changes there."""
-        return {layer.port: self._strength(path_of(layer.port)) for layer in self.layers}
-
-    def _strength(self, path: str) -> float:
-        fitting = [start for start in self.scales if _begins(path, start)]
-        return self.scale * (self.scales[max(fitting, key=len)] if fitting else 1.0)
+        return {layer.port: scale_of(path_of(layer.port), self.scale, self.scales) for layer in self.layers}
 
 
 def path_of(port: str) -> str:
@@ -214,13 +207,3 @@ class LoRA(Fusable, Adapter):
         found = [self.updates[index].added_bias(len(bias), self.strengths[port]) for index in self.at[port]]
         changes = [delta for delta in found if delta is not None]
         return sum(changes[1:], changes[0]) if changes else None
-
-
-def _begins(path: str, start: str) -> bool:
-    return path == start or path.startswith(f"{start}.")
-
-
-def _beginnings(paths: list[str]) -> list[str]:
-    """What paths may begin with, for a suggestion."""
-    found = {".".join(path.split(".")[:count]) for path in paths for count in (1, 2)}
-    return sorted(found)

@@ -87,7 +87,8 @@ class DenoiserTurn(Turn):
         """What the denoiser reads, adapters included; `kept` by input name (B,) bool, None: all."""
         kept = {name: keep for name, keep in (kept or {}).items() if name in conditioning.names}
         signals, present = conditioning.kept(kept)
-        return prepared_context(self.pipeline.denoiser, self.pipeline.adapters, signals, present, run=None)
+        pipe, given = self.pipeline, conditioning.given()
+        return prepared_context(pipe.denoiser, pipe.adapters, signals, present, run=None, given=given)
 
     def predict(self, x0: Tensor, signals: Mapping[str, Signal] | Context, noise: Tensor, sigma: list[float]) -> Tensor:
         """F of x0 with noise at one sigma a row, float32."""
