@@ -52,8 +52,8 @@ class Adapter(Part, ABC):
 
         `context.run` holds the sigmas. The signals of the adapter's slots are in `context.signals` under
         `<name>.<slot>` and may be absent. Rows in which `context.present["<name>.<slot>"]` is False must be treated
-        as if the condition were not given. An adapter whose null is a condition of its own (an encoded black picture)
-        uses it in rows of `context.given["<name>.<slot>"]`, whose condition guidance drops now."""
+        as if the condition were not given; of a slot with `has_null` only those in which `context.given` is False
+        too, as in the others the signal is the null."""
         return None
 
     def idle(self, run: Run) -> str | None:
@@ -63,6 +63,12 @@ class Adapter(Part, ABC):
 
     def drops(self, slot: str) -> bool:
         """Whether the input of a slot is dropped with the others even if it is wired with `keep`."""
+        return False
+
+    def has_null(self, slot: str) -> bool:
+        """Whether the null of a slot's condition is a condition of its own (an encoded black picture), with which the
+        adapter acts where guidance drops the input, and in whose place a negative may be given. False: it does nothing
+        there."""
         return False
 
     def tuned(self, **changes: Any) -> Self:

@@ -123,7 +123,7 @@ def encode_conditions(
     Conditions found in `known` are not encoded again.
     """
     for negative in negatives:
-        _check_negative(wiring, negative)
+        _check_negative(parts, wiring, negative)
     encoded: list[Encoded] = []
     tapping = {name: adapter for name, adapter in parts.adapters.items() if adapter.conditioner_taps(name)}
     grid, size = frame_size(latent_size(size, parts.codec)), frame_size(size)
@@ -171,11 +171,19 @@ def _with_adapter_drops(spec: ConditionerSpec, slot: str, parts: Parts) -> Condi
     return spec.model_copy(update={"null": "default"}) if dropped else spec
 
 
-def _check_negative(wiring: Mapping[str, ConditionerSpec], negative: Row) -> None:
+def _check_negative(parts: Parts, wiring: Mapping[str, ConditionerSpec], negative: Row) -> None:
     for key in negative:
-        if all(spec.null == "keep" for name, spec in wiring.items() if input_name(name, spec) == key):
+        readers = [name for name, spec in wiring.items() if input_name(name, spec) == key]
+        if all(wiring[name].null == "keep" and not _replaceable(parts.routes[name], parts) for name in readers):
             what = f"the input {key!r} is never dropped, so it cannot have a negative"
             raise InputError("negative-kept", what, where=f"negative.{key}")
+
+
+def _replaceable(slot: str, parts: Parts) -> bool:
+    """Whether a slot is an adapter's, and a negative can take the place of its null."""
+    owner, _, own = slot.rpartition(".")
+    adapter = parts.adapters.get(owner)
+    return adapter is not None and adapter.drops(own) and adapter.has_null(own)
 
 
 def _value(conditioner: Conditioner, row: Row, key: str, size: tuple[int, int]) -> Any | None:

@@ -75,7 +75,7 @@ def read_gligen(path: Path, pipeline: Composed) -> Source | None:
     return open_gligen(path, pipeline)
 
 
-@hookimpl(specname="ldmkit_identify_adapter")
+@hookimpl(specname="ldmkit_identify_adapter", tryfirst=True)  # it alone knows pickles of two mappings
 def read_ip_adapter(path: Path, pipeline: Composed, options: Mapping[str, Any]) -> Source | None:
     """Return a reader for an IP-Adapter, else None.
 

@@ -120,6 +120,13 @@ class EveryRow(Nudge):
         return super().prepare(context, name)
 
 
+class OffWhereDropped(Nudge):
+    """Says that its null acts, and looks at `present` all the same."""
+
+    def has_null(self, slot: str) -> bool:
+        return True
+
+
 class AllOrNothing(Nudge):
     """Stays out of the whole batch where one row is without a vector."""
 
@@ -298,6 +305,7 @@ BROKEN: dict[str, list[type[Any]]] = {
     "slots-matter": [IgnoresSlot, OtherSlotName],
     "slots-absent": [Demands],
     "rows-absent": [EveryRow, AllOrNothing],
+    "nulls": [OffWhereDropped],
     "no-entry": [Restless, EntryExpected],
     "detach": [LeavesATap, Patches],
     "frozen-denoiser": [Thaws, Patches],

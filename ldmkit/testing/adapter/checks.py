@@ -76,6 +76,7 @@ def slots(s: AdapterSubject) -> None:
         expect(isinstance(name, str) and isinstance(slot, Slot), "slots: name -> Slot", f"{name!r}: {slot!r}")
         expect("." not in name, "names of slots without a dot", f"{name!r}")
         expect(isinstance(part.drops(name), bool), f"drops({name!r}) to be True or False", f"{part.drops(name)!r}")
+        expect(isinstance(part.has_null(name), bool), f"has_null({name!r}): True or False", f"{part.has_null(name)!r}")
 
 
 @check("adapter", "taps")
@@ -187,6 +188,24 @@ def rows_absent(s: AdapterSubject) -> None:
         none = extended(host, {NAME: part}, {**given, "signals": without})
     close([mixed[:1]], [none[:1]], "F of the row without the adapter's conditions")
     close([mixed[1:]], [whole[1:]], "F of the other rows")
+
+
+@check("adapter", "nulls")
+def nulls(s: AdapterSubject) -> None:
+    """Where a slot has a null of its own (`has_null`), it acts with that in rows whose condition guidance drops.
+
+    In these rows `context.present` is False, `context.given` True, and the signal is the null, or a negative in its
+    place. Rows that were given nothing have False in both.
+    """
+    part = s.make()
+    if not any(part.has_null(slot) for slot in part.slots):
+        raise NotApplicable("no slot has a null of its own")
+    host = s.host(part)
+    given = s.drawn(part, host)
+    with torch.no_grad():
+        whole = extended(host, {NAME: part}, given)
+        found = extended(host, {NAME: part}, given, absent=[0], dropped=True)
+    close([found], [whole], "F with the same signal where guidance drops the input")
 
 
 @check("adapter", "no-entry")

@@ -84,12 +84,14 @@ def prepared(
     given: Mapping[str, Any],
     run: bool = True,
     absent: Sequence[int] = (),
+    dropped: bool = False,
 ) -> Context:
     """The denoiser's context with the state that each adapter prepared, as in a pipeline.
 
     Args:
         run: False: as in training, without a run and a noise level.
         absent: rows in which no slot of an adapter carries a condition.
+        dropped: these rows were given a condition, which guidance drops.
     """
     signals, rows = given["signals"], given["x"].shape[0]
     present: dict[str, Tensor] = {}
@@ -98,7 +100,8 @@ def prepared(
         for slot, there in present.items():
             there[list(absent)] = slot in host.slots
     size = tuple(given["x"].shape[2:])
-    return prepared_context(host, adapters, signals, present, Run(SIGMAS, size) if run else None, present)
+    given_rows = {slot: torch.ones_like(there) for slot, there in present.items()} if dropped else present
+    return prepared_context(host, adapters, signals, present, Run(SIGMAS, size) if run else None, given_rows)
 
 
 def extended(
@@ -107,12 +110,13 @@ def extended(
     given: Mapping[str, Any],
     run: bool = True,
     absent: Sequence[int] = (),
+    dropped: bool = False,
 ) -> Tensor:
     """F of the denoiser with adapters attached for this call; arguments as for `prepared`."""
     with ExitStack() as stack:
         for name, adapter in adapters.items():
             stack.enter_context(attached(host.ports, adapter.taps(name)))
-        context = prepared(host, adapters, given, run, absent)
+        context = prepared(host, adapters, given, run, absent, dropped)
         out: Tensor = host(given["x"], given["t"], context, SIGMAS[1] if run else None)
     return out
 

@@ -110,6 +110,9 @@ class IPAdapter(Adapter):
     def drops(self, slot: str) -> bool:
         return slot == "image"
 
+    def has_null(self, slot: str) -> bool:
+        return slot == "image"
+
     def idle(self, run: Run) -> str | None:
         """See `Adapter.idle`."""
         if not any(self.config.strengths.values()):

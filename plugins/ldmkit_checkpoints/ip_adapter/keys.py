@@ -40,7 +40,7 @@ def cross_attentions(config: UNetConfig) -> list[CrossAttention]:
             for i in range(len(plan.inputs)):
                 found += _blocks(plan, f"{way}.{plan.level}.attn.{i}")
     middle = mid_level(config)
-    return found + (_blocks(middle, "mid.attn") if middle.inputs else [])
+    return [*found, *_blocks(middle, "mid.attn")]
 
 
 def _blocks(plan: LevelPlan, path: str) -> Iterator[CrossAttention]:
