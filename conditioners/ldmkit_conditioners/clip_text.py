@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,16 +24,20 @@ from ldmkit import (
     SourceError,
     Tokens,
     Vector,
+    cat_rows,
     linear_ports,
     rows_of,
 )
 from ldmkit_conditioners.bpe import CLIP_FILES, clip_vocabulary
 from ldmkit_conditioners.clip_tower import ClipConfig, ClipTower
 from ldmkit_conditioners.prompted import Prompted
+from ldmkit_conditioners.prompts import padded_rows
 from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
+from ldmkit_conditioners.written import AnyPrompt, Chunk, WrittenPrompt, chunks_of, cut, emphasised
 
 _TINY = {"vocab_size": 50, "width": 16, "layers": 2, "heads": 2, "mlp": 32, "positions": 9}
 _TINY |= {"bos": 47, "eos": 48, "pad": 48}
+_FIELDS = re.compile(r'\{\s*"text"\s*:')
 _IDS = ([47, 3, 48], "", [47, 9, 8, 7, 48])
 
 
@@ -39,6 +45,7 @@ class ClipPart(Prompted, Ported, LearnsTokens):
     """What both have: a tower, and rows of ids: start, text, end, padding. Ports: `linear.tower.<path>`."""
 
     Config: ClassVar[type[ClipConfig]] = ClipConfig
+    Input: ClassVar[Any] = AnyPrompt
     files: ClassVar[str] = CLIP_FILES
 
     def __init__(self, config: Any = None):
@@ -59,6 +66,49 @@ class ClipPart(Prompted, Ported, LearnsTokens):
     @property
     def length(self) -> int:
         return int(self.config.max_length or self.config.positions)
+
+    @classmethod
+    def from_text(cls, text: str) -> Any:
+        """The text itself; `[1, 2, 3]` is a list of token ids, `{"text": ...}` the fields of a `WrittenPrompt`."""
+        return super(Prompted, cls).from_text(text) if _FIELDS.match(text) else super().from_text(text)
+
+    def parse(self, raw: Any, where: str) -> Any:
+        if not isinstance(raw, Mapping | WrittenPrompt):
+            return super().parse(raw, where)
+        prompt = WrittenPrompt.of(raw if isinstance(raw, WrittenPrompt) else dict(raw), where)
+        super().parse(prompt.text, f"{where}.text")
+        try:
+            self._split(prompt)
+        except InputError as error:
+            error.where = f"{where}.text"
+            raise
+        return prompt
+
+    def chunks(self, prompt: Any) -> list[Chunk]:
+        """The rows of a prompt, start and end included, padding not; a weight for each id.
+
+        A `TruncationWarning` says what was cut.
+
+        Raises:
+            InputError: as `row`, and those of a `WrittenPrompt`'s syntax.
+        """
+        found = self._split(prompt) if isinstance(prompt, WrittenPrompt) else None
+        if found is None:
+            row = super().row(prompt.text if isinstance(prompt, WrittenPrompt) else prompt)
+            return [Chunk(row, [1.0] * len(row))]
+        start, end = self.empty
+        found = found if prompt.is_long else cut(found, self.length - 2)
+        return [Chunk([start, *chunk.ids, end], [1.0, *chunk.weights, 1.0]) for chunk in found]
+
+    def _split(self, prompt: WrittenPrompt) -> list[Chunk] | None:
+        """The chunks of a prompt, without start and end; None: it is one row, as a text without options is."""
+        fragments = prompt.fragments()
+        if fragments is None or self.vocabulary is None:
+            return None
+        return chunks_of(fragments, self.vocabulary, self.length - 2)
+
+    def row(self, prompt: Any) -> list[int]:
+        return self.chunks(prompt)[0].ids
 
     @property
     def token_key(self) -> str:  # type: ignore[override]
@@ -138,9 +188,46 @@ class ClipText(ClipPart):
         super().__init__(config)
         self.dim = self.config.width
 
-    def forward(self, inputs: list[str | list[int]]) -> Tokens:
-        state = self.weights(self.ids(inputs), self.config.blocks, self.frame)
-        return Tokens(self.weights.norm(state) if self.config.final_norm else state)
+    def forward(self, inputs: list[Any]) -> Tokens:
+        if any(isinstance(prompt, WrittenPrompt) for prompt in inputs):
+            written = cat_rows([Tokens(self._written(prompt)) for prompt in inputs])
+            assert isinstance(written, Tokens)
+            return written
+        return Tokens(self._states(self.ids(inputs), self.config.blocks))
+
+    def parse(self, raw: Any, where: str) -> Any:
+        prompt = super().parse(raw, where)
+        if isinstance(prompt, WrittenPrompt):
+            self._blocks(prompt, where)
+        return prompt
+
+    def _written(self, prompt: Any) -> Tensor:
+        """(1, L, width) of one prompt: its chunks one after the other."""
+        chunks = self.chunks(prompt)
+        ids = padded_rows([chunk.ids for chunk in chunks], self.length, self.config.pad, self.device)
+        states = self._states(ids, self._blocks(prompt))
+        weights = torch.ones(ids.shape, dtype=torch.float64, device=ids.device)
+        for row, chunk in zip(weights, chunks, strict=True):
+            row[: len(chunk.weights)] = torch.tensor(chunk.weights, dtype=torch.float64)
+        return emphasised(states, weights).flatten(0, 1)[None]
+
+    def _states(self, ids: Tensor, blocks: int) -> Tensor:
+        state = self.weights(ids, blocks, self.frame)
+        return self.weights.norm(state) if self.config.final_norm else state
+
+    def _blocks(self, prompt: Any, where: str | None = None) -> int:
+        """How many blocks are run for a prompt.
+
+        Raises:
+            InputError: `clip-skip`.
+        """
+        own = int(self.config.blocks)
+        skipped = prompt.clip_skip if isinstance(prompt, WrittenPrompt) else 0
+        if skipped > own:
+            what = f"{skipped} layers are to be left out, the text encoder runs {own}"
+            place = None if where is None else f"{where}.clip_skip"
+            raise InputError("clip-skip", what, where=place, fits=f"0 to {own}")
+        return own - skipped
 
     def null(self, like: Signal) -> Tokens:
         return Tokens(self([""]).value.expand(rows_of(like), -1, -1))
@@ -164,7 +251,7 @@ class ClipPooled(ClipPart, SharesWeights):
         self.dim = self.config.projection or self.config.width
         self._owner: tuple[ClipPart, ...] = ()
 
-    def forward(self, inputs: list[str | list[int]]) -> Vector:
+    def forward(self, inputs: list[Any]) -> Vector:
         for prompt in inputs:
             self._check_end(prompt, None)
         return Vector(self.weights.pooled(self.ids(inputs), self.frame))
@@ -172,11 +259,16 @@ class ClipPooled(ClipPart, SharesWeights):
     def null(self, like: Signal) -> Vector:
         return Vector(self([""]).value.expand(rows_of(like), -1))
 
-    def parse(self, raw: Any, where: str) -> str | list[int]:
-        return self._check_end(super().parse(raw, where), where)
+    def parse(self, raw: Any, where: str) -> Any:
+        prompt = self._check_end(super().parse(raw, where), where)
+        if isinstance(prompt, WrittenPrompt) and prompt.clip_skip:
+            what = "the pooled vector is always that of the last layer"
+            raise InputError("clip-skip", what, where=f"{where}.clip_skip", fits="0")
+        return prompt
 
-    def _check_end(self, prompt: str | list[int], where: str | None) -> str | list[int]:
-        if isinstance(prompt, list) and self.config.eos not in prompt:
+    def _check_end(self, prompt: Any, where: str | None) -> Any:
+        ids = prompt.text if isinstance(prompt, WrittenPrompt) else prompt
+        if isinstance(ids, list) and self.config.eos not in ids:
             what = f"there is no end token {self.config.eos} to pool at"
             raise InputError("token-end", what, where=where, fits="ids that include the end token")
         return prompt

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ldmkit import Conditioner, path_of
+from ldmkit import Conditioner, InputError, path_of
 from ldmkit_conditioners.prompts import Prompt, check_ids, padded_rows
 from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
 
@@ -79,6 +79,9 @@ class Prompted(Conditioner):
         if isinstance(prompt, list):
             check_ids(prompt, self.length, self.config.vocab_size)
             return prompt
+        if not isinstance(prompt, str):
+            what = f"{type(self).__name__} reads the same text, and knows no weights, chunks or clip skip"
+            raise InputError("prompt-type", what, fits="a text")
         if self.vocabulary is not None:
             return self.vocabulary.encode(prompt, self.length)
         if prompt:

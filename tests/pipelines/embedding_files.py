@@ -23,12 +23,16 @@ def vectors(count: int, width: int = WIDTH, seed: int = 5) -> Tensor:
 
 
 def loud(pipe: Any) -> Any:
-    """Tables of words with which pictures depend on every token."""
+    """Tables of words with which pictures depend on every token, and norms after which states have a mean."""
     generator = torch.Generator().manual_seed(3)
     for name in ("text_encoder", "text_encoder_2"):
         if getattr(pipe, name, None) is not None:
             table = getattr(pipe, name).get_input_embeddings().weight
             table.data = torch.randn(table.shape, generator=generator)
+            model = getattr(pipe, name)
+            norm = getattr(model, "text_model", model).final_layer_norm
+            norm.weight.data = 1 + 0.3 * torch.randn(norm.weight.shape, generator=generator)
+            norm.bias.data = 0.3 + 0.3 * torch.randn(norm.bias.shape, generator=generator)
     return pipe
 
 
@@ -60,6 +64,9 @@ OPTIONS: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 4.0, "hei
 def theirs(pipe: Any, text: str, negative: str = "", **options: Any) -> Tensor:
     """The latents that diffusers draws."""
     pipe.set_progress_bar_config(disable=True)
+    model = pipe.text_encoder
+    if "clip_skip" in options and not hasattr(model, "text_model"):
+        object.__setattr__(model, "text_model", model)  # where diffusers 0.42.1 looks; transformers 5 has it no more
     latents: Tensor = pipe(
         text, negative_prompt=negative, latents=START.clone(), output_type="latent", **OPTIONS, **options
     ).images
