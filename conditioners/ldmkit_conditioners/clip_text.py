@@ -47,6 +47,7 @@ class ClipPart(Prompted, Ported, LearnsTokens):
     Config: ClassVar[type[ClipConfig]] = ClipConfig
     Input: ClassVar[Any] = AnyPrompt
     files: ClassVar[str] = CLIP_FILES
+    beyond: ClassVar[str] = '--long, {"text": ..., "long": true}'
 
     def __init__(self, config: Any = None):
         super().__init__(config)

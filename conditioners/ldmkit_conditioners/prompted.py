@@ -23,6 +23,8 @@ class Prompted(Conditioner):
     Input: ClassVar[Any] = Prompt
     files: ClassVar[str]
     """The files that hold a vocabulary, for the error that says what is missing."""
+    beyond: ClassVar[str] = ""
+    """What reads the rest of a text that was cut, for the warning that says so."""
 
     def __init__(self, config: Any = None):
         super().__init__(config)
@@ -83,7 +85,7 @@ class Prompted(Conditioner):
             what = f"{type(self).__name__} reads the same text, and knows no weights, chunks or clip skip"
             raise InputError("prompt-type", what, fits="a text")
         if self.vocabulary is not None:
-            return self.vocabulary.encode(prompt, self.length)
+            return self.vocabulary.encode(prompt, self.length, self.beyond)
         if prompt:
             raise no_vocabulary(type(self).__name__, self.files)
         return self.empty

@@ -47,8 +47,8 @@ class Vocabulary:
     def __deepcopy__(self, memo: dict[int, Any]) -> Vocabulary:
         return self  # nothing changes it
 
-    def encode(self, text: str, limit: int) -> list[int]:
-        """At most `limit` ids, start and end included.
+    def encode(self, text: str, limit: int, beyond: str = "") -> list[int]:
+        """At most `limit` ids, start and end included; `beyond` says what would read more.
 
         A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
         """
@@ -65,6 +65,7 @@ class Vocabulary:
             lost = text[pairs[room][1] :]
             shown = lost if len(lost) <= 60 else lost[:57] + "..."
             what = f"the prompt has {len(pairs)} tokens, {room} fit; cut: {shown!r} ({len(lost)} characters)"
+            what += f"; more is read by {beyond}" if beyond else ""
             warnings.warn(what, TruncationWarning, stacklevel=3)
         return self._framed([id_ for id_, _ in pairs], limit)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ldmkit.cli.prompting import AS_IT_STANDS, Prompting
 from ldmkit.cli.words import chosen_guidance, conditions, negatives, parse_size, parse_strategy, words_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Drawing:
         others: options that are passed unchanged, by their names in `Pipeline.prepare`.
         extract: extractors of inputs, `canny` or `edges=canny:low=50`.
         lines: whether inputs may also stand in a file of prompts.
+        prompting: how texts are read.
     """
 
     words: Sequence[str]
@@ -77,6 +79,7 @@ class Drawing:
     others: Mapping[str, Any]
     extract: Sequence[str] = ()
     lines: bool = False
+    prompting: Prompting = AS_IT_STANDS
 
     def check(
         self,
@@ -111,8 +114,10 @@ class Drawing:
             InputError: the model does not have an option, or does not accept its value.
         """
         given, pairs = conditions(pipeline, self.words, self.extractors(pipeline))
+        self.prompting.check(pipeline)
+        given = self.prompting.of(pipeline, given)
         options: dict[str, Any] = {
-            "negative": negatives(pipeline, self.negative or []),
+            "negative": self.prompting.negatives(pipeline, negatives(pipeline, self.negative or [])),
             "size": parse_size(self.size),
             "grid": parse_strategy(self.grid, "--grid"),
             "guidance": chosen_guidance(self.guidance, [*(self.scales or []), *pairs]),

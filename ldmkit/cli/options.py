@@ -69,6 +69,14 @@ Embedding = Annotated[
     list[str] | None,
     typer.Option("--embedding", help="FILE or FILE=WORD of a textual inversion; repeat for more."),
 ]
+Syntax = Annotated[
+    Literal["plain", "a1111"] | None,
+    typer.Option(help="How texts are read: plain, or with A1111's (weights:1.2), [weights] and BREAK."),
+]
+ClipSkip = Annotated[
+    int | None, typer.Option(min=0, help="Last layers of CLIP to leave out for the text, as diffusers counts them.")
+]
+Long = Annotated[bool | None, typer.Option("--long/--cut", help="Read long texts in chunks of 75 tokens, or cut them.")]
 Stages = Annotated[
     list[str] | None,
     typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
@@ -15,6 +14,7 @@ from ldmkit.cli.asked import Drawing, Reading
 from ldmkit.cli.options import (
     Adapters,
     Cache,
+    ClipSkip,
     Config,
     Device,
     Dtype,
@@ -26,6 +26,7 @@ from ldmkit.cli.options import (
     Guidance,
     Json,
     Last,
+    Long,
     Lora,
     Masks,
     ModelOrBundled,
@@ -43,17 +44,18 @@ from ldmkit.cli.options import (
     Stages,
     Starts,
     Strength,
+    Syntax,
     Variant,
     Verify,
     Yes,
 )
+from ldmkit.cli.prompting import Prompting
 from ldmkit.cli.starting import check_start, starting
 from ldmkit.cli.words import parse_adapter, parse_embedding, parse_stages, parse_strategy, parse_update, split_words
 from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
-    from ldmkit.contracts.extractor import Extractor
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
     from ldmkit.run.prepared import Prepared
@@ -81,6 +83,9 @@ def sample(
     adapter: Adapters = None,
     extract: Extract = None,
     embedding: Embedding = None,
+    syntax: Syntax = None,
+    clip_skip: ClipSkip = None,
+    long: Long = None,
     scales: Scales = None,
     negative: Negative = None,
     start: Starts = None,
@@ -107,7 +112,8 @@ def sample(
     named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
     others = {"steps": steps, "propose": propose, "allow_large": yes, **_staged(stage, first, last)}
-    drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None)
+    read = Prompting(syntax, clip_skip, long)
+    drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None, read)
     starts, masks, updates = start or [], mask or [], [("with_lora", *parse_update(one)) for one in lora or []]
     updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
     updates += [("with_embedding", *parse_embedding(one)) for one in embedding or []]
@@ -127,8 +133,8 @@ def sample(
     rows = _rows(starts, masks, options["negative"]) if number == 1 else number
     if prompts is None and rows <= batch and not where.is_folder:
         return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
-    count, extractors = rows if prompts is None else number, drawing.extractors(pipeline)
-    return _series(pipeline, given, options, prompts, count, seed, batch, where, weights, extractors)
+    count = rows if prompts is None else number
+    return _series(pipeline, given, options, prompts, count, seed, batch, where, weights, drawing)
 
 
 def _loaded(reading: Reading) -> tuple[float, Any]:
@@ -211,7 +217,7 @@ def _call(
 
 def _series(
     pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], prompts: Path | None,
-    number: int, seed: int, batch: int, where: Where, weights: str | None, extractors: Mapping[str, Extractor],
+    number: int, seed: int, batch: int, where: Where, weights: str | None, drawing: Drawing,
 ) -> int:  # fmt: skip
     """Draw many pictures, each written when it is done; the exit code is that of the first failure."""
     from ldmkit.cli.answers import exit_code
@@ -219,7 +225,8 @@ def _series(
 
     if prompts is not None:
         check_lines(prompts, number, given, options, text_input(pipeline))
-        requests = requests_of(prompts, pipeline, given, seed, extractors)
+        read = requests_of(prompts, pipeline, given, seed, drawing.extractors(pipeline))
+        requests = drawing.prompting.requests(pipeline, read)
     else:
         requests = requests_of_call(given, options, range(seed, seed + number))
     if prompts is None and not options["allow_large"]:

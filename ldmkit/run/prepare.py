@@ -160,7 +160,7 @@ def prepare_asked(pipeline: Composed, asked: Asked, known: Encodings | None = No
     if estimate.rows != views * request.batch:  # a conditioner proposed an input
         estimate = _estimate(pipeline, request, size, request.batch, views)
     checked = asked.resolved(proposed)
-    remark_call(checked, pipeline.device.type)
+    remark_call(checked, pipeline.device.type, pipeline.inputs)
     remark_guidance(checked, evaluate.names, evaluate.absent, run.sigmas)
     remark_adapters(parts, wiring, checked, run)
     with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ldmkit.contracts.axes import shown_size
 from ldmkit.errors import warn
+from ldmkit.run.prompting import text_options
 from ldmkit.run.sizes import Size, padded
 
 if TYPE_CHECKING:
     from ldmkit.contracts.codec import Codec
+    from ldmkit.contracts.conditioner import Conditioner
     from ldmkit.run.request import Resolved
 
 FAR = 2.0
@@ -27,6 +29,7 @@ UNSCALED = 4.0
 """Standard deviation above that of any scaled latents; unscaled latents of Stable Diffusion have 5.5."""
 
 _LORA = "--lora FILE:0.8, pipe.with_lora(file)"
+_SYNTAX = '--syntax a1111, {"text": ..., "syntax": "a1111"}'
 _OPTIONS = '--negative text="..." --steps 20 --size 512, or the keys of a .jsonl line'
 
 FOREIGN: tuple[tuple[str, str, str], ...] = (
@@ -35,13 +38,15 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
      "sets options", _OPTIONS),
     (r"<(?:lora|lyco|hypernet):[^>]*>", "loads a network", _LORA),
     (r"\bembedding:\S+", "loads an embedding", "--embedding FILE=WORD, pipe.with_embedding(file)"),
-    (r"\([^()]*:\s*[+-]?\d*[.,]?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]|\([^()]+\)\d*\.\d+", "weights words", ""),
+    (r"\([^()]*:\s*[+-]?\d*[.,]?\d+\s*\)|\(\([^()]*\)\)|\[\[[^\[\]]*\]\]|\([^()]+\)\d*\.\d+", "weights words",
+     _SYNTAX),
     (r"\b\w{2,}(?:\+\+|--)(?=[\s,.]|$)|\b\w+::\s*-?\d*\.?\d", "weights words", ""),
     (r"\)\s*\.(?:blend|swap|and)\(", "mixes texts", ""),
     (r"\[[^\[\]]*[|:][^\[\]]*\]|\{[^{}]*\|[^{}]*\}", "alternates between words", ""),
     (r"(?<!\w)__[\w/*-]+__(?!\w)", "draws a word from a list", "a line for each of --prompts"),
-    (r"\b(?:BREAK|AND)\b", "combines texts", ""),
-    (r"\[(?!(?i:sic)\])[^\[\]\d]+\]", "weights words", ""),
+    (r"\bBREAK\b", "combines texts", _SYNTAX),
+    (r"\bAND\b", "combines texts", ""),
+    (r"\[(?!(?i:sic)\])[^\[\]\d]+\]", "weights words", _SYNTAX),
 )  # fmt: skip
 """(pattern, what it does there, what does it here): prompt syntax of A1111, ComfyUI, kohya's scripts, InvokeAI, compel
 and Midjourney, which a tokenizer treats as plain text."""
@@ -76,15 +81,16 @@ def _unfit(size: Size, codec: Codec) -> str:
     return f"{shown_size(size)} does not fit the codec ({wanted})"
 
 
-def remark_call(request: Resolved, device: str) -> None:
+def remark_call(request: Resolved, device: str, readers: Mapping[str, Conditioner]) -> None:
     """Warn about masks without effect, prompt syntax of other programs, unscaled latents and autocast.
 
     Args:
         request: with parsed inputs and negatives.
         device: device type of the run, `cpu` or `cuda`.
+        readers: input name -> the conditioner that reads it.
     """
     for side in (request.inputs, request.negative):
-        _foreign(side)
+        _foreign(side, readers)
     for start in request.starts:
         if start.latents is not None and start.latents.numel() > 1 and float(start.latents.std()) > UNSCALED:
             what = f"the start latents have a standard deviation of {float(start.latents.std()):.3g}"
@@ -110,12 +116,24 @@ def _rough(mask: Tensor) -> bool:
     return int(near.sum()) > 0.8 * int(between.sum()) and int(near.sum()) > 0.01 * mask.numel()
 
 
-def _foreign(rows: Sequence[Mapping[str, Any]]) -> None:
-    for key, text in dict.fromkeys((k, v) for row in rows for k, v in row.items() if isinstance(v, str)):
+def _foreign(rows: Sequence[Mapping[str, Any]], readers: Mapping[str, Conditioner] = {}) -> None:
+    for key, text, syntax in dict.fromkeys(_texts(rows)):
         for pattern, meaning, ours in FOREIGN:
             found = re.search(pattern, text)
             if found is None or (meaning == "combines texts" and text.isupper()):
                 continue
+            if ours == _SYNTAX and syntax == "a1111":
+                continue  # it is read
             what = f"the input {key!r} contains {found[0].strip()[:60]!r}, which {meaning} in other programs"
-            warn(f"{what}; here it is plain text" + (f" ({ours})" if ours else ""))
+            can = ours and (ours != _SYNTAX or (key in readers and "syntax" in text_options(readers[key])))
+            warn(f"{what}; here it is plain text" + (f" ({ours})" if can else ""))
             break
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """(input, text, syntax) of all texts, also of those that say how they are read."""
+    for row in rows:
+        for key, value in row.items():
+            text = value if isinstance(value, str) else getattr(value, "text", None)
+            if isinstance(text, str):
+                yield key, text, getattr(value, "syntax", "plain")
