@@ -2,7 +2,7 @@
 
 Levels count from the full resolution: level i works at H / 2**i. Group norms have eps 1e-6. The encoder
 halves by a 3x3 convolution of stride 2 on a map padded at the right and at the bottom only; the decoder
-doubles by nearest neighbour and a 3x3 convolution, and has one residual block a level more.
+doubles by nearest-neighbour interpolation and a 3x3 convolution, and has one more residual block per level.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class AutoencoderConfig(Value):
     """Geometry shared by the KL and the VQ codec.
 
     Args:
-        in_channels: of pictures, going in.
-        out_channels: of pictures, coming out.
+        in_channels: channels of input pictures.
+        out_channels: channels of output pictures.
         widths: channels of each level, full resolution first; factor = 2 ** (levels - 1).
-        blocks: residual blocks a level in the encoder; the decoder has one more.
-        attention_levels: levels whose every residual block is followed by attention.
-        level_attention: which attention that is.
+        blocks: residual blocks per level in the encoder; the decoder has one more.
+        attention_levels: levels in which every residual block is followed by attention.
+        level_attention: kind of that attention.
         mid_attention: the attention between the two blocks at the lowest resolution.
-        norm_groups: groups of every norm; divides every width.
+        norm_groups: number of groups of every norm; must divide every width.
         z_channels: channels between encoder or decoder and the 1x1 convolutions.
         embed_dim: latent channels; None: z_channels.
-        resample_conv: False: average pooling down and bare nearest neighbour up.
+        resample_conv: resample with convolutions; False: average pooling down, and nearest-neighbour interpolation up.
         tanh_out: squash the decoder's output to (-1, 1).
-        dropout: before the second convolution of residual blocks, in training.
-        scale, shift: standardised latent = (raw - shift) * scale; a number, or one a latent channel. A scale of None is
-            not known: the codec works as with 1, and composes with no denoiser.
-        force_upcast: float16 overflows in it: where float16 is asked for, its weights are held in float32.
+        dropout: rate before the second convolution of residual blocks, in training.
+        scale, shift: standardised latent = (raw - shift) * scale; a number, or one per latent channel. If the scale is
+            unknown (None), the codec works as with 1, but composes with no denoiser.
+        force_upcast: keep weights in float32 if float16 is requested, because float16 overflows in this codec.
     """
 
     in_channels: Width = 3
@@ -85,22 +85,22 @@ class AutoencoderConfig(Value):
     def _consistent(self) -> Self:
         for width in self.widths:
             if width % self.norm_groups:
-                raise ValueError(f"width {width} cannot be normed in {self.norm_groups} groups")
+                raise ValueError(f"width {width} is not a multiple of {self.norm_groups} norm groups")
         for level in self.attention_levels:
             if level >= len(self.widths):
-                raise ValueError(f"attention level {level} of {len(self.widths)} levels (they count from 0)")
+                raise ValueError(f"there is no attention level {level}: the {len(self.widths)} levels count from 0")
         check_per_channel("scale", self.scale, self.latent_channels)
         check_per_channel("shift", self.shift, self.latent_channels)
         return self
 
 
 def silu(fresh: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else holds: in place where autograd does not need it."""
+    """SiLU of a tensor that nothing else refers to: in place unless autograd needs it."""
     return F.silu(fresh, inplace=not (torch.is_grad_enabled() and fresh.requires_grad))
 
 
 class ResnetBlock(nn.Module):
-    """(B, c_in, h, w) -> (B, c_out, h, w): two times norm, SiLU, 3x3 convolution, around a skip connection."""
+    """(B, c_in, h, w) -> (B, c_out, h, w): norm, SiLU and 3x3 convolution, twice, plus a skip connection."""
 
     def __init__(self, c_in: int, c_out: int, groups: int = 32, dropout: float = 0.0):
         super().__init__()
@@ -137,7 +137,7 @@ class Attention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention with a softmax over the keys alone (Shen et al. 2021), one head, no norm, no residual."""
+    """Attention with a softmax over the keys only (Shen et al. 2021), one head, no norm, no residual."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -151,7 +151,7 @@ class LinearAttention(nn.Module):
 
 
 def attention(kind: Attend, channels: int, groups: int) -> nn.Module:
-    """An attention block of the kind asked for."""
+    """An attention block of the given kind."""
     return Attention(channels, groups) if kind == "vanilla" else LinearAttention(channels)
 
 
@@ -181,7 +181,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Blocks at one resolution, each followed by attention where the level attends, then the resampling."""
+    """Blocks at one resolution, each followed by attention if the level has it, then resampling."""
 
     def __init__(self, config: AutoencoderConfig, level: int, c_in: int, blocks: int, resample: nn.Module | None):
         super().__init__()
@@ -193,7 +193,7 @@ class Level(nn.Module):
         self.resample = resample
 
     def steps(self) -> list[LayerCall]:
-        """Its layers in their order."""
+        """Its layers in order."""
         found: list[LayerCall] = []
         for index, block in enumerate(self.block):
             found += [block, self.attn[index]] if self.attn else [block]
@@ -211,7 +211,7 @@ class Middle(nn.Module):
         self.block2 = ResnetBlock(width, width, groups, config.dropout)
 
     def steps(self) -> list[LayerCall]:
-        """Its layers in their order."""
+        """Its layers in order."""
         return [layer for layer in (self.block1, self.attn, self.block2) if layer is not None]
 
 
@@ -237,7 +237,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
     def steps(self) -> list[LayerCall]:
-        """What pictures go through, in its order: each takes a map and gives a map."""
+        """The layers that pictures pass through, in order; each maps a feature map to a feature map."""
         levels = [step for level in self.down for step in level.steps()]
         return [self.conv_in, *levels, *self.mid.steps(), self.finish]
 
@@ -275,7 +275,7 @@ class Decoder(nn.Module):
         self.tanh_out = config.tanh_out
 
     def steps(self) -> list[LayerCall]:
-        """What features go through, in its order: each takes a map and gives a map."""
+        """The layers that features pass through, in order; each maps a feature map to a feature map."""
         levels = [step for level in reversed(self.up) for step in level.steps()]
         return [self.conv_in, *self.mid.steps(), *levels, self.finish]
 

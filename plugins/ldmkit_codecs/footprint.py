@@ -1,4 +1,4 @@
-"""What a run of a codec takes, from its configuration: activations at their peak, and operations.
+"""Cost of running a codec, from its config: peak activation memory, and operations.
 
 A residual block of C channels in and D out works with max(3 C + 2 D, C + 4 D) elements a position: its input, the
 normed copy, the result, and the blocked copies that CPU convolutions make. Attention over all positions takes 8 D.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ldmkit_codecs.autoencoder import AutoencoderConfig
 
 Layer = tuple[float, float]
-"""Elements and multiplications a pixel of the picture."""
+"""Elements and multiplications per pixel of the picture."""
 
 
 def autoencoder_footprint(
@@ -26,8 +26,8 @@ def autoencoder_footprint(
 
 
 def tiny_footprint(blocks: Sequence[int], width: int, batch: int, size: tuple[int, int], itemsize: int) -> Work:
-    """One run of the encoder or decoder of `tiny`, with so many blocks a level, the finest first."""
-    # three convolutions a block, and one between two stages, counted at the finer map
+    """One run of the encoder or decoder of `tiny`; `blocks` is the number of blocks per level, finest first."""
+    # three convolutions per block, and one between stages, counted at the finer map
     layers = [
         (5.0 * width / 4**level, 9.0 * width**2 * (3 * count + (level < len(blocks) - 1)) / 4**level)
         for level, count in enumerate(blocks)
@@ -46,7 +46,7 @@ def _layers(config: AutoencoderConfig, direction: Direction, pixels: int) -> Ite
         if level in config.attention_levels:
             for _ in range(count):
                 yield _attention(width, share, pixels if config.level_attention == "vanilla" else 0)
-        if level and direction == "decode":  # doubled by its last layer: a map of the next finer level
+        if level and direction == "decode":  # its last layer upsamples to the next finer level
             finer = width * share * 4
             yield (4.25 * finer, 9.0 * width * finer) if config.resample_conv else (1.25 * finer, 0.0)
     width, share = config.widths[-1], 1 / 4**last

@@ -1,9 +1,9 @@
-"""Freed memory that the C library keeps, given back to the system while a codec runs within a budget.
+"""Returns freed memory that the C library keeps to the system, while a codec runs within a memory budget.
 
-glibc serves blocks below its threshold (up to 32 MiB) from heaps that it does not shrink as long as something lies at
-their end. Tiles make and free maps of ever other sizes, which then lie scattered in heaps twice as large as what is
-held. `malloc_trim` returns their free pages and changes no setting of the process, as `mallopt` would. Other C
-libraries and devices have no such call and are left as they are.
+glibc serves blocks below its threshold (up to 32 MiB) from heaps that it does not shrink while their end is in use.
+Tiles allocate and free maps of many different sizes, which leaves heaps twice as large as the memory in use.
+`malloc_trim` returns the free pages without changing settings of the process, as `mallopt` would. Nothing is done for
+other C libraries and devices, which have no such call.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from torch import Tensor
 
 SHARE = 8
-"""Budget over the freed memory that may stay with the C library: less is slower, more is taken beyond the budget."""
+"""Fraction of the budget that may stay with the C library as freed memory: less is slower, more exceeds the budget."""
 
 
 class Heap:
-    """Keeps what the process holds beyond its live tensors within a bound, for the length of one run.
+    """Bounds the memory that the process holds beyond the live tensors of one run.
 
     Args:
-        given: what the run is given: on the CPU, or there is nothing to keep.
-        budget: of the run, in bytes; `SHARE` of it is the bound.
+        given: the input of the run; nothing is done unless it is on the CPU.
+        budget: budget of the run, in bytes; the bound is this divided by `SHARE`.
     """
 
     def __init__(self, given: Tensor, budget: int) -> None:

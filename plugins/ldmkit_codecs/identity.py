@@ -10,13 +10,13 @@ from ldmkit_codecs.shapes import check_images, check_latents
 
 
 class IdentityConfig(Value):
-    """Args: channels of pictures."""
+    """Args: channels: channels of pictures."""
 
     channels: Width = 3
 
 
 class IdentityCodec(Codec):
-    """Pictures (B, channels, H, W) in [-1, 1] <-> the same tensor. For models that work on pixels."""
+    """Pictures (B, channels, H, W) in [-1, 1] <-> the same tensor. For pixel-space models."""
 
     Config = IdentityConfig
     config: IdentityConfig

@@ -35,11 +35,11 @@ class Posterior(NamedTuple):
 
 
 class KLConfig(AutoencoderConfig):
-    """Geometry, and which of the 1x1 convolutions around the latent there are.
+    """Geometry, and the 1x1 convolutions around the latent.
 
     Args:
-        quant_conv: 2 z_channels -> 2 embed_dim after the encoder.
-        post_quant_conv: embed_dim -> z_channels before the decoder.
+        quant_conv: whether a convolution 2 z_channels -> 2 embed_dim follows the encoder.
+        post_quant_conv: whether a convolution embed_dim -> z_channels precedes the decoder.
     """
 
     quant_conv: bool = True
@@ -49,7 +49,7 @@ class KLConfig(AutoencoderConfig):
     def _dims(self) -> Self:
         if self.latent_channels != self.z_channels and not (self.quant_conv and self.post_quant_conv):
             what = f"embed_dim {self.embed_dim} differs from z_channels {self.z_channels}"
-            raise ValueError(what + ": that needs quant_conv and post_quant_conv")
+            raise ValueError(what + ": this requires quant_conv and post_quant_conv")
         return self
 
 
@@ -102,7 +102,7 @@ class KLCodec(Codec):
         return standardise(_draw(self.posterior(images), noise), self.config.scale, self.config.shift)
 
     def raw(self, latents: Tensor) -> Tensor:
-        """Latents as the encoder makes them: before scale and shift."""
+        """Latents in the encoder's own units, before scale and shift."""
         return restore(latents, self.config.scale, self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class KLCodec(Codec):
         return autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float32 where float16 is asked for and the config says `force_upcast`."""
+        """float32 if float16 is requested and the config has `force_upcast`."""
         return held_dtype(dtype, self.config.force_upcast)
 
     @property

@@ -1,4 +1,4 @@
-"""What every codec checks about its input, and the affine map between raw and standardised latents."""
+"""Checks of inputs that all codecs share, and the affine map between raw and standardised latents."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 from ldmkit import InputError
 
 PerChannel: TypeAlias = float | tuple[float, ...]
-"""One number for all latent channels, or one a channel."""
+"""One number for all latent channels, or one per channel."""
 
 
 def check_images(images: Tensor, channels: int, multiple: int) -> None:
     """Check a batch of pictures (B, channels, H, W).
 
     Raises:
-        InputError: not four axes, other channels, empty, or a size that is no multiple (naming the nearest that fits).
+        InputError: not four axes, wrong channels, empty, or a size that is not a multiple (naming the nearest that
+            fits).
     """
     _check_batch(images, channels, "images")
     height, width = images.shape[-2:]
@@ -36,7 +37,7 @@ def check_latents(latents: Tensor, channels: int) -> None:
     """Check a batch of latents (B, channels, h, w).
 
     Raises:
-        InputError: not four axes, other channels, or empty.
+        InputError: not four axes, wrong channels, or empty.
     """
     _check_batch(latents, channels, "latents")
 
@@ -60,12 +61,12 @@ def check_noise(noise: Tensor, shape: Sequence[int]) -> None:
 
 
 def nearest(size: int, multiple: int) -> int:
-    """The nearest positive multiple; the larger of two equally near."""
+    """The nearest positive multiple; the larger one if two are equally near."""
     return max(multiple, (size + multiple // 2) // multiple * multiple)
 
 
 def standardise(raw: Tensor, scale: PerChannel | None, shift: PerChannel) -> Tensor:
-    """(raw - shift) * scale, per channel; the same tensor where that changes nothing."""
+    """(raw - shift) * scale, per channel; the same tensor if scale and shift are neutral."""
     if shift != 0:
         raw = raw - _channels(shift, raw)
     return raw if scale is None or scale == 1 else raw * _channels(scale, raw)
@@ -85,7 +86,7 @@ def _channels(values: PerChannel, like: Tensor) -> Tensor | float:
 
 
 def check_per_channel(name: str, values: PerChannel | None, channels: int) -> None:
-    """Check a config's scale or shift: as many numbers as channels; a scale is not 0.
+    """Check a config's scale or shift: as many numbers as channels, and no scale of 0.
 
     Raises:
         ValueError: for pydantic to report.
@@ -100,12 +101,12 @@ def check_per_channel(name: str, values: PerChannel | None, channels: int) -> No
 
 
 def held_dtype(dtype: torch.dtype, force_upcast: bool) -> torch.dtype:
-    """The dtype that weights are held in where `dtype` is asked for: float32 for a float16 that would overflow."""
+    """The dtype of the weights if `dtype` is requested: float32 instead of a float16 that would overflow."""
     return torch.float32 if force_upcast and dtype == torch.float16 else dtype
 
 
 def without_upcast(data: dict[str, Any]) -> dict[str, Any]:
-    """A config's data without `force_upcast` where it is False: specs from before it existed keep their hash."""
+    """A config's data without a `force_upcast` of False, so that specs older than this field keep their hash."""
     if data.get("force_upcast") is False:
         del data["force_upcast"]
     return data

@@ -1,4 +1,4 @@
-"""An encoder or decoder run by stretches, within a memory budget."""
+"""An encoder or decoder that runs in stretches of layers, within a memory budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ldmkit_codecs.wholes import Place, Unknown, passes, twin
 
 
 class Streamed(nn.Module):
-    """The same map as `module`, by a plan made for `budget` bytes; one picture at a time."""
+    """Computes the same function as `module`, with a plan for `budget` bytes; one picture at a time."""
 
     def __init__(self, module: Encoder | Decoder, steps: tuple[Measure, ...], plan: LayerPlan, budget: int):
         super().__init__()

@@ -1,8 +1,9 @@
-"""How the steps of an encoder or decoder are run within a budget: where its map is held whole, and the tiles between.
+"""Planning of an encoder or decoder within a memory budget: where the whole feature map is kept, and tiles in between.
 
-A stretch is a run of steps between two maps that are held whole. One that fits is run whole. Another is cut into tiles
-that are wider than what they own by what its layers see, so nothing is estimated; it is gone over once for each of its
-norms (see `wholes`). More held maps: fewer repeated steps, and more memory. The cheapest cut that fits is taken.
+A stretch is a sequence of steps between two maps that are kept whole. If it fits the budget, it runs whole. Otherwise
+it is divided into tiles with margins as wide as the receptive field of its layers, so that results are exact, and runs
+once per norm (see `wholes`). Keeping more maps repeats fewer steps, but takes more memory. The cheapest plan that fits
+is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ldmkit_codecs.autoencoder import Attention, Decoder, Encoder, LayerCall, Li
 from ldmkit_codecs.wholes import Span
 
 FAR = (Attention, LinearAttention)
-"""Steps that see all of their map."""
+"""Steps whose receptive field is the whole map."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Measure:
     """One step, measured without data.
 
     Args:
-        stride_in, stride_out: pixels a position of the map that goes in and comes out.
-        reach: of its convolutions, in pixels.
-        held: elements of what comes out, a pixel.
-        peak: largest 3 x input + 2 x output of its layers, in elements a pixel.
-        work: multiplications a pixel.
+        stride_in, stride_out: pixels per position of the input and the output map.
+        reach: reach of its convolutions, in pixels.
+        held: elements of the output, per pixel.
+        peak: largest 3 x input + 2 x output of its layers, in elements per pixel.
+        work: multiplications per pixel.
         norms: work before each of its norms.
-        far: it sees all of its map.
+        far: whether its receptive field is the whole map.
     """
 
     stride_in: int
@@ -52,8 +53,8 @@ class Stretch:
     """Steps `first` to `last` - 1, on tiles of `height` x `width` owned pixels and `margin` more on each side.
 
     Args:
-        whole: on one tile that is the whole picture, by plain norms.
-        work: multiplications of it, those done again included.
+        whole: run on the whole picture, with ordinary norms.
+        work: multiplications, including repeated ones.
     """
 
     first: int
@@ -67,12 +68,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """How one picture will be run: `stretches` one after another.
+    """The plan for one picture: `stretches`, one after another.
 
     Args:
         size: of the picture, in pixels.
         together: pictures of a batch that fit the budget in one run.
-        once: multiplications of the whole; those of the stretches add up to more.
+        once: multiplications without repetition; those of the stretches add up to more.
     """
 
     size: tuple[int, int]
@@ -82,12 +83,12 @@ class LayerPlan:
 
     @property
     def count(self) -> int:
-        """Tiles of the stretch that has most."""
+        """Largest number of tiles of a stretch."""
         return max(len(list(tiles(self.size, s))) for s in self.stretches)
 
     @property
     def repeated(self) -> float:
-        """Work as a multiple of that of the whole."""
+        """Work relative to that without tiles."""
         return sum(s.work for s in self.stretches) / self.once
 
 
@@ -134,10 +135,10 @@ def _watched(module: nn.Module, step: LayerCall, x: Tensor, seen: list[tuple[nn.
 def best_stretches(
     steps: tuple[Measure, ...], height: int, width: int, itemsize: float, budget: int
 ) -> tuple[Stretch, ...] | None:
-    """The stretches of least work whose held maps and tiles take at most `budget` bytes; None: there are none.
+    """The stretches with the least work whose maps and tiles take at most `budget` bytes; None if there are none.
 
     Args:
-        itemsize: bytes an element.
+        itemsize: bytes per element.
     """
     best: list[tuple[float, tuple[Stretch, ...]] | None] = [(0.0, ())]
     for last in range(1, len(steps) + 1):
@@ -191,7 +192,7 @@ def _cut(height: int, width: int, room: int, unit: int, margin: int) -> tuple[in
             if best is None or cost < best[0]:
                 best = (cost, owned, across)
         if owned <= max(unit, margin // 4):
-            break  # margins would be most of what is computed
+            break  # most of the work would be for margins
     return None if best is None else best[1:]
 
 
@@ -200,7 +201,7 @@ def _share(length: int, count: int, unit: int) -> int:
 
 
 def tiles(size: tuple[int, int], stretch: Stretch) -> Iterator[tuple[Span, Span, Span, Span]]:
-    """Rows and columns that each tile covers, and those that it owns, in pixels."""
+    """Rows and columns that each tile covers, and those whose results it provides, in pixels."""
     for rows, owned_rows in _spans(size[0], stretch.height, stretch.margin):
         for columns, owned_columns in _spans(size[1], stretch.width, stretch.margin):
             yield rows, columns, owned_rows, owned_columns

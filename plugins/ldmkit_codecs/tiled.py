@@ -1,4 +1,4 @@
-"""Any codec, tile by tile within a memory budget; seams are blended, and the tiles are known beforehand."""
+"""Any codec, tile by tile within a memory budget, with blended seams; the tiles are planned in advance."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ from ldmkit_codecs.tiles import TileAxis, best_axes
 from ldmkit_codecs.wholes import Place, Unknown, has_norms, passes, twin
 
 Tile: TypeAlias = Callable[..., Tensor]
-"""(codec, top, bottom, left, right), in pixels -> what the codec makes of that part."""
+"""(codec, top, bottom, left, right), in pixels -> the codec's result for that part."""
 SIDES = ("top", "bottom", "left", "right")
 
 MIB = 2**20
 AMPLE = 16
-"""Overlap that deep codecs get where the budget allows, in units of their multiple."""
+"""Overlap for deep codecs if the budget allows it, in units of their multiple."""
 PROBE = 8
-"""Side of the trial run that sizes are read from, in units of the codec's multiple."""
+"""Side of the picture in the trial run that measures sizes, in units of the codec's multiple."""
 
 
 class TiledConfig(Value):
-    """Which codec, and how it is cut.
+    """The inner codec, and how pictures are divided into tiles.
 
     Args:
         inner: the codec to run on each tile, `{type, config}`.
         budget_mib: memory for the activations of one run of the codec, in MiB; weights and pictures come on top.
-        overlap: of neighbouring tiles, in pixels at least; the outer parts of it are thrown away, since the codec
-            saw the tile's border there, and the middle eighth is blended linearly. Of `kl` and `vq` the layers are
-            known, and tiles overlap by exactly what those see, whatever is said here.
-        bytes_per_pixel: of activations at the codec's peak; None: estimated from the sizes of its layers.
+        overlap: minimum overlap of neighbouring tiles, in pixels. Its outer parts are discarded, because they are
+            affected by the tile's border, and its middle eighth is blended linearly. For `kl` and `vq`, whose layers
+            are known, tiles overlap by exactly the receptive field, and this value is ignored.
+        bytes_per_pixel: peak activation memory of the codec; None: estimated from the sizes of its layers.
     """
 
     inner: PartSpec
@@ -65,7 +65,7 @@ class TiledConfig(Value):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How one picture will be cut.
+    """How a picture is divided into tiles.
 
     Args:
         rows, columns: tiles along each side, at `starts` of one `size`, in pixels.
@@ -85,16 +85,17 @@ class Tiling:
 class TiledCodec(Codec):
     """The inner codec on overlapping tiles: the same channels, factor and keys (under `inner.`).
 
-    One tile is exactly the inner codec. `kl` and `vq` are run in stretches of layers (see `stretches`) and give what
-    the inner codec gives, to rounding, within the budget. Of other codecs group norms see the whole picture too, by a
-    partial pass over the tiles for each (see `wholes`); they differ where a layer sees further than the overlap.
+    A single tile is exactly the inner codec. `kl` and `vq` run in stretches of layers (see `stretches`), and give the
+    inner codec's results up to rounding, within the budget. For other codecs, group norms also use statistics of the
+    whole picture, gathered in a partial pass over the tiles per norm (see `wholes`); results differ if the receptive
+    field exceeds the overlap.
     Gradients are those of the inner codec, run whole: autograd keeps every tile anyway.
     """
 
     Config = TiledConfig
     config: TiledConfig
     examples = (
-        # without norms, and with an overlap beyond what the layers see, tiles are exact
+        # without norms, and with an overlap larger than the receptive field, tiles are exact
         Example(
             {
                 "inner": {
@@ -125,11 +126,11 @@ class TiledCodec(Codec):
 
     @property
     def multiple(self) -> int:
-        """The inner codec's."""
+        """As for the inner codec."""
         return self.inner.multiple
 
     def plan(self, height: int, width: int, direction: Direction = "decode") -> Tiling | LayerPlan:
-        """How a picture of this size in pixels is cut, within the budget; nothing is run.
+        """How a picture of this size in pixels is divided within the budget; runs nothing.
 
         Raises:
             InputError: the budget is too small for any cut.
@@ -141,7 +142,7 @@ class TiledCodec(Codec):
         unit = self.factor if direction == "decode" else self.multiple
         overlap = -(-self.config.overlap // unit) * unit
         axes = None
-        if has_norms(self.inner):  # deep codecs see further than the least overlap: more of it, where there is room
+        if has_norms(self.inner):  # deep codecs have large receptive fields: overlap more if possible
             axes = best_axes(height, width, area, unit, max(overlap, AMPLE * self.multiple))
         axes = axes or best_axes(height, width, area, unit, overlap)
         if axes is None:
@@ -158,7 +159,7 @@ class TiledCodec(Codec):
     def _stretches(self, height: int, width: int, direction: Direction) -> LayerPlan:
         steps = self._measured(direction)
         itemsize: float = self.inner.dtype.itemsize
-        if self.config.bytes_per_pixel is not None:  # one number for all layers: the estimates are scaled to it
+        if self.config.bytes_per_pixel is not None:  # a single number for all layers: scale the estimates to it
             itemsize = self.config.bytes_per_pixel / max(s.peak for s in steps)
         find = partial(best_stretches, steps, height, width, itemsize)
         budget = int(self.config.budget_mib * MIB)
@@ -167,7 +168,7 @@ class TiledCodec(Codec):
             low, high = budget, int(max(s.peak for s in steps) * height * width * itemsize) + 1
             while high - low > low // 100 + 1:
                 low, high = ((low + high) // 2, high) if find((low + high) // 2) is None else (low, (low + high) // 2)
-            what = f"{self.config.budget_mib:g} MiB is too little for {height}x{width} pixels, however they are cut"
+            what = f"{self.config.budget_mib:g} MiB is too little for {height}x{width} pixels, with any tiling"
             raise InputError("budget", what, where="budget_mib", fits=f"{high / MIB * 1.01:.3g} MiB or more")
         whole = max(s.peak for s in steps) * height * width * itemsize
         together = max(1, int(budget / whole)) if all(s.whole for s in found) else 1
@@ -186,7 +187,7 @@ class TiledCodec(Codec):
         return self._steps[direction]
 
     def bytes_per_pixel(self, direction: Direction = "decode") -> float:
-        """Activations at the inner codec's peak, a pixel: given in the config, or estimated.
+        """Peak activation memory of the inner codec, in bytes per pixel: from the config, or estimated.
 
         The estimate is the largest layer's 3 x input + 2 x output (input, its normalised copy, output, and the blocked
         copies that CPU convolutions make of the last two), in bytes. Measured peaks of KL and tiny decodes, in float32
@@ -237,7 +238,7 @@ class TiledCodec(Codec):
         return self._run(self.plan(height * f, width * f, "decode"), batch, 1, tile, latents)
 
     def _run(self, plan: Tiling | LayerPlan, batch: int, divide: int, tile: Tile, given: Tensor) -> Tensor:
-        """Of as many pictures at a time as fit; results are `divide` times smaller than pictures."""
+        """Run as many pictures at a time as fit; results are `divide` times smaller than pictures."""
         whole = plan.count == 1 or (torch.is_grad_enabled() and given.requires_grad)
         done = []
         for first in range(0, batch, plan.together):
@@ -267,35 +268,35 @@ class TiledCodec(Codec):
         return other
 
     def footprint(self, batch: int, size: tuple[int, ...], direction: Direction) -> Work:
-        """The inner codec's, with no more memory than the budget. What tiles repeat is not counted."""
+        """As for the inner codec, with at most the budget as memory. Repeated work for overlaps is not counted."""
         whole = self.inner.footprint(batch, size, direction)
         return Work(min(whole.bytes, int(self.config.budget_mib * MIB)), whole.flops)
 
     def raw(self, latents: Tensor) -> Tensor:
-        """The inner codec's."""
+        """As for the inner codec."""
         return self.inner.raw(latents)
 
     def preview(self, latents: Tensor) -> Tensor:
-        """The inner codec's."""
+        """As for the inner codec."""
         return self.inner.preview(latents)
 
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
-        """The inner codec's: training does not tile."""
+        """As for the inner codec: training does not use tiles."""
         return self.inner.reconstruct(images, noise)
 
     @property
     def standardises(self) -> bool:
-        """The inner codec's."""
+        """As for the inner codec."""
         return self.inner.standardises
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The inner codec's."""
+        """As for the inner codec."""
         return self.inner.last_layer
 
 
 def _whole_norms(plan: Tiling, divide: int, codec: Codec, tile: Tile, heap: Heap) -> Tensor:
-    """Passes over all tiles until every norm knows the whole picture."""
+    """Pass over all tiles until every norm has statistics of the whole picture."""
     place = Place()
     other = twin(codec, place)
     return passes(lambda: _blend(plan, divide, partial(tile, other), heap, place))
@@ -332,7 +333,7 @@ def _blend(
 
 
 def _elements_per_pixel(codec: Codec, direction: Direction) -> float:
-    """Largest 3 x input + 2 x output of any layer, in elements a pixel, read from a run without data."""
+    """Largest 3 x input + 2 x output of any layer, in elements per pixel, measured in a run on the meta device."""
     largest = 0
 
     def record(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
@@ -355,6 +356,6 @@ def _elements_per_pixel(codec: Codec, direction: Direction) -> float:
                 images = torch.empty(1, getattr(codec.config, "in_channels", 3), side, side)
                 record(twin, (images,), twin.encode(images))
     except Exception as error:
-        what = f"{type(codec).__name__} cannot be measured without data: {type(error).__name__}: {error}"
+        what = f"{type(codec).__name__} cannot run on the meta device: {type(error).__name__}: {error}"
         raise CompositionError("cannot-estimate", what, fits="give bytes_per_pixel") from error
     return largest / side**2

@@ -1,4 +1,4 @@
-"""Where tiles lie along the sides of a picture, and how they are blended."""
+"""Positions of tiles along the sides of a picture, and their blending."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TileAxis(NamedTuple):
         return TileAxis(self.length // divide, self.size // divide, tuple(start // divide for start in self.starts))
 
     def owned(self, index: int) -> tuple[int, int]:
-        """First and last + 1 of what a tile owns; the bounds are mid-overlap, on multiples that all tiles keep to."""
+        """(first, last + 1) position that a tile owns; bounds are in the middle of overlaps, on common multiples."""
         unit = gcd(self.size, *self.starts)
         bounds = [0]
         for before, start in zip(self.starts, self.starts[1:], strict=False):
@@ -63,9 +63,9 @@ def axis(length: int, count: int, unit: int, overlap: int) -> TileAxis:
 
 
 def best_axes(height: int, width: int, area: int, unit: int, overlap: int) -> tuple[TileAxis, TileAxis] | None:
-    """The cut with tiles of at most `area` pixels that computes the fewest pixels, and then has the squarest tiles.
+    """The tiling with tiles of at most `area` pixels that computes the fewest pixels; among these, the squarest tiles.
 
-    None where even tiles of twice the overlap are too large.
+    None if even tiles of twice the overlap are too large.
     """
     row_sizes, column_sizes = _sizes(height, unit, overlap), _sizes(width, unit, overlap)
     best: tuple[int, int, int, int] | None = None

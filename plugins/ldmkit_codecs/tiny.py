@@ -41,14 +41,14 @@ class TinyConfig(Value):
     """Geometry of a tiny autoencoder.
 
     Args:
-        in_channels, out_channels: of pictures.
-        width: of every hidden map.
-        encoder_blocks: residual blocks a stage, full resolution first; factor = 2 ** (stages - 1).
+        in_channels, out_channels: channels of pictures.
+        width: channels of every hidden map.
+        encoder_blocks: residual blocks per stage, full resolution first; factor = 2 ** (stages - 1).
         decoder_blocks: the same, latent resolution first.
-        latent_channels: of the latent.
-        encoder_pool, decoder_pool: blocks at latent resolution have the pooled branch in front.
-        scale, shift: standardised latent = (raw - shift) * scale; published weights make standardised latents already.
-        force_upcast: where float16 is asked for, its weights are held in float32.
+        latent_channels: channels of the latent.
+        encoder_pool, decoder_pool: blocks at latent resolution begin with the pooled branch.
+        scale, shift: standardised latent = (raw - shift) * scale; published weights produce standardised latents.
+        force_upcast: keep weights in float32 if float16 is requested.
     """
 
     in_channels: Width = 3
@@ -78,7 +78,7 @@ class TinyConfig(Value):
 
 
 class Pool(nn.Module):
-    """The pooled branch: 1x1 to four times the width, group norm of 4, ReLU, 1x1 back."""
+    """The pooled branch: 1x1 convolution to four times the width, group norm with 4 groups, ReLU, 1x1 back."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -170,7 +170,7 @@ class TinyCodec(Codec):
         self.decoder = Decode(c)
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Standardised latents; there is no posterior, so `noise` changes nothing.
+        """Standardised latents; there is no posterior, so `noise` has no effect.
 
         Raises:
             InputError: a shape or size that does not fit.
@@ -179,7 +179,7 @@ class TinyCodec(Codec):
         return standardise(self.encoder(images * 0.5 + 0.5), self.config.scale, self.config.shift)
 
     def raw(self, latents: Tensor) -> Tensor:
-        """Latents as the encoder makes them: before scale and shift."""
+        """Latents in the encoder's own units, before scale and shift."""
         return restore(latents, self.config.scale, self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class TinyCodec(Codec):
         return tiny_footprint(blocks, self.config.width, batch, size, self.dtype.itemsize)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float32 where float16 is asked for and the config says `force_upcast`."""
+        """float32 if float16 is requested and the config has `force_upcast`."""
         return held_dtype(dtype, self.config.force_upcast)
 
     @property

@@ -16,7 +16,7 @@ from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise
 
 SEARCH_ELEMENTS = 2**23
-"""Distances computed at a time in the nearest-entry search: 32 MiB in float32."""
+"""Number of distances computed at a time in the nearest-entry search: 32 MiB in float32."""
 
 
 class VQConfig(AutoencoderConfig):
@@ -25,8 +25,8 @@ class VQConfig(AutoencoderConfig):
     Args:
         codebook_size: number of entries.
         beta: weight of the weaker term of the codebook loss.
-        legacy: True: beta weighs the codebook's term, as in the published models' training; False: the encoder's,
-            as in van den Oord et al. 2017, equation 3.
+        legacy: True: beta weights the codebook's term, as in the training of the published models; False: the
+            encoder's, as in van den Oord et al. 2017, equation 3.
     """
 
     codebook_size: Rows = 8192
@@ -59,7 +59,7 @@ class Codebook(nn.Module):
         # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not change which is nearest
         lengths, transposed = entries.square().sum(1), entries.t()
         chunk = max(1, SEARCH_ELEMENTS // entries.shape[0])
-        # autocast would compare distances of 8 bits, and give many places to the first of several equal ones
+        # under autocast, distances would have 8 significant bits, and ties would map many positions to the same entry
         with exact(rows.device):
             found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
         return torch.cat(found).view(raw.shape[0], *raw.shape[2:])
@@ -99,7 +99,7 @@ class VQCodec(Codec):
         return self.quant_conv(self.encoder(images))
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Standardised latents before quantisation; there is no posterior, so `noise` changes nothing.
+        """Standardised latents before quantisation; there is no posterior, so `noise` has no effect.
 
         Raises:
             InputError: a shape or size that does not fit.
@@ -107,7 +107,7 @@ class VQCodec(Codec):
         return standardise(self.encode_raw(images), self.config.scale, self.config.shift)
 
     def raw(self, latents: Tensor) -> Tensor:
-        """Latents as the encoder makes them: before scale and shift."""
+        """Latents in the encoder's own units, before scale and shift."""
         return restore(latents, self.config.scale, self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class VQCodec(Codec):
         return self.decode_raw(_straight_through(raw, self.codebook_entry(self.codes(raw))))
 
     def decode_raw(self, raw: Tensor) -> Tensor:
-        """Pictures of raw latents as they are, without quantising."""
+        """Decode raw latents directly, without quantisation."""
         return self.decoder(self.post_quant_conv(raw))
 
     def codes(self, raw: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class VQCodec(Codec):
         return Quantised(quant, codes, loss)
 
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
-        """Loss `codebook`. Metrics of the batch's codes: `usage`, the share of entries used at least once, and
+        """Loss `codebook`. Metrics of the batch's codes: `usage`, the fraction of entries used at least once, and
         `perplexity`, exp of their entropy: 1 for a collapsed codebook, codebook_size for an evenly used one."""
         raw = self.encode_raw(images)
         quant, codes, loss = self.quantise(raw)
@@ -173,7 +173,7 @@ class VQCodec(Codec):
         return Work(max(work.bytes, 4 * searched), work.flops + 2 * distances * self.channels)
 
     def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float32 where float16 is asked for and the config says `force_upcast`."""
+        """float32 if float16 is requested and the config has `force_upcast`."""
         return held_dtype(dtype, self.config.force_upcast)
 
     @property

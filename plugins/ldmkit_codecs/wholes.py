@@ -1,9 +1,9 @@
-"""Group norms that see a whole picture while it is run tile by tile.
+"""Group norms with statistics of the whole picture, while it is processed tile by tile.
 
-A group norm of one tile sees that tile only. Here norms are exchanged, in a twin of the module that shares its tensors,
-for ones that take their statistics from all tiles. Where a norm does not know them yet, a tile adds its share and stops
-there; once all tiles have, the norm knows. So a picture is gone over once for each norm, each time as far as that norm,
-and once to the end: what comes out is what the whole gives, to rounding.
+An ordinary group norm would use statistics of a single tile. Here norms are replaced, in a copy of the module that
+shares its tensors, by norms with statistics of all tiles. At a norm whose statistics are incomplete, a tile adds its
+part and stops; after all tiles, the statistics are complete. So there is one partial pass over the tiles per norm, and
+one complete pass. The result equals that without tiles, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Span = tuple[int, int]
-"""First and last + 1, in pixels."""
+"""(first, last + 1), in pixels."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass
 class Place:
-    """The tile that runs now: the pixels that it covers, and which of them it owns (each place is owned once)."""
+    """The current tile: the pixels that it covers, and those that it owns (each pixel is owned by one tile)."""
 
     rows: Span = (0, 0)
     columns: Span = (0, 0)
@@ -43,7 +43,7 @@ class Place:
 
 
 class Unknown(Exception):
-    """A tile came to a norm that has not seen all tiles yet."""
+    """A tile reached a norm whose statistics are incomplete."""
 
     def __init__(self, norm: WholeNorm):
         super().__init__("a norm without its statistics")
@@ -51,7 +51,7 @@ class Unknown(Exception):
 
 
 class WholeNorm(nn.Module):
-    """Group norm by mean and variance over all tiles, gathered by merging those of owned parts (Chan et al. 1979)."""
+    """Group norm with mean and variance over all tiles, merged from those of owned parts (Chan et al. 1979)."""
 
     def __init__(self, norm: nn.GroupNorm, place: Place):
         super().__init__()
@@ -85,7 +85,7 @@ class WholeNorm(nn.Module):
 
 
 def passes(over_tiles: Callable[[], Tensor]) -> Tensor:
-    """Go over all tiles until none meets an unknown norm. `over_tiles` raises `Unknown` after the last tile."""
+    """Pass over all tiles until all statistics are complete. `over_tiles` raises `Unknown` after the last tile."""
     while True:
         try:
             return over_tiles()
@@ -94,7 +94,7 @@ def passes(over_tiles: Callable[[], Tensor]) -> Tensor:
 
 
 def twin(module: M, place: Place) -> M:
-    """The same module on the same tensors, whose norms gather over tiles."""
+    """A copy of a module with the same tensors, whose norms gather statistics over tiles."""
     shared = {id(t): t for t in chain(module.parameters(), module.buffers())}
     other = copy.deepcopy(module, shared)
     _exchange(other, place)

@@ -9,26 +9,26 @@ from ldmkit import Frame, Port, PortedLinear, attention
 from ldmkit_denoisers.ported import apply_layer, zeroed
 
 KeysValues = tuple[Tensor, Tensor]
-"""Keys and values of one attention, (B, H, L, D) each."""
+"""Keys and values of an attention, (B, H, L, D) each."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, upcast: bool) -> Tensor:
     """softmax(q k^T / sqrt(D)) v: q (B,H,Lq,D), k and v (B,H,L,D), mask (B,1,1,L) True = attend -> (B, Lq, H*D).
 
-    `upcast` does it in float32 where the tensors are narrower (SD 2.x overflows in float16 without).
+    `upcast` computes in float32 if the tensors are narrower (SD 2.x overflows in float16 otherwise).
     """
     return attention(q, k, v, mask, upcast=upcast).transpose(1, 2).flatten(2)
 
 
 def tapped(port: Port, y: Tensor, source: tuple[Tensor, Tensor, Tensor], frame: Frame) -> Tensor:
-    """An attention's result (B, L, C) through a port, with what it was made from at `query`, `key` and `value` of
-    `frame.scratch`, (B, H, L, D) each."""
+    """Pass an attention's result (B, L, C) through a port, with its operands (B, H, L, D) in `frame.scratch` under
+    `query`, `key` and `value`."""
     frame.scratch.update(zip(("query", "key", "value"), source, strict=True))
     return port(y, frame)  # type: ignore[no-any-return]
 
 
 class SelfAttention2d(nn.Module):
-    """Self-attention of a map with itself: GroupNorm, one projection to q|k|v, attention, projection, residual.
+    """Self-attention on a map: GroupNorm, one projection to q|k|v, attention, projection, residual.
 
     The rows of `qkv` are q, then k, then v, each split into heads. Ports: `attn.<path>` gets what the attention gives
     before its output projection (B, L, C), with `query`, `key` and `value` (B, H, L, D) in `frame.scratch`;
@@ -64,7 +64,7 @@ class SelfAttention2d(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens, without bias in q, k, v; keys and values may come from elsewhere.
+    """Multi-head attention of tokens, without bias in q, k, v; keys and values may come from other tokens.
 
     Args:
         channels: of the queries and the output.

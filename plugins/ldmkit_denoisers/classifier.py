@@ -32,9 +32,9 @@ class UNetClassifierConfig(Value):
     """Args:
     unet: the network, of which the first half is used; it takes no conditions.
     classes: number of classes.
-    names: of the classes, in order; empty where they have numbers only.
-    pool: `attention`: the mean place asks all places, with `pool_heads` heads; `mean`: the mean alone.
-    process: in whose frame and times the network sees its input. Any process can be guided by it.
+    names: names of the classes, in order; empty if they only have numbers.
+    pool: `attention`: attention pooling from the mean, with `pool_heads` heads; `mean`: the mean.
+    process: the process whose scale and times the network's input has. It can guide any process.
     """
 
     unet: UNetConfig
@@ -97,8 +97,10 @@ class UNetClassifier(Classifier, Encoder):
 
 
 class AttentionPool(nn.Module):
-    """(B, places, width) -> (B, width): the mean of the places attends to it and to all of them (Radford et al. 2021,
-    without the position codes, so that any number of places fits)."""
+    """(B, positions, width) -> (B, width): the mean over positions attends to itself and to all positions.
+
+    After Radford et al. 2021, without position embeddings, so that any number of positions works.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a U-Net is, as a frozen value, and the plan of its levels that follows from it."""
+"""The config of a U-Net, and the plan of its levels that follows from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VectorKind = Literal["none", "mlp", "linear", "identity", "timestep", "table"]
 ResampleKind = Literal["none", "conv", "plain", "residual"]
 
 _MOST = {"blocks": 64, "depth": MAX_LAYERS, "heads": MAX_HEADS, "head_dim": MAX_WIDTH}
-"""The largest values of numbers that may differ from level to level."""
+"""Maximum values of settings that may differ between levels."""
 
 
 SMALL = {"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2}
@@ -25,25 +25,26 @@ SMALL = {"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads
 
 
 class UNetConfig(Value):
-    """A U-Net. Levels count from the full resolution; a tuple gives one value a level, a single value all of them.
+    """A U-Net. Levels count from the full resolution; a tuple gives one value per level, a single value applies to all.
 
     Args:
-        channels: latent channels: what x has.
-        in_channels: with the concatenated plane; None: `channels`, no plane.
-        out_channels: what F has; None: `channels`.
-        widths: feature channels a level.
-        blocks: residual blocks a level on the way down; the way up has one more.
+        channels: channels of the latents x.
+        in_channels: input channels including a concatenated plane; None: `channels`, no plane.
+        out_channels: channels of F; None: `channels`.
+        widths: feature channels per level.
+        blocks: residual blocks per level on the way down; the way up has one more.
         attention: a level's attention after every residual block: "none", "self" (a block on the map) or "cross"
             (a spatial transformer).
         depth: transformer blocks of a "cross" level; `mid_depth` of the middle (None: the last level's).
         mid: the middle's attention; None: that of the deepest level that has one, else "self"; "absent": no middle;
             "single": one residual block and nothing else.
-        heads, head_dim: number of heads, or channels a head; exactly one of them.
-        mid_heads: heads of the middle; None: by the rule of the last level.
-        context_dim: width of the cross-attention's tokens; None: its second attention reads the map itself.
+        heads, head_dim: number of heads, or channels per head; exactly one of them.
+        mid_heads: heads of the middle; None: as for the last level.
+        context_dim: width of the cross-attention's tokens; None: its second attention is a self-attention too.
         context_join: how several conditioners of the `context` slot join.
-        linear_projections: published layouts store the transformer's projections as linear layers; no effect on values.
-        scale_shift: the time embedding scales and shifts instead of being added.
+        linear_projections: published layouts store the transformer's projections as linear layers; does not affect
+            results.
+        scale_shift: the time embedding scales and shifts features instead of being added.
         residual_resample: down- and upsampling of a level (to and from the next deeper one) inside residual blocks.
         resample_conv: down- and upsampling with a convolution, where not residual.
         down_padding: 1, or 0 for zeros at the bottom and right only.
@@ -51,9 +52,9 @@ class UNetConfig(Value):
         mid_groups: groups of the norm in the middle's "self" attention; None: `norm_groups`; 0: no norm.
         dropout: rate in the residual blocks.
         time_dim: width of the time embedding; None: 4 x the first width.
-        cos_first, freq_shift: of the timestep's code.
-        vector: what becomes of the `vector` slot before it is added to the time embedding: a two-layer network,
-            a linear layer, nothing, a timestep-like code of one number, or a table of class ids.
+        cos_first, freq_shift: variants of the sinusoidal timestep embedding.
+        vector: how the `vector` slot is embedded before it is added to the time embedding: by a two-layer network,
+            a linear layer, not at all, as a timestep-like embedding of one number, or by a table of class ids.
         vector_dim: width of the vector for "mlp" and "linear", number of classes for "table".
         upcast_attention: attention in float32 whatever the network's dtype.
     """
@@ -103,7 +104,7 @@ class UNetConfig(Value):
         if (self.in_channels or self.channels) < self.channels:
             raise SpecError("in-channels", f"in_channels {self.in_channels} is less than channels {self.channels}")
         if (self.vector_dim is None) != (self.vector not in ("mlp", "linear", "table")):
-            raise SpecError("vector", f"vector {self.vector!r} and vector_dim {self.vector_dim} do not go together")
+            raise SpecError("vector", f"vector {self.vector!r} is incompatible with vector_dim {self.vector_dim}")
         self._check_widths()
         self._check_total()
         return self
@@ -142,7 +143,7 @@ class UNetConfig(Value):
 
     @property
     def vector_width(self) -> int | None:
-        """Numbers in a row of the `vector` slot; None without that slot. A class or a timestep is one number."""
+        """Width of the `vector` slot; None without that slot. A class or a timestep is one number."""
         wide = {"none": None, "identity": self.embedding, "timestep": 1, "table": 1}
         return wide.get(self.vector, self.vector_dim)
 
@@ -159,7 +160,7 @@ class UNetConfig(Value):
         return kinds[0] if kinds else "self"
 
     def heads_at(self, level: int, width: int) -> int:
-        """Heads of an attention of `width` channels, by the rule of a level."""
+        """Heads of an attention with `width` channels at a level."""
         if self.heads is not None:
             return at(self.heads, level)
         assert self.head_dim is not None
@@ -170,7 +171,7 @@ class UNetConfig(Value):
 
 
 class LevelPlan(NamedTuple):
-    """One level of one side: input widths of its residual blocks, their attention, and how it hands over."""
+    """One level of one side: input widths of its residual blocks, their attention, and resampling."""
 
     level: int
     width: int
@@ -182,7 +183,7 @@ class LevelPlan(NamedTuple):
 
 
 def at(value: T | tuple[T, ...], level: int) -> T:
-    """The value of a level, where a single one stands for all."""
+    """The value of a setting at a level; a single value applies to all levels."""
     return value[level] if isinstance(value, tuple) else value
 
 
@@ -198,16 +199,16 @@ def down_levels(config: UNetConfig) -> list[LevelPlan]:
 
 
 def smallest_map(config: UNetConfig) -> int:
-    """Rows and columns that latents must have at least for every level to get a map."""
+    """Minimum rows and columns of latents, so that no level's map is empty."""
     need = 1
     for plan in reversed(down_levels(config)):
-        if plan.resample != "none":  # a padded convolution rounds the halves up, all other ways round them down
+        if plan.resample != "none":  # padded convolutions round halves up, all other ways round down
             need = 2 * need - (plan.resample == "conv" and config.down_padding == 1)
     return need
 
 
 def skip_widths(config: UNetConfig) -> list[int]:
-    """Channels of the maps that the way down leaves for the way up, in the order they are made."""
+    """Channels of the skip maps, in the order in which the way down makes them."""
     widths = [config.widths[0]]
     for plan in down_levels(config):
         widths += [plan.width] * (len(plan.inputs) + (plan.resample != "none"))
@@ -227,7 +228,7 @@ def up_levels(config: UNetConfig) -> list[LevelPlan]:
 
 
 def mid_level(config: UNetConfig) -> LevelPlan:
-    """The middle; without inputs where there is none."""
+    """The middle; it has no inputs if there is none."""
     level, width, kind = config.levels - 1, config.widths[-1], config.mid_kind
     heads = config.mid_heads or config.heads_at(level, width)
     depth = config.mid_depth or at(config.depth, level)

@@ -1,4 +1,4 @@
-"""Sinusoidal codes of the timestep, and the two-layer network that reads them."""
+"""Sinusoidal timestep embeddings, and the two-layer network that reads them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def frequencies(dim: int, shift: float = 0.0, device: torch.device | None = None
 
 
 def sinusoidal(t: Tensor, freqs: Tensor, dim: int, cos_first: bool = True) -> Tensor:
-    """Codes (B, dim) of times (B,), computed in float32; an odd dim ends in one zero column.
+    """Sinusoidal embeddings (B, dim) of times (B,), computed in float32; an odd dim ends with a zero column.
 
     Args:
         t: (B,) times in units of training steps.
         freqs: (dim // 2,) from `frequencies`.
-        dim: width of the code.
+        dim: width of the embedding.
         cos_first: [cos | sin] rather than [sin | cos].
     """
     angles = t.to(torch.float32)[:, None] * freqs
@@ -47,7 +47,7 @@ class EmbeddingMLP(nn.Module):
 
 
 class ClassTable(nn.Module):
-    """One learned vector a class: ids (B, 1), any number type, are rounded to the nearest class -> (B, outputs).
+    """One learned vector per class: ids (B, 1), of any numeric type, are rounded to the nearest class -> (B, outputs).
 
     Ids must reach it in a dtype that holds them exactly (float32 or an integer; bfloat16 stops at 256).
     """
@@ -62,7 +62,7 @@ class ClassTable(nn.Module):
 
 
 class TimeLikeMLP(nn.Module):
-    """A scalar (B, 1) coded like the timestep, then a two-layer network (noise level of an upscaler, for example)."""
+    """A scalar (B, 1), embedded like the timestep, then a two-layer network (the noise level of an upscaler, say)."""
 
     def __init__(self, dim: int, outputs: int, cos_first: bool, shift: float):
         super().__init__()

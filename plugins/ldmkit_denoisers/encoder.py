@@ -34,7 +34,7 @@ from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
 @dataclass
 class Projected:
-    """What a network makes of the conditions once per run.
+    """Projections of the conditions, computed once per run.
 
     `kv` are keys and values of every cross-attention in the order of the network, `mask` (B,1,1,L) bool or None,
     `vector` (B, embedding) or None, `freqs` the timestep code's frequencies.
@@ -50,7 +50,7 @@ class Projected:
 class UNetContext(Context):
     """The context of a U-Net: its own projections, and the plane (B, C, h, w) that is concatenated to x.
 
-    `plan` is the execution plan that has seen this context, for what a plan checks or makes once a run.
+    `plan` is the execution plan that has used this context, for what a plan checks or computes once per run.
     """
 
     projected: Projected | None = None
@@ -78,7 +78,7 @@ class UNetLevel(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block; or a residual block alone."""
+    """Residual block, attention, residual block; or a single residual block."""
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, index: int):
         super().__init__()
@@ -88,14 +88,14 @@ class Middle(nn.Module):
 
 
 class WayDown:
-    """What the way down and the middle leave for the way up.
+    """The maps that the way down and the middle leave for the way up.
 
-    Where the gate of a skip has a stored value, nothing after that skip is computed: `h` is that value, and `cut` the
-    skip's place.
+    If the gate of a skip has a stored value, nothing after that skip is computed: `h` is that value, and `cut` the
+    skip's index.
 
     Args:
-        h: the map that the way up begins with, at last the middle's output.
-        gates: one a skip, or none.
+        h: the map that the way up begins with, in the end the middle's output.
+        gates: one per skip, or none.
     """
 
     def __init__(self, h: Tensor, frame: Frame, gates: Sequence[nn.Module] = ()) -> None:
@@ -105,7 +105,7 @@ class WayDown:
         self._frame, self._gates = frame, gates
 
     def keep(self, skip: Tensor) -> bool:
-        """Keep a map for the way up; True where nothing deeper is to be computed."""
+        """Keep a map for the way up; returns True if nothing deeper is to be computed."""
         place = len(self.skips)
         self.skips.append(skip)
         if self._gates:
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         """Keys, values and vector of the conditions.
 
         Raises:
-            CompositionError: a condition that the network cannot do without is missing.
+            CompositionError: a required condition is missing.
         """
         tokens = self._signal(signals, "context", Tokens) if takes_context(self.unet) else None
         vector = self._signal(signals, "vector", Vector) if self.unet.vector != "none" else None
@@ -188,9 +188,9 @@ class Encoder(nn.Module):
     def encode(
         self, h: Tensor, emb: Tensor, frame: Frame, projected: Projected, gates: Sequence[nn.Module] = ()
     ) -> WayDown:
-        """From the output of `conv_in` to that of the middle, with the maps left for the way up, h first.
+        """From the output of `conv_in` to that of the middle, with the skip maps for the way up, h first.
 
-        `gates`, one a skip, may end it early (see `WayDown`).
+        `gates`, one per skip, may end it early (see `WayDown`).
         """
         way = WayDown(h, frame, gates)
         if way.keep(h):
@@ -249,7 +249,7 @@ def takes_context(config: UNetConfig) -> bool:
 
 
 def unet_slots(config: UNetConfig) -> dict[str, Slot]:
-    """The conditions a U-Net takes. All are required where they exist: the published networks have no default."""
+    """The slots of a U-Net. All are required: the published networks have no defaults."""
     slots: dict[str, Slot] = {}
     if takes_context(config):
         slots["context"] = Slot("tokens", config.context_dim or 0, config.context_join, required=True)
@@ -261,10 +261,10 @@ def unet_slots(config: UNetConfig) -> dict[str, Slot]:
 
 
 def checked_plane(config: UNetConfig, signals: Mapping[str, Signal]) -> Tensor | None:
-    """The plane that a network wants beside x, or None.
+    """The plane that a network concatenates to x, or None.
 
     Raises:
-        CompositionError: it is missing or has other channels.
+        CompositionError: it is missing or has the wrong number of channels.
     """
     if not config.plane_channels:
         return None
@@ -290,7 +290,7 @@ def inner_ports(module: nn.Module) -> dict[str, Port]:
 
 
 def level_ports(stages: Iterable[nn.Module]) -> dict[str, Port]:
-    """Ports of the levels of the way down: `down.<level>`, and `down.<level>.resample` where the level has one."""
+    """Ports of the levels of the way down: `down.<level>`, and `down.<level>.resample` if the level resamples."""
     ports: dict[str, Port] = {}
     for level, stage in enumerate(stages):
         assert isinstance(stage, UNetLevel)

@@ -1,7 +1,7 @@
 """The plan "exported": the U-Net compiled ahead of time for one set of shapes (AOTInductor, frozen).
 
-Minutes of compilation, once per latent size, batch and set of conditions; needs a C++ compiler. Every package holds
-the weights once more, in the order its kernels want.
+Compilation takes minutes, once per latent size, batch size and set of conditions, and needs a C++ compiler. Every
+package holds another copy of the weights, in the order of its kernels.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ OPTIONS: dict[str, Any] = {"freezing": True, "cpp.weight_prepack": True}
 
 
 class ExportedUNet:
-    """A U-Net with the call of the eager one; compiled at the first call with new shapes.
+    """Called like the eager U-Net; compiled at the first call with new shapes.
 
-    The ports of the network are not part of a package: with taps attached, a call is refused. Where a gradient is
-    wanted for x, the call is eager.
+    Packages do not contain the network's ports: with taps attached, a call is refused. If x requires a gradient, the
+    call is eager.
 
     Raises:
         CompositionError: `plan-unavailable`, `plan-tapped`, `stale-plan`.

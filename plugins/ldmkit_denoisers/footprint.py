@@ -1,7 +1,7 @@
-"""What a call of the U-Net takes, from its configuration: activations at their peak, and operations.
+"""Cost of a call of the U-Net, from its config: peak activation memory, and operations.
 
-The maps that the way down leaves for the way up are held until they are read; beside them, one block works at a time.
-Elements a position of its map, C channels in and D out:
+The skip maps are held until the way up has used them; in addition, one block computes at a time. Elements per position
+of its map, with C input and D output channels:
 
 | block | elements | which |
 |-------|----------|-------|
@@ -47,7 +47,7 @@ def footprint(config: UNetConfig, rows: int, size: Size, itemsize: int) -> Work:
     for plan in up_levels(config):
         area = areas[plan.level]
         for inputs, block in zip(plan.inputs, _blocks(plan, area), strict=True):
-            # the map from below and the skip stay until the block is done, beside the joined copy of both
+            # the map from below and the skip stay until the block is done, in addition to the joined copy
             peak, products = max(peak, held + inputs * area + block.elements), products + block.products
             held -= skips.pop() * area
         if plan.resample != "none":
@@ -61,7 +61,7 @@ def level_sizes(config: UNetConfig, size: Size) -> list[Size]:
     """(h, w) of the maps of each level."""
     sizes = [size]
     for plan in down_levels(config):
-        if plan.resample != "none":  # whichever way it rounds, half is near enough
+        if plan.resample != "none":  # half is a sufficient estimate, whichever way it rounds
             sizes.append((max(1, -(-sizes[-1][0] // 2)), max(1, -(-sizes[-1][1] // 2))))
     return sizes + [sizes[-1]] * (config.levels - len(sizes))
 

@@ -1,7 +1,6 @@
 """The U-Net's blocks on packed weights: the same maths as the modules, in few operators and channels-last order.
 
-Every block keeps the module it stands for, reads its norms from it, and sends the call back to it where one of its
-ports is tapped.
+Every block keeps the module that it replaces, uses its norms, and delegates to it if one of its ports is tapped.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from ldmkit_denoisers.ported import resized
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
 SMALL_MAP = 1024
-"""Positions below which torch's GroupNorm of channels-last bfloat16 takes a slow way; float32 is faster there."""
+"""Positions below which torch's GroupNorm uses a slow path for channels-last bfloat16; float32 is faster there."""
 
 
 class Shifts(NamedTuple):
-    """The time embedding (B, embedding) as it is, and as every residual block wants it (see `TimeProjections`)."""
+    """The time embedding (B, embedding), and its projections for all residual blocks (see `TimeProjections`)."""
 
     emb: Tensor
     rows: tuple[Tensor, ...]
 
 
 class PackedResBlock:
-    """A residual block, whose shift is number `place`; tapped ports send it back to the module."""
+    """A residual block, whose shift has index `place`; delegates to the module if its port is tapped."""
 
     def __init__(self, res: ResBlock, place: int) -> None:
         self._eager, self._ports, self._place = res, _ports(res), place
@@ -78,7 +77,7 @@ class PackedResBlock:
 
 
 class TimeProjections:
-    """The time embedding as every residual block wants it, from one matrix product.
+    """Projections of the time embedding for all residual blocks, from one matrix product.
 
     The bias of each block's first convolution is added to its shift, and the 1 of `1 + scale` to its scale.
     """
@@ -97,12 +96,12 @@ class TimeProjections:
         self._linear = PackedLinear(torch.cat([b.emb.weight for b in blocks]), torch.cat(biases))
 
     def __call__(self, emb: Tensor) -> Shifts:
-        """(B, embedding) -> one (B, C or 2C) a block, in their order."""
+        """(B, embedding) -> one (B, C or 2C) per block, in order."""
         return Shifts(emb, self._linear(emb).split(self._sizes, dim=1))
 
 
 class PackedSelfAttention:
-    """`SelfAttention2d`; tapped ports send it back to the module."""
+    """`SelfAttention2d`; delegates to the module if its ports are tapped."""
 
     def __init__(self, attn: SelfAttention2d) -> None:
         self._eager, self._norm, self._heads, self._upcast = attn, attn.norm, attn.heads, attn.upcast
@@ -118,7 +117,7 @@ class PackedSelfAttention:
 
 
 class PackedTransformerBlock:
-    """`TransformerBlock`; tapped ports send it back to the module."""
+    """`TransformerBlock`; delegates to the module if its ports are tapped."""
 
     def __init__(self, block: TransformerBlock) -> None:
         first, second = block.self_attn, block.cross_attn
@@ -155,7 +154,7 @@ class PackedTransformerBlock:
 
 
 class PackedLayer:
-    """A layer by itself, packed; its port sends it back to the module."""
+    """A single packed layer; delegates to the module if its port is tapped."""
 
     def __init__(self, layer: PortedLinear | PortedConv2d) -> None:
         self._eager = layer
@@ -184,7 +183,7 @@ class PackedTransformer:
 
 
 class PackedResample:
-    """`Downsample` or `Upsample`, with its convolution packed; a tapped port sends it back to the module."""
+    """`Downsample` or `Upsample`, with a packed convolution; delegates to the module if its port is tapped."""
 
     def __init__(self, module: Downsample | Upsample) -> None:
         self._eager, self._ports = module, _ports(module)
@@ -216,7 +215,7 @@ def _tapped(ports: tuple[Port, ...]) -> bool:
 
 
 def _norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """A GroupNorm; float32 where the caller's map is a small one in bfloat16."""
+    """A GroupNorm; computed in float32 for small bfloat16 maps."""
     if x.dtype is torch.bfloat16 and x.shape[2] * x.shape[3] < SMALL_MAP:
         return F.group_norm(x.float(), norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps)
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)

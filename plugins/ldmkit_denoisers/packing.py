@@ -1,4 +1,4 @@
-"""Convolutions and linear layers with their weights in the order that oneDNN multiplies in, packed once.
+"""Convolutions and linear layers with weights packed once in oneDNN's own memory order.
 
 They run under `no_grad` only: these operators have no derivative.
 """
@@ -15,7 +15,7 @@ from ldmkit import CompositionError
 DTYPES = (torch.float32, torch.bfloat16)
 KEPT_SIZES = 2
 USUAL_ROWS = 128
-"""Hint for packing a linear layer; the order does not depend on it."""
+"""Batch-size hint for packing a linear layer; the memory order does not depend on it."""
 _NONE: tuple[str, list[float], str] = ("none", [], "")
 
 
@@ -25,7 +25,7 @@ def packable(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def check_available(device: torch.device, dtype: torch.dtype) -> None:
-    """Refuse what oneDNN cannot pack.
+    """Check that oneDNN can pack weights.
 
     Raises:
         CompositionError: `plan-unavailable`: another device or dtype, or a torch built without oneDNN.
@@ -50,11 +50,11 @@ def _obstacle(device: torch.device, dtype: torch.dtype) -> str | None:
 class PackedConv:
     """A convolution (B, inputs, h, w) -> (B, outputs, h', w') on packed weights, in the memory order of its input.
 
-    oneDNN's order depends on the map's height and width, and another size's order is up to 60 times slower: the weights
-    are packed at the first map of a size, and the packings of the last `KEPT_SIZES` sizes are kept.
+    oneDNN's order depends on the map's height and width, and the order for another size is up to 60 times slower:
+    weights are packed at the first map of each size, and packed weights are kept for the last `KEPT_SIZES` sizes.
 
     Args:
-        conv: kept for its weights, which must not change.
+        conv: provides the weights, which must not change.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

@@ -36,14 +36,14 @@ UNET = {
 
 
 class PatchedConfig(Value):
-    """How a denoiser is cut into patches. Lengths are in latent pixels, (height, width) or one number for both.
+    """How latents are divided into patches. Lengths are in latent pixels, (height, width) or one number for both.
 
     Args:
         inner: the denoiser, `{type, config}`.
-        kernel: size of a patch; a map that is smaller is one patch.
+        kernel: size of a patch; a smaller map is a single patch.
         stride: distance of neighbouring patches, at most the kernel; the last patch ends at the border.
         clip_min, clip_max: bounds of a pixel's weight, which is its distance to the patch's border, 1/2 in the centre.
-        tie_breaker: patches are weighed too, by their distance to the border of the grid of patches.
+        tie_breaker: also weight patches, by their distance to the border of the grid of patches.
         tie_min, tie_max: bounds of that weight.
     """
 
@@ -100,7 +100,7 @@ class PatchedDenoiser(Denoiser):
             raise CompositionError("rank-mismatch", what, fits="a denoiser of pictures")
         self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
         self.smallest = self.inner.smallest
-        # the inner network is compiled once for all patches; a graph of this one would hold it once for each
+        # the inner network is compiled once for all patches; a graph of this one would contain it once per patch
         self.regions = self.inner.regions or (type(self.inner),)
         if min(_pair(self.config.kernel)) < self.smallest:
             what = f"patches of {self.config.kernel} are too small for the network"
@@ -113,7 +113,7 @@ class PatchedDenoiser(Denoiser):
         return cls(PatchedConfig.of(settings, "PatchedDenoiser config"), denoiser)
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
-        """The inner denoiser's for one patch, and that many times its operations."""
+        """Memory of the inner denoiser for one patch, and its operations for all patches."""
         patch = (min(size[0], _pair(self.config.kernel)[0]), min(size[1], _pair(self.config.kernel)[1]))
         count = math.prod(len(_starts(*side)) for side in zip(size, patch, _pair(self.config.stride), strict=True))
         one = self.inner.footprint(rows, patch)
@@ -124,7 +124,7 @@ class PatchedDenoiser(Denoiser):
         return PatchedContext(signals, inner=self.inner.prepare(signals))
 
     def adapted(self, context: Context) -> Context:
-        """The inner denoiser's `adapted`, with the adapters' states of the whole."""
+        """The inner denoiser's `adapted`, with adapter states of all the latents."""
         if isinstance(context, PatchedContext) and context.inner is not None:
             context.inner = self.inner.adapted(_window(context, None))
         return context
@@ -154,7 +154,7 @@ class PatchedDenoiser(Denoiser):
 
 
 def patches_of(config: PatchedConfig, size: tuple[int, int], device: torch.device) -> Patches:
-    """Where the patches of a map (H, W) lie and what they weigh; float32."""
+    """Positions and weights of the patches of a map (H, W); float32."""
     tie = (config.tie_min, config.tie_max) if config.tie_breaker else None
     return _patches(_pair(config.kernel), _pair(config.stride), (config.clip_min, config.clip_max), tie, size, device)
 

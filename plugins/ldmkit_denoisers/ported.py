@@ -14,14 +14,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def apply_layer(layer: nn.Module, x: Tensor, frame: Frame | None) -> Tensor:
-    """The output of a layer with a port; of another one put in its place (a wrapper, a quantised layer) without it."""
+    """The output of a layer, through its port if it has one (a wrapper or a quantised layer in its place has none)."""
     if isinstance(layer, (PortedLinear, PortedConv2d)):
         return layer(x, frame)  # type: ignore[no-any-return]
     return layer(x)  # type: ignore[no-any-return]
 
 
 def activate(h: Tensor) -> Tensor:
-    """SiLU of a tensor nobody else holds: in place where no gradient is recorded."""
+    """SiLU of a tensor that nothing else refers to: in place unless gradients are recorded."""
     return F.silu(h, inplace=not torch.is_grad_enabled())
 
 

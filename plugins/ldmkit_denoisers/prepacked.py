@@ -1,13 +1,13 @@
 """The plan "prepacked": the U-Net's forward on the CPU with few operators, on weights packed for oneDNN.
 
-The same maths as the eager network in another order of sums: float32 results agree to 1e-5 of the largest value.
-Maps are kept in channels-last order, so that attention reads them as tokens without a copy; residual additions,
-gates and activations ride on the convolution or linear layer before them; the projections of the time embedding of
-all residual blocks are one matrix product.
+The same maths as the eager network with sums in another order: float32 results agree to 1e-5 of the largest value.
+Maps are in channels-last order, so that attention reads them as tokens without a copy; residual additions, gates and
+activations are fused into the preceding convolution or linear layer; the projections of the time embedding for all
+residual blocks are one matrix product.
 
-Memory: the packed weights come on top of the module's own, which stay for `state_dict` and for what runs eagerly.
-Weights that are mapped from a file cost no memory of their own: their pages are the file's, and the system drops
-them when it needs room.
+Memory: the packed weights come on top of the module's own, which are kept for `state_dict` and for eager execution.
+Memory-mapped weights take no extra memory: their pages belong to the file, and the system drops them when it needs
+memory.
 """
 
 from __future__ import annotations
@@ -41,15 +41,14 @@ PackedAttention = PackedSelfAttention | PackedTransformer
 
 
 class PrepackedUNet:
-    """A U-Net with the call of the eager one, (x, t, context, sigma) -> F; threads may share it.
+    """Called like the eager U-Net, (x, t, context, sigma) -> F; threads may share it.
 
-    Taps that are attached to the U-Net's ports run as ever, on maps in channels-last order; a block whose inner
-    ports are tapped runs eagerly. Where a gradient is wanted for x, or the network trains with dropout, all of it
-    runs eagerly.
+    Taps at the U-Net's ports run as usual, on maps in channels-last order; a block whose inner ports are tapped runs
+    eagerly. If x requires a gradient, or the network trains with dropout, everything runs eagerly.
 
     Args:
-        unet: on the CPU, float32 or bfloat16. Its weights must not change afterwards; a run that starts with changed
-            ones is refused.
+        unet: on the CPU, in float32 or bfloat16. Its weights must not change afterwards; a run that starts with
+            changed weights is refused.
 
     Raises:
         CompositionError: `plan-unavailable`, from here; `stale-plan`, from a call.
@@ -81,7 +80,7 @@ class PrepackedUNet:
             return self._forward(x, t, context, context.projected, Frame(x, t, context, sigma))
 
     def add_res(self, block: nn.Module) -> int:
-        """Register a residual block for the joint time projection; returns its place."""
+        """Register a residual block for the joint time projection; returns its index."""
         assert isinstance(block, ResBlock)
         self._res_blocks.append(block)
         return len(self._res_blocks) - 1
@@ -126,7 +125,7 @@ class PrepackedUNet:
         for stage in self._up:
             for i in range(len(stage.res)):
                 place -= 1
-                if place >= depth:  # the way down ended before
+                if place >= depth:  # the way down ended earlier
                     continue
                 h = channels_last(way.joined(place, h))
                 skip = _tapped(ports[place], skips.pop(), frame)
@@ -136,7 +135,7 @@ class PrepackedUNet:
         return h
 
     def _embed(self, t: Tensor, projected: Projected, frame: Frame) -> Tensor:
-        """SiLU of the time embedding: one row where the caller's times are one number expanded, else one a row."""
+        """SiLU of the time embedding: one row if the caller's times are a single expanded number, else one per row."""
         unet, vector = self._unet.unet, projected.vector
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]

@@ -23,7 +23,7 @@ class ResBlock(nn.Module):
         groups, eps: of the norms.
         dropout: rate before the second convolution.
         scale_shift: the embedding scales and shifts the second norm (first half scale) instead of being added.
-        resample: "down" pools both branches 2x2, "up" repeats them to the size asked for; before the first convolution.
+        resample: "down" pools both branches 2x2, "up" repeats them to the given size; before the first convolution.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ResBlock(nn.Module):
     def forward(
         self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None, frame: Frame | None = None
     ) -> Tensor:
-        """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h2, w2); `size` is what an "up" block shall make."""
+        """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h2, w2); `size` is the size after an "up" block."""
         h = activate(self.norm_1(x))
         if self.resample == "up":
             size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
@@ -95,7 +95,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to the size asked for (the next skip's), then a 3x3 convolution where `conv`."""
+    """Nearest-neighbour interpolation to the given size (the next skip's), then a 3x3 convolution if `conv`."""
 
     def __init__(self, channels: int, conv: bool = True):
         super().__init__()

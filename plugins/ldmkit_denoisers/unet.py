@@ -47,7 +47,7 @@ __all__ = ["UNet", "UNetConfig", "UNetContext"]
 class UNet(Encoder, Denoiser):
     """F(x, t, context): x (B, channels, h, w), t (B,) in training steps -> (B, out_channels, h, w), any h and w.
 
-    Slots (where the configuration has them): `context` tokens for cross-attention, `vector` added to the time
+    Slots (if configured): `context` tokens for cross-attention, `vector` added to the time
     embedding, `plane` concatenated to x.
 
     Ports: `input` (x with the plane, before `conv_in`); `down.<level>`, a level's last map before it becomes a skip and
@@ -110,7 +110,7 @@ class UNet(Encoder, Denoiser):
         return context
 
     def adapted(self, context: Context) -> Context:
-        """See `Denoiser.adapted`: keys and values once more where their projections are tapped."""
+        """See `Denoiser.adapted`: recomputes keys and values if their projections are tapped."""
         if isinstance(context, UNetContext) and self.projects_through_taps():
             context.projected = self.project(context.signals, context)
         return context
@@ -152,7 +152,7 @@ class UNet(Encoder, Denoiser):
         for stage in reversed(self.up):
             for i, res in enumerate(stage.res):
                 place -= 1
-                if place >= depth:  # the way down ended before
+                if place >= depth:  # the way down ended earlier
                     continue
                 h, skip, port = way.joined(place, h), skips.pop(), self.skip_ports[place]
                 if port.taps:
@@ -165,7 +165,7 @@ class UNet(Encoder, Denoiser):
 
 
 def with_plane(h: Tensor, plane: Tensor) -> Tensor:
-    """The map with the plane behind it, of the same size."""
+    """Concatenate a plane of the same size to a map."""
     if plane.shape[2:] != h.shape[2:]:
         got, want = tuple(plane.shape[2:]), tuple(h.shape[2:])
         fits = "conditioners of this slot that make planes of the latents' size: the picture's over the codec's factor"

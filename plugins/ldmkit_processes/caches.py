@@ -1,4 +1,4 @@
-"""Caches that need no port: estimates made of earlier ones, for any denoiser, guidance and process."""
+"""Caches that need no ports: estimates are derived from earlier ones, for any denoiser, guidance and process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from ldmkit import Cache, Denoise, Process
 
 Keep: TypeAlias = Literal["x0", "noise"]
-"""What is taken to stay as it was: the x0 estimate, or the noise (x - x0) / sigma that it stands for. Noise suits
-samplers that draw none: where new noise is drawn, that of an earlier state is not this one's."""
+"""What is reused: the x0 estimate, or the noise (x - x0) / sigma that it implies. Reusing noise suits deterministic
+samplers: after new noise was drawn, the noise of an earlier state no longer applies."""
 
 
 class _Kept:
-    """What a run remembers: for each row the last estimate of the network, as x0 or as noise."""
+    """The state of a run: the network's last estimate for each row, as x0 or as noise."""
 
     def __init__(self, keep: Keep) -> None:
         self.keep = keep
@@ -24,24 +24,24 @@ class _Kept:
         self.sigma = 0.0
 
     def put(self, x: Tensor, sigma: float, x0: Tensor) -> None:
-        """Remember an estimate of all rows."""
+        """Store an estimate of all rows."""
         self.value, self.sigma = (x0 if self.keep == "x0" else (x - x0) / sigma), sigma
 
     def estimate(self, x: Tensor, sigma: float) -> Tensor:
-        """x0 of another state, from what is remembered."""
+        """x0 for another state, from the stored estimate."""
         assert self.value is not None
         return self.value.clone() if self.keep == "x0" else x - sigma * self.value
 
     def old(self, x: Tensor, sigma: float) -> bool:
-        """Whether it says nothing of this state: there is nothing yet, or noise was added since."""
+        """Whether the stored estimate does not apply: there is none yet, or noise was added since."""
         return self.value is None or sigma > self.sigma or self.value.shape != x.shape
 
 
 class Interval(Cache):
-    """Every `interval`-th call is one of the network, and so are a run's first and those at its last noise level.
+    """Calls the network at every `interval`-th call, at a run's first call, and at its last noise level.
 
-    A call above the level of the last one begins anew. With Euler steps this is what fewer steps would be; it serves
-    to measure what a cache is worth.
+    A call at a higher level than the last one starts afresh. With Euler steps this equals taking fewer steps; it is a
+    baseline for other caches.
 
     Args:
         interval: 1: all calls.
@@ -71,14 +71,14 @@ class Interval(Cache):
 
 
 class InputChange(Cache):
-    """The network is called when what it reads has changed enough since it was called last.
+    """Calls the network when its input has changed enough since the last call.
 
     The change of a row from call to call is the mean |u - u'| over the mean |u'| of what the network reads, u = x times
     the process's scale; changes are put through a polynomial and added up until they reach `threshold`
-    (Liu et al. 2024, arXiv:2411.19108, equations 4 to 6, with the network's input for its first block's; the rule of
-    EasyCache, arXiv:2507.02860, is the same sum). The first call and those at the last noise level are always made.
-    Each row decides for itself: where one needs a call, the others keep theirs, so that a picture is the same alone
-    and in a batch.
+    (Liu et al. 2024, arXiv:2411.19108, equations 4 to 6, with the network's input instead of its first block's;
+    EasyCache, arXiv:2507.02860, uses the same sum). The first call and those at the last noise level are always made.
+    Each row decides for itself: if one needs a call, the others keep their estimates, so that a picture is the same
+    alone and in a batch.
 
     Args:
         threshold: 0: all calls.
@@ -114,7 +114,7 @@ class InputChange(Cache):
         return denoise if self.threshold == 0 else cached
 
     def _mixed(self, kept: _Kept, wanted: Tensor, x: Tensor, sigma: float, x0: Tensor, total: Tensor) -> Tensor:
-        """The new estimate in the rows that wanted it, and that alone is remembered; theirs in the others."""
+        """The new estimate in the rows that needed it, which is then stored; the reused estimates in the others."""
         rows = wanted.view(-1, *[1] * (x.ndim - 1))
         given, old = torch.where(rows, x0, kept.estimate(x, sigma)), kept.value
         kept.put(x, sigma, x0)

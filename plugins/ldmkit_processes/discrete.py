@@ -20,7 +20,7 @@ TimeRule = Literal["interpolate", "round", "floor", "nearest"]
 
 
 class Table(NamedTuple):
-    """Of timesteps 0 ... T-1, float64: beta, alpha_bar, sigma = sqrt((1 - alpha_bar) / alpha_bar), log sigma."""
+    """For timesteps 0 ... T-1, in float64: beta, alpha_bar, sigma = sqrt((1 - alpha_bar) / alpha_bar), log sigma."""
 
     betas: tuple[float, ...]
     alpha_bars: tuple[float, ...]
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """q(z_{t-1} | z_t, x0) in the process's own frame: mean = on_x0 * x0 + on_z * z_t, and its variance."""
+    """q(z_{t-1} | z_t, x0) on the process's own scale: mean = on_x0 * x0 + on_z * z_t, and its variance."""
 
     on_x0: float
     on_z: float
@@ -41,21 +41,21 @@ class Discrete(Process):
     """z_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) n, t = 0 ... T-1 (Ho et al. 2020, equation 4).
 
     Args:
-        schedule: how beta runs from `beta_start` to `beta_end`; "betas" and "alpha-bars" take `values` instead.
-        values: the given table.
+        schedule: how beta changes from `beta_start` to `beta_end`; "betas" and "alpha-bars" use `values` instead.
+        values: the table for these schedules.
         cosine_s: offset of the cosine schedule.
         prediction: what the network returns: the noise, v = sqrt(alpha_bar) n - sqrt(1 - alpha_bar) x0, or x0.
         zero_terminal_snr: rescale so that the last step is pure noise (Lin et al. 2023); not with eps.
-        terminal_alpha_bar: alpha_bar of that step in place of 0, so that sigma is finite.
-        time_rule: what the network reads for a sigma between two timesteps. "interpolate": the fractional timestep,
+        terminal_alpha_bar: alpha_bar of that step, instead of 0, so that sigma is finite.
+        time_rule: the time for the network at a sigma between two timesteps. "interpolate": the fractional timestep,
             linear in log sigma; "round", "floor": an integer of that; "nearest": the timestep of the nearest
             sigma, which then also replaces sigma in the scalings (as the published SDXL code does).
-        between: what it reads for a sigma that a sampler visits between those of the grid: the same, or "interpolate"
-            (diffusers' second-order samplers round the levels of their grid alone).
+        between: the same for a sigma that a sampler uses between those of the grid: as `time_rule`, or "interpolate"
+            (diffusers' second-order samplers round only the levels of their grid).
         start: a run starts from unit noise n as sqrt(1 + sigma^2) n ("variance": that of the noisy data), or as
             sigma n ("noise": what diffusers' sigma-based schedulers do).
-        finish: the latents of a run that ends at a sigma above 0: its last state in the process's own frame
-            ("variance"), or as it stands, x0 + sigma n ("noise": what diffusers' sigma-based schedulers do).
+        finish: the latents of a run that ends at a sigma above 0: its last state on the process's own scale
+            ("variance"), or unscaled, x0 + sigma n ("noise": what diffusers' sigma-based schedulers do).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -92,7 +92,7 @@ class Discrete(Process):
         if any(not 0 < v < 1 for v in self.values):
             raise SpecError("schedule-range", "every value lies strictly between 0 and 1", where="process.values")
         if self.zero_terminal_snr and self.prediction == "eps":
-            what = "a network that predicts eps says nothing about x0 where the signal is zero"
+            what = "a network that predicts eps does not determine x0 if the signal is zero"
             raise SpecError("zero-snr-eps", what, where="process.zero_terminal_snr", fits='prediction "v" or "x0"')
         sigmas = self.table.sigmas
         if any(b <= a for a, b in itertools.pairwise(sigmas)):
@@ -101,7 +101,7 @@ class Discrete(Process):
 
     @property
     def table(self) -> Table:
-        """The schedule's numbers, made once a value."""
+        """The numbers of the schedule, computed once per value."""
         return _table(self)
 
     @property
@@ -129,7 +129,7 @@ class Discrete(Process):
         return self.table.sigmas[min(int(u * self.steps), self.steps - 1)]
 
     def time(self, sigma: float) -> float:
-        """The timestep, exact for a sigma of the table; below the first and above the last it stays there."""
+        """The timestep, exact for a sigma of the table, and clamped to the first and the last."""
         if self.time_rule == "nearest":
             return float(self._nearest(sigma))
         time = self._interpolated(sigma)

@@ -16,7 +16,7 @@ class EDM(Process):
 
     Args:
         sigma_data: standard deviation of the data.
-        lowest, highest: the noise levels that are trained and visited.
+        lowest, highest: the range of noise levels in training and sampling.
         p_mean, p_std: of log sigma in training (lognormal).
     """
 

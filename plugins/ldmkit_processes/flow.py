@@ -11,21 +11,22 @@ from pydantic import Field
 from ldmkit import Example, Process
 
 LARGEST = 2.0**20
-"""sigma_max: t = 1 has no finite sigma, so a run starts at t = 1 - 1e-6, where the network is told t = 1."""
+"""sigma_max: t = 1 has no finite sigma, so a run starts at t = 1 - 1e-6, for which the network gets t = 1."""
 
 
 class Flow(Process):
     """z_t = (1 - t) x0 + t n, the network returns n - x0 (Liu et al. 2022; Esser et al. 2024, equation 13).
 
-    In the frame x = x0 + sigma n: sigma = t / (1 - t), alpha = 1 - t, t in [0, 1].
+    For x = x0 + sigma n: sigma = t / (1 - t), alpha = 1 - t, t in [0, 1].
 
     Args:
         shift: moves the training distribution towards noise: sigma -> shift * sigma, which is
             t -> shift t / (1 + (shift - 1) t) (Esser et al. 2024, equation 23).
         time_scale: the network reads t * time_scale.
-        density: of training times before the shift: uniform in t, or logit-normal (same paper, equation 19).
-        loc, spread: of the logit-normal.
-        t_min: smallest time that is trained or visited before 0.
+        density: distribution of training times before the shift: uniform in t, or logit-normal (same paper, equation
+            19).
+        loc, spread: parameters of the logit-normal.
+        t_min: smallest time in training, and before 0 in sampling.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (

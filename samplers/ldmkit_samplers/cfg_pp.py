@@ -22,8 +22,8 @@ from ldmkit_samplers.renoised import renoised
 
 
 class CFGpp(Sampler):
-    """What CFG++ steps ask for, and up to which scale: lambda is at most 1 in the paper, where the estimate is the
-    conditional one; above it, it lies beyond, as with ordinary guidance.
+    """What CFG++ steps need. In the paper lambda is at most 1, which gives the conditional estimate; larger values
+    extrapolate beyond it, as ordinary guidance does.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"unconditional"})

@@ -1,4 +1,4 @@
-"""What the samplers that extrapolate x0 by its past changes share: UniPC, and DPM++ 3M in its two forms."""
+"""Shared by samplers that extrapolate x0 from its past changes: UniPC, and DPM++ 3M in its two forms."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ class Row(NamedTuple):
 
 
 def plus(x: Tensor, changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """x with the weighted changes added in place; as many as there are of both."""
+    """Add the weighted changes to x in place; stops at the shorter of both sequences."""
     for change, weight in zip(changes, weights, strict=False):
         x.add_(change, alpha=weight)
     return x
 
 
 class Orders(NamedTuple):
-    """How steps of fewer than three estimates are made.
+    """How steps with fewer than three estimates are computed.
 
     Args:
-        midpoint: two estimates hold x0 half way in log sigma; otherwise they are integrated, as three are.
-        lowered: in runs of fewer steps than this, the last step but one has two estimates.
-        limit: a step over more than this in sigma has one; None: none for that reason.
+        midpoint: with two estimates, x0 is held constant at the midpoint in log sigma; otherwise integrated, as with
+            three.
+        lowered: in runs of fewer steps than this, the second-to-last step uses two estimates.
+        limit: a step whose ratio of sigmas is larger uses one estimate; None: no limit.
     """
 
     midpoint: bool = False
@@ -52,7 +53,7 @@ def plan(sigmas: Sequence[float], eta: float, curvature: float, orders: Orders =
 
     x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2, and h^2 x0'' / 2 enters with `curvature` times the weight
     1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact. A long step takes x0
-    as it is: what it would be extrapolated from lies in a small part of the step.
+    without extrapolation, whose support would be only a small part of the step.
     """
     rows: list[Row] = []
     past: list[float] = []  # steps in log sigma before this one, newest first

@@ -17,7 +17,7 @@ from ldmkit_samplers.heun import corrected
 class Churn(Sampler):
     """Karras et al. 2022, algorithm 2: noise is added up to sigma (1 + gamma), then a Heun step goes down from there.
 
-    Noise never goes above the level at which the run started: the network need not know any higher one.
+    Noise never exceeds the level at which the run started: the network may not be trained on higher ones.
 
     Args:
         churn: S_churn; gamma is churn / steps, sqrt(2) - 1 at most.

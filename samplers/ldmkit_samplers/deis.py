@@ -23,7 +23,7 @@ class DEIS(Sampler):
         solver_order: how many values the polynomial goes through, 1 to 3; fewer while fewer are at hand.
         lowered: in runs of fewer steps than this, the last step has one value and the one before at most two; other
             software says 15.
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"solver_order": 2}))

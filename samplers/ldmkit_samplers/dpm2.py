@@ -20,7 +20,7 @@ class DPM2(Sampler):
 
     Args:
         eta: share of ancestral noise after each step, 0 to 1; at 1 it is the sampler known as DPM2 ancestral.
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))

@@ -24,7 +24,7 @@ class DPMpp3M(Sampler):
         eta: share of the noise of the SDE, 0 to 1; at 1 it is the sampler known as DPM++ 3M SDE.
         pairs: a step with two estimates integrates them ("heun"), or holds x0 half way ("midpoint").
         lowered: in runs of fewer steps than this, the last step but one has two estimates; other software says 15.
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))

@@ -1,4 +1,4 @@
-"""What the one-evaluation, one-step samplers share: Euler, DDIM, Euler ancestral, DDPM.
+"""Shared by one-step samplers with one evaluation per step: Euler, DDIM, Euler ancestral, DDPM.
 
 In the frame x = x0 + sigma n each of their transitions is x' = x0 + keep (x - x0) + renew n, and they
 differ in the two numbers only.
@@ -27,11 +27,11 @@ def transitions(
     factors: Sequence[float] = (),
     look: Look | None = None,
 ) -> Iterator[Step]:
-    """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one a transition.
+    """Run x' = x0 + keep (x - x0) + renew n over `pairs` of (keep, renew), one per transition.
 
-    `limits` act on the first x0 alone: the noise x - x0 stays what the network says it is. `factors`, one a transition,
-    multiply x' where it is taken for a state of another level (`retaken`). `look` is called in place of `denoise` where
-    the step starts elsewhere than at x.
+    `limits` apply only to the first x0: the noise x - x0 remains that of the network. `factors`, one per transition,
+    multiply x' if it is used as a state of another level (`retaken`). `look` is called instead of `denoise` if the step
+    does not start at x.
     """
     count = len(pairs)
     for i, (keep, renew) in enumerate(pairs):
@@ -52,8 +52,8 @@ def transitions(
 
 
 def retaken(sigma: float, other: float) -> float:
-    """Factor of a state x0 + sigma n that is taken for one at another level: it stays the same in the own frame of a
-    variance-preserving process, where it is x / sqrt(1 + sigma^2)."""
+    """Factor for a state x0 + sigma n that is used as one at another level: it stays the same on the scale of a
+    variance-preserving process, x / sqrt(1 + sigma^2)."""
     return math.sqrt((1 + other * other) / (1 + sigma * sigma))
 
 

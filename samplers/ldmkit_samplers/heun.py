@@ -12,22 +12,22 @@ from torch import Tensor
 from ldmkit import Denoise, Sampler, Step
 
 LONG_STEP = 20.0
-"""sigma / sigma' from which on the slope in sigma says nothing about the step's other end: the first step of a flow,
+"""sigma / sigma' above which the slope in sigma is meaningless at the step's other end: in the first step of a flow,
 from sigma 2^20, or of a schedule with zero terminal SNR, from 4096."""
 
 
 def is_long(sigma: float, after: float, limit: float | None) -> bool:
-    """Whether a transition is over more than `limit` in sigma; none is where that is None, nor is one to sigma 0."""
+    """Whether the ratio of a transition's sigmas exceeds `limit`; False without a limit and for transitions to 0."""
     return limit is not None and sigma > limit * after > 0
 
 
 class Heun(Sampler):
-    """Karras et al. 2022, algorithm 1: an Euler step, corrected by the slope at its end; a step to 0 stays Euler's.
+    """Karras et al. 2022, algorithm 1: an Euler step, corrected by the slope at its end; a step to 0 is Euler's.
 
     A long step averages the x0 estimates of its two ends instead, which is the same method in log sigma.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     order: ClassVar[int | None] = 2
@@ -51,7 +51,7 @@ class Heun(Sampler):
 def corrected(
     denoise: Denoise, x: Tensor, x0: Tensor, sigma: float, after: float, limit: float | None = LONG_STEP
 ) -> Tensor:
-    """x at sigma' = `after`, by the mean of the slopes at both ends; Euler's where that is 0."""
+    """x at sigma' = `after`, with the mean of the slopes at both ends; Euler's method if `after` is 0."""
     ahead = torch.lerp(x0, x, after / sigma)
     if after == 0:
         return ahead

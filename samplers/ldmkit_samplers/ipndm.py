@@ -21,7 +21,7 @@ class IPNDM(Sampler):
     before it are not used after it.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     order: ClassVar[int | None] = 2

@@ -15,7 +15,7 @@ class LCM(Sampler):
     """Luo et al. 2023 (latent consistency models), algorithm 3 without its guidance: x' = x0 + sigma' n.
 
     For networks distilled to predict x0 at once. The boundary scalings of the published model, c_skip and c_out, are
-    the network's own affair; above timestep 20 they are 0 and 1 to 1e-5.
+    part of the network; above timestep 20 they are 0 and 1 to 1e-5.
     """
 
     order: ClassVar[int | None] = None

@@ -1,4 +1,4 @@
-"""Limits of the x0 estimate, for models of pixels: values are known to lie in a range."""
+"""Limits of the x0 estimate, for pixel-space models, whose values are known to be in a range."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Limits(Value):
 
     Args:
         bound: x0 is clamped to [-bound, bound].
-        quantile: of a sample's |x0|: where it exceeds 1 it becomes the bound, up to `bound`, and x0 is divided by it.
-            A `bound` below 1 is the bound always.
+        quantile: quantile of a sample's |x0|: if it exceeds 1, it is used as the bound, up to `bound`, and x0 is
+            divided by it. A `bound` below 1 is always used itself.
     """
 
     bound: float = Field(default=1.0, gt=0)

@@ -21,7 +21,7 @@ class LMS(Sampler):
 
     Args:
         steps_used: how many values the polynomial goes through, 1 to 4; fewer while fewer are at hand.
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"steps_used": 2}))

@@ -1,4 +1,4 @@
-"""What DPM2 and DPM++ 2S share: a second estimate half way in log sigma, and ancestral noise after the step."""
+"""Shared by DPM2 and DPM++ 2S: a second estimate at the midpoint in log sigma, and ancestral noise after the step."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class PLMS(Sampler):
     `Step.x0` is x extrapolated to sigma 0 along the combined slope.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: none is, as in other software.
+        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
         combines: "noise" is published; "v" extrapolates v = alpha n - alpha sigma x0, and no step is long, as
             diffusers' PNDM does for networks that predict v. It is there for their pictures: v is not straight along
             the way, so that the order falls to 1 and a perfect network's picture is missed.

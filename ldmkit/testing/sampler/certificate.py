@@ -74,7 +74,7 @@ def certify(sampler: Sampler, prediction: Prediction = "eps", *, moments: bool =
 
     Args:
         prediction: "eps", "v" and "x0" over the noise levels of Stable Diffusion; "flow" from sigma 80, and from 2^20
-                            for the possible numbers of steps.
+            for the possible numbers of steps.
         moments: whether to run the statistical test if the sampler draws noise.
     """
     process = Reference(prediction=prediction)

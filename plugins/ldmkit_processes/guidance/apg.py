@@ -13,22 +13,25 @@ from ldmkit.bounds import MAX_SCALE
 from ldmkit_processes.guidance.timed import TwoViews, dot
 
 TINY = 1e-12
-"""Keeps a division by the norm of an estimate that is zero everywhere finite."""
+"""Keeps a division by the norm of an all-zero estimate finite."""
 
 
 class APG(TwoViews):
     """conditional + (scale - 1) D, D = D_orthogonal + eta D_parallel to the conditional estimate (Sadat et al. 2024,
-    algorithm 1): high scales without the saturation that the parallel part brings.
+    algorithm 1): high scales without the saturation that the parallel part causes.
 
-    D is the difference of the estimates: first with `momentum` times the D of the step before added, then scaled down
-    to a norm of `threshold` where it is longer. Norms and projections are taken over a sample.
+    D is the difference of the estimates: first `momentum` times the previous step's D is added, then it is scaled down
+        to
+    a norm of at most `threshold`. Norms and projections are per sample.
 
     Args:
-        scale: s; 1 changes nothing.
-        eta: share of the parallel part; 1 keeps all of it.
-        momentum: beta, below 0: pushes away from where the last step went. It is remembered for the length of a run.
-        threshold: r, in the unit of the estimates and growing with the root of their size: 15 is for SDXL's; 0: none.
-        anchor: what (scale - 1) D is added to; "unconditional" adds scale D to that estimate, as diffusers does.
+        scale: s; 1 means no guidance.
+        eta: fraction of the parallel part; 1 keeps all of it.
+        momentum: beta; a negative value pushes away from the last step's direction. Kept for the length of a run.
+        threshold: r, in units of the estimates and proportional to the square root of their size: 15 is for SDXL; 0:
+            none.
+        anchor: the estimate that (scale - 1) D is added to; "unconditional" adds scale D to that one, as diffusers
+            does.
         space: the paper's is x0; diffusers takes the network's output.
         rescale: as of `cfg`, in the same space.
         interval, start, end: when it acts.

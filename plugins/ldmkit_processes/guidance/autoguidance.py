@@ -1,4 +1,4 @@
-"""Autoguidance: away from a weaker network with the same conditions."""
+"""Autoguidance: guidance away from a weaker network with the same conditions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ldmkit_processes.guidance.timed import Timed
 
 class Autoguidance(Timed):
     """weak + scale (conditional - weak), weak the estimate of another network for the same conditions (Karras et al.
-    2024, equation 5): a smaller one, or one that was trained for less long.
+    2024, equation 5): a smaller one, or one that was trained for a shorter time.
 
     Args:
-        model: a saved model, or what else `ldmkit.load` takes, with the same conditions and latents. Its denoiser and
-            its process are used.
-        scale: s; 1 changes nothing.
+        model: a saved model, or another source for `ldmkit.load`, with the same conditions and latents. Its denoiser
+            and its process are used.
+        scale: s; 1 means no guidance.
         rescale, space: as of `cfg`.
         interval, start, end: when it acts.
     """
@@ -38,7 +38,7 @@ class Autoguidance(Timed):
     space: Space = "x0"
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
-        """Raises CompositionError: `weaker-network`: its conditions or its latents are others."""
+        """Raises CompositionError: `weaker-network`: its conditions or latents differ."""
         if self.scale == 1 or self.rests(evaluate, sigma):
             return evaluate(x, sigma, EVERYTHING)[0]
         main = evaluate.denoiser
@@ -65,10 +65,10 @@ class Autoguidance(Timed):
 
 
 def _check(main: Denoiser, weak: Denoiser) -> None:
-    """Refuse a network that cannot stand beside the model's own.
+    """Check that a weaker network is compatible with the model's own.
 
     Raises:
-        CompositionError: `weaker-network`: its conditions, its channels or the scale of its latents are others.
+        CompositionError: `weaker-network`: its conditions, channels or latents differ.
     """
     same = dict(weak.slots) == dict(main.slots) and weak.channels == main.channels
     if same and (None in (weak.latents, main.latents) or weak.latents == main.latents):
@@ -85,6 +85,6 @@ def _loaded(path: str, changed: float, device: str, dtype: str) -> tuple[Denoise
 
 
 def _changed(path: str) -> float:
-    """When a folder or file was last written: a model that was trained anew is loaded anew."""
+    """Modification time of a folder or file, so that a model that was trained further is reloaded."""
     place = Path(path)
     return place.stat().st_mtime if place.exists() else 0.0

@@ -24,11 +24,11 @@ def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None
 
 
 Interval: TypeAlias = Annotated[tuple[float, float] | None, AfterValidator(_ordered)]
-"""Noise levels (low, high] that are guided; None: all."""
+"""Noise levels (low, high] at which guidance acts; None: all."""
 
 
 def outside(interval: tuple[float, float] | None, sigma: float) -> bool:
-    """Whether a noise level is not to be guided."""
+    """Whether guidance does not act at a noise level."""
     return interval is not None and not interval[0] < sigma <= interval[1]
 
 
@@ -43,18 +43,18 @@ class NoGuidance(Guidance):
 
 
 class CFG(Guidance):
-    """x0 = x0_uncond + scale (x0_cond - x0_uncond) (Ho & Salimans 2022, in the convention where 1 changes nothing).
+    """x0 = x0_uncond + scale (x0_cond - x0_uncond) (Ho & Salimans 2022, in the convention where 1 means no guidance).
 
     The unconditional view replaces every condition by its null (or by the caller's negative one). Scale 1
-    evaluates the conditional view alone, scale 0 the unconditional one; otherwise both are one batch. Without any
-    condition that has a null, every other scale than 1 is an error.
+    evaluates only the conditional view, scale 0 only the unconditional one; otherwise both are one batch. If no
+    condition has a null, scales other than 1 are an error.
 
     Args:
         scale: s; the paper's own w is s - 1.
         interval: guide only where low < sigma <= high (Kynkäänniemi et al. 2024); elsewhere the conditional view.
-        rescale: share in [0, 1] by which the result is brought to the conditional estimate's standard
-            deviation (Lin et al. 2023, section 3.4).
-        space: of the rescaling: x0, or the network's output, as diffusers does (the paper's is v).
+        rescale: fraction in [0, 1] by which the result's standard deviation is moved to that of the conditional
+            estimate (Lin et al. 2023, section 3.4).
+        space: space of the rescaling: x0, or the network's output, as in diffusers (v in the paper).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (

@@ -23,7 +23,7 @@ Label = Annotated[int, Field(strict=True)] | str
 
 
 class Brightness(Value):
-    """A classifier to try it out with: class 1 is bright, class 0 dark, by the mean of a sample."""
+    """A toy classifier for examples: class 1 is bright, class 0 dark, by the mean of a sample."""
 
     def __call__(self, z: Tensor, t: Tensor) -> Tensor:
         """Logits (B, 2) of z (B, ...), whatever the time."""
@@ -35,16 +35,16 @@ class ClassifierGuidance(Guidance):
     """x0 + scale sigma^2 grad_x log p(y | x) (Dhariwal & Nichol 2021, algorithm 2, as a change of the x0 estimate).
 
     By Tweedie's formula x0 = x + sigma^2 grad log p(x), so at scale 1 the result is the estimate under p(x | y). In
-    terms of the predicted noise the sign is the opposite one: eps - scale sigma grad_x log p.
+    terms of the predicted noise the sign is opposite: eps - scale sigma grad_x log p.
 
     Args:
-        classifier: (z (B,C,h,w) in the process's own frame, t (B,)) -> logits (B, classes); used with `labels`.
-        labels: wanted class of each sample, or one for all; by number, or by the names that a `model` has.
-        log_prob: instead of both: (x in the frame x0 + sigma n, sigma) -> log p(y | x) (B,), up to a constant.
+        classifier: (z (B,C,h,w) on the process's own scale, t (B,)) -> logits (B, classes); used with `labels`.
+        labels: target class of each sample, or one for all; by number, or by the names of a `model`.
+        log_prob: instead of both: (x = x0 + sigma n, sigma) -> log p(y | x) (B,), up to a constant.
         scale: s.
         base: the guidance whose estimate is changed.
         model: instead of a function: folder of a saved classifier (`ldmkit.load_classifier`); used with `labels`.
-        interval: noise levels (low, high] at which the classifier acts; elsewhere `base` alone.
+        interval: noise levels (low, high] at which the classifier acts; elsewhere only `base`.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -67,7 +67,7 @@ class ClassifierGuidance(Guidance):
             what = "give one of `model`, `classifier` and `log_prob`"
             raise SpecError("classifier", what, where="guidance")
         if self.log_prob is None and not self.labels:
-            raise SpecError("classifier", "a classifier needs the wanted `labels`", where="guidance.labels")
+            raise SpecError("classifier", "a classifier requires target `labels`", where="guidance.labels")
         return self
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
@@ -121,6 +121,6 @@ def _loaded(path: str, changed: float, device: str) -> Classifier:
 
 
 def _changed(path: str) -> float:
-    """When the folder was last written: a classifier that was trained anew is loaded anew."""
+    """Modification time of the folder, so that a classifier that was trained further is reloaded."""
     folder = Path(path)
     return folder.stat().st_mtime if folder.exists() else 0.0

@@ -1,4 +1,4 @@
-"""Guidance by a picture, after training, through the decoder and the network."""
+"""Guidance by a picture, without training, through the decoder and the network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ImageGuidance(Guidance):
         box: top, left, height, width in pixels.
         scale: s.
         base: the guidance whose estimate is used and changed.
-        interval: noise levels (low, high] that are guided by the picture; elsewhere `base` alone.
+        interval: noise levels (low, high] that are guided by the picture; elsewhere only `base`.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (

@@ -1,4 +1,4 @@
-"""Guidance inside of guidance, as a field."""
+"""Guidance as a field of other guidance."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ldmkit import Guidance, SpecError, get, name_of, registered_name
 
 
 def _read(given: Any) -> Any:
-    """A name, or {"type": name, "config": {...}}, as the value that it stands for."""
+    """The value for a name or {"type": name, "config": {...}}."""
     if isinstance(given, str):
         given = {"type": given}
     if not isinstance(given, Mapping):
         return given
     if not isinstance(given.get("type"), str) or not set(given) <= {"type", "config"}:
-        what = f"no guidance: {dict(given)!r}"
+        what = f"not a guidance: {dict(given)!r}"
         raise SpecError("guidance-base", what, fits='a name, or {"type": ..., "config": {...}}')
     return get("guidance", given["type"]).of(given.get("config", {}), "config")
 
@@ -32,4 +32,4 @@ _SCHEMA = {"type": "object", "properties": {"type": {"type": "string"}, "config"
 Nested: TypeAlias = Annotated[
     Guidance, BeforeValidator(_read), PlainSerializer(_written), WithJsonSchema({**_SCHEMA, "required": ["type"]})
 ]
-"""Guidance of any kind that is installed; in JSON {"type": name, "config": {...}}."""
+"""Any installed guidance; in JSON {"type": name, "config": {...}}."""

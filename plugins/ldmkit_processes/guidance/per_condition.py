@@ -23,7 +23,7 @@ class PerCondition(Guidance):
     CFG, all ones the conditional model.
 
     "independent" (Liu et al. 2022, composable diffusion, equation 11): x0 = x0() + sum_i s_i (x0(c_i) - x0()),
-    each view dropping all of them but one.
+    where each view drops all conditions but one.
 
     With a single condition both are CFG. Conditions without a scale stay in every view.
 
@@ -80,7 +80,7 @@ class PerCondition(Guidance):
         return guided
 
     def neutral(self) -> PerCondition | None:
-        """The chained form with scales of 1; the independent one has such scales for one condition alone."""
+        """The chained form with scales of 1; the independent form has a neutral scale only for a single condition."""
         if self.composition == "independent" and len(self.scales) > 1:
             return None
         return self.model_copy(update={"scales": tuple((name, 1.0) for name, _ in self.scales)})
@@ -100,7 +100,7 @@ class PerCondition(Guidance):
         return {EVERYTHING: 1.0} if outside(self.interval, sigma) else self._weights()
 
     def _weights(self) -> dict[View, float]:
-        """View -> its factor, those that count; the factors add up to 1."""
+        """View -> its nonzero factor; the factors add up to 1."""
         names = [name for name, _ in self.scales]
         scales = [scale for _, scale in self.scales]
         if self.composition == "chained":

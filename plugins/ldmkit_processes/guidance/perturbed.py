@@ -1,4 +1,4 @@
-"""Guidance away from a disturbed network: perturbed attention, smoothed energy, skipped layers."""
+"""Guidance away from a perturbed network: perturbed attention, smoothed energy, skipped layers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ LINEAR = "linear."
 
 
 class Disturbing(Timed, ABC):
-    """CFG, and strength (conditional - disturbed): away from what the network draws when it is disturbed, with its
-    conditions. It needs no condition where the scale of CFG is 1.
+    """CFG, plus strength (conditional - perturbed): away from the estimate of the perturbed network.
+
+    No condition is required if the scale of CFG is 1.
 
     Args:
         scale: s of classifier-free guidance; 1 leaves it out.
-        strength: p of the difference to the disturbed view; 0 leaves it out.
-        layers: where the network is disturbed: paths of attentions, or of what they lie in ("mid", "up.0.attn.1").
-        disturbed_start, disturbed_end: the part of the run, in fractions of its steps, in which it is disturbed.
+        strength: p, weight of the difference to the perturbed view; 0 leaves it out.
+        layers: where the network is perturbed: paths of attentions, or of modules that contain them ("mid",
+            "up.0.attn.1").
+        disturbed_start, disturbed_end: the part of the run, in fractions of its steps, in which it is perturbed.
         rescale, space: as of `cfg`.
         interval, start, end: when any of it acts.
     """
@@ -45,11 +47,11 @@ class Disturbing(Timed, ABC):
 
     @abstractmethod
     def tap(self) -> Tap:
-        """What disturbs a port: a value."""
+        """The tap that perturbs a port, as a value."""
 
     @abstractmethod
     def ports(self, path: str, names: Sequence[str]) -> list[str]:
-        """The ports, out of all names, at which the attention of a path is disturbed."""
+        """The ports, among `names`, at which the attention at a path is perturbed."""
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises CompositionError: `unknown-layer`; or there is no condition to leave out for a scale other than 1."""
@@ -108,7 +110,7 @@ class Disturbing(Timed, ABC):
 
 @dataclass(frozen=True)
 class Identity:
-    """Every place attends to itself alone: the attention's result is its values."""
+    """Every position attends only to itself: the attention's result is its values."""
 
     def __call__(self, value: Tensor, frame: Any) -> Tensor:
         attended: Tensor = frame.scratch["value"]
@@ -117,7 +119,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Blurred:
-    """Attention with blurred queries; `deviation` in places of the map, None: all of them are their mean."""
+    """Attention with blurred queries; `deviation` in positions of the map, None: each is replaced by the mean."""
 
     deviation: float | None
 
@@ -132,7 +134,7 @@ class Blurred:
 
 @dataclass(frozen=True)
 class Nothing:
-    """A branch adds nothing to what it is added to."""
+    """Zero output: a branch adds nothing."""
 
     def __call__(self, value: Tensor, frame: Any) -> Tensor:
         return torch.zeros_like(value)
@@ -143,9 +145,10 @@ class PAG(Disturbing):
 
     Args:
         scale: s of classifier-free guidance; 1 leaves it out.
-        strength: p of the difference to the disturbed view; 0 leaves it out.
-        layers: where the network is disturbed: paths of attentions, or of what they lie in ("mid", "up.0.attn.1").
-        disturbed_start, disturbed_end: the part of the run, in fractions of its steps, in which it is disturbed.
+        strength: p, weight of the difference to the perturbed view; 0 leaves it out.
+        layers: where the network is perturbed: paths of attentions, or of modules that contain them ("mid",
+            "up.0.attn.1").
+        disturbed_start, disturbed_end: the part of the run, in fractions of its steps, in which it is perturbed.
         rescale, space: as of `cfg`.
         interval, start, end: when any of it acts.
     """
@@ -169,8 +172,8 @@ class SEG(Disturbing):
     """Smoothed energy guidance (Hong 2024, algorithm 1): the queries of chosen self-attentions are blurred.
 
     Args:
-        blur: standard deviation of the Gaussian in places of the attention's map; None: all queries are their mean, the
-            limit of a wide one.
+        blur: standard deviation of the Gaussian, in positions of the attention's map; None: all queries are replaced by
+            their mean, the limit of a wide Gaussian.
         scale, strength, layers, disturbed_start, disturbed_end, rescale, space, interval, start, end: as of `pag`.
     """
 

@@ -1,4 +1,4 @@
-"""Where estimates are combined, x0 or the network's output, and how the guided one is rescaled there."""
+"""Spaces in which estimates are combined (x0, or the network's output), and rescaling of the guided estimate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ldmkit import CompositionError, Evaluate
 
 Space: TypeAlias = Literal["x0", "output"]
 """Where estimates are combined: as x0, or as the network's own output (noise, v, velocity). Rules that are linear in
-them give the same in both; all others do not, so a rule says which is meant."""
+them give the same result in both; other rules do not, so they declare which is meant."""
 
 
 def check_droppable(scale: float, names: Sequence[str]) -> None:
-    """Refuse a scale where there is nothing to compare with.
+    """Check that a scale has a meaning: some condition can be left out.
 
     Raises:
         CompositionError: `no-null`.
@@ -39,7 +39,7 @@ def as_x0(evaluate: Evaluate, x: Tensor, sigma: float, output: Tensor) -> Tensor
 
 
 def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
-    """`guided` (B, ...) with its standard deviation a sample moved by `share` to that of `conditional`."""
+    """`guided` (B, ...) with its standard deviation per sample moved by `share` towards that of `conditional`."""
     axes = tuple(range(1, guided.ndim))
     ratio = conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
     return guided * torch.lerp(torch.ones_like(ratio), ratio, share)
@@ -48,7 +48,7 @@ def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
 def rescaled_in(
     space: Space, evaluate: Evaluate, x: Tensor, sigma: float, guided: Tensor, conditional: Tensor, share: float
 ) -> Tensor:
-    """x0 estimates rescaled as `rescaled` has it, in a space; an x0 estimate again."""
+    """x0 estimates rescaled by `rescaled` in a space; returns an x0 estimate."""
     if space == "x0":
         return rescaled(guided, conditional, share)
     outputs = (as_output(evaluate, x, sigma, estimate) for estimate in (guided, conditional))

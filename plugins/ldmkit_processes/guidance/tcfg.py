@@ -18,11 +18,11 @@ class TCFG(TwoViews):
     """u' + scale (c - u'), u' the part of the unconditional estimate u along the direction that it shares with the
     conditional estimate c (Kwon et al. 2025, algorithm 1).
 
-    That direction is the first right singular vector of the matrix with the rows c and u, a sample. It is found from
-    the angle that diagonalises their inner products, so that nothing waits for the device.
+    That direction is the first right singular vector of the matrix with rows c and u, per sample. It is computed from
+    the angle that diagonalises their inner products, so that the device is not synchronised.
 
     Args:
-        scale: s; 1 changes nothing.
+        scale: s; 1 means no guidance.
         space: the paper's is the network's output.
         rescale: as of `cfg`, in the same space.
         interval, start, end: when it acts.

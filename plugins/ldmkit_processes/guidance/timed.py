@@ -1,4 +1,4 @@
-"""When guidance acts, and in which space it combines: what the rules after plain CFG share."""
+"""Base classes for rules beyond plain CFG: when guidance acts, and in which space estimates are combined."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ldmkit_processes.guidance.spaces import Space, as_output, as_x0, check_drop
 
 
 class Timed(Guidance, ABC):
-    """Guidance of a part of the run; elsewhere it is the conditional estimate.
+    """Guidance in part of a run; elsewhere it returns the conditional estimate.
 
     Args:
         interval: it acts where low < sigma <= high.
-        start, end: and in this part of the run, in fractions of its steps.
+        start, end: and only in this part of the run, in fractions of its steps.
     """
 
     interval: Interval = None
@@ -27,7 +27,7 @@ class Timed(Guidance, ABC):
     end: float = Field(default=1.0, ge=0, le=1)
 
     def rests(self, evaluate: Evaluate, sigma: float) -> bool:
-        """Whether a noise level is not to be guided."""
+        """Whether guidance does not act at a noise level."""
         if outside(self.interval, sigma):
             return True
         if self.start == 0 and self.end == 1:
@@ -38,13 +38,13 @@ class Timed(Guidance, ABC):
 
 
 class TwoViews(Timed, ABC):
-    """A rule of the conditional and the unconditional estimate that need not be linear in them.
+    """A rule that combines the conditional and the unconditional estimate, not necessarily linearly.
 
     Args:
-        scale: s; 1 changes nothing.
-        space: where they are combined.
-        rescale: share in [0, 1] by which the result is brought to the conditional estimate's standard deviation, in the
-            same space (Lin et al. 2023, section 3.4).
+        scale: s; 1 means no guidance.
+        space: the space in which they are combined.
+        rescale: fraction in [0, 1] by which the result's standard deviation is moved to that of the conditional
+            estimate, in the same space (Lin et al. 2023, section 3.4).
     """
 
     scale: Scale = 7.5
@@ -76,5 +76,5 @@ class TwoViews(Timed, ABC):
 
 
 def dot(one: Tensor, other: Tensor) -> Tensor:
-    """Inner products a sample, (B, 1, ...), over all axes but the first."""
+    """Inner products per sample, (B, 1, ...), over all axes but the first."""
     return (one * other).sum(tuple(range(1, one.ndim)), keepdim=True)

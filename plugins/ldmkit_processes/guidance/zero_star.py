@@ -20,7 +20,7 @@ class CFGZeroStar(TwoViews):
     equations 8 and 9, algorithm 1).
 
     Args:
-        scale: s; 1 changes nothing, and leaves the first steps alone.
+        scale: s; 1 means no guidance, and leaves the first steps alone.
         zero_steps: steps at the start of a run whose output is 0: a flow model stays where it is in them.
         space: the paper's is the network's output, a velocity.
         rescale: as of `cfg`, in the same space.

@@ -1,4 +1,4 @@
-"""What every grid is checked for."""
+"""Checks shared by all grids."""
 
 from __future__ import annotations
 

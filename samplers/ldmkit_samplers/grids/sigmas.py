@@ -15,7 +15,7 @@ from ldmkit_samplers.grids.timesteps import Leading, Linspace, TimestepGrid, Tra
 End = Literal["zero", "sigma_min", "smallest"]
 
 COUNTED = {"end": ("zero", "sigma_min")}
-"""Ends with as many transitions as steps; "smallest", which has one fewer on purpose, keeps no law of their number."""
+"""Ends with as many transitions as steps; "smallest" has one fewer on purpose, and so is not covered by that check."""
 Within = Literal["all", "leading", "trailing", "linspace"]
 
 
@@ -27,9 +27,9 @@ class SigmaGrid(Grid):
             "smallest": `steps` values, both ends included, and so one transition fewer: what diffusers runs where it
             repeats the smallest.
         largest, smallest: noise levels; where not given, the process's own, or those of `within`.
-        within: "leading", "trailing" and "linspace" take the noisiest and the least noisy of the timesteps which that
-            grid would visit in as many steps.
-        offset: of the grid "leading".
+        within: "leading", "trailing" and "linspace" use the noisiest and the least noisy timestep of that grid with the
+            same number of steps.
+        offset: offset of the grid "leading".
     """
 
     end: End = "zero"
@@ -47,7 +47,7 @@ class SigmaGrid(Grid):
         where = f"grid {type(self).__name__}"
         gaps = check_steps(steps) - (0 if self.end == "sigma_min" else 1)
         if not gaps and self.end == "smallest":
-            what = f"{steps} step of this grid starts where it ends, at the smallest noise level"
+            what = f"with {steps} step this grid starts where it ends, at the smallest noise level"
             raise InputError("no-transition", what, where=where, fits="2 steps or more")
         largest, smallest = self._limits(process, steps, where)
         inner = [self.at(i / gaps, largest, smallest) for i in range(1, gaps)]
@@ -66,7 +66,7 @@ class SigmaGrid(Grid):
         return largest, smallest
 
     def _visited(self, process: Process, steps: int) -> tuple[float, float]:
-        """The largest and the smallest noise level that are there to choose from."""
+        """The largest and the smallest available noise level."""
         if self.within == "all":
             return process.sigma_max, process.sigma_min
         grids: dict[str, TimestepGrid] = {
@@ -117,7 +117,7 @@ class FlowShift(Grid):
 
     Args:
         shift: 1 is uniform in t.
-        t_last: where given, the last time before 0, with equal steps down to it, instead of 1 / steps.
+        t_last: the last time before 0, reached in equal steps; None: 1 / steps.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"shift": 3.0}), Example({"t_last": 0.001}))
@@ -136,14 +136,14 @@ class FlowShift(Grid):
 
 
 class FlowSizeShift(Grid):
-    """`FlowShift` by a shift that grows with the size of the latents, as FLUX and Qwen-Image visit it.
+    """`FlowShift` with a shift that grows with the size of the latents, as in FLUX and Qwen-Image.
 
     The shift is e^mu, with mu on the line through (`base_tokens`, `base_mu`) and (`full_tokens`, `full_mu`), beyond
     them too; tokens are latents of `patch` x `patch` cells. Without a size it is that of `full_tokens`.
 
     Args:
         curve: "exponential" shifts by e^mu, "linear" by mu itself.
-        terminal: where given, times are stretched so that the last one before 0 is this.
+        terminal: stretch times so that the last one before 0 has this value; None: do not stretch.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -159,13 +159,13 @@ class FlowSizeShift(Grid):
     curve: Literal["exponential", "linear"] = "exponential"
     terminal: float | None = Field(default=None, gt=0, lt=1)
     tokens: int | None = Field(default=None, ge=1)
-    """Of the run; None: `full_tokens`."""
+    """Number of tokens in the run; None: `full_tokens`."""
 
     @model_validator(mode="after")
     def _line(self) -> Self:
         if self.base_tokens == self.full_tokens:
             fits = "two numbers of tokens"
-            raise SpecError("invalid", "one number of tokens makes no line", where="full_tokens", fits=fits)
+            raise SpecError("invalid", "a line needs two different numbers of tokens", where="full_tokens", fits=fits)
         return self
 
     def at_size(self, size: tuple[int, ...]) -> Grid:

@@ -20,14 +20,14 @@ Strides = Literal["any", "whole"]
 
 
 class TimestepGrid(Grid):
-    """A rule for timesteps, and what follows the smallest of them.
+    """A rule for timesteps, and for the end of the run.
 
     Args:
-        end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does. Where
-            timestep 0 is visited itself, the run ends on it: `steps` noise levels, one transition fewer.
-        strides: "whole": every step goes T // steps timesteps down from its own, or to the `end` where that is below 0,
-            wherever the next timestep is, as diffusers' DDIM and PNDM do. Where that is no step to the next noise
-            level, `arrivals` say where it goes, and the levels end at 0.
+        end: "zero" ends at sigma 0; "first" at the sigma of timestep 0 (alpha_bar_0), as the original DDIM does. If
+            timestep 0 is itself in the grid, the run ends on it: `steps` noise levels, one transition fewer.
+        strides: "whole": every step goes down by T // steps timesteps, or to the `end` if that is below 0, wherever the
+            next timestep is, as in diffusers' DDIM and PNDM. If steps do not arrive at the next noise level,
+            `arrivals` says where they do, and the levels end at 0.
     """
 
     name: ClassVar[str]
@@ -36,7 +36,7 @@ class TimestepGrid(Grid):
 
     @abstractmethod
     def timesteps(self, total: int, steps: int) -> list[float]:
-        """Decreasing timesteps out of 0 ... total-1, before any check."""
+        """Decreasing timesteps in 0 ... total-1, before any check."""
 
     def sigmas(self, process: Process, steps: int) -> list[float]:
         """Raises InputError: fewer than one step, more than there are timesteps, a timestep twice or out of range."""
@@ -52,7 +52,7 @@ class TimestepGrid(Grid):
         return check_sigmas(levels, f"grid {self.name}")
 
     def arrivals(self, process: Process, steps: int) -> Arrivals | None:
-        """The levels T // steps timesteps below each; None where those are the levels of the grid."""
+        """The levels T // steps timesteps below each; None if those are the levels of the grid."""
         total = total_timesteps(process, self.name)
         times = self._checked(total, check_steps(steps))
         stride = total // steps
@@ -75,7 +75,7 @@ class TimestepGrid(Grid):
     def _checked(self, total: int, steps: int) -> list[float]:
         times = self.timesteps(total, steps) if steps <= total else []
         if self.end == "first" and times == [0.0] and self.strides == "any":
-            what = f"{steps} step of this grid starts where it ends, at timestep 0"
+            what = f"with {steps} step this grid starts where it ends, at timestep 0"
             raise InputError("no-transition", what, where=f"grid {self.name}", fits=self._fits(total, steps))
         if not self._valid(times, total):
             what = f"{steps} steps do not fit into {total} timesteps"
@@ -104,7 +104,7 @@ class TimestepGrid(Grid):
 
 @lru_cache(maxsize=32)
 def _working(grid: TimestepGrid, total: int) -> tuple[int, ...]:
-    """Numbers of steps that a grid has timesteps for; kept, as to find them takes longer than to make a grid."""
+    """Numbers of steps for which a grid has timesteps; cached, since finding them takes longer than making a grid."""
     found = ((n, grid.timesteps(total, n)) for n in range(1, total + 1))
     return tuple(n for n, times in found if grid._valid(times, total))
 
@@ -114,7 +114,7 @@ class Leading(TimestepGrid):
 
     Args:
         offset: added to every timestep (Stable Diffusion's files say 1).
-        intervals: "steps+1" takes c = T // (steps + 1) and leaves the smallest out, as diffusers' multistep solvers do.
+        intervals: "steps+1" uses c = T // (steps + 1) and drops the smallest, as diffusers' multistep solvers do.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -136,8 +136,8 @@ class Trailing(TimestepGrid):
     """T - 1, then down by T / steps, rounded half to even (Lin et al. 2023, table 2): starts at the noisiest.
 
     Args:
-        out_of: chooses, as evenly as may be, among the timesteps of that many steps, T // out_of apart, on which a
-            consistency model was distilled (Luo et al. 2023): no more steps than that.
+        out_of: choose, as evenly as possible, among this many timesteps, T // out_of apart, on which a consistency
+            model was distilled (Luo et al. 2023); the maximum number of steps.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"end": "first"}), Example({"out_of": 50}))
@@ -158,12 +158,12 @@ class Linspace(TimestepGrid):
     """Equally spaced from T - 1 down to 0, both included.
 
     Args:
-        intervals: "steps+1" makes steps + 1 values and leaves the 0 out, as multistep solvers in diffusers do.
-        endpoint: False divides the way down to 0 into `steps` and stops before it; with rounding "floor" this is
-            the rule of the published SDXL code.
+        intervals: "steps+1" makes steps + 1 values and drops the 0, as multistep solvers in diffusers do.
+        endpoint: False divides the range down to 0 into `steps` and excludes 0; with rounding "floor" this is the
+            rule of the published SDXL code.
         rounding: to integers half to even, downwards, or not at all.
-        between: how sigma runs between two timesteps that are not rounded: linear in its logarithm, or in itself.
-        alone: the timestep of a single step: the noisiest, or 0, as diffusers has it.
+        between: how sigma is interpolated at timesteps that are not rounded: linearly in log sigma or in sigma.
+        alone: the timestep of a single step: the noisiest, or 0, as in diffusers.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
