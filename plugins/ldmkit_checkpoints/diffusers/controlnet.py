@@ -14,6 +14,9 @@ from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.diffusers.unet_keys import encoder_diffusers
 from ldmkit_checkpoints.keys import KeyMap, layers
 
+LATENTS = "_latent_channels"
+"""Field that diffusers passes over: channels of the latents, of a network that reads further planes beside them."""
+
 _MIRROR = {
     "DownBlock2D": "UpBlock2D",
     "AttnDownBlock2D": "AttnUpBlock2D",
@@ -63,24 +66,29 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
     down = unet.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     if isinstance(down, (list, tuple)):
         unet["up_block_types"] = [_MIRROR.get(name, name) if isinstance(name, str) else name for name in reversed(down)]
-    unet["in_channels"] = unet["out_channels"] = unet.get("in_channels", 4)
+    unet["in_channels"] = unet.get("in_channels", 4)
+    unet["out_channels"] = config.get(LATENTS, unet["in_channels"])
     data = {"unet": unet_from_diffusers({"_class_name": "UNet2DConditionModel", **unet}), "hint_channels": hint}
     return ControlNetConfig.of({**data, "hint_widths": tuple(widths), **own, **options})
 
 
-def controlnet_to_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> dict[str, Any]:
-    """config.json of a ControlNetModel.
+def controlnet_to_diffusers(
+    config: ControlNetConfig, vector: str = "add_embedding", size_dim: int = 256
+) -> dict[str, Any]:
+    """config.json of a ControlNetModel; `vector` and `size_dim` as for `unet_to_diffusers`.
 
     Raises:
         SourceError: diffusers cannot express it.
     """
-    written = unet_to_diffusers(config.unet, vector)
+    written = unet_to_diffusers(config.unet, vector, size_dim)
     if written.pop("_class_name") != "UNet2DConditionModel" or not isinstance(written["layers_per_block"], int):
         raise SourceError("not-expressible", "diffusers has no ControlNet of this U-Net", where="unet")
     for key in ("out_channels", "up_block_types", "dropout", "time_embedding_dim"):
         written.pop(key)
+    planes = {} if config.unet.channels == written["in_channels"] else {LATENTS: config.unet.channels}
     return {
         "_class_name": "ControlNetModel",
+        **planes,
         **written,
         "conditioning_channels": config.hint_channels,
         "conditioning_embedding_out_channels": list(config.hint_widths),

@@ -133,6 +133,12 @@ def unet_component(pipeline: Pipeline, size_dim: int = 256) -> tuple[dict[str, A
     return written, unet_diffusers(config)
 
 
+def size_width(conditioners: Mapping[str, PartSpec]) -> int:
+    """Width of the code of one number in SDXL's vector; 256, as in the published models, without any."""
+    widths = [spec.config.get("width", 256) for spec in conditioners.values() if spec.type == "size-codes"]
+    return int(widths[0]) if widths else 256
+
+
 def scheduler_component(spec: PipelineSpec, pipeline: str = "") -> Exported:
     """scheduler_config.json, for a pipeline of that class; the errors of `exported_scheduler`."""
     if spec.process.type != "discrete":
@@ -227,7 +233,7 @@ class _Export:
         if pooled[0].shares != texts[-1]:
             raise inexpressible("a pooled vector from another tower than the last text encoder's")
         components: dict[str, Any] = {"vae": self._codec("vae", by_channel=True)}
-        components["unet"] = self._unet(sizes[0].config.get("width", 256))
+        components["unet"] = self._unet(size_width(self.spec.conditioners))
         names = ["text_encoder", "text_encoder_2"][2 - len(texts) :]
         components |= {"text_encoder": _ABSENT, "tokenizer": _ABSENT}
         for text, name in zip(texts, names, strict=True):

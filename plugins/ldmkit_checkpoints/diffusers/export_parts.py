@@ -6,20 +6,27 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldmkit_adapters.controlnet import ControlNet
+
 from ldmkit import Codec, InputError, Pipeline, part_spec, suggest, write_json
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native, is_part
 from ldmkit.models.weights import write_safetensors
+from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_to_diffusers
 from ldmkit_checkpoints.diffusers.export import (
     ExportWarning,
     codec_component,
     published,
     scheduler_component,
+    size_width,
     unet_component,
 )
 from ldmkit_checkpoints.diffusers.folding import standard
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CONTROLNET_FILES = (CONFIG, frozenset({WEIGHTS.removesuffix(".safetensors")}))
+"""What `save_diffusers_controlnet` writes, as `check_folder` takes it."""
+
 FOLDERS = {"codec": "vae", "denoiser": "unet", "process": "scheduler"}
 """Part -> name of its folder."""
 
@@ -39,6 +46,21 @@ def save_diffusers_codec(codec: Codec, folder: str | Path) -> Path:
         write_json(building / "config.json", config)
         write_safetensors(building / WEIGHTS, published(made.state_dict(), keymap))
     return target
+
+
+def save_diffusers_controlnet(control: ControlNet, pipeline: Pipeline, folder: Path) -> None:
+    """Write a ControlNet of a pipeline as ControlNetModel; an older one in the folder is replaced.
+
+    Raises:
+        SourceError: `not-expressible`, `inexpressible`: diffusers has no ControlNet of such a U-Net.
+        InputError: `folder-taken`, `no-folder`.
+        RunError: `cannot-write`.
+    """
+    check_folder(folder, *CONTROLNET_FILES)
+    config = controlnet_to_diffusers(control.config, size_dim=size_width(pipeline.spec.conditioners))
+    with replacing_folder(folder) as building:
+        write_json(building / CONFIG, config)
+        write_safetensors(building / WEIGHTS, published(control.state_dict(), controlnet_diffusers(control.config)))
 
 
 def save_diffusers_parts(pipeline: Pipeline, folder: str | Path, parts: Sequence[str]) -> Path:

@@ -14,6 +14,7 @@ from ldmkit import (
     Conditioner,
     Dataset,
     Geometry,
+    HintPicture,
     LabelMap,
     LdmkitError,
     Mask,
@@ -33,7 +34,10 @@ from ldmkit_training.data.sources.located import Located
 from ldmkit_training.data.sources.lying import SpatialDataset, SpatialInput
 from ldmkit_training.stages.pipeline import pipeline_in
 
-KINDS: tuple[tuple[Any, Any], ...] = ((Picture, "picture"), (Mask, "mask"), (LabelMap, "labels"))
+KINDS: tuple[tuple[Any, Any], ...] = (
+    *((Picture, "picture"), (HintPicture, "picture")),
+    *((Mask, "mask"), (LabelMap, "labels")),
+)
 """Types of raw inputs that are pictures, and how each is read."""
 
 FLAT = ("plane", "residuals")
@@ -53,7 +57,8 @@ def with_spatial_inputs(stage: Stage, dataset: Dataset, section: DataSection) ->
 class _SpatialInputs:
     def __init__(self, stage: Stage, dataset: Dataset, section: DataSection) -> None:
         self.dataset, self.section = dataset, section
-        self.names = renamed_names(dataset, section)
+        # hints that are extracted are made of the picture when it has been moved
+        self.names = {name: new for name, new in renamed_names(dataset, section).items() if name not in section.extract}
         self.changes = [f"mirror: {section.mirror}"] if section.mirror > 0 else []
         self.changes += [f"fit: {section.fit}"] if section.fit in ("crop", "random-crop") else []
         pipeline = pipeline_in(stage)

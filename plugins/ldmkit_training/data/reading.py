@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmkit import Dataset, InputError, Sample
 from ldmkit_training.data.buckets import buckets_of, in_buckets
+from ldmkit_training.data.extracting import extracted, extractors_of
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
@@ -41,6 +42,7 @@ class Reader:
         sizes = () if self.buckets is None else self.buckets.sizes
         self._views = {size: (section.at(size), spatial_inputs_of(dataset, size)) for size in sizes}
         self._whole = (section, spatial_inputs_of(dataset))
+        self._extractors = extractors_of(section.extract)
 
     def read(self, index: int, drawn: Draw | None) -> Row:
         """Sample `index`, or with `damaged: skip` the next one of its stretch (and bucket), round the end, that can be
@@ -85,7 +87,7 @@ class Reader:
     def _fitted(self, sample: Sample, drawn: Draw | None, size: tuple[int, int] | None) -> Row:
         section, lying = self._whole if size is None else self._views.get(size, self._whole)
         image, inputs = fitted(sample, self.dataset.geometry, section, drawn, lying)
-        return Row(sample.id, image, inputs, {})
+        return Row(sample.id, image, {**inputs, **extracted(self._extractors, image)}, {})
 
 
 def stacked(rows: Sequence[Row]) -> Tensor:

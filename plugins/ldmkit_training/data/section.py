@@ -56,6 +56,8 @@ class DataSection(Value):
         moves: name in the data -> whether crops and mirrors change it. By default boxes, maps, and what lies on the
             latents as it lies on the picture (a hint, a mask) do; false: it does not lie on the picture; true: a
             picture that is read as tokens or a vector does.
+        extract: name of an input -> the extractor that makes it of the picture as training sees it, cropped and moved
+            (`hint: {type: canny}`).
         damaged: what happens at a file that cannot be read, or inputs that the model does not take; `skip` takes the
             next sample instead, and counts.
         cache: see `CacheSection`; null: pictures are read whenever they are used.
@@ -74,6 +76,7 @@ class DataSection(Value):
     workers: int = Field(default=0, ge=0, le=256)
     inputs: dict[str, str] = Field(default_factory=dict)
     moves: dict[str, bool] = Field(default_factory=dict)
+    extract: dict[str, PartSpec] = Field(default_factory=dict)
     damaged: Literal["stop", "skip"] = "stop"
     cache: CacheSection | None = None
 
@@ -154,7 +157,11 @@ def renamed_names(dataset: Dataset, section: DataSection) -> dict[str, str]:
     Raises:
         SpecError: `input-twice`: two become the same.
     """
-    renamed = {name: section.inputs.get(name, name) for name in dataset.geometry}
+    names = [*dataset.geometry, *section.extract]
+    renamed = {name: section.inputs.get(name, name) for name in names}
+    if twice := set(dataset.geometry) & set(section.extract):
+        what = f"the data have an input {min(twice)!r}, and one is extracted"
+        raise SpecError("input-twice", what, where=f"data.extract.{min(twice)}", fits="another name")
     first: dict[str, str] = {}
     for name, new in renamed.items():
         if first.setdefault(new, name) != name:

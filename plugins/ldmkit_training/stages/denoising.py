@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -38,19 +38,21 @@ class DenoisingStage(PipelineStage, ABC):
         trained: Mapping[str, Part],
         *,
         gradient_checkpointing: bool = False,
+        required: Collection[str] = (),
     ) -> None:
         """Set up the turn that trains these parts of a pipeline; its other parts are frozen.
 
         Args:
             trained: by name (`denoiser`, a conditioner's or an adapter's name).
             gradient_checkpointing: recompute every block of the denoiser in the backward pass instead of keeping it.
+            required: names of inputs without which a sample is an error.
 
         Raises:
             CompositionError: `no-checkpointing`; an unknown name under `objective.dropout`.
         """
         self.read(pipeline)
         self.objective = objective
-        self.turn = DenoiserTurn(pipeline, objective, trained)
+        self.turn = DenoiserTurn(pipeline, objective, trained, required)
         self.denoising = self.turn
         self.turns = {"denoiser": self.turn}
         self._frozen: dict[str, nn.Module] = {"codec": pipeline.codec}

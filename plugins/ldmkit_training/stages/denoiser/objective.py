@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from ldmkit.run.inputs import input_name
 from ldmkit.run.loss import predict, prediction_errors
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
+from ldmkit_training.stages.given import check_given
 from ldmkit_training.stages.latents import latents_of
 
 
@@ -24,10 +25,18 @@ class DenoiserTurn(Turn):
         pipeline: whose modules are trained; not a submodule itself.
         objective: what to minimise.
         trained: part name -> module.
+        required: names of inputs without which a sample is an error.
     """
 
-    def __init__(self, pipeline: Pipeline, objective: DenoiserObjective, trained: Mapping[str, Part]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        objective: DenoiserObjective,
+        trained: Mapping[str, Part],
+        required: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self.required = tuple(required)
         self.pipeline, self.objective = pipeline, objective
         self.encode: Callable[[Batch], Conditioning] = self._encoded
         self.names = dropped_names(pipeline)
@@ -62,7 +71,13 @@ class DenoiserTurn(Turn):
         return latents_of(batch, self.pipeline.codec, self.pipeline.device, sample=sample)
 
     def conditioning(self, batch: Batch) -> Conditioning:
-        """The conditions of a batch, with a graph to the conditioners that are trained."""
+        """The conditions of a batch, with a graph to the conditioners that are trained.
+
+        Raises:
+            InputError: `missing-input`; the sample is named.
+        """
+        for name in self.required:
+            check_given(batch, name)
         return self.encode(batch)
 
     @contextmanager

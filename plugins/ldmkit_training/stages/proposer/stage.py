@@ -14,7 +14,6 @@ from ldmkit import (
     CompositionError,
     Conditioner,
     Example,
-    InputError,
     Loss,
     PartSpec,
     Pipeline,
@@ -32,6 +31,7 @@ from ldmkit.models.compose import build, fit
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.before.located import assets_folder, locate_model
 from ldmkit_training.stages.designed import learn
+from ldmkit_training.stages.given import check_given
 from ldmkit_training.stages.pipeline import PipelineStage
 from ldmkit_training.stages.proposer.section import ProposerConfig, ProposerSection
 from ldmkit_training.stages.taken_over import asset_differences, asset_digests, check_meaning, spec_differences
@@ -64,10 +64,7 @@ class ProposerTurn(Turn):
             InputError: `missing-input`; the sample is named.
         """
         pipeline, conditioner = self._read
-        for sample, inputs in zip(batch.ids, batch.inputs, strict=True):
-            if self.name not in inputs:
-                fits = f"an input {self.name!r} of every sample"
-                raise InputError("missing-input", f"this sample has no {self.name!r}", where=sample, fits=fits)
+        check_given(batch, self.name)
         parsed = parse_rows(pipeline.parts, pipeline.wiring, batch.inputs, "inputs")
         return conditioner.proposal_losses(parsed, self.name)
 
