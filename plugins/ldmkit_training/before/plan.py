@@ -114,7 +114,7 @@ def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
     accelerator = open_accelerator()
     device, world = accelerator.device, accelerator.num_processes
     stage, train, validation = open_recipe(recipe, folder, accelerator)
-    rehearse(recipe, stage, train, validation, accelerator)
+    rehearse(recipe, stage, train, validation, accelerator, folder)
     stage.to(device)
     for turn in stage.turns.values():
         turn.to(device).train()

@@ -72,6 +72,13 @@ def check_ready(
     if recipe.optimiser.type in LIBRARIES and is_sharded(recipe) and processes > 1:
         what = f"{recipe.optimiser.type!r} keeps states that cannot be shared out among processes"
         raise SpecError("sharded-optimiser", what, where="optimiser.type", fits="adamw, adam or sgd; or sharded: false")
+    if recipe.checkpoints.best is not None and (held is None or recipe.validation is None):
+        what = "the best model is that of the best validation, and nothing is validated"
+        fits = "data.validation or data.held_out, and validation"
+        raise SpecError("best-of-nothing", what, where="checkpoints.best", fits=fits)
+    if recipe.checkpoints.best is not None and is_sharded(recipe) and processes > 1:
+        what = "the best model is not kept where weights are shared out among processes"
+        raise SpecError("best-sharded", what, where="checkpoints.best", fits="null, or sharded: false")
     check_trackers(recipe.tracking)
     _check_size(recipe, stage)
     _check_inputs(recipe, stage, train)

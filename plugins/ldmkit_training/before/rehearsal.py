@@ -4,8 +4,8 @@ validation, previews, the probe, final measurements and saving the model."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit import Dataset, InputError, LdmkitError, Part, Stage, load, load_classifier, load_codec
+from ldmkit import Dataset, InputError, LdmkitError, Stage, load, load_classifier, load_codec
 from ldmkit.models.source import PartFolder, is_native, is_part
 from ldmkit.run.request import resolve
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.bounds import MOST_STEPS
 from ldmkit_training.data.batches import Batches, validation_batches
+from ldmkit_training.loop.best import Best
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import with_sample_ids
 from ldmkit_training.stages.pipeline import denoising_turn, pipeline_in
-from ldmkit_training.watch.observe import networks, undisturbed
+from ldmkit_training.watch.observe import networks, restored_buffers, undisturbed
 from ldmkit_training.watch.previews import Previews, PreviewsSection, head
 from ldmkit_training.watch.probe import respond
 from ldmkit_training.watch.probe_section import probe_of
+from ldmkit_training.watch.watchers import previewed
 
 FEW = 2
 """Rows that what looks on is rehearsed with, and steps of its samplers."""
@@ -36,7 +38,9 @@ SMALL = 64 * 2**20
 """Bytes of weights up to which saving is rehearsed whole, in the system's folder for temporary files."""
 
 
-def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, accelerator: Any) -> None:
+def rehearse(
+    recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, accelerator: Any, folder: Path = Path()
+) -> None:
     """Run all turns as in a step after the last phase has begun, and in the main process what looks on and what ends
     the run; weights, buffers, configs, modes and generators stay.
 
@@ -57,23 +61,25 @@ def rehearse(recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None,
     for turn in turns.values():
         turn.to(device)
     modules = networks(stage)
-    with undisturbed(modules), _restoring_buffers(modules), torch.enable_grad():
+    with undisturbed(modules), restored_buffers(modules), torch.enable_grad():
         for turn, batch in product(turns.values(), few):
             with autocast(recipe.precision, device), with_sample_ids(batch):
                 turn(batch, MOST_STEPS)
     if accelerator.is_main_process:
-        with undisturbed(modules), _restoring_buffers(modules):
-            _validate_and_preview(recipe, stage, train, held, device)
+        with undisturbed(modules), restored_buffers(modules):
+            _validate_and_preview(recipe, stage, train, held, device, folder)
             _measure_and_save(recipe.model_copy(update={"data": section}), stage, train, device, modules)
 
 
 def _validate_and_preview(
-    recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device
+    recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device, folder: Path
 ) -> None:
     """Validation, previews and the probe; of validation, all of the rows are read."""
     if held is not None and recipe.validation is not None:
         rows = validation_batches(held, recipe.data, recipe.validation.count, names=stage.inputs)
-        stage.validate([on_device(head(rows[0], FEW), device)])
+        figures = stage.validate([on_device(head(rows[0], FEW), device)])
+        if recipe.checkpoints.best is not None:
+            Best(recipe.checkpoints.best).check(figures)
     probe = probe_of(recipe)
     if recipe.previews is None and probe is None:
         return
@@ -81,7 +87,8 @@ def _validate_and_preview(
     read = validation_batches(shown, recipe.data, FEW, seed=recipe.seed, names=stage.inputs)
     few = [on_device(batch, device) for batch in read]
     if recipe.previews is not None:
-        sheet = Previews(_with_few_steps(recipe.previews, stage), few).sheet(_RehearsalView(stage), 0)
+        prompts = previewed(recipe, stage, folder)
+        sheet = Previews(_with_few_steps(recipe.previews, stage), few, prompts[:1]).sheet(_RehearsalView(stage), 0)
         if sheet is not None:
             sheet.render()
     if probe is not None and (turn := denoising_turn(stage)) is not None:
@@ -91,7 +98,7 @@ def _validate_and_preview(
 def _with_few_steps(section: PreviewsSection, stage: Stage) -> PreviewsSection:
     """With few rows and steps; with its own number of steps where the grid makes no other."""
     pipeline = pipeline_in(stage)
-    fewer = section.model_copy(update={"count": 1, "steps": min(FEW, section.steps)})
+    fewer = section.model_copy(update={"count": min(1, section.count), "steps": min(FEW, section.steps)})
     if pipeline is None:
         return fewer
     try:
@@ -135,22 +142,6 @@ def _load_again(saved: Path, named: Path) -> None:
         error.where = (error.where or str(named)).replace(str(saved), str(named))
         error.what = f"what this run would save does not load: {error.what}"
         raise
-
-
-@contextmanager
-def _restoring_buffers(modules: list[nn.Module]) -> Iterator[None]:
-    """Buffers and configs are put back."""
-    inner = [module for root in modules for module in root.modules()]
-    buffers = [(buffer, buffer.clone()) for module in inner for buffer in module.buffers(recurse=False)]
-    configs = [(module, module.config) for module in inner if isinstance(module, Part)]
-    try:
-        yield
-    finally:
-        for part, config in configs:
-            part.config = config
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
 
 class _RehearsalView:

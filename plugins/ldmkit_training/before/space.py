@@ -31,7 +31,7 @@ def short_of_space(recipe: Recipe, stage: Stage, out: Path) -> str | None:
     model = sum({id(p): p.numel() * p.element_size() for n in networks(stage) for p in n.parameters()}.values())
     there = len(list((out / CHECKPOINTS).glob("step-*")))
     # a new checkpoint is complete before the oldest one goes
-    wanted = one * max(recipe.checkpoints.keep + 1 - there, 1) + model
+    wanted = one * max(recipe.checkpoints.keep + 1 - there, 1) + model * (1 if recipe.checkpoints.best is None else 3)
     free = shutil.disk_usage(out).free
     if wanted <= free:
         return None

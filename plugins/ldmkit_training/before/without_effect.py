@@ -63,7 +63,7 @@ def _previews_and_probe(case: Case) -> Reasons:
         if section is not None and section.count > len(shown) and case.sets(section, "count"):
             yield f"{name}.count", f"{section.count}, and there are {len(shown)}"
     if case.stage.trained_codec is not None:
-        keys = ("steps", "seed", "guidance", "sampler", "grid")
+        keys = ("steps", "seed", "guidance", "sampler", "grid", "prompts")
         yield from set_keys(case, "previews", recipe.previews, keys, "a codec's previews are reconstructions")
     turn = case.turn
     if turn is None or probe is None:
@@ -232,7 +232,7 @@ RULES: dict[str, Rule] = {
     "TrackingSection.every": _intervals,
     **dict.fromkeys(("Recipe.validation", "DataSection.validation", "ValidationSection.count"), _held_out),
     **dict.fromkeys((f"PreviewsSection.{key}" for key in ("count", "steps", "seed", "guidance")), _previews_and_probe),
-    **dict.fromkeys(("PreviewsSection.sampler", "PreviewsSection.grid"), _previews_and_probe),
+    **dict.fromkeys((f"PreviewsSection.{key}" for key in ("sampler", "grid", "prompts")), _previews_and_probe),
     **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _previews_and_probe),
     "TrackingSection.project": _tracking,
     **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
@@ -267,7 +267,9 @@ ALWAYS = frozenset(
         "OptimiserSection": "type rates options",  # a rate of a turn that does not exist is an error
         "Cycles": "type start peak floor",  # one for each of `lengths`
         "EmaSection": "warmup",
-        "CheckpointsSection": "keep",
+        "CheckpointsSection": "keep best",
+        "BestSection": "figure highest",
+        "Prompt": "inputs seed size",
         "TrackingSection": "to",
         "ProbeSection": "levels silent",
         "CodecSection": "type config start train",

@@ -26,6 +26,7 @@ from torch import Tensor
 from ldmkit import LdmkitError, RunError, SourceError, Value, read_json, shown, write_json
 from ldmkit.files.reading import check_ordinary
 from ldmkit.models.weights import open_safetensors, write_safetensors
+from ldmkit_training.loop.best import BestSection
 
 FORMAT = 1
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -42,10 +43,12 @@ class CheckpointsSection(Value):
     Args:
         every: steps between two.
         keep: how many of the newest stay.
+        best: keep the model whose validation was the best so far too, see `BestSection`; null: only the last one.
     """
 
     every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)
+    best: BestSection | None = None
 
 
 @dataclass(frozen=True)

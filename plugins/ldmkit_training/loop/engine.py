@@ -24,11 +24,12 @@ from ldmkit_training.before.space import short_of_space
 from ldmkit_training.data.batches import Batches, validation_batches
 from ldmkit_training.data.identity import identity
 from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.best import Best, best_before
 from ldmkit_training.loop.checkpoints import Checkpoint
 from ldmkit_training.loop.devices import on_device, open_accelerator
 from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.loop.ema import Ema, averaged_weights
-from ldmkit_training.loop.finishing import check_frozen, measure, save_gathered
+from ldmkit_training.loop.finishing import check_frozen, measure, save_best, save_gathered
 from ldmkit_training.loop.interrupts import Interrupts, Outcome, Signalled, at_once, between_calls
 from ldmkit_training.loop.rescue import is_resumable, save_before_error, weight_versions, with_last_checkpoint
 from ldmkit_training.loop.resuming import check_state, check_tensors
@@ -79,7 +80,7 @@ class Engine:
         self._parts = parts_of(self.stage)
         if not self.sharded:  # whole networks may not fit where their shares do
             with self.together.agreed():
-                rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator)
+                rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator, folder)
         self._data = identity(self.train_data) if self.main else {}
         self._allow_changed_data = allow_changed_data
         self.changed: list[str] = []
@@ -105,6 +106,12 @@ class Engine:
         if found is not None:
             restore(found, self.stage, self.steps, self.ema)
             self.step = found.step
+        section = recipe.checkpoints.best
+        self.best = (
+            None
+            if section is None
+            else Best(section, best_before(None if found is None else found.state, section, self.out))
+        )
         self.tracker: Tracker | None = None
         self.callbacks: list[Callback] = []
         self.batches: Batches | None = None
@@ -172,7 +179,7 @@ class Engine:
         """What looks on, and where figures go."""
         if self.main or self.sharded:
             data = (self.train_data, self.validation_data)
-            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step)
+            self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step, self.folder)
         if self.main:
             write_recipe(self.recipe, self.out / RECIPE)
             checkpoints.keep_newest(self.checkpoints, self.step, self.recipe.checkpoints.keep)
@@ -276,6 +283,8 @@ class Engine:
         batches = validation_batches(self.validation_data, self.recipe.data, count, names=self.stage.inputs)
         with self.averaged(), torch.no_grad():
             figures = self.stage.validate(on_device(batch, self.device) for batch in batches)
+            if self.best is not None and self.best.improves(figures, self.step) and self.main:
+                save_best(self.best, self.stage, self.train_data, self.recipe, self.device, self.out)
         self.track({f"validation/{name}": value for name, value in figures.items()}, self.step)
 
     def _stopping(self, interrupts: Interrupts) -> bool:
@@ -353,6 +362,7 @@ class Engine:
 
     def _checkpoint(self) -> Checkpoint:
         known = {"frozen": self._frozen, "data": self._data, "parts": self._parts}
+        known |= {"best": self.best.note} if self.best is not None and self.best.note is not None else {}
         return checkpoint_of(self.step, self.recipe, self.stage, self.steps, self.ema, known)
 
     def _newest_checkpoint(self) -> Checkpoint | None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import torch
 
-from ldmkit import Batch, Dataset, RunError, Stage
+from ldmkit import Batch, Dataset, RunError, Stage, write_json
 from ldmkit_training.before.recipe import Recipe, build_stage
 from ldmkit_training.data.batches import Batches
+from ldmkit_training.loop.best import BEST, NOTE, Best
 from ldmkit_training.loop.devices import on_device
 from ldmkit_training.loop.digests import digest_of
 from ldmkit_training.loop.ema import Ema, averaged_weights
 from ldmkit_training.loop.sharding import gathered_all
+from ldmkit_training.watch.observe import networks, restored_buffers
 
 FINISHING = 2048
 """Pictures at most that a stage sees before its last save (see `Stage.finish`)."""
@@ -39,6 +41,15 @@ def check_frozen(stage: Stage, before: Mapping[str, str]) -> None:
         if digest_of(module.state_dict()) != before[name]:
             what = f"the weights of {name!r}, which are frozen, are others than before the first step"
             raise RunError("frozen-changed", what, fits="a stage that trains them, or leaves them alone")
+
+
+def save_best(best: Best, stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, out: Path) -> None:
+    """Save the stage as it is now, in evaluation mode and with the weights in their places, as the best so far; what is
+    measured for that is forgotten again."""
+    with restored_buffers(networks(stage)):
+        measure(stage, train, recipe, device)
+        stage.save(out / BEST)
+    write_json(out / NOTE, best.note)
 
 
 def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, target: Path | None) -> None:

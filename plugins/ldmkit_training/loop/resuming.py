@@ -21,7 +21,9 @@ def check_state(found: Checkpoint, folder: Path) -> None:
         SourceError: `checkpoint-damaged`, naming the key.
     """
     kinds = {"recipe": dict, "frozen": dict, "ema_updates": int, "scaler": dict}
-    kinds |= {key: dict for key in ("data", "parts", "optimisers") if key in found.state}  # older ones have none
+    kinds |= {
+        key: dict for key in ("data", "parts", "optimisers", "best") if key in found.state
+    }  # older ones have none
     for key, kind in kinds.items():
         if key not in found.state or type(found.state[key]) is not kind:
             raise damaged(f"{key!r} is {shown(found.state.get(key))}, not {_NAMES[kind]}", folder / STATE)

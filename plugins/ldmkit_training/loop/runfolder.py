@@ -19,10 +19,12 @@ except ImportError:  # Windows: two runs in one folder go unnoticed there
 from ldmkit import InputError, RunError, Stage
 from ldmkit.files.json import check_writable
 from ldmkit_training.loop import checkpoints
+from ldmkit_training.loop.best import BEST, NOTE
 
 CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
 
-FOLDERS, FILES = (CHECKPOINTS, MODEL, "previews", "tensorboard"), (RECIPE, "log.jsonl", "probe.jsonl", "probe.png")
+FOLDERS = (CHECKPOINTS, MODEL, BEST, "previews", "tensorboard")
+FILES = (RECIPE, NOTE, "log.jsonl", "probe.jsonl", "probe.png")
 """What a run writes, now or at its end."""
 
 _LOCK, _HALF_WRITTEN = ".lock", ".ldmkit-"
@@ -158,8 +160,9 @@ def _check_inside(out: Path, stage: type[Stage], fits: str) -> None:
             raise InputError("folder-taken", "it is no file, and the run writes one", where=str(out / name), fits=fits)
         if not os.access(out / name, os.W_OK):
             raise InputError("not-writable", "it may not be written to", where=str(out / name), fits=fits)
-    if (out / MODEL).is_dir():
-        stage.check_saved(out / MODEL)
+    for name in (MODEL, BEST):
+        if (out / name).is_dir():
+            stage.check_saved(out / name)
 
 
 def _free_name(out: Path) -> Path:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ldmkit import Stage
+from ldmkit import Part, Stage
 
 
 class EngineView(Protocol):
@@ -73,6 +73,22 @@ def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
         finally:
             for module, training in modes.items():
                 module.training = training
+
+
+@contextmanager
+def restored_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Buffers and configs are put back at the end."""
+    inner = [module for root in modules for module in root.modules()]
+    buffers = [(buffer, buffer.clone()) for module in inner for buffer in module.buffers(recurse=False)]
+    configs = [(module, module.config) for module in inner if isinstance(module, Part)]
+    try:
+        yield
+    finally:
+        for part, config in configs:
+            part.config = config
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def networks(stage: Stage) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from typing import Any
 from ldmkit_drawing.drawings import absent, condition, difference
 from ldmkit_drawing.sheets import Cell, Content, Sheet
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit import Batch, Codec, PartSpec, Pipeline, Value
@@ -19,6 +19,7 @@ from ldmkit.run.inputs import input_owners
 from ldmkit.run.latents import decode_latents, encode_pictures
 from ldmkit_training.stages.pipeline import pipeline_in
 from ldmkit_training.watch.observe import EngineView, networks, undisturbed
+from ldmkit_training.watch.prompts import Prompt
 
 GAIN = 4.0
 """Factor of shown differences between pictures and their reconstructions."""
@@ -28,7 +29,9 @@ class PreviewsSection(Value):
     """
     Args:
         every: steps between two sheets.
-        count: rows of a sheet: the first held-out samples (training samples where nothing is held out).
+        count: rows of a sheet: the first held-out samples (training samples where nothing is held out); with prompts
+            none, unless said.
+        prompts: conditions of one's own that are drawn in every preview, above those rows; see `Prompt`.
         steps: of the sampler.
         seed: of the first row; the next one has the next.
         guidance: a scale, one by condition, or a spec; null: the model's default.
@@ -36,12 +39,25 @@ class PreviewsSection(Value):
     """
 
     every: int = Field(default=1000, ge=1)
-    count: int = Field(default=8, ge=1, le=256)
+    count: int = Field(default=8, ge=0, le=256)
+    prompts: tuple[Prompt, ...] = Field(default=(), max_length=256)
     steps: int = Field(default=20, ge=1, le=MAX_STEPS)
     seed: int = Field(default=0, ge=0)
     guidance: float | dict[str, float] | PartSpec | None = None
     sampler: PartSpec | None = None
     grid: PartSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompts_alone(cls, data: Any) -> Any:
+        prompted = isinstance(data, dict) and bool(data.get("prompts"))
+        return {**data, "count": 0} if prompted and "count" not in data else data
+
+    @model_validator(mode="after")
+    def _something(self) -> PreviewsSection:
+        if not self.count and not self.prompts:
+            raise ValueError("count: 0 and no prompts: there is nothing to draw (previews: null turns them off)")
+        return self
 
 
 class Previews:
@@ -50,11 +66,22 @@ class Previews:
     Args:
         section: of the recipe.
         batches: held-out batches; the first `section.count` rows are used.
+        prompts: batches without pictures, with their seeds; see `prompt_rows`.
     """
 
-    def __init__(self, section: PreviewsSection, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self,
+        section: PreviewsSection,
+        batches: Sequence[Batch],
+        prompts: Sequence[tuple[Batch, tuple[int, ...]]] = (),
+    ) -> None:
         self.section, self.every = section, section.every
-        self.rows = first_rows(batches, section.count)
+        self.rows, self.seeds = [batch for batch, _ in prompts], [seeds for _, seeds in prompts]
+        done = 0
+        for batch in first_rows(batches, section.count):
+            self.rows.append(batch)
+            self.seeds.append(tuple(section.seed + done + i for i in range(len(batch.ids))))
+            done += len(batch.ids)
 
     def __call__(self, view: EngineView, step: int) -> None:
         """The sheet of optimiser step `step`; weights, modes and generators stay as they are."""
@@ -84,28 +111,33 @@ class Previews:
         section = self.section
         sheet = Sheet(
             f"Step {step}", ("real", *used, *(f"sample, {label}" for label, _ in drawn)),
-            note=f"{section.steps} steps, seeds {section.seed} to {section.seed + len(real) - 1}, {_guided(section)}",
+            note=f"{section.steps} steps, seeds {self._seeds()}, {_guided(section)}",
         )  # fmt: skip
-        rows = [(row, sample) for batch in self.rows for row, sample in zip(batch.inputs, batch.ids, strict=True)]
-        for i, (inputs, sample) in enumerate(rows):
+        rows = [
+            (row, sample, batch.size)
+            for batch in self.rows
+            for row, sample in zip(batch.inputs, batch.ids, strict=True)
+        ]
+        for i, (inputs, sample, size) in enumerate(rows):
             shown = [
-                condition(owners[n], _parsed(owners[n], n, inputs), (real[i].shape[-2], real[i].shape[-1]))
-                if n in inputs
-                else absent()
-                for n in used
+                condition(owners[n], _parsed(owners[n], n, inputs), size) if n in inputs else absent() for n in used
             ]
-            sheet.row(Cell(real[i], sample), *shown, *(images[i] for _, images in drawn))
+            picture = absent("a prompt") if real[i] is None else real[i]
+            sheet.row(Cell(picture, sample), *shown, *(images[i] for _, images in drawn))
         return sheet
 
+    def _seeds(self) -> str:
+        seeds = [seed for batch in self.seeds for seed in batch]
+        if seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+            return f"{seeds[0]} to {seeds[-1]}"
+        return ", ".join(map(str, seeds[:8])) + (" ..." if len(seeds) > 8 else "")
+
     def _sampled(self, pipeline: Pipeline, manner: AbstractContextManager[None]) -> list[Tensor]:
-        section, made, done = self.section, list[Tensor](), 0
+        section, made = self.section, list[Tensor]()
         with manner:
-            for batch in self.rows:
-                count = len(batch.ids)
-                seeds = [section.seed + done + i for i in range(count)]
-                done += count
+            for batch, seeds in zip(self.rows, self.seeds, strict=True):
                 output = pipeline(
-                    list(batch.inputs), size=batch.size, seeds=seeds, steps=section.steps,
+                    list(batch.inputs), size=batch.size, seeds=list(seeds), steps=section.steps,
                     guidance=section.guidance, sampler=section.sampler, grid=section.grid,
                 )  # fmt: skip
                 made.extend(output.images)
@@ -162,11 +194,12 @@ def _in_unit_range(batch: Batch) -> Tensor:
     return batch.images.float().cpu().add(1).div(2)
 
 
-def _real(codec: Codec, batch: Batch) -> Tensor:
+def _real(codec: Codec, batch: Batch) -> Sequence[Tensor | None]:
     if batch.images is not None:
-        return _in_unit_range(batch)
-    assert batch.latents is not None, "a batch has pictures or latents"
-    return decode_latents(codec, batch.latents, batch.size).cpu()
+        return list(_in_unit_range(batch))
+    if batch.latents is None:
+        return [None] * len(batch.ids)
+    return list(decode_latents(codec, batch.latents, batch.size).cpu())
 
 
 def _reconstructed(codec: Codec, batch: Batch) -> Tensor:
