@@ -52,9 +52,10 @@ def test_recipes_of_the_page(files: Path, number: int) -> None:
 
 
 def test_the_page_shows_every_source() -> None:
-    assert len(RECIPES) == 14 == PAGE.count("```yaml")
+    assert len(RECIPES) == 15 == PAGE.count("```yaml")
     assert {kind for _, text in RECIPES for kind in re.findall(r"type: (\w+)", text)} == {
         "folder",
+        "table",
         "classes",
         "coco",
         "maps",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ldmkit import InputError, read_file, suggest
-from ldmkit.files.json import parse_json
 from ldmkit_training.data.sources.captions import text_of
 from ldmkit_training.data.sources.finding import Listing, normal
+from ldmkit_training.data.sources.rows import Manner, csv_rows, json_rows
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 """Files that are read, in the data folder or in those below; each is about the pictures of its own folder."""
@@ -21,8 +18,6 @@ UNREAD = ("metadata.parquet", "metadata.json", "metadata.tsv", "metadata.arrow",
 """Files in which other programs keep the same."""
 
 MAX_BYTES = 2**31
-WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?")
 FITS = (
     'metadata.jsonl: {"file_name": "1.png", "text": "..."}, one object a line; or metadata.csv with a column file_name'
 )
@@ -64,7 +59,8 @@ def read_metadata(
     """
     data = read_file(path, MAX_BYTES, InputError)
     csv_file = path.suffix.lower() == ".csv"
-    rows = _csv_rows(path, text_of(data, str(path), encoding), boxes) if csv_file else _json_rows(path, data)
+    manner = Manner("file_name", boxes=boxes)
+    rows = csv_rows(path, text_of(data, str(path), encoding), manner) if csv_file else json_rows(path, data)
     inside = path.parent.relative_to(files.folder) if path.parent.is_relative_to(files.folder) else Path()
     found: dict[str, dict[str, Any]] = {}
     for where, entry in rows:
@@ -79,46 +75,6 @@ def read_metadata(
             raise InputError("metadata-line", f"the picture {name!r} stands here for the second time", where=where)
         found[name] = {key: value for key, value in entry.items() if key != "file_name" and value is not None}
     return found
-
-
-def _json_rows(path: Path, data: bytes) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        if line.strip():
-            yield f"{path}:{number}", parse_json(line, f"{path}:{number}", InputError)
-
-
-def _csv_rows(path: Path, text: str, boxes: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[str, list[str]]] = []
-    try:
-        header = next(reader, [])
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if row and len(row) != len(header):
-                what = f"{len(row)} cells under {len(header)} columns"
-                raise InputError("metadata-line", what, where=where, fits="cells with a comma in quotes")
-            rows += [(where, row)] if row else []
-    except csv.Error as problem:
-        where = f"{path}:{reader.line_num}"
-        raise InputError("metadata-line", f"no row of a CSV file: {problem}", where=where) from None
-    if "file_name" not in header or len(set(header)) < len(header):
-        what = f"the columns are {header[:8]}"
-        raise InputError("metadata-line", what, where=f"{path}:1", fits="file_name, text, ... once each, with commas")
-    kinds = [_kind([row[i] for _, row in rows]) if name != "file_name" else str for i, name in enumerate(header)]
-    for where, row in rows:
-        entry: dict[str, Any] = {}
-        for name, kind, cell in zip(header, kinds, row, strict=True):
-            if cell:
-                entry[name] = parse_json(cell.encode(), f"{where}: {name}", InputError) if name in boxes else kind(cell)
-        yield where, entry
-
-
-def _kind(cells: Sequence[str]) -> type:
-    """A column is one of numbers where all of its cells are; what begins with a zero (007) is text."""
-    filled = [cell for cell in cells if cell]
-    if filled and all(WHOLE.fullmatch(cell) for cell in filled):
-        return int
-    return float if filled and all(NUMBER.fullmatch(cell) for cell in filled) else str
 
 
 def _close(name: str, pictures: Sequence[str], inside: str) -> str:
