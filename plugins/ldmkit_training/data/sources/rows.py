@@ -89,7 +89,8 @@ def _cells(path: Path, text: str, manner: Manner) -> tuple[list[str], list[tuple
             rows += [(where, [cell.strip() for cell in row] if manner.strip else row)] if row else []
     except csv.Error as problem:
         where = f"{path}:{reader.line_num}"
-        raise InputError("metadata-line", f"no row of a CSV file: {problem}", where=where) from None
+        fits = "quotes around a whole cell, those inside doubled"
+        raise InputError("metadata-line", f"no row of a CSV file: {problem}", where=where, fits=fits) from None
     return [name.strip() for name in header] if manner.strip else header, rows
 
 
