@@ -67,10 +67,23 @@ def predict(
 
 
 def prediction_errors(
-    predicted: Tensor, process: Process, x0: Tensor, *, noise: Tensor, sigma: Sequence[float], norm: str = "l2"
+    predicted: Tensor,
+    process: Process,
+    x0: Tensor,
+    *,
+    noise: Tensor,
+    sigma: Sequence[float],
+    norm: str = "l2",
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """(B,) mean squared ("l2") or absolute ("l1") error of a prediction, per row."""
+    """(B,) mean squared ("l2") or absolute ("l1") error of a prediction, per row.
+
+    Args:
+        weights: (B,1,h,w), of each pixel's error before the mean is taken over all of them; None: 1.
+    """
     difference = predicted - process.target(x0, noise, sigma).float()
     losses = difference.abs() if norm == "l1" else difference.square()
+    if weights is not None:
+        losses = losses * weights.to(losses)
     per_sample: Tensor = losses.flatten(1).mean(1)
     return per_sample

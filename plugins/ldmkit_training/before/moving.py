@@ -32,7 +32,7 @@ from ldmkit_training.data.places import Place
 from ldmkit_training.data.section import DataSection, renamed_names
 from ldmkit_training.data.sources.located import Located
 from ldmkit_training.data.sources.lying import SpatialDataset, SpatialInput
-from ldmkit_training.stages.pipeline import pipeline_in
+from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 
 KINDS: tuple[tuple[Any, Any], ...] = (
     *((Picture, "picture"), (HintPicture, "picture")),
@@ -69,6 +69,7 @@ class _SpatialInputs:
         buckets = buckets_of(dataset)
         self.sizes = () if buckets is None else buckets.sizes
         self.beside: dict[tuple[int, int], dict[Place, SpatialInput]] = {size: {} for size in self.sizes}
+        self.mask = stage.mask if isinstance(stage, PipelineStage) else None
         self.lying: dict[Place, SpatialInput] = {}
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []
@@ -77,6 +78,7 @@ class _SpatialInputs:
         """The source, with paths in its inputs that the model reads as pictures starting from the data's folder."""
         readers = [(name, part) for name, new in self.names.items() for part in self.readers.get(new, ())]
         places = {Place(name, field): None for name, part in readers for field, _ in picture_fields(part.Input)}
+        places |= {Place(name): None for name in self._masks()}
         places = {place: None for place in places if self.dataset.geometry[place.name] == "none"}
         return Located(self.dataset, places) if places else self.dataset
 
@@ -86,10 +88,25 @@ class _SpatialInputs:
         for name, new in self.names.items():
             for part in self.readers.get(new, ()):
                 self._look(name, part)
+        for name in self._masks():
+            self._look_at_mask(name)
         changed = self.lying or self.rules or self.notes
         if not changed:
             return self.dataset
         return SpatialDataset(self.dataset, self.lying, self.rules, self.notes, self.beside if self.lying else {})
+
+    def _masks(self) -> list[str]:
+        """The data's inputs that weigh errors."""
+        return [name for name, new in self.names.items() if new == self.mask]
+
+    def _look_at_mask(self, name: str) -> None:
+        """A mask lies on its picture, at its size."""
+        if self.dataset.geometry[name] != "none" or self.section.moves.get(name) is False:
+            what = f"the masks {name!r} do not lie on their pictures: {self.dataset.geometry[name]!r}"
+            fits = "files of masks: a column of paths, or a `beside` source; and no `moves` for them"
+            raise SpecError("mask-kind", what, where="objective.mask.input", fits=fits)
+        for size, known in ((self.section.size, self.lying), *self.beside.items()):
+            known[Place(name)] = SpatialInput("mask", size)
 
     def _look(self, name: str, part: Conditioner) -> None:
         said, rule = self.section.moves.get(name), self.dataset.geometry[name]

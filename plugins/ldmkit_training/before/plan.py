@@ -171,7 +171,8 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
     if not isinstance(stage, PipelineStage):
         return []
     pipeline, expected = stage.pipeline, stage.drop_rates
-    encoded = pipeline.conditioning(batch.inputs, size=batch.size, grad=True)
+    rows = [{name: value for name, value in row.items() if name != stage.mask} for row in batch.inputs]
+    encoded = pipeline.conditioning(rows, size=batch.size, grad=True)
     signals = _encoded_by_conditioner(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():

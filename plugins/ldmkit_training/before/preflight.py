@@ -131,6 +131,9 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
     there = set(renamed_names(train, recipe.data).values())
     groups = {name for turn in stage.turns.values() for name in turn.groups()}
     pipeline = pipeline_in(stage)
+    if isinstance(stage, PipelineStage) and stage.mask is not None and stage.mask not in there:
+        what = f"the loss is masked by the input {stage.mask!r}, which the data do not have"
+        raise SpecError("no-mask", what, where="objective.mask.input", fits=suggest(stage.mask, there))
     for name, wire in pipeline.wiring.items() if pipeline is not None else ():
         defaulting = able(pipeline.conditioners[name], HasDefault) is not None
         if name in groups and not defaulting and (read := input_name(name, wire)) not in there:

@@ -24,7 +24,7 @@ from ldmkit_training.loop.best import Best
 from ldmkit_training.loop.devices import autocast, on_device
 from ldmkit_training.loop.finishing import measure
 from ldmkit_training.loop.steps import with_sample_ids
-from ldmkit_training.stages.pipeline import denoising_turn, pipeline_in
+from ldmkit_training.stages.pipeline import conditions_of, denoising_turn, pipeline_in
 from ldmkit_training.watch.observe import networks, restored_buffers, undisturbed
 from ldmkit_training.watch.previews import Previews, PreviewsSection, head
 from ldmkit_training.watch.probe import respond
@@ -84,7 +84,7 @@ def _validate_and_preview(
     if recipe.previews is None and probe is None:
         return
     shown = train if held is None else held
-    read = validation_batches(shown, recipe.data, FEW, seed=recipe.seed, names=stage.inputs)
+    read = validation_batches(shown, recipe.data, FEW, seed=recipe.seed, names=conditions_of(stage))
     few = [on_device(batch, device) for batch in read]
     if recipe.previews is not None:
         prompts = previewed(recipe, stage, folder)

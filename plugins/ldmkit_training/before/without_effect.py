@@ -282,7 +282,9 @@ ALWAYS = frozenset(
         "ConditionerSection": "assets variant",
         "AdapterSection": "train",
         "Defaults": "sampler grid guidance steps size dtype locked",  # saved with the model
-        "DenoiserObjective": "norm times dropout simple elbo",
+        "DenoiserObjective": "norm times dropout simple elbo mask noise_offset pyramid",
+        "MaskedLoss": "input outside",
+        "PyramidNoise": "discount levels",
         "_Times": "stratified",
         "UniformTimes": "type",
         "PowerTimes": "type exponent",

@@ -55,6 +55,11 @@ class DenoisingStage(PipelineStage, ABC):
         self.turn = DenoiserTurn(pipeline, objective, trained, required)
         self.denoising = self.turn
         self.turns = {"denoiser": self.turn}
+        if self.mask is not None:
+            if self.mask in self.inputs:
+                what = f"the model reads the input {self.mask!r}: it cannot weigh errors as well"
+                raise CompositionError("mask-taken", what, where="objective.mask.input", fits="another name")
+            self.inputs |= {self.mask}
         self._frozen: dict[str, nn.Module] = {"codec": pipeline.codec}
         parts = {"denoiser": pipeline.denoiser, **pipeline.conditioners, **pipeline.adapters}
         for name, part in parts.items():
@@ -86,8 +91,9 @@ class DenoisingStage(PipelineStage, ABC):
                 sigma = [sigma for _, sigma in levels]
                 predicted = self.turn.predict(x0, context, noise, sigma)
                 rows = prediction_errors(
-                    predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm
-                )
+                    predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm,
+                    weights=self.turn.weights(batch, x0),
+                )  # fmt: skip
             quarter = torch.tensor([q for q, _ in levels])
             sums.index_add_(0, quarter, rows.double().cpu())
             counts.index_add_(0, quarter, torch.ones(len(levels), dtype=torch.float64))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit import Pipeline, Stage
+from ldmkit.files.pictures import read_mask
 from ldmkit.models.saving import check_folder
 from ldmkit.run.inputs import input_name, parse_rows
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
@@ -31,12 +32,21 @@ class PipelineStage(Stage, ABC):
         self.inputs = frozenset(input_name(name, wire) for name, wire in pipeline.wiring.items())
 
     @property
+    def mask(self) -> str | None:
+        """The input that weighs errors, which the model does not read; None: there is none."""
+        section = None if self.denoising is None else self.denoising.objective.mask
+        return None if section is None else section.input
+
+    @property
     def drop_rates(self) -> Mapping[str, float]:
         """Input name -> share of the rows that train without it, of inputs that may be dropped."""
         return {} if self.denoising is None else self.denoising.drop_rates
 
     def parsed(self, inputs: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        return parse_rows(self.pipeline.parts, self.pipeline.wiring, [inputs], where)[0]
+        found = dict(inputs)
+        own = {} if self.mask is None or self.mask not in found else {self.mask: found.pop(self.mask)}
+        masks = {name: read_mask(value, f"{where}.{name}") for name, value in own.items()}
+        return {**parse_rows(self.pipeline.parts, self.pipeline.wiring, [found], where)[0], **masks}
 
     @classmethod
     def check_saved(cls, folder: Path) -> None:
@@ -50,6 +60,12 @@ class PipelineStage(Stage, ABC):
 def pipeline_in(stage: Stage) -> Pipeline | None:
     """The pipeline whose parts a stage trains; None for other stages."""
     return stage.pipeline if isinstance(stage, PipelineStage) else None
+
+
+def conditions_of(stage: Stage) -> frozenset[str]:
+    """The inputs that a stage's model reads: without those that weigh errors alone."""
+    mask = stage.mask if isinstance(stage, PipelineStage) else None
+    return frozenset(stage.inputs) - {mask}
 
 
 def denoising_turn(stage: Stage) -> DenoiserTurn | None:

@@ -10,7 +10,7 @@ from ldmkit import Batch, Dataset, Stage
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.data.batches import validation_batches
 from ldmkit_training.loop.devices import on_device
-from ldmkit_training.stages.pipeline import pipeline_in
+from ldmkit_training.stages.pipeline import conditions_of, pipeline_in
 from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.previews import Previews
 from ldmkit_training.watch.probe import Probe
@@ -39,7 +39,7 @@ def watchers(
     rows: list[Batch] = []
     if count:
         shown = train if validation is None else validation
-        read = validation_batches(shown, recipe.data, count, seed=recipe.seed, names=stage.inputs)
+        read = validation_batches(shown, recipe.data, count, seed=recipe.seed, names=conditions_of(stage))
         rows = [on_device(batch, device) for batch in read]
     if recipe.previews is not None:
         made.append(Previews(recipe.previews, rows, previewed(recipe, stage, folder)))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ldmkit import Batch, Conditioning, Context, Loss, Part, Pipeline, Signal, Turn
+from ldmkit.files.pictures import read_mask
 from ldmkit.run.context import prepared_context
 from ldmkit.run.inputs import input_name
 from ldmkit.run.loss import predict, prediction_errors
+from ldmkit_training.stages.denoiser.noises import mask_weights, training_noise
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from ldmkit_training.stages.given import check_given
@@ -56,14 +59,25 @@ class DenoiserTurn(Turn):
     def forward(self, batch: Batch, step: int) -> Loss:
         x0 = self.latents(batch)
         sigma = self.objective.times.sigmas(self.pipeline.process, batch.draws)
-        noise = batch.draws.normal("noise", x0.shape[1:]).to(x0)
+        objective = self.objective
+        noise = training_noise(batch.draws, x0.shape[1:], objective.noise_offset, objective.pyramid).to(x0)
         kept = self.objective.dropout.kept(self.names, batch.draws)
         conditioning = self.conditioning(batch)
         predicted = self.predict(x0, self.context(conditioning, kept), noise, sigma)
         plain = prediction_errors(
-            predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=self.objective.norm
-        )
+            predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=objective.norm,
+            weights=self.weights(batch, x0),
+        )  # fmt: skip
         return self._loss(plain, sigma)
+
+    def weights(self, batch: Batch, x0: Tensor) -> Tensor | None:
+        """(B,1,h,w): what the error of each latent pixel counts; None: 1, where the objective has no masks."""
+        if (section := self.objective.mask) is None:
+            return None
+        given = [row.get(section.input) for row in batch.inputs]
+        places = (f"inputs[{number}].{section.input}" for number in range(len(given)))
+        masks = [None if one is None else read_mask(one, where) for one, where in zip(given, places, strict=True)]
+        return mask_weights(masks, (x0.shape[-2], x0.shape[-1]), section.outside).to(x0.device)
 
     def latents(self, batch: Batch) -> Tensor:
         """(B,C,h,w) float32: cached, or encoded here; a sample of the posterior where the objective says so."""
@@ -91,7 +105,8 @@ class DenoiserTurn(Turn):
 
     def _encoded(self, batch: Batch) -> Conditioning:
         grad = torch.is_grad_enabled()
-        return self.pipeline.conditioning(batch.inputs, size=batch.size, grad=grad, draws=batch.draws)
+        inputs = conditions(batch.inputs, self.objective)
+        return self.pipeline.conditioning(inputs, size=batch.size, grad=grad, draws=batch.draws)
 
     @property
     def drop_rates(self) -> Mapping[str, float]:
@@ -142,6 +157,12 @@ class DenoiserTurn(Turn):
             parts["elbo"] = objective.elbo * (weights * plain).mean()
         total = torch.stack(list(parts.values())).sum() if parts else plain.mean() * 0
         return Loss(total, {"error": plain.detach().mean()}, parts)
+
+
+def conditions(rows: Sequence[Mapping[str, Any]], objective: DenoiserObjective) -> list[Mapping[str, Any]]:
+    """Rows of inputs without those that weigh errors, which the model does not read."""
+    own = objective.mask
+    return [row if own is None else {name: v for name, v in row.items() if name != own.input} for row in rows]
 
 
 def dropped_names(pipeline: Pipeline) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ldmkit import Value
 from ldmkit_training.stages.denoiser.dropout import ConditionDropout
+from ldmkit_training.stages.denoiser.noises import PyramidNoise
 from ldmkit_training.stages.denoiser.times import Times, UniformTimes
 from ldmkit_training.stages.denoiser.weightings import Uniform, Weighting
 
@@ -24,6 +25,19 @@ class LogVariance(Value):
     train: bool = False
 
 
+class MaskedLoss(Value):
+    """Where on a picture errors count: masks of its own, which the model does not read.
+
+    Args:
+        input: name of the masks among the data's inputs (after `data.inputs`); 1 (white) is where errors count. A
+            sample without one counts whole.
+        outside: what errors elsewhere count.
+    """
+
+    input: str = Field(default="mask", min_length=1)
+    outside: float = Field(default=0.0, ge=0, le=1)
+
+
 class DenoiserObjective(Value):
     """mean over rows of factor(sigma) * |F(x, t, conditions) - target|^p; what F predicts is the process's to say.
 
@@ -35,6 +49,10 @@ class DenoiserObjective(Value):
         posterior: train on a sample of the codec's posterior, or on its mode.
         simple, elbo: weights of the loss above, and of the variational bound by timestep (`elbo_weights`).
         logvar: None leaves it out.
+        mask: counts errors by masks; None: all alike.
+        noise_offset: deviation of a number added to each channel's noise, so that a picture's mean brightness is learnt
+            (0.05 to 0.1 as a rule); 0: none.
+        pyramid: noise of several resolutions; None: white noise.
     """
 
     norm: Literal["l2", "l1"] = "l2"
@@ -45,6 +63,9 @@ class DenoiserObjective(Value):
     simple: float = Field(default=1.0, ge=0)
     elbo: float = Field(default=0.0, ge=0)
     logvar: LogVariance | None = None
+    mask: MaskedLoss | None = None
+    noise_offset: float = Field(default=0.0, ge=0, le=10)
+    pyramid: PyramidNoise | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
