@@ -100,7 +100,8 @@ class IPState:
             if self.window is not None:
                 regions = self._cut(regions, self.window)
             size = _map_size(*key)
-            small = F.interpolate(regions.float(), size=size, mode="bicubic")
+            wide = regions.to(torch.promote_types(regions.dtype, torch.float32))
+            small = F.interpolate(wide, size=size, mode="bicubic")
             self.shrunk[key] = small.flatten(2)[..., None].to(regions.dtype)
         return self.shrunk[key]
 
