@@ -10,7 +10,18 @@ from typing import Any
 
 from ldmkit_denoisers.unet import UNet
 
-from ldmkit import ConditionerSpec, InputError, LazyTensor, PartSpec, PipelineSpec, SlotPart, Source, SourceError, shown
+from ldmkit import (
+    ConditionerSpec,
+    InputError,
+    LazyTensor,
+    PartSpec,
+    PipelineSpec,
+    SlotPart,
+    Source,
+    SourceError,
+    WeightsError,
+    shown,
+)
 from ldmkit.models.composed import Composed
 from ldmkit.models.locate import locate
 from ldmkit.models.source import adapter_only
@@ -112,19 +123,23 @@ class IPAdapterSource(Source):
         if not isinstance(pipeline.denoiser, UNet):
             what = f"it adds to a U-Net's cross-attentions, and the denoiser is a {type(pipeline.denoiser).__name__}"
             raise SourceError("other-base", what, where=self.origin, fits="a pipeline with a U-Net")
-        there = cross_attentions(pipeline.denoiser.config)
+        unet = pipeline.denoiser.config
+        there, fits = cross_attentions(unet), "a file that was made for this model"
         numbers = sorted({int(found[1]) for key in shapes if (found := _NUMBERED.fullmatch(key))})
         wanted = [1 + 2 * i for i in range(len(there))]
         for number, (port, width) in zip(wanted, there, strict=True):
             for name in ("k", "v"):
-                key = f"{ATTENTION}{number}.to_{name}_ip.weight"
-                if shapes.get(key) not in (None, (width, dim)):
-                    what = f"{key!r} has shape {list(shapes[key])}, this pipeline's {port!r} takes {[width, dim]}"
-                    raise SourceError("other-base", what, where=self.origin, fits="a file that was made for this model")
+                key, takes = f"{ATTENTION}{number}.to_{name}_ip.weight", (width, unet.context_dim)
+                if shapes.get(key) not in (None, takes):
+                    what = f"{key!r} has shape {list(shapes[key])}, this pipeline's {port!r} takes {list(takes)}"
+                    raise SourceError("other-base", what, where=self.origin, fits=fits)
         if more := sorted(set(numbers) - set(wanted)):
             what = f"{ATTENTION}{more[0]} is not among this pipeline's {len(there)} cross-attentions"
-            fits = f"a file that was made for this model, with {ATTENTION}1 to {ATTENTION}{wanted[-1] if wanted else 0}"
+            fits = f"{fits}, with {ATTENTION}1 to {ATTENTION}{wanted[-1] if wanted else 0}"
             raise SourceError("other-base", what, where=self.origin, fits=fits)
+        if dim != unet.context_dim:
+            what = f"its projection makes tokens {dim} wide, its attentions read {unet.context_dim}"
+            raise WeightsError("wrong-shape", what, where=self.origin)
         return wanted, [{"port": port, "width": width} for port, width in there]
 
     def _vision(

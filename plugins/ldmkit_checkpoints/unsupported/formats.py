@@ -27,6 +27,9 @@ class Format(NamedTuple):
 
 ITS_WRITER = "the program that wrote it; ldmkit does not load it yet"
 UPDATE = "the model that it changes: ldmkit.load(model).with_lora(file), or ldmkit sample MODEL --lora FILE"
+ADAPTER = (
+    "the model that it is for: ldmkit.load(model).with_adapter_file(file, ...), or ldmkit sample MODEL --adapter FILE"
+)
 PUBLISHED = "the model's .safetensors or .ckpt, or diffusers' folder"
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from ldmkit import SourceError
-from ldmkit_checkpoints.unsupported.formats import UPDATE, Format
+from ldmkit_checkpoints.unsupported.formats import ADAPTER, UPDATE, Format
 
 _ADAPTER = (
     "the complete model that it was made for, fused with it by the program that reads it: ldmkit does not load it yet"
@@ -34,7 +34,7 @@ KINDS = (
         "a textual inversion embedding",
         "its model: ldmkit.load(model).with_embedding(file), or ldmkit sample MODEL --embedding FILE",
     ),
-    Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", _ADAPTER),
+    Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", ADAPTER),
     Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "a face adapter", _ADAPTER),
     Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter among other things", _ALONE),
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
