@@ -99,7 +99,7 @@ def test_of_another_base(base: tuple[Any, Path, ldmkit.Pipeline], images: Path, 
         words = r"other-base.*'ip_adapter\.1\.to_k_ip\.weight' has shape \[64, (32|64)\], .*'cross\..*takes \[64, "
         with pytest.raises(SourceError, match=words):
             pipe.with_adapter_file(file, encoder=images)
-        with pytest.raises(SourceError, match="unrecognised.*with_adapter_file"):
+        with pytest.raises(SourceError, match=r"unrecognised.*with_adapter_file"):
             pipe.with_lora(file)
         for load in (ldmkit.load, ldmkit.load_adapter):
             with pytest.raises(SourceError, match=r"IP-Adapter.*with_adapter_file"):
