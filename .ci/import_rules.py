@@ -25,12 +25,12 @@ ALLOWED: dict[str, set[str]] = {
     "ldmkit_samplers": {"ldmkit"},
     "ldmkit_conditioners": {"ldmkit"},
     "ldmkit_adapters": {"ldmkit", "ldmkit_denoisers"},
-    "ldmkit_extractors": {"ldmkit", "ldmkit_conditioners"},
 }
 PARTS = set(ALLOWED)
 ALLOWED |= {
     "ldmkit_drawing": {"ldmkit"},
     "ldmkit_checkpoints": PARTS,
+    "ldmkit_extractors": {"ldmkit", "ldmkit_conditioners", "ldmkit_checkpoints"},
     "ldmkit_training": PARTS | {"ldmkit_checkpoints", "ldmkit_drawing"},
     "ldmkit_compare": {"ldmkit", "ldmkit_drawing", "ldmkit_samplers"},
     "ldmkit_models": set(),

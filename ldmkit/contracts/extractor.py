@@ -22,6 +22,9 @@ class Extractor(Value, ABC):
     """The type of ONE raw input, anything pydantic validates and writes as JSON, as recipes hold it. By default a
     picture: parsed, (3, H, W) float32 in [-1, 1]."""
 
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Fields that name files or folders of weights, or None. A recipe holds their SHA-256, and replay compares them."""
+
     examples: ClassVar[tuple[Example, ...]] = (Example(),)
     api: ClassVar[int]  # both as `Part` has them
 

@@ -11,17 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from ldmkit.contracts.extractor import Extractor
-from ldmkit.errors import InputError, LdmkitError, RunError, raised, shown
+from ldmkit.errors import InputError, LdmkitError, RunError, SourceError, raised, shown
 from ldmkit.files.hints import MASKED, is_levels
 from ldmkit.files.levels import to_levels
-from ldmkit.run.extraction import Extraction, Extractions
+from ldmkit.run.extraction import Extraction, Extractions, digests_of
 from ldmkit.run.guards import check_returned, part_name
 from ldmkit.run.owning import owned
 from ldmkit.run.request import Request, Strategy, strategy
 
 Row = Mapping[str, Any]
 KEYS = frozenset(("picture", "extract"))
-"""The keys of an `Extracted` as JSON."""
+"""The keys of an `Extracted` as JSON; `sha256` may stand beside them."""
 
 
 class Extracted(NamedTuple):
@@ -32,10 +32,13 @@ class Extracted(NamedTuple):
     Args:
         picture: what the extractor takes: a picture for most, keypoints or labels for others.
         extract: a name, a value, or a spec with its config (`{"type": "canny", "config": {"low": 50}}`).
+        sha256: of the weights that the extractor reads, by the field that names them, as recipes hold it; others are
+            refused.
     """
 
     picture: Any
     extract: Strategy
+    sha256: Any = None
 
 
 def with_hints(request: Request) -> Request:
@@ -60,6 +63,7 @@ def extract_rows(rows: Sequence[Row], where: str) -> tuple[tuple[Row, ...], Extr
         InputError: the picture cannot be read or does not fit the extractor.
         PluginError: there is no such extractor.
         RunError: `bad-return`: the extractor breaks its contract.
+        SourceError: no such weights; `other-weights`.
     """
     inputs: dict[int, tuple[Any, Extraction]] = {}
     made: dict[int, tuple[Row, Mapping[str, Extraction]]] = {}
@@ -120,15 +124,31 @@ def is_extracted(raw: Any) -> bool:
 def _asked(raw: Any) -> Extracted | None:
     if isinstance(raw, Extracted):
         return raw
-    if isinstance(raw, Mapping) and len(raw) == len(KEYS) and set(raw) == KEYS:
-        return Extracted(raw["picture"], raw["extract"])
+    if isinstance(raw, Mapping) and len(raw) <= len(KEYS) + 1 and KEYS <= set(raw) <= KEYS | {"sha256"}:
+        return Extracted(raw["picture"], raw["extract"], raw.get("sha256"))
     return None
+
+
+def _check_weights(extractor: Extractor, wanted: Any, where: str) -> None:
+    """Refuse weights other than those of a recipe.
+
+    Raises:
+        SourceError: `other-weights`.
+    """
+    if wanted is None:
+        return
+    found = digests_of(extractor)
+    if found != wanted:
+        what = f"the weights of {part_name('extractor', extractor)} have changed: SHA-256 {shown(found, 200)}"
+        fits = f"those that the hint was made with: {shown(wanted, 200)}"
+        raise SourceError("other-weights", what, where=f"{where}.sha256", fits=fits)
 
 
 def _extracted(asked: Extracted, where: str) -> tuple[Any, Extraction]:
     """The hint as an input that conditioners of pictures read, and what it is made of."""
     try:
         extractor = extractor_of(asked.extract)
+        _check_weights(extractor, asked.sha256, where)
         value = owned(_parsed(extractor, asked.picture, where))
     except LdmkitError as problem:
         problem.where = problem.where if problem.where and problem.where.startswith(where) else _under(where, problem)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 
 from ldmkit.contracts.extractor import Extractor
+from ldmkit.errors import SourceError
 from ldmkit.models.compose import part_spec
+from ldmkit.models.updates import digest_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,30 @@ class Extraction:
     def written(self) -> dict[str, Any]:
         """As recipes hold it."""
         spec = part_spec("extractor", self.extractor).model_dump(mode="json", exclude_none=True)
-        return {"picture": TypeAdapter(self.extractor.Input).dump_python(self.value, mode="json"), "extract": spec}
+        data = {"picture": TypeAdapter(self.extractor.Input).dump_python(self.value, mode="json"), "extract": spec}
+        return {**data, "sha256": digests} if (digests := digests_of(self.extractor)) else data
+
+
+def digests_of(extractor: Extractor) -> dict[str, str]:
+    """SHA-256 of what an extractor reads, by the field that names it.
+
+    Raises:
+        SourceError: `not-found`.
+    """
+    named = {field: getattr(extractor, field) for field in extractor.reads}
+    return {field: digest_of(located(path)) for field, path in named.items() if path is not None}
+
+
+def located(path: str | Path) -> Path:
+    """A file or folder that an extractor reads.
+
+    Raises:
+        SourceError: `not-found`.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise SourceError("not-found", "no such file or folder", where=str(path)[:200])
+    return found
 
 
 Extractions: TypeAlias = tuple[Mapping[str, Extraction], ...]

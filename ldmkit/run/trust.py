@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit.bounds import MAX_PIXELS, MAX_STEPS
-from ldmkit.errors import SourceError, shown
+from ldmkit.errors import LdmkitError, SourceError, shown
 from ldmkit.files.reading import is_within
 from ldmkit.run.recipe import calls_of
 
@@ -62,6 +62,10 @@ def _needs_of(recipe: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
         for where, value in _pictures(recipe.get(place), place):
             if not is_within(Path(value), *folders):
                 needs.append(f"the file {shown(value, 200)} ({where})")
+    read = [one for place in ("inputs", "negative", "proposed") for one in _weights(recipe.get(place), place)]
+    for where, path in read:
+        if not is_within(Path(path), *folders):
+            needs.append(f"the weights {shown(path, 200)} ({where})")
     for where, model in _models(recipe.get("guidance"), "guidance"):
         if not any(_known(model, folder) for folder in folders):
             needs.append(f"the model {shown(model, 200)} ({where})")
@@ -112,6 +116,32 @@ def _models(value: object, where: str) -> Iterator[tuple[str, object]]:
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
             yield from _models(inner, f"{where}[{number}]")
+
+
+def _weights(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Files and folders that the extractors of hints read."""
+    if isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _weights(inner, f"{where}[{number}]")
+    if not isinstance(value, Mapping):
+        return
+    spec = value.get("extract")
+    if isinstance(spec, Mapping) and isinstance(spec.get("type"), str):
+        config = spec["config"] if isinstance(spec.get("config"), Mapping) else spec
+        named = [(field, config.get(field)) for field in _reads(spec["type"])]
+        yield from ((f"{where}.extract.{field}", path) for field, path in named if isinstance(path, str))
+    for key, inner in value.items():
+        yield from _weights(inner, f"{where}.{key}")
+
+
+def _reads(extractor: str) -> tuple[str, ...]:
+    from ldmkit.plugins.catalogue import get
+
+    try:
+        found: Any = get("extractor", extractor)
+        return tuple(found.reads)
+    except LdmkitError:  # making the hint says what is wrong with it
+        return ()
 
 
 def _pictures(value: object, where: str) -> Iterator[tuple[str, str]]:

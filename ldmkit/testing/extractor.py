@@ -68,7 +68,7 @@ def check_extractor(
     """Check an extractor with these fields and raw inputs; with its examples where none are given."""
     if config is None and not inputs:
         return check_class("extractor", cls)
-    first = cls.examples[0]
+    first = next(iter(cls.examples), Example())
     return check_class("extractor", cls, Example(first.config if config is None else config, inputs or first.inputs))
 
 

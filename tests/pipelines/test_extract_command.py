@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import tiny_diffusers as tiny
 import torch
 from ldmkit_extractors.canny import Canny
+from ldmkit_extractors.hed import Network
 from PIL import Image
 
 import ldmkit
@@ -144,3 +146,40 @@ def test_the_command_s_refusals(photo: Path, capsys: Capture) -> None:
     assert [path.name for path in Path().iterdir()] == ["photo.png"]
     assert main(["extract", "canny", "photo.png", "photo.png"]) == 0  # what is there stays
     assert {path.name for path in Path().iterdir()} == {"photo.png", "photo-1.png"}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """HED's weights, at random, in the folder that commands are run in."""
+    state = {name: torch.zeros_like(tensor) for name, tensor in Network().state_dict().items()}
+    state["block1.convs.0.weight"][0, :, 1, 1], state["block1.convs.1.weight"][0, 0, 1, 1] = 1 / 3, 1 / 255
+    state["block1.projection.weight"][0, 0] = 20
+    path = tmp_path / "hed.pth"
+    torch.save(state, path)
+    return path
+
+
+def test_a_recipe_knows_the_weights_of_its_hint(folder: Path, photo: Path, weights: Path, capsys: Capture) -> None:
+    """They are compared by digest, and read from the picture's own folder only unless trusted."""
+    options = ["--hint", "photo.png", "--extract", f"hed:weights={weights}"]
+    assert main(["sample", str(folder), *options, *SAMPLE, "-o", "a.png"]) == 0
+    held = ldmkit.read_recipe("a.png")["inputs"]["hint"]
+    assert held["sha256"] == {"weights": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    capsys.readouterr()
+    assert main(["replay", "a.png", "--model", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["largest_difference"] == 0
+    Path("elsewhere").mkdir()
+    moved = Path("a.png").rename("elsewhere/a.png")
+    assert error(capsys, "replay", moved, "--model", folder) == "source.recipe-needs"
+    assert main(["replay", str(moved), "--model", str(folder), "--trust"]) == 0
+    capsys.readouterr()
+    torch.save({**torch.load(weights, weights_only=True), "norm": torch.ones(1, 3, 1, 1)}, weights)
+    assert error(capsys, "replay", moved, "--model", folder, "--trust") == "source.other-weights"
+    weights.unlink()
+    assert error(capsys, "replay", moved, "--model", folder, "--trust") == "source.not-found"
+
+
+def test_weights_that_are_not_there_are_asked_for(folder: Path, photo: Path, capsys: Capture) -> None:
+    for name in ("depth", "hed", "hed:weights=nowhere.pth"):
+        assert error(capsys, "sample", folder, "--hint", "photo.png", "--extract", name, *SAMPLE) == "source.no-weights"
+        assert error(capsys, "extract", name, "photo.png") == "source.no-weights"
