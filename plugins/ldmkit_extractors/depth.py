@@ -100,8 +100,8 @@ def _network(folder: Path, _stamp: object) -> _Network:
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in KINDS:
-        what, fits = f"its config.json is of {json.dumps(kind)}, not of a depth model", ", ".join(KINDS)
-        raise SourceError("not-depth", what, where=str(folder), fits=fits)
+        what = f"its config.json is of {json.dumps(kind)}, not of a depth model"
+        raise SourceError("not-depth", what, where=str(folder), fits=", ".join(KINDS))
     try:
         model, processor = _read(folder)
     except Exception as problem:  # whatever transformers raises about a folder

@@ -94,8 +94,8 @@ class Pose(Extractor):
     def hint_size(self, value: People) -> tuple[int, int]:
         size = self.size or value.canvas
         if size is None:
-            what, fits = "the file does not say how large its picture is", "pose:size=[512,768], height and width"
-            raise InputError("keypoints", what, where="canvas_width", fits=fits)
+            what = "the file does not say how large its picture is"
+            raise InputError("keypoints", what, where="canvas_width", fits="pose:size=[512,768], height and width")
         if size[0] * size[1] > MAX_PIXELS:
             what = f"{size[0]} x {size[1]} pixels"
             raise InputError("picture-too-large", what, where="canvas_width", fits=f"at most {MAX_PIXELS} pixels")
