@@ -43,6 +43,9 @@ class Subject:
 
     def given(self) -> list[Any]:
         """Parsed inputs: those of the example, and pictures of `SIZES` where it takes pictures; new ones each time."""
+        reads = type(self.extractor).reads
+        if reads and all(getattr(self.extractor, field) is None for field in reads):
+            raise NotApplicable(f"it reads weights ({', '.join(reads)}), and the example names none")
         found = [self.extractor.parse(copy.deepcopy(raw), f"inputs[{i}]") for i, raw in enumerate(self.raws)]
         pictures = [*map(drawing, SIZES), drawing(SIZES[-1]).flip(-1)]
         return [*found, *(pictures if type(self.extractor).Input is Picture else ())]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Example, Extractor, RunError, SourceError, read_json, to_levels
+from ldmkit import Extractor, RunError, SourceError, read_json, to_levels
 from ldmkit_extractors.soft import grey_levels
 from ldmkit_extractors.weights import found, stamp
 
@@ -45,7 +45,6 @@ class Depth(Extractor):
 
     reads: ClassVar[tuple[str, ...]] = ("model",)
     api: ClassVar[int] = 1
-    examples: ClassVar[tuple[Example, ...]] = ()  # it reads weights
 
     model: str | None = None
     percentiles: tuple[Percent, Percent] | None = None

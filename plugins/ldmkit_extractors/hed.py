@@ -13,7 +13,7 @@ from ldmkit_checkpoints.compvis.checkpoint import open_checkpoint
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit import Example, Extractor, RunError, WeightsError, from_levels, to_levels
+from ldmkit import Extractor, RunError, WeightsError, from_levels, to_levels
 from ldmkit_extractors.gaussian import blurred
 from ldmkit_extractors.soft import stepped
 from ldmkit_extractors.weights import found, stamp
@@ -75,7 +75,6 @@ class Hed(Extractor):
 
     reads: ClassVar[tuple[str, ...]] = ("weights",)
     api: ClassVar[int] = 1
-    examples: ClassVar[tuple[Example, ...]] = ()  # it reads weights
 
     weights: str | None = None
     steps: int = Field(default=0, ge=0, le=255)
