@@ -73,6 +73,7 @@ class _SpatialInputs:
         self.lying: dict[Place, SpatialInput] = {}
         self.rules: dict[str, Geometry] = {}
         self.notes: list[str] = []
+        self.told: list[str] = []
 
     def located(self) -> Dataset:
         """The source, with paths in its inputs that the model reads as pictures starting from the data's folder."""
@@ -90,10 +91,11 @@ class _SpatialInputs:
                 self._look(name, part)
         for name in self._masks():
             self._look_at_mask(name)
-        changed = self.lying or self.rules or self.notes
+        changed = self.lying or self.rules or self.notes or self.told
         if not changed:
             return self.dataset
-        return SpatialDataset(self.dataset, self.lying, self.rules, self.notes, self.beside if self.lying else {})
+        beside = self.beside if self.lying else {}
+        return SpatialDataset(self.dataset, self.lying, self.rules, self.notes, beside, self.told)
 
     def _masks(self) -> list[str]:
         """The data's inputs that weigh errors."""
@@ -134,13 +136,17 @@ class _SpatialInputs:
                     self._refuse(name, f"as {lies.kind} of {lies.size} and as {known[place].kind} of another size")
 
     def _check_sizes(self) -> None:
-        """A network that is told how its pictures were cropped must not be told of another crop than theirs: without
-        the input it hears of none, with it of one that is the same for every view."""
+        """A network that is told how its pictures were cropped is told of each view's own crop, where the data say
+        nothing of it; what they say is the same for every view, and must not be another crop than theirs."""
         given = set(self.names.values())
         for new, parts in self.readers.items():
             reads = {name for part in parts if part.Input is Sizes for name in part.config.reads}
             changed = self.section.fit in ("crop", "random-crop") or (self.section.mirror > 0 and new in given)
             if not reads & {"original", "crop"} or not changed or self._stays(new):
+                continue
+            if new not in given and all(part.Input is Sizes for part in parts) and new not in self.dataset.geometry:
+                self.told.append(new)
+                self.notes.append(f"{new}: the model is told of each picture's own size, and of where its crop begins")
                 continue
             what = (
                 f"the model is told of each picture's size and crop ({new!r}), which {' and '.join(self.changes)} sets"

@@ -18,7 +18,7 @@ from ldmkit_training.data.geometry import check_boxes
 from ldmkit_training.data.identity import SPREAD
 from ldmkit_training.data.places import replaced
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import SpatialDataset, array_places, spatial_inputs_of
+from ldmkit_training.data.sources.lying import SpatialDataset, array_places, spatial_inputs_of, told_of
 from ldmkit_training.data.sources.records import first_few
 
 
@@ -83,7 +83,7 @@ class CheckedRows(Wrapping):
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
         super().__init__(dataset)
         self.refused, self.lying = refused, spatial_inputs_of(dataset)
-        self.beside = getattr(dataset, "beside", {})
+        self.beside, self.told = getattr(dataset, "beside", {}), told_of(dataset)
         ids = first_few(dataset.id(index) for index in refused)
         said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
         self.notes = (*dataset.notes, said + next(iter(refused.values())))

@@ -13,7 +13,7 @@ from ldmkit import Dataset, InputError
 from ldmkit.contracts.wrapping import Wrapping
 from ldmkit_training.data.bucket_section import Size
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import spatial_inputs_of
+from ldmkit_training.data.sources.lying import spatial_inputs_of, told_of
 from ldmkit_training.data.sources.records import first_few
 from ldmkit_training.data.subset import Subset
 
@@ -133,7 +133,7 @@ class OneBucket(Subset):
         super().__init__(dataset, np.flatnonzero(buckets.of == number).tolist())
         size = buckets.sizes[number]
         self.buckets = Buckets([size], np.zeros(len(self), dtype=np.int64))
-        self.lying = spatial_inputs_of(dataset, size)
+        self.lying, self.told = spatial_inputs_of(dataset, size), told_of(dataset)
 
 
 def buckets_of(dataset: Dataset) -> Buckets | None:

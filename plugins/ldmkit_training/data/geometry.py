@@ -74,8 +74,12 @@ def fitted(
     section: DataSection,
     drawn: Draw | None,
     lying: Mapping[Place, SpatialInput] = {},
+    told: Sequence[str] = (),
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """A sample's picture (H,W,3) uint8 at the section's size, and its inputs, cropped and mirrored with it.
+
+    Args:
+        told: inputs that become `sizes_of_view`.
 
     Raises:
         InputError: `picture-size`; `bad-sample`: boxes, maps or hints that no crop can be applied to.
@@ -100,11 +104,23 @@ def fitted(
             value = fit_map(value, size, seen, section.size, place)
         inputs[name] = value
 
+    inputs |= dict.fromkeys(told, sizes_of_view(size, seen, section.size))
+
     def moved(values: np.ndarray, place: Place) -> np.ndarray:
         where = f"{sample.id}: {place}"
         return fit_lying(values, lying[place], size, seen, where, exact=section.fit == "exact")
 
     return fit_picture(image, seen, section.size), replaced(inputs, lying, moved)
+
+
+def sizes_of_view(picture: tuple[int, int], seen: Window, size: tuple[int, int]) -> dict[str, list[int]]:
+    """What SDXL is told of a view (arXiv:2307.01952, section 2.2): the picture's (height, width) before it was resized,
+    and the (top, left) at which the view begins on the resized and mirrored one, in pixels."""
+    height, width = picture
+    left = width - seen.right if seen.mirrored else seen.left
+    top = round(seen.top * size[0] / (seen.bottom - seen.top))
+    left = round(left * size[1] / (seen.right - seen.left))
+    return {"original": [height, width], "crop": [top, left], "target": list(size)}
 
 
 def fit_picture(image: np.ndarray, seen: Window, size: tuple[int, int]) -> np.ndarray:

@@ -15,7 +15,7 @@ from ldmkit_training.data.extracting import extracted, extractors_of
 from ldmkit_training.data.geometry import Draw, fitted
 from ldmkit_training.data.order import after
 from ldmkit_training.data.section import DataSection
-from ldmkit_training.data.sources.lying import spatial_inputs_of
+from ldmkit_training.data.sources.lying import spatial_inputs_of, told_of
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ class Reader:
         self.buckets = buckets_of(self.dataset)
         sizes = () if self.buckets is None else self.buckets.sizes
         self._views = {size: (section.at(size), spatial_inputs_of(dataset, size)) for size in sizes}
-        self._whole = (section, spatial_inputs_of(dataset))
+        self._whole, self._told = (section, spatial_inputs_of(dataset)), told_of(dataset)
         self._extractors = extractors_of(section.extract)
 
     def read(self, index: int, drawn: Draw | None) -> Row:
@@ -86,7 +86,7 @@ class Reader:
 
     def _fitted(self, sample: Sample, drawn: Draw | None, size: tuple[int, int] | None) -> Row:
         section, lying = self._whole if size is None else self._views.get(size, self._whole)
-        image, inputs = fitted(sample, self.dataset.geometry, section, drawn, lying)
+        image, inputs = fitted(sample, self.dataset.geometry, section, drawn, lying, self._told)
         return Row(sample.id, image, {**inputs, **extracted(self._extractors, image)}, {})
 
 

@@ -47,6 +47,7 @@ class SpatialDataset(Wrapping):
         rules: geometry that takes the place of the source's own, by input name.
         notes: beside the source's own.
         beside: size of a bucket -> how inputs lie on its pictures, where they are of other sizes than `lying` has.
+        told: inputs that say how each view of a picture was cut out, which the samples do not have themselves.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class SpatialDataset(Wrapping):
         rules: Mapping[str, Geometry] = {},
         notes: Sequence[str] = (),
         beside: Mapping[tuple[int, int], Mapping[Place, SpatialInput]] = {},
+        told: Sequence[str] = (),
     ) -> None:
         super().__init__(dataset)
         self.lying, self.rules, self.beside = dict(lying), dict(rules), dict(beside)
-        self.geometry = {**dataset.geometry, **rules}
+        self.told = tuple(told)
+        self.geometry = {**dataset.geometry, **rules, **dict.fromkeys(told, "none")}
         sizes = {place: "" if beside else f", {lies.size[0]} x {lies.size[1]}" for place, lies in lying.items()}
         shown = (f"{place} ({lies.kind}{sizes[place]})" for place, lies in lying.items())
         moved = [f"cropped, mirrored and resized with their pictures: {', '.join(shown)}"] if lying else []
@@ -92,7 +95,8 @@ class SpatialDataset(Wrapping):
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.dataset.fingerprint}\n{sorted(self.lying.items())} {sorted(self.rules.items())}"
+        told = f" told {self.told}" if self.told else ""
+        return f"{self.dataset.fingerprint}\n{sorted(self.lying.items())} {sorted(self.rules.items())}{told}"
 
     def _decoded(self, inputs: Mapping[str, Any], where: str) -> dict[str, Any]:
         return replaced(inputs, self.lying, lambda value, place: decoded(value, self.lying[place], f"{where}: {place}"))
@@ -107,6 +111,12 @@ def spatial_inputs_of(dataset: Dataset, size: tuple[int, int] | None = None) -> 
     found: Mapping[Place, SpatialInput] = getattr(dataset, "lying", {})
     beside: Mapping[tuple[int, int], Mapping[Place, SpatialInput]] = getattr(dataset, "beside", {})
     return found if size is None else beside.get(size, found)
+
+
+def told_of(dataset: Dataset) -> tuple[str, ...]:
+    """Inputs of a source that say how each view was cut out."""
+    found: tuple[str, ...] = getattr(dataset, "told", ())
+    return found
 
 
 def array_places(dataset: Dataset) -> list[Place]:
