@@ -116,8 +116,9 @@ OTHERS: tuple[tuple[str, str], ...] = (
 
 
 def is_update(keys: list[str]) -> bool:
-    """Whether keys are those of a file of changes to weights."""
-    return bool(keys) and all(_role(key) is not None or _listed(key, (*UNSUPPORTED, *IGNORED)) for key in keys)
+    """Whether keys are those of a file of changes to weights: most of them, so that others in it are named as such."""
+    ours = sum(_role(key) is not None or _listed(key, (*UNSUPPORTED, *IGNORED)) is not None for key in keys)
+    return ours > 0 and 2 * ours >= len(keys)
 
 
 def named(key: str) -> Named | None:

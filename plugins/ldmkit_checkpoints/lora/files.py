@@ -22,6 +22,15 @@ from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file
 CONFIG = "adapter_config.json"
 _IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
 _KINDS = ("LORA", "LOHA", "LOKR")
+_CHANGING = (
+    "lora_bias", "layer_replication", "megatron_config", "trainable_token_indices", "modules_to_save",
+    "target_parameters", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config",
+)  # fmt: skip
+"""Fields of peft's config that change what the tensors do."""
+
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Starts of a LoRA that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and others change it."""
+
 _MEANS_NOTHING = (None, False, "none", [], {})
 
 
@@ -53,6 +62,8 @@ def open_update(path: Path, pipeline: Composed) -> Source | None:
     scales = Scales.of_metadata(said.metadata, where)
     if found.config is not None:
         scales = Scales({"any": found.config}, where)
+    for config in scales.configs:
+        _check_peft(config, where)
     source = LoraSource(found.tensors, names_in(pipeline), scales, where)
     asked = asked_by(said, pipeline, where)
     source.defaults = asked.defaults
@@ -89,11 +100,25 @@ def _peft_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("peft_type") not in _KINDS:
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise SourceError("unsupported", f"peft_type is {kind!r}", where=str(path), fits=", ".join(_KINDS))
-    if config.get("bias", "none") != "none":
+    _check_peft(config, str(path))
+    return config
+
+
+def _check_peft(config: Mapping[str, Any], where: str) -> None:
+    """Refuse settings of peft's config that change what the tensors do.
+
+    Raises:
+        SourceError: `unsupported`.
+    """
+    if config.get("bias", "none") not in (None, "none"):
         what = f"bias is {config['bias']!r}: biases were trained too"
-        raise SourceError("unsupported", what, where=str(path), fits='bias "none"')
-    for field in ("lora_bias", "layer_replication", "megatron_config", "trainable_token_indices", "modules_to_save"):
+        raise SourceError("unsupported", what, where=where, fits='bias "none"')
+    for field in _CHANGING:
         if config.get(field) not in _MEANS_NOTHING:
             what = f"{field} is {config[field]!r}, which ldmkit does not build"
-            raise SourceError("unsupported", what, where=str(path), fits=f"an adapter without {field}")
-    return config
+            raise SourceError("unsupported", what, where=where, fits=f"an adapter without {field}")
+    started = config.get("init_lora_weights", True)
+    if started not in _PLAIN_STARTS:
+        what = f"init_lora_weights is {started!r}: the base's own weights were changed before training"
+        fits = "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        raise SourceError("unsupported", what, where=where, fits=fits)

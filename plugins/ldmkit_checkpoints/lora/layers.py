@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,10 +39,11 @@ Layers = Mapping[str, Layer]
 
 
 class Names(NamedTuple):
-    """A network's layers by their published names."""
+    """A network's layers by their published names; and the paths of its other weights: norms and tables."""
 
     dotted: dict[str, Layer]
     flat: dict[str, Layer]
+    others: frozenset[str] = frozenset()
 
     def find(self, path: str, flat: bool) -> Layer | None:
         """The layer of a path."""
@@ -86,11 +87,14 @@ def _names(part: Part, layouts: list[KeyMap], prefix: str) -> Names:
         if not layouts:
             shape = tuple(layer.weight.shape)
             dotted[path] = Layer(prefix + port, shape, None, shape)
-    return _both(dotted)
+    return _both(dotted, layouts)
 
 
-def _both(dotted: dict[str, Layer]) -> Names:
-    return Names(dotted, {name.replace(".", "_"): layer for name, layer in dotted.items()})
+def _both(dotted: dict[str, Layer], layouts: Sequence[KeyMap] = ()) -> Names:
+    paths = {key.rpartition(".")[0] for layout in layouts for entry in layout.values() for key in entry.keys}
+    others = paths - dotted.keys()
+    flat = {name.replace(".", "_"): layer for name, layer in dotted.items()}
+    return Names(dotted, flat, frozenset(others | {path.replace(".", "_") for path in others}))
 
 
 def _ported(part: Part) -> Iterator[tuple[str, str, nn.Linear | nn.Conv2d]]:

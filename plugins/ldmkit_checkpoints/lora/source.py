@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ldmkit_adapters.lora.forms import change_of, is_form, rank_of
+from ldmkit_adapters.lora.forms import BESIDE, change_of, is_form, rank_of
 
 from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError, WeightsError, suggest
 from ldmkit.models.source import adapter_only
@@ -53,7 +53,9 @@ class LoraSource(Source):
         self._tensors: dict[str, LazyTensor] = {}
         layers: list[dict[str, Any]] = []
         groups = self._grouped(tensors)
+        self._check_dialect(groups)
         placed = {group: self._place(group, roles, len(groups)) for group, roles in groups.items()}
+        self._check_once({group: layer for group, layer in placed.items() if layer is not None}, groups)
         for group, roles in groups.items():
             if (layer := placed[group]) is not None:
                 layers.append(self._update(len(layers), group, roles, layer, tensors))
@@ -98,6 +100,22 @@ class LoraSource(Source):
             roles[found.role] = key
         return groups
 
+    def _check_dialect(self, groups: Mapping[Group, Mapping[str, str]]) -> None:
+        """Refuse files that name layers in kohya's way and with dots: nobody writes them, and alpha is not the same."""
+        ways = {flat: next(iter(roles.values())) for (_, _, flat), roles in groups.items()}
+        if len(ways) > 1:
+            what = f"its keys are of two dialects: {ways[True]!r} and {ways[False]!r}"
+            raise SourceError("two-dialects", what, where=self.origin, fits="a file in one dialect")
+
+    def _check_once(self, placed: Mapping[Group, Layer], groups: Mapping[Group, Mapping[str, str]]) -> None:
+        """Refuse two changes of one layer, by two of its names."""
+        first: dict[Layer, Group] = {}
+        for group, layer in placed.items():
+            if (before := first.setdefault(layer, group)) != group:
+                keys = " and ".join(repr(next(iter(groups[one].values()))) for one in (before, group))
+                what = f"two keys are of one layer, by two of its names: {keys}"
+                raise SourceError("duplicate-key", what, where=self.origin, fits="a file in one dialect")
+
     def _place(self, group: Group, roles: Mapping[str, str], count: int) -> Layer | None:
         """The layer that is changed; None: of a network that this pipeline has not, which is in the report."""
         tower, path, flat = group
@@ -113,6 +131,9 @@ class LoraSource(Source):
         if len(places) > 1:
             what = f"the key {key!r} does not say of which network: {' or '.join(_NETWORKS[name] for name in places)}"
             raise SourceError("ambiguous", what, where=self.origin, fits="keys that begin with text_encoder., say")
+        if not places and any(path in names.others for names in asked.values()):
+            what = f"the key {key!r} is the change of a norm or a table, which ldmkit does not build"
+            raise SourceError("unsupported", what, where=self.origin, fits="the model with it fused")
         if not places:
             known = [name for names in asked.values() for name in (names.flat if flat else names.dotted)]
             whose = "pipeline" if tower == "any" else f"pipeline's {_NETWORKS[tower]}"
@@ -133,7 +154,14 @@ class LoraSource(Source):
             what = f"the layer {group[1]!r} has {', '.join(sorted(roles))}: no complete change of a weight"
             keys = first_few(sorted(roles.values()))
             raise SourceError("half-a-pair", what, where=self.origin, fits=f"what belongs with {keys}")
-        shaped = {role: _like_weight(role, tensor, len(layer.weight)) for role, tensor in own.items()}
+        for role, tensor in own.items():
+            if 0 in tensor.shape or not tensor.dtype.is_floating_point:
+                what = f"{roles[role]!r} is {tensor.dtype} of shape {list(tensor.shape)}"
+                raise WeightsError("wrong-shape", what, where=self.origin, fits="floating-point numbers, and some")
+        if "magnitude" not in own and own.keys() - BESIDE and self._scales.needs_lengths(group[0]):
+            what = f"the layer {group[1]!r} has no lengths, and the config says that it is a DoRA (use_dora)"
+            raise SourceError("half-a-pair", what, where=self.origin, fits="lora_magnitude_vector, or use_dora false")
+        shaped = {role: _like_weight(role, _widened(tensor), len(layer.weight)) for role, tensor in own.items()}
         if named_by_peft(roles.get("magnitude", "")):
             shaped["magnitude"] = _of_rows(shaped["magnitude"], len(layer.weight))
         self._check_shapes(roles, shaped, layer)
@@ -159,7 +187,8 @@ class LoraSource(Source):
         except (RuntimeError, IndexError, ValueError):
             shapes = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in own.items())
             raise WeightsError("wrong-shape", f"{first}: {shapes} do not fit each other", where=self.origin) from None
-        if math.prod(change) != math.prod(layer.weight) or change[0] != layer.weight[0]:
+        flat = (layer.weight[0], math.prod(layer.weight[1:]))
+        if change not in (layer.weight, flat) and not (len(layer.weight) == 2 and change == (*layer.weight, 1, 1)):
             own_shape = f"this pipeline's {layer.port!r} has {list(layer.weight)}"
             what = f"{first} changes a weight of shape {list(change)}, {own_shape}"
             raise SourceError("other-base", what, where=self.origin, fits="a file that was made for this model")
@@ -189,6 +218,9 @@ class LoraSource(Source):
             alpha = float(lazy.read(True).reshape(()))
             if not math.isfinite(alpha):
                 raise WeightsError("not-finite", f"{roles['alpha']!r} is {alpha}", where=self.origin)
+            if alpha <= 0:
+                what = f"{roles['alpha']!r} is {alpha:g}"
+                raise WeightsError("alpha-range", what, where=self.origin, fits="a number above 0")
         return self._scales.factor(group[0], group[1], rank, alpha)
 
 
@@ -200,6 +232,13 @@ def _of_rows(tensor: LazyTensor, axes: int) -> LazyTensor:
     """peft's lengths, which are always those of rows: (outputs,), or (1, outputs, 1, 1) of a convolution."""
     shape = (math.prod(tensor.shape), *(1,) * (axes - 1))
     return LazyTensor(shape, tensor.dtype, lambda copy: tensor.read(copy).reshape(shape))
+
+
+def _widened(tensor: LazyTensor) -> LazyTensor:
+    """Floats of 8 bits, in which networks do not compute, as float32."""
+    if tensor.dtype.itemsize > 1:
+        return tensor
+    return LazyTensor(tensor.shape, torch.float32, lambda copy: tensor.read(copy).float())
 
 
 def _like_weight(role: str, tensor: LazyTensor, axes: int) -> LazyTensor:
