@@ -20,6 +20,7 @@ from ldmkit_conditioners.layout_language import LayoutLanguage
 from ldmkit_conditioners.prompts import check_ids, padded_rows
 from ldmkit_conditioners.regions import regions
 from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
+from ldmkit_conditioners.written import as_plain
 
 
 class ProposerConfig(Value):
@@ -163,7 +164,7 @@ class LayoutProposed(LayoutBoxes, Proposing):
     def _prompts(self, given: Mapping[str, Any], reads: Sequence[str]) -> list[str | list[int]]:
         """Those among the inputs, in the order of `reads`, empty ones left out."""
         classes = self.config.proposer.classes
-        found = [given[name] for name in reads if name in given]
+        found = [as_plain(given[name]) for name in reads if name in given]
         words = [classes[value] if isinstance(value, int) and value < len(classes) else value for value in found]
         return [value for value in words if value and not isinstance(value, int)]
 

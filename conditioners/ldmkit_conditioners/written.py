@@ -60,6 +60,14 @@ class WrittenPrompt(Value):
         return [Fragment(self.text)] if self.syntax == "plain" else read_emphasis(self.text)
 
 
+def as_plain(value: Any) -> Any:
+    """The words of a `WrittenPrompt` without its syntax, for readers of texts; anything else as it is."""
+    if not isinstance(value, WrittenPrompt):
+        return value
+    fragments = value.fragments()
+    return value.text if fragments is None else " ".join((text for text, _ in fragments if text is not None))
+
+
 def read_written(raw: Any) -> str | list[int] | WrittenPrompt:
     """A prompt as text, token ids, or an object of `WrittenPrompt`'s fields.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmkit import LazyTensor, Learnt, SourceError
+from ldmkit.files.reading import check_ordinary
 from ldmkit.models.weights import open_safetensors
 from ldmkit.printable import first_few
 from ldmkit_checkpoints.torchfile.state_dict import open_pickled
@@ -38,8 +39,14 @@ def open_embedding(path: Path) -> Sequence[Learnt] | None:
         if inner is None:
             return None
         path = inner
-    refuse_unsupported_file(path)
-    tree: Any = open_safetensors(path) if path.suffix == ".safetensors" else open_pickled(path)
+    check_ordinary(path)
+    with path.open("rb") as file:
+        start = file.read(10)
+    safe = start[7:] == b'\0{"'
+    if not safe and not start.startswith(b"PK\x03\x04"):
+        refuse_unsupported_file(path)
+        safe = path.suffix == ".safetensors"
+    tree: Any = open_safetensors(path) if safe else open_pickled(path)
     if isinstance(tree, LazyTensor):
         return [Learnt(None, "", "the tensor", tree)]
     if not isinstance(tree, dict):

@@ -7,6 +7,7 @@ from typing import Any
 import broken_conditioner as parts
 import broken_conditioner_abilities  # noqa: F401 - registers its own
 import broken_conditioner_ports  # noqa: F401 - registers its own
+import broken_conditioner_words
 import pytest
 from good_conditioner import Palette, Plain, Spoken
 
@@ -39,9 +40,15 @@ def test_every_check_has_a_broken_part() -> None:
 def test_a_sound_part_passes(cls: type[Conditioner]) -> None:
     report = check_conditioner(cls).require()
     skipped = {outcome.check.name for outcome in report.outcomes if outcome.status == "skipped"}
-    none = {"picture-size", "proposals"}
+    none = {"learnt-words", "picture-size", "proposals"}
     more = {Palette: {"ports"}, Plain: {"device", "gradients", "leave-out", "placed", "ports"}, Spoken: set()}
     assert skipped == none | more[cls]
+
+
+def test_a_sound_part_learns_words() -> None:
+    [one] = [check for check in checks("conditioner") if check.name == "learnt-words"]
+    reader = broken_conditioner_words.Reader
+    assert run(one, subject(reader, reader.examples[0])).status == "passed"
 
 
 def test_config_and_inputs_can_be_given() -> None:

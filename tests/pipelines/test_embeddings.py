@@ -157,6 +157,44 @@ def test_the_budget_counts_every_vector(base: tuple[Path, ldmkit.Pipeline], tmp_
     assert far(got, theirs(reference, text)) < 1e-4
 
 
+def test_a_file_under_another_ending(base: tuple[Path, ldmkit.Pipeline], tmp_path: Path) -> None:
+    _, plain = base
+    safe, pickled = made.safe(tmp_path, {"<cat>": vectors(2)}), made.torch_file(tmp_path, {"<cat>": vectors(2)})
+    want = ours(plain.with_embedding(safe), TEXT)
+    for file, name in ((safe, "a.pt"), (pickled, "b.safetensors"), (safe, "c"), (pickled, "d")):
+        file.with_name(name).write_bytes(file.read_bytes())
+        assert torch.equal(ours(plain.with_embedding(file.with_name(name)), TEXT), want)
+
+
+def test_stable_diffusion_2(tmp_path: Path) -> None:
+    """GELU, and padding with a word of the vocabulary."""
+    pipe = tiny.stable_diffusion(use_linear_projection=True)
+    torch.manual_seed(1)
+    pipe.text_encoder, pipe.tokenizer.pad_token = tiny.text_model(act="gelu").eval(), "z"
+    folder = tiny.saved(made.loud(pipe), tmp_path / "base")
+    plain, reference = ldmkit.load(folder), opened(folder)
+    taught = plain.with_embedding(made.torch_file(tmp_path, made.a1111(vectors(3))))
+    reference.load_textual_inversion(vectors(3), token="<cat>")
+    want = theirs(reference, TEXT, NEGATIVE)
+    assert far(ours(taught, TEXT, NEGATIVE), want) < 1e-4
+    assert far(ours(plain, TEXT, NEGATIVE), want) > 1e-2
+
+
+def test_configs_of_old_pool_at_the_largest_id(tmp_path: Path) -> None:
+    """With `eos_token_id` 2, as SDXL was published, transformers pools at the largest id: that of the learnt word."""
+    pipe = made.loud(tiny.stable_diffusion_xl())
+    pipe.text_encoder_2.config.eos_token_id = 2
+    folder = tiny.saved(pipe, tmp_path / "base")
+    plain, reference = ldmkit.load(folder), opened(folder)
+    both = {"clip_l": vectors(2), "clip_g": vectors(2, seed=6)}
+    for key, number in (("clip_l", ""), ("clip_g", "_2")):
+        model, words = (getattr(reference, f"{part}{number}") for part in ("text_encoder", "tokenizer"))
+        reference.load_textual_inversion(both[key], token="<cat>", text_encoder=model, tokenizer=words)
+    taught = plain.with_embedding(made.safe(tmp_path, both), "<cat>")
+    assert taught.conditioners["pooled"].config.pool == "argmax"
+    assert far(ours(taught, TEXT, NEGATIVE), theirs(reference, TEXT, NEGATIVE)) < 1e-4
+
+
 def test_half_precision_and_placement(base: tuple[Path, ldmkit.Pipeline], tmp_path: Path) -> None:
     _, plain = base
     file = made.torch_file(tmp_path, made.a1111(vectors(2)))

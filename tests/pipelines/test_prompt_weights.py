@@ -14,7 +14,7 @@ import pytest
 import tiny_diffusers as tiny
 import torch
 from embedding_files import OPTIONS, START, far, ours, theirs, vectors
-from ldmkit_conditioners.written import emphasised
+from ldmkit_conditioners.written import WrittenPrompt, as_plain, emphasised
 from torch import Tensor
 
 import ldmkit
@@ -205,6 +205,19 @@ def test_clip_skip(pair: tuple[Any, ldmkit.Pipeline], pair_xl: tuple[Any, ldmkit
     for number, text in enumerate(("the cat", "bad")):
         both = reference(pipe.text_encoder, pipe.tokenizer, [[(text, 1)]], skip=skip)
         assert far(state(mine, {"text": text, "clip_skip": skip}), both) < 1e-5, number
+
+
+def test_plans(pair: tuple[Any, ldmkit.Pipeline]) -> None:
+    """Rows of other lengths, which are masked, in a network that is called in another way."""
+    _, mine = pair
+    text = a1111("the (cat:1.4) BREAK a dog")
+    assert far(ours(mine.planned("prepacked"), text, "bad"), ours(mine, text, "bad")) < 1e-4
+    assert torch.equal(ours(mine.placed("low-memory"), text, "bad"), ours(mine, text, "bad"))
+
+
+def test_readers_of_words_alone() -> None:
+    assert as_plain(WrittenPrompt.of(a1111(r"a (red:1.3) house BREAK [\(lake\)]"))) == "a  red  house (lake)"
+    assert as_plain("a (red:1.3) house") == "a (red:1.3) house"
 
 
 def test_learnt_words_with_weights(pair: tuple[Any, ldmkit.Pipeline], tmp_path: Path) -> None:

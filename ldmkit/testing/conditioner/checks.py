@@ -23,6 +23,7 @@ from ldmkit.testing.checks import NotApplicable, Report, check, expect, fail
 from ldmkit.testing.conditioner import inputs as inputs
 from ldmkit.testing.conditioner import mixins as mixins
 from ldmkit.testing.conditioner import ports as ports
+from ldmkit.testing.conditioner import tokens as tokens
 from ldmkit.testing.conditioner.subject import SIZE, Subject, flat, no_grad, of, read, row
 from ldmkit.testing.content import content
 from ldmkit.testing.modules import share
