@@ -35,7 +35,7 @@ from ldmkit.models.spec import ConditionerSpec, Defaults
 from ldmkit.models.varied import Varied
 from ldmkit.plugins.hooks import manager, step_listener
 from ldmkit.run.assigning import Unassignable
-from ldmkit.run.blame import blamed
+from ldmkit.run.blame import blame_nan
 from ldmkit.run.busy import moving, uses_parts, using
 from ldmkit.run.callbacks import Callback
 from ldmkit.run.conditioning import Conditioning
@@ -380,7 +380,7 @@ class Pipeline(Unassignable, Varied):
                 check_step(step, prepared.x, sampler)
                 if (every or step.index + 1 == step.count) and not is_finite(step.x):
                     with evaluating(modules_of([self.denoiser, *others])):
-                        raise blamed(prepared, step)
+                        raise blame_nan(prepared, step)
                 if listener is not None:
                     listener(step.copied())
                 yield step.copied() if copies else step

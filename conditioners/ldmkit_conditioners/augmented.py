@@ -1,4 +1,4 @@
-"""A small picture with noise on it: the condition of a cascade's second stage (Ho et al. 2021, arXiv:2106.15282)."""
+"""A small noisy picture, the condition of a cascade's second stage (Ho et al. 2021, arXiv:2106.15282)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Augmented(Value):
 
     Args:
         image: the small picture.
-        level: how much noise is put on it, 0 (the least of the process) to 1; None: the model's own.
-        seed: of that noise; None: it follows from the seed of what is drawn.
+        level: amount of noise, from 0 (the process's lowest level) to 1; None: the model's default.
+        seed: seed of the noise; None: derived from the seed of the drawn picture.
     """
 
     image: Picture
@@ -68,7 +68,7 @@ class AugmentationConfig(Value):
 
 
 class _Augmenting(PictureInput, Seeded):
-    """What reads an `Augmented`, and decides its level and seed where the caller did not."""
+    """Base class of conditioners that read an `Augmented`: sets its level and seed unless the caller did."""
 
     Config: ClassVar[type[AugmentationConfig]] = AugmentationConfig
     Input: ClassVar[Any] = Augmented
@@ -79,7 +79,7 @@ class _Augmenting(PictureInput, Seeded):
         self.process: Process = build_value("process", self.config.process)
 
     def drawn(self, value: Augmented, seed: int, *, training: bool) -> Augmented:
-        """Level and seed: in training the level is uniform, else the config's."""
+        """Set level and seed: in training the level is uniform, otherwise that of the config."""
         level = value.level
         if level is None and training:
             low, high = self.config.levels
@@ -116,9 +116,9 @@ class NoisedConfig(AugmentationConfig):
 
 
 class NoisedPicture(_Augmenting, SetsSize):
-    """The picture enlarged to the latents' size, with noise, in the process's own frame: (B, 3, h, w).
+    """The picture enlarged to the latents' size, with noise, on the process's own scale: (B, 3, h, w).
 
-    Noise is put on the enlarged picture: alpha (x + sigma n), n from the row's seed and the purpose "augment".
+    Noise is added to the enlarged picture: alpha (x + sigma n), n from the row's seed and the purpose "augment".
     """
 
     Config: ClassVar[type[NoisedConfig]] = NoisedConfig
@@ -137,7 +137,7 @@ class NoisedPicture(_Augmenting, SetsSize):
         return height * self.config.enlarge * factor, width * self.config.enlarge * factor
 
     def forward(self, inputs: list[Augmented]) -> Plane:
-        """Enlarged, and noised where that was drawn."""
+        """Enlarge the pictures, and add noise if a level was drawn."""
         images = one_size([value.image for value in inputs], "image")
         return Plane(
             torch.stack([self._noised(x, value) for x, value in zip(self._large(images), inputs, strict=True)])
@@ -156,14 +156,14 @@ class NoisedPicture(_Augmenting, SetsSize):
         return self.process.alpha(sigma) * (image + sigma * noise.to(image.device))
 
 
-_GREY = np.full((4, 4, 3), 128, np.uint8)  # no tensor: a module may be imported where new ones are on the meta device
+_GREY = np.full((4, 4, 3), 128, np.uint8)  # not a tensor: on import, the default device may be the meta device
 _LEVELS = tuple({"image": _GREY, "level": level} for level in (0.2, 0.5, 0.9))
 
 
 class NoiseLevel(_Augmenting):
     """The level of that noise as the process's time, (B, 1), as a U-Net with `vector: timestep` reads it.
 
-    It has the input of a `noised-picture`, and the same `process`.
+    Wire it to the same input as a `noised-picture`, and give it the same `process`.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (

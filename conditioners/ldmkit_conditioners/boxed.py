@@ -1,4 +1,4 @@
-"""What the conditioners without crops have in common: how they read a layout."""
+"""Reading of layouts, shared by the conditioners without crops."""
 
 from __future__ import annotations
 

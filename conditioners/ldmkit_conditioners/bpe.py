@@ -27,7 +27,7 @@ BERT_FILES = "tokenizer.json or vocab.txt (of bert-base-uncased)"
 
 _CLIP = {"bos_token": CLIP_START, "eos_token": CLIP_END, "unk_token": CLIP_END, "pad_token": CLIP_END}
 _BERT = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-"""Special tokens of the classes CLIPTokenizer and BertTokenizer, where a folder does not name its own."""
+"""Special tokens of the classes CLIPTokenizer and BertTokenizer, if a folder does not name its own."""
 
 _GZ_NAME = "bpe_simple_vocab_16e6.txt.gz"
 _GZ_MERGES = 49152 - 256 - 2
@@ -41,7 +41,7 @@ Merges: TypeAlias = list[tuple[str, str]]
 
 @recent
 def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
-    """CLIP's vocabulary from the files in a folder, None where there are none.
+    """CLIP's vocabulary from the files in a folder; None if there are none.
 
     Args:
         size: rows of the embedding that the ids will index.
@@ -73,7 +73,7 @@ def clip_vocabulary(folder: Path, size: int) -> Vocabulary | None:
 
 @recent
 def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
-    """BERT's uncased word pieces from the files in a folder, None where there are none; errors as above."""
+    """BERT's uncased word pieces from the files in a folder; None if there are none. Errors as above."""
     if (file := folder / "tokenizer.json").is_file():
         tokenizer = _from_json(file)
         stated = read_stated(folder, _BERT)
@@ -158,7 +158,7 @@ def _clip(ids: Mapping[str, int], merges: Merges, unknown: str, file: Path) -> T
 def _vocabulary(
     tokenizer: Tokenizer, stated: Stated, frame: tuple[str, str], size: int, file: Path, name: str
 ) -> Vocabulary:
-    """A vocabulary whose texts stand between the two special tokens `frame`."""
+    """A vocabulary that encloses texts in the two special tokens `frame`."""
     ids = stated.add_to(tokenizer)
     if missing := [word for word in frame if word not in ids]:
         tokens = " or ".join(str(stated.special.get(f"{word}_token")) for word in missing)

@@ -1,4 +1,4 @@
-"""Ready-made conditions: the caller brings the signal itself, e.g. from an encoder that no checkpoint holds."""
+"""Ready-made conditions: the caller provides the signal, for example from an encoder outside the model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_numbers(raw: Any) -> Tensor:
     """Numbers as a float32 tensor, from a tensor, an array, nested lists, or an NPY data URI as recipes hold it.
 
     Raises:
-        InputError: ragged lists, other things than numbers, NaN or infinities.
+        InputError: ragged lists, values other than numbers, NaN or infinities.
     """
     stored = array_from_uri(raw, None)
     raw = raw if stored is None else stored
@@ -44,7 +44,7 @@ def read_numbers(raw: Any) -> Tensor:
         tensor = torch.as_tensor(raw)
         tensor = tensor.to(torch.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        what = f"a {type(raw).__name__} that is no array of numbers"
+        what = f"a {type(raw).__name__} that is not an array of numbers"
         raise InputError("signal-type", what, fits="nested lists of numbers, all of one length") from None
     if not bool(torch.isfinite(tensor).all()):
         raise InputError("signal-finite", "NaN or infinity among the numbers", fits="finite numbers")
@@ -52,7 +52,7 @@ def read_numbers(raw: Any) -> Tensor:
 
 
 def write_numbers(numbers: Tensor) -> str:
-    """The NPY data URI that `read_numbers` makes exactly these numbers of."""
+    """The NPY data URI from which `read_numbers` restores exactly these numbers."""
     return array_uri(numbers.detach().cpu().numpy())
 
 
@@ -73,7 +73,7 @@ class GivenConfig(Value):
 
 
 class Given(Conditioner):
-    """The signal of one sample as it is: tokens (L, dim), a vector (dim,) or a plane (dim, h, w). The null is zeros."""
+    """The given signal of one sample: tokens (L, dim), a vector (dim,) or a plane (dim, h, w). The null is zeros."""
 
     Config: ClassVar[type[GivenConfig]] = GivenConfig
     examples: ClassVar[tuple[Example, ...]] = (

@@ -27,7 +27,7 @@ def one_size(pictures: Sequence[Tensor], where: str) -> Tensor:
 
 
 class PictureInput:
-    """Mixin of conditioners whose input is one picture file: a command-line argument is its path."""
+    """Mixin for conditioners whose input is one picture file: a command-line argument is its path."""
 
     @classmethod
     def from_text(cls, text: str) -> Any:
@@ -36,9 +36,9 @@ class PictureInput:
 
 
 class ImagePlane(PictureInput, SetsSize):
-    """A picture as it is, in [-1, 1], at latent resolution: (B, 3, h, w). It is never resized.
+    """A picture in [-1, 1] at latent resolution, without resizing: (B, 3, h, w).
 
-    The condition of the paper's super-resolution models, whose latent has the size of the small picture.
+    The condition of the paper's super-resolution models, whose latents have the size of the small picture.
     """
 
     Input: ClassVar[Any] = Picture
@@ -66,7 +66,7 @@ class HintConfig(Value):
 class Hint(PictureInput, SetsSize):
     """A control picture in [0, 1], at picture resolution: (B, channels, H, W), for a ControlNet. The null is zeros.
 
-    Pixels that are `ldmkit.MASKED` in the picture are -1, as inpainting ControlNets read what is to be filled.
+    Pixels that are `ldmkit.MASKED` in the picture become -1, which for inpainting ControlNets marks pixels to fill.
     Brightness is that of ITU-R 601-2, as Pillow's mode L has it.
     """
 

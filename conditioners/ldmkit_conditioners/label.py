@@ -30,7 +30,7 @@ def read_class(raw: Any) -> int | str:
     """A class by number or name; whether it exists is checked against the config later."""
     if isinstance(raw, str) or (isinstance(raw, int) and not isinstance(raw, bool)):
         return raw
-    raise InputError("label-type", f"a {type(raw).__name__} is no class", fits="a class number, or a name")
+    raise InputError("label-type", f"a {type(raw).__name__} is not a class", fits="a class number, or a name")
 
 
 ClassInput: TypeAlias = Annotated[
@@ -38,20 +38,20 @@ ClassInput: TypeAlias = Annotated[
     PlainValidator(read_class),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "title": "Class"}),
 ]
-"""Pydantic type of a class: its number, or its name where the config lists names."""
+"""Pydantic type of a class: its number, or its name if the config lists names."""
 
 
 def class_number(
     raw: int | str, n_classes: int, names: Sequence[str], where: str | None = None, null: int | None = None
 ) -> int:
-    """The number of a class. Digits are taken for a number, as the command line gives them.
+    """The number of a class. Strings of digits, as from the command line, count as numbers.
 
     Args:
-        null: the number that stands for no class, and is no answer: who counts from 1 asks for it by accident, and
-            would get pictures of nothing in particular.
+        null: the number that stands for no class, which is refused: a caller who counts from 1 would select it by
+            accident, and get pictures of nothing in particular.
 
     Raises:
-        InputError: out of range, an unknown name, a name where there are none; `null-class`.
+        InputError: out of range, an unknown name, a name although classes have none; `null-class`.
     """
     if isinstance(raw, str) and raw in names:
         return names.index(raw)
@@ -77,11 +77,11 @@ def _numbers(n_classes: int, null: int | None) -> str:
 class LabelConfig(Value):
     """
     Args:
-        n_classes: rows of the table, the null class included.
-        null_class: the row that means "no class"; None: there is none.
+        n_classes: rows of the table, including the null class.
+        null_class: the row that means "no class", if any.
         emit: one token (B, 1, dim) for cross-attention, or a vector (B, dim).
-        names: of the classes, in order; may be shorter than n_classes (the null class needs none).
-        zero_null: without a null class, let zeros stand for "no class".
+        names: names of the classes, in order; may be shorter than n_classes (the null class needs none).
+        zero_null: use zeros for "no class" if there is no null class.
     """
 
     n_classes: Rows = 1000

@@ -22,7 +22,7 @@ from ldmkit.contracts.value import parse
 from ldmkit_conditioners.label import ClassInput, class_number
 
 EDGE = 1e-6
-"""How far a box may reach over the picture's edge by rounding."""
+"""How far a box may extend beyond the picture's edge, to allow for rounding."""
 
 Four: TypeAlias = tuple[float, float, float, float]
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
@@ -50,7 +50,7 @@ def rect(box: Four, form: BoxFormat, size: tuple[int, int] | None = None) -> Rec
     """Four numbers as a relative rectangle.
 
     Args:
-        box: in the given format; pixels where `size` is given.
+        box: in the given format; in pixels if `size` is given.
         size: (height, width) of the picture that pixel boxes refer to.
 
     Raises:
@@ -83,8 +83,8 @@ class Box(Value):
     """One object of a layout.
 
     Args:
-        label: class number, or name where the model has names.
-        box: four numbers as `format` says: corners, corner and size, or centre and size.
+        label: class number, or name if the model has names.
+        box: four numbers in `format`: corners, corner and size, or centre and size.
         normalised: relative to the picture ([0, 1]); False: pixels of a picture of `size` (height, width).
         group_of, occluded, depiction, inside: attributes as OpenImages annotates them.
     """
@@ -105,7 +105,7 @@ class Box(Value):
     @classmethod
     def _sound(cls, box: Four, info: ValidationInfo) -> Four:
         if not {"format", "normalised", "size"} <= info.data.keys():
-            return box  # one of these is wrong already, and reported
+            return box  # another field is invalid, which is reported
         size, normalised = info.data["size"], info.data["normalised"]
         if normalised != (size is None) or (size is not None and min(size) < 1):
             fits = "pixel boxes: normalised=false and size=[height, width]; others: neither"
@@ -120,7 +120,7 @@ class Box(Value):
 
 
 EXAMPLE = {"label": 1, "box": [0.1, 0.2, 0.5, 0.9]}
-"""A raw box, for the examples of those who read layouts."""
+"""A raw box, for examples of conditioners that read layouts."""
 
 
 class Layout(Value):
@@ -168,14 +168,14 @@ class Layout(Value):
 
 
 _Boxes = Annotated[list[Box], FailFast()]
-"""Of a long list of something else, the first wrong item says enough."""
+"""For a long list of invalid items, reporting the first ones is enough."""
 
 
 def check_layout(layout: Layout, n_classes: int, names: tuple[str, ...], max_objects: int, where: str) -> None:
-    """What the conditioners without crops ask of a layout of classes.
+    """Check a layout of classes for conditioners without crops.
 
     Raises:
-        InputError: a crop, too many boxes, a label that is no class of the model (with its path).
+        InputError: a crop, too many boxes, a label that is not a class of the model (with its path).
     """
     check_plain(layout, max_objects, where)
     for i, box in enumerate(layout.objects):
@@ -183,13 +183,13 @@ def check_layout(layout: Layout, n_classes: int, names: tuple[str, ...], max_obj
 
 
 def check_plain(layout: Layout, max_objects: int, where: str) -> None:
-    """What the conditioners without crops ask of any layout.
+    """Check any layout for conditioners without crops.
 
     Raises:
         InputError: a crop, too many boxes.
     """
     if layout.crop is not None:
-        raise InputError("layout-crop", "this model knows no crops", where=where, fits="boxes relative to the crop")
+        raise InputError("layout-crop", "this model takes no crops", where=where, fits="boxes relative to the crop")
     if len(layout.objects) > max_objects:
         fits = f"at most {max_objects}"
         raise InputError("too-many-boxes", f"{len(layout.objects)} objects", where=where, fits=fits)

@@ -20,9 +20,9 @@ class LayoutBoxesConfig(Value):
     """
     Args:
         frequencies: octaves of each coordinate: sin and cos of pi * 2^k * value.
-        hidden: width of the MLP; 0: the same as dim.
+        hidden: width of the MLP; 0: as dim.
         flags: also embed the four attributes of a box.
-        max_objects: more are refused.
+        max_objects: maximum number of boxes; more are refused.
     """
 
     n_classes: Rows = 80
@@ -35,10 +35,10 @@ class LayoutBoxesConfig(Value):
 
 
 class LayoutBoxes(Boxed):
-    """A layout as tokens (B, L, dim) with a mask, L the most objects in the batch; their order does not matter.
+    """A layout as tokens (B, L, dim) with a mask, L the largest number of objects in the batch; order does not matter.
 
-    As in GLIGEN (arXiv:2301.07093, equation 5): MLP([label embedding, Fourier(x0, y0, x1, y1)]). An empty layout
-    is one learned token, which is the null too.
+    As in GLIGEN (arXiv:2301.07093, equation 5): MLP([label embedding, Fourier(x0, y0, x1, y1)]). An empty layout is one
+    learned token, which is also the null.
     """
 
     Config: ClassVar[type[LayoutBoxesConfig]] = LayoutBoxesConfig
@@ -68,8 +68,8 @@ class LayoutBoxes(Boxed):
         self._initialise()
 
     def _initialise(self) -> None:
-        # Torch's own start makes tokens that differ by hundredths: attention then finds the boxes late or never.
-        # Here class and place weigh alike, and the MLP keeps their scale (He et al. 2015).
+        # With torch's default initialisation tokens differ by hundredths, and attention finds boxes late or never.
+        # Here class and place have equal weight, and the MLP preserves their scale (He et al. 2015).
         nn.init.normal_(self.labels.weight, std=math.sqrt(4 * self.config.frequencies / self.config.dim))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):

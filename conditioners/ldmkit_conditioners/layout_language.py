@@ -1,4 +1,4 @@
-"""A layout as a sentence: a causal transformer that reads a prompt and writes boxes, one number after another."""
+"""Layouts as sequences: a causal transformer that reads a prompt and generates boxes, one number after another."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ldmkit.run.guards import finite
 from ldmkit_conditioners.transformer import Block
 
 SLOTS = 5
-"""Of an object: its class, then the place of its centre (x, y), its width and its height in steps of 1 / bins."""
+"""Numbers per object: its class, then centre (x, y), width and height in steps of 1 / bins."""
 BEAM = 32
-"""Ways to name the first things of a layout that are kept while the others are named."""
+"""Beam width: number of alternatives kept while the things of a layout are named."""
 _WORD_STD, _PLACE_STD = 0.5, 0.25
 _STAGE = "proposing a layout"
 
 
 class LayoutLanguage(nn.Module):
-    """p(objects | prompt): Gupta et al. 2021 (LayoutTransformer, arXiv:2006.14615, section 3.2) with a prompt in front.
+    """p(objects | prompt): Gupta et al. 2021 (LayoutTransformer, arXiv:2006.14615, section 3.2), preceded by a prompt.
 
     The row is: the prompt's ids, padded to `prompt` of them; a begin mark; five numbers an object; an end mark in place
     of a class. Every number is a class of its own, and is predicted from all before it.

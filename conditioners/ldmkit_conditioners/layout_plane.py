@@ -1,4 +1,4 @@
-"""Layouts as a plane: every box painted on the latents' grid in colours learned for its class, for new models."""
+"""Layouts as a plane: boxes painted on the latents' grid with learned vectors for their classes, for new models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LayoutPlaneConfig(Value):
     """
     Args:
         dim: channels of the plane.
-        max_objects: more are refused.
+        max_objects: maximum number of boxes; more are refused.
     """
 
     n_classes: Rows = 80
@@ -79,6 +79,6 @@ def _covered(low: Tensor, high: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Along one axis, for N spans (N,) in [0, 1]: the covered share of each cell, and its place inside: (N, cells)."""
     start = torch.arange(cells, device=low.device, dtype=low.dtype) / cells
     share = (torch.minimum(high[:, None], start + 1 / cells) - torch.maximum(low[:, None], start)).clamp(min=0) * cells
-    # a box may be so narrow that its edges are one number in float32
+    # a box may be so narrow that its edges coincide in float32
     middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-6)
     return share, ((start + 0.5 / cells - middle[:, None]) / half[:, None]).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Layouts that a model can make up from a prompt, where the caller gave none."""
+"""Layouts that a model can propose from a prompt if the caller gave none."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ from ldmkit_conditioners.written import as_plain
 class ProposerConfig(Value):
     """
     Args:
-        reads: names of the inputs that layouts are made up from: a run reads the first one that it is given, training
-            all of them.
-        classes: the word that stands for each class, where an input is a class given by number.
-        yields_to: inputs beside which nothing is made up, since they say already what stands where; a map that is read
-            is not one of them.
-        maps: name of an input that shows where things are; where it is given, a text names the things in it.
-        map_names: of the map's labels, in order. Things are those that name a class of boxes or its last word ("house"
-            for "red house"). Empty: maps are not read.
-        temperature: of the draw; below 1 layouts are more usual and less diverse.
+        reads: names of the inputs from which layouts are proposed: a run uses the first one that is given, training all
+            of them.
+        classes: the word for each class, if an input is a class given by number.
+        yields_to: inputs with which nothing is proposed, since they already say what is where; does not include a map
+            that is read.
+        maps: name of an input that shows where things are; if it is given, a text names the things in it.
+        map_names: names of the map's labels, in order. Things are those that name a class of boxes or its last word
+            ("house" for "red house"). Empty: maps are not read.
+        temperature: sampling temperature; below 1, layouts are more typical and less diverse.
         bins: steps of a coordinate over the picture.
-        length: token ids of a prompt at most, start and end included; more are cut, as the text conditioner warns.
-        pad: token id.
+        length: maximum number of token ids of a prompt, including start and end; longer prompts are truncated, with the
+            text conditioner's warning.
+        pad: id of the padding token.
     """
 
     reads: tuple[str, ...] = Field(default=("text",), min_length=1)
@@ -66,7 +67,7 @@ class ProposerConfig(Value):
 class LayoutProposedConfig(LayoutBoxesConfig):
     """
     Args:
-        proposer: what makes layouts up.
+        proposer: config of the network that proposes layouts.
     """
 
     max_objects: Length = 16
@@ -74,11 +75,12 @@ class LayoutProposedConfig(LayoutBoxesConfig):
 
 
 class LayoutProposed(LayoutBoxes, Proposing):
-    """`layout-boxes` that makes a layout up from the prompt where the caller gave a prompt and no layout.
+    """`layout-boxes` that proposes a layout from the prompt if the caller gave a prompt but no layout.
 
-    Text to layout to picture, as in Hong et al. 2018 (arXiv:1801.05091): where things stand is drawn by a small model
-    of its own (`LayoutLanguage`), which `stage: proposer` trains; the denoiser then draws what stands there. The
-    vocabulary is an asset: word pieces, as `ldm-text` reads them.
+    Text to layout to picture, as in Hong et al. 2018 (arXiv:1801.05091): a separate small model (`LayoutLanguage`),
+    trained with `stage: proposer`, places the objects, and the denoiser draws them. The vocabulary is an asset: word
+        pieces, as
+    for `ldm-text`.
     """
 
     Config: ClassVar[type[LayoutProposedConfig]] = LayoutProposedConfig

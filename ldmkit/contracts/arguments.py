@@ -37,7 +37,7 @@ def path_of(value: object, where: str) -> Path:
     """
     if not isinstance(value, (str, os.PathLike)):
         raise InputError("path-type", f"got {shown(value)}", where=where, fits="a path")
-    path: Path = taken(lambda: Path(value), where, "a path")
+    path: Path = guarded(lambda: Path(value), where, "a path")
     if value == "":  # pathlib takes it for the current folder
         raise InputError("no-path", "the path is empty", where=where, fits='a path ("." is the current folder)')
     try:
@@ -49,7 +49,7 @@ def path_of(value: object, where: str) -> Path:
     return path
 
 
-def taken(make: Callable[[], T], where: str, fits: str | None = None) -> T:
+def guarded(make: Callable[[], T], where: str, fits: str | None = None) -> T:
     """The result of `make`, which reads an object of the caller's class (a container, a number).
 
     Raises:
@@ -70,7 +70,7 @@ def mapping_of(value: object, where: str, fits: str) -> dict[str, Any]:
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        own = taken(lambda: dict(value), where, fits)
+        own = guarded(lambda: dict(value), where, fits)
         if all(isinstance(key, str) for key in own):
             return own
     raise InputError("not-a-mapping", f"got {shown(value)}", where=where, fits=fits)
@@ -84,7 +84,7 @@ def list_of(value: object, where: str, code: str, fits: str) -> list[Any]:
     """
     value = listed(value)
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
-        return taken(lambda: list(value), where, fits)
+        return guarded(lambda: list(value), where, fits)
     raise InputError(code, f"got {shown(value)}", where=where, fits=fits)
 
 
@@ -96,7 +96,7 @@ def names_of(value: object, where: str) -> frozenset[str]:
     """
     fits = "a set or list of names"
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        names = taken(lambda: list(value), where, fits)
+        names = guarded(lambda: list(value), where, fits)
         if all(isinstance(name, str) for name in names):
             return frozenset(names)
     raise InputError("names-type", f"got {shown(value)}", where=where, fits=fits)

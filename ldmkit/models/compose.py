@@ -9,7 +9,7 @@ from operator import ne
 from typing import Any
 
 from ldmkit.contracts.adapter import Adapter
-from ldmkit.contracts.arguments import instance_of, mapping_of, taken
+from ldmkit.contracts.arguments import guarded, instance_of, mapping_of
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.conditioner_abilities import Ported
@@ -135,7 +135,7 @@ def _own_wiring(fields: dict[str, Any], own: Mapping[str, Any], name: str) -> di
     """
     for key in fields:
         where = f"wiring.{name}"
-        if key in own and taken(partial(ne, fields[key], own[key]), where):
+        if key in own and guarded(partial(ne, fields[key], own[key]), where):
             what = f"{key} is {shown(fields[key])}, but the part has {shown(own[key])}"
             raise CompositionError("other-part", what, where=where, fits="slot, null, input, shares")
     return fields

@@ -86,14 +86,14 @@ class Residence:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    self._left()
+                    self._released()
 
     @property
     def held(self) -> Sequence[Shelf]:
         """The shelves that are on the device as long as any block of the part computes."""
         return self.shelves
 
-    def _left(self) -> None:
+    def _released(self) -> None:
         """Called when the last user of the part is done."""
 
     def take(self, shelves: Sequence[Shelf], fetched: Fetched | None = None) -> None:
@@ -198,7 +198,7 @@ class Streamed(Residence):
     def held(self) -> Sequence[Shelf]:
         return self._edges
 
-    def _left(self) -> None:
+    def _released(self) -> None:
         running = [future for future in self._ahead.values() if not future.cancel()]
         self._ahead.clear()
         wait(running)  # what they fetch occupies memory until they finish

@@ -22,7 +22,7 @@ from ldmkit.run.inpaint import KnownRegion
 from ldmkit.run.prepared import Prepared
 
 
-def blamed(prepared: Prepared, failed: Step) -> RunError:
+def blame_nan(prepared: Prepared, failed: Step) -> RunError:
     """The error for a run whose state at `failed` is not finite, with the part and step that first produced it."""
     stage = "denoiser"  # the fallback if the repeated run succeeds, because a part is not deterministic
     number = failed.index + 1

@@ -107,7 +107,7 @@ class Conditioning:
         for view in views:
             for name in view - set(self.names):
                 raise _unknown(name, self.names)
-        signals = self._joined([(p.slot, cat_rows([_seen(p, view) for view in views])) for p in self.parts])
+        signals = self._joined([(p.slot, cat_rows([_signal_in(p, view) for view in views])) for p in self.parts])
         present: dict[str, Tensor] = {}
         for part in self.parts:
             rows = [row for view in views for row in part.real(part.name in view)]
@@ -274,7 +274,7 @@ def _unknown(name: object, names: Sequence[str]) -> CompositionError:
     return CompositionError("unknown-condition", f"no condition {shown(name)}", fits=suggest(name, names))
 
 
-def _seen(part: Encoded, view: View) -> Signal:
+def _signal_in(part: Encoded, view: View) -> Signal:
     return part.signal if part.null is None or part.name not in view else part.null
 
 

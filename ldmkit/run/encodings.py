@@ -45,10 +45,10 @@ class Encodings:
 
 
 def _same_rows(known: Sequence[Any], given: Sequence[Any]) -> bool:
-    return len(known) == len(given) and all(map(_same, known, given))
+    return len(known) == len(given) and all(map(_surely_equal, known, given))
 
 
-def _same(one: Any, other: Any) -> bool:
+def _surely_equal(one: Any, other: Any) -> bool:
     """Whether two parsed inputs are known to be equal; if not, both are encoded."""
     if one is other:
         return True

@@ -125,7 +125,7 @@ def estimate_run(
     needed = states + max(one.bytes, decoding.bytes + images, encoding.bytes)
     coding = codec.footprint(pictures, whole, "decode").flops + starts * encoding.flops
     operations = every.flops * evaluations + coding
-    found = _left(denoiser.device, parts)
+    found = _available(denoiser.device, parts)
     rows = pictures * views
     return Estimate(pictures, size, steps, evaluations, rows, needed, found, operations / _rate(denoiser.device))
 
@@ -136,7 +136,7 @@ def estimate_codec(codec: Codec, pictures: int, size: Size, direction: Direction
     whole_work = codec.footprint(pictures, whole, direction)
     group = codec.footprint(min(pictures, together(codec, size, direction)), whole, direction)
     needed = group.bytes + PICTURES * pictures * codec.data_channels * math.prod(whole) * 4
-    room_left = _left(codec.device, [codec])
+    room_left = _available(codec.device, [codec])
     return Estimate(pictures, size, 0, 0, pictures, needed, room_left, whole_work.flops / _rate(codec.device))
 
 
@@ -191,7 +191,7 @@ def shown_bytes(number: int) -> str:
     return f"{number / 2**20:.3g} MiB"
 
 
-def _left(device: torch.device, parts: Iterable[Part]) -> Room | None:
+def _available(device: torch.device, parts: Iterable[Part]) -> Room | None:
     """The device's memory minus the resident weights, which a GPU's free memory already excludes."""
     found = room(device)
     if found is None or device.type == "cuda":
@@ -199,15 +199,15 @@ def _left(device: torch.device, parts: Iterable[Part]) -> Room | None:
     return found._replace(bytes=max(0, found.bytes - sum(_weights(part) for part in parts if part.placed is None)))
 
 
-_seen: WeakKeyDictionary[Part, tuple[torch.dtype, int]] = WeakKeyDictionary()
+_sizes: WeakKeyDictionary[Part, tuple[torch.dtype, int]] = WeakKeyDictionary()
 
 
 def _weights(part: Part) -> int:
     """Bytes of a part's tensors, cached per dtype because a network has thousands of tensors."""
-    known = _seen.get(part)
+    known = _sizes.get(part)
     if known is None or known[0] != part.dtype:
         held = {t.data_ptr(): t.nbytes for t in chain(part.parameters(), part.buffers()) if not t.is_meta}
-        known = _seen[part] = (part.dtype, sum(held.values()))
+        known = _sizes[part] = (part.dtype, sum(held.values()))
     return known[1]
 
 

@@ -53,7 +53,7 @@ def watched(who: Callable[[], str], device: torch.device) -> Iterator[None]:
     """Warn where a block draws; `who` names the parts that it runs."""
     before = states(device)
     yield
-    _tell(changed(before, states(device)), who)
+    _warn_draws(changed(before, states(device)), who)
 
 
 def watched_steps(made: Iterator[T], prepared: Prepared, device: torch.device) -> Iterator[T]:
@@ -71,7 +71,7 @@ def watched_steps(made: Iterator[T], prepared: Prepared, device: torch.device) -
         yield
         if not told and (names := changed(before, states(device, first))):
             told = True
-            _tell(names, lambda: _who(prepared, device))
+            _warn_draws(names, lambda: _who(prepared, device))
         first = False
 
     return stepwise(made, looked_at)
@@ -97,7 +97,7 @@ def _restore(before: States, device: torch.device) -> None:
     random.setstate(before["random"])
 
 
-def _tell(names: list[str], who: Callable[[], str]) -> None:
+def _warn_draws(names: list[str], who: Callable[[], str]) -> None:
     if names:
         what = f"{who()} drew from the global generator of {', '.join(names)} (or another thread did)"
         warn(f"{what}: the same seed will not draw this picture again; parts draw by the `noise` that they are given")

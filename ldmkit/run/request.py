@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ldmkit.bounds import MAX_NUMBER
-from ldmkit.contracts.arguments import check_scale, check_seed, check_sides, list_of, mapping_of, taken
+from ldmkit.contracts.arguments import check_scale, check_seed, check_sides, guarded, list_of, mapping_of
 from ldmkit.contracts.arguments import check_steps as check_steps
 from ldmkit.contracts.axes import PICTURE, Size
 from ldmkit.contracts.cache import Cache
@@ -215,7 +215,7 @@ def mappings(given: Inputs, where: str) -> tuple[Mapping[str, Any], ...]:
         if not isinstance(row, Mapping):
             raise InputError("not-a-mapping", f"got {type(row).__name__}", where=f"{where}[{i}]", fits=fits)
         if id(row) not in rows:
-            rows[id(row)] = taken(partial(dict, row), where if items[0] is given else f"{where}[{i}]", fits)
+            rows[id(row)] = guarded(partial(dict, row), where if items[0] is given else f"{where}[{i}]", fits)
     if not rows:
         raise InputError("empty-batch", f"the list of {where} is empty", where=where)
     return tuple(rows[id(row)] for row in items)
@@ -252,7 +252,7 @@ def strategy(kind: str, given: Strategy, default: PartSpec | None, contract: typ
     if isinstance(given, str):
         given = PartSpec(type=given)
     if isinstance(given, Mapping):
-        own: dict[str, Any] = taken(partial(dict, given), kind)
+        own: dict[str, Any] = guarded(partial(dict, given), kind)
         given = PartSpec.of(_nested(own), kind) if isinstance(own.get("type"), str) else own
     if isinstance(given, PartSpec):
         return build_value(kind, given)
@@ -289,7 +289,7 @@ def _scaled(guidance: Strategy | float) -> Strategy:
         check_scale(guidance, "guidance")
         return PartSpec(type="cfg", config={"scale": float(guidance)})
     if isinstance(guidance, Mapping):
-        guidance = taken(partial(dict, guidance), "guidance")
+        guidance = guarded(partial(dict, guidance), "guidance")
     if isinstance(guidance, dict) and guidance and all(_is_number(v) for v in guidance.values()):
         guidance = mapping_of(guidance, "guidance", "condition name -> scale")
         for name, scale in guidance.items():

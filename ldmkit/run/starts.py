@@ -84,7 +84,7 @@ class Start(Value):
         return {"strength": 1.0, **data} if held else data
 
     @model_validator(mode="after")
-    def _one(self) -> Self:
+    def _check_fields(self) -> Self:
         if self.image is None and self.latents is None:
             fits = "image=..., or latents=..."
             raise InputError("missing-key", "neither a picture nor latents", where="start.image", fits=fits)

@@ -1,1 +1,1 @@
-"""Writing parts of one's own: the scaffold behind `ldmkit new`."""
+"""Scaffolds for new parts, behind `ldmkit new`."""

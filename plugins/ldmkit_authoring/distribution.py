@@ -1,4 +1,4 @@
-"""The files of a new distribution: templates of this package with its names filled in."""
+"""The files of a new distribution, from templates of this package."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ldmkit.plugins.kinds import API, GROUPS
 from ldmkit_authoring.naming import Names, names_for
 
 _SAID = {"data": "source of data", "perceptual": "perceptual distance", "stage": "training stage"}
-"""What parts of a kind are called in a sentence, where that is not the kind's name."""
+"""Words for parts of a kind in sentences, if they differ from the kind's name."""
 
 SIGNALS = ("vector", "tokens", "plane", "residuals")
-"""What a conditioner with a source of data and a recipe may make."""
+"""Signals of conditioners that come with a source of data and a recipe."""
 
 _MAIL = re.compile(r"(?P<name>[^<>]*)<(?P<email>[^<>\s]+@[^<>\s]+)>")
 
@@ -35,7 +35,7 @@ def distribution(
     Args:
         kind: of part, one of `ldmkit.plugins.kinds.GROUPS`.
         author: `Name` or `Name <mail>`; None leaves a placeholder.
-        taken: another distribution has a part of that name, so that `dist:name` means the new one.
+        taken: another distribution has a part of that name, so that the new one is `dist:name`.
         signal: of a conditioner, one of `SIGNALS`.
 
     Raises:
@@ -93,13 +93,13 @@ def _check_signal(kind: str, signal: str | None) -> None:
 
 
 def _chosen(kind: str, signal: str | None, stem: str) -> str:
-    """The template of a file: that of the signal, or else of the kind."""
+    """The template of a file: that of the signal, else that of the kind."""
     own = f"signals/{signal}/{stem}"
     return own if signal is not None and _folder().joinpath(f"{own}.txt").is_file() else f"{kind}/{stem}"
 
 
 def _training_words(names: Names, taken: bool) -> dict[str, str]:
-    """What is called how in a distribution with a source of data."""
+    """Names in a distribution with a source of data."""
     source = "pictures" if names.module != "pictures" else "annotated"
     part = f"with-{names.name}"
     module, annotator = f"{names.package}.{names.module}", f"from {names.package}.{source} import With{names.cls}"
@@ -124,16 +124,16 @@ def _article(word: str) -> str:
 
 
 def write(folder: Path, texts: dict[str, str]) -> None:
-    """Write all files, or none: they are made aside and moved there together.
+    """Write all files, or none: they are written to a temporary folder, which is then moved.
 
     Raises:
-        InputError: `no-folder`, or `folder-exists`: what is there stays as it is.
+        InputError: `no-folder`, or `folder-exists`: existing files are never changed.
         RunError: `cannot-write`.
     """
     if not folder.parent.is_dir():
         raise InputError("no-folder", "the folder to write to does not exist", where=str(folder.parent))
     if folder.exists() or folder.is_symlink():
-        what = "there is something of that name, and it stays as it is"
+        what = "a file or folder of that name exists already"
         raise InputError("folder-exists", what, where=str(folder), fits="another name, or --out")
     aside: Path | None = None
     try:
@@ -152,9 +152,9 @@ def write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def bound(version: str = __version__) -> str:
-    """The versions of ldmkit that a new distribution works with: all from this one's first patch release on.
+    """The versions of ldmkit that a new distribution requires: all from this version's first patch release on.
 
-    Later ones keep what they promise (docs/stability.md), and one that does not is found by the API version of parts.
+    Later ones are compatible (docs/stability.md); incompatible ones are recognised by the API version of parts.
     """
     match = re.match(r"(\d+)\.(\d+)(.*)", version)
     assert match is not None, version
@@ -163,7 +163,7 @@ def bound(version: str = __version__) -> str:
 
 
 def _authors(author: str | None) -> str:
-    """The line of pyproject.toml; nothing without an author.
+    """The line of pyproject.toml; "" without an author.
 
     Raises:
         InputError: `author`.

@@ -1,4 +1,4 @@
-"""From the name of a part to the names of everything that is made for it."""
+"""The names in a new distribution, derived from the name of its part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from ldmkit import InputError
 
 LONGEST = 30
-"""Characters of a name: lines of the files that are written stay within the width."""
+"""Maximum number of characters of a name, so that lines of the written files stay within the width."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _OWN = "ldmkit"
@@ -21,7 +21,7 @@ RULE = f"lower-case letters, digits and single hyphens, a letter first, at most 
 
 @dataclass(frozen=True)
 class Names:
-    """What a part called `name` is called elsewhere.
+    """The names that belong to a part called `name`.
 
     Args:
         name: in recipes, on the command line and as entry point: `cosine-ramp`.
@@ -42,10 +42,10 @@ def names_for(kind: str, name: str, taken: frozenset[str] = frozenset()) -> Name
     """All names for a part of a kind.
 
     Args:
-        taken: words that its module uses for other things. A class of such a name gets the kind behind it.
+        taken: names that its module uses otherwise. A class of such a name gets the kind as a suffix.
 
     Raises:
-        InputError: `part-name` (what is wrong with it, and one that would fit), `package-taken`.
+        InputError: `part-name` (with a name that would fit), `package-taken`.
     """
     check_name(name)
     module = name.replace("-", "_")
@@ -54,32 +54,32 @@ def names_for(kind: str, name: str, taken: frozenset[str] = frozenset()) -> Name
     if cls in taken or cls in dir(builtins):
         cls += kind.capitalize()
     if find_spec(package) is not None:
-        what = f"a package {package} is installed, and the new one would have its name"
+        what = f"a package {package} is installed already, and the new one would have the same name"
         raise InputError("package-taken", what, where=name, fits="another name, or uninstall it first")
     return Names(name, f"{_OWN}-{name}", package, module, cls)
 
 
 def check_name(name: str) -> None:
-    """Whether a part, a folder, a package and a module may be called so.
+    """Check that a name can be used for a part, a folder, a package and a module.
 
     Raises:
         InputError: `part-name`.
     """
     shown = f"{name[:60]!r}"
     if name.startswith(f"{_OWN}-") and _NAME.fullmatch(name):
-        what = f"{shown}: the distribution gets `{_OWN}-` before its name by itself"
+        what = f"{shown}: the prefix `{_OWN}-` is added to the distribution's name automatically"
         raise InputError("part-name", what, where="NAME", fits=f"{suggestion(name)!r}, say")
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
         fitting = suggestion(name)
         fits = RULE if fitting is None else f"{RULE}: {fitting!r}, say"
         raise InputError("part-name", f"{shown} cannot be the name of a part", where="NAME", fits=fits)
     if keyword.iskeyword(name.replace("-", "_")):
-        what = f"{shown} is a word of Python, and no module can be called so"
+        what = f"{shown} is a Python keyword, and cannot be the name of a module"
         raise InputError("part-name", what, where="NAME", fits=f"{suggestion(name)!r}, say")
 
 
 def suggestion(name: str) -> str | None:
-    """A name that fits and is like this one; None where nothing is left of it."""
+    """A similar valid name; None if there is none."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", plain)
     fitting = re.sub(rf"^(?:[0-9-]+|{_OWN}-)+", "", "-".join(words).lower())[:LONGEST].rstrip("-")

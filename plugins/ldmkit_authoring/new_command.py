@@ -1,4 +1,4 @@
-"""`ldmkit new`: a distribution with one part that works as it stands."""
+"""`ldmkit new`: a distribution with one working part."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @app.command()
 def new(
     kind: Annotated[str, typer.Argument(help="conditioner, sampler, codec, denoiser, guidance, adapter ...")],
-    name: Annotated[str, typer.Argument(help="Of the part: lower-case words joined by hyphens.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which the new folder is made.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the part: lower-case words joined by hyphens.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder in which to create the new folder.")] = Path(),
     author: Annotated[str | None, typer.Option(help="'Name', or 'Name <mail@example.org>'.")] = None,
     signal: Annotated[
         str | None,
-        typer.Option(help="Of a conditioner, with training data and a recipe: vector, tokens, plane or residuals."),
+        typer.Option(help="Add training data and a recipe to a conditioner: vector, tokens, plane or residuals."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a distribution with a part of your own: ldmkit-NAME, with tests that are green at once."""
+    """Write a distribution ldmkit-NAME with a working part and passing tests."""
     from ldmkit import PluginError, suggest
     from ldmkit.cli.answers import emit
     from ldmkit.plugins.kinds import GROUPS
@@ -55,7 +55,7 @@ def new(
 
 
 def _namesakes(kind: str, name: str) -> list[str]:
-    """Distributions, with their versions, that have a part of that name."""
+    """Distributions, with versions, that have a part of that name."""
     from ldmkit.plugins.catalogue import catalogue
 
     return [f"{entry.dist} {entry.version}" for entry in catalogue() if entry.kind == kind and entry.name == name]

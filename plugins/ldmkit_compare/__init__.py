@@ -1,1 +1,1 @@
-"""Samplers of one model compared: errors against a tight run, pictures side by side, time."""
+"""Comparison of samplers of a model: errors against a fine reference run, pictures side by side, time."""

@@ -1,4 +1,4 @@
-"""What a comparison is asked for: samplers with their configs, and numbers of steps."""
+"""Parsing of the options of a comparison: samplers with their configs, and numbers of steps."""
 
 from __future__ import annotations
 
@@ -15,36 +15,35 @@ MAX_EVALUATIONS = 50_000
 
 
 class Entrant(NamedTuple):
-    """A sampler as it was asked for, and by that name in tables."""
+    """A sampler, and its name as given, which is used in tables."""
 
     name: str
     sampler: Sampler
 
 
 def parse_samplers(text: str, option: str = "--samplers") -> tuple[Entrant, ...]:
-    """`euler,ddim:eta=1,my-dist:mine:order=2`: names, qualified where need be, with their configs.
+    """Parse `euler,ddim:eta=1,my-dist:mine:order=2`: names, qualified if necessary, with configs.
 
     Raises:
         InputError: `sampler-missing`, `sampler-twice` (two names of one sampler count as such), `strategy-config`.
-        SpecError, PluginError: a config that does not fit, a name that nobody has.
+        SpecError, PluginError: an invalid config, an unknown name.
     """
     found: list[Entrant] = []
     for name in sampler_words(text, option):
         sampler: Sampler = strategy("sampler", parse_strategy(name, option), PartSpec(type=name), Sampler)
         for other in found:
             if type(other.sampler) is type(sampler) and other.sampler == sampler:
-                what = f"{other.name!r} and {name!r} are one sampler"
+                what = f"{other.name!r} and {name!r} are the same sampler"
                 raise InputError("sampler-twice", what, where=option, fits="every sampler once")
         found.append(Entrant(name, sampler))
     return tuple(found)
 
 
 def check_plan(entrants: Sequence[Entrant], steps: Sequence[int], grid: Grid, process: Process, extra: int) -> int:
-    """How often the network will be called, `extra` calls for the reference among it; grids are made once, to see
-    that they can be.
+    """The number of network calls, including `extra` calls for the reference; also checks that all grids can be made.
 
     Raises:
-        InputError: `compare-size`, and what the grid has against a number of steps.
+        InputError: `compare-size`; and the grid's error for a number of steps.
     """
     runs = len(entrants) * len(steps)
     if runs > MAX_RUNS:

@@ -1,4 +1,4 @@
-"""`ldmkit compare`: samplers of one model, with several numbers of steps, against a tight run from the same noise."""
+"""`ldmkit compare`: samplers of a model at several numbers of steps, against a fine run from the same noise."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def compare(
     ctx: typer.Context,
     samplers: Annotated[
-        str, typer.Option(help="Names between commas, with configs: euler,ddim:eta=1,my-dist:mine:order=2.")
+        str, typer.Option(help="Comma-separated names, with configs: euler,ddim:eta=1,my-dist:mine:order=2.")
     ] = "euler,dpmpp-2m,unipc",
-    steps: Annotated[str, typer.Option(help="Numbers of steps between commas.")] = "5,10,20,50",
+    steps: Annotated[str, typer.Option(help="Comma-separated numbers of steps.")] = "5,10,20,50",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A .html file, beside which a .png is written, or a folder for both.")
+        Path, typer.Option("--out", "-o", help="A .html file, next to which a .png is written, or a folder for both.")
     ] = Path("compare.html"),
     number: Annotated[
-        int, typer.Option("-n", "--number", min=1, max=16, help="Pictures of each run, with following seeds.")
+        int, typer.Option("-n", "--number", min=1, max=16, help="Pictures per run, with consecutive seeds.")
     ] = 4,
     seed: Seed = 0,
     reference: Annotated[
@@ -99,7 +99,7 @@ def compare(
 
 
 def _compared(comparing: Comparing, shown: dict[str, str], html: Path, *, overwrite: bool, json: bool) -> int:
-    """Run it, write its two files, and say what was found."""
+    """Run the comparison, write its two files, and report the results."""
     from ldmkit.cli.answers import RUN, emit
     from ldmkit.cli.bars import Bars
     from ldmkit_compare.page import page, save_html
@@ -119,11 +119,11 @@ def _compared(comparing: Comparing, shown: dict[str, str], html: Path, *, overwr
 
 
 def targets(out: Path) -> tuple[Path, Path]:
-    """The two files to write. A path that ends in .html is the one, with the other beside it; else it is a folder,
-    made when there is something to put there.
+    """The two files to write: a path that ends in .html, and the .png next to it; any other path is a folder for both,
+    created when they are written.
 
     Raises:
-        InputError: no such folder to write to, or a name with another ending.
+        InputError: the folder to write to does not exist, or the path has another suffix.
     """
     from ldmkit import InputError
     from ldmkit.files.json import check_target
@@ -140,7 +140,7 @@ def targets(out: Path) -> tuple[Path, Path]:
         return html, png
     if out.suffix or out.exists() or out.is_symlink():
         fits = "a path that ends in .html, or a folder"
-        kind = f"{out.suffix} file" if out.suffix else "file without an ending"
-        raise InputError("compare-out", f"a comparison is no {kind}", where=str(out), fits=fits)
+        kind = f"{out.suffix} file" if out.suffix else "file without a suffix"
+        raise InputError("compare-out", f"a comparison cannot be written as a {kind}", where=str(out), fits=fits)
     check_target(out)
     return out / "compare.html", out / "compare.png"

@@ -1,4 +1,4 @@
-"""How far drawings lie from a reference: one by one, and as distributions."""
+"""Distances of drawings from a reference: individually, and as distributions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def rms(latents: Tensor, reference: Tensor) -> float:
-    """Root of the mean square difference of latents (B,C,h,w), over all numbers."""
+    """Root mean square difference of latents (B,C,h,w), over all values."""
     return float((latents.double() - reference.double()).square().mean().sqrt())
 
 
 def psnr(images: Tensor, reference: Tensor) -> float | None:
     """Peak signal-to-noise ratio in dB of pictures (B,3,H,W) in [0,1]: -10 log10 of the mean square difference; None
-    where there is none."""
+    if they are equal."""
     square = float((images.double() - reference.double()).square().mean())
     return -10 * math.log10(square) if square > 0 else None
 
@@ -23,8 +23,8 @@ def psnr(images: Tensor, reference: Tensor) -> float | None:
 def marginal(latents: Tensor, reference: Tensor) -> float:
     """Largest difference of the cumulative distributions of the latents' values, mean over channels: in [0,1].
 
-    The two-sample statistic of Kolmogorov and Smirnov: it asks only which values come how often, whatever picture they
-    are part of and whatever their distribution, so drawings from other noise can be close.
+    The two-sample Kolmogorov-Smirnov statistic: it compares only how often values occur, in whatever picture, so
+    drawings from different noise can be close.
     """
     found = []
     for mine, theirs in zip(latents.transpose(0, 1), reference.transpose(0, 1), strict=True):

@@ -1,5 +1,5 @@
-"""A comparison as one HTML file that needs nothing else: table, plot, contact sheets; for light and dark screens,
-wide and narrow ones."""
+"""A comparison as a self-contained HTML file: table, plot, contact sheets; for light and dark, wide and narrow
+screens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ldmkit_compare.runs import Pictures
 from ldmkit_compare.sheet import caption
 
 LARGEST, LOSSLESS = 256, 128
-"""Sides in pixels: larger pictures are made smaller; those up to the second are kept bit for bit."""
+"""Sides in pixels: larger pictures are scaled down; those up to the second are kept bit for bit."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2026; --faint: #66707c; --paper: #fff; --panel: #f4f5f7; --rule: #dfe2e7 }

@@ -81,7 +81,7 @@ class Comparing:
         first: a run of it, prepared: its conditions, noise, guidance and grid serve all others.
         entrants, steps: what is compared.
         tight: steps of the reference.
-        progress: told of every step.
+        progress: on_step of every step.
     """
 
     pipe: Pipeline
@@ -101,7 +101,7 @@ class Comparing:
             RunError: the reference failed.
         """
         began, request = time.perf_counter(), self.first.request
-        reference, told = self._reference()
+        reference, on_step = self._reference()
         runs = tuple(self._one(entrant, number, reference) for entrant in self.entrants for number in self.steps)
         found = Comparison(
             model=self.pipe.origin or "a model in memory",
@@ -111,7 +111,7 @@ class Comparing:
             grid=_named(request.grid),
             guidance=_named(request.guidance),
             plan=self.pipe.plan,
-            reference=told,
+            reference=on_step,
             runs=runs,
             seconds=round(time.perf_counter() - began, 3),
         )
@@ -157,13 +157,13 @@ class Comparing:
         denoise, noise = _CountedDenoise(prepared.denoise), _Counter(prepared.noise)
         began = done = time.perf_counter()
 
-        def told(step: Step) -> None:
+        def on_step(step: Step) -> None:
             nonlocal done
             done = time.perf_counter()
             if self.progress is not None:
                 self.progress(name, step.index + 1, step.count)
 
-        output = self.pipe.run(replace(prepared, denoise=denoise, noise=noise), told)  # type: ignore[arg-type]
+        output = self.pipe.run(replace(prepared, denoise=denoise, noise=noise), on_step)  # type: ignore[arg-type]
         return _Ran(output.images, output.latents, done - began, denoise.count, noise.count > 0)
 
 
@@ -178,10 +178,10 @@ def _figures(ran: _Ran, reference: _Ran) -> Figures:
 
 def _named(value: Value) -> str:
     """A strategy in words: its class and what of its config is not the default."""
-    told = []
+    on_step = []
     for key, item in value.model_dump(exclude_defaults=True).items():
         if isinstance(item, dict):
-            told += [f"{name} {number}" for name, number in item.items()]
+            on_step += [f"{name} {number}" for name, number in item.items()]
         else:
-            told.append(f"{key} {item}")
-    return f"{type(value).__name__} ({', '.join(told)})" if told else type(value).__name__
+            on_step.append(f"{key} {item}")
+    return f"{type(value).__name__} ({', '.join(on_step)})" if on_step else type(value).__name__

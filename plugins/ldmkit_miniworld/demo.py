@@ -47,7 +47,7 @@ class Demo:
         seed: of the first picture of each part.
         steps: of the sampler; None: as many as the model takes by itself.
         samples: pictures of each condition.
-        progress: told of every step.
+        progress: on_step of every step.
         seconds: how long each part took, once it is drawn.
     """
 
@@ -145,11 +145,11 @@ class Demo:
         prepared = self.pipe.prepare(inputs, **{"seeds": seeds, "steps": self.steps, "size": size, **options})
         count = len(prepared.sigmas) - 1
 
-        def told(step: Any) -> None:
+        def on_step(step: Any) -> None:
             if self.progress is not None:
                 self.progress(name, step.index + 1, count)
 
-        images = self.pipe.run(prepared, told).images
+        images = self.pipe.run(prepared, on_step).images
         self.seconds[name] = round(time.perf_counter() - began, 2)
         return images.unbind()
 

@@ -153,7 +153,7 @@ def evaluate(
         keep(" + ".join(chosen), made)
     return EvalReport(
         model=str(pipe.origin or "in memory"), split=split, count=count, size=world.size, steps=request.steps,
-        sampler=type(request.sampler).__name__, guidance=_said(pipe, how.guidance), seed=how.seed, plan=how.plan,
+        sampler=type(request.sampler).__name__, guidance=_in_words(pipe, how.guidance), seed=how.seed, plan=how.plan,
         oracle=judge.oracle.held_out, renders=renders, codec=codec, shuffled=shuffled, rows=tuple(rows),
     )  # fmt: skip
 
@@ -240,7 +240,7 @@ def _options(pipe: Pipeline, how: How, conditions: Conditions, world: World) -> 
     }
 
 
-def _said(pipe: Pipeline, guidance: Any) -> str:
+def _in_words(pipe: Pipeline, guidance: Any) -> str:
     """Guidance in words: the one asked for, or the model's own."""
     if guidance is not None and not isinstance(guidance, dict):
         return str(guidance)

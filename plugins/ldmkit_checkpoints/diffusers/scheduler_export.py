@@ -130,13 +130,15 @@ def exported_scheduler(spec: PipelineSpec, classes: Collection[str] | None = Non
         except LdmkitError:
             continue  # no such combination
         arguments = _arguments(sampler, plan.sampler)
-        told = plan.sampler.model_copy(update={"config": {**plan.sampler.config, **_own(plan.sampler, arguments)}})
-        there = RunDefaults.of(plan.process, told, plan.grid)
+        exact = plan.sampler.model_copy(
+            update={"config": {**plan.sampler.config, **_own_options(plan.sampler, arguments)}}
+        )
+        there = RunDefaults.of(plan.process, exact, plan.grid)
         if reason := _table_lost(process, there.process):
             why = f"{config['_class_name']} of diffusers {reason}"
             continue
         lost = _difference(mine, there, {spec.defaults.steps, *COUNTS})
-        kept.append(Exported(config, _said(spec, config, told, plan.grid, lost, why) if lost else "", arguments))
+        kept.append(Exported(config, _warning(spec, config, exact, plan.grid, lost, why) if lost else "", arguments))
         if not lost:
             return kept[-1]
     if not kept:
@@ -148,12 +150,12 @@ def _arguments(ours: PartSpec, theirs: PartSpec) -> dict[str, Any]:
     """Of a call in diffusers: what its schedulers take there and nowhere else."""
     if ours.type == theirs.type == "ddim" and ours.config.get("eta"):
         return {"eta": ours.config["eta"]}
-    if ours.type == theirs.type == "tcd":  # its pipelines say 0 where they are told nothing
+    if ours.type == theirs.type == "tcd":  # its pipelines pass 0 unless a call says otherwise
         return {"eta": ours.config.get("gamma", 0.3)}
     return {}
 
 
-def _own(sampler: PartSpec, arguments: dict[str, Any]) -> dict[str, Any]:
+def _own_options(sampler: PartSpec, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"gamma" if sampler.type == "tcd" else key: value for key, value in arguments.items()}
 
 
@@ -189,13 +191,13 @@ def _difference(ours: RunDefaults, theirs: RunDefaults, counts: Iterable[int]) -
         starts = [float(run.process.prior(unit, mine[0])) for run in (ours, theirs)]
         if not math.isclose(*starts, rel_tol=1e-5):
             return f"it starts from noise times {starts[1]:.6g} in place of {starts[0]:.6g}"
-        apart = max(_apart(theirs.last(steps, gain), ours.last(steps, gain)) for gain in GAINS)
+        apart = max(_deviation(theirs.last(steps, gain), ours.last(steps, gain)) for gain in GAINS)
         if not apart <= limit:
             return f"whole runs of {steps} steps end {apart:.1g} of the largest value apart"
     return ""
 
 
-def _apart(found: Tensor, right: Tensor) -> float:
+def _deviation(found: Tensor, right: Tensor) -> float:
     return float((found - right).abs().max() / right.abs().max())
 
 
@@ -207,7 +209,7 @@ def _first(ours: Iterable[float], theirs: Iterable[float], what: str) -> str:
     return "" if place is None else f"{what} {place} is {other[place]:.6g} in place of {mine[place]:.6g}"
 
 
-def _said(spec: PipelineSpec, config: dict[str, Any], sampler: PartSpec, grid: PartSpec, lost: str, why: str) -> str:
+def _warning(spec: PipelineSpec, config: dict[str, Any], sampler: PartSpec, grid: PartSpec, lost: str, why: str) -> str:
     name, mine = config["_class_name"], (spec.defaults.sampler.type, spec.defaults.grid.type)
     default = f"the default sampler {mine[0]!r} on the grid {mine[1]!r}"
     if (sampler.type, grid.type) == mine:

@@ -22,7 +22,7 @@ def differences(sampler: PartSpec, options: Mapping[str, Any]) -> tuple[str, ...
         _coefficients(sampler, options),
         _counts(options),
         _cut(sampler.type),
-        _told(sampler),
+        _tcd_note(sampler),
     ]
     return tuple(note for note in found if note)
 
@@ -89,7 +89,7 @@ def _counts(options: Mapping[str, Any]) -> str:
     return f"{what}, at timestep -1; ldmkit takes the requested number"
 
 
-def _told(sampler: PartSpec) -> str:
+def _tcd_note(sampler: PartSpec) -> str:
     if sampler.type != "tcd":
         return ""
     return "tcd: gamma is 0.3, as published; diffusers' pipelines pass eta = 0 where a call says none"

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 
 from ldmkit import Dataset, Example, Geometry, InputError, Sample
-from ldmkit.contracts.arguments import taken
+from ldmkit.contracts.arguments import guarded
 from ldmkit.files.json import parse_json
 from ldmkit.files.picture_files import picture_size
 from ldmkit_training.data.identity import file_bytes, joined
@@ -127,7 +127,7 @@ class ShardsData(FileData):
         pattern = Path(self.shards)
         root = Path(pattern.anchor) if pattern.is_absolute() else folder
         below = pattern.relative_to(pattern.anchor).as_posix() if pattern.anchor else self.shards
-        matches = taken(lambda: sorted(root.glob(below)), "shards") if pattern.name else []
+        matches = guarded(lambda: sorted(root.glob(below)), "shards") if pattern.name else []
         found = [path for path in matches if not path.name.startswith(".") or pattern.name.startswith(".")]
         if not found:
             raise InputError(
