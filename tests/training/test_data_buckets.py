@@ -175,6 +175,8 @@ def test_the_notes_say_what_becomes_of_every_picture(tmp_path: Path) -> None:
     assert "bucket(s) (height x width: pictures): " in notes and "32 x 32: " in notes
     assert "1 picture(s) are smaller than their bucket and have one of their own size: '9.png'" in notes
     assert "none is dropped" in notes and "fewer pictures than a batch" in notes
+    held = "\n".join(Bucketed(opened("folder", tmp_path, folder="d"), bucketed(), trained=False).notes)
+    assert "smaller than their bucket" in held and "batch" not in held
     left = Bucketed(opened("folder", tmp_path, folder="d"), bucketed(buckets={"small": "leave-out"}))
     assert any("left out: '9.png'" in note for note in left.notes)
     ids = {name for _, [b] in islice(Batches(left, bucketed(buckets={"small": "leave-out"}), seed=0).steps(0), 40)

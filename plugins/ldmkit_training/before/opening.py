@@ -38,6 +38,6 @@ def open_recipe(recipe: Recipe, folder: Path, accelerator: Any) -> Opened:
     if recipe.data.held_out is not None:
         train, validation = split(train, recipe.data.held_out, recipe.data.damaged)
     train = in_buckets(train, recipe.data)
-    validation = None if validation is None else in_buckets(validation, recipe.data)
+    validation = None if validation is None else in_buckets(validation, recipe.data, trained=False)
     check_ready(recipe, stage, train, validation, accelerator.device, processes=accelerator.num_processes)
     return Opened(stage, *checked_data(recipe, stage, train, validation))

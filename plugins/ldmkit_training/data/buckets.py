@@ -61,13 +61,14 @@ class Bucketed(Wrapping):
     Args:
         dataset: the source; sizes are read from its pictures' headers, or by decoding them where it cannot tell.
         section: with `buckets`.
+        trained: whether batches of training are made of it, and not of validation, which drops and repeats nothing.
 
     Raises:
         InputError: `picture-size`: pictures without a bucket; `bad-file`: of one that has to be decoded (a damaged one
             that may be skipped stays, in the bucket of `size`, and is met there); `no-samples`: all are left out.
     """
 
-    def __init__(self, dataset: Dataset, section: DataSection) -> None:
+    def __init__(self, dataset: Dataset, section: DataSection, *, trained: bool = True) -> None:
         super().__init__(dataset)
         sizes: dict[Size, int] = {}
         of = np.full(len(dataset), LEFT_OUT, dtype=np.int64)
@@ -84,7 +85,7 @@ class Bucketed(Wrapping):
                 smaller.append(index)
         self._check_left(left, section)
         self.buckets = Buckets(list(sizes), of)
-        self.notes = (*self.notes, *self._said(section, smaller, left))
+        self.notes = (*self.notes, *self._said(smaller, left), *(self._batches(section.batch) if trained else ()))
 
     def _check_left(self, left: Sequence[int], section: DataSection) -> None:
         assert section.buckets is not None
@@ -97,7 +98,7 @@ class Bucketed(Wrapping):
             fits = "a smaller `size`, or small: enlarge or smaller-bucket"
             raise InputError("no-samples", what, where="data.buckets", fits=fits)
 
-    def _said(self, section: DataSection, smaller: Sequence[int], left: Sequence[int]) -> list[str]:
+    def _said(self, smaller: Sequence[int], left: Sequence[int]) -> list[str]:
         buckets = self.buckets
         order = sorted(range(len(buckets.sizes)), key=lambda bucket: -buckets.counts[bucket])
         shown = [f"{h} x {w}: {buckets.counts[bucket]}" for bucket in order[:SHOWN] for h, w in [buckets.sizes[bucket]]]
@@ -111,13 +112,16 @@ class Bucketed(Wrapping):
         if left:
             ids = first_few(self.dataset.id(index) for index in left)
             said.append(f"{len(left)} picture(s) are smaller than their bucket and left out: {ids}")
-        rest = sum(count % section.batch for count in buckets.counts)
-        if rest:
-            what = f"{rest} of {sum(buckets.counts)} pictures do not fill a batch of their bucket in an epoch"
+        return said
+
+    def _batches(self, batch: int) -> list[str]:
+        """What is to be said of pictures that do not fill their batches."""
+        counts, said = self.buckets.counts, list[str]()
+        if rest := sum(count % batch for count in counts):
+            what = f"{rest} of {sum(counts)} pictures do not fill a batch of their bucket in an epoch"
             said.append(f"{what}: they wait for the next one's; none is dropped")
-        few = [bucket for bucket in order if buckets.counts[bucket] < section.batch]
-        if few:
-            said.append(f"{len(few)} bucket(s) have fewer pictures than a batch, which then has some of them twice")
+        if few := sum(count < batch for count in counts):
+            said.append(f"{few} bucket(s) have fewer pictures than a batch, which then has some of them twice")
         return said
 
 
@@ -146,9 +150,11 @@ def buckets_of(dataset: Dataset) -> Buckets | None:
     return None
 
 
-def in_buckets(dataset: Dataset, section: DataSection) -> Dataset:
+def in_buckets(dataset: Dataset, section: DataSection, *, trained: bool = True) -> Dataset:
     """The source with buckets, where the section has them and it has none."""
-    return dataset if section.buckets is None or buckets_of(dataset) is not None else Bucketed(dataset, section)
+    if section.buckets is None or buckets_of(dataset) is not None:
+        return dataset
+    return Bucketed(dataset, section, trained=trained)
 
 
 def size_for(picture: Size, section: DataSection) -> Size | None:
