@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 from ldmkit_conditioners.layout import Layout
 from ldmkit_conditioners.size_codes import Sizes
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from ldmkit import (
     Conditioner,
@@ -79,6 +79,7 @@ class _SpatialInputs:
         """The source, with paths in its inputs that the model reads as pictures starting from the data's folder."""
         readers = [(name, part) for name, new in self.names.items() for part in self.readers.get(new, ())]
         places = {Place(name, field): None for name, part in readers for field, _ in picture_fields(part.Input)}
+        places |= {Place(name): None for name, part in readers if lists_pictures(part.Input)}
         places |= {Place(name): None for name in self._masks()}
         places = {place: None for place in places if self.dataset.geometry[place.name] == "none"}
         return Located(self.dataset, places) if places else self.dataset
@@ -120,7 +121,7 @@ class _SpatialInputs:
             return
         found = {Place(name, field): kind for field, kind in picture_fields(part.Input)}
         if part.kind not in FLAT and said is None:
-            if found and self.changes:
+            if (found or lists_pictures(part.Input)) and self.changes:
                 still = f"{name!r} is a picture that is read as {part.kind}: {' and '.join(self.changes)} leaves it"
                 self.notes.append(f"{still} as it is (data.moves: {{{name}: true}} moves it)")
             return
@@ -188,6 +189,12 @@ def picture_fields(kind: Any) -> Iterator[tuple[str | None, Any]]:
                 if (found := _picture_kind(inner)) is not None:
                     yield field, found
                     break
+
+
+def lists_pictures(kind: Any) -> bool:
+    """Whether a type of raw input is one of several pictures or masks, or one of them."""
+    marks = (mark.json_schema for mark in get_args(kind)[1:] if isinstance(mark, WithJsonSchema))
+    return _picture_kind(kind) is None and any((mark or {}).get("format") == "picture" for mark in marks)
 
 
 def _picture_kind(kind: Any) -> Any | None:

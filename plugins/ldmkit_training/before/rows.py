@@ -140,5 +140,10 @@ def _picture_inputs(
             parsed = stage.parsed(chosen_inputs(one, names), dataset.id(index))
         except InputError:
             continue
-        return maps | {n for n, new in names.items() if isinstance(parsed.get(new), (torch.Tensor, Image.Image, Path))}
+        return maps | {n for n, new in names.items() if _is_picture(parsed.get(new))}
     return maps
+
+
+def _is_picture(value: object) -> bool:
+    one = value[0] if isinstance(value, tuple) and value else value  # several pictures
+    return isinstance(one, (torch.Tensor, Image.Image, Path))

@@ -203,7 +203,9 @@ class _Rows(NamedTuple):
         root = Path(os.path.normpath(files.folder))
         for name, inputs in self.inputs.items():
             for value in inputs.values():
-                values = value.values() if isinstance(value, Mapping) else (value,)
+                values = (
+                    value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else (value,)
+                )
                 paths = [Path(os.path.normpath(self.base[name] / one)) for one in values if _may_be_path(one)]
                 found |= {normal(path.relative_to(root).as_posix()) for path in paths if path.is_relative_to(root)}
         return found & files.pictures.keys()

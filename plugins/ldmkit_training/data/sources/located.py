@@ -45,8 +45,9 @@ class Located(Wrapping):
         files: list[bytes] = []
 
         def taken(value: Any, place: Place) -> str:
-            path = self._path(index, value, place)
-            files.append(f"{place}:".encode() + (known_bytes({"value": value}) if path is None else file_bytes(path)))
+            for one in _each(value):
+                path = self._path(index, one, place)
+                files.append(f"{place}:".encode() + (known_bytes({"value": one}) if path is None else file_bytes(path)))
             return str(place)
 
         return known_bytes(replaced(known, self.places, taken)), joined([found[1], *files])
@@ -60,6 +61,8 @@ class Located(Wrapping):
 
     def _found(self, index: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
         def full(value: Any, place: Place) -> Any:
+            if isinstance(value, list):
+                return [full(one, place) for one in value]
             path = self._path(index, value, place)
             return value if path is None else str(path)
 
@@ -77,8 +80,9 @@ class Located(Wrapping):
         found: list[tuple[Path, Path | None]] = []
 
         def seen(value: Any, place: Place) -> Any:
-            if (path := self._path(index, value, place)) is not None:
-                found.append((path, self.dataset.base(index, place.name)))
+            for one in _each(value):
+                if (path := self._path(index, one, place)) is not None:
+                    found.append((path, self.dataset.base(index, place.name)))
             return value
 
         replaced(self.dataset.known(index) or {}, self.places, seen)
@@ -91,6 +95,11 @@ class Located(Wrapping):
             str(path) for path, base in files if base is not None and not _plain(path).is_relative_to(_plain(base))
         ]
         return [f"{len(found)} input(s) are files outside of the data folder: {first_few(found)}"] if found else []
+
+
+def _each(value: Any) -> list[Any]:
+    """An input that is one picture or several."""
+    return value if isinstance(value, list) else [value]
 
 
 def _plain(path: Path) -> Path:
