@@ -2,15 +2,17 @@
 
 A port is a module without parameters that the denoiser calls at a named place. It returns its input unchanged until
 taps are attached, so without adapters the only cost is one call, and the state-dict keys never change. Names: `input`,
-`down.<level>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`, `block.<path>`,
-`cross.<path>`, `linear.<path>`, `conv.<path>`.
+`down.<level>`, `down.<level>.<block>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`, `self.<path>`,
+`block.<path>`, `cross.<path>`, `linear.<path>`, `conv.<path>`.
 
 `input`, `down`, `skip` and `mid` carry feature maps (B,C,h,w): `down.<level>` is the last map of a level, before it is
-stored as a skip and resampled (T2I-Adapter adds there), and `down.<level>.resample` the resampled map. `block` carries
-the residual stream (B,L,C) of a transformer block between its two attentions (GLIGEN adds there). `attn` and `cross`
-carry the result (B,L,C) of a self-attention and of a cross-attention before its output projection, with `query`, `key`
-and `value` (B,heads,L,D) in `frame.scratch`. `linear` and `conv` carry the output of a linear layer or a convolution,
-with the layer's input in `frame.scratch["input"]` and the layer in `frame.scratch["layer"]`.
+stored as a skip and resampled (T2I-Adapter adds there), `down.<level>.<block>` the map after each block, and
+`down.<level>.resample` the resampled map; the last two and `mid` have the map that they were made from in
+`frame.scratch["input"]` (ControlNet-XS reads it). `block` carries the residual stream (B,L,C) of a transformer block
+between its two attentions (GLIGEN adds there). `attn` and `cross` carry the result (B,L,C) of a self-attention and of a
+cross-attention before its output projection, with `query`, `key` and `value` (B,heads,L,D) in `frame.scratch`. `linear`
+and `conv` carry the output of a linear layer or a convolution, with the layer's input in `frame.scratch["input"]` and
+the layer in `frame.scratch["layer"]`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ldmkit_denoisers.config import LevelPlan, UNetConfig
+from typing import Protocol
+
+from ldmkit_denoisers.config import LevelPlan
 
 from ldmkit_checkpoints.keys import KeyMap, as_linear, layer, prefixed, renamed
 
@@ -17,7 +19,14 @@ _BLOCK = {
 }
 
 
-def transformer(config: UNetConfig, plan: LevelPlan, native: str, foreign: str) -> KeyMap:
+class Projecting(Protocol):
+    """A config that says how the transformers' projections are stored."""
+
+    @property
+    def linear_projections(self) -> bool: ...
+
+
+def transformer(config: Projecting, plan: LevelPlan, native: str, foreign: str) -> KeyMap:
     keymap = layer(f"{native}.norm", f"{foreign}.norm")
     for name in ("proj_in", "proj_out"):
         weight = f"{foreign}.{name}.weight"

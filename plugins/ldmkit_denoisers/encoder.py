@@ -29,6 +29,7 @@ from ldmkit import (
 from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
 from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal
+from ldmkit_denoisers.ported import passed
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
 
@@ -61,8 +62,9 @@ class UNetContext(Context):
 class UNetLevel(nn.Module):
     """One level of one side: residual blocks, their attentions, and the resampling to the next level.
 
-    On the way down `port` gets the level's last map, before it is kept as a skip and resampled (`down.<level>`), and
-    `resample_port` the resampled map (`down.<level>.resample`).
+    On the way down `block_ports` get the map after each block and its attention (`down.<level>.<block>`), `port` the
+    level's last map, before it is kept as a skip and resampled (`down.<level>`), and `resample_port` the resampled map
+    (`down.<level>.resample`).
     """
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, way: str, index: int):
@@ -75,6 +77,7 @@ class UNetLevel(nn.Module):
         )
         self.resample = _resampler(config, plan, way)
         self.port, self.resample_port = Port(plan.width), Port(plan.width)
+        self.block_ports = nn.ModuleList(Port(plan.width) for _ in (plan.inputs if way == "down" else ()))
 
 
 class Middle(nn.Module):
@@ -198,15 +201,17 @@ class Encoder(nn.Module):
         for stage in self.down:
             last = len(stage.res) - 1
             for i, res in enumerate(stage.res):
-                h = self.block(res, stage.attn[i] if stage.attn else None, h, emb, frame, projected)
+                source, h = h, self.block(res, stage.attn[i] if stage.attn else None, h, emb, frame, projected)
+                if stage.block_ports[i].taps:
+                    h = passed(stage.block_ports[i], h, source, frame)
                 if i == last and stage.port.taps:
                     h = stage.port(h, frame)
                 if way.keep(h):
                     return way
             if stage.resample is not None:
-                h = stage.resample(h, emb, frame=frame)
+                source, h = h, stage.resample(h, emb, frame=frame)
                 if stage.resample_port.taps:
-                    h = stage.resample_port(h, frame)
+                    h = passed(stage.resample_port, h, source, frame)
                 if way.keep(h):
                     return way
         if self.mid is not None:
@@ -290,11 +295,12 @@ def inner_ports(module: nn.Module) -> dict[str, Port]:
 
 
 def level_ports(stages: Iterable[nn.Module]) -> dict[str, Port]:
-    """Ports of the levels of the way down: `down.<level>`, and `down.<level>.resample` if the level resamples."""
+    """Ports of the way down: `down.<level>`, `down.<level>.<block>`, `down.<level>.resample` if the level resamples."""
     ports: dict[str, Port] = {}
     for level, stage in enumerate(stages):
         assert isinstance(stage, UNetLevel)
         ports[f"down.{level}"] = stage.port
+        ports |= {f"down.{level}.{i}": port for i, port in enumerate(stage.block_ports)}
         if stage.resample is not None:
             ports[f"down.{level}.resample"] = stage.resample_port
     return ports

@@ -20,6 +20,12 @@ def apply_layer(layer: nn.Module, x: Tensor, frame: Frame | None) -> Tensor:
     return layer(x)  # type: ignore[no-any-return]
 
 
+def passed(port: nn.Module, value: Tensor, source: Tensor, frame: Frame) -> Tensor:
+    """The value past a port whose taps also read what it was made from, as `frame.scratch["input"]`."""
+    frame.scratch["input"] = source
+    return port(value, frame)  # type: ignore[no-any-return]
+
+
 def activate(h: Tensor) -> Tensor:
     """SiLU of a tensor that nothing else refers to: in place unless gradients are recorded."""
     return F.silu(h, inplace=not torch.is_grad_enabled())

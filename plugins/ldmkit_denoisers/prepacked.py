@@ -34,6 +34,7 @@ from ldmkit_denoisers.packed_blocks import (
     norm_silu,
 )
 from ldmkit_denoisers.packing import check_available
+from ldmkit_denoisers.ported import passed
 from ldmkit_denoisers.resnet import ResBlock
 from ldmkit_denoisers.unet import UNet, with_plane
 
@@ -94,7 +95,7 @@ class PrepackedUNet:
         shifts = self._projections(self._embed(t, projected, frame))
         way = self._way_down(WayDown(h, frame, unet.gates), shifts, frame, projected)
         if way.cut is None:
-            way.h = _tapped(unet.mid_port, way.h, frame)
+            way.h = _tapped(unet.mid_port, way.h, frame, way.skips[-1])
         h = self._way_up(way, shifts, frame, projected)
         return self._conv_out(norm_silu(unet.norm_out, h), frame).contiguous()
 
@@ -104,13 +105,14 @@ class PrepackedUNet:
             return way
         for stage in self._down:
             for i in range(len(stage.res)):
-                h = stage.block(i, h, shifts, frame, projected)
+                source, h = h, stage.block(i, h, shifts, frame, projected)
+                h = _tapped(stage.block_ports[i], h, frame, source)
                 if i == len(stage.res) - 1:
                     h = _tapped(stage.port, h, frame)
                 if way.keep(h):
                     return way
             if stage.resample is not None:
-                h = _tapped(stage.resample_port, stage.resampled(h, shifts, frame), frame)
+                h = _tapped(stage.resample_port, stage.resampled(h, shifts, frame), frame, h)
                 if way.keep(h):
                     return way
         if self._mid is not None:
@@ -160,6 +162,7 @@ class _PackedStage:
             self.attn.append(_packed_attention(attentions[i] if i < len(attentions) else None))
         last = stage.resample if isinstance(stage, UNetLevel) else None
         self.port = stage.port if isinstance(stage, UNetLevel) else None
+        self.block_ports: list[Any] = list(stage.block_ports) if isinstance(stage, UNetLevel) else []
         self.resample_port = stage.resample_port if isinstance(stage, UNetLevel) else None
         if isinstance(last, ResBlock):
             self.resample = PackedResBlock(last, net.add_res(last))
@@ -188,5 +191,7 @@ def _packed_mlp(mlp: EmbeddingMLP) -> tuple[PackedLayer, PackedLayer]:
     return PackedLayer(mlp.inner), PackedLayer(mlp.outer)
 
 
-def _tapped(port: Any, value: Tensor, frame: Frame) -> Tensor:
-    return channels_last(port(value, frame)) if port is not None and port.taps else value
+def _tapped(port: Any, value: Tensor, frame: Frame, source: Tensor | None = None) -> Tensor:
+    if port is None or not port.taps:
+        return value
+    return channels_last(port(value, frame) if source is None else passed(port, value, source, frame))

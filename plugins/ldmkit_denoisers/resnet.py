@@ -20,7 +20,7 @@ class ResBlock(nn.Module):
     Args:
         inputs, outputs: channels; the shortcut is a 1x1 convolution where they differ.
         embedding: width of the (already SiLU-ed) time embedding.
-        groups, eps: of the norms.
+        groups, eps: of the norms; `groups_out` of the second, if that has another number.
         dropout: rate before the second convolution.
         scale_shift: the embedding scales and shifts the second norm (first half scale) instead of being added.
         resample: "down" pools both branches 2x2, "up" repeats them to the given size; before the first convolution.
@@ -37,13 +37,14 @@ class ResBlock(nn.Module):
         dropout: float = 0.0,
         scale_shift: bool = False,
         resample: Resample = "none",
+        groups_out: int | None = None,
     ):
         super().__init__()
         self.scale_shift, self.resample = scale_shift, resample
         self.norm_1 = nn.GroupNorm(groups, inputs, eps)
         self.conv_1 = PortedConv2d(inputs, outputs, 3, padding=1)
         self.emb = PortedLinear(embedding, 2 * outputs if scale_shift else outputs)
-        self.norm_2 = nn.GroupNorm(groups, outputs, eps)
+        self.norm_2 = nn.GroupNorm(groups if groups_out is None else groups_out, outputs, eps)
         self.dropout = dropout
         self.conv_2 = zeroed(PortedConv2d(outputs, outputs, 3, padding=1))
         self.skip = PortedConv2d(inputs, outputs, 1) if inputs != outputs else None

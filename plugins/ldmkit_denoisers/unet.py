@@ -36,7 +36,7 @@ from ldmkit_denoisers.encoder import (
 )
 from ldmkit_denoisers.footprint import footprint
 from ldmkit_denoisers.packing import packable
-from ldmkit_denoisers.ported import activate, apply_layer, zeroed
+from ldmkit_denoisers.ported import activate, apply_layer, passed, zeroed
 from ldmkit_denoisers.resnet import ResBlock
 
 VECTOR = {"vector": "mlp", "vector_dim": 4}
@@ -134,7 +134,7 @@ class UNet(Encoder, Denoiser):
         emb = self.embed(t, projected, frame)
         way = self.encode(apply_layer(self.conv_in, h, frame), emb, frame, projected, self.gates)
         if self.mid_port.taps and way.cut is None:
-            way.h = self.mid_port(way.h, frame)
+            way.h = passed(self.mid_port, way.h, way.skips[-1], frame)
         h = self._decode(way, emb, frame, projected)
         return apply_layer(self.conv_out, activate(self.norm_out(h)), frame)  # type: ignore[no-any-return]
 

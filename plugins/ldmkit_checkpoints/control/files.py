@@ -13,6 +13,8 @@ from ldmkit_checkpoints.control.source import AdapterFile
 from ldmkit_checkpoints.control.t2i import prefix_of, t2i_of_keys
 from ldmkit_checkpoints.control.union import FIRST as UNION
 from ldmkit_checkpoints.control.union import union_of_keys
+from ldmkit_checkpoints.control.xs import FIRST as XS
+from ldmkit_checkpoints.control.xs import xs_of_keys
 from ldmkit_checkpoints.diffusers.parts import Component
 
 CONFIG = "config.json"
@@ -20,6 +22,7 @@ CONFIG = "config.json"
 KINDS: tuple[tuple[str, Callable[[Shapes], bool], Callable[[Shapes, str], Component]], ...] = (
     ("t2i", lambda shapes: prefix_of(shapes) is not None, t2i_of_keys),
     ("union", lambda shapes: UNION in shapes, union_of_keys),
+    ("xs", lambda shapes: XS in shapes, xs_of_keys),
     ("control", lambda shapes: FIRST in shapes, controlnet_of_keys),
 )
 """The adapter's name, whether a file's keys are its, and what tells its network from them."""

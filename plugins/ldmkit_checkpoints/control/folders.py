@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from ldmkit_checkpoints.control.t2i import t2i_component
 from ldmkit_checkpoints.control.union import union_component
+from ldmkit_checkpoints.control.xs import xs_component
 from ldmkit_checkpoints.diffusers.parts import Component, controlnet_component
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -15,6 +16,7 @@ Reader: TypeAlias = Callable[[Mapping[str, Any], Shapes, str], Component]
 READERS: dict[str, tuple[str, Reader]] = {
     "ControlNetModel": ("control", lambda config, shapes, where: controlnet_component(config, "length")),
     "ControlNetUnionModel": ("union", union_component),
+    "ControlNetXSAdapter": ("xs", xs_component),
     "T2IAdapter": ("t2i", t2i_component),
 }
 """Class -> the adapter's name, and what reads its config, the shapes of its tensors beside it."""

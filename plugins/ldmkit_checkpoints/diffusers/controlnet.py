@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmkit_adapters.controlnet import ControlNetConfig
@@ -34,12 +34,16 @@ _OPTIONS: Mapping[str, tuple[str, Any, tuple[Any, ...]]] = {
 
 def controlnet_diffusers(config: ControlNetConfig, vector: str = "add_embedding") -> KeyMap:
     """Keys of diffusers' ControlNetModel; `vector` as for `unet_diffusers`."""
-    count, encoder = 2 * len(config.hint_widths), "controlnet_cond_embedding"
-    names = ["conv_in", *(f"blocks.{i}" for i in range(count - 2)), "conv_out"]
-    hints = {f"hint.convs.{i}": f"{encoder}.{name}" for i, name in enumerate(names)}
     zeros = {f"zero.{i}": f"controlnet_down_blocks.{i}" for i in range(len(skip_widths(config.unet)))}
-    others = layers({**hints, **zeros, "zero_mid": "controlnet_mid_block"})
-    return encoder_diffusers(config.unet, vector) | others
+    others = layers({**zeros, "zero_mid": "controlnet_mid_block"})
+    return encoder_diffusers(config.unet, vector) | hint_keys(config.hint_widths) | others
+
+
+def hint_keys(widths: Sequence[int]) -> KeyMap:
+    """Keys of the hint's encoder, ControlNetConditioningEmbedding."""
+    count, encoder = 2 * len(widths), "controlnet_cond_embedding"
+    names = ["conv_in", *(f"blocks.{i}" for i in range(count - 2)), "conv_out"]
+    return layers({f"hint.convs.{i}": f"{encoder}.{name}" for i, name in enumerate(names)})
 
 
 def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> ControlNetConfig:

@@ -7,7 +7,7 @@ from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_leve
 from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
 from ldmkit_checkpoints.unet_keys import resampling, residual_block, transformer, two_layers
 
-_RESIDUAL = {
+RESIDUAL = {
     "norm_1": "norm1",
     "conv_1": "conv1",
     "emb": "time_emb_proj",
@@ -28,7 +28,7 @@ def unet_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated
     for position, plan in enumerate(up_levels(config)):
         keymap |= _level(config, plan, f"up.{plan.level}", f"up_blocks.{position}", deprecated)
         foreign = f"up_blocks.{position}.upsamplers.0"
-        keymap |= resampling(plan, f"up.{plan.level}.resample", foreign, "conv", _RESIDUAL)
+        keymap |= resampling(plan, f"up.{plan.level}.resample", foreign, "conv", RESIDUAL)
     return keymap | layer("norm_out", "conv_norm_out") | layer("conv_out", "conv_out")
 
 
@@ -40,10 +40,10 @@ def encoder_diffusers(config: UNetConfig, vector: str = "add_embedding", depreca
     for plan in down_levels(config):
         native, foreign = f"down.{plan.level}", f"down_blocks.{plan.level}"
         keymap |= _level(config, plan, native, foreign, deprecated)
-        keymap |= resampling(plan, f"{native}.resample", f"{foreign}.downsamplers.0", "conv", _RESIDUAL)
+        keymap |= resampling(plan, f"{native}.resample", f"{foreign}.downsamplers.0", "conv", RESIDUAL)
     middle = mid_level(config)
     for i, inputs in enumerate(middle.inputs):
-        keymap |= residual_block(f"mid.res.{i}", f"mid_block.resnets.{i}", inputs, middle.width, _RESIDUAL)
+        keymap |= residual_block(f"mid.res.{i}", f"mid_block.resnets.{i}", inputs, middle.width, RESIDUAL)
     no_norm = config.mid_groups == 0
     keymap |= _attention(config, middle, "mid.attn", "mid_block.attentions.0", deprecated, no_norm)
     return keymap
@@ -52,7 +52,7 @@ def encoder_diffusers(config: UNetConfig, vector: str = "add_embedding", depreca
 def _level(config: UNetConfig, plan: LevelPlan, native: str, foreign: str, deprecated: bool) -> KeyMap:
     keymap: KeyMap = {}
     for i, inputs in enumerate(plan.inputs):
-        keymap |= residual_block(f"{native}.res.{i}", f"{foreign}.resnets.{i}", inputs, plan.width, _RESIDUAL)
+        keymap |= residual_block(f"{native}.res.{i}", f"{foreign}.resnets.{i}", inputs, plan.width, RESIDUAL)
         keymap |= _attention(config, plan, f"{native}.attn.{i}", f"{foreign}.attentions.{i}", deprecated)
     return keymap
 

@@ -1,0 +1,1 @@
+"""ControlNet-XS."""
