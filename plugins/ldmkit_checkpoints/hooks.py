@@ -87,6 +87,18 @@ def read_ip_adapter(path: Path, pipeline: Composed, options: Mapping[str, Any]) 
     return open_ip_adapter(path, pipeline, options)
 
 
+@hookimpl(specname="ldmkit_identify_adapter")
+def read_control_lora(path: Path, pipeline: Composed) -> Source | None:
+    """Return a reader for a Control-LoRA, else None.
+
+    Raises:
+        SourceError: it is one, and does not fit the pipeline or cannot be read.
+    """
+    from ldmkit_checkpoints.control.lora import open_control_lora
+
+    return open_control_lora(path, pipeline)
+
+
 @hookimpl
 def ldmkit_identify_embedding(path: Path) -> Sequence[Learnt] | None:
     """Return the learnt vectors of a textual inversion in a layout of A1111, kohya's scripts or diffusers, else None.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ldmkit import LazyTensor, Source, read_json
+from ldmkit import LazyTensor, Source, SourceError, read_json
 from ldmkit_checkpoints.control.controlnet import FIRST, controlnet_of_keys
 from ldmkit_checkpoints.control.folders import READERS
 from ldmkit_checkpoints.control.inferred import Shapes
@@ -18,6 +18,9 @@ from ldmkit_checkpoints.control.xs import xs_of_keys
 from ldmkit_checkpoints.diffusers.parts import Component
 
 CONFIG = "config.json"
+
+MARK = "lora_controlnet"
+"""Key of an empty tensor in every Control-LoRA."""
 
 KINDS: tuple[tuple[str, Callable[[Shapes], bool], Callable[[Shapes, str], Component]], ...] = (
     ("t2i", lambda shapes: prefix_of(shapes) is not None, t2i_of_keys),
@@ -36,6 +39,9 @@ def open_adapter_file(tensors: Mapping[str, LazyTensor], path: Path) -> Source |
         SourceError: it is one, and its network cannot be told from its keys.
     """
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    if MARK in shapes:
+        what = "it is a Control-LoRA, which changes weights of the U-Net that it is attached to"
+        raise SourceError("adapter-only", what, where=str(path), fits="Pipeline.with_adapter_file (--adapter)")
     kind = next(((name, of_keys) for name, sign, of_keys in KINDS if sign(shapes)), None)
     if kind is None:
         return None

@@ -41,7 +41,7 @@ def unet_of_compvis(shapes: Shapes, where: str) -> UNetConfig:
     middle = "cross" if _depth(shapes, "middle_block.1") else _plain_middle("middle_block.1.in_layers.2.weight", shapes)
     first, vector = shapes.get("input_blocks.0.0.weight", ()), shapes.get("label_emb.0.0.weight")
     known = not any(key.startswith("label_emb.") for key in shapes) or vector is not None
-    return _built(shapes, levels, (first, vector), middle, _depth(shapes, "middle_block.1"), where, known)
+    return _built(shapes, levels, (first, vector), middle, _depth(shapes, "middle_block.1"), (where, "compvis"), known)
 
 
 def unet_of_diffusers(shapes: Shapes, where: str) -> UNetConfig:
@@ -60,7 +60,7 @@ def unet_of_diffusers(shapes: Shapes, where: str) -> UNetConfig:
     middle = "cross" if depth else _plain_middle("mid_block.resnets.1.conv1.weight", shapes)
     first, vector = shapes.get("conv_in.weight", ()), shapes.get("add_embedding.linear_1.weight")
     known = not any(key.startswith("class_embedding.") for key in shapes)
-    return _built(shapes, levels, (first, vector), middle, depth, where, known)
+    return _built(shapes, levels, (first, vector), middle, depth, (where, "diffusers"), known)
 
 
 def hint_widths(shapes: Shapes, layout: str) -> tuple[int, ...]:
@@ -85,7 +85,13 @@ def _add(level: _Level, shapes: Shapes, weight: str, attention: str) -> None:
 
 
 def _built(
-    shapes: Shapes, levels: list[_Level], ends: tuple[Any, Any], middle: str, depth: int, where: str, known: bool
+    shapes: Shapes,
+    levels: list[_Level],
+    ends: tuple[Any, Any],
+    middle: str,
+    depth: int,
+    where: tuple[str, str],
+    known: bool,
 ) -> UNetConfig:
     """The config of what was found.
 
@@ -97,7 +103,7 @@ def _built(
     projection, context = _first(shapes, ".proj_in.weight"), _first(shapes, ".attn2.to_k.weight")
     attended = bool(depth) or any(any(found) for found in depths)
     if len(first) != 4 or not known or any(len(found) != 1 for found in depths) or attended != (len(context) == 2):
-        raise _needed(where)
+        raise _needed(*where)
     linear = len(projection) == 2 or not attended
     kinds = tuple("cross" if max(level.depths) else "none" for level in levels)
     data: dict[str, Any] = {
@@ -111,7 +117,7 @@ def _built(
     try:
         return UNetConfig.of(data)
     except LdmkitError as error:
-        raise _needed(where) from error
+        raise _needed(*where) from error
 
 
 def _depth(shapes: Shapes, name: str) -> int:
@@ -130,6 +136,7 @@ def _first(shapes: Shapes, end: str) -> tuple[int, ...]:
     return next((shape for key, shape in shapes.items() if key.endswith(end)), ())
 
 
-def _needed(where: str) -> SourceError:
+def _needed(where: str, layout: str) -> SourceError:
     what = "the network of this ControlNet cannot be recognised by its keys"
-    return SourceError("config-needed", what, where=where, fits="config= with the original yaml, or diffusers' folder")
+    fits = "config= with the original yaml" if layout == "compvis" else "its folder of diffusers, config.json included"
+    return SourceError("config-needed", what, where=where, fits=fits)

@@ -41,7 +41,6 @@ KINDS = (
     Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
     Format(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
     Format(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet Union among others", _ALONE),
-    Format(r"lora_controlnet", "a ControlNet-LoRA", _FAMILY),
     Format(
         r"^(controlnet_blocks\.|controlnet_x_embedder\.|controlnet_double_blocks\.)",
         "a ControlNet of FLUX or SD 3",
