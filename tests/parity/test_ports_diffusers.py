@@ -121,5 +121,11 @@ def test_ports_of_the_levels_hold_no_weights() -> None:
     ours = UNet(
         {"channels": 3, "widths": (8, 16), "blocks": 1, "norm_groups": 4, "heads": 2, "attention": ("none", "none")}
     )
-    assert {name for name in ours.ports if name.startswith("down")} == {"down.0", "down.0.resample", "down.1"}
+    assert {name for name in ours.ports if name.startswith("down")} == {
+        "down.0",
+        "down.0.0",
+        "down.0.resample",
+        "down.1",
+        "down.1.0",
+    }
     assert not [key for key in ours.state_dict() if "port" in key]

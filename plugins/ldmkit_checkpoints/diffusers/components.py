@@ -59,9 +59,30 @@ def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("vqvae", "bert", "tokenizer", "unet", "scheduler"), ()
     if name.startswith("LDM"):
         return ("vqvae", "unet", "scheduler"), ()
-    control = ("controlnet",) if "ControlNet" in name else ()
+    control = (name_of_control(name),) if "ControlNet" in name or "Adapter" in name else ()
     second = ("text_encoder_2", "tokenizer_2") if name.startswith("StableDiffusionXL") else ()
     return ("vae", "unet", "scheduler", *control), ("text_encoder", "tokenizer", *second)
+
+
+def name_of_control(pipeline: str) -> str:
+    """The component of a pipeline that reads hints, if it has one; a second one is in a folder with a number."""
+    return "adapter" if "Adapter" in pipeline else "controlnet"
+
+
+def control_folders(folder: Path, pipeline: str, classes: Mapping[str, str]) -> list[str]:
+    """`controlnet`, `controlnet_1` ... or `adapter`, `adapter_1` ...
+
+    diffusers' MultiAdapter strings the numbers of its folders together (`adapter_1_2`).
+    """
+    first = name_of_control(pipeline)
+    folders = [first] if first in classes else []
+    while folders:
+        after = (f"{first}_{len(folders)}", f"{folders[-1]}_{len(folders)}")
+        found = next((name for name in after if (folder / name).is_dir()), None)
+        if found is None:
+            break
+        folders.append(found)
+    return folders
 
 
 def _no_class(key: str, entry: Any, where: str) -> SourceError:

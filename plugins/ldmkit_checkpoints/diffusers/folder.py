@@ -12,7 +12,7 @@ from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec
 from ldmkit.models.source import SlotPart, adapter_only
 from ldmkit_checkpoints.conditioners import given_vector, masked_image
 from ldmkit_checkpoints.control.folders import READERS
-from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of
+from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of, control_folders
 from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.diffusers.gligen import PIPELINE as GLIGEN
 from ldmkit_checkpoints.diffusers.gligen import gligen_component, layout_conditioner, without_gates
@@ -119,10 +119,9 @@ class DiffusersFolder(Source):
         if guided and scheduler.sampler.config.get("variance") == "learned":
             what = "variance_type learned_range: guidance leaves the variance at the conditional one, as in the papers"
             self.report.notes.append(f"{what}; this pipeline of diffusers guides it with the rest")
-        adapters = self._controlnets(unet.context_join) | self._gated(unet, conditioners)
-        for name in (name for name in adapters if adapters[name].type == "controlnet"):
-            hint = "hint" if len(adapters) == 1 else f"hint-{name.removeprefix('control-')}"
-            conditioners[hint] = ConditionerSpec(type="hint", slot=f"{name}.hint", null="keep")
+        adapters, hints = self._hinted(unet.context_join)
+        adapters |= self._gated(unet, conditioners)
+        conditioners |= hints
         sample_size = self._repaired_size(sample_size)
         height, width = sample_size if isinstance(sample_size, (list, tuple)) else (sample_size, sample_size)
         size = None if height is None else (int(height) * codec.factor, int(width) * codec.factor)
@@ -245,18 +244,30 @@ class DiffusersFolder(Source):
         sizes = ConditionerSpec(type="size-codes", config={"reads": reads, "width": width})
         return {"pooled": pooled, "sizes": sizes}
 
-    def _controlnets(self, join: str) -> dict[str, PartSpec]:
-        folders, found = self._control_folders(), dict[str, PartSpec]()
+    def _hinted(self, join: str) -> tuple[dict[str, PartSpec], dict[str, ConditionerSpec]]:
+        """The networks that read hints, and what fills their slots."""
+        folders = control_folders(self.folder, str(self.index["_class_name"]), self._classes)
+        found, hints = dict[str, PartSpec](), dict[str, ConditionerSpec]()
         for i, folder in enumerate(folders):
-            name = "control" if len(folders) == 1 else f"control-{i + 1}"
-            config = self._config(folder)
-            if (own := config.get("_class_name", "ControlNetModel")) != "ControlNetModel":
-                where = f"{self.folder}/{folder}/config.json"
-                raise SourceError("unsupported", f"unknown ControlNet class {own!r}", where=where)
-            component = controlnet_component(config, join)
-            self._components[f"adapters.{name}"] = (folder, component)
-            found[name] = component.spec
-        return found
+            name, component = self._control(folder, join)
+            number = "" if len(folders) == 1 else f"-{i + 1}"
+            self._components[f"adapters.{name}{number}"] = (folder, component)
+            found[f"{name}{number}"] = component.spec
+            for slot, part in component.slots.items():
+                kept = part.spec.model_copy(update={"slot": f"{name}{number}.{slot}", "null": "keep", "input": None})
+                hints[f"{slot}{number}"] = kept
+        return found, hints
+
+    def _control(self, folder: str, join: str) -> tuple[str, Component]:
+        config, where = self._config(folder), f"{self.folder}/{folder}/config.json"
+        first = "T2IAdapter" if folder.startswith("adapter") else "ControlNetModel"
+        own = config.get("_class_name", first)
+        if own not in READERS or (READERS[own][0] == "t2i") != (first == "T2IAdapter") or own == "ControlNetXSAdapter":
+            raise SourceError("unsupported", f"unknown ControlNet class {own!r}", where=where)
+        if own == "ControlNetModel":
+            return "control", controlnet_component(config, join)
+        shapes = {key: tensor.shape for key, tensor in self._inventory(folder).tensors.items()}
+        return READERS[own][0], READERS[own][1](config, shapes, where)
 
     def _gated(self, unet: UNetConfig, conditioners: dict[str, ConditionerSpec]) -> dict[str, PartSpec]:
         """GLIGEN's adapter, whose conditioner is added to the others."""
@@ -272,17 +283,11 @@ class DiffusersFolder(Source):
         conditioners["layout"] = layout_conditioner(conditioners[owner], owner)
         return {"gligen": component.spec}
 
-    def _control_folders(self) -> list[str]:
-        folders = ["controlnet"] if "controlnet" in self._classes else []
-        while folders and (self.folder / f"controlnet_{len(folders)}").is_dir():
-            folders.append(f"controlnet_{len(folders)}")
-        return folders
-
     def _weighted(self) -> list[str]:
         """Components with weights."""
         return [
             *(name for name in ("vae", "vqvae", "unet", *TOWERS) if name in self._classes),
-            *self._control_folders(),
+            *control_folders(self.folder, str(self.index["_class_name"]), self._classes),
         ]
 
     def _as_class(self, name: str) -> dict[str, Any]:

@@ -13,6 +13,8 @@ PIPELINES = frozenset(
         *("StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
         *("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", "LDMPipeline", "DDPMPipeline"),
         *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline", "StableDiffusionGLIGENPipeline"),
+        *("StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"),
+        "StableDiffusionXLControlNetUnionPipeline",
     ]
 )
 
