@@ -93,12 +93,12 @@ def hint_of(extractor: Extractor, value: Any) -> Tensor:
     try:
         with torch.no_grad():
             found = extractor.extract(value)
+        height, width = extractor.hint_size(value)
     except LdmkitError:
         raise
     except Exception as problem:
         what = f"{part_name('extractor', extractor)} failed: {raised(problem)}"
         raise RunError("extractor-failed", what) from problem
-    height, width = extractor.hint_size(value)
     hint = check_returned(found, [(3, height, width)], "extractor", extractor, "extract")
     if hint.dtype != torch.float32 or hint.device.type != "cpu" or not is_levels(hint):
         what = f"{part_name('extractor', extractor)} breaks its contract: extract returned values that are no levels"

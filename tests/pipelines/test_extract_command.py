@@ -114,6 +114,32 @@ def test_several_pictures_of_one_hint(folder: Path, photo: Path) -> None:
     assert pixels("drawn/000002.png") == pixels("alone.png")
 
 
+def test_hints_of_other_things_than_pictures(folder: Path, photo: Path, capsys: Capture) -> None:
+    """Keypoints, labels and holes: on the fly as from the file that `ldmkit extract` writes."""
+    points = np.random.default_rng(0).integers(4, 28, (18, 2)).tolist()
+    people = {"people": [{"pose_keypoints_2d": [number for x, y in points for number in (x, y, 1)]}]}
+    Path("pose.json").write_text(json.dumps(people), encoding="utf-8")
+    Image.fromarray(np.arange(1024, dtype=np.uint8).reshape(32, 32) % 150).save("labels.png")
+    Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save("mask.png")
+    hole = json.dumps({"image": "photo.png", "mask": "mask.png"})
+    cases = [
+        ("pose.json", "pose:size=[32,32]", "a.png"),
+        ("labels.png", "segmentation", "b.png"),
+        (hole, "inpaint", "c.npy"),
+    ]
+    for source, extractor, file in cases:
+        assert main(["extract", extractor, source, file]) == 0
+        assert main(["sample", str(folder), "--hint", file, *SAMPLE, "-o", "file.png", "--overwrite"]) == 0
+        fly = ["sample", str(folder), "--hint", source, "--extract", extractor, *SAMPLE, "-o", "fly.png", "--overwrite"]
+        assert main(fly) == 0
+        assert pixels("file.png") == pixels("fly.png")
+        capsys.readouterr()
+        assert main(["replay", "fly.png", "--model", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["largest_difference"] == 0
+    assert error(capsys, "extract", "inpaint", hole, "hole.png") == "input.hint-masked"
+    assert not Path("hole.png").exists()
+
+
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no such extractor": (["--hint", "photo.png", "--extract", "cany"], "plugin.unknown"),
     "no such option": (["--hint", "photo.png", "--extract", "canny:lo=3"], "spec.unknown-key"),

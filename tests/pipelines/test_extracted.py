@@ -113,11 +113,28 @@ def test_the_size_is_the_hint_s_and_nothing_is_resized(pipe: ldmkit.Pipeline) ->
     assert str(found.value) == str(wanted.value)
 
 
+def test_a_cascade_hands_them_to_its_stages(pipe: ldmkit.Pipeline) -> None:
+    """Each stage that has the input extracts it; what a stage makes of an input is not in the recipe of the next."""
+    cascade = ldmkit.Cascade.of({"base": pipe, "again": pipe}, {"again": {"inputs": {"hint": "base"}}})
+    options: dict[str, Any] = {"steps": 2, "seeds": [1]}
+    drawn = cascade({"text": "a", "hint": ldmkit.Extracted(PHOTO, "canny")}, **options)
+    assert torch.equal(drawn.images, cascade({"text": "a", "hint": Canny().extract(PHOTO)}, **options).images)
+    recipe = json.loads(json.dumps(drawn.recipes[0]))
+    inputs = {name: stage["inputs"].get("hint") for name, stage in recipe["stages"].items()}
+    assert inputs["base"]["extract"]["type"] == "canny" and inputs["again"] is None
+    assert torch.equal(ldmkit.replay(cascade, recipe).images, drawn.images)
+
+
 class Thirds(ldmkit.Extractor):
     """No levels."""
 
     def extract(self, value: Tensor) -> Tensor:
         return value / 3
+
+
+class NoSize(Thirds):
+    def hint_size(self, value: Tensor) -> Any:
+        return None
 
 
 class Breaks(ldmkit.Extractor):
@@ -141,6 +158,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "another key": ({"picture": PHOTO, "extract": "canny", "low": 3}, "input.picture-type", "inputs.hint"),
     "16 bits": ({"picture": Image.new("I;16", (8, 8)), "extract": "canny"}, "input.picture-depth", "inputs.hint"),
     "no contract": ({"picture": PHOTO, "extract": Thirds()}, "run.bad-return", "Thirds"),
+    "no size": ({"picture": PHOTO, "extract": NoSize()}, "run.extractor-failed", "NoSize"),
     "raises": ({"picture": PHOTO, "extract": Breaks()}, "run.extractor-failed", "Breaks"),
 }
 
