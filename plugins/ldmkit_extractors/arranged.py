@@ -15,6 +15,8 @@ from ldmkit import MASKED, Example, Extractor, from_levels, to_levels
 from ldmkit.files.json import raw_input
 
 Array = np.ndarray[Any, Any]
+ROWS = 128
+"""Rows of a shuffled picture that are read at a time."""
 
 
 class Shuffle(Extractor):
@@ -35,10 +37,14 @@ class Shuffle(Extractor):
     scale: int = Field(default=256, ge=2, le=8192)
 
     def extract(self, value: Tensor) -> Tensor:
-        levels = to_levels(value).astype(np.float64)
+        levels = to_levels(value)
         height, width = levels.shape[:2]
         x, y = (self._field(height, width, number) for number in (0, 1))
-        return from_levels(np.rint(_read(levels, x * (width - 1), y * (height - 1))).astype(np.uint8))
+        found = np.empty_like(levels)
+        for top in range(0, height, ROWS):  # all rows at once take gigabytes for a large picture
+            rows = slice(top, top + ROWS)
+            found[rows] = np.rint(_read(levels, x[rows] * (width - 1), y[rows] * (height - 1))).astype(np.uint8)
+        return from_levels(found)
 
     def _field(self, height: int, width: int, number: int) -> Array:
         """(H, W) in [0, 1]."""
