@@ -230,3 +230,20 @@ def test_damaged_containers(pipe: ldmkit.Pipeline, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="unrecognised"):
         pipe.with_lora(tmp_path / "other.safetensors")
     assert load_file(tmp_path / "a.safetensors")
+
+
+def test_metadata_that_is_nested_without_end(
+    pipe: ldmkit.Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ldmkit.cli import main
+
+    deep = "[" * 100_000
+    for key, words in {"lora_adapter_metadata": "metadata", "ldmkit.defaults": "metadata"}.items():
+        with pytest.raises(SourceError, match=words):
+            pipe.with_lora(saved(tmp_path / "a.safetensors", pair(), {key: deep}))
+    file = saved(tmp_path / "a.safetensors", pair(), {"ss_tag_frequency": deep})
+    assert main(["check", str(file)]) == 0
+    (tmp_path / "README.md").write_text(f"---\ntags: {deep}\n---\n")
+    with pytest.warns(UserWarning, match=r"README\.md cannot be read"):
+        pipe.with_lora(file)
+    assert "layers: 1 of the U-Net" in capsys.readouterr().out

@@ -126,7 +126,7 @@ def _own(text: str, where: str) -> dict[str, Any]:
         if not isinstance(data, dict) or data.keys() - {*FIELDS, "locked"}:
             raise ValueError("fields")
         found = Defaults.of(data, OWN).model_dump(include=set(data))
-    except (ValueError, SpecError) as error:
+    except (ValueError, RecursionError, SpecError) as error:
         fits = f"a JSON object of {', '.join(FIELDS)} and locked"
         raise SourceError("metadata", f"{OWN!r} holds no defaults: {error}", where=where, fits=fits) from None
     return {**found, "locked": data.get("locked") or [name for name in FIELDS if name in data]}

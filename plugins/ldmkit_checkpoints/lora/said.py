@@ -65,7 +65,7 @@ class Said:
         """The most frequent tags of the captions that it was trained with (`ss_tag_frequency`)."""
         try:
             groups = json.loads(self.metadata.get("ss_tag_frequency", "{}"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         total: Counter[str] = Counter()
         for group in groups.values() if isinstance(groups, dict) else ():
@@ -84,7 +84,7 @@ def said_of(path: Path, folder: Path | None, config: Mapping[str, Any] | None = 
         config: adapter_config.json, which has been read.
     """
     beside = path.parent
-    alone = folder is not None or sum(other.suffix in _WEIGHTS for other in beside.iterdir()) == 1
+    alone = folder is not None or _alone_in(beside)
     card: Mapping[str, Any] = {}
     scheduler, unread = None, []
     if alone:
@@ -99,6 +99,14 @@ def said_of(path: Path, folder: Path | None, config: Mapping[str, Any] | None = 
             config = _mapping(file)
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     return Said(metadata, card, scheduler, config, _name(path, alone), tuple(unread))
+
+
+def _alone_in(folder: Path) -> bool:
+    """Whether a folder has one file of weights; no, where it may not be listed."""
+    try:
+        return sum(other.suffix in _WEIGHTS for other in folder.iterdir()) == 1
+    except OSError:
+        return False
 
 
 def _name(path: Path, alone: bool) -> str:
@@ -124,6 +132,6 @@ def _card(file: Path) -> Mapping[str, Any]:
         return {}
     try:
         data = yaml.safe_load(text[3:].partition("\n---")[0])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
     return data if isinstance(data, dict) else {}

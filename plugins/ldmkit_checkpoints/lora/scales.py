@@ -47,7 +47,7 @@ class Scales:
             return cls({}, where)
         try:
             fields = json.loads(metadata[METADATA])
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             raise SourceError("metadata", f"{METADATA!r} is no JSON object", where=where, fits="what diffusers writes")
