@@ -53,7 +53,9 @@ def _replay(pipeline: Pipeline | Cascade, recipe: Mapping[str, Any], allow_large
     pipelines = {"": pipeline} if isinstance(pipeline, Pipeline) else pipeline.stages
     for name, call in calls_of(recipe).items():
         if name in pipelines:
-            _check_placed(call, pipelines[name], f"recipe.stages.{name}" if name else "recipe")
+            where = f"recipe.stages.{name}" if name else "recipe"
+            _check_placed(call, pipelines[name], where)
+            _check_updates(call, pipelines[name], where)
     draw: Any = pipeline
     if "stages" not in recipe:
         output: Output = draw(**_arguments(recipe, "recipe"), allow_large=allow_large)
@@ -74,6 +76,19 @@ def _check_placed(call: Mapping[str, Any], pipeline: Pipeline, where: str) -> No
     if drawn != pipeline.rounded:
         what = f"the picture was made with parts placed as {drawn}, here they are {pipeline.rounded}"
         raise SourceError("other-model", what, where=f"{where}.placed", fits="pipeline.placed(recipe['placed'])")
+
+
+def _check_updates(call: Mapping[str, Any], pipeline: Pipeline, where: str) -> None:
+    """Refuse a picture that was drawn with other files than those attached, where it is known which are.
+
+    Raises:
+        SourceError: `other-update`.
+    """
+    drawn = {one.get("sha256") if isinstance(one, Mapping) else None for one in call.get("updates", [])}
+    now = {one["sha256"] for one in pipeline.updates}
+    if now and drawn != now:  # a pipeline that was saved with what is attached does not know its files
+        what = f"the picture was made with the files {sorted(map(str, drawn))}, this pipeline with {sorted(now)}"
+        raise SourceError("other-update", what, where=f"{where}.updates", fits="ldmkit.replaying.with_updates(...)")
 
 
 def _arguments(recipe: Mapping[str, Any], where: str) -> dict[str, Any]:

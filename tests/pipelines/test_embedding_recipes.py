@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def test_with_a_lora_on_the_text_encoder(folder: Path, plain: ldmkit.Pipeline, t
 def test_saved_folders(plain: ldmkit.Pipeline, tmp_path: Path) -> None:
     """A saved pipeline keeps the words, in our format and in diffusers', with several vectors each."""
     taught = plain.with_embedding(made.torch_file(tmp_path, made.a1111(vectors(3))))
-    again = ldmkit.load(taught.save(tmp_path / "native"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing of it is not saved
+        folder = taught.save(tmp_path / "native")
+    again = ldmkit.load(folder)
     assert again.updates == () and torch.equal(ours(again, TEXT), ours(taught, TEXT))
     more = again.with_embedding(made.safe(tmp_path, {"<dog>": vectors(2, seed=8)}))
     assert torch.equal(ours(more, TEXT), ours(taught, TEXT))
@@ -107,6 +111,12 @@ def test_a_file_of_several_words_is_replayed(plain: ldmkit.Pipeline, tmp_path: P
     drawn = plain.with_embedding(file)({"text": "a <dog>"}, steps=2, size=32, seeds=[0])
     recipe = drawn.recipes[0]
     assert torch.equal(replay(with_updates(plain, recipe), recipe).images, drawn.images)
+    other = plain.with_embedding(
+        made.safe(tmp_path, {"<cat>": vectors(1), "<dog>": vectors(2, seed=9)}, "b.safetensors")
+    )
+    assert other.spec.hash == recipe["spec"]
+    with pytest.raises(LdmkitError, match="other-update"):
+        replay(other, recipe)
     recipe["updates"][0]["tokens"] = 5
     with pytest.raises(LdmkitError, match="tokens"):
         with_updates(plain, recipe)
