@@ -85,7 +85,7 @@ def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
     else:
         return None
     found = _vocabulary(tokenizer, stated, ("cls", "sep"), size, file, "BertTokenizer")
-    return replace(found, unknown=tokenizer.token_to_id(_unknown_of(stated)))
+    return replace(found, unknown=tokenizer.token_to_id(_unknown_of(stated)), several=several_of(tokenizer))
 
 
 def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:

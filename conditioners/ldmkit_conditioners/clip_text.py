@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldmkit import (
     CompositionError,
@@ -122,6 +122,10 @@ class ClipPart(Prompted, Ported, LearnsTokens):
     @property
     def token_room(self) -> int:
         return self.length - 2
+
+    @property
+    def token_table(self) -> nn.Embedding:
+        return self.weights.tokens
 
     def learn_token(self, token: str, vectors: Tensor) -> None:
         if self.vocabulary is None:

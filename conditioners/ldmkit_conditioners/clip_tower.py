@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ldmkit import Frame, PortedLinear, Value
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
+from ldmkit_conditioners.token_table import with_rows
 from ldmkit_conditioners.transformer import Activation, Block
 
 
@@ -80,13 +81,8 @@ class ClipTower(nn.Module):
 
     def learn(self, ids: Sequence[int], vectors: Tensor) -> None:
         """Rows `ids` of a new, longer table of tokens are the vectors (n, width); the old table is left alone."""
-        old, rows = self.tokens.weight, max(self.config.vocab_size, *(id_ + 1 for id_ in ids))
-        table = old.detach().new_zeros(rows, self.config.width)
-        table[: len(old)] = old.detach()
-        table[list(ids)] = vectors.to(table)
-        self.tokens = nn.Embedding(rows, self.config.width, _weight=table)
-        self.tokens.weight.requires_grad_(old.requires_grad)
-        self.config = self.config.model_copy(update={"vocab_size": rows})
+        self.tokens = with_rows(self.tokens, ids, vectors)
+        self.config = self.config.model_copy(update={"vocab_size": len(self.tokens.weight)})
 
     def pooled(self, ids: Tensor, frame: Frame | None = None) -> Tensor:
         """Final-normed state at the end token, projected where the tower has a projection: (B, projection or width)."""

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor, nn
 
-from ldmkit import Example, Ported, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
+from ldmkit import Example, LearnsTokens, Ported, Signal, SignalKind, SourceError, Tokens, Value, linear_ports, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit_conditioners.bpe import BERT_FILES, bert_vocabulary
 from ldmkit_conditioners.prompted import Prompted
+from ldmkit_conditioners.token_table import with_rows
 from ldmkit_conditioners.transformer import Encoder
-from ldmkit_conditioners.vocabulary import Vocabulary
+from ldmkit_conditioners.vocabulary import Vocabulary, no_vocabulary
 
 
 class LdmTextConfig(Value):
@@ -35,7 +37,7 @@ class LdmTextConfig(Value):
     pad: int = Field(default=0, ge=0)
 
 
-class LdmText(Prompted, Ported):
+class LdmText(Prompted, Ported, LearnsTokens):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
     The null is the encoding of the empty prompt (without words: of nothing but padding).
@@ -71,6 +73,25 @@ class LdmText(Prompted, Ported):
     @property
     def length(self) -> int:
         return int(self.config.max_length)
+
+    @property
+    def token_width(self) -> int:
+        return int(self.config.dim)
+
+    @property
+    def token_room(self) -> int:
+        return self.length - 2
+
+    @property
+    def token_table(self) -> nn.Embedding:
+        return self.encoder.tokens
+
+    def learn_token(self, token: str, vectors: Tensor) -> None:
+        if self.vocabulary is None:
+            raise no_vocabulary(type(self).__name__, self.files)
+        self._vocabulary, ids = self.vocabulary.with_token(token, len(vectors))
+        self.encoder.tokens = with_rows(self.encoder.tokens, ids, vectors)
+        self.config = self.config.model_copy(update={"vocab_size": len(self.encoder.tokens.weight)})
 
     @property
     def empty(self) -> list[int]:

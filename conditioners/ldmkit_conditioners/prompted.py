@@ -49,6 +49,16 @@ class Prompted(Conditioner):
     def empty(self) -> list[int]:
         """The ids of the empty prompt, without padding."""
 
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a text, without start, end and padding.
+
+        Raises:
+            InputError: `no-vocabulary`.
+        """
+        if self.vocabulary is None:
+            raise no_vocabulary(type(self).__name__, self.files)
+        return [id_ for piece in self.vocabulary.pieces(text) for id_ in piece]
+
     def load_assets(self, folder: Path) -> None:
         self._vocabulary = self.find_vocabulary(path_of(folder, "folder")) or self._vocabulary
 

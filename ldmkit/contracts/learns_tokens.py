@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.errors import CompositionError
 
 
 class LearnsTokens(Conditioner, ABC):
@@ -24,6 +25,20 @@ class LearnsTokens(Conditioner, ABC):
     @abstractmethod
     def token_room(self) -> int:
         """How many vectors one prompt can have."""
+
+    @property
+    def token_table(self) -> nn.Embedding | None:
+        """The table of vectors, of which a stage trains the rows of a new token; None: they cannot be trained."""
+        return None
+
+    def token_ids(self, text: str) -> list[int]:
+        """The rows of the table that a text is read by, without those of start and end.
+
+        Raises:
+            InputError: `no-vocabulary`.
+            CompositionError: `not-trainable`, unless overridden; a class with a `token_table` overrides it.
+        """
+        raise CompositionError("not-trainable", f"{type(self).__name__} does not say how it reads a text")
 
     @abstractmethod
     def learn_token(self, token: str, vectors: Tensor) -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
 
 from ldmkit import LazyTensor, Learnt, SourceError
 from ldmkit.files.reading import check_ordinary
-from ldmkit.models.weights import open_safetensors
+from ldmkit.models.weights import open_safetensors, write_safetensors
 from ldmkit.printable import first_few
 from ldmkit_checkpoints.torchfile.state_dict import open_pickled
 from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file
@@ -55,6 +57,25 @@ def open_embedding(path: Path) -> Sequence[Learnt] | None:
         return [_of_a1111(tree, str(path))]
     tensors = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, LazyTensor)}
     return _of_tensors(tensors, str(path)) if tensors and len(tensors) == len(tree) else None
+
+
+EmbeddingLayout: TypeAlias = Literal["diffusers", "a1111"]
+
+
+def write_embedding(file: Path, word: str, vectors: Mapping[str, Tensor], layout: EmbeddingLayout) -> None:
+    """Write the vectors (n, width) of a word, by text encoder in their order: of several as `clip_l` and `clip_g`.
+
+    Raises:
+        SourceError: `not-expressible`: more text encoders than such files have.
+        RunError: `cannot-write`.
+    """
+    keys = list(dict.fromkeys(TOWERS.values()))
+    if len(vectors) > len(keys):
+        what = f"there are {len(vectors)} text encoders: {', '.join(vectors)}"
+        raise SourceError("not-expressible", what, where=str(file), fits=f"at most {len(keys)}")
+    own = [word if layout == "diffusers" else SINGLE] if len(vectors) == 1 else keys
+    tensors = dict(zip(own, vectors.values(), strict=True))
+    write_safetensors(file, {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
 
 
 def _of_a1111(tree: Mapping[Any, Any], where: str) -> Learnt:

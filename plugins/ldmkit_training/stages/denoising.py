@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, CompositionError, Denoiser, Draws, Part, Pipeline, Signal
+from ldmkit import Batch, CompositionError, Denoiser, Draws, Pipeline, Signal
 from ldmkit.run.loss import prediction_errors
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
@@ -35,10 +35,11 @@ class DenoisingStage(PipelineStage, ABC):
         self,
         pipeline: Pipeline,
         objective: DenoiserObjective,
-        trained: Mapping[str, Part],
+        trained: Mapping[str, nn.Module],
         *,
         gradient_checkpointing: bool = False,
         required: Collection[str] = (),
+        turn: type[DenoiserTurn] = DenoiserTurn,
     ) -> None:
         """Set up the turn that trains these parts of a pipeline; its other parts are frozen.
 
@@ -46,13 +47,14 @@ class DenoisingStage(PipelineStage, ABC):
             trained: by name (`denoiser`, a conditioner's or an adapter's name).
             gradient_checkpointing: recompute every block of the denoiser in the backward pass instead of keeping it.
             required: names of inputs without which a sample is an error.
+            turn: class of the turn.
 
         Raises:
             CompositionError: `no-checkpointing`; an unknown name under `objective.dropout`.
         """
         self.read(pipeline)
         self.objective = objective
-        self.turn = DenoiserTurn(pipeline, objective, trained, required)
+        self.turn = turn(pipeline, objective, trained, required)
         self.denoising = self.turn
         self.turns = {"denoiser": self.turn}
         if self.mask is not None:

@@ -71,9 +71,17 @@ _UNET |= {"attention": ["none", "cross"], "context_dim": 8}
 _WORDS = {"vocab_size": 16, "start": 2, "end": 3, "pad": 0, "dim": 8, "layers": 1, "heads": 2, "head_dim": 4}
 
 
-def write_start(folder: Path) -> None:
-    """A tiny pipeline of text, as `start` in an empty folder, for the contract kit's examples."""
+def write_start(folder: Path, *, words: bool = False) -> None:
+    """A tiny pipeline of text, as `start` in an empty folder, for the contract kit's examples.
+
+    Args:
+        words: with a vocabulary, of a few letters; without, it reads ids.
+    """
     text = {"text": build("conditioner", PartSpec(type="ldm-text", config={**_WORDS, "max_length": 8}), "text")}
+    if words:
+        (folder / "words").mkdir()
+        (folder / "words" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\nc\n", encoding="utf-8")
+        text["text"].load_assets(folder / "words")
     denoiser = build("denoiser", PartSpec(type="unet", config=_UNET), "denoiser")
     for parameter in denoiser.parameters():
         if not parameter.any():  # layers that start at zero let no gradient through
@@ -81,7 +89,7 @@ def write_start(folder: Path) -> None:
     Pipeline.of(
         codec=build("codec", PartSpec(type="identity"), "codec"),
         denoiser=denoiser,
-        process=build_value("process", PartSpec(type="flow"), "process"),
+        process=build_value("process", PartSpec(type="discrete"), "process"),
         conditioners=text,
         defaults={"size": (16, 16)},
     ).save(folder / "start")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, Conditioning, Context, Loss, Part, Pipeline, Signal, Turn
+from ldmkit import Batch, Conditioning, Context, Loss, Pipeline, Signal, Turn
 from ldmkit.files.pictures import read_mask
 from ldmkit.run.context import prepared_context
 from ldmkit.run.inputs import input_name
@@ -35,7 +35,7 @@ class DenoiserTurn(Turn):
         self,
         pipeline: Pipeline,
         objective: DenoiserObjective,
-        trained: Mapping[str, Part],
+        trained: Mapping[str, nn.Module],
         required: Collection[str] = (),
     ) -> None:
         super().__init__()

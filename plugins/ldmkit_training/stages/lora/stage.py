@@ -11,11 +11,12 @@ from ldmkit_adapters.lora.update import Update
 from ldmkit_checkpoints.lora.layers import Layer
 from ldmkit_checkpoints.lora.writing import write_lora
 
-from ldmkit import Example, PartSpec, Pipeline, StageSetup
+from ldmkit import Example, PartSpec, Pipeline, StageSetup, Value
 from ldmkit.contracts.nn import layer_of
 from ldmkit.models.compose import build
 from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.updates import free_name
+from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.lora.section import LoraConfig, LoraSection
 from ldmkit_training.stages.lora.targets import Target, chosen
 from ldmkit_training.stages.seeded import seeded
@@ -38,7 +39,8 @@ class LoraStage(StartedStage):
     """
 
     api: ClassVar[int] = 1
-    Config = LoraConfig
+    Config: ClassVar[type[Value]] = LoraConfig
+    turn_class: ClassVar[type[DenoiserTurn]] = DenoiserTurn
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
             {"model": {"start": "start"}, "lora": {"rank": 2, "conditioners": {"text": ["qkv"]}}},
@@ -56,7 +58,7 @@ class LoraStage(StartedStage):
         return cls(config, setup)
 
     def __init__(self, config: LoraConfig, setup: StageSetup) -> None:
-        base = config.model.open(setup.folder)
+        self.base = base = config.model.open(setup.folder)
         self.layout = config.lora.layout
         found = chosen(config.lora, base)
         with seeded(setup.seed, "lora"):
@@ -67,7 +69,7 @@ class LoraStage(StartedStage):
             self.notes.append("lora.layout: diffusers leaves DoRA's lengths out of files with kohya's keys")
         self.set_up(
             base.with_adapter(name, self.lora, {}), config.objective, {name: self.lora},
-            gradient_checkpointing=config.gradient_checkpointing,
+            gradient_checkpointing=config.gradient_checkpointing, turn=self.turn_class,
         )  # fmt: skip
 
     @classmethod

@@ -1,0 +1,120 @@
+"""The training stage of a new token."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from ldmkit_checkpoints.embeddings import write_embedding
+from torch import Tensor
+
+from ldmkit import CompositionError, Example, InputError, LearnsTokens, Pipeline, StageSetup
+from ldmkit.models.saving import check_folder, replacing_folder
+from ldmkit.run.inputs import input_name
+from ldmkit_training.stages.seeded import seeded
+from ldmkit_training.stages.started import StartedStage, write_start
+from ldmkit_training.stages.textual_inversion.section import TextualInversionConfig, TokenSection
+from ldmkit_training.stages.textual_inversion.vectors import TokenTurn, TokenVectors
+
+FILE = "learned_embeds.safetensors"
+"""The name under which diffusers and `Pipeline.with_embedding` look for it in a folder."""
+
+
+class TextualInversionStage(StartedStage):
+    """Trains the vectors of a new token of a pipeline's text encoders (Gal et al. 2022); all else stays bit for bit.
+
+    Args:
+        config: the recipe.
+        setup: its folder, and the seed.
+
+    Raises:
+        CompositionError: `no-token-table`: the pipeline has no text encoder that learns tokens.
+        InputError: `token-taken`; `bad-init`: the word to start from.
+        SourceError, WeightsError: of the pipeline to start from.
+    """
+
+    api: ClassVar[int] = 1
+    Config = TextualInversionConfig
+    overfit_share: ClassVar[float] = 1.0
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            {"model": {"start": "start"}, "token": {"word": "<new>", "vectors": 2}},
+            ({"text": "a <new> b"}, {"text": "b <new>"}),
+        ),
+    )
+
+    @classmethod
+    def write_example(cls, folder: Path) -> None:
+        write_start(folder, words=True)
+
+    @classmethod
+    def build(cls, config: TextualInversionConfig, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(config, setup)
+
+    def __init__(self, config: TextualInversionConfig, setup: StageSetup) -> None:
+        base, self.section = config.model.open(setup.folder), config.token
+        with seeded(setup.seed, "token"):
+            pipeline = _with_token(base, self.section)
+        # those that learnt it are copies
+        towers = {name: part for name, part in _towers(pipeline).items() if part is not base.conditioners[name]}
+        self.vectors = TokenVectors(towers, self.section.word)
+        started = "noise" if self.section.init is None else repr(self.section.init)
+        self.notes = [f"token: {self.section.word!r}, starts as {started}, in {', '.join(towers)}"]
+        self.set_up(
+            pipeline, config.objective, {"token": self.vectors},
+            gradient_checkpointing=config.gradient_checkpointing, turn=TokenTurn,
+        )  # fmt: skip
+        assert isinstance(self.turn, TokenTurn)
+        self.turn.word = self.section.word
+        self.turn.texts = tuple({input_name(name, pipeline.wiring[name]): None for name in towers})
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        check_folder(folder, FILE, frozenset())
+
+    def save(self, folder: Path) -> None:
+        """The vectors alone, for `Pipeline.with_embedding` and for diffusers or A1111."""
+        self.check_saved(folder)
+        with replacing_folder(folder) as building:
+            write_embedding(building / FILE, self.section.word, self.vectors.named(), self.section.layout)
+
+
+def _towers(pipeline: Pipeline) -> dict[str, Any]:
+    """The text encoders with a table of their own."""
+    found = {
+        name: part
+        for name, part in pipeline.conditioners.items()
+        if isinstance(part, LearnsTokens) and part.token_table is not None and pipeline.wiring[name].shares is None
+    }
+    if not found:
+        what = "the model has no text encoder that learns tokens"
+        fits = f"a model with a CLIP text encoder, for example (conditioners: {', '.join(pipeline.conditioners)})"
+        raise CompositionError("no-token-table", what, where="model.start", fits=fits)
+    return found
+
+
+def _with_token(base: Pipeline, section: TokenSection) -> Pipeline:
+    """The pipeline with the token in its tables, as it begins."""
+    towers = _towers(base)
+    inputs = {name: input_name(name, base.wiring[name]) for name in towers}
+    first = next(iter(inputs.values()))
+    began = {name: _began(part, section) for name, part in towers.items() if inputs[name] == first}
+    with tempfile.TemporaryDirectory(prefix="ldmkit-token-") as folder:
+        file = Path(folder) / FILE
+        write_embedding(file, section.word, began, "diffusers")
+        return base.with_embedding(file, token=section.word)
+
+
+def _began(tower: Any, section: TokenSection) -> Tensor:
+    """First vectors (n, width): the rows of a word, one after another, or noise."""
+    table: Tensor = tower.token_table.weight.detach().float().cpu()
+    if section.init is None:
+        return torch.randn(section.vectors, table.shape[1]) * table.std() + table.mean()
+    ids = tower.token_ids(section.init)
+    if not 1 <= len(ids) <= section.vectors:
+        what = f"{section.init!r} is {len(ids)} tokens, and {section.word!r} has {section.vectors} vectors"
+        raise InputError("bad-init", what, where="token.init", fits=f"a word of 1 to {section.vectors} tokens")
+    return table[[ids[k % len(ids)] for k in range(section.vectors)]]
