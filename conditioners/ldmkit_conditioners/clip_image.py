@@ -79,6 +79,12 @@ class ClipImage(Conditioner):
         """A path or a data URI, or a JSON list of them."""
         return super().from_text(text) if text.lstrip().startswith("[") else text
 
+    def parse(self, raw: Any, where: str) -> tuple[Tensor, ...]:
+        pictures: tuple[Tensor, ...] = super().parse(raw, where)
+        for i, picture in enumerate(pictures):
+            self.config.pictures.resized(picture.shape[1], picture.shape[2], f"{where}[{i}]")
+        return pictures
+
     def forward(self, inputs: list[tuple[Tensor, ...]]) -> Tokens:
         pixels = torch.stack([self.config.pictures(picture) for row in inputs for picture in row])
         found = iter(self._encoded(pixels.to(self.tower.patches.weight)))

@@ -11,7 +11,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
 from ldmkit import InputError, Value, read_picture
-from ldmkit.bounds import MAX_BATCH
+from ldmkit.bounds import MAX_BATCH, MAX_PIXELS
 from ldmkit.files.pictures import data_uri
 from ldmkit_conditioners.vision_tower import MAX_EDGE
 
@@ -55,7 +55,7 @@ class Preprocessing(Value):
         """
         levels = ((picture.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         image = Image.fromarray(levels.permute(1, 2, 0).numpy())
-        if (size := self._size(image.height, image.width)) is not None:
+        if (size := self.resized(image.height, image.width)) is not None:
             image = image.resize((size[1], size[0]), _FILTERS[self.filter])
         pixels = _cropped(np.asarray(image), self.crop).astype(np.float32)
         if self.factor is not None:
@@ -63,12 +63,20 @@ class Preprocessing(Value):
         mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
         return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1).copy())
 
-    def _size(self, height: int, width: int) -> tuple[int, int] | None:
+    def resized(self, height: int, width: int, where: str | None = None) -> tuple[int, int] | None:
+        """(height, width) after resizing; None: as it is.
+
+        Raises:
+            InputError: `picture-too-large`: a picture so narrow that it would have too many pixels.
+        """
         if self.resize is not None:
             return self.resize
         if self.shortest is None:
             return None
         long = int(self.shortest * max(height, width) / min(height, width))
+        if long * self.shortest > MAX_PIXELS:
+            what = f"{width} x {height} pixels are {long} x {self.shortest} where the shorter side is {self.shortest}"
+            raise InputError("picture-too-large", what, where=where, fits=f"at most {MAX_PIXELS} pixels then")
         return (long, self.shortest) if width <= height else (self.shortest, long)
 
 

@@ -35,8 +35,8 @@ ADAPTER = "adapter"
 _READ = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".yaml", ".txt")
 """Suffixes of the files in a folder that decide what is read from it."""
 
-_LONGEST = 56
-"""Letters of a part's name, which has 64 at most, without `lora-` and a number."""
+_LONGEST = 40
+"""Letters of a part's name, which has 64 at most, without what is put before and behind it: `file-`, `-2-region`."""
 
 
 @dataclass
@@ -205,6 +205,6 @@ def digest_of(path: Path) -> str:
 def free_name(source: str | Path, taken: Collection[str]) -> str:
     """A name for what a file holds: that of the file, with a number where it is taken."""
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source).stem).strip("-")[:_LONGEST]
-    base = base if base[:1].isalpha() else f"lora-{base}".strip("-_")
+    base = base if base[:1].isalpha() else f"file-{base}".strip("-_")
     names = (base if number == 1 else f"{base}-{number}" for number in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)

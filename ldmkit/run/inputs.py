@@ -133,9 +133,11 @@ def encode_conditions(
         key = input_name(name, spec)
         values = [_value(conditioner, row, key, size) for row in rows]
         given = tuple(value is not None for value in values)
-        if slot not in parts.denoiser.slots and all(value is None for value in values):
-            continue  # an adapter without input is not used; a denoiser's slot gets its trained null
         opposite = [negative.get(key) for negative in negatives]
+        if slot not in parts.denoiser.slots:
+            _check_not_alone(key, values, opposite)
+            if all(value is None for value in values):
+                continue  # an adapter without input is not used; a denoiser's slot gets its trained null
         stage = memory(f"conditioner {name!r}", f"{len(rows)} inputs")
         with stage, in_use(_used(parts, name)), torch.set_grad_enabled(grad):
             signal, null = _encode(name, conditioner, spec, parts.slots[slot], values, opposite, size, grid)
@@ -177,6 +179,14 @@ def _check_negative(parts: Parts, wiring: Mapping[str, ConditionerSpec], negativ
         if all(wiring[name].null == "keep" and not _replaceable(parts.routes[name], parts) for name in readers):
             what = f"the input {key!r} is never dropped, so it cannot have a negative"
             raise InputError("negative-kept", what, where=f"negative.{key}")
+
+
+def _check_not_alone(key: str, values: Sequence[Any | None], negatives: Sequence[Any | None]) -> None:
+    """Refuse negatives of an adapter's input in rows without it, in which the adapter does nothing."""
+    for row, (value, negative) in enumerate(zip(values, negatives, strict=True)):
+        if value is None and negative is not None:
+            what = f"there is a negative for {key!r}, which is not given: the adapter is not used then"
+            raise InputError("negative-alone", what, where=f"negative[{row}].{key}", fits=f"{key!r} as well")
 
 
 def _replaceable(slot: str, parts: Parts) -> bool:

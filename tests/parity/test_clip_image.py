@@ -210,5 +210,12 @@ def test_bad_encoders(tmp_path: Path, changes: dict[str, Any], words: str) -> No
         loaded(tmp_path, "projected")
 
 
+def test_a_picture_that_would_be_huge() -> None:
+    """One row of 60000 pixels would have 3 billion numbers once its shorter side is 224."""
+    part = ClipImage({"width": 8, "layers": 1, "heads": 1, "mlp": 8, "projection": 4, "patch": 112})
+    with pytest.raises(ldmkit.InputError, match=r"picture-too-large.*x\[0\].*67200000 x 224"):
+        part.parse(torch.zeros(3, 1, 300000), "x")
+
+
 def test_kit() -> None:
     check_conditioner(ClipImage).require()

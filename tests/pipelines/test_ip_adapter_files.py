@@ -129,6 +129,24 @@ def test_bad_encoders(base: tuple[Any, Path, ldmkit.Pipeline], images: Path, tmp
         base[2].with_adapter_file(plus, encoder=other)
 
 
+def test_halves(base: tuple[Any, Path, ldmkit.Pipeline], tmp_path: Path) -> None:
+    """One half, one of no tensors, and the names that IP-Adapter's training gives them, with its frozen U-Net."""
+    halves = made.adapter(base[0].unet, "plain")
+    for name in halves:
+        torch.save({name: halves[name]}, tmp_path / "half.bin")
+        with pytest.raises(WeightsError, match=rf"missing.*'{name}' alone"):
+            base[2].with_adapter_file(tmp_path / "half.bin")
+    torch.save({**halves, "ip_adapter": {"1.to_k_ip.weight": "x"}}, tmp_path / "odd.bin")
+    with pytest.raises(SourceError, match=r"no-tensors.*to_k_ip.*is a str"):
+        base[2].with_adapter_file(tmp_path / "odd.bin")
+    names = {"image_proj": "image_proj_model", "ip_adapter": "adapter_modules"}
+    trained = {f"{names[half]}.{key}": one for half, own in halves.items() for key, one in own.items()}
+    torch.save({**trained, "unet.conv_in.bias": torch.ones(2)}, tmp_path / "trained.bin")
+    mine = base[2].with_adapter_file(tmp_path / "trained.bin").adapters["trained"].state_dict()
+    same = base[2].with_adapter_file(made.saved(halves, tmp_path / "same.bin")).adapters["same"].state_dict()
+    assert all(torch.equal(mine[key], same[key]) for key in same)
+
+
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.99])
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
 def test_half_a_file(
@@ -162,6 +180,8 @@ def test_bad_inputs(mine: ldmkit.Pipeline) -> None:
     ):
         with pytest.raises(InputError, match=words):
             mine({**TEXT, **inputs}, **OURS)
+    with pytest.raises(InputError, match=r"negative-alone.*'ip-image', which is not given"):
+        mine(TEXT, negative={"ip-image": picture}, **OURS)
     with pytest.raises(InputError, match=r"picture-weights.*2 weights.*1 pictures"):
         mine.tuned("ip", weights=(1.0, 0.5))({**TEXT, "ip-image": picture}, **OURS)
 

@@ -113,6 +113,7 @@ class IPAdapterSource(Source):
     @cached_property
     def _own(self) -> Mapping[str, LazyTensor]:
         found = self.inventory.take(PART, self._keys)
+        self.inventory.ignore_if(lambda key: "the U-Net that it was trained on" if key.startswith("unet.") else None)
         self.inventory.finish()
         return found
 
