@@ -44,7 +44,7 @@ TABLE = [
     Bad("unknown schedule", ("schedule={type: cosin}",), "spec.invalid", ("schedule", "cosin", "'cosine'")),
     Bad("unknown stage", ("stage=denoizer",), "spec.unknown-stage", ("stage", "did you mean 'denoiser'?")),
     Bad("stage is a list", ("stage=[codec]",), "spec.unknown-stage", ("stage",)),
-    Bad("no stage", "out: x\nsteps: 3\n", "spec.missing-key", ("stage", "classifier | codec | denoiser")),
+    Bad("no stage", "out: x\nsteps: 3\n", "spec.missing-key", ("stage", "classifier", "codec", "denoiser")),
     Bad("no data", "stage: codec\nout: x\nsteps: 3\n", "spec.missing-key", ("data",)),
     Bad("no steps", ("steps=null",), "spec.invalid", ("steps", "None")),
     Bad("steps below one", ("steps=0",), "spec.invalid", ("steps", "greater than or equal to 1", "0")),
