@@ -1,4 +1,4 @@
-"""What the rules about keys without effect judge by."""
+"""The recipe, stage and data that the rules about keys without effect look at."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ldmkit_training.watch.probe_section import ProbeSection, probe_of
 
 
 class Case(NamedTuple):
-    """What a recipe is judged by.
+    """A recipe with its stage and data, as the rules about keys without effect see it.
 
     Args:
-        stage: that it trains.
-        train, held: its data.
-        processes: that train together.
-        turn: of the stage, where it trains with noise and conditions.
-        probe: of the recipe.
+        stage: the stage it trains.
+        train, held: its training and held-out data.
+        processes: number of training processes.
+        turn: the stage's turn with noise and conditions, if it has one.
+        probe: the recipe's probe section.
     """
 
     recipe: Recipe
@@ -36,12 +36,12 @@ class Case(NamedTuple):
 
     @classmethod
     def of(cls, recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, processes: int) -> Case:
-        """With what is looked at more than once."""
+        """The case, with values that several rules need computed once."""
         return cls(recipe, stage, train, held, processes, denoising_turn(stage), probe_of(recipe))
 
     def sets(self, section: BaseModel | None, key: str) -> bool:
-        """Whether the recipe itself says a key. A recipe that says all of them was written by a run, with all the
-        defaults: there only other values count."""
+        """Whether the recipe sets a key. A recipe that sets every key was written by a run, defaults included: there
+        only values that differ from the defaults count."""
         if section is None or key not in section.model_fields_set:
             return False
         everything = self.recipe.model_fields_set >= set(type(self.recipe).model_fields)
@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
     @property
     def given(self) -> set[str]:
-        """Inputs that the data have, by the model's names."""
+        """Inputs of the data, by the model's names."""
         return set(renamed_names(self.train, self.recipe.data).values())
 
 

@@ -1,7 +1,7 @@
-"""At which rate conditions are really dropped: counted where the denoiser is called.
+"""Measures the rate at which conditions are dropped, by counting at the call of the denoiser.
 
-Every part of the conditioning is marked (its signal by zeros, its null by a power of two of its own), the turn runs
-up to the call of the denoiser, and the marks in the context that it is called with tell, row by row, what was dropped.
+Every part of the conditioning is marked (its signal by zeros, its null by its own power of two) and the turn runs up to
+the call of the denoiser. The marks in the context of that call show, row by row, what was dropped.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.pipeline import denoising_turn
 
 ROWS = 2048
-"""Rows that are counted."""
+"""Number of rows to count."""
 DEVIATIONS = 4.5
-"""A rate passes within this many standard deviations of a binomial count: a right one fails once in 150,000 times."""
+"""Tolerance in standard deviations of a binomial count: a correct rate fails once in 150,000 times."""
 MARKS = 20
-"""Parts at most: 2^20 marks add up exactly in float32."""
+"""Maximum number of parts: sums of marks up to 2^20 are exact in float32."""
 
 
 class _DenoiserCalled(Exception):
@@ -33,7 +33,7 @@ class _DenoiserCalled(Exception):
 
 
 def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]]:
-    """(name, passed, found, wanted) of each input that may be dropped; nothing for a stage without conditions."""
+    """(name, passed, found, wanted) for each input that may be dropped; empty for a stage without conditions."""
     if (turn := denoising_turn(stage)) is None:
         return []
     counts, rows = count_dropped(turn, batch)
@@ -50,7 +50,7 @@ def check_dropout(stage: Stage, batch: Batch) -> list[tuple[str, bool, str, str]
 
 
 def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int]:
-    """How many rows drop each input, over `ROWS` rows of as many steps as it takes; and how many rows there were."""
+    """Number of rows that drop each input, over as many steps as `ROWS` rows take, and the number of rows counted."""
     batch = _with_zero_latents(turn.pipeline, batch)
     with torch.no_grad():
         encoded = turn.conditioning(batch)
@@ -78,14 +78,14 @@ def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int
 
 
 def _with_zero_latents(pipeline: Pipeline, batch: Batch) -> Batch:
-    """With latents of zeros: what is drawn does not depend on them."""
+    """The batch with zero latents: the draws do not depend on them."""
     height, width = (side // pipeline.codec.factor for side in batch.size)
     zeros = torch.zeros(len(batch.ids), pipeline.codec.channels, height, width, device=pipeline.device)
     return replace(batch, images=None, latents=zeros, deviation=None)
 
 
 def _marked(encoded: Conditioning) -> tuple[Conditioning, dict[int, str]]:
-    """The conditioning with marks for values, and which bit is whose."""
+    """The conditioning with marks as values, and the bit of each part."""
     parts, bits = [], {}
     for bit, part in enumerate(encoded.parts[:MARKS]):
         null = None if part.null is None else _filled(part.null, float(2**bit))
@@ -103,7 +103,7 @@ def _filled(signal: Signal, value: float) -> Signal:
 
 
 def _dropped_bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
-    """(B,) int64: all marks that stand in a row of any slot."""
+    """(B,) int64: all marks found in a row, over all slots."""
     found = torch.zeros(rows, dtype=torch.int64)
     for signal in signals.values():
         for tensor in tensors_of(signal):
@@ -117,7 +117,7 @@ def _dropped_bits(signals: Mapping[str, Signal], rows: int) -> Tensor:
 
 @contextmanager
 def _recorded_calls(denoiser: Denoiser) -> Iterator[list[Mapping[str, Signal]]]:
-    """The signals of every call of the denoiser, which ends before it computes anything."""
+    """Records the signals of a call of the denoiser, and ends the call before anything is computed."""
     arrived: list[Mapping[str, Signal]] = []
 
     def look(_: Any, given: tuple[Any, ...]) -> None:

@@ -10,18 +10,18 @@ from ldmkit import SourceError
 from ldmkit.models.locate import bundled_models
 
 RUN_RECIPE, RUN_MODEL = "recipe.yaml", "model"
-"""What tells a run's folder, and the model in it."""
+"""The file that marks a run folder, and the model in that folder."""
 
 
 def locate_model(text: str, folder: Path, key: str) -> str:
-    """What `ldmkit.load` or `load_codec` is to open: a path relative to `folder`, or to the working directory, or a
-    name; of a run's folder, the model in it.
+    """The source to pass to `ldmkit.load` or `load_codec`: a path relative to `folder` or to the working directory, or
+    a name. For a run folder it is the model inside.
 
     Args:
         key: of the recipe that names it, for errors.
 
     Raises:
-        SourceError: `not-found`; `no-model-yet`: of a run that has not come to its end.
+        SourceError: `not-found`; `no-model-yet`: the run has not finished.
     """
     own = sorted(bundled_models())
     instead = f"; or a bundled model: --set {key}={own[0]}" if own else ""
@@ -41,7 +41,7 @@ def locate_model(text: str, folder: Path, key: str) -> str:
 
 
 def assets_folder(text: str, folder: Path, where: str) -> Path:
-    """A folder of assets: a path from the recipe's folder, or as it stands, or `package:folder`.
+    """A folder of assets: a path relative to the recipe's folder or to the working directory, or `package:folder`.
 
     Raises:
         SourceError: `not-found`.

@@ -41,7 +41,7 @@ KINDS: tuple[tuple[Any, Any], ...] = (
 """Types of raw inputs that are pictures, and how each is read."""
 
 FLAT = ("plane", "residuals")
-"""Signals that lie on the latents as their inputs lie on the picture."""
+"""Kinds of signals that are spatially aligned with the latents, as their inputs are with the picture."""
 
 
 def with_spatial_inputs(stage: Stage, dataset: Dataset, section: DataSection) -> Dataset:
@@ -57,7 +57,7 @@ def with_spatial_inputs(stage: Stage, dataset: Dataset, section: DataSection) ->
 class _SpatialInputs:
     def __init__(self, stage: Stage, dataset: Dataset, section: DataSection) -> None:
         self.dataset, self.section = dataset, section
-        # hints that are extracted are made of the picture when it has been moved
+        # extracted hints are computed from the picture after it has been moved
         self.names = {name: new for name, new in renamed_names(dataset, section).items() if name not in section.extract}
         self.changes = [f"mirror: {section.mirror}"] if section.mirror > 0 else []
         self.changes += [f"fit: {section.fit}"] if section.fit in ("crop", "random-crop") else []
@@ -103,7 +103,7 @@ class _SpatialInputs:
         return [name for name, new in self.names.items() if new == self.mask]
 
     def _look_at_mask(self, name: str) -> None:
-        """A mask lies on its picture, at its size."""
+        """Masks must be aligned with their pictures, and of the same size."""
         if self.dataset.geometry[name] != "none" or self.section.moves.get(name) is False:
             what = f"the masks {name!r} do not lie on their pictures: {self.dataset.geometry[name]!r}"
             fits = "files of masks: a column of paths, or a `beside` source; and no `moves` for them"
@@ -215,14 +215,14 @@ def spatial_size(part: Conditioner, places: Mapping[Place, Any], size: tuple[int
 def _asked(
     part: Conditioner, places: Mapping[Place, Any], size: tuple[int, int], factor: int
 ) -> tuple[int, int] | None:
-    """The size of pictures that an even input of a size asks for: black, or in the middle of its range."""
+    """The picture size that a uniform input of a given size asks for (black, or the middle of its range)."""
     if (sizing := able(part, SetsSize)) is None:
         return None
     made = {place.field: _even(kind, size) for place, kind in places.items()}
     try:
         return sizing.picture_size(part.parse(made.get(None, made), "data"), factor)
     except LdmkitError:
-        return None  # it takes more than its pictures, or not every size
+        return None  # the input has other parts than its picture, or this size is not accepted
 
 
 def _even(kind: Any, size: tuple[int, int]) -> np.ndarray:

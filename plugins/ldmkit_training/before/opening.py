@@ -14,12 +14,12 @@ from ldmkit_training.data.splitting import split
 
 
 class Opened(NamedTuple):
-    """What a recipe comes to in one process.
+    """A recipe's stage and data, opened in one process.
 
     Args:
-        stage: with its first weights, on the CPU.
-        train, validation: its data, with rows that the stage does not take left out or refused; None: nothing is held
-            out.
+        stage: the stage with its initial weights, on the CPU.
+        train, validation: its data. Rows that the stage does not accept are skipped or were refused, as
+            `data.damaged` says; validation is None if nothing is held out.
     """
 
     stage: Stage
@@ -31,7 +31,7 @@ def open_recipe(recipe: Recipe, folder: Path, accelerator: Any) -> Opened:
     """Build the stage, open the data, and check that they go together; relative paths start from `folder`.
 
     Raises:
-        LdmkitError: what the stage, the sources of data, `check_ready` and `checked_data` raise.
+        LdmkitError: any error of the stage, the data sources, `check_ready` and `checked_data`.
     """
     stage = build_stage(recipe, folder)
     train, validation = open_data(recipe.data, folder)

@@ -45,7 +45,7 @@ from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 
 @dataclass(frozen=True)
 class PartLine:
-    """A network: parameters that are trained, and those that are not."""
+    """A network with its numbers of trained and frozen parameters."""
 
     name: str
     type: str
@@ -73,14 +73,14 @@ class WireLine:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """All of it. Bytes and seconds are of one process; memory leaves out what the libraries themselves take.
+    """The plan of a run. Bytes and seconds are per process; memory excludes what the libraries themselves use.
 
     Attributes:
-        shapes: of one batch of one process and accumulated part.
-        unused: inputs that the data have and the model does not know.
-        memory: bytes by what they are for.
-        seconds: of an optimiser step, and of reading its pictures; of the whole run at that pace. Empty where nothing
-            was run.
+        shapes: tensor shapes of one micro-batch of one process.
+        unused: inputs of the data that the model does not read.
+        memory: bytes by purpose.
+        seconds: time of an optimiser step, of reading its pictures, and of the whole run at that pace; empty if
+            nothing was run.
     """
 
     stage: str
@@ -106,10 +106,10 @@ class TrainingPlan:
 
 
 def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
-    """The plan of a recipe; one optimiser step is run, in memory.
+    """The plan of a recipe, measured by running optimiser steps in memory.
 
     Raises:
-        LdmkitError: whatever a run would raise before its first step.
+        LdmkitError: any error that a run would raise before its first step.
     """
     accelerator = open_accelerator()
     device, world = accelerator.device, accelerator.num_processes
@@ -143,7 +143,7 @@ def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
 
 
 def part_lines(stage: Stage) -> list[PartLine]:
-    """Every network once: parts by their own names, what else a turn trains, and what is read only."""
+    """Every network once: parts by name, further networks that a turn trains, and networks that are only read."""
     pipeline, codec = pipeline_in(stage), stage.codec
     named: dict[str, nn.Module] = {}
     if pipeline is not None:
@@ -167,7 +167,7 @@ def part_lines(stage: Stage) -> list[PartLine]:
 
 
 def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, str]) -> list[WireLine]:
-    """Every conditioner of a denoiser's stage, as it is wired and fed."""
+    """Every conditioner of a stage that trains a denoiser, with its wiring and input."""
     if not isinstance(stage, PipelineStage):
         return []
     pipeline, expected = stage.pipeline, stage.drop_rates
@@ -191,7 +191,7 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
 
 
 def null_in_words(part: Conditioner, wired: str, null: Signal | None) -> str:
-    """What stands for a conditioner's signal where it is left out."""
+    """What replaces a conditioner's signal when its input is left out."""
     if wired == "keep":
         return "never left out"
     if wired == "zero":
@@ -206,7 +206,8 @@ def null_in_words(part: Conditioner, wired: str, null: Signal | None) -> str:
 
 
 def _encoded_by_conditioner(pipeline: Pipeline, encoded: Sequence[Encoded]) -> dict[str, Encoded]:
-    """What each conditioner made; the parts come in the conditioners' order, adapters' without input left out."""
+    """The signal of each conditioner; parts are in the order of the conditioners, without those of adapters that have
+    no input."""
     left = list(encoded)
     found: dict[str, Encoded] = {}
     for name in pipeline.conditioners:
@@ -217,7 +218,7 @@ def _encoded_by_conditioner(pipeline: Pipeline, encoded: Sequence[Encoded]) -> d
 
 
 def _as_cached(recipe: Recipe, stage: Stage, batch: Batch) -> Batch:
-    """With latents where the recipe keeps them."""
+    """The batch, with cached latents if the recipe caches them."""
     codec = stage.frozen_codec
     if recipe.data.cache is None or codec is None or not stage.reads_images:
         return batch
@@ -251,7 +252,7 @@ class _MeasuredSteps:
 
 
 class _SavedTensors:
-    """Counts the storages that autograd keeps, each once, parameters left out."""
+    """Sums the storages that autograd keeps, each once, parameters excluded."""
 
     def __init__(self, stage: Stage) -> None:
         modules = [*stage.turns.values(), *stage.frozen.values()]
@@ -260,11 +261,11 @@ class _SavedTensors:
         self.now = self.most = 0
 
     def begin(self) -> None:
-        """A new turn: what the one before kept is gone."""
+        """Start a new turn: the previous one has released its tensors."""
         self._seen, self.now = set(self._known), 0
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """Called by autograd with each tensor that it saves."""
+        """Called by autograd for each tensor it saves."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
@@ -312,7 +313,7 @@ def _notes(recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | N
 
 
 def _numbered(names: Sequence[str]) -> str:
-    """Which class each number is: `0 is 'cat', 1 'dog'`; of many the first and the last."""
+    """The class of each number; of many classes only the first and the last are shown."""
     words = [f"{number} {name!r}" for number, name in enumerate(names)]
     if len(words) > 12:
         words = [*words[:10], "...", words[-1]]

@@ -20,7 +20,7 @@ def show(plan: TrainingPlan) -> None:
 
 
 def lines(plan: TrainingPlan) -> list[str]:
-    """What stands below the tables."""
+    """The lines below the tables."""
     shapes = ", ".join(f"{name} {_shape(shape)}" for name, shape in plan.shapes.items())
     used = ", ".join(name if name == new else f"{name} (as {new})" for name, new in plan.used.items())
     processes = f" on each of {plan.processes} processes" if plan.processes > 1 else ""
@@ -78,5 +78,5 @@ def _count(number: int) -> str:
 
 
 def mebibytes(size: int) -> str:
-    """A size for people."""
+    """A size in readable units."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

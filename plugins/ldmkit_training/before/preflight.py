@@ -54,13 +54,13 @@ def check_ready(
     *,
     processes: int = 1,
 ) -> None:
-    """Whether a recipe, its stage and its data go together. A conditioner that is trained and whose input the data
-    do not have is a warning, and so is a key that cannot take effect.
+    """Check that a recipe, its stage and its data fit together. Warns of a trained conditioner whose input the data do
+    not have, and of keys that cannot take effect.
 
     Raises:
         SpecError: `precision`, `batch-split`, `no-cache`, `unknown-input`.
-        CompositionError: a grid of the defaults or previews that does not go with the process; `unknown-condition`.
-        InputError: `unknown-tracker`, `tracker-missing`, `size-multiple`, and what is wrong with previews.
+        CompositionError: a grid of the defaults or previews that does not fit the process; `unknown-condition`.
+        InputError: `unknown-tracker`, `tracker-missing`, `size-multiple`, or unusable previews.
         PluginError: a sampler, grid or guidance that does not exist.
     """
     scaler(recipe.precision, device)
@@ -145,7 +145,8 @@ def _check_inputs(recipe: Recipe, stage: Stage, train: Dataset) -> None:
 
 
 def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
-    """Whether training sees both a condition and its null; less than one row in the whole run is none."""
+    """Warn unless training sees both a condition and its null; less than one expected row in the whole run counts as
+    none."""
     if not isinstance(stage, PipelineStage) or not (rows := recipe.steps * recipe.data.batch):
         return
     there = set(renamed_names(train, recipe.data).values())
@@ -158,14 +159,14 @@ def _check_nulls(recipe: Recipe, stage: Stage, train: Dataset) -> None:
         what = f"objective.dropout drops {', '.join(map(repr, always))} in every row: the condition is never seen"
         warnings.warn(f"{what} (rates of 0.1, say)", stacklevel=3)
     if isinstance(recipe, DenoiserConfig | StartedConfig) and recipe.model.start is not None:
-        return  # a model that is trained on may have learnt its nulls before
+        return  # a model that is trained further may have learnt its nulls before
     if never := [name for name, share in shares.items() if share * rows < 1]:
         what = f"objective.dropout drops {', '.join(map(repr, never))} in no row: the null in its place is not trained"
         warnings.warn(f"{what}, and a guidance scale other than 1 will draw from it (rates of 0.1, say)", stacklevel=3)
 
 
 def _is_its_own_null(part: Conditioner) -> bool:
-    """Whether a condition that is left out is still told (sizes of pictures): there is no null to be trained."""
+    """Whether a condition has a value even if it is left out (picture sizes), so that there is no null to train."""
     if part.kind != "vector" or not part.has_null:
         return False
     like = Vector(torch.zeros(1, part.dim, device=part.device, dtype=part.dtype))
@@ -203,7 +204,7 @@ def _error_paths_below(section: str) -> Iterator[None]:
 
 @contextmanager
 def with_recipe_path(recipe: Path) -> Iterator[None]:
-    """Errors about a key of a recipe name its file too."""
+    """Inside the block, errors about a recipe's key also name the recipe's file."""
     try:
         yield
     except LdmkitError as error:

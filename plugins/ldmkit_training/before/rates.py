@@ -35,13 +35,13 @@ def optimiser(case: Case) -> Reasons:
 
 
 def _decay(case: Case) -> Reasons:
-    """What decay leaves of a weight in one step at the highest rate: less than nothing trains nothing."""
+    """The factor that decay applies to a weight in one step at the highest rate; a negative one destroys training."""
     section, schedule = case.recipe.optimiser, case.recipe.schedule
     rate = max(section.rates.get(name, section.lr) for name in case.stage.turns)
     if isinstance(schedule, Cycles):
         rate *= max(*schedule.start, *schedule.peak, *schedule.floor)
     left = 1 - rate * section.weight_decay
-    # Adam rescales what decay adds to the gradient, and Prodigy the rate
+    # Adam rescales the decay added to the gradient, Prodigy rescales the rate
     if section.type not in ("adam", "adam8bit", "prodigy") and left <= 0:
         yield "optimiser.weight_decay", f"at a rate of {rate:g} each step multiplies the weights by {left:.3g}"
 
@@ -79,4 +79,4 @@ def ema(case: Case) -> Reasons:
 
 
 MOST_OF_THE_FIRST = 0.1
-"""Share of the weights before the first step in an average, above which it is said."""
+"""Share of the initial weights in the saved average above which there is a warning."""

@@ -45,13 +45,13 @@ class Recipe(Value):
     Args:
         stage: registered name of the stage to train.
         out: the run folder, relative to the working directory. All other paths are relative to the recipe's folder.
-        seed: of all random numbers.
-        steps: optimiser steps of the whole run.
+        seed: seed of all random numbers.
+        steps: number of optimiser steps of the whole run.
         accumulate: number of micro-batches that a process splits its rows of a step into.
         clip: maximum gradient norm of a turn; null: no clipping.
         ema: running average of the weights; null: none, and the final weights are saved.
-        precision: of the networks' arithmetic; weights and averages are float32. `auto` is bfloat16 where the device
-            has instructions for it, and float32 elsewhere; the plan says which, and why.
+        precision: precision of the networks' arithmetic; weights and averages are float32. `auto` is bfloat16 if the
+            device has instructions for it, and float32 otherwise; the plan says which, and why.
         validation, previews: null turns them off.
     """
 
@@ -72,7 +72,7 @@ class Recipe(Value):
     tracking: TrackingSection = TrackingSection()
 
     def make_stage(self, folder: Path) -> Stage:
-        """The stage that this recipe trains; relative paths start from `folder`.
+        """The stage that this recipe trains; paths are relative to `folder`.
 
         Raises:
             LdmkitError: see `ldmkit.Stage.build`.
@@ -81,10 +81,10 @@ class Recipe(Value):
 
 
 def recipe_class(name: str) -> type[Recipe]:
-    """What a recipe of a registered stage may say: the keys of all recipes, and the stage's own.
+    """The recipe class of a registered stage: the keys common to all recipes, and the stage's own.
 
     Args:
-        name: as after `stage:` in a recipe; `dist:name` where several distributions have a stage of that name.
+        name: the value of `stage:` in a recipe; `dist:name` if several distributions have a stage of that name.
 
     Raises:
         PluginError: no such stage, or one that cannot be used.
@@ -101,7 +101,7 @@ def _composed(stage: type[Stage], name: str) -> type[Recipe]:
 
 
 def recipes() -> dict[str, type[Recipe]]:
-    """Name of every usable stage -> what its recipe may say; a stage that fails to load is a warning."""
+    """Name of every usable stage -> its recipe class. Warns of stages that fail to load."""
     found: dict[str, type[Recipe]] = {}
     for name in components("stage"):
         try:
@@ -115,22 +115,22 @@ MAY_CHANGE = (
     *("out", "steps", "checkpoints", "validation", "previews", "probe", "tracking", "precision", "accumulate"),
     *("compile", "gradient_checkpointing", "sharded", "data.validation", "data.workers", "data.cache"),
 )
-"""Keys (and all below them) that may change when a run is resumed."""
+"""Keys that may change when a run is resumed, with all keys below them."""
 
 
 def read_training_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from its file, with `a.b=value` overrides (values are YAML).
 
     Raises:
-        SourceError: no such file, or no YAML; the line is named.
-        SpecError: unknown or misspelt keys with their path and a suggestion; values that do not fit.
-        InputError: `override`: one that is no `key=value`.
+        SourceError: no such file, or invalid YAML, with the line.
+        SpecError: unknown or misspelt keys, with their path and a suggestion; invalid values.
+        InputError: `override`: an override that is not `key=value`.
     """
     return parse_recipe(overridden(read_yaml(path, bounded=False), overrides), str(path))
 
 
 def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain data; the errors of `read_recipe`."""
+    """A recipe from plain data; raises as `read_recipe` does."""
     stage, names = data.get("stage"), components("stage")
     if "stage" not in data:
         raise SpecError("missing-key", "missing required key", where=f"{where}.stage", fits=" | ".join(names))
@@ -147,11 +147,11 @@ def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Plain data with `a.b=value` put in; a number in a path is the position in a list.
+    """Plain data with `a.b=value` overrides applied; a number in a path is a position in a list.
 
     Raises:
         InputError: `override`.
-        SourceError: a value that is no YAML.
+        SourceError: a value that is not valid YAML.
     """
     changed: Any = _deep_copy(data)
     for override in overrides:
@@ -205,14 +205,14 @@ def schema() -> dict[str, Any]:
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """The recipe as resolved, defaults and overrides in it."""
+    """The resolved recipe, including defaults and overrides."""
     with replacing(path) as temporary:
         data = recipe.model_dump(mode="json")
         temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def build_stage(recipe: Recipe, folder: Path) -> Stage:
-    """The stage with its first weights, the same for the same seed; global generators are left as they were."""
+    """The stage with initial weights that depend on the seed only; global generators are left unchanged."""
     state = random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

@@ -1,4 +1,4 @@
-"""A dry run of everything that happens after the first step, on a few rows and before anything is written: all losses,
+"""Rehearses everything that happens after the first step, on a few rows and before anything is written: all losses,
 validation, previews, the probe, final measurements and saving the model."""
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from ldmkit_training.watch.probe_section import probe_of
 from ldmkit_training.watch.watchers import previewed
 
 FEW = 2
-"""Rows that what looks on is rehearsed with, and steps of its samplers."""
+"""Rows, and sampler steps, with which validation, previews and the probe are rehearsed."""
 
 SMALL = 64 * 2**20
-"""Bytes of weights up to which saving is rehearsed whole, in the system's folder for temporary files."""
+"""Size of weights in bytes up to which the model is really saved, into the system's temporary folder."""
 
 
 def rehearse(
     recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, accelerator: Any, folder: Path = Path()
 ) -> None:
-    """Run all turns as in a step after the last phase has begun, and in the main process what looks on and what ends
-    the run; weights, buffers, configs, modes and generators stay.
+    """Run all turns as in a step where every phase has begun; in the main process also validation, previews, the probe
+    and the end of the run. Weights, buffers, configs, modes and generators are left unchanged.
 
     Raises:
-        LdmkitError: whatever these would raise, of the first rows.
+        LdmkitError: any error that these raise on the first rows.
     """
     device, section = accelerator.device, recipe.data.model_copy(update={"workers": 0})
     batches = Batches(
@@ -55,7 +55,7 @@ def rehearse(
     sizes = batches.sizes()
     shapes = {max(sizes, key=lambda size: size[0] / size[1]), min(sizes, key=lambda size: size[0] / size[1])}
     steps = dict.fromkeys((next(iter(sizes.values())), *(sizes[shape] for shape in shapes)))
-    few = [on_device(batches.at(step)[0], device) for step in steps]  # of buckets the largest, tallest and widest
+    few = [on_device(batches.at(step)[0], device) for step in steps]  # the largest, tallest and widest bucket
     turns: dict[str, Any] = dict(stage.turns)
     stage.to(device)
     for turn in turns.values():
@@ -74,7 +74,7 @@ def rehearse(
 def _validate_and_preview(
     recipe: Recipe, stage: Stage, train: Dataset, held: Dataset | None, device: torch.device, folder: Path
 ) -> None:
-    """Validation, previews and the probe; of validation, all of the rows are read."""
+    """Validation, previews and the probe; all rows of the validation data are read."""
     if held is not None and recipe.validation is not None:
         rows = validation_batches(held, recipe.data, recipe.validation.count, names=stage.inputs)
         figures = stage.validate([on_device(head(rows[0], FEW), device)])
@@ -96,7 +96,7 @@ def _validate_and_preview(
 
 
 def _with_few_steps(section: PreviewsSection, stage: Stage) -> PreviewsSection:
-    """With few rows and steps; with its own number of steps where the grid makes no other."""
+    """The section with few rows and steps; its own number of steps is kept if the grid allows no other."""
     pipeline = pipeline_in(stage)
     fewer = section.model_copy(update={"count": min(1, section.count), "steps": min(FEW, section.steps)})
     if pipeline is None:
@@ -112,11 +112,11 @@ def _with_few_steps(section: PreviewsSection, stage: Stage) -> PreviewsSection:
 def _measure_and_save(
     recipe: Recipe, stage: Stage, train: Dataset, device: torch.device, modules: Sequence[nn.Module]
 ) -> None:
-    """What is measured after the last step, on one batch, and saving what is small."""
+    """The measurements after the last step, on one batch; models that are small enough are saved, too."""
     try:
         measure(stage, train, recipe, device, most=1)
     except InputError as problem:
-        if problem.code != "input.dead-latent":  # a few pictures, before training, may well have such a channel
+        if problem.code != "input.dead-latent":  # common with a few pictures before training
             raise
     weights = {id(p): p.numel() * p.element_size() for module in modules for p in module.parameters()}
     if sum(weights.values()) > SMALL:
@@ -128,10 +128,10 @@ def _measure_and_save(
 
 
 def _load_again(saved: Path, named: Path) -> None:
-    """Load what the run would end in, where it is a pipeline or a part: a part may save less than it needs.
+    """Load the saved pipeline or part, since a part may save less than it needs.
 
     Args:
-        named: the folder that errors name.
+        named: the folder to name in errors.
     """
     try:
         if is_native(saved):
@@ -145,7 +145,7 @@ def _load_again(saved: Path, named: Path) -> None:
 
 
 class _RehearsalView:
-    """What previews see of a run that has not begun."""
+    """The engine as previews see it before the run has begun."""
 
     out, main, has_average = Path(), True, False
 

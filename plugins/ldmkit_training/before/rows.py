@@ -1,4 +1,4 @@
-"""Invalid inputs are found before the first step, not when their row is reached."""
+"""Finds invalid inputs before the first step, not when their row is reached."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ldmkit_training.data.sources.records import first_few
 
 
 def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: str, count: int | None = None) -> Dataset:
-    """A source whose inputs the stage takes: all that are known without decoding a picture are parsed, pictures and
-    maps those of `SPREAD` rows; files beside pictures (hints, masks) have to be there. With `damaged: skip` what does
-    not fit is damaged like a file that cannot be read.
+    """A source whose inputs the stage accepts. Inputs that need no picture to be decoded are parsed in every row,
+    pictures and maps in `SPREAD` rows; files beside pictures (hints, masks) must exist. With `damaged: skip`, rows
+    that do not fit are skipped like unreadable files.
 
     Args:
         where: the source's key in the recipe, for errors.
-        count: rows of it that are used, see `held_out`; None: all.
+        count: number of rows in use, see `held_out`; None: all.
 
     Raises:
-        InputError: `bad-rows`: how many, and what is wrong with the first.
+        InputError: `bad-rows`, with the number of rows and the problem of the first.
     """
     used = held_out(len(dataset), count)
     rows = len(used)
@@ -58,7 +58,7 @@ def checked_rows(stage: Stage, dataset: Dataset, section: DataSection, where: st
 
 
 def check_cacheable(dataset: Dataset) -> None:
-    """Whether what a source gives beside pictures can be kept with cached latents, by `SPREAD` of its samples.
+    """Check on `SPREAD` samples that the inputs of a source can be stored with cached latents.
 
     Raises:
         InputError: `not-cacheable`, naming the sample and the input.
@@ -68,16 +68,16 @@ def check_cacheable(dataset: Dataset) -> None:
         try:
             others = replaced(dataset.inputs(index), places, lambda value, place: None)
         except InputError:
-            continue  # a file that cannot be read is met, and skipped or not, when its turn comes
+            continue  # an unreadable file is skipped or raised, as `data.damaged` says, when it is read in training
         for name, value in others.items():
             plain(value, f"{dataset.id(index)}: {name}")
 
 
 class CheckedRows(Wrapping):
-    """A source some of whose samples cannot be used: reading one is the error of a damaged file.
+    """A source with samples that cannot be used: reading one raises the error of a damaged file.
 
     Args:
-        refused: index -> what is wrong.
+        refused: index -> the problem.
     """
 
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
@@ -107,7 +107,7 @@ def _unusable_rows(
     *,
     known: bool = False,
 ) -> dict[int, str]:
-    """Index -> what is wrong with a row's inputs; with `known`, with those that need no picture to be decoded."""
+    """Index -> the problem with a row's inputs; with `known`, only inputs that need no picture to be decoded."""
     found: dict[int, str] = {}
     for index in rows:
         try:
@@ -116,7 +116,7 @@ def _unusable_rows(
                 stage.parsed(chosen_inputs(captioned(one, section.captions), names), dataset.id(index))
             check_boxes(inputs, dataset.geometry, dataset.id(index))
         except InputError as problem:
-            # a picture or map that cannot be read is met, and skipped or not, when its turn comes
+            # an unreadable picture or map is skipped or raised, as `data.damaged` says, when it is read in training
             if known or problem.code != "input.bad-file":
                 found[index] = str(problem)
     return found
@@ -130,7 +130,7 @@ def _picture_inputs(
     rows: Iterable[int],
     refused: Mapping[int, str],
 ) -> set[str]:
-    """The data's names of inputs that are pictures or maps once they are parsed."""
+    """Names, in the data, of inputs that parse to pictures or maps."""
     maps = {name for name, rule in dataset.geometry.items() if rule == "map"}
     for index in rows:
         if index in refused:

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to this run: the same recipe, frozen weights and data."""
+"""Checks that a checkpoint belongs to this run: the same recipe, frozen weights and data."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def check_same_run(
     *,
     allow_changed_data: bool = False,
 ) -> list[str]:
-    """Whether a run may go on from a checkpoint. Returns what differs in the data and was allowed.
+    """Check that a run may resume from a checkpoint. Returns the allowed differences in the data.
 
-    Data that were moved are the same data: `data.train` may change where all of their content is known to be equal.
-    Checkpoints of older versions, without a word about their data or parts, are taken as they are.
+    Moved data are the same data: `data.train` may change if all of the content is known to be equal. Checkpoints of
+    older versions that do not record their data or parts are accepted without that check.
 
     Args:
-        parts: `parts_of` the stage that is trained now.
+        parts: `parts_of` the stage being trained.
 
     Raises:
         SpecError: `other-recipe`, `steps-done`, `other-weights`, `other-parts`, `other-data`.
@@ -63,10 +63,10 @@ def check_same_run(
 
 
 def _whole(written: Mapping[str, Any], recipe: Recipe) -> Mapping[str, Any]:
-    """A checkpoint's recipe with the keys that its version did not know, which were off: their defaults are."""
+    """A checkpoint's recipe, with keys that its version did not have yet set to their defaults (off)."""
     try:
         return type(recipe).of(written, "recipe").model_dump(mode="json")
-    except LdmkitError:  # what it says is not allowed any more: compared as it is
+    except LdmkitError:  # no longer a valid recipe: compared unchanged
         return written
 
 

@@ -25,18 +25,18 @@ from ldmkit_training.stages.pipeline import PipelineStage
 from ldmkit_training.watch.previews import head
 
 WARM_UP = 8
-"""Real optimiser steps before gradients are looked at: layers that start at zero let none through at first."""
+"""Optimiser steps before gradients are checked: layers initialised to zero pass no gradient at first."""
 REACH_BATCHES, SEARCHED_BATCHES = 4, 16
-"""Batches whose gradients are joined; more, up to the second number, only to find a gradient for every parameter."""
+"""Number of batches whose gradients are combined, and the maximum if some parameter has no gradient yet."""
 RATE = 1e-3
 OVERFIT_STEPS, OVERFIT_ROWS = 200, 4
-"""The loss of that many rows, their noise fixed, must fall to the stage's share of what it was within these steps."""
+"""Steps and rows (with fixed noise): the loss must fall to the stage's share of its start within these steps."""
 BEFORE = -1
-"""A step before the first one: turns and terms that start at some step have not begun."""
+"""A step number before the first: turns and terms that start at a later step have not begun."""
 
 
 class Check(NamedTuple):
-    """One line of the report."""
+    """One line of the report: a check and its result."""
 
     name: str
     passed: bool
@@ -45,23 +45,23 @@ class Check(NamedTuple):
 
 
 BatchSource = Callable[[int], Batch]
-"""Step -> a batch of it, on the device of the stage."""
+"""Step -> one of its batches, on the stage's device."""
 
 
 TESTS = ("steps", "reach", "gradients", "dropout", "overfit")
-"""What is done, in order."""
+"""The tests, in order."""
 
 
 def self_check(
     stage: Stage, source: BatchSource, *, only: Collection[str] = TESTS, overfit_seconds: float = 60.0
 ) -> list[Check]:
-    """The checks, in order. The stage's weights are no good for anything afterwards.
+    """Run the checks, in order. The stage's weights are unusable afterwards.
 
     Args:
         source: training batches.
-        only: those of `TESTS` to do.
-        overfit_seconds: by the clock and of computing, after which the overfit test ends early; it fails if the loss
-            has not fallen far enough.
+        only: the members of `TESTS` to run.
+        overfit_seconds: wall-clock and processor time after which the overfit test ends early; it fails if the loss
+            has not fallen far enough by then.
     """
     late = all_active(stage)
     tests: dict[str, Callable[[], Iterable[Any]]] = {
@@ -75,13 +75,13 @@ def self_check(
 
 
 def all_active(stage: Stage) -> int:
-    """A step at which every turn takes part."""
+    """A step at which every turn is active."""
     steps = [0, *(2**i for i in range(41))]
     return next((step for step in steps if all(turn.active(step) for turn in stage.turns.values())), 0)
 
 
 def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
-    """A stage that raises has failed; what it says is the finding."""
+    """Run a test; an exception is reported as a failed check."""
     try:
         return [Check(*found) for found in test()]
     except (LdmkitError, RuntimeError, ValueError, AssertionError) as error:
@@ -91,7 +91,7 @@ def _guarded(name: str, test: Callable[[], Iterable[Any]]) -> list[Check]:
 
 
 def _step_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
-    """A few optimiser steps of every turn: what is trained changes, what is frozen stays bit for bit."""
+    """A few optimiser steps of every turn: trained parameters must change, frozen ones must stay bit-identical."""
     frozen = dict(stage.frozen)
     before = {name: digest_of(module.state_dict()) for name, module in frozen.items()}
     kept = {name: _untrained(turn) for name, turn in stage.turns.items()}
@@ -125,7 +125,7 @@ def _train(stage: Stage, source: BatchSource, late: int) -> None:
 
 
 def _reach_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
-    """Every part of every loss against the groups that it must reach, those of all turns looked at."""
+    """Compare the groups that each part of each loss reaches with those it must reach, over all turns."""
     checks = []
     groups = {
         (name, group): list(params) for name, turn in stage.turns.items() for group, params in turn.groups().items()
@@ -143,7 +143,7 @@ def _reach_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
 def _groups_reached(
     turn: Turn, groups: Mapping[tuple[str, str], Sequence[nn.Parameter]], source: BatchSource, late: int
 ) -> dict[str, set[tuple[str, str]]]:
-    """Part of the loss -> groups that its gradient reached in any batch."""
+    """Part of the loss -> groups its gradient reached in any batch."""
     parameters = [p for params in groups.values() for p in params if p.requires_grad]
     met: dict[str, set[tuple[str, str]]] = {}
     for i in range(REACH_BATCHES):
@@ -183,7 +183,7 @@ def _reach_check(
 
 
 def _gradient_checks(stage: Stage, source: BatchSource, late: int) -> list[Check]:
-    """Every single trained parameter gets a gradient from its turn's total, in one of some batches."""
+    """Every trained parameter must get a gradient from its turn's total loss in at least one batch."""
     checks = []
     for name, turn in stage.turns.items():
         names = {key: p for key, p in turn.named_parameters() if p.requires_grad}
@@ -214,7 +214,7 @@ def _gradient_checks(stage: Stage, source: BatchSource, late: int) -> list[Check
 
 
 def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[str]:
-    """Parameters that only stand for an absent condition, where the recipe never drops that one."""
+    """Parameters used only when a condition is absent, for conditions that the recipe never drops."""
     if not isinstance(stage, PipelineStage):
         return []
     pipeline, shares = stage.pipeline, stage.drop_rates
@@ -237,11 +237,11 @@ def _undropped_nulls(stage: Stage, missing: Mapping[str, nn.Parameter]) -> list[
 
 
 def _overfit(stage: Stage, source: BatchSource, seconds: float) -> Check:
-    """The first turn alone on a few rows whose noise, times and dropped conditions stay the same."""
+    """Overfit the first turn on a few rows with fixed noise, times and dropped conditions."""
     turn, share = next(iter(stage.turns.values())), stage.overfit_share
     batch = head(source(0), OVERFIT_ROWS)
     optimiser = torch.optim.Adam(trained(turn), RATE)
-    began = time.monotonic(), time.process_time()  # a machine that does other things as well is not held against it
+    began = time.monotonic(), time.process_time()  # both must be exceeded: the machine may be busy otherwise
     first, last, step = math.nan, math.inf, 0
     for step in range(OVERFIT_STEPS + 1):
         loss = turn(batch, BEFORE).total
@@ -260,7 +260,7 @@ def _overfit(stage: Stage, source: BatchSource, seconds: float) -> Check:
 
 
 def trained(turn: Turn) -> list[nn.Parameter]:
-    """What the turn's optimiser gets."""
+    """The parameters that the turn's optimiser gets."""
     return [p for p in turn.parameters() if p.requires_grad]
 
 

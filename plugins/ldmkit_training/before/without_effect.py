@@ -24,7 +24,7 @@ Rule = Callable[[Case], Reasons]
 
 
 def without_effect(case: Case) -> list[str]:
-    """`key: reason` of everything in a recipe that cannot take effect, each key once."""
+    """`key: reason` for every key of a recipe that cannot take effect, each once."""
     found: dict[str, str] = {}
     for rule in dict.fromkeys(RULES.values()):
         for key, reason in rule(case):
@@ -132,7 +132,7 @@ def _posterior(case: Case) -> Reasons:
 
 
 def _with_posterior(case: Case) -> DenoiserObjective | ClassifierObjective | None:
-    """The objective, where it says which of the posterior's latents are trained on."""
+    """The objective, if it chooses between a sample and the mode of the posterior."""
     recipe = case.recipe
     return recipe.objective if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
 
@@ -143,7 +143,7 @@ def _has_posterior(codec: Codec) -> bool:
         with undisturbed([codec]):
             mode = codec.encode(image)
             return not torch.equal(codec.encode(image, torch.ones_like(mode)), mode)
-    except LdmkitError:  # a codec that takes no picture of that size: not for us to say
+    except LdmkitError:  # the codec does not accept pictures of that size: reported elsewhere
         return True
 
 
@@ -171,7 +171,7 @@ def _codec_objective(case: Case) -> Reasons:
 
 
 def _regularisers(stage: Stage) -> frozenset[str] | None:
-    """Names of the losses that a codec adds to its reconstruction; None where that cannot be told."""
+    """Names of the losses that a codec adds to its reconstruction; None if they cannot be determined."""
     codec = stage.trained_codec
     if codec is None:
         return None
@@ -248,7 +248,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("ConditionerSection.from_", "ConditionerSection.train"), _denoiser_objective),
     "FrozenCodecSection.config": _codec_source,
 }
-"""Class and key -> the rule that says where it cannot take effect."""
+"""Class and key -> the rule for when it cannot take effect."""
 
 
 ALWAYS = frozenset(
@@ -309,4 +309,4 @@ ALWAYS = frozenset(
     }.items()
     for key in keys.split()
 )
-"""Keys that act wherever they may stand."""
+"""Keys that always take effect."""
