@@ -3,7 +3,7 @@
     python examples/miniworld/edges/measure.py [--run runs/edges] [--count 32] [--sheet docs/images/edges.png]
 
 Agreement is the F score of edge pixels, of which one is found if the other map has one within a pixel (Chebyshev
-distance). Texts are given, nothing else; the first line is the model without the ControlNet, the last that of the renders
+distance). Texts are given, nothing else. The first line is the model without the ControlNet, the last one the renders
 themselves after the codec.
 """
 
