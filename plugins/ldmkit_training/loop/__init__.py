@@ -1,1 +1,1 @@
-"""The training loop: steps, their state, and checkpoints that a run goes on from bit for bit."""
+"""The training loop: steps, their state, and checkpoints from which a run resumes bit for bit."""

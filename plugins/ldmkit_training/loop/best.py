@@ -1,4 +1,4 @@
-"""The model whose validation was the best so far, beside the one that is saved at the end."""
+"""Keeps the model with the best validation so far, beside the one saved at the end."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pydantic import Field
 from ldmkit import SpecError, Value, suggest
 
 BEST, NOTE = "best", "best.json"
-"""Its folder in the run's, and the file that says whose it is."""
+"""Its folder in the run folder, and the file that records its step and figure."""
 
 
 class BestSection(Value):
-    """Which figure of validation decides.
+    """Which validation figure decides.
 
     Args:
-        figure: its name, as in the log behind `validation/`.
-        highest: whether the highest is the best, as of a similarity; of a loss the lowest is.
+        figure: its name, as in the log after `validation/`.
+        highest: whether the highest value is the best (a similarity) or the lowest (a loss).
     """
 
     figure: str = Field(default="loss", min_length=1)
@@ -28,8 +28,8 @@ class BestSection(Value):
 
 
 def best_before(state: Mapping[str, Any] | None, section: BestSection, out: Path) -> dict[str, Any] | None:
-    """What a run that goes on has to beat: the best of its checkpoint, where it is of the same figure and its model is
-    still there."""
+    """The value that a resumed run has to beat: the best of its checkpoint, if the figure is the same and its model
+    still exists."""
     note = None if state is None else state.get("best")
     if not note or note.get("figure") != section.figure or not (out / BEST).is_dir():
         return None
@@ -40,7 +40,7 @@ class Best:
     """The best figure so far.
 
     Args:
-        found: `{step, value}` of a checkpoint that the run goes on from; None: there is none.
+        found: `{step, value}` of the checkpoint that the run resumes from; None: none.
     """
 
     def __init__(self, section: BestSection, found: Mapping[str, Any] | None = None) -> None:
@@ -49,7 +49,7 @@ class Best:
         self.value = float(found["value"]) if found else math.nan
 
     def check(self, figures: Collection[str]) -> None:
-        """Whether validation has the figure.
+        """Check that validation reports the figure.
 
         Raises:
             SpecError: `no-figure`.
@@ -60,7 +60,7 @@ class Best:
             raise SpecError("no-figure", what, where="checkpoints.best.figure", fits=fits)
 
     def improves(self, figures: Mapping[str, float], step: int) -> bool:
-        """Whether a validation is better than all before; then it is what later ones are compared with. NaN is not."""
+        """Whether a validation is better than all before, in which case it becomes the new best. NaN never is."""
         value = float(figures.get(self.section.figure, math.nan))
         better = value > self.value if self.section.highest else value < self.value
         if math.isnan(value) or not (better or math.isnan(self.value)):

@@ -1,8 +1,8 @@
 """Checkpoints of a run: complete, atomic, and checked when they are read.
 
 A checkpoint is a folder `step-00001000` of safetensors files and a `state.json`, with the digest of every file in
-`manifest.json`. It is written in a folder beside, flushed to the disk and then renamed; older ones are removed
-afterwards, so a kill at any moment leaves the ones before it as they were. Nothing is pickled.
+`manifest.json`. It is written to a temporary folder beside it, flushed to disk and then renamed; older checkpoints are
+removed afterwards, so that a kill at any moment leaves them intact. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _LEFT = (".writing-", ".retired-")
 
 
 class CheckpointsSection(Value):
-    """When checkpoints are written; one more is written at the end.
+    """When checkpoints are written; another is written at the end of the run.
 
     Args:
-        every: steps between two.
-        keep: how many of the newest stay.
-        best: keep the model whose validation was the best so far too, see `BestSection`; null: only the last one.
+        every: interval in steps.
+        keep: number of newest checkpoints to keep.
+        best: also keep the model with the best validation so far, see `BestSection`; null: only the last model.
     """
 
     every: int = Field(default=1000, ge=1)
@@ -53,10 +53,10 @@ class CheckpointsSection(Value):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on.
+    """The state a run needs to resume.
 
     Args:
-        step: optimiser steps that are done; the position in the data and every draw follow from it.
+        step: completed optimiser steps; the position in the data and every draw follow from it.
         tensors: file name without ending (`weights`, `ema`, `optimiser`) -> tensors by name.
         state: plain data: the recipe, the digests of frozen networks, the average's count of updates ...
     """
@@ -67,7 +67,7 @@ class Checkpoint:
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+    """The folder of a step's checkpoint."""
     return checkpoints / f"step-{step:08d}"
 
 
@@ -75,7 +75,7 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
     """Write a checkpoint, then remove all but the newest `keep`.
 
     Raises:
-        RunError: `checkpoint-failed`: a full disk, no permission; the earlier ones are untouched.
+        RunError: `checkpoint-failed`: disk full, or no permission; earlier checkpoints are untouched.
     """
     target = folder_of(checkpoints, made.step)
     try:
@@ -93,7 +93,7 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
             building.rename(target)
             _flush(checkpoints)
         newer = [folder for step, folder in _listed(checkpoints) if step > made.step]
-        _retire_all(newer)  # these are damaged: else the run would have gone on from them
+        _retire_all(newer)  # these are damaged: otherwise the run would have resumed from them
         keep_newest(checkpoints, made.step, keep)
     except (OSError, RunError) as problem:
         reason = problem.what if isinstance(problem, RunError) else f"{problem.strerror or problem}"
@@ -105,30 +105,30 @@ def write(checkpoints: Path, made: Checkpoint, keep: int) -> Path:
 
 
 def keep_newest(checkpoints: Path, step: int, keep: int) -> None:
-    """Remove all but the newest `keep` of the checkpoints up to a step; what is newer stays.
+    """Remove all but the newest `keep` checkpoints up to a step; newer ones stay.
 
-    A run that was killed between its last checkpoint and the removal of those before it writes no further one.
+    Needed when a run was killed after writing its last checkpoint but before removing the earlier ones.
     """
     _retire_all([folder for at, folder in _listed(checkpoints) if at <= step][keep:])
 
 
 def clean(checkpoints: Path) -> None:
-    """Remove what a killed run left half-written or half-removed."""
+    """Remove folders that a killed run left partly written or partly removed."""
     for path in checkpoints.glob(".*") if checkpoints.is_dir() else ():
         if path.name.startswith(_LEFT):
             _remove(path)
 
 
 def resumable(checkpoints: Path, fits: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
-    """The newest good checkpoint; None for a run that has none yet.
+    """The newest intact checkpoint; None for a run that has none yet.
 
     Args:
-        fits: called with each that is undamaged; a SourceError leaves that one out like a damaged one, other errors
-            end the search.
+        fits: called with each intact checkpoint; a SourceError skips it like a damaged one, other errors end the
+            search.
 
     Raises:
-        SourceError: `no-good-checkpoint`: all that there are are damaged; whether to begin anew is not decided here.
-            `checkpoint-version`: a newer ldmkit wrote the newest; it is neither passed over nor removed.
+        SourceError: `no-good-checkpoint`: all existing checkpoints are damaged; starting over is left to the caller.
+            `checkpoint-version`: the newest was written by a newer ldmkit; it is neither skipped nor removed.
     """
     left_out = []
     _name_others(checkpoints)
@@ -151,7 +151,7 @@ def resumable(checkpoints: Path, fits: Callable[[Checkpoint], None] = lambda _: 
 
 
 def newest(checkpoints: Path) -> Path | None:
-    """The newest checkpoint whose files are all there and undamaged; a warning names those that are not."""
+    """The newest checkpoint whose files are complete and intact; warns of those that are not."""
     for _, folder in _listed(checkpoints):
         try:
             verify(folder)
@@ -162,7 +162,7 @@ def newest(checkpoints: Path) -> Path | None:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with its digest.
+    """Check every file against its digest.
 
     Raises:
         SourceError: `checkpoint-damaged`, naming the file.
@@ -183,8 +183,8 @@ def read(folder: Path) -> Checkpoint:
     """A checkpoint from a folder that `verify` passed.
 
     Raises:
-        SourceError: `checkpoint-version`: a newer ldmkit wrote it; `checkpoint-damaged`: its files say other things
-            than a checkpoint of that step does.
+        SourceError: `checkpoint-version`: a newer ldmkit wrote it; `checkpoint-damaged`: its files do not describe a
+            checkpoint of that step.
     """
     state = _state(folder)
     tensors: dict[str, Mapping[str, Tensor]] = {}
@@ -193,7 +193,7 @@ def read(folder: Path) -> Checkpoint:
             tensors[path.stem] = {name: lazy.read(True) for name, lazy in open_safetensors(path).items()}
         except LdmkitError as error:
             raise damaged(error.what, path) from None
-    for name, written in state.get("tensors", {}).items():  # the first releases did not count them
+    for name, written in state.get("tensors", {}).items():  # the first releases did not record counts
         if (held := len(tensors.get(name, ()))) != written:
             what = f"{held} tensors, {shown(written)} were written"
             raise damaged(what, folder / f"{name}.safetensors")
@@ -201,7 +201,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def damaged(what: str, path: Path) -> SourceError:
-    """The error of a checkpoint that cannot be gone on from; the one before may do."""
+    """The error for a checkpoint that cannot be resumed from; the previous one may be usable."""
     return SourceError("checkpoint-damaged", what, where=str(path))
 
 
@@ -239,7 +239,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tuple[str, Any, Any] | None:
-    """The first key (with both values) in which two recipes differ, those in `free` and below them left out."""
+    """The first key, with both values, in which two recipes differ; keys in `free` and below are ignored."""
     if path in free:
         return None
     if isinstance(was, Mapping) and isinstance(now, Mapping):
@@ -253,7 +253,7 @@ def difference(was: Any, now: Any, free: Collection[str], path: str = "") -> tup
 
 
 def _listed(checkpoints: Path) -> list[tuple[int, Path]]:
-    """(step, folder), newest first; whatever else has such a name is none of ours."""
+    """(step, folder), newest first; anything else with such a name is not a checkpoint."""
     folders = checkpoints.iterdir() if checkpoints.is_dir() else ()
     named = ((int(match[1]), path) for path in folders if (match := _NAME.fullmatch(path.name)))
     ours = ((step, path) for step, path in named if folder_of(checkpoints, step).name == path.name and path.is_dir())
@@ -261,7 +261,7 @@ def _listed(checkpoints: Path) -> list[tuple[int, Path]]:
 
 
 def _name_others(checkpoints: Path) -> None:
-    """Say what is named like a checkpoint and is none."""
+    """Warn of anything that is named like a checkpoint but is not one."""
     ours = {path for _, path in _listed(checkpoints)}
     for path in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else ():
         if path.name.startswith("step-") and path not in ours:
@@ -282,12 +282,12 @@ def _retire_all(folders: Iterable[Path]) -> None:
     for folder in folders:
         try:
             _retire(folder)
-        except OSError as problem:  # no checkpoint is lost by it
+        except OSError as problem:  # no checkpoint is lost
             warnings.warn(f"checkpoint {folder} cannot be removed: {problem.strerror or problem}", stacklevel=3)
 
 
 def _make_room(target: Path) -> None:
-    """Remove a damaged checkpoint of the same step; anything else of that name is not ours, and is moved aside."""
+    """Remove a damaged checkpoint of the same step; anything else of that name is moved aside."""
     if target.is_dir() and not target.is_symlink():
         _retire(target)
     elif os.path.lexists(target):
@@ -297,8 +297,8 @@ def _make_room(target: Path) -> None:
 
 
 def _retire(folder: Path) -> None:
-    """Remove a folder so that no moment leaves a part of it under its name."""
-    aside = folder.with_name(f"{_LEFT[1]}{folder.name}")  # made by no new folder: the disk may be full
+    """Remove a folder atomically: its name never refers to a partly removed folder."""
+    aside = folder.with_name(f"{_LEFT[1]}{folder.name}")  # a rename, not a new folder: the disk may be full
     _remove(aside)
     aside = _free(aside)
     folder.rename(aside)
@@ -306,7 +306,7 @@ def _retire(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder and all in it, or a file, a link, a FIFO; what cannot be removed stays."""
+    """Remove a folder with its contents, or a file, link or FIFO; whatever cannot be removed stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -315,7 +315,7 @@ def _remove(path: Path) -> None:
 
 
 def _free(path: Path) -> Path:
-    """`path`, or it with the first number that nothing has."""
+    """`path`, or `path` with the first number appended that is not taken."""
     numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
     return next(free for free in chain((path,), numbered) if not os.path.lexists(free))
 

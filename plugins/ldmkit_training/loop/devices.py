@@ -1,4 +1,4 @@
-"""Processes, devices and precision: accelerate in front of torch."""
+"""Processes, devices and precision, by way of accelerate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Arithmetic(NamedTuple):
-    """What the networks compute in, and why `auto` chose it (or what is slow about an explicit choice).
+    """The precision the networks compute in, and why `auto` chose it (or why an explicit choice is slow).
 
     Args:
-        dtype: name of it in torch.
-        why: of the choice, for the plan; empty for an explicit one that fits.
-        slow: whether this device has no instructions for it.
+        dtype: its name in torch.
+        why: reason for the choice, for the plan; empty for an explicit choice that the device supports.
+        slow: whether the device lacks instructions for it.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -33,7 +33,7 @@ class Arithmetic(NamedTuple):
 
 
 def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
-    """What a recipe's `precision` comes to on a device; `auto` is bfloat16 where the device has instructions for it."""
+    """Resolves a recipe's `precision` for a device; `auto` is bfloat16 if the device has instructions for it."""
     if precision in ("float32", "float16"):
         return Arithmetic(precision)
     has = has_bfloat16(device)
@@ -47,13 +47,13 @@ def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
 
 
 def automatic(precision: Precision, device: torch.device) -> list[str]:
-    """What `auto` came to, and why, as a line; none where the recipe names it itself."""
+    """One line with what `auto` chose and why; none if the recipe names the precision."""
     chosen = arithmetic(precision, device)
     return [f"precision auto is {chosen.dtype}: {chosen.why}"] if precision == "auto" else []
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 by instructions of its own, as torch and oneDNN use them."""
+    """Whether a device has bfloat16 instructions that torch and oneDNN use."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -63,13 +63,13 @@ def has_bfloat16(device: torch.device) -> bool:
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    # oneDNN says yes to every AVX-512; those without AVX512_BF16 emulate
+    # oneDNN reports support for every AVX-512 CPU; those without AVX512_BF16 emulate
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return native is None or bool(native())
 
 
 def open_accelerator() -> Any:
-    """accelerate's view of this process among the others; mixed precision is the recipe's business, not its.
+    """The accelerate object of this process; mixed precision is handled by the recipe, not by accelerate.
 
     Raises:
         PluginError: `missing-dependency`: accelerate is not installed.
@@ -79,13 +79,13 @@ def open_accelerator() -> Any:
     except ModuleNotFoundError as error:
         fits = "pip install 'ldmkit[train]'"
         raise PluginError("missing-dependency", f"training needs {error.name!r}", fits=fits) from error
-    # conditions that a whole batch drops leave parameters without a gradient
+    # if a whole batch drops a condition, its parameters get no gradient
     options = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision="no", kwargs_handlers=[options])
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """Lower precision inside the block, with float32 weights."""
+    """Autocast to lower precision inside the block, with float32 weights."""
     dtype = arithmetic(precision, device).dtype
     if dtype == "float32":
         return nullcontext()
@@ -93,7 +93,7 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """The loss scaling that float16 needs; it does nothing for the others.
+    """The loss scaler that float16 needs; disabled for other precisions.
 
     Raises:
         SpecError: `precision`: float16 without CUDA.
@@ -105,9 +105,9 @@ def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
-    """Seed every global generator from (seed, step, rank): done at each step, so that a resume needs no state.
+    """Seed every global generator from (seed, step, rank), at each step, so that resuming needs no generator state.
 
-    Only layers such as dropout draw from them; everything of ours draws from `Draws`.
+    Only layers such as dropout draw from them; ldmkit's own code draws from `Draws`.
     """
     mixed = (seed * 1_000_003 + step) * 65_537 + rank
     random.seed(mixed)
@@ -128,7 +128,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def summed(values: Mapping[str, Tensor], accelerator: Any) -> dict[str, float]:
-    """Numbers added over all processes, brought to the host at once."""
+    """Numbers summed over all processes, in one transfer to the host."""
     if not values:
         return {}
     stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])

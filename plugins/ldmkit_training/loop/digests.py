@@ -1,4 +1,4 @@
-"""Digests of weights, to detect any change of a bit."""
+"""Digests of weights, which detect the change of a single bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits that change when a name, a shape, a dtype or a bit of a state dict does."""
+    """16 hex digits that change with any name, shape, dtype or bit of a state dict."""
     hashed = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         hashed.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -19,6 +19,6 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 
 
 def bits(tensor: Tensor) -> memoryview | bytes:
-    """A tensor's bytes, row by row, wherever it lies in memory."""
+    """A tensor's bytes in row-major order, whatever its device and strides."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else b""

@@ -1,4 +1,4 @@
-"""The running average of weights, and putting it in the weights' place for a while."""
+"""The running average of weights, and swapping it in temporarily."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EmaSection(Value):
     """Exponential moving average of the weights.
 
     Args:
-        decay: share of the average that one step keeps.
+        decay: share of the average that a step keeps.
         warmup: keep min(decay, (1 + n) / (10 + n)) at update n = 1, 2, ..., so that early weights are soon forgotten.
     """
 
@@ -40,7 +40,7 @@ class Ema:
         self.tensors = {name: p.detach().clone().float() for name, p in self._live.items()}
 
     def decay(self) -> float:
-        """The share that the next update keeps."""
+        """The decay of the next update."""
         n = self.updates + 1
         return min(self.section.decay, (1 + n) / (10 + n)) if self.section.warmup else self.section.decay
 
@@ -54,10 +54,10 @@ class Ema:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Take over a saved average.
+        """Load a saved average.
 
         Raises:
-            WeightsError: `ema-keys`: it is that of other weights.
+            WeightsError: `ema-keys`: it belongs to other weights.
         """
         if tensors.keys() != self.tensors.keys():
             other = sorted(tensors.keys() ^ self.tensors.keys())
@@ -68,7 +68,7 @@ class Ema:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """The average in the module's place inside the block; afterwards the weights are back bit for bit."""
+        """Inside the block the module has the averaged weights; afterwards its own are restored bit for bit."""
         kept = {name: p.detach().clone() for name, p in self._live.items()}
         try:
             with torch.no_grad():

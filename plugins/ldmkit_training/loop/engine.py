@@ -46,7 +46,7 @@ from ldmkit_training.watch.tracking import Tracker
 from ldmkit_training.watch.watchers import watchers
 
 ASKED_EVERY = 10
-"""Steps between two looks at whether another process was asked to stop, on GPUs."""
+"""On GPUs, steps between two checks whether another process was asked to stop."""
 
 
 class Engine:
@@ -74,11 +74,11 @@ class Engine:
         check_run_folder(self.out, get("stage", recipe.stage), fresh=fresh)
         self.checkpoints = self.out / CHECKPOINTS
         self.step = 0
-        # nothing is written or moved before everything that the recipe names was found and built
+        # nothing is written or moved before everything that the recipe names has been found and built
         self.stage, self.train_data, self.validation_data = open_recipe(recipe, folder, self.accelerator)
         self._frozen = {name: digest_of(module.state_dict()) for name, module in self.stage.frozen.items()}
         self._parts = parts_of(self.stage)
-        if not self.sharded:  # whole networks may not fit where their shares do
+        if not self.sharded:  # whole networks may not fit on a device that their shards fit on
             with self.together.agreed():
                 rehearse(recipe, self.stage, self.train_data, self.validation_data, self.accelerator, folder)
         self._data = identity(self.train_data) if self.main else {}
@@ -92,7 +92,7 @@ class Engine:
             self._open()
 
     def _open(self) -> None:
-        """What a run of this folder needs, from its newest checkpoint where it has one."""
+        """Set up the run in its folder, from the newest checkpoint if there is one."""
         found, recipe = self._newest_checkpoint(), self.recipe
         self.stage.to(self.device)
         for turn in self.stage.turns.values():
@@ -125,7 +125,7 @@ class Engine:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The average in the place of the trained weights, which are back, bit for bit, at its end."""
+        """Inside the block the networks have the averaged weights; afterwards their own are restored bit for bit."""
         turns = self.stage.turns.values()
         with resharded(turns, self.sharded), averaged_weights(self.stage, self.ema), unsharded(turns, self.sharded):
             yield
@@ -136,7 +136,7 @@ class Engine:
             self.tracker.log(figures, step)
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """A picture to those trackers that take one."""
+        """Send a picture to those trackers that accept pictures."""
         if self.tracker is not None:
             self.tracker.picture(name, image, step)
 
@@ -146,7 +146,7 @@ class Engine:
             self._progress.say(text)
 
     def run(self) -> Outcome:
-        """Train to the last step, or until a signal; save what users load.
+        """Train to the last step or until a signal; save the model.
 
         Raises:
             RunError: a loss that is NaN, a full disk, memory exhausted; the last good checkpoint is named.
@@ -167,7 +167,7 @@ class Engine:
             try:
                 with at_once():
                     return Outcome(self.step, None, self._finish())
-            except Signalled as signalled:  # the last checkpoint is written: the same command saves the model
+            except Signalled as signalled:  # the last checkpoint exists: running the same command again saves the model
                 return Outcome(self.step, signalled.name, None)
         finally:
             if self.tracker is not None:
@@ -176,7 +176,7 @@ class Engine:
                 self._lock.close()
 
     def _start_watching(self) -> None:
-        """What looks on, and where figures go."""
+        """Set up previews, the probe and the log, and write the resolved recipe."""
         if self.main or self.sharded:
             data = (self.train_data, self.validation_data)
             self.callbacks += watchers(self.recipe, self.stage, *data, self.device, self.step, self.folder)
@@ -227,12 +227,12 @@ class Engine:
                 return
         if self._saved < self.step:
             self.save()
-        if recipe.steps == 0:  # nothing is trained, but what is there has figures too
+        if recipe.steps == 0:  # nothing is trained, but the model as it is can be validated
             self._watch_if_due(interrupts, True)
 
     def _next_batches(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]]:
-        """The next step's parts. Of several processes each looks at its inputs before the step: in the middle of it, an
-        error in one would leave the others waiting."""
+        """The micro-batches of the next step. Each process checks its inputs before the step, because an error in one
+        process in the middle of it would leave the others waiting."""
         step, parts = next(batches)
         for part in parts if self.together.count > 1 else ():
             for name, inputs in zip(part.ids, part.inputs, strict=True):
@@ -255,8 +255,8 @@ class Engine:
         self.track({**figures, "lr": self.steps.rate, "images/s": progress.speed}, self.step)
 
     def _watch_if_due(self, interrupts: Interrupts, last: bool) -> None:
-        """Validation, previews and probes that are due; a signal ends them (shared-out weights need all processes, and
-        finish what they began)."""
+        """Run the validation, previews and probes that are due. A signal ends them; with sharded weights, which need
+        all processes, they are finished first."""
         section = self.recipe.validation
         due = [callback for callback in self.callbacks if last or self.step % callback.every == 0]
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
@@ -296,7 +296,7 @@ class Engine:
         return bool(self.accelerator.reduce(asked, reduction="sum") > 0)
 
     def _finish(self) -> Path:
-        """Let the stage measure what it stores, with the weights that are saved; write the model."""
+        """Let the stage take its final measurements with the weights to be saved, and write the model."""
         target = self.out / MODEL
         if self.sharded:
             save_gathered(self.stage, self.ema, self.recipe, self.folder, target if self.main else None)
@@ -332,7 +332,7 @@ class Engine:
 
         def progress(_done: int, _samples: int) -> None:
             if interrupts is not None and interrupts.asked is not None:
-                raise Stopped  # encoding goes on from here in the next run
+                raise Stopped  # the next run continues encoding from here
 
         return latent_caches(self.train_data, self.recipe.data, codec, self.folder, say=self.say, progress=progress)
 
@@ -342,10 +342,10 @@ class Engine:
         return {name: self.accelerator.prepare_model(turn) for name, turn in self.stage.turns.items()}
 
     def save(self) -> Path | None:
-        """Write a checkpoint of the steps that are done.
+        """Write a checkpoint of the completed steps.
 
         Raises:
-            RunError: `checkpoint-failed`; or a loss that was NaN, before anything is written.
+            RunError: `checkpoint-failed`; or the loss was NaN, in which case nothing is written.
         """
         try:
             self.steps.check()
@@ -366,7 +366,7 @@ class Engine:
         return checkpoint_of(self.step, self.recipe, self.stage, self.steps, self.ema, known)
 
     def _newest_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint that this run can go on from, if there is one; the main process looks for all."""
+        """The newest checkpoint this run can resume from, if any; the main process searches for all processes."""
         found = checkpoints.resumable(self.checkpoints, self._check_resumable) if self.main else None
         if self.accelerator.num_processes > 1:
             from accelerate.utils import broadcast_object_list
@@ -378,7 +378,7 @@ class Engine:
         return found
 
     def _check_resumable(self, found: Checkpoint) -> None:
-        """Whether a checkpoint is one of this run, and all there."""
+        """Check that a checkpoint is complete and belongs to this run."""
         folder = checkpoints.folder_of(self.checkpoints, found.step)
         check_state(found, folder)
         self.changed = check_same_run(

@@ -20,16 +20,16 @@ from ldmkit_training.loop.sharding import gathered_all
 from ldmkit_training.watch.observe import networks, restored_buffers
 
 FINISHING = 2048
-"""Pictures at most that a stage sees before its last save (see `Stage.finish`)."""
+"""Maximum number of pictures passed to `Stage.finish`."""
 
 
 def measure(stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, most: int = FINISHING) -> None:
-    """Let the stage measure what it stores, on at most so many pictures, with the weights as they are now."""
+    """Let the stage take its final measurements on at most that many pictures, with its current weights."""
     stage.finish(on_device(batch, device) for batch in _some_batches(stage, train, recipe, most))
 
 
 def check_frozen(stage: Stage, before: Mapping[str, str]) -> None:
-    """Look whether what was to stay as it is did, bit for bit.
+    """Check that frozen weights did not change, bit for bit.
 
     Args:
         before: digests of `stage.frozen` before the first step.
@@ -44,8 +44,8 @@ def check_frozen(stage: Stage, before: Mapping[str, str]) -> None:
 
 
 def save_best(best: Best, stage: Stage, train: Dataset, recipe: Recipe, device: torch.device, out: Path) -> None:
-    """Save the stage as it is now, in evaluation mode and with the weights in their places, as the best so far; what is
-    measured for that is forgotten again."""
+    """Save the stage as the best so far, in evaluation mode and with the weights swapped in; the final measurements
+    taken for it are undone afterwards."""
     with restored_buffers(networks(stage)):
         measure(stage, train, recipe, device)
         stage.save(out / BEST)
@@ -53,7 +53,8 @@ def save_best(best: Best, stage: Stage, train: Dataset, recipe: Recipe, device: 
 
 
 def save_gathered(stage: Stage, ema: Ema | None, recipe: Recipe, folder: Path, target: Path | None) -> None:
-    """Save shared-out weights from a stage that has them all; with target None, only give one's share."""
+    """Save sharded weights by way of a stage that holds them all; with target None, only contribute this process's
+    shards."""
     with averaged_weights(stage, ema):
         full = {name: gathered_all(turn.state_dict()) for name, turn in stage.turns.items()}
     if target is not None:

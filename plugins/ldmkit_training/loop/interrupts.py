@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP ask a run to stop after its step; a second Ctrl-C or SIGTERM stops it at once.
 
-SIGUSR1 is what batch systems send before a job's time is up (slurm's `--signal=USR1@90`), SIGHUP comes from a terminal
-that closes, perhaps more than once. A signal that is ignored when the run begins (`nohup`) stays so.
+Batch systems send SIGUSR1 before a job's time is up (slurm's `--signal=USR1@90`); a closing terminal sends SIGHUP,
+possibly more than once. A signal that is ignored when the run begins (`nohup`) stays ignored.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Outcome(NamedTuple):
     """How a run ended.
 
     Args:
-        step: optimiser steps that are done.
-        stopped: the signal that ended it early, with a checkpoint; None: it ran to its end.
-        model: the saved model; None where it was stopped.
+        step: completed optimiser steps.
+        stopped: the signal that ended the run early, after a checkpoint; None: it ran to its end.
+        model: the saved model; None if the run was stopped.
     """
 
     step: int
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 class Signalled(KeyboardInterrupt):
-    """A signal came inside `at_once`; like every KeyboardInterrupt, no error that anybody handles on the way."""
+    """A signal arrived inside `at_once`. A KeyboardInterrupt, so that no `except Exception` on the way catches it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -48,8 +48,8 @@ class Signalled(KeyboardInterrupt):
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Inside the block the first signal raises `Signalled`, so that what is half-written is removed on the way out; the
-    next one acts as usual."""
+    """Inside the block the first signal raises `Signalled`, so that partly written files are removed on the way out;
+    the next one has its default effect."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         for other, handler in before.items():
@@ -69,8 +69,8 @@ def at_once() -> Iterator[None]:
 
 @contextmanager
 def between_calls(asked: Callable[[], str | None]) -> Iterator[None]:
-    """Inside the block a signal that was noted raises `Signalled` where the next network is called: never in the
-    middle of a file or of an exchange of weights, so that a checkpoint can be written after it."""
+    """Inside the block a recorded signal raises `Signalled` at the next call of a network: never in the middle of
+    writing a file or exchanging weights, so that a checkpoint can be written afterwards."""
 
     def look(module: nn.Module, arguments: Any) -> None:
         if (name := asked()) is not None:
@@ -88,9 +88,9 @@ def _heeded() -> tuple[signal.Signals, ...]:
 
 
 class Interrupts:
-    """Inside the `with` block the first signal sets `asked`; the next Ctrl-C or SIGTERM acts as usual.
+    """Inside the `with` block the first signal sets `asked`; the next Ctrl-C or SIGTERM has its default effect.
 
-    Outside of the main thread, where Python allows no handlers, it does nothing.
+    Does nothing outside the main thread, where Python allows no signal handlers.
     """
 
     def __init__(self) -> None:

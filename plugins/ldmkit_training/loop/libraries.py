@@ -1,4 +1,4 @@
-"""Optimisers of other libraries, by the names that recipes give them; none of the libraries is a dependency."""
+"""Optimisers of other libraries, under their names in recipes; none of the libraries is a dependency."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Library(NamedTuple):
     """Where an optimiser comes from.
 
     Args:
-        module, name: of its class.
-        package: what to install.
-        takes: keys of the section that its constructor has, beside the rate and the decay.
-        states: numbers of state a parameter, of four bytes each.
+        module, name: module and name of its class.
+        package: the package to install.
+        takes: keys of the recipe's section that its constructor accepts, besides rate and decay.
+        states: state per parameter, in numbers of four bytes.
         fixed: arguments that make it follow the recipe's rate.
     """
 
@@ -47,17 +47,17 @@ LIBRARIES: dict[str, Library] = {
     ),
     "prodigy": Library("prodigyopt", "Prodigy", "prodigyopt", ("betas", "eps"), 4.0),
 }  # fmt: skip
-"""Type in a recipe -> its library. Adafactor keeps rows and columns: next to nothing."""
+"""Type in a recipe -> its library. Adafactor's state, one row and one column per matrix, is negligible."""
 
 OWN = ("params", "lr", "weight_decay")
-"""Arguments that the recipe gives otherwise."""
+"""Arguments that have their own keys in a recipe."""
 
 UNSAID = ("args", "optim_bits", "is_paged", "relative_step", "fsdp_in_use")
-"""Arguments that would take the rate, or the state, out of the recipe's and the checkpoints' hands."""
+"""Arguments that would take control of the rate from the recipe, or of the state from the checkpoints."""
 
 
 def library_class(type_: str, options: Mapping[str, Any]) -> Any:
-    """The class of an optimiser, its options known to it.
+    """The class of an optimiser; its options are checked against the constructor.
 
     Raises:
         SpecError: `optimiser-missing`: the library is not installed, or cannot be imported; `unknown-option`.
@@ -69,7 +69,7 @@ def library_class(type_: str, options: Mapping[str, Any]) -> Any:
         raise SpecError("optimiser-missing", what, where="optimiser.type", fits=fits)
     try:
         found = getattr(importlib.import_module(library.module), library.name)
-    except Exception as problem:  # compiled parts that do not fit the system fail in ways of their own
+    except Exception as problem:  # incompatible compiled extensions raise all kinds of errors
         what = f"{library.package} cannot be imported: {problem}"
         raise SpecError("optimiser-missing", what, where="optimiser.type", fits="type: adamw") from problem
     known = set(inspect.signature(found).parameters) - {*OWN, *library.takes, *UNSAID}
@@ -86,7 +86,7 @@ def build_library(
     """An optimiser over parameter groups.
 
     Args:
-        given: what the section says for the keys that it takes.
+        given: the section's values for the keys that it takes.
 
     Raises:
         SpecError: `optimiser-missing`, `unknown-option`; `option`: it refuses a value.
@@ -103,8 +103,8 @@ def build_library(
 
 
 def optimiser_numbers(optimiser: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Any]:
-    """What an optimiser keeps that is no tensor, as plain data: `states` by parameter and key, and `groups`, a mapping
-    each. Empty where a library keeps tensors alone.
+    """The optimiser's state apart from tensors, as plain data: `states` by parameter and key, and `groups`, one mapping
+    each. Empty if a library keeps tensors only.
 
     Args:
         names: id of a parameter -> its name.
@@ -123,7 +123,7 @@ def optimiser_numbers(optimiser: torch.optim.Optimizer, names: Mapping[int, str]
 
 
 def restore_numbers(optimiser: torch.optim.Optimizer, groups: Sequence[Mapping[str, Number]]) -> None:
-    """Put back what the groups of `optimiser_numbers` hold."""
+    """Restore the `groups` of `optimiser_numbers`."""
     for group, numbers in zip(optimiser.param_groups, groups, strict=True):
         group.update(numbers)
 

@@ -1,6 +1,6 @@
 """Optimisers and learning-rate schedules as a recipe names them.
 
-A schedule is a pure function of the step, so that a resume needs nothing but the step.
+A schedule is a pure function of the step, so that resuming needs only the step.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSection(Value):
-    """How weights are updated.
+    """The optimiser.
 
     Args:
-        type: `adamw` (Loshchilov & Hutter 2019), `adam` (Kingma & Ba 2015) or `sgd`; or, where their libraries are
+        type: `adamw` (Loshchilov & Hutter 2019), `adam` (Kingma & Ba 2015) or `sgd`; or, if their libraries are
             installed, `adamw8bit` and `adam8bit` (bitsandbytes), `adafactor` (transformers; Shazeer & Stern 2018, with
-            this rate) and `prodigy` (prodigyopt; Mishchenko & Defazio 2024), whose rate is a factor, 1 as a rule.
+            this rate) and `prodigy` (prodigyopt; Mishchenko & Defazio 2024), whose rate is a factor, usually 1.
         lr: learning rate, before the schedule's factor.
-        betas: of Adam's two averages.
-        eps: of Adam.
+        betas: decay rates of Adam's two averages.
+        eps: Adam's epsilon.
         weight_decay: decoupled for `adamw`, added to the gradient for the others.
-        momentum: of `sgd`.
+        momentum: momentum of `sgd`.
         decay: which weights decay: `all`, or `matrices` (not norms, biases and embeddings).
-        rates: turn name -> learning rate, for turns (a discriminator) that want another one.
+        rates: turn name -> learning rate, for turns with a rate of their own (a discriminator).
         options: further arguments of a library's optimiser (`d_coef`, `clip_threshold` ...).
     """
 
@@ -68,7 +68,7 @@ class OptimiserSection(Value):
         return self
 
     def check(self, turns: Collection[str]) -> None:
-        """Whether every turn of `rates` is one of the stage's, and the optimiser's library is there.
+        """Check that every turn in `rates` is one of the stage's, and that the optimiser's library is installed.
 
         Raises:
             SpecError: `unknown-turn`, `optimiser-missing`, `unknown-option`.
@@ -81,7 +81,7 @@ class OptimiserSection(Value):
                 raise SpecError("unknown-turn", what, where=f"optimiser.rates.{name}", fits=suggest(name, turns))
 
     def build(self, turn: nn.Module, name: str) -> torch.optim.Optimizer:
-        """The optimiser of one turn, over its parameters that require a gradient, in the order of their names."""
+        """The optimiser of a turn, over its parameters that require a gradient, ordered by name."""
         trained = [p for p in turn.parameters() if p.requires_grad]
         bare = _bare(turn) if self.decay == "matrices" else set()
         split = (
@@ -107,7 +107,7 @@ class OptimiserSection(Value):
 
 
 def _bare(turn: nn.Module) -> set[int]:
-    """Ids of the parameters of norms and embeddings, and of all vectors."""
+    """Ids of the parameters of norms and embeddings, and of all one-dimensional parameters."""
     plain = {id(p) for p in turn.parameters() if p.ndim < 2}
     tables = (m for m in turn.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)))
     return plain | {id(p) for table in tables for p in table.parameters(recurse=False)}
@@ -125,7 +125,7 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> float:
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict[str, Tensor]:
-    """`<parameter>/<what>` -> tensor: the optimiser's state, named by parameters rather than numbered."""
+    """`<parameter>/<key>` -> tensor: the optimiser's state, by parameter name instead of number."""
     names = {id(p): name for name, p in turn.named_parameters()}
     found: dict[str, Tensor] = {}
     for parameter, state in optimiser.state.items():
@@ -136,7 +136,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict
 
 
 def optimiser_plain(optimiser: torch.optim.Optimizer, turn: nn.Module) -> dict[str, Any]:
-    """What else an optimiser keeps, as plain data, named alike; see `optimiser_numbers`."""
+    """The rest of an optimiser's state as plain data, named in the same way; see `optimiser_numbers`."""
     return optimiser_numbers(optimiser, {id(p): name for name, p in turn.named_parameters()})
 
 
@@ -146,7 +146,7 @@ def restore_optimiser(
     tensors: Mapping[str, Tensor],
     plain: Mapping[str, Any] = {},
 ) -> None:
-    """Put back what `optimiser_tensors` and `optimiser_plain` took; tensors are moved to where the parameters are."""
+    """Restore the state from `optimiser_tensors` and `optimiser_plain`; tensors move to their parameters' devices."""
     states: dict[str, dict[str, Any]] = {}
     for key, value in {**tensors, **plain.get("states", {})}.items():
         name, _, what = key.rpartition("/")
@@ -171,7 +171,7 @@ def _placed(optimiser: torch.optim.Optimizer, what: str, value: Tensor, paramete
 
 class _Schedule(Value):
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied with at a step from 0, in a run of `steps`."""
+        """Factor of the learning rate at a step, counted from 0, in a run of `steps`."""
         raise NotImplementedError
 
 
@@ -179,7 +179,7 @@ class Warmed(_Schedule):
     """Linear warm-up to 1, then constant, linear or a half cosine down to `final` at the last step.
 
     Args:
-        warmup: steps of the warm-up; step n of them has the factor (n + 1) / warmup.
+        warmup: steps of the warm-up; its step n has the factor (n + 1) / warmup.
         final: factor at the end, for `linear` and `cosine`.
     """
 
@@ -201,14 +201,14 @@ class Warmed(_Schedule):
 class Cycles(_Schedule):
     """The schedules of the published latent-diffusion configs: cycles, each with a warm-up of its own.
 
-    A cycle goes from `start` to `peak` in its `warmup` and then down to `floor`: by a half cosine over what is left of
-    the cycle, or linearly as peak - (peak - floor) * n / length, n counted from the cycle's beginning. After the last
-    cycle its end holds.
+    A cycle rises from `start` to `peak` in its `warmup` and then falls to `floor`: by a half cosine over the rest of
+    the cycle, or linearly as peak - (peak - floor) * n / length, with n counted from the start of the cycle. The final
+    value of the last cycle is kept from then on.
 
     Args:
         type: `ldm-cosine` or `ldm-linear`.
         lengths: steps of each cycle.
-        warmup, start, peak, floor: one each a cycle.
+        warmup, start, peak, floor: one value per cycle.
     """
 
     type: Literal["ldm-cosine", "ldm-linear"]

@@ -1,4 +1,4 @@
-"""After an error in the middle of a run: save a checkpoint of the completed steps, and say where it is."""
+"""After an error in the middle of a run: saves a checkpoint of the completed steps and reports where it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def weight_versions(modules: Iterable[nn.Module]) -> int:
 
 
 def with_last_checkpoint(error: RunError, folder: Path) -> RunError:
-    """The error with the newest checkpoint of a folder in it."""
+    """The error with the newest checkpoint of a folder added to its text."""
     newest = checkpoints.newest(folder)
     said = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
     fits = f"{error.fits}; {said}" if error.fits else said
@@ -29,7 +29,7 @@ def is_resumable(error: Exception, half: bool) -> bool:
     """Whether the state before an error is one that a run can resume from.
 
     Args:
-        half: whether the step that failed had changed a weight or a buffer.
+        half: whether the failed step had already changed a weight or buffer.
     """
     return not half and not (isinstance(error, RunError) and error.code in _NO_PLACE)
 
@@ -38,10 +38,10 @@ _NO_PLACE = ("run.loss-not-finite", "run.checkpoint-failed")
 
 
 def save_before_error(error: Exception, step: int, save: Callable[[], Path | None]) -> str:
-    """Save the steps that are done before `error` ends the run, and say so in it; also returns what it says (nothing in
-    a process that only gave its share).
+    """Save the completed steps before `error` ends the run, and add that to its text. Returns the added text (empty in
+    a process that only contributed its shards).
 
-    A checkpoint that cannot be written hides no error: it is said beside it.
+    A failure to write the checkpoint does not hide the error; both are reported.
     """
     try:
         path = save()

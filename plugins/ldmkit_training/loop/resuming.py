@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds everything that this run needs, checked before any of it is loaded."""
+"""Checks, before anything is loaded, that a checkpoint holds everything this run needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ldmkit_training.loop.libraries import LIBRARIES
 
 
 def check_state(found: Checkpoint, folder: Path) -> None:
-    """Whether the plain data of a checkpoint is of the kinds that are read.
+    """Check the types of a checkpoint's plain data.
 
     Raises:
         SourceError: `checkpoint-damaged`, naming the key.
@@ -33,7 +33,7 @@ def check_state(found: Checkpoint, folder: Path) -> None:
 
 
 def check_tensors(found: Checkpoint, stage: Stage, recipe: Recipe, folder: Path) -> None:
-    """Whether the tensors of a checkpoint are those of the networks in training; the recipe is known to be the same.
+    """Check that a checkpoint's tensors match the networks in training; the recipe is known to be the same.
 
     Raises:
         SourceError: `checkpoint-damaged`, naming the file.
@@ -63,7 +63,7 @@ def check_tensors(found: Checkpoint, stage: Stage, recipe: Recipe, folder: Path)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors named `<prefix>/...`, without it."""
+    """The tensors named `<prefix>/...`, with the prefix removed."""
     return {key.removeprefix(f"{prefix}/"): t for key, t in tensors.items() if key.startswith(f"{prefix}/")}
 
 
@@ -88,8 +88,8 @@ def _check_shape(key: str, found: Tensor, wanted: Tensor, path: Path) -> None:
 def _check_library(
     found: Mapping[str, Tensor], plain: object, turn: nn.Module, fresh: Optimizer, has_state: bool, path: Path
 ) -> None:
-    """The state of a library's optimiser: of parameters in training alone, with its groups. What it holds of each is
-    its own."""
+    """Check the state of a library's optimiser: its groups, and that it has states of trained parameters only. The keys
+    of each state are up to the library."""
     trained = {name for name, p in turn.named_parameters() if p.requires_grad}
     states = plain.get("states") if type(plain) is dict else None
     groups = plain.get("groups") if type(plain) is dict else None
@@ -107,12 +107,13 @@ def _check_library(
 
 
 def _numbers(fresh: Optimizer) -> set[str]:
-    """Keys of its groups; Prodigy adds two in its first step."""
+    """Keys of an optimiser's groups; Prodigy adds two in its first step."""
     return {key for group in fresh.param_groups for key in group} | {"d_denom", "d_hat"}
 
 
 def _check_optimiser(found: Mapping[str, Tensor], turn: nn.Module, has_state: bool, path: Path) -> None:
-    """Every state belongs to a trained parameter, has its shape or is one number, and all hold the same kinds."""
+    """Check that every state belongs to a trained parameter, is a single number or has the parameter's shape, and that
+    all parameters have the same keys."""
     trained = {name: p for name, p in turn.named_parameters() if p.requires_grad}
     held: dict[str, set[str]] = {}
     for key, tensor in found.items():

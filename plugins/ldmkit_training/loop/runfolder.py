@@ -13,7 +13,7 @@ from typing import IO, Any
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs in one folder go unnoticed there
+except ImportError:  # Windows: two runs in one folder are not detected
     fcntl = None  # type: ignore[assignment]
 
 from ldmkit import InputError, RunError, Stage
@@ -25,21 +25,21 @@ CHECKPOINTS, MODEL, RECIPE = "checkpoints", "model", "recipe.yaml"
 
 FOLDERS = (CHECKPOINTS, MODEL, BEST, "previews", "tensorboard")
 FILES = (RECIPE, NOTE, "log.jsonl", "probe.jsonl", "probe.png")
-"""What a run writes, now or at its end."""
+"""Files and folders that a run writes, now or at its end."""
 
 _LOCK, _HALF_WRITTEN = ".lock", ".ldmkit-"
 
 
 _held: set[tuple[int, int]] = set()
-"""Folders (device, number) in use by this process, whose own second lock the system would grant."""
+"""Folders (device, inode) in use by this process, to which the system would grant a second lock."""
 
 
 class Lock:
-    """A run's hold on its folder, until it is closed or forgotten; also a context that closes it at its end."""
+    """A run's lock on its folder, held until it is closed or garbage-collected; also a context manager."""
 
     def __init__(self, file: IO[bytes], folder: tuple[int, int]) -> None:
         self.close = weakref.finalize(self, _release, file, folder)
-        """Let go; a second time does nothing."""
+        """Release the lock; closing it again has no effect."""
 
     def __enter__(self) -> Lock:
         return self
@@ -55,7 +55,7 @@ def _release(file: IO[bytes], folder: tuple[int, int]) -> None:
 
 @contextmanager
 def released_on_error(lock: Lock | None) -> Iterator[None]:
-    """An error inside lets go of the folder at once, however long its traceback is kept."""
+    """An error inside the block releases the folder at once, however long its traceback is kept."""
     try:
         yield
     except BaseException:
@@ -65,18 +65,18 @@ def released_on_error(lock: Lock | None) -> Iterator[None]:
 
 
 def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Lock | None:
-    """Make the run folder where it is missing; remove what a killed run left half-written.
+    """Create the run folder if it is missing; remove partly written files of a killed run.
 
     Args:
-        out: where; its parents are made too.
-        accelerator: the main process does it, the others wait.
-        fresh: an older run in it is renamed to `<name>.1`, `.2` ...
+        out: the folder; parents are created too.
+        accelerator: the main process does the work while the others wait.
+        fresh: rename an older run to `<name>.1`, `.2` ...
 
     Returns:
-        In the main process: while it is held, other runs are refused. The system lets go of it with the process.
+        In the main process, a lock: while it is held, other runs are refused. The system releases it with the process.
 
     Raises:
-        RunError: `cannot-write`; `folder-in-use`: another run is at work in it, in this process or another.
+        RunError: `cannot-write`; `folder-in-use`: another run, in this process or another, is using it.
     """
     lock = None
     if accelerator.is_main_process:
@@ -100,9 +100,9 @@ def open_folder(out: Path, accelerator: Any, *, fresh: bool) -> Lock | None:
 def _locked(out: Path) -> Lock:
     found = out.stat()
     folder = (found.st_dev, found.st_ino)
-    if folder in _held:  # before the file is opened: closing it again would end the other's lock
+    if folder in _held:  # before the file is opened: closing it would release the other run's lock
         raise _in_use(out)
-    # a lock of the process, which those that it forks to read data do not keep when it is killed
+    # a lock of the process: forked data workers do not keep it when the process is killed
     path = out / _LOCK
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):  # opening a FIFO would wait for its reader
         raise RunError("cannot-write", "not a regular file", where=str(path), fits="its removal")
@@ -125,14 +125,14 @@ def _in_use(out: Path) -> RunError:
 
 
 def check_run_folder(out: Path, stage: type[Stage], *, fresh: bool = False) -> None:
-    """Whether a run can be in that folder, and write what it will write there in the end.
+    """Check that a run can use that folder, and will be able to write everything it writes there.
 
     Args:
-        stage: whose model it will be.
-        fresh: what is in it will be moved away.
+        stage: the stage whose model will be saved.
+        fresh: the current contents will be moved away.
 
     Raises:
-        InputError: `folder-taken`: it is a file, or holds something that is no run, or that is in a run's way;
+        InputError: `folder-taken`: it is a file, or contains something that is not a run or blocks one;
             `not-writable`.
     """
     fits = "`out`: a new or empty folder, or that of an earlier run"

@@ -28,7 +28,7 @@ def is_sharded(recipe: Value) -> bool:
 
 
 def shard(turn: Turn, device: torch.device, processes: int) -> None:
-    """Share a turn's parameters out, in place; a forward pass gathers them, and its backward pass lets them go."""
+    """Shard a turn's parameters in place; the forward pass gathers them, the backward pass frees them."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -36,13 +36,13 @@ def shard(turn: Turn, device: torch.device, processes: int) -> None:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; all processes must ask for it."""
+    """The full tensor; must be called by all processes."""
     unsharded: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return unsharded.detach()
 
 
 def sharded_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, shared out as `like` is, on its device."""
+    """A full tensor, sharded like `like` and on its device."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     moved = value.detach().to(like.device)
@@ -52,13 +52,13 @@ def sharded_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def gathered_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`gathered`, of each."""
+    """`gathered` for each tensor."""
     return {name: gathered(tensor) for name, tensor in tensors.items()}
 
 
 @contextmanager
 def unsharded(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
-    """Inside the block every process holds all of the parameters, and the networks can be called from anywhere."""
+    """Inside the block every process holds the full parameters, and any process may call the networks."""
     listed = list(turns) if sharded else []
     for turn in listed:
         turn.unshard()
@@ -71,7 +71,7 @@ def unsharded(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
 
 @contextmanager
 def resharded(turns: Iterable[Any], sharded: bool) -> Iterator[None]:
-    """The opposite, inside a block of `whole`: so that the shards can be written to."""
+    """The reverse, inside a `whole` block: the shards can be written to."""
     listed = list(turns) if sharded else []
     for turn in listed:
         turn.reshard()

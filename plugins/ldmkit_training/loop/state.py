@@ -24,7 +24,7 @@ def checkpoint_of(
     """A checkpoint of the run's current state. With sharded weights every process must call this.
 
     Args:
-        known: further entries of its JSON state.
+        known: further entries of the JSON state.
     """
     weights: dict[str, Tensor] = {}
     optimisers: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""One optimiser step: every active turn's losses, gradients and update, and the figures of it."""
+"""One optimiser step: losses, gradients and update of every active turn, and the resulting figures."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from ldmkit_training.loop.optimisers import set_rate
 from ldmkit_training.loop.sharding import gathered
 
 REMEMBERED = 256
-"""Steps whose sample ids are kept, for the error of a loss that is noticed later."""
+"""Number of steps whose sample ids are kept, for errors about a loss that is checked later."""
 
 SHOWN_IDS = 16
 
 
 class Meter:
-    """Means of figures over the steps since they were last read, added up where they are computed."""
+    """Means of figures over the steps since they were last read, accumulated on the device."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, figures: Mapping[str, Tensor]) -> None:
-        """One step's figures: this process's share of the means over the whole batch."""
+        """Add a step's figures: this process's share of the means over the whole batch."""
         for name, value in figures.items():
             value = value.detach().float()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self, accelerator: Any) -> dict[str, float]:
-        """The means, over all processes; and begin anew."""
+        """The means over all processes; resets the accumulator."""
         totals = summed(self.sums, accelerator)
         means = {name: total / self.counts[name] for name, total in totals.items()}
         self.sums, self.counts = {}, {}
@@ -49,12 +49,12 @@ class Steps:
     """The networks in training, and their updates.
 
     Args:
-        turns: as wrapped for several processes.
-        optimisers: one a turn.
-        accelerator: of this process.
+        turns: the turns, wrapped for distributed training if there are several processes.
+        optimisers: one per turn.
+        accelerator: accelerate's object of this process.
 
     Attributes:
-        half: whether a step is under way that has changed weights. (Fused optimisers count no versions of them.)
+        half: whether the current step has already changed weights. (Fused optimisers do not bump version counters.)
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Steps:
         self._bad = torch.full((), torch.inf, device=self.device)
 
     def run(self, step: int, parts: Sequence[Batch]) -> None:
-        """Optimiser step `step`, from 0, on this process's parts of its batch.
+        """Optimiser step `step`, counted from 0, on this process's micro-batches.
 
         Raises:
-            RunError: `loss-not-finite`, on the CPU before any weight has changed in this turn.
+            RunError: `loss-not-finite`; on the CPU it is raised before this turn changes any weight.
         """
         seed_everything(self.recipe.seed, step, self.accelerator.process_index)
         self._ids.append((step, [name for part in parts for name in part.ids]))
@@ -115,14 +115,14 @@ class Steps:
         self.half = True
         self.scaler.step(optimiser)
         if name == self._first:
-            self.loss = figures["loss"] * processes  # the mean over this one's rows
-        # the norm is the same on every process, and what is added up are shares
+            self.loss = figures["loss"] * processes  # the mean over this process's rows
+        # the norm is the same on every process, whereas figures are summed over processes
         figures["grad_norm"] = norm / processes
         prefix = "" if name == self._first else f"{name}/"
         self.meter.add({prefix + key: value for key, value in figures.items()})
 
     def _clip(self, optimiser: torch.optim.Optimizer) -> Tensor:
-        """Norm of all gradients of a turn, before they are clipped."""
+        """Norm of a turn's gradients before clipping."""
         trained = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if self.recipe.clip is not None:
@@ -130,7 +130,7 @@ class Steps:
         return gathered(norm)
 
     def _judge(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        # float16's scaling expects gradients that overflow, and leaves such a step out
+        # float16's loss scaling expects overflowing gradients and skips such steps
         both = loss if self.scaler.is_enabled() else loss + norm
         bad = torch.where(torch.isfinite(both), torch.inf, float(step))
         self._bad = torch.minimum(self._bad, bad.to(self._bad.dtype))
@@ -154,7 +154,7 @@ class Steps:
 
 @contextmanager
 def with_sample_ids(batch: Batch) -> Iterator[None]:
-    """An input that the model refuses is named by its sample, not by its place in the batch."""
+    """Inside the block, errors name the sample instead of the position in the batch."""
     try:
         yield
     except InputError as error:

@@ -1,5 +1,5 @@
-"""Coordination of a run's processes beyond gradients: an error in one of them ends all of them at
-the same place, so that the steps before it can be saved. It goes over the host: no device is waited for."""
+"""Coordination of a run's processes beyond gradients: an error in one ends all of them at the same point, so that the
+completed steps can be saved. Communication runs on the host and does not wait for devices."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 from ldmkit import RunError
 
 WAITED = timedelta(days=7)
-"""How long one may be busy (encoding latents, drawing previews) while the others wait; a process that dies is noticed
-at once."""
+"""How long a process may be busy (encoding latents, drawing previews) while the others wait; a process that dies is
+detected at once."""
 
 
 class Stopped(Exception):
-    """A signal came before the first step."""
+    """A signal arrived before the first step."""
 
 
 class Together:
-    """The processes of a run; alone, it costs nothing.
+    """The processes of a run; a single process has no overhead.
 
     Args:
-        accelerator: of this process; all of them make one at the same place.
+        accelerator: accelerate's object of this process; all processes create theirs at the same point.
 
     Attributes:
-        failed: whether an error has ended them all.
+        failed: whether an error has ended all processes.
     """
 
     def __init__(self, accelerator: Any) -> None:
@@ -38,11 +38,11 @@ class Together:
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Every process comes to the end of the block before any goes on; an error in one is one in all.
+        """A barrier at the end of the block; an error in one process is raised in all.
 
         Raises:
-            RunError: `other-process`: the error is another one's, and is named.
-            Stopped: another one was.
+            RunError: `other-process`: the error, which is named, occurred in another process.
+            Stopped: another process was stopped.
         """
         if self._group is None:
             yield

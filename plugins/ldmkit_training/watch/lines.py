@@ -1,4 +1,4 @@
-"""JSON-lines files whose records have a step: records later than a resumed run's step are removed."""
+"""JSON-lines files of records by step; resuming a run removes the records of later steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Lines:
         self.path = path
 
     def read(self) -> list[dict[str, Any]]:
-        """The records in order; a line that was torn by a kill is left out."""
+        """The records in order; a line cut off by a kill is skipped."""
         found: list[dict[str, Any]] = []
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
@@ -30,7 +30,7 @@ class Lines:
         return found
 
     def cut(self, step: int) -> None:
-        """Forget what came after `step`: the run goes on from there."""
+        """Remove the records after `step`, from which the run resumes."""
         if not self.path.is_file():
             return
         kept = [record for record in self.read() if record["step"] <= step]
@@ -38,7 +38,7 @@ class Lines:
             temporary.write_text("".join(_line(record) for record in kept), encoding="utf-8")
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """One record, on the disk when this returns (as far as the operating system is concerned)."""
+        """Append a record; it has been handed to the operating system when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(record))

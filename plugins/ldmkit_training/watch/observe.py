@@ -35,34 +35,34 @@ class EngineView(Protocol):
         """Whether a running average of the weights is kept."""
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The average in the place of the trained weights; these are back, bit for bit, at its end."""
+        """Inside the block the networks have the averaged weights; afterwards their own are restored bit for bit."""
 
     def track(self, figures: Mapping[str, float], step: int) -> None:
-        """Figures to the trackers and to log.jsonl."""
+        """Write figures to the trackers and to log.jsonl."""
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """A picture to those trackers that take one."""
+        """Send a picture to those trackers that accept pictures."""
 
     def say(self, text: str) -> None:
         """Print a line."""
 
 
 class Callback(Protocol):
-    """Called by the engine after optimiser step `step` (counted from 1) where `step % every == 0`."""
+    """Called by the engine after optimiser step `step` (counted from 1) if `step % every == 0`."""
 
     every: int
 
     def __call__(self, view: EngineView, step: int) -> None:
-        """Measure and write; weights, modes and random generators must be left as they were."""
+        """Measure and write; weights, modes and random generators must be left unchanged."""
 
 
 @contextmanager
 def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Modules in evaluation mode, no gradients, and every global generator put back: training goes on as if nothing
-    had happened."""
+    """Inside the block modules are in evaluation mode and gradients are off; modes and all global generators are
+    restored afterwards, so that training is unaffected."""
     modes = {module: module.training for root in modules for module in root.modules()}
     compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in modes)
-    # pictures and probes come in other shapes than steps do: not worth a compilation
+    # previews and probes have other shapes than training steps: not worth a compilation
     stance = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     devices = {p.device.index for module in modes for p in module.parameters(recurse=False) if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=[index or 0 for index in devices]), torch.no_grad(), stance:
@@ -77,7 +77,7 @@ def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def restored_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Buffers and configs are put back at the end."""
+    """Restores buffers and configs at the end of the block."""
     inner = [module for root in modules for module in root.modules()]
     buffers = [(buffer, buffer.clone()) for module in inner for buffer in module.buffers(recurse=False)]
     configs = [(module, module.config) for module in inner if isinstance(module, Part)]

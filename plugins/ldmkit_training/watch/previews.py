@@ -22,19 +22,19 @@ from ldmkit_training.watch.observe import EngineView, networks, undisturbed
 from ldmkit_training.watch.prompts import Prompt
 
 GAIN = 4.0
-"""Factor of shown differences between pictures and their reconstructions."""
+"""Amplification of the displayed differences between pictures and their reconstructions."""
 
 
 class PreviewsSection(Value):
     """
     Args:
         every: steps between two sheets.
-        count: rows of a sheet: the first held-out samples (training samples where nothing is held out); with prompts
-            none, unless said.
-        prompts: conditions of one's own that are drawn in every preview, above those rows; see `Prompt`.
-        steps: of the sampler.
-        seed: of the first row; the next one has the next.
-        guidance: a scale, one by condition, or a spec; null: the model's default.
+        count: number of rows from the first held-out samples (training samples if nothing is held out); with prompts
+            the default is 0.
+        prompts: conditions of your own, drawn in every preview above those rows; see `Prompt`.
+        steps: sampler steps.
+        seed: seed of the first row; each further row adds 1.
+        guidance: a scale, a scale per condition, or a spec; null: the model's default.
         sampler, grid: null: the model's defaults.
     """
 
@@ -61,7 +61,7 @@ class PreviewsSection(Value):
 
 
 class Previews:
-    """Writes previews/step-XXXXXXXX.png: a row a sample.
+    """Writes previews/step-XXXXXXXX.png, one row per sample.
 
     Args:
         section: of the recipe.
@@ -84,7 +84,7 @@ class Previews:
             done += len(batch.ids)
 
     def __call__(self, view: EngineView, step: int) -> None:
-        """The sheet of optimiser step `step`; weights, modes and generators stay as they are."""
+        """Write the sheet of optimiser step `step`; weights, modes and generators are left unchanged."""
         with undisturbed(networks(view.stage)):
             sheet = self.sheet(view, step)
         if sheet is None or not view.main:
@@ -184,7 +184,7 @@ def head(batch: Batch, count: int) -> Batch:
 
 
 def _weight_variants(view: EngineView) -> list[tuple[str, AbstractContextManager[None]]]:
-    """Averaged weights first, where there are any."""
+    """The weights to draw with: averaged ones first, if there are any."""
     raw: tuple[str, AbstractContextManager[None]] = ("raw", nullcontext())
     return [("EMA", view.averaged()), raw] if view.has_average else [raw]
 

@@ -1,8 +1,8 @@
 """The effect of each condition: how much the prediction changes, and the loss rises, when it is swapped or dropped.
 
-For held-out rows and fixed noise at a few noise levels, F is evaluated with the right conditions, with one of them
-swapped for another sample's, and with its null: once beside the other conditions, once with that condition alone
-(the others dropped), as a caption may well be redundant beside a map that tells everything.
+On held-out rows with fixed noise at a few noise levels, F is evaluated with the right conditions, with one of them
+swapped for another sample's, and with its null: once together with the other conditions and once with that condition
+alone (the others dropped), since a caption may be redundant beside a map that determines everything.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ldmkit_training.watch.previews import first_rows
 from ldmkit_training.watch.probe_section import SILENT, ProbeSection
 
 SURE = 3.0
-"""A loss is worse without the right condition where it is so by this many standard errors over many rows; over few,
-by as many as Student's t asks for in their place (see `sure_at`)."""
+"""Number of standard errors by which a loss must be worse without the right condition to count, over many rows; over
+few rows, the equivalent quantile of Student's t (see `sure_at`)."""
 HELPS = 0.001
-"""A condition helps where the loss is lower with it by at least this share: what is less is of no use to anybody."""
+"""Smallest relative decrease of the loss for which a condition counts as helping."""
 
 
 class Probed(Protocol):
-    """What the probe asks of the turn that trains a denoiser."""
+    """What the probe requires of the turn that trains a denoiser."""
 
     pipeline: Pipeline
 
@@ -52,14 +52,14 @@ class Probed(Protocol):
 
 
 class Effect(NamedTuple):
-    """Of replacing one condition, over rows and noise levels.
+    """The effect of replacing one condition, over rows and noise levels.
 
     Args:
         change: mean of |F' - F| / |F| (L2 norms of a row).
-        loss: mean of the change of |F - target|^2, relative to the loss with the right condition: > 0 where the
-            right condition helps.
-        errors: how many standard errors `loss` is from 0, rows being independent.
-        rows: over how many.
+        loss: mean change of |F - target|^2, relative to the loss with the right condition: > 0 if the right condition
+            helps.
+        errors: distance of `loss` from 0 in standard errors, with rows assumed independent.
+        rows: number of rows.
     """
 
     change: float
@@ -69,20 +69,20 @@ class Effect(NamedTuple):
 
     @property
     def helps(self) -> bool:
-        """Whether the right condition lowers the loss, surely and by enough to matter."""
+        """Whether the right condition lowers the loss, significantly and by enough to matter."""
         return self.change > 0 and self.loss >= HELPS and self.errors > sure_at(self.rows)
 
 
 def sure_at(rows: int) -> float:
-    """Standard errors that as many rows must show: the quantile of Student's t that `SURE` is of a normal
-    distribution, by its expansion in 1 / (rows - 1)."""
+    """Required number of standard errors for a number of rows: the quantile of Student's t that corresponds to `SURE`
+    of a normal distribution, by its expansion in 1 / (rows - 1)."""
     z, free = SURE, max(rows - 1, 1)
     return z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the probe found of one condition; None where it could not be tried (never dropped, nothing to swap)."""
+    """The probe's results for one condition; None where it could not be tried (never dropped, nothing to swap)."""
 
     name: str
     swap: Effect | None
@@ -92,17 +92,17 @@ class Response:
 
     @property
     def effects(self) -> dict[str, Effect]:
-        """What was tried, by name."""
+        """The effects that were measured, by name."""
         tried = {n: getattr(self, n) for n in ("swap", "null", "swap_alone", "null_alone")}
         return {name: effect for name, effect in tried.items() if effect is not None}
 
     def change(self) -> float:
-        """The largest change that another value of this condition makes."""
+        """The largest change caused by another value of this condition."""
         return max((e.change for n, e in self.effects.items() if n.startswith("swap")), default=math.nan)
 
     def verdict(self, silent: float = SILENT) -> str:
-        """In words. It helps where the loss is surely lower with the right value (`SURE`, `HELPS`); it does nothing
-        where neither that is so nor anything moves the prediction by `silent`."""
+        """The result in words. A condition helps if the loss is significantly lower with the right value (`SURE`,
+        `HELPS`); it does nothing if that is not so and no replacement moves the prediction by `silent`."""
         swaps = [e for n, e in self.effects.items() if n.startswith("swap")]
         nulls = [e for n, e in self.effects.items() if n.startswith("null")]
         if not swaps and not nulls:
@@ -116,7 +116,7 @@ class Response:
         return "reacts, but does not help yet"
 
     def line(self, silent: float = SILENT) -> str:
-        """One line for people."""
+        """A readable line."""
         shown = ", ".join(
             f"{name.replace('_', ' ')} {e.change:.3g} (loss {e.loss:+.1%})" for name, e in self.effects.items()
         )
@@ -124,12 +124,12 @@ class Response:
 
 
 class Probe:
-    """Appends to probe.jsonl, draws probe.png, and says what it found.
+    """Appends to probe.jsonl, draws probe.png, and prints the results.
 
     Args:
         section: of the recipe.
-        batches: held-out batches with as many conditions as there are.
-        start: optimiser steps that are done; what an earlier process wrote after them is forgotten.
+        batches: held-out batches with all of their conditions.
+        start: completed optimiser steps; later records of an earlier process are removed.
     """
 
     def __init__(self, section: ProbeSection, batches: Sequence[Batch], *, start: int = 0) -> None:
@@ -138,7 +138,7 @@ class Probe:
         self._written = False
 
     def __call__(self, view: EngineView, step: int) -> None:
-        """Probe after optimiser step `step`; weights, modes and generators stay as they are."""
+        """Probe after optimiser step `step`; weights, modes and generators are left unchanged."""
         if (turn := denoising_turn(view.stage)) is None:
             return
         with undisturbed(networks(view.stage)):
@@ -170,7 +170,7 @@ class Probe:
 
 
 def respond(turn: Probed, batches: Sequence[Batch], section: ProbeSection) -> list[Response]:
-    """The responses to every condition of a model, in the order of its inputs. Modes and gradients are the caller's."""
+    """The responses to every condition of a model, in the order of its inputs. The caller sets modes and gradients."""
     names = list(dict.fromkeys(part.name for part in turn.conditioning(batches[0]).parts))
     rows: dict[str, dict[str, list[tuple[Tensor, Tensor]]]] = {name: {} for name in names}
     rights: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
@@ -200,7 +200,7 @@ class _BatchProbe:
         rows: dict[str, dict[str, list[tuple[Tensor, Tensor]]]],
         rights: dict[str, dict[str, list[Tensor]]],
     ) -> None:
-        """Add (relative change, loss difference) by name and kind of this batch's rows; and the right ones' losses."""
+        """Add this batch's (relative change, loss difference) by name and kind, and its losses with all conditions."""
         droppable = self.conditioning.names
         whole = self._predict(self.conditioning, ())
         nothing = self._predict(self.conditioning, droppable) if self.section.alone else None
@@ -238,7 +238,7 @@ class _BatchProbe:
         return _Predicted(torch.stack(made), torch.stack(losses))
 
     def _partners(self, name: str) -> tuple[list[bool], list[int | None]]:
-        """Which rows have this input, and for each of them the next row that has another value of it."""
+        """The rows that have this input, and for each the next row with another value of it."""
         values = [row.get(name) for row in self.batch.inputs]
         keys = [None if value is None else _comparable(value) for value in values]
         partners: list[int | None] = []
@@ -287,7 +287,7 @@ def _reordered(part: Encoded, index: Sequence[int]) -> Encoded:
 
 
 def _comparable(value: Any) -> str | bytes:
-    """Equal for equal raw inputs."""
+    """A key that is equal for equal raw inputs."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
@@ -300,7 +300,7 @@ def _rounded(effect: Effect) -> dict[str, float | None]:
 
 
 def probe_chart(records: Sequence[Mapping[str, Any]], silent: float = SILENT) -> Any:
-    """The curves of probe.jsonl's records: how much a swap moves the prediction, and how much it hurts."""
+    """The curves of probe.jsonl's records: how much a swap changes the prediction and raises the loss."""
     change: dict[str, list[tuple[float, float]]] = {}
     loss: dict[str, list[tuple[float, float]]] = {}
     for record in records:

@@ -9,8 +9,8 @@ from pydantic import Field
 from ldmkit import Value
 
 SILENT = 0.005
-"""A condition whose swap and null move the prediction by less than this (relative L2) does nothing yet, unless the
-loss is surely lower with the right one."""
+"""A condition whose swap and null change the prediction by less than this (relative L2) does nothing yet, unless the
+loss is significantly lower with the right one."""
 
 Quantile = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,7 +20,7 @@ class ProbeSection(Value):
     Args:
         every: steps between two probes.
         count: held-out rows.
-        levels: noise levels, as quantiles of the process's own.
+        levels: noise levels, as quantiles of the process's own distribution.
         alone: also probe every condition with the others dropped.
         silent: see `SILENT`.
     """
@@ -36,12 +36,12 @@ class Probing(Value):
     """Keys of stages that train with conditions; their `Config` derives from it.
 
     Args:
-        probe: how often, and how, the effect of each condition is measured; null: never.
+        probe: how often and how the effect of each condition is measured; null: never.
     """
 
     probe: ProbeSection | None = ProbeSection()
 
 
 def probe_of(recipe: Value) -> ProbeSection | None:
-    """The probe of a recipe; None where it has none, or its stage knows no probe."""
+    """A recipe's probe section; None if it is null or the stage has none."""
     return recipe.probe if isinstance(recipe, Probing) else None

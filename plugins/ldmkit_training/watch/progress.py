@@ -1,4 +1,4 @@
-"""The progress bar of a run: loss, images per second, time left; periodic lines where there is no terminal."""
+"""The progress bar of a run: loss, images per second, time left; periodic lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tqdm import tqdm
 from ldmkit.printable import printable
 
 SMOOTHING = 0.1
-"""Share of the newest step in the running mean of the time a step takes."""
+"""Weight of the newest step in the running mean of step times."""
 
 
 PACED = 4
-"""Updates after which the pace is said."""
+"""Number of updates after which the pace is reported."""
 
 
 class Progress:
-    """One a run, in the process that reports; a context manager.
+    """The progress display of a run, in the reporting process; a context manager.
 
     Args:
-        steps: of the whole run.
-        start: steps done before (a resumed run).
-        quiet_every: seconds between lines where `stream` is no terminal.
-        shown: False for the processes that keep silent.
-        clock: seconds, for tests.
+        steps: steps of the whole run.
+        start: steps completed before (a resumed run).
+        quiet_every: seconds between lines if `stream` is not a terminal.
+        shown: False in processes that do not report.
+        clock: returns seconds; replaced in tests.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Progress:
             self._took.append(took)  # once
 
     def skip(self) -> None:
-        """What took time since the last step (a preview, a checkpoint) is not part of a step."""
+        """Exclude the time since the last step (a preview, a checkpoint) from step times."""
         self._last = self.clock()
 
     def pace(self) -> str:
-        """How long a step takes and all that are left, by the first ones but the very first, which warms up."""
+        """The time of a step and of all remaining ones, from the first steps except the very first, which warms up."""
         a_step = sum(self._took[1:PACED]) / (PACED - 1)
         left = self.steps - self.done
         return f"a step takes {a_step:.3g} s: the {left:,} left will take {duration(left * a_step)}"
@@ -105,7 +105,7 @@ class Progress:
         return f"step {self.done}/{self.steps}  loss {loss:.4g}  {self.speed:.3g} images/s  {duration(self.left)} left"
 
     def say(self, text: str) -> None:
-        """A line, above the bar where there is one; nothing more is shown once the terminal is gone."""
+        """Print a line, above the bar if there is one; nothing is shown any more once the terminal is gone."""
         text = printable(text)
         with self._while_there():
             if self._bar is not None:
@@ -114,7 +114,7 @@ class Progress:
                 print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar in its current state."""
         with self._while_there():
             if self._bar is not None:
                 self._bar.close()
@@ -122,7 +122,7 @@ class Progress:
 
     @contextmanager
     def _while_there(self) -> Iterator[None]:
-        # a terminal that was closed must not keep the run from its last checkpoint
+        # a closed terminal must not prevent the last checkpoint
         try:
             yield
         except OSError:

@@ -1,4 +1,4 @@
-"""Previews of conditions of one's own: a fixed list, each with its seed."""
+"""Previews of user-given conditions: a fixed list, each with its seed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ldmkit_training.data.places import Place, replaced
 
 
 class Prompt(Value):
-    """What is drawn in every preview; a text alone is the input `text`.
+    """Conditions to draw in every preview; a plain string is the input `text`.
 
     Args:
-        inputs: by the model's names; paths of pictures start from the recipe's folder.
-        seed: of its noise; null: the previews' seed and its position.
+        inputs: inputs by the model's names; paths of pictures are relative to the recipe's folder.
+        seed: seed of its noise; null: the previews' seed plus its position.
         size: (height, width); null: the recipe's `data.size`.
     """
 
@@ -37,7 +37,7 @@ class Prompt(Value):
 def prompt_rows(
     prompts: Sequence[Prompt], pipeline: Pipeline, size: tuple[int, int], seed: int, folder: Path
 ) -> list[tuple[Batch, tuple[int, ...]]]:
-    """Prompts as batches without pictures, each with its seeds; those of one size that follow one another together."""
+    """Prompts as batches without pictures, each with its seeds; consecutive prompts of one size share a batch."""
     made: list[tuple[Batch, tuple[int, ...]]] = []
     for number, prompt in enumerate(prompts):
         own = prompt.size or size

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SHOWN = 3
-"""Warnings of one kind that are shown."""
+"""Number of warnings of one kind that are shown."""
 
 
 @contextmanager

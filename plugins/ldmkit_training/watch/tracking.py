@@ -24,7 +24,7 @@ class TrackingSection(Value):
     Args:
         to: trackers by accelerate's names (tensorboard, wandb, aim, mlflow, comet_ml, clearml, dvclive, swanlab ...).
         every: steps between two lines of the log.
-        project: what trackers with projects call this one.
+        project: project name, for trackers that have projects.
     """
 
     to: tuple[str, ...] = ("tensorboard",)
@@ -33,14 +33,14 @@ class TrackingSection(Value):
 
 
 class Tracker:
-    """A run's log and its trackers; in the one process that writes.
+    """A run's log and trackers, in the process that writes.
 
     Args:
-        section: of the recipe.
+        section: the recipe's section.
         out: the run folder.
-        start: optimiser steps that are done already; what an earlier process logged after them is taken out of the
-            log (TensorBoard is told so too).
-        config: the resolved recipe, for trackers that show it.
+        start: completed optimiser steps; later entries of an earlier process are removed from the log (and from
+            TensorBoard's view).
+        config: the resolved recipe, for trackers that display it.
 
     Raises:
         InputError: `unknown-tracker`; `tracker-missing`: the recipe names one whose package is not installed.
@@ -58,7 +58,7 @@ class Tracker:
         self.trackers = [made for name in names if (made := _tracker(name, section, out, start, config, asked))]
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """Numbers by name, after optimiser step `step`; NaN and infinities stand as null in log.jsonl."""
+        """Log numbers by name after optimiser step `step`; NaN and infinities are null in log.jsonl."""
         numbers = {name: float(value) for name, value in figures.items()}
         seconds = round(time.monotonic() - self._began, 3)
         written = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
@@ -67,7 +67,7 @@ class Tracker:
             tracker.log(numbers, step=step)
 
     def picture(self, name: str, image: Image.Image, step: int) -> None:
-        """A picture, to the trackers that take pictures."""
+        """Send a picture to those trackers that accept pictures."""
         for tracker in self.trackers:
             if tracker.name == "tensorboard":
                 tracker.tracker.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
@@ -75,22 +75,22 @@ class Tracker:
                 tracker.log_images({name: [image]}, step=step)
 
     def close(self) -> None:
-        """Write out what trackers hold back."""
+        """Flush and close the trackers."""
         for tracker in self.trackers:
             tracker.finish()
         self.trackers = []
 
 
 def check_trackers(section: TrackingSection) -> None:
-    """Whether the trackers that a recipe names are there; the errors of `Tracker`."""
+    """Check that the trackers named in a recipe are available; raises as `Tracker` does."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is said once, when they are opened
+        warnings.simplefilter("ignore")  # the warning comes once, when they are opened
         for name in section.to:
             _kind(name, "to" in section.model_fields_set)
 
 
 def _kind(name: str, asked: bool) -> Any:
-    """A tracker's class; None where one that nobody asked for is not installed."""
+    """A tracker's class; None if it is not installed and not explicitly requested."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = {str(key): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
@@ -117,9 +117,9 @@ def _tracker(
     options: dict[str, Any] = {"purge_step": start + 1} if name == "tensorboard" and start else {}
     folder = name if name == "tensorboard" else section.project
     made = kind(folder, str(out), **options) if kind.requires_logging_directory else kind(folder)
-    if hasattr(made, "start"):  # accelerate 1.9 and later open them apart from building them
+    if hasattr(made, "start"):  # since accelerate 1.9 trackers are opened separately from their construction
         made.start()
-    if config is not None and name != "tensorboard":  # there the recipe would be one more "run" of hparams
+    if config is not None and name != "tensorboard":  # there the recipe would appear as another "run"
         made.store_init_configuration(_flat(config))
     return made
 

@@ -27,11 +27,11 @@ def watchers(
     start: int = 0,
     folder: Path = Path(),
 ) -> list[Callback]:
-    """Previews and the probe, on the first held-out samples (training samples where nothing is held out).
+    """Previews and the probe, on the first held-out samples (training samples if nothing is held out).
 
     Args:
-        start: optimiser steps that are done.
-        folder: the recipe's.
+        start: completed optimiser steps.
+        folder: the recipe's folder.
     """
     made: list[Callback] = []
     probe = probe_of(recipe)
@@ -52,7 +52,7 @@ def previewed(recipe: Recipe, stage: Stage, folder: Path) -> list[tuple[Batch, t
     """The previews' prompts as rows, for a stage that draws.
 
     Raises:
-        InputError: inputs that the model does not take.
+        InputError: inputs that the model does not accept.
     """
     section, pipeline = recipe.previews, pipeline_in(stage)
     if section is None or pipeline is None:
