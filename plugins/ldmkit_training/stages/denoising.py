@@ -21,11 +21,11 @@ QUARTERS = 4
 
 
 class DenoisingStage(PipelineStage, ABC):
-    """A stage whose one turn is a `DenoiserTurn`; `set_up` is called when it is built.
+    """A stage with a single turn, a `DenoiserTurn`; `set_up` is called when it is built.
 
     Attributes:
         turn: the turn.
-        objective: what it minimises.
+        objective: the loss it minimises.
     """
 
     turn: DenoiserTurn

@@ -1,4 +1,4 @@
-"""What of a part is trained: all that its author did not freeze when it was built."""
+"""Which parameters of a part are trained: all that its author did not freeze at construction."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ldmkit.models.meta import on_meta
 
 
 def learn(part: Part) -> list[str]:
-    """Let a part learn, and put it in training mode, as far as its author does.
+    """Unfreeze a part and put it in training mode, except where its author froze it.
 
-    Loading leaves every part frozen and in eval mode, so that the author's `requires_grad_(False)` and `eval()` are
-    read off a fresh one of the same config.
+    Loading leaves every part frozen and in eval mode; therefore the author's `requires_grad_(False)` and `eval()` are
+    read from a newly built part of the same config.
 
     Returns:
-        Names of the parameters that stay as they are.
+        Names of the parameters that stay frozen.
     """
     with on_meta():
         fresh = type(part)(part.config)
@@ -26,7 +26,7 @@ def learn(part: Part) -> list[str]:
 
 
 def learns(part: Part) -> bool:
-    """Whether any of a part is trained."""
+    """Whether any parameter of a part is trained."""
     return any(parameter.requires_grad for parameter in part.parameters())
 
 

@@ -6,7 +6,7 @@ from ldmkit import Batch, InputError
 
 
 def check_given(batch: Batch, name: str) -> None:
-    """Whether all samples of a batch have an input.
+    """Check that all samples of a batch have an input.
 
     Raises:
         InputError: `missing-input`; the sample is named.

@@ -9,7 +9,7 @@ from ldmkit import Batch, Codec
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:
-    """(B,C,h,w) float32 on a device: of the posterior a sample by the batch's own draws, or the mode."""
+    """(B,C,h,w) float32 on a device: a sample of the posterior with the batch's own draws, or its mode."""
     if batch.latents is not None:
         mode = batch.latents.to(device, torch.float32)
         if batch.deviation is None or not sample:

@@ -1,4 +1,4 @@
-"""Stages that train parts of a pipeline: what previews, plans, the probe and the dropout check look at."""
+"""Stages that train parts of a pipeline: the interface for previews, plans, the probe and the dropout check."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PipelineStage(Stage, ABC):
 
     @property
     def mask(self) -> str | None:
-        """The input that weighs errors, which the model does not read; None: there is none."""
+        """The input that weights errors and is not read by the model; None if there is none."""
         section = None if self.denoising is None else self.denoising.objective.mask
         return None if section is None else section.input
 

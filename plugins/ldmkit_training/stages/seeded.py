@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int, path: str) -> Iterator[None]:
-    """Torch's generator of the CPU set for a block by a seed and a part's path, and put back after it."""
+    """Inside the block torch's CPU generator is seeded from a seed and a part's path; it is restored afterwards."""
     state = torch.get_rng_state()
     digest = hashlib.blake2b(f"{seed}/{path}".encode(), digest_size=4).digest()
     torch.default_generator.manual_seed(int.from_bytes(digest, "big"))

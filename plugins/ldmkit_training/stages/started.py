@@ -1,4 +1,4 @@
-"""Stages that train something beside a pipeline which stays as it is, and save that alone."""
+"""Stages that train an addition to a frozen pipeline, and save only the addition."""
 
 from __future__ import annotations
 

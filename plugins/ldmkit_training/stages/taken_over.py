@@ -1,5 +1,5 @@
-"""Whether weights that a recipe takes over mean what they meant: the configs, files and process that they were trained
-with against those that they get.
+"""Checks that reused weights keep their meaning: compares the configs, files and process they were trained with to
+those of the recipe.
 
 Shapes do not tell: a class table whose names changed places, attention with other heads, another vocabulary or another
 prediction all fit. What is frozen must keep its meaning; what learns may learn another, and that is said.
@@ -128,7 +128,7 @@ def check_meaning(found: list[Difference], where: str, origin: str, *, learns: b
 
 
 def _moved(was: Any, now: Any) -> str | None:
-    """A name of two lists of names that has another place in the second."""
+    """A name that has different positions in two lists of names."""
     if not (_are_names(was) and _are_names(now)):
         return None
     places = {name: place for place, name in enumerate(now)}

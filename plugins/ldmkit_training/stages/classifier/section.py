@@ -15,7 +15,7 @@ class ClassifierSection(Value):
     """The classifier to train.
 
     Args:
-        codec: whose latents it reads, as for a denoiser.
+        codec: the codec whose latents it reads, as for a denoiser.
         type: registered name of a classifier.
         config: its config: classes, their names, and the process whose noise it learns.
         start: a saved classifier to take the weights from; relative to the recipe's folder.

@@ -47,13 +47,13 @@ QUARTERS = 4
 
 
 class ClassifierTurn(Turn):
-    """Cross-entropy at one noise level a row.
+    """Cross-entropy at one noise level per row.
 
     Args:
-        classifier: to be trained.
-        objective: what to minimise.
-        process: the classifier's own, from which noise levels are drawn.
-        codec: frozen, and no submodule.
+        classifier: the classifier to train.
+        objective: the loss to minimise.
+        process: the classifier's process, from which noise levels are drawn.
+        codec: frozen, and not a submodule.
     """
 
     def __init__(self, classifier: Classifier, objective: ClassifierObjective, process: Process, codec: Codec):
@@ -69,7 +69,7 @@ class ClassifierTurn(Turn):
         return Loss(loss, {"accuracy": right.detach()}, {"cross_entropy": loss})
 
     def judged(self, batch: Batch, sigma: Sequence[float], purpose: str) -> tuple[Tensor, Tensor]:
-        """Logits (B,classes) of the batch's latents with noise, and the classes (B,)."""
+        """Logits (B,classes) of the batch's noisy latents, and the classes (B,)."""
         device = self.classifier.device
         x0 = latents_of(batch, self._read[0], device, sample=self.objective.posterior == "sample")
         noise = batch.draws.normal(purpose, x0.shape[1:]).to(x0)

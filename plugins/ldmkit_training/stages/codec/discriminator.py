@@ -14,7 +14,7 @@ Norm: TypeAlias = Literal["batch", "group", "none"]
 GanLoss: TypeAlias = Literal["hinge", "vanilla"]
 
 GROUP = 8
-"""Channels a group."""
+"""Channels per group."""
 
 
 class PatchDiscriminator(nn.Module):
@@ -71,14 +71,14 @@ def _initialise(module: nn.Module) -> None:
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: GanLoss = "hinge") -> Tensor:
-    """Scalar of the logits of real and made pictures: hinge (Lim & Ye 2017), or the one of Goodfellow et al. 2014."""
+    """Scalar loss of the logits of real and generated pictures: hinge (Lim & Ye 2017), or Goodfellow et al. 2014."""
     if kind == "hinge":
         return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
     return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the codec minimises, for both kinds: minus the mean logit of what it made."""
+    """The codec's adversarial loss, for both kinds: minus the mean logit of its reconstructions."""
     return -fake.mean()
 
 

@@ -31,7 +31,7 @@ class Conv(NamedTuple):
 
 
 class Backbone(NamedTuple):
-    """Convolutions in stages: features are read at each one's end, and pooled between."""
+    """Convolutions in stages: features are read at the end of each stage, with pooling in between."""
 
     stages: tuple[tuple[Conv, ...], ...]
     pool: tuple[int, int] = (2, 2)
@@ -131,7 +131,7 @@ def _open(path: Path) -> Mapping[str, LazyTensor]:
 
 
 def _native(key: str) -> str | None:
-    """Our name of a published key; None for what the distance does not use."""
+    """ldmkit's name for a published key; None for keys that the distance does not use."""
     *before, last = key.split(".")
     if last not in ("weight", "bias") or not before:
         return None

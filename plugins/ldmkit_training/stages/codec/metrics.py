@@ -1,4 +1,4 @@
-"""How well pictures are reconstructed: PSNR and SSIM."""
+"""Reconstruction metrics: PSNR and SSIM."""
 
 from __future__ import annotations
 

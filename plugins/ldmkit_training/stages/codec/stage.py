@@ -39,7 +39,7 @@ from ldmkit_training.stages.taken_over import check_meaning, spec_differences
 _KL = {"widths": [4, 4, 4], "norm_groups": 2, "blocks": 1, "z_channels": 2, "mid_attention": "none"}
 
 MEASURED = ("config.scale", "config.shift")
-"""Keys that training replaces by what it measures."""
+"""Config keys that training replaces by measured values."""
 
 
 class CodecStage(Stage):
@@ -137,7 +137,7 @@ class CodecStage(Stage):
 
 
 def _codebook_counts(counts: Tensor | None, codec: Codec, images: Tensor) -> Tensor | None:
-    """How often each codebook entry was used, with those of more pictures; None without a codebook."""
+    """Usage counts of the codebook entries, with those of further pictures added; None without a codebook."""
     from ldmkit_codecs.vq import VQCodec
 
     if not isinstance(codec, VQCodec):
@@ -152,7 +152,7 @@ def _codec(model: CodecSection, folder: Path, measures: bool) -> Codec:
         codec: Codec = build("codec", PartSpec(type=model.type or "kl", config=model.config), "model")
     else:
         codec = _from_start(model, model.start, folder, measures)
-    codec.last_layer  # noqa: B018  a codec that cannot be trained says so here
+    codec.last_layer  # noqa: B018  raises for a codec that cannot be trained
     learn(codec)
     if model.train == "decoder":
         for name, parameter in codec.named_parameters():

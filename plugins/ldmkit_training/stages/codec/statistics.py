@@ -12,7 +12,7 @@ from torch import Tensor
 from ldmkit import Batch, Codec, CompositionError, InputError
 
 DEAD = 1e-6
-"""Deviation of a latent that carries nothing, relative to the largest mean (or to 1)."""
+"""Deviation, relative to the largest mean (or to 1), below which a latent channel counts as constant."""
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def measured(codec: Codec, batches: Iterable[Batch], kind: Literal["channel", "s
 
 
 def rescaled(codec: Codec, **changes: object) -> Codec:
-    """The same weights behind other `scale` and `shift`."""
+    """The same weights with another `scale` and `shift`."""
     other = copy.copy(codec)
     other.config = codec.config.of({**dict(codec.config), **changes}, f"{type(codec).__name__} config")
     return other

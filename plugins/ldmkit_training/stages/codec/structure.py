@@ -14,7 +14,7 @@ from ldmkit_training.stages.codec.scales import mean_over_scales
 
 
 class NoDistance(Perceptual):
-    """None at all: 0 for every pair."""
+    """No distance: 0 for every pair."""
 
     examples = (Example(trained=False),)
 

@@ -19,11 +19,11 @@ from ldmkit_training.stages.codec.discriminator import (
 from ldmkit_training.stages.codec.section import CodecObjective, DiscriminatorSection
 
 GROUPS = {"quant_conv": "encoder", "post_quant_conv": "decoder"}
-"""Group of a codec's child, where it is not the child's own name."""
+"""Parameter group of a codec's child, if it differs from the child's name."""
 
 
 class Read(NamedTuple):
-    """Networks that a turn reads and does not train: no module's children, so neither moved nor saved with it."""
+    """Networks that a turn uses without training them. They are not submodules, so not moved or saved with it."""
 
     perceptual: Perceptual | None = None
     discriminator: PatchDiscriminator | None = None
@@ -31,7 +31,7 @@ class Read(NamedTuple):
 
 
 class CodecTurn(Turn):
-    """The codec's share: reconstruction, perceptual distance, regulariser, and from a step on the adversarial term."""
+    """The codec's turn: reconstruction, perceptual distance, regulariser, and, from some step on, adversarial term."""
 
     def __init__(self, codec: Codec, objective: CodecObjective, read: Read):
         super().__init__()
@@ -111,7 +111,7 @@ class CodecTurn(Turn):
 
 
 class DiscriminatorTurn(Turn):
-    """The discriminator's share, from its start on: real pictures against what the codec makes of them now."""
+    """The discriminator's turn, from its start on: real pictures against their current reconstructions."""
 
     def __init__(self, discriminator: PatchDiscriminator, section: DiscriminatorSection, codec: Codec):
         super().__init__()

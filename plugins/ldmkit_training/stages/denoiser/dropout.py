@@ -15,13 +15,13 @@ Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConditionDropout(Value):
-    """A row falls under one rule, by chance: nothing kept, all kept, one kept alone, or each dropped on its own.
+    """Each row follows one random rule: keep nothing, keep all, keep a single one, or drop each independently.
 
-    A model that takes any subset of its conditions must see every one of them alone: beside a map that tells
-    everything, a caption teaches nothing. Independent rates of a half leave one of four alone in 1 row of 16 only.
+    A model that accepts any subset of its conditions must see each of them alone: beside a map that determines
+    everything, a caption teaches nothing. Independent rates of 0.5 leave a given one of four alone in 1 row of 16 only.
 
     Args:
-        rates: input name -> probability that it is dropped, independent of the others, where no other rule applies.
+        rates: input name -> probability of dropping it, independently of the others, if no other rule applies.
         none: share of rows without any condition (unconditional, for guidance).
         all: share of rows with all of them.
         alone: input name -> share of rows that keep it and nothing else.
@@ -41,7 +41,7 @@ class ConditionDropout(Value):
         return self
 
     def check(self, names: Sequence[str]) -> None:
-        """Whether the conditions that it names exist and may be dropped.
+        """Check that the conditions it names exist and may be dropped.
 
         Raises:
             CompositionError: `unknown-condition`.

@@ -13,12 +13,12 @@ from ldmkit import Draws, Value
 
 
 class PyramidNoise(Value):
-    """White noise at the latents' size and at half of it, a quarter ... down to one pixel, added up, bilinearly
-    enlarged, and brought to unit deviation, each row by itself ("multi-resolution noise", Whitaker 2023).
+    """White noise at the latents' size, a half, a quarter ... down to one pixel, bilinearly enlarged, summed, and
+    normalised to unit deviation per row ("multi-resolution noise", Whitaker 2023).
 
     Args:
-        discount: weight of a level, in the power of its number; 0 would leave the first alone.
-        levels: at most so many smaller ones.
+        discount: level i has the weight discount ** i; 0 would leave the first level only.
+        levels: maximum number of smaller levels.
     """
 
     discount: float = Field(default=0.3, gt=0, le=1)
@@ -32,7 +32,7 @@ def training_noise(
 
     Args:
         shape: (C, h, w) of one row.
-        offset: deviation of a number that is added to each channel of a row (Guttenberg 2023, "noise offset").
+        offset: deviation of a random constant added to each channel of a row (Guttenberg 2023, "noise offset").
     """
     noise = draws.normal("noise", shape)
     if pyramid is not None:
@@ -55,7 +55,7 @@ def _pyramid(noise: Tensor, draws: Draws, pyramid: PyramidNoise) -> Tensor:
 
 
 def mask_weights(masks: Sequence[Tensor | None], size: tuple[int, int], outside: float) -> Tensor:
-    """(B,1,h,w) float32: what the error of each latent pixel counts, 1 inside of a mask and `outside` elsewhere.
+    """(B,1,h,w) float32: weight of the error at each latent position, 1 inside a mask and `outside` elsewhere.
 
     Args:
         masks: (1,H,W) in [0, 1] of each row, 1 inside; None: the row has none, and counts whole.

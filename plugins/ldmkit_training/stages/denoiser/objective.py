@@ -25,8 +25,8 @@ class DenoiserTurn(Turn):
     """One optimiser for the denoiser, and the conditioners and adapters that are trained with it.
 
     Args:
-        pipeline: whose modules are trained; not a submodule itself.
-        objective: what to minimise.
+        pipeline: the pipeline whose modules are trained; not a submodule itself.
+        objective: the loss to minimise.
         trained: part name -> module.
         required: names of inputs without which a sample is an error.
     """
@@ -71,7 +71,7 @@ class DenoiserTurn(Turn):
         return self._loss(plain, sigma)
 
     def weights(self, batch: Batch, x0: Tensor) -> Tensor | None:
-        """(B,1,h,w): what the error of each latent pixel counts; None: 1, where the objective has no masks."""
+        """(B,1,h,w): weight of the error at each latent position; None if the objective has no masks."""
         if (section := self.objective.mask) is None:
             return None
         given = [row.get(section.input) for row in batch.inputs]
@@ -80,12 +80,12 @@ class DenoiserTurn(Turn):
         return mask_weights(masks, (x0.shape[-2], x0.shape[-1]), section.outside).to(x0.device)
 
     def latents(self, batch: Batch) -> Tensor:
-        """(B,C,h,w) float32: cached, or encoded here; a sample of the posterior where the objective says so."""
+        """(B,C,h,w) float32: cached, or encoded here; a sample of the posterior if the objective asks for it."""
         sample = self.objective.posterior == "sample"
         return latents_of(batch, self.pipeline.codec, self.pipeline.device, sample=sample)
 
     def conditioning(self, batch: Batch) -> Conditioning:
-        """The conditions of a batch, with a graph to the conditioners that are trained.
+        """The conditions of a batch, with an autograd graph to the trained conditioners.
 
         Raises:
             InputError: `missing-input`; the sample is named.
@@ -96,7 +96,7 @@ class DenoiserTurn(Turn):
 
     @contextmanager
     def encoding_by(self, encode: Callable[[Batch], Conditioning]) -> Iterator[None]:
-        """Batches' conditions come from another function inside the block, so that a check knows each of them."""
+        """Inside the block another function provides the conditions of batches, so that a check can mark them."""
         before, self.encode = self.encode, encode
         try:
             yield
@@ -121,7 +121,7 @@ class DenoiserTurn(Turn):
         return prepared_context(pipe.denoiser, pipe.adapters, signals, present, run=None, given=given)
 
     def predict(self, x0: Tensor, signals: Mapping[str, Signal] | Context, noise: Tensor, sigma: list[float]) -> Tensor:
-        """F of x0 with noise at one sigma a row, float32."""
+        """F of x0 with noise at one sigma per row, float32."""
         pipe = self.pipeline
         return predict(pipe.denoiser, pipe.process, x0, signals, noise=noise, sigma=sigma)
 
@@ -141,7 +141,7 @@ class DenoiserTurn(Turn):
         return reached
 
     def _loss(self, plain: Tensor, sigma: Sequence[float]) -> Loss:
-        """From the rows' plain errors (B,) to the sum of the weighted terms."""
+        """The weighted sum of loss terms from the rows' unweighted errors (B,)."""
         objective, process = self.objective, self.pipeline.process
         factors = plain.new_tensor([self._factor(s) for s in sigma])
         rows = plain * factors

@@ -26,12 +26,12 @@ class LogVariance(Value):
 
 
 class MaskedLoss(Value):
-    """Where on a picture errors count: masks of its own, which the model does not read.
+    """Weights errors by a mask of each picture, which the model does not read.
 
     Args:
         input: name of the masks among the data's inputs (after `data.inputs`); 1 (white) is where errors count. A
             sample without one counts whole.
-        outside: what errors elsewhere count.
+        outside: weight of errors elsewhere.
     """
 
     input: str = Field(default="mask", min_length=1)
@@ -49,7 +49,7 @@ class DenoiserObjective(Value):
         posterior: train on a sample of the codec's posterior, or on its mode.
         simple, elbo: weights of the loss above, and of the variational bound by timestep (`elbo_weights`).
         logvar: None leaves it out.
-        mask: counts errors by masks; None: all alike.
+        mask: weights errors by masks; None: no masks.
         noise_offset: deviation of a number added to each channel's noise, so that a picture's mean brightness is learnt
             (0.05 to 0.1 as a rule); 0: none.
         pyramid: noise of several resolutions; None: white noise.

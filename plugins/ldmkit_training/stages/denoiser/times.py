@@ -30,11 +30,11 @@ class _Times(Value, ABC):
         """Noise level at quantile u in [0, 1) of this distribution; increasing in u."""
 
     def sigmas(self, process: Process, draws: Draws, purpose: str = "time") -> list[float]:
-        """One noise level a row."""
+        """One noise level per row."""
         return [self.sigma(process, u) for u in self.quantiles(draws, purpose)]
 
     def quantiles(self, draws: Draws, purpose: str) -> Sequence[float]:
-        """Numbers in [0, 1), one a row."""
+        """Numbers in [0, 1), one per row."""
         if not self.stratified:
             quantiles: list[float] = draws.uniform(purpose).tolist()
             return quantiles

@@ -14,7 +14,7 @@ from ldmkit_training.stages.dreambooth.section import PriorSection
 
 
 class PriorTurn(DenoiserTurn):
-    """As many class pictures as a batch has rows are trained on beside it; `prior_of` says which.
+    """Trains on as many class pictures as a batch has rows, besides the batch; `prior_of` selects them.
 
     The pictures are latents that the pipeline without what is trained has drawn, once for each size of pictures.
     """
@@ -24,7 +24,7 @@ class PriorTurn(DenoiserTurn):
     seed = 0
 
     def prior_of(self, base: Pipeline, prior: PriorSection, seed: int) -> None:
-        """Set what draws the class pictures, of what, and the first seed."""
+        """Set the pipeline that draws the class pictures, their inputs, and the first seed."""
         self.base, self.prior, self.seed = base, prior, seed
         self._drawn: dict[tuple[int, int], Tensor] = {}
 

@@ -16,7 +16,7 @@ class ProposerSection(Value):
         start: a saved pipeline, or a run's folder; relative to the recipe's.
         conditioner: its name in that pipeline.
         type, config: what it becomes, where it is of a type without a proposer; its weights are kept.
-        assets: folder of what it reads that is no tensor (a vocabulary); `package:folder` is in an installed package.
+        assets: folder with its other files (a vocabulary), or `package:folder` of an installed package.
     """
 
     start: str = Field(min_length=1)

@@ -38,7 +38,7 @@ from ldmkit_training.stages.taken_over import asset_differences, asset_digests, 
 
 
 class ProposerTurn(Turn):
-    """The conditioner's own losses of a batch's inputs, added up; pictures and latents are not looked at.
+    """The sum of the conditioner's own losses on a batch's inputs; pictures and latents are not used.
 
     Args:
         pipeline: read only.
@@ -87,7 +87,7 @@ _CONDITIONERS = {
 
 
 class ProposerStage(PipelineStage):
-    """Trains what makes a conditioner's input up where the caller gave none (`ldmkit.Proposing`).
+    """Trains the part of a conditioner that generates its input if the caller gives none (`ldmkit.Proposing`).
 
     Args:
         model: the pipeline, and its conditioner.
@@ -171,7 +171,7 @@ class ProposerStage(PipelineStage):
 
 
 def _pipeline(model: ProposerSection, folder: Path) -> Pipeline:
-    """The start, with the conditioner as the recipe wants it."""
+    """The start pipeline, with the conditioner as in the recipe."""
     found = load(locate_model(model.start, folder, "model.start"), dtype="float32")
     name = model.conditioner
     if name not in found.conditioners:

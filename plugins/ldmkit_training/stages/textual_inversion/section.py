@@ -13,9 +13,9 @@ class TokenSection(Value):
     """A new token.
 
     Args:
-        word: what stands for it in texts, such as `<cat>`.
-        vectors: how many it has; each takes the place of a token in a prompt.
-        init: a word of the model that it starts as, of at most so many tokens; null: noise of the table's size.
+        word: how it is written in texts, for example `<cat>`.
+        vectors: number of its vectors; each takes up one token in a prompt.
+        init: a known word, of at most `vectors` tokens, to initialise it from; null: noise of the table's magnitude.
         layout: of the file: keys as diffusers writes them, or as A1111 and kohya's scripts do.
     """
 
