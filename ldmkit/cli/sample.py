@@ -114,27 +114,56 @@ def sample(
     others = {"steps": steps, "propose": propose, "allow_large": yes, **_staged(stage, first, last)}
     read = Prompting(syntax, clip_skip, long)
     drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None, read)
-    starts, masks, updates = start or [], mask or [], [("with_lora", *parse_update(one)) for one in lora or []]
-    updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
-    updates += [("with_embedding", *parse_embedding(one)) for one in embedding or []]
-    check_start(starts, strength, masks)
-    _check(out, prompts, steps, seed, number)
+    many, updates = Many(prompts, number, seed, batch), _updates(lora, adapter, embedding)
+    begun = Started(start or [], strength, mask or [])
+    _check(out, begun, many, steps)
     folder = reading.check()  # an adapter's inputs are not in the model's folder
-    drawing.check(None if adapter else folder, [sampler], {"--start": starts, "--mask": masks}, cache)
+    drawing.check(None if adapter else folder, [sampler], {"--start": begun.starts, "--mask": begun.masks}, cache)
     began, pipeline = _loaded(reading)
     if inputs:
         return _show_inputs(_derived(pipeline, None, updates, None))
-    where = Where(out, overwrite, json)
+    where, chosen = Where(out, overwrite, json), {"--cache": cache, "--sampler": sampler}
     weights = _weights(pipeline) if where.is_folder else None  # before they are placed elsewhere
-    pipeline = _derived(pipeline, place, updates, plan)
+    return _draw(_derived(pipeline, place, updates, plan), drawing, chosen, begun, many, began, where, weights)
+
+
+class Many(NamedTuple):
+    """How many pictures, of what, from which seed, in batches of which size."""
+
+    prompts: Path | None
+    number: int
+    seed: int
+    batch: int
+
+
+class Started(NamedTuple):
+    """What runs start from, as the arguments of `starting`."""
+
+    starts: list[Path]
+    strength: float | None
+    masks: list[Path]
+
+
+def _updates(lora: list[str] | None, adapter: list[str] | None, embedding: list[str] | None) -> list[Any]:
+    """Method of the pipeline, file and options, for each file that is attached."""
+    updates: list[Any] = [("with_lora", *parse_update(one)) for one in lora or []]
+    updates += [("with_adapter_file", *parse_adapter(one)) for one in adapter or []]
+    return updates + [("with_embedding", *parse_embedding(one)) for one in embedding or []]
+
+
+def _draw(
+    pipeline: Any, drawing: Drawing, chosen: dict[str, str | None], begun: Started, many: Many, began: float,
+    where: Where, weights: str | None,
+) -> int:  # fmt: skip
+    """One call, or a series of them."""
     given, options = drawing.call(pipeline)
-    chosen = {"cache": parse_strategy(cache, "--cache"), "sampler": parse_strategy(sampler, "--sampler")}
-    options |= {**chosen, "start": starting(starts, strength, masks, pipeline.codec)}
-    rows = _rows(starts, masks, options["negative"]) if number == 1 else number
-    if prompts is None and rows <= batch and not where.is_folder:
-        return _call(pipeline, given, {**options, "seeds": range(seed, seed + rows)}, began, where)
-    count = rows if prompts is None else number
-    return _series(pipeline, given, options, prompts, count, seed, batch, where, weights, drawing)
+    options |= {option.removeprefix("--"): parse_strategy(name, option) for option, name in chosen.items()}
+    options["start"] = starting(*begun, pipeline.codec)
+    rows = _rows(begun.starts, begun.masks, options["negative"]) if many.number == 1 else many.number
+    if many.prompts is None and rows <= many.batch and not where.is_folder:
+        return _call(pipeline, given, {**options, "seeds": range(many.seed, many.seed + rows)}, began, where)
+    count = rows if many.prompts is None else many.number
+    return _series(pipeline, given, options, many.prompts, count, many.seed, many.batch, where, weights, drawing)
 
 
 def _loaded(reading: Reading) -> tuple[float, Any]:
@@ -174,15 +203,16 @@ def _derived(pipeline: Any, place: list[str] | None, updates: list[Update], plan
     return pipeline if plan is None else pipeline.planned(plan)
 
 
-def _check(out: Path, prompts: Path | None, steps: int | None, seed: int, number: int) -> None:
+def _check(out: Path, begun: Started, many: Many, steps: int | None) -> None:
     """Check what can be checked before torch is imported."""
     from ldmkit.cli.early import check_draws, check_suffix
     from ldmkit.cli.series import check_prompts
 
+    check_start(*begun)
     check_suffix(out)
-    if prompts is not None:
-        check_prompts(prompts)
-    check_draws(steps, seed, number)
+    if many.prompts is not None:
+        check_prompts(many.prompts)
+    check_draws(steps, many.seed, many.number)
 
 
 class Where(NamedTuple):
