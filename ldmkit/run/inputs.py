@@ -129,7 +129,7 @@ def encode_conditions(
     grid, size = frame_size(latent_size(size, parts.codec)), frame_size(size)
     for name, bare in parts.conditioners.items():
         conditioner = _framed(bare, tapping) if known is None else known.remembering(_framed(bare, tapping))
-        spec, slot = _with_adapter_drops(wiring[name], parts.routes[name], parts), parts.routes[name]
+        spec, slot = with_adapter_drops(wiring[name], parts.routes[name], parts), parts.routes[name]
         key = input_name(name, spec)
         values = [_value(conditioner, row, key, size) for row in rows]
         given = tuple(value is not None for value in values)
@@ -166,7 +166,7 @@ def _framed(conditioner: Conditioner, tapping: Mapping[str, Adapter]) -> Conditi
     return ported.framed(Frame(nothing, nothing, Context({}, adapters=dict(tapping))))
 
 
-def _with_adapter_drops(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
+def with_adapter_drops(spec: ConditionerSpec, slot: str, parts: Parts) -> ConditionerSpec:
     """The spec, with `null: keep` overridden if the slot's adapter drops it (`Adapter.drops`)."""
     owner, _, own = slot.rpartition(".")
     dropped = spec.null == "keep" and owner in parts.adapters and parts.adapters[owner].drops(own)

@@ -14,13 +14,17 @@ from ldmkit_checkpoints.ip_adapter.source import IPAdapterSource
 from ldmkit_checkpoints.torchfile.state_dict import SUFFIXES, open_pickled
 from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file
 
+FILE = "ip-adapter.safetensors"
+"""The name of the file in a folder that training wrote."""
+
 
 def open_ip_adapter(path: Path, pipeline: Composed, options: Mapping[str, Any]) -> Source | None:
-    """The reader for an IP-Adapter's file; None where it is none.
+    """The reader for an IP-Adapter's file, or for a folder with one that training wrote; None where it is none.
 
     Raises:
         SourceError: it is one, and does not fit the pipeline or cannot be read.
     """
+    path = path / FILE if (path / FILE).is_file() else path
     if not path.is_file() or path.suffix not in (".safetensors", *SUFFIXES):
         return None
     refuse_unsupported_file(path)

@@ -43,6 +43,11 @@ def cross_attentions(config: UNetConfig) -> list[CrossAttention]:
     return [*found, *_blocks(middle, "mid.attn")]
 
 
+def attention_number(index: int) -> int:
+    """The number that a file has for the cross-attention of an index: self-attentions, which lie between, count too."""
+    return 1 + 2 * index
+
+
 def _blocks(plan: LevelPlan, path: str) -> Iterator[CrossAttention]:
     for block in range(plan.depth if plan.attention == "cross" else 0):
         yield CrossAttention(f"cross.{path}.blocks.{block}", plan.width)

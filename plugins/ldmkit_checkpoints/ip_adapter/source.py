@@ -29,6 +29,7 @@ from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.ip_adapter.keys import (
     ATTENTION,
     adapter_keys,
+    attention_number,
     cross_attentions,
     projection_of,
     refuse_others,
@@ -127,7 +128,7 @@ class IPAdapterSource(Source):
         unet = pipeline.denoiser.config
         there, fits = cross_attentions(unet), "a file that was made for this model"
         numbers = sorted({int(found[1]) for key in shapes if (found := _NUMBERED.fullmatch(key))})
-        wanted = [1 + 2 * i for i in range(len(there))]
+        wanted = [attention_number(i) for i in range(len(there))]
         for number, (port, width) in zip(wanted, there, strict=True):
             for name in ("k", "v"):
                 key, takes = f"{ATTENTION}{number}.to_{name}_ip.weight", (width, unet.context_dim)

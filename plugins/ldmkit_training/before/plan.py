@@ -30,7 +30,7 @@ from ldmkit import (
 )
 from ldmkit.contracts.signals import tensors_of
 from ldmkit.models.abilities import able
-from ldmkit.run.inputs import input_name
+from ldmkit.run.inputs import input_name, with_adapter_drops
 from ldmkit_training.before.opening import open_recipe
 from ldmkit_training.before.recipe import Recipe
 from ldmkit_training.before.rehearsal import rehearse
@@ -176,7 +176,7 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
     signals = _encoded_by_conditioner(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():
-        wire = pipeline.wiring[name]
+        wire = with_adapter_drops(pipeline.wiring[name], pipeline.parts.routes[name], pipeline.parts)
         key = input_name(name, wire)
         found = signals.get(name)
         shape = () if found is None else tuple(tensors_of(found.signal)[0].shape)

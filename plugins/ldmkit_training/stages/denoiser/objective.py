@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ldmkit import Batch, Conditioning, Context, Loss, Pipeline, Signal, Turn
 from ldmkit.files.pictures import read_mask
 from ldmkit.run.context import prepared_context
-from ldmkit.run.inputs import input_name
+from ldmkit.run.inputs import input_name, with_adapter_drops
 from ldmkit.run.loss import predict, prediction_errors
 from ldmkit_training.stages.denoiser.noises import mask_weights, training_noise
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
@@ -169,7 +169,7 @@ def dropped_names(pipeline: Pipeline) -> tuple[str, ...]:
     """Input names that have a null and may be dropped, in spec order."""
     names = []
     for name, part in pipeline.conditioners.items():
-        wire = pipeline.wiring[name]
+        wire = with_adapter_drops(pipeline.wiring[name], pipeline.parts.routes[name], pipeline.parts)
         if wire.null == "zero" or (wire.null == "default" and part.has_null):
             names.append(input_name(name, wire))
     return tuple(dict.fromkeys(names))
