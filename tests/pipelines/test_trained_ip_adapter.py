@@ -24,9 +24,11 @@ NOISE = Noise([3], (4, 16, 16))(0, "start")
 BASES: dict[str, Any] = {"sd": tiny.stable_diffusion, "xl": tiny.stable_diffusion_xl}
 
 
+@pytest.mark.parametrize("kind", [None, "plain", "plus", "full"])
 @pytest.mark.parametrize("name", BASES)
-def test_diffusers_draws_the_same(name: str, tmp_path: Path) -> None:
-    """With guidance, whose other side is an embedding of zeros in both."""
+def test_diffusers_draws_the_same(name: str, kind: str | None, tmp_path: Path) -> None:
+    """A new one, and those that published files of each kind are the start of; with guidance, whose other side is what
+    training puts in the place of a dropped picture."""
     folder, encoder = tiny.saved(BASES[name](), tmp_path / "base"), made.encoder(tmp_path / "encoder")
     world = {"type": "miniworld", "config": {"split": "train", "count": 8, "size": 32}}
     recipe = {
@@ -36,15 +38,13 @@ def test_diffusers_draws_the_same(name: str, tmp_path: Path) -> None:
         "optimiser": {"lr": 0.02}, "ema": None, "precision": "float32", "validation": None, "previews": None,
         "tracking": {"to": []}, "probe": None,
     }  # fmt: skip
-    engine = Engine(parse_recipe(recipe), Path())
     unet = diffusers.UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    names = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
-    for own, key in ((engine.stage.adapter.to_k, "to_k"), (engine.stage.adapter.to_v, "to_v")):  # type: ignore[attr-defined]
-        assert len(own) == len(names)
-        for layer, place in zip(own, names, strict=True):
-            assert torch.equal(layer.weight, unet.get_submodule(place.replace("processor", key)).weight), (
-                "as they begin"
-            )
+    if kind is not None:
+        started = made.saved(made.adapter(unet, kind), tmp_path / "start.bin")
+        recipe["ip_adapter"] = {"encoder": str(encoder), "start": str(started)}
+    engine = Engine(parse_recipe(recipe), Path())
+    if kind is None:
+        check_beginning(engine.stage, unet)
     model = engine.run().model
     assert model is not None
     call: dict[str, Any] = {"steps": 3, "guidance": 4.0, "seeds": [3], "size": (32, 32)}
@@ -64,3 +64,12 @@ def test_diffusers_draws_the_same(name: str, tmp_path: Path) -> None:
     ).images  # fmt: skip
     assert float((mine - plain).abs().max() / want.abs().max()) > 0.01, "a picture that would be noticed"
     assert float((mine - want).abs().max() / want.abs().max()) < 1e-4
+
+
+def check_beginning(stage: Any, unet: Any) -> None:
+    """Keys and values of the pictures are those of texts, attention by attention in diffusers' order."""
+    names = [name for name in unet.attn_processors if name.endswith("attn2.processor")]
+    for own, key in ((stage.adapter.to_k, "to_k"), (stage.adapter.to_v, "to_v")):
+        assert len(own) == len(names)
+        for layer, place in zip(own, names, strict=True):
+            assert torch.equal(layer.weight, unet.get_submodule(place.replace("processor", key)).weight)

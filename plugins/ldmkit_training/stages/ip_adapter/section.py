@@ -19,7 +19,7 @@ class PromptDrop(Value):
     """Shares of rows that train without conditions: each row falls under one of these rules, or under none.
 
     Args:
-        image: without the picture, whose embedding is then zeros.
+        image: without the picture; in the plain form its embedding is then zeros.
         text: with the picture alone, without texts and whatever else the base may be guided by.
         both: without any.
     """
