@@ -25,7 +25,7 @@ SMALLEST = 2 ** (len(STAGES) - 1)
 """Side of the smallest picture that the network halves four times."""
 
 
-class Stage(nn.Module):
+class HedBlock(nn.Module):
     """Convolutions of one size, and the edges that are read off them."""
 
     def __init__(self, inputs: int, width: int, count: int):
@@ -48,7 +48,7 @@ class Network(nn.Module):
         self.norm = nn.Parameter(torch.zeros(1, 3, 1, 1))
         inputs = [3, *(width for width, _ in STAGES)]
         for number, (width, count) in enumerate(STAGES, start=1):
-            self.add_module(f"block{number}", Stage(inputs[number - 1], width, count))
+            self.add_module(f"block{number}", HedBlock(inputs[number - 1], width, count))
 
     def forward(self, levels: Tensor) -> list[Tensor]:
         """Logits of edges (B, 1, h, w), from the picture's size down, of RGB levels (B, 3, H, W) from 0 to 255."""
