@@ -16,8 +16,11 @@ from ldmkit_training.before.case import Case, Reasons, set_keys
 from ldmkit_training.before.rates import ema, optimiser, schedule, untrained
 from ldmkit_training.stages.classifier.section import ClassifierConfig, ClassifierObjective
 from ldmkit_training.stages.codec.section import CodecConfig
+from ldmkit_training.stages.controlnet.section import ControlNetRecipe
 from ldmkit_training.stages.denoiser.config import DenoiserConfig
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.ip_adapter.section import IPAdapterRecipe
+from ldmkit_training.stages.started import StartedConfig
 from ldmkit_training.watch.observe import undisturbed
 
 Rule = Callable[[Case], Reasons]
@@ -86,8 +89,12 @@ def _pictures(case: Case) -> Reasons:
     if section.fit != "random-crop":
         yield from set_keys(case, "data", section, ("crop_scale",), f"fit: {section.fit} has no random crops")
     if not case.stage.inputs:
-        yield from set_keys(case, "data", section, ("inputs", "moves"), "this stage reads pictures alone")
+        keys = ("inputs", "moves", "extract")
+        yield from set_keys(case, "data", section, keys, "this stage reads pictures alone")
     else:
+        for name in section.extract:
+            if section.inputs.get(name, name) not in case.stage.inputs:
+                yield f"data.extract.{name}", "the model does not read it"
         for name in section.moves:
             if section.inputs.get(name, name) not in case.stage.inputs:
                 yield f"data.moves.{name}", "the model does not read it"
@@ -186,7 +193,7 @@ def _regularisers(stage: Stage) -> frozenset[str] | None:
 
 def _denoiser_objective(case: Case) -> Reasons:
     turn = case.turn
-    if not isinstance(case.recipe, DenoiserConfig) or turn is None:
+    if not isinstance(case.recipe, DenoiserConfig | StartedConfig) or turn is None:
         return
     objective = case.recipe.objective
     if objective.simple == 0:
@@ -203,6 +210,11 @@ def _denoiser_objective(case: Case) -> Reasons:
         for name in shares:
             if name in names and name not in case.given:
                 yield f"objective.dropout.{key}.{name}", "the data have no such input: its null is all that is seen"
+
+
+def _denoiser_model(case: Case) -> Reasons:
+    if not isinstance(case.recipe, DenoiserConfig):
+        return
     if case.recipe.sharded and case.processes == 1:
         yield "sharded", "there is one process"
     for name, section in case.recipe.model.conditioners.items():
@@ -216,6 +228,23 @@ def _codec_source(case: Case) -> Reasons:
     codec = recipe.model.codec if isinstance(recipe, (DenoiserConfig, ClassifierConfig)) else None
     if codec is not None and codec.from_ is not None:
         yield from set_keys(case, "model.codec", codec, ("config",), "the codec in `from` has its own")
+
+
+def _continued(case: Case) -> Reasons:
+    """Keys of a new adapter, where one that exists goes on."""
+    recipe = case.recipe
+    if isinstance(recipe, ControlNetRecipe) and recipe.controlnet.start is not None:
+        section = recipe.controlnet
+        yield from set_keys(
+            case, "controlnet", section, ("channels", "widths"), "the ControlNet in `start` has its own"
+        )
+
+
+def _prompt_drop(case: Case) -> Reasons:
+    recipe, turn = case.recipe, case.turn
+    if isinstance(recipe, IPAdapterRecipe) and turn is not None and len(turn.names) < 2:
+        section = recipe.ip_adapter.drop
+        yield from set_keys(case, "ip_adapter.drop", section, ("text",), "nothing but the picture may be dropped")
 
 
 RULES: dict[str, Rule] = {
@@ -235,7 +264,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((f"PreviewsSection.{key}" for key in ("sampler", "grid", "prompts")), _previews_and_probe),
     **dict.fromkeys(("Probing.probe", "ProbeSection.count", "ProbeSection.alone"), _previews_and_probe),
     "TrackingSection.project": _tracking,
-    **dict.fromkeys(("DataSection.crop_scale", "DataSection.inputs", "DataSection.moves"), _pictures),
+    **dict.fromkeys((f"DataSection.{key}" for key in ("crop_scale", "inputs", "moves", "extract")), _pictures),
     **dict.fromkeys(("DataSection.captions", "CaptionRule.keep", "CaptionRule.separator"), _captions),
     **dict.fromkeys(("DataSection.cache", "CacheSection.views", "CacheSection.deviation"), _cache),
     **dict.fromkeys(("DenoiserObjective.posterior", "ClassifierObjective.posterior"), _posterior),
@@ -243,9 +272,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("CodecObjective.discriminator", "DiscriminatorSection.start"), _codec_objective),
     **dict.fromkeys(("CodecObjective.kl_weight", "CodecObjective.codebook_weight"), _codec_objective),
     **dict.fromkeys((f"DenoiserObjective.{key}" for key in ("weighting", "logvar")), _denoiser_objective),
-    **dict.fromkeys(("LogVariance.init", "LogVariance.train", "Sharding.sharded"), _denoiser_objective),
+    **dict.fromkeys(("LogVariance.init", "LogVariance.train"), _denoiser_objective),
     **dict.fromkeys((f"ConditionDropout.{key}" for key in ("none", "all", "rates", "alone")), _denoiser_objective),
-    **dict.fromkeys(("ConditionerSection.from_", "ConditionerSection.train"), _denoiser_objective),
+    **dict.fromkeys(("Sharding.sharded", "ConditionerSection.from_", "ConditionerSection.train"), _denoiser_model),
+    **dict.fromkeys(("ControlNetSection.channels", "ControlNetSection.widths"), _continued),
+    "PromptDrop.text": _prompt_drop,
     "FrozenCodecSection.config": _codec_source,
 }
 """Class and key -> the rule for when it cannot take effect."""
@@ -261,6 +292,15 @@ ALWAYS = frozenset(
         "ProposerConfig": "model previews",
         "LoraConfig": "lora",
         "LoraSection": "rank alpha targets conditioners ranks dora dropout layout",
+        "ControlNetRecipe": "controlnet",
+        "ControlNetSection": "input start",
+        "DreamBoothConfig": "prior",
+        "PriorSection": "inputs count weight steps guidance batch",
+        "TextualInversionConfig": "token",
+        "TokenSection": "word vectors init layout",
+        "IPAdapterRecipe": "ip_adapter",
+        "IPAdapterSection": "encoder tokens start drop",  # tokens beside `start` are an error
+        "PromptDrop": "image both",
         "StartedConfig": "model objective gradient_checkpointing",
         "StartSection": "start variant",
         "DataSection": "train size fit buckets mirror batch held_out workers damaged",
