@@ -51,7 +51,15 @@ for _home, _names in {
     "ldmkit.contracts.sampler": ("Sampler",),
     "ldmkit.contracts.guidance": ("Evaluate", "Guidance", "Perturbed", "View"),
     "ldmkit.contracts.judges": ("Classifier", "Perceptual"),
-    "ldmkit.contracts.nn": ("PortedConv2d", "PortedLinear", "attention", "layer_ports", "linear_ports", "ports_in"),
+    "ldmkit.contracts.nn": (
+        "PortedConv2d",
+        "PortedLinear",
+        "attention",
+        "layer_ports",
+        "linear_ports",
+        "ports_in",
+        "without_autocast",
+    ),
     "ldmkit.contracts.part": ("Part",),
     "ldmkit.contracts.step": ("Arrivals", "Context", "Denoise", "Evaluations", "Frame", "Run", "Step"),
     "ldmkit.contracts.data": ("Data", "Dataset", "Geometry", "Sample"),
@@ -140,6 +148,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.nn import layer_ports as layer_ports
     from ldmkit.contracts.nn import linear_ports as linear_ports
     from ldmkit.contracts.nn import ports_in as ports_in
+    from ldmkit.contracts.nn import without_autocast as without_autocast
     from ldmkit.contracts.part import Part as Part
     from ldmkit.contracts.ports import Gate as Gate
     from ldmkit.contracts.ports import GateTap as GateTap

@@ -29,13 +29,13 @@ def attention(
     # on the CPU the backward pass is 3 to 7 times slower in bfloat16 than in float32, including the conversion
     trained_on_cpu = q.device.type == "cpu" and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.dtype in _NARROW and (upcast or trained_on_cpu):
-        with exact(q.device):
+        with without_autocast(q.device):
             wide = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal)
         return wide.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
 
-def exact(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A context manager that disables autocast; the meta device does not support it."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 

@@ -8,9 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ldmkit import Codec, Direction, Example, InputError, Reconstruction, Work
+from ldmkit import Codec, Direction, Example, InputError, Reconstruction, Work, without_autocast
 from ldmkit.bounds import Rows
-from ldmkit.contracts.nn import exact
 from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise
@@ -60,7 +59,7 @@ class Codebook(nn.Module):
         lengths, transposed = entries.square().sum(1), entries.t()
         chunk = max(1, SEARCH_ELEMENTS // entries.shape[0])
         # under autocast, distances would have 8 significant bits, and ties would map many positions to the same entry
-        with exact(rows.device):
+        with without_autocast(rows.device):
             found = [torch.addmm(lengths, part, transposed, alpha=-2).argmin(1) for part in rows.split(chunk)]
         return torch.cat(found).view(raw.shape[0], *raw.shape[2:])
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Value
+from ldmkit import Value, without_autocast
 from ldmkit_adapters.lora.forms import change_of
 
 ZERO_AT_FIRST = ("up", "a2", "w1", "w1_a", "diff", "bias")
@@ -62,7 +62,7 @@ class Update(nn.Module):
         if not self.of_weight:
             return torch.zeros_like(weight)
         wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in tensors.items()}
-        with torch.autocast(weight.device.type, enabled=False):  # rounded rows have other lengths
+        with without_autocast(weight.device):  # rounded rows have other lengths
             added = change_of(wide).reshape(own.shape) * (self.config.factor * strength)
             if "magnitude" in wide:
                 added = _with_lengths(own.to(added.dtype), added, wide["magnitude"])
