@@ -60,7 +60,6 @@ PRIVATE: dict[str, dict[str, str]] = {
         "ldmkit.models": "it reads into a Source and writes folders as the core does",
         "ldmkit.printable": "names of keys in reports",
     },
-    "ldmkit_codecs": {"ldmkit.contracts.nn": "attention that is exact where tiles are joined"},
     "ldmkit_compare": {
         **COMMANDS,
         "ldmkit.contracts.arguments": "numbers of steps, checked as a call's",

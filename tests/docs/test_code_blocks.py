@@ -41,7 +41,7 @@ INSTALLED = ("python3 -m venv", ".venv/bin/pip install", ". .venv/bin/activate",
 LONGEST = 900
 """Seconds for one page's Python, or one training: many times what they take, for machines that do much else."""
 
-MOST_NOT_RUN = 21
+MOST_NOT_RUN = 22
 """Blocks that say why they are not run; more of them is a decision, not an accident."""
 
 
