@@ -34,7 +34,7 @@ class ImageEmbedding(Conditioner):
 
     Config: ClassVar[type[ImageEmbeddingConfig]] = ImageEmbeddingConfig
     examples: ClassVar[tuple[Example, ...]] = (
-        Example({"dim": 3}, ([[1, 2, 3], [4, 5, 6.5]], [[7, 8, 9]], [[1, 0, 1]] * 3)),
+        Example({"dim": 3}, ([[1, 2, 3], [4, 5, 6.5]], [[7, 8, 9]], [[1, 0, 1]] * 3), vary={"null": ["zeros"]}),
         Example({"dim": 2, "length": 2}, ([[1, 2], [3, 4]], [[[5, 6], [7, 8]]], [[[1, 2], [3, 4]]] * 2)),
     )
     Input: ClassVar[Any] = Numbers

@@ -56,7 +56,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionConfig):
         super().__init__()
         self.config = config
-        self.first = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        self.first = nn.Parameter(nn.init.normal_(torch.empty(config.width), std=config.width**-0.5))
         self.patches = nn.Conv2d(3, config.width, config.patch, stride=config.patch, bias=False)
         self.positions = nn.Embedding(config.tokens, config.width)
         self.norm_in = nn.LayerNorm(config.width)

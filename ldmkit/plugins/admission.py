@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
@@ -188,7 +188,7 @@ def _isolated(entry: Entry) -> Iterator[None]:
     torch = sys.modules.get("torch")
     before = None if torch is None else _settings(torch)
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _with_numbers(torch):
             yield
     finally:
         if torch is not None and before is not None and before != (after := _settings(torch)):
@@ -198,6 +198,15 @@ def _isolated(entry: Entry) -> Iterator[None]:
             text = f"{entry.dist} {entry.version} changed torch's defaults when {entry.value} was imported: "
             text += f"(dtype, gradients, device) changed from {before} to {after}; they have been restored"
             warn(text, Meddling, stacklevel=2)
+
+
+def _with_numbers(torch: ModuleType | None) -> AbstractContextManager[Any]:
+    """Tensors that a module makes while it is imported hold numbers, even if a part that is being built on the meta
+    device imports it."""
+    if torch is None or torch.get_default_device().type != "meta":
+        return nullcontext()
+    device: AbstractContextManager[Any] = torch.device("cpu")
+    return device
 
 
 def _settings(torch: ModuleType) -> tuple[Any, bool, str]:

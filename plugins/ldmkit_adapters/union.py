@@ -109,7 +109,7 @@ class ControlNetUnion(ControlNet):
     def __init__(self, config: UnionConfig | None = None):
         super().__init__(config)
         c, width = self.config, self.config.unet.widths[0]
-        self.type_embedding = nn.Parameter(torch.randn(len(c.types), width) * width**0.5)
+        self.type_embedding = nn.Parameter(nn.init.normal_(torch.empty(len(c.types), width), std=width**0.5))
         self.blocks = nn.ModuleList(MeanBlock(width) for _ in range(c.layers))
         self.mean_out = zeroed(nn.Linear(width, width))
         self.type_embed = EmbeddingMLP(len(c.types) * c.type_dim, c.unet.embedding)

@@ -94,7 +94,7 @@ def read_control_lora(path: Path, pipeline: Composed) -> Source | None:
     Raises:
         SourceError: it is one, and does not fit the pipeline or cannot be read.
     """
-    from ldmkit_checkpoints.control.lora import open_control_lora
+    from ldmkit_checkpoints.compvis.control_lora import open_control_lora
 
     return open_control_lora(path, pipeline)
 

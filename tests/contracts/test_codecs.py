@@ -253,7 +253,7 @@ def test_tiled_is_rebuilt_from_its_config() -> None:
 
 BAD_CONFIGS: dict[str, tuple[type[Codec], dict[str, Any], str]] = {
     "misspelt": (KLCodec, {"witdhs": [8]}, "widths"),
-    "groups": (KLCodec, {"widths": [30]}, "32 groups"),
+    "groups": (KLCodec, {"widths": [30]}, "32 norm groups"),
     "level": (KLCodec, {**SMALL, "attention_levels": [3]}, "level 3"),
     "scale length": (KLCodec, {**SMALL, "scale": [1.0, 2.0]}, "2 numbers"),
     "scale zero": (KLCodec, {**SMALL, "scale": 0}, "not be 0"),

@@ -35,7 +35,8 @@ def test_formats_import_one_another_in_one_direction() -> None:
         graph[own].discard(own)
     order = [*TopologicalSorter(graph).static_order()]  # raises CycleError
     folders = [name for name in order if (ROOT / name).is_dir()]
-    assert len(folders) >= 7 and folders[-2:] == ["diffusers", "lora"] and order[-1] == "hooks"
+    assert len(folders) >= 7 and order[-1] == "hooks"
+    assert folders.index("diffusers") < folders.index("compvis") < folders.index("lora")
 
 
 def test_every_folder_says_which_format_it_is() -> None:

@@ -122,7 +122,7 @@ def test_keys_alone(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_fields_that_diffusers_cannot_run(field: str, value: Any, tmp_path: Path) -> None:
-    from ldmkit_checkpoints.control.union import union_component
+    from ldmkit_checkpoints.diffusers.control.union import union_component
 
     with pytest.raises(ldmkit.SourceError, match=field):
         union_component({"_class_name": "ControlNetUnionModel", **MODELS["xl"], field: value}, {}, "config.json")

@@ -20,8 +20,8 @@ import pytest
 import torch
 from diffusers.pipelines.deprecated.latent_diffusion_uncond import pipeline_latent_diffusion_uncond
 from ldm_pipelines import paper_text, pixels, plain_unet, start_noise, super_resolution, unconditional
+from ldmkit_checkpoints.component_files import component_tensors, member
 from ldmkit_checkpoints.diffusers.export import ExportWarning, save_diffusers
-from ldmkit_checkpoints.diffusers.files import component_tensors, member
 from ldmkit_checkpoints.diffusers.folder import DiffusersComponent
 from torch import Tensor, nn
 

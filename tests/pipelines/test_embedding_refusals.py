@@ -159,7 +159,7 @@ def test_half_of_a_file_for_two_encoders(plain_xl: ldmkit.Pipeline, tmp_path: Pa
 def test_a_pipeline_without_text_or_vocabulary(plain: ldmkit.Pipeline, tmp_path: Path) -> None:
     file = made.safe(tmp_path, {"<cat>": vectors(1)})
     with pytest.raises(LdmkitError, match=r"other-base.*no text encoder"):
-        ldmkit.load("miniworld").with_embedding(file)
+        ldmkit.load("miniworld").with_(conditioners={"text": None}).with_embedding(file)
     text: Any = plain.conditioners["text"]
     bare = plain.with_(conditioners={"text": type(text)(text.config)})
     with pytest.raises(LdmkitError, match=r"no-vocabulary.*load_assets"):

@@ -113,7 +113,8 @@ WITHOUT_ARGUMENT = {
     "number", "seed",  # `seeds`: so many from that one on
     "scales",  # `guidance`, one a condition
     "strength", "mask",  # of `start`
-    "plan", "place", "lora", "adapter",  # `Pipeline.planned`, `placed`, `with_lora`, `with_adapter_file`
+    "plan", "place", "lora", "adapter", "embedding",  # `Pipeline.planned`, `placed`, `with_lora` and its like
+    "extract", "syntax", "clip_skip", "long",  # of inputs: `Extracted`, and texts as mappings
     "stage", "first", "last",  # `Cascade.__call__`
     "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip

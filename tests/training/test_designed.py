@@ -121,5 +121,5 @@ def test_the_kit_wants_the_same_to_be_frozen_wherever_a_part_is_built() -> None:
     report = check_conditioner(FreezesWhereItHasNumbers)
     found = [failure for failure in report.failures if failure.check.name.endswith("meta")]
     assert found, "it has a table, which one of the two freezes"
-    assert {failure.expected for failure in found} == {"the same to be frozen there as anywhere"}
+    assert {failure.expected for failure in found} == {"the same parameters and modules frozen as on the CPU"}
     assert all("embedding.weight" in failure.came for failure in found), [failure.came for failure in found]

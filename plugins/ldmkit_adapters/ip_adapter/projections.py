@@ -66,7 +66,7 @@ class Resampler(nn.Module):
 
     def __init__(self, source: int, tokens: int, dim: int, width: int, heads: int, head_dim: int, mlp: int, depth: int):
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(1, tokens, width) * width**-0.5)
+        self.latents = nn.Parameter(nn.init.normal_(torch.empty(1, tokens, width), std=width**-0.5))
         self.proj_in = nn.Linear(source, width)
         self.layers = nn.ModuleList(ResamplerLayer(width, heads, head_dim, mlp) for _ in range(depth))
         self.proj_out = nn.Linear(width, dim)

@@ -18,7 +18,7 @@ from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, sh
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
-from ldmkit_checkpoints.control.files import open_adapter_file
+from ldmkit_checkpoints.diffusers.control.files import open_adapter_file
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
 from ldmkit_checkpoints.singlefile.models import infer_config

@@ -16,7 +16,7 @@ from ldmkit_checkpoints.compvis.ldm import PARAMETERS
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.config_fields import known_only
-from ldmkit_checkpoints.control.inferred import hint_widths, unet_of_compvis
+from ldmkit_checkpoints.diffusers.control.inferred import hint_widths, unet_of_compvis
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import prefixed
 

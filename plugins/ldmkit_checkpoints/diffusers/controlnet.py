@@ -56,7 +56,7 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
     own = {}
     for key, (native, default, values) in _OPTIONS.items():
         own[native] = unet.pop(key, default)
-        if own[native] not in values:
+        if own[native] not in [value for value in values if type(value) is type(own[native])]:  # 0 is not False
             raise refuse(key, own[native], " or ".join(map(repr, values)))
     hint, widths = unet.pop("conditioning_channels", 3), unet.pop("conditioning_embedding_out_channels", _HINT_WIDTHS)
     for key, value in (("conditioning_channels", [hint]), ("conditioning_embedding_out_channels", widths)):

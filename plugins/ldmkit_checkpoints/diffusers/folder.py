@@ -10,10 +10,10 @@ from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
 from ldmkit.models.source import SlotPart, adapter_only
+from ldmkit_checkpoints.component_files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.conditioners import given_vector, masked_image
-from ldmkit_checkpoints.control.folders import READERS
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of, control_folders
-from ldmkit_checkpoints.diffusers.files import component_tensors, left_beside, member, read_member_json
+from ldmkit_checkpoints.diffusers.control.folders import READERS
 from ldmkit_checkpoints.diffusers.gligen import PIPELINE as GLIGEN
 from ldmkit_checkpoints.diffusers.gligen import gligen_component, layout_conditioner, without_gates
 from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
@@ -30,10 +30,10 @@ from ldmkit_checkpoints.diffusers.pipelines import PIPELINES, unknown_pipeline
 from ldmkit_checkpoints.diffusers.scheduler import SchedulerParts, read_scheduler
 from ldmkit_checkpoints.diffusers.scheduler_fields import REPAIRS, repaired
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
-from ldmkit_checkpoints.diffusers.variants import wanted_variants
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.unread import ignorable_conditioner_key, ignorable_vae_key
 from ldmkit_checkpoints.unsupported.folders import refuse_other_library
+from ldmkit_checkpoints.variants import wanted_variants
 
 INDEX = "model_index.json"
 

@@ -11,7 +11,7 @@ from ldmkit_conditioners.vision_tower import VisionConfig
 from PIL import Image
 
 from ldmkit import ConditionerSpec, LazyTensor, SourceError, suggest
-from ldmkit_checkpoints.diffusers.files import component_tensors, read_member_json
+from ldmkit_checkpoints.component_files import component_tensors, read_member_json
 from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
 from ldmkit_checkpoints.transformers.text_fields import NO_EFFECT, refuse
 from ldmkit_checkpoints.transformers.text_keys import QKV

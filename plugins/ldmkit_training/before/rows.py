@@ -83,7 +83,7 @@ class CheckedRows(Wrapping):
     def __init__(self, dataset: Dataset, refused: Mapping[int, str]) -> None:
         super().__init__(dataset)
         self.refused, self.lying = refused, spatial_inputs_of(dataset)
-        self.beside, self.told = getattr(dataset, "beside", {}), told_of(dataset)
+        self.beside, self.told_views = getattr(dataset, "beside", {}), told_of(dataset)
         ids = first_few(dataset.id(index) for index in refused)
         said = f"{len(refused)} sample(s) with inputs that cannot be used are skipped: {ids}; the first: "
         self.notes = (*dataset.notes, said + next(iter(refused.values())))

@@ -137,7 +137,7 @@ class OneBucket(Subset):
         super().__init__(dataset, np.flatnonzero(buckets.of == number).tolist())
         size = buckets.sizes[number]
         self.buckets = Buckets([size], np.zeros(len(self), dtype=np.int64))
-        self.lying, self.told = spatial_inputs_of(dataset, size), told_of(dataset)
+        self.lying, self.told_views = spatial_inputs_of(dataset, size), told_of(dataset)
 
 
 def buckets_of(dataset: Dataset) -> Buckets | None:

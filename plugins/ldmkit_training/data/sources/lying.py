@@ -61,7 +61,7 @@ class SpatialDataset(Wrapping):
     ) -> None:
         super().__init__(dataset)
         self.lying, self.rules, self.beside = dict(lying), dict(rules), dict(beside)
-        self.told = tuple(told)
+        self.told_views = tuple(told)
         self.geometry = {**dataset.geometry, **rules, **dict.fromkeys(told, "none")}
         sizes = {place: "" if beside else f", {lies.size[0]} x {lies.size[1]}" for place, lies in lying.items()}
         shown = (f"{place} ({lies.kind}{sizes[place]})" for place, lies in lying.items())
@@ -95,7 +95,7 @@ class SpatialDataset(Wrapping):
 
     @property
     def fingerprint(self) -> str:
-        told = f" told {self.told}" if self.told else ""
+        told = f" told {self.told_views}" if self.told_views else ""
         return f"{self.dataset.fingerprint}\n{sorted(self.lying.items())} {sorted(self.rules.items())}{told}"
 
     def _decoded(self, inputs: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def spatial_inputs_of(dataset: Dataset, size: tuple[int, int] | None = None) -> 
 
 def told_of(dataset: Dataset) -> tuple[str, ...]:
     """Inputs of a source that say how each view was cut out."""
-    found: tuple[str, ...] = getattr(dataset, "told", ())
+    found: tuple[str, ...] = getattr(dataset, "told_views", ())  # of the source, or of the one that it wraps
     return found
 
 

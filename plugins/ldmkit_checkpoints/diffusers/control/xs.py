@@ -11,7 +11,7 @@ from ldmkit_denoisers.config import LevelPlan, at
 from ldmkit import PartSpec, SourceError
 from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.config_fields import checked, known_only
-from ldmkit_checkpoints.control.inferred import Shapes
+from ldmkit_checkpoints.diffusers.control.inferred import Shapes
 from ldmkit_checkpoints.diffusers.controlnet import hint_keys
 from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.diffusers.unet_fields import refuse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from ldmkit_checkpoints.control.t2i import t2i_component
-from ldmkit_checkpoints.control.union import union_component
-from ldmkit_checkpoints.control.xs import xs_component
+from ldmkit_checkpoints.diffusers.control.t2i import t2i_component
+from ldmkit_checkpoints.diffusers.control.union import union_component
+from ldmkit_checkpoints.diffusers.control.xs import xs_component
 from ldmkit_checkpoints.diffusers.parts import Component, controlnet_component
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]

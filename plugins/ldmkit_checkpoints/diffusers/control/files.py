@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ldmkit import LazyTensor, Source, SourceError, read_json
-from ldmkit_checkpoints.control.controlnet import FIRST, controlnet_of_keys
-from ldmkit_checkpoints.control.folders import READERS
-from ldmkit_checkpoints.control.inferred import Shapes
-from ldmkit_checkpoints.control.source import AdapterFile
-from ldmkit_checkpoints.control.t2i import prefix_of, t2i_of_keys
-from ldmkit_checkpoints.control.union import FIRST as UNION
-from ldmkit_checkpoints.control.union import union_of_keys
-from ldmkit_checkpoints.control.xs import FIRST as XS
-from ldmkit_checkpoints.control.xs import xs_of_keys
+from ldmkit_checkpoints.diffusers.control.controlnet import FIRST, controlnet_of_keys
+from ldmkit_checkpoints.diffusers.control.folders import READERS
+from ldmkit_checkpoints.diffusers.control.inferred import Shapes
+from ldmkit_checkpoints.diffusers.control.source import AdapterFile
+from ldmkit_checkpoints.diffusers.control.t2i import prefix_of, t2i_of_keys
+from ldmkit_checkpoints.diffusers.control.union import FIRST as UNION
+from ldmkit_checkpoints.diffusers.control.union import union_of_keys
+from ldmkit_checkpoints.diffusers.control.xs import FIRST as XS
+from ldmkit_checkpoints.diffusers.control.xs import xs_of_keys
 from ldmkit_checkpoints.diffusers.parts import Component
 
 CONFIG = "config.json"

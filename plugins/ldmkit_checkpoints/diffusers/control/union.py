@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldmkit import ConditionerSpec, PartSpec, SlotPart, SourceError
 from ldmkit_checkpoints.conditioners import hint_of
-from ldmkit_checkpoints.control.inferred import Shapes, hint_widths, unet_of_diffusers
+from ldmkit_checkpoints.diffusers.control.inferred import Shapes, hint_widths, unet_of_diffusers
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options

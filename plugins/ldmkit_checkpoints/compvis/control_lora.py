@@ -16,9 +16,9 @@ from ldmkit.models.composed import Composed
 from ldmkit_checkpoints.compvis.checkpoint import is_checkpoint, open_checkpoint
 from ldmkit_checkpoints.compvis.controlnet import controlnet_compvis
 from ldmkit_checkpoints.conditioners import hint_of
-from ldmkit_checkpoints.control.files import MARK
-from ldmkit_checkpoints.control.inferred import hint_widths
-from ldmkit_checkpoints.control.source import AdapterFile
+from ldmkit_checkpoints.diffusers.control.files import MARK
+from ldmkit_checkpoints.diffusers.control.inferred import hint_widths
+from ldmkit_checkpoints.diffusers.control.source import AdapterFile
 from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file

@@ -6,7 +6,7 @@ from ldmkit_adapters.controlnet import ControlNetConfig
 
 from ldmkit import PartSpec
 from ldmkit_checkpoints.conditioners import hint_of
-from ldmkit_checkpoints.control.inferred import Shapes, hint_widths, unet_of_diffusers
+from ldmkit_checkpoints.diffusers.control.inferred import Shapes, hint_widths, unet_of_diffusers
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers
 from ldmkit_checkpoints.diffusers.parts import Component
 

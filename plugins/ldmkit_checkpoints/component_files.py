@@ -1,4 +1,4 @@
-"""Files in a diffusers folder: paths confined to it, weights in one file or in shards."""
+"""Files of a component's folder, as diffusers and transformers write it: confined paths, weights in shards or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from ldmkit import LazyTensor, SourceError, read_json
 from ldmkit.files.json import inside
 from ldmkit.models.weights import open_safetensors
-from ldmkit_checkpoints.diffusers.variants import is_shard, variants_in
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
+from ldmkit_checkpoints.variants import is_shard, variants_in
 
 
 def member(folder: Path, name: str, root: Path | None = None) -> Path:
