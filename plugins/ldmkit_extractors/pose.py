@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Example, Extractor, InputError, from_levels
+from ldmkit import Example, Extractor, InputError, from_levels, shown
 from ldmkit.bounds import MAX_PIXELS
 from ldmkit.files.json import raw_input
 from ldmkit_extractors.keypoints import Keypoint, People, Person, Side
@@ -31,6 +33,7 @@ FINGERS = tuple((0 if i % 4 == 0 else i, i + 1) for i in range(20))
 _RISE = ((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0))
 JOINTS: tuple[Colour, ...] = (*_RISE, *((b, r, g) for r, g, b in _RISE), *((g, b, r) for r, g, b in _RISE))
 """Of the points of a body, red to magenta, and of the limbs in the same order, at 0.6 of the brightness."""
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 WHITE, BLUE = (255, 255, 255), (0, 0, 255)
 
 
@@ -100,6 +103,14 @@ class Pose(Extractor):
             what = f"{size[0]} x {size[1]} pixels"
             raise InputError("picture-too-large", what, where="canvas_width", fits=f"at most {MAX_PIXELS} pixels")
         return size
+
+    @classmethod
+    def parse(cls, raw: Any, where: str) -> Any:
+        named = isinstance(raw, str | Path) and Path(raw).suffix.lower() in _PICTURES
+        if named or isinstance(raw, Image.Image):
+            what = f"it draws people whose points are given, and does not find them in a picture; got {shown(raw)}"
+            raise InputError("keypoints", what, where=where, fits="OpenPose's JSON, as a mapping or a .json file")
+        return super().parse(raw, where)
 
     @classmethod
     def from_text(cls, text: str) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ldmkit_extractors.keypoints import People
 from ldmkit_extractors.pose import Pose
+from PIL import Image
 
 import ldmkit
 
@@ -174,6 +175,15 @@ def test_refusals(name: str) -> None:
     with pytest.raises(ldmkit.InputError) as error:
         drawn(given)
     assert says in str(error.value), str(error.value)
+
+
+def test_it_does_not_find_people_in_a_picture(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (8, 8)).save(photo)
+    for raw in (Pose.from_text(str(photo)), Image.new("RGB", (8, 8))):
+        with pytest.raises(ldmkit.InputError, match="does not find them in a picture") as caught:
+            Pose.parse(raw, "hint")
+        assert caught.value.where == "hint" and "JSON" in str(caught.value)
 
 
 def test_points_far_outside_are_cut_off() -> None:
