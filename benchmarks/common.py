@@ -42,6 +42,11 @@ def summary(times: Mapping[str, Sequence[float]], base: str) -> dict[str, dict[s
     }
 
 
+def over(times: Mapping[str, Sequence[float]], name: str, base: str) -> float:
+    """The median of the ratios this / base over the rounds (above 1: slower than base)."""
+    return round(statistics.median(a / b for a, b in zip(times[name], times[base], strict=True)), 3)
+
+
 def deviation(got: torch.Tensor, want: torch.Tensor) -> float:
     """max |got - want| / max |want|."""
     return float((got.double() - want.double()).abs().max() / want.double().abs().max())

@@ -7,7 +7,6 @@ A plain one (4 tokens), two pictures given as embeddings, with and without regio
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import paired, write
+from common import over, paired, write
 from ldmkit_checkpoints.ip_adapter.keys import cross_attentions
 from safetensors.torch import save_file
 
@@ -65,8 +64,8 @@ def main() -> None:
         }
         times = paired(calls, ROUNDS)
         for name in list(calls)[:-1]:
-            ratio = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
-            rows.append({"what": f"{name}, {plan}: a run over one without", "ratio": round(ratio, 3)})
+            ratio = over(times, name, "plain")
+            rows.append({"what": f"{name}, {plan}: a run over one without", "ratio": ratio})
     write("ip_adapter", rows, rounds=ROUNDS)
 
 

@@ -7,7 +7,6 @@ Rank 8 on every linear layer of the attentions (the widest usual choice), random
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import paired, write
+from common import over, paired, write
 from safetensors.torch import save_file
 
 import ldmkit
@@ -71,8 +70,8 @@ def main() -> None:
         calls = {name: (lambda pipe=pipe: pipe(TEXT, **CALL)) for name, pipe in ways.items()}
         times = paired(calls, ROUNDS)
         for name in ("attached", "fused"):
-            ratio = statistics.median(a / b for a, b in zip(times[name], times["plain"], strict=True))
-            rows.append({"what": f"{name}, {plan}: a run over one without", "ratio": round(ratio, 3)})
+            ratio = over(times, name, "plain")
+            rows.append({"what": f"{name}, {plan}: a run over one without", "ratio": ratio})
     write("lora", rows, rounds=ROUNDS, rank=RANK)
 
 

@@ -156,7 +156,7 @@ class NoisedPicture(_Augmenting, SetsSize):
         return self.process.alpha(sigma) * (image + sigma * noise.to(image.device))
 
 
-_GREY = np.full((4, 4, 3), 128, np.uint8)  # not a tensor: on import, the default device may be the meta device
+_GREY = np.full((4, 4, 3), 128, np.uint8)
 _LEVELS = tuple({"image": _GREY, "level": level} for level in (0.2, 0.5, 0.9))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator
 from torch import Tensor
 
 from ldmkit import (
@@ -22,9 +22,9 @@ from ldmkit import (
     Value,
     check_pictures,
 )
-from ldmkit.bounds import MAX_BATCH
 from ldmkit.files.pictures import mask_uri, read_mask
 from ldmkit_conditioners.image import one_size
+from ldmkit_conditioners.several import read_several, schema, write_several
 
 ABSENT = -1.0
 """In the place of a mask that is not there."""
@@ -41,26 +41,18 @@ def read_masks(raw: Any) -> tuple[Tensor, ...]:
     Raises:
         InputError: `picture-*`; `picture-count`: none, or more than a batch may have; `picture-sizes`.
     """
-    if not isinstance(raw, list | tuple):
-        return (read_mask(raw),)
-    if not 0 < len(raw) <= MAX_BATCH:
-        raise InputError("picture-count", f"{len(raw)} masks", fits=f"one mask, or a list of 1 to {MAX_BATCH}")
-    masks = tuple(read_mask(one, f"[{i}]") for i, one in enumerate(raw))
+    masks = read_several(raw, read_mask, "mask")
     one_size(masks, "masks")
     return masks
 
 
 def write_masks(masks: tuple[Tensor, ...]) -> Any:
     """What `read_masks` makes exactly these masks of."""
-    uris = [mask_uri(mask) for mask in masks]
-    return uris[0] if len(uris) == 1 else uris
+    return write_several(masks, mask_uri)
 
 
 Masks: TypeAlias = Annotated[
-    Any,
-    PlainValidator(read_masks),
-    PlainSerializer(write_masks, when_used="json"),
-    WithJsonSchema({"title": "Masks", "type": "string", "format": "picture", "description": "a mask, or a list"}),
+    Any, PlainValidator(read_masks), PlainSerializer(write_masks, when_used="json"), schema("mask")
 ]
 """Pydantic type of one mask or several."""
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator
 from torch import Tensor
 
 from ldmkit import InputError, Value, read_picture
-from ldmkit.bounds import MAX_BATCH, MAX_PIXELS
+from ldmkit.bounds import MAX_PIXELS
 from ldmkit.files.pictures import data_uri
+from ldmkit_conditioners.several import read_several, schema, write_several
 from ldmkit_conditioners.vision_tower import MAX_EDGE
 
 Edge: TypeAlias = Annotated[int, Field(ge=1, le=MAX_EDGE)]
@@ -98,23 +99,15 @@ def read_pictures(raw: Any) -> tuple[Tensor, ...]:
     Raises:
         InputError: `picture-*`; `picture-count`: none, or more than a batch may have.
     """
-    if not isinstance(raw, list | tuple):
-        return (read_picture(raw),)
-    if not 0 < len(raw) <= MAX_BATCH:
-        raise InputError("picture-count", f"{len(raw)} pictures", fits=f"one picture, or a list of 1 to {MAX_BATCH}")
-    return tuple(read_picture(one, f"[{i}]") for i, one in enumerate(raw))
+    return read_several(raw, read_picture, "picture")
 
 
 def write_pictures(pictures: tuple[Tensor, ...]) -> Any:
     """What `read_pictures` makes exactly these pictures of."""
-    uris = [data_uri(picture) for picture in pictures]
-    return uris[0] if len(uris) == 1 else uris
+    return write_several(pictures, data_uri)
 
 
 Pictures: TypeAlias = Annotated[
-    Any,
-    PlainValidator(read_pictures),
-    PlainSerializer(write_pictures, when_used="json"),
-    WithJsonSchema({"title": "Pictures", "type": "string", "format": "picture", "description": "a picture, or a list"}),
+    Any, PlainValidator(read_pictures), PlainSerializer(write_pictures, when_used="json"), schema("picture")
 ]
 """Pydantic type of one picture or several."""

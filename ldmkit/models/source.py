@@ -263,6 +263,16 @@ def is_part(path: Path) -> bool:
     return not is_native(path) and any((path / part_file(kind)).is_file() for kind in ALONE)
 
 
+class AdapterSource(Source):
+    """A source that holds an adapter, and no pipeline."""
+
+    takes = frozenset()
+
+    @property
+    def spec(self) -> PipelineSpec:
+        raise adapter_only(self.origin)
+
+
 def adapter_only(origin: str) -> SourceError:
     """The error for loading a pipeline from an adapter's file."""
     fits = "Pipeline.with_adapter_file (--adapter), or ldmkit.load_adapter and Pipeline.with_adapter"

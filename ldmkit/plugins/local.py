@@ -67,7 +67,7 @@ def local_entries() -> tuple[Entry, ...]:
         PluginError: as `read_parts`.
     """
     named = os.environ.get(VARIABLE, "")
-    if safe_mode() or not (named or _used):
+    if not (named or _used) or safe_mode():
         return ()
     if named and not _executing:
         read_parts(Path(named), asked=False)

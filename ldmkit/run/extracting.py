@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from ldmkit.contracts.extractor import Extractor
-from ldmkit.errors import InputError, LdmkitError, RunError, SourceError, raised, shown
+from ldmkit.errors import LdmkitError, RunError, SourceError, raised, shown
 from ldmkit.files.hints import MASKED, is_levels
 from ldmkit.files.levels import to_levels
 from ldmkit.run.extraction import Extraction, Extractions, digests_of
-from ldmkit.run.guards import check_returned, part_name
+from ldmkit.run.guards import check_returned, parsed_by, part_name
 from ldmkit.run.owning import owned
 from ldmkit.run.request import Request, Strategy, strategy
 
@@ -149,7 +149,7 @@ def _extracted(asked: Extracted, where: str) -> tuple[Any, Extraction]:
     try:
         extractor = extractor_of(asked.extract)
         _check_weights(extractor, asked.sha256, where)
-        value = owned(_parsed(extractor, asked.picture, where))
+        value = owned(parsed_by(extractor, lambda: part_name("extractor", extractor), asked.picture, where))
     except LdmkitError as problem:
         problem.where = problem.where if problem.where and problem.where.startswith(where) else _under(where, problem)
         raise
@@ -157,16 +157,6 @@ def _extracted(asked: Extracted, where: str) -> tuple[Any, Extraction]:
     if bool((hint == MASKED).any()):
         return hint, Extraction(extractor, value)
     return Image.fromarray(to_levels(hint)), Extraction(extractor, value)
-
-
-def _parsed(extractor: Extractor, raw: Any, where: str) -> Any:
-    try:
-        return extractor.parse(raw, where)
-    except LdmkitError:
-        raise
-    except Exception as problem:
-        what = f"{part_name('extractor', extractor)} cannot read {shown(raw)}: {raised(problem)}"
-        raise InputError("unreadable", what, where=where) from problem
 
 
 def _under(where: str, problem: LdmkitError) -> str:

@@ -1,17 +1,20 @@
-"""Checks of the values that parts return: NaN, shapes, steps and noise levels."""
+"""Checks of the values that parts return (NaN, shapes, steps and noise levels), and of how they parse inputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ldmkit.contracts.conditioner import Conditioner
+from ldmkit.contracts.extractor import Extractor
 from ldmkit.contracts.step import Step
 from ldmkit.contracts.value import Value
-from ldmkit.errors import InputError, PluginError, RunError, shown
+from ldmkit.errors import InputError, LdmkitError, PluginError, RunError, raised, shown
 from ldmkit.files.numbers import plain
 from ldmkit.plugins.catalogue import name_of
 
@@ -135,3 +138,21 @@ def part_name(kind: str, part: object) -> str:
     except PluginError:
         return f"{kind} {type(part).__module__}:{type(part).__qualname__}"
     return f"{kind} {entry.name!r} of {entry.dist} {entry.version}"
+
+
+def parsed_by(part: Conditioner | Extractor, name: Callable[[], str], raw: Any, where: str) -> Any:
+    """A raw input, as a part parses it.
+
+    Args:
+        name: of the part, for errors.
+
+    Raises:
+        InputError: the part's own; `unreadable`: it raised an error of another kind.
+    """
+    try:
+        return part.parse(raw, where)
+    except LdmkitError:
+        raise
+    except Exception as problem:
+        what = f"{name()} cannot read {shown(raw)}: {raised(problem)}"
+        raise InputError("unreadable", what, where=where) from problem

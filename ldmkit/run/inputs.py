@@ -14,7 +14,7 @@ from ldmkit.contracts.conditioner_abilities import HasDefault, Ported, Proposing
 from ldmkit.contracts.part import Part
 from ldmkit.contracts.signals import Residuals, Signal, Slot, Tokens, rows_of, select_rows, tensors_of, to, zeros_like
 from ldmkit.contracts.step import Context, Frame
-from ldmkit.errors import InputError, LdmkitError, raised, shown, suggest
+from ldmkit.errors import InputError, shown, suggest
 from ldmkit.models.abilities import able, encode_on
 from ldmkit.models.compose import Parts
 from ldmkit.models.memory import memory
@@ -24,7 +24,7 @@ from ldmkit.models.routing import input_owners as input_owners
 from ldmkit.models.spec import ConditionerSpec
 from ldmkit.run.conditioning import Conditioning, Encoded, check_signal
 from ldmkit.run.encodings import Encodings
-from ldmkit.run.guards import finite
+from ldmkit.run.guards import finite, parsed_by
 from ldmkit.run.sizes import Size, latent_size
 
 Row = Mapping[str, Any]
@@ -53,13 +53,7 @@ def parse_rows(parts: Parts, wiring: Mapping[str, ConditionerSpec], rows: Sequen
 
 
 def _parsed(conditioner: Conditioner, value: Any, where: str) -> Any:
-    try:
-        return conditioner.parse(value, where)
-    except LdmkitError:
-        raise
-    except Exception as problem:
-        what = f"{type(conditioner).__name__} cannot read {shown(value)}: {raised(problem)}"
-        raise InputError("unreadable", what, where=where) from problem
+    return parsed_by(conditioner, lambda: type(conditioner).__name__, value, where)
 
 
 def parse_negatives(parts: Parts, wiring: Mapping[str, ConditionerSpec], given: Sequence[Row], rows: int) -> list[Row]:

@@ -16,6 +16,7 @@ import torch
 
 import ldmkit
 from ldmkit.cli import main
+from ldmkit.models.meta import on_meta
 from ldmkit.plugins import catalogue, kinds
 
 Install = Callable[..., Path]
@@ -251,6 +252,15 @@ def test_what_an_import_changes_is_put_back(install: Install, capsys: pytest.Cap
     assert "warning: harmful 1.0 changed torch's defaults when harmful:Plain was imported" in shown.err
     made = torch.ones(1)
     assert made.dtype == torch.float32 and made.device.type == "cpu" and torch.is_grad_enabled()
+
+
+def test_a_module_imported_while_a_part_is_built_on_meta_has_numbers(install: Install) -> None:
+    text = SAMPLER.replace("import ldmkit\n\n", "import ldmkit\n    import torch\n\n    TABLE = torch.ones(2)\n\n", 1)
+    install("tabled", "[ldmkit.samplers]\ntabled = tabled:Plain\n", {"tabled": text})
+    with on_meta():
+        cls = ldmkit.get("sampler", "tabled")
+        assert torch.ones(1).is_meta
+    assert not sys.modules[cls.__module__].TABLE.is_meta
 
 
 @pytest.mark.parametrize(

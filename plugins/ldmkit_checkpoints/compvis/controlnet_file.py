@@ -9,19 +9,18 @@ from typing import Any
 
 from ldmkit_adapters.controlnet import ControlNetConfig
 
-from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError
-from ldmkit.models.source import SlotPart, adapter_only
+from ldmkit import LazyTensor, PartSpec
 from ldmkit_checkpoints.compvis.controlnet import control_of_yaml, controlnet_compvis
 from ldmkit_checkpoints.compvis.ldm import PARAMETERS
 from ldmkit_checkpoints.compvis.yaml_config import params_of, section
 from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.diffusers.control.inferred import hint_widths, unet_of_compvis
-from ldmkit_checkpoints.inventory import Inventory
+from ldmkit_checkpoints.diffusers.control.source import AdapterFile
+from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.keys import prefixed
 
 PREFIX = "control_model."
-PART = "adapters.control"
 _FIRST = "input_hint_block.0.weight"
 
 _SHUFFLE = (
@@ -36,7 +35,7 @@ def is_controlnet(tensors: Mapping[str, LazyTensor]) -> bool:
     return alone and (_FIRST in tensors or PREFIX + _FIRST in tensors)
 
 
-class ControlNetFile(Source):
+class ControlNetFile(AdapterFile):
     """The source for a ControlNet file; the adapter is named `control`.
 
     Args:
@@ -57,39 +56,21 @@ class ControlNetFile(Source):
         origin: str,
         config_origin: str = "config",
     ) -> None:
-        super().__init__(origin)
-        self.inventory = Inventory(tensors, self.report, origin)
         prefix = PREFIX if PREFIX + _FIRST in tensors else ""
         bare = {key.removeprefix(prefix): tensor.shape for key, tensor in tensors.items() if key.startswith(prefix)}
         if config is None:
             control = infer_controlnet(bare, origin)
-            self.report.notes.append("config from its keys: ControlNet")
-            if "shuffle" in Path(origin).name.lower():
-                warnings.warn(f"{origin}: {_SHUFFLE}", stacklevel=2)
         else:
             model, where = params_of(section(config, "model", config_origin)), f"{config_origin}: model.params"
             known_only(model, PARAMETERS, where)
             control = control_of_yaml(model, where, hint_widths=hint_widths(bare, "compvis"))
-        self.part_spec = PartSpec(type="controlnet", config=control.model_dump(mode="json", exclude_defaults=True))
-        self.keymap = prefixed(controlnet_compvis(control), foreign=prefix)
-
-    @property
-    def spec(self) -> PipelineSpec:
-        raise adapter_only(self.origin)
-
-    @property
-    def adapters(self) -> Mapping[str, PartSpec]:
-        return {"control": self.part_spec}
-
-    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
-        return hint_of(int(self.part_spec.config.get("hint_channels", 3)))
-
-    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        if part != PART:
-            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=PART)
-        found = self.inventory.take(part, self.keymap)
-        self.inventory.finish()
-        return found
+        spec = PartSpec(type="controlnet", config=control.model_dump(mode="json", exclude_defaults=True))
+        keymap = prefixed(controlnet_compvis(control), foreign=prefix)
+        super().__init__(tensors, "control", Component(spec, keymap, slots=hint_of(control.hint_channels)), origin)
+        if config is None:
+            self.report.notes.append("config from its keys: ControlNet")
+            if "shuffle" in Path(origin).name.lower():
+                warnings.warn(f"{origin}: {_SHUFFLE}", stacklevel=2)
 
 
 def infer_controlnet(shapes: Mapping[str, tuple[int, ...]], where: str) -> ControlNetConfig:

@@ -8,33 +8,30 @@ from pathlib import Path
 from ldmkit_conditioners.clip_text import ClipText
 from ldmkit_denoisers.unet import UNet
 
-from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
+from ldmkit import ConditionerSpec, LazyTensor, PartSpec, SourceError
 from ldmkit.models.compose import part_spec
 from ldmkit.models.composed import Composed
-from ldmkit.models.source import SlotPart, adapter_only
+from ldmkit.models.source import SlotPart
 from ldmkit.models.weights import open_safetensors
 from ldmkit_checkpoints.compvis.unet_keys import unet_compvis
+from ldmkit_checkpoints.diffusers.control.source import AdapterFile
 from ldmkit_checkpoints.diffusers.gligen import NAME, gligen_config, gligen_keys, layout_conditioner
+from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
-from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.torchfile.state_dict import open_state_dict
 
-PART = f"adapters.{NAME}"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _SIGN = "position_net.null_position_feature"
 
 
-class GligenFile(Source):
+class GligenFile(AdapterFile):
     """The source for a file of gates, in the original's or diffusers' names of the layers; the adapter is `gligen`.
 
     Raises:
         SourceError: `other-base`: the pipeline has no U-Net, or no text encoder; `unsupported`: another variant.
     """
 
-    takes = frozenset()
-
     def __init__(self, tensors: Mapping[str, LazyTensor], pipeline: Composed, origin: str) -> None:
-        super().__init__(origin)
         unet = pipeline.denoiser
         if any(key.startswith("position_net.linears_") for key in tensors):
             what = "it is GLIGEN with pictures in boxes, or with key points, which is not supported"
@@ -46,31 +43,12 @@ class GligenFile(Source):
         owner, text = next(iter(texts.items()))
         config = gligen_config(unet.config)
         spec = ConditionerSpec(**part_spec("conditioner", text).model_dump())
-        self._layout = layout_conditioner(spec, owner).model_copy(update={"slot": None, "input": "layout"})
-        self._spec = PartSpec(type="gligen", config=config.model_dump(mode="json", exclude_defaults=True))
+        layout = layout_conditioner(spec, owner).model_copy(update={"slot": None, "input": "layout"})
+        part = PartSpec(type="gligen", config=config.model_dump(mode="json", exclude_defaults=True))
         diffusers = any(key.startswith(("down_blocks.", "up_blocks.", "mid_block.")) for key in tensors)
         names = unet_diffusers(unet.config) if diffusers else unet_compvis(unet.config)
-        self._inventory = Inventory(tensors, self.report, origin)
-        self._keys = gligen_keys(config, names)
-
-    @property
-    def spec(self) -> PipelineSpec:
-        raise adapter_only(self.origin)
-
-    @property
-    def adapters(self) -> Mapping[str, PartSpec]:
-        return {NAME: self._spec}
-
-    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
-        return {"objects": SlotPart(self._layout)}
-
-    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        """Raises WeightsError: `missing`, `unexpected`: gates of another network."""
-        if part != PART:
-            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=PART)
-        found = self._inventory.take(PART, self._keys)
-        self._inventory.finish()
-        return found
+        slots = {"objects": SlotPart(layout)}
+        super().__init__(tensors, NAME, Component(part, gligen_keys(config, names), slots=slots), origin)
 
 
 def open_gligen(path: Path, pipeline: Composed) -> GligenFile | None:

@@ -15,16 +15,14 @@ from ldmkit import (
     InputError,
     LazyTensor,
     PartSpec,
-    PipelineSpec,
     SlotPart,
-    Source,
     SourceError,
     WeightsError,
     shown,
 )
 from ldmkit.models.composed import Composed
 from ldmkit.models.locate import locate
-from ldmkit.models.source import adapter_only
+from ldmkit.models.source import AdapterSource
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.ip_adapter.keys import (
     ATTENTION,
@@ -46,7 +44,7 @@ _PATCHES = 257
 _NUMBERED = re.compile(rf"{re.escape(ATTENTION)}(\d+)\.to_[kv]_ip\.weight")
 
 
-class IPAdapterSource(Source):
+class IPAdapterSource(AdapterSource):
     """An IP-Adapter and its image encoder; the adapter is named `ip-adapter`.
 
     Args:
@@ -59,8 +57,6 @@ class IPAdapterSource(Source):
         SourceError: `other-base`, `unsupported`, `unknown-key`, `other-encoder`, `no-encoder`.
         WeightsError: `missing`, `wrong-shape`.
     """
-
-    takes = frozenset()
 
     def __init__(
         self, tensors: Mapping[str, LazyTensor], pipeline: Composed, options: Mapping[str, Any], origin: str
@@ -77,10 +73,6 @@ class IPAdapterSource(Source):
             config["tokens"] = config["length"]
         self._config, self._regions = config, options.get("regions", 8)
         self._keys = adapter_keys(config, self._numbers, shapes)
-
-    @property
-    def spec(self) -> PipelineSpec:
-        raise adapter_only(self.origin)
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:

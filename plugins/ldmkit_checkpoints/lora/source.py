@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from ldmkit_adapters.lora.forms import BESIDE, change_of, is_form, rank_of
 
-from ldmkit import LazyTensor, PartSpec, PipelineSpec, Source, SourceError, WeightsError, suggest
-from ldmkit.models.source import adapter_only
+from ldmkit import LazyTensor, PartSpec, SourceError, WeightsError, suggest
+from ldmkit.models.source import AdapterSource
 from ldmkit.printable import first_few
 from ldmkit_checkpoints.lora.dialects import Named, ignored, named, named_by_peft, other_network, unsupported
 from ldmkit_checkpoints.lora.layers import Layer, Names
@@ -30,7 +30,7 @@ Group = tuple[str, str, bool]
 """(network, path, whether the path is flat): what is changed."""
 
 
-class LoraSource(Source):
+class LoraSource(AdapterSource):
     """Changes to a pipeline's weights; the adapter is named `lora`.
 
     Args:
@@ -42,8 +42,6 @@ class LoraSource(Source):
     Raises:
         SourceError: `other-base`, `unsupported`, `half-a-pair`: what does not fit, with the key that says so.
     """
-
-    takes = frozenset()
 
     def __init__(
         self, tensors: Mapping[str, LazyTensor], names: Mapping[str, Names], scales: Scales, origin: str
@@ -66,10 +64,6 @@ class LoraSource(Source):
         self._spec = PartSpec(type="lora", config={"layers": layers})
         used = f"{len(self.report.used)} of {len(tensors)} keys used, which change {len(layers)} layers"
         self.report.notes.append(used)
-
-    @property
-    def spec(self) -> PipelineSpec:
-        raise adapter_only(self.origin)
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:

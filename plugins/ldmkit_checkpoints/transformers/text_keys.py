@@ -23,15 +23,22 @@ def clip_hf_keys(config: ClipConfig, level: str = "text_model.") -> KeyMap:
         "tower.positions.weight": renamed(f"{level}embeddings.position_embedding.weight"),
         **layer("tower.norm", f"{level}final_layer_norm"),
     }
-    for i in range(config.layers):
+    keys |= clip_block_keys(config.layers, level)
+    if config.projection is not None:
+        keys["tower.projection.weight"] = renamed("text_projection.weight")
+    return keys
+
+
+def clip_block_keys(count: int, level: str) -> KeyMap:
+    """The blocks of CLIP's text and vision towers, which are the same."""
+    keys: KeyMap = {}
+    for i in range(count):
         native, foreign = f"tower.blocks.{i}", f"{level}encoder.layers.{i}"
         for name in ("weight", "bias"):
             keys[f"{native}.qkv.{name}"] = stacked([f"{foreign}.self_attn.{part}_proj.{name}" for part in QKV])
         parts = {"out": "self_attn.out_proj", "norm1": "layer_norm1", "norm2": "layer_norm2"}
         for ours, theirs in (parts | {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}).items():
             keys.update(layer(f"{native}.{ours}", f"{foreign}.{theirs}"))
-    if config.projection is not None:
-        keys["tower.projection.weight"] = renamed("text_projection.weight")
     return keys
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ldmkit import ConditionerSpec, LazyTensor, SourceError, suggest
 from ldmkit_checkpoints.component_files import component_tensors, read_member_json
-from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
+from ldmkit_checkpoints.keys import KeyMap, layer, renamed
 from ldmkit_checkpoints.transformers.text_fields import NO_EFFECT, refuse
-from ldmkit_checkpoints.transformers.text_keys import QKV
+from ldmkit_checkpoints.transformers.text_keys import clip_block_keys
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 SUBFOLDERS = ("image_encoder", "feature_extractor")
@@ -134,22 +134,15 @@ def _filter(number: Any, where: str) -> str:
 
 def vision_keys(config: VisionConfig, level: str = "vision_model.") -> KeyMap:
     """Keys of CLIPVisionModelWithProjection; `level` as for `vision_level`."""
-    keys: KeyMap = {
+    return {
         "tower.first": renamed(f"{level}embeddings.class_embedding"),
         "tower.patches.weight": renamed(f"{level}embeddings.patch_embedding.weight"),
         "tower.positions.weight": renamed(f"{level}embeddings.position_embedding.weight"),
         **layer("tower.norm_in", f"{level}pre_layrnorm"),
         **layer("tower.norm", f"{level}post_layernorm"),
         "tower.projection.weight": renamed("visual_projection.weight"),
+        **clip_block_keys(config.layers, level),
     }
-    for i in range(config.layers):
-        native, foreign = f"tower.blocks.{i}", f"{level}encoder.layers.{i}"
-        for name in ("weight", "bias"):
-            keys[f"{native}.qkv.{name}"] = stacked([f"{foreign}.self_attn.{part}_proj.{name}" for part in QKV])
-        parts = {"out": "self_attn.out_proj", "norm1": "layer_norm1", "norm2": "layer_norm2"}
-        for ours, theirs in (parts | {"fc1": "mlp.fc1", "fc2": "mlp.fc2"}).items():
-            keys.update(layer(f"{native}.{ours}", f"{foreign}.{theirs}"))
-    return keys
 
 
 def vision_level(keys: Iterable[str]) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 from torch import nn
 
-from ldmkit import PartSpec, Pipeline, Value, build_value, load
+from ldmkit import PartSpec, Pipeline, StageSetup, Value, build_value, load
 from ldmkit.models.compose import build
+from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit_training.before.located import locate_model
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoising import DenoisingStage
@@ -61,9 +62,38 @@ class StartedStage(DenoisingStage, ABC):
 
     overfit_share: ClassVar[float] = 0.9
 
+    @abstractmethod
+    def __init__(self, config: Any, setup: StageSetup) -> None:
+        """From a recipe; opens the pipeline, adds what is trained and calls `set_up`."""
+
+    @classmethod
+    def build(cls, config: Any, setup: StageSetup) -> Self:
+        """See `ldmkit.Stage`."""
+        return cls(config, setup)
+
     @classmethod
     def write_example(cls, folder: Path) -> None:
         write_start(folder)
+
+
+class OneFileStage(StartedStage, ABC):
+    """A stage that saves a single file, under the name by which others find it in a folder."""
+
+    file: ClassVar[str]
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        check_folder(folder, cls.file, frozenset())
+
+    def save(self, folder: Path) -> None:
+        """What was trained alone, in the layout in which it is published."""
+        self.check_saved(folder)
+        with replacing_folder(folder) as building:
+            self.write(building / self.file)
+
+    @abstractmethod
+    def write(self, path: Path) -> None:
+        """Write the file."""
 
 
 _UNET = {"channels": 3, "widths": [8, 16], "blocks": 1, "norm_groups": 4, "heads": 2}

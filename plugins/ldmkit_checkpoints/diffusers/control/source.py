@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ldmkit import LazyTensor, PartSpec, PipelineSpec, SlotPart, Source, SourceError
-from ldmkit.models.source import adapter_only
+from ldmkit import LazyTensor, PartSpec, SlotPart, SourceError
+from ldmkit.models.source import AdapterSource
 from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.inventory import Inventory
 
 
-class AdapterFile(Source):
+class AdapterFile(AdapterSource):
     """The source for a file that holds one adapter and nothing else.
 
     Args:
@@ -20,16 +20,10 @@ class AdapterFile(Source):
         origin: the file, for errors.
     """
 
-    takes = frozenset()
-
     def __init__(self, tensors: Mapping[str, LazyTensor], name: str, component: Component, origin: str) -> None:
         super().__init__(origin)
         self.inventory = Inventory(tensors, self.report, origin)
         self.name, self.component = name, component
-
-    @property
-    def spec(self) -> PipelineSpec:
-        raise adapter_only(self.origin)
 
     @property
     def adapters(self) -> Mapping[str, PartSpec]:

@@ -1,9 +1,9 @@
-"""Names of folders that mean something in other programs: splits, and how often a picture is repeated."""
+"""Names of folders and columns: what they mean in other programs, and which inputs they are here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ldmkit import InputError
@@ -28,6 +28,17 @@ class Repeated(NamedTuple):
 
     times: int
     words: str
+
+
+def check_columns(columns: Mapping[str, str] | None) -> None:
+    """Refuse two columns that would be one input.
+
+    Raises:
+        ValueError: for a validator to raise.
+    """
+    names = list((columns or {}).values())
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two columns would both be the input {twice!r}")
 
 
 def repeated_folders(pictures: Sequence[str], where: str) -> dict[str, Repeated]:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from ldmkit import Dataset, Example, Geometry, InputError, LdmkitError, Sample, SpecError, suggest
 from ldmkit.files.picture_files import URI_PREFIX, picture_size
 from ldmkit_training.data.identity import BLOCK, WHOLE, joined, known_bytes
+from ldmkit_training.data.sources.conventions import check_columns
 from ldmkit_training.data.sources.itself import png_uri
 from ldmkit_training.data.sources.records import FileData, first_few, missing_notes, read_image
 
@@ -47,9 +48,7 @@ class HFData(FileData):
 
     @model_validator(mode="after")
     def _consistent(self) -> HFData:
-        names = list((self.columns or {}).values())
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two columns would both be the input {twice!r}")
+        check_columns(self.columns)
         return self
 
     def open(self, folder: Path) -> HFDataset:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from ldmkit import Example, Geometry, InputError, read_file, suggest
 from ldmkit_training.data.sources.captions import Encoding, text_of
+from ldmkit_training.data.sources.conventions import check_columns
 from ldmkit_training.data.sources.finding import normal
 from ldmkit_training.data.sources.metadata import MAX_BYTES
 from ldmkit_training.data.sources.records import (
@@ -66,9 +67,7 @@ class TableData(FileData):
 
     @model_validator(mode="after")
     def _consistent(self) -> TableData:
-        names = list((self.columns or {}).values())
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two columns would both be the input {twice!r}")
+        check_columns(self.columns)
         if self.columns is not None and self.picture in self.columns:
             raise ValueError(f"the column {self.picture!r} is the picture, and no input")
         if self.delimiter in ('"', "\n", "\r"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from ldmkit_adapters.controlnet import ControlNet
@@ -42,11 +42,6 @@ class ControlNetStage(StartedStage):
             ({"text": [2, 7, 9, 3], "hint": _HINT}, {"text": [2, 8, 3], "hint": _HINT}),
         ),
     )
-
-    @classmethod
-    def build(cls, config: ControlNetRecipe, setup: StageSetup) -> Self:
-        """See `ldmkit.Stage`."""
-        return cls(config, setup)
 
     def __init__(self, config: ControlNetRecipe, setup: StageSetup) -> None:
         base, section = config.model.open(setup.folder), config.controlnet

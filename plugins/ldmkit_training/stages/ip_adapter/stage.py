@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from ldmkit_adapters.ip_adapter.adapter import IPAdapter
@@ -19,7 +19,6 @@ from ldmkit import CompositionError, Example, PartSpec, Pipeline, StageSetup
 from ldmkit.models.compose import build
 from ldmkit.models.derived import extended
 from ldmkit.models.locate import locate
-from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.updates import free_name
 from ldmkit.run.inputs import input_name
 from ldmkit_training.before.located import assets_folder, locate_model
@@ -28,12 +27,12 @@ from ldmkit_training.stages.ip_adapter.dropout import PromptDropout
 from ldmkit_training.stages.ip_adapter.example import write_encoder
 from ldmkit_training.stages.ip_adapter.section import TOKENS, IPAdapterRecipe, IPAdapterSection
 from ldmkit_training.stages.seeded import seeded
-from ldmkit_training.stages.started import StartedStage, write_start
+from ldmkit_training.stages.started import OneFileStage, write_start
 
 _PICTURE = torch.linspace(-1, 1, 10).expand(3, 12, 10)
 
 
-class IPAdapterStage(StartedStage):
+class IPAdapterStage(OneFileStage):
     """Trains attentions to a picture beside a U-Net's cross-attentions, whose keys and values they start as (Ye et al.
     2023), and the projection of the picture's embedding; the U-Net and the image encoder stay as they are.
 
@@ -48,17 +47,13 @@ class IPAdapterStage(StartedStage):
 
     api: ClassVar[int] = 1
     Config = IPAdapterRecipe
+    file = FILE
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
             {"model": {"start": "start"}, "ip_adapter": {"encoder": "encoder", "tokens": 2}},
             ({"text": [2, 7, 9, 3], "ip-image": _PICTURE}, {"text": [2, 8, 3], "ip-image": -_PICTURE}),
         ),
     )
-
-    @classmethod
-    def build(cls, config: IPAdapterRecipe, setup: StageSetup) -> Self:
-        """See `ldmkit.Stage`."""
-        return cls(config, setup)
 
     @classmethod
     def write_example(cls, folder: Path) -> None:
@@ -95,15 +90,9 @@ class IPAdapterStage(StartedStage):
             gradient_checkpointing=config.gradient_checkpointing, required=[self.prompt],
         )  # fmt: skip
 
-    @classmethod
-    def check_saved(cls, folder: Path) -> None:
-        check_folder(folder, FILE, frozenset())
-
-    def save(self, folder: Path) -> None:
-        """The IP-Adapter alone, without its encoder, as it is published."""
-        self.check_saved(folder)
-        with replacing_folder(folder) as building:
-            write_ip_adapter(building / FILE, self.adapter, self.pipeline)
+    def write(self, path: Path) -> None:
+        """The IP-Adapter, without its encoder, as it is published."""
+        write_ip_adapter(path, self.adapter, self.pipeline)
 
 
 def _encoder(text: str, folder: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from ldmkit_adapters.lora.adapter import PREFIX, LoRA
 from ldmkit_adapters.lora.update import Update
@@ -14,19 +14,18 @@ from ldmkit_checkpoints.lora.writing import write_lora
 from ldmkit import Example, PartSpec, Pipeline, StageSetup, Value
 from ldmkit.contracts.nn import layer_of
 from ldmkit.models.compose import build
-from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.updates import free_name
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 from ldmkit_training.stages.lora.section import LoraConfig, LoraSection
 from ldmkit_training.stages.lora.targets import Target, chosen
 from ldmkit_training.stages.seeded import seeded
-from ldmkit_training.stages.started import StartedStage
+from ldmkit_training.stages.started import OneFileStage
 
 FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers and `Pipeline.with_lora` look for it in a folder."""
 
 
-class LoraStage(StartedStage):
+class LoraStage(OneFileStage):
     """Trains changes of low rank of a pipeline's layers (Hu et al. 2021), which are nothing at first.
 
     Args:
@@ -40,6 +39,7 @@ class LoraStage(StartedStage):
 
     api: ClassVar[int] = 1
     Config: ClassVar[type[Value]] = LoraConfig
+    file = FILE
     turn_class: ClassVar[type[DenoiserTurn]] = DenoiserTurn
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
@@ -51,11 +51,6 @@ class LoraStage(StartedStage):
             ({"text": [2, 7, 9, 3]}, {"text": [2, 8, 3]}),
         ),
     )
-
-    @classmethod
-    def build(cls, config: LoraConfig, setup: StageSetup) -> Self:
-        """See `ldmkit.Stage`."""
-        return cls(config, setup)
 
     def __init__(self, config: LoraConfig, setup: StageSetup) -> None:
         self.base = base = config.model.open(setup.folder)
@@ -72,15 +67,9 @@ class LoraStage(StartedStage):
             gradient_checkpointing=config.gradient_checkpointing, turn=self.turn_class,
         )  # fmt: skip
 
-    @classmethod
-    def check_saved(cls, folder: Path) -> None:
-        check_folder(folder, FILE, frozenset())
-
-    def save(self, folder: Path) -> None:
-        """The changes alone, for `Pipeline.with_lora` and for diffusers."""
-        self.check_saved(folder)
-        with replacing_folder(folder) as building:
-            write_lora(building / FILE, self.lora, self.pipeline, self.layout)
+    def write(self, path: Path) -> None:
+        """The changes, for `Pipeline.with_lora` and for diffusers."""
+        write_lora(path, self.lora, self.pipeline, self.layout)
 
 
 def new_lora(section: LoraSection, base: Pipeline, found: Sequence[tuple[Target, int]]) -> LoRA:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from ldmkit_checkpoints.embeddings import write_embedding
 from torch import Tensor
 
 from ldmkit import CompositionError, Example, InputError, LearnsTokens, Pipeline, StageSetup
-from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.run.inputs import input_name
 from ldmkit_training.stages.seeded import seeded
-from ldmkit_training.stages.started import StartedStage, write_start
+from ldmkit_training.stages.started import OneFileStage, write_start
 from ldmkit_training.stages.textual_inversion.section import TextualInversionConfig, TokenSection
 from ldmkit_training.stages.textual_inversion.vectors import TokenTurn, TokenVectors
 
@@ -22,7 +21,7 @@ FILE = "learned_embeds.safetensors"
 """The name under which diffusers and `Pipeline.with_embedding` look for it in a folder."""
 
 
-class TextualInversionStage(StartedStage):
+class TextualInversionStage(OneFileStage):
     """Trains the vectors of a new token of a pipeline's text encoders (Gal et al. 2022); all else stays bit for bit.
 
     Args:
@@ -37,6 +36,7 @@ class TextualInversionStage(StartedStage):
 
     api: ClassVar[int] = 1
     Config = TextualInversionConfig
+    file = FILE
     overfit_share: ClassVar[float] = 1.0
     examples: ClassVar[tuple[Example, ...]] = (
         Example(
@@ -48,11 +48,6 @@ class TextualInversionStage(StartedStage):
     @classmethod
     def write_example(cls, folder: Path) -> None:
         write_start(folder, words=True)
-
-    @classmethod
-    def build(cls, config: TextualInversionConfig, setup: StageSetup) -> Self:
-        """See `ldmkit.Stage`."""
-        return cls(config, setup)
 
     def __init__(self, config: TextualInversionConfig, setup: StageSetup) -> None:
         base, self.section = config.model.open(setup.folder), config.token
@@ -71,15 +66,9 @@ class TextualInversionStage(StartedStage):
         self.turn.word = self.section.word
         self.turn.texts = tuple({input_name(name, pipeline.wiring[name]): None for name in towers})
 
-    @classmethod
-    def check_saved(cls, folder: Path) -> None:
-        check_folder(folder, FILE, frozenset())
-
-    def save(self, folder: Path) -> None:
-        """The vectors alone, for `Pipeline.with_embedding` and for diffusers or A1111."""
-        self.check_saved(folder)
-        with replacing_folder(folder) as building:
-            write_embedding(building / FILE, self.section.word, self.vectors.named(), self.section.layout)
+    def write(self, path: Path) -> None:
+        """The vectors, for `Pipeline.with_embedding` and for diffusers or A1111."""
+        write_embedding(path, self.section.word, self.vectors.named(), self.section.layout)
 
 
 def _towers(pipeline: Pipeline) -> dict[str, Any]:
