@@ -1,10 +1,10 @@
 """Samplers with CFG++ steps: Euler, Euler ancestral, DPM++ 2M and DPM++ 2S ancestral.
 
-Chung et al. 2024 give the first (algorithm 2 is DDIM, which in this frame is Euler); the others put the same change
-into the samplers of their names, as k-diffusion's descendants do. They ask `denoise` for the unconditional estimate,
-which joins the guided views' batch. The scale of guidance is lambda: 0 to 1, where 1 is about as strong as an
-ordinary scale of 5 to 12. Every step adds lambda (x0_cond - x0_uncond) once, so more steps are stronger guidance.
-Without conditions they are the samplers of their names.
+Chung et al. 2024 describe the first (algorithm 2 is DDIM, which in this frame is Euler); the others apply the same
+change to other samplers, as programs based on k-diffusion do. They ask `denoise` for the unconditional estimate, which
+is computed in the same batch as the guided views. The guidance scale is the paper's lambda, 0 to 1, where 1 is about as
+strong as an ordinary scale of 5 to 12. Every step adds lambda (x0_cond - x0_uncond) once, so guidance grows stronger
+with the number of steps. Without conditions these samplers are equal to the ones they are derived from.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ldmkit_samplers.renoised import renoised
 
 
 class CFGpp(Sampler):
-    """What CFG++ steps need. In the paper lambda is at most 1, which gives the conditional estimate; larger values
-    extrapolate beyond it, as ordinary guidance does.
+    """Common to samplers with CFG++ steps. In the paper lambda is at most 1, which gives the conditional estimate;
+    larger values extrapolate beyond it, as ordinary guidance does.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"unconditional"})

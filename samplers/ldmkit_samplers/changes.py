@@ -51,9 +51,9 @@ PUBLISHED = Orders()
 def plan(sigmas: Sequence[float], eta: float, curvature: float, orders: Orders = PUBLISHED) -> list[Row]:
     """Exponential multistep of up to three x0 estimates, h = log(sigma / sigma'), H = (1 + eta) h.
 
-    x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2, and h^2 x0'' / 2 enters with `curvature` times the weight
-    1/2 - phi_2 / H, phi_2 = 1 + (e^-H - 1) / H, which belongs to h^2 x0''. So 2 is exact. A long step takes x0
-    without extrapolation, whose support would be only a small part of the step.
+    x0 is extrapolated as x0 + x0' h + x0'' h^2 / 2. The exact weight of h^2 x0'' is 1/2 - phi_2 / H with
+    phi_2 = 1 + (e^-H - 1) / H; the term h^2 x0'' / 2 gets `curvature` times that weight, so a curvature of 2 is exact.
+    Long steps use x0 without extrapolation, because the past estimates cover only a small part of such a step.
     """
     rows: list[Row] = []
     past: list[float] = []  # steps in log sigma before this one, newest first

@@ -15,14 +15,14 @@ from ldmkit_samplers.heun import corrected
 
 
 class Churn(Sampler):
-    """Karras et al. 2022, algorithm 2: noise is added up to sigma (1 + gamma), then a Heun step goes down from there.
+    """Karras et al. 2022, algorithm 2: noise raises sigma to sigma (1 + gamma), and a Heun step goes down from there.
 
     Noise never exceeds the level at which the run started: the network may not be trained on higher ones.
 
     Args:
         churn: S_churn; gamma is churn / steps, sqrt(2) - 1 at most.
         low, high: S_tmin and S_tmax, the levels between which noise is added.
-        scale: S_noise, standard deviation of what is added.
+        scale: S_noise, standard deviation of the added noise.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"churn": 0.0}))

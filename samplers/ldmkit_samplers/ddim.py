@@ -19,7 +19,7 @@ class DDIM(Sampler):
 
     Args:
         eta: share of the reverse posterior's noise, 0 (deterministic) to 1 (ancestral sampling).
-        limits: of x0, for models of pixels; the direction keeps the network's own noise.
+        limits: bounds of x0, for pixel-space models; the noise in the step's direction remains the network's.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (

@@ -15,16 +15,16 @@ from ldmkit_samplers.limits import Limits
 
 
 class DDPM(Sampler):
-    """Ho et al. 2020, algorithm 2, on every timestep or on any part of them.
+    """Ho et al. 2020, algorithm 2, on all timesteps or a subset of them.
 
     The posterior's mean is x0 + (sigma'^2 / sigma^2) (x - x0) in this frame.
 
     Args:
-        variance: "small" is the posterior's own (beta tilde); "large" is that of the forward step (beta), which
-            knows the alphas of a variance-preserving process, sqrt(alpha_bar) = (1 + sigma^2)^-1/2; "learned" lies
-            between them where the network says (Nichol & Dhariwal 2021, equation 15), which then has 2 C output
-            channels: diffusers' `learned_range`.
-        limits: of the x0 that the posterior is taken of, for models of pixels.
+        variance: "small" is the variance of the posterior (beta tilde); "large" is that of the forward step (beta) of
+            a variance-preserving process, with sqrt(alpha_bar) = (1 + sigma^2)^-1/2; "learned" interpolates between
+            the two in log space with a share that the network predicts in the second half of its 2 C output channels
+            (Nichol & Dhariwal 2021, equation 15; `learned_range` in diffusers).
+        limits: bounds of x0, for pixel-space models; the posterior is computed with the bounded x0.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -54,12 +54,12 @@ class DDPM(Sampler):
 
 
 def _small(sigma: float, after: float) -> float:
-    """Deviation of the posterior, beta tilde, in this frame; 0 on the way to sigma 0."""
+    """Standard deviation of the posterior (beta tilde) in this frame; 0 for a step to sigma 0."""
     return math.sqrt(sigma * sigma - after * after) * after / sigma
 
 
 def _large(sigma: float, after: float) -> float:
-    """Deviation of the forward step, beta, in this frame; none is added on the way to sigma 0."""
+    """Standard deviation of the forward step (beta) in this frame; 0 for a step to sigma 0."""
     if after == 0:
         return 0.0
     return math.sqrt((sigma * sigma - after * after) * (1 + after * after) / (1 + sigma * sigma))
@@ -68,7 +68,7 @@ def _large(sigma: float, after: float) -> float:
 def _learned(
     denoise: Denoise, sigmas: Sequence[float], noise: Callable[[int], Tensor]
 ) -> tuple[Denoise, Callable[[int], Tensor]]:
-    """x0 alone, and the noise of a step with small variance, scaled to the learned one: small^(1-v) large^v / small."""
+    """`denoise` without the variance, and noise scaled by (large / small)^v: the steps use the small deviation."""
     estimate = estimates(denoise, "variance")
     ratios = [_large(a, b) / _small(a, b) if b else 1.0 for a, b in pairwise(sigmas)]
     share: Tensor | None = None

@@ -14,16 +14,16 @@ from ldmkit_samplers.slopes import interpolated, lowering, transitions
 
 
 class DEIS(Sampler):
-    """Zhang and Chen 2023, algorithm 1 (tAB-DEIS): with the polynomial in log sigma, as other software runs it.
+    """Zhang and Chen 2023, algorithm 1 (tAB-DEIS): with a polynomial in log sigma, as in other software.
 
-    The predicted noise is extrapolated by the polynomial through its last values, and integrated exactly. A long step
-    is Euler's, slopes from before it are not used after it; a last step to sigma 0 is Euler's.
+    The predicted noise is extrapolated by the polynomial through its last values, which is integrated exactly. Long
+    steps, and a last step to sigma 0, are Euler steps; slopes from before a long step are not used after it.
 
     Args:
-        solver_order: how many values the polynomial goes through, 1 to 3; fewer while fewer are at hand.
-        lowered: in runs of fewer steps than this, the last step has one value and the one before at most two; other
-            software says 15.
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        solver_order: number of values that the polynomial goes through, 1 to 3; fewer in the first steps.
+        lowered: in runs of fewer steps than this, the last step uses one value and the one before it at most two; 15 in
+            other software.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"solver_order": 2}))

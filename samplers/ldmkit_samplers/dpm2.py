@@ -14,13 +14,13 @@ from ldmkit_samplers.midpoint import plan, transitions
 
 
 class DPM2(Sampler):
-    """Lu et al. 2022 (DPM-Solver), algorithm 1: the noise half way in log sigma, held over the whole step.
+    """Lu et al. 2022 (DPM-Solver), algorithm 1: the noise at the midpoint in log sigma is used for the whole step.
 
-    Two evaluations a step, one for a step to sigma 0. A long step holds x0 instead.
+    Two evaluations per step, one for a step to sigma 0. In long steps x0 at the midpoint is used instead of the noise.
 
     Args:
         eta: share of ancestral noise after each step, 0 to 1; at 1 it is the sampler known as DPM2 ancestral.
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))

@@ -15,7 +15,7 @@ from ldmkit_samplers.midpoint import plan, transitions
 class DPMpp2SAncestral(Sampler):
     """Lu et al. 2022 (DPM-Solver++), algorithm 1 with r = 1/2, then ancestral noise (k-diffusion's sampler).
 
-    Two evaluations a step, one for a step to sigma 0.
+    Two evaluations per step, one for a step to sigma 0.
 
     Args:
         eta: share of the noise, 0 to 1; at 0 it is DPM-Solver++(2S), of second order.

@@ -1,4 +1,4 @@
-"""DPM-Solver++ with three estimates, multistep, as it is published."""
+"""DPM-Solver++ with three estimates, multistep, as other software runs it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from ldmkit_samplers.heun import LONG_STEP
 class DPMpp3M(Sampler):
     """Lu et al. 2022 (DPM-Solver++), three estimates, multistep: as other software runs it.
 
-    The second divided difference of x0, h^2 x0'' / 2 in log sigma, takes the weight of h^2 x0'', so the method
-    tends to order 2 as steps become many; at few steps it is often the better one. `dpmpp-3m-third-order` has the full
-    weight. A long step takes x0 as it is.
+    The second divided difference of x0, h^2 x0'' / 2 in log sigma, gets the weight of h^2 x0'', so the method
+    approaches order 2 with many steps; with few steps it is often the better one. `dpmpp-3m-third-order` has the full
+    weight. Long steps use x0 without extrapolation.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1; at 1 it is the sampler known as DPM++ 3M SDE.
-        pairs: a step with two estimates integrates them ("heun"), or holds x0 half way ("midpoint").
-        lowered: in runs of fewer steps than this, the last step but one has two estimates; other software says 15.
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        pairs: a step with two estimates integrates the line through them ("heun"), or uses x0 at the midpoint
+            ("midpoint").
+        lowered: in runs of fewer steps than this, the second-to-last step uses two estimates; 15 in other software.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"eta": 1.0}))

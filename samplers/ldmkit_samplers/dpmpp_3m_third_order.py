@@ -16,7 +16,7 @@ class DPMpp3MThirdOrder(Sampler):
     """Hochbruck and Ostermann 2011, exponential Adams method of three estimates: `DPMpp3M` with the exact weight.
 
     x0 is the quadratic in log sigma through its last three values, integrated exactly. The first two steps, and a last
-    one to sigma 0, are of lower order. A long step takes x0 as it is.
+    step to sigma 0, are of lower order. Long steps use x0 without extrapolation.
 
     Args:
         eta: share of the noise of the SDE, 0 to 1.

@@ -18,8 +18,8 @@ from ldmkit_samplers.first_order import ancestral
 class DPMppSDE(Sampler):
     """Lu et al. 2022 (DPM-Solver++), algorithm 1 with r = 1/2, on the SDE (k-diffusion's sampler).
 
-    The noise at the end contains the one half way, as on one path of the SDE. Two evaluations a step, one for a step to
-    sigma 0. Step i draws noise 2i and 2i + 1.
+    The noise at the end of a step contains that at its midpoint, as on a single path of the SDE. Two evaluations per
+    step, one for a step to sigma 0. Step i draws noise 2i and 2i + 1.
 
     Args:
         eta: share of the noise, 0 to 1; at 0 it is DPM-Solver++(2S), of second order.

@@ -13,7 +13,7 @@ from ldmkit_samplers.first_order import transitions
 
 
 class Euler(Sampler):
-    """dx/dsigma = (x - x0) / sigma, one step a noise level (Karras et al. 2022, algorithm 1 without the correction).
+    """dx/dsigma = (x - x0) / sigma, one step per noise level (Karras et al. 2022, algorithm 1 without the correction).
 
     In this frame the same update is DDIM with eta = 0 and the Euler step of a rectified flow.
     """

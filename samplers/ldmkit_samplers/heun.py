@@ -22,12 +22,12 @@ def is_long(sigma: float, after: float, limit: float | None) -> bool:
 
 
 class Heun(Sampler):
-    """Karras et al. 2022, algorithm 1: an Euler step, corrected by the slope at its end; a step to 0 is Euler's.
+    """Karras et al. 2022, algorithm 1: an Euler step and a correction by the slope at its end, except at sigma 0.
 
-    A long step averages the x0 estimates of its two ends instead, which is the same method in log sigma.
+    Long steps average the x0 estimates of both ends instead, which is the same method in log sigma.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     order: ClassVar[int | None] = 2

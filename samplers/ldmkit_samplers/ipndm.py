@@ -16,12 +16,12 @@ from ldmkit_samplers.slopes import equal_steps, transitions
 class IPNDM(Sampler):
     """Zhang and Chen 2023 (DEIS), iPNDM: PNDM's combination of slopes (Liu et al. 2022, equation 12) from the start on.
 
-    Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps whatever the grid, which leaves order 2
-    on grids that are smooth but not even in sigma. One evaluation a step. A long step is Euler's, and slopes from
-    before it are not used after it.
+    Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps on every grid, which leaves order 2 on
+    grids that are smooth but not even in sigma. One evaluation per step. Long steps are Euler steps, and slopes from
+    before them are not used after them.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     order: ClassVar[int | None] = 2

@@ -14,14 +14,14 @@ from ldmkit_samplers.slopes import interpolated, transitions
 
 
 class LMS(Sampler):
-    """Adams-Bashforth on dx/dsigma (k-diffusion's sampler): with the weights of the grid as it is.
+    """Adams-Bashforth on dx/dsigma (k-diffusion's sampler), with weights computed for the actual grid.
 
-    The predicted noise is extrapolated by the polynomial in sigma through its last values. A long step is
-    Euler's, and slopes from before it are not used after it.
+    The predicted noise is extrapolated by the polynomial in sigma through its last values. Long steps are
+    Euler steps, and slopes from before them are not used after them.
 
     Args:
-        steps_used: how many values the polynomial goes through, 1 to 4; fewer while fewer are at hand.
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
+        steps_used: number of values that the polynomial goes through, 1 to 4; fewer in the first steps.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"steps_used": 2}))

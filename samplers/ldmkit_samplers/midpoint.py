@@ -27,16 +27,16 @@ class Row(NamedTuple):
 
 
 def plan(sigmas: Sequence[float], eta: float, slopes: bool, limit: float | None = None) -> list[Row]:
-    """Coefficients of every transition. With `slopes` the noise is held over the step, without it x0 is.
+    """Coefficients of every transition. With `slopes` a step uses the noise at its midpoint, otherwise x0.
 
-    A long step (its way down is over more than `limit` in sigma) holds x0: the slope half way says nothing about the
-    other end.
+    Long steps (by a factor of more than `limit` in sigma) always use x0: the slope at the midpoint says nothing about
+    the other end.
     """
     rows = []
     for sigma, after in pairwise(sigmas):
         keep, renew = ancestral(sigma, after, eta)
         mid = sigma * math.sqrt(keep)
-        if mid == after > 0:  # with eta = 1 it always is, but for rounding: still a level between two of the grid
+        if mid == after > 0:  # always with eta = 1, up to rounding; `mid` must lie between two levels of the grid
             mid = math.nextafter(mid, sigma)
         held = slopes and mid > 0 and not is_long(1.0, keep, limit)
         rows.append(Row(mid, (keep - 1) * sigma / mid if held else 0.0, keep, renew))
@@ -51,8 +51,8 @@ def transitions(
     noise: Callable[[int], Tensor],
     look: Look | None = None,
 ) -> Iterator[Step]:
-    """Run the plan. `Step.x0` is the estimate half way. `look` is called in place of `denoise` at the start of a step
-    that starts elsewhere than at x.
+    """Run the plan. `Step.x0` is the estimate at the midpoint. `look` is called instead of `denoise` at the start of a
+    step that does not start at x.
     """
     count = len(rows)
     for i, (mid, slope, keep, renew) in enumerate(rows):

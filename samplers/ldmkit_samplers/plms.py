@@ -20,19 +20,19 @@ from ldmkit_samplers.slopes import ADAMS_BASHFORTH, combined, equal_steps
 class PLMS(Sampler):
     """Liu et al. 2022 (PNDM) as latent diffusion runs it: one pseudo improved Euler step, then Adams-Bashforth 2, 3, 4.
 
-    The weights are those of equal steps whatever the grid, which leaves order 2 on grids that are smooth but not even
-    in sigma. The first step calls the network twice, unless it goes to sigma 0. A long step is the first one or
-    Euler's, and slopes from before it are not used after it.
+    The weights are those of equal steps on every grid, which leaves order 2 on grids that are smooth but not even in
+    sigma. The first step calls the network twice, unless it goes to sigma 0. Long steps are Euler steps, except for
+    the first one, and slopes from before them are not used after them.
     `Step.x0` is x extrapolated to sigma 0 along the combined slope.
 
     Args:
-        long_step: sigma / sigma' from which on a step is long; None: no step is, as in other software.
-        combines: "noise" is published; "v" extrapolates v = alpha n - alpha sigma x0, and no step is long, as
-            diffusers' PNDM does for networks that predict v. It is there for their pictures: v is not straight along
-            the way, so that the order falls to 1 and a perfect network's picture is missed.
+        long_step: a step is long if sigma / sigma' exceeds this; None: no step is, as in other software.
+        combines: "noise" is the published method; "v" extrapolates v = alpha n - alpha sigma x0, without long steps, as
+            diffusers' PNDM does for networks that predict v. It exists only to reproduce those pictures: v does not
+            change linearly, so the order falls to 1.
     """
 
-    examples: ClassVar[tuple[Example, ...]] = (Example(vary={"combines": ("noise",)}),)  # "v" keeps no sampler's laws
+    examples: ClassVar[tuple[Example, ...]] = (Example(vary={"combines": ("noise",)}),)  # "v" is not of order 2
     order: ClassVar[int | None] = 2
     long_step: float | None = Field(default=LONG_STEP, gt=1)
     combines: Literal["noise", "v"] = "noise"
@@ -74,8 +74,8 @@ class _Arriving(PLMS):
 
 
 def _arriving(denoise: Denoise, x: Tensor, sigmas: Sequence[float], arrivals: Arrivals, of_v: bool) -> Iterator[Step]:
-    """The same method where steps go elsewhere, or v is combined in place of the noise. No step is long: it is another
-    library's way. Its second call corrects the first step from the origin of the second level."""
+    """The method for steps that do not arrive at levels of the grid, or that combine v instead of the noise. No step is
+    long, as in diffusers. The second call corrects the first step from the origin of the second level."""
     count = len(sigmas) - 1
     values: deque[Tensor] = deque(maxlen=4)
     for i, (sigma, level) in enumerate(zip(sigmas, arrivals.levels, strict=False)):

@@ -1,8 +1,8 @@
 """CFG++: the noise that a step keeps is that of the unconditional estimate.
 
-With x0 the guided estimate and u the unconditional one, a step of CFG++ keeps the noise x - u where the sampler that it
-is made from keeps x - x0 (Chung et al. 2024, algorithm 2). In the frame x = x0 + sigma n that is the other sampler's
-own step from x + (x0 - u) in place of x: x0 + (sigma' / sigma) (x + x0 - u - x0) for Euler.
+With x0 the guided estimate and u the unconditional one, a CFG++ step keeps the noise x - u, while the sampler it is
+derived from keeps x - x0 (Chung et al. 2024, algorithm 2). In the frame x = x0 + sigma n, that is the original
+sampler's step from x + (x0 - u) instead of x; for Euler x0 + (sigma' / sigma) (x + x0 - u - x0).
 """
 
 from __future__ import annotations

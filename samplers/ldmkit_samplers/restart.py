@@ -1,4 +1,4 @@
-"""Restart sampling: the ODE's solver, and back up again over one interval of noise levels."""
+"""Restart sampling: an ODE solver that repeats one interval of noise levels with fresh noise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ldmkit_samplers.heun import corrected
 class Restart(Sampler):
     """Xu et al. 2023, algorithm 1, with Heun steps and one restart interval.
 
-    The transition that crosses `low` stops there, goes up to `high` by fresh noise and down again `rounds` times, and
-    then goes on. A run that starts below `low`, or ends above it, does not restart; `high` counts as the run's first
-    level where it lies above that. Round k draws noise k.
+    The step that crosses `low` stops there, and `rounds` times noise is added up to `high` and removed again before the
+    run continues. A run that starts below `low` or ends above it does not restart; a `high` above the run's first level
+    is lowered to it. Round k draws noise k.
 
     Args:
         low, high: noise levels of the interval.
-        rounds: how often.
-        inner, share: Heun steps of each way down, spaced as Karras et al. 2022, equation 5: `inner`, or this share of
-            the run's steps if that is more. With a share of 0 the error of these steps stays however many the run has.
+        rounds: number of restarts.
+        inner, share: number of Heun steps per restart, spaced as in Karras et al. 2022, equation 5: the larger of
+            `inner` and this share of the run's steps. With a share of 0 their error does not fall as the run's steps
+            increase.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"rounds": 2, "inner": 3}))
@@ -65,7 +66,7 @@ class Restart(Sampler):
             yield Step(i, count, sigma, after, x, x0)
 
     def evaluations(self, steps: int) -> int:
-        """Of a run that starts above `low`, and has no step that ends exactly there."""
+        """For a run that starts above `low` and has no step that ends exactly there."""
         return 2 * steps + 1 + 2 * self._inner(steps) * self.rounds
 
     def _inner(self, steps: int) -> int:

@@ -1,7 +1,7 @@
-"""What the samplers that combine the slopes of past steps share: PLMS, IPNDM, LMS, DEIS.
+"""Shared by samplers that combine the slopes of past steps: PLMS, IPNDM, LMS, DEIS.
 
 A slope is x - x0 of a step, sigma times the noise that the network predicts. Each transition is
-x' = x0 + sum_j keep_j (x - x0)_j, newest first; with one slope it is Euler's.
+x' = x0 + sum_j keep_j (x - x0)_j, newest first; with one slope it is an Euler step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def combined(x0: Tensor, slopes: Sequence[Tensor], row: Sequence[float]) -> Tens
 
 
 def equal_steps(sigmas: Sequence[float], limit: float | None) -> list[list[float]]:
-    """Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps, whatever the grid."""
+    """Adams-Bashforth of order 1, 2, 3, 4, 4 ... with the weights of equal steps on every grid."""
 
     def weigh(levels: Sequence[float], after: float) -> list[float]:
         return [(after - levels[0]) * weight for weight in ADAMS_BASHFORTH[len(levels) - 1]]
@@ -61,7 +61,8 @@ def interpolated(sigmas: Sequence[float], most: Sequence[int], log: bool, limit:
 
 
 def lowering(count: int, order: int, lowered: int) -> list[int]:
-    """`order` for each of `count` steps; where those are fewer than `lowered`, 1 for the last and 2 before it."""
+    """The order of each of `count` steps: `order`, but with fewer than `lowered` steps 1 in the last and at most
+    2 in the one before it."""
     return [min(order, count - i) if count < lowered else order for i in range(count)]
 
 
@@ -73,7 +74,8 @@ def _rows(
 ) -> list[list[float]]:
     """`weigh(levels, after)` says the weights of the predicted noises at past levels, newest first.
 
-    A long step (over more than `limit` in sigma) is Euler's, and slopes from before it are not used after it.
+    Long steps (by a factor of more than `limit` in sigma) are Euler steps, and slopes from before them are not used
+    after them.
     """
     rows, usable = [], 1
     for i, (sigma, after) in enumerate(pairwise(sigmas)):

@@ -17,14 +17,14 @@ from ldmkit_samplers.first_order import transitions
 
 
 class TCD(Sampler):
-    """Zheng et al. 2024 (TCD), strategic stochastic sampling: down to timestep s = (1 - gamma) t', then up to t'.
+    """Zheng et al. 2024 (TCD), strategic stochastic sampling: down to timestep s = (1 - gamma) t', then noise up to t'.
 
     In this frame s has a sigma_s <= sigma', and the way up adds noise of sqrt(sigma'^2 - sigma_s^2).
 
     Args:
         gamma: 0 follows the trajectory without noise (DDIM); 1 goes down to timestep 0, nearly to x0 as `LCM` does.
-        beta_start, beta_end, timesteps: of the schedule, linear in sqrt(beta), whose integer timesteps t and s are;
-            those of Stable Diffusion. A sigma beyond it counts as its last timestep.
+        beta_start, beta_end, timesteps: the schedule, linear in sqrt(beta), whose integer timesteps are t and s; by
+            default that of Stable Diffusion. A sigma beyond the schedule counts as its last timestep.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"gamma": 0.0}), Example({"gamma": 1.0}))
@@ -46,8 +46,8 @@ class TCD(Sampler):
         return transitions(denoise, x, sigmas, pairs, noise)
 
     def _share(self, sigma: float) -> float:
-        """sigma_s / sigma', of the timestep nearest to sigma' and the one that it comes down to, a whole one but for
-        rounding kept."""
+        """sigma_s / sigma', where t' is the timestep nearest to sigma' and s = floor((1 - gamma) t') up to rounding
+        errors."""
         table = _table(self.beta_start, self.beta_end, self.timesteps)
         above = min(max(bisect_left(table, sigma), 1), len(table) - 1)
         nearest = above if table[above] - sigma < sigma - table[above - 1] else above - 1

@@ -1,4 +1,4 @@
-"""What DPM++ 2M and its SDE form share: two x0 estimates, extrapolated in log sigma."""
+"""Shared by DPM++ 2M and its SDE form: two x0 estimates, extrapolated in log sigma."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def transitions(
     noise: Callable[[int], Tensor],
     look: Look | None = None,
 ) -> Iterator[Step]:
-    """Run the plan. `look` is called in place of `denoise` where the step starts elsewhere than at x."""
+    """Run the plan. `look` is called instead of `denoise` if the step does not start at x."""
     count, before = len(rows), x
     for i, (reach, keep, renew) in enumerate(rows):
         if look is None:

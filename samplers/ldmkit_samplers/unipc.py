@@ -19,12 +19,12 @@ Variant = Literal["bh1", "bh2"]
 
 class UniPC(Sampler):
     """Zhao et al. 2023, algorithms 5 and 6 (data prediction): one evaluation a step predicts the next state and
-    corrects the present one. Orders rise at the start and fall at the end, as published.
+    corrects the current one. Orders rise at the start and fall at the end, as published.
 
     Args:
-        solver_order: of the predictor, 1 to 3; the corrector makes the method one order better.
+        solver_order: order of the predictor, 1 to 3; with the corrector the order of the method is one higher.
         variant: B(h) of the paper, h ("bh1") or e^h - 1 ("bh2").
-        corrector: False leaves the predictor alone.
+        corrector: False uses the predictor only.
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
@@ -39,7 +39,7 @@ class UniPC(Sampler):
 
     @property
     def order(self) -> int:
-        return min(self.solver_order + self.corrector, 3)  # the first step is of second order at most
+        return min(self.solver_order + self.corrector, 3)  # the first step is at most of second order
 
     def steps(
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
