@@ -89,10 +89,10 @@ def bert_vocabulary(folder: Path, size: int) -> Vocabulary | None:
 
 
 def sentence_pieces(folder: Path, size: int, end: int) -> Vocabulary | None:
-    """T5's sentence pieces as transformers reads them from tokenizer.json or spiece.model; None where neither is.
+    """T5's sentence pieces as transformers reads them from tokenizer.json or spiece.model; None if there is neither.
 
     Args:
-        end: the id that ends a text, where the folder has no tokenizer_config.json to name it.
+        end: the id of the end token, if the folder has no tokenizer_config.json that names it.
     """
     file = next((file for name in ("tokenizer.json", "spiece.model") if (file := folder / name).is_file()), None)
     if file is None:
@@ -182,7 +182,7 @@ def _unknown_of(stated: Stated) -> str:
 
 
 def _bytes_of(tokenizer: Tokenizer, file: Path) -> tuple[dict[str, int], Merges]:
-    """Vocabulary and merges of a tokenizer.json: transformers takes nothing else of it but the added tokens."""
+    """Vocabulary and merges of a tokenizer.json. Of its other contents transformers uses only the added tokens."""
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("type") != "BPE":
         raise SourceError("bad-vocabulary", f"a model {model.get('type')!r}", where=str(file), fits="BPE, as CLIP's is")
@@ -201,7 +201,7 @@ def _pieces_of(tokenizer: Tokenizer, file: Path) -> dict[str, int]:
 def _check_size(tokenizer: Tokenizer, size: int, file: Path) -> None:
     largest = max(tokenizer.get_vocab().values(), default=0)
     if largest >= size:
-        raise SourceError("bad-vocabulary", f"it has id {largest}, the model knows 0 to {size - 1}", where=str(file))
+        raise SourceError("bad-vocabulary", f"it has id {largest}, the model has only 0 to {size - 1}", where=str(file))
 
 
 def _from_json(file: Path) -> Tokenizer:
@@ -226,7 +226,7 @@ def _clip_ids(file: Path) -> dict[str, int]:
 
 def _merges(file: Path) -> Merges:
     if not file.is_file():
-        raise SourceError("missing-file", "vocab.json is there, merges.txt is not", where=str(file))
+        raise SourceError("missing-file", "there is vocab.json, but no merges.txt", where=str(file))
     lines = _text(file).split("\n")
     return _pairs(lines[1:] if lines[0].startswith("#version") else lines, file)
 

@@ -48,14 +48,14 @@ _Piece: TypeAlias = str | float | _Close
 
 
 def read_emphasis(text: str) -> list[Fragment]:
-    """The fragments of a prompt, neighbours of the same weight joined.
+    """The fragments of a prompt, with neighbours of equal weight joined.
 
-    `(word)` is 1.1 times, `(word:1.2)` 1.2 times, `[word]` 1 / 1.1 times; brackets multiply. A bracket behind a
-    backslash is a character of the text.
+    `(word)` has a weight of 1.1, `(word:1.2)` of 1.2 and `[word]` of 1 / 1.1; nested brackets multiply. A bracket after
+    a backslash is literal.
 
     Raises:
-        InputError: `prompt-brackets`: one that is not closed, or was not opened; `prompt-weight`: no weight, or too
-            large; `prompt-schedule`: words that A1111 changes during the run.
+        InputError: `prompt-brackets`: unbalanced brackets; `prompt-weight`: not a weight, or too large;
+            `prompt-schedule`: syntax by which A1111 changes words during the run.
     """
     pieces: list[_Piece] = []
     opened: list[_Open] = []
@@ -85,8 +85,8 @@ def _less(pieces: list[_Piece], index: int, bracket: str) -> float:
     """The factor of square brackets."""
     stated = _WEIGHT.search(bracket[1:-1])
     if "|" in bracket or (stated is not None and _NUMBER.fullmatch(stated[1].strip())):
-        what = f"{shown(bracket)} changes words during the run in A1111, which is not read here"
-        raise InputError("prompt-schedule", what, fits=r"one text for the run; \[ for a bracket that is text")
+        what = f"{shown(bracket)} changes words during the run in A1111, which is not supported"
+        raise InputError("prompt-schedule", what, fits=r"the same text for the whole run; \[ for a literal bracket")
     return 1 / MORE
 
 
@@ -98,8 +98,8 @@ def _more(pieces: list[_Piece], index: int, bracket: str) -> float:
     if stated is None or not isinstance(end, str) or not (number == "" or _LIKE_NUMBER.fullmatch(number)):
         return MORE
     if not _NUMBER.fullmatch(number):
-        what = f"{shown(number)} in {shown(bracket)} is no weight"
-        raise InputError("prompt-weight", what, fits=r"a number, as in (word:1.2); \( for a bracket that is text")
+        what = f"{shown(number)} in {shown(bracket)} is not a weight"
+        raise InputError("prompt-weight", what, fits=r"a number, as in (word:1.2); \( for a literal bracket")
     pieces[-1] = end[: stated.start()]
     return _checked(float(number))
 
@@ -141,4 +141,4 @@ def _checked(weight: float) -> float:
 def _unbalanced(bracket: str, at: int, text: str) -> InputError:
     said = "was not closed" if bracket in "([" else "closes nothing"
     what = f"the {bracket!r} at character {at} {said}: {shown(text[at : at + 40])}"
-    return InputError("prompt-brackets", what, fits=rf"brackets in pairs; \{bracket} for one that is text")
+    return InputError("prompt-brackets", what, fits=rf"brackets in pairs; \{bracket} for a literal one")

@@ -1,4 +1,4 @@
-"""Ready-made conditions: the caller provides the signal, for example from an encoder outside the model."""
+"""Ready-made conditions: the caller provides the signal, for example from an encoder that is not part of the model."""
 
 from __future__ import annotations
 

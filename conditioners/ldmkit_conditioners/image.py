@@ -31,7 +31,7 @@ class PictureInput:
 
     @classmethod
     def from_text(cls, text: str) -> Any:
-        """The path, or a data URI, as it is."""
+        """A path or a data URI, unchanged."""
         return text
 
 
@@ -57,7 +57,7 @@ class HintConfig(Value):
     """A control picture.
 
     Args:
-        channels: 3 for colours; 1 for its brightness, of which grey pictures have nothing else.
+        channels: 3 for colours; 1 for brightness only.
     """
 
     channels: Literal[1, 3] = 3
@@ -93,6 +93,6 @@ class Hint(PictureInput, SetsSize):
 
 
 def _brightness(colours: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W): that of a grey pixel exactly."""
+    """(B, 3, H, W) -> (B, 1, H, W): exact for grey pixels."""
     red, green, blue = colours.unbind(1)
     return (green + 0.299 * (red - green) + 0.114 * (blue - green)).unsqueeze(1)

@@ -47,11 +47,11 @@ def class_number(
     """The number of a class. Strings of digits, as from the command line, count as numbers.
 
     Args:
-        null: the number that stands for no class, which is refused: a caller who counts from 1 would select it by
-            accident, and get pictures of nothing in particular.
+        null: the number of the null class, which is refused: callers who count from 1 would select it by accident and
+            get pictures without a class.
 
     Raises:
-        InputError: out of range, an unknown name, a name although classes have none; `null-class`.
+        InputError: out of range, an unknown name, a name for classes without names; `null-class`.
     """
     if isinstance(raw, str) and raw in names:
         return names.index(raw)

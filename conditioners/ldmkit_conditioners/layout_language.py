@@ -23,15 +23,15 @@ _STAGE = "proposing a layout"
 class LayoutLanguage(nn.Module):
     """p(objects | prompt): Gupta et al. 2021 (LayoutTransformer, arXiv:2006.14615, section 3.2), preceded by a prompt.
 
-    The row is: the prompt's ids, padded to `prompt` of them; a begin mark; five numbers an object; an end mark in place
-    of a class. Every number is a class of its own, and is predicted from all before it.
+    A row consists of the prompt's ids, padded to `prompt`, a begin mark, five numbers per object, and an end mark
+    instead of a class. Each number is categorical and predicted from all that precede it.
 
     Args:
         words: ids of the prompt's vocabulary.
-        classes: of objects.
-        bins: steps of a coordinate over the picture.
-        prompt: ids of a prompt, padding included.
-        objects: at most in a layout.
+        classes: number of object classes.
+        bins: number of steps into which a coordinate is divided.
+        prompt: ids in a prompt, including padding.
+        objects: maximum number of objects.
         width, layers, heads: of the transformer.
     """
 
@@ -56,7 +56,7 @@ class LayoutLanguage(nn.Module):
             nn.init.normal_(table.weight, std=_PLACE_STD)
 
     def forward(self, prompts: Tensor, numbers: Tensor) -> Tensor:
-        """What follows each number, and the begin mark before them.
+        """Hidden states from which the number after each position is predicted.
 
         Args:
             prompts: (B, prompt) int64.
@@ -78,7 +78,7 @@ class LayoutLanguage(nn.Module):
         return self.norm(x[:, self.prompt :])
 
     def losses(self, prompts: Tensor, layouts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Negative log-likelihood of layouts (n_i, 5) int64, in nats a layout: of the `labels` and of the `places`."""
+        """Negative log-likelihood of layouts (n_i, 5) int64, in nats per layout, for `labels` and `places`."""
         longest = max(len(layout) for layout in layouts)
         numbers = torch.zeros(len(layouts), SLOTS * longest, dtype=torch.int64, device=prompts.device)
         labels = torch.full((len(layouts), longest + 1), -1, dtype=torch.int64, device=prompts.device)
@@ -100,7 +100,7 @@ class LayoutLanguage(nn.Module):
         """A layout (n, 5) int64 drawn for one prompt (prompt,): the same for the same seed; 0 <= n <= objects.
 
         Raises:
-            RunError: `not-finite`: weights that give no shares.
+            RunError: `not-finite`: the weights give no probabilities.
         """
         generator = seeded(seed, "layout")
         numbers: list[int] = []
@@ -128,8 +128,8 @@ class LayoutLanguage(nn.Module):
         """Classes for things whose places are known, drawn for one prompt (prompt,): the same for the same seed.
 
         Args:
-            places: of each thing, four steps as in a layout; in the order of layouts.
-            among: the classes that each may be of.
+            places: four steps per thing, as in a layout and in its order.
+            among: the possible classes of each.
 
         Raises:
             RunError: `not-finite`, as `write`.
@@ -158,5 +158,5 @@ class LayoutLanguage(nn.Module):
 
 
 def _nats(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Summed cross-entropy of those that are not -1."""
+    """Summed cross-entropy, ignoring targets of -1."""
     return F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=-1, reduction="sum")

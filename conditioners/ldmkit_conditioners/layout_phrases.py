@@ -25,11 +25,11 @@ _BOX = {"label": "", "box": [0.1, 0.2, 0.5, 0.9]}  # without a vocabulary no oth
 
 
 class LayoutPhrasesConfig(ClipConfig):
-    """A CLIP tower, and what is made of boxes.
+    """A CLIP tower, and the code of boxes.
 
     Args:
         frequencies: of the box code: sin and cos of 100^(k / frequencies) times each coordinate.
-        max_objects: more are refused.
+        max_objects: maximum number of boxes; more are refused.
     """
 
     frequencies: int = Field(default=8, gt=0, le=16)
@@ -84,7 +84,7 @@ class LayoutPhrases(ClipPooled):
         return Tokens(torch.zeros_like(like.value))
 
     def _objects(self, boxes: list[Box]) -> Tensor:
-        """(N, dim) of all boxes; a phrase that several share is encoded once."""
+        """(N, dim) of all boxes; a phrase that occurs several times is encoded once."""
         phrases = list(dict.fromkeys(str(box.label) for box in boxes))
         rows = [self.row(phrase) for phrase in phrases]
         ids = padded_rows(rows, max(map(len, rows)), self.config.pad, self.device)
@@ -95,18 +95,18 @@ class LayoutPhrases(ClipPooled):
         return torch.cat([states[places], code, torch.ones_like(code[:, :1])], dim=1)
 
     def _check(self, layout: Layout, where: str) -> None:
-        """Raises InputError: a crop, too many boxes, a label that is no text, attributes that nobody reads."""
+        """Raises InputError: a crop, too many boxes, a label that is not text, attributes (never read)."""
         check_plain(layout, self.config.max_objects, where)
         for i, box in enumerate(layout.objects):
             place = f"{where}[{i}]"
             if not isinstance(box.label, str):
-                what = f"{shown(box.label)} is no phrase"
+                what = f"{shown(box.label)} is not a phrase"
                 raise InputError("phrase-type", what, where=f"{place}.label", fits="words, such as 'a red ball'")
             if parse(Prompt, box.label, f"{place}.label") and self.vocabulary is None:
                 raise no_vocabulary(type(self).__name__, self.files, f"{place}.label")
             marked = [name for name in ("group_of", "occluded", "depiction", "inside") if getattr(box, name)]
             if marked:
-                what = f"this model knows no attributes of boxes, and would not see {', '.join(marked)}"
+                what = f"this model does not read attributes of boxes, so {', '.join(marked)} would be ignored"
                 raise InputError("box-attributes", what, where=place, fits="the phrase, such as 'a group of cats'")
 
 

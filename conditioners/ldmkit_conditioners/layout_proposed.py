@@ -78,9 +78,8 @@ class LayoutProposed(LayoutBoxes, Proposing):
     """`layout-boxes` that proposes a layout from the prompt if the caller gave a prompt but no layout.
 
     Text to layout to picture, as in Hong et al. 2018 (arXiv:1801.05091): a separate small model (`LayoutLanguage`),
-    trained with `stage: proposer`, places the objects, and the denoiser draws them. The vocabulary is an asset: word
-        pieces, as
-    for `ldm-text`.
+    trained with `stage: proposer`, places the objects, and the denoiser draws them. The vocabulary is an asset:
+    word pieces, as for `ldm-text`.
     """
 
     Config: ClassVar[type[LayoutProposedConfig]] = LayoutProposedConfig
@@ -117,7 +116,7 @@ class LayoutProposed(LayoutBoxes, Proposing):
         """A layout for the prompt among `given`.
 
         Raises:
-            InputError: `no-vocabulary`: a prompt in words, and no asset to read it with.
+            InputError: `no-vocabulary`: a prompt in words, but no vocabulary was loaded.
         """
         p = self.config.proposer
         mapped = p.maps in given and bool(p.map_names)
@@ -131,14 +130,14 @@ class LayoutProposed(LayoutBoxes, Proposing):
         return Layout(objects=tuple(self._box(row) for row in numbers.tolist()))
 
     def _named(self, prompt: Tensor, labels: Tensor, seed: int) -> Layout | None:
-        """What stands in a map (H, W), with the classes that the prompt gives it."""
+        """The things in a map (H, W), with the classes that the prompt gives them."""
         c, p = self.config, self.config.proposer
         among = {
             label: choices
             for label, word in enumerate(p.map_names)
             if (choices := [i for i, name in enumerate(c.names) if name == word or name.endswith(f" {word}")])
         }
-        things = regions(labels, among)[-c.max_objects :]  # what is nearest, where there are too many
+        things = regions(labels, among)[-c.max_objects :]  # the nearest things, if there are too many
         if not things:
             return None
         boxes = [Box(label=among[label][0], box=corners) for label, corners in things]
@@ -149,7 +148,7 @@ class LayoutProposed(LayoutBoxes, Proposing):
         )
 
     def proposal_losses(self, rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Tensor]:
-        """See `ldmkit.Proposing.proposal_losses`: nats a layout, of classes and of places; a mean over all prompts.
+        """See `ldmkit.Proposing.proposal_losses`: in nats per layout, for classes and places; means over all prompts.
 
         Raises:
             InputError: `missing-input`: a row without a prompt.
@@ -164,7 +163,7 @@ class LayoutProposed(LayoutBoxes, Proposing):
         return self.language.losses(self._padded([prompt for prompt, _ in pairs]), [layout for _, layout in pairs])
 
     def _prompts(self, given: Mapping[str, Any], reads: Sequence[str]) -> list[str | list[int]]:
-        """Those among the inputs, in the order of `reads`, empty ones left out."""
+        """The prompts among the inputs, in the order of `reads`, without empty ones."""
         classes = self.config.proposer.classes
         found = [as_plain(given[name]) for name in reads if name in given]
         words = [classes[value] if isinstance(value, int) and value < len(classes) else value for value in found]

@@ -40,7 +40,7 @@ class LayoutCode(Value):
         n_tokens: size of the vocabulary; the grid has int(sqrt(n_tokens)) cells a side, the last token is "none".
         encode_crop: end with the crop's two tokens and keep boxes relative to the full picture; else boxes are
             relative to the crop.
-        group, attributes: which bits are encoded: the first, the other three.
+        group, attributes: whether the first bit is encoded, and whether the other three are.
         centres: encode (class, centre) pairs instead of triples.
     """
 
@@ -80,7 +80,7 @@ class LayoutCode(Value):
         """Objects and crop of a sequence: corners to the nearest cell. Inverse of `encode` up to that.
 
         Raises:
-            InputError: a wrong length or tokens that are none.
+            InputError: a wrong length, or tokens that do not exist.
         """
         if len(tokens) != self.length or any(not 0 <= t < self.n_tokens for t in tokens):
             fits = f"{self.length} tokens in 0 to {self.none}"
@@ -138,7 +138,7 @@ def _touch(box: Rect, crop: Rect) -> bool:
 
 
 def _within(box: Rect, crop: Rect) -> Rect:
-    """Relative to the crop. A box cut at its left or top keeps its full size, as the published builder has it."""
+    """Relative to the crop. A box that is cut at its left or top edge keeps its full size, as in the published code."""
     x, y = _clamp((box.x - crop.x) / crop.w), _clamp((box.y - crop.y) / crop.h)
     return Rect(x, y, min(box.w / crop.w, 1 - x), min(box.h / crop.h, 1 - y))
 

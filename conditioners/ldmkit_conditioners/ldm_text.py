@@ -21,7 +21,7 @@ class LdmTextConfig(Value):
     """The defaults are the 1.45 B text-to-image model's.
 
     Args:
-        words: False where ids are the only input (a model without a tokenizer).
+        words: False for models without a tokenizer, whose only input is ids.
         start, end, pad: token ids; [CLS], [SEP] and [PAD] of bert-base-uncased.
     """
 
@@ -40,7 +40,7 @@ class LdmTextConfig(Value):
 class LdmText(Prompted, Ported, LearnsTokens):
     """A prompt as tokens (B, max_length, dim); padding is attended, there is no mask.
 
-    The null is the encoding of the empty prompt (without words: of nothing but padding).
+    The null is the encoding of the empty prompt (without words, of padding only).
     Ports: `linear.encoder.<path>`.
     """
 

@@ -46,9 +46,9 @@ class MaskedImageConfig(Value):
     """The defaults are inpainting_big's; SD's: order mask-latent, signed False, hole 0, scaled True, latent_channels 4.
 
     Args:
-        order: of the channels: [latent, mask] or [mask, latent].
+        order: order of the channels, [latent, mask] or [mask, latent].
         signed: the mask's values are -1 and 1, else 0 and 1; the larger is the hole.
-        hole: what the hole of the picture is filled with before it is encoded: -1 black, 0 grey.
+        hole: value that fills the hole before the picture is encoded: -1 is black, 0 grey.
         scaled: the latent is in the codec's standardised units; False: in those of its encoder.
     """
 

@@ -1,4 +1,4 @@
-"""Where pictures count: a mask for each picture of an adapter that takes several."""
+"""Regions in which pictures are used: a mask for each picture of an adapter that takes several."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _examples() -> tuple[Any, ...]:
 
 
 def read_masks(raw: Any) -> tuple[Tensor, ...]:
-    """One mask or several of one size, each as pictures' masks are read: (1, H, W) in [0, 1].
+    """One mask or several of one size, read as masks of pictures are: (1, H, W) in [0, 1].
 
     Raises:
         InputError: `picture-*`; `picture-count`: none, or more than a batch may have; `picture-sizes`.
@@ -47,7 +47,7 @@ def read_masks(raw: Any) -> tuple[Tensor, ...]:
 
 
 def write_masks(masks: tuple[Tensor, ...]) -> Any:
-    """What `read_masks` makes exactly these masks of."""
+    """JSON from which `read_masks` restores exactly these masks."""
     return write_several(masks, mask_uri)
 
 
@@ -60,16 +60,16 @@ Masks: TypeAlias = Annotated[
 class PictureRegionsConfig(Value):
     """
     Args:
-        count: masks that a picture may have at most.
+        count: maximum number of masks.
     """
 
     count: int = Field(default=8, ge=1, le=256)
 
 
 class PictureRegions(OnGrid, SetsSize, UsesCodec):
-    """Masks at picture resolution, a channel each: (B, count, H, W), 1 where a picture counts, grey in between.
+    """Masks at picture resolution, one channel each: (B, count, H, W), from 0, where a picture is not used, to 1.
 
-    Channels without a mask are `ABSENT` all over, and the null is that in all of them.
+    Channels without a mask are filled with `ABSENT`, and so are all channels of the null.
     """
 
     Config: ClassVar[type[PictureRegionsConfig]] = PictureRegionsConfig
@@ -111,7 +111,7 @@ class PictureRegions(OnGrid, SetsSize, UsesCodec):
         """`forward`, with masks padded as the codec pads pictures.
 
         Raises:
-            InputError: `region-size`: they are not of the picture's size.
+            InputError: `region-size`: their size differs from the picture's.
         """
         if not self._codec:
             return self.forward(inputs)

@@ -1,4 +1,4 @@
-"""What the text conditioners share: prompts become rows of token ids through a vocabulary that may come later."""
+"""Shared by the text conditioners: prompts become rows of token ids, with a vocabulary that may be loaded later."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Prompted(Conditioner):
 
     @classmethod
     def from_text(cls, text: str) -> Any:
-        """The text itself, whatever it looks like; `[1, 2, 3]` is a list of token ids."""
+        """The text, unchanged; only `[1, 2, 3]` is read as a list of token ids."""
         return json.loads(text) if _ID_LIST.fullmatch(text) else text
 
     def row(self, prompt: str | list[int]) -> list[int]:
-        """The ids of a prompt, start and end included, padding not.
+        """The ids of a prompt with start and end, without padding.
 
         Raises:
             InputError: ids that do not fit, text without a vocabulary.
@@ -92,7 +92,7 @@ class Prompted(Conditioner):
             check_ids(prompt, self.length, self.config.vocab_size)
             return prompt
         if not isinstance(prompt, str):
-            what = f"{type(self).__name__} reads the same text, and knows no weights, chunks or clip skip"
+            what = f"{type(self).__name__} reads the same text, but supports no weights, chunks or clip skip"
             raise InputError("prompt-type", what, fits="a text")
         if self.vocabulary is not None:
             return self.vocabulary.encode(prompt, self.length, self.beyond)

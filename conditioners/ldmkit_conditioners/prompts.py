@@ -18,7 +18,7 @@ def read_prompt(raw: Any) -> str | list[int]:
     """A prompt as text or as token ids.
 
     Raises:
-        InputError: NUL or lone surrogates in the text, an absurd length, ids that are no integers >= 0.
+        InputError: NUL or lone surrogates in the text, a length beyond the limit, ids that are not integers >= 0.
     """
     if isinstance(raw, str):
         return _checked(raw)
@@ -27,7 +27,7 @@ def read_prompt(raw: Any) -> str | list[int]:
             raise InputError("token-range", f"token id {min(raw)} is negative", fits="ids >= 0")
         return list(raw)
     shown = (
-        f"a {type(raw).__name__}" if not isinstance(raw, (list, tuple)) else "a list with other things than integers"
+        f"a {type(raw).__name__}" if not isinstance(raw, (list, tuple)) else "a list with values other than integers"
     )
     raise InputError("prompt-type", f"{shown} is no prompt", fits="text, or a list of token ids")
 
@@ -61,7 +61,7 @@ Prompt: TypeAlias = Annotated[
 
 
 def check_ids(ids: Sequence[int], limit: int, vocab_size: int, where: str | None = None) -> None:
-    """Refuse ids that a tower cannot take: they are never cut nor wrapped.
+    """Refuse ids that a text encoder cannot read; they are never cut or wrapped.
 
     Raises:
         InputError: none, more than `limit`, or one that is not below `vocab_size`.

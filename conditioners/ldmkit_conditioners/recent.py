@@ -1,4 +1,4 @@
-"""Vocabularies that were read a moment ago: loading needs the same one for its ids, and for each encoder."""
+"""A cache of recently read vocabularies: while a model is loaded, the same one is needed several times."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MAX_BYTES = 64 << 20
 
 
 def recent(read: Callable[[Path, int], Found | None]) -> Callable[[Path, int], Found | None]:
-    """A reader of a folder's vocabulary that keeps the last few, by the contents of the files; they never change.
+    """Make a reader of vocabularies cache the last few, by the contents of their files.
 
-    Contents rather than names and times: a file that was rewritten is read anew, whenever that was.
+    The key is the contents, not names and times, so that a rewritten file is always read again.
     """
     kept: dict[tuple[bytes, int], Found] = {}
 

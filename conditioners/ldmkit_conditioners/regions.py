@@ -1,4 +1,4 @@
-"""The things in a label map: its connected regions."""
+"""Things in a label map: its connected regions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SMALLEST = 0.004
 
 
 def regions(labels: Tensor, wanted: Iterable[int]) -> list[tuple[int, Four]]:
-    """(label, corners) of every connected region, diagonals included, of some labels of a map (H, W), far to near.
+    """(label, corners) of every connected region (diagonals connect) of the given labels in a map (H, W), far to near.
 
-    Corners are (x0, y0, x1, y1) in parts of the picture. Regions below `SMALLEST` are left out; what stands lower in
-    the picture is nearer.
+    Corners are (x0, y0, x1, y1) as shares of the picture. Regions smaller than `SMALLEST` are left out; those that end
+    lower in the picture count as nearer.
     """
     height, width = labels.shape
     found: list[tuple[int, Four]] = []

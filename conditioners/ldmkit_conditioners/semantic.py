@@ -32,11 +32,11 @@ class SemanticConfig(Value):
 
     Args:
         dim: channels after the 1x1 convolution; None: no convolution, the classes themselves.
-        stages: how often the map is resized by `multiplier`.
-        method: of the resize; bilinear and bicubic without anti-aliasing, corners not aligned.
-        zero_null: let zeros stand for "no map"; False for models that were never trained without one.
+        stages: number of times that the map is resized by `multiplier`.
+        method: resizing method; bilinear and bicubic without anti-aliasing and with unaligned corners.
+        zero_null: zeros stand for "no map"; False for models that were never trained without one.
         ignore: a label that belongs to no class (all-zero one-hot), e.g. 255 for "unknown".
-        names: of the classes, in order, for those who read maps; empty, or one for each.
+        names: names of the classes, in order, as information for users; empty, or one for each.
     """
 
     n_classes: Width = 182
@@ -122,18 +122,18 @@ class Semantic(PictureInput, UsesCodec, SetsSize):
 
     @property
     def _unit(self) -> int | None:
-        """Labels that one cell of the plane is made of, along a side; None where that is no whole number."""
+        """Number of labels along a side that make one cell of the plane; None if it is not an integer."""
         inverse = (1 / self.config.multiplier) ** self.config.stages
         return round(inverse) if inverse >= 1 and abs(inverse - round(inverse)) < 1e-9 else None
 
     def _shrunk(self, side: int) -> int:
-        """Cells of the plane that so many labels become, where nothing is padded."""
+        """Number of cells that this many labels become without padding."""
         for _ in range(self.config.stages):
             side = int(side * self.config.multiplier)
         return side
 
     def _labels(self, cells: int) -> int:
-        """The fewest labels along a side that become so many cells."""
+        """The smallest number of labels along a side that becomes this many cells."""
         labels = max(1, int(cells / self.config.multiplier**self.config.stages))
         while self._shrunk(labels) < cells:
             labels += 1

@@ -19,7 +19,7 @@ def read_several(raw: Any, read: Read, word: str) -> tuple[Tensor, ...]:
     """One picture or several, each as `read` reads it.
 
     Args:
-        word: what one of them is called in errors.
+        word: word for one of them in errors.
 
     Raises:
         InputError: `picture-*`; `picture-count`: none, or more than a batch may have.
@@ -32,7 +32,7 @@ def read_several(raw: Any, read: Read, word: str) -> tuple[Tensor, ...]:
 
 
 def write_several(tensors: tuple[Tensor, ...], uri: Callable[[Tensor], str]) -> Any:
-    """The JSON of which exactly these are read again: a data URI, or a list of them."""
+    """JSON from which exactly these are read again: a data URI, or a list of them."""
     uris = [uri(tensor) for tensor in tensors]
     return uris[0] if len(uris) == 1 else uris
 

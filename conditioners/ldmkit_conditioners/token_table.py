@@ -1,4 +1,4 @@
-"""Tables of tokens that grow by the vectors of learnt ones."""
+"""Token tables to which learnt vectors are added."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def with_rows(table: nn.Embedding, ids: Sequence[int], vectors: Tensor) -> nn.Embedding:
-    """A new, longer table whose rows `ids` are the vectors (n, width); the old one is left alone."""
+    """A new, longer table whose rows `ids` are the vectors (n, width); the old one does not change."""
     old = table.weight
     rows = max(len(old), *(id_ + 1 for id_ in ids))
     grown = old.detach().new_zeros(rows, old.shape[1])

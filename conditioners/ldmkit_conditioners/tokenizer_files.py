@@ -1,6 +1,6 @@
-"""What a tokenizer's folder states beside its vocabulary: special tokens, added tokens, the longest input.
+"""What a tokenizer's folder says in addition to its vocabulary: special tokens, added tokens, the longest input.
 
-Published in three forms, which transformers reads alike: `tokenizer_config.json` with `added_tokens_decoder`;
+Published in three forms, which transformers reads in the same way: `tokenizer_config.json` with `added_tokens_decoder`;
 `special_tokens_map.json` with `added_tokens.json` (before its version 4.34); the `added_tokens` of `tokenizer.json`.
 A special token is a string, or an object with `content` and how it is matched (`lstrip`, `rstrip`, `single_word`,
 `normalized`).
@@ -38,9 +38,10 @@ class Stated:
         where: the folder, for errors.
         config: `tokenizer_config.json`; None where there is no such file.
         special: `bos_token`, `eos_token` ... -> the token; None where the folder says that there is none.
-        tokens: to be matched as wholes in a text before it is split, in the order in which they get their ids.
+        tokens: tokens that are matched in a text before it is split, in the order in which they get their ids.
         ids: the id that a file gives to a token.
-        assumed: tokens that only the class names: those that the vocabulary lacks get no id, which no model would know.
+        assumed: tokens that only the tokenizer's class names; those that the vocabulary lacks get no id, since no
+            model would know them.
     """
 
     where: str
@@ -52,7 +53,7 @@ class Stated:
 
     @property
     def limit(self) -> int | None:
-        """Ids in a row; None where the folder sets no limit."""
+        """Maximum number of ids in a row; None if the folder sets no limit."""
         value = (self.config or {}).get("model_max_length", (self.config or {}).get("max_len"))
         if value is None:
             return None
@@ -63,12 +64,12 @@ class Stated:
 
     @property
     def as_written(self) -> bool:
-        """Whether tokenizer.json says all: it has no config beside it, or one of no model's own tokenizer."""
+        """Whether tokenizer.json is complete: there is no config beside it, or one of a generic tokenizer."""
         names = ("PreTrainedTokenizerFast", "TokenizersBackend")
         return self.config is None or self.config.get("tokenizer_class") in names
 
     def add_to(self, tokenizer: Tokenizer) -> dict[str, int]:
-        """Add every token, and give the ids of the special ones by name (`bos`, `eos`, `pad` ...).
+        """Add all tokens, and return the ids of the special ones by name (`bos`, `eos`, `pad` ...).
 
         Raises:
             SourceError: a token does not get the id that a file states for it.
@@ -86,7 +87,7 @@ class Stated:
 
 
 def read_stated(folder: Path, defaults: Mapping[str, str]) -> Stated:
-    """The special and added tokens of a folder; `defaults` name those of its class that it does not name.
+    """The special and added tokens of a folder; `defaults` names those of its class that the folder does not name.
 
     Raises:
         SourceError: damaged files; padding or truncation on the left, special tokens that are split.
@@ -125,7 +126,7 @@ def read_stated(folder: Path, defaults: Mapping[str, str]) -> Stated:
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The special tokens of a config by name, in transformers' order, then those of its own names."""
+    """The special tokens of a config by name, in transformers' order, then those with other names."""
     for key in SPECIAL:
         if key in config:
             yield key, config[key]
@@ -147,7 +148,7 @@ def _content(value: Any) -> str | None:
 def _token(value: Any, file: Path) -> AddedToken:
     content = _content(value)
     if not content:
-        raise SourceError("bad-vocabulary", f"{str(value)[:60]!r} is no token", where=str(file))
+        raise SourceError("bad-vocabulary", f"{str(value)[:60]!r} is not a token", where=str(file))
     if isinstance(value, str):
         return AddedToken(content, special=True)
     flags = {key: value[key] for key in _FLAGS if key in value}
@@ -164,13 +165,13 @@ def _id(value: Any, file: Path) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise SourceError("bad-vocabulary", f"{str(value)[:60]!r} is no id of a token", where=str(file))
+        raise SourceError("bad-vocabulary", f"{str(value)[:60]!r} is not a token id", where=str(file))
     check_largest([number], file)
     return number
 
 
 def check_largest(ids: Iterable[int], file: Path) -> None:
-    """Refuse ids beyond any vocabulary: the tokenizers package writes something for each below the largest.
+    """Refuse ids beyond any vocabulary, because the tokenizers package makes an entry for each id below the largest.
 
     Raises:
         SourceError: `bad-vocabulary`.

@@ -32,9 +32,9 @@ class ValuePlaneConfig(Value):
     Args:
         channels: values a pixel has.
         low, high: range of the values; what lies outside is refused.
-        integers: what integers in files mean: `scaled` shares of the range, or the `values` themselves.
-        mirror: factor of each channel under a mirror, -1 for components along x; null: 1 for a single channel that
-            cannot be negative, and else not known, so that training may not mirror.
+        integers: meaning of integers in files: shares of the range (`scaled`), or the `values` themselves.
+        mirror: factor of each channel when the picture is mirrored, -1 for components along x; null: 1 for a single
+            channel that cannot be negative, otherwise unknown, and then training must not mirror.
     """
 
     channels: Width = 1
@@ -49,15 +49,15 @@ class ValuePlaneConfig(Value):
         return self
 
     def field(self) -> ValueMap:
-        """The same as the declaration of an input."""
+        """The config as the declaration of an input."""
         return ValueMap(self.channels, self.low, self.high, self.integers, self.mirror)
 
 
 class ValuePlane(PictureInput, UsesCodec, SetsSize):
     """A map of the picture's size -> a plane (B, channels + 1, h, w): its values in [-1, 1], each cell of the latents
-    the mean over its pixels, and a channel of ones. The null is zeros, which no map becomes.
+    the mean over its pixels, and a channel of ones. The null is zeros, which differs from every map.
 
-    A map whose sides do not divide is padded by its edges, as pictures are.
+    Maps of other sizes are padded by their edges, as pictures are.
     """
 
     Config: ClassVar[type[ValuePlaneConfig]] = ValuePlaneConfig

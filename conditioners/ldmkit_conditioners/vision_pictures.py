@@ -33,12 +33,12 @@ class Preprocessing(Value):
     """What transformers' CLIPImageProcessor does, on 8-bit levels as it does; the defaults are CLIP's.
 
     Args:
-        shortest: pixels of the shorter side after resizing, which keeps the shape; None: see `resize`.
-        resize: (height, width) to resize to, whatever the shape; None, with `shortest` None: no resizing.
-        filter: of the resizing, Pillow's.
-        crop: (height, width) of what is kept of the middle; None: all. Around a smaller picture there are zeros.
-        factor: of the levels 0 to 255; None: 1.
-        mean, std: of the normalisation of each colour.
+        shortest: pixels of the shorter side after resizing with a constant aspect ratio; None: see `resize`.
+        resize: (height, width) to resize to, regardless of the aspect ratio; with `shortest` None too, no resizing.
+        filter: Pillow's resampling filter.
+        crop: (height, width) of a centre crop; None: no crop. Smaller pictures are padded with zeros.
+        factor: factor applied to the levels 0 to 255; None: 1.
+        mean, std: normalisation of each channel.
     """
 
     shortest: Edge | None = 224
@@ -52,7 +52,7 @@ class Preprocessing(Value):
     def __call__(self, picture: Tensor) -> Tensor:
         """A picture (3, H, W) in [-1, 1] -> (3, h, w) float32.
 
-        Numbers between two of the 8-bit levels are rounded to one of them, on which the encoder's pictures are.
+        Values are rounded to 8-bit levels, as the encoder expects.
         """
         levels = ((picture.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         image = Image.fromarray(levels.permute(1, 2, 0).numpy())
@@ -65,7 +65,7 @@ class Preprocessing(Value):
         return torch.from_numpy(((pixels - mean) / std).transpose(2, 0, 1).copy())
 
     def resized(self, height: int, width: int, where: str | None = None) -> tuple[int, int] | None:
-        """(height, width) after resizing; None: as it is.
+        """(height, width) after resizing; None: no resizing.
 
         Raises:
             InputError: `picture-too-large`: a picture so narrow that it would have too many pixels.
@@ -82,7 +82,7 @@ class Preprocessing(Value):
 
 
 def _cropped(pixels: Any, size: tuple[int, int] | None) -> Any:
-    """The middle of a picture (H, W, 3), with zeros around it where it is smaller."""
+    """Centre crop of a picture (H, W, 3), padded with zeros if it is smaller."""
     if size is None:
         return pixels
     height, width = pixels.shape[:2]
@@ -103,7 +103,7 @@ def read_pictures(raw: Any) -> tuple[Tensor, ...]:
 
 
 def write_pictures(pictures: tuple[Tensor, ...]) -> Any:
-    """What `read_pictures` makes exactly these pictures of."""
+    """JSON from which `read_pictures` restores exactly these pictures."""
     return write_several(pictures, data_uri)
 
 

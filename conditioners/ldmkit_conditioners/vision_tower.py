@@ -20,7 +20,7 @@ class VisionConfig(Value):
     Args:
         projection: width of the projected embedding.
         edge: pixels of a side of its pictures, which are square.
-        patch: pixels of a side of a patch; what is left over at the right and below is not seen.
+        patch: pixels of a side of a patch; pixels left over at the right and bottom are not used.
     """
 
     width: Width = 1280
@@ -50,7 +50,7 @@ class VisionConfig(Value):
 class VisionTower(nn.Module):
     """Pictures -> hidden states (arXiv:2103.00020, section 2.4; Dosovitskiy et al. 2020).
 
-    The first token is the class token. A LayerNorm comes before the blocks; the one after them is for the class token.
+    The first token is the class token. A LayerNorm precedes the blocks; the one after them is for the class token only.
     """
 
     def __init__(self, config: VisionConfig):

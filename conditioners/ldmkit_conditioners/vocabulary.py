@@ -1,4 +1,4 @@
-"""What a text conditioner knows of words: text -> token ids, what was cut, and words that are learnt later."""
+"""Vocabularies: text -> token ids, warnings about what was cut, and words that are learnt later."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ class TruncationWarning(UserWarning):
 
 
 class UnknownWordWarning(UserWarning):
-    """A vocabulary of word pieces does not know a word, so a model cannot have learnt it; the message names it."""
+    """A vocabulary of word pieces lacks a word, so the model cannot have learnt it; the message names it."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Text -> token ids, between a start token (if there is one) and an end token.
 
-    With `unknown`, the id of what no piece covers, a word that has it or falls apart into letters is warned of.
+    With `unknown`, the id for text that no piece covers, there is a warning for words that contain it or are split into
+    single letters.
 
     Args:
-        pad: the id that its folder pads with, if it says so.
-        longest: ids in a row that its folder allows, if it says so.
+        pad: padding id of its folder, if it has one.
+        longest: maximum number of ids in a row, if the folder sets one.
         config: tokenizer_config.json, written beside tokenizer.json.
         several: ids of tokens that stand for several vectors of a learnt embedding -> the ids of all of them.
     """
@@ -48,7 +49,7 @@ class Vocabulary:
         return self  # nothing changes it
 
     def encode(self, text: str, limit: int, beyond: str = "") -> list[int]:
-        """At most `limit` ids, start and end included; `beyond` says what would read more.
+        """At most `limit` ids, including start and end; `beyond` says how longer texts can be read.
 
         A `TruncationWarning` says what was cut, an `UnknownWordWarning` which words are unknown, if any.
         """
@@ -58,7 +59,7 @@ class Vocabulary:
             taken = sum(count for _, count in words)
             what = f"not in the vocabulary: {_listed([word for word, _ in words])}"
             lost_on = f"; {taken} of the {room} tokens that fit go to their letters" if taken > len(words) else ""
-            said = f"{what}; the model cannot know what that means{lost_on}"
+            said = f"{what}; the model cannot know what it means{lost_on}"
             warnings.warn(said, UnknownWordWarning, stacklevel=3)
         pairs = [(id_, begin) for ids, begin in self._pieces(encoding) for id_ in ids]
         if len(pairs) > room:
@@ -70,21 +71,21 @@ class Vocabulary:
         return self._framed([id_ for id_, _ in pairs], limit)
 
     def quietly(self, text: str, limit: int) -> list[int]:
-        """The ids of `encode`, for a second reader of the same text: without the warnings."""
+        """`encode` without warnings, for a second reader of the same text."""
         return self._framed([id_ for piece in self.pieces(text) for id_ in piece], limit)
 
     def pieces(self, text: str) -> list[tuple[int, ...]]:
-        """The ids of each token of a text, without start and end: several where it stands for several vectors."""
+        """The ids of each token of a text, without start and end; several if a token stands for several vectors."""
         return [ids for ids, _ in self._pieces(self._encoding(text))]
 
     def with_token(self, token: str, count: int) -> tuple[Vocabulary, list[int]]:
         """This vocabulary with a new token for `count` learnt vectors, and the ids of these.
 
-        Several are named as diffusers names them: `<word>`, `<word>_1`, `<word>_2` ... Upper and lower case are one, as
+        Several are named as diffusers names them: `<word>`, `<word>_1`, `<word>_2` ... Case is ignored, as
         everywhere in a prompt.
 
         Raises:
-            InputError: `token`: not a word; `token-taken`: a text that means something to this vocabulary already.
+            InputError: `token`: not a word; `token-taken`: a text that this vocabulary already contains.
         """
         if not token or token != token.strip() or not token.isprintable():
             raise InputError("token", f"{shown(token)} cannot be a token", fits="a word such as <cat>")
@@ -101,7 +102,7 @@ class Vocabulary:
         if taken is None and several != {**self.several, **({ids[0]: tuple(ids)} if count > 1 else {})}:
             taken = next(name for name in grown.get_vocab() if grown.token_to_id(name) in several)
         if taken is not None:
-            what = f"{taken!r} is in the vocabulary already, so it cannot stand for {count} new vectors"
+            what = f"{taken!r} is already in the vocabulary, so it cannot stand for {count} new vectors"
             raise InputError("token-taken", what, fits="another token, such as <my-word>")
         return replace(self, tokenizer=grown, several=several), ids
 
@@ -118,7 +119,7 @@ class Vocabulary:
         return [(self.several.get(id_, (id_,)), begin) for id_, (begin, _) in found]
 
     def _unknown_words(self, text: str, encoding: Encoding) -> list[tuple[str, int]]:
-        """Words that have no piece, or nothing but single letters for pieces, each with its number of pieces."""
+        """Words without pieces or with single letters as pieces, each with its number of pieces."""
         words: dict[int, list[int]] = {}
         for piece, word in enumerate(encoding.word_ids):
             if word is not None:
@@ -139,16 +140,16 @@ class Vocabulary:
 
 
 def _listed(words: Sequence[str]) -> str:
-    """Each word once, the first ten of them, long ones cut."""
+    """Distinct words, at most ten, long ones shortened."""
     once = list(dict.fromkeys(words))
     shown = [repr(word if len(word) <= 40 else word[:37] + "...") for word in once[:10]]
     return ", ".join(shown) + (f" and {len(once) - 10} more" if len(once) > 10 else "")
 
 
 def no_vocabulary(part: str, files: str, where: str | None = None) -> InputError:
-    """The error for text where a part has only weights: checkpoints carry no vocabulary."""
+    """The error for text without a vocabulary, which checkpoints do not contain."""
     what = f"{part} has no vocabulary, so it cannot read text"
-    fits = f"call its load_assets(folder) with a folder that holds {files}; or give token ids instead of text"
+    fits = f"call its load_assets(folder) with a folder that contains {files}, or give token ids instead of text"
     return InputError("no-vocabulary", what, where=where, fits=fits)
 
 

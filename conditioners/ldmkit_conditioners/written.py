@@ -1,4 +1,4 @@
-"""A prompt with the way in which it is to be read: weights, chunks, clip skip; and its rows of token ids."""
+"""Prompts with options (weights, chunks, clip skip), and their rows of token ids."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class WrittenPrompt(Value):
         text: the prompt, or its token ids.
         syntax: `plain`: every character is text. `a1111`: `(word)`, `(word:1.2)`, `[word]` are weights, `BREAK` begins
             a new chunk.
-        clip_skip: how many more of the encoder's last layers are left out, as diffusers counts them; 1 is A1111's 2.
-        long: whether text beyond one chunk is read in further ones, or cut; None: as the syntax has it, `plain` is cut.
+        clip_skip: number of additional last layers that are skipped, as diffusers counts them; 1 is A1111's 2.
+        long: whether longer texts are read in several chunks instead of being cut; None: depends on the syntax; `plain`
+            is cut.
     """
 
     refusal: ClassVar[type[LdmkitError]] = InputError
@@ -43,17 +44,17 @@ class WrittenPrompt(Value):
 
     @property
     def is_long(self) -> bool:
-        """Whether it may have several chunks."""
+        """Whether there may be several chunks."""
         return self.syntax != "plain" if self.long is None else self.long
 
     def fragments(self) -> list[Fragment] | None:
-        """The text as its syntax has it; None: a plain one that is cut, and token ids.
+        """The fragments of the text according to its syntax; None for plain texts that are cut, and for token ids.
 
         Raises:
             InputError: what `read_emphasis` raises; `prompt-type`: token ids, which have no syntax.
         """
         if isinstance(self.text, list) and (self.syntax != "plain" or self.is_long):
-            what = "token ids cannot have a syntax, nor more than one chunk"
+            what = "token ids cannot have a syntax or more than one chunk"
             raise InputError("prompt-type", what, fits="text, or plain ids")
         if isinstance(self.text, list) or (self.syntax == "plain" and not self.is_long):
             return None
@@ -61,7 +62,7 @@ class WrittenPrompt(Value):
 
 
 def as_plain(value: Any) -> Any:
-    """The words of a `WrittenPrompt` without its syntax, for readers of texts; anything else as it is."""
+    """The text of a `WrittenPrompt` without its syntax; anything else unchanged."""
     if not isinstance(value, WrittenPrompt):
         return value
     fragments = value.fragments()
@@ -80,7 +81,7 @@ def read_written(raw: Any) -> str | list[int] | WrittenPrompt:
 
 
 def _plain(value: Any) -> Any:
-    """As recipes hold it; fields that say nothing are left out."""
+    """As stored in recipes, without fields that have no effect."""
     if not isinstance(value, WrittenPrompt):
         return value
     return {"text": value.text, **value.model_dump(mode="json", exclude={"text"}, exclude_defaults=True)}
@@ -109,7 +110,7 @@ AnyPrompt: TypeAlias = Annotated[
                 },
             ],
             "title": "Prompt",
-            "description": "text, the complete sequence of token ids, or a text with the way in which it is read",
+            "description": "text, the complete sequence of token ids, or text with options",
         }
     ),
 ]
@@ -126,10 +127,10 @@ class Chunk(NamedTuple):
 def emphasised(states: Tensor, weights: Tensor) -> Tensor:
     """States (k, L, D) times weights (k, L), and as much for each row that its mean stays what it was (A1111).
 
-    A mean that is 0 but for rounding, as behind a LayerNorm that was never trained, stays so by itself.
+    If the mean is 0 up to rounding, as after an untrained LayerNorm, nothing has to be corrected.
 
     Raises:
-        InputError: `prompt-weight`: the weights leave a row a mean of 0.
+        InputError: `prompt-weight`: the weighted mean of a row is 0.
     """
     changed = (weights != 1).any(dim=1)
     if not bool(changed.any()):
@@ -139,7 +140,7 @@ def emphasised(states: Tensor, weights: Tensor) -> Tensor:
     before, after, size = (one.mean(dim=(1, 2), keepdim=True) for one in (wide, scaled, wide.abs()))
     empty = before.abs() <= ROUNDING * size
     if bool((~empty & (after.abs() <= ROUNDING * size)).any()):
-        raise InputError("prompt-weight", "the weights of the prompt leave a mean of 0", fits="weights about 1")
+        raise InputError("prompt-weight", "the weighted mean of the prompt's states is 0", fits="weights about 1")
     ratio = torch.where(empty, torch.ones_like(before), before / after)
     result = states.clone()
     result[changed] = (scaled * ratio).to(states.dtype)
@@ -165,7 +166,7 @@ def chunks_of(fragments: Iterable[Fragment], vocabulary: Vocabulary, room: int) 
             chunks[-1].ids.extend(ids)
             chunks[-1].weights.extend([weight] * len(ids))
     if len(chunks) > 1 and not chunks[-1].ids:
-        chunks.pop()  # nothing behind the last BREAK
+        chunks.pop()  # nothing after the last BREAK
     if len(chunks) > MOST_CHUNKS:
         what, fits = f"the prompt has {len(chunks)} chunks of {room} tokens", f"at most {MOST_CHUNKS}"
         raise InputError("prompt-too-long", what, fits=fits)
@@ -173,7 +174,7 @@ def chunks_of(fragments: Iterable[Fragment], vocabulary: Vocabulary, room: int) 
 
 
 def cut(chunks: list[Chunk], room: int) -> list[Chunk]:
-    """The first chunk, with a warning of those that are left out."""
+    """The first chunk, with a warning about the others."""
     if len(chunks) > 1:
         count = sum(len(chunk.ids) for chunk in chunks)
         what = f"the prompt has {count} tokens, {room} fit; {len(chunks) - 1} of its {len(chunks)} chunks are cut"

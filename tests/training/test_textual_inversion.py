@@ -99,7 +99,7 @@ def test_all_texts_may_be_dropped(start: Path, data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("token", "error", "said"),
     [
-        ({"word": "house"}, InputError, "'house' is in the vocabulary already"),
+        ({"word": "house"}, InputError, "'house' is already in the vocabulary"),
         ({"init": "red house"}, InputError, "is 2 tokens.*1 vectors"),
         ({"vectors": 0}, SpecError, "vectors"),
         ({"word": ""}, SpecError, "word"),
