@@ -338,7 +338,7 @@ def test_pooled_shares_tower_and_vocabulary(tmp_path: Path) -> None:
     [
         ({"vocab.json": "{"}, "vocab.json"),
         ({"vocab.json": "[]", "merges.txt": ""}, "not an object"),
-        ({"vocab.json": '{"a": 0}'}, "merges.txt is not"),
+        ({"vocab.json": '{"a": 0}'}, "no merges.txt"),
         ({"vocab.json": '{"a": 0}', "merges.txt": "#version\na b c\n"}, "merge 0 is not a pair"),
         ({"vocab.json": '{"a": 0}', "merges.txt": ""}, "startoftext"),
         ({"vocab.json": '{"<|startoftext|>": 0, "<|endoftext|>": 50}', "merges.txt": ""}, "id 50"),
