@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from ldmkit import (
     build_value,
     seeded,
 )
-from ldmkit_conditioners.image import PictureInput, one_size
+from ldmkit_conditioners.image import EnlargingConfig, PictureInput, one_size
 
 
 class Augmented(Value):
@@ -95,24 +94,14 @@ class _Augmenting(PictureInput, Seeded):
         return self.config.level if level is None else level
 
 
-class NoisedConfig(AugmentationConfig):
+class NoisedConfig(EnlargingConfig, AugmentationConfig):
     """
     Args:
-        enlarge: how many times the height and width; 1 where latents have the small picture's size.
-        method: of enlarging.
-        align_corners: of "bilinear": corner pixels keep their places (DeepFloyd IF).
+        enlarge, method, align_corners: as of `image`, with other defaults.
     """
 
     enlarge: int = Field(default=2, ge=1, le=16)
     method: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
-    align_corners: bool = False
-
-    @model_validator(mode="after")
-    def _corners(self) -> Self:
-        if self.align_corners and self.method != "bilinear":
-            what = f"align_corners with {self.method!r}"
-            raise InputError("align-corners", what, where="align_corners", fits="method: bilinear")
-        return self
 
 
 class NoisedPicture(_Augmenting, SetsSize):
@@ -138,17 +127,8 @@ class NoisedPicture(_Augmenting, SetsSize):
 
     def forward(self, inputs: list[Augmented]) -> Plane:
         """Enlarge the pictures, and add noise if a level was drawn."""
-        images = one_size([value.image for value in inputs], "image")
-        return Plane(
-            torch.stack([self._noised(x, value) for x, value in zip(self._large(images), inputs, strict=True)])
-        )
-
-    def _large(self, images: Tensor) -> Tensor:
-        config = self.config
-        if config.enlarge == 1:
-            return images
-        corners: dict[str, Any] = {} if config.method == "nearest" else {"align_corners": config.align_corners}
-        return F.interpolate(images, scale_factor=config.enlarge, mode=config.method, **corners)
+        images = self.config.enlarged(one_size([value.image for value in inputs], "image"))
+        return Plane(torch.stack([self._noised(x, value) for x, value in zip(images, inputs, strict=True)]))
 
     def _noised(self, image: Tensor, value: Augmented) -> Tensor:
         sigma, made = self.sigma(value), {"dtype": torch.float32, "device": "cpu"}

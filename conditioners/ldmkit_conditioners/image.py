@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ldmkit import Example, HintPicture, InputError, Picture, Plane, SetsSize, SignalKind, Value
@@ -35,22 +37,54 @@ class PictureInput:
         return text
 
 
-class ImagePlane(PictureInput, SetsSize):
-    """A picture in [-1, 1] at latent resolution, without resizing: (B, 3, h, w).
-
-    The condition of the paper's super-resolution models, whose latents have the size of the small picture.
+class EnlargingConfig(Value):
+    """
+    Args:
+        enlarge: how many times the height and width; 1 where latents have the small picture's size.
+        method: of enlarging.
+        align_corners: of "bilinear": corner pixels keep their places (DeepFloyd IF).
     """
 
+    enlarge: int = Field(default=1, ge=1, le=16)
+    method: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    align_corners: bool = False
+
+    @model_validator(mode="after")
+    def _corners(self) -> Self:
+        if self.align_corners and self.method != "bilinear":
+            what = f"align_corners with {self.method!r}"
+            raise InputError("align-corners", what, where="align_corners", fits="method: bilinear")
+        return self
+
+    def enlarged(self, images: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, enlarge h, enlarge w)."""
+        if self.enlarge == 1:
+            return images
+        corners: dict[str, Any] = {} if self.method == "nearest" else {"align_corners": self.align_corners}
+        return F.interpolate(images, scale_factor=self.enlarge, mode=self.method, **corners)
+
+
+class ImagePlane(PictureInput, SetsSize):
+    """A picture in [-1, 1] at latent resolution: (B, 3, h, w); enlarged only if the config says so.
+
+    The condition of the paper's super-resolution models, whose latents have the size of the small picture, and of
+    guided-diffusion's upsamplers, which enlarge it.
+    """
+
+    Config: ClassVar[type[EnlargingConfig]] = EnlargingConfig
+    config: EnlargingConfig
+    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"enlarge": 2}))
     Input: ClassVar[Any] = Picture
     kind: SignalKind = "plane"
     dim = 3
     has_null = False
 
     def picture_size(self, value: Tensor, factor: int) -> tuple[int, int]:
-        return value.shape[-2] * factor, value.shape[-1] * factor
+        times = self.config.enlarge * factor
+        return value.shape[-2] * times, value.shape[-1] * times
 
     def forward(self, inputs: list[Tensor]) -> Plane:
-        return Plane(one_size(inputs, "image"))
+        return Plane(self.config.enlarged(one_size(inputs, "image")))
 
 
 class HintConfig(Value):

@@ -90,12 +90,17 @@ def rows_of(signal: Signal) -> int:
 
 
 def to(signal: Signal, device: torch.device, dtype: torch.dtype) -> Signal:
-    """The signal on a device, with its values in a dtype; the mask of tokens stays boolean."""
+    """The signal on a device, with its values in a dtype; the mask of tokens stays boolean.
+
+    A vector of one number, a class or a time, has at least float32: bfloat16 holds no integer above 256 exactly.
+    """
     if isinstance(signal, Residuals):
         return Residuals(tuple(v.to(device, dtype) for v in signal.values))
     if isinstance(signal, Tokens):
         mask = None if signal.mask is None else signal.mask.to(device)
         return Tokens(signal.value.to(device, dtype), mask)
+    if isinstance(signal, Vector) and signal.value.shape[-1] == 1:
+        dtype = torch.promote_types(dtype, torch.float32)
     return type(signal)(signal.value.to(device, dtype))
 
 

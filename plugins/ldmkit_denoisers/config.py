@@ -52,6 +52,7 @@ class UNetConfig(Value):
         mid_groups: groups of the norm in the middle's "self" attention; None: `norm_groups`; 0: no norm.
         dropout: rate in the residual blocks.
         time_dim: width of the time embedding; None: 4 x the first width.
+        time_code: width of the timestep's sinusoidal code; None: the first width.
         cos_first, freq_shift: variants of the sinusoidal timestep embedding.
         vector: how the `vector` slot is embedded before it is added to the time embedding: by a two-layer network,
             a linear layer, not at all, as a timestep-like embedding of one number, or by a table of class ids.
@@ -83,6 +84,7 @@ class UNetConfig(Value):
     mid_groups: int | None = Field(None, ge=0, le=MAX_WIDTH)
     dropout: float = Field(0.0, ge=0, lt=1)
     time_dim: Width | None = None
+    time_code: Width | None = None
     cos_first: bool = True
     freq_shift: float = 0.0
     vector: VectorKind = "none"
@@ -140,6 +142,11 @@ class UNetConfig(Value):
     def embedding(self) -> int:
         """Width of the time embedding."""
         return self.time_dim or 4 * self.widths[0]
+
+    @property
+    def code(self) -> int:
+        """Width of the sinusoidal code that the time embedding reads."""
+        return self.time_code or self.widths[0]
 
     @property
     def vector_width(self) -> int | None:

@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         """Make the modules: conv_in, time_embed, vector_embed, down, mid."""
         self.unet = config
         self.conv_in = PortedConv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
-        self.time_embed = EmbeddingMLP(config.widths[0], config.embedding)
+        self.time_embed = EmbeddingMLP(config.code, config.embedding)
         self.vector_embed = _vector_embed(config)
         count, stages = 0, []
         for plan in down_levels(config):
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
             kv,
             mask,
             None if vector is None else self._embed_vector(vector.value, context),
-            frequencies(self.unet.widths[0], self.unet.freq_shift, self.conv_in.weight.device),
+            frequencies(self.unet.code, self.unet.freq_shift, self.conv_in.weight.device),
         )
 
     def _crossing(self) -> list[TransformerBlock]:
@@ -184,7 +184,7 @@ class Encoder(nn.Module):
 
     def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:
         """SiLU of the time embedding with the vector added, (B, embedding): what every residual block reads."""
-        code = sinusoidal(t, projected.freqs, self.unet.widths[0], self.unet.cos_first)
+        code = sinusoidal(t, projected.freqs, self.unet.code, self.unet.cos_first)
         emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype), frame)
         return F.silu(emb if projected.vector is None else emb + projected.vector)
 
@@ -366,7 +366,7 @@ def _vector_embed(config: UNetConfig) -> nn.Module | None:
     if config.vector == "table":
         return ClassTable(config.vector_dim or 0, wide)
     if config.vector == "timestep":
-        return TimeLikeMLP(config.widths[0], wide, config.cos_first, config.freq_shift)
+        return TimeLikeMLP(config.code, wide, config.cos_first, config.freq_shift)
     return None
 
 

@@ -142,7 +142,7 @@ class PrepackedUNet:
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]
         inner, outer = self._time
-        code = sinusoidal(t, projected.freqs, unet.widths[0], unet.cos_first)
+        code = sinusoidal(t, projected.freqs, unet.code, unet.cos_first)
         emb = outer(F.silu(inner(code.to(self._unet.conv_in.weight.dtype), frame), inplace=True), frame)
         return F.silu(emb if vector is None else emb + vector)
 

@@ -65,6 +65,7 @@ class UNet(Encoder, Denoiser):
     examples = (
         Example({**SMALL, "in_channels": 5, "attention": ("self", "cross"), "context_dim": 6, **VECTOR}),
         Example({**SMALL, "scale_shift": True, "residual_resample": True, "vector": "table", "vector_dim": 3}),
+        Example({**SMALL, "attention": ("none", "self"), "time_code": 12, "time_dim": 20}),
         Example({**SMALL, "attention": ("none", "cross"), "down_padding": 0, "vector": "timestep"}),
         Example({**SMALL, "resample_conv": False, "mid": "absent", "blocks": (2, 1), "out_channels": 6}),
     )

@@ -226,6 +226,8 @@ def unet_to_diffusers(config: UNetConfig, vector: str = "add_embedding", size_di
         config.heads_at(config.levels - 1, config.widths[-1]),
     ):
         raise _inexpressible("resampling by pooling, or a separate head rule for the middle block")
+    if config.code != config.widths[0]:
+        raise _inexpressible("a timestep code of another width than the first level")
     shared: dict[str, Any] = {
         "in_channels": config.in_channels or config.channels,
         "out_channels": config.out_channels or config.channels,
