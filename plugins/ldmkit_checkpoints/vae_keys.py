@@ -18,6 +18,20 @@ def codebook() -> KeyMap:
     return {"codebook.embedding.weight": renamed("quantize.embedding.weight")}
 
 
+def spatial_norms(keymap: KeyMap) -> KeyMap:
+    """The key map with the decoder's norms replaced by spatial ones, of three layers each."""
+    found: KeyMap = {}
+    for native, entry in keymap.items():
+        half, *_, name, leaf = native.split(".")
+        if half != "decoder" or name not in ("norm", "norm1", "norm2", "norm_out"):
+            found[native] = entry
+            continue
+        foreign = entry.keys[0].removesuffix(f".{leaf}").replace("group_norm", "spatial_norm")
+        for ours, theirs in {"norm": "norm_layer", "scale": "conv_y", "shift": "conv_b"}.items():
+            found[f"{native.removesuffix(leaf)}{ours}.{leaf}"] = renamed(f"{foreign}.{theirs}.{leaf}")
+    return found
+
+
 def quant_convs(quant: bool, post: bool) -> KeyMap:
     """The 1x1 convolutions on either side of the latent, where the codec has them."""
     present = {"quant_conv": quant, "post_quant_conv": post}

@@ -8,6 +8,7 @@ doubles by nearest-neighbour interpolation and a 3x3 convolution, and has one mo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import torch
@@ -18,11 +19,14 @@ from torch import Tensor, nn
 from ldmkit import Value
 from ldmkit.bounds import MAX_LEVELS, Width
 from ldmkit_codecs.shapes import PerChannel, check_per_channel, without_upcast
+from ldmkit_codecs.spatial import Guide, SpatialNorm
 
 EPS = 1e-6
 
 Attend: TypeAlias = Literal["vanilla", "linear"]
 LayerCall: TypeAlias = Callable[[Tensor], Tensor]
+Norms: TypeAlias = Callable[[int, int], nn.Module]
+"""(groups, channels) -> a norm."""
 
 SMALL = {"widths": (8, 16, 16), "norm_groups": 4, "blocks": 1}
 """A geometry for examples."""
@@ -99,21 +103,36 @@ def silu(fresh: Tensor) -> Tensor:
     return F.silu(fresh, inplace=not (torch.is_grad_enabled() and fresh.requires_grad))
 
 
+def group_norm(groups: int, channels: int) -> nn.Module:
+    """An ordinary group norm."""
+    return nn.GroupNorm(groups, channels, eps=EPS)
+
+
+def spatial_norms(groups: int, guide: int) -> Norms:
+    """Norms that read a guide of `guide` channels, all with `groups` groups."""
+    return lambda _, channels: SpatialNorm(groups, channels, guide, EPS)
+
+
+def normed(norm: nn.Module, x: Tensor, guide: Guide | None) -> Tensor:
+    """A norm of a map; spatial norms also read the guide."""
+    return norm(x) if guide is None else norm(x, guide)
+
+
 class ResnetBlock(nn.Module):
     """(B, c_in, h, w) -> (B, c_out, h, w): norm, SiLU and 3x3 convolution, twice, plus a skip connection."""
 
-    def __init__(self, c_in: int, c_out: int, groups: int = 32, dropout: float = 0.0):
+    def __init__(self, c_in: int, c_out: int, groups: int = 32, dropout: float = 0.0, norms: Norms = group_norm):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in, eps=EPS)
+        self.norm1 = norms(groups, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, c_out, eps=EPS)
+        self.norm2 = norms(groups, c_out)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
-        h = silu(self.norm2(h))
+    def forward(self, x: Tensor, guide: Guide | None = None) -> Tensor:
+        h = self.conv1(silu(normed(self.norm1, x, guide)))
+        h = silu(normed(self.norm2, h, guide))
         if self.dropout is not None:
             h = self.dropout(h)
         return self.conv2(h).add_(x if self.skip is None else self.skip(x))
@@ -122,16 +141,16 @@ class ResnetBlock(nn.Module):
 class Attention(nn.Module):
     """Single-head self-attention over all positions, residual: (B, c, h, w) -> (B, c, h, w). Scale c**-0.5."""
 
-    def __init__(self, channels: int, groups: int = 32):
+    def __init__(self, channels: int, groups: int = 32, norms: Norms = group_norm):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=EPS)
+        self.norm = norms(groups, channels)
         self.q = nn.Linear(channels, channels)
         self.k = nn.Linear(channels, channels)
         self.v = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)[:, None]
+    def forward(self, x: Tensor, guide: Guide | None = None) -> Tensor:
+        tokens = normed(self.norm, x, guide).flatten(2).transpose(1, 2)[:, None]
         h = F.scaled_dot_product_attention(self.q(tokens), self.k(tokens), self.v(tokens))
         return x + self.out(h[:, 0]).transpose(1, 2).reshape(x.shape)
 
@@ -150,9 +169,14 @@ class LinearAttention(nn.Module):
         return self.out(q @ context).transpose(1, 2).reshape(x.shape)
 
 
-def attention(kind: Attend, channels: int, groups: int) -> nn.Module:
+def attention(kind: Attend, channels: int, groups: int, norms: Norms = group_norm) -> nn.Module:
     """An attention block of the given kind."""
-    return Attention(channels, groups) if kind == "vanilla" else LinearAttention(channels)
+    return Attention(channels, groups, norms) if kind == "vanilla" else LinearAttention(channels)
+
+
+def guided(layer: nn.Module, guide: Guide | None) -> LayerCall:
+    """A layer as a function of its map alone."""
+    return partial(layer, guide=guide) if guide is not None and isinstance(layer, (ResnetBlock, Attention)) else layer
 
 
 class Downsample(nn.Module):
@@ -183,36 +207,45 @@ class Upsample(nn.Module):
 class Level(nn.Module):
     """Blocks at one resolution, each followed by attention if the level has it, then resampling."""
 
-    def __init__(self, config: AutoencoderConfig, level: int, c_in: int, blocks: int, resample: nn.Module | None):
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        level: int,
+        c_in: int,
+        blocks: int,
+        resample: nn.Module | None,
+        norms: Norms = group_norm,
+    ):
         super().__init__()
         width, groups = config.widths[level], config.norm_groups
         inputs = [c_in] + [width] * (blocks - 1)
-        self.block = nn.ModuleList(ResnetBlock(c, width, groups, config.dropout) for c in inputs)
+        self.block = nn.ModuleList(ResnetBlock(c, width, groups, config.dropout, norms) for c in inputs)
         attends = blocks if level in config.attention_levels else 0
-        self.attn = nn.ModuleList(attention(config.level_attention, width, groups) for _ in range(attends))
+        self.attn = nn.ModuleList(attention(config.level_attention, width, groups, norms) for _ in range(attends))
         self.resample = resample
 
-    def steps(self) -> list[LayerCall]:
+    def steps(self, guide: Guide | None = None) -> list[LayerCall]:
         """Its layers in order."""
         found: list[LayerCall] = []
         for index, block in enumerate(self.block):
-            found += [block, self.attn[index]] if self.attn else [block]
+            found.append(guided(block, guide))
+            found += [guided(self.attn[index], guide)] if self.attn else []
         return found if self.resample is None else [*found, self.resample]
 
 
 class Middle(nn.Module):
     """Block, attention, block at the lowest resolution."""
 
-    def __init__(self, config: AutoencoderConfig):
+    def __init__(self, config: AutoencoderConfig, norms: Norms = group_norm):
         super().__init__()
-        width, groups = config.widths[-1], config.norm_groups
-        self.block1 = ResnetBlock(width, width, groups, config.dropout)
-        self.attn = None if config.mid_attention == "none" else attention(config.mid_attention, width, groups)
-        self.block2 = ResnetBlock(width, width, groups, config.dropout)
+        width, groups, kind = config.widths[-1], config.norm_groups, config.mid_attention
+        self.block1 = ResnetBlock(width, width, groups, config.dropout, norms)
+        self.attn = None if kind == "none" else attention(kind, width, groups, norms)
+        self.block2 = ResnetBlock(width, width, groups, config.dropout, norms)
 
-    def steps(self) -> list[LayerCall]:
+    def steps(self, guide: Guide | None = None) -> list[LayerCall]:
         """Its layers in order."""
-        return [layer for layer in (self.block1, self.attn, self.block2) if layer is not None]
+        return [guided(layer, guide) for layer in (self.block1, self.attn, self.block2) if layer is not None]
 
 
 class Encoder(nn.Module):
@@ -253,13 +286,17 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (B, z_channels, h, w) -> pictures (B, out_channels, h * factor, w * factor)."""
+    """Features (B, z_channels, h, w) -> pictures (B, out_channels, h * factor, w * factor).
 
-    def __init__(self, config: AutoencoderConfig):
+    Args:
+        norms: makes its norms; those of `spatial_norms` read the latent, which `forward` then takes as well.
+    """
+
+    def __init__(self, config: AutoencoderConfig, norms: Norms = group_norm):
         super().__init__()
         widths, last = config.widths, len(config.widths) - 1
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(config)
+        self.mid = Middle(config, norms)
         self.up = nn.ModuleList(
             Level(
                 config,
@@ -267,25 +304,27 @@ class Decoder(nn.Module):
                 widths[min(level + 1, last)],
                 config.blocks + 1,
                 Upsample(width, config.resample_conv) if level else None,
+                norms,
             )
             for level, width in enumerate(widths)
         )
-        self.norm_out = nn.GroupNorm(config.norm_groups, widths[0], eps=EPS)
+        self.norm_out = norms(config.norm_groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-        self.tanh_out = config.tanh_out
+        self.tanh_out, self.factor = config.tanh_out, config.factor
 
-    def steps(self) -> list[LayerCall]:
+    def steps(self, guide: Guide | None = None) -> list[LayerCall]:
         """The layers that features pass through, in order; each maps a feature map to a feature map."""
-        levels = [step for level in reversed(self.up) for step in level.steps()]
-        return [self.conv_in, *self.mid.steps(), *levels, self.finish]
+        levels = [step for level in reversed(self.up) for step in level.steps(guide)]
+        return [self.conv_in, *self.mid.steps(guide), *levels, partial(self.finish, guide=guide)]
 
-    def finish(self, h: Tensor) -> Tensor:
+    def finish(self, h: Tensor, guide: Guide | None = None) -> Tensor:
         """The last norm and convolution, squashed if the config says so."""
-        images = self.conv_out(silu(self.norm_out(h)))
+        images = self.conv_out(silu(normed(self.norm_out, h, guide)))
         return images.tanh() if self.tanh_out else images
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, latent: Tensor | None = None) -> Tensor:
+        """`latent` (B, c, h, w) is what spatial norms read."""
         h = features
-        for step in self.steps():
+        for step in self.steps(None if latent is None else Guide(latent, self.factor)):
             h = step(h)
         return h

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ldmkit_codecs.autoencoder import Decoder, Encoder, LayerCall
 from ldmkit_codecs.heap import Heap
-from ldmkit_codecs.stretches import LayerPlan, Measure, Stretch, tiles
+from ldmkit_codecs.spatial import Guide
+from ldmkit_codecs.stretches import LayerPlan, Measure, Stretch, steps_of, tiles
 from ldmkit_codecs.wholes import Place, Unknown, passes, twin
 
 
@@ -17,9 +18,15 @@ class Streamed(nn.Module):
         super().__init__()
         self.place, self.budget = Place(), budget
         self.plan, self.measures = plan, steps
-        self.plain, self.gathering = module.steps(), twin(module, self.place).steps()
+        self.module, self.twin = module, twin(module, self.place)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+        """As `module`; decoders with spatial norms take the latent as well."""
+        guides = [None, None]
+        if latent is not None:
+            factor = self.measures[0].stride_in
+            guides = [Guide(latent, factor), Guide(latent, factor, self.place)]
+        self.plain, self.gathering = (steps_of(*each) for each in zip((self.module, self.twin), guides, strict=True))
         heap = Heap(x, self.budget)
         for stretch in self.plan.stretches:
             x = self._whole(x, stretch, heap) if stretch.whole else self._tiled(x, stretch, heap)

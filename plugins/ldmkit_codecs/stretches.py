@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ldmkit_codecs.autoencoder import Attention, Decoder, Encoder, LayerCall, LinearAttention
+from ldmkit_codecs.spatial import Guide
 from ldmkit_codecs.wholes import Span
 
 FAR = (Attention, LinearAttention)
@@ -36,6 +37,7 @@ class Measure:
         work: multiplications per pixel.
         norms: work before each of its norms.
         far: whether its receptive field is the whole map.
+        unit: pixels of which the bounds of its tiles are multiples, if it reads a guide.
     """
 
     stride_in: int
@@ -46,6 +48,7 @@ class Measure:
     work: float
     norms: tuple[float, ...]
     far: bool
+    unit: int = 1
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,12 @@ class LayerPlan:
         return sum(s.work for s in self.stretches) / self.once
 
 
-def measure(module: Encoder | Decoder, given: Tensor, side: int) -> tuple[Measure, ...]:
+def measure(module: Encoder | Decoder, given: Tensor, side: int, guide: Guide | None = None) -> tuple[Measure, ...]:
     """Every step of a module on the meta device; `given` goes in, of a picture of `side` pixels."""
+    unit = 1 if guide is None else guide.factor
     area, x = side * side, given
     found: list[Measure] = []
-    for step in module.steps():
+    for step in steps_of(module, guide):
         seen: list[tuple[nn.Module, Tensor, Tensor]] = []
         with torch.no_grad():
             out = _watched(module, step, x, seen)
@@ -112,10 +116,15 @@ def measure(module: Encoder | Decoder, given: Tensor, side: int) -> tuple[Measur
                 reach += per_position * (kernel // 2 if stride == 1 else kernel - 1)
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 work += result.numel() * layer.weight[0].numel()
-        held, far = out.numel() / area, isinstance(step, FAR)
-        found.append(Measure(stride_in, stride_out, reach, held, peak / area, work / area, tuple(norms), far))
+        held, far = out.numel() / area, isinstance(getattr(step, "func", step), FAR)
+        found.append(Measure(stride_in, stride_out, reach, held, peak / area, work / area, tuple(norms), far, unit))
         x = out
     return tuple(found)
+
+
+def steps_of(module: Encoder | Decoder, guide: Guide | None) -> list[LayerCall]:
+    """The steps of a module; only decoders with spatial norms take a guide."""
+    return module.steps() if isinstance(module, Encoder) else module.steps(guide)
 
 
 def _watched(module: nn.Module, step: LayerCall, x: Tensor, seen: list[tuple[nn.Module, Tensor, Tensor]]) -> Tensor:
@@ -165,7 +174,7 @@ def _stretch(
         return None
     held = source + (part[-1].held if last < len(steps) else 0)
     room = int((budget - held * area * itemsize) / (peak * itemsize))
-    unit = max(max(s.stride_in, s.stride_out) for s in part)
+    unit = max(max(s.stride_in, s.stride_out, s.unit) for s in part)
     margin = -(-sum(s.reach for s in part) // unit) * unit
     cut = _cut(height, width, room, unit, margin)
     if cut is None:

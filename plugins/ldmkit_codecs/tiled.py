@@ -29,6 +29,7 @@ from ldmkit import (
 from ldmkit_codecs.autoencoder import Decoder, Encoder
 from ldmkit_codecs.heap import Heap
 from ldmkit_codecs.shapes import check_images, check_latents, check_noise
+from ldmkit_codecs.spatial import Guide
 from ldmkit_codecs.streamed import Streamed
 from ldmkit_codecs.stretches import LayerPlan, Measure, best_stretches, measure
 from ldmkit_codecs.tiles import TileAxis, best_axes
@@ -178,12 +179,14 @@ class TiledCodec(Codec):
         if direction not in self._steps:
             with torch.device("meta"):
                 other: Any = type(self.inner)(self.inner.config)
-                side = PROBE * self.multiple
+                side, guide = PROBE * self.multiple, None
                 if direction == "decode":
                     given = torch.empty(1, other.config.z_channels, side // self.factor, side // self.factor)
                 else:
                     given = torch.empty(1, other.config.in_channels, side, side)
-                self._steps[direction] = measure(getattr(other.eval(), f"{direction}r"), given, side)
+                if direction == "decode" and getattr(other.config, "spatial_groups", None) is not None:
+                    guide = Guide(torch.empty(1, self.channels, *given.shape[2:]), self.factor)
+                self._steps[direction] = measure(getattr(other.eval(), f"{direction}r"), given, side, guide)
         return self._steps[direction]
 
     def bytes_per_pixel(self, direction: Direction = "decode") -> float:

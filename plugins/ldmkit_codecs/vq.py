@@ -1,16 +1,18 @@
-"""The vector-quantised first stage. The diffusion latent is taken before quantisation, which decoding absorbs."""
+"""The vector-quantised first stage. The diffusion latent is taken before quantisation, which decoding absorbs.
+
+With spatial norms it is MoVQ (Zheng et al. 2022), the first stage of Kandinsky."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ldmkit import Codec, Direction, Example, InputError, Reconstruction, Work, without_autocast
-from ldmkit.bounds import Rows
-from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder
+from ldmkit.bounds import Rows, Width
+from ldmkit_codecs.autoencoder import SMALL, AutoencoderConfig, Decoder, Encoder, group_norm, spatial_norms
 from ldmkit_codecs.footprint import autoencoder_footprint
 from ldmkit_codecs.shapes import check_images, check_latents, held_dtype, restore, standardise
 
@@ -26,11 +28,23 @@ class VQConfig(AutoencoderConfig):
         beta: weight of the weaker term of the codebook loss.
         legacy: True: beta weights the codebook's term, as in the training of the published models; False: the
             encoder's, as in van den Oord et al. 2017, equation 3.
+        spatial_groups: None: the decoder has ordinary group norms; a number: its norms are spatial (MoVQ, Zheng et al.
+            2022): they have so many groups, and read the latent at each position.
+        quantises: whether `decode` takes the nearest codebook entries; training always does.
     """
 
     codebook_size: Rows = 8192
     beta: float = Field(default=0.25, ge=0)
     legacy: bool = True
+    spatial_groups: Width | None = None
+    quantises: bool = True
+
+    @model_validator(mode="after")
+    def _divided(self) -> Self:
+        for width in self.widths:
+            if self.spatial_groups is not None and width % self.spatial_groups:
+                raise ValueError(f"width {width} is not a multiple of {self.spatial_groups} spatial_groups")
+        return self
 
 
 class Quantised(NamedTuple):
@@ -76,6 +90,7 @@ class VQCodec(Codec):
     examples = (
         Example({**SMALL, "codebook_size": 20, "embed_dim": 3, "scale": 0.5}),
         Example({**SMALL, "codebook_size": 20, "mid_attention": "none", "dropout": 0.1}),
+        Example({**SMALL, "codebook_size": 20, "spatial_groups": 8, "attention_levels": (2,), "quantises": False}),
     )
 
     def __init__(self, config: VQConfig | None = None):
@@ -83,7 +98,8 @@ class VQCodec(Codec):
         c = self.config
         self.channels, self.factor = c.latent_channels, c.factor
         self.encoder = Encoder(c, c.z_channels)
-        self.decoder = Decoder(c)
+        spatial = c.spatial_groups
+        self.decoder = Decoder(c, group_norm if spatial is None else spatial_norms(spatial, self.channels))
         self.codebook = Codebook(c.codebook_size, self.channels)
         self.quant_conv = nn.Conv2d(c.z_channels, self.channels, 1)
         self.post_quant_conv = nn.Conv2d(self.channels, c.z_channels, 1)
@@ -110,18 +126,22 @@ class VQCodec(Codec):
         return restore(latents, self.config.scale, self.config.shift)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures of standardised latents, through their nearest codebook entries; gradients pass straight through.
+        """Pictures of standardised latents, through their nearest codebook entries, past which gradients pass
+        straight; without `quantises` in the config, of the latents themselves.
 
         Raises:
             InputError: another shape.
         """
         check_latents(latents, self.channels)
         raw = restore(latents, self.config.scale, self.config.shift)
+        if not self.config.quantises:
+            return self.decode_raw(raw)
         return self.decode_raw(_straight_through(raw, self.codebook_entry(self.codes(raw))))
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Decode raw latents directly, without quantisation."""
-        return self.decoder(self.post_quant_conv(raw))
+        features = self.post_quant_conv(raw)
+        return self.decoder(features) if self.config.spatial_groups is None else self.decoder(features, raw)
 
     def codes(self, raw: Tensor) -> Tensor:
         """Nearest codebook index at each position of raw latents: (B, channels, h, w) -> (B, h, w) int64."""
@@ -167,7 +187,7 @@ class VQCodec(Codec):
         """See `Codec.footprint`; decoding searches the codebook first, in parts."""
         work = autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
         positions = batch * size[0] * size[1] // self.factor**2
-        distances = positions * self.config.codebook_size if direction == "decode" else 0
+        distances = positions * self.config.codebook_size if direction == "decode" and self.config.quantises else 0
         searched = min(distances, max(SEARCH_ELEMENTS, self.config.codebook_size))
         return Work(max(work.bytes, 4 * searched), work.flops + 2 * distances * self.channels)
 

@@ -223,7 +223,7 @@ def test_tiny(name: str) -> None:
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "misspelt": (kl_from_diffusers, {"block_out_chanels": (8,)}, "block_out_channels"),
-    "spatial norm": (vq_from_diffusers, {"norm_type": "spatial"}, "spatial"),
+    "another norm": (vq_from_diffusers, {"norm_type": "layer"}, "layer"),
     "other activation": (kl_from_diffusers, {"act_fn": "gelu"}, "gelu"),
     "other blocks": (kl_from_diffusers, {"down_block_types": ("ResnetDownsampleBlock2D",)}, "ResnetDownsampleBlock2D"),
     "lopsided attention": (

@@ -16,7 +16,7 @@ from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_toke
 from ldmkit_checkpoints.diffusers.control.folders import READERS
 from ldmkit_checkpoints.diffusers.gligen import PIPELINE as GLIGEN
 from ldmkit_checkpoints.diffusers.gligen import gligen_component, layout_conditioner, without_gates
-from ldmkit_checkpoints.diffusers.latents import as_applied, version_of
+from ldmkit_checkpoints.diffusers.latents import as_applied, as_in_kandinsky, quantised, version_of
 from ldmkit_checkpoints.diffusers.parts import (
     CODECS,
     UNETS,
@@ -175,7 +175,8 @@ class DiffusersFolder(Source):
             where = f"{self.folder}/{names[0]}/config.json"
             config, notes = as_applied(self._as_class(names[0]), self.index, where)
             self.report.notes += notes
-            codec = codec_component(config, self._inventory(names[0]).tensors, where)
+            keys, pipeline = self._inventory(names[0]).tensors, str(self.index["_class_name"])
+            codec = codec_component(config, keys, where, quantised(pipeline))
             self._components["codec"] = (names[0], codec)
         config = without_gates(
             self._as_class("unet"), str(self.index["_class_name"]), f"{self.folder}/unet/config.json"
@@ -331,6 +332,7 @@ class DiffusersComponent(Source):
         name, where = config.get("_class_name"), f"{folder}/config.json"
         if name in CODECS:
             self.kind, self.component = "codec", codec_component(config, tensors, where)
+            self.report.notes += as_in_kandinsky(self.component.spec.config)
         elif name in UNETS:
             self.kind, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
         else:

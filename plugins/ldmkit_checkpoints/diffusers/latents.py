@@ -15,7 +15,7 @@ SCALED_SINCE = (0, 22)
 """diffusers version since which LDMPipeline divides by scaling_factor, with the KL models' default for VQModel. Older
 files, the published models among them, hold U-Nets for unscaled latents."""
 
-_UNSCALED = "LDMSuperResolutionPipeline"
+_UNSCALED = ("LDMSuperResolutionPipeline", "Kandinsky")
 _BY_CHANNEL = "StableDiffusionXL"
 """Pipelines with this prefix use latents_mean and latents_std; no pipeline uses shift_factor."""
 
@@ -31,6 +31,18 @@ def never_scaled(config: Mapping[str, Any]) -> bool:
     version = version_of(config)
     old = version is not None and version < SCALED_SINCE
     return old and config.get("_class_name") == "VQModel" and config.get("scaling_factor", 1.0) in (1.0, DEFAULT_SCALE)
+
+
+def quantised(pipeline: str) -> bool | None:
+    """Whether a pipeline quantises latents before decoding; None: it has no VQModel."""
+    return False if pipeline.startswith("Kandinsky") else True if pipeline.startswith("LDM") else None
+
+
+def as_in_kandinsky(codec: Mapping[str, Any]) -> list[str]:
+    """What is assumed of a first stage whose folder does not say which pipeline it belongs to."""
+    if codec.get("spatial_groups") is None:
+        return []
+    return ["norm_type spatial: latents are decoded without quantisation, as in Kandinsky's pipelines"]
 
 
 def as_applied(config: Mapping[str, Any], index: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
@@ -55,7 +67,7 @@ def as_applied(config: Mapping[str, Any], index: Mapping[str, Any], where: str) 
     for key in unread:
         if found.pop(key, None) not in (None, 0, 0.0):
             notes.append(f"{where}: {key} is not applied, as in diffusers' {name}")
-    if name == _UNSCALED:
+    if name.startswith(_UNSCALED):
         if found.get("scaling_factor", 1.0) not in (1.0, DEFAULT_SCALE):
             notes.append(f"{where}: scaling_factor is not applied, as in diffusers' {name}")
         found["scaling_factor"] = 1.0

@@ -44,8 +44,10 @@ class Component(NamedTuple):
     slots: Mapping[str, SlotPart] = MappingProxyType({})
 
 
-def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) -> Component:
-    """AutoencoderKL, VQModel or AutoencoderTiny.
+def codec_component(
+    config: Mapping[str, Any], keys: Iterable[str], where: str, quantises: bool | None = None
+) -> Component:
+    """AutoencoderKL, VQModel or AutoencoderTiny; `quantises` as for `vq_from_diffusers`.
 
     Raises:
         SourceError: an unknown class or an unsupported option.
@@ -56,7 +58,7 @@ def codec_component(config: Mapping[str, Any], keys: Iterable[str], where: str) 
         kl = KLConfig.of(native := kl_from_diffusers(config, where))
         return Component(PartSpec(type="kl", config=native), kl_diffusers_keys(kl, old), kl.latent_channels, kl.factor)
     if name == "VQModel":
-        vq = VQConfig.of(native := vq_from_diffusers(config, where))
+        vq = VQConfig.of(native := vq_from_diffusers(config, where, quantises))
         return Component(PartSpec(type="vq", config=native), vq_diffusers_keys(vq, old), vq.latent_channels, vq.factor)
     if name == "AutoencoderTiny":
         tiny = TinyConfig.of(native := tiny_from_diffusers(config, where))

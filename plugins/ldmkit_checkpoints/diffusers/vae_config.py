@@ -33,10 +33,14 @@ NAMES = {
     "post_quant_conv": "use_post_quant_conv",
     "scale": "scaling_factor",
     "shift": "shift_factor",
+    "spatial_groups": "norm_type",
     "encoder_blocks": "num_encoder_blocks",
     "decoder_blocks": "num_decoder_blocks",
 }
 """Field of a native config -> name in diffusers, for errors; other fields have the same name."""
+
+SPATIAL_GROUPS = 32
+"""Groups of all norms of a VQModel with norm_type spatial, whatever its norm_num_groups, which the encoder's have."""
 
 _VQ = {"num_vq_embeddings", "vq_embed_dim", "norm_type", "lookup_from_codebook"}
 
@@ -57,8 +61,13 @@ def kl_from_diffusers(config: Mapping[str, Any], where: str = "vae/config.json")
     return checked(KLConfig, native, where, NAMES)
 
 
-def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json") -> dict[str, Any]:
+def vq_from_diffusers(
+    config: Mapping[str, Any], where: str = "vqvae/config.json", quantises: bool | None = None
+) -> dict[str, Any]:
     """The native config for a VQModel's config.json alone; see `diffusers.latents` for what its pipeline applies.
+
+    Args:
+        quantises: whether its pipeline quantises latents before decoding; None: as the pipelines that use such a norm.
 
     Raises:
         SourceError: unknown or unsupported entries.
@@ -66,14 +75,27 @@ def vq_from_diffusers(config: Mapping[str, Any], where: str = "vqvae/config.json
     unscaled = never_scaled(config)
     config = public(config)
     known_only(config, _COMMON | _VQ, where)
-    if config.get("norm_type", "group") != "group":
-        raise SourceError("unsupported", f"norm_type {config['norm_type']!r}", where=where, fits="'group'")
+    norm = config.get("norm_type", "group")
+    if norm not in ("group", "spatial"):
+        fits = "'group' or 'spatial'"
+        raise SourceError("unsupported", f"norm_type {norm!r}", where=f"{where}.norm_type", fits=fits)
     if config.get("lookup_from_codebook"):
         what = "lookup_from_codebook true: latents would be indices of the codebook"
         raise SourceError("unsupported", what, where=f"{where}.lookup_from_codebook", fits="false")
     native = _from_diffusers(config, where, latent_channels=3)
-    native["scale"] = 1.0 if unscaled else scaling(config, where)[0]
+    native["scale"] = scaling(config, where)[0]
+    if unscaled or (norm == "spatial" and native["scale"] == DEFAULT_SCALE):  # Kandinsky's pipelines do not scale
+        native["scale"] = 1.0
     native["embed_dim"] = native["z_channels"] if config.get("vq_embed_dim") is None else config["vq_embed_dim"]
+    if norm == "spatial" and any(width % SPATIAL_GROUPS for width in native["widths"]):
+        what = f"block_out_channels {native['widths']} with norm_type spatial"
+        raise SourceError("invalid", what, where=where, fits=f"multiples of {SPATIAL_GROUPS}")
+    if norm == "spatial" and native["embed_dim"] != native["z_channels"]:
+        what = f"norm_type spatial with vq_embed_dim {native['embed_dim']}"
+        fits = f"latent_channels, {native['z_channels']}, as its norms read latents of that width"
+        raise SourceError("invalid", what, where=f"{where}.vq_embed_dim", fits=fits)
+    native["spatial_groups"] = SPATIAL_GROUPS if norm == "spatial" else None
+    native["quantises"] = norm != "spatial" if quantises is None else quantises
     native["codebook_size"] = config.get("num_vq_embeddings", 256)
     native["force_upcast"] = bool(config.get("force_upcast", False))
     return checked(VQConfig, native, where, NAMES)
@@ -107,7 +129,17 @@ def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
     c = VQConfig.of(config)
     if isinstance(c.scale, tuple) or c.shift != 0:
         raise inexpressible("scale or shift per channel")
-    more = {"num_vq_embeddings": c.codebook_size, "vq_embed_dim": c.latent_channels, "norm_type": "group"}
+    norm = "group" if c.spatial_groups is None else "spatial"
+    for what, wrong in {
+        f"spatial norms with {c.spatial_groups} groups": c.spatial_groups not in (None, SPATIAL_GROUPS),
+        "spatial norms for latents of another width than z_channels": norm == "spatial" and c.latent_channels != c.z_channels,
+        # no file says which: pipelines with spatial norms do not quantise, all others do
+        "decoder with spatial norms of quantised latents": norm == "spatial" and c.quantises,
+        "decoder with group norms of unquantised latents": norm == "group" and not c.quantises,
+    }.items():
+        if wrong:
+            raise inexpressible(what)
+    more = {"num_vq_embeddings": c.codebook_size, "vq_embed_dim": c.latent_channels, "norm_type": norm}
     return {**_to_diffusers("VQModel", c), **more, "scaling_factor": c.scale}
 
 

@@ -9,7 +9,7 @@ from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.vq import VQConfig
 
 from ldmkit_checkpoints.keys import Conversion, KeyMap, layer, renamed
-from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, widths_in
+from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, spatial_norms, widths_in
 
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 _OLD_ATTENTION = {"q": "query", "k": "key", "v": "value", "out": "proj_attn"}
@@ -22,7 +22,10 @@ def kl_diffusers_keys(config: KLConfig, old_attention: bool = False) -> KeyMap:
 
 def vq_diffusers_keys(config: VQConfig, old_attention: bool = False) -> KeyMap:
     """Keys of VQModel."""
-    return {**_diffusers(config, old_attention), **codebook(), **quant_convs(True, True)}
+    found = _diffusers(config, old_attention)
+    if config.spatial_groups is not None:
+        found = spatial_norms(found)
+    return {**found, **codebook(), **quant_convs(True, True)}
 
 
 def has_old_attention(keys: Iterable[str]) -> bool:
