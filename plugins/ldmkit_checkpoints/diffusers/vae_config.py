@@ -130,9 +130,10 @@ def vq_to_diffusers(config: Mapping[str, Any] | VQConfig) -> dict[str, Any]:
     if isinstance(c.scale, tuple) or c.shift != 0:
         raise inexpressible("scale or shift per channel")
     norm = "group" if c.spatial_groups is None else "spatial"
+    other = c.latent_channels != c.z_channels
     for what, wrong in {
         f"spatial norms with {c.spatial_groups} groups": c.spatial_groups not in (None, SPATIAL_GROUPS),
-        "spatial norms for latents of another width than z_channels": norm == "spatial" and c.latent_channels != c.z_channels,
+        "spatial norms for latents of another width than z_channels": norm == "spatial" and other,
         # no file says which: pipelines with spatial norms do not quantise, all others do
         "decoder with spatial norms of quantised latents": norm == "spatial" and c.quantises,
         "decoder with group norms of unquantised latents": norm == "group" and not c.quantises,
