@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from ldmkit_denoisers.conditions import Projected, checked_plane, unet_slots
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths
-from ldmkit_denoisers.encoder import Encoder, Projected, checked_plane, unet_slots
+from ldmkit_denoisers.encoder import Encoder
 from ldmkit_denoisers.ported import activate, zeroed
 from pydantic import Field
 from torch import Tensor, nn

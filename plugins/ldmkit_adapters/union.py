@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
+from ldmkit_denoisers.conditions import Projected
 from ldmkit_denoisers.embeddings import EmbeddingMLP, frequencies, sinusoidal
-from ldmkit_denoisers.encoder import Projected
 from ldmkit_denoisers.ported import zeroed
 from pydantic import Field, model_validator
 from torch import Tensor, nn

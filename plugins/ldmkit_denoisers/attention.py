@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +27,30 @@ def tapped(port: Port, y: Tensor, source: tuple[Tensor, Tensor, Tensor], frame: 
     `query`, `key` and `value`."""
     frame.scratch.update(zip(("query", "key", "value"), source, strict=True))
     return port(y, frame)  # type: ignore[no-any-return]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, C) -> (B, heads, L, C / heads)."""
+    b, length, c = x.shape
+    return x.view(b, length, heads, c // heads).transpose(1, 2)
+
+
+class ContextReader(Protocol):
+    """A block that reads the context through keys and values, which are computed once per run.
+
+    `index` is the place of its first pair among the network's.
+    """
+
+    @property
+    def index(self) -> int: ...
+
+    def context_layers(self) -> list[nn.Module]:
+        """The layers that make keys and values of the context."""
+        ...
+
+    def context_pairs(self, tokens: Tensor, mask: Tensor | None, frame: Frame) -> list[KeysValues]:
+        """Keys and values (B, H, L, D) of tokens (B, L, width); mask (B, L) True = counts."""
+        ...
 
 
 class SelfAttention2d(nn.Module):
@@ -103,8 +129,7 @@ class Attention(nn.Module):
         return apply_layer(self.to_out, y, frame)
 
     def _split(self, x: Tensor) -> Tensor:
-        b, length, c = x.shape
-        return x.view(b, length, self.heads, c // self.heads).transpose(1, 2)
+        return split_heads(x, self.heads)
 
 
 class GEGLU(nn.Module):
@@ -132,13 +157,22 @@ class TransformerBlock(nn.Module):
         channels, heads, upcast: of the attentions.
         context: width of the cross-attention's tokens; None makes it a second self-attention.
         index: which of the network's cross-attentions this is: its place in the context's keys and values.
+        only_cross: the first attention reads the context too; it has no `attn` port then.
     """
 
-    def __init__(self, channels: int, heads: int, context: int | None, upcast: bool = False, index: int = 0):
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        context: int | None,
+        upcast: bool = False,
+        index: int = 0,
+        only_cross: bool = False,
+    ):
         super().__init__()
-        self.context_dim, self.index = context, index
+        self.context_dim, self.index, self.only_cross = context, index, only_cross
         self.norm_1 = nn.LayerNorm(channels)
-        self.self_attn = Attention(channels, heads, None, upcast)
+        self.self_attn = Attention(channels, heads, context if only_cross else None, upcast)
         self.norm_2 = nn.LayerNorm(channels)
         self.cross_attn = Attention(channels, heads, context, upcast)
         self.norm_3 = nn.LayerNorm(channels)
@@ -146,7 +180,10 @@ class TransformerBlock(nn.Module):
         self.attn_port, self.self_port, self.block_port, self.cross_port = (Port(channels) for _ in range(4))
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.norm_1(x), frame, port=self.attn_port)
+        if self.only_cross:
+            x = x + self.self_attn(self.norm_1(x), frame, kv[self.index + 1], mask)
+        else:
+            x = x + self.self_attn(self.norm_1(x), frame, port=self.attn_port)
         if self.self_port.taps:
             x = self.self_port(x, frame)
         if self.block_port.taps:
@@ -156,6 +193,19 @@ class TransformerBlock(nn.Module):
         else:
             x = x + self.cross_attn(self.norm_2(x), frame, kv[self.index], mask, self.cross_port)
         return x + self.ff(self.norm_3(x), frame)
+
+    @property
+    def readers(self) -> list[Attention]:
+        """The attentions that read the context, in the order of their keys and values."""
+        return [self.cross_attn, self.self_attn] if self.only_cross else [self.cross_attn]
+
+    def context_layers(self) -> list[nn.Module]:
+        """See `ContextReader`."""
+        return [layer for attn in self.readers for layer in (attn.to_k, attn.to_v)]
+
+    def context_pairs(self, tokens: Tensor, mask: Tensor | None, frame: Frame) -> list[KeysValues]:
+        """See `ContextReader`."""
+        return [attn.keys_values(tokens, frame) for attn in self.readers]
 
 
 class SpatialTransformer(nn.Module):
@@ -168,6 +218,7 @@ class SpatialTransformer(nn.Module):
         depth: number of blocks.
         groups: of the norm.
         index: of its first block among the network's cross-attentions.
+        only_cross: see `TransformerBlock`.
     """
 
     def __init__(
@@ -180,11 +231,15 @@ class SpatialTransformer(nn.Module):
         groups: int = 32,
         upcast: bool = False,
         index: int = 0,
+        only_cross: bool = False,
     ):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, 1e-6)
         self.proj_in = PortedLinear(channels, channels)
-        self.blocks = nn.ModuleList(TransformerBlock(channels, heads, context, upcast, index + i) for i in range(depth))
+        places = [index + i * (1 + only_cross) for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            TransformerBlock(channels, heads, context, upcast, place, only_cross) for place in places
+        )
         self.proj_out = zeroed(PortedLinear(channels, channels))
 
     def forward(self, x: Tensor, frame: Frame, kv: tuple[KeysValues, ...], mask: Tensor | None) -> Tensor:

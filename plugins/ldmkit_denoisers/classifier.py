@@ -49,8 +49,8 @@ class UNetClassifierConfig(Value):
         if self.names and (len(self.names) != self.classes or len(set(self.names)) != self.classes):
             raise ValueError(f"{len(set(self.names))} different names for {self.classes} classes")
         unet = self.unet
-        if unet.context_dim is not None or unet.vector != "none" or unet.plane_channels:
-            raise ValueError("a classifier takes no conditions: no context_dim, vector or plane")
+        if unet.context_dim or unet.image_dim or unet.vector != "none" or unet.plane_channels:
+            raise ValueError("a classifier takes no conditions: no context_dim, image_dim, vector or plane")
         if unet.widths[-1] % self.pool_heads:
             raise ValueError(f"{self.pool_heads} heads do not divide the last width, {unet.widths[-1]}")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -11,11 +12,13 @@ from ldmkit.bounds import MAX_HEADS, MAX_LAYERS, MAX_LEVELS, MAX_WIDTH, Heads, L
 
 T = TypeVar("T")
 
-AttentionKind = Literal["none", "self", "cross"]
-MidKind = Literal["none", "self", "cross", "absent", "single"]
+AttentionKind = Literal["none", "self", "cross", "joint"]
+MidKind = Literal["none", "self", "cross", "joint", "absent", "single"]
+Activation = Literal["silu", "gelu", "relu", "mish"]
 VectorKind = Literal["none", "mlp", "linear", "identity", "timestep", "table"]
 ResampleKind = Literal["none", "conv", "plain", "residual"]
 
+_PER_LEVEL = ("blocks", "attention", "depth", "heads", "head_dim", "residual_resample", "output_scale", "only_cross")
 _MOST = {"blocks": 64, "depth": MAX_LAYERS, "heads": MAX_HEADS, "head_dim": MAX_WIDTH}
 """Maximum values of settings that may differ between levels."""
 
@@ -33,8 +36,8 @@ class UNetConfig(Value):
         out_channels: channels of F; None: `channels`.
         widths: feature channels per level.
         blocks: residual blocks per level on the way down; the way up has one more.
-        attention: a level's attention after every residual block: "none", "self" (a block on the map) or "cross"
-            (a spatial transformer).
+        attention: a level's attention after every residual block: "none", "self" (a block on the map), "cross"
+            (a spatial transformer) or "joint" (a block on the map whose keys are the context's and the map's).
         depth: transformer blocks of a "cross" level; `mid_depth` of the middle (None: the last level's).
         mid: the middle's attention; None: that of the deepest level that has one, else "self"; "absent": no middle;
             "single": one residual block and nothing else.
@@ -57,7 +60,20 @@ class UNetConfig(Value):
         vector: how the `vector` slot is embedded before it is added to the time embedding: by a two-layer network,
             a linear layer, not at all, as a timestep-like embedding of one number, or by a table of class ids.
         vector_dim: width of the vector for "mlp" and "linear", number of classes for "table".
-        upcast_attention: attention in float32 whatever the network's dtype.
+        upcast_attention: attention in float32 whatever the network's dtype; "joint" attention ignores it.
+        activation: of the residual blocks, the output, and the networks of times ("timestep" vectors included); an
+            "mlp" vector's network keeps SiLU.
+        time_activations: applied, in this order, to the sum of the embeddings that all residual blocks read; None:
+            `activation`.
+        output_scale: residual blocks' outputs are divided by it; `mid_scale` in the middle.
+        only_cross: a "cross" level's first attention reads the context too, and a "joint" level's keys are the
+            context's alone; `mid_only_cross` in the middle.
+        context_source: width of the tokens given, which a linear layer brings to `context_dim`; None: `context_dim`.
+        context_groups: groups of a GroupNorm of the tokens in every "joint" attention; None: no norm.
+        pool_heads: heads of an attention pool of the tokens given, added to the time embedding; None: no pool.
+        image_dim: width of the `image` slot, a picture's embedding; None: no such slot.
+        image_tokens: number of tokens that the context is made of, from the picture's embedding; None: it is given.
+        image_time: the picture's embedding is added to the time embedding.
     """
 
     channels: Width
@@ -90,10 +106,22 @@ class UNetConfig(Value):
     vector: VectorKind = "none"
     vector_dim: Rows | None = None
     upcast_attention: bool = False
+    activation: Activation = "silu"
+    time_activations: tuple[Activation, ...] | None = Field(None, max_length=4)
+    output_scale: float | tuple[float, ...] = 1.0
+    mid_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    only_cross: bool | tuple[bool, ...] = False
+    mid_only_cross: bool = False
+    context_source: Width | None = None
+    context_groups: Width | None = None
+    pool_heads: Heads | None = None
+    image_dim: Width | None = None
+    image_tokens: Layers | None = None
+    image_time: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("blocks", "attention", "depth", "heads", "head_dim", "residual_resample"):
+        for name in _PER_LEVEL:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.levels:
                 raise SpecError("level-count", f"{name} has {len(value)} entries for {self.levels} levels", where=name)
@@ -107,9 +135,34 @@ class UNetConfig(Value):
             raise SpecError("in-channels", f"in_channels {self.in_channels} is less than channels {self.channels}")
         if (self.vector_dim is None) != (self.vector not in ("mlp", "linear", "table")):
             raise SpecError("vector", f"vector {self.vector!r} is incompatible with vector_dim {self.vector_dim}")
+        if not all(0 < value < math.inf for value in _each(self.output_scale)):
+            raise SpecError("invalid", f"output_scale is {self.output_scale}", where="output_scale", fits="above 0")
         self._check_widths()
         self._check_total()
+        self._check_context()
         return self
+
+    def _check_context(self) -> None:
+        kinds = {plan.attention for plan in (*down_levels(self), mid_level(self))}
+        if "joint" in kinds and self.context_dim is None:
+            raise SpecError("context", "joint attention reads a context, and context_dim is missing", where="attention")
+        if self.context_dim is None and (self.mid_only_cross or any(_each(self.only_cross))):
+            raise SpecError("context", "only_cross reads a context, and context_dim is missing", where="only_cross")
+        if self.context_dim is None and (self.context_source or self.image_tokens or self.pool_heads):
+            fits = "context_dim, or none of context_source, image_tokens, pool_heads"
+            raise SpecError("context", "there is no context to make or to pool", where="context_dim", fits=fits)
+        if self.image_tokens and (self.context_source or self.pool_heads):
+            fits = "image_tokens, or context_source and pool_heads"
+            raise SpecError("context", "a context made of the picture's embedding is not given", fits=fits)
+        if (self.image_dim is not None) != (self.image_time or self.image_tokens is not None):
+            what = "image_dim, and image_tokens or image_time, belong together"
+            raise SpecError("image", what, where="image_dim")
+        for name, parts, width in (
+            ("pool_heads", self.pool_heads, self.context_source or self.context_dim),
+            ("context_groups", self.context_groups, self.context_dim),
+        ):
+            if parts and (width is None or width % parts):
+                raise SpecError("widths", f"{name} {parts} does not divide the tokens' {width}", where=name)
 
     def _check_total(self) -> None:
         plans = [*down_levels(self), mid_level(self), *up_levels(self)]
@@ -187,11 +240,17 @@ class LevelPlan(NamedTuple):
     depth: int
     heads: int
     resample: ResampleKind
+    output_scale: float = 1.0
+    only_cross: bool = False
 
 
 def at(value: T | tuple[T, ...], level: int) -> T:
     """The value of a setting at a level; a single value applies to all levels."""
     return value[level] if isinstance(value, tuple) else value
+
+
+def _each(value: T | tuple[T, ...]) -> tuple[T, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def down_levels(config: UNetConfig) -> list[LevelPlan]:
@@ -242,14 +301,16 @@ def mid_level(config: UNetConfig) -> LevelPlan:
     if kind == "absent":
         return LevelPlan(level, width, (), "none", depth, heads, "none")
     if kind == "single":
-        return LevelPlan(level, width, (width,), "none", depth, heads, "none")
-    return LevelPlan(level, width, (width, width), kind, depth, heads, "none")
+        return LevelPlan(level, width, (width,), "none", depth, heads, "none", config.mid_scale)
+    only = config.mid_only_cross
+    return LevelPlan(level, width, (width, width), kind, depth, heads, "none", config.mid_scale, only)
 
 
 def _plan(config: UNetConfig, level: int, inputs: tuple[int, ...], resample: ResampleKind) -> LevelPlan:
     width = config.widths[level]
     heads = config.heads_at(level, width)
-    return LevelPlan(level, width, inputs, config.kind_at(level), at(config.depth, level), heads, resample)
+    depth, scale, only = (at(v, level) for v in (config.depth, config.output_scale, config.only_cross))
+    return LevelPlan(level, width, inputs, config.kind_at(level), depth, heads, resample, scale, only)
 
 
 def _resample(config: UNetConfig, level: int) -> ResampleKind:

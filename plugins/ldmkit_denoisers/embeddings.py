@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Frame, PortedLinear
-from ldmkit_denoisers.ported import apply_layer
+from ldmkit import Frame, PortedLinear, attention
+from ldmkit_denoisers.config import Activation
+from ldmkit_denoisers.ported import ACTIVATIONS, apply_layer
 
 
 def frequencies(dim: int, shift: float = 0.0, device: torch.device | None = None) -> Tensor:
@@ -35,15 +36,16 @@ def sinusoidal(t: Tensor, freqs: Tensor, dim: int, cos_first: bool = True) -> Te
 
 
 class EmbeddingMLP(nn.Module):
-    """Linear, SiLU, Linear: (B, inputs) -> (B, outputs)."""
+    """Linear, activation, Linear: (B, inputs) -> (B, outputs)."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, activation: Activation = "silu"):
         super().__init__()
+        self.activation = activation
         self.inner = PortedLinear(inputs, outputs)
         self.outer = PortedLinear(outputs, outputs)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
-        return apply_layer(self.outer, F.silu(apply_layer(self.inner, x, frame)), frame)
+        return apply_layer(self.outer, ACTIVATIONS[self.activation](apply_layer(self.inner, x, frame)), frame)
 
 
 class ClassTable(nn.Module):
@@ -64,12 +66,58 @@ class ClassTable(nn.Module):
 class TimeLikeMLP(nn.Module):
     """A scalar (B, 1), embedded like the timestep, then a two-layer network (the noise level of an upscaler, say)."""
 
-    def __init__(self, dim: int, outputs: int, cos_first: bool, shift: float):
+    def __init__(self, dim: int, outputs: int, cos_first: bool, shift: float, activation: Activation = "silu"):
         super().__init__()
         self.dim, self.cos_first, self.shift = dim, cos_first, shift
-        self.mlp = EmbeddingMLP(dim, outputs)
+        self.mlp = EmbeddingMLP(dim, outputs, activation)
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         freqs = frequencies(self.dim, self.shift, x.device)
         code = sinusoidal(x[:, 0], freqs, self.dim, self.cos_first)
         return self.mlp(code.to(self.mlp.inner.weight.dtype), frame)
+
+
+class TokenPool(nn.Module):
+    """Attention pool of tokens, between LayerNorms: (B, L, width) -> (B, outputs) (DeepFloyd IF).
+
+    The mean of the tokens, with a learned position, asks the mean and all tokens.
+    """
+
+    def __init__(self, width: int, outputs: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_in = nn.LayerNorm(width)
+        self.position = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.to_q, self.to_k, self.to_v = (PortedLinear(width, width) for _ in range(3))
+        self.proj = PortedLinear(width, outputs)
+        self.norm_out = nn.LayerNorm(outputs)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, frame: Frame | None = None) -> Tensor:
+        """tokens (B, L, width), mask (B, L) True = counts."""
+        tokens = self.norm_in(tokens)
+        if mask is None:
+            mean = tokens.mean(1, keepdim=True)
+        else:
+            share = mask.to(tokens.dtype)[..., None]
+            mean = (tokens * share).sum(1, keepdim=True) / share.sum(1, keepdim=True).clamp(min=1)
+            mask = F.pad(mask, (1, 0), value=True)[:, None, None]
+        mean = mean + self.position
+        everything = torch.cat([mean, tokens], dim=1)
+        pairs = ((self.to_q, mean), (self.to_k, everything), (self.to_v, everything))
+        q, k, v = (apply_layer(layer, x, frame).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer, x in pairs)
+        pooled = attention(q, k, v, mask, upcast=True).transpose(1, 2).flatten(2)[:, 0]
+        return self.norm_out(apply_layer(self.proj, pooled, frame))
+
+
+class NormedProjection(nn.Module):
+    """A linear layer and a LayerNorm: a picture's embedding (B, inputs) -> (B, outputs), or `tokens` of that width."""
+
+    def __init__(self, inputs: int, outputs: int, tokens: int | None = None):
+        super().__init__()
+        self.tokens = tokens
+        self.proj = PortedLinear(inputs, outputs * (tokens or 1))
+        self.norm = nn.LayerNorm(outputs)
+
+    def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
+        y = apply_layer(self.proj, x, frame)
+        return self.norm(y if self.tokens is None else y.unflatten(1, (self.tokens, -1)))

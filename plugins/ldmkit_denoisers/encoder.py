@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ldmkit import (
-    CompositionError,
-    Context,
-    Frame,
-    Plane,
-    Port,
-    PortedConv2d,
-    PortedLinear,
-    Signal,
-    Slot,
-    Tokens,
-    Vector,
-    layer_ports,
-    ports_in,
-)
-from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock
+from ldmkit import Frame, Port, PortedConv2d, layer_ports
+from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer, TransformerBlock
+from ldmkit_denoisers.conditions import Conditioned, Projected
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
-from ldmkit_denoisers.embeddings import ClassTable, EmbeddingMLP, TimeLikeMLP, frequencies, sinusoidal
-from ldmkit_denoisers.ported import passed
+from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
+from ldmkit_denoisers.joint import JointAttention2d
+from ldmkit_denoisers.ported import ACTIVATIONS, passed
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
-
-
-@dataclass
-class Projected:
-    """Projections of the conditions, computed once per run.
-
-    `kv` are keys and values of every cross-attention in the order of the network, `mask` (B,1,1,L) bool or None,
-    `vector` (B, embedding) or None, `freqs` the timestep code's frequencies.
-    """
-
-    kv: tuple[KeysValues, ...]
-    mask: Tensor | None
-    vector: Tensor | None
-    freqs: Tensor
-
-
-@dataclass
-class UNetContext(Context):
-    """The context of a U-Net: its own projections, and the plane (B, C, h, w) that is concatenated to x.
-
-    `plan` is the execution plan that has used this context, for what a plan checks or computes once per run.
-    """
-
-    projected: Projected | None = None
-    plane: Tensor | None = None
-    plan: Any = None
 
 
 class UNetLevel(nn.Module):
@@ -69,12 +29,9 @@ class UNetLevel(nn.Module):
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, way: str, index: int):
         super().__init__()
-        self.res = nn.ModuleList(res_block(config, inputs, plan.width) for inputs in plan.inputs)
-        kind = plan.attention
-        steps = plan.depth if kind == "cross" else 0
-        self.attn = nn.ModuleList(
-            attention(config, plan, index + i * steps) for i in range(len(plan.inputs)) if kind != "none"
-        )
+        self.res = nn.ModuleList(res_block(config, plan, inputs) for inputs in plan.inputs)
+        steps, count = crossings_each(plan), 0 if plan.attention == "none" else len(plan.inputs)
+        self.attn = nn.ModuleList(attention(config, plan, index + i * steps) for i in range(count))
         self.resample = _resampler(config, plan, way)
         self.port, self.resample_port = Port(plan.width), Port(plan.width)
         self.block_ports = nn.ModuleList(Port(plan.width) for _ in (plan.inputs if way == "down" else ()))
@@ -85,7 +42,7 @@ class Middle(nn.Module):
 
     def __init__(self, config: UNetConfig, plan: LevelPlan, index: int):
         super().__init__()
-        self.res = nn.ModuleList(res_block(config, inputs, plan.width) for inputs in plan.inputs)
+        self.res = nn.ModuleList(res_block(config, plan, inputs) for inputs in plan.inputs)
         groups = config.norm_groups if config.mid_groups is None else config.mid_groups
         self.attn = attention(config, plan, index, groups) if plan.attention != "none" else None
 
@@ -124,7 +81,7 @@ class WayDown:
         return gate(h, self._frame) if gate.taps and place != self.cut else h
 
 
-class Encoder(nn.Module):
+class Encoder(Conditioned):
     """Mixin for a part with a U-Net's first half; `build_encoder` makes its modules, under the U-Net's names.
 
     With `gradient_checkpointing` set, training recomputes every block in the backward pass instead of keeping it.
@@ -138,55 +95,22 @@ class Encoder(nn.Module):
         """Make the modules: conv_in, time_embed, vector_embed, down, mid."""
         self.unet = config
         self.conv_in = PortedConv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
-        self.time_embed = EmbeddingMLP(config.code, config.embedding)
-        self.vector_embed = _vector_embed(config)
+        self.time_embed = EmbeddingMLP(config.widths[0], config.embedding, config.activation)
+        self.build_conditions(config)
         count, stages = 0, []
         for plan in down_levels(config):
             stages.append(UNetLevel(config, plan, "down", count))
-            count += _crossings(plan, len(plan.inputs))
+            count += crossings(plan)
         self.down = nn.ModuleList(stages)
         middle = mid_level(config)
         self.mid = Middle(config, middle, count) if middle.inputs else None
-        self.cross_count = count + _crossings(middle, 1)
-
-    def project(self, signals: Mapping[str, Signal], context: Context) -> Projected:
-        """Keys, values and vector of the conditions.
-
-        Raises:
-            CompositionError: a required condition is missing.
-        """
-        tokens = self._signal(signals, "context", Tokens) if takes_context(self.unet) else None
-        vector = self._signal(signals, "vector", Vector) if self.unet.vector != "none" else None
-        kv: tuple[KeysValues, ...] = ()
-        mask = None
-        if tokens is not None:
-            value = tokens.value.to(self.conv_in.weight.dtype)
-            frame = Frame(value, value.new_zeros(value.shape[0]), context)
-            kv = tuple(_contiguous(block.cross_attn.keys_values(value, frame)) for block in self._crossing())
-            mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
-        return Projected(
-            kv,
-            mask,
-            None if vector is None else self._embed_vector(vector.value, context),
-            frequencies(self.unet.code, self.unet.freq_shift, self.conv_in.weight.device),
-        )
-
-    def _crossing(self) -> list[TransformerBlock]:
-        """The blocks that attend to tokens, in the order of their keys and values."""
-        return sorted((m for m in self.modules() if isinstance(m, TransformerBlock)), key=lambda m: m.index)
-
-    def projects_through_taps(self) -> bool:
-        """Whether a layer of the projections is tapped: of keys, of values, of the vector."""
-        ports = [layer.port for b in self._crossing() for layer in (b.cross_attn.to_k, b.cross_attn.to_v)]
-        if self.vector_embed is not None:
-            ports += ports_in(self.vector_embed)
-        return any(port.taps for port in ports)
+        self.cross_count = count + (crossings_each(middle) if middle.inputs else 0)
 
     def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:
-        """SiLU of the time embedding with the vector added, (B, embedding): what every residual block reads."""
-        code = sinusoidal(t, projected.freqs, self.unet.code, self.unet.cos_first)
+        """The time embedding with the vector added, activated, (B, embedding): what every residual block reads."""
+        code = sinusoidal(t, projected.freqs, self.unet.widths[0], self.unet.cos_first)
         emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype), frame)
-        return F.silu(emb if projected.vector is None else emb + projected.vector)
+        return activated(self.unet, emb if projected.vector is None else emb + projected.vector)
 
     def encode(
         self, h: Tensor, emb: Tensor, frame: Frame, projected: Projected, gates: Sequence[nn.Module] = ()
@@ -228,56 +152,6 @@ class Encoder(nn.Module):
             return checkpoint(_block, res, attn, h, emb, frame, projected, use_reentrant=False)  # type: ignore[no-any-return]
         return _block(res, attn, h, emb, frame, projected)
 
-    def _signal(self, signals: Mapping[str, Signal], name: str, kind: Callable[..., Any]) -> Any:
-        signal = signals.get(name)
-        if signal is None:
-            have = ", ".join(signals) or "none"
-            raise CompositionError("missing-signal", f"no {name!r} condition", fits=f"slots filled: {have}")
-        if type(signal) is not kind:
-            raise CompositionError("kind-mismatch", f"slot {name!r} got {type(signal).__name__}")
-        return signal
-
-    def _embed_vector(self, value: Tensor, context: Context) -> Tensor:
-        dtype, embed = self.conv_in.weight.dtype, self.vector_embed
-        if embed is None:
-            return value.to(dtype)
-        if isinstance(embed, ClassTable):
-            return embed(value)
-        frame = Frame(value, value.new_zeros(value.shape[0]), context)
-        return embed(value if isinstance(embed, TimeLikeMLP) else value.to(dtype), frame)
-
-
-def takes_context(config: UNetConfig) -> bool:
-    """Whether the network has cross-attention to tokens."""
-    kinds = {plan.attention for plan in (*down_levels(config), mid_level(config))}
-    return config.context_dim is not None and "cross" in kinds
-
-
-def unet_slots(config: UNetConfig) -> dict[str, Slot]:
-    """The slots of a U-Net. All are required: the published networks have no defaults."""
-    slots: dict[str, Slot] = {}
-    if takes_context(config):
-        slots["context"] = Slot("tokens", config.context_dim or 0, config.context_join, required=True)
-    if (dim := config.vector_width) is not None:
-        slots["vector"] = Slot("vector", dim, "only" if dim == 1 else "feature", required=True)
-    if config.plane_channels:
-        slots["plane"] = Slot("plane", config.plane_channels, "feature", required=True)
-    return slots
-
-
-def checked_plane(config: UNetConfig, signals: Mapping[str, Signal]) -> Tensor | None:
-    """The plane that a network concatenates to x, or None.
-
-    Raises:
-        CompositionError: it is missing or has the wrong number of channels.
-    """
-    if not config.plane_channels:
-        return None
-    plane = signals.get("plane")
-    if not isinstance(plane, Plane):
-        raise CompositionError("missing-signal", "no 'plane' condition", fits=f"{config.plane_channels} channels")
-    return plane.value
-
 
 def inner_ports(module: nn.Module) -> dict[str, Port]:
     """Ports of the attentions and layers below a module, by the path of the layer they belong to."""
@@ -286,8 +160,12 @@ def inner_ports(module: nn.Module) -> dict[str, Port]:
         if isinstance(part, SelfAttention2d):
             ports[f"attn.{path}"] = part.attn_port
             ports[f"self.{path}"] = part.port
+        elif isinstance(part, JointAttention2d):
+            ports[f"joint.{path}"] = part.joint_port
+            ports[f"self.{path}"] = part.port
         elif isinstance(part, TransformerBlock):
-            ports[f"attn.{path}"] = part.attn_port
+            if not part.only_cross:
+                ports[f"attn.{path}"] = part.attn_port
             ports[f"self.{path}"] = part.self_port
             ports[f"block.{path}"] = part.block_port
             ports[f"cross.{path}"] = part.cross_port
@@ -306,25 +184,37 @@ def level_ports(stages: Iterable[nn.Module]) -> dict[str, Port]:
     return ports
 
 
-def res_block(config: UNetConfig, inputs: int, outputs: int, resample: Any = "none") -> ResBlock:
-    """A residual block with the U-Net's options."""
+def res_block(config: UNetConfig, plan: LevelPlan, inputs: int, resample: Any = "none") -> ResBlock:
+    """A residual block of a level, with the U-Net's options."""
     return ResBlock(
         inputs,
-        outputs,
+        plan.width,
         config.embedding,
         groups=config.norm_groups,
         eps=config.norm_eps,
         dropout=config.dropout,
         scale_shift=config.scale_shift,
         resample=resample,
+        activation=config.activation,
+        output_scale=plan.output_scale,
     )
 
 
 def attention(config: UNetConfig, plan: LevelPlan, index: int, groups: int | None = None) -> nn.Module:
-    """The attention of a level, of either kind."""
+    """The attention of a level, of any kind."""
     groups = config.norm_groups if groups is None else groups
     if plan.attention == "self":
         return SelfAttention2d(plan.width, plan.heads, groups, config.norm_eps, config.upcast_attention)
+    if plan.attention == "joint":
+        return JointAttention2d(
+            plan.width,
+            plan.heads,
+            config.context_dim or 0,
+            groups=config.norm_groups,
+            context_groups=config.context_groups,
+            only_cross=plan.only_cross,
+            index=index,
+        )
     return SpatialTransformer(
         plan.width,
         plan.heads,
@@ -333,6 +223,7 @@ def attention(config: UNetConfig, plan: LevelPlan, index: int, groups: int | Non
         groups=config.norm_groups,
         upcast=config.upcast_attention,
         index=index,
+        only_cross=plan.only_cross,
     )
 
 
@@ -351,28 +242,26 @@ def _resampler(config: UNetConfig, plan: LevelPlan, way: str) -> nn.Module | Non
     if plan.resample == "none":
         return None
     if plan.resample == "residual":
-        return res_block(config, plan.width, plan.width, way)
+        return res_block(config, plan, plan.width, way)
     if way == "down":
         return Downsample(plan.width, plan.resample == "conv", config.down_padding)
     return Upsample(plan.width, plan.resample == "conv")
 
 
-def _vector_embed(config: UNetConfig) -> nn.Module | None:
-    wide = config.embedding
-    if config.vector == "mlp":
-        return EmbeddingMLP(config.vector_dim or 0, wide)
-    if config.vector == "linear":
-        return PortedLinear(config.vector_dim or 0, wide)
-    if config.vector == "table":
-        return ClassTable(config.vector_dim or 0, wide)
-    if config.vector == "timestep":
-        return TimeLikeMLP(config.code, wide, config.cos_first, config.freq_shift)
-    return None
+def crossings(plan: LevelPlan) -> int:
+    """Pairs of keys and values of the context that the attentions of a level read."""
+    return crossings_each(plan) * len(plan.inputs)
 
 
-def _crossings(plan: LevelPlan, attentions: int) -> int:
-    return plan.depth * attentions if plan.attention == "cross" else 0
+def crossings_each(plan: LevelPlan) -> int:
+    """Pairs of keys and values of the context that one attention of a level reads."""
+    if plan.attention == "cross":
+        return plan.depth * (1 + plan.only_cross)
+    return int(plan.attention == "joint")
 
 
-def _contiguous(pair: KeysValues) -> KeysValues:
-    return pair[0].contiguous(), pair[1].contiguous()
+def activated(config: UNetConfig, emb: Tensor) -> Tensor:
+    """The sum of the embeddings as residual blocks read it."""
+    for name in (config.activation,) if config.time_activations is None else config.time_activations:
+        emb = ACTIVATIONS[name](emb)
+    return emb

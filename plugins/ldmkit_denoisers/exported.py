@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ldmkit import CompositionError, Context, check_fresh, fingerprint
 from ldmkit.plans.graphed import tensors_in
-from ldmkit_denoisers.encoder import Projected, UNetContext
+from ldmkit_denoisers.conditions import Projected, UNetContext
 from ldmkit_denoisers.unet import UNet
 
 OPTIONS: dict[str, Any] = {"freezing": True, "cpp.weight_prepack": True}

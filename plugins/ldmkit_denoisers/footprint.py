@@ -7,7 +7,7 @@ of its map, with C input and D output channels:
 |-------|----------|-------|
 | residual | max(3 C + 2 D, C + 4 D) | input, normed copy, result, and the blocked copies of CPU convolutions |
 | transformer | 19 D | the map, the tokens, their normed copy, 8 D of the gated layer and 4 D of gate and product each |
-| attention on the map | 9 D | the map, its tokens, q, k, v, the result, its projection and two transposed copies |
+| attention on the map, joint too | 9 D | the map, its tokens, q, k, v, the result, its projection and two transposed copies |
 
 Attention's scores are not counted: fused kernels hold none of them.
 """
@@ -74,6 +74,9 @@ def _blocks(plan: LevelPlan, area: int) -> Iterator[_Block]:
         if plan.attention == "self":
             elements = max(elements, 9 * out)
             products += (4 * out**2 + 2 * area * out) * area
+        elif plan.attention == "joint":
+            elements = max(elements, 9 * out)
+            products += ((2 if plan.only_cross else 4) * out**2 + 2 * (0 if plan.only_cross else area) * out) * area
         elif plan.attention == "cross":
             elements = max(elements, 19 * out)
             products += (2 * out**2 + plan.depth * (18 * out**2 + 2 * area * out)) * area

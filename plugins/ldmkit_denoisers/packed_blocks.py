@@ -13,10 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, Port, PortedConv2d, PortedLinear, ports_in
-from ldmkit_denoisers.attention import KeysValues, SelfAttention2d, SpatialTransformer, TransformerBlock, attend
-from ldmkit_denoisers.encoder import Projected
+from ldmkit_denoisers.attention import (
+    KeysValues,
+    SelfAttention2d,
+    SpatialTransformer,
+    TransformerBlock,
+    attend,
+    split_heads,
+)
+from ldmkit_denoisers.conditions import Projected
+from ldmkit_denoisers.config import Activation
+from ldmkit_denoisers.joint import JointAttention2d
 from ldmkit_denoisers.packing import PackedConv, PackedLinear
-from ldmkit_denoisers.ported import resized
+from ldmkit_denoisers.ported import activate, resized
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
 
 SMALL_MAP = 1024
@@ -37,6 +46,7 @@ class PackedResBlock:
         self._eager, self._ports, self._place = res, _ports(res), place
         self._norm_1, self._norm_2 = res.norm_1, res.norm_2
         self._resample, self._scale_shift = res.resample, res.scale_shift
+        self._activation, self._scale = res.activation, res.output_scale
         self._conv_1 = PackedConv(res.conv_1)
         self._conv_2 = PackedConv(res.conv_2)
         self._skip = None if res.skip is None else PackedConv(res.skip)
@@ -45,23 +55,22 @@ class PackedResBlock:
         if _tapped(self._ports):
             return channels_last(self._eager(x, shifts.emb, size, frame))
         shift = shifts.rows[self._place]
-        h = norm_silu(self._norm_1, x)
+        h = norm_act(self._norm_1, x, self._activation)
         if self._resample == "up":
             size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
             h, x = resized(h, size), resized(x, size)
         elif self._resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = self._scaled(h, shift) if self._scale_shift else self._shifted(h, shift)
-        if self._skip is None:
-            return self._conv_2.plus(h, x)
-        return self._conv_2.onto(h, self._skip(x))
+        h = self._conv_2.plus(h, x) if self._skip is None else self._conv_2.onto(h, self._skip(x))
+        return h if self._scale == 1 else h.div_(self._scale)
 
     def _shifted(self, h: Tensor, shift: Tensor) -> Tensor:
         if shift.shape[0] == 1:  # one row for the whole batch: the shift is the convolution's bias
             h = self._conv_1.biased(h, shift[0])
         else:
             h = self._conv_1.biased(h, None).add_(shift[:, :, None, None])
-        return norm_silu(self._norm_2, h)
+        return norm_act(self._norm_2, h, self._activation)
 
     def _scaled(self, h: Tensor, shift: Tensor) -> Tensor:
         norm = self._norm_2
@@ -73,7 +82,7 @@ class PackedResBlock:
         else:
             h = F.group_norm(h, norm.num_groups, norm.weight, norm.bias, norm.eps)
             h.mul_(scale[:, :, None, None]).add_(offset[:, :, None, None])
-        return F.silu(h, inplace=True)
+        return activate(h, self._activation)
 
 
 class TimeProjections:
@@ -124,7 +133,8 @@ class PackedTransformerBlock:
         self._eager, self._index, self._ports = block, block.index, _ports(block)
         self._norms = (block.norm_1, block.norm_2, block.norm_3)
         self._heads, self._upcast = first.heads, first.upcast
-        self._qkv = PackedLinear.stacked((first.to_q, first.to_k, first.to_v))
+        self._only_cross = block.only_cross
+        self._first = PackedLinear.stacked((first.to_q,) if block.only_cross else (first.to_q, first.to_k, first.to_v))
         self._out_1, self._out_2 = PackedLinear.of(first.to_out), PackedLinear.of(second.to_out)
         self._crosses = block.context_dim is not None
         queried = (second.to_q,) if self._crosses else (second.to_q, second.to_k, second.to_v)
@@ -138,7 +148,12 @@ class PackedTransformerBlock:
         if _tapped(self._ports):
             return self._eager(x, frame, projected.kv, projected.mask)  # type: ignore[no-any-return]
         norm_1, norm_2, norm_3 = self._norms
-        x = self._out_1.plus(_self_attend(self._qkv(_layer_norm(norm_1, x)), self._heads, self._upcast), x)
+        q = self._first(_layer_norm(norm_1, x))
+        if self._only_cross:
+            y = self._attend_to(q, projected.kv[self._index + 1], projected.mask)
+        else:
+            y = _self_attend(q, self._heads, self._upcast)
+        x = self._out_1.plus(y, x)
         q = self._query(_layer_norm(norm_2, x))
         if self._crosses:
             y = self._attend_to(q, projected.kv[self._index], projected.mask)
@@ -149,8 +164,24 @@ class PackedTransformerBlock:
         return self._ff.plus(self._value.times(h, self._gate.gelu(h)), x)
 
     def _attend_to(self, q: Tensor, kv: KeysValues, mask: Tensor | None) -> Tensor:
-        b, length, c = q.shape
-        return attend(q.view(b, length, self._heads, c // self._heads).transpose(1, 2), *kv, mask, self._upcast)
+        return attend(split_heads(q, self._heads), *kv, mask, self._upcast)
+
+
+class PackedJointAttention:
+    """`JointAttention2d`; delegates to the module if its ports are tapped."""
+
+    def __init__(self, attn: JointAttention2d) -> None:
+        self._eager, self._norm, self._heads, self._ports = attn, attn.norm, attn.heads, _ports(attn)
+        own = [layer for layer in (attn.to_q, attn.to_k, attn.to_v) if layer is not None]
+        self._qkv, self._out = PackedLinear.stacked(own), PackedLinear.of(attn.to_out)
+
+    def __call__(self, x: Tensor, frame: Frame, projected: Projected) -> Tensor:
+        if _tapped(self._ports):
+            return channels_last(self._eager(x, frame, projected.kv, projected.mask))
+        parts = self._qkv(_tokens(_norm(self._norm, x).to(x.dtype))).split(x.shape[1], dim=-1)
+        q, *own = (split_heads(part, self._heads) for part in parts)
+        y = self._eager.attended(q, tuple(own) or None, projected.kv, projected.mask, frame)
+        return _map(self._out.plus(y, _tokens(x)), x)
 
 
 class PackedLayer:
@@ -221,9 +252,9 @@ def _norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
-def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """SiLU of a GroupNorm, in the map's dtype."""
-    return F.silu(_norm(norm, x), inplace=True).to(x.dtype)
+def norm_act(norm: nn.GroupNorm, x: Tensor, activation: Activation) -> Tensor:
+    """The activation of a GroupNorm, in the map's dtype."""
+    return activate(_norm(norm, x), activation).to(x.dtype)
 
 
 def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -9,8 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, PortedConv2d, PortedLinear
+from ldmkit_denoisers.config import Activation
 
 M = TypeVar("M", bound=nn.Module)
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "mish": F.mish,
+}
+"""Activations by name; GELU is the exact one (erf)."""
 
 
 def apply_layer(layer: nn.Module, x: Tensor, frame: Frame | None) -> Tensor:
@@ -26,9 +36,11 @@ def passed(port: nn.Module, value: Tensor, source: Tensor, frame: Frame) -> Tens
     return port(value, frame)  # type: ignore[no-any-return]
 
 
-def activate(h: Tensor) -> Tensor:
-    """SiLU of a tensor that nothing else refers to: in place unless gradients are recorded."""
-    return F.silu(h, inplace=not torch.is_grad_enabled())
+def activate(h: Tensor, kind: Activation = "silu") -> Tensor:
+    """The activation of a tensor that nothing else refers to: SiLU in place unless gradients are recorded."""
+    if kind == "silu":
+        return F.silu(h, inplace=not torch.is_grad_enabled())
+    return ACTIVATIONS[kind](h)
 
 
 def zeroed(module: M) -> M:

@@ -15,14 +15,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import CompositionError, Context, Frame, check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
+from ldmkit_denoisers.conditions import Projected, UNetContext
 from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
-from ldmkit_denoisers.encoder import Middle, Projected, UNetContext, UNetLevel, WayDown
+from ldmkit_denoisers.encoder import Middle, UNetLevel, WayDown, activated
+from ldmkit_denoisers.joint import JointAttention2d
 from ldmkit_denoisers.packed_blocks import (
+    PackedJointAttention,
     PackedLayer,
     PackedResample,
     PackedResBlock,
@@ -31,14 +33,14 @@ from ldmkit_denoisers.packed_blocks import (
     Shifts,
     TimeProjections,
     channels_last,
-    norm_silu,
+    norm_act,
 )
 from ldmkit_denoisers.packing import check_available
-from ldmkit_denoisers.ported import passed
+from ldmkit_denoisers.ported import activate, passed
 from ldmkit_denoisers.resnet import ResBlock
 from ldmkit_denoisers.unet import UNet, with_plane
 
-PackedAttention = PackedSelfAttention | PackedTransformer
+PackedAttention = PackedSelfAttention | PackedJointAttention | PackedTransformer
 
 
 class PrepackedUNet:
@@ -97,7 +99,7 @@ class PrepackedUNet:
         if way.cut is None:
             way.h = _tapped(unet.mid_port, way.h, frame, way.skips[-1])
         h = self._way_up(way, shifts, frame, projected)
-        return self._conv_out(norm_silu(unet.norm_out, h), frame).contiguous()
+        return self._conv_out(norm_act(unet.norm_out, h, unet.config.activation), frame).contiguous()
 
     def _way_down(self, way: WayDown, shifts: Shifts, frame: Frame, projected: Projected) -> WayDown:
         h = way.h
@@ -137,14 +139,15 @@ class PrepackedUNet:
         return h
 
     def _embed(self, t: Tensor, projected: Projected, frame: Frame) -> Tensor:
-        """SiLU of the time embedding: one row if the caller's times are a single expanded number, else one per row."""
+        """The time embedding, activated: one row if the caller's times are a single expanded number, else one per row."""
         unet, vector = self._unet.unet, projected.vector
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]
         inner, outer = self._time
-        code = sinusoidal(t, projected.freqs, unet.code, unet.cos_first)
-        emb = outer(F.silu(inner(code.to(self._unet.conv_in.weight.dtype), frame), inplace=True), frame)
-        return F.silu(emb if vector is None else emb + vector)
+        code = sinusoidal(t, projected.freqs, unet.widths[0], unet.cos_first)
+        hidden = activate(inner(code.to(self._unet.conv_in.weight.dtype), frame), unet.activation)
+        emb = outer(hidden, frame)
+        return activated(unet, emb if vector is None else emb + vector)
 
 
 class _PackedStage:
@@ -184,6 +187,8 @@ class _PackedStage:
 def _packed_attention(attn: nn.Module | None) -> PackedAttention | None:
     if isinstance(attn, SelfAttention2d):
         return PackedSelfAttention(attn)
+    if isinstance(attn, JointAttention2d):
+        return PackedJointAttention(attn)
     return PackedTransformer(attn) if isinstance(attn, SpatialTransformer) else None
 
 

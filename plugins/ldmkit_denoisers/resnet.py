@@ -9,20 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import Frame, PortedConv2d, PortedLinear
+from ldmkit_denoisers.config import Activation
 from ldmkit_denoisers.ported import activate, apply_layer, resized, zeroed
 
 Resample = Literal["none", "down", "up"]
 
 
 class ResBlock(nn.Module):
-    """GroupNorm, SiLU, 3x3 convolution, twice, the time embedding in between (Ho et al. 2020; options: ADM, 2021).
+    """GroupNorm, activation, 3x3 convolution, twice, the time embedding in between (Ho et al. 2020; options: ADM).
 
     Args:
         inputs, outputs: channels; the shortcut is a 1x1 convolution where they differ.
-        embedding: width of the (already SiLU-ed) time embedding.
+        embedding: width of the (already activated) time embedding.
         groups, eps: of the norms; `groups_out` of the second, if that has another number.
         dropout: rate before the second convolution.
         scale_shift: the embedding scales and shifts the second norm (first half scale) instead of being added.
+        activation: after both norms.
+        output_scale: the block's output is divided by it.
         resample: "down" pools both branches 2x2, "up" repeats them to the given size; before the first convolution.
     """
 
@@ -38,9 +41,12 @@ class ResBlock(nn.Module):
         scale_shift: bool = False,
         resample: Resample = "none",
         groups_out: int | None = None,
+        activation: Activation = "silu",
+        output_scale: float = 1.0,
     ):
         super().__init__()
         self.scale_shift, self.resample = scale_shift, resample
+        self.activation, self.output_scale = activation, output_scale
         self.norm_1 = nn.GroupNorm(groups, inputs, eps)
         self.conv_1 = PortedConv2d(inputs, outputs, 3, padding=1)
         self.emb = PortedLinear(embedding, 2 * outputs if scale_shift else outputs)
@@ -53,7 +59,7 @@ class ResBlock(nn.Module):
         self, x: Tensor, emb: Tensor, size: tuple[int, int] | None = None, frame: Frame | None = None
     ) -> Tensor:
         """x (B, inputs, h, w), emb (B, embedding) -> (B, outputs, h2, w2); `size` is the size after an "up" block."""
-        h = activate(self.norm_1(x))
+        h = activate(self.norm_1(x), self.activation)
         if self.resample == "up":
             size = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
             h, x = resized(h, size), resized(x, size)
@@ -66,11 +72,12 @@ class ResBlock(nn.Module):
             h = torch.addcmul(shift, self.norm_2(h), scale + 1)
         else:
             h = self.norm_2(h + e)
-        h = activate(h)
+        h = activate(h, self.activation)
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
         h = apply_layer(self.conv_2, h, frame)
-        return h + (x if self.skip is None else apply_layer(self.skip, x, frame))
+        h = h + (x if self.skip is None else apply_layer(self.skip, x, frame))
+        return h if self.output_scale == 1 else h / self.output_scale
 
 
 class Downsample(nn.Module):

@@ -22,23 +22,16 @@ from ldmkit import (
     Work,
 )
 from ldmkit_denoisers.attention import SelfAttention2d, TransformerBlock
+from ldmkit_denoisers.conditions import Projected, UNetContext, checked_plane, unet_slots
 from ldmkit_denoisers.config import SMALL, UNetConfig, mid_level, skip_widths, smallest_map, up_levels
-from ldmkit_denoisers.encoder import (
-    Encoder,
-    Projected,
-    UNetContext,
-    UNetLevel,
-    WayDown,
-    checked_plane,
-    inner_ports,
-    level_ports,
-    unet_slots,
-)
+from ldmkit_denoisers.encoder import Encoder, UNetLevel, WayDown, crossings, inner_ports, level_ports
 from ldmkit_denoisers.footprint import footprint
+from ldmkit_denoisers.joint import JointAttention2d
 from ldmkit_denoisers.packing import packable
 from ldmkit_denoisers.ported import activate, apply_layer, passed, zeroed
 from ldmkit_denoisers.resnet import ResBlock
 
+JOINT = {"attention": ("none", "joint"), "context_dim": 6, "residual_resample": True, "output_scale": 1.5}
 VECTOR = {"vector": "mlp", "vector_dim": 4}
 
 __all__ = ["UNet", "UNetConfig", "UNetContext"]
@@ -47,18 +40,21 @@ __all__ = ["UNet", "UNetConfig", "UNetContext"]
 class UNet(Encoder, Denoiser):
     """F(x, t, context): x (B, channels, h, w), t (B,) in training steps -> (B, out_channels, h, w), any h and w.
 
-    Slots (if configured): `context` tokens for cross-attention, `vector` added to the time
+    Slots (if configured): `context` tokens for attention and for the pool that is added to the time embedding, `vector`
+    added to the time embedding, `image` a picture's embedding that the context is made of or that is added to the time
     embedding, `plane` concatenated to x.
 
     Ports: `input` (x with the plane, before `conv_in`); `down.<level>`, a level's last map before it becomes a skip and
     is resampled; `down.<level>.resample`, the resampled map, which is a skip and the next level's input; `skip.<i>`,
     map i of the way down in the order they are made, at the moment the way up reads it; `deep.<i>`, a gate: the map
     that the way up joins with it, which guards all between making and reading that skip; `mid`, the middle's output;
-    `attn.<path>`, `self.<path>`, `block.<path>` and `cross.<path>` of every attention and of the residual stream
-    between the attentions of a transformer block, `linear.<path>` and `conv.<path>` of every layer, by module path.
+    `attn.<path>`, `self.<path>`, `block.<path>`, `cross.<path>` and `joint.<path>` of every attention and of the
+    residual stream between the attentions of a transformer block, `linear.<path>` and `conv.<path>` of every layer, by
+    module path.
 
-    State-dict names: conv_in, time_embed, vector_embed, down.<level>.{res,attn,resample}, mid.{res,attn},
-    up.<level>.{res,attn,resample}, norm_out, conv_out; levels count from the full resolution on both sides.
+    State-dict names: conv_in, time_embed, vector_embed, context_proj, context_pool, image_tokens, image_time,
+    down.<level>.{res,attn,resample}, mid.{res,attn}, up.<level>.{res,attn,resample}, norm_out, conv_out; levels count
+    from the full resolution on both sides.
     """
 
     Config = UNetConfig
@@ -67,6 +63,8 @@ class UNet(Encoder, Denoiser):
         Example({**SMALL, "scale_shift": True, "residual_resample": True, "vector": "table", "vector_dim": 3}),
         Example({**SMALL, "attention": ("none", "self"), "time_code": 12, "time_dim": 20}),
         Example({**SMALL, "attention": ("none", "cross"), "down_padding": 0, "vector": "timestep"}),
+        Example({**SMALL, **JOINT, "context_groups": 3, "context_source": 8, "pool_heads": 2, "activation": "gelu"}),
+        Example({**SMALL, **JOINT, "image_dim": 5, "image_tokens": 2, "image_time": True, "only_cross": (True, False)}),
         Example({**SMALL, "resample_conv": False, "mid": "absent", "blocks": (2, 1), "out_channels": 6}),
     )
     plans = (*Denoiser.plans, "prepacked", "exported")
@@ -75,7 +73,7 @@ class UNet(Encoder, Denoiser):
         "prepacked": "ldmkit_denoisers.prepacked:PrepackedUNet",
         "exported": "ldmkit_denoisers.exported:ExportedUNet",
     }
-    regions = (ResBlock, TransformerBlock, SelfAttention2d)
+    regions = (ResBlock, TransformerBlock, SelfAttention2d, JointAttention2d)
 
     def __init__(self, config: UNetConfig | None = None):
         Denoiser.__init__(self, config)
@@ -86,7 +84,7 @@ class UNet(Encoder, Denoiser):
         stages: list[UNetLevel] = []
         for plan in up_levels(config):
             stages.append(UNetLevel(config, plan, "up", self.cross_count))
-            self.cross_count += plan.depth * len(plan.inputs) if plan.attention == "cross" else 0
+            self.cross_count += crossings(plan)
         self.up = nn.ModuleList(reversed(stages))
         self.norm_out = nn.GroupNorm(config.norm_groups, config.widths[0], config.norm_eps)
         self.conv_out = zeroed(PortedConv2d(config.widths[0], config.out_channels or config.channels, 3, padding=1))
@@ -137,7 +135,7 @@ class UNet(Encoder, Denoiser):
         if self.mid_port.taps and way.cut is None:
             way.h = passed(self.mid_port, way.h, way.skips[-1], frame)
         h = self._decode(way, emb, frame, projected)
-        return apply_layer(self.conv_out, activate(self.norm_out(h)), frame)  # type: ignore[no-any-return]
+        return apply_layer(self.conv_out, activate(self.norm_out(h), self.config.activation), frame)  # type: ignore[no-any-return]
 
     def footprint(self, rows: int, size: tuple[int, ...]) -> Work:
         """See `Denoiser.footprint`."""

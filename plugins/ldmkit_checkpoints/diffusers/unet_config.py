@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ldmkit_denoisers.conditions import takes_context
 from ldmkit_denoisers.config import UNetConfig, at
-from ldmkit_denoisers.encoder import takes_context
 
 from ldmkit import SourceError, SpecError
 from ldmkit_checkpoints.diffusers.unet_fields import CROSS, PLAIN, read_options, refuse
