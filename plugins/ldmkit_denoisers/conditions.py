@@ -89,7 +89,7 @@ class Conditioned(nn.Module):
             kv,
             None if mask is None else mask[:, None, None, :],
             sum(added[1:], start=added[0]) if added else None,
-            frequencies(config.widths[0], config.freq_shift, self.conv_in.weight.device),
+            frequencies(config.code, config.freq_shift, self.conv_in.weight.device),
         )
 
     def readers(self) -> list[ContextReader]:
@@ -196,7 +196,7 @@ def _vector_embed(config: UNetConfig) -> nn.Module | None:
     if config.vector == "table":
         return ClassTable(config.vector_dim or 0, wide)
     if config.vector == "timestep":
-        return TimeLikeMLP(config.widths[0], wide, config.cos_first, config.freq_shift, config.activation)
+        return TimeLikeMLP(config.code, wide, config.cos_first, config.freq_shift, config.activation)
     return None
 
 

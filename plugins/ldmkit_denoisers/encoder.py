@@ -95,7 +95,7 @@ class Encoder(Conditioned):
         """Make the modules: conv_in, time_embed, vector_embed, down, mid."""
         self.unet = config
         self.conv_in = PortedConv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
-        self.time_embed = EmbeddingMLP(config.widths[0], config.embedding, config.activation)
+        self.time_embed = EmbeddingMLP(config.code, config.embedding, config.activation)
         self.build_conditions(config)
         count, stages = 0, []
         for plan in down_levels(config):
@@ -108,7 +108,7 @@ class Encoder(Conditioned):
 
     def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:
         """The time embedding with the vector added, activated, (B, embedding): what every residual block reads."""
-        code = sinusoidal(t, projected.freqs, self.unet.widths[0], self.unet.cos_first)
+        code = sinusoidal(t, projected.freqs, self.unet.code, self.unet.cos_first)
         emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype), frame)
         return activated(self.unet, emb if projected.vector is None else emb + projected.vector)
 

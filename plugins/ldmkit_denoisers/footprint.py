@@ -7,7 +7,7 @@ of its map, with C input and D output channels:
 |-------|----------|-------|
 | residual | max(3 C + 2 D, C + 4 D) | input, normed copy, result, and the blocked copies of CPU convolutions |
 | transformer | 19 D | the map, the tokens, their normed copy, 8 D of the gated layer and 4 D of gate and product each |
-| attention on the map, joint too | 9 D | the map, its tokens, q, k, v, the result, its projection and two transposed copies |
+| attention, self or joint | 9 D | the map, its tokens, q, k, v, the result, its projection and two transposed copies |
 
 Attention's scores are not counted: fused kernels hold none of them.
 """

@@ -139,12 +139,12 @@ class PrepackedUNet:
         return h
 
     def _embed(self, t: Tensor, projected: Projected, frame: Frame) -> Tensor:
-        """The time embedding, activated: one row if the caller's times are a single expanded number, else one per row."""
+        """The activated time embedding: one row if the caller's times are a single expanded number, else one each."""
         unet, vector = self._unet.unet, projected.vector
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]
         inner, outer = self._time
-        code = sinusoidal(t, projected.freqs, unet.widths[0], unet.cos_first)
+        code = sinusoidal(t, projected.freqs, unet.code, unet.cos_first)
         hidden = activate(inner(code.to(self._unet.conv_in.weight.dtype), frame), unet.activation)
         emb = outer(hidden, frame)
         return activated(unet, emb if vector is None else emb + vector)

@@ -35,6 +35,19 @@ BASES: dict[str, Options] = {
         "attention_head_dim": 4,
         "cross_attention_dim": 24,
     },
+    "joint": {
+        **LEVELS,
+        "down_block_types": ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"],
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+        "up_block_types": ["SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"],
+        "attention_head_dim": 8,
+        "cross_attention_dim": 32,
+        "cross_attention_norm": "group_norm",
+        "encoder_hid_dim": 24,
+        "encoder_hid_dim_type": "text_proj",
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 4,
+    },
     "ControlNetModel": {
         **LEVELS,
         "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
@@ -70,7 +83,12 @@ def edited(folder: Path, changes: Mapping[str, Any] = {}, drop: str | None = Non
 
 def made(name: str, folder: Path, changes: Options, drop: str | None = None) -> Any:
     """Their network of `BASES`: see `saved`."""
-    return saved(getattr(diffusers, name), BASES[name], folder, changes, drop)
+    return saved(class_of(name), BASES[name], folder, changes, drop)
+
+
+def class_of(name: str) -> Any:
+    """Their class of a base."""
+    return getattr(diffusers, "UNet2DConditionModel" if name == "joint" else name)
 
 
 def saved(
@@ -127,7 +145,8 @@ def difference(name: str, theirs: Any, ours: Any) -> float:
             want = [theirs(x, t, **kwargs).sample]
         else:
             width = config["cross_attention_dim"]
-            context = normal(2, 5, width[0] if isinstance(width, list) else width, seed=3)
+            width = config.get("encoder_hid_dim") or (width[0] if isinstance(width, list) else width)
+            context = normal(2, 5, width, seed=3)
             signals["context"] = Tokens(context)
             if name == "ControlNetModel":
                 factor = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
@@ -144,6 +163,9 @@ def difference(name: str, theirs: Any, ours: Any) -> float:
 
 def _vector(theirs: Any, config: Options) -> tuple[Options, Options]:
     """What they take beside x, t and the context, and our signal of it."""
+    if "image" in (config.get("addition_embed_type"), str(config.get("encoder_hid_dim_type")).removesuffix("_proj")):
+        image = normal(2, config["encoder_hid_dim"], seed=6)
+        return {"added_cond_kwargs": {"image_embeds": image}}, {"image": Vector(image)}
     if config.get("addition_embed_type") == "text_time":
         wide = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
         pooled, sizes = normal(2, wide, seed=4), torch.arange(12.0).view(2, 6) * 50

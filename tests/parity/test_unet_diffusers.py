@@ -232,6 +232,7 @@ def test_unet_2d_condition_model_is_the_same_function(name: str, size: tuple[int
 def meaning(config: UNetConfig) -> tuple[Any, ...]:
     """A config without the difference between one value for all levels and a tuple of equal ones."""
     plain = {"depth", "mid_depth", "heads", "head_dim", "mid_heads", "blocks", "residual_resample", "mid_groups"}
+    plain |= {"output_scale", "only_cross"}
     rest = config.model_dump(exclude=plain)
     plans = (down_levels(config), up_levels(config), mid_level(config))
     return (*plans, config.mid_groups or config.norm_groups, rest)
@@ -273,11 +274,16 @@ def test_old_attention_names_are_recognised() -> None:
     "change,word",
     [
         ({"dual_cross_attention": True}, "dual_cross_attention"),
-        ({"addition_embed_type": "image"}, "addition_embed_type"),
+        ({"addition_embed_type": "image_hint"}, "addition_embed_type"),
+        ({"addition_embed_type": "image"}, "encoder_hid_dim"),
+        ({"encoder_hid_dim_type": "text_image_proj", "encoder_hid_dim": 8}, "encoder_hid_dim_type"),
         ({"class_embed_type": "projections"}, "class_embed_type"),
-        ({"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"}, "mid_block_type"),
+        (
+            {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "cross_attention_norm": "layer_norm"},
+            "cross_attention_n",
+        ),
         ({"down_block_types": ["KDownBlock2D"] * 4}, "down_block_types"),
-        ({"only_cross_attention": [True, False, False, False]}, "only_cross_attention"),
+        ({"only_cross_attention": [True, False, False]}, "only_cross_attention"),
         ({"atention_head_dim": 8}, "attention_head_dim"),
         ({"up_block_types": ["UpBlock2D"] * 4}, "up_block_types"),
         ({"_class_name": "UNet3DConditionModel"}, "_class_name"),

@@ -14,6 +14,21 @@ from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.diffusers.unet_keys import encoder_diffusers
 from ldmkit_checkpoints.keys import KeyMap, layers
 
+_PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "mid_block_scale_factor": (1,),
+    "only_cross_attention": (False,),
+    "mid_block_only_cross_attention": (None, False),
+    "encoder_hid_dim": (None,),
+    "encoder_hid_dim_type": (None,),
+    "resnet_skip_time_act": (False,),
+    "resnet_out_scale_factor": (1,),
+    "time_embedding_act_fn": (None,),
+    "cross_attention_norm": (None,),
+    "addition_embed_type": (None, "text_time"),
+}
+"""Fields of U-Nets, supported in this class at these values only."""
+
 LATENTS = "_latent_channels"
 """Field that diffusers passes over: channels of the latents, of a network that reads further planes beside them."""
 
@@ -67,6 +82,10 @@ def controlnet_from_diffusers(config: Mapping[str, Any], **options: Any) -> Cont
             raise refuse(key, config[key], "an integer")
     if unet.get("class_embed_type") == "simple_projection":  # this class does not embed it
         raise refuse("class_embed_type", "simple_projection", "none, timestep, identity, projection")
+    for key, only in _PLAIN.items():
+        value = unet.get(key, only[0])
+        if any(v not in only for v in (value if isinstance(value, (list, tuple)) and value else [value])):
+            raise refuse(key, value, repr(only[0]))
     down = unet.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     if isinstance(down, (list, tuple)):
         unet["up_block_types"] = [_MIRROR.get(name, name) if isinstance(name, str) else name for name in reversed(down)]
@@ -89,6 +108,10 @@ def controlnet_to_diffusers(
         raise SourceError("not-expressible", "diffusers has no ControlNet of this U-Net", where="unet")
     for key in ("out_channels", "up_block_types", "dropout", "time_embedding_dim"):
         written.pop(key)
+    for key, only in _PLAIN.items():
+        value = written.get(key, only[0])
+        if any(v not in only for v in (value if isinstance(value, list) else [value])):
+            raise SourceError("not-expressible", f"diffusers has no ControlNet with {key} {value!r}", where="unet")
     planes = {} if config.unet.channels == written["in_channels"] else {LATENTS: config.unet.channels}
     return {
         "_class_name": "ControlNetModel",

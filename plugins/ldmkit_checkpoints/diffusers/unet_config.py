@@ -9,6 +9,7 @@ from ldmkit_denoisers.conditions import takes_context
 from ldmkit_denoisers.config import UNetConfig, at
 
 from ldmkit import SourceError, SpecError
+from ldmkit_checkpoints.diffusers.unet_additions import inexpressible, read_additions, write_additions
 from ldmkit_checkpoints.diffusers.unet_fields import CROSS, PLAIN, read_options, refuse
 
 _DOWN = {
@@ -16,12 +17,20 @@ _DOWN = {
     "AttnDownBlock2D": ("self", False),
     "CrossAttnDownBlock2D": ("cross", False),
     "ResnetDownsampleBlock2D": ("none", True),
+    "SimpleCrossAttnDownBlock2D": ("joint", True),
 }
 _UP = {
     "UpBlock2D": ("none", False),
     "AttnUpBlock2D": ("self", False),
     "CrossAttnUpBlock2D": ("cross", False),
     "ResnetUpsampleBlock2D": ("none", True),
+    "SimpleCrossAttnUpBlock2D": ("joint", True),
+}
+_MIDDLE = {
+    "UNetMidBlock2DCrossAttn": "cross",
+    "UNetMidBlock2DSimpleCrossAttn": "joint",
+    "UNetMidBlock2D": "single",
+    None: "absent",
 }
 _NATIVE = {
     "widths": "block_out_channels",
@@ -33,6 +42,12 @@ _NATIVE = {
     "mid_groups": "attn_norm_num_groups",
     "time_dim": "time_embedding_dim",
     "vector_dim": "projection_class_embeddings_input_dim",
+    "pool_heads": "addition_embed_type_num_heads",
+    "context_groups": "cross_attention_norm",
+    "context_source": "encoder_hid_dim",
+    "image_dim": "encoder_hid_dim",
+    "output_scale": "resnet_out_scale_factor",
+    "mid_scale": "mid_block_scale_factor",
 }
 """Field of UNetConfig -> name in diffusers, for errors; other fields have the same name."""
 
@@ -160,9 +175,10 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
         if len(set(context)) > 1:
             raise refuse("cross_attention_dim", context, "one width for all levels")
         context = context[0]
-    middle = {"UNetMidBlock2DCrossAttn": "cross", "UNetMidBlock2D": "single", None: "absent"}
-    mid = known(options["mid_block_type"], middle, "mid_block_type")
-    attended = [*((kind, at(numbers, i)) for i, kind in enumerate(kinds)), (mid, at(numbers, len(widths) - 1))]
+    mid = known(options["mid_block_type"], _MIDDLE, "mid_block_type")
+    last = mid if kinds[-1] == "none" and mid == "joint" else kinds[-1]
+    attended = [*((kind, at(numbers, i)) for i, kind in enumerate((*kinds[:-1], last)))]
+    attended += [(mid, at(numbers, len(widths) - 1))]
     for width, (kind, heads) in zip((*widths, widths[-1]), attended, strict=True):
         if kind == "cross" and width % heads:
             raise refuse("attention_head_dim", numbers, f"a number of heads that divides {width} channels")
@@ -170,26 +186,29 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
         mid == "cross" and at(depth, len(widths) - 1) < 1
     ):
         raise refuse("transformer_layers_per_block", depth, "1 or more where there is cross-attention")
+    for level, kind in enumerate(kinds):
+        if kind in ("self", "joint") and at(numbers, level) != at(numbers, len(kinds) - 1 - level):
+            raise refuse("attention_head_dim", numbers, "one number: on the way up these blocks read it in reverse")
+    heads = [
+        _heads(width, number, kind) if kind in ("self", "joint") else number
+        for width, (kind, number) in zip((*widths, widths[-1]), attended, strict=True)
+    ]
     return {
-        "heads": tuple(
-            _heads(width, number, "self") if kind == "self" else number
-            for width, (kind, number) in zip(widths, attended[:-1], strict=True)
-        ),
+        "heads": tuple(heads[:-1]),
         "mid": mid,
-        "mid_heads": at(numbers, len(widths) - 1),
+        "mid_heads": heads[-1],
         "depth": tuple(max(number, 1) for number in depth) if isinstance(depth, tuple) else depth,
         "context_dim": context,
         "linear_projections": options["use_linear_projection"],
         "upcast_attention": options["upcast_attention"],
+        **read_additions(options, kinds, mid),
     }
 
 
 def _vector(options: Mapping[str, Any]) -> tuple[str, int | None]:
     kind, added = options["class_embed_type"], options.get("addition_embed_type")
     wide = options.get("projection_class_embeddings_input_dim")
-    if added is not None:
-        if added != "text_time":
-            raise refuse("addition_embed_type", added, "text_time, or none")
+    if added == "text_time":
         for key in ("class_embed_type", "num_class_embeds"):
             if options[key] is not None:
                 raise refuse(key, options[key], "none beside an addition_embed_type")
@@ -219,15 +238,15 @@ def unet_to_diffusers(config: UNetConfig, vector: str = "add_embedding", size_di
         SourceError: diffusers cannot express it.
     """
     kinds = config.attention or ("none",) * config.levels
-    cross = "cross" in (*kinds, config.mid_kind)
+    cross = not {"cross", "joint"}.isdisjoint((*kinds, config.mid_kind))
     residual = [bool(at(config.residual_resample, level)) for level in range(config.levels)]
     if not config.resample_conv or config.mid_heads not in (
         None,
         config.heads_at(config.levels - 1, config.widths[-1]),
     ):
-        raise _inexpressible("resampling by pooling, or a separate head rule for the middle block")
+        raise inexpressible("resampling by pooling, or a separate head rule for the middle block")
     if config.code != config.widths[0]:
-        raise _inexpressible("a timestep code of another width than the first level")
+        raise inexpressible("a timestep code of another width than the first level")
     shared: dict[str, Any] = {
         "in_channels": config.in_channels or config.channels,
         "out_channels": config.out_channels or config.channels,
@@ -241,21 +260,20 @@ def unet_to_diffusers(config: UNetConfig, vector: str = "add_embedding", size_di
         "time_embedding_dim": config.time_dim,
         "flip_sin_to_cos": config.cos_first,
         "freq_shift": int(config.freq_shift),
-        "act_fn": "silu",
     }
     shared |= _block_types(kinds, residual, cross)
-    return shared | (_write_cross(config, kinds, vector, size_dim) if cross else _write_plain(config, kinds, residual))
-
-
-def _inexpressible(what: str) -> SourceError:
-    return SourceError("not-expressible", f"diffusers has no U-Net with {what}", where="denoiser")
+    return shared | (
+        _write_cross(config, kinds, residual, vector, size_dim) if cross else _write_plain(config, kinds, residual)
+    )
 
 
 def _block_types(kinds: tuple[Any, ...], residual: list[bool], cross: bool) -> dict[str, Any]:
     def name(table: Mapping[str, Any], kind: str, res: bool) -> str:
         if res and (kind == "cross" or (kind == "self" and cross)):
-            raise _inexpressible(f"residual resampling beside {kind}-attention")
-        return next(n for n, entry in table.items() if entry == (kind, res and kind == "none"))
+            raise inexpressible(f"residual resampling beside {kind}-attention")
+        if kind == "joint" and not res and len(pairs) > 1:
+            raise inexpressible("joint attention beside resampling that is not residual")
+        return next(n for n, entry in table.items() if entry == (kind, kind == "joint" or (res and kind == "none")))
 
     pairs = list(zip(kinds, residual, strict=True))
     return {
@@ -264,22 +282,26 @@ def _block_types(kinds: tuple[Any, ...], residual: list[bool], cross: bool) -> d
     }
 
 
-def _write_cross(config: UNetConfig, kinds: tuple[Any, ...], vector: str, size_dim: int) -> dict[str, Any]:
+def _write_cross(
+    config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool], vector: str, size_dim: int
+) -> dict[str, Any]:
     if not takes_context(config) or config.mid_kind in ("self", "none"):
-        raise _inexpressible("cross-attention without context, or this middle block")
+        raise inexpressible("cross-attention without context, or this middle block")
     levels = range(config.levels)
-    heads = [config.heads_at(level, config.widths[level]) for level in levels]
-    numbers = [config.widths[i] // heads[i] if kinds[i] == "self" else heads[i] for i in levels]
+    numbers = _written_numbers(config, kinds)
+    if config.mid_only_cross and config.mid_kind == "cross":
+        raise inexpressible("a middle whose transformer has no self-attention")
     depth = [at(config.depth, level) for level in levels]
     if config.mid_depth not in (None, depth[-1]):
         if kinds[-1] == "cross":
-            raise _inexpressible("a middle block deeper or shallower than the last level")
+            raise inexpressible("a middle block deeper or shallower than the last level")
         depth[-1] = config.mid_depth or depth[-1]
     names = {"none": None, "table": None, "mlp": "projection", "linear": "simple_projection"}
     text_time = config.vector == "mlp" and vector == "add_embedding"
+    scaled = [kind == "joint" or (kind == "none" and res) for kind, res in zip(kinds, residual, strict=True)]
     return {
         "_class_name": "UNet2DConditionModel",
-        "mid_block_type": {"absent": None, "single": "UNetMidBlock2D"}.get(config.mid_kind, "UNetMidBlock2DCrossAttn"),
+        "mid_block_type": next(name for name, kind in _MIDDLE.items() if kind == config.mid_kind),
         "cross_attention_dim": config.context_dim,
         "transformer_layers_per_block": depth,
         "attention_head_dim": numbers,
@@ -290,7 +312,28 @@ def _write_cross(config: UNetConfig, kinds: tuple[Any, ...], vector: str, size_d
         "addition_embed_type": "text_time" if text_time else None,
         "addition_time_embed_dim": size_dim if text_time else None,
         "projection_class_embeddings_input_dim": config.vector_dim if config.vector in ("mlp", "linear") else None,
+        **write_additions(config, scaled, text_time),
     }
+
+
+def _written_numbers(config: UNetConfig, kinds: tuple[Any, ...]) -> list[int]:
+    """attention_head_dim per level: heads of transformers, channels per head of other attentions.
+
+    diffusers reads the latter's in the order of the blocks, which is the levels' in reverse on the way up.
+    """
+    last, counted = config.levels - 1, ("self", "joint")
+    attended = [*kinds[:-1], config.mid_kind if kinds[-1] == "none" else kinds[-1]]
+    heads = [config.heads_at(level, width) for level, width in enumerate(config.widths)]
+    numbers = [w // n if kind in counted else n for w, n, kind in zip(config.widths, heads, attended, strict=True)]
+    differ = config.mid_kind in ("cross", "joint") and (config.mid_kind == "joint") != (attended[-1] in counted)
+    if differ and heads[-1] ** 2 != config.widths[-1]:
+        raise inexpressible(f"a {config.mid_kind} middle below {kinds[-1]}-attention")
+    for level, kind in enumerate(attended):
+        if kind in ("none", "absent", "single") and attended[last - level] in counted:
+            numbers[level] = numbers[last - level]
+    if any(kind in counted and numbers[level] != numbers[last - level] for level, kind in enumerate(kinds)):
+        raise inexpressible("channels per head that differ between levels")
+    return numbers
 
 
 def _write_plain(config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool]) -> dict[str, Any]:
@@ -299,15 +342,19 @@ def _write_plain(config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool
     sizes = {width // heads for heads, width in pairs}
     inner = {r for k, r in zip(kinds, residual, strict=True) if k == "self"}
     if config.mid_kind == "single":
-        raise _inexpressible("a middle of one residual block, and no cross-attention")
+        raise inexpressible("a middle of one residual block, and no cross-attention")
     if len(sizes) > 1 or len(inner) > 1 or config.vector in ("mlp", "linear") or isinstance(config.blocks, tuple):
-        raise _inexpressible("heads, resampling, blocks or vectors that differ between levels")
+        raise inexpressible("heads, resampling, blocks or vectors that differ between levels")
+    scales = {at(config.output_scale, level) for level in range(config.levels)} | {config.mid_scale}
+    if (config.activation, config.time_activations, scales) != ("silu", None, {1.0}):
+        raise inexpressible("another activation or output scale, and no cross-attention")
     groups = config.norm_groups if config.mid_groups is None else config.mid_groups
     if (groups == 0) > config.scale_shift:
-        raise _inexpressible("a middle block without norm")
+        raise inexpressible("a middle block without norm")
     kind = "resnet" if True in inner else "conv"
     return {
         "_class_name": "UNet2DModel",
+        "act_fn": "silu",
         "mid_block_type": None if config.mid_kind == "absent" else "UNetMidBlock2D",
         "add_attention": config.mid_kind != "none",
         "attention_head_dim": sizes.pop(),

@@ -62,37 +62,44 @@ CROSS = {
     "time_embedding_dim": None,
     "projection_class_embeddings_input_dim": None,
     "addition_embed_type_num_heads": 64,
+    "act_fn": "silu",
+    "mid_block_scale_factor": 1,
+    "only_cross_attention": False,
+    "mid_block_only_cross_attention": None,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "resnet_skip_time_act": False,
+    "resnet_out_scale_factor": 1.0,
+    "time_embedding_act_fn": None,
+    "cross_attention_norm": None,
 }
 ONLY = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
     "mid_block_scale_factor": (1,),
     "act_fn": ("silu", "swish"),
-    "only_cross_attention": (False,),
     "reverse_transformer_layers_per_block": (None,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
     "num_attention_heads": (None,),
     "dual_cross_attention": (False,),
-    "resnet_skip_time_act": (False,),
-    "resnet_out_scale_factor": (1,),
-    "time_embedding_act_fn": (None,),
     "timestep_post_act": (None,),
     "time_cond_proj_dim": (None,),
     "conv_in_kernel": (3,),
     "conv_out_kernel": (3,),
     "attention_type": ("default",),
     "class_embeddings_concat": (False,),
-    "mid_block_only_cross_attention": (None, False),
-    "cross_attention_norm": (None,),
 }
-"""Fields supported at these values only."""
+"""Fields supported at these values only, by classes that have no default for them above."""
+
+ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "relu": "relu", "mish": "mish"}
+"""diffusers' names of activations, and ours."""
 
 _PER_LEVEL = ("layers_per_block", "attention_head_dim", "transformer_layers_per_block", "cross_attention_dim")
 """Fields for which UNet2DConditionModel accepts a list, one entry per level."""
 
 _OPTIONAL: dict[str, type] = {
     **dict.fromkeys(("class_embed_type", "addition_embed_type", "mid_block_type"), str),
+    **dict.fromkeys(("encoder_hid_dim_type", "time_embedding_act_fn", "cross_attention_norm"), str),
+    "encoder_hid_dim": int,
     **dict.fromkeys(("num_class_embeds", "time_embedding_dim", "attn_norm_num_groups", "num_train_timesteps"), int),
     **dict.fromkeys(("addition_time_embed_dim", "projection_class_embeddings_input_dim", "attention_head_dim"), int),
 }
@@ -111,8 +118,7 @@ def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
         if key not in ONLY:
             fits = suggest(key, {*defaults, *ONLY})
             raise SourceError("unknown-key", f"unknown U-Net key {key!r}", where=key, fits=fits)
-        values = value if key == "only_cross_attention" and isinstance(value, (list, tuple)) and value else [value]
-        if any(one not in ONLY[key] for one in values):
+        if value not in ONLY[key]:
             raise refuse(key, value, repr(ONLY[key][0]))
     options = {**defaults, **{k: v for k, v in config.items() if k in defaults}}
     for key, value in options.items():
@@ -124,7 +130,8 @@ def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     if options["downsample_padding"] not in (0, 1):
         raise refuse("downsample_padding", options["downsample_padding"], "0 or 1")
     _check_levels(options)
-    return {k: bool(v) if isinstance(defaults[k], bool) else v for k, v in options.items()}
+    flags = (key for key, value in defaults.items() if isinstance(value, bool) and key != "only_cross_attention")
+    return options | {key: bool(options[key]) for key in flags}
 
 
 def refuse(key: str, value: Any, fits: str) -> SourceError:
@@ -138,6 +145,13 @@ def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
     if key == "sample_size":
         fits = value is None or _whole(value) or (many and len(value) == 2 and all(map(_whole, value)))
         return "" if fits else "one or two sizes in latent pixels"
+    if key in ("only_cross_attention", "mid_block_only_cross_attention"):
+        each = list(value) if many and key == "only_cross_attention" else [value]
+        fits = each and all(isinstance(v, bool) or (v is None and default is None) for v in each)
+        return "" if fits else "true or false" + ", or one per level" * (key == "only_cross_attention")
+    if key in ("act_fn", "time_embedding_act_fn"):
+        fits = (isinstance(value, str) and value.lower() in ACTIVATIONS) or (value is None and default is None)
+        return "" if fits else ", ".join(ACTIVATIONS)
     if isinstance(default, bool):
         return "" if value is None or isinstance(value, bool) else "true or false"
     if isinstance(default, tuple):
@@ -147,6 +161,8 @@ def _misfit(key: str, value: Any, defaults: Mapping[str, Any]) -> str:
         return ""
     if isinstance(default, str) or _OPTIONAL.get(key) is str:
         return "" if isinstance(value, str) else "a name"
+    if key in ("mid_block_scale_factor", "resnet_out_scale_factor"):
+        return "" if type(value) in (int, float) and 0 < value < math.inf else "a positive number"
     if key in ("freq_shift", "norm_eps", "dropout"):
         return "" if type(value) in (int, float) and math.isfinite(value) else "a number"
     if many and key in _PER_LEVEL and "cross_attention_dim" in defaults:
@@ -162,7 +178,7 @@ def _whole(value: Any) -> bool:
 
 def _check_levels(options: Mapping[str, Any]) -> None:
     levels = len(options["block_out_channels"])
-    for key in ("down_block_types", "up_block_types", *_PER_LEVEL):
+    for key in ("down_block_types", "up_block_types", "only_cross_attention", *_PER_LEVEL):
         value = options.get(key)
         if isinstance(value, (list, tuple)) and len(value) != levels:
             what = f"{key} has {len(value)} entries, block_out_channels {levels}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level, up_levels
 
-from ldmkit_checkpoints.keys import KeyMap, layer, renamed, stacked
+from ldmkit_checkpoints.keys import KeyMap, layer, layers, renamed, stacked
 from ldmkit_checkpoints.unet_keys import resampling, residual_block, transformer, two_layers
 
 RESIDUAL = {
@@ -14,6 +14,16 @@ RESIDUAL = {
     "norm_2": "norm2",
     "conv_2": "conv2",
     "skip": "conv_shortcut",
+}
+
+
+_POOL = {
+    "norm_in": "norm1",
+    "to_q": "pool.q_proj",
+    "to_k": "pool.k_proj",
+    "to_v": "pool.v_proj",
+    "proj": "proj",
+    "norm_out": "norm2",
 }
 
 
@@ -36,7 +46,7 @@ def encoder_diffusers(config: UNetConfig, vector: str = "add_embedding", depreca
     """The part shared with ControlNet: embeddings, down blocks and middle block."""
     keymap = layer("conv_in", "conv_in")
     keymap |= two_layers("time_embed", "time_embedding.linear_1", "time_embedding.linear_2")
-    keymap |= _vector(config, vector)
+    keymap |= _vector(config, vector) | _additions(config)
     for plan in down_levels(config):
         native, foreign = f"down.{plan.level}", f"down_blocks.{plan.level}"
         keymap |= _level(config, plan, native, foreign, deprecated)
@@ -64,11 +74,36 @@ def _attention(
         return {}
     if plan.attention == "cross":
         return transformer(config, plan, native, foreign)
+    if plan.attention == "joint":
+        return _joint(config, plan, native, foreign)
     names = ("query", "key", "value") if deprecated else ("to_q", "to_k", "to_v")
     keymap = {} if no_norm else layer(f"{native}.norm", f"{foreign}.group_norm")
     for part in ("weight", "bias"):
         keymap[f"{native}.qkv.{part}"] = stacked([f"{foreign}.{name}.{part}" for name in names])
     return keymap | layer(f"{native}.out", f"{foreign}.{'proj_attn' if deprecated else 'to_out.0'}")
+
+
+def _joint(config: UNetConfig, plan: LevelPlan, native: str, foreign: str) -> KeyMap:
+    own = () if plan.only_cross else ("to_k", "to_v")
+    names = {name: name for name in ("to_q", *own)}
+    names |= {"norm": "group_norm", "context_k": "add_k_proj", "context_v": "add_v_proj", "to_out": "to_out.0"}
+    names |= {"context_norm": "norm_cross"} if config.context_groups else {}
+    return layers({f"{native}.{name}": f"{foreign}.{other}" for name, other in names.items()})
+
+
+def _additions(config: UNetConfig) -> KeyMap:
+    """What the context is made of, and what is added to the time embedding beside the vector."""
+    names: dict[str, str] = {}
+    if config.context_source:
+        names["context_proj"] = "encoder_hid_proj"
+    if config.image_tokens:
+        names |= {"image_tokens.proj": "encoder_hid_proj.image_embeds", "image_tokens.norm": "encoder_hid_proj.norm"}
+    if config.image_time:
+        names |= {"image_time.proj": "add_embedding.image_proj", "image_time.norm": "add_embedding.image_norm"}
+    if not config.pool_heads:
+        return layers(names)
+    names |= {f"context_pool.{own}": f"add_embedding.{name}" for own, name in _POOL.items()}
+    return layers(names) | {"context_pool.position": renamed("add_embedding.pool.positional_embedding")}
 
 
 def _vector(config: UNetConfig, name: str) -> KeyMap:
