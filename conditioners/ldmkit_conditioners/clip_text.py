@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -157,10 +157,12 @@ class ClipTextConfig(ClipConfig):
         layer: `last`, `penultimate`, or an index into the hidden states as transformers counts them: 0 the
             embeddings, k the output of block k, -1 the last.
         final_norm: apply the final LayerNorm to it (SD 1 and 2: yes; SDXL: no).
+        masked: the tokens have a mask that leaves the padding out (unCLIP's prior and decoder).
     """
 
     layer: Literal["last", "penultimate"] | int = "last"
     final_norm: bool = True
+    masked: bool = False
 
     @model_validator(mode="after")
     def _layer_exists(self) -> ClipTextConfig:
@@ -177,7 +179,8 @@ class ClipTextConfig(ClipConfig):
 
 
 class ClipText(ClipPart):
-    """A prompt as tokens (B, positions, width), padding included, no mask: as SD 1, 2 and SDXL read it.
+    """A prompt as tokens (B, positions, width), padding included: as SD 1, 2 and SDXL read it, without a mask, or with
+    one that leaves the padding out.
 
     The null is the encoding of the empty prompt.
     """
@@ -186,6 +189,7 @@ class ClipText(ClipPart):
     examples: ClassVar[tuple[Example, ...]] = (
         Example(_TINY, _IDS),
         Example({**_TINY, "layer": "penultimate", "final_norm": False}, _IDS, trained=False),  # a block is not run
+        Example({**_TINY, "masked": True}, _IDS),
     )
     kind: SignalKind = "tokens"
 
@@ -195,10 +199,12 @@ class ClipText(ClipPart):
 
     def forward(self, inputs: list[Any]) -> Tokens:
         if any(isinstance(prompt, WrittenPrompt) for prompt in inputs):
-            written = cat_rows([Tokens(self._written(prompt)) for prompt in inputs])
+            written = cat_rows([self._written(prompt) for prompt in inputs])
             assert isinstance(written, Tokens)
             return written
-        return Tokens(self._states(self.ids(inputs), self.config.blocks))
+        rows = [self.row(prompt) for prompt in inputs]
+        ids = padded_rows(rows, self.length, self.config.pad, self.device)
+        return Tokens(self._states(ids, self.config.blocks), self._mask(rows) if self.config.masked else None)
 
     def parse(self, raw: Any, where: str) -> Any:
         prompt = super().parse(raw, where)
@@ -206,7 +212,12 @@ class ClipText(ClipPart):
             self._blocks(prompt, where)
         return prompt
 
-    def _written(self, prompt: Any) -> Tensor:
+    def _mask(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """(B, length) bool, True where a row has an id of its own."""
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        return torch.arange(self.length, device=self.device) < lengths[:, None]  # type: ignore[no-any-return]
+
+    def _written(self, prompt: Any) -> Tokens:
         """(1, L, width) of one prompt: its chunks one after the other."""
         chunks = self.chunks(prompt)
         ids = padded_rows([chunk.ids for chunk in chunks], self.length, self.config.pad, self.device)
@@ -214,7 +225,8 @@ class ClipText(ClipPart):
         weights = torch.ones(ids.shape, dtype=torch.float64, device=ids.device)
         for row, chunk in zip(weights, chunks, strict=True):
             row[: len(chunk.weights)] = torch.tensor(chunk.weights, dtype=torch.float64)
-        return emphasised(states, weights).flatten(0, 1)[None]
+        mask = self._mask([chunk.ids for chunk in chunks]).flatten()[None] if self.config.masked else None
+        return Tokens(emphasised(states, weights).flatten(0, 1)[None], mask)
 
     def _states(self, ids: Tensor, blocks: int) -> Tensor:
         state = self.weights(ids, blocks, self.frame)
@@ -235,7 +247,9 @@ class ClipText(ClipPart):
         return own - skipped
 
     def null(self, like: Signal) -> Tokens:
-        return Tokens(self([""]).value.expand(rows_of(like), -1, -1))
+        value, mask = self([""])
+        rows = rows_of(like)
+        return Tokens(value.expand(rows, -1, -1), None if mask is None else mask.expand(rows, -1))
 
 
 class ClipPooled(ClipPart, SharesWeights):

@@ -23,12 +23,14 @@ from ldmkit_checkpoints.diffusers.parts import (
     Component,
     codec_component,
     controlnet_component,
+    prior_component,
     text_component,
     unet_component,
 )
 from ldmkit_checkpoints.diffusers.pipelines import PIPELINES, unknown_pipeline
 from ldmkit_checkpoints.diffusers.scheduler import SchedulerParts, read_scheduler
 from ldmkit_checkpoints.diffusers.scheduler_fields import REPAIRS, repaired
+from ldmkit_checkpoints.diffusers.unclip.prior import PRIOR
 from ldmkit_checkpoints.diffusers.unet_fields import refuse
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.unread import ignorable_conditioner_key, ignorable_vae_key
@@ -335,6 +337,8 @@ class DiffusersComponent(Source):
             self.report.notes += as_in_kandinsky(self.component.spec.config)
         elif name in UNETS:
             self.kind, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
+        elif name == PRIOR:
+            self.kind, self.component = "denoiser", prior_component(config, where, self.inventory)
         else:
             shapes = {key: tensor.shape for key, tensor in tensors.items()}
             self.name, reader = READERS[str(name)]
@@ -346,10 +350,9 @@ class DiffusersComponent(Source):
         if self.kind == "adapter":
             raise adapter_only(self.origin)
         if self.kind == "codec":
-            what = "the folder holds a first stage alone"
-            raise SourceError("codec-only", what, where=self.origin, fits="ldmkit.load_codec")
-        what = "the folder holds a denoiser alone"
-        raise SourceError("denoiser-only", what, where=self.origin, fits="the folder of a complete pipeline")
+            raise SourceError("codec-only", "it holds a first stage alone", where=self.origin, fits="ldmkit.load_codec")
+        fits = "the folder of a complete pipeline"
+        raise SourceError("denoiser-only", "it holds a denoiser alone", where=self.origin, fits=fits)
 
     @property
     def codec_spec(self) -> PartSpec:
@@ -382,7 +385,7 @@ def open_diffusers(folder: Path, ema: bool | None, variant: str | None = None) -
         return DiffusersFolder(folder, ema, variant)
     if (folder / "config.json").is_file():
         config = read_member_json(folder, "config.json")
-        if config.get("_class_name") in (*CODECS, *UNETS, *READERS):
+        if config.get("_class_name") in (*CODECS, *UNETS, *READERS, PRIOR):
             return DiffusersComponent(folder, config, ema, variant)
     return None
 

@@ -15,16 +15,19 @@ from ldmkit_conditioners.clip_tower import ClipConfig
 from ldmkit_conditioners.ldm_text import LdmTextConfig
 from ldmkit_conditioners.t5_text import T5TextConfig
 from ldmkit_denoisers.config import UNetConfig
+from ldmkit_denoisers.prior import PriorConfig
 
 from ldmkit import CompositionError, ConditionerSpec, PartSpec, SlotPart, SourceError
 from ldmkit_checkpoints.conditioners import hint_of
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
 from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers
+from ldmkit_checkpoints.diffusers.unclip.prior import STATISTICS, prior_diffusers_keys, prior_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_config import diffusers_options, unet_from_diffusers
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
 from ldmkit_checkpoints.diffusers.vae_config import kl_from_diffusers, vq_from_diffusers
 from ldmkit_checkpoints.diffusers.vae_keys import has_old_attention, kl_diffusers_keys, vq_diffusers_keys
+from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
 from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
@@ -82,6 +85,18 @@ def unet_component(
     unet = unet_from_diffusers(config, latent_channels).model_copy(update={"context_join": join})
     spec = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
     return Component(spec, unet_diffusers(unet, **diffusers_options(config, keys)), unet.channels), unet
+
+
+def prior_component(config: Mapping[str, Any], where: str, alone: Inventory | None = None) -> Component:
+    """PriorTransformer; `alone` is its file, if no codec reads the statistics in it.
+
+    Raises:
+        SourceError: an unsupported option.
+    """
+    if alone is not None:
+        alone.ignore(STATISTICS, "statistics of the embeddings, which a codec has")
+    prior = PriorConfig.of(native := prior_from_diffusers(config, where))
+    return Component(PartSpec(type="prior", config=native), prior_diffusers_keys(prior), prior.channels)
 
 
 def controlnet_component(config: Mapping[str, Any], join: str) -> Component:

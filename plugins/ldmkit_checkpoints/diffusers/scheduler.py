@@ -12,6 +12,8 @@ from ldmkit import PartSpec, SourceError, suggest, validated
 from ldmkit_checkpoints.diffusers.scheduler_fields import (
     CLASSES,
     REPLACED,
+    UNCLIP,
+    UNCLIP_CLASS,
     VARIANCES,
     SchedulerClass,
     options_of,
@@ -51,6 +53,8 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Sched
     """
     name = str(config.get("_class_name"))
     notes: tuple[str, ...] = ()
+    if name == UNCLIP:
+        return _read_unclip(config, where)
     if name in REPLACED:
         kind = SchedulerClass("ddim", REPLACED[name] | {"timestep_spacing": "linspace"})
         notes = (f"the scheduler {name} is not supported: the default sampler is DDIM ('ddim') instead",)
@@ -58,7 +62,7 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Sched
     elif name in CLASSES:
         kind = CLASSES[name]
     else:
-        fits = suggest(name, {*CLASSES, *REPLACED})
+        fits = suggest(name, {*CLASSES, *REPLACED, UNCLIP})
         raise SourceError("unsupported", f"unknown scheduler {name!r}", where=where, fits=fits)
     options = options_of(config, kind, where)
     _check(name, options, where)
@@ -66,6 +70,20 @@ def read_scheduler(config: Mapping[str, Any], where: str = "scheduler") -> Sched
     sampler = _sampler(kind, options)
     grid = _grid(kind.sampler, options, where)
     return SchedulerParts(process, sampler, grid, notes + differences(sampler, options))
+
+
+def _read_unclip(config: Mapping[str, Any], where: str) -> SchedulerParts:
+    """UnCLIPScheduler: DDPM on a grid with both ends of the table, over the cosine schedule alone.
+
+    A single step, which diffusers cannot make (it divides by 0), starts at the noisiest timestep.
+    """
+    options = options_of(config, UNCLIP_CLASS, where)
+    native = {"schedule": "cosine", "steps": options["num_train_timesteps"]}
+    native["prediction"] = PREDICTIONS[options["prediction_type"]]
+    value = validated(lambda: Discrete.model_validate(native), where, SourceError, Discrete)
+    process = PartSpec(type="discrete", config=value.model_dump(mode="json", exclude_defaults=True))
+    sampler = {"variance": VARIANCES[options["variance_type"]], **_limits(options)}
+    return SchedulerParts(process, PartSpec(type="ddpm", config=sampler), PartSpec(type="linspace"))
 
 
 def _check(name: str, options: Mapping[str, Any], where: str) -> None:

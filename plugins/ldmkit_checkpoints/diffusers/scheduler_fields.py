@@ -177,6 +177,25 @@ REPLACED: dict[str, Mapping[str, Any]] = {
 }
 """Classes whose process is supported; DDIM is used instead of their sampler."""
 
+UNCLIP = "UnCLIPScheduler"
+UNCLIP_CLASS = SchedulerClass(
+    "ddpm",
+    {
+        "num_train_timesteps": 1000,
+        "variance_type": "fixed_small_log",
+        "clip_sample": True,
+        "clip_sample_range": 1.0,
+        "prediction_type": "epsilon",
+        "beta_schedule": "squaredcos_cap_v2",
+    },
+    {
+        "variance_type": ("fixed_small_log", "learned_range"),
+        "prediction_type": ("epsilon", "sample"),
+        "beta_schedule": ("squaredcos_cap_v2",),
+    },
+)
+"""The scheduler of Karlo and of Kandinsky's prior. Not among `CLASSES`: it is never written, DDPM stands for it."""
+
 _ELSEWHERE = {key for kind in CLASSES.values() for key in (*kind.defaults, *kind.only)} | {"skip_prk_steps"}
 """Fields of any class: a config made from another class's keeps its fields, which have no effect."""
 

@@ -1,0 +1,1 @@
+"""unCLIP's parts in diffusers' layout: the prior, the text projection, the pipelines of Karlo."""

@@ -1,0 +1,1 @@
+"""Karlo's original files: the prior and its statistics."""
