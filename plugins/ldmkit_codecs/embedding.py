@@ -29,6 +29,7 @@ class EmbeddingCodec(Codec):
     config: EmbeddingConfig
     examples = (Example({"dim": 6}, trained=False, error=1e-6),)
     axes = ()
+    factor = 1
     mean: Tensor
     std: Tensor
 
