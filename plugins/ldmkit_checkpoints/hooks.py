@@ -21,7 +21,7 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
         SourceError: the format is recognised, but the file cannot be read.
     """
     from ldmkit_checkpoints.compvis.checkpoint import checkpoint_in, is_checkpoint, open_compvis
-    from ldmkit_checkpoints.diffusers.folder import INDEX, open_diffusers
+    from ldmkit_checkpoints.diffusers.opening import INDEX, open_folder
     from ldmkit_checkpoints.tiny.folder import TinyFolder, is_tiny_folder
     from ldmkit_checkpoints.unsupported.files import refuse_unsupported_file
 
@@ -31,12 +31,12 @@ def ldmkit_identify_checkpoint(path: Path, config: Path | None, ema: bool | None
     if not path.is_dir():
         return None
     if (path / INDEX).is_file():  # many published folders also hold the same model as one file
-        return open_diffusers(path, ema, variant)
+        return open_folder(path, ema, variant)
     if is_tiny_folder(path):
         return TinyFolder(path)
     if (alone := checkpoint_in(path)) is not None:
         return open_compvis(alone, config, ema)
-    return open_diffusers(path, ema, variant)
+    return open_folder(path, ema, variant)
 
 
 @hookimpl

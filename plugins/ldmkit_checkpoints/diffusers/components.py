@@ -59,6 +59,11 @@ def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("vqvae", "bert", "tokenizer", "unet", "scheduler"), ()
     if name.startswith("LDM"):
         return ("vqvae", "unet", "scheduler"), ()
+    if name.startswith("StableUnCLIP"):
+        noised = ("image_normalizer", "image_noising_scheduler")
+        prior = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_scheduler")
+        own = ("image_encoder", "feature_extractor") if "Img2Img" in name else prior
+        return ("vae", "unet", "scheduler", *noised), ("text_encoder", "tokenizer", *own)
     control = (name_of_control(name),) if "ControlNet" in name or "Adapter" in name else ()
     second = ("text_encoder_2", "tokenizer_2") if name.startswith("StableDiffusionXL") else ()
     return ("vae", "unet", "scheduler", *control), ("text_encoder", "tokenizer", *second)

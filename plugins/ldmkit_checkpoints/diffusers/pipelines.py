@@ -14,7 +14,7 @@ PIPELINES = frozenset(
         *("StableDiffusionXLInpaintPipeline", "StableDiffusionXLControlNetPipeline", "LDMPipeline", "DDPMPipeline"),
         *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline", "StableDiffusionGLIGENPipeline"),
         *("StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"),
-        "StableDiffusionXLControlNetUnionPipeline",
+        *("StableDiffusionXLControlNetUnionPipeline", "StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
     ]
 )
 

@@ -160,6 +160,23 @@ def ignorable_vision_key(key: str) -> str | None:
     return None
 
 
+def clip_image_config(
+    data: Mapping[str, Any], pictures: Mapping[str, Any] | None, layer: str, where: str, beside: str
+) -> ClipImageConfig:
+    """The config of `clip-image` for an encoder's config.json and, if there is one, its preprocessor_config.json.
+
+    Args:
+        layer: which of its states the tokens are.
+        where, beside: the two files, for errors.
+
+    Raises:
+        SourceError: an unknown field or an unsupported value.
+    """
+    config = vision_from_hf(data, where)
+    made = preprocessing_from_hf(pictures, config["edge"], beside)
+    return ClipImageConfig.of({**config, "pictures": made, "layer": layer}, where)
+
+
 def open_vision(folder: Path, layer: str) -> tuple[ConditionerSpec, KeyMap, dict[str, LazyTensor]]:
     """The conditioner `clip-image` for an encoder's folder, its layout, and its tensors by published keys.
 
@@ -174,14 +191,11 @@ def open_vision(folder: Path, layer: str) -> tuple[ConditionerSpec, KeyMap, dict
         fits = f"a folder with {CONFIG} and model.safetensors of a {_CLASSES[0]}, or a pipeline's with {SUBFOLDERS[0]}"
         raise SourceError("no-encoder", "there is no image encoder in it", where=str(folder), fits=fits)
     where = f"{own}/{CONFIG}"
-    config: dict[str, Any] = vision_from_hf(read_member_json(own, CONFIG), where)
     beside = [own / PREPROCESSOR, own.parent / SUBFOLDERS[1] / PREPROCESSOR]
     beside = beside if own.name == SUBFOLDERS[0] else beside[:1]
     told = next((path for path in beside if path.is_file()), None)
     data = None if told is None else read_member_json(told.parent, told.name)
-    config["pictures"] = preprocessing_from_hf(data, config["edge"], str(told))
-    config["layer"] = layer
-    read = ClipImageConfig.of(config, where)
+    read = clip_image_config(read_member_json(own, CONFIG), data, layer, where, str(told))
     tensors = component_tensors(own, own)
     spec = ConditionerSpec(type="clip-image", config=read.model_dump(mode="json", exclude_defaults=True))
     return spec, vision_keys(read, vision_level(tensors)), tensors

@@ -1,0 +1,23 @@
+"""The source for a folder that diffusers wrote, by the pipeline that its index names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ldmkit import Source
+from ldmkit_checkpoints.component_files import read_member_json
+from ldmkit_checkpoints.diffusers.folder import INDEX, DiffusersFolder, open_diffusers
+from ldmkit_checkpoints.diffusers.unclip_stable import PIPELINES as STABLE_UNCLIP
+from ldmkit_checkpoints.diffusers.unclip_stable import StableUnclipFolder
+
+SOURCES: dict[str, type[DiffusersFolder]] = dict.fromkeys(STABLE_UNCLIP, StableUnclipFolder)
+"""Pipeline -> its reader, where that is not `DiffusersFolder` itself."""
+
+
+def open_folder(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:
+    """The source for a diffusers pipeline or component folder; None for other folders."""
+    if (folder / INDEX).is_file():
+        name = read_member_json(folder, INDEX).get("_class_name")
+        if isinstance(name, str) and name in SOURCES:
+            return SOURCES[name](folder, ema, variant)
+    return open_diffusers(folder, ema, variant)
