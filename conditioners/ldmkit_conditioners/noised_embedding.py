@@ -72,7 +72,12 @@ class NoisedEmbedding(EmbeddedPicture, Seeded):
     examples: ClassVar[tuple[Example, ...]] = (
         Example({"dim": 4}, ([1, 2, 3, 4], {"embedding": [4, 5, 6.5, 7], "level": 999}, [7, 8, 9, 0]), trained=False),
         Example(
-            {"dim": 6, "encoder": small_encoder(6), "level": 2, "process": {"type": "discrete", "config": {"steps": 9}}},
+            {
+                "dim": 6,
+                "encoder": small_encoder(6),
+                "level": 2,
+                "process": {"type": "discrete", "config": {"steps": 9}},
+            },
             ({"image": PICTURES[0], "level": 8}, PICTURES[1], PICTURES[2]),
             trained=False,
         ),
@@ -112,7 +117,9 @@ class NoisedEmbedding(EmbeddedPicture, Seeded):
     def forward(self, inputs: list[NoisedEmbedded]) -> Vector:
         """Errors as for `drawn`; `no-statistics` where `std` is not positive."""
         found, levels = self.embeddings(inputs), [self._level(value) for value in inputs]
-        if not found.is_meta and not bool((self.std > 0).all() & self.std.isfinite().all() & self.mean.isfinite().all()):
+        if not found.is_meta and not bool(
+            (self.std > 0).all() & self.std.isfinite().all() & self.mean.isfinite().all()
+        ):
             what = "some deviation of the embeddings is not a number above 0, or some mean is not a number"
             fits = "a file with the mean and deviation of the embeddings"
             raise WeightsError("no-statistics", what, where="image_normalizer", fits=fits)

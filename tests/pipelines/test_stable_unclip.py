@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 import unclip_models as models
+from ldmkit_checkpoints.diffusers.unclip_stable import NORMALIZER
 from PIL import Image
 from torch import Tensor
 
 import ldmkit
 from ldmkit.cli import main
 from ldmkit.run.noise import Noise
-from ldmkit_checkpoints.diffusers.unclip_stable import NORMALIZER
 
 PROMPT, NEGATIVE = "a horse", "the sea"
 TOLERANCE = 1e-4
-"""float32 on both sides; 1e-5 is seen, and noise drawn in another order shows at 0.1."""
+"""float32 on both sides; 2e-6 is seen, and noise drawn in another order shows at 0.1."""
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 33)) -> Any:
@@ -64,9 +64,10 @@ def test_whole_pipelines(level: int, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_defaults_are_those_of_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, image = models.stable_unclip(tmp_path), picture(1)
     want = oracle(theirs, monkeypatch, 0, (4, 16, 16), image=Image.fromarray(image), prompt="")
-    out = ldmkit.load(tmp_path)({"text": "", "image": image}, seeds=[0])
+    ours = ldmkit.load(tmp_path)
+    out = ours({"text": "", "image": image}, seeds=[0])
     assert far(out.latents, want) < TOLERANCE
-    assert (out.recipe.steps, out.recipe.guidance.config["scale"]) == (20, 10.0)
+    assert (ours.spec.defaults.steps, ours.spec.defaults.guidance.config["scale"]) == (20, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,10 @@ def test_batches_rows_and_saved_folders_agree(tmp_path: Path) -> None:
 def test_variations_on_the_command_line(tmp_path: Path) -> None:
     models.stable_unclip(tmp_path / "theirs")
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    for image, level in ((str(tmp_path / "a.png"), 0), (json.dumps({"image": str(tmp_path / "a.png"), "level": 40}), 40)):
+    for image, level in (
+        (str(tmp_path / "a.png"), 0),
+        (json.dumps({"image": str(tmp_path / "a.png"), "level": 40}), 40),
+    ):
         out = tmp_path / f"{level}.png"
         command = ["sample", str(tmp_path / "theirs"), "--text", PROMPT, "--image", image, "--steps", "2"]
         assert main([*command, "--seed", "7", "--out", str(out)]) == 0

@@ -22,7 +22,12 @@ from ldmkit_checkpoints.transformers.vision import (
 )
 
 PIPELINES = ("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline")
-NORMALIZER, NOISING, ENCODER, PICTURES = "image_normalizer", "image_noising_scheduler", "image_encoder", "feature_extractor"
+NORMALIZER, NOISING, ENCODER, PICTURES = (
+    "image_normalizer",
+    "image_noising_scheduler",
+    "image_encoder",
+    "feature_extractor",
+)
 _PART = "conditioners.image"
 
 _TABLES = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
@@ -73,9 +78,7 @@ class StableUnclipFolder(DiffusersFolder):
         if ENCODER in self._classes:
             config["encoder"] = self._encoder[0]
         spec = ConditionerSpec(type="noised-embedding", config=config, slot="vector")
-        keymap = {
-            name: Conversion((name,), lambda w: w.flatten(), lambda w: (w[None],)) for name in ("mean", "std")
-        }
+        keymap = {name: Conversion((name,), lambda w: w.flatten(), lambda w: (w[None],)) for name in ("mean", "std")}
         self._components[_PART] = (NORMALIZER, Component(spec, keymap))
         found["image"] = spec
         return found
