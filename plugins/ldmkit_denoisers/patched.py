@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
@@ -27,6 +27,7 @@ from ldmkit import (
     part_spec,
 )
 from ldmkit_denoisers.config import SMALL
+from ldmkit_denoisers.wrapped import WrappedContext, inner_context, outer_fields
 
 UNET = {
     "type": "unet",
@@ -73,11 +74,8 @@ class Patches(NamedTuple):
     total: Tensor
 
 
-@dataclass
-class PatchedContext(Context):
+class PatchedContext(WrappedContext):
     """The inner denoiser's context; adapters put their states here."""
-
-    inner: Context | None = None
 
 
 class PatchedDenoiser(Denoiser):
@@ -205,10 +203,9 @@ def _starts(size: int, kernel: int, stride: int) -> list[int]:
 def _window(context: PatchedContext, window: tuple[int, int, int, int] | None) -> Context:
     """The inner context for a window (top, left, height, width) of the latents; None: for all of them."""
     assert context.inner is not None
-    changes: dict[str, Any] = {"adapters": context.adapters, "present": context.present, "run": context.run}
-    changes |= {"memory": context.memory, "given": context.given}
     if window is None:
-        return replace(context.inner, signals=context.signals, **changes)
+        return replace(inner_context(context), signals=context.signals)
+    changes = outer_fields(context)
     cut: dict[str, Any] = {}
     for name, state in context.adapters.items():
         if state is not None and not hasattr(state, "crop"):
