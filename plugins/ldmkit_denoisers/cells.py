@@ -35,7 +35,7 @@ INNER = {
 class CellsConfig(Value):
     """
     Args:
-        inner: the denoiser of cells, `{type, config}`: its channels, and those of its plane, are the pixels' times cell^2.
+        inner: the denoiser of cells, `{type, config}`; its channels and its plane's are the pixels' times cell^2.
         cell: side of the cells of pixels whose values become channels; 1: none.
         residual: add the plane's first `channels` channels to the output: a network that predicts x0 and reads an
             enlarged picture learns what that picture lacks. Of use with `prediction: x0` only.
@@ -56,12 +56,12 @@ class CellsDenoiser(Denoiser):
     """F(x) = unfold(inner(fold(x), fold(plane))), where fold makes each cell of pixels a pixel of more channels.
 
     Convolutions at full resolution are most of the work of a U-Net on pixels. Fewer of them there is what Imagen's
-    Efficient U-Net does (Saharia et al. 2022); Hoogeboom et al. 2023 (arXiv:2301.11093) fold pixels as here, and Shi et
-    al. 2016 (arXiv:1609.05158) unfold them for enlarging. Sides that are no multiple of `cell` are continued by their last row
-    or column, and the result is cut.
+    Efficient U-Net does (Saharia et al. 2022); Hoogeboom et al. 2023 (arXiv:2301.11093) fold pixels as
+    here, and Shi et al. 2016 (arXiv:1609.05158) unfold them for enlarging. Sides that are no multiple of `cell` are
+    continued by their last row or column, and the result is cut.
 
-    Slots and ports are the inner denoiser's, the plane with `channels / cell^2` channels. State-dict names: those of the
-    inner denoiser under `inner.`.
+    Slots and ports are the inner denoiser's, the plane with `channels / cell^2` channels. State-dict names: those of
+    the inner denoiser under `inner.`.
     """
 
     Config = CellsConfig

@@ -10,7 +10,7 @@ from ldmkit import Context
 
 @dataclass
 class WrappedContext(Context):
-    """The context of a denoiser around another: the inner one's context; adapters put their states into the outer one."""
+    """The context of a denoiser around another. Adapters put their states here, not into the inner context."""
 
     inner: Context | None = None
 
