@@ -17,7 +17,7 @@ from describing import long, short
 from ldmkit_miniworld.world import World
 from PIL import Image
 
-COUNT, SIZE = 8000, 64
+COUNT, SIZE = 8000, 32
 DATA = Path(__file__).parent / "data"
 LONG, SHORT = 19, 1
 """Of twenty uses of a picture."""
