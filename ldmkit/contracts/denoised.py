@@ -12,10 +12,10 @@ from torch import Tensor
 from ldmkit.contracts.step import Denoise
 from ldmkit.errors import RunError
 
-Need: TypeAlias = Literal["unconditional", "variance"]
+Need: TypeAlias = Literal["unconditional", "variance", "gradient"]
 """What a sampler may need besides x0: the optional fields of `Denoised`."""
 
-_WITHOUT: dict[Need, tuple[str, str]] = {
+_WITHOUT: dict[str, tuple[str, str]] = {
     "unconditional": ("no unconditional estimate", "a pipeline, or ldmkit.with_unconditional(denoise, unconditional)"),
     "variance": ("no learned variance", "a network with 2 C output channels, or a fixed variance"),
 }
@@ -31,11 +31,14 @@ class Denoised:
         variance: log-space interpolation between the posterior variance (beta tilde, at 0) and the variance of the
             forward step (beta, at 1): (v + 1) / 2 for the second C channels v of the network's output (Nichol &
             Dhariwal 2021, equation 15). It is taken from the conditional view; guidance does not change it.
+        gradient: that of log p(y | x) with its scale, by the state x, which guidance has left for the sampler to apply
+            (`Guidance.split`), so that x0 is without it; None: there is none, or x0 contains it.
     """
 
     x0: Tensor
     unconditional: Tensor | None = None
     variance: Tensor | None = None
+    gradient: Tensor | None = None
 
 
 @runtime_checkable
@@ -64,7 +67,8 @@ def started(denoise: Denoise) -> Denoise:
 def estimates(denoise: Denoise, *needs: Need) -> Callable[[Tensor, float], Denoised]:
     """`denoise.estimate` for samplers that require `needs`.
 
-    A plain function provides only x0, which is enough for a sampler without further needs.
+    A plain function provides only x0, which is enough for a sampler without further needs, or one that needs the
+    `gradient` of guidance, of which there may be none.
 
     Raises:
         RunError: `no-estimate`, at the first call, if `denoise` does not provide one of them.
@@ -73,7 +77,7 @@ def estimates(denoise: Denoise, *needs: Need) -> Callable[[Tensor, float], Denoi
     def estimate(x: Tensor, sigma: float) -> Denoised:
         found = denoise.estimate(x, sigma, *needs) if isinstance(denoise, Estimates) else Denoised(denoise(x, sigma))
         for need in needs:
-            if getattr(found, need) is None:
+            if need in _WITHOUT and getattr(found, need) is None:
                 what, fits = _WITHOUT[need]
                 raise RunError("no-estimate", f"the sampler needs more than x0; `denoise` gives {what}", fits=fits)
         return found

@@ -87,6 +87,11 @@ class Guidance(Value, ABC):
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """The guided x0 estimate."""
 
+    def split(self, evaluate: Evaluate, x: Tensor, sigma: float) -> tuple[Tensor, Tensor] | None:
+        """(x0 estimate, gradient of log p(y | x) by x with its scale) for samplers that apply the gradient themselves,
+        so that x0 + sigma^2 gradient is the guided estimate; None if nothing is to be left to the sampler."""
+        return None
+
     def views(self, names: Sequence[str]) -> int:
         """Maximum number of distinct views that one call evaluates for these conditions, `Perturbed` ones included."""
         return 1

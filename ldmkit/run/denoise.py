@@ -73,8 +73,11 @@ class Guided:
         A field is None if it was not evaluated, and `variance` also if the network did not learn one.
         """
         noted = _Noted(self.evaluate, needs)
-        x0 = self.guided(noted, x, sigma)
-        return Denoised(x0, noted.unconditional, noted.variance)
+        parts = self.guidance.split(noted, x, sigma) if "gradient" in needs else None
+        if parts is None:
+            return Denoised(self.guided(noted, x, sigma), noted.unconditional, noted.variance)
+        x0, gradient = (check_returned(part, (x.shape,), "guidance", self.guidance, "split") for part in parts)
+        return Denoised(x0, noted.unconditional, noted.variance, gradient)
 
     def started(self) -> Self:
         """A copy for one run, with fresh state."""
@@ -301,7 +304,7 @@ class _Noted:
     def __init__(self, evaluate: Evaluator, needs: Sequence[Need]) -> None:
         self._evaluate, self._without = evaluate, frozenset(evaluate.names)
         needed = {"unconditional": self._without, "variance": EVERYTHING}
-        self._needed = [needed[need] for need in needs]
+        self._needed = [needed[need] for need in needs if need in needed]
         self.unconditional: Tensor | None = None
         self.variance: Tensor | None = None
 

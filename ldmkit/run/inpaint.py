@@ -44,13 +44,14 @@ class KnownRegion(DenoiseWrapper):
         return self.known.lerp(self.denoise(x, sigma), self.mask)
 
     def estimate(self, x: Tensor, sigma: float, *needs: Need) -> Denoised:
-        """Both x0 estimates with the known latent, so that their difference is 0 in the known region."""
+        """Both x0 estimates with the known latent, so that their difference is 0 there, as is guidance's gradient."""
         found = super().estimate(x, sigma, *needs)
         without = found.unconditional
         return Denoised(
             self.known.lerp(found.x0, self.mask),
             None if without is None else self.known.lerp(without, self.mask),
             found.variance,
+            None if found.gradient is None else found.gradient * self.mask,
         )
 
 

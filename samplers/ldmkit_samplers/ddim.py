@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Arrivals, Denoise, Example, Sampler, Step
+from ldmkit import Arrivals, Denoise, Example, Need, Sampler, Step, estimates
 from ldmkit_samplers.first_order import ancestral, retaken, transitions
 from ldmkit_samplers.limits import Limits
 
@@ -19,17 +20,26 @@ class DDIM(Sampler):
 
     Args:
         eta: share of the reverse posterior's noise, 0 (deterministic) to 1 (ancestral sampling).
-        limits: bounds of x0, for pixel-space models; the noise in the step's direction remains the network's.
+        limits: bounds of x0, for pixel-space models.
+        noise: where the limits act, the noise in the step's direction remains that of the "network", or becomes that
+            of the "limited" x0, which the gradient of classifier guidance then changes after the limits (as in
+            guided-diffusion; without a classifier diffusers' `use_clipped_model_output`).
     """
 
     examples: ClassVar[tuple[Example, ...]] = (
         Example(),
         Example({"eta": 1.0}),
         Example({"eta": 0.5, "limits": {"bound": 6.0}}),
+        Example({"noise": "limited", "limits": {"bound": 6.0}}),
     )
     eta: float = Field(default=0.0, ge=0, le=1)
     limits: Limits | None = None
+    noise: Literal["network", "limited"] = "network"
     revision: Literal[1] = 1
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"gradient"}) if self.noise == "limited" else frozenset()
 
     @property
     def order(self) -> int | None:
@@ -39,10 +49,28 @@ class DDIM(Sampler):
         self, denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Callable[[int], Tensor]
     ) -> Iterator[Step]:
         pairs = [ancestral(a, b, self.eta) for a, b in pairwise(sigmas)]
-        return transitions(denoise, x, sigmas, pairs, noise, self.limits)
+        return transitions(self._limited(denoise), x, sigmas, pairs, noise, self._outer)
+
+    @property
+    def _outer(self) -> Limits | None:
+        """The limits that leave the network's noise as it is."""
+        return self.limits if self.noise == "network" else None
+
+    def _limited(self, denoise: Denoise) -> Denoise:
+        """`denoise` with the limits, and guidance after them, if the noise is to follow them."""
+        if self.noise == "network":
+            return denoise
+        estimate, limits = estimates(denoise, "gradient"), self.limits
+
+        def limited(x: Tensor, sigma: float) -> Tensor:
+            found = estimate(x, sigma)
+            x0 = found.x0 if limits is None else limits(found.x0)
+            return x0 if found.gradient is None else torch.add(x0, found.gradient, alpha=sigma * sigma)
+
+        return limited
 
     def arriving(self, arrivals: Arrivals) -> DDIM:
-        return _Arriving(eta=self.eta, limits=self.limits, revision=self.revision, arrivals=arrivals)
+        return _Arriving(**dict(self), arrivals=arrivals)
 
 
 class _Arriving(DDIM):
@@ -54,4 +82,4 @@ class _Arriving(DDIM):
         levels = self.arrivals.levels
         pairs = [ancestral(a, b, self.eta) for a, b in zip(sigmas, levels, strict=False)]
         factors = [retaken(a, b) for a, b in zip(levels, sigmas[1:], strict=True)]
-        return transitions(denoise, x, sigmas, pairs, noise, self.limits, factors)
+        return transitions(self._limited(denoise), x, sigmas, pairs, noise, self._outer, factors)

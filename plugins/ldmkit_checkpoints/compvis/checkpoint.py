@@ -14,10 +14,14 @@ from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec
 from ldmkit.models.weights import open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
+from ldmkit_checkpoints.compvis.guided import flags_of_published, plan_guided
+from ldmkit_checkpoints.compvis.guided_flags import SECTION
+from ldmkit_checkpoints.compvis.guided_structure import is_guided
 from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml, section
+from ldmkit_checkpoints.config_fields import known_only
 from ldmkit_checkpoints.diffusers.control.files import open_adapter_file
 from ldmkit_checkpoints.inventory import Inventory
 from ldmkit_checkpoints.singlefile.evidence import Evidence, family_of, gather
@@ -186,6 +190,9 @@ def checkpoint_in(folder: Path) -> Path | None:
 
 
 def _plan(config: Mapping[str, Any], inventory: Inventory, origin: str, metadata: Mapping[str, str]) -> CheckpointPlan:
+    if SECTION in config:
+        known_only(config, (SECTION,), origin)
+        return plan_guided(config[SECTION], inventory, f"{origin}: {SECTION}")
     model = section(config, "model", origin)
     target, where = model["target"], f"{origin}: model.params"
     if target in FIRST_STAGES:
@@ -237,7 +244,10 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
         )
         source.report.notes += said
         return source
-    guessed, notes = infer_config(tensors, extras, str(path), metadata)
+    if is_guided(tensors):
+        guessed, notes = flags_of_published(path, tensors), [f"flags of the published {path.stem}, by the file's name"]
+    else:
+        guessed, notes = infer_config(tensors, extras, str(path), metadata)
     origin = f"{path}: config from its keys"
     source = CompVisSource(tensors, guessed, str(path), config_origin=origin, ema=ema, metadata=metadata, prefix=prefix)
     source.report.notes += [*notes, *said]

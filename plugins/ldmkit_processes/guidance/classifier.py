@@ -72,11 +72,19 @@ class ClassifierGuidance(Guidance):
 
     def __call__(self, evaluate: Evaluate, x: Tensor, sigma: float) -> Tensor:
         """Raises SpecError: labels for another number of samples."""
+        x0, slope = self._parts(evaluate, x, sigma)
+        return x0 if slope is None else torch.add(x0, slope, alpha=self.scale * sigma * sigma)
+
+    def split(self, evaluate: Evaluate, x: Tensor, sigma: float) -> tuple[Tensor, Tensor] | None:
+        x0, slope = self._parts(evaluate, x, sigma)
+        return x0, torch.zeros_like(x) if slope is None else slope * self.scale
+
+    def _parts(self, evaluate: Evaluate, x: Tensor, sigma: float) -> tuple[Tensor, Tensor | None]:
+        """The estimate of `base`, and grad_x log p(y | x); None where the classifier does not act."""
         x0 = self.base(evaluate, x, sigma)
         if self.scale == 0 or outside(self.interval, sigma):
-            return x0
-        slope = gradient(lambda free: self._log_prob(evaluate, free, sigma), x)
-        return torch.add(x0, slope, alpha=self.scale * sigma * sigma)
+            return x0, None
+        return x0, gradient(lambda free: self._log_prob(evaluate, free, sigma), x)
 
     @property
     def differentiates(self) -> bool:
