@@ -21,7 +21,7 @@ from ldmkit.files.numbers import plain
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.cascade_files import CascadeFolder
 from ldmkit.models.reading import fill_model, loading_options, open_source, part_of
-from ldmkit.models.source import PartFolder, Source
+from ldmkit.models.source import Source
 from ldmkit.models.spec import Verify
 from ldmkit.models.weights import check_finite
 from ldmkit.pipeline import Pipeline
@@ -140,20 +140,22 @@ def _figure(value: float | Sequence[float], where: str) -> float | list[float]:
 def load_classifier(
     source: str | Path,
     *,
+    config: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     verify: Verify = "fast",
     mapped: bool = True,
 ) -> Classifier:
-    """Load a classifier of noisy latents from the folder that its training saved.
+    """Load a classifier of noisy latents from the folder that its training saved, or from guided-diffusion's file.
+
+    Args:
+        config: YAML with the flags of such a file, if none is beside it.
 
     Raises:
         SourceError: `no-classifier`: the source holds something else; and the errors of `load`.
     """
-    opened = open_source(source, verify=verify)
-    if not isinstance(opened, PartFolder):
-        raise SourceError("no-classifier", "there is no classifier in it", where=opened.origin)
-    spec, where = opened.part_spec("classifier"), check_device(device)
+    opened = open_source(source, config=config, verify=verify)
+    spec, where = opened.classifier_spec, check_device(device)
     classifier: Classifier = part_of(
         opened, "classifier", spec, "classifier", device=where, dtype=check_dtype(dtype), mapped=mapped
     )

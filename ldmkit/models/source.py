@@ -88,6 +88,15 @@ class Source(ABC):
         return self.spec.codec
 
     @property
+    def classifier_spec(self) -> PartSpec:
+        """The spec of a classifier of noisy latents.
+
+        Raises:
+            SourceError: `no-classifier`.
+        """
+        raise SourceError("no-classifier", "there is no classifier in it", where=self.origin)
+
+    @property
     def assumption(self) -> str | None:
         """An assumption made about the codec, for a warning; None if there is none."""
         return None
@@ -222,6 +231,10 @@ class PartFolder(_Folder):
     @property
     def codec_spec(self) -> PartSpec:
         return self.part_spec("codec")
+
+    @property
+    def classifier_spec(self) -> PartSpec:
+        return self.part_spec("classifier")
 
     def part_spec(self, kind: str) -> PartSpec:
         """The spec of the part.

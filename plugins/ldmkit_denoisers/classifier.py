@@ -16,6 +16,7 @@ from ldmkit import (
     Context,
     Example,
     Frame,
+    InputError,
     PartSpec,
     Process,
     Value,
@@ -33,15 +34,18 @@ class UNetClassifierConfig(Value):
     unet: the network, of which the first half is used; it takes no conditions.
     classes: number of classes.
     names: names of the classes, in order; empty if they only have numbers.
-    pool: `attention`: attention pooling from the mean, with `pool_heads` heads; `mean`: the mean.
+    pool: `attention`: attention pooling from the mean, with `pool_heads` heads; `mean`: the mean; `positions`:
+        attention pooling with an embedding of each position (guided-diffusion), for one size of latents only.
+    pool_side: of "positions": rows and columns of the deepest map.
     process: the process whose scale and times the network's input has. It can guide any process.
     """
 
     unet: UNetConfig
     classes: Rows
     names: tuple[str, ...] = ()
-    pool: Literal["attention", "mean"] = "attention"
+    pool: Literal["attention", "mean", "positions"] = "attention"
     pool_heads: int = Field(default=4, ge=1)
+    pool_side: int | None = Field(default=None, ge=1, le=256)
     process: PartSpec = PartSpec(type="discrete")
 
     @model_validator(mode="after")
@@ -51,6 +55,8 @@ class UNetClassifierConfig(Value):
         unet = self.unet
         if unet.context_dim or unet.image_dim or unet.vector != "none" or unet.plane_channels:
             raise ValueError("a classifier takes no conditions: no context_dim, image_dim, vector or plane")
+        if (self.pool_side is None) == (self.pool == "positions"):
+            raise ValueError(f"pool_side {self.pool_side} with pool {self.pool!r}: it is the size of 'positions'")
         if unet.widths[-1] % self.pool_heads:
             raise ValueError(f"{self.pool_heads} heads do not divide the last width, {unet.widths[-1]}")
         return self
@@ -62,7 +68,7 @@ class UNetClassifier(Classifier, Encoder):
     Config = UNetClassifierConfig
     config: UNetClassifierConfig
     examples = (
-        Example({"unet": {**SMALL, "attention": ("none", "self")}, "classes": 5}),
+        Example({"unet": {**SMALL, "attention": ("none", "self")}, "classes": 5}, vary={"pool": ("attention", "mean")}),
         Example({"unet": SMALL, "classes": 2, "names": ("cat", "dog"), "pool": "mean", "process": {"type": "flow"}}),
     )
 
@@ -74,8 +80,12 @@ class UNetClassifier(Classifier, Encoder):
         self.build_encoder(c.unet)
         width = c.unet.widths[-1]
         self.norm_out = nn.GroupNorm(c.unet.norm_groups, width, c.unet.norm_eps)
-        self.pool = AttentionPool(width, c.pool_heads) if c.pool == "attention" else None
-        self.head = nn.Linear(width, c.classes)
+        if c.pool == "positions":
+            self.pool: nn.Module | None = PositionPool(width, c.pool_heads, c.pool_side or 0, c.classes)
+            self.head: nn.Module = nn.Identity()
+        else:
+            self.pool = AttentionPool(width, c.pool_heads) if c.pool == "attention" else None
+            self.head = nn.Linear(width, c.classes)
 
     def forward(self, x: Tensor, sigma: Sequence[float]) -> Tensor:
         """Raises CompositionError: `classifier-channels`: latents of another codec."""
@@ -112,3 +122,25 @@ class AttentionPool(nn.Module):
         keys, values = self.kv(torch.cat([mean, places], 1)).chunk(2, dim=-1)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.q(mean), keys, values))
         return mean[:, 0] + self.out(attention(q, k, v).transpose(1, 2).flatten(1))
+
+
+class PositionPool(nn.Module):
+    """(B, side^2, width) -> (B, outputs): the mean over positions attends to itself and to all positions.
+
+    After Radford et al. 2021, with an embedding of each position, so that there is one size of maps.
+    """
+
+    def __init__(self, width: int, heads: int, side: int, outputs: int):
+        super().__init__()
+        self.heads, self.side = heads, side
+        self.positions = nn.Parameter(torch.randn(side * side + 1, width) / width**0.5)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, outputs)
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Raises InputError: `classifier-size`: a map of another size."""
+        if places.shape[1] != self.side**2:
+            what = f"its deepest map has {places.shape[1]} positions, and it was made for {self.side}x{self.side}"
+            raise InputError("classifier-size", what, where="classifier", fits="latents of the size of its training")
+        tokens = torch.cat([places.mean(1, keepdim=True), places], 1) + self.positions
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in self.qkv(tokens).chunk(3, dim=-1))
+        return self.out(attention(q[:, :, :1], k, v).transpose(1, 2).flatten(1))  # type: ignore[no-any-return]

@@ -15,8 +15,9 @@ from ldmkit.models.weights import open_safetensors, read_metadata
 from ldmkit_checkpoints.compvis import ldm, sgm
 from ldmkit_checkpoints.compvis.controlnet_file import ControlNetFile, is_controlnet
 from ldmkit_checkpoints.compvis.guided import flags_of_published, plan_guided
+from ldmkit_checkpoints.compvis.guided_classifier import open_classifier
 from ldmkit_checkpoints.compvis.guided_flags import SECTION
-from ldmkit_checkpoints.compvis.guided_structure import is_guided
+from ldmkit_checkpoints.compvis.guided_structure import is_classifier, is_guided
 from ldmkit_checkpoints.compvis.plan import CheckpointPlan, plan_first_stage, shadow
 from ldmkit_checkpoints.compvis.process import check_buffers
 from ldmkit_checkpoints.compvis.vae_config import TARGETS as FIRST_STAGES
@@ -236,6 +237,8 @@ def open_compvis(path: Path, config: Path | None, ema: bool | None) -> Source:
     if is_controlnet(tensors):
         control = None if chosen is None else read_yaml(chosen)
         return ControlNetFile(tensors, control, str(path), str(chosen))
+    if is_classifier(tensors):
+        return open_classifier(tensors, path, chosen)
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if chosen is not None:
         whole = read_yaml(chosen)

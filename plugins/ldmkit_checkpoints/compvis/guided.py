@@ -64,12 +64,9 @@ def plan_guided(given: Any, inventory: Inventory, where: str) -> CheckpointPlan:
     """Plan the section of a yaml; flags that are not given are read from the shapes, where these show them.
 
     Raises:
-        SourceError: unknown or unsupported flags, or flags that the file contradicts; `classifier-only`.
+        SourceError: unknown or unsupported flags, or flags that the file contradicts.
     """
     flags, named = read_flags(given, where)
-    if is_classifier(inventory.tensors):
-        fits = "ldmkit.load_classifier"
-        raise SourceError("classifier-only", "it contains only a classifier", where=inventory.where, fits=fits)
     found = structure_of(inventory.tensors, inventory.where)
     notes = _assumed(flags, named, inventory.where)
     unet = unet_of(flags, named, found, where)

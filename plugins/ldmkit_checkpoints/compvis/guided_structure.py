@@ -8,7 +8,6 @@ from typing import NamedTuple
 from ldmkit import LazyTensor, SourceError
 
 FIRST = "input_blocks.0.0.weight"
-_POOL = "out.2.positional_embedding"
 
 
 class Structure(NamedTuple):
@@ -36,8 +35,9 @@ def is_guided(tensors: Mapping[str, LazyTensor]) -> bool:
 
 
 def is_classifier(tensors: Mapping[str, LazyTensor]) -> bool:
-    """Whether it holds a classifier: the first half of a U-Net."""
-    return is_guided(tensors) and not any(key.startswith("output_blocks.") for key in tensors)
+    """Whether it holds a classifier: the first half of a U-Net, and a head."""
+    half = not any(key.startswith("output_blocks.") for key in tensors)
+    return is_guided(tensors) and half and "out.0.weight" in tensors
 
 
 def structure_of(tensors: Mapping[str, LazyTensor], where: str) -> Structure:
