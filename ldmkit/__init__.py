@@ -20,6 +20,8 @@ for _home, _names in {
     "ldmkit.run.output": ("Output",),
     "ldmkit.run.starts": ("Start",),
     "ldmkit.models.placement": ("PartPlacement", "Placement"),
+    "ldmkit.models.cascade_source": ("CascadeSource",),
+    "ldmkit.models.reading": ("open_source",),
     "ldmkit.models.source": ("Learnt", "SlotPart", "Source"),
     "ldmkit.models.spec": ("ConditionerSpec", "Defaults", "PartSpec", "PipelineSpec"),
     "ldmkit.contracts.signals": (
@@ -221,10 +223,12 @@ if TYPE_CHECKING:
     from ldmkit.models.annotator import Annotator as Annotator
     from ldmkit.models.cascade import CascadeSpec as CascadeSpec
     from ldmkit.models.cascade import StageSpec as StageSpec
+    from ldmkit.models.cascade_source import CascadeSource as CascadeSource
     from ldmkit.models.compose import build_value as build_value
     from ldmkit.models.compose import part_spec as part_spec
     from ldmkit.models.placement import PartPlacement as PartPlacement
     from ldmkit.models.placement import Placement as Placement
+    from ldmkit.models.reading import open_source as open_source
     from ldmkit.models.source import Learnt as Learnt
     from ldmkit.models.source import SlotPart as SlotPart
     from ldmkit.models.source import Source as Source

@@ -16,8 +16,11 @@ from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.conditioner import Conditioner
 from ldmkit.contracts.step import Evaluations, Step
 from ldmkit.errors import CompositionError, InputError, LdmkitError, RunError, SourceError, SpecError, shown, suggest
+from ldmkit.models.abilities import bind
 from ldmkit.models.cascade import CascadeSpec, StageSpec, at_stage, check_order
-from ldmkit.models.cascade_files import CascadeFolder, save_cascade, shared_parts
+from ldmkit.models.cascade_files import save_cascade, shared_parts
+from ldmkit.models.cascade_source import CascadeSource
+from ldmkit.models.composed import Composed
 from ldmkit.models.derived import check_exact
 from ldmkit.models.fixed import Fixed
 from ldmkit.models.reading import loading_options, open_source, read_cascade
@@ -100,20 +103,27 @@ class Cascade(Unassignable):
         cls,
         source: str | Path,
         *,
+        ema: bool | None = None,
+        variant: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         verify: Verify = "fast",
         mapped: bool = True,
     ) -> Cascade:
-        """Load a saved cascade; arguments and errors as for `ldmkit.load`.
+        """Load a cascade: a saved one, or a published model of several pipelines.
+
+        Arguments and errors are those of `ldmkit.load`; errors name the stage. That all stages are there, and accept
+        one another's results, is checked before any weights are read.
 
         Raises:
             SourceError: `no-cascade`: the source is not a cascade.
+            CompositionError: as `Cascade.of`.
         """
-        opened = open_source(source, verify=verify)
-        if not isinstance(opened, CascadeFolder):
+        opened = open_source(source, ema=ema, variant=variant, verify=verify)
+        if not isinstance(opened, CascadeSource):
             raise SourceError("no-cascade", "there is no cascade in it", where=opened.origin, fits="ldmkit.load")
-        return cascade_of(opened, device=device, dtype=dtype, mapped=mapped)
+        given = loading_options(ema=ema, variant=variant, dtype=dtype)
+        return cascade_of(opened, device=device, dtype=dtype, mapped=mapped, load_options=given)
 
     @property
     def spec(self) -> CascadeSpec:
@@ -285,22 +295,30 @@ class Cascade(Unassignable):
         return CascadeOutput(**{field.name: getattr(last, field.name) for field in fields(Output)}, stages=outputs)
 
 
-def cascade_of(source: CascadeFolder, **options: Any) -> Cascade:
-    """The cascade of an opened folder; `device`, `dtype`, `mapped` and errors as for `ldmkit.load`."""
-    filled = read_cascade(source, **options)
-    stages = {name: Pipeline(**made) for name, made in filled.items()}
-    given = loading_options(dtype=options.get("dtype"))
+def cascade_of(source: CascadeSource, *, load_options: Mapping[str, Any] | None = None, **options: Any) -> Cascade:
+    """The cascade of an opened source; `device`, `dtype`, `mapped` and errors as for `ldmkit.load`."""
     wiring = source.cascade.stages
-    return Cascade(stages, wiring, origin=source.origin, load_options=given)
+    filled = read_cascade(source, partial(_check_fit, wiring=wiring), **options)
+    stages = {name: Pipeline(**made) for name, made in filled.items()}
+    return Cascade(stages, wiring, origin=source.origin, load_options=load_options)
 
 
-def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSpec]) -> None:
+def _check_fit(stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec]) -> None:
+    """Check the stages' handovers before they have weights; raises what `check_handovers` raises."""
+    for stage in stages.values():
+        for conditioner in stage.conditioners.values():
+            bind(conditioner, stage.codec)
+    check_handovers(stages, wiring)
+
+
+def check_handovers(stages: Mapping[str, Composed], wiring: Mapping[str, StageSpec]) -> None:
     """Check that each input accepts the result that it is wired to.
 
     Raises:
         CompositionError: `unknown-input`, `wrong-handover`.
     """
     for name, wire in wiring.items():
+        _check_start(name, stages, wire)
         inputs = stages[name].inputs
         for key, source in wire.sources(f"stages.{name}").items():
             where = f"stages.{name}.inputs.{key.name}"
@@ -313,8 +331,25 @@ def check_handovers(stages: Mapping[str, Pipeline], wiring: Mapping[str, StageSp
             try:
                 inputs[key.name].parse(key.put({}, made)[key.name], where)
             except LdmkitError as problem:
-                what = f"it does not accept the result of {source.stage!r}, of shape {list(made.shape)}"
+                what = f"{name!r} does not accept the result of {source.stage!r}, of shape {list(made.shape)}"
                 raise CompositionError("wrong-handover", what, where=where, fits=shown(str(problem), 300)) from problem
+
+
+def _check_start(name: str, stages: Mapping[str, Composed], wire: StageSpec) -> None:
+    if wire.start is None:
+        return
+    mine, other = (
+        (codec.data_channels, len(codec.axes)) for codec in (stages[name].codec, stages[wire.start.stage].codec)
+    )
+    if mine != other:
+        what = (
+            f"{name!r} starts from data of {_data(*mine)}, and the result of {wire.start.stage!r} has {_data(*other)}"
+        )
+        raise CompositionError("wrong-handover", what, where=f"stages.{name}.start", fits="stages of the same data")
+
+
+def _data(channels: int, axes: int) -> str:
+    return f"{channels} channels and {axes} axes"
 
 
 def _sharing(

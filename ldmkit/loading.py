@@ -19,7 +19,7 @@ from ldmkit.contracts.judges import Classifier
 from ldmkit.errors import InputError, SourceError
 from ldmkit.files.numbers import plain
 from ldmkit.models.ambient import usual_device
-from ldmkit.models.cascade_files import CascadeFolder
+from ldmkit.models.cascade_source import CascadeSource
 from ldmkit.models.reading import fill_model, loading_options, open_source, part_of
 from ldmkit.models.source import Source
 from ldmkit.models.spec import Verify
@@ -78,9 +78,10 @@ def load_model(
         reading: `config`, `ema` and `variant`.
     """
     opened = open_source(source, verify=verify, **reading)
-    if isinstance(opened, CascadeFolder):
-        return cascade_of(opened, device=device, dtype=dtype)
-    return pipeline_of(opened, device=device, dtype=dtype, load_options=loading_options(dtype=dtype, **reading))
+    given = loading_options(dtype=dtype, **reading)
+    if isinstance(opened, CascadeSource):
+        return cascade_of(opened, device=device, dtype=dtype, load_options=given)
+    return pipeline_of(opened, device=device, dtype=dtype, load_options=given)
 
 
 def pipeline_of(

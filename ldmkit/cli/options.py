@@ -81,6 +81,9 @@ Stages = Annotated[
     list[str] | None,
     typer.Option("--stage", help="Argument of one stage of a cascade: up.steps=10, base.guidance=4; once for each."),
 ]
+FirstStages = Annotated[
+    int | None, typer.Option("--stages", min=1, help="Stop after so many stages of a cascade; or name one with --last.")
+]
 First = Annotated[str | None, typer.Option(help="Stage of a cascade to begin at, with its inputs from you.")]
 Last = Annotated[str | None, typer.Option(help="Stage of a cascade to stop after.")]
 Pictures = Annotated[Path, typer.Option("--out", "-o", help="PNG to write, several get -0, -1, ...; or a folder.")]

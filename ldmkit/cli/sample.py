@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
@@ -22,6 +23,7 @@ from ldmkit.cli.options import (
     Embedding,
     Extract,
     First,
+    FirstStages,
     Grid,
     Guidance,
     Json,
@@ -93,6 +95,7 @@ def sample(
     mask: Masks = None,
     propose: Propose = True,
     stage: Stages = None,
+    stages: FirstStages = None,
     first: First = None,
     last: Last = None,
     inputs: Annotated[bool, typer.Option("--inputs", help="Print the model's inputs and schemas, and exit.")] = False,
@@ -117,9 +120,12 @@ def sample(
     many, updates = Many(prompts, number, seed, batch), _updates(lora, adapter, embedding)
     begun = Started(start or [], strength, mask or [])
     _check(out, begun, many, steps)
+    if stages is not None and last is not None:
+        raise InputError("option-conflict", "both name the last stage", where="--stages", fits="--stages or --last")
     folder = reading.check()  # an adapter's inputs are not in the model's folder
     drawing.check(None if adapter else folder, [sampler], {"--start": begun.starts, "--mask": begun.masks}, cache)
     began, pipeline = _loaded(reading)
+    drawing = drawing if stages is None else replace(drawing, others={**others, "last": _last_of(pipeline, stages)})
     if inputs:
         return _show_inputs(_derived(pipeline, None, updates, None))
     where, chosen = Where(out, overwrite, json), {"--cache": cache, "--sampler": sampler}
@@ -177,6 +183,18 @@ def _staged(stage: list[str] | None, first: str | None, last: str | None) -> dic
     """The cascade options that were given."""
     staged = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
     return {name: value for name, value in staged.items() if value is not None}
+
+
+def _last_of(pipeline: Any, count: int) -> str:
+    """The name of a cascade's stage by its number, from 1."""
+    from ldmkit.cascade import Cascade
+
+    if not isinstance(pipeline, Cascade):
+        raise InputError("option-conflict", "it applies to cascades", where="--stages", fits="no --stages")
+    if count > len(pipeline.stages):
+        what, fits = f"there are {len(pipeline.stages)} stages", ", ".join(pipeline.stages)
+        raise InputError("unknown-stage", what, where=f"--stages {count}", fits=fits)
+    return list(pipeline.stages)[count - 1]
 
 
 def _weights(pipeline: Any) -> str | None:

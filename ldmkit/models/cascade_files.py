@@ -1,8 +1,8 @@
-"""A cascade as a folder: `cascade.json`, and a pipeline's folder for each stage."""
+"""A cascade as a folder: `cascade.json`, and a folder for each stage."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ldmkit.contracts.part import Part
 from ldmkit.errors import LdmkitError, SourceError, SpecError, suggest
 from ldmkit.files.json import inside, read_json
 from ldmkit.models.cascade import CASCADE_FILE, CascadeSpec, StageSpec, at_stage
+from ldmkit.models.cascade_source import CascadeSource
 from ldmkit.models.composed import Composed
 from ldmkit.models.digests import Checked, check_spec
 from ldmkit.models.saving import (
@@ -25,31 +26,36 @@ from ldmkit.models.saving import (
 )
 from ldmkit.models.source import NativeFolder, Source
 from ldmkit.models.spec import SPEC_FILE, PipelineSpec, Verify
-from ldmkit.models.weights import LazyTensor
 
 
-class CascadeFolder(Source):
-    """A folder that `Cascade.save` wrote. It is not a pipeline's source: `stage` gives the source of each stage."""
+class CascadeFolder(CascadeSource):
+    """A folder with `cascade.json`, which `Cascade.save` wrote or somebody did by hand.
 
-    def __init__(self, folder: Path, verify: Verify = "fast") -> None:
+    Args:
+        opened: opens the folder of a stage that is not a saved pipeline, with `verify`.
+    """
+
+    def __init__(self, folder: Path, verify: Verify, opened: Callable[[Path, Verify], Source]) -> None:
         super().__init__(str(folder))
-        self.folder, self._verify = folder, verify
+        self.folder, self._verify, self._opened = folder, verify, opened
         path = inside(folder, CASCADE_FILE)
         data = read_json(path)
-        self.cascade = CascadeSpec.read(data, str(path))
+        self._cascade = CascadeSpec.read(data, str(path))
         check_spec(data, str(path), verify)
-        self._checked = Checked(folder, self.cascade.files, verify)
+        self._checked = Checked(folder, self._cascade.files, verify)
 
-    def stage(self, name: str) -> NativeFolder:
-        """The source of one stage, whose spec is the one that the cascade was saved with.
+    @property
+    def cascade(self) -> CascadeSpec:
+        return self._cascade
+
+    def stage(self, name: str) -> Source:
+        """The source of one stage: of a saved pipeline, or of anything else that `ldmkit.load` reads.
 
         Raises:
-            SourceError: `not-found`, `digest-differs`; `other-stage`: the folder holds another pipeline.
+            SourceError: `not-found`, `digest-differs`; `other-stage`: its spec is not that which the cascade was saved
+                with.
         """
-        if not inside(self.folder, f"{name}/{SPEC_FILE}").is_file():
-            raise SourceError("not-found", f"there is no {name}/{SPEC_FILE}", where=self.origin)
-        self._checked.check(f"{name}/{SPEC_FILE}")
-        source = NativeFolder(self.folder / name, self._verify)
+        source = self._source(name)
         wanted = self.cascade.stages[name].spec
         if wanted is not None and source.spec.hash != wanted:
             what = f"its pipeline has spec {source.spec.hash}, but the cascade was saved with {wanted}"
@@ -57,14 +63,16 @@ class CascadeFolder(Source):
         source.origin = f"{self.origin}/{name}"
         return source
 
-    @property
-    def spec(self) -> PipelineSpec:
-        what = f"it is a cascade of {', '.join(self.cascade.stages)}, not a single pipeline"
-        fits = "ldmkit.Cascade.load, or the folder of one of its stages"
-        raise SourceError("cascade", what, where=self.origin, fits=fits)
-
-    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        raise AssertionError("its stages have the tensors")
+    def _source(self, name: str) -> Source:
+        if inside(self.folder, f"{name}/{SPEC_FILE}").is_file():
+            self._checked.check(f"{name}/{SPEC_FILE}")
+            return NativeFolder(self.folder / name, self._verify)
+        folder = inside(self.folder, name)
+        saved = f"{name}/{SPEC_FILE}" in (self.cascade.files or {})
+        if saved or not folder.is_dir():
+            missing = f"{name}/{SPEC_FILE}" if saved else f"folder {name!r}, a stage of {CASCADE_FILE}"
+            raise SourceError("not-found", f"there is no {missing}", where=self.origin)
+        return self._opened(folder, self._verify)
 
 
 def is_cascade(path: Path) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ import torch
 
 from ldmkit.contracts.arguments import check_device, check_dtype, instance_of
 from ldmkit.contracts.part import Part
-from ldmkit.errors import InputError, WeightsError, caller_level, shown
+from ldmkit.errors import InputError, SourceError, WeightsError, caller_level, shown
 from ldmkit.models.abilities import share
 from ldmkit.models.ambient import usual_device
 from ldmkit.models.cascade import at_stage
 from ldmkit.models.cascade_files import CascadeFolder, is_cascade, shared_parts
+from ldmkit.models.cascade_source import CascadeSource
 from ldmkit.models.compose import Parts, compose, module_of
+from ldmkit.models.composed import Composed
 from ldmkit.models.digests import no_digests
 from ldmkit.models.found import FoundPart, find_part_alone, find_parts
 from ldmkit.models.latent_scale import latents_of
@@ -65,20 +68,43 @@ def fill_model(
     """
     source, mapped = instance_of(source, Source, "source"), instance_of(mapped, bool, "mapped")
     where, kept = check_device(device), check_dtype(source.dtype if dtype is None else dtype)
+    return _filled(_unfilled(source, ready), where, kept, mapped, ready)
+
+
+class Unfilled(NamedTuple):
+    """A pipeline before its weights are read: its source and spec, and its parts on the meta device."""
+
+    source: Source
+    spec: PipelineSpec
+    found: Sequence[FoundPart]
+    parts: Parts
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments of `Pipeline`."""
+        wiring, defaults = self.spec.conditioners, self.spec.defaults
+        return {"parts": self.parts, "wiring": wiring, "defaults": defaults, "origin": self.source.origin}
+
+
+def _unfilled(source: Source, ready: Mapping[str, Part] | None) -> Unfilled:
     spec = source.spec
     found = find_parts(spec)
-    parts = compose(spec, found, ready)
-    _fill(parts, spec, found, _Filling(source, where, kept, mapped), ready or {})
-    parts.denoiser.latents = latents_of(parts.codec)
-    _warn_of_versions(source, found, spec.defaults)
-    return {
-        "parts": parts, "wiring": spec.conditioners, "defaults": spec.defaults, "origin": source.origin,
-    }  # fmt: skip
+    return Unfilled(source, spec, found, compose(spec, found, ready))
+
+
+def _filled(
+    made: Unfilled, device: torch.device, dtype: torch.dtype | None, mapped: bool, ready: Mapping[str, Part] | None
+) -> dict[str, Any]:
+    _fill(made.parts, made.spec, made.found, _Filling(made.source, device, dtype, mapped), ready or {})
+    made.parts.denoiser.latents = latents_of(made.parts.codec)
+    _warn_of_versions(made.source, made.found, made.spec.defaults)
+    return made.arguments
 
 
 @usual_device()
 def read_cascade(
-    source: CascadeFolder,
+    source: CascadeSource,
+    check: Callable[[Mapping[str, Composed]], None],
     *,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
@@ -86,17 +112,28 @@ def read_cascade(
 ) -> dict[str, dict[str, Any]]:
     """What the pipeline of each stage is built from; a part that several share is one module in all of them.
 
+    Args:
+        check: called with all stages before any weights are read.
+
     Raises:
-        LdmkitError: those of `ldmkit.load`, and of a stage's folder; each names the stage.
+        LdmkitError: those of `ldmkit.load`, and of a stage's folder; each names the stage. Those of `check`.
     """
-    filled: dict[str, dict[str, Any]] = {}
+    where, mapped = check_device(device), instance_of(mapped, bool, "mapped")
+    made: dict[str, Unfilled] = {}
+    shared: dict[str, dict[str, Part]] = {}
     before: dict[str, tuple[PipelineSpec, Mapping[str, Part]]] = {}
     for name, stage in source.cascade.stages.items():
         with at_stage(name):
             opened = source.stage(name)
-            ready = shared_parts(name, stage, opened.spec, before)
-            filled[name] = fill_model(opened, device=device, dtype=dtype, mapped=mapped, ready=ready)
-        before[name] = (opened.spec, filled[name]["parts"].items())
+            shared[name] = shared_parts(name, stage, opened.spec, before)
+            made[name] = _unfilled(opened, shared[name])
+        before[name] = (opened.spec, made[name].parts.items())
+    check({name: Composed(**one.arguments) for name, one in made.items()})
+    filled: dict[str, dict[str, Any]] = {}
+    for name, one in made.items():
+        with at_stage(name):
+            kept = check_dtype(one.source.dtype if dtype is None else dtype)
+            filled[name] = _filled(one, where, kept, mapped, shared[name])
     return filled
 
 
@@ -143,7 +180,8 @@ def open_source(
         if named := [name for name, value in given.items() if value is not None]:
             what = "config, ema and variant do not apply to a saved pipeline, which has a spec and one set of weights"
             raise InputError("not-for-native", what, where=named[0])
-        kinds = ((is_native, NativeFolder), (is_cascade, CascadeFolder), (is_part, PartFolder))
+        cascade = partial(CascadeFolder, opened=_stage_source)
+        kinds = ((is_native, NativeFolder), (is_cascade, cascade), (is_part, PartFolder))
         opened: Source | None = next(folder(path, verify) for found, folder in kinds if found(path))
     else:
         if verify == "full":
@@ -161,6 +199,14 @@ def open_source(
             raise InputError("not-taken", what, where=origin, fits=f"no {name}")
     opened.origin = origin
     return opened
+
+
+def _stage_source(folder: Path, verify: Verify) -> Source:
+    """The source of a cascade's stage; its name in errors is its folder's."""
+    source = open_source(folder, verify=verify)
+    if isinstance(source, CascadeSource):
+        raise SourceError("cascade", "a stage is one pipeline, and this is a cascade", where=str(folder))
+    return source
 
 
 def _fill(

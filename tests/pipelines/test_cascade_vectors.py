@@ -94,3 +94,12 @@ def test_an_embedding_of_another_width() -> None:
         cascade(decoder=pictures(dim=7))
     assert caught.value.code == "compose.wrong-handover"
     assert "[6]" in str(caught.value) and "(7,)" in str(caught.value)
+
+
+def test_a_vector_is_nothing_to_start_a_picture_from() -> None:
+    both = {"prior": prior(), "decoder": pictures()}
+    with pytest.raises(
+        ldmkit.CompositionError, match=r"'decoder' starts from data of .*'prior' has 6 channels"
+    ) as caught:
+        ldmkit.Cascade.of(both, {"decoder": {"start": {"stage": "prior"}}})
+    assert caught.value.code == "compose.wrong-handover"
