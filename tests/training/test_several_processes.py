@@ -98,6 +98,9 @@ def assert_close(one: Path, other: Path) -> None:
         ("denoiser", ("accumulate=2",)),
         ("denoiser", ("sharded=true", "accumulate=2", "previews={count: 2, steps: 2, every: 3}")),
         ("codec", ()),
+        # what the main process alone makes, with nothing held out and at steps of its own: the others wait for it
+        ("denoiser", ("data.validation=null", "probe={every: 4, count: 2}")),
+        ("denoiser", ("previews={count: 2, steps: 2, every: 2}", "probe={every: 4, count: 2}")),
     ],
 )
 def test_same_losses(tmp_path: Path, kind: str, overrides: tuple[str, ...]) -> None:

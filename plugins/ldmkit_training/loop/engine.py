@@ -43,7 +43,7 @@ from ldmkit_training.watch.observe import Callback
 from ldmkit_training.watch.progress import Progress
 from ldmkit_training.watch.quieter import few_warnings
 from ldmkit_training.watch.tracking import Tracker
-from ldmkit_training.watch.watchers import watchers
+from ldmkit_training.watch.watchers import intervals, watchers
 
 ASKED_EVERY = 10
 """On GPUs, steps between two checks whether another process was asked to stop."""
@@ -256,14 +256,14 @@ class Engine:
 
     def _watch_if_due(self, interrupts: Interrupts, last: bool) -> None:
         """Run the validation, previews and probes that are due. A signal ends them; with sharded weights, which need
-        all processes, they are finished first."""
+        all processes, they are finished first. Whether any is due follows from the recipe, so that all processes wait."""
         section = self.recipe.validation
-        due = [callback for callback in self.callbacks if last or self.step % callback.every == 0]
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
-        if not due and not validate:
+        if not validate and not any(last or self.step % every == 0 for every in intervals(self.recipe)):
             return
         with self.together.agreed():
             if self.main or self.sharded:
+                due = [callback for callback in self.callbacks if last or self.step % callback.every == 0]
                 self._run_callbacks(interrupts, due, validate)
 
     def _run_callbacks(self, interrupts: Interrupts, due: list[Callback], validate: bool) -> None:

@@ -48,6 +48,13 @@ def watchers(
     return made
 
 
+def intervals(recipe: Recipe) -> tuple[int, ...]:
+    """The steps between two calls of each callback of a recipe. Every process of a run knows them, though only the main
+    one has the callbacks."""
+    sections = (recipe.previews, probe_of(recipe))
+    return tuple(section.every for section in sections if section is not None)
+
+
 def previewed(recipe: Recipe, stage: Stage, folder: Path) -> list[tuple[Batch, tuple[int, ...]]]:
     """The previews' prompts as rows, for a stage that draws.
 
