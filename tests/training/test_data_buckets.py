@@ -174,7 +174,7 @@ def test_the_notes_say_what_becomes_of_every_picture(tmp_path: Path) -> None:
     notes = "\n".join(Bucketed(opened("folder", tmp_path, folder="d"), bucketed()).notes)
     assert "bucket(s) (height x width: pictures): " in notes and "32 x 32: " in notes
     assert "1 picture(s) are smaller than their bucket and have one of their own size: '9.png'" in notes
-    assert "none is dropped" in notes and "fewer pictures than a batch" in notes
+    assert "they wait for the next one's" in notes and "fewer pictures than a batch" in notes
     held = "\n".join(Bucketed(opened("folder", tmp_path, folder="d"), bucketed(), trained=False).notes)
     assert "smaller than their bucket" in held and "batch" not in held
     left = Bucketed(opened("folder", tmp_path, folder="d"), bucketed(buckets={"small": "leave-out"}))

@@ -91,6 +91,16 @@ def test_each_view_is_told_where_its_crop_begins(tmp_path: Path, changes: dict[s
             assert abs(told["crop"][1] - (left + 0.5) / per_column + 0.5) < 1.8
 
 
+@pytest.mark.parametrize("changes", [{}, {"fit": "resize"}, {"fit": "resize", "mirror": 1.0}], ids=str)
+def test_stretched_pictures_have_their_own_size_too(tmp_path: Path, changes: dict[str, Any]) -> None:
+    made = recipe_of(tmp_path, None, **changes)
+    stage, train, _ = open_recipe(made, tmp_path, open_accelerator())
+    [batch] = Batches(train, made.data, seed=0, names=stage.inputs).at(0)
+    for inputs in batch.inputs:
+        assert inputs["sizes"] == {"original": [40, 90], "crop": [0, 0], "target": [16, 16]}
+    assert any(note.endswith("told of each picture's own size") for note in train.notes)
+
+
 def test_a_mirror_is_refused_where_the_data_give_a_crop(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         open_recipe(recipe_of(tmp_path, GIVEN, fit="resize", mirror=0.5), tmp_path, open_accelerator())

@@ -142,12 +142,15 @@ class _SpatialInputs:
         given = set(self.names.values())
         for new, parts in self.readers.items():
             reads = {name for part in parts if part.Input is Sizes for name in part.config.reads}
-            changed = self.section.fit in ("crop", "random-crop") or (self.section.mirror > 0 and new in given)
-            if not reads & {"original", "crop"} or not changed or self._stays(new):
+            crops = self.section.fit in ("crop", "random-crop")
+            if not reads & {"original", "crop"} or self.section.fit == "exact" or self._stays(new):
                 continue
             if new not in given and all(part.Input is Sizes for part in parts) and new not in self.dataset.geometry:
                 self.told.append(new)
-                self.notes.append(f"{new}: the model is told of each picture's own size, and of where its crop begins")
+                where = ", and of where its crop begins" if crops else ""
+                self.notes.append(f"{new}: the model is told of each picture's own size{where}")
+                continue
+            if not crops and (self.section.mirror == 0 or new not in given):
                 continue
             what = (
                 f"the model is told of each picture's size and crop ({new!r}), which {' and '.join(self.changes)} sets"

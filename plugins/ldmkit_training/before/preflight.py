@@ -35,7 +35,7 @@ from ldmkit_training.before.without_effect import without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
 from ldmkit_training.data.section import renamed_names
-from ldmkit_training.data.shapes import said_of_sizes
+from ldmkit_training.data.shapes import said_of_lying, said_of_sizes, said_of_unused
 from ldmkit_training.loop.devices import arithmetic, scaler
 from ldmkit_training.loop.libraries import LIBRARIES
 from ldmkit_training.loop.sharding import is_sharded
@@ -66,7 +66,9 @@ def check_ready(
     scaler(recipe.precision, device)
     if (chosen := arithmetic(recipe.precision, device)).slow:
         warnings.warn(f"precision: {chosen.dtype}: {chosen.why}; `precision: auto` is float32 here", stacklevel=2)
-    Batches(train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs)
+    batches = Batches(
+        train, recipe.data, seed=recipe.seed, world=processes, accumulate=recipe.accumulate, names=stage.inputs
+    )
     if recipe.data.cache is not None and stage.frozen_codec is None:
         raise SpecError("no-cache", "this stage trains the codec: there are no latents to keep", where="data.cache")
     if recipe.optimiser.type in LIBRARIES and is_sharded(recipe) and processes > 1:
@@ -89,6 +91,8 @@ def check_ready(
         warnings.warn(said, stacklevel=2)
     for said in said_of_sizes(recipe.data, train) if stage.reads_images else ():
         warnings.warn(said, stacklevel=2)
+    if (said := said_of_unused(batches, train, recipe.steps)) is not None:
+        warnings.warn(said, stacklevel=2)
     for said in without_effect(Case.of(recipe, stage, train, held, processes)):
         warnings.warn(said, stacklevel=2)
 
@@ -96,7 +100,8 @@ def check_ready(
 def checked_data(
     recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None
 ) -> tuple[Dataset, Dataset | None]:
-    """Both sources as `moving.laid` and `rows.checked_rows` have them; of the validation's, the rows that are used."""
+    """Both sources as `moving.laid` and `rows.checked_rows` have them; of the validation's, the rows that are used.
+    Warns of files that are stretched onto their pictures, and of black masks."""
     section = recipe.validation
     train = with_spatial_inputs(stage, train, recipe.data)
     if validation is not None:
@@ -105,7 +110,11 @@ def checked_data(
         validation = checked_rows(stage, validation, recipe.data, "data.validation", section.count)
     if recipe.data.cache is not None:
         check_cacheable(train)
-    return checked_rows(stage, train, recipe.data, "data.train"), validation
+    train = checked_rows(stage, train, recipe.data, "data.train")
+    mask = stage.mask if isinstance(stage, PipelineStage) else None
+    for said in said_of_lying(train, [name for name, new in renamed_names(train, recipe.data).items() if new == mask]):
+        warnings.warn(said, stacklevel=2)
+    return train, validation
 
 
 def _check_size(recipe: Recipe, stage: Stage) -> None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import count, islice
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ldmkit import Batch, Dataset, Draws, InputError, LdmkitError, SpecError
@@ -137,6 +138,21 @@ class Batches:
         for step, (bucket, _) in enumerate(islice(self._filled(buckets, 0), many)):
             found.setdefault(buckets.sizes[bucket], step)
         return dict(sorted(found.items(), key=lambda item: -item[0][0] * item[0][1]))
+
+    def unused(self, steps: int) -> list[int]:
+        """Samples that are in no batch of a run of `steps`, because they wait in a bucket that is not full by then.
+        Nothing is said of runs that are shorter than an epoch, and of damaged samples."""
+        buckets, batch = self._reader.buckets, self.section.batch
+        if buckets is None or (epochs := steps * batch // self.length) == 0:
+            return []
+        if not self.mixture and all((epochs - 1) * count >= batch - 1 for count in buckets.counts):
+            return []  # every bucket has room for each of its samples
+        left = set(np.flatnonzero(buckets.of >= 0).tolist())
+        for filled in islice(self._filled(buckets, 0), steps):
+            left.difference_update(index for _, index in filled.samples)
+            if not left:
+                break
+        return sorted(left)
 
     def _planned(self, start: int) -> Iterator[Planned]:
         parts = range(self.accumulate)

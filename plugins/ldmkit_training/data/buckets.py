@@ -119,7 +119,7 @@ class Bucketed(Wrapping):
         counts, said = self.buckets.counts, list[str]()
         if rest := sum(count % batch for count in counts):
             what = f"{rest} of {sum(counts)} pictures do not fill a batch of their bucket in an epoch"
-            said.append(f"{what}: they wait for the next one's; none is dropped")
+            said.append(f"{what}: they wait for the next one's")
         if few := sum(count < batch for count in counts):
             said.append(f"{few} bucket(s) have fewer pictures than a batch, which then has some of them twice")
         return said

@@ -1,12 +1,19 @@
-"""What a recipe's size and fit do to pictures, from their headers: stretched, enlarged, or hardly seen."""
+"""What a recipe makes of pictures, from their headers: stretched, enlarged, hardly seen, or never come to by a run; and
+of the files that lie on them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from typing import Any
+
 from ldmkit import Dataset, InputError
-from ldmkit_training.data.batches import held_out
+from ldmkit_training.data.batches import Batches, held_out
 from ldmkit_training.data.buckets import size_for
 from ldmkit_training.data.geometry import window
+from ldmkit_training.data.places import Place, replaced
 from ldmkit_training.data.section import DataSection
+from ldmkit_training.data.sources.lying import spatial_inputs_of
+from ldmkit_training.data.sources.records import first_few
 
 Size = tuple[int, int]
 
@@ -14,6 +21,8 @@ MOST = 1000
 """Pictures whose headers are read, at equal distances (0.1 s or so)."""
 MOST_DECODED = 16
 """The same of sources that cannot tell a size without decoding."""
+MOST_BESIDE = 64
+"""Samples whose hints, masks and maps are decoded."""
 STRETCHED = 1.1
 """Proportions that change by more are said."""
 HARDLY = 0.5
@@ -74,3 +83,53 @@ def _enlarged(section: DataSection, sizes: list[Size], among: str, size: str) ->
     parts = [f"{len(larger)} of {among} are enlarged to {size}, up to {max(larger):.3g} times"] if larger else []
     parts += [f"of {hardly} {'' if parts else f'of {among} '}less than half is seen"] if hardly else []
     return f"data.size: {'; '.join(parts)}" if parts else ""
+
+
+def said_of_unused(batches: Batches, dataset: Dataset, steps: int) -> str | None:
+    """What is to be said of pictures that a run never comes to."""
+    if not (left := batches.unused(steps)):
+        return None
+    ids = first_few(dataset.id(index) for index in left)
+    what = f"data.buckets: {len(left)} of {len(dataset)} pictures are in none of the {steps} batches: {ids}"
+    return f"{what}; their buckets are not full by then (more steps, a smaller batch, or a larger step of buckets)"
+
+
+def said_of_lying(dataset: Dataset, masks: Collection[str] = ()) -> list[str]:
+    """What is to be said of files that lie on their pictures: they are stretched, or black masks.
+
+    Args:
+        masks: inputs that weigh errors.
+    """
+    ratios: dict[Place, list[float]] = {}
+    black: dict[Place, list[bool]] = {}
+    for place, values, (height, width) in _beside(dataset):
+        rows, columns = values.shape[:2]
+        near = abs(width * rows - columns * height) <= max(height, width)  # as sides are rounded
+        ratio = 1.0 if near else (width / height) / (columns / rows)
+        ratios.setdefault(place, []).append(max(ratio, 1 / ratio))
+        if place.name in masks:
+            black.setdefault(place, []).append(not values.any())
+    said = []
+    for place, found in ratios.items():
+        if far := [ratio for ratio in found if ratio > STRETCHED]:
+            what = f"data: {str(place)!r} of {len(far)} of {len(found)} samples looked at has other proportions than"
+            said.append(f"{what} the picture, and is stretched onto it, up to {max(far):.2g} times")
+    for place, blacks in black.items():
+        if sum(blacks):
+            what = f"objective.mask: {str(place)!r} of {sum(blacks)} of {len(blacks)} samples looked at is black"
+            said.append(f"{what} everywhere: all errors of their pictures count `outside` (white is what counts whole)")
+    return said
+
+
+def _beside(dataset: Dataset) -> Iterator[tuple[Place, Any, Size]]:
+    """What lies on pictures, decoded, with the (height, width) of its picture."""
+    lying = spatial_inputs_of(dataset)
+    for index in held_out(len(dataset), MOST_BESIDE) if lying else ():
+        found: list[tuple[Place, Any]] = []
+        try:
+            size = dataset.picture_size(index) or dataset[index].image.shape[:2]
+            replaced(dataset.inputs(index), lying, lambda value, place: found.append((place, value)))  # noqa: B023
+        except InputError:
+            continue
+        for place, values in found:
+            yield place, values, (size[0], size[1])

@@ -256,7 +256,7 @@ class Engine:
 
     def _watch_if_due(self, interrupts: Interrupts, last: bool) -> None:
         """Run the validation, previews and probes that are due. A signal ends them; with sharded weights, which need
-        all processes, they are finished first. Whether any is due follows from the recipe, so that all processes wait."""
+        all processes, they are finished first. Whether any is due follows from the recipe: all processes wait."""
         section = self.recipe.validation
         validate = section is not None and self.validation_data is not None and (last or self.step % section.every == 0)
         if not validate and not any(last or self.step % every == 0 for every in intervals(self.recipe)):
