@@ -31,6 +31,7 @@ class VQConfig(AutoencoderConfig):
         spatial_groups: None: the decoder has ordinary group norms; a number: its norms are spatial (MoVQ, Zheng et al.
             2022): they have so many groups, and read the latent at each position.
         quantises: whether `decode` takes the nearest codebook entries; training always does.
+        sides: heights and widths of pictures are multiples of it; None: of the factor, the least that is possible.
     """
 
     codebook_size: Rows = 8192
@@ -38,12 +39,15 @@ class VQConfig(AutoencoderConfig):
     legacy: bool = True
     spatial_groups: Width | None = None
     quantises: bool = True
+    sides: Width | None = None
 
     @model_validator(mode="after")
     def _divided(self) -> Self:
         for width in self.widths:
             if self.spatial_groups is not None and width % self.spatial_groups:
                 raise ValueError(f"width {width} is not a multiple of {self.spatial_groups} spatial_groups")
+        if self.sides is not None and self.sides % self.factor:
+            raise ValueError(f"sides {self.sides} is not a multiple of the factor {self.factor}")
         return self
 
 
@@ -90,7 +94,16 @@ class VQCodec(Codec):
     examples = (
         Example({**SMALL, "codebook_size": 20, "embed_dim": 3, "scale": 0.5}),
         Example({**SMALL, "codebook_size": 20, "mid_attention": "none", "dropout": 0.1}),
-        Example({**SMALL, "codebook_size": 20, "spatial_groups": 8, "attention_levels": (2,), "quantises": False}),
+        Example(
+            {
+                **SMALL,
+                "codebook_size": 20,
+                "spatial_groups": 8,
+                "attention_levels": (2,),
+                "quantises": False,
+                "sides": 8,
+            }
+        ),
     )
 
     def __init__(self, config: VQConfig | None = None):
@@ -103,6 +116,11 @@ class VQCodec(Codec):
         self.codebook = Codebook(c.codebook_size, self.channels)
         self.quant_conv = nn.Conv2d(c.z_channels, self.channels, 1)
         self.post_quant_conv = nn.Conv2d(self.channels, c.z_channels, 1)
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths of pictures must be multiples of this."""
+        return self.config.sides or self.factor
 
     def encode_raw(self, images: Tensor) -> Tensor:
         """Raw latents before quantisation, scale and shift.

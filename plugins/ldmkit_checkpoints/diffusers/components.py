@@ -59,6 +59,14 @@ def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("vqvae", "bert", "tokenizer", "unet", "scheduler"), ()
     if name.startswith("LDM"):
         return ("vqvae", "unet", "scheduler"), ()
+    if name.startswith("KandinskyV22"):
+        prior, pictures = ("prior", "text_encoder", "tokenizer", "scheduler", "image_encoder"), "image_processor"
+        if "Prior" in name:
+            return prior[:4], (prior[4], pictures)
+        decoder = ("movq", "unet", "scheduler")
+        if "Combined" not in name:
+            return decoder, ()
+        return (*decoder, *(f"prior_{one}" for one in prior)), (f"prior_{pictures}",)
     if name.startswith("StableUnCLIP"):
         noised = ("image_normalizer", "image_noising_scheduler")
         prior = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_scheduler")

@@ -172,7 +172,7 @@ class DiffusersFolder(Source):
         return 64
 
     def _networks(self) -> tuple[Component, UNetConfig, Any]:
-        names = [name for name in ("vae", "vqvae") if name in self._classes]
+        names = [name for name in ("vae", "vqvae", "movq") if name in self._classes]
         if names:
             where = f"{self.folder}/{names[0]}/config.json"
             config, notes = as_applied(self._as_class(names[0]), self.index, where)
@@ -289,7 +289,7 @@ class DiffusersFolder(Source):
     def _weighted(self) -> list[str]:
         """Components with weights."""
         return [
-            *(name for name in ("vae", "vqvae", "unet", *TOWERS) if name in self._classes),
+            *(name for name in ("vae", "vqvae", "movq", "unet", *TOWERS) if name in self._classes),
             *control_folders(self.folder, str(self.index["_class_name"]), self._classes),
         ]
 

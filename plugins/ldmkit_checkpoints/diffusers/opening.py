@@ -7,10 +7,17 @@ from pathlib import Path
 from ldmkit import Source
 from ldmkit_checkpoints.component_files import read_member_json
 from ldmkit_checkpoints.diffusers.folder import INDEX, DiffusersFolder, open_diffusers
+from ldmkit_checkpoints.diffusers.kandinsky import PIPELINES as KANDINSKY
+from ldmkit_checkpoints.diffusers.kandinsky import PRIORS, KandinskyFolder
+from ldmkit_checkpoints.diffusers.unclip.prior_folder import PriorFolder
 from ldmkit_checkpoints.diffusers.unclip_stable import PIPELINES as STABLE_UNCLIP
 from ldmkit_checkpoints.diffusers.unclip_stable import StableUnclipFolder
 
-SOURCES: dict[str, type[DiffusersFolder]] = dict.fromkeys(STABLE_UNCLIP, StableUnclipFolder)
+SOURCES: dict[str, type[DiffusersFolder]] = {
+    **dict.fromkeys(STABLE_UNCLIP, StableUnclipFolder),
+    **dict.fromkeys(KANDINSKY, KandinskyFolder),
+    **dict.fromkeys(PRIORS, PriorFolder),
+}
 """Pipeline -> its reader, where that is not `DiffusersFolder` itself."""
 
 

@@ -129,7 +129,7 @@ def text_component(
     listed = config.get("architectures") or [config.get("_class_name") or cls]
     stated = str(listed if isinstance(listed, str) else next(iter(listed)))
     name = cls if cls is not None and stated in (*TEXTS, "CLIPModel") else stated
-    own = {key: wiring.pop(key) for key in ("layer", "final_norm") if key in wiring}
+    own = {key: wiring.pop(key) for key in ("layer", "final_norm", "masked") if key in wiring}
     if name in ("CLIPTextModel", "CLIPTextModelWithProjection"):
         tower = clip_from_hf(config, tokenizer, where, name == "CLIPTextModelWithProjection")
         keymap = clip_hf_keys(ClipConfig.of(tower), clip_hf_level(keys))

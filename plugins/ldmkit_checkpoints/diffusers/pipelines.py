@@ -15,6 +15,8 @@ PIPELINES = frozenset(
         *("DDIMPipeline", "LDMTextToImagePipeline", "LDMSuperResolutionPipeline", "StableDiffusionGLIGENPipeline"),
         *("StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"),
         *("StableDiffusionXLControlNetUnionPipeline", "StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
+        *("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22PriorPipeline"),
+        *("KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline"),
     ]
 )
 
@@ -30,10 +32,21 @@ _FAMILIES = re.compile(
 """Words that the names of diffusers' pipelines begin with."""
 
 
+_REASONS = {
+    r"KandinskyV22Inpaint\w*": "its inpainting keeps the known region by a rule of its own; ldmkit inpaints with the"
+    " decoder's folder, a start and a mask",
+    r"KandinskyV22Controlnet\w*": "its U-Net embeds a hint, which ldmkit's does not",
+    r"Kandinsky(Prior|Combined|Img2Img|Inpaint)?\w*": "Kandinsky 2.1 reads texts with XLM-RoBERTa, and Kandinsky 3 is"
+    " another network; 2.2 is supported",
+}
+"""Pattern of a name -> why ldmkit does not read it; the first that fits."""
+
+
 def unknown_pipeline(name: object, where: str) -> SourceError:
     """The error for an unsupported pipeline: misspelt, of another family, or unknown."""
     fits = suggest(name, PIPELINES)
     if isinstance(name, str) and not fits.startswith("did") and _FAMILIES.fullmatch(name):
-        what = f"{name!r} is a diffusers pipeline that ldmkit does not support"
+        reason = next((why for pattern, why in _REASONS.items() if re.fullmatch(pattern, name)), None)
+        what = f"{name!r} is a diffusers pipeline that ldmkit does not support" + (f": {reason}" if reason else "")
         return SourceError("unsupported", what, where=where, fits=f"diffusers itself; {fits}")
     return SourceError("unsupported", f"unknown pipeline {shown(name)}", where=where, fits=fits)

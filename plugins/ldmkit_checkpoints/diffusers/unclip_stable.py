@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ldmkit_denoisers.config import UNetConfig
 
-from ldmkit import ConditionerSpec, LazyTensor, PartSpec, PipelineSpec, SourceError, suggest
-from ldmkit_checkpoints.diffusers.folder import DiffusersFolder
+from ldmkit import ConditionerSpec, PartSpec, PipelineSpec, SourceError, suggest
+from ldmkit_checkpoints.diffusers.encoder import IMAGE, EncoderFolder, EncoderParts
 from ldmkit_checkpoints.diffusers.parts import Component
 from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_checkpoints.keys import Conversion
-from ldmkit_checkpoints.transformers.vision import (
-    CONFIG,
-    PREPROCESSOR,
-    clip_image_config,
-    ignorable_vision_key,
-    vision_keys,
-    vision_level,
-)
 
 PIPELINES = ("StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline")
-NORMALIZER, NOISING, ENCODER, PICTURES = (
-    "image_normalizer",
-    "image_noising_scheduler",
-    "image_encoder",
-    "feature_extractor",
-)
-_PART = "conditioners.image"
+NORMALIZER, NOISING = "image_normalizer", "image_noising_scheduler"
 
 _TABLES = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 """Schedulers that add noise by their table alone; the others' also depends on the steps of a run."""
@@ -42,23 +27,15 @@ GUIDANCE, STEPS = 10.0, 20
 """Defaults in the code of both pipelines; the default level is 0."""
 
 
-class StableUnclipFolder(DiffusersFolder):
+class StableUnclipFolder(EncoderFolder):
     """A folder of `StableUnCLIPPipeline` or `StableUnCLIPImg2ImgPipeline`; the prior of the former is another stage."""
 
-    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        """As for all folders; the tensors of `conditioners.image` are in two of them."""
-        if part != _PART or part in self._taken or ENCODER not in self._classes:
-            return super().tensors(part)
-        found = dict(super().tensors(part))
-        inventory = self._inventory(ENCODER)
-        found |= inventory.take(part, self._encoder[1])
-        inventory.ignore_if(ignorable_vision_key)
-        inventory.finish()
-        self._taken[part] = found
-        return found
+    encoder = EncoderParts("image_encoder", "feature_extractor")
 
     def _weighted(self) -> list[str]:
-        return [*super()._weighted(), *(name for name in (NORMALIZER, ENCODER) if name in self._classes)]
+        if self.encoder is not None and self.encoder.model not in self._classes:
+            self.encoder = None  # embeddings only, of a prior
+        return [*super()._weighted(), NORMALIZER]
 
     def _compose(self) -> PipelineSpec:
         spec = super()._compose()
@@ -75,11 +52,11 @@ class StableUnclipFolder(DiffusersFolder):
             fits = "class_embed_type projection"
             raise SourceError("unsupported", what, where=f"{self.folder}/unet/config.json: class_embed_type", fits=fits)
         config: dict[str, Any] = {"dim": self._dim(), "process": self._noise()}
-        if ENCODER in self._classes:
-            config["encoder"] = self._encoder[0]
+        if self.encoder is not None:
+            config["encoder"] = self._encoder_fields()
         spec = ConditionerSpec(type="noised-embedding", config=config, slot="vector")
         keymap = {name: Conversion((name,), lambda w: w.flatten(), lambda w: (w[None],)) for name in ("mean", "std")}
-        self._components[_PART] = (NORMALIZER, Component(spec, keymap))
+        self._components[IMAGE] = (NORMALIZER, Component(spec, keymap))
         found["image"] = spec
         return found
 
@@ -105,14 +82,3 @@ class StableUnclipFolder(DiffusersFolder):
         table = {key: value for key, value in config.items() if key not in _OF_STEPS}
         # x0, because no network predicts this noise: any table is fine
         return read_scheduler({**table, "prediction_type": "sample"}, where).process.model_dump(mode="json")
-
-    @property
-    def _encoder(self) -> tuple[dict[str, Any], Any]:
-        """Config of the encoder as `clip-image` has it, and its keys."""
-        data, told = self._config(ENCODER), self._folder(PICTURES)
-        stated = None
-        if told is not None and (told / PREPROCESSOR).is_file():
-            stated = self._config(PICTURES, PREPROCESSOR)
-        read = clip_image_config(data, stated, "projected", f"{self.folder}/{ENCODER}/{CONFIG}", str(told))
-        keys = vision_keys(read, vision_level(self._inventory(ENCODER).tensors))
-        return read.model_dump(mode="json", exclude_defaults=True) | {"projection": read.projection}, keys
