@@ -19,7 +19,7 @@ SOURCES = (ROOT, ROOT / "plugins", ROOT / "conditioners", ROOT / "samplers")
 
 ALLOWED: dict[str, set[str]] = {
     "ldmkit": set(),
-    "ldmkit_codecs": {"ldmkit"},
+    "ldmkit_codecs": {"ldmkit", "ldmkit_denoisers"},
     "ldmkit_denoisers": {"ldmkit"},
     "ldmkit_processes": {"ldmkit"},
     "ldmkit_samplers": {"ldmkit"},

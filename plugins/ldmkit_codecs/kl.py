@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
@@ -53,26 +54,20 @@ class KLConfig(AutoencoderConfig):
         return self
 
 
-class KLCodec(Codec):
-    """Pictures (B,3,H,W) in [-1,1] <-> latents (B, embed_dim, H/factor, W/factor)."""
+class KLEncoder(Codec):
+    """Pictures (B,3,H,W) in [-1,1] -> latents (B, embed_dim, H/factor, W/factor): the half that codecs with other
+    decoders share."""
 
     Config = KLConfig
     config: KLConfig
-    examples = (
-        Example({**SMALL, "scale": 0.2, "shift": 0.3}),
-        Example({**SMALL, "scale": (0.5, 2.0, 1.5, -1.0), "quant_conv": False, "post_quant_conv": False}),
-        Example({**SMALL, "mid_attention": "linear", "attention_levels": (1,), "level_attention": "linear"}),
-        Example({**SMALL, "resample_conv": False, "embed_dim": 2, "tanh_out": True}),
-    )
+    decoder: Any
 
-    def __init__(self, config: KLConfig | None = None):
-        super().__init__(config)
-        c = self.config
-        self.channels, self.factor = c.latent_channels, c.factor
-        self.encoder = Encoder(c, 2 * c.z_channels)
-        self.decoder = Decoder(c)
-        self.quant_conv = nn.Conv2d(2 * c.z_channels, 2 * self.channels, 1) if c.quant_conv else None
-        self.post_quant_conv = nn.Conv2d(self.channels, c.z_channels, 1) if c.post_quant_conv else None
+    def build(self, config: KLConfig, decoder: Callable[[], nn.Module]) -> None:
+        """Make the modules: encoder, decoder, quant_conv."""
+        self.channels, self.factor = config.latent_channels, config.factor
+        self.encoder = Encoder(config, 2 * config.z_channels)
+        self.decoder = decoder()
+        self.quant_conv = nn.Conv2d(2 * config.z_channels, 2 * self.channels, 1) if config.quant_conv else None
 
     def moments(self, images: Tensor) -> Tensor:
         """Mean and unclamped log-variance of the posterior, stacked: (B, 2 channels, h, w).
@@ -105,6 +100,32 @@ class KLCodec(Codec):
         """Latents in the encoder's own units, before scale and shift."""
         return restore(latents, self.config.scale, self.config.shift)
 
+    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """float32 if float16 is requested and the config has `force_upcast`."""
+        return held_dtype(dtype, self.config.force_upcast)
+
+    @property
+    def standardises(self) -> bool:
+        """Whether the scale of its latents is known."""
+        return self.config.scale is not None
+
+
+class KLCodec(KLEncoder):
+    """Pictures (B,3,H,W) in [-1,1] <-> latents (B, embed_dim, H/factor, W/factor)."""
+
+    examples = (
+        Example({**SMALL, "scale": 0.2, "shift": 0.3}),
+        Example({**SMALL, "scale": (0.5, 2.0, 1.5, -1.0), "quant_conv": False, "post_quant_conv": False}),
+        Example({**SMALL, "mid_attention": "linear", "attention_levels": (1,), "level_attention": "linear"}),
+        Example({**SMALL, "resample_conv": False, "embed_dim": 2, "tanh_out": True}),
+    )
+
+    def __init__(self, config: KLConfig | None = None):
+        super().__init__(config)
+        c = self.config
+        self.build(c, lambda: Decoder(c))
+        self.post_quant_conv = nn.Conv2d(self.channels, c.z_channels, 1) if c.post_quant_conv else None
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (B, 3, h * factor, w * factor) of standardised latents (B, channels, h, w).
 
@@ -115,7 +136,7 @@ class KLCodec(Codec):
         return self._decode_raw(restore(latents, self.config.scale, self.config.shift))
 
     def _decode_raw(self, z: Tensor) -> Tensor:
-        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
+        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))  # type: ignore[no-any-return]
 
     def reconstruct(self, images: Tensor, noise: Tensor | None = None) -> Reconstruction:
         """Decoded posterior sample (mode without noise). Loss `kl`: summed over c, h, w, mean over the batch."""
@@ -126,19 +147,10 @@ class KLCodec(Codec):
         """See `Codec.footprint`."""
         return autoencoder_footprint(self.config, batch, size, direction, self.dtype.itemsize)
 
-    def held_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """float32 if float16 is requested and the config has `force_upcast`."""
-        return held_dtype(dtype, self.config.force_upcast)
-
-    @property
-    def standardises(self) -> bool:
-        """Whether the scale of its latents is known."""
-        return self.config.scale is not None
-
     @property
     def last_layer(self) -> nn.Parameter:
         """Weight of the decoder's last convolution."""
-        return self.decoder.conv_out.weight
+        return self.decoder.conv_out.weight  # type: ignore[no-any-return]
 
 
 def _draw(posterior: Posterior, noise: Tensor | None) -> Tensor:

@@ -57,6 +57,7 @@ class UNetConfig(Value):
         time_dim: width of the time embedding; None: 4 x the first width.
         time_code: width of the timestep's sinusoidal code; None: the first width.
         cos_first, freq_shift: variants of the sinusoidal timestep embedding.
+        time_table: the timestep embedding is a learned table of so many timesteps, not a sinusoidal one.
         vector: how the `vector` slot is embedded before it is added to the time embedding: by a two-layer network,
             a linear layer, not at all, as a timestep-like embedding of one number, or by a table of class ids.
         vector_dim: width of the vector for "mlp" and "linear", number of classes for "table".
@@ -103,6 +104,7 @@ class UNetConfig(Value):
     time_code: Width | None = None
     cos_first: bool = True
     freq_shift: float = 0.0
+    time_table: Rows | None = None
     vector: VectorKind = "none"
     vector_dim: Rows | None = None
     upcast_attention: bool = False
@@ -206,6 +208,11 @@ class UNetConfig(Value):
         """Width of the `vector` slot; None without that slot. A class or a timestep is one number."""
         wide = {"none": None, "identity": self.embedding, "timestep": 1, "table": 1}
         return wide.get(self.vector, self.vector_dim)
+
+    @property
+    def attends(self) -> bool:
+        """Whether any block has attention."""
+        return {*(self.attention or ("none",)), self.mid_kind} - {"none", "absent", "single"} != set()
 
     def kind_at(self, level: int) -> AttentionKind:
         """Attention of a level."""

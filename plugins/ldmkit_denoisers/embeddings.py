@@ -1,4 +1,4 @@
-"""Sinusoidal timestep embeddings, and the two-layer network that reads them."""
+"""Timestep embeddings, sinusoidal or from a table, and the two-layer network that reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldmkit import Frame, PortedLinear, attention
+from ldmkit import Frame, InputError, PortedLinear, attention
 from ldmkit_denoisers.config import Activation
 from ldmkit_denoisers.ported import ACTIVATIONS, apply_layer
 
@@ -61,6 +61,26 @@ class ClassTable(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         whole = ids.round() if ids.is_floating_point() else ids
         return self.table(whole[:, 0].long())
+
+
+class TimeTable(nn.Module):
+    """One learned vector per timestep: times (B,), rounded to the nearest row -> (B, outputs)."""
+
+    def __init__(self, steps: int, outputs: int):
+        super().__init__()
+        self.table = nn.Embedding(steps, outputs)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """
+        Raises:
+            InputError: `time-range`: a time beyond the table.
+        """
+        rows, last = t.round().long(), self.table.num_embeddings - 1
+        watched = t.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere the lookup itself fails
+        if watched and bool(((rows < 0) | (rows > last)).any()):
+            what = f"time {float(t.min()):g} to {float(t.max()):g} for a table of {last + 1} timesteps"
+            raise InputError("time-range", what, where="t", fits=f"0 to {last}")
+        return self.table(rows)
 
 
 class TimeLikeMLP(nn.Module):

@@ -13,7 +13,7 @@ from ldmkit import Frame, Port, PortedConv2d, layer_ports
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer, TransformerBlock
 from ldmkit_denoisers.conditions import Conditioned, Projected
 from ldmkit_denoisers.config import LevelPlan, UNetConfig, down_levels, mid_level
-from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
+from ldmkit_denoisers.embeddings import EmbeddingMLP, TimeTable, sinusoidal
 from ldmkit_denoisers.joint import JointAttention2d
 from ldmkit_denoisers.ported import ACTIVATIONS, passed
 from ldmkit_denoisers.resnet import Downsample, ResBlock, Upsample
@@ -92,9 +92,10 @@ class Encoder(Conditioned):
     cross_count: int
 
     def build_encoder(self, config: UNetConfig) -> None:
-        """Make the modules: conv_in, time_embed, vector_embed, down, mid."""
+        """Make the modules: conv_in, time_table, time_embed, vector_embed, down, mid."""
         self.unet = config
         self.conv_in = PortedConv2d(config.in_channels or config.channels, config.widths[0], 3, padding=1)
+        self.time_table = TimeTable(config.time_table, config.code) if config.time_table else None
         self.time_embed = EmbeddingMLP(config.code, config.embedding, config.activation)
         self.build_conditions(config)
         count, stages = 0, []
@@ -108,9 +109,14 @@ class Encoder(Conditioned):
 
     def embed(self, t: Tensor, projected: Projected, frame: Frame | None = None) -> Tensor:
         """The time embedding with the vector added, activated, (B, embedding): what every residual block reads."""
-        code = sinusoidal(t, projected.freqs, self.unet.code, self.unet.cos_first)
-        emb = self.time_embed(code.to(self.time_embed.inner.weight.dtype), frame)
+        emb = self.time_embed(self.time_code(t, projected).to(self.time_embed.inner.weight.dtype), frame)
         return activated(self.unet, emb if projected.vector is None else emb + projected.vector)
+
+    def time_code(self, t: Tensor, projected: Projected) -> Tensor:
+        """The code of times (B,) that the time embedding reads, (B, config.code)."""
+        if self.time_table is not None:
+            return self.time_table(t)  # type: ignore[no-any-return]
+        return sinusoidal(t, projected.freqs, self.unet.code, self.unet.cos_first)
 
     def encode(
         self, h: Tensor, emb: Tensor, frame: Frame, projected: Projected, gates: Sequence[nn.Module] = ()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ldmkit import CompositionError, Context, Frame, check_fresh, fingerprint
 from ldmkit_denoisers.attention import SelfAttention2d, SpatialTransformer
 from ldmkit_denoisers.conditions import Projected, UNetContext
-from ldmkit_denoisers.embeddings import EmbeddingMLP, sinusoidal
+from ldmkit_denoisers.embeddings import EmbeddingMLP
 from ldmkit_denoisers.encoder import Middle, UNetLevel, WayDown, activated
 from ldmkit_denoisers.joint import JointAttention2d
 from ldmkit_denoisers.packed_blocks import (
@@ -144,7 +144,7 @@ class PrepackedUNet:
         if t.shape[0] > 1 and t.stride(0) == 0:
             t = t[:1]
         inner, outer = self._time
-        code = sinusoidal(t, projected.freqs, unet.code, unet.cos_first)
+        code = self._unet.time_code(t, projected)
         hidden = activate(inner(code.to(self._unet.conv_in.weight.dtype), frame), unet.activation)
         emb = outer(hidden, frame)
         return activated(unet, emb if vector is None else emb + vector)

@@ -52,9 +52,9 @@ class UNet(Encoder, Denoiser):
     residual stream between the attentions of a transformer block, `linear.<path>` and `conv.<path>` of every layer, by
     module path.
 
-    State-dict names: conv_in, time_embed, vector_embed, context_proj, context_pool, image_tokens, image_time,
-    down.<level>.{res,attn,resample}, mid.{res,attn}, up.<level>.{res,attn,resample}, norm_out, conv_out; levels count
-    from the full resolution on both sides.
+    State-dict names: conv_in, time_table, time_embed, vector_embed, context_proj, context_pool, image_tokens,
+    image_time, down.<level>.{res,attn,resample}, mid.{res,attn}, up.<level>.{res,attn,resample}, norm_out, conv_out;
+    levels count from the full resolution on both sides.
     """
 
     Config = UNetConfig

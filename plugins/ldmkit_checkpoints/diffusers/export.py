@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ldmkit_codecs.consistency import ConsistencyConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.tiny import TinyConfig
 from ldmkit_codecs.vq import VQConfig
@@ -33,6 +34,7 @@ from ldmkit.models.saving import check_folder, replacing_folder
 from ldmkit.models.source import is_native
 from ldmkit.models.weights import write_safetensors
 from ldmkit_checkpoints.conditioners import MASKED_IMAGE
+from ldmkit_checkpoints.diffusers.consistency import consistency_diffusers_keys, consistency_to_diffusers
 from ldmkit_checkpoints.diffusers.folding import standard
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_to_diffusers
 from ldmkit_checkpoints.diffusers.scheduler import FROM_SIGMA
@@ -53,6 +55,7 @@ VERSION = "0.42.1"
 _CODECS: dict[str, Any] = {
     "kl": (KLConfig, kl_to_diffusers, kl_diffusers_keys),
     "vq": (VQConfig, vq_to_diffusers, vq_diffusers_keys),
+    "consistency": (ConsistencyConfig, consistency_to_diffusers, consistency_diffusers_keys),
     "tiny": (TinyConfig, tiny_to_diffusers, tiny_diffusers_keys),
 }
 _ABSENT = [None, None]

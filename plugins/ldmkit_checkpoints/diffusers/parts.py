@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ldmkit_adapters.controlnet import ControlNetConfig
+from ldmkit_codecs.consistency import ConsistencyConfig
 from ldmkit_codecs.kl import KLConfig
 from ldmkit_codecs.tiny import TinyConfig
 from ldmkit_codecs.vq import VQConfig
@@ -19,6 +20,8 @@ from ldmkit_denoisers.prior import PriorConfig
 
 from ldmkit import CompositionError, ConditionerSpec, PartSpec, SlotPart, SourceError
 from ldmkit_checkpoints.conditioners import hint_of
+from ldmkit_checkpoints.diffusers.consistency import CLASS as CONSISTENCY
+from ldmkit_checkpoints.diffusers.consistency import consistency_diffusers_keys, consistency_from_diffusers
 from ldmkit_checkpoints.diffusers.controlnet import controlnet_diffusers, controlnet_from_diffusers
 from ldmkit_checkpoints.diffusers.ldm_bert import bert_diffusers_keys, ldm_bert_from_diffusers
 from ldmkit_checkpoints.diffusers.tiny import tiny_diffusers_keys, tiny_from_diffusers
@@ -32,7 +35,7 @@ from ldmkit_checkpoints.keys import KeyMap
 from ldmkit_checkpoints.transformers.text_config import clip_from_hf, t5_from_hf
 from ldmkit_checkpoints.transformers.text_keys import clip_hf_keys, clip_hf_level, t5_keys
 
-CODECS = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
+CODECS = ("AutoencoderKL", "VQModel", "AutoencoderTiny", CONSISTENCY)
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
 TEXTS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "LDMBertModel")
 
@@ -50,7 +53,7 @@ class Component(NamedTuple):
 def codec_component(
     config: Mapping[str, Any], keys: Iterable[str], where: str, quantises: bool | None = None
 ) -> Component:
-    """AutoencoderKL, VQModel or AutoencoderTiny; `quantises` as for `vq_from_diffusers`.
+    """One of `CODECS`; `quantises` as for `vq_from_diffusers`.
 
     Raises:
         SourceError: an unknown class or an unsupported option.
@@ -67,6 +70,10 @@ def codec_component(
         tiny = TinyConfig.of(native := tiny_from_diffusers(config, where))
         factor = 2 ** (len(tiny.encoder_blocks) - 1)
         return Component(PartSpec(type="tiny", config=native), tiny_diffusers_keys(tiny), tiny.latent_channels, factor)
+    if name == CONSISTENCY:
+        drawn = ConsistencyConfig.of(native := consistency_from_diffusers(config, where))
+        keymap = consistency_diffusers_keys(drawn, old)
+        return Component(PartSpec(type="consistency", config=native), keymap, drawn.latent_channels, drawn.factor)
     raise SourceError("unsupported", f"unknown codec {name!r}", where=where, fits=", ".join(CODECS))
 
 

@@ -83,6 +83,7 @@ def unet_from_diffusers(config: Mapping[str, Any], latent_channels: int | None =
         "time_dim": options["time_embedding_dim"],
         "cos_first": options["flip_sin_to_cos"],
         "freq_shift": options["freq_shift"],
+        "time_table": _time_table(options),
         "vector": vector,
         "vector_dim": vector_dim,
     }
@@ -205,6 +206,18 @@ def _cross_only(options: Mapping[str, Any], widths: tuple[int, ...], kinds: tupl
     }
 
 
+def _time_table(options: Mapping[str, Any]) -> int | None:
+    """Rows of the learned table of timesteps; None for sinusoidal codes."""
+    kind = options.get("time_embedding_type", "positional")
+    if kind not in ("positional", "learned"):
+        raise refuse("time_embedding_type", kind, "positional, learned")
+    if kind == "positional":
+        return None
+    if options["num_train_timesteps"] is None:
+        raise refuse("num_train_timesteps", None, "a number, which time_embedding_type learned needs")
+    return options["num_train_timesteps"]  # type: ignore[no-any-return]
+
+
 def _vector(options: Mapping[str, Any]) -> tuple[str, int | None]:
     kind, added = options["class_embed_type"], options.get("addition_embed_type")
     wide = options.get("projection_class_embeddings_input_dim")
@@ -287,6 +300,8 @@ def _write_cross(
 ) -> dict[str, Any]:
     if not takes_context(config) or config.mid_kind in ("self", "none"):
         raise inexpressible("cross-attention without context, or this middle block")
+    if config.time_table is not None:
+        raise inexpressible("a learned table of timesteps, and cross-attention")
     levels = range(config.levels)
     numbers = _written_numbers(config, kinds)
     if config.mid_only_cross and config.mid_kind == "cross":
@@ -361,6 +376,8 @@ def _write_plain(config: UNetConfig, kinds: tuple[Any, ...], residual: list[bool
         "attn_norm_num_groups": groups or None,
         "downsample_type": kind,
         "upsample_type": kind,
+        "time_embedding_type": "positional" if config.time_table is None else "learned",
+        "num_train_timesteps": config.time_table,
         "class_embed_type": config.vector if config.vector in ("timestep", "identity") else None,
         "num_class_embeds": config.vector_dim if config.vector == "table" else None,
     }

@@ -32,6 +32,7 @@ PLAIN = {
     "class_embed_type": None,
     "num_class_embeds": None,
     "time_embedding_dim": None,
+    "time_embedding_type": "positional",
     "num_train_timesteps": None,
 }
 CROSS = {

@@ -45,6 +45,8 @@ def unet_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated
 def encoder_diffusers(config: UNetConfig, vector: str = "add_embedding", deprecated: bool = False) -> KeyMap:
     """The part shared with ControlNet: embeddings, down blocks and middle block."""
     keymap = layer("conv_in", "conv_in")
+    if config.time_table is not None:
+        keymap["time_table.table.weight"] = renamed("time_proj.weight")
     keymap |= two_layers("time_embed", "time_embedding.linear_1", "time_embedding.linear_2")
     keymap |= _vector(config, vector) | _additions(config)
     for plan in down_levels(config):

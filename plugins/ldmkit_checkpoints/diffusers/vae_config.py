@@ -174,6 +174,28 @@ def _from_diffusers(config: Mapping[str, Any], where: str, latent_channels: int)
     }
 
 
+def encoder_from_diffusers(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The native geometry of an encoder alone.
+
+    Raises:
+        SourceError: unsupported entries.
+    """
+    down = _names(config["down_block_types"], f"{where}.down_block_types")
+    mirrored = [name.replace("Down", "Up").replace("Encoder", "Decoder") for name in reversed(down)]
+    native = _from_diffusers({**config, "up_block_types": mirrored}, where, latent_channels=4)
+    del native["out_channels"], native["mid_attention"]
+    return native
+
+
+def encoder_to_diffusers(c: AutoencoderConfig) -> dict[str, Any]:
+    """Fields of AutoencoderKL's config.json, of which some are an encoder's.
+
+    Raises:
+        SourceError: this class cannot express it.
+    """
+    return _to_diffusers("AutoencoderKL", c)
+
+
 def _attended(blocks: list[str], plain: str, where: str) -> list[int]:
     known = {plain: False, f"Attn{plain}": True}
     for block in blocks:

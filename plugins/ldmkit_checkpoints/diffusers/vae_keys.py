@@ -12,12 +12,18 @@ from ldmkit_checkpoints.keys import Conversion, KeyMap, layer, renamed
 from ldmkit_checkpoints.vae_keys import codebook, ends, quant_convs, resamples, residual_block, spatial_norms, widths_in
 
 _ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+_HALVES = (("encoder", "down", "downsamplers"), ("decoder", "up", "upsamplers"))
 _OLD_ATTENTION = {"q": "query", "k": "key", "v": "value", "out": "proj_attn"}
 
 
 def kl_diffusers_keys(config: KLConfig, old_attention: bool = False) -> KeyMap:
     """Keys of AutoencoderKL. `old_attention`: files from before 0.15, see `has_old_attention`."""
     return {**_diffusers(config, old_attention), **quant_convs(config.quant_conv, config.post_quant_conv)}
+
+
+def encoder_diffusers_keys(config: KLConfig, old_attention: bool = False) -> KeyMap:
+    """Keys of the encoder of AutoencoderKL, and of the convolution after it."""
+    return {**_diffusers(config, old_attention, _HALVES[:1]), **quant_convs(config.quant_conv, False)}
 
 
 def vq_diffusers_keys(config: VQConfig, old_attention: bool = False) -> KeyMap:
@@ -33,10 +39,12 @@ def has_old_attention(keys: Iterable[str]) -> bool:
     return any(key.endswith(".proj_attn.weight") for key in keys)
 
 
-def _diffusers(config: AutoencoderConfig, old_attention: bool) -> KeyMap:
+def _diffusers(
+    config: AutoencoderConfig, old_attention: bool, halves: tuple[tuple[str, str, str], ...] = _HALVES
+) -> KeyMap:
     found: KeyMap = {}
     last = len(config.widths) - 1
-    for half, side, sample in (("encoder", "down", "downsamplers"), ("decoder", "up", "upsamplers")):
+    for half, side, sample in halves:
         found.update(ends(half, "conv_norm_out"))
         mid = f"{half}.mid_block"
         found.update(residual_block(f"{half}.mid.block1", f"{mid}.resnets.0", None))
