@@ -1,0 +1,1 @@
+"""Training consistency decoders for the latents of a codec that exists."""
