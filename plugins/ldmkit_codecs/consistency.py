@@ -1,6 +1,6 @@
 """A KL encoder with a consistency decoder: a U-Net that draws pictures from noise and latents in two steps.
 
-After OpenAI's decoder for Stable Diffusion's latents (2023), which diffusers has as `ConsistencyDecoderVAE`; consistency
+After OpenAI's decoder for Stable Diffusion's latents (2023), diffusers' `ConsistencyDecoderVAE`; consistency
 models are of Song et al. 2023.
 """
 
@@ -101,8 +101,9 @@ _UNET = {"channels": 3, "in_channels": 7, "widths": (8, 16), "blocks": 1, "norm_
 
 
 class ConsistencyCodec(KLEncoder):
-    """Pictures (B,3,H,W) in [-1,1] -> latents as `kl`; latents -> pictures by drawing: `decode_with` is given the noise,
-    `decode` takes the same noise for every picture."""
+    """Pictures (B,3,H,W) in [-1,1] -> latents as `kl`; latents -> pictures by drawing.
+
+    `decode_with` is given the noise, `decode` takes the same noise for every picture."""
 
     Config = ConsistencyConfig
     config: ConsistencyConfig

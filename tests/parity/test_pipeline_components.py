@@ -81,7 +81,7 @@ def test_another_text_encoder_is_refused_by_name(copy: Any, cls: str) -> None:
 @pytest.mark.parametrize(
     ("name", "component", "cls"),
     [
-        ("sd", "vae", "ConsistencyDecoderVAE"),
+        ("sd", "vae", "AutoencoderOobleck"),
         ("sd", "vae", "AsymmetricAutoencoderKL"),
         ("sd", "unet", "UNetFlatConditionModel"),
         ("sd", "scheduler", "ScoreSdeVeScheduler"),

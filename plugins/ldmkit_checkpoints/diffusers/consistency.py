@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,14 @@ _CODE: dict[str, Any] = {
     "force_upcast": False,
 }
 """Fields of our config that are fixed in the class's code."""
+_NAMES = {
+    "scale": "scaling_factor",
+    "in_channels": "encoder_in_channels",
+    "widths": "encoder_block_out_channels",
+    "blocks": "encoder_layers_per_block",
+    "norm_groups": "encoder_norm_num_groups",
+}
+"""Field of our config -> name in the class's, for errors."""
 _PLAIN = {"scaling_factor", "latent_channels", "sample_size", "encoder_double_z", "encoder_out_channels"}
 _REGISTERED = {"block_out_channels", "force_upcast"}
 """Entries that the class writes itself, from other ones, and reads none of."""
@@ -96,7 +105,7 @@ def consistency_from_diffusers(config: Mapping[str, Any], where: str = "vae/conf
     native = _encoder(config, latent, where)
     native["scale"], native["shift"] = scaling({"scaling_factor": config.get("scaling_factor", 0.18215)}, where)
     native["unet"] = _unet(config, where).model_dump(mode="json", exclude_defaults=True)
-    return checked(ConsistencyConfig, native, where, {"scale": "scaling_factor", "unet": "decoder_in_channels"})
+    return checked(ConsistencyConfig, native, where, _NAMES)
 
 
 def _check_latent(config: Mapping[str, Any], latent: Any, where: str) -> None:
@@ -122,6 +131,15 @@ def _encoder(config: Mapping[str, Any], latent: int, where: str) -> dict[str, An
 def _unet(config: Mapping[str, Any], where: str) -> UNetConfig:
     own = {key: config.get(f"decoder_{key}", default) for key, default in _DECODER.items()}
     own = {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()}
+    rows, first = own["num_train_timesteps"], _CODE["timesteps"][0]
+    if own["time_embedding_type"] == "learned" and type(rows) is int and rows <= first:
+        what = f"a table of {rows} timesteps, and steps at {first} and lower"
+        raise SourceError(
+            "unsupported", what, where=f"{where}.decoder_num_train_timesteps", fits=f"{first + 1} or more"
+        )
+    if own["out_channels"] not in (3, 6):
+        what = f"decoder_out_channels {own['out_channels']!r}"
+        raise SourceError("unsupported", what, where=f"{where}.decoder_out_channels", fits="3, or 6 with a variance")
     try:
         return unet_from_diffusers({"_class_name": "UNet2DModel", **own}, latent_channels=3)
     except SourceError as error:
@@ -129,8 +147,10 @@ def _unet(config: Mapping[str, Any], where: str) -> UNetConfig:
 
 
 def _under(error: SourceError, side: str, where: str, own: Mapping[str, Any]) -> SourceError:
-    """The error of one network's config, at the field of the whole's."""
+    """The error of one network's config, with the whole's names of its fields."""
     key = str(error.where or "").removeprefix(where).strip(".").split(".")[0].split("[")[0]
+    names = "|".join(sorted(map(re.escape, own), key=len, reverse=True))
+    error.what = re.sub(rf"(?<!\w)({names})(?!\w)", rf"{side}_\1", error.what)
     error.where = f"{where}.{side}_{key}" if key in own else where
     return error
 

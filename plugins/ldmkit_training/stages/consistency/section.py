@@ -30,8 +30,8 @@ class ConsistencyObjective(Value):
     """Consistency training without a teacher (Song et al. 2023), as improved by Song & Dhariwal 2023 (ICLR 2024).
 
     The estimate at each of `levels` noise levels is drawn to that at the next lower one, with the same noise; at the
-    lowest, to the picture. The pseudo-Huber loss and the doubling of the levels are the latter paper's; noise levels are
-    drawn uniformly and weigh the same, which differs from it.
+    lowest, to the picture. The pseudo-Huber loss and the doubling of the levels are the latter paper's; that noise
+    levels are drawn uniformly and weigh the same differs from it.
 
     Args:
         levels: first and last number of noise levels, equally spaced up to the decoder's first timestep; doubled at
