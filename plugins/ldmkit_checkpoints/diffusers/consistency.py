@@ -12,6 +12,7 @@ from ldmkit_denoisers.config import UNetConfig
 from ldmkit import SourceError
 from ldmkit_checkpoints.config_fields import checked, known_only
 from ldmkit_checkpoints.diffusers.unet_config import unet_from_diffusers, unet_to_diffusers
+from ldmkit_checkpoints.diffusers.unet_fields import ONLY, PLAIN
 from ldmkit_checkpoints.diffusers.unet_keys import unet_diffusers
 from ldmkit_checkpoints.diffusers.vae_config import (
     encoder_from_diffusers,
@@ -49,20 +50,8 @@ _DECODER: dict[str, Any] = {
     "up_block_types": ("ResnetUpsampleBlock2D",) * 4,
 }
 """Fields of the encoder and of the decoder's UNet2DModel without their prefix, and the class's defaults."""
-_NETWORK: dict[str, Any] = {
-    "attention_head_dim": 8,
-    "attn_norm_num_groups": None,
-    "dropout": 0.0,
-    "freq_shift": 0,
-    "flip_sin_to_cos": True,
-    "mid_block_type": "UNetMidBlock2D",
-    "downsample_type": "conv",
-    "upsample_type": "conv",
-    "class_embed_type": None,
-    "num_class_embeds": None,
-    "time_embedding_dim": None,
-}
-"""Fields of UNet2DModel that the class leaves at their defaults."""
+_OF_ATTENTION = ("attention_head_dim", "attn_norm_num_groups")
+"""Fields without effect where nothing attends."""
 _CODE: dict[str, Any] = {
     "timesteps": (1008, 512),
     "steps": 1024,
@@ -169,11 +158,11 @@ def consistency_to_diffusers(config: Mapping[str, Any] | ConsistencyConfig) -> d
         raise inexpressible("a scale per channel, or an embed_dim that differs from z_channels")
     encoder, network = encoder_to_diffusers(c), unet_to_diffusers(c.unet)
     if network.pop("_class_name") != "UNet2DModel":
-        raise inexpressible("a decoder with cross-attention")
-    for key, value in _NETWORK.items():
-        quiet = key == "attention_head_dim" and not c.unet.attends
-        if network.get(key, value) != value and not quiet:
-            raise inexpressible(f"a decoder with {key} {network[key]!r}")
+        raise inexpressible("decoder with cross-attention")
+    for key in network.keys() - _DECODER.keys():  # the class leaves them at their defaults
+        fixed, quiet = PLAIN.get(key, ONLY.get(key, (None,))[0]), key in _OF_ATTENTION and not c.unet.attends
+        if network[key] != fixed and not quiet:
+            raise inexpressible(f"decoder with {key} {network[key]!r}")
     return {
         "_class_name": CLASS,
         "scaling_factor": c.scale,
