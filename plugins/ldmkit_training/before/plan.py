@@ -37,7 +37,7 @@ from ldmkit_training.before.rehearsal import rehearse
 from ldmkit_training.before.space import STATES
 from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
-from ldmkit_training.data.section import data_notes
+from ldmkit_training.data.section import data_notes, mixed_texts
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
 from ldmkit_training.stages.latents import latents_of
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
@@ -135,7 +135,7 @@ def make_plan(recipe: Recipe, folder: Path) -> TrainingPlan:
         samples=shared, held_out=0 if validation is None else len(validation),
         steps=recipe.steps, batch=recipe.data.batch, rows=len(batch.ids), accumulate=recipe.accumulate,
         epochs=total / shared, parts=part_lines(stage), wiring=wire_lines(stage, batch, train, used),
-        shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used)),
+        shapes=_shapes(recipe, stage, batch), used=used, unused=sorted(set(train.geometry) - set(used) - mixed_texts(recipe.data)),
         memory=_memory(recipe, stage, activations, parts[0]),
         seconds={"step": step, "reading": reading, "run": max(step, reading) * recipe.steps},
         notes=_notes(recipe, stage, train, validation, device),

@@ -116,6 +116,9 @@ def _unusable_rows(
                 stage.parsed(chosen_inputs(captioned(one, section.captions), names), dataset.id(index))
             check_boxes(inputs, dataset.geometry, dataset.id(index))
         except InputError as problem:
+            if known and problem.code == "input.no-caption":  # it may be made of the picture
+                found |= _unusable_rows(stage, dataset, section, names, [index])
+                continue
             # an unreadable picture or map is skipped or raised, as `data.damaged` says, when it is read in training
             if known or problem.code != "input.bad-file":
                 found[index] = str(problem)

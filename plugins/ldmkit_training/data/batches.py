@@ -208,13 +208,18 @@ class Batches:
             images=images,
             latents=latents,
             deviation=deviation,
-            inputs=[
-                chosen_inputs(used_inputs(row.inputs, self.choices, self.section, self.seed, *place), self.names)
-                for row, place in zip(rows, planned.samples, strict=True)
-            ],
+            inputs=[self._inputs(row, *place) for row, place in zip(rows, planned.samples, strict=True)],
             size=planned.size,
             draws=Draws(self.seed, planned.step, tuple(self.rows(planned.part))),
         )
+
+    def _inputs(self, row: Row, epoch: int, index: int) -> dict[str, Any]:
+        try:
+            used = used_inputs(row.inputs, self.choices, self.section, self.seed, epoch, index)
+        except InputError as problem:
+            problem.where = f"{row.id}: {problem.where}"
+            raise
+        return chosen_inputs(used, self.names)
 
 
 class _Fetch:

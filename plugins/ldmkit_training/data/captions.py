@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isclose
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
 
-from ldmkit import SpecError, Value, seeded
+from ldmkit import InputError, SpecError, Value, seeded, suggest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -17,6 +18,9 @@ class CaptionRule(Value):
     """How a text is changed whenever its sample is used: by seed, epoch and sample, so that a resumed run has the same.
 
     Args:
+        shares: name of a text in the data -> how often it becomes this one, which need not be in the data itself
+            (`text: {shares: {long: 0.95, original: 0.05}}`); they sum to 1. Validation and previews take the one with
+            the largest share.
         prefix: stands before every text, as it is written here ("sks, "): a trigger word.
         suffix: stands behind every text.
         shuffle: put a text's tags into another order in every epoch.
@@ -27,6 +31,7 @@ class CaptionRule(Value):
             stands for a condition that is left out is `objective.dropout`'s.)
     """
 
+    shares: dict[str, Share] = Field(default_factory=dict)
     prefix: str = ""
     suffix: str = ""
     shuffle: bool = False
@@ -37,10 +42,25 @@ class CaptionRule(Value):
 
     @model_validator(mode="after")
     def _does_something(self) -> CaptionRule:
-        if not (self.prefix or self.suffix or self.tagged or self.dropout):
-            fits = "prefix, suffix, shuffle, tag_dropout or dropout"
+        if not (self.shares or self.prefix or self.suffix or self.tagged or self.dropout):
+            fits = "shares, prefix, suffix, shuffle, tag_dropout or dropout"
             raise SpecError("empty-rule", "the rule changes no text", where="data.captions", fits=fits)
+        if self.shares and not isclose(total := sum(self.shares.values()), 1.0, abs_tol=1e-6):
+            listed = ", ".join(f"{name} {share:g}" for name, share in self.shares.items())
+            what = f"the shares {listed} sum to {total:g}"
+            raise SpecError("caption-shares", what, where="data.captions", fits="shares that sum to 1")
         return self
+
+    def source(self, *key: object) -> str:
+        """The text in the data that is used; without a key, as in validation: the one with the largest share."""
+        if not key:
+            return max(self.shares, key=lambda name: self.shares[name])
+        drawn = float(torch.rand((), generator=seeded(*key, "share"), dtype=torch.float64)) * sum(self.shares.values())
+        for name, share in self.shares.items():
+            drawn -= share
+            if drawn < 0:
+                return name
+        return max(self.shares, key=lambda name: self.shares[name])  # where rounding left a rest
 
     @property
     def tagged(self) -> bool:
@@ -69,9 +89,25 @@ class CaptionRule(Value):
 
 
 def captioned(inputs: Mapping[str, Any], rules: Mapping[str, CaptionRule], *key: object) -> dict[str, Any]:
-    """A sample's inputs with its texts as they are used."""
+    """A sample's inputs with its texts as they are used.
+
+    Raises:
+        InputError: `no-caption`: the sample lacks a text that one of the shares names.
+    """
     found = dict(inputs)
     for name, rule in rules.items():
+        own = (*key, name) if key else ()
+        if rule.shares:
+            found[name] = _shared(inputs, name, rule, *own)
         if isinstance(text := found.get(name), str):
-            found[name] = rule.applied(text, *(*key, name) if key else ())
+            found[name] = rule.applied(text, *own)
     return found
+
+
+def _shared(inputs: Mapping[str, Any], name: str, rule: CaptionRule, *key: object) -> str:
+    for wanted in rule.shares:
+        if not isinstance(inputs.get(wanted), str):
+            texts = [other for other, value in inputs.items() if isinstance(value, str)]
+            what = f"the sample has no caption {wanted!r}, which `shares` names"
+            raise InputError("no-caption", what, where=f"data.captions.{name}", fits=suggest(wanted, texts))
+    return str(inputs[rule.source(*key)])

@@ -129,11 +129,22 @@ def open_data(section: DataSection, folder: Path) -> tuple[Dataset, Dataset | No
     validation = None if section.validation is None else open_part(section.validation, folder, "data.validation")
     for key, named in (("inputs", section.inputs), ("moves", section.moves), ("captions", section.captions)):
         for name in named:
-            if name not in train.geometry:
+            if name not in train.geometry and not (key == "captions" and section.captions[name].shares):
                 what = f"the data have no input {name!r}"
                 raise SpecError("unknown-input", what, where=f"data.{key}.{name}", fits=suggest(name, train.geometry))
+    for name, rule in section.captions.items():
+        for source in rule.shares:
+            if source not in train.geometry:
+                what = f"the data have no caption {source!r}"
+                where = f"data.captions.{name}.shares.{source}"
+                raise SpecError("unknown-input", what, where=where, fits=suggest(source, train.geometry))
     renamed_names(train, section)
     return train, None if validation is None else numbered_like(train, validation)
+
+
+def mixed_texts(section: DataSection) -> set[str]:
+    """Names of the texts in the data from which captions are mixed by shares."""
+    return {source for rule in section.captions.values() for source in rule.shares}
 
 
 def data_notes(train: Dataset, validation: Dataset | None) -> list[str]:
@@ -157,7 +168,8 @@ def renamed_names(dataset: Dataset, section: DataSection) -> dict[str, str]:
     Raises:
         SpecError: `input-twice`: two become the same.
     """
-    names = [*dataset.geometry, *section.extract]
+    mixed = [name for name, rule in section.captions.items() if rule.shares and name not in dataset.geometry]
+    names = [*dataset.geometry, *section.extract, *mixed]
     renamed = {name: section.inputs.get(name, name) for name in names}
     if twice := set(dataset.geometry) & set(section.extract):
         what = f"the data have an input {min(twice)!r}, and one is extracted"
