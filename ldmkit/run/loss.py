@@ -57,13 +57,26 @@ def predict(
     noise: Tensor,
     sigma: Sequence[float],
 ) -> Tensor:
-    """The network's output (B,C,h,w) float32 for noised x0, one sigma per row; arguments as for `diffusion_loss`."""
+    """What the network predicts (B,C,h,w), float32, for noised x0; arguments as for `diffusion_loss`."""
+    return output(denoiser, process, x0, signals, noise=noise, sigma=sigma)[:, : x0.shape[1]]
+
+
+def output(
+    denoiser: Denoiser,
+    process: Process,
+    x0: Tensor,
+    signals: Mapping[str, Signal] | Context,
+    *,
+    noise: Tensor,
+    sigma: Sequence[float],
+) -> Tensor:
+    """All output channels, float32; more than x0's where the network learns a variance. Arguments as for `predict`."""
     scale = column([process.scalings(s)[2] for s in sigma], x0)
     t = torch.tensor([process.time(s) for s in sigma], dtype=torch.float32, device=x0.device)
     noisy = (x0 + column(list(sigma), x0) * noise) * scale
     context = signals if isinstance(signals, Context) else denoiser.prepare(signals)
-    predicted: Tensor = denoiser(noisy.to(denoiser.dtype), t, context)[:, : x0.shape[1]].float()
-    return predicted
+    made: Tensor = denoiser(noisy.to(denoiser.dtype), t, context)
+    return made.float()
 
 
 def prediction_errors(

@@ -43,6 +43,8 @@ _ENDS = (
     Format((".mlmodel", ".mlpackage", ".mlmodelc"), "a Core ML network", PUBLISHED),
     Format((".pb", ".h5", ".hdf5", ".keras"), "a TensorFlow or Keras network", PUBLISHED),
     Format((".msgpack",), "Flax (JAX) weights", PUBLISHED),
+    Format((".pkl", ".pickle"), "a pickle of Python objects (as EDM is published), which runs code when it is read",
+          "a model whose file holds tensors alone"),
     Format((".gguf", ".ggml"), "a GGUF file", ITS_WRITER),
     Format(("safetensors.index.json", "bin.index.json"), "an index of sharded weights", "the folder that holds it"),
     Format(("pipeline.json", "model_index.json", "config.json"), "the config of a model", "the folder that holds it"),

@@ -46,6 +46,11 @@ KINDS = (
         "a ControlNet of FLUX or SD 3",
         _FAMILY,
     ),
+    Format(
+        r"(^|\.)(enc|dec)\.\d+x\d+_(conv|block|down|up|in)\d*\.",
+        "a network of EDM (NVlabs)",
+        "its own program; of the same kind, ldmkit reads the U-Nets of guided-diffusion, and has the process 'edm'",
+    ),
     Format(r"(^|\.)motion_modules\.", "an AnimateDiff motion module, or a U-Net that contains them", _FAMILY),
     Format(
         r"\.(time_stack|time_mixer|temporal_transformer_blocks|spatial_res_block)\.", "Stable Video Diffusion", _FAMILY

@@ -326,7 +326,7 @@ ALWAYS = frozenset(
         "ConditionerSection": "assets variant",
         "AdapterSection": "train",
         "Defaults": "sampler grid guidance steps size dtype locked",  # saved with the model
-        "DenoiserObjective": "norm times dropout simple elbo mask noise_offset pyramid",
+        "DenoiserObjective": "norm times dropout simple elbo variance mask noise_offset pyramid",
         "MaskedLoss": "input outside",
         "PyramidNoise": "discount levels",
         "_Times": "stratified",

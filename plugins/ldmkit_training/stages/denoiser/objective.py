@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +14,10 @@ from ldmkit import Batch, Conditioning, Context, Loss, Pipeline, Signal, Turn
 from ldmkit.files.pictures import read_mask
 from ldmkit.run.context import prepared_context
 from ldmkit.run.inputs import input_name, with_adapter_drops
-from ldmkit.run.loss import predict, prediction_errors
+from ldmkit.run.loss import output, predict, prediction_errors
 from ldmkit_training.stages.denoiser.noises import mask_weights, training_noise
 from ldmkit_training.stages.denoiser.section import DenoiserObjective
+from ldmkit_training.stages.denoiser.variance import check_variance, variance_bound
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from ldmkit_training.stages.given import check_given
 from ldmkit_training.stages.latents import latents_of
@@ -48,6 +50,8 @@ class DenoiserTurn(Turn):
         for name, part in trained.items():  # a ModuleDict refuses names such as `keys` and `type`
             self.trained.add_module(f"part-{name}", part)
         self._factor = objective.weighting.bound(pipeline.process)
+        if (said := check_variance(pipeline.denoiser, pipeline.process, objective.variance)) is not None:
+            warnings.warn(said, stacklevel=2)
         self._elbo: tuple[float, ...] | None = None
         self.logvar: nn.Parameter | None = None
         if objective.elbo or objective.logvar is not None:
@@ -63,12 +67,16 @@ class DenoiserTurn(Turn):
         noise = training_noise(batch.draws, x0.shape[1:], objective.noise_offset, objective.pyramid).to(x0)
         kept = self.objective.dropout.kept(self.names, batch.draws)
         conditioning = self.conditioning(batch)
-        predicted = self.predict(x0, self.context(conditioning, kept), noise, sigma)
+        pipe, context = self.pipeline, self.context(conditioning, kept)
+        made = output(pipe.denoiser, pipe.process, x0, context, noise=noise, sigma=sigma)
         plain = prediction_errors(
-            predicted, self.pipeline.process, x0, noise=noise, sigma=sigma, norm=objective.norm,
+            made[:, : x0.shape[1]], pipe.process, x0, noise=noise, sigma=sigma, norm=objective.norm,
             weights=self.weights(batch, x0),
         )  # fmt: skip
-        return self._loss(plain, sigma)
+        bound = None
+        if objective.variance:
+            bound = variance_bound(made, pipe.process, x0, noise=noise, sigma=sigma)
+        return self._loss(plain, sigma, bound)
 
     def weights(self, batch: Batch, x0: Tensor) -> Tensor | None:
         """(B,1,h,w): weight of the error at each latent position; None if the objective has no masks."""
@@ -138,10 +146,12 @@ class DenoiserTurn(Turn):
             reached["simple"] = frozenset(self.groups())
         if self.objective.elbo:
             reached["elbo"] = networks
+        if self.objective.variance:
+            reached["variance"] = networks
         return reached
 
-    def _loss(self, plain: Tensor, sigma: Sequence[float]) -> Loss:
-        """The weighted sum of loss terms from the rows' unweighted errors (B,)."""
+    def _loss(self, plain: Tensor, sigma: Sequence[float], bound: Tensor | None = None) -> Loss:
+        """The weighted sum of loss terms from the rows' unweighted errors (B,) and the bound of their variance (B,)."""
         objective, process = self.objective, self.pipeline.process
         factors = plain.new_tensor([self._factor(s) for s in sigma])
         rows = plain * factors
@@ -155,6 +165,8 @@ class DenoiserTurn(Turn):
         if objective.elbo and self._elbo is not None:
             weights = plain.new_tensor([self._elbo[t] for t in timesteps])
             parts["elbo"] = objective.elbo * (weights * plain).mean()
+        if bound is not None:
+            parts["variance"] = objective.variance * bound.mean()
         total = torch.stack(list(parts.values())).sum() if parts else plain.mean() * 0
         return Loss(total, {"error": plain.detach().mean()}, parts)
 

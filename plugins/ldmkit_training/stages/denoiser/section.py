@@ -48,6 +48,8 @@ class DenoiserObjective(Value):
         dropout: which conditions are replaced by their nulls.
         posterior: train on a sample of the codec's posterior, or on its mode.
         simple, elbo: weights of the loss above, and of the variational bound by timestep (`elbo_weights`).
+        variance: weight of the bound of a learned variance (L_hybrid: 0.001), which the second half of the network's
+            2 C output channels interpolates; its gradient reaches that half alone.
         logvar: None leaves it out.
         mask: weights errors by masks; None: no masks.
         noise_offset: deviation of a number added to each channel's noise, so that a picture's mean brightness is learnt
@@ -62,6 +64,7 @@ class DenoiserObjective(Value):
     posterior: Literal["sample", "mode"] = "sample"
     simple: float = Field(default=1.0, ge=0)
     elbo: float = Field(default=0.0, ge=0)
+    variance: float = Field(default=0.0, ge=0)
     logvar: LogVariance | None = None
     mask: MaskedLoss | None = None
     noise_offset: float = Field(default=0.0, ge=0, le=10)
@@ -71,4 +74,6 @@ class DenoiserObjective(Value):
     def _something(self) -> Self:
         if not self.simple and not self.elbo:
             raise ValueError("simple and elbo are both 0: there is no loss")
+        if self.variance and (self.mask or self.noise_offset or self.pyramid):
+            raise ValueError("variance needs white noise and whole pictures: no mask, noise_offset or pyramid")
         return self
