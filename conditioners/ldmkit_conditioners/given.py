@@ -24,7 +24,7 @@ from ldmkit import (
     array_uri,
     cat_rows,
 )
-from ldmkit.bounds import Width
+from ldmkit.bounds import Rows, Width
 from ldmkit.files.pictures import dense, unmasked
 
 _AXES = {"tokens": 2, "vector": 1, "plane": 3}
@@ -66,10 +66,16 @@ Numbers: TypeAlias = Annotated[
 
 
 class GivenConfig(Value):
-    """`kind` of signal and its `dim`: D of tokens and vectors, C of planes."""
+    """
+    Args:
+        kind: of the signal.
+        dim: D of tokens and vectors, C of planes.
+        below: numbers are rows of a table of this length: whole, and from 0 to below - 1; None: any numbers.
+    """
 
     kind: Literal["tokens", "vector", "plane"] = "tokens"
     dim: Width = 768
+    below: Rows | None = None
 
 
 class Given(Conditioner):
@@ -79,6 +85,7 @@ class Given(Conditioner):
     examples: ClassVar[tuple[Example, ...]] = (
         Example({"dim": 3}, ([[1, 2, 3], [4, 5, 6.5]], [[7, 8, 9]], [[1, 0, 1]] * 3)),
         Example({"kind": "vector", "dim": 2}, ([1, 2], [3, 4], [5, 6])),
+        Example({"kind": "vector", "dim": 1, "below": 4}, ([0], [3], [2])),
         Example({"kind": "plane", "dim": 1}, ([[[1, 2], [3, 4]]], [[[5, 6], [7, 8]]])),
     )
     Input: ClassVar[Any] = Numbers
@@ -109,3 +116,10 @@ class Given(Conditioner):
         if tensor.ndim != _AXES[self.config.kind] or tensor.shape[axis] != self.dim or 0 in tensor.shape:
             fits = _SHAPES[self.config.kind].format(dim=self.dim)
             raise InputError("signal-shape", f"got shape {tuple(tensor.shape)}", where=where, fits=fits)
+        below = self.config.below
+        if below is not None and bool(((tensor != tensor.round()) | (tensor < 0) | (tensor >= below)).any()):
+            what, fits = (
+                f"{tensor.flatten().tolist()[:8]} names no row of a table",
+                f"whole numbers from 0 to {below - 1}",
+            )
+            raise InputError("signal-row", what, where=where, fits=fits)

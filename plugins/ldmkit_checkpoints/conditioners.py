@@ -18,6 +18,8 @@ def given_vector(unet: UNetConfig) -> ConditionerSpec:
     """A vector passed in by the caller. A class or timestep index is never dropped: no index stands for "none"."""
     null: Any = "keep" if unet.vector in ("table", "timestep") else "default"
     config = {"kind": "vector", "dim": unet.vector_width}
+    if unet.vector == "table":
+        config["below"] = unet.vector_dim
     return ConditionerSpec(type="given", config=config, slot="vector", null=null)
 
 
