@@ -118,8 +118,6 @@ class Given(Conditioner):
             raise InputError("signal-shape", f"got shape {tuple(tensor.shape)}", where=where, fits=fits)
         below = self.config.below
         if below is not None and bool(((tensor != tensor.round()) | (tensor < 0) | (tensor >= below)).any()):
-            what, fits = (
-                f"{tensor.flatten().tolist()[:8]} names no row of a table",
-                f"whole numbers from 0 to {below - 1}",
-            )
+            what = f"{tensor.flatten().tolist()[:8]} names no row of a table"
+            fits = f"whole numbers from 0 to {below - 1}"
             raise InputError("signal-row", what, where=where, fits=fits)
