@@ -74,6 +74,8 @@ def test_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(SourceError) as caught:
             ldmkit.load_classifier(saved(tmp_path, "c", tensors, flags))
         assert caught.value.code == code
+    with pytest.warns(UserWarning, match="noise_schedule linear"):
+        ldmkit.load_classifier(saved(tmp_path, "c", tensors, FLAGS.replace("--noise_schedule cosine", "")))
     for flags in (FLAGS.replace("depth 1", "depth 2"), FLAGS.replace("width 64", "width 128")):
         with pytest.raises(WeightsError):
             ldmkit.load_classifier(saved(tmp_path, "c", tensors, flags))

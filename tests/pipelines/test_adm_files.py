@@ -97,6 +97,7 @@ def test_defaults_nobody_gave_are_said(tmp_path: Path, tensors: dict[str, Any]) 
         ("--large_size 64 --small_size 16", "flag-mismatch", "an upsampler reads 6 channels"),
         ("--num_heads_upsample 2", "unsupported", "num_heads_upsample = 2"),
         ("--rescale_timesteps True --diffusion_steps 4000", "unsupported", "rescale_timesteps"),
+        ("--diffusion_steps 4000", "config-needed", "rescale_timesteps False"),
         ("--timestep_respacing ddim5,5", "invalid", "timestep_respacing"),
         ("--timestep_respacing 2.5", "invalid", "timestep_respacing"),
         ("--attention_resolutions eight", "invalid", "attention_resolutions"),

@@ -68,7 +68,7 @@ def plan_guided(given: Any, inventory: Inventory, where: str) -> CheckpointPlan:
     """
     flags, named = read_flags(given, where)
     found = structure_of(inventory.tensors, inventory.where)
-    notes = _assumed(flags, named, inventory.where)
+    notes = assumed(flags, named, inventory.where)
     unet = unet_of(flags, named, found, where)
     denoiser = PartSpec(type="unet", config=unet.model_dump(mode="json", exclude_defaults=True))
     return CheckpointPlan(
@@ -76,7 +76,7 @@ def plan_guided(given: Any, inventory: Inventory, where: str) -> CheckpointPlan:
         lambda key: None,
         PartPlan(denoiser, unet_compvis(unet, flags.use_new_attention_order)),
         _conditions(flags, found, where),
-        process=process_of(flags, where),
+        process=process_of(flags, named, where),
         defaults=_defaults(flags, named, found, where),
         notes=notes,
     )
@@ -141,12 +141,18 @@ def attended(text: str, name: str, size: int, levels: int, where: str) -> tuple[
     return tuple(2**level in factors for level in range(levels))
 
 
-def process_of(flags: Flags, where: str) -> PartSpec:
+def process_of(flags: Flags, named: frozenset[str], where: str) -> PartSpec:
     """The process; betas are scaled with the number of steps, as the scripts do.
 
     Raises:
-        SourceError: `unsupported`: times on another scale than the table's.
+        SourceError: `unsupported`: times on another scale than the table's; `config-needed`: it is not said whether.
     """
+    if flags.diffusion_steps != 1000 and "rescale_timesteps" not in named:
+        what = (
+            f"{flags.diffusion_steps} steps, and rescale_timesteps is not given, whose default differs between programs"
+        )
+        fits = "rescale_timesteps False (guided-diffusion's default) or True (improved-diffusion's)"
+        raise SourceError("config-needed", what, where=f"{where}.rescale_timesteps", fits=fits)
     if flags.rescale_timesteps and flags.diffusion_steps != 1000:
         what = "rescale_timesteps with another number of steps than 1000: times that are no timesteps"
         raise SourceError("unsupported", what, where=f"{where}.rescale_timesteps", fits="False")
@@ -240,9 +246,9 @@ def _respaced(flags: Flags, where: str) -> tuple[PartSpec, int]:
     return PartSpec(type="respaced", config=config), sum(counts)
 
 
-def _assumed(flags: Flags, named: frozenset[str], where: str) -> list[str]:
-    """Warnings, for the report too, about flags that no shape shows and nobody gave."""
-    missing = [name for name, ways in _ASSUMED.items() if not set(ways) & named]
+def assumed(flags: Flags, named: frozenset[str], where: str, heads: bool = True) -> list[str]:
+    """Warnings, for the report too, about flags that no shape shows and nobody gave; a classifier has none of heads."""
+    missing = [name for name, ways in _ASSUMED.items() if not set(ways) & named and (heads or name != "num_heads")]
     if not missing:
         return []
     values = ", ".join(f"{name} {getattr(flags, name)}" for name in missing)

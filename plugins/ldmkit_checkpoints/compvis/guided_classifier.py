@@ -10,7 +10,7 @@ from ldmkit_denoisers.classifier import UNetClassifierConfig
 
 from ldmkit import LazyTensor, PartSpec, PipelineSpec, SourceError
 from ldmkit.models.source import Source
-from ldmkit_checkpoints.compvis.guided import MULTIPLIERS, attended, flags_of_published, network, process_of
+from ldmkit_checkpoints.compvis.guided import MULTIPLIERS, assumed, attended, flags_of_published, network, process_of
 from ldmkit_checkpoints.compvis.guided_flags import SECTION, Flags, read_flags
 from ldmkit_checkpoints.compvis.unet_keys import encoder_compvis
 from ldmkit_checkpoints.compvis.yaml_config import read_yaml
@@ -41,9 +41,10 @@ class GuidedClassifier(Source):
 
     def __init__(self, tensors: Mapping[str, LazyTensor], given: Any, origin: str, where: str) -> None:
         super().__init__(origin)
-        flags, _ = read_flags(given, where)
+        flags, named = read_flags(given, where)
         self.inventory = Inventory(tensors, self.report, origin)
-        self.config = _config(flags, tensors, where)
+        self.config = _config(flags, named, tensors, where)
+        self.report.notes += assumed(flags, named, origin, heads=False)
         self._taken: Mapping[str, LazyTensor] | None = None
 
     @property
@@ -80,7 +81,7 @@ def open_classifier(tensors: Mapping[str, LazyTensor], path: Path, config: Path 
     return GuidedClassifier(tensors, given[SECTION], str(path), where)
 
 
-def _config(flags: Flags, tensors: Mapping[str, LazyTensor], where: str) -> UNetClassifierConfig:
+def _config(flags: Flags, named: frozenset[str], tensors: Mapping[str, LazyTensor], where: str) -> UNetClassifierConfig:
     pool, place = flags.classifier_pool, f"{where}.classifier_pool"
     if pool not in _POOLS:
         raise SourceError("unsupported", f"classifier_pool {pool!r}", where=place, fits=" or ".join(_POOLS))
@@ -106,7 +107,7 @@ def _config(flags: Flags, tensors: Mapping[str, LazyTensor], where: str) -> UNet
         "scale_shift": flags.classifier_use_scale_shift_norm,
         "residual_resample": flags.classifier_resblock_updown,
     }, where)  # fmt: skip
-    native: dict[str, Any] = {"unet": unet, "classes": last.shape[0], "process": process_of(flags, where)}
+    native: dict[str, Any] = {"unet": unet, "classes": last.shape[0], "process": process_of(flags, named, where)}
     if pool == "attention":
         side = flags.image_size >> (len(mult) - 1)
         native |= {"pool": "positions", "pool_heads": unet.widths[-1] // _HEAD, "pool_side": side}
