@@ -1,8 +1,9 @@
-"""What is said before a run of pictures that it never comes to, of files stretched onto them, and of black masks."""
+"""Said before a run: pictures that it never comes to, files stretched onto them, black masks, texts that are none."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from ldmkit_training.data.buckets import in_buckets
 from ldmkit_training.data.section import open_data
 from ldmkit_training.data.shapes import said_of_unused
 from PIL import Image
+from started import started
 
 WHITE = np.full((16, 16), 255, dtype=np.uint8)
 
@@ -80,3 +82,34 @@ def test_pictures_that_no_step_uses_are_named(tmp_path: Path, batch: int, steps:
         ids = ", ".join(map(repr, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         assert said is not None
         assert said.startswith(f"data.buckets: {len(missing)} of 9 pictures are in none of the {steps} batches: {ids};")
+
+
+def said_of_texts(root: Path, texts: Sequence[str | None], **config: Any) -> list[str]:
+    """What the plan of a model of texts warns of."""
+    rows = [{"file_name": f"{number}.png", "text": text} for number, text in enumerate(texts)]
+    for row in rows:
+        picture(root / "d" / row["file_name"], (16, 16))
+    (root / "d/metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = {"stage": "lora", **tiny.base(root / "run"), "model": {"start": str(started(root / "start"))}, "probe": None}
+    made["data"] = {"train": {"type": "folder", "config": {"folder": "d", **config}}, "size": [16, 16], "batch": 2}
+    made |= {"validation": None, "lora": {"rank": 1}}
+    made["data"]["captions"] = {"text": {"prefix": "sks, "}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_plan(parse_recipe(made), root)
+    return [str(one.message) for one in caught if str(one.message).startswith("data:")]
+
+
+def test_texts_that_programs_write_for_none_are_said(tmp_path: Path) -> None:
+    (said,) = said_of_texts(tmp_path, ["a house", "NaN", "None", "nan", "a nan bread", "none of them"])
+    assert said.startswith("data: the text of 3 sample(s) is 'NaN' or 'None' or 'nan', which programs write")
+    assert "'1.png', '2.png', '3.png'" in said
+
+
+def test_printed_lists_are_said(tmp_path: Path) -> None:
+    texts = [str(["a house", "a tree"]), json.dumps({"blip": "a house"}), "[a house]", "a house", "['a house"]
+    (said,) = said_of_texts(tmp_path, texts)
+    assert said.startswith(
+        "data: the text of 2 sample(s) is a list or a mapping as a program prints it: '0.png', '1.png'"
+    )
+    assert said_of_texts(tmp_path / "plain", ["a house", "a tree"]) == []

@@ -31,6 +31,7 @@ from ldmkit_training.before.case import Case
 from ldmkit_training.before.moving import with_spatial_inputs
 from ldmkit_training.before.recipe import Recipe, recipes
 from ldmkit_training.before.rows import check_cacheable, checked_rows
+from ldmkit_training.before.survey import parsed_rows, said_of_texts
 from ldmkit_training.before.without_effect import without_effect
 from ldmkit_training.data.batches import Batches
 from ldmkit_training.data.leakage import leaked
@@ -101,7 +102,7 @@ def checked_data(
     recipe: Recipe, stage: Stage, train: Dataset, validation: Dataset | None
 ) -> tuple[Dataset, Dataset | None]:
     """Both sources as `moving.laid` and `rows.checked_rows` have them; of the validation's, the rows that are used.
-    Warns of files that are stretched onto their pictures, and of black masks."""
+    Warns of files that are stretched onto their pictures, of black masks, and of texts that are none."""
     section = recipe.validation
     train = with_spatial_inputs(stage, train, recipe.data)
     if validation is not None:
@@ -113,6 +114,10 @@ def checked_data(
     train = checked_rows(stage, train, recipe.data, "data.train")
     mask = stage.mask if isinstance(stage, PipelineStage) else None
     for said in said_of_lying(train, [name for name, new in renamed_names(train, recipe.data).items() if new == mask]):
+        warnings.warn(said, stacklevel=2)
+    rows = parsed_rows(stage, train, recipe.data)
+    own = stage.survey([(row.id, row.parsed) for row in rows]) if isinstance(stage, PipelineStage) else []
+    for said in [*said_of_texts(rows), *own]:
         warnings.warn(said, stacklevel=2)
     return train, validation
 

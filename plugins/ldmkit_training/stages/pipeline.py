@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,17 @@ class PipelineStage(Stage, ABC):
         own = {} if self.mask is None or self.mask not in found else {self.mask: found.pop(self.mask)}
         masks = {name: read_mask(value, f"{where}.{name}") for name, value in own.items()}
         return {**parse_rows(self.pipeline.parts, self.pipeline.wiring, [found], where)[0], **masks}
+
+    def survey(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """What is to be said of the training data as a whole before the first step.
+
+        Args:
+            rows: id and parsed inputs of samples, of large sources at equal distances.
+
+        Raises:
+            InputError: nothing can be learnt from them.
+        """
+        return []
 
     @classmethod
     def check_saved(cls, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +11,9 @@ import torch
 from ldmkit_checkpoints.embeddings import write_embedding
 from torch import Tensor
 
-from ldmkit import CompositionError, Example, InputError, LearnsTokens, Pipeline, StageSetup
+from ldmkit import CompositionError, Example, InputError, LearnsTokens, Pipeline, StageSetup, shown
 from ldmkit.run.inputs import input_name
+from ldmkit_training.data.sources.records import first_few
 from ldmkit_training.stages.seeded import seeded
 from ldmkit_training.stages.started import OneFileStage, write_start
 from ldmkit_training.stages.textual_inversion.section import TextualInversionConfig, TokenSection
@@ -62,9 +64,38 @@ class TextualInversionStage(OneFileStage):
             pipeline, config.objective, {"token": self.vectors},
             gradient_checkpointing=config.gradient_checkpointing, turn=TokenTurn,
         )  # fmt: skip
-        assert isinstance(self.turn, TokenTurn)
-        self.turn.word = self.section.word
-        self.turn.texts = tuple({input_name(name, pipeline.wiring[name]): None for name in towers})
+        self.readers = {input_name(name, pipeline.wiring[name]): part for name, part in towers.items()}
+
+    def survey(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+        """Which texts the token is read in.
+
+        Raises:
+            InputError: `no-token`: it is read in none.
+        """
+        read = [self._reads(inputs) for _, inputs in rows]
+        if all(read):
+            return []
+        word = self.section.word
+        fits = "texts with it near their beginning (data.captions can put a word in front of each)"
+        without = dict.fromkeys(name for (name, _), found in zip(rows, read, strict=True) if not found)
+        if not any(read):
+            text = next((rows[0][1][name] for name in self.readers if name in rows[0][1]), None)
+            what = f"no text of the data has {word!r} where it is read: {'none' if text is None else shown(text)}"
+            raise InputError("no-token", what, where=next(iter(without)), fits=fits)
+        what = f"token.word: {len(without)} of {len(dict(rows))} samples have no {word!r} where their text is read"
+        return [f"{what}, and teach it nothing: {first_few(without)} ({fits})"]
+
+    def _reads(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether the word's tokens are among those that are read of a text; of chunked prompts and of token ids
+        that is taken for granted."""
+        for name, tower in self.readers.items():
+            text = inputs.get(name)
+            if isinstance(text, str):
+                if tower.token_ids(self.section.word)[0] in tower.token_ids(text)[: tower.token_room]:
+                    return True
+            elif text is not None:
+                return True
+        return False
 
     def write(self, path: Path) -> None:
         """The vectors, for `Pipeline.with_embedding` and for diffusers or A1111."""

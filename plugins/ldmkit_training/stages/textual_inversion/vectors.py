@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldmkit import Batch, InputError, LearnsTokens, Loss, shown
+from ldmkit import Batch, LearnsTokens, Loss
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
 
 
@@ -49,29 +49,11 @@ class _StandIn:
 
 
 class TokenTurn(DenoiserTurn):
-    """The denoiser's turn, whose gradient goes to a token's vectors alone.
-
-    `word` and `texts` (names of inputs) are set by the stage.
-    """
-
-    word = ""
-    texts: tuple[str, ...] = ()
+    """The denoiser's turn, whose gradient goes to a token's vectors alone."""
 
     def forward(self, batch: Batch, step: int) -> Loss:
-        """See `DenoiserTurn`.
-
-        Raises:
-            InputError: `no-token`: no text of the batch has the token, and none is left out.
-        """
-        given = [row.get(name) for row in batch.inputs for name in self.texts]
-        if not any(text in (None, "") or self._has(text) for text in given):
-            what = f"no text of these samples has {self.word!r}: {shown(given[0])}"
-            fits = "texts with it (data.captions can put a word in front of each)"
-            raise InputError("no-token", what, where=batch.ids[0], fits=fits)
+        """See `DenoiserTurn`."""
         loss = super().forward(batch, step)
-        none = sum(vectors.sum() * 0 for vectors in self.trained.parameters())  # all texts of a batch may be dropped
+        none = sum(vectors.sum() * 0 for vectors in self.trained.parameters())  # of rows without the token
         parts = {name: part + none for name, part in loss.parts.items()}
         return Loss(loss.total + none, loss.terms, parts)
-
-    def _has(self, text: Any) -> bool:
-        return not isinstance(text, str) or self.word.lower() in text.lower()
