@@ -41,6 +41,8 @@ def said(data: dict[str, Any]) -> list[str]:
         (("data.extract={hint: {type: canny}}",), ["data.extract.hint"]),
         (("objective.simple=0", "objective.elbo=1", "objective.weighting={type: min-snr}"), ["objective.weighting"]),
         (("objective.dropout={all: 1, rates: {text: 0.1}}",), ["objective.dropout.rates"]),
+        (("optimiser={type: prodigy, lr: 1.0e-4}",), ["optimiser.lr"]),
+        (("optimiser={type: prodigy, lr: 0.5}",), []),
         (("objective.dropout.rates.layout=0.1", "data.inputs={layout: boxes}"), ["objective.dropout.rates.layout"]),
     ],
 )

@@ -81,7 +81,8 @@ def save_diffusers(pipeline: Pipeline, folder: str | Path) -> Path:
     with the paper's text transformer, and pixel diffusion.
 
     An `ExportWarning` says where the scheduler is not the default sampler and grid, which is found by running both,
-    and what diffusers has to be told in every call, as no file holds it (steps, guidance scale, eta).
+    and what diffusers has to be told in every call, as no file holds it (steps, guidance scale, eta); and that Stable
+    Diffusion has no safety checker there, whatever folder it came from.
 
     Raises:
         SourceError: `not-expressible` if diffusers has no pipeline or option for a part.
@@ -225,6 +226,7 @@ class _Export:
             self._check_masked(self.spec.conditioners[name])
         components = {"vae": self._codec("vae"), "unet": self._unet(), **self._text(texts[0], "text_encoder", "last")}
         absent = {"safety_checker": _ABSENT, "feature_extractor": _ABSENT, "image_encoder": _ABSENT}
+        self.left.append("no safety checker is written, as pipelines of ldmkit have none: diffusers filters nothing")
         name = "StableDiffusionInpaintPipeline" if extra else "StableDiffusionPipeline"
         return self._index(name, components | absent, requires_safety_checker=False)
 

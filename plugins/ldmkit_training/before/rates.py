@@ -8,6 +8,9 @@ from ldmkit_training.before.case import Case, Reasons, set_keys
 from ldmkit_training.loop.libraries import LIBRARIES
 from ldmkit_training.loop.optimisers import Cycles, Warmed
 
+LEAST_FACTOR = 0.05
+"""Of the rate that Prodigy finds; what is below was meant as a rate."""
+
 
 def untrained(case: Case) -> Reasons:
     recipe = case.recipe
@@ -27,6 +30,8 @@ def optimiser(case: Case) -> Reasons:
         yield from set_keys(case, "optimiser", section, ("momentum",), reason)
         others = tuple(key for key in ("betas", "eps") if key not in takes)
         yield from set_keys(case, "optimiser", section, others, f"{section.type} has `options` of its own")
+    if section.type == "prodigy" and section.lr < LEAST_FACTOR:
+        yield "optimiser.lr", f"{section.lr:g} times the rate that prodigy finds: next to nothing is learnt (lr: 1.0)"
     if section.weight_decay == 0:
         yield from set_keys(case, "optimiser", section, ("decay",), "weight_decay: 0 makes nothing decay")
     if set(case.stage.turns) <= set(section.rates):
