@@ -333,3 +333,14 @@ def test_guidance_that_is_not_one_scale(tmp_path: Path) -> None:
             save_diffusers(pipe, tmp_path / str(i))
         said = " ".join(str(warning.message) for warning in caught)
         assert all(word in said for word in words), said
+
+
+def test_a_safety_checker_that_is_not_written_is_said(tmp_path: Path) -> None:
+    """The start's index names one; pipelines here have none."""
+    theirs = tiny.saved(tiny.stable_diffusion(), tmp_path / "theirs")
+    index = json.loads((theirs / "model_index.json").read_text())
+    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    (theirs / "model_index.json").write_text(json.dumps(index))
+    with pytest.warns(ExportWarning, match="no safety checker is written"):
+        save_diffusers(ldmkit.load(theirs), tmp_path / "out")
+    assert json.loads((tmp_path / "out/model_index.json").read_text())["safety_checker"] == [None, None]

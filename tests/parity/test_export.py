@@ -8,7 +8,6 @@ from typing import Any
 
 import diffusers
 import pytest
-import tiny_diffusers as tiny
 import tiny_parts
 import torch
 from ldmkit_checkpoints.diffusers.export import ExportWarning, save_diffusers
@@ -194,14 +193,3 @@ def test_the_command_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[s
     command = ["export", str(tmp_path / "model"), "--out", str(tmp_path / "part"), "--part", "process"]
     assert main(command) == 0
     assert "no scheduler for 'restart'" in capsys.readouterr().err
-
-
-def test_a_safety_checker_that_is_not_written_is_said(tmp_path: Path) -> None:
-    """The start's index names one; pipelines here have none."""
-    theirs = tiny.saved(tiny.stable_diffusion(), tmp_path / "theirs")
-    index = json.loads((theirs / "model_index.json").read_text())
-    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
-    (theirs / "model_index.json").write_text(json.dumps(index))
-    with pytest.warns(ExportWarning, match="no safety checker is written"):
-        save_diffusers(ldmkit.load(theirs), tmp_path / "out")
-    assert json.loads((tmp_path / "out/model_index.json").read_text())["safety_checker"] == [None, None]
