@@ -32,6 +32,7 @@ ALLOWED |= {
     "ldmkit_checkpoints": PARTS,
     "ldmkit_extractors": {"ldmkit", "ldmkit_conditioners", "ldmkit_checkpoints"},
     "ldmkit_training": PARTS | {"ldmkit_checkpoints", "ldmkit_drawing"},
+    "ldmkit_captions": {"ldmkit"},
     "ldmkit_compare": {"ldmkit", "ldmkit_drawing", "ldmkit_samplers"},
     "ldmkit_models": set(),
     "ldmkit_authoring": {"ldmkit"},
@@ -55,6 +56,7 @@ PUBLIC = ("ldmkit", "ldmkit.bounds", "ldmkit.testing")
 COMMANDS = {"ldmkit.cli": "their commands read and answer as the core's do"}
 PRIVATE: dict[str, dict[str, str]] = {
     "ldmkit_authoring": {**COMMANDS, "ldmkit.plugins": "it writes what the catalogue lists"},
+    "ldmkit_captions": {**COMMANDS, "ldmkit.models": "digests of what a captioner reads"},
     "ldmkit_checkpoints": {
         "ldmkit.files": "files of other people, read as carefully as the core's own",
         "ldmkit.models": "it reads into a Source and writes folders as the core does",

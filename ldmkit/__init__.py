@@ -47,6 +47,7 @@ for _home, _names in {
     ),
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
+    "ldmkit.contracts.captioner": ("Captioner", "Captions"),
     "ldmkit.contracts.extractor": ("Extractor",),
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process", "column"),
@@ -112,6 +113,8 @@ if TYPE_CHECKING:
     from ldmkit.contracts.axes import Axis as Axis
     from ldmkit.contracts.axes import check_pictures as check_pictures
     from ldmkit.contracts.cache import Cache as Cache
+    from ldmkit.contracts.captioner import Captioner as Captioner
+    from ldmkit.contracts.captioner import Captions as Captions
     from ldmkit.contracts.codec import Codec as Codec
     from ldmkit.contracts.codec import Reconstruction as Reconstruction
     from ldmkit.contracts.conditioner import Conditioner as Conditioner

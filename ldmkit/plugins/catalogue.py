@@ -34,6 +34,7 @@ from ldmkit.version import VERSION
 if TYPE_CHECKING:
     from ldmkit.contracts.adapter import Adapter
     from ldmkit.contracts.cache import Cache
+    from ldmkit.contracts.captioner import Captioner
     from ldmkit.contracts.codec import Codec
     from ldmkit.contracts.conditioner import Conditioner
     from ldmkit.contracts.data import Data
@@ -243,6 +244,8 @@ def get(kind: Literal["guidance"], name: str) -> ValueClass[Guidance]: ...
 def get(kind: Literal["cache"], name: str) -> ValueClass[Cache]: ...
 @overload
 def get(kind: Literal["extractor"], name: str) -> ValueClass[Extractor]: ...
+@overload
+def get(kind: Literal["captioner"], name: str) -> ValueClass[Captioner]: ...
 @overload
 def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
 @overload

@@ -20,6 +20,7 @@ GROUPS: dict[str, str] = {
     "classifier": "ldmkit.classifiers",
     "stage": "ldmkit.stages",
     "extractor": "ldmkit.extractors",
+    "captioner": "ldmkit.captioners",
 }
 """kind -> entry-point group of its classes."""
 

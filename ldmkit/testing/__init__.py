@@ -26,6 +26,7 @@ for _home, _names in {
     "ldmkit.testing.data": ("check_data",),
     "ldmkit.testing.sampler.checks": ("check_sampler",),
     "ldmkit.testing.process": ("check_process",),
+    "ldmkit.testing.captioner": ("check_captioner",),
     "ldmkit.testing.extractor": ("check_extractor",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance.checks": ("check_guidance",),
@@ -42,6 +43,7 @@ __all__ = sorted(_HOMES)
 if TYPE_CHECKING:
     from ldmkit.testing.adapter.checks import check_adapter as check_adapter
     from ldmkit.testing.cache import check_cache as check_cache
+    from ldmkit.testing.captioner import check_captioner as check_captioner
     from ldmkit.testing.checks import Check as Check
     from ldmkit.testing.checks import Failed as Failed
     from ldmkit.testing.checks import NotApplicable as NotApplicable

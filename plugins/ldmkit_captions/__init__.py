@@ -1,0 +1,1 @@
+"""Words for pictures: captioners on networks that describe them, and writing captions beside data."""
