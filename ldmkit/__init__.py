@@ -48,6 +48,7 @@ for _home, _names in {
     "ldmkit.contracts.denoiser": ("Denoiser",),
     "ldmkit.contracts.denoised": ("Denoised", "DenoiseWrapper", "Need", "estimates", "with_unconditional"),
     "ldmkit.contracts.captioner": ("Captioner", "Captions"),
+    "ldmkit.contracts.rewriter": ("Rewriter",),
     "ldmkit.contracts.extractor": ("Extractor",),
     "ldmkit.contracts.grid": ("Grid",),
     "ldmkit.contracts.process": ("Process", "column"),
@@ -162,6 +163,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.ports import attached as attached
     from ldmkit.contracts.process import Process as Process
     from ldmkit.contracts.process import column as column
+    from ldmkit.contracts.rewriter import Rewriter as Rewriter
     from ldmkit.contracts.sampler import Sampler as Sampler
     from ldmkit.contracts.seeded import Seeded as Seeded
     from ldmkit.contracts.signals import Join as Join

@@ -239,6 +239,7 @@ class Pipeline(Unassignable, Varied):
         grid: Strategy = None,
         guidance: Strategy | float = None,
         cache: Strategy = None,
+        rewrite: Strategy = None,
         propose: bool = True,
         allow_large: bool = False,
         on_step: Callable[[Step], None] | None = None,
@@ -257,6 +258,7 @@ class Pipeline(Unassignable, Varied):
             sampler, grid: a name, a value, or a spec.
             guidance: a name, a value or a spec, or a scale, or one scale per condition.
             cache: a name, a value or a spec of a cache that replaces some network calls; None for no cache.
+            rewrite: a name, a value or a spec of a rewriter of prompts (`Output.revised_prompts`); None for none.
             propose: let conditioners propose inputs that are not given (boxes from a text), if the model supports it.
             allow_large: run even if the estimate exceeds the memory or looks like a mistake.
             on_step: called after every step; its result is ignored.
@@ -270,7 +272,7 @@ class Pipeline(Unassignable, Varied):
         prepared = self.prepare(
             inputs, negative=negative, size=size, seeds=seeds, steps=steps,
             start=start, sampler=sampler, grid=grid, guidance=guidance, cache=cache,
-            propose=propose, allow_large=allow_large,
+            rewrite=rewrite, propose=propose, allow_large=allow_large,
         )  # fmt: skip
         return self.run(prepared, on_step)
 

@@ -46,6 +46,9 @@ Cache = Annotated[
     str | None,
     typer.Option(help="Replaces some network calls by earlier results: input-change, interval:interval=3 ..."),
 ]
+Rewrite = Annotated[
+    str | None, typer.Option(help="Draws what a rewriter makes of the text: template, language-model:model=FOLDER ...")
+]
 Scales = Annotated[list[str] | None, typer.Option("--set", help="One guidance scale per condition: text=7.5 layout=3.")]
 Negative = Annotated[
     list[str] | None, typer.Option(help="Input to move away from: text='blurry'; repeat for the next picture.")

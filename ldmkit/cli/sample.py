@@ -39,6 +39,7 @@ from ldmkit.cli.options import (
     Plan,
     Prompts,
     Propose,
+    Rewrite,
     Sampler,
     Scales,
     Seed,
@@ -81,6 +82,7 @@ def sample(
     grid: Grid = None,
     guidance: Guidance = None,
     cache: Cache = None,
+    rewrite: Rewrite = None,
     lora: Lora = None,
     adapter: Adapters = None,
     extract: Extract = None,
@@ -129,6 +131,8 @@ def sample(
     if inputs:
         return _show_inputs(_derived(pipeline, None, updates, None))
     where, chosen = Where(out, overwrite, json), {"--cache": cache, "--sampler": sampler}
+    if rewrite is not None:
+        chosen["--rewrite"] = rewrite
     weights = _weights(pipeline) if where.is_folder else None  # before they are placed elsewhere
     return _draw(_derived(pipeline, place, updates, plan), drawing, chosen, begun, many, began, where, weights)
 

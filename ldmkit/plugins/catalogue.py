@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ldmkit.contracts.guidance import Guidance
     from ldmkit.contracts.judges import Classifier, Perceptual
     from ldmkit.contracts.process import Process
+    from ldmkit.contracts.rewriter import Rewriter
     from ldmkit.contracts.sampler import Sampler
     from ldmkit.contracts.stage import Stage
 
@@ -246,6 +247,8 @@ def get(kind: Literal["cache"], name: str) -> ValueClass[Cache]: ...
 def get(kind: Literal["extractor"], name: str) -> ValueClass[Extractor]: ...
 @overload
 def get(kind: Literal["captioner"], name: str) -> ValueClass[Captioner]: ...
+@overload
+def get(kind: Literal["rewriter"], name: str) -> ValueClass[Rewriter]: ...
 @overload
 def get(kind: Literal["data"], name: str) -> ValueClass[Data]: ...
 @overload

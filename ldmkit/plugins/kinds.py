@@ -21,6 +21,7 @@ GROUPS: dict[str, str] = {
     "stage": "ldmkit.stages",
     "extractor": "ldmkit.extractors",
     "captioner": "ldmkit.captioners",
+    "rewriter": "ldmkit.rewriters",
 }
 """kind -> entry-point group of its classes."""
 

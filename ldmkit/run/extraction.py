@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter
 
 from ldmkit.contracts.extractor import Extractor
+from ldmkit.contracts.rewriter import Rewriter
 from ldmkit.errors import SourceError
 from ldmkit.models.compose import part_spec
 from ldmkit.models.updates import digest_of
@@ -29,8 +30,8 @@ class Extraction:
         return {**data, "sha256": digests} if (digests := digests_of(self.extractor)) else data
 
 
-def digests_of(extractor: Extractor) -> dict[str, str]:
-    """SHA-256 of what an extractor reads, by the field that names it.
+def digests_of(extractor: Extractor | Rewriter) -> dict[str, str]:
+    """SHA-256 of what an extractor, or a rewriter, reads, by the field that names it.
 
     Raises:
         SourceError: `not-found`.

@@ -53,6 +53,11 @@ class Output:
         """One recipe per picture, with everything needed to reproduce it. Created on first access."""
         return self.write_recipes()
 
+    @property
+    def revised_prompts(self) -> tuple[str | None, ...]:
+        """Each picture's prompt as it was drawn, where it was rewritten; None where it was not."""
+        return tuple(recipe.get("revised_prompt") for recipe in self.recipes)
+
     def row(self, index: int) -> Self:
         """A copy of one picture of the batch, as an output of its own."""
         return replace(

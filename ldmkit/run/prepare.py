@@ -40,6 +40,7 @@ from ldmkit.run.owning import owned_rows
 from ldmkit.run.prepared import Prepared
 from ldmkit.run.remarks import remark, remark_call
 from ldmkit.run.request import Choices, Inputs, Request, Resolved, length, resolve
+from ldmkit.run.rewriting import with_rewriting
 from ldmkit.run.sizes import Size, check_smallest, choose, crop, latent_size
 from ldmkit.run.spellings import check_arguments
 from ldmkit.run.starts import Start, size_for
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 ARGUMENTS = (
     *("inputs", "negative", "size", "seeds", "steps", "start", "sampler", "grid", "guidance", "cache"),
-    *("propose", "allow_large"),
+    *("propose", "allow_large", "rewrite"),
     "on_step",
 )
 """The arguments of a call; `prepare` and `stream` do not take `on_step`."""
@@ -87,6 +88,7 @@ class Asked(NamedTuple):
             starts=_chained(one.starts for one in requests),
             extracted=_chained(one.extracted for one in requests),
             negative_extracted=_chained(one.negative_extracted for one in requests),
+            rewritten=_chained(one.rewritten or ({},) * one.batch for one in requests),
         )
         parsed = [row for call in calls for row in call.parsed]
         return calls[0]._replace(request=request, parsed=parsed, negative=[row for c in calls for row in c.negative])
@@ -104,10 +106,11 @@ def ask(pipeline: Composed, inputs: Inputs | None, options: Mapping[str, Any]) -
         fits = f"a mapping from input name to value: {', '.join(own) or '{}'}"
         raise InputError("not-a-mapping", "got NoneType", where="inputs", fits=fits)
     allow = instance_of(options.get("allow_large", False), bool, "allow_large")
-    given = {name: value for name, value in options.items() if name != "allow_large"}
+    given = {name: value for name, value in options.items() if name not in ("allow_large", "rewrite")}
     if not allow:
         check_count(pipeline, inputs, given)
     request = with_hints(resolve(pipeline.defaults, inputs, **given, codec=pipeline.codec))
+    request = with_rewriting(request, own, options.get("rewrite"))
     remark_locked(pipeline.defaults, request, given)
     remark_distilled(pipeline.defaults, request)
     check_cache(request)

@@ -88,6 +88,10 @@ def make_recipes(pipeline: Composed, request: Resolved, size: Sequence[int]) -> 
     for recipe, made_up in zip(recipes, request.proposed, strict=True):
         if made_up:
             recipe["proposed"] = _dump(pipeline, made_up)
+    for recipe, revisions in zip(recipes, request.rewritten or ({},) * len(recipes), strict=True):
+        if revisions:
+            recipe["rewritten"] = {name: one.written() for name, one in revisions.items()}
+            recipe["revised_prompt"] = revisions.get("text", next(iter(revisions.values()))).revised
     return tuple(recipes)
 
 
@@ -217,7 +221,7 @@ def _check_shape(recipe: object, shape: Mapping[str, tuple[type, ...]], where: s
 
 
 _ABSENT = object()
-_DEFAULTS: dict[str, Any] = {"proposed": {}, "cache": {}, "placed": {}, "updates": []}
+_DEFAULTS: dict[str, Any] = {"proposed": {}, "cache": {}, "placed": {}, "updates": [], "rewritten": {}}
 """What is absent from recipes where there is none."""
 
 _MODEL: dict[str, tuple[type, ...]] = {
@@ -228,7 +232,9 @@ _MODEL: dict[str, tuple[type, ...]] = {
 }
 _CALL: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("steps", "seed"), (int,)),
-    **dict.fromkeys(("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache", "placed"), (dict,)),
+    **dict.fromkeys(
+        ("inputs", "negative", "proposed", "sampler", "grid", "guidance", "cache", "placed", "rewritten"), (dict,)
+    ),
     "start": (str, dict, type(None)),
     **dict.fromkeys(("size", "updates"), (list,)),
 }

@@ -41,6 +41,7 @@ class Choices:
         starts: one a picture; (): from noise.
         cache: what answers some calls of the network from earlier ones; None: nothing.
         extracted, negative_extracted: what hints were made of, a mapping for each picture; (): no hints were made.
+        rewritten: prompts that were rewritten, a mapping for each picture; (): none were.
     """
 
     seeds: tuple[int, ...]
@@ -52,6 +53,7 @@ class Choices:
     cache: Cache | None = None
     extracted: Extractions = ()
     negative_extracted: Extractions = ()
+    rewritten: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def strength(self) -> float:

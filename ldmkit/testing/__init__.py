@@ -27,6 +27,7 @@ for _home, _names in {
     "ldmkit.testing.sampler.checks": ("check_sampler",),
     "ldmkit.testing.process": ("check_process",),
     "ldmkit.testing.captioner": ("check_captioner",),
+    "ldmkit.testing.rewriter": ("check_rewriter",),
     "ldmkit.testing.extractor": ("check_extractor",),
     "ldmkit.testing.grid": ("check_grid",),
     "ldmkit.testing.guidance.checks": ("check_guidance",),
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from ldmkit.testing.guidance.checks import check_guidance as check_guidance
     from ldmkit.testing.perceptual import check_perceptual as check_perceptual
     from ldmkit.testing.process import check_process as check_process
+    from ldmkit.testing.rewriter import check_rewriter as check_rewriter
     from ldmkit.testing.sampler.certificate import Certificate as Certificate
     from ldmkit.testing.sampler.certificate import certify as certify
     from ldmkit.testing.sampler.checks import check_sampler as check_sampler

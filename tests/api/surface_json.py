@@ -52,6 +52,7 @@ CASES = [
     Case("sample --inputs", "sample {classes} --inputs", keyed=("",), whole=("*",)),
     Case("replay", "replay {tmp}/a.png --json", keyed=("changed_parts",)),
     Case("extract", "extract canny {photo} {tmp}/hint.png --json", whole=("extractor",)),
+    Case("data caption", "data caption miniworld:count=2 --captioner miniworld -o {tmp}/captions.jsonl --json"),
     Case("encode", "encode {kl} {photo} -o {tmp}/a.safetensors --json"),
     Case("decode", "decode {kl} {tmp}/a.safetensors -o {tmp}/b.png --json"),
     Case("import", "import {classes} -o {tmp}/again --json", keyed=("used", "ignored")),

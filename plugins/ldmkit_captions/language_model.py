@@ -1,0 +1,102 @@
+"""A rewriter on a language model of transformers, from a local folder."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field, field_validator
+
+from ldmkit import Example, InputError, Rewriter, SourceError
+
+PLACE = "{prompt}"
+INSTRUCTION = (
+    "Describe in one paragraph, in plain words, a picture for this request. Keep everything that it asks for, and add "
+    "only what it leaves open.\nRequest: {prompt}\nPicture:"
+)
+
+
+class LanguageModel(Rewriter):
+    """Rewriter `language-model`: what a causal language model goes on with, greedily, after an instruction.
+
+    The instruction is put into the tokenizer's chat template, where it has one.
+
+    Args:
+        model: folder with the network and its tokenizer. Nothing is downloaded, and no code in it is run.
+        instruction: what the model is told, with `{prompt}` where the prompt goes.
+        tokens: most tokens of the answer, whose first paragraph is taken.
+        device: where it computes.
+    """
+
+    api: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("model",)
+    examples: ClassVar[tuple[Example, ...]] = (Example(),)
+
+    model: str | None = None
+    instruction: str = Field(default=INSTRUCTION, max_length=8000)
+    tokens: int = Field(default=120, ge=1, le=4096)
+    device: str = "cpu"
+
+    @field_validator("instruction")
+    @classmethod
+    def _has_place(cls, text: str) -> str:
+        if text.count(PLACE) != 1:
+            raise ValueError(f"{PLACE} stands in it {text.count(PLACE)} times, it must once")
+        return text
+
+    def rewrite(self, prompt: str) -> str:
+        """The first paragraph of the model's answer.
+
+        Raises:
+            InputError: `no-weights`, `empty-prompt`; `prompt-encoding`: no text that can be written in UTF-8;
+                `empty-answer`: the model answers without words.
+            SourceError: `not-found`, `unsupported`: there is no language model in the folder.
+        """
+        if self.model is None:
+            raise InputError("no-weights", "the rewriter names no network", where="model", fits="model: FOLDER")
+        if not any(map(str.isalnum, prompt)):
+            raise InputError("empty-prompt", "there are no words to rewrite", fits="a prompt")
+        if not prompt.isprintable() and any(0xD800 <= ord(sign) <= 0xDFFF for sign in prompt):
+            raise InputError("prompt-encoding", "it holds halves of signs (surrogates)", fits="text in UTF-8")
+        tokenizer, network = loaded(str(Path(self.model).expanduser()), self.device)
+        answer = _answer(tokenizer, network, self.instruction.replace(PLACE, prompt.strip()), self.tokens)
+        paragraphs = [" ".join(part.split()) for part in answer.split("\n\n")]
+        text = next((part for part in paragraphs if any(map(str.isalnum, part))), "")
+        if not text:
+            raise InputError("empty-answer", "the model answers without words", fits="another model, or prompt")
+        return text
+
+
+@lru_cache(maxsize=2)
+def loaded(folder: str, device: str) -> tuple[Any, Any]:
+    """The tokenizer and the network in a folder."""
+    if not Path(folder).is_dir():
+        raise SourceError("not-found", "there is no such folder", where=folder, fits="a folder of transformers")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        network = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, ImportError) as problem:
+        what = f"transformers reads no language model there: {str(problem)[:300]}"
+        raise SourceError(
+            "unsupported", what, where=folder, fits="a causal model, as save_pretrained writes it"
+        ) from None
+    return tokenizer, network.to(device).eval()
+
+
+@torch.no_grad()
+def _answer(tokenizer: Any, network: Any, text: str, tokens: int) -> str:
+    if getattr(tokenizer, "chat_template", None):
+        chat = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    given = tokenizer(text, return_tensors="pt", return_token_type_ids=False).to(network.device)
+    length, most = given["input_ids"].shape[1], getattr(network.config, "max_position_embeddings", None)
+    if most is not None and length + tokens > most:
+        what = f"the instruction has {length} tokens, the answer up to {tokens}, and the model reads {most}"
+        raise InputError("prompt-long", what, fits="a shorter prompt, or fewer `tokens`")
+    made = network.generate(**given, do_sample=False, num_beams=1, max_new_tokens=tokens)
+    return str(tokenizer.decode(made[0, length:], skip_special_tokens=True))
