@@ -43,25 +43,31 @@ class EnlargingConfig(Value):
         enlarge: how many times the height and width; 1 where latents have the small picture's size.
         method: of enlarging.
         align_corners: of "bilinear": corner pixels keep their places (DeepFloyd IF).
+        antialias: of "bicubic": its kernel is that of Pillow, with a = -0.5, and not that with a = -0.75 (Karlo).
     """
 
     enlarge: int = Field(default=1, ge=1, le=16)
     method: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
     align_corners: bool = False
+    antialias: bool = False
 
     @model_validator(mode="after")
     def _corners(self) -> Self:
         if self.align_corners and self.method != "bilinear":
             what = f"align_corners with {self.method!r}"
             raise InputError("align-corners", what, where="align_corners", fits="method: bilinear")
+        if self.antialias and self.method != "bicubic":
+            raise InputError("antialias", f"antialias with {self.method!r}", where="antialias", fits="method: bicubic")
         return self
 
     def enlarged(self, images: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, enlarge h, enlarge w)."""
         if self.enlarge == 1:
             return images
-        corners: dict[str, Any] = {} if self.method == "nearest" else {"align_corners": self.align_corners}
-        return F.interpolate(images, scale_factor=self.enlarge, mode=self.method, **corners)
+        more: dict[str, Any] = {} if self.method == "nearest" else {"align_corners": self.align_corners}
+        if self.antialias:
+            more["antialias"] = True
+        return F.interpolate(images, scale_factor=self.enlarge, mode=self.method, **more)
 
 
 class ImagePlane(PictureInput, SetsSize):
@@ -73,7 +79,10 @@ class ImagePlane(PictureInput, SetsSize):
 
     Config: ClassVar[type[EnlargingConfig]] = EnlargingConfig
     config: EnlargingConfig
-    examples: ClassVar[tuple[Example, ...]] = (Example(), Example({"enlarge": 2}))
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(),
+        Example({"enlarge": 2, "method": "bicubic", "antialias": True}),
+    )
     Input: ClassVar[Any] = Picture
     kind: SignalKind = "plane"
     dim = 3

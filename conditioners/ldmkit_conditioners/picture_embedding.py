@@ -2,30 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
-from pydantic import model_validator
-from torch import Tensor
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from torch import Tensor, nn
 
-from ldmkit import Conditioner, Example, InputError, Picture, Signal, SignalKind, Value, Vector, array_from_uri, rows_of
+from ldmkit import (
+    Conditioner,
+    Example,
+    InputError,
+    Picture,
+    Signal,
+    SignalKind,
+    SourceError,
+    Value,
+    Vector,
+    array_from_uri,
+    rows_of,
+)
 from ldmkit.bounds import Width
+from ldmkit.run.written import read_values
 from ldmkit_conditioners.clip_image import ClipImageConfig
-from ldmkit_conditioners.given import Numbers
+from ldmkit_conditioners.given import read_numbers, write_numbers
 from ldmkit_conditioners.vision_tower import VisionTower
 
 
+def _is_file(given: Any) -> bool:
+    return isinstance(given, (str, Path)) and str(given).lower().endswith(".safetensors")
+
+
+def read_saved(raw: Any) -> Tensor:
+    """An embedding as `read_numbers` reads it, or from the safetensors file in which a prior's result was saved.
+
+    Raises:
+        InputError: see `read_numbers`; `no-embedding`: another file.
+    """
+    if not _is_file(raw):
+        return read_numbers(raw)
+    try:
+        return read_numbers(read_values(Path(raw)))
+    except SourceError as problem:
+        fits = "the result of a prior, as its pipeline saved it"
+        raise InputError("no-embedding", problem.what, where=str(raw), fits=fits) from None
+
+
+Saved: TypeAlias = Annotated[
+    Any,
+    PlainValidator(read_saved),
+    PlainSerializer(write_numbers, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "array", "title": "Numbers", "items": {}}),
+]
+"""Pydantic type of an embedding."""
+
+
+def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Spherical interpolation (D,) -> (D,), along the arc between the directions (Shoemake 1985); lengths are
+    weighted as the directions are. A share of 0 is the first, 1 the second.
+
+    Raises:
+        InputError: `slerp`: the directions are opposite, or a vector is zero, so that there is no arc.
+    """
+    norms = first.norm() * second.norm()
+    cosine = float((first @ second / norms).clamp(-1, 1)) if float(norms) > 0 else -1.0
+    if cosine < -1 + 1e-6:
+        what = "an embedding is zero" if float(norms) == 0 else "the embeddings have opposite directions"
+        raise InputError("slerp", what, where="between", fits="two embeddings of different pictures")
+    angle = math.acos(cosine)
+    if angle < 1e-3:  # the arc is a line, and its formula 0 / 0
+        return torch.lerp(first, second, share)
+    near, far = math.sin((1 - share) * angle), math.sin(share * angle)
+    return (near * first + far * second) / math.sin(angle)
+
+
 class Embedded(Value):
-    """A picture or its embedding, either alone or by name: `{"image": picture}`, `{"embedding": numbers}`.
+    """A picture or its embedding, either alone or by name: `{"image": picture}`, `{"embedding": numbers}`; or what lies
+    between two of them: `{"between": [first, second], "share": 0.3}`.
 
     Args:
         image: the picture, for models that hold its encoder.
-        embedding: (dim,), in the encoder's own units.
+        embedding: (dim,), in the encoder's own units, or the safetensors file of a prior's result.
+        between: two of these, pictures or embeddings, whose embeddings are interpolated spherically.
+        share: of the second one, from 0 to 1; None: half.
     """
 
     image: Picture | None = None
-    embedding: Numbers | None = None
+    embedding: Saved | None = None
+    between: tuple[Embedded, Embedded] | None = None
+    share: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -36,10 +104,20 @@ class Embedded(Value):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.image is None) == (self.embedding is None):
-            what = "neither a picture nor an embedding" if self.image is None else "both a picture and an embedding"
-            raise InputError("signal-type", what, fits="one of image and embedding")
+        given = [name for name in ("image", "embedding", "between") if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = "neither a picture nor an embedding" if not given else f"both {given[0]} and {given[1]}"
+            raise InputError("signal-type", what, fits="one of image, embedding and between")
+        if self.between is None and self.share is not None:
+            raise InputError("signal-type", "a share of one picture alone", where="share", fits="between: two of them")
         return self
+
+    @property
+    def leaves(self) -> tuple[Embedded, ...]:
+        """The pictures and embeddings themselves."""
+        if self.between is None:
+            return (self,)
+        return (*self.between[0].leaves, *self.between[1].leaves)
 
 
 def _is_vector(given: Any) -> bool:
@@ -48,7 +126,7 @@ def _is_vector(given: Any) -> bool:
         return given.ndim == 1
     if isinstance(given, (list, tuple)):
         return not any(isinstance(one, (list, tuple, Tensor, np.ndarray)) for one in given)
-    return isinstance(given, str) and array_from_uri(given, None) is not None
+    return _is_file(given) or (isinstance(given, str) and array_from_uri(given, None) is not None)
 
 
 class EmbeddedConfig(Value):
@@ -56,10 +134,12 @@ class EmbeddedConfig(Value):
     Args:
         dim: width of the embedding.
         encoder: the CLIP vision encoder, config of `clip-image` with `layer: projected`; None: embeddings only.
+        norm: the usual norm of an embedding, which those of a call may be a quarter to six times of; None: any norm.
     """
 
     dim: Width = 768
     encoder: ClipImageConfig | None = None
+    norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _encoder_fits(self) -> Self:
@@ -73,16 +153,30 @@ class PictureEmbeddingConfig(EmbeddedConfig):
     """
     Args:
         null: what a dropped condition is: zeros; `blank`, the encoder's embedding of a picture that is zero
-            everywhere after normalisation (Kandinsky's); or `none`: its negative has to be given.
+            everywhere after normalisation (Kandinsky's); `learned`, a parameter (unCLIP's decoder); or `none`: its
+            negative has to be given.
     """
 
-    null: Literal["zeros", "blank", "none"] = "zeros"
+    null: Literal["zeros", "blank", "learned", "none"] = "zeros"
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.encoder is None and self.null == "blank":
             raise ValueError("null blank is the encoder's embedding of a blank picture, and there is no encoder")
         return self
+
+
+def check_norm(embedding: Tensor, usual: float | None, where: str) -> None:
+    """Refuse an embedding that is not in the encoder's own units; zeros, of which one is made, stand for none.
+
+    Raises:
+        InputError: `embedding-norm`.
+    """
+    norm = float(embedding.norm())
+    if usual is None or norm == 0 or usual / 4 <= norm <= usual * 6:
+        return
+    what = f"an embedding of norm {norm:.3g}; those that the model knows have about {usual:.3g}"
+    raise InputError("embedding-norm", what, where=where, fits="the encoder's own numbers, not normalised")
 
 
 def small_encoder(dim: int) -> dict[str, Any]:
@@ -113,23 +207,38 @@ class EmbeddedPicture(Conditioner):
 
     def parse(self, raw: Any, where: str) -> Any:
         value = super().parse(raw, where)
-        encoder = self.config.encoder
-        if value.embedding is not None and value.embedding.shape != (self.config.dim,):
+        for leaf in value.leaves:
+            self._check(leaf, where)
+        return value
+
+    def _check(self, value: Embedded, where: str) -> None:
+        encoder, dim = self.config.encoder, self.config.dim
+        if value.embedding is not None and value.embedding.shape != (dim,):
             what = f"got shape {tuple(value.embedding.shape)}"
-            raise InputError("signal-shape", what, where=where, fits=f"an embedding ({self.config.dim},)")
+            raise InputError("signal-shape", what, where=where, fits=f"an embedding ({dim},)")
+        if value.embedding is not None:
+            check_norm(value.embedding, self.config.norm, where)
         if value.image is not None and encoder is None:
             what = "a picture, and the model holds no encoder of pictures"
-            raise InputError("signal-type", what, where=where, fits=f"its embedding ({self.config.dim},)")
+            raise InputError("signal-type", what, where=where, fits=f"its embedding ({dim},)")
         if value.image is not None and encoder is not None:
             encoder.pictures.resized(*value.image.shape[-2:], where)
-        return value
 
     def embeddings(self, inputs: list[Any]) -> Tensor:
         """(B, dim)."""
-        pictures = [value.image for value in inputs if value.image is not None]
+        pictures = [leaf.image for value in inputs for leaf in value.leaves if leaf.image is not None]
         encoded = iter(self._encoded(pictures) if pictures else ())
-        rows = [next(encoded) if value.embedding is None else value.embedding for value in inputs]
-        return torch.stack([row.to(self.device, self.dtype) for row in rows])
+        return torch.stack([self._embedding(value, encoded).to(self.device, self.dtype) for value in inputs])
+
+    def _embedding(self, value: Embedded, encoded: Iterator[Tensor]) -> Tensor:
+        """(dim,); those of pictures are taken from `encoded`, in the order of the leaves."""
+        if value.between is not None:
+            first, second = (self._embedding(one, encoded) for one in value.between)
+            return slerp(first.float(), second.float().to(first.device), 0.5 if value.share is None else value.share)
+        if value.embedding is None:
+            return next(encoded)
+        embedding: Tensor = value.embedding
+        return embedding
 
     def example(self, size: tuple[int, int]) -> Any:
         return self.parse([0.0] * self.config.dim, "example")
@@ -153,7 +262,12 @@ class PictureEmbedding(EmbeddedPicture):
             trained=False,
             vary={"null": ["zeros", "blank"]},
         ),
+        Example({"dim": 3, "null": "learned"}, ([1, 2, 3], [4, 5, 6.5]), trained=False, vary={"null": ["learned"]}),
     )
+
+    def __init__(self, config: Any = None):
+        super().__init__(config)
+        self.empty = nn.Parameter(torch.zeros(self.dim)) if self.config.null == "learned" else None
 
     def forward(self, inputs: list[Any]) -> Vector:
         return Vector(self.embeddings(inputs))
@@ -169,6 +283,8 @@ class PictureEmbedding(EmbeddedPicture):
             what = "what takes the place of the embedding where it is dropped is not known without its encoder"
             fits = "negative={...: the embedding of a picture that is zero after normalisation}, or an encoder"
             raise InputError("missing-condition", what, where="negative", fits=fits)
+        if self.empty is not None:
+            return Vector(self.empty.to(like.value).expand_as(like.value))
         if self.config.null == "zeros" or self.tower is None:
             return Vector(torch.zeros_like(like.value))
         edge = self.tower.config.edge

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -59,6 +60,7 @@ from ldmkit.errors import InputError
 
 if TYPE_CHECKING:
     from ldmkit.cascade import Cascade
+    from ldmkit.contracts.codec import Codec
     from ldmkit.pipeline import Pipeline
     from ldmkit.run.output import Output
     from ldmkit.run.prepared import Prepared
@@ -256,7 +258,7 @@ def _call(
     pipeline: Pipeline | Cascade, given: dict[str, Any], options: dict[str, Any], began: float, where: Where
 ) -> int:
     """Draw the pictures of one call; `began` is the start time of loading."""
-    _check_out(where.out, pipeline)
+    _check_out(where.out, _made(pipeline, options))
     ready = time.perf_counter()
     prepared: Any = pipeline.prepare(given, **options)
     with _progress(prepared.total, quiet=where.json) as on_step:
@@ -284,11 +286,11 @@ def _series(
     if prompts is None and not options["allow_large"]:
         whole = {name: value for name, value in options.items() if name != "allow_large"}
         pipeline.check_count(given, **{**whole, "seeds": range(number)})
-    series = Series(where.out, where.overwrite, ".png" if pipeline.codec.visual else ".safetensors", weights)
+    series = Series(where.out, where.overwrite, ".png" if _made(pipeline, options).visual else ".safetensors", weights)
     if series.into_folder:
         where.out.mkdir(exist_ok=True)
     else:
-        _check_out(where.out, pipeline)
+        _check_out(where.out, _made(pipeline, options))
     began = time.perf_counter()
     series.draw(pipeline, requests, batch, options)
     seconds = round(time.perf_counter() - began, 3)
@@ -311,10 +313,18 @@ def _rows(*given: object) -> int:
     return max(1, *(len(one) for one in given if isinstance(one, list)))
 
 
-def _check_out(out: Path, pipeline: Pipeline | Cascade) -> None:
+def _made(pipeline: Pipeline | Cascade, options: Mapping[str, Any]) -> Codec:
+    """The codec of what a call makes: the last stage's that it runs."""
+    last = options.get("last")
+    stages = getattr(pipeline, "stages", {})
+    codec: Codec = stages[last].codec if last in stages else pipeline.codec
+    return codec
+
+
+def _check_out(out: Path, codec: Codec) -> None:
     from ldmkit.run.written import check_out
 
-    check_out(out, visual=pipeline.codec.visual)
+    check_out(out, visual=codec.visual)
 
 
 def _emit(data: Any) -> None:

@@ -91,7 +91,8 @@ class Context:
     `signals` are by slot name, including the adapters' slots; `present[slot]` (B,) bool marks the rows with a real
     condition rather than a null, and `given[slot]` those whose input was given, also where guidance drops it now (empty
     where that is not known). Denoisers subclass it to store their projected keys and values. `memory` holds state
-    that taps keep between the calls of a run; it is empty at the start and not shared between runs.
+    that taps keep between the calls of a run; it is empty at the start and not shared between runs. `time` is the
+    time input of all rows of the current call, on the host; None in training, where rows differ, and elsewhere.
     """
 
     signals: Mapping[str, Signal]
@@ -100,6 +101,7 @@ class Context:
     run: Run | None = None
     memory: dict[Any, Any] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
     given: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True)
+    time: float | None = field(default=None, kw_only=True, compare=False)
 
 
 @dataclass

@@ -25,8 +25,9 @@ from ldmkit.run.context import prepared_context
 from ldmkit.run.guards import check_returned, part_name
 from ldmkit.run.perturbed import PerturbedNetwork
 
-Level: TypeAlias = tuple[float, float, float, Tensor]
-"""(skip, out, scale, time) of a noise level; the network's time input is a float32 scalar on its device."""
+Level: TypeAlias = tuple[float, float, float, Tensor, float]
+"""(skip, out, scale, time, time on the host) of a noise level; the network's time input is a float32 scalar on its
+device."""
 
 
 EVERYTHING: View = frozenset()
@@ -160,9 +161,10 @@ class Evaluator:
         level = self._levels.get(sigma)
         if level is None:  # a noise level between those of the run, which some samplers visit
             # filled on the device, because a transfer from the host would synchronise
-            time = torch.full((), self.process.time_between(sigma), dtype=torch.float32, device=self._device)
-            level = self._levels[sigma] = (*self.process.scalings(sigma), time)
-        skip, out, scale, time = level
+            between = self.process.time_between(sigma)
+            time = torch.full((), between, dtype=torch.float32, device=self._device)
+            level = self._levels[sigma] = (*self.process.scalings(sigma), time, between)
+        skip, out, scale, time, context.time = level
         rows = x.shape[0]
         scaled = (x * scale).to(self._dtype)
         if count > 1:
@@ -262,8 +264,10 @@ class Evaluator:
 
     def _tabulated(self, sigmas: Sequence[float]) -> dict[float, Level]:
         """The scalings and time of each noise level; the times are moved to the device in one transfer."""
-        times = torch.tensor([self.process.time(s) for s in sigmas], dtype=torch.float32, device=self._device)
-        return {s: (*self.process.scalings(s), time) for s, time in zip(sigmas, times.unbind(), strict=True)}
+        known = [self.process.time(s) for s in sigmas]
+        times = torch.tensor(known, dtype=torch.float32, device=self._device).unbind()
+        made = zip(sigmas, times, known, strict=True)
+        return {s: (*self.process.scalings(s), time, host) for s, time, host in made}
 
     @property
     def made_for(self) -> tuple[torch.device, torch.dtype]:

@@ -103,6 +103,18 @@ def stored_recipe(path: Path) -> str | None:
     return None if text is None else str(text)
 
 
+def read_values(path: Path) -> Tensor:
+    """The numbers of a result that is not a picture or a video, as `write_sample` wrote them.
+
+    Raises:
+        SourceError: no such file, not a safetensors file; `no-values`: one that ldmkit did not write.
+    """
+    tensors = open_safetensors(path)
+    if VALUES not in tensors:
+        raise SourceError("no-values", f"it contains no tensor `{VALUES}`", where=str(path))
+    return tensors[VALUES].read(True)
+
+
 def difference(path: Path, sample: Tensor, *, visual: bool) -> float:
     """The largest difference between a file written by `write_sample` and a row of an output: in 8-bit levels for
     pictures and videos, which are stored rounded, and in the data's unit otherwise.
@@ -112,10 +124,7 @@ def difference(path: Path, sample: Tensor, *, visual: bool) -> float:
         InputError: `picture-*`: a damaged picture.
     """
     if not visual:
-        tensors = open_safetensors(path)
-        if VALUES not in tensors:
-            raise SourceError("no-values", f"it contains no tensor `{VALUES}`", where=str(path))
-        before = tensors[VALUES].read(True)
+        before = read_values(path)
         _check_same(before.shape, sample.shape, path)
         return float((before - sample).abs().max())
     levels = sample.mul(255).round()

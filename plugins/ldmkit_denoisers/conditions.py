@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldmkit import CompositionError, Context, Frame, Plane, PortedLinear, Signal, Slot, Tokens, Vector, ports_in
@@ -57,14 +59,16 @@ class Conditioned(nn.Module):
     conv_in: nn.Module
 
     def build_conditions(self, config: UNetConfig) -> None:
-        """Make the modules: vector_embed, context_proj, context_pool, image_tokens, image_time; None if not needed."""
+        """Make the modules: vector_embed, context_proj, context_norm, context_pool, image_tokens, image_time; None if
+        not needed."""
         wide, source, image = config.embedding, config.context_source or config.context_dim or 0, config.image_dim or 0
         self.vector_embed = _vector_embed(config)
         self.context_proj = PortedLinear(source, config.context_dim or 0) if config.context_source else None
+        self.context_norm = nn.LayerNorm(config.context_dim or 0) if config.context_norm else None
         self.context_pool = TokenPool(source, wide, config.pool_heads) if config.pool_heads else None
-        tokens = config.image_tokens
-        self.image_tokens = NormedProjection(image, config.context_dim or 0, tokens) if tokens else None
-        self.image_time = NormedProjection(image, wide) if config.image_time else None
+        tokens, normed = config.image_tokens, config.image_norm
+        self.image_tokens = NormedProjection(image, config.context_dim or 0, tokens, normed) if tokens else None
+        self.image_time = NormedProjection(image, wide, None, normed) if config.image_time else None
 
     def project(self, signals: Mapping[str, Signal], context: Context) -> Projected:
         """Keys, values and vector of the conditions.
@@ -107,21 +111,27 @@ class Conditioned(nn.Module):
         self, tokens: Tokens | None, image: Vector | None, context: Context, added: list[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """The tokens that attentions read, with their mask; what they add to the time embedding goes to `added`."""
-        dtype = self.conv_in.weight.dtype
+        dtype, first = self.conv_in.weight.dtype, None
         if image is not None:
             value = image.value.to(dtype)
             if self.image_time is not None:
                 added.append(self.image_time(value, _frame(value, context)))
             if self.image_tokens is not None:
-                return self.image_tokens(value, _frame(value, context)), None
+                first = self.image_tokens(value, _frame(value, context))
         if tokens is None:
-            return None, None
+            return first, None
         value = tokens.value.to(dtype)
         if self.context_pool is not None:
             added.append(self.context_pool(value, tokens.mask, _frame(value, context)))
         if self.context_proj is not None:
             value = apply_layer(self.context_proj, value, _frame(value, context))
-        return value, tokens.mask
+        if self.context_norm is not None:
+            value = self.context_norm(value)
+        mask = tokens.mask
+        if first is not None:
+            value = torch.cat([first, value], dim=1)
+            mask = None if mask is None else F.pad(mask, (first.shape[1], 0), value=True)
+        return value, mask
 
     def _embed_vector(self, value: Tensor, context: Context) -> Tensor:
         dtype, embed = self.conv_in.weight.dtype, self.vector_embed
@@ -154,8 +164,10 @@ def takes_context(config: UNetConfig) -> bool:
 
 
 def reads_tokens(config: UNetConfig) -> bool:
-    """Whether the network needs tokens: for its context, unless that is made of a picture's embedding, or its pool."""
-    return (takes_context(config) and config.image_tokens is None) or config.pool_heads is not None
+    """Whether the network needs tokens: for its context, unless all of that is made of a picture's embedding, or for
+    its pool."""
+    given = config.image_tokens is None or config.context_source is not None
+    return (takes_context(config) and given) or config.pool_heads is not None
 
 
 def unet_slots(config: UNetConfig) -> dict[str, Slot]:

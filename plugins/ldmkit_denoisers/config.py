@@ -74,7 +74,10 @@ class UNetConfig(Value):
         pool_heads: heads of an attention pool of the tokens given, added to the time embedding; None: no pool.
         image_dim: width of the `image` slot, a picture's embedding; None: no such slot.
         image_tokens: number of tokens that the context is made of, from the picture's embedding; None: it is given.
+            Beside `context_source` they stand before the tokens given (unCLIP's decoder).
         image_time: the picture's embedding is added to the time embedding.
+        image_norm: LayerNorms after the linear layers that read the picture's embedding (Kandinsky: yes, Karlo: no).
+        context_norm: a LayerNorm after the layer of `context_source`.
     """
 
     channels: Width
@@ -120,6 +123,8 @@ class UNetConfig(Value):
     image_dim: Width | None = None
     image_tokens: Layers | None = None
     image_time: bool = False
+    image_norm: bool = True
+    context_norm: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -153,9 +158,11 @@ class UNetConfig(Value):
         if self.context_dim is None and (self.context_source or self.image_tokens or self.pool_heads):
             fits = "context_dim, or none of context_source, image_tokens, pool_heads"
             raise SpecError("context", "there is no context to make or to pool", where="context_dim", fits=fits)
-        if self.image_tokens and (self.context_source or self.pool_heads):
-            fits = "image_tokens, or context_source and pool_heads"
-            raise SpecError("context", "a context made of the picture's embedding is not given", fits=fits)
+        if self.image_tokens and self.pool_heads:
+            what = "the pool reads tokens that are given, and the context has some of the picture's embedding"
+            raise SpecError("context", what, where="pool_heads", fits="image_tokens, or pool_heads")
+        if self.context_norm and not self.context_source:
+            raise SpecError("context", "context_norm follows the layer of context_source", where="context_norm")
         if (self.image_dim is not None) != (self.image_time or self.image_tokens is not None):
             what = "image_dim, and image_tokens or image_time, belong together"
             raise SpecError("image", what, where="image_dim")

@@ -130,13 +130,14 @@ class TokenPool(nn.Module):
 
 
 class NormedProjection(nn.Module):
-    """A linear layer and a LayerNorm: a picture's embedding (B, inputs) -> (B, outputs), or `tokens` of that width."""
+    """A linear layer and, unless `normed` is false, a LayerNorm: a picture's embedding (B, inputs) -> (B, outputs), or
+    `tokens` of that width."""
 
-    def __init__(self, inputs: int, outputs: int, tokens: int | None = None):
+    def __init__(self, inputs: int, outputs: int, tokens: int | None = None, normed: bool = True):
         super().__init__()
         self.tokens = tokens
         self.proj = PortedLinear(inputs, outputs * (tokens or 1))
-        self.norm = nn.LayerNorm(outputs)
+        self.norm = nn.LayerNorm(outputs) if normed else nn.Identity()
 
     def forward(self, x: Tensor, frame: Frame | None = None) -> Tensor:
         y = apply_layer(self.proj, x, frame)

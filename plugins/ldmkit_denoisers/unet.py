@@ -31,6 +31,8 @@ from ldmkit_denoisers.packing import packable
 from ldmkit_denoisers.ported import activate, apply_layer, passed, zeroed
 from ldmkit_denoisers.resnet import ResBlock
 
+UNCLIP = {"image_dim": 5, "image_tokens": 2, "image_time": True, "image_norm": False}
+UNCLIP |= {"context_source": 8, "context_norm": True}
 JOINT = {"attention": ("none", "joint"), "context_dim": 6, "residual_resample": True, "output_scale": 1.5}
 VECTOR = {"vector": "mlp", "vector_dim": 4}
 
@@ -64,6 +66,7 @@ class UNet(Encoder, Denoiser):
         Example({**SMALL, "attention": ("none", "self"), "time_code": 12, "time_dim": 20}),
         Example({**SMALL, "attention": ("none", "cross"), "down_padding": 0, "vector": "timestep"}),
         Example({**SMALL, **JOINT, "context_groups": 3, "context_source": 8, "pool_heads": 2, "activation": "gelu"}),
+        Example({**SMALL, **JOINT, **UNCLIP, "vector": "linear", "vector_dim": 4}),
         Example({**SMALL, **JOINT, "image_dim": 5, "image_tokens": 2, "image_time": True, "only_cross": (True, False)}),
         Example({**SMALL, "resample_conv": False, "mid": "absent", "blocks": (2, 1), "out_channels": 6}),
     )

@@ -18,7 +18,7 @@ class WrappedContext(Context):
 def outer_fields(context: Context) -> dict[str, Any]:
     """What a run sets in the outer context, as the inner one has to have it: adapters, conditions present, memory."""
     fields: dict[str, Any] = {"adapters": context.adapters, "present": context.present, "run": context.run}
-    return fields | {"memory": context.memory, "given": context.given}
+    return fields | {"memory": context.memory, "given": context.given, "time": context.time}
 
 
 def inner_context(context: WrappedContext) -> Context:

@@ -72,6 +72,10 @@ def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         prior = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_scheduler")
         own = ("image_encoder", "feature_extractor") if "Img2Img" in name else prior
         return ("vae", "unet", "scheduler", *noised), ("text_encoder", "tokenizer", *own)
+    if name.startswith("UnCLIP"):
+        own = ("image_encoder", "feature_extractor") if "Variation" in name else ("prior", "prior_scheduler")
+        networks = ("decoder", "text_proj", "super_res_first", "super_res_last")
+        return (*own, "text_encoder", "tokenizer", *networks, "decoder_scheduler", "super_res_scheduler"), ()
     control = (name_of_control(name),) if "ControlNet" in name or "Adapter" in name else ()
     second = ("text_encoder_2", "tokenizer_2") if name.startswith("StableDiffusionXL") else ()
     return ("vae", "unet", "scheduler", *control), ("text_encoder", "tokenizer", *second)

@@ -9,6 +9,8 @@ from ldmkit_checkpoints.component_files import read_member_json
 from ldmkit_checkpoints.diffusers.folder import INDEX, DiffusersFolder, open_diffusers
 from ldmkit_checkpoints.diffusers.kandinsky import PIPELINES as KANDINSKY
 from ldmkit_checkpoints.diffusers.kandinsky import PRIORS, KandinskyFolder
+from ldmkit_checkpoints.diffusers.unclip.karlo import PIPELINES as KARLO
+from ldmkit_checkpoints.diffusers.unclip.karlo import KarloFolder
 from ldmkit_checkpoints.diffusers.unclip.prior_folder import PriorFolder
 from ldmkit_checkpoints.diffusers.unclip_stable import PIPELINES as STABLE_UNCLIP
 from ldmkit_checkpoints.diffusers.unclip_stable import StableUnclipFolder
@@ -25,6 +27,8 @@ def open_folder(folder: Path, ema: bool | None, variant: str | None = None) -> S
     """The source for a diffusers pipeline or component folder; None for other folders."""
     if (folder / INDEX).is_file():
         name = read_member_json(folder, INDEX).get("_class_name")
+        if isinstance(name, str) and name in KARLO:
+            return KarloFolder(folder, ema, variant)
         if isinstance(name, str) and name in SOURCES:
             return SOURCES[name](folder, ema, variant)
     return open_diffusers(folder, ema, variant)

@@ -17,6 +17,7 @@ PIPELINES = frozenset(
         *("StableDiffusionXLControlNetUnionPipeline", "StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
         *("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22PriorPipeline"),
         *("KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline"),
+        *("UnCLIPPipeline", "UnCLIPImageVariationPipeline"),
     ]
 )
 

@@ -141,6 +141,12 @@ def write_additions(config: UNetConfig, scaled: Sequence[bool], text_time: bool)
         raise inexpressible("both a text and a picture added to the time embedding")
     if config.context_groups not in (None, CONTEXT_GROUPS) or config.image_tokens not in (None, IMAGE_TOKENS):
         raise inexpressible(f"another number of groups than {CONTEXT_GROUPS}, or of tokens than {IMAGE_TOKENS}")
+    if (
+        config.context_norm
+        or (config.image_dim and not config.image_norm)
+        or (config.image_tokens and config.context_source)
+    ):
+        raise inexpressible("text and picture projected as in unCLIP's decoder")
     if config.context_source and config.image_dim not in (None, config.context_source):
         raise inexpressible("tokens and a picture's embedding of different widths")
     if config.image_time and not (config.image_tokens or config.context_source):
