@@ -48,7 +48,8 @@ def read_saved(raw: Any) -> Tensor:
         return read_numbers(read_values(Path(raw)))
     except SourceError as problem:
         fits = "the result of a prior, as its pipeline saved it"
-        raise InputError("no-embedding", problem.what, where=str(raw), fits=fits) from None
+        what = f"there is no embedding in the file: {problem.what}"
+        raise InputError("no-embedding", what, where=str(raw), fits=fits) from None
 
 
 Saved: TypeAlias = Annotated[
