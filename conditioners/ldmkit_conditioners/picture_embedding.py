@@ -71,7 +71,7 @@ def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
     norms = first.norm() * second.norm()
     cosine = float((first @ second / norms).clamp(-1, 1)) if float(norms) > 0 else -1.0
     if cosine < -1 + 1e-6:
-        what = "an embedding is zero" if float(norms) == 0 else "the embeddings have opposite directions"
+        what = "between embeddings of opposite directions, or of zeros, there is no arc"
         raise InputError("slerp", what, where="between", fits="two embeddings of different pictures")
     angle = math.acos(cosine)
     if angle < 1e-3:  # the arc is a line, and its formula 0 / 0
