@@ -33,6 +33,9 @@ class Codec(Part, ABC):
     channels: int
     factor: int
     """Spatial downsampling factor; read only by the default `axes` and by conditioners that emit planes."""
+    embeds: bool = False
+    """Whether `encode` takes pictures although the data are vectors. Training recipes, whose data are pictures, then
+    take the codec, and the denoiser learns to make embeddings of pictures."""
     data_channels: int = 3
     """Channels of the data: 3 for pictures and videos, the length for vectors."""
 

@@ -7,14 +7,31 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ldmkit import Codec, Example, InputError, Reconstruction, Value, WeightsError
+from ldmkit import (
+    Codec,
+    CompositionError,
+    Conditioner,
+    Example,
+    InputError,
+    PartSpec,
+    Reconstruction,
+    Value,
+    WeightsError,
+    get,
+)
 from ldmkit.bounds import Width
 
 
 class EmbeddingConfig(Value):
-    """Args: dim: width of the embeddings."""
+    """
+    Args:
+        dim: width of the embeddings.
+        conditioner: the encoder that makes them of pictures in training, a conditioner of pictures for vectors of that
+            width (`picture-embedding`), `{type, config}`; None: embeddings are given.
+    """
 
     dim: Width = 768
+    conditioner: PartSpec | None = None
 
 
 class EmbeddingCodec(Codec):
@@ -28,6 +45,7 @@ class EmbeddingCodec(Codec):
     Config = EmbeddingConfig
     config: EmbeddingConfig
     examples = (Example({"dim": 6}, trained=False, error=1e-6),)
+    """One with an encoder is not for the kit, whose data it decodes; see `tests/training/test_prior_stage.py`."""
     axes = ()
     factor = 1
     mean: Tensor
@@ -38,6 +56,9 @@ class EmbeddingCodec(Codec):
         self.channels = self.data_channels = self.config.dim
         self.register_buffer("mean", torch.zeros(self.config.dim))
         self.register_buffer("std", torch.ones(self.config.dim))
+        spec = self.config.conditioner
+        self.encoder = None if spec is None else _encoder(spec, self.config.dim)
+        self.embeds = self.encoder is not None
 
     @classmethod
     def measured(cls, embeddings: Tensor) -> Self:
@@ -61,14 +82,35 @@ class EmbeddingCodec(Codec):
         return codec
 
     def encode(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Standardised embeddings.
+        """Standardised embeddings, of embeddings or, with an encoder, of pictures (B, 3, H, W) in [-1, 1].
 
         Raises:
             InputError: another shape.
             WeightsError: `no-statistics`.
         """
+        if self.encoder is not None and images.ndim == 4:
+            images = self.embeddings(images)
         self._check(images, "images")
         return (images - self.mean.to(images)) / self.std.to(images)
+
+    def embeddings(self, pictures: Tensor) -> Tensor:
+        """The encoder's embeddings (B, dim) of pictures (B, 3, H, W) in [-1, 1], in its own units; `fit` takes them.
+
+        Raises:
+            CompositionError: `no-encoder`.
+        """
+        if self.encoder is None:
+            what = "the codec has no encoder, so that it cannot read pictures"
+            raise CompositionError("no-encoder", what, where="codec.conditioner", fits="a conditioner of pictures")
+        rows = [self.encoder.parse(one.float(), f"images[{i}]") for i, one in enumerate(pictures)]
+        with torch.no_grad():
+            return self.encoder(rows).value.to(pictures)  # type: ignore[no-any-return]
+
+    def fit(self, embeddings: Tensor) -> None:
+        """Take the statistics of embeddings (N, dim); errors as for `measured`."""
+        found = type(self).measured(embeddings)
+        self.mean.copy_(found.mean)
+        self.std.copy_(found.std)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Embeddings in their own units; errors as for `encode`."""
@@ -91,6 +133,19 @@ class EmbeddingCodec(Codec):
             raise InputError("dtype", f"got {value.dtype}", where=where, fits="a floating dtype")
         if not value.is_meta:
             check_statistics(self.mean, self.std, "codec")
+
+
+def _encoder(spec: PartSpec, dim: int) -> Conditioner:
+    """A conditioner of pictures for vectors (B, dim).
+
+    Raises:
+        CompositionError: `encoder-mismatch`: another kind of signal, or another width.
+    """
+    made: Conditioner = get("conditioner", spec.type)(spec.config)
+    if (made.kind, made.dim) != ("vector", dim):
+        what = f"the encoder {spec.type!r} makes {made.kind} signals of width {made.dim}"
+        raise CompositionError("encoder-mismatch", what, where="codec.conditioner", fits=f"vectors of width {dim}")
+    return made.requires_grad_(False)
 
 
 def check_statistics(mean: Tensor, std: Tensor, where: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ldmkit import Batch, Conditioning, Denoiser, Pipeline, Residuals, Signal, Stage, Tokens
 from ldmkit.contracts.signals import tensors_of
 from ldmkit_training.stages.denoiser.objective import DenoiserTurn
+from ldmkit_training.stages.latents import latent_sides
 from ldmkit_training.stages.pipeline import denoising_turn
 
 ROWS = 2048
@@ -79,8 +80,8 @@ def count_dropped(turn: DenoiserTurn, batch: Batch) -> tuple[dict[str, int], int
 
 def _with_zero_latents(pipeline: Pipeline, batch: Batch) -> Batch:
     """The batch with zero latents: the draws do not depend on them."""
-    height, width = (side // pipeline.codec.factor for side in batch.size)
-    zeros = torch.zeros(len(batch.ids), pipeline.codec.channels, height, width, device=pipeline.device)
+    shape = (len(batch.ids), pipeline.codec.channels, *latent_sides(pipeline.codec, batch.size))
+    zeros = torch.zeros(shape, device=pipeline.device)
     return replace(batch, images=None, latents=zeros, deviation=None)
 
 

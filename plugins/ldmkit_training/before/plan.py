@@ -39,7 +39,7 @@ from ldmkit_training.data.batches import Batches, input_names
 from ldmkit_training.data.order import passes
 from ldmkit_training.data.section import data_notes, mixed_texts
 from ldmkit_training.loop.devices import arithmetic, autocast, automatic, on_device, open_accelerator
-from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.latents import conditions_size, latent_sides, latents_of
 from ldmkit_training.stages.pipeline import PipelineStage, pipeline_in
 
 
@@ -173,7 +173,7 @@ def wire_lines(stage: Stage, batch: Batch, train: Dataset, used: Mapping[str, st
         return []
     pipeline, expected = stage.pipeline, stage.drop_rates
     rows = [{name: value for name, value in row.items() if name != stage.mask} for row in batch.inputs]
-    encoded = pipeline.conditioning(rows, size=batch.size, grad=True)
+    encoded = pipeline.conditioning(rows, size=conditions_size(batch, pipeline.codec), grad=True)
     signals = _encoded_by_conditioner(pipeline, encoded.parts)
     lines = []
     for name, part in pipeline.conditioners.items():
@@ -298,8 +298,7 @@ def _shapes(recipe: Recipe, stage: Stage, batch: Batch) -> dict[str, tuple[int, 
         shapes["pictures"] = tuple(batch.images.shape)
     codec = stage.codec
     if codec is not None and stage.reads_images:
-        height, width = (side // codec.factor for side in batch.size)
-        shapes["latents"] = (len(batch.ids), codec.channels, height, width)
+        shapes["latents"] = (len(batch.ids), codec.channels, *latent_sides(codec, batch.size))
     return shapes
 
 

@@ -125,6 +125,11 @@ def checked_data(
 def _check_size(recipe: Recipe, stage: Stage) -> None:
     if (codec := stage.codec) is None:
         return
+    if codec.embeds:
+        if recipe.previews is not None:
+            what = "the model makes embeddings, which are no pictures to show"
+            raise SpecError("no-previews", what, where="previews", fits="null")
+        return
     check_pictures(codec.axes, "a training recipe")
     buckets = recipe.data.buckets
     if buckets is not None and buckets.step % codec.multiple:

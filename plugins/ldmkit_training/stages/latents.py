@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ldmkit import Batch, Codec
+
+
+def conditions_size(batch: Batch, codec: Codec) -> tuple[int, ...]:
+    """The size that the conditions of a batch are made for; vectors have none, whatever they are made of."""
+    return () if codec.embeds else batch.size
+
+
+def latent_sides(codec: Codec, size: Sequence[int]) -> tuple[int, ...]:
+    """The size of the latents of pictures (height, width); vectors have none."""
+    return () if codec.embeds else tuple(side // codec.factor for side in size)
 
 
 def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool) -> Tensor:
@@ -16,7 +28,7 @@ def latents_of(batch: Batch, codec: Codec, device: torch.device, *, sample: bool
             return mode
         return mode + batch.deviation.to(mode) * batch.draws.normal("posterior", mode.shape[1:]).to(mode)
     assert batch.images is not None, "a batch has pictures or latents"
-    shape = (codec.channels, *(side // codec.factor for side in batch.images.shape[-2:]))
+    shape = (codec.channels, *latent_sides(codec, batch.images.shape[-2:]))
     noise = batch.draws.normal("posterior", shape) if sample else None
     # in the codec's own precision, so that it makes no difference whether latents were cached
     with torch.no_grad(), torch.autocast(device.type, enabled=False):

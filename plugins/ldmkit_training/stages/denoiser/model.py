@@ -91,7 +91,9 @@ class _Composer:
     def compose(self) -> TrainedPipeline:
         model, start = self.model, self.start
         codec = self._codec()
-        check_pictures(codec.axes, "a training recipe")
+        self.embeds = codec.embeds
+        if not codec.embeds:
+            check_pictures(codec.axes, "a training recipe")
         theirs = None if start is None else _Taken(start, "denoiser", start.spec.denoiser)
         denoiser: Denoiser = self._loaded_or_new(
             "denoiser", self._denoiser_spec(), "denoiser", theirs, learns=self._denoiser_learns()
@@ -152,6 +154,8 @@ class _Composer:
         """The recipe's, else the start's; a denoiser that learns draws the size that it learns."""
         theirs = self.start.spec.defaults if self.start else Defaults()
         defaults = self.model.defaults or theirs
+        if self.embeds:  # what it makes has no size
+            return defaults
         said = self.model.defaults is not None and self.model.defaults.size is not None
         size = self.size if self._denoiser_learns() or theirs.size is None else theirs.size
         if said or size is None or size == defaults.size:

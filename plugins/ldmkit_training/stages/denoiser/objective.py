@@ -20,7 +20,7 @@ from ldmkit_training.stages.denoiser.section import DenoiserObjective
 from ldmkit_training.stages.denoiser.variance import check_variance, variance_bound
 from ldmkit_training.stages.denoiser.weightings import elbo_weights
 from ldmkit_training.stages.given import check_given
-from ldmkit_training.stages.latents import latents_of
+from ldmkit_training.stages.latents import conditions_size, latents_of
 
 
 class DenoiserTurn(Turn):
@@ -114,7 +114,9 @@ class DenoiserTurn(Turn):
     def _encoded(self, batch: Batch) -> Conditioning:
         grad = torch.is_grad_enabled()
         inputs = conditions(batch.inputs, self.objective)
-        return self.pipeline.conditioning(inputs, size=batch.size, grad=grad, draws=batch.draws)
+        return self.pipeline.conditioning(
+            inputs, size=conditions_size(batch, self.pipeline.codec), grad=grad, draws=batch.draws
+        )
 
     @property
     def drop_rates(self) -> Mapping[str, float]:
