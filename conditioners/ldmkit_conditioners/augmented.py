@@ -52,15 +52,19 @@ class AugmentationConfig(Value):
         process: whose noise it is; a level is a quantile of its training distribution (of a table, a share of it).
         level: of runs whose input names none.
         levels: training draws from this range, uniformly.
+        most: highest level that the network knows; higher ones are refused.
     """
 
     process: PartSpec = PartSpec(type="discrete", config={"schedule": "cosine"})
     level: float = Field(default=0.1, ge=0, le=1)
     levels: tuple[float, float] = (0.0, 1.0)
+    most: float = Field(default=1.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _range(self) -> Self:
         low, high = self.levels
+        if self.level > self.most:
+            raise InputError("level-range", f"level {self.level} is above {self.most}, the highest of this model")
         if not 0 <= low <= high <= 1:
             raise InputError("level-range", f"levels from {low} to {high}", fits="0 <= low <= high <= 1")
         return self
@@ -78,8 +82,15 @@ class _Augmenting(PictureInput, Seeded):
         self.process: Process = build_value("process", self.config.process)
 
     def drawn(self, value: Augmented, seed: int, *, training: bool) -> Augmented:
-        """Set level and seed: in training the level is uniform, otherwise that of the config."""
+        """Set level and seed: in training the level is uniform, otherwise that of the config.
+
+        Raises:
+            InputError: `level-range`: a level above the config's `most`.
+        """
         level = value.level
+        if level is not None and level > self.config.most:
+            what, fits = f"the noise level is {level}", f"0 to {self.config.most}, which this model knows"
+            raise InputError("level-range", what, where="level", fits=fits)
         if level is None and training:
             low, high = self.config.levels
             level = low + (high - low) * float(torch.rand((), generator=seeded(seed, "augment-level")))

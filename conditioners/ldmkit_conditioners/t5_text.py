@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Example, Signal, SignalKind, SourceError, Tokens, Value, rows_of
+from ldmkit import DrawingWarning, Example, Signal, SignalKind, SourceError, Tokens, Value, rows_of
 from ldmkit.bounds import Heads, Layers, Length, Rows, Width
 from ldmkit_conditioners.bpe import sentence_pieces
 from ldmkit_conditioners.prompted import Prompted
@@ -19,7 +20,12 @@ T5_FILES = "tokenizer.json, or spiece.model with the sentencepiece package insta
 
 
 class T5TextConfig(Value):
-    """The defaults are T5 v1.1 XXL's, with 77 tokens as DeepFloyd IF reads them."""
+    """The defaults are T5 v1.1 XXL's, with 77 tokens as DeepFloyd IF reads them.
+
+    Args:
+        lower: texts are read in lower case, without space at their ends (DeepFloyd IF).
+        masked: padding is left out, by the encoder and by what reads the tokens; "inside": by the encoder alone.
+    """
 
     vocab_size: Rows = 32128
     dim: Width = 4096
@@ -33,7 +39,8 @@ class T5TextConfig(Value):
     max_length: Length = Field(default=77, gt=1)
     end: int = Field(default=1, ge=0)
     pad: int = Field(default=0, ge=0)
-    masked: bool = True
+    masked: bool | Literal["inside"] = True
+    lower: bool = False
 
 
 class T5Text(Prompted):
@@ -56,6 +63,7 @@ class T5Text(Prompted):
         super().__init__(config)
         self.dim = self.config.dim
         self.encoder = _build(self.config)
+        self._warned = False
 
     @property
     def length(self) -> int:
@@ -65,6 +73,17 @@ class T5Text(Prompted):
     def empty(self) -> list[int]:
         return [self.config.end]
 
+    def token_ids(self, text: str) -> list[int]:
+        """See `Prompted.token_ids`."""
+        return super().token_ids(self._read(text))
+
+    def row(self, prompt: str | list[int]) -> list[int]:
+        """See `Prompted.row`."""
+        return super().row(self._read(prompt) if isinstance(prompt, str) else prompt)
+
+    def _read(self, text: str) -> str:
+        return text.lower().strip() if self.config.lower else text
+
     def find_vocabulary(self, folder: Path) -> Vocabulary | None:
         return sentence_pieces(folder, self.config.vocab_size, self.config.end)
 
@@ -72,8 +91,12 @@ class T5Text(Prompted):
         lengths = torch.tensor([len(self.row(prompt)) for prompt in inputs])
         ids = self.ids(inputs)
         mask = (torch.arange(self.length) < lengths[:, None]).to(ids.device) if self.config.masked else None
+        if self.dtype is torch.float16 and not self._warned:
+            self._warned = True
+            what = "T5 in float16 overflows, and its tokens are then wrong: load it in bfloat16, or keep it in float32"
+            warnings.warn(what, DrawingWarning, stacklevel=2)
         state: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return Tokens(state, mask)
+        return Tokens(state, mask if self.config.masked is True else None)
 
     def null(self, like: Signal) -> Tokens:
         value, mask = self([""])

@@ -126,7 +126,7 @@ class Discrete(Process):
         return x if self.finish == "noise" else super().settled(x, sigma)
 
     def sigma(self, u: float) -> float:
-        return self.table.sigmas[min(int(u * self.steps), self.steps - 1)]
+        return self.table.sigmas[min(int(u * self.steps + 1e-9), self.steps - 1)]  # 0.29 of 100 is 28.999...
 
     def time(self, sigma: float) -> float:
         """The timestep, exact for a sigma of the table, and clamped to the first and the last."""

@@ -43,7 +43,11 @@ def components_of(index: Mapping[str, Any], where: str) -> tuple[dict[str, str],
             if entry[1] is not None:
                 found[key] = entry[1]
         elif any(entry) and key not in _UNUSED:
-            notes.append(f"{key}: not used, as diffusers' {name} has no such component")
+            notes.append(
+                "watermarker: no watermark is drawn into pictures"
+                if key == "watermarker"
+                else f"{key}: not used, as diffusers' {name} has no such component"
+            )
     for key in needed:
         if key not in found:
             what = f"{key} is missing, which {name} requires"
@@ -67,6 +71,11 @@ def _read_by(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if "Combined" not in name:
             return decoder, ()
         return (*decoder, *(f"prior_{one}" for one in prior)), (f"prior_{pictures}",)
+    if name.startswith("IF"):
+        noised = ("image_noising_scheduler",) if "SuperResolution" in name else ()
+        return ("unet", "scheduler", *noised), ("text_encoder", "tokenizer")
+    if name == "StableDiffusionUpscalePipeline":
+        return ("vae", "unet", "low_res_scheduler", "scheduler"), ("text_encoder", "tokenizer")
     if name.startswith("StableUnCLIP"):
         noised = ("image_normalizer", "image_noising_scheduler")
         prior = ("prior", "prior_text_encoder", "prior_tokenizer", "prior_scheduler")

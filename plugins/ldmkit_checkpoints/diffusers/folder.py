@@ -1,4 +1,4 @@
-"""Sources for diffusers folders: a pipeline with model_index.json, or one component."""
+"""The source for a pipeline's folder of diffusers, with model_index.json."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec, Defaults, LazyTensor, PartSpec, PipelineSpec, Source, SourceError
-from ldmkit.models.source import SlotPart, adapter_only
 from ldmkit_checkpoints.component_files import component_tensors, left_beside, member, read_member_json
 from ldmkit_checkpoints.conditioners import given_vector, masked_image
+from ldmkit_checkpoints.diffusers.component import DiffusersComponent
 from ldmkit_checkpoints.diffusers.components import TOWERS, as_class, check_tokenizer, components_of, control_folders
 from ldmkit_checkpoints.diffusers.control.folders import READERS
 from ldmkit_checkpoints.diffusers.gligen import PIPELINE as GLIGEN
 from ldmkit_checkpoints.diffusers.gligen import gligen_component, layout_conditioner, without_gates
-from ldmkit_checkpoints.diffusers.latents import as_applied, as_in_kandinsky, quantised, version_of
+from ldmkit_checkpoints.diffusers.latents import as_applied, quantised, version_of
 from ldmkit_checkpoints.diffusers.parts import (
     CODECS,
     UNETS,
     Component,
     codec_component,
     controlnet_component,
-    prior_component,
     text_component,
     unet_component,
 )
@@ -64,11 +63,13 @@ class DiffusersFolder(Source):
 
     has_variants = True
     takes = frozenset({"ema"})
+    guides_variance = True
+    """Whether diffusers' pipeline guides a learned variance with the rest."""
 
     def __init__(self, folder: Path, ema: bool | None = None, variant: str | None = None) -> None:
         super().__init__(str(folder))
         self.folder = folder
-        self.index = read_member_json(folder, INDEX)
+        self.index = self.read_index(folder)
         name = self.index.get("_class_name")
         if not isinstance(name, str) or name not in PIPELINES:
             raise unknown_pipeline(name, f"{folder}/{INDEX}")
@@ -80,7 +81,7 @@ class DiffusersFolder(Source):
         self._components: dict[str, tuple[str, Component]] = {}
         self._tokenizers: dict[str, str] = {}
         self._taken: dict[str, dict[str, LazyTensor]] = {}
-        folders = {name: member(folder, name) for name in self._weighted()}
+        folders = {name: member(self.root(name), name) for name in self._weighted()}
         self._variants, notes = wanted_variants(folders, ema, variant, str(folder))
         self.report.notes += notes
         self._spec = self._compose()
@@ -113,12 +114,24 @@ class DiffusersFolder(Source):
         name = self._tokenizers.get(part)
         return None if name is None else self._folder(name)
 
+    def read_index(self, folder: Path) -> dict[str, Any]:
+        """model_index.json."""
+        return read_member_json(folder, INDEX)
+
+    def root(self, component: str) -> Path:
+        """The folder that a component's folder is in."""
+        return self.folder
+
+    def pixels(self, unet: Mapping[str, Any]) -> Any:
+        """Channels of pictures, without a first stage. There may be twice as many out: a learned variance."""
+        return unet.get("in_channels", 3)
+
     def _compose(self) -> PipelineSpec:
         scheduler = self._scheduler()
         codec, unet, sample_size = self._networks()
         conditioners = self._conditioners(codec, unet)
         guided = any(spec.type in _TEXT_GUIDANCE for spec in conditioners.values())
-        if guided and scheduler.sampler.config.get("variance") == "learned":
+        if guided and self.guides_variance and scheduler.sampler.config.get("variance") == "learned":
             what = "variance_type learned_range: guidance leaves the variance at the conditional one, as in the papers"
             self.report.notes.append(f"{what}; this pipeline of diffusers guides it with the rest")
         adapters, hints = self._hinted(unet.context_join)
@@ -183,7 +196,7 @@ class DiffusersFolder(Source):
         config = without_gates(
             self._as_class("unet"), str(self.index["_class_name"]), f"{self.folder}/unet/config.json"
         )
-        pixels = None if names else config.get("in_channels", 3)  # there may be twice as many out: a learned variance
+        pixels = None if names else self.pixels(config)
         if not names:
             codec = Component(PartSpec(type="identity", config={"channels": pixels}), {}, int(pixels or 3))
         keys = self._inventory("unet").tensors
@@ -198,7 +211,9 @@ class DiffusersFolder(Source):
     def _conditioners(self, codec: Component, unet: UNetConfig) -> dict[str, ConditionerSpec]:
         found = self._texts()
         if unet.context_dim is not None and not any(spec.type in _TEXT_GUIDANCE for spec in found.values()):
-            found["context"] = ConditionerSpec(type="given", config={"kind": "tokens", "dim": unet.context_dim})
+            found["context"] = ConditionerSpec(
+                type="given", config={"kind": "tokens", "dim": unet.context_source or unet.context_dim}
+            )
         if unet.vector != "none" and not self._is_xl():
             found["vector"] = given_vector(unet)
         plane = unet.plane_channels
@@ -300,83 +315,22 @@ class DiffusersFolder(Source):
         return str(self.index["_class_name"]).startswith("StableDiffusionXL")
 
     def _folder(self, name: str) -> Path | None:
-        folder = member(self.folder, name)
+        folder = member(self.root(name), name)
         return folder if folder.is_dir() else None
 
     def _config(self, component: str, name: str = "config.json") -> dict[str, Any]:
         if component not in self._configs:
-            self._configs[component] = read_member_json(self.folder, f"{component}/{name}", self.folder)
+            root = self.root(component)
+            self._configs[component] = read_member_json(root, f"{component}/{name}", root)
         return self._configs[component]
 
     def _inventory(self, component: str) -> Inventory:
         if component not in self._inventories:
-            folder = member(self.folder, component)
-            tensors = component_tensors(folder, self.folder, self._variants.get(component, ""))
-            where = str(self.folder / component)
+            root = self.root(component)
+            tensors = component_tensors(member(root, component), root, self._variants.get(component, ""))
+            where = str(root / component)
             self._inventories[component] = Inventory(tensors, self.report, where, f"{component}:")
         return self._inventories[component]
-
-
-class DiffusersComponent(Source):
-    """The folder of one component: config.json and weights. Codecs and adapters can be loaded."""
-
-    has_variants = True
-    takes = frozenset({"ema"})
-
-    def __init__(
-        self, folder: Path, config: Mapping[str, Any], ema: bool | None = None, variant: str | None = None
-    ) -> None:
-        super().__init__(str(folder))
-        chosen, notes = wanted_variants({folder.name: folder}, ema, variant, str(folder))
-        tensors = component_tensors(folder, folder, chosen[folder.name])
-        self.report.notes += notes
-        self.inventory = Inventory(tensors, self.report, str(folder))
-        name, where = config.get("_class_name"), f"{folder}/config.json"
-        if name in CODECS:
-            self.kind, self.component = "codec", codec_component(config, tensors, where)
-            self.report.notes += as_in_kandinsky(self.component.spec.config)
-        elif name in UNETS:
-            self.kind, (self.component, _) = "denoiser", unet_component(config, tensors, None, "length")
-        elif name == PRIOR:
-            self.kind, self.component = "denoiser", prior_component(config, where, self.inventory)
-        else:
-            shapes = {key: tensor.shape for key, tensor in tensors.items()}
-            self.name, reader = READERS[str(name)]
-            self.kind, self.component = "adapter", reader(config, shapes, where)
-        self.path = f"adapters.{self.name}" if self.kind == "adapter" else self.kind
-
-    @property
-    def spec(self) -> PipelineSpec:
-        if self.kind == "adapter":
-            raise adapter_only(self.origin)
-        if self.kind == "codec":
-            raise SourceError("codec-only", "it holds a first stage alone", where=self.origin, fits="ldmkit.load_codec")
-        fits = "the folder of a complete pipeline"
-        raise SourceError("denoiser-only", "it holds a denoiser alone", where=self.origin, fits=fits)
-
-    @property
-    def codec_spec(self) -> PartSpec:
-        return self.component.spec if self.kind == "codec" else self.spec.codec
-
-    @property
-    def adapters(self) -> Mapping[str, PartSpec]:
-        return {self.name: self.component.spec} if self.kind == "adapter" else super().adapters
-
-    def conditioners_of(self, adapter: str) -> Mapping[str, SlotPart]:
-        return self.component.slots
-
-    @property
-    def part_spec(self) -> PartSpec:
-        """The spec of the component."""
-        return self.component.spec
-
-    def tensors(self, part: str) -> Mapping[str, LazyTensor]:
-        if part != self.path:
-            raise SourceError("no-part", f"there is no part {part!r}", where=self.origin, fits=self.path)
-        found = self.inventory.take(part, self.component.keymap)
-        self.inventory.ignore_if(lambda key: ignorable_vae_key(key) if self.kind == "codec" else None)
-        self.inventory.finish()
-        return found
 
 
 def open_diffusers(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:

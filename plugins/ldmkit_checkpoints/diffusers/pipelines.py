@@ -8,6 +8,8 @@ from ldmkit import SourceError, shown, suggest
 
 PIPELINES = frozenset(
     [
+        *("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline", "IFSuperResolutionPipeline"),
+        *("IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline", "StableDiffusionUpscalePipeline"),
         *("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"),
         *("StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
         *("StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
