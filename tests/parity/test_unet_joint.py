@@ -192,3 +192,20 @@ def test_padding_of_a_batch_mate_changes_nothing() -> None:
         want = ours(x, t, ours.prepare({"context": Tokens(tokens)}))
         got = ours(x, t, ours.prepare({"context": Tokens(padded, mask)}))
     assert far(got, want) <= 1e-10
+
+
+@pytest.mark.parametrize(("width", "millions"), [(192, 371.6), (320, 935.4), (704, 4304.7)])
+def test_full_size_deepfloyd(width: int, millions: float) -> None:
+    """IF-I-M, -L and -XL."""
+    config = {
+        **BLOCKS, **POOLED, "block_out_channels": tuple(width * i for i in (1, 2, 3, 4)), "layers_per_block": 3,
+        "down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * 3),
+        "up_block_types": (*("SimpleCrossAttnUpBlock2D",) * 3, "ResnetUpsampleBlock2D"), "norm_num_groups": 32,
+        "cross_attention_dim": 4 * width, "attention_head_dim": 64, "encoder_hid_dim": 4096,
+        "addition_embed_type_num_heads": 64,
+    }  # fmt: skip
+    with torch.device("meta"):
+        oracle: Any = diffusers.UNet2DConditionModel(**config)
+        ours = UNet(unet_from_diffusers(dict(oracle.config)))
+    counts = [sum(parameter.numel() for parameter in net.parameters()) for net in (ours, oracle)]
+    assert counts[0] == counts[1] and round(counts[0] / 1e6, 1) == millions

@@ -40,7 +40,7 @@ def network(seed: int, options: dict[str, Any]) -> diffusers.UNet2DConditionMode
     torch.manual_seed(seed)
     net = diffusers.UNet2DConditionModel(**options).eval()
     with torch.no_grad():
-        net.conv_out.weight.normal_(std=0.01)
+        net.conv_out.weight.normal_(std=0.003)
     return net
 
 

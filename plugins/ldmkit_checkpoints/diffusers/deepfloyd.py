@@ -34,6 +34,9 @@ class Published(NamedTuple):
 STAGES = ("base", "up", "large")
 """Names of the stages."""
 
+INPUTS = ("", "low", "picture")
+"""Their inputs for the picture that they enlarge: two names, so that one's own picture is given to one of them."""
+
 CLASSES = {
     "IFPipeline": Published(0, 100, 7.0),
     "IFImg2ImgPipeline": Published(0, 80, 10.0),
@@ -119,7 +122,7 @@ class StageFolder(DiffusersFolder):
             raise SourceError("unsupported", what, where=f"{self.folder}/unet/config.json", fits=fits)
         noise = self._noise(unet)
         found.pop("vector"), found.pop("plane")
-        wiring: dict[str, Any] = {"input": "low", "null": "keep"}
+        wiring: dict[str, Any] = {"input": INPUTS[self.published.stage], "null": "keep"}
         picture = {**noise, "enlarge": self._enlarged(), **self._method()}
         found["low"] = ConditionerSpec(type="noised-picture", config=picture, slot="plane", **wiring)
         found["level"] = ConditionerSpec(type="noise-level", config=noise, slot="vector", **wiring)
@@ -185,7 +188,8 @@ class IFFolder(CascadeSource):
             source = StageFolder(stages[place], ema, variant, text, self._size(place))
             name = STAGES[place]
             shares = self._shared(source) if place == 1 and base is not None else {}
-            wiring[name] = StageSpec(inputs={"low.image": before} if before else {}, shares=shares)
+            handed = {f"{INPUTS[place]}.image": before} if before else {}
+            wiring[name] = StageSpec(inputs=handed, shares=shares)
             self._sources[name], before = source, name
             self.report.notes += [f"{name}: {note}" for note in source.report.notes]
         self._cascade = CascadeSpec(stages=wiring)
