@@ -68,7 +68,8 @@ class DeepFloyd(Grid):
         times = TIMESTEPS[self.named]
         if process.timesteps != 1000:
             found = "no table" if process.timesteps is None else f"a table of {process.timesteps}"
-            raise InputError("grid-table", f"{self.named} is for 1000 timesteps, the process has {found}", where="grid")
+            what = f"{self.named} is for 1000 timesteps, the process has {found}"
+            raise InputError("grid-table", what, where="grid", fits="a process with a table of 1000 timesteps")
         if steps != len(times):
             what = f"{self.named} has {len(times)} timesteps, not {steps}"
             raise InputError("grid-length", what, where="steps", fits=f"{len(times)} steps")
