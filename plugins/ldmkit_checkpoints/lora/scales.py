@@ -19,6 +19,10 @@ _SIMPLE = re.compile(r"\^?(?:[\w|-]|\\\.|\.[*+]?)+\$?")
 TOWERS = {"denoiser": "unet", "text-1": "text_encoder", "text-2": "text_encoder_2", "conditioners": "conditioners"}
 """Network -> what its keys and fields begin with."""
 
+_PREFIXES = tuple(f"{prefix}." for prefix in TOWERS.values())
+_PEFT_ALPHA = 8
+"""peft's own, for a config that does not say it."""
+
 
 class Scales:
     """What is said of alpha beside the tensors.
@@ -58,6 +62,12 @@ class Scales:
             }
             if own:
                 configs[tower] = own
+        rest = {key: value for key, value in fields.items() if not key.startswith(_PREFIXES)}
+        if rest and configs:
+            what = f"{METADATA!r} has the field {next(iter(rest))!r} of none of {', '.join(TOWERS.values())}"
+            raise SourceError("metadata", what, where=where, fits="what diffusers writes")
+        if rest:  # of `save_lora_adapter`: one network, which the keys do not name either
+            configs["any"] = rest
         return cls(configs, where)
 
     def factor(self, tower: str, path: str, rank: int | None, alpha: float | None) -> float:
@@ -88,7 +98,9 @@ class Scales:
     def _alpha(self, config: Mapping[str, Any], path: str) -> float | None:
         field = next((name for name in ("lora_alpha", "alpha") if config.get(name) is not None), None)
         said = self._of_pattern(config, "alpha_pattern", path)
-        return said if said is not None or field is None else self._number(config, field, path)
+        if said is not None or not config:
+            return said
+        return _PEFT_ALPHA if field is None else self._number(config, field, path)
 
     def _rank(self, config: Mapping[str, Any], path: str) -> float:
         said = self._of_pattern(config, "rank_pattern", path)

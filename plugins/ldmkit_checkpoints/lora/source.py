@@ -38,16 +38,26 @@ class LoraSource(AdapterSource):
         names: the pipeline's layers (see `names_in`).
         scales: what the file's metadata says of alpha.
         origin: the file, for errors.
+        network: that keys are of which do not say.
 
     Raises:
         SourceError: `other-base`, `unsupported`, `half-a-pair`: what does not fit, with the key that says so.
     """
 
     def __init__(
-        self, tensors: Mapping[str, LazyTensor], names: Mapping[str, Names], scales: Scales, origin: str
+        self,
+        tensors: Mapping[str, LazyTensor],
+        names: Mapping[str, Names],
+        scales: Scales,
+        origin: str,
+        *,
+        network: str | None = None,
     ) -> None:
         super().__init__(origin)
         self._names, self._scales = names, scales
+        # a lone second text encoder is the pipeline's first
+        self._network = "text-1" if network == "text-2" and network not in names else network
+        self._towers: dict[Group, str] = {}
         self._tensors: dict[str, LazyTensor] = {}
         layers: list[dict[str, Any]] = []
         groups = self._grouped(tensors)
@@ -120,6 +130,11 @@ class LoraSource(AdapterSource):
             reason = f"the pipeline has no {_NETWORKS[tower]}"
             self.report.ignored.update(dict.fromkeys(roles.values(), reason))
             return None
+        if tower == "any" and self._network is not None:
+            tower = self._network
+            if tower not in self._names:
+                what = f"it changes a {_NETWORKS[tower]}, which this pipeline does not have"
+                raise SourceError("other-base", what, where=self.origin, fits=self._fits())
         asked = self._names if tower == "any" else {tower: self._names[tower]}
         places = {name: layer for name, names in asked.items() if (layer := names.find(path, flat)) is not None}
         if len(places) > 1:
@@ -133,7 +148,8 @@ class LoraSource(AdapterSource):
             whose = "pipeline" if tower == "any" else f"pipeline's {_NETWORKS[tower]}"
             what = f"the key {key!r} names the layer {path!r}, which is not in the {whose}"
             raise SourceError("other-base", what, where=self.origin, fits=suggest(path, known))
-        return next(iter(places.values()))
+        self._towers[group], layer = next(iter(places.items()))
+        return layer
 
     def _fits(self) -> str:
         have = ", ".join(_NETWORKS[tower] for tower in self._names)
@@ -152,7 +168,7 @@ class LoraSource(AdapterSource):
             if 0 in tensor.shape or not tensor.dtype.is_floating_point:
                 what = f"{roles[role]!r} is {tensor.dtype} of shape {list(tensor.shape)}"
                 raise WeightsError("wrong-shape", what, where=self.origin, fits="floating-point numbers, and some")
-        if "magnitude" not in own and own.keys() - BESIDE and self._scales.needs_lengths(group[0]):
+        if "magnitude" not in own and own.keys() - BESIDE and self._scales.needs_lengths(self._towers[group]):
             what = f"the layer {group[1]!r} has no lengths, and the config says that it is a DoRA (use_dora)"
             raise SourceError("half-a-pair", what, where=self.origin, fits="lora_magnitude_vector, or use_dora false")
         shaped = {role: _like_weight(role, _widened(tensor), len(layer.weight)) for role, tensor in own.items()}
@@ -215,7 +231,7 @@ class LoraSource(AdapterSource):
             if alpha <= 0:
                 what = f"{roles['alpha']!r} is {alpha:g}"
                 raise WeightsError("alpha-range", what, where=self.origin, fits="a number above 0")
-        return self._scales.factor(group[0], group[1], rank, alpha)
+        return self._scales.factor(self._towers[group], group[1], rank, alpha)
 
 
 def _group(found: Named) -> Group:
