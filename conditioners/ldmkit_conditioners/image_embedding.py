@@ -30,6 +30,9 @@ class ImageEmbedding(Conditioner):
 
     (length, dim) is one picture. With `null: none` guidance wants a negative: what the encoder gives for pictures that
     are zero everywhere after normalisation, which is not known here.
+
+    Raises:
+        InputError: `signal-blank`: one of several embeddings is zeros.
     """
 
     Config: ClassVar[type[ImageEmbeddingConfig]] = ImageEmbeddingConfig
@@ -46,7 +49,12 @@ class ImageEmbedding(Conditioner):
 
     def parse(self, raw: Any, where: str) -> Tensor:
         tensor: Tensor = super().parse(raw, where)
-        self._tokens(tensor, where)
+        pictures = self._tokens(tensor, where).unflatten(0, (-1, self.config.length))
+        blank = [i for i, picture in enumerate(pictures) if not bool(picture.any())]
+        if blank and len(pictures) > 1:
+            what = f"embedding {blank[0]} of {len(pictures)} is zeros, which is what a dropped picture is"
+            fits = "pictures' own ones; of diffusers' ip_adapter_image_embeds, [negative, positive], the second half"
+            raise InputError("signal-blank", what, where=where, fits=fits)
         return tensor
 
     def forward(self, inputs: list[Tensor]) -> Tokens:

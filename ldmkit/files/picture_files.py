@@ -86,10 +86,11 @@ ORIENTATION = 0x0112
 
 
 class Opened(NamedTuple):
-    """A decoded, upright picture, and its name in error messages."""
+    """A decoded, upright picture, its name in error messages, and the format of its file, if it has one."""
 
     image: Image.Image
     where: str | None
+    format: str | None = None
 
 
 def open_picture(source: object, where: str | None) -> Opened:
@@ -100,7 +101,7 @@ def open_picture(source: object, where: str | None) -> Opened:
     """
     if isinstance(source, Image.Image):
         _check_size(source, where)
-        return Opened(_upright(source, where), where)
+        return Opened(_upright(source, where), where, source.format)
     data, where = file_bytes(source, where)
     try:
         image = Image.open(io.BytesIO(data), formats=decoders())
@@ -116,7 +117,7 @@ def open_picture(source: object, where: str | None) -> Opened:
         raise InputError(
             "picture-animated", f"{getattr(image, 'n_frames', 1)} frames", where=where, fits="a file with one picture"
         )
-    return Opened(_upright(image, where), where)
+    return Opened(_upright(image, where), where, image.format)
 
 
 def picture_size(source: Path | bytes) -> tuple[int, int] | None:

@@ -32,6 +32,11 @@ from ldmkit.files.tensors import own_floats
 EDGE = 1e-6
 """How far floating-point values may be outside their range, to allow for rounding; they are not clipped."""
 
+LOSSY = ("JPEG", "MPO")
+"""Formats of grey pictures that change levels."""
+UNLIKELY = 8
+"""So many levels from 0 to 1 with none between -1 and 0 are no accident."""
+
 
 def read_picture(source: object, where: str | None = None) -> Tensor:
     """A colour picture as (3, H, W) float32 in [-1, 1], on the CPU.
@@ -141,6 +146,9 @@ def read_label_map(source: object, where: str | None = None) -> Tensor:
         fits = "a palette picture (the indices are the labels) or a grey one (the values are the labels)"
         what = f"a {image.mode} picture is not a label map"
         raise InputError("picture-not-labels", what, where=opened.where, fits=fits)
+    if opened.format in LOSSY:
+        what = f"{opened.format} changes levels, so the labels in it are no longer those that were written"
+        raise InputError("picture-not-labels", what, where=opened.where, fits="a palette or grey PNG")
     return _label_array(np.asarray(image).astype(np.int64), opened.where)
 
 
@@ -378,9 +386,22 @@ LabelMap: TypeAlias = Annotated[
 
 
 def remark_picture(picture: Tensor, where: str | None) -> None:
-    """Warn about a tensor whose values all lie in [0, 1], because tensors are expected in [-1, 1]."""
+    """Warn about a tensor whose values all lie in [0, 1], but for some of -1, because tensors are expected in [-1, 1].
+
+    diffusers' conditions for inpainting are of the second kind: a picture in [0, 1], and -1 where it is unknown.
+    """
     least, most = float(picture.amin()), float(picture.amax())
+    inner = picture[(picture > -1) & (picture < 1)]
+    if least == -1 and inner.numel() and float(inner.amin()) >= 0 and _different(inner) >= UNLIKELY:
+        what = "values of the tensor are -1, or from 0 to 1, as in a condition for inpainting, which is not read so"
+        expected = '{"picture": {"image": ..., "mask": ...}, "extract": "inpaint"}; tensors are expected in [-1, 1]'
+        warn(f"{where or 'a picture'}: {what}: {expected}")
     if 0 <= least < most <= 1:
         what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
         expected = "tensors are expected in [-1, 1], where 0 is mid-grey; pass 2 * x - 1 for a picture in [0, 1]"
         warn(f"{where or 'a picture'}: {what}: {expected}")
+
+
+def _different(values: Tensor) -> int:
+    """How many different values there are, of at least one."""
+    return 1 + int(values.sort().values.diff().count_nonzero())

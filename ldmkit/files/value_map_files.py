@@ -85,7 +85,7 @@ def full_scale_of(array: np.ndarray[Any, Any], where: str | None) -> int:
 
 
 def _from_picture(opened: Opened, header: Header, channels: int, integers: str) -> Samples:
-    image, where = opened
+    image, where, _ = opened
     _check_header(header, where, channels, integers)
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         image = _opaque(image, where)

@@ -28,6 +28,10 @@ TOWERS = ("clip_l", "clip_g")
 """Keys of files for several text encoders, in the order in which pipelines have these."""
 
 
+_NO_WORDS = ("embeddings", "embedding", "learned_embeds", "learned_embeds-steps", "pytorch_model", "model", "ti_emb")
+"""Names that programs give to files of embeddings, whatever the word is."""
+
+
 class Words(NamedTuple):
     """What a file teaches: token -> tower -> vectors; and where it was read, for recipes and errors."""
 
@@ -64,6 +68,9 @@ def read_words(source: str | Path, token: str | None) -> Words:
     for one in found:
         word = (one.token or Path(source).stem) if token is None else token
         tokens.setdefault(word, {})[one.tower] = one
+    if token is None and None in named and (stem := Path(source).stem).lower() in _NO_WORDS:
+        what = f"its word is the file's name, {stem!r}, which says nothing, and is wanted in texts"
+        warn(f"{origin}: {what} (with_embedding(file, WORD), --embedding FILE=WORD; '<s0><s1>' for pivotal tuning)")
     record = {"kind": EMBEDDING, "tokens": list(tokens), "source": origin, "sha256": digest_of(path)}
     return Words(tokens, origin, record)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ldmkit.contracts.adapter import Adapter
 from ldmkit.contracts.conditioner import Conditioner
-from ldmkit.errors import CompositionError, shown, suggest
+from ldmkit.errors import CompositionError, shown, suggest, warn
 from ldmkit.models.compose import Parts
 from ldmkit.models.composed import Composed
 from ldmkit.models.derived import check_exact, check_plan, derived, extended, kept_placed, replanned
@@ -201,6 +201,10 @@ class Varied(Composed):
         """
         if self._unfused is None:
             raise CompositionError("not-fused", "this pipeline was not made by `fused`", fits="a pipeline.fused(...)")
+        here, there = ((one.denoiser.dtype, one.denoiser.device) for one in (self, self._unfused))
+        if here != there:
+            what = f"the pipeline before `fused` is not where this one was moved: {there[0]} on {there[1]}"
+            warn(f"{what}, this one is {here[0]} on {here[1]}; .unfused().to(...) moves it too")
         return self._unfused
 
     def _varied(self, parts: Parts, **changes: Any) -> Self:

@@ -57,11 +57,13 @@ def _excessive(request: Resolved, seen: Sequence[Weights]) -> None:
 
 
 def remark_adapters(parts: Parts, wiring: Mapping[str, ConditionerSpec], request: Resolved, run: Run) -> None:
-    """Warn about adapters that have no effect in a run although their inputs are given."""
+    """Warn about adapters that are given none of their inputs, and those that have no effect although they are."""
     asked = {name for rows in (request.inputs, request.proposed) for row in rows for name in row}
     for name, adapter in parts.adapters.items():
         feeds = [one for one, slot in parts.routes.items() if slot.startswith(f"{name}.")]
-        if adapter.slots and not any(input_name(one, wiring[one]) in asked for one in feeds):
+        inputs = list(dict.fromkeys(input_name(one, wiring[one]) for one in feeds))
+        if adapter.slots and not any(one in asked for one in inputs):
+            warn(f"the adapter {name!r} is given none of its inputs ({_listed(inputs)}), and draws without them")
             continue
         if (why := adapter.idle(run)) is not None:
             warn(f"the adapter {name!r} has no effect: {why}")

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldmkit.contracts.extractor import Extractor
-from ldmkit.errors import LdmkitError, RunError, SourceError, raised, shown
+from ldmkit.errors import LdmkitError, RunError, SourceError, raised, shown, warn
 from ldmkit.files.hints import MASKED, is_levels
 from ldmkit.files.levels import to_levels
 from ldmkit.run.extraction import Extraction, Extractions, digests_of
@@ -103,6 +103,9 @@ def hint_of(extractor: Extractor, value: Any) -> Tensor:
     if hint.dtype != torch.float32 or hint.device.type != "cpu" or not is_levels(hint):
         what = f"{part_name('extractor', extractor)} breaks its contract: extract returned values that are no levels"
         raise RunError("bad-return", what, fits="float32 of 8-bit levels k / 127.5 - 1, or MASKED, on the CPU")
+    if hint[0].numel() > 1 and bool((hint == hint[:, :1, :1]).all()):
+        who = part_name("extractor", extractor)
+        warn(f"the hint of {who} is one colour in every pixel: nothing is drawn on it")
     return hint
 
 

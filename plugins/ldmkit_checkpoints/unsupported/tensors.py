@@ -18,6 +18,9 @@ _WHOLE = "the same model in float16, bfloat16 or float32"
 
 KINDS = (
     Format(r"^lllite_", "a ControlNet-LLLite", _ADAPTER),
+    Format(r"^(id_encoder|pulid_encoder|id_adapter)(\.|$)", "a face adapter (PhotoMaker and its like)", _ADAPTER),
+    Format(r"\.to_[kv]_custom_diffusion\.weight$", "Custom Diffusion's keys and values", _ADAPTER),
+    Format(r"\.lambda_layer(\.weight)?$", "a T-LoRA of LyCORIS", _ADAPTER),
     Format(
         r"\.lora_mid\.|\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|on_input|dora_scale|diff(_b)?)$",
         "a LyCORIS adapter",
@@ -35,11 +38,14 @@ KINDS = (
         "its model: ldmkit.load(model).with_embedding(file), or ldmkit sample MODEL --embedding FILE",
     ),
     Format(r"^(ip_adapter|image_proj)(\.|$)|\.to_[kv]_ip\.weight$", "an IP-Adapter", ADAPTER),
-    Format(r"^(id_encoder|pulid_encoder|id_adapter)\.", "a face adapter", _ADAPTER),
     Format(r"^(adapter\.)?body\.\d+\.(block1|resnets)", "a T2I-Adapter among other things", _ALONE),
     Format(r"(^|\.)fuser\.(alpha_attn|linear)|^position_net\.", "a GLIGEN model", _FAMILY),
     Format(r"^(\d+\.)?\d+\.linear\.\d+\.weight$|^\d{3,4}(\.|$)|^layer_structure$", "a hypernetwork", _ADAPTER),
     Format(r"^(ctrl_to_base|base_to_ctrl|control_to_base|down_zero_convs_)", "a ControlNet-XS", _FAMILY),
+    Format(r"^style_embedding$", "the style adapter of T2I-Adapter", _ADAPTER),
+    Format(r"^spatial_feat_mapping\.|^seq_proj$", "the fuser of CoAdapters", _ADAPTER),
+    Format(r"^brushnet_", "a BrushNet", _FAMILY),
+    Format(r"^(down_blocks|mid_block|up_blocks)\..*\.delta$", "spectral shifts of weights (SVDiff)", _ADAPTER),
     Format(r"^(control_add_embedding|task_embedding|transformer_layes)", "a ControlNet Union among others", _ALONE),
     Format(
         r"^(controlnet_blocks\.|controlnet_x_embedder\.|controlnet_double_blocks\.)",
