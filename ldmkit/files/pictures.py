@@ -22,10 +22,11 @@ from PIL import Image, PngImagePlugin
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from torch import Tensor
 
-from ldmkit.errors import InputError, raised, warn
+from ldmkit.errors import InputError, raised
 from ldmkit.files.colour import warn_if_not_srgb
 from ldmkit.files.numbers import plain
 from ldmkit.files.picture_files import URI_PREFIX, Opened, array_from_uri, array_uri, open_picture, png_uri
+from ldmkit.files.picture_ranges import remark_picture
 from ldmkit.files.tensors import dense as dense
 from ldmkit.files.tensors import own_floats
 
@@ -34,8 +35,6 @@ EDGE = 1e-6
 
 LOSSY = ("JPEG", "MPO")
 """Formats of grey pictures that change levels."""
-UNLIKELY = 8
-"""So many levels from 0 to 1 with none between -1 and 0 are no accident."""
 
 
 def read_picture(source: object, where: str | None = None) -> Tensor:
@@ -383,25 +382,3 @@ LabelMap: TypeAlias = Annotated[
     *kind_of_file(read_label_map, label_map_uri, "LabelMap", f"{FILES}; palette indices or grey values are the labels"),
 ]
 """Pydantic type of a label map, read by `read_label_map`."""
-
-
-def remark_picture(picture: Tensor, where: str | None) -> None:
-    """Warn about a tensor whose values all lie in [0, 1], but for some of -1, because tensors are expected in [-1, 1].
-
-    diffusers' conditions for inpainting are of the second kind: a picture in [0, 1], and -1 where it is unknown.
-    """
-    least, most = float(picture.amin()), float(picture.amax())
-    inner = picture[(picture > -1) & (picture < 1)]
-    if least == -1 and inner.numel() and float(inner.amin()) >= 0 and _different(inner) >= UNLIKELY:
-        what = "values of the tensor are -1, or from 0 to 1, as in a condition for inpainting, which is not read so"
-        expected = '{"picture": {"image": ..., "mask": ...}, "extract": "inpaint"}; tensors are expected in [-1, 1]'
-        warn(f"{where or 'a picture'}: {what}: {expected}")
-    if 0 <= least < most <= 1:
-        what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
-        expected = "tensors are expected in [-1, 1], where 0 is mid-grey; pass 2 * x - 1 for a picture in [0, 1]"
-        warn(f"{where or 'a picture'}: {what}: {expected}")
-
-
-def _different(values: Tensor) -> int:
-    """How many different values there are, of at least one."""
-    return 1 + int(values.sort().values.diff().count_nonzero())

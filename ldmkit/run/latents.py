@@ -13,7 +13,8 @@ from ldmkit.contracts.axes import decoded_size, latent_sides, shown_size
 from ldmkit.contracts.codec import Codec
 from ldmkit.contracts.work import Direction
 from ldmkit.errors import InputError
-from ldmkit.files.pictures import read_picture, remark_picture
+from ldmkit.files.picture_ranges import remark_picture
+from ldmkit.files.pictures import read_picture
 from ldmkit.models.memory import memory
 from ldmkit.models.residence import in_use
 from ldmkit.run.estimate import check_estimate, estimate_codec, together

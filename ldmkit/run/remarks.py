@@ -62,6 +62,10 @@ def remark(rows: Sequence[Mapping[str, Any]], size: Size, default: Size | None, 
     empty = sorted({key for row in rows for key, value in row.items() if isinstance(value, str) and not value.strip()})
     for key in empty:
         warn(f"the input {key!r} is an empty text; unconditional pictures of the model may be vague")
+    for key in dict.fromkeys(
+        key for row in rows for key, value in row.items() if "" in map(str.strip, _phrases(value))
+    ):
+        warn(f"the input {key!r} has a box with an empty phrase, in which anything may be drawn")
     drawn = padded(size, codec)
     if drawn != size:
         warn(f"{_unfit(size, codec)}: {shown_size(drawn)} is drawn and {_CUT[len(size) == 2]}")
@@ -137,3 +141,11 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
             text = value if isinstance(value, str) else getattr(value, "text", None)
             if isinstance(text, str):
                 yield key, text, getattr(value, "syntax", "plain")
+            for phrase in _phrases(value):
+                yield key, phrase, "plain"
+
+
+def _phrases(value: object) -> list[str]:
+    """The phrases of a layout's boxes; none, where labels are no texts."""
+    labels = [getattr(box, "label", None) for box in getattr(value, "objects", ())]
+    return [label for label in labels if isinstance(label, str)]

@@ -219,3 +219,14 @@ def test_a_gate_that_is_missing_is_said(folder: Path, tmp_path: Path) -> None:
     save_file({key: tensor for key, tensor in tensors.items() if key != gone}, file)
     with pytest.raises(LdmkitError, match=r"fuser\.alpha_attn"):
         ldmkit.load(target)
+
+
+@pytest.mark.parametrize(("phrase", "words"), [("(a ball:1.3)", "weights words in other"), ("  ", "an empty phrase")])
+def test_phrases_that_are_letters_or_nothing(ours: ldmkit.Pipeline, phrase: str, words: str) -> None:
+    """What is told of texts is told of the phrases of boxes too."""
+    with pytest.warns(match=words):
+        asked(ours, 1, layout=[{"label": phrase, "box": [0.1, 0.1, 0.5, 0.5]}])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asked(ours, 1)
+    assert not [one for one in caught if words in str(one.message)]
