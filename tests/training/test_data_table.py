@@ -146,3 +146,11 @@ def test_configs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "k.csv").write_bytes(b"file_name,text\n\xff,b\n")
     with pytest.raises(InputError, match="not UTF-8 text"):
         opened("table", tmp_path, file="k.csv")
+
+
+def test_a_spreadsheets_semicolons_are_named(tmp_path: Path) -> None:
+    names = pictures(tmp_path, 2)
+    (tmp_path / "k.csv").write_text(f"path;text\r\n{names[0]};a dog, red\r\n{names[1]};a cat\r\n")
+    with pytest.raises(InputError, match=r"2 cells under 1 columns.*delimiter: ';'"):
+        opened("table", tmp_path, file="k.csv", picture="path", folder="p")
+    assert len(opened("table", tmp_path, file="k.csv", picture="path", folder="p", delimiter=";")) == 2

@@ -85,6 +85,8 @@ def _cells(path: Path, text: str, manner: Manner) -> tuple[list[str], list[tuple
             if row and len(row) != len(header):
                 what = f"{len(row)} cells under {len(header)} columns"
                 fits = f"cells with {_between(manner.delimiter)} inside in quotes"
+                if other := _other_delimiter(header, manner.delimiter):
+                    fits = f"a `table` source with delimiter: {other!r}, which stands in the header"
                 raise InputError("metadata-line", what, where=where, fits=fits)
             rows += [(where, [cell.strip() for cell in row] if manner.strip else row)] if row else []
     except csv.Error as problem:
@@ -92,6 +94,11 @@ def _cells(path: Path, text: str, manner: Manner) -> tuple[list[str], list[tuple
         fits = "quotes around a whole cell, those inside doubled"
         raise InputError("metadata-line", f"no row of a CSV file: {problem}", where=where, fits=fits) from None
     return [name.strip() for name in header] if manner.strip else header, rows
+
+
+def _other_delimiter(header: list[str], delimiter: str) -> str | None:
+    """What divides a header that was read as one cell, such as the semicolon of a spreadsheet; None: nothing known."""
+    return next((d for d in ";\t|," if d != delimiter and len(header) == 1 and d in header[0]), None)
 
 
 def _between(delimiter: str) -> str:
