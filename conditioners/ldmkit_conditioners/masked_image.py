@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from torch import Tensor
 from ldmkit import (
     Codec,
     CompositionError,
+    Example,
     InputError,
     KnowsRegion,
     Mask,
@@ -48,15 +50,28 @@ class MaskedImageConfig(Value):
     Args:
         order: order of the channels, [latent, mask] or [mask, latent].
         signed: the mask's values are -1 and 1, else 0 and 1; the larger is the hole.
-        hole: value that fills the hole before the picture is encoded: -1 is black, 0 grey.
+        inverted: the larger is what is kept.
+        hole: value that fills the hole before the picture is encoded: -1 is black, 0 grey; None: the whole picture is
+            encoded, and its latent is 0 in the hole (Kandinsky).
+        grown: at latent size, the hole covers the neighbours of its positions too, but for those above to the right
+            and below to the left (Kandinsky).
         scaled: the latent is in the codec's standardised units; False: in those of its encoder.
     """
 
     order: Literal["latent-mask", "mask-latent"] = "latent-mask"
     signed: bool = True
-    hole: float = Field(default=-1.0, ge=-1, le=1)
+    inverted: bool = False
+    hole: float | None = Field(default=-1.0, ge=-1, le=1)
+    grown: bool = False
     scaled: bool = False
     latent_channels: Width = 3
+
+
+def _example(level: int, hole: int) -> dict[str, Any]:
+    """A grey picture with a hole of `hole` pixels in its corner."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:hole, :hole] = 255
+    return {"image": np.full((32, 32, 3), level, np.uint8), "mask": mask}
 
 
 class MaskedImage(UsesCodec, SetsSize, KnowsRegion):
@@ -66,6 +81,10 @@ class MaskedImage(UsesCodec, SetsSize, KnowsRegion):
     """
 
     Config: ClassVar[type[MaskedImageConfig]] = MaskedImageConfig
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(vary={"grown": [False]}),  # in pictures of a few positions the hole would grow over all of them
+        Example({"hole": None, "grown": True, "inverted": True}, (_example(40, 4), _example(200, 8))),
+    )
     Input: ClassVar[Any] = Masked
     kind: SignalKind = "plane"
     has_null = False
@@ -103,9 +122,19 @@ class MaskedImage(UsesCodec, SetsSize, KnowsRegion):
 
     def _join(self, codec: Codec, images: Tensor, holes: Tensor) -> Tensor:
         config = self.config
-        latents = codec.encode(torch.where(holes, config.hole, images))
+        latents = codec.encode(images if config.hole is None else torch.where(holes, config.hole, images))
         if not config.scaled:
             latents = codec.raw(latents)
         small = F.interpolate(holes.to(latents.dtype), size=latents.shape[-2:])
-        mask = small * 2 - 1 if config.signed else small
+        small = grown(small) if config.grown else small
+        if config.hole is None:
+            latents = latents * (1 - small)
+        mask = 1 - small if config.inverted else small
+        mask = mask * 2 - 1 if config.signed else mask
         return torch.cat([latents, mask] if config.order == "latent-mask" else [mask, latents], dim=1)
+
+
+def grown(holes: Tensor) -> Tensor:
+    """Holes (B, 1, h, w) of 0 and 1 that also cover six of the eight neighbours of each position."""
+    near = holes.new_tensor([[1, 1, 0], [1, 1, 1], [0, 1, 1]])[None, None]
+    return (F.conv2d(holes, near, padding=1) > 0).to(holes.dtype)

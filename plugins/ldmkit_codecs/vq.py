@@ -195,7 +195,8 @@ class VQCodec(Codec):
         `perplexity`, exp of their entropy: 1 for a collapsed codebook, codebook_size for an evenly used one."""
         raw = self.encode_raw(images)
         quant, codes, loss = self.quantise(raw)
-        images = self.decode_raw(_straight_through(raw, quant))
+        as_decoded = not self.config.quantises and not self.training
+        images = self.decode_raw(raw if as_decoded else _straight_through(raw, quant))
         counts = torch.bincount(codes.flatten(), minlength=self.config.codebook_size)
         share = counts.float() / codes.numel()
         metrics = {"usage": (counts > 0).float().mean(), "perplexity": torch.special.entr(share).sum().exp()}

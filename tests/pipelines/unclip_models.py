@@ -152,14 +152,15 @@ def combined(folder: Path, scheduler: Any = None) -> Any:
     return ready(pipe, folder)
 
 
-def stable_unclip_with_prior(folder: Path) -> Any:
+def stable_unclip_with_prior(folder: Path, scheduler: Any = None) -> Any:
     torch.manual_seed(4)
+    usual = diffusers.DDPMScheduler.from_config(prior_scheduler(5.0).config, beta_schedule="squaredcos_cap_v2")
     options: dict[str, Any] = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * DIM}
     pipe = diffusers.StableUnCLIPPipeline(
         prior_tokenizer=tiny.tokenizer(),
         prior_text_encoder=tiny.text_model(DIM),
         prior=prior_network(),
-        prior_scheduler=prior_scheduler(5.0),
+        prior_scheduler=scheduler or usual,
         image_normalizer=normalizer(),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=tiny.tokenizer(),

@@ -8,12 +8,14 @@ from typing import Any
 from ldmkit_denoisers.config import UNetConfig
 
 from ldmkit import ConditionerSpec, PartSpec, PipelineSpec, SourceError
+from ldmkit_checkpoints.conditioners import MASKED_IMAGE
 from ldmkit_checkpoints.diffusers.encoder import EncoderFolder, EncoderParts
 from ldmkit_checkpoints.diffusers.parts import Component
 
-PIPELINES = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline")
+INPAINT = "KandinskyV22InpaintPipeline"
+PIPELINES = ("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", INPAINT)
 PRIORS = ("KandinskyV22PriorPipeline",)
-COMBINED = ("KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline")
+COMBINED = tuple(f"KandinskyV22{kind}CombinedPipeline" for kind in ("", "Img2Img", "Inpaint"))
 """Prior and decoder in one folder, whose names of the prior's components begin with `prior_`."""
 
 GUIDANCE, STEPS, SIZE = 4.0, 100, (512, 512)
@@ -48,11 +50,20 @@ class KandinskyFolder(EncoderFolder):
         return spec.model_copy(update={"codec": codec, "defaults": spec.defaults.model_copy(update=new)})
 
     def _conditioners(self, codec: Component, unet: UNetConfig) -> dict[str, ConditionerSpec]:
-        if unet.image_dim is None or unet.vector != "none" or unet.plane_channels or unet.context_source:
-            what = "the U-Net reads something other than the embedding of a picture alone"
-            fits = "encoder_hid_dim_type image_proj, addition_embed_type image, in_channels as the codec's latents"
+        inpaints = "Inpaint" in str(self.index["_class_name"])
+        plane = codec.channels + 1 if inpaints else 0
+        if unet.image_dim is None or unet.vector != "none" or unet.plane_channels != plane or unet.context_source:
+            what = "the U-Net reads something other than the embedding of a picture" + " and a hole" * inpaints
+            fits = f"encoder_hid_dim_type image_proj, addition_embed_type image, in_channels {codec.channels + plane}"
             raise SourceError("unsupported", what, where=f"{self.folder}/unet/config.json", fits=fits)
         config: dict[str, Any] = {"dim": unet.image_dim, "null": "none"}
         if self.encoder is not None:
             config |= {"encoder": self._encoder_fields(), "null": "blank"}
-        return {"image": ConditionerSpec(type="picture-embedding", config=config, slot="image")}
+        found = {"image": ConditionerSpec(type="picture-embedding", config=config, slot="image")}
+        if inpaints:
+            hole = {**MASKED_IMAGE, "order": "latent-mask", "hole": None, "inverted": True, "grown": True}
+            masked = {**hole, "latent_channels": codec.channels}
+            found["masked-image"] = ConditionerSpec(type="masked-image", config=masked)
+            what = "diffusers sets what is kept to noisy latents of the picture after each step"
+            self.report.notes.append(f"{what}; here the network draws it from its condition, and the picture keeps it")
+        return found

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ldmkit import Source
-from ldmkit_checkpoints.component_files import read_member_json
-from ldmkit_checkpoints.diffusers.deepfloyd import CLASSES as DEEPFLOYD
-from ldmkit_checkpoints.diffusers.deepfloyd import StageFolder, open_cascade
-from ldmkit_checkpoints.diffusers.folder import INDEX, DiffusersFolder, open_diffusers
-from ldmkit_checkpoints.diffusers.kandinsky import PIPELINES as KANDINSKY
-from ldmkit_checkpoints.diffusers.kandinsky import PRIORS, KandinskyFolder
+from ldmkit_checkpoints.diffusers.folder import INDEX as INDEX
+from ldmkit_checkpoints.diffusers.folder import open_diffusers
+from ldmkit_checkpoints.diffusers.kandinsky import COMBINED, PIPELINES, PRIORS, KandinskyFolder
+from ldmkit_checkpoints.diffusers.prior_cascade import class_of, open_combined, open_pair, open_stable
 from ldmkit_checkpoints.diffusers.unclip.karlo import PIPELINES as KARLO
 from ldmkit_checkpoints.diffusers.unclip.karlo import KarloFolder
 from ldmkit_checkpoints.diffusers.unclip.prior_folder import PriorFolder
-from ldmkit_checkpoints.diffusers.unclip_stable import PIPELINES as STABLE_UNCLIP
 from ldmkit_checkpoints.diffusers.unclip_stable import StableUnclipFolder
 
-SOURCES: dict[str, type[DiffusersFolder]] = {
-    **dict.fromkeys(STABLE_UNCLIP, StableUnclipFolder),
-    **dict.fromkeys(KANDINSKY, KandinskyFolder),
+OPENERS: dict[str, Callable[[Path, bool | None, str | None], Source]] = {
+    "StableUnCLIPPipeline": open_stable,
+    "StableUnCLIPImg2ImgPipeline": StableUnclipFolder,
+    **dict.fromkeys(PIPELINES, KandinskyFolder),
     **dict.fromkeys(PRIORS, PriorFolder),
-    **dict.fromkeys(DEEPFLOYD, StageFolder),
+    **dict.fromkeys(KARLO, KarloFolder),
+    **dict.fromkeys(COMBINED, open_combined),
 }
-"""Pipeline -> its reader, where that is not `DiffusersFolder` itself."""
+"""Pipeline -> what opens its folder, if that is not `open_diffusers`."""
 
 
 def open_folder(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:
-    """The source for a diffusers pipeline or component folder, or for one of a cascade's pipelines; None for others."""
-    if (folder / INDEX).is_file():
-        name = read_member_json(folder, INDEX).get("_class_name")
-        if isinstance(name, str) and name in KARLO:
-            return KarloFolder(folder, ema, variant)
-        if isinstance(name, str) and name in SOURCES:
-            return SOURCES[name](folder, ema, variant)
-    return open_diffusers(folder, ema, variant) or open_cascade(folder, ema, variant)
+    """The source for a folder of a diffusers pipeline, of one of its components, or of two; None for other folders."""
+    name = class_of(folder)
+    if name in OPENERS:
+        return OPENERS[name](folder, ema, variant)
+    return open_pair(folder, ema, variant) or open_diffusers(folder, ema, variant)

@@ -18,8 +18,8 @@ PIPELINES = frozenset(
         *("StableDiffusionAdapterPipeline", "StableDiffusionXLAdapterPipeline"),
         *("StableDiffusionXLControlNetUnionPipeline", "StableUnCLIPPipeline", "StableUnCLIPImg2ImgPipeline"),
         *("KandinskyV22Pipeline", "KandinskyV22Img2ImgPipeline", "KandinskyV22PriorPipeline"),
-        *("KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline"),
-        *("UnCLIPPipeline", "UnCLIPImageVariationPipeline"),
+        *("KandinskyV22InpaintPipeline", "KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline"),
+        *("KandinskyV22InpaintCombinedPipeline", "UnCLIPPipeline", "UnCLIPImageVariationPipeline"),
     ]
 )
 
@@ -36,8 +36,6 @@ _FAMILIES = re.compile(
 
 
 _REASONS = {
-    r"KandinskyV22Inpaint\w*": "its inpainting keeps the known region by a rule of its own; ldmkit inpaints with the"
-    " decoder's folder, a start and a mask",
     r"KandinskyV22Controlnet\w*": "its U-Net embeds a hint, which ldmkit's does not",
     r"Kandinsky(Prior|Combined|Img2Img|Inpaint)?\w*": "Kandinsky 2.1 reads texts with XLM-RoBERTa, and Kandinsky 3 is"
     " another network; 2.2 is supported",

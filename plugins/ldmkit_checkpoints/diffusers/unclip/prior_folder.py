@@ -17,6 +17,10 @@ GUIDANCE, STEPS = 4.0, 25
 """Defaults in the code of these pipelines."""
 
 
+ROLES = ("prior", "text_encoder", "tokenizer", "scheduler")
+"""Components of a prior's pipeline; where a decoder stands beside it, their names have a prefix."""
+
+
 class PriorFolder(DiffusersFolder):
     """Texts -> embeddings of pictures: the prior network, its text encoder and its scheduler.
 
@@ -28,8 +32,7 @@ class PriorFolder(DiffusersFolder):
     def __init__(
         self, folder: Path, ema: bool | None = None, variant: str | None = None, names: Mapping[str, str] | None = None
     ) -> None:
-        roles = ("prior", "text_encoder", "tokenizer", "scheduler")
-        self._names = dict(names) if names is not None else {role: role for role in roles}
+        self._names = dict(names) if names is not None else {role: role for role in ROLES}
         super().__init__(folder, ema, variant)
 
     def tensors(self, part: str) -> Mapping[str, LazyTensor]:
@@ -66,6 +69,9 @@ class PriorFolder(DiffusersFolder):
         name = self._names["scheduler"]
         config = {**self._config(name, "scheduler_config.json"), "_class_name": self._classes[name]}
         plan = read_scheduler(config, f"{self.folder}/{name}")
+        if self._classes[name] == "UnCLIPScheduler" and self.index["_class_name"] == "StableUnCLIPPipeline":
+            what = "UnCLIPScheduler moves a single timestep in each step of diffusers' StableUnCLIPPipeline"
+            self.report.notes.append(f"{name}: {what}; here a step goes to the next timestep of the grid")
         self.report.notes += plan.notes
         return plan
 
