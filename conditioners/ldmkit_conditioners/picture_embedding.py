@@ -105,7 +105,8 @@ class Embedded(Value):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("image", "embedding", "between") if getattr(self, name) is not None]
+        words = {"image": "a picture", "embedding": "an embedding", "between": "what lies between two"}
+        given = [word for name, word in words.items() if getattr(self, name) is not None]
         if len(given) != 1:
             what = "neither a picture nor an embedding" if not given else f"both {given[0]} and {given[1]}"
             raise InputError("signal-type", what, fits="one of image, embedding and between")
