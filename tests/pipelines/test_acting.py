@@ -131,8 +131,12 @@ def test_an_adapter_that_cannot_act_is_said(controlled: ldmkit.Pipeline, changes
     assert torch.equal(idle.images, controlled({"label": 1}, steps=4).images)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DrawingWarning)
-        controlled.tuned("edges", **changes)({"label": 1}, steps=4, grid="karras")  # no hint is given
         controlled.tuned("edges", start=0.0, end=0.5)(asked, steps=4, grid="karras")
+    with pytest.warns(DrawingWarning) as said:  # no hint is given: that alone is told
+        controlled.tuned("edges", **changes)({"label": 1}, steps=4, grid="karras")
+    assert [str(one.message) for one in said] == [
+        "the adapter 'edges' is given none of its inputs ('edges'), and draws without them"
+    ]
 
 
 def test_a_window_ends_after_it_begins(controlled: ldmkit.Pipeline) -> None:
