@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -23,6 +24,7 @@ from ldmkit import (
     get,
 )
 from ldmkit_denoisers.config import SMALL
+from ldmkit_denoisers.unet import check_plane_size
 from ldmkit_denoisers.wrapped import WrappedContext, inner_context
 
 INNER = {
@@ -50,6 +52,19 @@ class CellsConfig(Value):
         if self.inner.type == "cells":
             raise SpecError("inner", "cells of cells", where="inner", fits="one `cell`, the product of both")
         return self
+
+
+@dataclass
+class CellsContext(WrappedContext):
+    """The inner context has the plane in cells.
+
+    Args:
+        plane: in pixels, (B, C, H, W); None without that slot. Patches cut it.
+        whole: the plane that the inner context's was folded from.
+    """
+
+    plane: Tensor | None = None
+    whole: Tensor | None = None
 
 
 class CellsDenoiser(Denoiser):
@@ -97,13 +112,13 @@ class CellsDenoiser(Denoiser):
         """The inner denoiser's, for the map of cells."""
         return self.inner.footprint(rows, tuple(-(-side // self.config.cell) for side in size))
 
-    def prepare(self, signals: Mapping[str, Signal]) -> WrappedContext:
+    def prepare(self, signals: Mapping[str, Signal]) -> CellsContext:
         """The inner denoiser's `prepare`, with the plane in cells."""
-        folded = dict(signals)
         plane = signals.get("plane")
-        if isinstance(plane, Plane):
-            folded["plane"] = Plane(self._folded(plane.value))
-        return WrappedContext(signals, inner=self.inner.prepare(folded))
+        if not isinstance(plane, Plane):
+            return CellsContext(signals, inner=self.inner.prepare(signals))
+        folded = {**signals, "plane": Plane(self._folded(plane.value))}
+        return CellsContext(signals, inner=self.inner.prepare(folded), plane=plane.value, whole=plane.value)
 
     def adapted(self, context: Context) -> Context:
         """The inner denoiser's `adapted`."""
@@ -116,16 +131,30 @@ class CellsDenoiser(Denoiser):
 
         Raises:
             CompositionError: the context is another network's.
+            InputError: the plane has another size than x.
         """
-        if not isinstance(context, WrappedContext) or context.inner is None:
+        if not isinstance(context, CellsContext) or context.inner is None:
             raise CompositionError("foreign-context", "the context was not prepared by this denoiser")
         height, width = x.shape[-2:]
-        cells = self.inner(self._folded(x), t, inner_context(context), sigma)
+        cells = self.inner(self._folded(x), t, self._within(context, (height, width)), sigma)
         made = F.pixel_shuffle(cells, self.config.cell)[..., :height, :width]
         if not self.config.residual:
             return made
-        plane: Any = context.signals["plane"]
-        return made + plane.value[:, : self.channels].to(made.dtype)  # type: ignore[no-any-return]
+        assert context.plane is not None, "a required slot, which the inner denoiser's `prepare` checks"
+        return made + context.plane[:, : self.channels].to(made.dtype)
+
+    def _within(self, context: CellsContext, size: tuple[int, int]) -> Context:
+        """The inner context for x of a size: a plane that was cut to a patch since `prepare` is folded anew."""
+        inner, plane = inner_context(context), context.plane
+        if plane is None:
+            return inner
+        check_plane_size(plane, size)
+        if plane is context.whole:
+            return inner
+        if getattr(inner, "plane", None) is None:
+            what = f"patches around cells around {type(self.inner).__name__}, whose plane cannot be cut"
+            raise CompositionError("not-croppable", what, fits="cells of a U-Net, or patches within the cells")
+        return replace(inner, plane=self._folded(plane))  # type: ignore[call-arg]
 
     def _folded(self, x: Tensor) -> Tensor:
         cell = self.config.cell

@@ -168,8 +168,17 @@ class UNet(Encoder, Denoiser):
 
 def with_plane(h: Tensor, plane: Tensor) -> Tensor:
     """Concatenate a plane of the same size to a map."""
-    if plane.shape[2:] != h.shape[2:]:
-        got, want = tuple(plane.shape[2:]), tuple(h.shape[2:])
-        fits = "conditioners of this slot that make planes of the latents' size: the picture's over the codec's factor"
-        raise InputError("plane-size", f"the plane is {got}, the latents are {want}", where="plane", fits=fits)
+    check_plane_size(plane, tuple(h.shape[2:]))
     return torch.cat([h, plane.to(h.dtype)], dim=1)
+
+
+def check_plane_size(plane: Tensor, size: tuple[int, ...]) -> None:
+    """Refuse a plane (B, C, h, w) of another (h, w) than the latents'.
+
+    Raises:
+        InputError: `plane-size`.
+    """
+    if plane.shape[2:] != size:
+        fits = "conditioners of this slot that make planes of the latents' size: the picture's over the codec's factor"
+        what = f"the plane is {tuple(plane.shape[2:])}, the latents are {size}"
+        raise InputError("plane-size", what, where="plane", fits=fits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import tiny_parts
 import torch
 from ldmkit_denoisers.cells import CellsDenoiser
+from ldmkit_denoisers.patched import PatchedDenoiser
 from torch import Tensor
 
 import ldmkit
@@ -72,6 +74,27 @@ def test_other_sides_are_continued_by_their_last_row_and_column() -> None:
     rows, columns = [*range(7), 6], [*range(9), 8]
     whole = output(net, x[:, :, rows][..., columns], plane[:, :, rows][..., columns])
     assert torch.equal(output(net, x, plane), whole[..., :7, :9])
+
+
+@pytest.mark.parametrize("kernel", [4, 7], ids=["whole cells", "as many cells as the whole"])
+def test_patches_around_cells(kernel: int) -> None:
+    """Each patch is the network on what the patch has of picture and plane."""
+    net, x, plane = cells(), noise(1, 3, 8, 8), noise(1, 3, 8, 8, seed=1)
+    stride = min(kernel, 8 - kernel)
+    patched = PatchedDenoiser.wrap(net, kernel=kernel, stride=stride, clip_min=0.5)  # all pixels weigh the same
+    with torch.no_grad():
+        made = patched(x, torch.tensor([300.0]), patched.prepare({"plane": ldmkit.Plane(plane)}))
+    total, count = torch.zeros_like(x), torch.zeros_like(x)
+    for top, left in itertools.product(range(0, 9 - kernel, stride), repeat=2):
+        window = (..., slice(top, top + kernel), slice(left, left + kernel))
+        total[window] += output(net, x[window], plane[window])
+        count[window] += 1
+    assert torch.allclose(made, total / count, rtol=0, atol=1e-5)  # of sums of at most four numbers of about 1
+
+
+def test_a_plane_of_another_size_is_named_in_pixels() -> None:
+    with pytest.raises(ldmkit.InputError, match=r"the plane is \(8, 6\), the latents are \(8, 8\)"):
+        output(cells(), noise(1, 3, 8, 8), noise(1, 3, 8, 6))
 
 
 def test_work_is_that_of_the_map_of_cells() -> None:

@@ -67,7 +67,9 @@ def first_stage(pipe: ldmkit.Pipeline, pictures: list[WorldPicture]) -> Tensor:
 
 def ways(stages: dict[str, ldmkit.Pipeline], low: Tensor) -> dict[str, Tensor]:
     """Pictures enlarged in every way that is compared, by its name."""
-    made = {"bicubic": bicubic(low), "trained without noise": enlarged(stages["plain64"], low, 0.0)}
+    made = {"bicubic": bicubic(low)}
+    if "plain64" in stages:
+        made["trained without noise"] = enlarged(stages["plain64"], low, 0.0)
     return made | {f"trained with noise, level {level}": enlarged(stages["up64"], low, level) for level in LEVELS}
 
 
@@ -79,8 +81,10 @@ def main() -> None:
     asked.add_argument("--count", type=int, default=128)
     asked.add_argument("--sheet", type=Path)
     args = asked.parse_args()
-    names = ("base", "up64", "plain64")
-    stages = {name: ldmkit.load(args.runs / f"{args.prefix}{name}" / "model") for name in names}
+    folders = {name: args.runs / f"{args.prefix}{name}" / "model" for name in ("base", "up64", "plain64")}
+    if not folders["plain64"].exists():
+        print(f"left out: trained without noise ({folders.pop('plain64')} is not there)")
+    stages = {name: ldmkit.load(folder) for name, folder in folders.items()}
     pictures = [World(64).sample("test", i) for i in range(args.count)]
     oracle, truth = bundled(), as_tensor([picture.image for picture in pictures])
     others = as_tensor([World(64).sample("reference", i).image for i in range(REFERENCES)])
