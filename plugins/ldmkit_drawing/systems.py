@@ -102,7 +102,7 @@ SYSTEMS: Mapping[str, System] = {
             ),
         ),
     ),
-    "dall-e-3": System("DALL-E 3, as far as it is published", (_latent((_T5,), "kl"),)),
+    "dall-e-3": System("DALL-E 3, as far as it is published", (_latent((_T5,), "consistency"),)),
     "adm": System(
         "ADM, the pixel model of guided-diffusion",
         (
