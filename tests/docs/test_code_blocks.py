@@ -23,11 +23,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 ELSEWHERE = {
     "README.md": "tests/docs/test_readme.py",
+    "docs/adm.md": "tests/docs/test_published_pages.py",
     "docs/contracts.md": "tests/kit/test_page.py",
     "docs/data.md": "tests/training/test_data_docs.py",
+    "docs/imagen.md": "tests/docs/test_published_pages.py",
     "docs/prompts.md": "tests/docs/test_prompts_page.py",
     "docs/stability.md": "tests/api/test_stability.py",
     "docs/training.md": "tests/training/test_training_docs.py",
+    "docs/unclip.md": "tests/docs/test_published_pages.py",
     "docs/tutorials/palette.md": "tests/authoring/test_tutorials.py",
     "docs/tutorials/sampler.md": "tests/authoring/test_tutorials.py",
     "docs/tutorials/sketch.md": "tests/authoring/test_tutorials.py",

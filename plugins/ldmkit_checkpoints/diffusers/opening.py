@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ldmkit import Source
+from ldmkit_checkpoints.diffusers.deepfloyd import CLASSES as DEEPFLOYD
+from ldmkit_checkpoints.diffusers.deepfloyd import StageFolder
+from ldmkit_checkpoints.diffusers.deepfloyd import open_cascade as open_deepfloyd
 from ldmkit_checkpoints.diffusers.folder import INDEX as INDEX
 from ldmkit_checkpoints.diffusers.folder import open_diffusers
 from ldmkit_checkpoints.diffusers.kandinsky import COMBINED, PIPELINES, PRIORS, KandinskyFolder
@@ -22,13 +25,15 @@ OPENERS: dict[str, Callable[[Path, bool | None, str | None], Source]] = {
     **dict.fromkeys(PRIORS, PriorFolder),
     **dict.fromkeys(KARLO, KarloFolder),
     **dict.fromkeys(COMBINED, open_combined),
+    **dict.fromkeys(DEEPFLOYD, StageFolder),
 }
 """Pipeline -> what opens its folder, if that is not `open_diffusers`."""
 
 
 def open_folder(folder: Path, ema: bool | None, variant: str | None = None) -> Source | None:
-    """The source for a folder of a diffusers pipeline, of one of its components, or of two; None for other folders."""
+    """The source for a folder of a diffusers pipeline, of one of its components, or of several pipelines; else None."""
     name = class_of(folder)
     if name in OPENERS:
         return OPENERS[name](folder, ema, variant)
-    return open_pair(folder, ema, variant) or open_diffusers(folder, ema, variant)
+    several = open_pair(folder, ema, variant) or open_deepfloyd(folder, ema, variant)
+    return several or open_diffusers(folder, ema, variant)
