@@ -2,7 +2,8 @@
 
 Networks run in float64 on both sides: near timestep 999 predictions of noise multiply rounding errors by 20000, and
 float32 shows 1e-3 after 27 steps. Tolerance: 1e-4 of the largest value; 2e-5 is seen, for our states are in float32.
-Without the learned variance, with another quantile or another alignment of corners pictures differ by 1e-2 and more.
+The output layers are small, so that five steps do not multiply rounding further. Other settings are still seen: the
+small variance in place of the learned one is 0.18 away, a quantile of 0.9 0.016, corners aligned otherwise 0.37.
 """
 
 from __future__ import annotations

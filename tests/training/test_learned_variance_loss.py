@@ -55,7 +55,7 @@ def reference(process: Discrete, output: Tensor, x0: Tensor, noise: Tensor, t: i
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_bound_is_the_formula(name: str) -> None:
-    """1e-4 of the value, as the loss is float32 and variances of 1e-5 amplify its rounding; 2e-6 was seen."""
+    """1e-4 of the value, as the loss is float32 and variances of 1e-5 amplify its rounding."""
     process, draws = PROCESSES[name], torch.Generator().manual_seed(0)
     times = [0, 0, 1, 20, process.steps - 1]
     levels = torch.randint(0, 256, (len(times), 3, 4, 4), generator=draws)
