@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ldmkit import Captioner, Captions, Example, InputError, RunError, SourceError, to_levels
+from ldmkit import Captioner, Captions, Example, InputError, RunError, to_levels
+from ldmkit_captions.networks import local_network
 
 
 class ImageToText(Captioner):
@@ -42,30 +41,12 @@ class ImageToText(Captioner):
     def caption(self, picture: Tensor, facts: Mapping[str, Any]) -> Captions:
         if self.model is None:
             raise InputError("no-weights", "the captioner names no network", where="model", fits="model: FOLDER")
-        processor, network = _loaded(str(Path(self.model).expanduser()), self.device)
+        names = ("AutoModelForImageTextToText", "AutoProcessor", "image-to-text network")
+        processor, network = local_network(self.model, self.device, *names)
         image = to_levels(picture)
         short = _text(processor, network, image, self.short_prompt, most=self.short_tokens, least=0)
         long = _text(processor, network, image, self.long_prompt, most=self.long_tokens, least=self.least_tokens)
         return Captions(short, long)
-
-
-@lru_cache(maxsize=2)
-def _loaded(folder: str, device: str) -> tuple[Any, Any]:
-    """The processor and the network in a folder."""
-    if not Path(folder).is_dir():
-        raise SourceError("not-found", "there is no such folder", where=folder, fits="a folder of transformers")
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = AutoProcessor.from_pretrained(folder, **options)
-        network = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, ImportError) as problem:
-        what = f"transformers reads no image-to-text network there: {str(problem)[:300]}"
-        raise SourceError(
-            "unsupported", what, where=folder, fits="BLIP or its like, as save_pretrained writes it"
-        ) from None
-    return processor, network.to(device).eval()
 
 
 @torch.no_grad()

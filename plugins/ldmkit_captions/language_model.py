@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, field_validator
 
-from ldmkit import Example, InputError, Rewriter, SourceError
+from ldmkit import Example, InputError, Rewriter
+from ldmkit_captions.networks import local_network
 
 PLACE = "{prompt}"
 INSTRUCTION = (
@@ -60,32 +59,14 @@ class LanguageModel(Rewriter):
             raise InputError("empty-prompt", "there are no words to rewrite", fits="a prompt")
         if not prompt.isprintable() and any(0xD800 <= ord(sign) <= 0xDFFF for sign in prompt):
             raise InputError("prompt-encoding", "it holds halves of signs (surrogates)", fits="text in UTF-8")
-        tokenizer, network = loaded(str(Path(self.model).expanduser()), self.device)
+        names = ("AutoModelForCausalLM", "AutoTokenizer", "language model")
+        tokenizer, network = local_network(self.model, self.device, *names)
         answer = _answer(tokenizer, network, self.instruction.replace(PLACE, prompt.strip()), self.tokens)
         paragraphs = [" ".join(part.split()) for part in answer.split("\n\n")]
         text = next((part for part in paragraphs if any(map(str.isalnum, part))), "")
         if not text:
             raise InputError("empty-answer", "the model answers without words", fits="another model, or prompt")
         return text
-
-
-@lru_cache(maxsize=2)
-def loaded(folder: str, device: str) -> tuple[Any, Any]:
-    """The tokenizer and the network in a folder."""
-    if not Path(folder).is_dir():
-        raise SourceError("not-found", "there is no such folder", where=folder, fits="a folder of transformers")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        network = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, ImportError) as problem:
-        what = f"transformers reads no language model there: {str(problem)[:300]}"
-        raise SourceError(
-            "unsupported", what, where=folder, fits="a causal model, as save_pretrained writes it"
-        ) from None
-    return tokenizer, network.to(device).eval()
 
 
 @torch.no_grad()
