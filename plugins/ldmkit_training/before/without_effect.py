@@ -290,6 +290,9 @@ ALWAYS = frozenset(
         "DenoiserConfig": "model objective gradient_checkpointing compile",
         "ClassifierConfig": "model objective previews",
         "ProposerConfig": "model previews",
+        "ConsistencyTraining": "steps model objective",
+        "ConsistencySection": "codec config start",
+        "ConsistencyObjective": "levels huber posterior",
         "LoraConfig": "lora",
         "LoraSection": "rank alpha targets conditioners ranks dora dropout layout",
         "ControlNetRecipe": "controlnet",
@@ -305,7 +308,7 @@ ALWAYS = frozenset(
         "StartSection": "start variant",
         "DataSection": "train size fit buckets mirror batch held_out workers damaged",
         "BucketsSection": "step ratio small",
-        "CaptionRule": "prefix suffix shuffle tag_dropout dropout",
+        "CaptionRule": "shares prefix suffix shuffle tag_dropout dropout",
         "CacheSection": "folder dtype batch",
         "PartSpec": "type config distribution version",  # the last two say where a part came from
         "OptimiserSection": "type rates options",  # a rate of a turn that does not exist is an error
