@@ -64,7 +64,7 @@ EXACT = [
     called("label of bytes", "input.label-type", "bytes", inputs={"label": b"1"}),
     called("map with True among the labels", "input.picture-dtype", "True or False", pipe="scene", size=(2, 2),
            inputs={"semantic": [[True, 1], [1, 1]]}),
-    called("token ids with True", "input.prompt-type", "other things", pipe="text", inputs={"text": [True, 5]}),
+    called("token ids with True", "input.prompt-type", "values other than integers", pipe="text", inputs={"text": [True, 5]}),
     made("eta of True", "spec.invalid", "DDIM.eta", "True", kind="sampler", part="ddim", eta=True),
     made("eta of digits", "spec.invalid", "DDIM.eta", "'0.5'", kind="sampler", part="ddim", eta="0.5"),
     made("rounds in fractions", "spec.invalid", "Restart.rounds", kind="sampler", part="restart", rounds=2.0),
