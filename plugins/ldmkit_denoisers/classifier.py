@@ -133,7 +133,7 @@ class PositionPool(nn.Module):
     def __init__(self, width: int, heads: int, side: int, outputs: int):
         super().__init__()
         self.heads, self.side = heads, side
-        self.positions = nn.Parameter(torch.randn(side * side + 1, width) / width**0.5)
+        self.positions = nn.Parameter(nn.init.normal_(torch.empty(side * side + 1, width), std=width**-0.5))
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, outputs)
 
     def forward(self, places: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class TokenPool(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm_in = nn.LayerNorm(width)
-        self.position = nn.Parameter(torch.randn(1, width) * width**-0.5)
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(1, width), std=width**-0.5))
         self.to_q, self.to_k, self.to_v = (PortedLinear(width, width) for _ in range(3))
         self.proj = PortedLinear(width, outputs)
         self.norm_out = nn.LayerNorm(outputs)

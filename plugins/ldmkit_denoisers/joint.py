@@ -42,7 +42,7 @@ class JointAttention2d(nn.Module):
         super().__init__()
         self.heads, self.index, self.only_cross = heads, index, only_cross
         self.norm = nn.GroupNorm(groups, channels, 1e-5)
-        self.context_norm = nn.GroupNorm(context_groups, context, 1e-5) if context_groups else None
+        self.context_norm = TokenNorm(context_groups, context, 1e-5) if context_groups else None
         self.to_q = PortedLinear(channels, channels)
         self.to_k, self.to_v = (None if only_cross else PortedLinear(channels, channels) for _ in range(2))
         self.context_k, self.context_v = PortedLinear(context, channels), PortedLinear(context, channels)
@@ -79,24 +79,27 @@ class JointAttention2d(nn.Module):
     def context_pairs(self, tokens: Tensor, mask: Tensor | None, frame: Frame) -> list[KeysValues]:
         """See `ContextReader`."""
         if self.context_norm is not None:
-            tokens = _normed(self.context_norm, tokens, mask)
+            tokens = self.context_norm(tokens, mask)
         k, v = (
             split_heads(apply_layer(layer, tokens, frame), self.heads) for layer in (self.context_k, self.context_v)
         )
         return [(k, v)]
 
 
-def _normed(norm: nn.GroupNorm, tokens: Tensor, mask: Tensor | None) -> Tensor:
+class TokenNorm(nn.GroupNorm):
     """A GroupNorm of tokens (B, L, width) over the channels of a group and the tokens that the mask (B, L) keeps.
 
     Statistics are of the kept tokens alone, so that padding to a longer batch mate changes nothing.
     """
-    if mask is None:
-        return norm(tokens.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
-    grouped = tokens.unflatten(-1, (norm.num_groups, -1))
-    share = mask.to(tokens.dtype)[:, :, None, None]
-    count = share.sum(1, keepdim=True).clamp(min=1) * grouped.shape[-1]
-    mean = (grouped * share).sum((1, 3), keepdim=True) / count
-    variance = ((grouped - mean).square() * share).sum((1, 3), keepdim=True) / count
-    normed = (grouped - mean) * (variance + norm.eps).rsqrt()
-    return normed.flatten(2) * norm.weight + norm.bias
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, L, width) -> the same shape."""
+        if mask is None:
+            return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+        grouped = tokens.unflatten(-1, (self.num_groups, -1))
+        share = mask.to(tokens.dtype)[:, :, None, None]
+        count = share.sum(1, keepdim=True).clamp(min=1) * grouped.shape[-1]
+        mean = (grouped * share).sum((1, 3), keepdim=True) / count
+        variance = ((grouped - mean).square() * share).sum((1, 3), keepdim=True) / count
+        normed = (grouped - mean) * (variance + self.eps).rsqrt()
+        return normed.flatten(2) * self.weight + self.bias

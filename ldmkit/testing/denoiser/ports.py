@@ -17,9 +17,11 @@ from ldmkit.testing.checks import NotApplicable, check, expect, fail
 from ldmkit.testing.denoiser.subject import DenoiserSubject, Recorder, call, jolt, taps_of, with_probe
 
 FAMILIES = re.compile(
-    r"input|mid|(skip|deep)\.\d+|down\.\d+(\.(\d+|resample))?|(attn|block|cross|self|linear|conv)\..+"
+    r"input|mid|(skip|deep)\.\d+|down\.\d+(\.(\d+|resample))?|(attn|block|cross|joint|self|linear|conv)\..+"
 )
-KNOWN = "input, down.<level>[.<block>|.resample], (skip|deep).<i>, mid, (attn|self|block|cross|linear|conv).<path>"
+KNOWN = (
+    "input, down.<level>[.<block>|.resample], (skip|deep).<i>, mid, (attn|self|block|cross|joint|linear|conv).<path>"
+)
 
 Calls = list[tuple[str, Tensor, Any]]
 
@@ -29,8 +31,8 @@ def port_names(s: DenoiserSubject) -> None:
     """`ports` maps names of the known families to `ldmkit.Port` objects, each under one name.
 
     `input`, `down.<level>`, `down.<level>.<block>`, `down.<level>.resample`, `skip.<i>`, `mid`, `attn.<path>`,
-    `self.<path>`, `block.<path>`, `cross.<path>`, `linear.<path>`, `conv.<path>`: by these names an adapter finds what
-    it can extend in any denoiser.
+    `self.<path>`, `block.<path>`, `cross.<path>`, `joint.<path>`, `linear.<path>`, `conv.<path>`: by these names an
+    adapter finds what it can extend in any denoiser.
     """
     part = s.make()
     for name, port in part.ports.items():

@@ -29,6 +29,14 @@ _PLAIN: Mapping[str, tuple[Any, ...]] = {
 }
 """Fields of U-Nets, supported in this class at these values only."""
 
+_ONLY_UNETS = frozenset(
+    [
+        *("mid_block_only_cross_attention", "resnet_skip_time_act", "resnet_out_scale_factor"),
+        *("time_embedding_act_fn", "cross_attention_norm"),
+    ]
+)
+"""Those of them that diffusers' class does not have."""
+
 LATENTS = "_latent_channels"
 """Field that diffusers passes over: channels of the latents, of a network that reads further planes beside them."""
 
@@ -112,6 +120,8 @@ def controlnet_to_diffusers(
         value = written.get(key, only[0])
         if any(v not in only for v in (value if isinstance(value, list) else [value])):
             raise SourceError("not-expressible", f"diffusers has no ControlNet with {key} {value!r}", where="unet")
+        if key in _ONLY_UNETS:
+            written.pop(key, None)
     planes = {} if config.unet.channels == written["in_channels"] else {LATENTS: config.unet.channels}
     return {
         "_class_name": "ControlNetModel",
