@@ -58,7 +58,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "playground-2.5": ({"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5},
                        "EDMDPMSolverMultistepScheduler"),
     "sd-3": ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "FlowMatchEulerDiscreteScheduler"),
-    "unclip": ({"_class_name": "UnCLIPScheduler"}, "UnCLIPScheduler"),
     "ddpm of x0 (0.5)": ({"_class_name": "DDPMScheduler", **PIXEL, "predict_epsilon": False}, "predict_epsilon"),
     "no class": ({**SD}, "None"),
 }  # fmt: skip

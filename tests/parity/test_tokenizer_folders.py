@@ -251,7 +251,7 @@ def test_t5(saved: bool, tmp_path: Path) -> None:
         ({"model_max_length": "77"}, "model_max_length"),
         ({"bos_token": ["<s>"]}, "bos_token|no token"),
         ({"added_tokens_decoder": {"9999": token("<gap>")}}, "9999"),
-        ({"added_tokens_decoder": {"x": token("<gap>")}}, "no id"),
+        ({"added_tokens_decoder": {"x": token("<gap>")}}, "not a token id"),
     ],
 )
 def test_refused(change: dict[str, Any], says: str, tmp_path: Path) -> None:
