@@ -288,7 +288,7 @@ def test_recipe_replays_bit_equal(class_folder: Path, tmp_path: Path) -> None:
         recipe = read_recipe(path)
         assert recipe["model"] == str(class_folder.absolute()) and recipe["spec"] == pipe.spec.hash
         assert recipe["sampler"]["type"] == "ddim"
-        assert recipe["sampler"]["config"] == {"eta": 0.5, "limits": None, "revision": 1}
+        assert recipe["sampler"]["config"] == {"eta": 0.5, "limits": None, "noise": "network", "revision": 1}
         assert recipe["parts"]["denoiser"].startswith("unet @ ldmkit ")
         again = replay(pipe, recipe)
         torch.testing.assert_close(again.images[0], out.images[i], atol=ROUNDING, rtol=0)

@@ -55,7 +55,7 @@ def pipe(rank: str) -> ldmkit.Pipeline:
     return pipeline(rank)
 
 
-@pytest.mark.parametrize("grid", [g for g in ldmkit.components("grid") if g != "explicit"])
+@pytest.mark.parametrize("grid", [g for g in ldmkit.components("grid") if g not in ("explicit", "deepfloyd")])
 @pytest.mark.parametrize("sampler", ldmkit.components("sampler"))
 def test_any_sampler_with_any_grid(pipe: ldmkit.Pipeline, rank: str, sampler: str, grid: str) -> None:
     out = pipe(CLASSES, sampler=sampler, grid=grid, steps=3, guidance=1.5, seeds=(0, 1))

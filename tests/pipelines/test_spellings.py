@@ -103,7 +103,7 @@ def test_two_scales_of_one_condition() -> None:
 OPTIONS = {
     "inputs": "the model's own options, --text and so on", "negative": "--negative", "size": "--size",
     "seeds": "--seed", "steps": "--steps", "start": "--start", "sampler": "--sampler", "grid": "--grid",
-    "guidance": "--guidance", "cache": "--cache", "propose": "--propose", "allow_large": "--yes",
+    "guidance": "--guidance", "cache": "--cache", "rewrite": "--rewrite", "propose": "--propose", "allow_large": "--yes",
     "on_step": None,  # a function; the command line shows a bar
 }  # fmt: skip
 """Argument of a call -> its option of `ldmkit sample`; None: there is none, for the reason beside it."""
@@ -115,7 +115,7 @@ WITHOUT_ARGUMENT = {
     "strength", "mask",  # of `start`
     "plan", "place", "lora", "adapter", "embedding",  # `Pipeline.planned`, `placed`, `with_lora` and its like
     "extract", "syntax", "clip_skip", "long",  # of inputs: `Extracted`, and texts as mappings
-    "stage", "first", "last",  # `Cascade.__call__`
+    "stage", "stages", "first", "last",  # `Cascade.__call__`
     "prompts", "batch",  # `Pipeline.many`
 }  # fmt: skip
 

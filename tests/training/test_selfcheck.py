@@ -61,8 +61,8 @@ class Undeclared(DenoiserTurn):
     def reaches(self) -> Mapping[str, frozenset[str]]:
         return {"other": frozenset(), "simple": frozenset({"nobody"})}
 
-    def _loss(self, plain: torch.Tensor, sigma: Any) -> Loss:
-        loss = super()._loss(plain, sigma)
+    def _loss(self, plain: torch.Tensor, *others: Any) -> Loss:
+        loss = super()._loss(plain, *others)
         return loss._replace(parts={**loss.parts, "extra": plain.mean()})
 
 
@@ -103,8 +103,8 @@ class DroppedTwice(DenoiserTurn):
 
 
 class NaN(DenoiserTurn):
-    def _loss(self, plain: torch.Tensor, sigma: Any) -> Loss:
-        loss = super()._loss(plain, sigma)
+    def _loss(self, plain: torch.Tensor, *others: Any) -> Loss:
+        loss = super()._loss(plain, *others)
         bad = loss.total * float("nan")
         return Loss(bad, loss.terms, {"simple": bad})
 
