@@ -103,8 +103,8 @@ def test_two_scales_of_one_condition() -> None:
 OPTIONS = {
     "inputs": "the model's own options, --text and so on", "negative": "--negative", "size": "--size",
     "seeds": "--seed", "steps": "--steps", "start": "--start", "sampler": "--sampler", "grid": "--grid",
-    "guidance": "--guidance", "cache": "--cache", "rewrite": "--rewrite", "propose": "--propose", "allow_large": "--yes",
-    "on_step": None,  # a function; the command line shows a bar
+    "guidance": "--guidance", "cache": "--cache", "rewrite": "--rewrite", "propose": "--propose",
+    "allow_large": "--yes", "on_step": None,  # a function; the command line shows a bar
 }  # fmt: skip
 """Argument of a call -> its option of `ldmkit sample`; None: there is none, for the reason beside it."""
 WITHOUT_ARGUMENT = {
