@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from ldmkit import Example, InputError, Rewriter
 from ldmkit_captions.networks import local_network
+from ldmkit_captions.place import PLACE, check_words, one_place
 
-PLACE = "{prompt}"
 INSTRUCTION = (
     "Describe in one paragraph, in plain words, a picture for this request. Keep everything that it asks for, and add "
     "only what it leaves open.\nRequest: {prompt}\nPicture:"
@@ -38,12 +38,7 @@ class LanguageModel(Rewriter):
     tokens: int = Field(default=120, ge=1, le=4096)
     device: str = "cpu"
 
-    @field_validator("instruction")
-    @classmethod
-    def _has_place(cls, text: str) -> str:
-        if text.count(PLACE) != 1:
-            raise ValueError(f"{PLACE} stands in it {text.count(PLACE)} times, it must once")
-        return text
+    _one_place = field_validator("instruction")(one_place)
 
     def rewrite(self, prompt: str) -> str:
         """The first paragraph of the model's answer.
@@ -55,8 +50,7 @@ class LanguageModel(Rewriter):
         """
         if self.model is None:
             raise InputError("no-weights", "the rewriter names no network", where="model", fits="model: FOLDER")
-        if not any(map(str.isalnum, prompt)):
-            raise InputError("empty-prompt", "there are no words to rewrite", fits="a prompt")
+        check_words(prompt)
         if not prompt.isprintable() and any(0xD800 <= ord(sign) <= 0xDFFF for sign in prompt):
             raise InputError("prompt-encoding", "it holds halves of signs (surrogates)", fits="text in UTF-8")
         names = ("AutoModelForCausalLM", "AutoTokenizer", "language model")

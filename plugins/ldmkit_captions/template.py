@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from ldmkit import Example, InputError, Rewriter
-
-PLACE = "{prompt}"
+from ldmkit import Example, Rewriter
+from ldmkit_captions.place import PLACE, check_words, one_place
 
 
 class Template(Rewriter):
@@ -25,12 +24,7 @@ class Template(Rewriter):
     text: str = Field(default="A detailed picture of {prompt}.", max_length=4000)
     least_words: int = Field(default=0, ge=0)
 
-    @field_validator("text")
-    @classmethod
-    def _has_place(cls, text: str) -> str:
-        if text.count(PLACE) != 1:
-            raise ValueError(f"{PLACE} stands in it {text.count(PLACE)} times, it must once")
-        return text
+    _one_place = field_validator("text")(one_place)
 
     def rewrite(self, prompt: str) -> str:
         """The text with the prompt in it, without blanks around it.
@@ -39,7 +33,6 @@ class Template(Rewriter):
             InputError: `empty-prompt`.
         """
         words = prompt.strip()
-        if not any(map(str.isalnum, words)):
-            raise InputError("empty-prompt", "there are no words to rewrite", fits="a prompt")
+        check_words(words)
         enough = self.least_words and len(words.split()) >= self.least_words
         return words if enough else self.text.replace(PLACE, words)
