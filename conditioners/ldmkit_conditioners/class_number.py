@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from ldmkit import Conditioner, Example, SignalKind, Value, Vector
 from ldmkit.bounds import Rows
-from ldmkit_conditioners.label import ClassInput, class_number
+from ldmkit_conditioners.label import ClassInput, check_names, class_number
 
 
 class ClassNumberConfig(Value):
@@ -24,8 +24,7 @@ class ClassNumberConfig(Value):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(self.names) > self.n_classes or len(set(self.names)) < len(self.names):
-            raise ValueError(f"{len(self.names)} names, some twice or too many for {self.n_classes} classes")
+        check_names(self.names, self.n_classes)
         return self
 
 

@@ -74,6 +74,15 @@ def _numbers(n_classes: int, null: int | None) -> str:
     return ", ".join(f"{first} to {last}" for first, last in spans) or "none"
 
 
+def check_names(names: Sequence[str], n_classes: int) -> None:
+    """
+    Raises:
+        ValueError: names that occur twice, or more than there are classes.
+    """
+    if len(names) > n_classes or len(set(names)) < len(names):
+        raise ValueError(f"{len(names)} names, some twice or too many for {n_classes} classes")
+
+
 class LabelConfig(Value):
     """
     Args:
@@ -95,8 +104,7 @@ class LabelConfig(Value):
     def _consistent(self) -> LabelConfig:
         if self.null_class is not None and self.null_class >= self.n_classes:
             raise ValueError(f"null_class {self.null_class} is not below n_classes {self.n_classes}")
-        if len(self.names) > self.n_classes or len(set(self.names)) < len(self.names):
-            raise ValueError(f"{len(self.names)} names, some twice or too many for {self.n_classes} classes")
+        check_names(self.names, self.n_classes)
         return self
 
 
