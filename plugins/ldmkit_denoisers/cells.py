@@ -21,11 +21,10 @@ from ldmkit import (
     SpecError,
     Value,
     Work,
-    get,
 )
 from ldmkit_denoisers.config import SMALL
 from ldmkit_denoisers.unet import check_plane_size
-from ldmkit_denoisers.wrapped import WrappedContext, inner_context
+from ldmkit_denoisers.wrapped import WrappedContext, inner_context, inner_denoiser
 
 INNER = {
     "type": "unet",
@@ -89,10 +88,7 @@ class CellsDenoiser(Denoiser):
     def __init__(self, config: CellsConfig | None = None):
         super().__init__(config)
         spec, cell = self.config.inner, self.config.cell
-        self.inner: Denoiser = get("denoiser", spec.type)(spec.config)
-        if self.inner.latent_axes != 2:
-            what = f"{type(self.inner).__name__} takes latents of {self.inner.latent_axes} axes, and cells have two"
-            raise CompositionError("rank-mismatch", what, fits="a denoiser of pictures")
+        self.inner = inner_denoiser(spec, "cells")
         self.channels = _pixels(self.inner.channels, cell, "channels")
         self.smallest = self.inner.smallest * cell - (cell - 1)
         self.slots = dict(self.inner.slots)

@@ -23,11 +23,10 @@ from ldmkit import (
     SpecError,
     Value,
     Work,
-    get,
     part_spec,
 )
 from ldmkit_denoisers.config import SMALL
-from ldmkit_denoisers.wrapped import WrappedContext, inner_context, outer_fields
+from ldmkit_denoisers.wrapped import WrappedContext, inner_context, inner_denoiser, outer_fields
 
 UNET = {
     "type": "unet",
@@ -91,11 +90,7 @@ class PatchedDenoiser(Denoiser):
 
     def __init__(self, config: PatchedConfig | None = None, inner: Denoiser | None = None):
         super().__init__(config)
-        spec = self.config.inner
-        self.inner: Denoiser = get("denoiser", spec.type)(spec.config) if inner is None else inner
-        if self.inner.latent_axes != 2:
-            what = f"{type(self.inner).__name__} takes latents of {self.inner.latent_axes} axes, and patches have two"
-            raise CompositionError("rank-mismatch", what, fits="a denoiser of pictures")
+        self.inner = inner_denoiser(self.config.inner, "patches", inner)
         self.channels, self.slots, self.ports = self.inner.channels, self.inner.slots, self.inner.ports
         self.smallest = self.inner.smallest
         # the inner network is compiled once for all patches; a graph of this one would contain it once per patch
