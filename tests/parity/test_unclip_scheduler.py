@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import diffusers
@@ -15,6 +14,7 @@ from ldmkit_checkpoints.diffusers.scheduler import read_scheduler
 from ldmkit_checkpoints.diffusers.scheduler_fields import UNCLIP_CLASS
 from ldmkit_samplers.grids.timesteps import Linspace
 from torch import Tensor
+from unclip_tables import in_double
 
 import ldmkit
 from ldmkit import Denoised, Process, build_value
@@ -26,16 +26,6 @@ FLOAT64 = 1e-10
 
 def config(**changes: Any) -> dict[str, Any]:
     return {"_class_name": "UnCLIPScheduler", **changes}
-
-
-def in_double(scheduler: Any) -> Any:
-    """Its tables from its own formula in float64: those in float32 are 1e-6 off."""
-    bar = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
-    scheduler.betas = torch.tensor([min(1 - b / a, 0.999) for a, b in pairwise(bar)], dtype=torch.float64)
-    scheduler.alphas = 1 - scheduler.betas
-    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
-    scheduler.one = scheduler.one.double()
-    return scheduler
 
 
 def output(z: Tensor, t: float, channels: int) -> Tensor:

@@ -15,7 +15,7 @@ from diffusers.pipelines.deprecated.unclip import pipeline_unclip, pipeline_uncl
 from diffusers.schedulers import scheduling_unclip
 from PIL import Image
 from torch import Tensor
-from unclip_models import exact
+from unclip_tables import in_double
 
 import ldmkit
 from ldmkit.cli import main
@@ -72,7 +72,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Pa
     for name, pipe in found.items():
         pipe.save_pretrained(base / name)
         for scheduler in (getattr(pipe, f"{one}_scheduler", None) for one in ("prior", "decoder", "super_res")):
-            exact(scheduler) if scheduler is not None else None
+            in_double(scheduler) if scheduler is not None else None
     return {name: (pipe, base / name) for name, pipe in found.items()}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +168,3 @@ def stable_unclip_with_prior(folder: Path, scheduler: Any = None) -> Any:
         vae=tiny.vae(),
     )
     return ready(pipe, folder)
-
-
-def exact(scheduler: Any) -> Any:
-    """An UnCLIPScheduler with its table in float64: in float32, 1 - alpha_bar_0 and the result are 5e-4 off."""
-    bar = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
-    scheduler.betas = torch.tensor([min(1 - b / a, 0.999) for a, b in pairwise(bar)], dtype=torch.float64)
-    scheduler.alphas = 1 - scheduler.betas
-    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
-    scheduler.one = scheduler.one.double()
-    return scheduler
