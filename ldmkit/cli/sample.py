@@ -118,14 +118,12 @@ def sample(
     """Draw pictures. The model's inputs are options: --text "...", --label 3, --layout boxes.json ..."""
     named, words = split_words([*filter(None, [model]), *ctx.args])
     reading = Reading(named, config, ema, variant, device, dtype, verify)
-    others = {"steps": steps, "propose": propose, "allow_large": yes, **_staged(stage, first, last)}
+    others = {"steps": steps, "propose": propose, "allow_large": yes, **_staged(stage, first, last, stages)}
     read = Prompting(syntax, clip_skip, long)
     drawing = Drawing(words, size, grid, guidance, scales, negative, others, extract or (), prompts is not None, read)
     many, updates = Many(prompts, number, seed, batch), _updates(lora, adapter, embedding)
     begun = Started(start or [], strength, mask or [])
     _check(out, begun, many, steps)
-    if stages is not None and last is not None:
-        raise InputError("option-conflict", "both name the last stage", where="--stages", fits="--stages or --last")
     folder = reading.check()  # an adapter's inputs are not in the model's folder
     drawing.check(None if adapter else folder, [sampler], {"--start": begun.starts, "--mask": begun.masks}, cache)
     began, pipeline = _loaded(reading)
@@ -185,8 +183,10 @@ def _loaded(reading: Reading) -> tuple[float, Any]:
     return time.perf_counter(), reading.load()
 
 
-def _staged(stage: list[str] | None, first: str | None, last: str | None) -> dict[str, Any]:
-    """The cascade options that were given."""
+def _staged(stage: list[str] | None, first: str | None, last: str | None, count: int | None) -> dict[str, Any]:
+    """The cascade options that were given; `count`, the number of stages, is another way to name the last."""
+    if count is not None and last is not None:
+        raise InputError("option-conflict", "both name the last stage", where="--stages", fits="--stages or --last")
     staged = {"stages": parse_stages(stage or []) or None, "first": first, "last": last}
     return {name: value for name, value in staged.items() if value is not None}
 

@@ -16,8 +16,7 @@ def remark_picture(picture: Tensor, where: str | None) -> None:
     diffusers' conditions for inpainting are of the second kind: a picture in [0, 1], and -1 where it is unknown.
     """
     least, most = float(picture.amin()), float(picture.amax())
-    inner = picture[(picture > -1) & (picture < 1)]
-    if least == -1 and inner.numel() and float(inner.amin()) >= 0 and _different(inner) >= UNLIKELY:
+    if least == -1 and _is_known_in_part(picture[(picture > -1) & (picture < 1)]):
         what = "values of the tensor are -1, or from 0 to 1, as in a condition for inpainting, which is not read so"
         expected = '{"picture": {"image": ..., "mask": ...}, "extract": "inpaint"}; tensors are expected in [-1, 1]'
         warn(f"{where or 'a picture'}: {what}: {expected}")
@@ -25,6 +24,11 @@ def remark_picture(picture: Tensor, where: str | None) -> None:
         what = f"no value of the tensor is below 0 ({least:.3g} to {most:.3g})"
         expected = "tensors are expected in [-1, 1], where 0 is mid-grey; pass 2 * x - 1 for a picture in [0, 1]"
         warn(f"{where or 'a picture'}: {what}: {expected}")
+
+
+def _is_known_in_part(inner: Tensor) -> bool:
+    """Whether the values between -1 and 1 are many different ones, none of them negative."""
+    return inner.numel() > 0 and float(inner.amin()) >= 0 and _different(inner) >= UNLIKELY
 
 
 def _different(values: Tensor) -> int:
